@@ -1,0 +1,43 @@
+# Each target sets up what it needs; `make help` lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+BIN := .venv/bin
+export PYTHON ?= python3
+# Airflow must never read or write the user's own installation.
+export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
+
+.PHONY: help demo test test-unit test-e2e check constraints record-types clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+
+.venv/.installed: pyproject.toml constraints.txt tools/setup.sh
+	@tools/setup.sh
+
+demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (ONCE=1: then exit)
+	@$(BIN)/python tools/demo.py $(if $(ONCE),--once)
+
+test: .venv/.installed ## Run all tests, the real Airflow included
+	$(BIN)/pytest --cov --cov-report=term
+
+test-unit: .venv/.installed ## Run the fast tests only
+	$(BIN)/pytest -m "not e2e" --cov --cov-report=term
+
+test-e2e: .venv/.installed ## Run the tests on a real Airflow only
+	$(BIN)/pytest -m e2e
+
+check: .venv/.installed ## Lint, types and docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python tools/check_docs.py
+
+constraints: .venv/.installed ## Pin every package anew in constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
+
+record-types: .venv/.installed ## Make the table of record types anew from INSIGHTLY_API_DESCRIPTION
+	$(BIN)/python tools/record_types.py
+
+clean: ## Remove what the targets made
+	rm -rf .venv .demo .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,177 @@
+"""Every error of the package.
+
+InsightlyHooksError
+├── UnknownRecordType          a name that is no record type of Insightly's API
+├── InvalidTime                text that is no time as Insightly writes it
+├── InvalidWindow              a window without both ends, or that ends before it starts
+├── InvalidCriteria            criteria that cannot be compiled; says where in them
+├── InvalidChange              what should be a change is none; says what is missing
+├── InvalidPayload             what should be a payload is none; says what is missing
+├── InvalidConnection          an Airflow connection that cannot be used; says which field
+├── LostCursor                 a sensor's cursor is gone although it has run before
+├── InsightlyAPIError          an answer of Insightly's API that is none of the following
+│   ├── InsightlyUnreachable       no answer at all
+│   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
+│   └── InsightlyRateLimitError    429 for longer than could be waited
+├── InvalidState               state that this version can't read
+└── UndeliveredError           payloads that no receiver has acknowledged; holds the report
+
+No message holds a password, an API key, a URI's user information, or a record's contents.
+Each class builds its message from its attributes, so callers branch on type and attribute; the
+arguments are the attributes, so errors survive pickling.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "InsightlyHooksError",
+    "InvalidChange",
+    "InvalidConnection",
+    "InvalidCriteria",
+    "InvalidPayload",
+    "InvalidState",
+    "InvalidTime",
+    "InvalidWindow",
+    "LostCursor",
+    "UnknownRecordType",
+    "did_you_mean",
+]
+
+
+class InsightlyHooksError(Exception):
+    """The root of every error that this package raises."""
+
+
+class UnknownRecordType(InsightlyHooksError, KeyError):
+    """``name`` is no record type of Insightly's API; ``known`` are those there are."""
+
+    def __init__(self, name: object, known: tuple[str, ...]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name!r} is not a record type of Insightly's API"
+            f"{did_you_mean(self.name, self.known)}; "
+            f"there are {', '.join(self.known)}, and custom objects, whose names end in '__c'"
+        )
+
+
+class InvalidTime(InsightlyHooksError, ValueError):
+    """A text that is no time as Insightly writes it. ``where`` names the field, not the value."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where} is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'"
+
+
+class InvalidWindow(InsightlyHooksError, ValueError):
+    """A window that cannot be read; ``reason`` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"window: {self.reason}"
+
+
+class InvalidCriteria(InsightlyHooksError, ValueError):
+    """Criteria that cannot be compiled: ``path`` says where (``criteria.all[1].operator``)."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class InvalidChange(InsightlyHooksError, ValueError):
+    """The ``index``-th of what should be changes is none; ``reason`` says why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"changes[{self.index}]: {self.reason}"
+
+
+class InvalidPayload(InsightlyHooksError, ValueError):
+    """A payload that cannot be built or sent: ``where`` says which, ``reason`` why."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class InvalidConnection(InsightlyHooksError, ValueError):
+    """An Airflow connection that cannot be used: ``field`` of ``conn_id``, and ``reason``."""
+
+    def __init__(self, conn_id: str, field: str, reason: str) -> None:
+        super().__init__(conn_id, field, reason)
+        self.conn_id = conn_id
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"connection {self.conn_id!r}, {self.field}: {self.reason}"
+
+
+class LostCursor(InsightlyHooksError):
+    """The cursor of ``dag_id.task_id`` in asset ``asset`` is gone although the task has run before."""
+
+    def __init__(self, dag_id: str, task_id: str, asset: str, key: str) -> None:
+        super().__init__(dag_id, task_id, asset, key)
+        self.dag_id = dag_id
+        self.task_id = task_id
+        self.asset = asset
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dag_id}.{self.task_id} has run before, but the time up to which it has read is gone "
+            f"from the state of asset {self.asset!r}, key {self.key!r}. Nothing is read from now on, since "
+            f"that could miss changes: store the end of its last window there (an ISO 8601 time in UTC), "
+            f"or give the sensor an explicit window"
+        )
+
+
+class InvalidState(InsightlyHooksError):
+    """State under ``key`` that this version cannot read; ``reason`` says why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"state {self.key!r}: {self.reason}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'equals'?"``, or an empty text where nothing is close."""
+    close = get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Return the ``keys`` that ``value`` lacks, quoted and joined by commas."""
+    return ", ".join(repr(key) for key in keys if key not in value)

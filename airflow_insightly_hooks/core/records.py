@@ -1,0 +1,172 @@
+"""Insightly's record types: names, ids, dates and fields.
+
+The facts are in ``record_types.json`` beside this module, made from Insightly's API description v3.1
+by ``tools/record_types.py`` and held to it by ``tests/sandbox/test_contract.py``. A field is written
+there as its kind, a length where it has one, and ``required`` or ``read-only``:
+``"FIRST_NAME": "text(255) required"``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from airflow_insightly_hooks.core.errors import UnknownRecordType
+
+__all__ = ["RECORD_TYPES", "Field", "RecordType", "field_value"]
+
+CREATED = "DATE_CREATED_UTC"
+UPDATED = "DATE_UPDATED_UTC"
+CUSTOM_FIELDS = "CUSTOMFIELDS"
+CUSTOM_OBJECT_SUFFIX = "__c"
+
+_FIELD = re.compile(
+    r"(?P<kind>[a-z0-9_]+)(\((?P<length>\d+)\))?(?P<required> required)?(?P<read_only> read-only)?"
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a record type.
+
+    :param name: as the API writes it, such as ``DUE_DATE``.
+    :param kind: ``int32``, ``int64``, ``number``, ``text``, ``boolean``, ``datetime``, or one of the
+        lists ``custom_fields``, ``tags``, ``links``, ``dates``, ``email_domains``.
+    :param length: the most characters of a text; ``None`` where the API names no limit.
+    :param required: a record always has it.
+    :param read_only: the API sets it; what a client sends is not taken.
+    """
+
+    name: str
+    kind: str
+    length: int | None = None
+    required: bool = False
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, name: str, facts: str) -> Field:
+        """Read a field as the table writes it, such as ``text(255) required``."""
+        match = _FIELD.fullmatch(facts)
+        if match is None:
+            raise ValueError(f"{name}: {facts!r} is not a field of record_types.json")
+        length = match["length"]
+        return cls(
+            name, match["kind"], int(length) if length else None, bool(match["required"]), bool(match["read_only"])
+        )
+
+
+@dataclass(frozen=True)
+class RecordType:
+    """What kind of record it is, as Insightly's API names it.
+
+    :param name: the path segment: ``Contacts``, ``Ticket``, ``Invoice__c``.
+    :param title: the name of one of them: ``Contact``.
+    :param methods: which of ``POST``, ``PUT``, ``DELETE`` the API offers for such records.
+    :param parents: the record types under whose path such a record can be created
+        (``/Projects/{id}/Milestones``).
+    :param fields: by name, in the API's order; the first is the record's id.
+    """
+
+    name: str
+    title: str
+    methods: frozenset[str]
+    parents: tuple[str, ...]
+    fields: Mapping[str, Field]
+
+    @property
+    def path(self) -> str:
+        """The path below the API's base, such as ``/Contacts``."""
+        return f"/{self.name}"
+
+    @cached_property
+    def id_field(self) -> str:
+        """The name of the field that holds a record's id."""
+        return next(iter(self.fields))
+
+    @property
+    def is_custom_object(self) -> bool:
+        return self.name.endswith(CUSTOM_OBJECT_SUFFIX)
+
+    @property
+    def has_updates(self) -> bool:
+        """Whether records tell when they were updated; Emails and DocumentTemplates don't.
+
+        Custom objects do, though among their custom fields, which the API description can't show.
+        """
+        return UPDATED in self.fields or self.is_custom_object
+
+    @cached_property
+    def date_fields(self) -> frozenset[str]:
+        """The fields that hold a time."""
+        dates = {name for name, field in self.fields.items() if field.kind == "datetime"}
+        return frozenset(dates | {UPDATED}) if self.is_custom_object else frozenset(dates)
+
+
+class _RecordTypes(Mapping[str, RecordType]):
+    """The record types of the API by name; any name that ends in ``__c`` is a custom object."""
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        table: dict[str, Any] = json.loads(Path(__file__).with_name("record_types.json").read_text())
+        return table
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name in self._table if name != CUSTOM_OBJECT_SUFFIX)
+
+    def __getitem__(self, name: str) -> RecordType:
+        """Return the record type.
+
+        :raises UnknownRecordType: if there is none of that name.
+        """
+        return _record_type(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._names or _is_custom_object_name(name))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the 27 names that every account has."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+RECORD_TYPES = _RecordTypes()
+"""Every record type of Insightly's API v3.1, by name; read from the table when first asked for."""
+
+
+@cache
+def _record_type(name: str) -> RecordType:
+    if name not in RECORD_TYPES:
+        raise UnknownRecordType(name, RECORD_TYPES._names)
+    facts = RECORD_TYPES._table[CUSTOM_OBJECT_SUFFIX if _is_custom_object_name(name) else name]
+    return RecordType(
+        name=name,
+        title=name if _is_custom_object_name(name) else facts["title"],
+        methods=frozenset(facts["methods"].split()),
+        parents=tuple(facts.get("parents", "").split()),
+        fields={field: Field.parse(field, text) for field, text in facts["fields"].items()},
+    )
+
+
+def _is_custom_object_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z]\w*__c", name) is not None
+
+
+def field_value(record: Mapping[str, Any], name: str) -> Any:
+    """Return a record's field, else its custom field of that name, else ``None``.
+
+    An empty custom field is absent from ``CUSTOMFIELDS`` or null there; both come out as ``None``.
+    """
+    if name in record:
+        return record[name]
+    for custom_field in record.get(CUSTOM_FIELDS) or ():
+        if custom_field.get("FIELD_NAME") == name:
+            return custom_field.get("FIELD_VALUE")
+    return None

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Makes .venv with everything pinned by constraints.txt. Says in one line what is missing.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+fail() { echo "setup: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10 or later, or name one with 'make PYTHON=…'"
+"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info)' ||
+    fail "Python 3.10 or later is needed, $python is $("$python" -V 2>&1): name another with 'make PYTHON=…'"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "Python's module venv is missing: install it (on Debian: the package python3-venv)"
+
+started=$(date +%s)
+echo "setup: making .venv with $("$python" -V 2>&1)"
+"$python" -m venv --clear .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv ||
+    fail "pip could not install uv: is a package registry reachable?"
+.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]' ||
+    fail "uv could not install the packages of constraints.txt"
+touch .venv/.installed
+echo "setup: done in $(($(date +%s) - started)) s"
