@@ -84,6 +84,7 @@ def resolve(description: dict[str, Any], schema: dict[str, Any]) -> dict[str, An
 
 
 def main() -> None:
+    """Write the table."""
     source = os.environ.get("INSIGHTLY_API_DESCRIPTION")
     if not source:
         sys.exit("set INSIGHTLY_API_DESCRIPTION to the file of Insightly's API description (v3.1)")

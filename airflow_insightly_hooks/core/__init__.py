@@ -1,0 +1,1 @@
+"""The pure core: no Airflow, no HTTP, no clock of its own."""

@@ -39,6 +39,7 @@ __all__ = [
     "InvalidTime",
     "InvalidWindow",
     "LostCursor",
+    "UndeliveredError",
     "UnknownRecordType",
     "did_you_mean",
 ]
@@ -164,6 +165,28 @@ class InvalidState(InsightlyHooksError):
 
     def __str__(self) -> str:
         return f"state {self.key!r}: {self.reason}"
+
+
+class UndeliveredError(InsightlyHooksError):
+    """Payloads that no receiver has acknowledged; ``report`` is the deliver task's whole report.
+
+    ``retry_after`` is how many seconds the receiver asked to wait; ``None`` where it didn't.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, report: Mapping[str, Any], retry_after: float | None = None) -> None:
+        super().__init__(report, retry_after)
+        self.report = report
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        total, missing = self.report["total"], self.report["total"] - self.report["delivered"]
+        shown = self.report["undelivered"][: self.SHOWN]
+        lines = [f"{item['record_type']} {item['record_id']} ({item['error']})" for item in shown]
+        if missing > len(shown):
+            lines.append(f"and {missing - len(shown)} more")
+        return f"{missing} of {total} payloads are undelivered: {', '.join(lines)}"
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

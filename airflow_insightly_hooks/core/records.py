@@ -56,7 +56,11 @@ class Field:
             raise ValueError(f"{name}: {facts!r} is not a field of record_types.json")
         length = match["length"]
         return cls(
-            name, match["kind"], int(length) if length else None, bool(match["required"]), bool(match["read_only"])
+            name,
+            match["kind"],
+            int(length) if length else None,
+            bool(match["required"]),
+            bool(match["read_only"]),
         )
 
 
@@ -90,6 +94,7 @@ class RecordType:
 
     @property
     def is_custom_object(self) -> bool:
+        """Whether an account made it itself (``Invoice__c``)."""
         return self.name.endswith(CUSTOM_OBJECT_SUFFIX)
 
     @property

@@ -1,0 +1,1 @@
+"""Insightly's REST API and the webhook POST as Airflow hooks."""

@@ -1,0 +1,1 @@
+"""Operators that evaluate, build and deliver."""

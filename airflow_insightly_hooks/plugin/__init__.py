@@ -1,0 +1,17 @@
+"""The plugin that Airflow loads; its pages come with a later version."""
+
+from __future__ import annotations
+
+from airflow.plugins_manager import AirflowPlugin
+
+from airflow_insightly_hooks.operators.links import ReceiverLink
+from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
+
+__all__ = ["InsightlyHooksPlugin"]
+
+
+class InsightlyHooksPlugin(AirflowPlugin):
+    """Registers the links from tasks to Insightly and to receivers."""
+
+    name = "insightly_hooks"
+    operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so

@@ -1,0 +1,117 @@
+"""Times as Insightly's API writes them, and Microsoft JSON dates as its webhooks do.
+
+The API writes ``2017-03-10 08:00:00`` in UTC, with milliseconds at times; what users type may be ISO 8601.
+A webhook's body has ``/Date(1489132800000-0800)/``: milliseconds since 1970-01-01 UTC, then the offset
+of a time zone at that instant, for show (Insightly's help page "What are webhooks in the workflow
+automation?").
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from airflow_insightly_hooks.core.errors import InvalidTime
+
+__all__ = ["api_time", "format_api_time", "format_ms_date", "iso_time", "parse_ms_date"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MILLISECOND = timedelta(milliseconds=1)
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
+_MS_DATE = re.compile(r"\\?/Date\((-?\d+)(?:([+-])(\d\d)(\d\d))?\)\\?/", re.ASCII)
+
+
+def api_time(text: object, where: str = "time") -> datetime:
+    """Return the instant that ``text`` means, in UTC.
+
+    :param text: ``2017-03-10 08:00:00`` with or without a fraction, a ``T`` or an offset, or a date
+        alone (midnight). Without an offset it is UTC, as everywhere in the API.
+    :param where: what to call it in an error, such as the field's name.
+    :raises InvalidTime: if it is no such text.
+    """
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise InvalidTime(where)
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
+    try:
+        local = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour or 0),
+            int(minute or 0),
+            int(second or 0),
+            int((fraction or "0")[:6].ljust(6, "0")),
+            tzinfo=timezone.utc,
+        )
+        return local - _offset(offset)
+    except (ValueError, OverflowError):
+        raise InvalidTime(where) from None
+
+
+def _offset(text: str | None) -> timedelta:
+    if text is None or text == "Z":
+        return timedelta(0)
+    digits = text[1:].replace(":", "")
+    if int(digits[2:]) > 59:
+        raise ValueError(text)
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return -offset if text[0] == "-" else offset
+
+
+def format_api_time(instant: datetime) -> str:
+    """Return ``instant`` as the API's parameters take it: ``2018-04-09T16:58:14Z``, whole seconds, cut."""
+    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_time(instant: datetime) -> str:
+    """Return ``instant`` as ISO 8601 in UTC, to the microsecond where it has a fraction, ending in ``Z``."""
+    return instant.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def format_ms_date(instant: datetime, timezone: str = "America/Los_Angeles") -> str:
+    """Return ``/Date(1489132800000-0800)/``, the text before JSON escapes its slashes.
+
+    :param instant: an aware time; a fraction of a millisecond is cut.
+    :param timezone: the IANA name of the zone whose offset at that instant is shown.
+    :raises ZoneInfoNotFoundError: a ``KeyError``, if there is no such zone.
+    """
+    milliseconds = (instant - EPOCH) // MILLISECOND
+    offset = instant.astimezone(time_zone(timezone)).utcoffset() or timedelta(0)
+    minutes = round(offset.total_seconds() / 60)
+    sign = "-" if minutes < 0 else "+"
+    hours, minutes = divmod(abs(minutes), 60)
+    return f"/Date({milliseconds}{sign}{hours:02}{minutes:02})/"
+
+
+def parse_ms_date(text: str) -> datetime:
+    """Return the instant of a Microsoft JSON date, in UTC, with or without escaped slashes.
+
+    The offset says only how the sender would show the instant; the milliseconds are UTC all the same.
+
+    :raises InvalidTime: if ``text`` is no such date.
+    """
+    match = _MS_DATE.fullmatch(text)
+    if match is None:
+        raise InvalidTime("Microsoft JSON date")
+    try:
+        return EPOCH + int(match[1]) * MILLISECOND
+    except OverflowError:
+        raise InvalidTime("Microsoft JSON date") from None
+
+
+@cache
+def time_zone(name: str) -> ZoneInfo:
+    """Return the zone of an IANA name.
+
+    :raises ZoneInfoNotFoundError: if there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError):  # what ZoneInfo raises for '../x' and for a directory's name
+        raise ZoneInfoNotFoundError(f"no time zone {name!r}") from None

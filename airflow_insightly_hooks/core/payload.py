@@ -1,0 +1,183 @@
+"""A record -> the exact text of a webhook's body.
+
+The body is what Insightly's own webhooks send: the record's fields in the API's order under ``entity``,
+dates as Microsoft JSON dates with escaped slashes (``"\\/Date(1489132800000-0800)\\/"``). The text is made
+once, deterministically; every attempt sends the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache, partial
+from typing import Any, Literal, TypedDict, cast
+
+from airflow_insightly_hooks.core.dates import (
+    api_time,
+    format_ms_date,
+    iso_time,
+    parse_ms_date,
+    time_zone,
+)
+from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES
+
+__all__ = ["DateFormat", "Payload", "build_body", "check_payloads", "format_ms_date", "parse_ms_date"]
+
+DateFormat = Literal["microsoft", "iso8601"]
+DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Payload(TypedDict):
+    """A payload as it passes through XCom: what to send, and which change it tells of."""
+
+    message_id: str
+    record_type: str
+    record_id: int
+    event: str
+    changed_at: str  # ISO 8601, UTC
+    body: str  # the exact text that is POSTed
+
+
+class _Literal(str):
+    """JSON text that is written as it is."""
+
+    __slots__ = ()
+
+
+def build_body(
+    record: Mapping[str, Any],
+    *,
+    record_type: str | None = None,
+    envelope: str = "entity",
+    date_format: DateFormat = "microsoft",
+    timezone: str = "America/Los_Angeles",
+    fields: Sequence[str] | None = None,
+    custom_date_fields: Collection[str] = (),
+) -> str:
+    """Return the body of a webhook that tells of ``record``, as JSON text without white space.
+
+    :param record: as the API delivers it; its order of fields is kept.
+    :param record_type: its record type, which says which fields are dates; ``None`` takes the date fields
+        of all record types (no name is a date in one and something else in another).
+    :param envelope: the key that the fields stand under; an empty text puts them at the top.
+    :param date_format: ``microsoft`` as Insightly's webhooks write them, or ``iso8601``.
+    :param timezone: the IANA zone whose offset Microsoft JSON dates show; Insightly's example shows that
+        of Los Angeles.
+    :param fields: the names to send, in this order, custom fields included (they come out on top, by
+        their names); blank where the record lacks one. ``None`` sends the record as it is.
+    :param custom_date_fields: the names of the custom fields that hold dates, from their metadata.
+    :raises InvalidPayload: if a number is not finite, which JSON cannot hold; it names the field.
+    :raises UnknownRecordType: if ``record_type`` is none.
+    :raises ValueError: if ``date_format`` is none.
+    :raises ZoneInfoNotFoundError: if there is no such time zone.
+
+    A date field whose text is no time is sent as it is: the receiver gets what the API delivered.
+    """
+    dates = _all_date_fields() if record_type is None else RECORD_TYPES[record_type].date_fields
+    write_date = _date_writer(date_format, timezone)
+    entity: dict[str, Any] = {}
+    for name, value in record.items() if fields is None else _selected(record, fields):
+        if name in dates or name in custom_date_fields:
+            entity[name] = write_date(value)
+        elif name == CUSTOM_FIELDS:
+            entity[name] = [
+                _custom_field(custom, dates, custom_date_fields, write_date) for custom in value or ()
+            ]
+        else:
+            entity[name] = value
+    text = _encode({envelope: entity} if envelope else entity, "")
+    # A lone surrogate has no UTF-8; JSON's own escape keeps it exact.
+    return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _selected(record: Mapping[str, Any], fields: Iterable[str]) -> Iterable[tuple[str, Any]]:
+    custom = {c.get("FIELD_NAME"): c.get("FIELD_VALUE") for c in record.get(CUSTOM_FIELDS) or ()}
+    return [(name, record[name] if name in record else custom.get(name)) for name in fields]
+
+
+def _custom_field(
+    custom: Mapping[str, Any],
+    dates: Collection[str],
+    custom_dates: Collection[str],
+    write_date: Callable[[Any], Any],
+) -> dict[str, Any]:
+    # A custom object's own times stand among its custom fields, hence dates too.
+    is_date = custom.get("FIELD_NAME") in custom_dates or custom.get("FIELD_NAME") in dates
+    return {
+        key: write_date(value) if is_date and key == "FIELD_VALUE" else value for key, value in custom.items()
+    }
+
+
+def _date_writer(date_format: DateFormat, timezone: str) -> Callable[[Any], Any]:
+    time_zone(timezone)  # a zone that is none is found here, not at the first date
+    if date_format == "microsoft":
+        return partial(
+            _write, form=lambda instant: _Literal(f'"{_escaped(format_ms_date(instant, timezone))}"')
+        )
+    if date_format == "iso8601":
+        return partial(_write, form=iso_time)
+    raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
+
+
+def _write(value: Any, form: Callable[[datetime], str]) -> Any:
+    try:
+        return form(api_time(value))
+    except InvalidTime:
+        return value
+
+
+def _escaped(text: str) -> str:
+    return text.replace("/", r"\/")
+
+
+@cache
+def _all_date_fields() -> frozenset[str]:
+    return frozenset().union(*(record_type.date_fields for record_type in RECORD_TYPES.values()))
+
+
+def _encode(value: Any, where: str) -> str:
+    if isinstance(value, _Literal):
+        return value
+    if isinstance(value, Mapping):
+        items = (
+            f"{json.dumps(str(key), ensure_ascii=False)}:{_encode(item, str(key))}"
+            for key, item in value.items()
+        )
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_encode(item, where) for item in value)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidPayload(where, "a number that is not finite cannot be sent as JSON")
+    if value is None or isinstance(value, str | bool | int | float):
+        return json.dumps(value, ensure_ascii=False)
+    raise InvalidPayload(where, f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def check_payloads(value: object) -> list[Payload]:
+    """Return ``value``, a list of payloads as ``BuildPayloadOperator``'s XCom holds it.
+
+    :raises InvalidPayload: if something in it is none, or two have one message id.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InvalidPayload("payloads", f"a list of payloads is needed, not {type(value).__name__}")
+    ids: set[str] = set()
+    for index, payload in enumerate(value):
+        where = f"payloads[{index}]"
+        if not isinstance(payload, Mapping):
+            raise InvalidPayload(
+                where, f"a payload is needed, not {type(payload).__name__} (chunks go to .expand(payloads=…))"
+            )
+        if missing := missing_keys(payload, Payload.__annotations__):
+            raise InvalidPayload(where, f"it lacks {missing}")
+        if not isinstance(payload["body"], str) or not isinstance(payload["message_id"], str):
+            raise InvalidPayload(where, "its body and message_id must be text")
+        if payload["message_id"] in ids:
+            raise InvalidPayload(where, "its message_id is that of an earlier one")
+        ids.add(payload["message_id"])
+    return cast("list[Payload]", list(value))

@@ -1,0 +1,54 @@
+"""Signatures of messages, as the specification Standard Webhooks has them.
+
+``webhook-signature`` holds one ``v1,<base64>`` for each secret, so that a receiver can change from one
+secret to the next: HMAC-SHA256 over ``{webhook-id}.{webhook-timestamp}.{body}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+
+__all__ = ["Signer"]
+
+PREFIX = "whsec_"
+SHORTEST = 24
+"""The fewest bytes of a secret that the specification allows."""
+
+
+class Signer:
+    """Signs messages with one or several secrets.
+
+    :param secrets: base64 texts of at least 24 bytes each, with or without ``whsec_``, separated by white
+        space.
+    :raises ValueError: if there is none, or one can't be decoded or is too short; never with the secret.
+    """
+
+    def __init__(self, secrets: str) -> None:
+        self._keys = [_key(secret) for secret in secrets.split()]
+        if not self._keys:
+            raise ValueError("a signing secret is needed")
+
+    def __repr__(self) -> str:
+        return f"<Signer with {len(self._keys)} secrets>"
+
+    def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
+        """Return the value of ``webhook-signature``.
+
+        :param timestamp: seconds since 1970-01-01 UTC, that of this attempt.
+        """
+        signed = f"{message_id}.{timestamp}.".encode() + body
+        signatures = (hmac.new(key, signed, hashlib.sha256).digest() for key in self._keys)
+        return " ".join(f"v1,{base64.b64encode(signature).decode()}" for signature in signatures)
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except binascii.Error:
+        raise ValueError("a signing secret is base64, after 'whsec_' or without it") from None
+    if len(key) < SHORTEST:
+        raise ValueError(f"a signing secret has at least {SHORTEST} bytes, this one {len(key)}")
+    return key

@@ -1,0 +1,219 @@
+"""Where a webhook goes, and with which credentials: read from a connection or a URI, checked, redacted.
+
+The one rule for a connection's address: a host with ``://`` is the whole URI, and schema and port must be
+empty; else the address is ``schema`` (``https``), host and port. The extra ``path`` is added to either.
+Credentials are the connection's login and password, or the URI's user information; not both.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import idna
+
+from airflow_insightly_hooks.core.errors import InvalidConnection
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["Endpoint"]
+
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SAFE_IN_TARGET = re.compile(r"[^\x21-\x7e]")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A receiver's address and credentials.
+
+    Its ``str`` and ``repr`` hold no credentials and no query, where tokens may stand.
+
+    :param scheme: ``http`` or ``https``.
+    :param host: an IP address without brackets, or a name in its ASCII form.
+    :param port: as written, or the scheme's.
+    :param target: path and query, percent-encoded.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str = field(repr=False)
+    username: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.origin}{self.target.partition('?')[0]}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host, and port where it isn't the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+    @property
+    def url(self) -> str:
+        """The address to send to, without credentials."""
+        return self.origin + self.target
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of ``Authorization`` for Basic authentication (RFC 7617, UTF-8), or ``None``."""
+        if self.username is None:
+            return None
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host says by itself that it is this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def from_connection(cls, connection: Connection, path: str = "") -> Endpoint:
+        """Return the endpoint that a connection names; ``path`` is its extra of that name.
+
+        :raises InvalidConnection: if it names none; no message holds a credential.
+        """
+        conn_id = connection.conn_id
+        host = (connection.host or "").strip()
+        if "://" in host:
+            if connection.schema or connection.port:
+                raise InvalidConnection(conn_id, "host", "it is a whole URI: leave schema and port empty")
+            uri = host
+        else:
+            port = f":{connection.port}" if connection.port is not None else ""
+            bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+            uri = f"{connection.schema or 'https'}://{bare}{port}"
+        endpoint = cls.from_uri(uri, conn_id)
+        if path:
+            endpoint = _with_path(endpoint, path, conn_id)
+        if connection.login or connection.password:
+            if endpoint.username is not None:
+                raise InvalidConnection(
+                    conn_id, "host", "credentials stand in the URI and in login/password: give one"
+                )
+            _check_user(connection.login or "", conn_id)
+            endpoint = cls(
+                endpoint.scheme,
+                endpoint.host,
+                endpoint.port,
+                endpoint.target,
+                connection.login or "",
+                connection.password or "",
+            )
+        return endpoint
+
+    @classmethod
+    def from_uri(cls, uri: str, conn_id: str = "uri") -> Endpoint:
+        """Return the endpoint that a URI names, its user information percent-decoded once.
+
+        :param conn_id: what to call it in an error.
+        :raises InvalidConnection: if it is no http(s) URI that can be sent to, never with its text.
+        """
+
+        def refused(reason: str) -> InvalidConnection:
+            return InvalidConnection(conn_id, "host" if conn_id != "uri" else "URI", reason)
+
+        if _FORBIDDEN.search(uri):
+            raise refused("spaces, control characters and backslashes are not allowed")
+        if _BAD_ESCAPE.search(uri):
+            raise refused("a '%' is not followed by two hexadecimal digits")
+        try:
+            parts = urlsplit(uri)
+            port = parts.port
+        except ValueError:
+            raise refused(
+                "host or port can't be read; write / # ? @ in a password as %2F %23 %3F %40"
+            ) from None
+        if parts.scheme not in _DEFAULT_PORTS:
+            raise refused("it must start with https:// or http://")
+        if "@" not in parts.netloc and "@" in uri:
+            raise refused(
+                "an '@' stands behind the host; write / # ? in a password as %2F %23 %3F, @ in a path as %40"
+            )
+        if port == 0:
+            raise refused("port 0 is none")
+        username, password = _user_information(parts.netloc, conn_id)
+        return cls(
+            scheme=parts.scheme,
+            host=_ascii_host(parts.hostname or "", refused),
+            port=port or _DEFAULT_PORTS[parts.scheme],
+            target=_target(parts.path or "/", parts.query),
+            username=username,
+            password=password,
+        )
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _with_path(endpoint: Endpoint, path: str, conn_id: str) -> Endpoint:
+    if _FORBIDDEN.search(path) or _BAD_ESCAPE.search(path) or "#" in path or not path.startswith("/"):
+        raise InvalidConnection(conn_id, "extra.path", "it starts with '/' and is percent-encoded")
+    old_path, _, old_query = endpoint.target.partition("?")
+    new_path, _, new_query = path.partition("?")
+    query = "&".join(part for part in (old_query, new_query) if part)
+    return Endpoint(
+        endpoint.scheme,
+        endpoint.host,
+        endpoint.port,
+        _target(old_path.rstrip("/") + new_path, query),
+        endpoint.username,
+        endpoint.password,
+    )
+
+
+def _target(path: str, query: str) -> str:
+    target = f"{path}?{query}" if query else path
+    return _SAFE_IN_TARGET.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), target)
+
+
+def _user_information(netloc: str, conn_id: str) -> tuple[str | None, str]:
+    information, at, _ = netloc.rpartition("@")
+    if not at:
+        return None, ""
+    try:
+        username, password = (unquote_to_bytes(part).decode() for part in _split_once(information))
+    except UnicodeDecodeError:
+        raise InvalidConnection(conn_id, "URI", "its user information is not UTF-8") from None
+    _check_user(username, conn_id)
+    return username, password
+
+
+def _split_once(information: str) -> tuple[str, str]:
+    username, _, password = information.partition(":")
+    return username, password
+
+
+def _check_user(username: str, conn_id: str) -> None:
+    if ":" in username:
+        raise InvalidConnection(conn_id, "login", "a user name can't hold ':' (RFC 7617)")
+
+
+def _ascii_host(host: str, refused: object) -> str:
+    assert callable(refused)  # noqa: S101 — for the type checker
+    if not host:
+        raise refused("a host is needed")
+    try:
+        return str(ipaddress.ip_address(host.partition("%")[0])) + "".join(host.partition("%")[1:])
+    except ValueError:
+        pass
+    try:
+        if host.isascii():
+            if not re.fullmatch(r"(?=.{1,253}\.?$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+", host.lower()):
+                raise refused("the host is no name")
+            return host.lower()
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError:
+        raise refused("the host is no name") from None

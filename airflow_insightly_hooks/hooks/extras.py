@@ -1,0 +1,101 @@
+"""The extra fields of a connection, checked one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["Extras"]
+
+
+class Extras:
+    """The extra fields of an Airflow connection.
+
+    They come typed from JSON, and as text from a URI or a form; both mean the same. An empty text is a
+    field left empty.
+
+    :param known: the names that the connection type has.
+    :raises InvalidConnection: if there is another one, or they are no JSON object. No message holds a value.
+    """
+
+    def __init__(self, connection: Connection, known: tuple[str, ...]) -> None:
+        self._conn_id = connection.conn_id
+        try:
+            fields = json.loads(connection.extra) if connection.extra else {}
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            raise InvalidConnection(self._conn_id, "extra", "a JSON object is needed")
+        self._fields: dict[str, Any] = {k: v for k, v in fields.items() if v is not None and v != ""}
+        for name in self._fields:
+            if name not in known:
+                raise self.invalid(name, f"there is no such field{did_you_mean(name, known)}")
+
+    def invalid(self, name: str, reason: str) -> InvalidConnection:
+        """Return the error that says what is wrong with the field ``name``."""
+        return InvalidConnection(self._conn_id, f"extra.{name}", reason)
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a field's text.
+
+        :raises InvalidConnection: if it is no text.
+        """
+        value = self._fields.get(name, default)
+        if not isinstance(value, str):
+            raise self.invalid(name, "a text is needed")
+        return value.strip()
+
+    def number(self, name: str, default: float, *, at_least: float) -> float:
+        """Return a field's number.
+
+        :raises InvalidConnection: if it is no finite number, or less than ``at_least``.
+        """
+        value = self._fields.get(name, default)
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not (math.isfinite(number) and number >= at_least):
+            raise self.invalid(name, f"a number from {at_least:g} on is needed")
+        return number
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return whether a field is set.
+
+        :raises InvalidConnection: if it is neither true nor false.
+        """
+        value = self._fields.get(name, default)
+        if isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.strip().lower(), value)
+        if not isinstance(value, bool):
+            raise self.invalid(name, "true or false is needed")
+        return value
+
+    def flag_or_text(self, name: str, *, default: bool) -> bool | str:
+        """Return whether a field is set, or its text where that is neither true nor false."""
+        value = self._fields.get(name, default)
+        if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
+            return value.strip()
+        return self.flag(name, default=default)
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return a field that maps texts to texts, as an object or as its JSON text.
+
+        :raises InvalidConnection: if it is no such thing.
+        """
+        value = self._fields.get(name, {})
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+            raise self.invalid(name, "a JSON object of texts is needed")
+        return dict(value)

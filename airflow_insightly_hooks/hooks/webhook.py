@@ -1,0 +1,296 @@
+"""POSTing a webhook's body to a receiver."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+
+from airflow.sdk import BaseHook
+from airflow.sdk.log import mask_secret
+
+from airflow_insightly_hooks import __version__
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload
+from airflow_insightly_hooks.core.signing import Signer
+from airflow_insightly_hooks.hooks.endpoint import Endpoint
+from airflow_insightly_hooks.hooks.extras import Extras
+from airflow_insightly_hooks.hooks.pace import Pace
+from airflow_insightly_hooks.hooks.transport import (
+    NotDelivered,
+    TransportSettings,
+    post,
+    tls_context,
+)
+
+__all__ = ["Acknowledgement", "WebhookHook"]
+
+EXTRAS = (
+    "path",
+    "headers",
+    "timeout",
+    "verify",
+    "use_proxies",
+    "allow_insecure_http",
+    "allow_redirects",
+    "requests_per_second",
+    "signing_secret",
+    "max_body_bytes",
+    "web_url",
+)
+PROTECTED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "transfer-encoding",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+"""Headers that are ours alone: they frame the request or name the message."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """What became of one POST.
+
+    :param acknowledged: whether a final 2xx came in time.
+    :param status: the final status; ``None`` without one.
+    :param error: why it is not acknowledged, or a note on one that is; no content of any side.
+    :param retry_after: seconds that the receiver asks to wait; ``None`` where it doesn't.
+    :param elapsed: seconds that it took.
+    :param sent: whether the receiver may have read anything; if not, it was no attempt.
+    :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
+    """
+
+    acknowledged: bool
+    status: int | None
+    error: str | None
+    retry_after: float | None
+    elapsed: float
+    sent: bool = True
+    gone: bool = False
+
+
+class WebhookHook(BaseHook):
+    """POSTs bodies to one receiver.
+
+    :param webhook_conn_id: an Airflow connection of type ``insightly_webhook``; README lists its fields.
+    :param uri: a receiver's URI instead of a connection, user information allowed.
+    :raises InvalidConnection: from every method, if connection or URI can't be used; before anything is sent.
+    """
+
+    conn_name_attr = "webhook_conn_id"
+    default_conn_name = "webhook_default"
+    conn_type = "insightly_webhook"
+    hook_name = "Insightly webhook receiver"
+
+    def __init__(self, webhook_conn_id: str = default_conn_name, *, uri: str | None = None) -> None:
+        super().__init__()
+        self.webhook_conn_id = webhook_conn_id
+        self._uri = uri
+
+    @cached_property
+    def _settings(self) -> _Settings:
+        if self._uri is not None:
+            return _Settings.from_uri(self._uri)
+        return _Settings.from_connection(self.get_connection(self.webhook_conn_id))
+
+    def get_conn(self) -> Endpoint:
+        """Return the receiver's address, checked; its text holds no credentials."""
+        return self._settings.endpoint
+
+    @property
+    def web_url(self) -> str:
+        """The address of a page that shows what the receiver got; an empty text where none is named."""
+        return self._settings.web_url
+
+    def send(
+        self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> Acknowledgement:
+        """POST a body once and say what became of it; may be called from several threads at once.
+
+        :param body: the exact text to send, in UTF-8.
+        :param message_id: goes out as ``webhook-id``.
+        :param headers: further headers; over the connection's, under the protected ones.
+        :raises InvalidPayload: if body or headers can't be sent; nothing was.
+        """
+        settings = self._settings
+        content = _encoded(body, message_id, settings.max_body_bytes)
+        lines = self._headers(content, message_id, headers or {})
+        settings.pace.wait()
+        started = time.monotonic()
+        try:
+            answer = post(settings.endpoint, lines, content, settings.transport, settings.tls)
+        except NotDelivered as failure:
+            return Acknowledgement(
+                False, None, failure.reason, None, time.monotonic() - started, sent=failure.sent
+            )
+        elapsed = time.monotonic() - started
+        fields = dict(reversed(answer.headers))  # the first of several counts
+        delays = (_delay(value) for name, value in answer.headers if name == "retry-after")
+        retry_after = next((delay for delay in delays if delay is not None), None)
+        if 200 <= answer.status < 300:
+            return Acknowledgement(True, answer.status, answer.note, retry_after, elapsed)
+        gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
+        return Acknowledgement(False, answer.status, _meaning(answer.status), retry_after, elapsed, gone=gone)
+
+    def _headers(
+        self, content: bytes, message_id: str, headers: Mapping[str, str]
+    ) -> list[tuple[bytes, bytes]]:
+        settings = self._settings
+        fields = {
+            "content-type": "application/json; charset=utf-8",
+            "user-agent": f"airflow-insightly-hooks/{__version__}",
+            "accept": "*/*",
+        }
+        if settings.endpoint.authorization is not None:
+            fields["authorization"] = settings.endpoint.authorization
+        for where, given in (("the connection", settings.headers), ("the operator", headers)):
+            fields.update(_checked_headers(given, where))
+        timestamp = int(time.time())
+        fields |= {
+            "accept-encoding": "identity",
+            "connection": "close",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(timestamp),
+        }
+        if settings.signer is not None:
+            fields["webhook-signature"] = settings.signer.sign(message_id, timestamp, content)
+        return [(name.encode(), value.encode()) for name, value in fields.items()]
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether the receiver answers, and a sentence for the person who pressed the button.
+
+        An empty JSON object is POSTed under an id that says so: there is no other way to see whether the
+        credentials are right.
+        """
+        try:
+            result = self.send("{}", message_id="msg_connection_test")
+            endpoint = self._settings.endpoint
+        except Exception as error:  # Airflow shows the text; nothing may be raised here
+            return False, str(error)
+        if result.acknowledged:
+            return True, f"{endpoint.origin} acknowledged a test message with {result.status}"
+        advice = {
+            401: "check login and password",
+            403: "check login and password",
+            404: "check the path",
+        }.get(result.status or 0)
+        return False, f"{endpoint.origin}: {result.error}{f'; {advice}' if advice else ''}"
+
+
+class _Settings:
+    """What a connection of type ``insightly_webhook``, or a URI, says."""
+
+    def __init__(self, endpoint: Endpoint, extras: Extras, conn_id: str) -> None:
+        self.endpoint = endpoint
+        self.headers = extras.texts("headers")
+        try:
+            _checked_headers(self.headers, "the connection")
+        except InvalidPayload as error:
+            raise extras.invalid("headers", error.reason) from None
+        if endpoint.authorization and "authorization" in map(str.lower, self.headers):
+            raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
+        self.pace = Pace(extras.number("requests_per_second", 0, at_least=0))
+        self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
+        self.web_url = extras.text("web_url")
+        if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
+            raise extras.invalid("web_url", "an http(s) address without user information is needed")
+        if extras.flag("allow_redirects", default=False):
+            raise extras.invalid("allow_redirects", "redirects are not followed by this version")
+        self.transport = TransportSettings(
+            timeout=extras.number("timeout", 30, at_least=0.1),
+            verify=extras.flag_or_text("verify", default=True),
+            use_proxies=extras.flag("use_proxies", default=True),
+        )
+        try:
+            self.tls = tls_context(self.transport)
+        except OSError:
+            raise extras.invalid("verify", "its file of certificates can't be read") from None
+        secrets = extras.text("signing_secret")
+        try:
+            self.signer = Signer(secrets) if secrets else None
+        except ValueError as error:
+            raise extras.invalid("signing_secret", str(error)) from None
+        in_clear = endpoint.scheme == "http" and not endpoint.is_loopback
+        if in_clear and endpoint.authorization and not extras.flag("allow_insecure_http", default=False):
+            raise InvalidConnection(
+                conn_id,
+                "schema",
+                "Basic authentication over http shows the password: use https (or allow_insecure_http)",
+            )
+        _mask(endpoint, self.headers, secrets)
+
+    @classmethod
+    def from_connection(cls, connection: object) -> _Settings:
+        extras = Extras(connection, EXTRAS)  # type: ignore[arg-type]  # Airflow's own class, its stubs differ
+        return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)  # type: ignore[arg-type,attr-defined]  # as above
+
+    @classmethod
+    def from_uri(cls, uri: str) -> _Settings:
+        from airflow.sdk import Connection
+
+        return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
+
+
+def _mask(endpoint: Endpoint, headers: Mapping[str, str], secrets: str) -> None:
+    """Have Airflow mask what must never be logged, for code that isn't ours."""
+    for secret in (endpoint.password, endpoint.authorization, *headers.values(), *secrets.split()):
+        if secret:
+            mask_secret(secret)
+
+
+def _encoded(body: str, message_id: str, limit: int) -> bytes:
+    try:
+        content = body.encode()
+    except UnicodeEncodeError:
+        raise InvalidPayload(message_id, "its body holds a lone surrogate, which has no UTF-8") from None
+    if len(content) > limit:
+        raise InvalidPayload(
+            message_id, f"its body has {len(content)} bytes, {limit} are allowed (max_body_bytes)"
+        )
+    return content
+
+
+def _checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not isinstance(value, str):
+            raise InvalidPayload(where, "a header's name is a token, and its value a text")
+        if name.lower() in PROTECTED_HEADERS:
+            raise InvalidPayload(where, f"the header {name} can't be set")
+        if not value.isprintable() or not value.isascii():
+            raise InvalidPayload(
+                where, f"the header {name} holds what no header can: printable ASCII is needed"
+            )
+    return {name.lower(): value.strip() for name, value in headers.items()}
+
+
+def _delay(retry_after: str) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, 0 for a past date; ``None`` if it can't be read."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:12])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def _meaning(status: int) -> str:
+    if 300 <= status < 400:
+        return f"answered {status}: redirects are not followed"
+    if status == 410:
+        return "answered 410: the receiver is gone"
+    if status in (401, 403):
+        return f"answered {status}: the credentials are refused"
+    return f"answered {status}"

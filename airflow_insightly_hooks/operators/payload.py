@@ -1,0 +1,137 @@
+"""Changes -> payloads: the exact bodies that are POSTed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_insightly_hooks.core.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.dates import time_zone
+from airflow_insightly_hooks.core.delivery import message_id
+from airflow_insightly_hooks.core.payload import DATE_FORMATS, DateFormat, Payload, build_body
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
+from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["BuildPayloadOperator"]
+
+CUSTOM_DATE_TYPES = ("DATE", "DATETIME")
+
+
+class BuildPayloadOperator(BaseOperator):
+    """Makes a payload of each change: the body of its webhook and the id of its message.
+
+    :param changes: the output of a sensor, or of ``EvaluateCriteriaOperator``.
+    :param fields: the names of the fields to send, custom ones included, in this order; ``None`` sends the
+        record as the API delivers it, as Insightly does.
+    :param date_format: ``microsoft`` as Insightly's webhooks write dates, or ``iso8601``.
+    :param timezone: the IANA zone whose offset Microsoft JSON dates show.
+    :param envelope: the key under which the fields stand; an empty text puts them at the top.
+    :param chunk_size: cut the payloads into lists of at most so many, to ``.expand(payloads=…)`` over;
+        ``None`` makes one list.
+    :param workflow: what the ids of the messages belong to, besides record, event and time of the change;
+        ``None`` takes the DAG's id and the task's.
+    :param custom_date_fields: the names of custom fields that hold dates; ``None`` asks Insightly, once a
+        record type, and only where records have custom fields that aren't empty.
+    :param insightly_conn_id: the connection to ask.
+    :raises ValueError: if an argument is none of what is described here, when the DAG is parsed.
+    :raises InvalidChange: if ``changes`` holds something else.
+
+    XCom: a list of payloads, or with ``chunk_size`` a list of such lists.
+    """
+
+    template_fields = ("changes", "fields", "envelope", "workflow")
+    ui_color = "#f3ecd8"
+
+    changes = WithheldField()
+
+    def __init__(
+        self,
+        *,
+        changes: Any,
+        fields: Sequence[str] | None = None,
+        date_format: DateFormat = "microsoft",
+        timezone: str = "America/Los_Angeles",
+        envelope: str = "entity",
+        chunk_size: int | None = None,
+        workflow: str | None = None,
+        custom_date_fields: Sequence[str] | None = None,
+        insightly_conn_id: str = "insightly_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.changes = changes
+        self.fields = fields
+        self.date_format = date_format
+        self.timezone = timezone
+        self.envelope = envelope
+        self.chunk_size = chunk_size
+        self.workflow = workflow
+        self.custom_date_fields = custom_date_fields
+        self.insightly_conn_id = insightly_conn_id
+        if date_format not in DATE_FORMATS:
+            raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
+        time_zone(timezone)
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        if isinstance(fields, str) and "{{" not in fields:
+            raise ValueError("fields must be a list of names")
+
+    def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
+        """Return the payloads."""
+        changes = check_changes(disclosed(self.changes))
+        ti = context["ti"]
+        workflow = self.workflow or f"{ti.dag_id}/{ti.task_id}"
+        custom_dates = self._custom_date_fields(changes)
+        payloads = [
+            self._payload(change, workflow, custom_dates[change["record_type"]]) for change in changes
+        ]
+        size = sum(len(payload["body"]) for payload in payloads)
+        self.log.info("%d payloads built, %d characters in all", len(payloads), size)
+        if self.chunk_size is None:
+            return payloads
+        return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
+
+    def _payload(self, change: RecordChange, workflow: str, custom_dates: frozenset[str]) -> Payload:
+        about = (change["record_type"], change["record_id"], change["event"], change["changed_at"])
+        return {
+            "message_id": message_id(workflow, *about),
+            "record_type": change["record_type"],
+            "record_id": change["record_id"],
+            "event": change["event"],
+            "changed_at": change["changed_at"],
+            "body": build_body(
+                change["record"],
+                record_type=change["record_type"],
+                envelope=self.envelope,
+                date_format=self.date_format,
+                timezone=self.timezone,
+                fields=self.fields,
+                custom_date_fields=custom_dates,
+            ),
+        }
+
+    def _custom_date_fields(self, changes: list[RecordChange]) -> dict[str, frozenset[str]]:
+        """Return the custom fields that hold dates, by record type."""
+        record_types = {change["record_type"] for change in changes}
+        if self.custom_date_fields is not None:
+            return dict.fromkeys(record_types, frozenset(self.custom_date_fields))
+        # requests is loaded in the worker only, so that DAGs parse fast.
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        hook = InsightlyHook(self.insightly_conn_id)
+        with_custom_fields = {c["record_type"] for c in changes if c["record"].get(CUSTOM_FIELDS)}
+        return {
+            record_type: frozenset(
+                field["FIELD_NAME"]
+                for field in hook.custom_fields(record_type)
+                if field.get("FIELD_TYPE") in CUSTOM_DATE_TYPES
+            )
+            if record_type in with_custom_fields
+            else frozenset()
+            for record_type in record_types
+        }

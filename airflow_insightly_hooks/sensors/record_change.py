@@ -1,0 +1,211 @@
+"""Detecting which records were added or updated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from airflow_insightly_hooks.core.changes import (
+    EVENTS,
+    ChangeWindow,
+    RecordChange,
+    changes_in,
+    check_events,
+)
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
+from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = ["InsightlyRecordChangeSensor"]
+
+OnEmpty = Literal["skip", "wait", "succeed"]
+SHORT_WAIT = 10.0
+"""Seconds that a poking sensor sleeps itself: so little isn't worth a poke interval or a reschedule."""
+
+
+class _Wait(NamedTuple):
+    """There is nothing to return yet; look again in so many seconds."""
+
+    seconds: float
+    open_since: datetime | None = None
+    """Where an open window that is waiting for a change starts; ``None`` while a closed one settles."""
+
+
+class InsightlyRecordChangeSensor(BaseSensorOperator):
+    """Waits until its window of time has settled, and returns what changed in it.
+
+    ``sensors.windows`` says which window a run covers. A closed window is read once it has settled; an
+    open one (rule 3) ends ``settle`` before now.
+
+    :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
+    :param events: ``added``, ``updated``, or both.
+    :param window: an explicit window: ``{"start": …, "end": …}``, times in UTC; templates are rendered.
+    :param on_empty: what to do when nothing changed: ``skip`` this task and what follows; ``wait`` for a
+        change, looking every ``poke_interval`` (only an open window can still get one: a closed one is
+        skipped); or ``succeed`` with an empty list.
+    :param settle: seconds that must have passed since the window's end, by the API server's clock, so that
+        changes of its last moment are visible.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
+        default_deferrable`` by default.
+    :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``.
+    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
+    :raises ValueError: if another argument is none of what is described here, when the DAG is parsed.
+    :raises LostCursor: if rule 3 applies and the cursor is gone although the task has run before.
+    :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
+
+    XCom: a list of changes ``{"record_type", "record_id", "event", "changed_at", "record"}``; under the key
+    ``window`` the window that was read.
+    """
+
+    template_fields = ("window",)
+    operator_extra_links = (InsightlyRecordsLink(),)
+    ui_color = "#e6dcf2"
+
+    def __init__(
+        self,
+        *,
+        record_type: str,
+        events: Iterable[str] = EVENTS,
+        window: Any = None,
+        on_empty: OnEmpty = "skip",
+        settle: float = 5.0,
+        insightly_conn_id: str = "insightly_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        asset = records_asset(insightly_conn_id, record_type)
+        super().__init__(inlets=[*_as_list(kwargs.pop("inlets", None)), asset], **kwargs)
+        self.record_type = record_type
+        self.events = check_events(RECORD_TYPES[record_type], events)
+        self.window = window
+        self.on_empty = on_empty
+        self.settle = settle
+        self.insightly_conn_id = insightly_conn_id
+        self.deferrable = deferrable
+        if on_empty not in ("skip", "wait", "succeed"):
+            raise ValueError(f"on_empty must be 'skip', 'wait' or 'succeed', not {on_empty!r}")
+        if settle < 0:
+            raise ValueError(f"settle must not be negative, not {settle}")
+
+    def execute(self, context: Context) -> list[RecordChange]:
+        """Return the changes, once the window has settled."""
+        if not self.deferrable:
+            changes: list[RecordChange] = super().execute(context)
+            return changes
+        return self._look_or_defer(
+            context, until=datetime.now(timezone.utc) + timedelta(seconds=self.timeout)
+        )
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],  # noqa: ARG002 — whatever the reason, it looks for itself
+        until: str,
+    ) -> list[RecordChange]:
+        """Look again, after the trigger has said that it is worth it (or that the time is up)."""
+        return self._look_or_defer(context, until=api_time(until))
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Look once, or a few times where the window settles within seconds."""
+        while isinstance(outcome := self._look(context), _Wait):
+            if outcome.open_since is not None or outcome.seconds > SHORT_WAIT:
+                return False
+            time.sleep(outcome.seconds)
+        return PokeReturnValue(is_done=True, xcom_value=outcome)
+
+    def _look_or_defer(self, context: Context, until: datetime) -> list[RecordChange]:  # noqa: RET503 — defer() never returns
+        outcome = self._look(context)
+        if not isinstance(outcome, _Wait):
+            return outcome
+        now = datetime.now(timezone.utc)
+        if now >= until:
+            raise AirflowSensorTimeout(f"nothing to return within the sensor's timeout of {self.timeout:g} s")
+        self.defer(
+            trigger=InsightlyRecordChangeTrigger(
+                insightly_conn_id=self.insightly_conn_id,
+                record_type=self.record_type,
+                events=list(self.events),
+                settle=self.settle,
+                look_at=iso_time(min(now + timedelta(seconds=outcome.seconds), until)),
+                until=iso_time(until),
+                open_since=iso_time(outcome.open_since) if outcome.open_since else None,
+                poll_interval=self.poke_interval,
+            ),
+            method_name="execute_complete",
+            kwargs={"until": iso_time(until)},
+        )
+
+    def _look(self, context: Context) -> list[RecordChange] | _Wait:
+        """Return what changed, or how long to wait."""
+        # requests is loaded in the worker only, so that DAGs parse fast.
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        hook = InsightlyHook(self.insightly_conn_id)
+        windows = RunWindows(context, records_asset(self.insightly_conn_id, self.record_type), self.window)
+        settled_until = hook.server_time() - timedelta(seconds=self.settle)
+        window = windows.fixed()
+        is_open = window is None
+        if window is None:
+            window = windows.open(settled_until)
+        elif window.end > settled_until:
+            seconds = (window.end - settled_until).total_seconds()
+            self.log.info("Window %s settles in %.0f s", window, seconds)
+            return _Wait(seconds)
+        elif (unread := windows.unread_before(window)) is not None:
+            self.log.warning(
+                "No run has read %s: this run covers %s. Backfill what is missing", unread, window
+            )
+        changes = self._read(hook, window)
+        if not changes and is_open and self.on_empty == "wait":
+            return _Wait(self.poke_interval, open_since=window.start)
+        windows.take(window)
+        context["ti"].xcom_push(key="window", value=window.as_dict())
+        if not changes and self.on_empty != "succeed":
+            raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
+        return changes
+
+    def _read(self, hook: InsightlyHook, window: ChangeWindow) -> list[RecordChange]:
+        if window.is_empty:
+            self.log.info("%s: first run, watching from %s on", self.record_type, iso_time(window.end))
+            return []
+        started = time.monotonic()
+        read = 0
+
+        def counted() -> Iterable[dict[str, Any]]:
+            nonlocal read
+            for record in hook.iter_records(self.record_type, updated_after=window.search_from):
+                read += 1
+                yield record
+
+        changes = list(changes_in(window, RECORD_TYPES[self.record_type], counted(), self.events))
+        added = sum(change["event"] == "added" for change in changes)
+        self.log.info(
+            "%s in %s: %d added, %d updated; %d records read in %d requests, %.1f s",
+            self.record_type,
+            window,
+            added,
+            len(changes) - added,
+            read,
+            hook.requests_made,
+            time.monotonic() - started,
+        )
+        return changes
+
+
+def _as_list(inlets: Any) -> list[Any]:
+    if inlets is None:
+        return []
+    return list(inlets) if isinstance(inlets, list | tuple) else [inlets]

@@ -1,0 +1,128 @@
+"""Which window of time a run covers: the one rule, in its one place.
+
+1. an explicit window;
+2. else the run's data interval, if it is not empty (interval timetables, backfills);
+3. else from where this task has read to, its cursor, up to now less ``settle``.
+
+The cursor is kept in the state of an asset that stands for the account and the record type, since a
+task's own state ends with its run. Scheduled and manual runs move it, forward only; backfills and explicit
+windows don't. A window that a run has taken by rule 3 is kept in the task's state, so that a retry or a
+cleared run covers the same one again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, TaskInstanceState
+
+from airflow_insightly_hooks.core.changes import ChangeWindow
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import LostCursor
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["RunWindows", "records_asset"]
+
+TAKEN = "window"
+"""The key of the task's state that keeps the window a run has taken by rule 3."""
+
+
+def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
+    """Return the asset that stands for an account's records of one type; it keeps their readers' cursors.
+
+    Its name depends on nothing but these two, since Airflow deletes the state of an asset that no DAG names
+    any more.
+    """
+    return Asset(
+        name=f"insightly/{insightly_conn_id}/{record_type}",
+        uri=f"insightly://{insightly_conn_id}/{record_type}",
+    )
+
+
+class RunWindows:
+    """The windows of one sensor's run.
+
+    :param context: the run's context; a context without an asset state store (a unit test's) has no cursor.
+    :param explicit: rule 1's window, if there is one.
+    :raises InvalidWindow: if it is none.
+    """
+
+    def __init__(self, context: Context, asset: Asset, explicit: object = None) -> None:
+        self._context = context
+        self._asset = asset
+        self._explicit = ChangeWindow.of(explicit) if explicit else None
+        ti = context["ti"]
+        self.cursor_key = f"cursor/{ti.dag_id}/{ti.task_id}"
+
+    def fixed(self) -> ChangeWindow | None:
+        """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
+        if self._explicit is not None:
+            return self._explicit
+        start, end = self._context.get("data_interval_start"), self._context.get("data_interval_end")
+        if start is not None and end is not None and start < end:
+            return ChangeWindow(start, end)
+        taken = self._context["task_state_store"].get(TAKEN)
+        return ChangeWindow.of(taken) if taken is not None else None
+
+    def open(self, until: datetime) -> ChangeWindow:
+        """Return the window of rule 3 that ends at ``until``; it starts there, too, in a task's first run.
+
+        :raises LostCursor: if the task has run before and its cursor is gone.
+        """
+        cursor = self._cursor()
+        if cursor is None:
+            self._check_first_run()
+            self._advance(until)
+            cursor = until
+        return ChangeWindow(min(cursor, until), until)
+
+    def take(self, window: ChangeWindow) -> None:
+        """Keep ``window`` as the one that this run covers, and move the cursor to its end."""
+        run_type = str(getattr(self._context.get("dag_run"), "run_type", ""))
+        if self._explicit is not None or "backfill" in run_type:
+            return
+        if self._context.get("data_interval_start") == self._context.get("data_interval_end"):
+            self._context["task_state_store"].set(TAKEN, dict(window.as_dict()))
+        elif "scheduled" not in run_type:
+            return
+        self._advance(window.end)
+
+    def unread_before(self, window: ChangeWindow) -> ChangeWindow | None:
+        """Return what a scheduled run by rule 2 leaves out: from the cursor to its interval's start."""
+        if self._explicit is not None or "scheduled" not in str(
+            getattr(self._context.get("dag_run"), "run_type", "")
+        ):
+            return None
+        cursor = self._cursor()
+        return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
+
+    def _cursor(self) -> datetime | None:
+        text = self._state().get(self.cursor_key)
+        return (
+            None
+            if text is None
+            else api_time(text, f"state {self.cursor_key!r} of asset {self._asset.name!r}")
+        )
+
+    def _advance(self, to: datetime) -> None:
+        cursor = self._cursor()
+        if cursor is None or cursor < to:
+            self._state().set(self.cursor_key, iso_time(to))
+
+    def _state(self) -> Any:
+        return self._context["asset_state_store"][self._asset]
+
+    def _check_first_run(self) -> None:
+        """Raise LostCursor if a scheduled or manual run of this task has ended before."""
+        ti = self._context["ti"]
+        for state in (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED):
+            earlier = ti.get_previous_ti(state=state)
+            if (
+                earlier is not None
+                and earlier.run_id != ti.run_id
+                and not earlier.run_id.startswith("backfill")
+            ):
+                raise LostCursor(ti.dag_id, ti.task_id, self._asset.name, self.cursor_key)

@@ -1,0 +1,33 @@
+# When a task is added in Insightly, POST it to a receiver: the example of Insightly's help page on webhooks.
+#
+# Two connections are needed, and nothing else differs between the sandbox and a real account:
+#   insightly_default  (type Insightly): the API key and the pod
+#   webhook_default    (type Insightly webhook receiver): the receiver's URI, user name and password
+#
+# A run waits, without holding a worker, until there is a change; then the next run goes on from there. So
+# each run in Airflow's grid is one delivery, and nothing is missed while the DAG is paused.
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+
+with DAG(
+    "new_task_webhook",
+    schedule=timedelta(minutes=1),
+    catchup=False,
+    max_active_runs=1,
+    tags=["insightly"],
+):
+    detect = InsightlyRecordChangeSensor(
+        task_id="detect",
+        record_type="Tasks",
+        events=["added"],
+        on_empty="wait",
+        poke_interval=10,
+        deferrable=True,
+    )
+    build = BuildPayloadOperator(task_id="build", changes=detect.output)
+    WebhookOperator(task_id="deliver", payloads=build.output)

@@ -1,0 +1,235 @@
+"""A real Airflow on this machine: API server, scheduler, DAG processor and triggerer, for demo and tests.
+
+Everything it writes is in one folder; every process it starts is stopped again, by its id; it listens on
+127.0.0.1 only, on free ports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+T = TypeVar("T")
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+STOP_WITHIN = 20.0
+
+
+class StackError(Exception):
+    """Airflow did not do what was waited for; the text says what to look at."""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, look: Callable[[], T | None], timeout: float, interval: float = 0.25) -> T:
+    """Return what ``look`` returns once that is true.
+
+    :raises StackError: if it isn't within ``timeout`` seconds.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        if found := look():
+            return found
+        if time.monotonic() > end:
+            raise StackError(f"{what}: not within {timeout:g} s")
+        time.sleep(interval)
+
+
+class Processes:
+    """Processes that were started here, and only those, to be stopped by their ids."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: list[str], env: Mapping[str, str]) -> None:
+        """Start a process in a session of its own; its output goes to ``<name>.log``."""
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def pid(self, name: str) -> int:
+        """Return the id of a running process."""
+        return self._running[name].pid
+
+    def check(self) -> None:
+        """Raise StackError if one has ended by itself."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                log = self._folder / f"{name}.log"
+                last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+                raise StackError(f"{name} ended with code {process.returncode}: {last[0]} (all of it: {log})")
+
+    def stop(self, *names: str) -> None:
+        """Ask the named ones, or all, to end; kill what still lives after 20 s, with what it started."""
+        chosen = {name: self._running.pop(name) for name in names or tuple(self._running)}
+        for process in chosen.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + STOP_WITHIN
+        for process in chosen.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, end - time.monotonic()))
+            # The session is ours: what is left of it are children of the process that we started.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+class AirflowStack:
+    """One Airflow installation in a folder.
+
+    :param home: the folder for all its state.
+    :param dags: the folder of DAG files.
+    :param connections: connection id -> its fields, as ``AIRFLOW_CONN_…`` takes them in JSON, or a URI.
+    :param database: a SQLAlchemy address; ``None`` makes an SQLite file in ``home``.
+    :param settings: further environment variables.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        connections: Mapping[str, Mapping[str, Any] | str],
+        database: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-this-machine-0123456789abcdef0123456789abcdef",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            **{f"AIRFLOW_CONN_{name.upper()}": _connection(fields) for name, fields in connections.items()},
+            **(settings or {}),
+        }
+        self.processes = Processes(home)
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def cli(self, *arguments: str) -> str:
+        """Run an ``airflow`` command and return its output.
+
+        :raises StackError: if it fails.
+        """
+        command = [sys.executable, "-m", "airflow", *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StackError(f"airflow {' '.join(arguments)} failed: {done.stderr.strip()[-2000:]}")
+        return done.stdout
+
+    def migrate(self) -> None:
+        """Make the metadata database, or bring it up to date."""
+        self.cli("db", "migrate")
+
+    def start(self, *components: str) -> None:
+        """Start the components, all four by default."""
+        for name in components or COMPONENTS:
+            self.processes.start(name, [sys.executable, "-m", "airflow", name], self.env)
+
+    def wait_until_healthy(self, timeout: float = 120.0) -> None:
+        """Wait until every component says that it is healthy.
+
+        :raises StackError: if one has ended, or the time is up.
+        """
+
+        def healthy() -> bool:
+            self.processes.check()
+            with contextlib.suppress(requests.RequestException):
+                parts = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json().values()
+                return all(part["status"] == "healthy" for part in parts)
+            return False
+
+        wait_for("Airflow's health", healthy, timeout)
+
+    def stop(self) -> None:
+        """Stop what was started."""
+        self.processes.stop()
+        self._session.close()
+
+    def api(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        """Call Airflow's public REST API below ``/api/v2`` and return its JSON.
+
+        :raises StackError: on an error status.
+        """
+        if "Authorization" not in self._session.headers:
+            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        answer = self._session.request(method, f"{self.url}/api/v2{path}", json=body, timeout=30)
+        if answer.status_code >= 400:
+            raise StackError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 90.0) -> None:
+        """Wait until the DAG processor has found a DAG.
+
+        :raises StackError: if it doesn't, with the import errors there are.
+        """
+
+        def found() -> bool:
+            self.processes.check()
+            return any(dag["dag_id"] == dag_id for dag in self.api("/dags?limit=200")["dags"])
+
+        try:
+            wait_for(f"DAG {dag_id}", found, timeout)
+        except StackError as error:
+            errors = [e["stack_trace"] for e in self.api("/importErrors")["import_errors"]]
+            raise StackError(f"{error}; import errors: {errors or 'none'}") from None
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG be scheduled."""
+        self.api(f"/dags/{dag_id}", "PATCH", {"is_paused": False})
+
+
+@contextlib.contextmanager
+def step(what: str) -> Iterator[None]:
+    """Print what is being done, and how long it took."""
+    started = time.monotonic()
+    print(f"  {what} …", end="", flush=True)
+    yield
+    print(f" {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _connection(fields: Mapping[str, Any] | str) -> str:
+    return fields if isinstance(fields, str) else json.dumps(fields)
