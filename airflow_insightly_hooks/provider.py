@@ -58,15 +58,16 @@ def _insightly(package: str) -> dict[str, Any]:
         "hook-class-name": f"{package}.hooks.insightly.InsightlyHook",
         "hook-name": "Insightly",
         "ui-field-behaviour": {
-            "hidden-fields": ["password", "extra"],
+            # The key goes into the password, since Airflow neither encrypts nor masks a login.
+            "hidden-fields": ["login", "extra"],
             "relabeling": {
-                "login": "API key",
+                "password": "API key",
                 "host": "Pod or base URL",
                 "schema": "Scheme (host names only)",
                 "port": "Port (host names only)",
             },
             "placeholders": {
-                "login": "Insightly: User Settings > API",
+                "password": "Insightly: User Settings > API",
                 "host": "na1",
             },
         },
@@ -101,7 +102,12 @@ def _insightly_webhook(package: str) -> dict[str, Any]:
             "verify": _field(
                 "Verify TLS", "string", "true", "true, false, or the path of a file of trusted CAs."
             ),
-            "use_proxies": _field("Use proxies", "boolean", True, "Honour HTTPS_PROXY and its like."),
+            "trust_env": _field(
+                "Trust the environment",
+                "boolean",
+                True,
+                "Honour HTTPS_PROXY, REQUESTS_CA_BUNDLE and their like.",
+            ),
             "allow_insecure_http": _field(
                 "Allow insecure http", "boolean", False, "Send credentials over http, too."
             ),

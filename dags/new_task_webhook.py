@@ -16,7 +16,7 @@ from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeS
 
 with DAG(
     "new_task_webhook",
-    schedule=timedelta(minutes=1),
+    schedule=timedelta(seconds=15),
     catchup=False,
     max_active_runs=1,
     tags=["insightly"],

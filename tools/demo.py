@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="exit after the delivery, 0 if it arrived")
     parser.add_argument("--port", type=int, default=0, help="the sandbox's port; a free one by default")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have set the first one to be ignored
+        signal.signal(stop, signal.default_int_handler)
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as cleanup:
@@ -56,14 +59,14 @@ def main() -> int:
 
 
 def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) -> int:
-    shutil.rmtree(HOME, ignore_errors=True)
+    cleanup.enter_context(_fresh_home())
     sandbox = f"http://127.0.0.1:{port}"
     bin_url = f"{sandbox}/bin/{DAG}"
     airflow = AirflowStack(
         HOME,
         ROOT / "dags",
         {
-            "insightly_default": {"conn_type": "insightly", "host": f"{sandbox}/v3.1", "login": KEY[0]},
+            "insightly_default": {"conn_type": "insightly", "host": f"{sandbox}/v3.1", "password": KEY[0]},
             **{
                 name: {
                     "conn_type": "insightly_webhook",
@@ -116,6 +119,23 @@ def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) 
     while True:
         time.sleep(1)
         airflow.processes.check()
+
+
+@contextlib.contextmanager
+def _fresh_home() -> Iterator[None]:
+    """Empty the folder of the state, and keep other demos out of it."""
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StackError(f"another demo is running in {HOME.name}/: stop that one first") from None
+        for entry in HOME.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+        yield
 
 
 def _watching(airflow: AirflowStack) -> bool:

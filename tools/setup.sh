@@ -12,9 +12,10 @@ command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10
     fail "Python's module venv is missing: install it (on Debian: the package python3-venv)"
 
 started=$(date +%s)
-echo "setup: making .venv with $("$python" -V 2>&1)"
-"$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv ||
+echo "setup: installing into .venv, with $("$python" -V 2>&1)"
+# A venv that is there is kept: something may be running from it.
+[ "$(.venv/bin/python -V 2>&1)" = "$("$python" -V 2>&1)" ] || "$python" -m venv --clear .venv
+[ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv ||
     fail "pip could not install uv: is a package registry reachable?"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]' ||
     fail "uv could not install the packages of constraints.txt"

@@ -7,7 +7,7 @@ every creation and every (last) update falls into exactly one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypedDict, cast
@@ -21,18 +21,23 @@ __all__ = ["EVENTS", "ChangeWindow", "Event", "RecordChange", "changes_in", "che
 Event = Literal["added", "updated"]
 EVENTS: tuple[Event, ...] = ("added", "updated")
 
+EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 SEARCH_MARGIN = timedelta(seconds=2)
 """How much before a window's start the API is asked: its bound may be exclusive and counts whole seconds."""
 
 
-class RecordChange(TypedDict):
-    """A change as it passes through XCom."""
-
+class _RecordChange(TypedDict):
     record_type: str
     record_id: int
     event: Event
     changed_at: str  # ISO 8601, UTC
     record: dict[str, Any]  # as the API delivered it
+
+
+class RecordChange(_RecordChange, total=False):
+    """A change as it passes through XCom."""
+
+    record_json: str  # the record's exact text, where a store would lose something of it (core.stored)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class ChangeWindow:
     @property
     def search_from(self) -> datetime:
         """The ``updated_after_utc`` to ask for, a little before the start; what is early is filtered."""
-        return self.start - SEARCH_MARGIN
+        return self.start - min(SEARCH_MARGIN, self.start - EARLIEST)
 
     @classmethod
     def of(cls, value: object) -> ChangeWindow:
@@ -100,7 +105,7 @@ def changes_in(
     window: ChangeWindow,
     record_type: RecordType,
     records: Iterable[dict[str, Any]],
-    events: Iterable[Event] = EVENTS,
+    events: Collection[Event] = EVENTS,
 ) -> Iterator[RecordChange]:
     """Yield what changed within the window, in the records' order; a record counts once, when first seen.
 
@@ -160,7 +165,7 @@ def check_changes(value: object) -> list[RecordChange]:
     for index, change in enumerate(value):
         if not isinstance(change, Mapping):
             raise InvalidChange(index, f"a change is needed, not {type(change).__name__}")
-        if missing := missing_keys(change, RecordChange.__annotations__):
+        if missing := missing_keys(change, _RecordChange.__annotations__):
             raise InvalidChange(index, f"it lacks {missing}")
         if change["record_type"] not in RECORD_TYPES:
             raise InvalidChange(index, "its record_type is none of Insightly's API")

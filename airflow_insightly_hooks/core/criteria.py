@@ -227,7 +227,7 @@ def _matches(operand: _Operand) -> Test:
         )
     try:
         pattern = re.compile(operand.value, 0 if operand.case_sensitive else re.IGNORECASE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InvalidCriteria(operand.path, f"not a regular expression: {error}") from None
     return lambda value: _is_text(value) and pattern.search(str(value)) is not None
 

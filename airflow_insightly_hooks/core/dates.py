@@ -20,6 +20,10 @@ __all__ = ["api_time", "format_api_time", "format_ms_date", "iso_time", "parse_m
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECOND = timedelta(milliseconds=1)
 
+FIRST_DAY = datetime(1, 1, 2, tzinfo=timezone.utc)
+LAST_DAY = datetime(9999, 12, 31, tzinfo=timezone.utc)
+"""Between these, every zone's local time is within Python's range; .NET's least time, 0001-01-01, is not."""
+
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
@@ -66,7 +70,7 @@ def _offset(text: str | None) -> timedelta:
 
 def format_api_time(instant: datetime) -> str:
     """Return ``instant`` as the API's parameters take it: ``2018-04-09T16:58:14Z``, whole seconds, cut."""
-    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso_time(instant.astimezone(timezone.utc).replace(microsecond=0))
 
 
 def iso_time(instant: datetime) -> str:
@@ -82,7 +86,8 @@ def format_ms_date(instant: datetime, timezone: str = "America/Los_Angeles") -> 
     :raises ZoneInfoNotFoundError: a ``KeyError``, if there is no such zone.
     """
     milliseconds = (instant - EPOCH) // MILLISECOND
-    offset = instant.astimezone(time_zone(timezone)).utcoffset() or timedelta(0)
+    shown = min(max(instant, FIRST_DAY), LAST_DAY)
+    offset = shown.astimezone(time_zone(timezone)).utcoffset() or timedelta(0)
     minutes = round(offset.total_seconds() / 60)
     sign = "-" if minutes < 0 else "+"
     hours, minutes = divmod(abs(minutes), 60)
@@ -101,7 +106,7 @@ def parse_ms_date(text: str) -> datetime:
         raise InvalidTime("Microsoft JSON date")
     try:
         return EPOCH + int(match[1]) * MILLISECOND
-    except OverflowError:
+    except (ValueError, OverflowError):  # too many digits for an integer, or for a time
         raise InvalidTime("Microsoft JSON date") from None
 
 

@@ -132,10 +132,14 @@ class Ledger:
                     key, "a part of the ledger is missing: it can't be told what was delivered"
                 )
             entries = {message: _entry(key, text) for message, text in block.items()}
-            if ended_round:
+            if ended_round and any(entry.state != ACKNOWLEDGED for entry in entries.values()):
                 entries = {
                     m: e if e.state == ACKNOWLEDGED else LedgerEntry(FAILED, 0) for m, e in entries.items()
                 }
+                # Written before the head names this round: else, when the task is tried again, what the
+                # store still holds of the earlier round would count as of this one.
+                ledger._dirty.add(len(ledger._blocks))
+                ledger._head_is_dirty = True
             ledger._blocks.append(entries)
             ledger._block_of.update(dict.fromkeys(entries, len(ledger._blocks) - 1))
         return ledger

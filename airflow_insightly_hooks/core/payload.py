@@ -23,7 +23,7 @@ from airflow_insightly_hooks.core.dates import (
     time_zone,
 )
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
-from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, OCCASION_DATE, OCCASIONS, RECORD_TYPES
 
 __all__ = ["DateFormat", "Payload", "build_body", "check_payloads", "format_ms_date", "parse_ms_date"]
 
@@ -85,9 +85,12 @@ def build_body(
     for name, value in record.items() if fields is None else _selected(record, fields):
         if name in dates or name in custom_date_fields:
             entity[name] = write_date(value)
-        elif name == CUSTOM_FIELDS:
+        elif name == CUSTOM_FIELDS and value:
+            entity[name] = [_custom_field(custom, dates, custom_date_fields, write_date) for custom in value]
+        elif name == OCCASIONS and value:
             entity[name] = [
-                _custom_field(custom, dates, custom_date_fields, write_date) for custom in value or ()
+                {key: write_date(item) if key == OCCASION_DATE else item for key, item in occasion.items()}
+                for occasion in value
             ]
         else:
             entity[name] = value
@@ -146,7 +149,7 @@ def _encode(value: Any, where: str) -> str:
         return value
     if isinstance(value, Mapping):
         items = (
-            f"{json.dumps(str(key), ensure_ascii=False)}:{_encode(item, str(key))}"
+            f"{json.dumps(str(key), ensure_ascii=False)}:{_encode(item, _name_of(key, value))}"
             for key, item in value.items()
         )
         return f"{{{','.join(items)}}}"
@@ -157,6 +160,11 @@ def _encode(value: Any, where: str) -> str:
     if value is None or isinstance(value, str | bool | int | float):
         return json.dumps(value, ensure_ascii=False)
     raise InvalidPayload(where, f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def _name_of(key: object, fields: Mapping[str, Any]) -> str:
+    """Return the name of a field as its user knows it: a custom field's own."""
+    return str(fields.get("FIELD_NAME") if key == "FIELD_VALUE" else key)
 
 
 def check_payloads(value: object) -> list[Payload]:

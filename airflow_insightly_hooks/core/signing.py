@@ -7,7 +7,6 @@ secret to the next: HMAC-SHA256 over ``{webhook-id}.{webhook-timestamp}.{body}``
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 
@@ -47,7 +46,7 @@ class Signer:
 def _key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, too
         raise ValueError("a signing secret is base64, after 'whsec_' or without it") from None
     if len(key) < SHORTEST:
         raise ValueError(f"a signing secret has at least {SHORTEST} bytes, this one {len(key)}")

@@ -26,6 +26,8 @@ __all__ = ["Endpoint"]
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE_IN_TARGET = re.compile(r"[^\x21-\x7e]")
+_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class Endpoint:
             if connection.schema or connection.port:
                 raise InvalidConnection(conn_id, "host", "it is a whole URI: leave schema and port empty")
             uri = host
+        elif re.search("[/?#@]", host):
+            raise InvalidConnection(
+                conn_id, "host", "a name has no / ? # @: give the whole URI, or the path in extra.path"
+            )
         else:
             port = f":{connection.port}" if connection.port is not None else ""
             bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
@@ -138,7 +144,7 @@ class Endpoint:
             ) from None
         if parts.scheme not in _DEFAULT_PORTS:
             raise refused("it must start with https:// or http://")
-        if "@" not in parts.netloc and "@" in uri:
+        if "@" in parts.path + parts.query + parts.fragment:
             raise refused(
                 "an '@' stands behind the host; write / # ? in a password as %2F %23 %3F, @ in a path as %40"
             )
@@ -211,7 +217,7 @@ def _ascii_host(host: str, refused: object) -> str:
         pass
     try:
         if host.isascii():
-            if not re.fullmatch(r"(?=.{1,253}\.?$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+", host.lower()):
+            if not _HOST_NAME.fullmatch(host.lower()) or len(host.rstrip(".")) > 253:
                 raise refused("the host is no name")
             return host.lower()
         return idna.encode(host, uts46=True).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pendulum
 import requests
 from airflow.sdk import BaseHook
+from airflow.sdk.log import mask_secret
 
 from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.dates import format_api_time
@@ -38,13 +40,19 @@ RATE_LIMIT_PATIENCE = 120.0
 CLOCK_VALID_FOR = 300.0
 """Seconds for which a reading of the server's clock is carried on by our own monotonic one."""
 
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_BASE_URL = re.compile(
+    rf"https?://({_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{{1,5}}))?(/[\w.\-/]*)?",
+    re.ASCII,
+)
+
 
 class InsightlyHook(BaseHook):
     """Reads records of an Insightly account.
 
-    :param insightly_conn_id: an Airflow connection of type ``insightly``: login is the API key; host the
-        pod (``na1``) or a base URL; extra ``api_version`` (``v3.1``), ``timeout`` (30, seconds) and
-        ``requests_per_second`` (10, Insightly's limit).
+    :param insightly_conn_id: an Airflow connection of type ``insightly``: password or login is the API
+        key; host the pod (``na1``) or a base URL; extra ``api_version`` (``v3.1``), ``timeout`` (30,
+        seconds) and ``requests_per_second`` (10, Insightly's limit).
 
     Every method that asks the API raises:
 
@@ -223,7 +231,7 @@ class InsightlyHook(BaseHook):
     def _read_clock(self, response: requests.Response) -> None:
         try:
             self._clock = parsedate_to_datetime(response.headers["Date"]), time.monotonic()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
 
     def _json(self, response: requests.Response, path: str) -> Any:
@@ -255,17 +263,8 @@ class _Settings:
     """What a connection of type ``insightly`` says."""
 
     def __init__(self, connection: Any) -> None:
-        conn_id = connection.conn_id
         extras = Extras(connection, EXTRAS)
-        self.api_key = (connection.login or "").strip()
-        if not self.api_key:
-            raise InvalidConnection(
-                conn_id, "login", "the API key is needed (Insightly: User Settings > API)"
-            )
-        if not self.api_key.isascii() or not self.api_key.isprintable() or ":" in self.api_key:
-            raise InvalidConnection(conn_id, "login", "an API key has printable ASCII characters and no ':'")
-        if connection.password:
-            raise InvalidConnection(conn_id, "password", "it must be empty: the API key is the login")
+        self.api_key = _api_key(connection)
         version = extras.text("api_version", "v3.1")
         if not re.fullmatch(r"v\d+(\.\d+)?", version):
             raise extras.invalid("api_version", "a version such as 'v3.1' is needed")
@@ -273,6 +272,26 @@ class _Settings:
         self.host = re.split(r"://|/", self.base_url)[1]
         self.timeout = extras.number("timeout", 30, at_least=0.1)
         self.pace = Pace(extras.number("requests_per_second", 10, at_least=0.01))
+
+
+def _api_key(connection: Any) -> str:
+    """Return the API key: the password, which Airflow encrypts and masks, or the login, which it doesn't.
+
+    :raises InvalidConnection: if there is none, or two, or what can be none.
+    """
+    conn_id = connection.conn_id
+    login, password = (connection.login or "").strip(), (connection.password or "").strip()
+    if login and password:
+        raise InvalidConnection(conn_id, "login", "an API key stands here and in the password: give one")
+    key = login or password
+    field = "login" if login else "password"
+    if not key:
+        raise InvalidConnection(conn_id, field, "the API key is needed (Insightly: User Settings > API)")
+    if not key.isascii() or not key.isprintable() or ":" in key:
+        raise InvalidConnection(conn_id, field, "an API key has printable ASCII characters and no ':'")
+    mask_secret(key)
+    mask_secret(base64.b64encode(f"{key}:".encode()).decode())
+    return key
 
 
 def base_url(connection: Any, version: str = "v3.1") -> str:
@@ -303,10 +322,8 @@ def base_url(connection: Any, version: str = "v3.1") -> str:
     else:
         port = f":{connection.port}" if connection.port else ""
         url = f"{connection.schema or 'https'}://{host}{port}/{version}"
-    if not re.fullmatch(
-        r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?(/[\w.\-/]*)?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?(/[\w.\-/]*)?",
-        url,
-    ):
+    match = _BASE_URL.fullmatch(url)
+    if match is None or not 0 < int(match["port"] or 443) < 65536:
         raise InvalidConnection(
             conn_id, "host", "a pod, a host name or an http(s) URL without user information is needed"
         )

@@ -42,12 +42,12 @@ class TransportSettings:
 
     :param timeout: seconds for the whole exchange, from the name's look-up to the answer's headers.
     :param verify: whether to verify certificates, or the path of a file of trusted ones.
-    :param use_proxies: whether the environment's proxy variables count.
+    :param trust_env: whether the environment's proxy and CA bundle variables count.
     """
 
     timeout: float = 30.0
     verify: bool | str = True
-    use_proxies: bool = True
+    trust_env: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,11 @@ def tls_context(settings: TransportSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    environment = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
-    chosen = (
-        settings.verify
-        if isinstance(settings.verify, str)
-        else next(filter(None, environment), certifi.where())
-    )
-    return ssl.create_default_context(cafile=chosen)
+    if isinstance(settings.verify, str):
+        return ssl.create_default_context(cafile=settings.verify)
+    names = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE") if settings.trust_env else ()
+    named = filter(None, map(os.environ.get, names))
+    return ssl.create_default_context(cafile=next(named, certifi.where()))
 
 
 def post(
@@ -107,16 +105,18 @@ def post(
     :raises NotDelivered: if there is no final answer within the time limit.
     """
     deadline = Deadline(settings.timeout)
-    network = _Network(deadline)
+    network = _Network(deadline, only_tls_counts=endpoint.scheme == "https")
     try:
         with (
             _pool(endpoint, settings, context, network) as pool,
             pool.stream("POST", endpoint.url, headers=headers, content=body) as response,
         ):
+            if response.extensions["http_version"] not in (b"HTTP/1.1", b"HTTP/1.0"):
+                raise httpcore.RemoteProtocolError
             answer_headers = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in response.headers]
             return Answer(response.status, answer_headers, _read_some(response))
-    except _Refused as refusal:
-        raise NotDelivered(str(refusal), sent=False) from None
+    except _NotDialled as error:
+        raise NotDelivered(str(error), sent=False) from None
     except httpcore.ProxyError:
         raise NotDelivered("the proxy refused to connect", sent=False) from None
     except httpcore.ConnectTimeout:
@@ -126,21 +126,23 @@ def post(
         raise NotDelivered(f"{step} within {settings.timeout:g} s", sent=network.sent) from None
     except httpcore.ConnectError as error:
         raise NotDelivered(_connect_reason(error), sent=False) from None
-    except (httpcore.RemoteProtocolError, httpcore.LocalProtocolError):
-        raise NotDelivered("protocol: the answer is not HTTP/1.1", sent=network.sent) from None
-    except httpcore.NetworkError:
-        raise NotDelivered("the connection broke before an answer came", sent=network.sent) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        broke = isinstance(error, httpcore.NetworkError) or not network.received
+        reason = (
+            "the connection broke before an answer came" if broke else "protocol: the answer is not HTTP/1.1"
+        )
+        raise NotDelivered(reason, sent=network.sent) from None
 
 
 def _pool(
     endpoint: Endpoint, settings: TransportSettings, context: ssl.SSLContext, network: httpcore.NetworkBackend
 ) -> httpcore.ConnectionPool:
-    proxy = _proxy(endpoint) if settings.use_proxies else None
+    proxy = _proxy(endpoint) if settings.trust_env else None
     if proxy is None:
         return httpcore.ConnectionPool(
             ssl_context=context, network_backend=network, max_keepalive_connections=0
         )
-    auth = (proxy.username, proxy.password) if proxy.username is not None else None
+    auth = (proxy.username.encode(), proxy.password.encode()) if proxy.username is not None else None
     return httpcore.HTTPProxy(
         proxy.origin,
         proxy_auth=auth,
@@ -191,8 +193,8 @@ class DeadlineExceeded(Exception):
     """The time for the whole exchange is over."""
 
 
-class _Refused(Exception):
-    """An address that is not connected to."""
+class _NotDialled(Exception):
+    """Why there is no address to connect to."""
 
 
 class Deadline:
@@ -213,12 +215,19 @@ class Deadline:
 
 
 class _Network(httpcore.NetworkBackend):
-    """Connects under a deadline, to the addresses that it has judged; knows whether anything was sent."""
+    """Connects under a deadline, to the addresses that it has judged.
 
-    def __init__(self, deadline: Deadline) -> None:
+    :param only_tls_counts: whether what is sent before TLS is only for a proxy, as with a receiver on https.
+    :ivar sent: whether the receiver may have read something.
+    :ivar received: whether anything came back.
+    """
+
+    def __init__(self, deadline: Deadline, only_tls_counts: bool) -> None:
         self.deadline = deadline
+        self.only_tls_counts = only_tls_counts
         self._backend = httpcore.SyncBackend()
         self.sent = False
+        self.received = False
 
     def connect_tcp(
         self,
@@ -235,6 +244,7 @@ class _Network(httpcore.NetworkBackend):
                     address, port, min(CONNECT_TIMEOUT, self.deadline.left()), local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as failure:
+                self.deadline.left()
                 error = failure
                 continue
             return _Stream(stream, self)
@@ -243,20 +253,20 @@ class _Network(httpcore.NetworkBackend):
     def _addresses(self, host: str, port: int) -> Iterator[str]:
         for address in dict.fromkeys(_resolve(host, port, self.deadline.left())):
             if _is_forbidden(address):
-                raise _Refused("a link-local or cloud metadata address is not sent to")
+                raise _NotDialled("a link-local or cloud metadata address is not sent to")
             yield address
 
 
 def _resolve(host: str, port: int, timeout: float) -> list[str]:
     """Return the addresses of a host; the system's look-up knows no time limit, hence the thread."""
     found: list[str] = []
-    failure: list[OSError] = []
+    failure: list[Exception] = []
 
     def look_up() -> None:
         try:
             for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 found.append(str(address[0]))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             failure.append(error)
 
     thread = threading.Thread(target=look_up, daemon=True, name="webhook-dns")
@@ -265,7 +275,8 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
     if thread.is_alive():
         raise DeadlineExceeded
     if failure:
-        raise httpcore.ConnectError("no such host") from failure[0]
+        reason = getattr(failure[0], "strerror", None) or "it is no name"
+        raise _NotDialled(f"the host can't be looked up: {reason.lower()}")
     return found
 
 
@@ -283,18 +294,21 @@ def _is_forbidden(text: str) -> bool:
 class _Stream(httpcore.NetworkStream):
     """A connection whose every wait ends at the deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, network: _Network) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, network: _Network, is_tls: bool = False) -> None:
         self._stream = stream
         self._network = network
+        self._counts = is_tls or not network.only_tls_counts
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 — the deadline decides
-        return self._stream.read(max_bytes, self._network.deadline.left())
+        data = self._stream.read(max_bytes, self._network.deadline.left())
+        self._network.received = self._network.received or bool(data)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 — the deadline decides
         view = memoryview(buffer)
         for start in range(0, len(view), PIECE):
             left = self._network.deadline.left()
-            self._network.sent = True
+            self._network.sent = self._network.sent or self._counts
             self._stream.write(bytes(view[start : start + PIECE]), left)
 
     def close(self) -> None:
@@ -308,7 +322,12 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,  # noqa: ARG002 — the deadline decides
     ) -> httpcore.NetworkStream:
         left = self._network.deadline.left()
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._network)
+        try:
+            stream = self._stream.start_tls(ssl_context, server_hostname, left)
+        except httpcore.ConnectTimeout:
+            raise DeadlineExceeded from None
+        self._network.received = False  # what came before was a proxy's
+        return _Stream(stream, self._network, is_tls=True)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

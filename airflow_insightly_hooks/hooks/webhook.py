@@ -33,7 +33,7 @@ EXTRAS = (
     "headers",
     "timeout",
     "verify",
-    "use_proxies",
+    "trust_env",
     "allow_insecure_http",
     "allow_redirects",
     "requests_per_second",
@@ -209,7 +209,7 @@ class _Settings:
         self.transport = TransportSettings(
             timeout=extras.number("timeout", 30, at_least=0.1),
             verify=extras.flag_or_text("verify", default=True),
-            use_proxies=extras.flag("use_proxies", default=True),
+            trust_env=extras.flag("trust_env", default=True),
         )
         try:
             self.tls = tls_context(self.transport)
@@ -249,6 +249,8 @@ def _mask(endpoint: Endpoint, headers: Mapping[str, str], secrets: str) -> None:
 
 
 def _encoded(body: str, message_id: str, limit: int) -> bytes:
+    if not message_id or not message_id.isascii() or not message_id.isprintable() or " " in message_id:
+        raise InvalidPayload("message_id", "printable ASCII without spaces is needed")
     try:
         content = body.encode()
     except UnicodeEncodeError:
@@ -280,7 +282,7 @@ def _delay(retry_after: str) -> float | None:
         return float(text[:12])
     try:
         moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

@@ -12,6 +12,7 @@ from airflow_insightly_hooks.core.dates import time_zone
 from airflow_insightly_hooks.core.delivery import message_id
 from airflow_insightly_hooks.core.payload import DATE_FORMATS, DateFormat, Payload, build_body
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
+from airflow_insightly_hooks.core.stored import exact_record
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class BuildPayloadOperator(BaseOperator):
             "event": change["event"],
             "changed_at": change["changed_at"],
             "body": build_body(
-                change["record"],
+                exact_record(change),
                 record_type=change["record_type"],
                 envelope=self.envelope,
                 date_format=self.date_format,

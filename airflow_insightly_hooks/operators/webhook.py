@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -21,10 +20,17 @@ from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
-from airflow_insightly_hooks.operators.withheld import WithheldField, WithheldUriField, disclosed
+from airflow_insightly_hooks.operators.withheld import (
+    Withheld,
+    WithheldField,
+    WithheldUri,
+    WithheldUriField,
+    disclosed,
+)
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, RetryPolicy
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
 
@@ -32,6 +38,7 @@ __all__ = ["UndeliverableError", "WebhookOperator"]
 
 LEDGER_INTERVAL = 1.0
 """Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
+RETRY_AFTER = RetryAfterPolicy()
 UNDELIVERED_LISTED = 200
 """Undelivered payloads that a report lists one by one; a report stays well below XCom's bounds."""
 
@@ -54,6 +61,7 @@ class WebhookOperator(BaseOperator):
     :param headers: further HTTP headers, over the connection's.
     :param retries: 2 by default, hence three attempts.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
+    :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises UndeliverableError: if the receiver will never take what is undelivered.
     :raises InvalidConnection: if the receiver can't be sent to; nothing was sent.
@@ -81,20 +89,33 @@ class WebhookOperator(BaseOperator):
         headers: Mapping[str, str] | None = None,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=60),
+        retry_policy: RetryPolicy | None = RETRY_AFTER,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retry_policy", RetryAfterPolicy())
-        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        if uri is not None and isinstance(uri, str) and "{{" not in uri:
-            Endpoint.from_uri(uri)
+        _check_uri(uri)
         self.payloads = payloads
         self.webhook_conn_id = webhook_conn_id
         self.uri = uri
         self.concurrency = concurrency
-        self.headers = headers
-        self._stop = Event()
+        self.headers = disclosed(headers)
+        self._stopped = False  # no threading.Event: Airflow copies operators, locks included
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share; the serialized DAG shows no secrets of them."""
+        _check_uri(kwargs.get("uri"))
+        shown: tuple[tuple[str, type, Callable[[Any], object]], ...] = (
+            ("payloads", list, Withheld),
+            ("uri", str, WithheldUri),
+            ("headers", Mapping, Withheld),
+        )
+        for name, kind, withhold in shown:
+            if isinstance(kwargs.get(name), kind):
+                kwargs[name] = withhold(kwargs[name])
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is not acknowledged yet; return the report."""
@@ -132,7 +153,7 @@ class WebhookOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""
-        self._stop.set()
+        self._stopped = True
 
     def _deliver(
         self, payloads: Iterable[Payload], hook: WebhookHook, book: _Book
@@ -141,22 +162,28 @@ class WebhookOperator(BaseOperator):
         waiting = iter(payloads)
         under_way: dict[Future[Acknowledgement], Payload] = {}
         outcomes: dict[str, Acknowledgement] = {}
-        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="webhook") as pool, book:
-            while True:
-                for payload in islice(
-                    waiting, 0 if self._stop.is_set() else self.concurrency - len(under_way)
-                ):
-                    book.ledger.posting(payload["message_id"])
-                    book.write_if_due()
-                    under_way[pool.submit(self._send, hook, payload)] = payload
-                if not under_way:
-                    return outcomes
-                done, _ = wait(under_way, timeout=book.due_in(), return_when=FIRST_COMPLETED)
-                for future in done:
-                    payload = under_way.pop(future)
-                    outcomes[payload["message_id"]] = result = future.result()
-                    self._record(payload, result, book.ledger)
-                book.write_if_due()
+
+        def collect() -> None:
+            done, _ = wait(under_way, timeout=book.due_in(), return_when=FIRST_COMPLETED)
+            for future in done:
+                payload = under_way.pop(future)
+                outcomes[payload["message_id"]] = result = future.result()
+                self._record(payload, result, book.ledger)
+            book.write_if_due()
+
+        with book, ThreadPoolExecutor(self.concurrency, thread_name_prefix="webhook") as pool:
+            try:
+                while True:
+                    for payload in islice(waiting, 0 if self._stopped else self.concurrency - len(under_way)):
+                        book.ledger.posting(payload["message_id"])
+                        book.write_if_due()
+                        under_way[pool.submit(self._send, hook, payload)] = payload
+                    if not under_way:
+                        return outcomes
+                    collect()
+            finally:  # after the task's time-out, too, what is under way may end, and is recorded
+                while under_way:
+                    collect()
 
     def _send(self, hook: WebhookHook, payload: Payload) -> Acknowledgement:
         from airflow_insightly_hooks.hooks.webhook import Acknowledgement
@@ -185,6 +212,11 @@ class WebhookOperator(BaseOperator):
             ledger[message_id].attempts,
             result.error,
         )
+
+
+def _check_uri(uri: object) -> None:
+    if isinstance(uri, str) and "{{" not in uri:
+        Endpoint.from_uri(uri)
 
 
 class _Book:

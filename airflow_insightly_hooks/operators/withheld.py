@@ -82,7 +82,8 @@ class WithheldUriField(WithheldField):
     """An operator's attribute that holds a URI; templates in it are rendered all the same."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        instance.__dict__[self._name] = WithheldUri(value) if isinstance(value, str) else value
+        uri = disclosed(value)  # rendering changes the wrapper: each task gets its own
+        instance.__dict__[self._name] = WithheldUri(uri) if isinstance(uri, str) else uri
 
 
 def disclosed(value: Any) -> Any:

@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.changes import (
 )
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -190,7 +191,10 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 read += 1
                 yield record
 
-        changes = list(changes_in(window, RECORD_TYPES[self.record_type], counted(), self.events))
+        changes = [
+            storable(change)
+            for change in changes_in(window, RECORD_TYPES[self.record_type], counted(), self.events)
+        ]
         added = sum(change["event"] == "added" for change in changes)
         self.log.info(
             "%s in %s: %d added, %d updated; %d records read in %d requests, %.1f s",

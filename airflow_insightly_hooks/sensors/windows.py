@@ -5,9 +5,9 @@
 3. else from where this task has read to, its cursor, up to now less ``settle``.
 
 The cursor is kept in the state of an asset that stands for the account and the record type, since a
-task's own state ends with its run. Scheduled and manual runs move it, forward only; backfills and explicit
-windows don't. A window that a run has taken by rule 3 is kept in the task's state, so that a retry or a
-cleared run covers the same one again.
+task's own state ends with its run. It moves forward only: by rule 3, and by a scheduled run's interval, so
+that a manual run between two intervals goes on from the last one. A window that a run has taken by rule 3
+is kept in the task's state, so that a retry or a cleared run covers the same one again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow.sdk import Asset, TaskInstanceState
 
 from airflow_insightly_hooks.core.changes import ChangeWindow
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import LostCursor
+from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,25 +45,30 @@ def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
 class RunWindows:
     """The windows of one sensor's run.
 
-    :param context: the run's context; a context without an asset state store (a unit test's) has no cursor.
+    :param context: the run's context.
+    :param asset: the asset that keeps the cursor; one of the task's inlets.
     :param explicit: rule 1's window, if there is one.
     :raises InvalidWindow: if it is none.
     """
 
     def __init__(self, context: Context, asset: Asset, explicit: object = None) -> None:
+        ti, run = context["ti"], context.get("dag_run")
+        start, end = context.get("data_interval_start"), context.get("data_interval_end")
         self._context = context
         self._asset = asset
         self._explicit = ChangeWindow.of(explicit) if explicit else None
-        ti = context["ti"]
+        self._interval = (
+            ChangeWindow(start, end) if start is not None and end is not None and start < end else None
+        )
+        self._is_scheduled = getattr(run, "run_type", None) == "scheduled"
         self.cursor_key = f"cursor/{ti.dag_id}/{ti.task_id}"
 
     def fixed(self) -> ChangeWindow | None:
         """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
         if self._explicit is not None:
             return self._explicit
-        start, end = self._context.get("data_interval_start"), self._context.get("data_interval_end")
-        if start is not None and end is not None and start < end:
-            return ChangeWindow(start, end)
+        if self._interval is not None:
+            return self._interval
         taken = self._context["task_state_store"].get(TAKEN)
         return ChangeWindow.of(taken) if taken is not None else None
 
@@ -80,32 +85,26 @@ class RunWindows:
         return ChangeWindow(min(cursor, until), until)
 
     def take(self, window: ChangeWindow) -> None:
-        """Keep ``window`` as the one that this run covers, and move the cursor to its end."""
-        run_type = str(getattr(self._context.get("dag_run"), "run_type", ""))
-        if self._explicit is not None or "backfill" in run_type:
+        """Note that this run has read ``window``: a retry reads it again, and the cursor moves to its end."""
+        if self._explicit is not None:
             return
-        if self._context.get("data_interval_start") == self._context.get("data_interval_end"):
+        if self._interval is None:
             self._context["task_state_store"].set(TAKEN, dict(window.as_dict()))
-        elif "scheduled" not in run_type:
-            return
-        self._advance(window.end)
+            self._advance(window.end)
+        elif self._is_scheduled:
+            self._advance(window.end)
 
     def unread_before(self, window: ChangeWindow) -> ChangeWindow | None:
         """Return what a scheduled run by rule 2 leaves out: from the cursor to its interval's start."""
-        if self._explicit is not None or "scheduled" not in str(
-            getattr(self._context.get("dag_run"), "run_type", "")
-        ):
+        if self._explicit is not None or not self._is_scheduled:
             return None
         cursor = self._cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
 
     def _cursor(self) -> datetime | None:
         text = self._state().get(self.cursor_key)
-        return (
-            None
-            if text is None
-            else api_time(text, f"state {self.cursor_key!r} of asset {self._asset.name!r}")
-        )
+        where = f"state {self.cursor_key!r} of asset {self._asset.name!r}"
+        return None if text is None else api_time(text, where)
 
     def _advance(self, to: datetime) -> None:
         cursor = self._cursor()
@@ -113,7 +112,13 @@ class RunWindows:
             self._state().set(self.cursor_key, iso_time(to))
 
     def _state(self) -> Any:
-        return self._context["asset_state_store"][self._asset]
+        try:
+            return self._context["asset_state_store"][self._asset]
+        except KeyError:  # a mapped task has no inlets of its own
+            raise InvalidWindow(
+                "a sensor that is mapped over record types or connections has no cursor: give it a window, "
+                "or use a timetable with data intervals"
+            ) from None
 
     def _check_first_run(self) -> None:
         """Raise LostCursor if a scheduled or manual run of this task has ended before."""

@@ -46,7 +46,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
         open_since: str | None,
         poll_interval: float,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
         self.insightly_conn_id = insightly_conn_id
         self.record_type = record_type
         self.events = events

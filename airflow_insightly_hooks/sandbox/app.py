@@ -1,0 +1,57 @@
+"""The sandbox as an ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from airflow_insightly_hooks.sandbox.api import api_router
+from airflow_insightly_hooks.sandbox.bin_paths import BinPaths
+from airflow_insightly_hooks.sandbox.control import ControlPaths
+from airflow_insightly_hooks.sandbox.gate import API_PATH, CONTROL_PATH, Gate
+from airflow_insightly_hooks.sandbox.json_body import json_response
+from airflow_insightly_hooks.sandbox.pages import html_response, index_page
+from airflow_insightly_hooks.sandbox.state import State
+
+__all__ = ["create_app"]
+
+
+def create_app(clock: Callable[[], float] = time.time) -> Starlette:
+    """Return a new sandbox with records, bins and settings of its own.
+
+    :param clock: the time, in seconds since 1970; the seeded records' times are relative to it.
+    """
+    state = State(clock)
+    bins, control = BinPaths(state), ControlPaths(state)
+
+    async def index(request: Request) -> Response:
+        return html_response(index_page(str(request.base_url).rstrip("/"), state.bins))
+
+    app = Starlette(
+        routes=[
+            Route("/", index),
+            Route("/bin/{name}", bins.bin, methods=["GET", "POST", "PUT", "DELETE"]),
+            Route("/bin/{name}/requests", bins.requests),
+            Route(CONTROL_PATH, control.sandbox, methods=["GET", "PUT", "DELETE"]),
+            Route(f"{CONTROL_PATH}/records/{{record_type}}", control.records, methods=["POST"]),
+            Route(f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}", control.record, methods=["PUT"]),
+            Mount(API_PATH, app=api_router(state)),
+        ],
+        middleware=[Middleware(Gate, state=state)],
+        exception_handlers={HTTPException: _refusal},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _refusal(_request: Request, error: Exception) -> Response:
+    """Answer an error as the API does: ``{"Message": …}``."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for no other
+    return json_response({"Message": error.detail}, error.status_code, error.headers)

@@ -1,0 +1,93 @@
+"""The paths below ``/_sandbox``: the sandbox's own, for tests and for playing the CRM itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from airflow_insightly_hooks.core.records import RecordType
+from airflow_insightly_hooks.sandbox.api import parsed_id
+from airflow_insightly_hooks.sandbox.errors import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.json_body import (
+    checked_number,
+    checked_whole,
+    json_body,
+    json_response,
+    object_body,
+)
+from airflow_insightly_hooks.sandbox.settings import Fault
+from airflow_insightly_hooks.sandbox.state import State
+
+__all__ = ["ControlPaths"]
+
+TEN_YEARS = 10 * 366 * 86400
+
+
+class ControlPaths:
+    """One method per path."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def sandbox(self, request: Request) -> Response:
+        """Answer ``/_sandbox``."""
+        if request.method == "PUT":
+            self._set(await object_body(request))
+        elif request.method == "DELETE":
+            self._state.reset()
+        return json_response(self._state.as_json())
+
+    async def records(self, request: Request) -> Response:
+        """Create a record, or each of a list of them, as the CRM itself does."""
+        record_type = self._record_type(request)
+        body = await json_body(request)
+        created = [self._state.store.impose(record_type, fields) for fields in _objects(body)]
+        return json_response(created if isinstance(body, list) else created[0], 201)
+
+    async def record(self, request: Request) -> Response:
+        """Change a record as the CRM itself does."""
+        record_type = self._record_type(request)
+        record_id = parsed_id(request.path_params["record_id"])
+        return json_response(self._state.store.impose(record_type, await object_body(request), record_id))
+
+    def _record_type(self, request: Request) -> RecordType:
+        try:
+            return self._state.store.record_types[request.path_params["record_type"]]
+        except KeyError:
+            raise NotFound("There is no such record type.") from None
+
+    def _set(self, given: dict[str, Any]) -> None:
+        """Take new settings, all of them or none.
+
+        :raises BadRequest: naming the key that is unknown or of the wrong kind.
+        """
+        readers: dict[str, Callable[[Any], Any]] = {
+            "clock_offset": lambda value: checked_number("clock_offset", value, -TEN_YEARS, TEN_YEARS),
+            "fault": lambda value: None if value is None else Fault.parse(value),
+            "requests_per_second": lambda value: checked_whole("requests_per_second", value),
+            "requests_per_day": lambda value: checked_whole("requests_per_day", value),
+            "no_access": self._names,
+            "not_in_plan": self._names,
+        }
+        if not given.keys() <= readers.keys():
+            raise BadRequest(f"The sandbox has the settings {', '.join(readers)}, nothing else.")
+        settings = {name: readers[name](value) for name, value in given.items()}
+        self._state.clock.offset = settings.pop("clock_offset", self._state.clock.offset)
+        for name, value in settings.items():
+            setattr(self._state.settings, name, value)
+
+    def _names(self, value: Any) -> tuple[str, ...]:
+        known = self._state.store.record_types
+        if not isinstance(value, list) or not all(isinstance(name, str) and name in known for name in value):
+            raise BadRequest("no_access and not_in_plan are lists of record types.")
+        return tuple(value)
+
+
+def _objects(body: Any) -> list[dict[str, Any]]:
+    listed = body if isinstance(body, list) else [body]
+    if not all(isinstance(one, dict) for one in listed):
+        raise BadRequest("The body is not a JSON object or a list of them.")
+    return listed

@@ -1,0 +1,61 @@
+"""The fields that the CRM fills in by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from airflow_insightly_hooks.core.records import RecordType
+
+__all__ = ["derive", "first_values"]
+
+_FIRST_VALUES: dict[str, dict[str, Any]] = {
+    "KnowledgeArticle": {
+        "ArticleVersion": "1",
+        "Status": "Draft",
+        "Language": "en",
+        "DOWNVOTE_COUNT": 0,
+        "UPVOTE_COUNT": 0,
+    },
+    "Opportunities": {"OPPORTUNITY_STATE": "OPEN", "BID_CURRENCY": "USD", "BID_TYPE": "Fixed Bid"},
+    "Pricebook": {"CURRENCY_CODE": "USD"},
+    "PricebookEntry": {"CURRENCY_CODE": "USD"},
+    "Product": {"CURRENCY_CODE": "USD"},
+    "Quotation": {"QUOTATION_CURRENCY_CODE": "USD", "LINE_ITEM_COUNT": 0},
+    "Tasks": {"STATUS": "NOT STARTED", "PRIORITY": 2, "PERCENT_COMPLETE": 0},
+    "Ticket": {"SOURCE": "API"},
+}
+_NUMBERS = {"KnowledgeArticle": "ARTICLE_NO", "Quotation": "QUOTATION_NUMBER", "Ticket": "TICKET_NUMBER"}
+_USERS = ("OWNER_USER_ID", "CREATED_USER_ID", "RESPONSIBLE_USER_ID", "ASSIGNED_BY_USER_ID")
+
+
+def first_values(record_type: RecordType, record_id: int, user_id: int) -> dict[str, Any]:
+    """Return what a new record holds where its creator says nothing."""
+    values: dict[str, Any] = {name: user_id for name in _USERS if name in record_type.fields}
+    number = _NUMBERS.get(record_type.name)
+    if number:
+        is_text = record_type.fields[number].kind == "text"
+        values[number] = str(record_id) if is_text else record_id
+    return values | _FIRST_VALUES.get(record_type.name, {})
+
+
+def derive(record_type: RecordType, record: dict[str, Any], now: str, *, fixed: Collection[str] = ()) -> None:
+    """Set the fields of ``record`` that follow from others, where it has them.
+
+    :param now: the time, as the API writes it.
+    :param fixed: fields that stay as they are.
+    """
+    values: dict[str, Any] = {}
+    if record_type.name == "Opportunities":
+        amount = record["BID_AMOUNT"]
+        values["OPPORTUNITY_VALUE"] = None if amount is None else amount * (record["BID_DURATION"] or 1)
+    elif "COMPLETED_DATE_UTC" in record_type.fields:
+        values["COMPLETED_DATE_UTC"] = (
+            (record.get("COMPLETED_DATE_UTC") or now) if record["COMPLETED"] else None
+        )
+    elif "UNIT_PRICE" in record_type.fields and None not in (record["UNIT_PRICE"], record["QUANTITY"]):
+        subtotal = record["UNIT_PRICE"] * record["QUANTITY"]
+        values["LIST_PRICE"] = record["UNIT_PRICE"] if record["LIST_PRICE"] is None else record["LIST_PRICE"]
+        values["SUBTOTAL"] = subtotal
+        values["TOTAL_PRICE"] = subtotal * (1 - (record["DISCOUNT"] or 0) / 100)
+    record.update({name: value for name, value in values.items() if name in record and name not in fixed})

@@ -1,0 +1,148 @@
+"""The sandbox on a port: in a thread, for tests and for the command."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import uvicorn
+
+from airflow_insightly_hooks.sandbox.app import create_app
+from airflow_insightly_hooks.sandbox.gate import API_KEY, API_PATH
+
+__all__ = ["RunningSandbox", "running_sandbox"]
+
+START_TIMEOUT = 10.0
+"""Seconds after which a server that does not listen is given up."""
+
+
+class RunningSandbox:
+    """A sandbox that listens.
+
+    :ivar url: where, such as ``http://127.0.0.1:8765``.
+    :ivar api_url: the base of Insightly's API there, the host of an ``insightly`` connection.
+    :ivar api_key: the key of the API, the login of an ``insightly`` connection.
+    """
+
+    api_key = API_KEY
+
+    def __init__(self, host: str, port: int, clock: Callable[[], float]) -> None:
+        self._socket = _listening_socket(host, port)
+        self._host, self._port = self._socket.getsockname()[:2]
+        self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        self.api_url = f"{self.url}{API_PATH}"
+        config = uvicorn.Config(
+            create_app(clock),
+            log_config=None,
+            access_log=False,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,  # the sandbox's own clock says what time it is
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._run, name="insightly-sandbox", daemon=True)
+        self._thread.start()
+        if not self._server.listening.wait(START_TIMEOUT):
+            self.stop()
+            raise TimeoutError(f"the sandbox does not listen after {START_TIMEOUT:g} s")
+
+    def stop(self) -> None:
+        """Stop listening, and wait until all is closed; does nothing when it is stopped already."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    def bin_url(self, name: str) -> str:
+        """Return where the request bin of this name is."""
+        return f"{self.url}/bin/{quote(name)}"
+
+    def received(self, name: str) -> list[dict[str, Any]]:
+        """Return what has come to the request bin of this name, oldest first."""
+        received: list[dict[str, Any]] = self._ask("GET", f"/bin/{quote(name)}/requests")
+        return received
+
+    def answer_with(self, name: str, **answer: Any) -> None:
+        """Say how the request bin of this name answers: ``status=503, times=2``."""
+        self._ask("PUT", f"/bin/{quote(name)}", answer)
+
+    def configure(self, **settings: Any) -> dict[str, Any]:
+        """Set ``clock_offset``, ``fault``, limits and the like; return the state of the sandbox."""
+        state: dict[str, Any] = self._ask("PUT", "/_sandbox", settings)
+        return state
+
+    def reset(self) -> None:
+        """Go back to the seeded beginning, bins and settings included."""
+        self._ask("DELETE", "/_sandbox")
+
+    def create(self, record_type: str, **fields: Any) -> dict[str, Any]:
+        """Create a record with any fields, times and read-only ones included; return it."""
+        record: dict[str, Any] = self._ask("POST", f"/_sandbox/records/{record_type}", fields)
+        return record
+
+    def update(self, record_type: str, record_id: int, **fields: Any) -> dict[str, Any]:
+        """Change any fields of a record, times and read-only ones included; return it."""
+        record: dict[str, Any] = self._ask("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
+        return record
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise ValueError(f"{method} {path}: {answer['Message']}")
+        return answer
+
+
+@contextmanager
+def running_sandbox(
+    port: int = 0, *, host: str = "127.0.0.1", clock: Callable[[], float] = time.time
+) -> Iterator[RunningSandbox]:
+    """Run a sandbox in a thread of this process, and stop it at the end.
+
+    :param port: where to listen; 0 chooses a free port.
+    :param host: the address to listen on.
+    :param clock: the sandbox's time, in seconds since 1970.
+    :raises OSError: if the port is in use.
+    """
+    sandbox = RunningSandbox(host, port, clock)
+    try:
+        yield sandbox
+    finally:
+        sandbox.stop()
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)

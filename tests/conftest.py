@@ -1,0 +1,175 @@
+"""An Airflow home of the tests' own, an environment without the user's, and what tasks find at run time."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+_USERS_OWN = (
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
+for _name in list(os.environ):
+    if (_name.startswith("AIRFLOW_") and _name != "AIRFLOW_HOME") or _name.upper() in _USERS_OWN:
+        del os.environ[_name]
+os.environ["NETRC"] = os.devnull
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+if "AIRFLOW_HOME" not in os.environ:  # before Airflow is imported: it makes its files there
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-insightly-hooks-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+import pytest  # noqa: E402 — after the environment is set
+
+from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
+
+API_KEY = "sandbox-key"
+Connect = Callable[..., str]
+
+
+class StateStore:
+    """A state store of Airflow as a task sees it: JSON values, never ``None``.
+
+    :ivar values: what it holds.
+    :ivar writes: the keys that were set, in order.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.writes: list[str] = []
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        assert value is not None
+        assert len(key) <= 512
+        self.values[key] = json.dumps(value)
+        assert len(self.values[key]) < 65_535, "the state store of Airflow refuses it"
+        self.writes.append(key)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+    def clear(self) -> None:
+        self.values.clear()
+
+
+class AssetStateStores(dict[Any, StateStore]):
+    """``context["asset_state_store"]``: a store for each asset of the task's inlets."""
+
+    def __missing__(self, asset: Any) -> StateStore:
+        return self.setdefault(asset, StateStore())
+
+
+class TaskInstance:
+    """What the operators ask of their task instance.
+
+    :ivar xcom: what was pushed, by key.
+    :ivar previous: the ids of earlier runs by the state that the task ended in.
+    """
+
+    map_index = -1
+
+    def __init__(self, dag_id: str = "dag", task_id: str = "task", run_id: str = "scheduled__1") -> None:
+        self.dag_id, self.task_id, self.run_id = dag_id, task_id, run_id
+        self.max_tries = 2
+        self.xcom: dict[str, Any] = {}
+        self.previous: dict[str, str] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcom[key] = json.loads(json.dumps(value))
+
+    def get_previous_ti(self, state: str | None = None) -> Any:
+        run_id = self.previous.get(str(getattr(state, "value", state)))
+        return SimpleNamespace(run_id=run_id) if run_id else None
+
+
+def run_context(**entries: Any) -> dict[str, Any]:
+    """Return the context of a new scheduled run without a data interval; ``entries`` go over it."""
+    return {
+        "ti": TaskInstance(),
+        "task_state_store": StateStore(),
+        "asset_state_store": AssetStateStores(),
+        "dag_run": SimpleNamespace(run_type="scheduled"),
+    } | entries
+
+
+class Logged:
+    """What was logged during a test: by libraries, and by Airflow's tasks and hooks, which print it."""
+
+    _LINE = re.compile(r"\[(?P<level>\w+) *\] (?P<message>.*?) *\[[\w.]*airflow_insightly_hooks[\w.]*\] loc=")
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+        self._caplog, self._capfd = caplog, capfd
+        self._printed = ""
+
+    @property
+    def text(self) -> str:
+        """Everything, from debug on."""
+        self._printed += "".join(self._capfd.readouterr())
+        return self._caplog.text + self._printed
+
+    def messages(self, *levels: str) -> list[str]:
+        """Return what our own classes logged at these levels (``info`` and the like)."""
+        return [m["message"] for m in self._LINE.finditer(self.text) if m["level"] in levels]
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Logged:
+    """Return what is logged during the test."""
+    caplog.set_level(logging.DEBUG)
+    return Logged(caplog, capfd)
+
+
+@pytest.fixture(autouse=True)
+def _operators_outside_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests call ``execute`` as Airflow's own do."""
+    from airflow.sdk.bases.operator import ExecutorSafeguard
+
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+@pytest.fixture(scope="session")
+def _running_sandbox() -> Iterator[RunningSandbox]:
+    with running_sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_running_sandbox: RunningSandbox) -> RunningSandbox:
+    """Insightly's stand-in in its seeded beginning, without its limit of requests a second."""
+    _running_sandbox.reset()
+    _running_sandbox.configure(requests_per_second=100_000)
+    return _running_sandbox
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Make an Airflow connection: ``connect("billing", host=…, extra={…})`` returns its id."""
+
+    def make(conn_id: str, conn_type: str = "insightly_webhook", **fields: Any) -> str:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": conn_type, **fields}))
+        return conn_id
+
+    return make
+
+
+@pytest.fixture
+def insightly(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """Return the sandbox, with the connection ``insightly_default`` leading to it."""
+    connect(
+        "insightly_default",
+        "insightly",
+        host=sandbox.api_url,
+        login=API_KEY,
+        extra={"requests_per_second": 10_000, "timeout": 5},
+    )
+    return sandbox

@@ -1,0 +1,145 @@
+"""Errors: they tell what is wrong by their attributes, and survive the way between processes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core import errors
+from airflow_insightly_hooks.core.errors import (
+    InsightlyHooksError,
+    InvalidChange,
+    InvalidConnection,
+    InvalidCriteria,
+    InvalidPayload,
+    InvalidState,
+    InvalidTime,
+    InvalidWindow,
+    LostCursor,
+    UndeliveredError,
+    UnknownRecordType,
+    did_you_mean,
+    missing_keys,
+)
+
+
+def undelivered(count: int, total: int | None = None) -> dict:
+    items = [{"record_type": "Contacts", "record_id": i, "error": "answered 503"} for i in range(count)]
+    return {"total": total or count + 2, "delivered": 2, "undelivered": items, "attempts": 3}
+
+
+ERRORS = [
+    (
+        UnknownRecordType("Contact", ("Contacts", "Leads")),
+        (
+            "'Contact' is not a record type of Insightly's API; did you mean 'Contacts'?; "
+            "there are Contacts, Leads, and custom objects, whose names end in '__c'"
+        ),
+    ),
+    (
+        InvalidTime("Contacts.DATE_OF_BIRTH"),
+        "Contacts.DATE_OF_BIRTH is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'",
+    ),
+    (InvalidWindow("it has no end"), "window: it has no end"),
+    (
+        InvalidCriteria("criteria.all[1].value", "a number is needed"),
+        "criteria.all[1].value: a number is needed",
+    ),
+    (InvalidChange(3, "it lacks 'record'"), "changes[3]: it lacks 'record'"),
+    (InvalidPayload("payloads[0]", "it lacks 'body'"), "payloads[0]: it lacks 'body'"),
+    (
+        InvalidConnection("webhook_default", "host", "it is empty"),
+        "connection 'webhook_default', host: it is empty",
+    ),
+    (InvalidState("delivery", "its version is missing"), "state 'delivery': its version is missing"),
+    (
+        UndeliveredError(undelivered(2), retry_after=1.5),
+        "2 of 4 payloads are undelivered: Contacts 0 (answered 503), Contacts 1 (answered 503)",
+    ),
+    (UndeliveredError(undelivered(0, total=2)), "0 of 2 payloads are undelivered: "),
+    (
+        LostCursor("dag", "detect", "insightly/insightly_default/Contacts", "cursor/dag/detect"),
+        (
+            "dag.detect has run before, but the time up to which it has read is gone from the state of asset "
+            "'insightly/insightly_default/Contacts', key 'cursor/dag/detect'. Nothing is read from now on, "
+            "since that could miss changes: store the end of its last window there (an ISO 8601 time in "
+            "UTC), or give the sensor an explicit window"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), ERRORS, ids=lambda value: type(value).__name__)
+def test_an_errors_text(error, text):
+    """An error words its message from its attributes."""
+    assert str(error) == text
+    assert isinstance(error, InsightlyHooksError)
+
+
+@pytest.mark.parametrize("error", [error for error, _ in ERRORS], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling(error, protocol):
+    """Pickled and read again, or copied, an error has the same type, attributes, arguments and text."""
+    for again in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 — made here
+        assert type(again) is type(error)
+        assert vars(again) == vars(error)
+        assert again.args == error.args
+        assert str(again) == str(error)
+
+
+def test_every_error_is_tried_here():
+    """An error that is added comes into this file, too."""
+    exported = {getattr(errors, name) for name in errors.__all__}
+    kinds = {kind for kind in exported if isinstance(kind, type)} - {InsightlyHooksError}
+    assert {type(error) for error, _ in ERRORS} == kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (UnknownRecordType, KeyError),
+        (InvalidTime, ValueError),
+        (InvalidWindow, ValueError),
+        (InvalidCriteria, ValueError),
+        (InvalidChange, ValueError),
+        (InvalidPayload, ValueError),
+        (InvalidConnection, ValueError),
+    ],
+)
+def test_what_callers_may_catch_instead(kind, builtin):
+    """What is wrong with an argument is also Python's own kind of error."""
+    assert issubclass(kind, builtin)
+
+
+def test_undelivered_lists_the_first_ones():
+    """The text names 20 records at most and counts the others, listed in the report or not."""
+    text = str(UndeliveredError(undelivered(30, total=502)))
+    assert text.startswith("500 of 502 payloads are undelivered: Contacts 0 (answered 503), ")
+    assert text.endswith("Contacts 19 (answered 503), and 480 more")
+    assert UndeliveredError(undelivered(1)).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [("equal", "; did you mean 'equals'?"), ("EQUALS", ""), ("zzz", ""), ("", ""), (None, ""), (5, "")],
+)
+def test_guesses(word, guess):
+    """A close word is guessed; where none is close, nothing is said."""
+    assert did_you_mean(word, ["equals", "contains"]) == guess
+
+
+@given(st.text(), st.lists(st.text(min_size=1)))
+def test_a_guess_is_one_of_the_known_words(word, known):
+    """Whatever was written, a guess is a word there is."""
+    guess = did_you_mean(word, known)
+    assert guess == "" or guess in {f"; did you mean {one!r}?" for one in known}
+
+
+def test_missing_keys_are_named_in_order():
+    """The keys that a mapping lacks are quoted and joined by commas."""
+    assert missing_keys({"b": None}, ["a", "b", "c"]) == "'a', 'c'"
+    assert missing_keys({"b": None}, ["b"]) == ""

@@ -1,0 +1,244 @@
+"""A real Airflow and the sandbox, started once for all end-to-end tests: on SQLite, and on PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+import requests
+from airflow_stack import AirflowStack, free_port, wait_for
+
+ROOT = Path(__file__).parent.parent.parent
+API_KEY = "sandbox-key"
+WRONG_KEY = "wrong-key-4f1c9b"
+USERNAME = "récepteur"
+PASSWORD = "pässword-7c3e:51%2F"  # what Basic authentication and URIs find hard
+CANARY = "canary-d1e5a7"
+"""Stands in every record that a test makes; it may be in XCom and at receivers, and nowhere else."""
+
+BINS = (
+    *("added", "updated", "unmet", "later", "never", "some", "cleared", "example", "help_page"),
+    *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
+)
+POSTGRESQL = "postgresql+psycopg2://postgres@127.0.0.1:5432"
+
+
+@dataclass
+class Stack:
+    """What the tests ask of Airflow, the CRM and the receivers."""
+
+    airflow: AirflowStack
+    sandbox: str
+    database: str
+    tasks_made: list[int] = field(default_factory=list)
+
+    # --- the CRM ---------------------------------------------------------------------------------------
+
+    def crm(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = requests.request(
+            method, f"{self.sandbox}/v3.1{path}", json=body, auth=(API_KEY, ""), timeout=10
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def add_task(self, title: str, **values: Any) -> dict[str, Any]:
+        task = {"TITLE": title, "COMPLETED": False, "DETAILS": CANARY, **values}
+        return self.crm("POST", "/Tasks", task)
+
+    def put_record(self, record_type: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Put a record into the CRM with times of one's own."""
+        answer = requests.post(f"{self.sandbox}/_sandbox/records/{record_type}", json=record, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    # --- the receivers -----------------------------------------------------------------------------------
+
+    def bin_answers(self, name: str, **answer: Any) -> None:
+        """Say how a bin answers; it asks for our credentials in any case."""
+        behaviour = {"username": USERNAME, "password": PASSWORD, **answer}
+        requests.put(f"{self.sandbox}/bin/{name}", json=behaviour, timeout=10).raise_for_status()
+
+    def received(self, name: str) -> list[dict[str, Any]]:
+        return requests.get(f"{self.sandbox}/bin/{name}/requests", timeout=10).json()
+
+    def received_ids(self, name: str, id_field: str = "TASK_ID") -> list[int]:
+        return [json.loads(kept["body"])["entity"][id_field] for kept in self.received(name)]
+
+    # --- Airflow -------------------------------------------------------------------------------------------
+
+    def start_run(self, dag_id: str, **conf: Any) -> str:
+        body = {"logical_date": None, "conf": conf}
+        return self.airflow.api(f"/dags/{dag_id}/dagRuns", "POST", body)["dag_run_id"]
+
+    def start_run_since(
+        self, started: datetime, title: str, dag_id: str = "change_to_webhook", **conf: Any
+    ) -> str:
+        """Start a run over what happened since ``started``."""
+        end = datetime.now(timezone.utc) + timedelta(seconds=1)
+        window = {"start": started.isoformat(), "end": end.isoformat()}
+        return self.start_run(dag_id, title=title, **window, **conf)
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 90) -> str:
+        """Return the state in which a run ended."""
+
+        def ended() -> str | None:
+            self.airflow.processes.check()
+            state = self.airflow.api(f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"]
+            return state if state in ("success", "failed") else None
+
+        return wait_for(f"the end of {dag_id} {run_id}", ended, timeout)
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return a run's task instances by task id; of a mapped task, one."""
+        found = self.airflow.api(f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit=200")
+        return {task["task_id"]: task for task in found["task_instances"]}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.airflow.api(f"{path}?deserialize=true")["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """Return the text of a task's log as the UI gets it."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{try_number}"
+        return json.dumps(self.airflow.api(f"{path}?full_content=true"), ensure_ascii=False)
+
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
+        self.airflow.api(f"/dags/{dag_id}/clearTaskInstances", "POST", body)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Airflow and the sandbox; ended with all that was started, and nothing else."""
+    with contextlib.ExitStack() as cleanup:
+        home = tmp_path_factory.mktemp(f"airflow-{request.param}")
+        database = _postgresql(cleanup) if request.param == "postgresql" else None
+        sandbox = f"http://127.0.0.1:{free_port()}"
+        airflow = AirflowStack(home, _dags(home), _connections(sandbox), database, _settings(sandbox))
+        cleanup.callback(airflow.stop)
+        command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", sandbox.rsplit(":")[-1]]
+        airflow.processes.start("sandbox", command, airflow.env)
+        airflow.migrate()
+        airflow.start()
+        airflow.wait_until_healthy()
+        stack = Stack(airflow, sandbox, airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        requests.put(f"{sandbox}/_sandbox", json={"requests_per_second": 200}, timeout=10).raise_for_status()
+        for name in BINS:
+            stack.bin_answers(name)
+        airflow.wait_for_dag("connection_forms")
+        for dag in airflow.api("/dags?limit=200")["dags"]:
+            if dag["dag_id"] not in ("hourly", "every_few_seconds"):  # their tests say when
+                airflow.unpause(dag["dag_id"])
+        yield stack
+
+
+def _dags(home: Path) -> Path:
+    """Return a folder with the tests' DAGs and the example DAGs, unchanged."""
+    folder = home / "dags"
+    folder.mkdir()
+    for source in (*(ROOT / "tests/e2e/dags").glob("*.py"), *(ROOT / "dags").glob("*.py")):
+        shutil.copy(source, folder)
+    return folder
+
+
+def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
+    host, port = sandbox.removeprefix("http://").split(":")
+    insightly = {"conn_type": "insightly", "host": f"{sandbox}/v3.1", "login": API_KEY}
+    credentials = {"login": USERNAME, "password": PASSWORD}
+    in_uri = f"{quote(USERNAME)}:{quote(PASSWORD, safe='')}"
+    receivers = {
+        f"receiver_{name}": {
+            "conn_type": "insightly_webhook",
+            "host": f"{sandbox}/bin/{name}",
+            **credentials,
+            "extra": {"timeout": 10, "web_url": f"{sandbox}/bin/{name}"},
+        }
+        for name in BINS
+        if name not in ("uri", "json", "form")
+    }
+    return {
+        "insightly_default": insightly,
+        "insightly_wrong_key": {**insightly, "login": WRONG_KEY},
+        **receivers,
+        "webhook_default": receivers["receiver_example"],
+        "billing_webhook": receivers["receiver_example"],
+        "newsletter_webhook": receivers["receiver_example"],
+        # The same by other ways; the third, the form, is filled in by its test.
+        "insightly_uri": f"insightly://{API_KEY}@{host}:{port}/http?api_version=v3.1&timeout=20",
+        "insightly_json": {
+            **insightly,
+            "host": host,
+            "port": int(port),
+            "schema": "http",
+            "extra": {"timeout": 20},
+        },
+        "receiver_uri": f"insightly-webhook://{in_uri}@{host}:{port}/http?path=%2Fbin%2Furi&timeout=20",
+        "receiver_json": {
+            "conn_type": "insightly_webhook",
+            "host": host,
+            "port": int(port),
+            "schema": "http",
+            **credentials,
+            "extra": {"path": "/bin/json", "timeout": 20},
+        },
+    }
+
+
+def _settings(sandbox: str) -> dict[str, str]:
+    host = sandbox.removeprefix("http://")
+    in_uri = f"{quote(USERNAME)}:{quote(PASSWORD, safe='')}"
+    return {
+        "AIRFLOW_VAR_RECEIVER_URI": f"http://{in_uri}@{host}/bin/variable",
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    }
+
+
+def _postgresql(cleanup: contextlib.ExitStack) -> str:
+    """Return the address of a database that lives as long as the tests."""
+    try:
+        server = psycopg2.connect(host="127.0.0.1", port=5432, user="postgres", dbname="test")
+    except psycopg2.OperationalError:
+        pytest.skip("no PostgreSQL answers on 127.0.0.1:5432 for user postgres and database test")
+    server.autocommit = True
+    name = f"airflow_e2e_{uuid.uuid4().hex[:12]}"
+    with server.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+
+    def drop() -> None:
+        with server.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        server.close()
+
+    cleanup.callback(drop)
+    return f"{POSTGRESQL}/{name}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run database by database, behind all fast tests; in each, look for secrets at the end."""
+
+    def order(item: pytest.Item) -> tuple[bool, bool, bool]:
+        is_e2e = item.get_closest_marker("e2e") is not None
+        return is_e2e, is_e2e and "[postgresql]" in item.nodeid, is_e2e and "test_secrets" in item.nodeid
+
+    items.sort(key=order)
+
+
+@pytest.fixture
+def started() -> datetime:
+    """Return a whole second that is past, with nothing of this test before it."""
+    time.sleep(1.1)  # the CRM's times have whole seconds: what other tests did must be in an earlier one
+    return datetime.now(timezone.utc).replace(microsecond=0)

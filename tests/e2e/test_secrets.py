@@ -1,0 +1,69 @@
+"""What must be nowhere: looked for after all the others have run (see ``pytest_collection_modifyitems``)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy
+
+from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, WRONG_KEY, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+BASIC = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+KEY_BASIC = base64.b64encode(f"{API_KEY}:".encode()).decode()
+SECRETS = (PASSWORD, quote(PASSWORD, safe=""), BASIC, API_KEY, KEY_BASIC, WRONG_KEY)
+
+
+def rows(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Yield every row of the metadata database as text, with its table."""
+    engine = sqlalchemy.create_engine(stack.database)
+    try:
+        with engine.connect() as connection:
+            for table in sqlalchemy.inspect(engine).get_table_names():
+                for row in connection.execute(sqlalchemy.text(f'SELECT * FROM "{table}"')):  # noqa: S608 — names from the database itself
+                    yield table, _text(row)
+    finally:
+        engine.dispose()
+
+
+def _text(row: sqlalchemy.Row) -> str:
+    values = (
+        v.decode(errors="replace") if isinstance(v, bytes | memoryview) else str(v) for v in map(_plain, row)
+    )
+    return "\n".join(values)
+
+
+def _plain(value: object) -> object:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+def test_no_secret_is_in_the_metadata_database(stack: Stack) -> None:
+    """Password, key and Authorization header stand in no table: XCom, rendered fields, DAGs, logs."""
+    seen: dict[str, int] = {}
+    for table, text in rows(stack):
+        seen[table] = seen.get(table, 0) + 1
+        for secret in SECRETS:
+            assert secret not in text, f"table {table}"
+    assert seen["xcom"] > 20
+    assert seen["rendered_task_instance_fields"] > 20
+
+
+def test_record_contents_are_in_xcom_and_in_no_other_table(stack: Stack) -> None:
+    """A record's contents stand in XCom, where tasks need them, and in no other table."""
+    tables = {table for table, text in rows(stack) if CANARY in text}
+    assert tables == {"xcom"}
+
+
+def test_no_secret_and_no_record_is_in_any_log(stack: Stack) -> None:
+    """Neither secrets nor record contents stand in a task's log, or in a component's."""
+    logs = [path for path in stack.airflow.home.rglob("*.log") if path.name != "sandbox.log"]
+    task_logs = [path for path in logs if "dag_id=" in str(path)]
+    assert len(task_logs) > 20
+    for path in logs:
+        text = path.read_text(errors="replace")
+        for secret in (*SECRETS, CANARY):
+            assert secret not in text, path

@@ -1,0 +1,635 @@
+"""Reading Insightly's API, against the sandbox and servers that misbehave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pendulum
+import pytest
+
+from airflow_insightly_hooks.core.errors import InvalidConnection, UnknownRecordType
+from airflow_insightly_hooks.hooks import insightly as module
+from airflow_insightly_hooks.hooks.errors import (
+    InsightlyAccessError,
+    InsightlyAPIError,
+    InsightlyRateLimitError,
+    InsightlyUnreachable,
+)
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook, records_page
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import API_KEY, Connect, Logged
+from tests.servers import RESET, Server, answer, repeat, serving
+
+KEY = "the-key-of-the-tests"
+ENCODED_KEY = base64.b64encode(f"{KEY}:".encode()).decode()
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that the hook would have slept between its requests; it sleeps none."""
+    slept: list[float] = []
+    clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
+    return slept
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds the key."""
+    yield
+    assert KEY not in logged.text
+    assert ENCODED_KEY not in logged.text
+
+
+def hook_for(connect: Connect, server: Server, **extra: Any) -> InsightlyHook:
+    extra = {"requests_per_second": 10_000, "timeout": 0.3, **extra}
+    connect("crm", "insightly", host=f"{server.url}/v3.1", password=KEY, extra=extra)
+    return InsightlyHook("crm")
+
+
+def as_json(value: Any, status: str = "200 OK", *headers: str) -> bytes:
+    return answer(status, "Content-Type: application/json", *headers, body=json.dumps(value).encode())
+
+
+# --- the connection --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url"),
+    [
+        ({"host": "na1"}, "https://api.na1.insightly.com/v3.1"),
+        ({"host": " eu1 "}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "na1", "extra": {"api_version": "v2.3"}}, "https://api.na1.insightly.com/v2.3"),
+        ({"host": "api.na1.insightly.com"}, "https://api.na1.insightly.com/v3.1"),
+        ({"host": "crm.example.com", "port": 8443}, "https://crm.example.com:8443/v3.1"),
+        ({"host": "crm.example.com", "schema": "http"}, "http://crm.example.com/v3.1"),
+        ({"host": "localhost", "schema": "http", "port": 8765}, "http://localhost:8765/v3.1"),
+        ({"host": "localhost"}, "https://localhost/v3.1"),
+        ({"host": "crm", "schema": "http"}, "http://crm/v3.1"),
+        ({"host": "crm", "port": 8765}, "https://crm:8765/v3.1"),
+        ({"host": "[::1]", "port": 8765, "schema": "http"}, "http://[::1]:8765/v3.1"),
+        ({"host": "http://127.0.0.1:8765/v3.1"}, "http://127.0.0.1:8765/v3.1"),
+        ({"host": "http://127.0.0.1:8765/v3.1/"}, "http://127.0.0.1:8765/v3.1"),
+        ({"host": "https://gateway.example.com/insightly"}, "https://gateway.example.com/insightly"),
+        ({"host": "http://[::1]:8765/v3.1"}, "http://[::1]:8765/v3.1"),
+    ],
+)
+def test_base_url(connect: Connect, given: dict[str, Any], base_url: str) -> None:
+    """A bare label is a pod, a host with '://' the whole base URL, anything else a host name."""
+    connect("crm", "insightly", password=KEY, **given)
+    assert InsightlyHook("crm").base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "host"),
+        ({"host": "  "}, "host"),
+        ({"host": f"https://{KEY}@api.na1.insightly.com/v3.1"}, "host"),
+        ({"host": f"https://api.na1.insightly.com/v3.1?key={KEY}"}, "host"),
+        ({"host": "https://api.na1.insightly.com/v3.1#x"}, "host"),
+        ({"host": "https://api.na1.insightly.com/v3.1", "schema": "https"}, "host"),
+        ({"host": "https://api.na1.insightly.com/v3.1", "port": 443}, "host"),
+        ({"host": "ftp://api.na1.insightly.com/"}, "host"),
+        ({"host": "api.na1.insightly.com", "schema": "ftp"}, "host"),
+        ({"host": "api.na1.insightly.com\r\nX: 1"}, "host"),
+        ({"host": "na 1"}, "host"),
+        ({"host": "https://api..insightly.com/v3.1"}, "host"),
+        ({"host": "https://.insightly.com/v3.1"}, "host"),
+        ({"host": f"https://{'a' * 64}.insightly.com/v3.1"}, "host"),
+        ({"host": "https://crm.example.com:70000/v3.1"}, "host"),
+        ({"host": "https://crm.example.com:0/v3.1"}, "host"),
+        ({"host": "na1", "extra": {"api_version": "3.1"}}, "extra.api_version"),
+        ({"host": "na1", "extra": {"api_version": "v3.1/.."}}, "extra.api_version"),
+        ({"host": "na1", "extra": {"api_version": 3.1}}, "extra.api_version"),
+        ({"host": "na1", "extra": {"timeout": 0}}, "extra.timeout"),
+        ({"host": "na1", "extra": {"timeout": "soon"}}, "extra.timeout"),
+        ({"host": "na1", "extra": {"timeout": True}}, "extra.timeout"),
+        ({"host": "na1", "extra": {"requests_per_second": 0}}, "extra.requests_per_second"),
+        ({"host": "na1", "extra": {"requests_per_second": "NaN"}}, "extra.requests_per_second"),
+        ({"host": "na1", "extra": {"request_per_second": 5}}, "extra.request_per_second"),
+    ],
+)
+def test_refused_connection(connect: Connect, given: dict[str, Any], field: str) -> None:
+    """A connection that can't be used is refused before anything is asked; the field is named."""
+    connect("crm", "insightly", password=KEY, **given)
+    with pytest.raises(InvalidConnection) as caught:
+        InsightlyHook("crm").server_time()
+    assert (caught.value.conn_id, caught.value.field) == ("crm", field)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "password"),
+        ({"password": "  "}, "password"),
+        ({"login": KEY, "password": KEY}, "login"),
+        ({"password": f"{KEY}:"}, "password"),
+        ({"login": f"{KEY}é"}, "login"),
+        ({"password": f"{KEY}\r\nX: 1"}, "password"),
+    ],
+)
+def test_refused_key(connect: Connect, given: dict[str, Any], field: str) -> None:
+    """There is one API key, printable and without ':'; no message holds it."""
+    connect("crm", "insightly", host="na1", **given)
+    with pytest.raises(InvalidConnection) as caught:
+        InsightlyHook("crm").get_conn()
+    assert (caught.value.conn_id, caught.value.field) == ("crm", field)
+    assert KEY not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("field", ["login", "password"])
+def test_authorization(connect: Connect, field: str) -> None:
+    """The key is sent as the user name of Basic authentication, with an empty password."""
+    with serving([as_json({})]) as server:
+        connect("crm", "insightly", host=f"{server.url}/v3.1", **{field: f" {KEY} "})
+        InsightlyHook("crm").get_record("Contacts", 7)
+    (request,) = server.requests
+    assert request.request_line == "GET /v3.1/Contacts/7 HTTP/1.1"
+    assert request.headers["authorization"] == f"Basic {ENCODED_KEY}"
+    assert request.headers["accept"] == "application/json"
+    assert request.headers["user-agent"].startswith("airflow-insightly-hooks/")
+
+
+def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A .netrc that names the host changes nothing."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with serving([as_json({})]) as server:
+        hook_for(connect, server).get_record("Contacts", 7)
+    assert server.requests[0].headers["authorization"] == f"Basic {ENCODED_KEY}"
+
+
+@pytest.mark.parametrize("form", ["json", "uri", "uri_with_extra"])
+def test_forms_of_a_connection(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """The JSON and URI forms of an environment variable mean the same; numbers may be text."""
+    host = insightly.api_url.replace(":", "%3A").replace("/", "%2F")
+    extra = {"timeout": "5", "requests_per_second": "1000", "api_version": ""}
+    forms = {
+        "json": json.dumps(
+            {
+                "conn_type": "insightly",
+                "login": API_KEY,
+                "host": insightly.api_url,
+                "extra": json.dumps(extra),
+            }
+        ),
+        "uri": f"insightly://{API_KEY}@{host}?timeout=5&requests_per_second=1000",
+        "uri_with_extra": f"insightly://{API_KEY}@{host}?__extra__={json.dumps(extra).replace(' ', '')}",
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_INSIGHTLY_DEFAULT", forms[form])
+    assert InsightlyHook().test_connection() == (True, "Connected to Insightly account 'Sandbox Trading'")
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def test_pages(insightly: RunningSandbox) -> None:
+    """Records come page by page, all of them once, and no page is asked for behind the last."""
+    everything = list(InsightlyHook().iter_records("Contacts"))
+    hook = InsightlyHook()
+    size = len(everything) // 3
+    records = list(hook.iter_records("Contacts", page_size=size))
+    assert [r["CONTACT_ID"] for r in records] == [r["CONTACT_ID"] for r in everything]
+    assert len({r["CONTACT_ID"] for r in records}) == len(records) > size
+    assert hook.requests_made == len(everything) // size + 1
+
+
+def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
+    """The second page is asked for after the first one was taken; a short page is the last."""
+    page = [{"CONTACT_ID": number} for number in (1, 2)]
+    with serving(lambda n: [as_json(page if n == 0 else page[:1])]) as server:
+        records = hook_for(connect, server).iter_records("Contacts", page_size=2)
+        assert server.requests == []
+        next(records)
+        assert len(server.requests) == 1
+        assert len(list(records)) == 2
+    assert [request.request_line.split()[1] for request in server.requests] == [
+        "/v3.1/Contacts/Search?top=2&skip=0",
+        "/v3.1/Contacts/Search?top=2&skip=2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        ({}, "top=500&skip=0"),
+        ({"page_size": 1}, "top=1&skip=0"),
+        (
+            {"updated_after": datetime(2017, 3, 10, 8, 0, 0, 999_999, tzinfo=timezone.utc)},
+            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0",
+        ),
+        (
+            {"updated_after": pendulum.datetime(2017, 3, 10, 9, tz="Europe/Paris")},
+            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0",
+        ),
+        (
+            {"updated_after": "2017-03-10 08:00:00"},
+            "top=500&updated_after_utc=2017-03-10+08%3A00%3A00&skip=0",
+        ),
+        (
+            {"field_name": "FIRST_NAME", "field_value": "Zoë & Co"},
+            "top=500&field_name=FIRST_NAME&field_value=Zo%C3%AB+%26+Co&skip=0",
+        ),
+        ({"brief": True}, "top=500&brief=true&skip=0"),
+        ({"brief": False}, "top=500&brief=false&skip=0"),
+    ],
+)
+def test_search_parameters(connect: Connect, arguments: dict[str, Any], query: str) -> None:
+    """Each argument goes out as the API's parameter of its meaning."""
+    with serving([as_json([])]) as server:
+        assert list(hook_for(connect, server).iter_records("Contacts", **arguments)) == []
+    assert server.requests[0].request_line == f"GET /v3.1/Contacts/Search?{query} HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"page_size": 0},
+        {"page_size": 501},
+        {"field_name": "FIRST_NAME"},
+        {"field_value": "x"},
+        {"count_total": True},
+        {"Brief": True},
+    ],
+)
+def test_refused_search(insightly: RunningSandbox, arguments: dict[str, Any]) -> None:
+    """A parameter that the API lacks is refused when it is given, before anything is asked."""
+    hook = InsightlyHook()
+    with pytest.raises(ValueError, match=r"page_size|field_name|no parameter"):
+        hook.iter_records("Contacts", **arguments)
+    assert hook.requests_made == 0
+
+
+def test_unknown_record_type(insightly: RunningSandbox) -> None:
+    """A record type that the API lacks is refused before anything is asked."""
+    hook = InsightlyHook()
+    for ask in (
+        lambda: hook.iter_records("Contact"),
+        lambda: hook.get_record("Contact", 1),
+        lambda: hook.custom_fields("Contact"),
+    ):
+        with pytest.raises(UnknownRecordType, match="did you mean 'Contacts'"):
+            ask()
+    assert hook.requests_made == 0
+
+
+def test_updated_after(insightly: RunningSandbox) -> None:
+    """Only records updated later than the given time come."""
+    old = insightly.create("Tasks", TITLE="old", DATE_UPDATED_UTC="2031-01-01 00:00:00")
+    new = insightly.create("Tasks", TITLE="new", DATE_UPDATED_UTC="2031-01-01 00:00:02")
+    after = datetime(2031, 1, 1, 0, 0, 1, tzinfo=timezone.utc)
+    ids = [record["TASK_ID"] for record in InsightlyHook().iter_records("Tasks", updated_after=after)]
+    assert new["TASK_ID"] in ids
+    assert old["TASK_ID"] not in ids
+
+
+def test_one_record_and_custom_fields(insightly: RunningSandbox) -> None:
+    """A record comes by its id, and a record type's custom fields with their types."""
+    created = insightly.create("Contacts", FIRST_NAME="Ann")
+    assert InsightlyHook().get_record("Contacts", created["CONTACT_ID"])["FIRST_NAME"] == "Ann"
+    fields = {f["FIELD_NAME"]: f["FIELD_TYPE"] for f in InsightlyHook().custom_fields("Contacts")}
+    assert fields["Customer_since__c"] == "DATE"
+    assert InsightlyHook().custom_fields("Tags" if "Tags" in module.RECORD_TYPES else "Users") == []
+
+
+def test_custom_objects(insightly: RunningSandbox) -> None:
+    """Custom objects are read under their own names."""
+    created = insightly.create("Invoice__c", RECORD_NAME="Invoice 1")
+    records = list(InsightlyHook().iter_records("Invoice__c"))
+    assert created["RECORD_ID"] in [record["RECORD_ID"] for record in records]
+
+
+# --- the server's clock ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [-3600.0, 0.0, 86_400.0])
+def test_server_time(insightly: RunningSandbox, offset: float) -> None:
+    """The time is the server's, never ahead of it and less than two seconds behind; it is in UTC."""
+    insightly.configure(clock_offset=offset)
+    before = datetime.now(timezone.utc)
+    read = InsightlyHook().server_time()
+    after = datetime.now(timezone.utc)
+    assert isinstance(read, pendulum.DateTime)
+    assert read.utcoffset() == timedelta(0)
+    shift = timedelta(seconds=offset)
+    assert before + shift - timedelta(seconds=2) < read <= after + shift
+
+
+def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is read with any answer, carried on for five minutes, then asked for again."""
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: now[0]))
+    dates = ["Fri, 10 Mar 2017 08:00:00 GMT", "Fri, 10 Mar 2017 09:00:00 GMT"]
+    with serving(lambda n: [as_json({}, "200 OK", f"Date: {dates[n]}")]) as server:
+        hook = hook_for(connect, server)
+        hook.get_record("Contacts", 1)
+        now[0] += 299.5
+        assert hook.server_time().isoformat() == "2017-03-10T08:04:59.500000+00:00"
+        assert len(server.requests) == 1
+        now[0] += 1
+        assert hook.server_time().isoformat() == "2017-03-10T09:00:00+00:00"
+    assert server.requests[1].request_line == "GET /v3.1/Instance HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], ["Date: yesterday"], ["Date: Fri, 10 Mar 2017 08:00:00 +99999999999999999999"]],
+)
+def test_server_without_a_clock(connect: Connect, headers: list[str]) -> None:
+    """A server that sends no date, or none that can be read, is told of; no other clock stands in."""
+    with serving([as_json({}, "200 OK", *headers)]) as server, pytest.raises(InsightlyAPIError) as caught:
+        hook_for(connect, server).server_time()
+    assert (caught.value.conn_id, caught.value.path) == ("crm", "/Instance")
+    assert "Date" in caught.value.expected
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "API key"), (403, "permissions"), (404, "plan"), (405, "record type's name")],
+)
+def test_access_errors(
+    insightly: RunningSandbox, connect: Connect, naps: list[float], status: int, words: str
+) -> None:
+    """401, 403, 404 and 405 are one typed error each, with advice, and are not asked again."""
+    insightly.configure(fault={"path": "/v3.1/Contacts/Search", "status": status})
+    hook = InsightlyHook()
+    with pytest.raises(InsightlyAccessError, match=words) as caught:
+        list(hook.iter_records("Contacts"))
+    assert (caught.value.status, caught.value.conn_id) == (status, "insightly_default")
+    assert caught.value.path == "/Contacts/Search"
+    assert caught.value.host == insightly.url.removeprefix("http://")
+    assert hook.requests_made == 1
+    assert naps == []
+
+
+def test_wrong_key(insightly: RunningSandbox, connect: Connect) -> None:
+    """A wrong key is a 401 that Airflow does not retry; its text does not hold the key."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    connect("crm", "insightly", host=insightly.api_url, password=KEY)
+    with pytest.raises(InsightlyAccessError) as caught:
+        InsightlyHook("crm").get_record("Contacts", 1)
+    assert isinstance(caught.value, AirflowFailException)
+    assert caught.value.status == 401
+    assert KEY not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
+    """A redirect is an answer that isn't expected; the key goes to no other server."""
+    with serving([as_json({})]) as other:
+        with serving([as_json({}, f"{status} Moved", f"Location: {other.url}/v3.1/Contacts/1")]) as server:
+            with pytest.raises(InsightlyAPIError) as caught:
+                hook_for(connect, server).get_record("Contacts", 1)
+    assert type(caught.value) is InsightlyAPIError
+    assert caught.value.status == status
+    assert other.connections == 0
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("ask", "body", "status"),
+    [
+        ("get_record", b"<html>Welcome</html>", 200),
+        ("get_record", b"", 200),
+        ("get_record", b"[]", None),
+        ("get_record", b"\xff\xfe{}", 200),
+        ("custom_fields", b"{}", None),
+        ("iter_records", b"{}", None),
+        ("iter_records", b"null", None),
+        ("iter_records", b"[1]", None),
+        ("iter_records", b'[{"CONTACT_ID": 1}, {"FIRST_NAME": "Secret"}]', None),
+    ],
+)
+def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None, naps: list[float]) -> None:
+    """A 200 that isn't what the API documents is a typed error that shows nothing of it."""
+    with serving([answer("200 OK", body=body)]) as server:
+        hook = hook_for(connect, server)
+        asked = {
+            "get_record": lambda: hook.get_record("Contacts", 1),
+            "custom_fields": lambda: hook.custom_fields("Contacts"),
+            "iter_records": lambda: list(hook.iter_records("Contacts")),
+        }[ask]
+        with pytest.raises(InsightlyAPIError) as caught:
+            asked()
+    assert type(caught.value) is InsightlyAPIError
+    assert caught.value.status == status
+    assert "Welcome" not in str(caught.value)
+    assert "Secret" not in str(caught.value)
+    assert len(server.requests) == 1
+
+
+def test_bad_request(connect: Connect, naps: list[float]) -> None:
+    """A 400 is told of with its status, without its text."""
+    with serving([as_json({"Message": f"no field {KEY}"}, "400 Bad Request")]) as server:
+        with pytest.raises(InsightlyAPIError) as caught:
+            hook_for(connect, server).get_record("Contacts", 1)
+    assert caught.value.status == 400
+    assert KEY not in str(caught.value)
+
+
+# --- when there is no answer -----------------------------------------------------------------------------
+
+
+def test_server_errors_are_asked_again(insightly: RunningSandbox, naps: list[float]) -> None:
+    """A server error is asked again three times, quickly, and then reads as if nothing had been."""
+    insightly.configure(fault={"path": "/v3.1/Instance", "status": 503, "times": 3})
+    assert InsightlyHook().test_connection()[0]
+    assert naps == [0.5, 1.0, 2.0]
+
+
+def test_unreachable(insightly: RunningSandbox, naps: list[float]) -> None:
+    """After three quick retries the error names host, connection and the last status."""
+    insightly.configure(fault={"path": "/v3.1/Instance", "status": 503})
+    hook = InsightlyHook()
+    with pytest.raises(InsightlyUnreachable, match="answered 503, after three retries") as caught:
+        hook.server_time()
+    assert caught.value.status == 503
+    assert caught.value.host == insightly.url.removeprefix("http://")
+    assert not caught.value.unknown_host
+    assert hook.requests_made == 4
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [RESET],
+        [],
+        [0.7],
+        [answer("200 OK", body=b'{"x": "0123456789"}')[:-5]],
+        [answer("200 OK", body=b'{"x": "0123456789"}')[:-5], RESET],
+    ],
+    ids=["reset", "closed", "silent", "cut", "cut by a reset"],
+)
+def test_broken_connections_are_asked_again(
+    connect: Connect, naps: list[float], script: list[object]
+) -> None:
+    """A connection that breaks or stays silent is asked again three times, then told of."""
+    with serving(script) as server, pytest.raises(InsightlyUnreachable, match="did not answer") as caught:
+        hook_for(connect, server, timeout=0.2).get_record("Contacts", 1)
+    assert caught.value.status is None
+    assert len(server.requests) == 4
+    assert caught.value.__cause__ is None
+
+
+def test_recovers_from_a_broken_connection(connect: Connect, naps: list[float]) -> None:
+    """One failure in between costs nothing but its retry."""
+    with serving(lambda n: [RESET] if n == 0 else [as_json({"CONTACT_ID": 1})]) as server:
+        assert hook_for(connect, server).get_record("Contacts", 1) == {"CONTACT_ID": 1}
+    assert naps == [0.5]
+
+
+def test_refused_port(connect: Connect, naps: list[float]) -> None:
+    """A port that nobody listens on is told of after three retries."""
+    with serving([]) as server:
+        pass
+    with pytest.raises(InsightlyUnreachable) as caught:
+        hook_for(connect, server).get_record("Contacts", 1)
+    assert caught.value.status is None
+    assert len(naps) == 3
+
+
+def test_unknown_host(connect: Connect, naps: list[float]) -> None:
+    """A host that does not exist is told of at once, with a word about the pod."""
+    connect("crm", "insightly", host="no-such-pod.invalid", password=KEY)
+    with pytest.raises(InsightlyUnreachable, match=r"no-such-pod\.invalid\. Is the pod right") as caught:
+        InsightlyHook("crm").get_record("Contacts", 1)
+    assert caught.value.unknown_host
+    assert naps == []
+
+
+# --- rate limits -----------------------------------------------------------------------------------------
+
+
+def test_retry_after_is_waited(connect: Connect, naps: list[float]) -> None:
+    """A 429 is waited out, as long as it asks, and counts as no failure."""
+    scripts = [
+        [as_json({}, "429 Too Many Requests", "Retry-After: 3")],
+        [as_json({}, "429 Too Many Requests", "Retry-After: 0", "X-RateLimit-Remaining: 0")],
+        [as_json({}, "429 Too Many Requests", "X-RateLimit-Remaining: 17")],
+        [as_json({"CONTACT_ID": 1})],
+    ]
+    with serving(lambda n: scripts[n]) as server:
+        assert hook_for(connect, server).get_record("Contacts", 1) == {"CONTACT_ID": 1}
+    assert naps == [3.0, 0.1, 1.0]
+
+
+def test_day_is_spent(insightly: RunningSandbox, naps: list[float]) -> None:
+    """Where the day's quota is spent, waiting is useless: it is told of at once."""
+    insightly.configure(requests_per_day=0)
+    hook = InsightlyHook()
+    with pytest.raises(InsightlyRateLimitError, match="midnight UTC") as caught:
+        hook.server_time()
+    assert (caught.value.day_is_spent, caught.value.status) == (True, 429)
+    assert hook.requests_made == 1
+    assert naps == []
+
+
+@pytest.mark.parametrize("header", ["Retry-After: 50", "Retry-After: 99999", "Retry-After: 1e9"])
+def test_too_long_to_wait(connect: Connect, naps: list[float], header: str) -> None:
+    """429 for more than two minutes in all is told of."""
+    with serving([as_json({}, "429 Too Many Requests", header)]) as server:
+        with pytest.raises(InsightlyRateLimitError) as caught:
+            hook_for(connect, server).get_record("Contacts", 1)
+    assert not caught.value.day_is_spent
+    assert sum(naps) <= 120
+
+
+@pytest.mark.parametrize("header", ["Retry-After: -5", "Retry-After: nan", "Retry-After: soon", "X: 1"])
+def test_unreadable_retry_after(connect: Connect, naps: list[float], header: str) -> None:
+    """A Retry-After that can't be read counts as none: a second is waited."""
+    scripts = [[as_json({}, "429 Too Many Requests", header)], [as_json({})]]
+    with serving(lambda n: scripts[n]) as server:
+        hook_for(connect, server).get_record("Contacts", 1)
+    assert naps == [1.0]
+
+
+def test_keeps_to_its_own_limit(connect: Connect) -> None:
+    """No more requests a second go out than the connection allows."""
+    with serving([as_json({})]) as server:
+        hook = hook_for(connect, server, requests_per_second=20)
+        started = time.monotonic()
+        for _ in range(5):
+            hook.get_record("Contacts", 1)
+    assert time.monotonic() - started >= 0.2
+
+
+# --- for people ------------------------------------------------------------------------------------------
+
+
+def test_connection_test(insightly: RunningSandbox, connect: Connect) -> None:
+    """The test of a connection names the account, or says what is wrong; it never raises."""
+    assert InsightlyHook().test_connection() == (True, "Connected to Insightly account 'Sandbox Trading'")
+    connect("wrong", "insightly", host=insightly.api_url, password=KEY)
+    ok, text = InsightlyHook("wrong").test_connection()
+    assert not ok
+    assert "refuses the API key (401)" in text
+    assert KEY not in text
+    ok, text = InsightlyHook("missing").test_connection()
+    assert not ok
+    assert "missing" in text
+    connect("empty", "insightly", password=KEY)
+    ok, text = InsightlyHook("empty").test_connection()
+    assert not ok
+    assert "the pod is needed" in text
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"INSTANCE_NAME": null}', b"3"])
+def test_connection_test_without_a_name(connect: Connect, body: bytes) -> None:
+    """An account without a name is no error."""
+    with serving([answer(body=body)]) as server:
+        assert hook_for(connect, server).test_connection() == (True, "Connected to Insightly")
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("na1", "https://crm.na1.insightly.com/list/Contact/"),
+        ("http://127.0.0.1:8765/v3.1", "http://127.0.0.1:8765/v3.1/Contacts"),
+    ],
+)
+def test_records_page(connect: Connect, host: str, page: str) -> None:
+    """People see records in Insightly's own screens, or in the API's list where there are none."""
+    connect("crm", "insightly", host=host, password=KEY)
+    assert records_page("crm", "Contacts") == page
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InsightlyAPIError("crm", "/Contacts", "JSON was expected", 200),
+        InsightlyUnreachable("crm", "api.na1.insightly.com", None, unknown_host=True),
+        InsightlyUnreachable("crm", "api.na1.insightly.com", 503),
+        InsightlyAccessError("crm", "api.na1.insightly.com", "/Contacts", 403),
+        InsightlyRateLimitError("crm", day_is_spent=True),
+        InsightlyRateLimitError("crm", day_is_spent=False),
+    ],
+)
+def test_errors_survive_pickling(error: InsightlyAPIError) -> None:
+    """Errors cross processes with their attributes."""
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 — made in the line itself
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:
+    """The time limit is one for each read: a server that drips is waited for, one that stops is not."""
+    script = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", *repeat(b"", 0.1, 1), b"{}"]
+    with serving(script) as server:
+        assert hook_for(connect, server, timeout=0.3).get_record("Contacts", 1) == {}

@@ -1,0 +1,777 @@
+"""POSTing to a receiver: what goes over the wire, and what counts as acknowledged."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload
+from airflow_insightly_hooks.hooks import transport
+from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, Logged
+from tests.servers import RESET, Server, answer, repeat, serving
+
+USER = "récepteur"
+PASSWORD = "pä:ss@wörd%2F of the tests"
+AUTHORIZATION = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
+BODY = '{"entity":{"FIRST_NAME":"Zoë","DATE":"\\/Date(0+0000)\\/","N":1.0}}\n'
+CONTENTS = "Zoë"
+SECRETS = ("whsec_" + base64.b64encode(b"s" * 24).decode(), "whsec_" + base64.b64encode(b"t" * 32).decode())
+TIMEOUT = 0.4
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds credentials or a record's contents."""
+    yield
+    for secret in (PASSWORD, AUTHORIZATION.removeprefix("Basic "), CONTENTS, *SECRETS):
+        assert secret not in logged.text
+
+
+def hook_for(connect: Connect, server: Server, path: str = "/hook", **extra: Any) -> WebhookHook:
+    extra = {"timeout": TIMEOUT, **extra}
+    connect("receiver", host=server.url + path, login=USER, password=PASSWORD, extra=extra)
+    return WebhookHook("receiver")
+
+
+def send(hook: WebhookHook, body: str = BODY, **arguments: Any) -> Acknowledgement:
+    result = hook.send(body, message_id="msg_1", **arguments)
+    for secret in (PASSWORD, AUTHORIZATION.removeprefix("Basic "), CONTENTS):
+        assert secret not in repr(result)
+    return result
+
+
+def sent_to(connect: Connect, *script: Any, **extra: Any) -> Acknowledgement:
+    """Return what became of a POST to a server that plays this script."""
+    with serving(script) as server:
+        return send(hook_for(connect, server, **extra))
+
+
+# --- what goes over the wire -----------------------------------------------------------------------------
+
+
+def test_request(connect: Connect) -> None:
+    """The request holds the exact body, its length, our headers and nothing more."""
+    with serving([answer()]) as server:
+        before = int(time.time())
+        result = send(hook_for(connect, server, "/hook/a%2Fb?token=1&x=%20"))
+        after = int(time.time())
+    (request,) = server.requests
+    assert request.request_line == "POST /hook/a%2Fb?token=1&x=%20 HTTP/1.1"
+    assert request.body == BODY.encode()
+    headers = request.headers
+    assert headers.pop("user-agent").startswith("airflow-insightly-hooks/")
+    assert before <= int(headers.pop("webhook-timestamp")) <= after
+    assert headers == {
+        "host": f"127.0.0.1:{server.port}",
+        "content-length": str(len(BODY.encode())),
+        "content-type": "application/json; charset=utf-8",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "authorization": AUTHORIZATION,
+        "webhook-id": "msg_1",
+    }
+    assert (result.acknowledged, result.status, result.error) == (True, 200, None)
+    assert (result.sent, result.gone, result.retry_after) == (True, False, None)
+    assert 0 < result.elapsed < 5
+
+
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [
+        ({"login": USER, "password": PASSWORD}, AUTHORIZATION),
+        ({"login": "user"}, "Basic dXNlcjo="),
+        ({"password": "secret-word"}, "Basic OnNlY3JldC13b3Jk"),
+        ({}, None),
+    ],
+)
+def test_basic_authentication(connect: Connect, given: dict[str, str], header: str | None) -> None:
+    """Credentials go out as RFC 7617 says, in UTF-8; a user name alone as ``user:``."""
+    with serving([answer()]) as server:
+        connect("receiver", host=server.url, **given)
+        WebhookHook("receiver").send(BODY, message_id="msg_1")
+    assert server.requests[0].headers.get("authorization") == header
+
+
+def test_forms_of_a_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON, JSON with its extra as text, the URI form, and a bare URI send the same request."""
+    with serving([answer()]) as server:
+        fields = {"conn_type": "insightly_webhook", "host": "127.0.0.1", "schema": "http"}
+        fields |= {"port": server.port, "login": "user", "password": "p@ss:w/rd"}
+        extra = {"path": "/hook?a=1", "timeout": 5, "headers": {"x-a": "1"}, "trust_env": False}
+        as_text = {**extra, "timeout": "5", "headers": '{"x-a": "1"}', "trust_env": "False", "verify": ""}
+        query = "path=/hook%3Fa%3D1&timeout=5&headers=%7B%22x-a%22%3A%221%22%7D&trust_env=false"
+        forms = {
+            "JSON": json.dumps({**fields, "extra": extra}),
+            "TEXT": json.dumps({**fields, "extra": json.dumps(as_text)}),
+            "URI": f"insightly-webhook://user:p%40ss%3Aw%2Frd@127.0.0.1:{server.port}/http?{query}",
+        }
+        for conn_id, value in forms.items():
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id}", value)
+            WebhookHook(conn_id.lower()).send(BODY, message_id="msg_1")
+        uri = f"http://user:p%40ss%3Aw%2Frd@127.0.0.1:{server.port}/hook?a=1"
+        WebhookHook(uri=uri).send(BODY, message_id="msg_1", headers={"X-A": "1"})
+    first, *others = [
+        (r.request_line, {**r.headers, "webhook-timestamp": ""}, r.body) for r in server.requests
+    ]
+    assert len(others) == 3
+    for other in others:
+        assert other == first
+
+
+def test_signature(connect: Connect) -> None:
+    """Each signing secret signs id, time and body, as Standard Webhooks says."""
+    with serving([answer()]) as server:
+        send(hook_for(connect, server, signing_secret=" ".join(SECRETS)))
+    (request,) = server.requests
+    signed = f"msg_1.{request.headers['webhook-timestamp']}.".encode() + BODY.encode()
+    expected = [
+        "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        for key in (b"s" * 24, b"t" * 32)
+    ]
+    assert request.headers["webhook-signature"].split(" ") == expected
+
+
+def test_headers(connect: Connect) -> None:
+    """The operator's headers go over the connection's, and both over our own."""
+    with serving([answer()]) as server:
+        hook = hook_for(connect, server, headers={"X-One": "1", "x-two": "2", "Content-Type": "text/plain"})
+        send(hook, headers={"X-TWO": " two ", "X-Three": "3", "accept-encoding": "gzip"})
+    headers = server.requests[0].headers
+    assert (headers["x-one"], headers["x-two"], headers["x-three"]) == ("1", "two", "3")
+    assert headers["content-type"] == "text/plain"
+    assert headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"webhook-id": "mine"},
+        {"Webhook-Signature": "v1,x"},
+        {"webhook-timestamp": "0"},
+        {"Content-Length": "5"},
+        {"Host": "other.example.com"},
+        {"transfer-encoding": "chunked"},
+        {"Connection": "keep-alive"},
+        {"": "x"},
+        {"X A": "x"},
+        {"X:A": "x"},
+        {"X-A\r\nX-B": "x"},
+        {"Ä": "x"},
+        {"X-A": f"{CONTENTS}\r\nX-B: 1"},
+        {"X-A": f"{CONTENTS}\x00"},
+        {"X-A": f"{CONTENTS}\x1b[31m"},
+        {"X-A": CONTENTS},
+        {"X-A": 1},
+    ],
+)
+def test_refused_headers(connect: Connect, headers: dict[str, Any]) -> None:
+    """A header that is ours, or can be none, is refused before anything is sent, never with its value."""
+    with serving([answer()]) as server:
+        with pytest.raises(InvalidPayload) as caught:
+            send(hook_for(connect, server), headers=headers)
+        assert CONTENTS not in str(caught.value)
+        with pytest.raises(InvalidConnection) as refused:
+            send(hook_for(connect, server, headers=headers))
+        assert refused.value.field == "extra.headers"
+        assert CONTENTS not in str(refused.value)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("message_id", ["", "msg 1", "msg\r\nx: 1", "mßg"])
+def test_refused_message_id(connect: Connect, message_id: str) -> None:
+    """An id that no header can hold is refused before anything is sent."""
+    with serving([answer()]) as server, pytest.raises(InvalidPayload):
+        hook_for(connect, server).send(BODY, message_id=message_id)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"pth": "/x"}, "extra.pth"),
+        ({"web_url": 5}, "extra.web_url"),
+        ({"headers": "no JSON"}, "extra.headers"),
+        ({"headers": ["x"]}, "extra.headers"),
+        ({"headers": {"Authorization": "Bearer x"}}, "extra.headers"),
+        ({"timeout": 0}, "extra.timeout"),
+        ({"timeout": "inf"}, "extra.timeout"),
+        ({"verify": "/no/such/file.pem"}, "extra.verify"),
+        ({"verify": 1}, "extra.verify"),
+        ({"trust_env": "perhaps"}, "extra.trust_env"),
+        ({"allow_redirects": True}, "extra.allow_redirects"),
+        ({"requests_per_second": -1}, "extra.requests_per_second"),
+        ({"max_body_bytes": 0}, "extra.max_body_bytes"),
+        ({"signing_secret": "whsec_short"}, "extra.signing_secret"),
+        ({"signing_secret": "whsec_" + base64.b64encode(b"s" * 23).decode()}, "extra.signing_secret"),
+        ({"signing_secret": f"{SECRETS[0]} no-base64!"}, "extra.signing_secret"),
+        ({"web_url": "javascript:alert(1)"}, "extra.web_url"),
+        ({"web_url": "https://user:pw@receiver.example.com"}, "extra.web_url"),
+    ],
+)
+def test_refused_extra(connect: Connect, extra: dict[str, Any], field: str) -> None:
+    """An extra field that is unknown or can't be used is refused before anything is sent, and named."""
+    with serving([answer()]) as server, pytest.raises(InvalidConnection) as caught:
+        send(hook_for(connect, server, **extra))
+    assert (caught.value.conn_id, caught.value.field) == ("receiver", field)
+    assert PASSWORD not in str(caught.value)
+    assert "whsec_" not in str(caught.value).replace("'whsec_'", "")
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("extra", ["no JSON", "[]", "3"])
+def test_extra_that_is_no_object(monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+    """An extra that is no JSON object is refused without its text."""
+    from airflow.sdk import Connection
+
+    connection = Connection(conn_id="receiver", conn_type="insightly_webhook", host="127.0.0.1")
+    connection.extra = extra
+    monkeypatch.setattr(WebhookHook, "get_connection", lambda *_: connection)
+    with pytest.raises(InvalidConnection) as caught:
+        WebhookHook("receiver").get_conn()
+    assert caught.value.field == "extra"
+
+
+def test_body_limit(connect: Connect) -> None:
+    """A body over the limit is refused before it is sent, with the bytes counted; one at it goes out."""
+    with serving([answer()]) as server:
+        hook = hook_for(connect, server, max_body_bytes=10)
+        assert send(hook, "é" * 5).acknowledged
+        with pytest.raises(InvalidPayload, match="has 11 bytes, 10 are allowed") as caught:
+            send(hook, "é" * 5 + "x")
+        assert caught.value.where == "msg_1"
+    assert len(server.requests) == 1
+
+
+def test_lone_surrogate(connect: Connect) -> None:
+    """A body that has no UTF-8 is refused, without its text."""
+    with serving([answer()]) as server, pytest.raises(InvalidPayload, match="lone surrogate"):
+        send(hook_for(connect, server), "x\ud800")
+    assert server.connections == 0
+
+
+# --- what an answer means --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_acknowledged(connect: Connect, status: int) -> None:
+    """Any 2xx is an acknowledgement."""
+    result = sent_to(connect, f"HTTP/1.1 {status} Fine\r\nContent-Length: 0\r\n\r\n".encode())
+    assert (result.acknowledged, result.status, result.error, result.sent) == (True, status, None, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (300, "redirects are not followed"),
+        (304, "redirects are not followed"),
+        (400, "answered 400"),
+        (401, "credentials are refused"),
+        (403, "credentials are refused"),
+        (404, "answered 404"),
+        (408, "answered 408"),
+        (413, "answered 413"),
+        (429, "answered 429"),
+        (500, "answered 500"),
+        (503, "answered 503"),
+        (600, "answered 600"),
+        (999, "answered 999"),
+    ],
+)
+def test_not_acknowledged(connect: Connect, status: int, words: str) -> None:
+    """Every other status is none, and says which it was, without the server's words."""
+    result = sent_to(connect, answer(f"{status} {CONTENTS.encode().decode('latin-1')}"))
+    assert (result.acknowledged, result.status, result.sent, result.gone) == (False, status, True, False)
+    assert words in (result.error or "")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
+    """A redirect is a failure, and nobody else gets the body."""
+    with serving([answer()]) as other:
+        result = sent_to(connect, answer(f"{status} Moved", f"Location: {other.url}/"))
+    assert (result.acknowledged, result.status) == (False, status)
+    assert other.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "gone"),
+    [
+        ("410 Gone", "X: 1", True),
+        ("400 Bad Request", "webhook-delivery: abort-message", True),
+        ("503 Service Unavailable", "Webhook-Delivery:  Abort-Message ", True),
+        ("503 Service Unavailable", "webhook-delivery: retry", False),
+        ("200 OK", "webhook-delivery: abort-message", False),
+    ],
+)
+def test_gone(connect: Connect, status: str, header: str, gone: bool) -> None:
+    """410 and ``webhook-delivery: abort-message`` end a message; a 2xx delivers it all the same."""
+    result = sent_to(connect, answer(status, header))
+    assert result.gone is gone
+    assert result.acknowledged is status.startswith("2")
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 503])
+def test_interim_answers(connect: Connect, interim: bytes, status: int) -> None:
+    """1xx answers are skipped, and the final one counts."""
+    result = sent_to(connect, interim, answer(f"{status} X"))
+    assert (result.acknowledged, result.status) == (status == 200, status)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"ICY 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"220 mail.example.com ESMTP\r\n",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nabcde",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+    ids=lambda reply: reply[:24].decode("latin-1"),
+)
+def test_no_http(connect: Connect, reply: bytes) -> None:
+    """What is no HTTP/1.1 answer is a failure of the protocol, after which the receiver may have it."""
+    result = sent_to(connect, reply)
+    assert (result.acknowledged, result.status, result.sent) == (False, None, True)
+    assert result.error == "protocol: the answer is not HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("script", "note"),
+    [
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"], "broke off"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc", RESET], "broke off"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"], "broke off"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno hex\r\n"], "broke off"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", *repeat(b"x", 0.1, 30)], "broke off"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 20_000, 5], "longer than 16384 bytes"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", 5], "broke off"),
+    ],
+    ids=["cut", "reset", "cut chunk", "no chunk", "dripping", "endless", "silent"],
+)
+def test_odd_body_of_a_2xx(connect: Connect, script: list[Any], note: str) -> None:
+    """The status decides: a 2xx whose body breaks, drips or never ends is delivered, with a note."""
+    result = sent_to(connect, *script)
+    assert (result.acknowledged, result.status) == (True, 200)
+    assert note in (result.error or "")
+    assert result.elapsed < TIMEOUT + 0.3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=no-such\r\nContent-Length: 2\r\n\r\n\xff\xfe",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 X\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\nbody all the same",
+        b"HTTP/1.0 200 OK\r\n\r\nold",
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["gzip", "charset", "surplus", "204 with body", "HTTP/1.0", "no reason", "odd reason"],
+)
+def test_bodies_are_not_decoded(connect: Connect, reply: bytes) -> None:
+    """No body can turn a 2xx into a failure: none is decoded."""
+    assert sent_to(connect, reply).acknowledged
+
+
+def test_cookies_are_not_kept(connect: Connect) -> None:
+    """What a receiver sets is not sent back."""
+    with serving([answer("200 OK", "Set-Cookie: a=1")]) as server:
+        hook = hook_for(connect, server)
+        send(hook)
+        send(hook)
+    assert "cookie" not in server.requests[1].headers
+
+
+# --- Retry-After -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["Retry-After: 7"], 7),
+        (["Retry-After:   7  "], 7),
+        (["Retry-After: 0"], 0),
+        (["Retry-After: 99999999999"], 99_999_999_999),
+        (["Retry-After: Fri, 10 Mar 2017 08:00:00 GMT"], 0),
+        (["Retry-After: -5"], None),
+        (["Retry-After: 1.5"], None),
+        (["Retry-After: 1e9"], None),
+        (["Retry-After: "], None),
+        (["Retry-After: soon"], None),
+        (["Retry-After: Fri, 99 Mar 2017 08:00:00 GMT"], None),
+        (["Retry-After: Fri, 10 Mar 2017 08:00:00 +99999999999999999999"], None),
+        (["Retry-After: soon", "Retry-After: 3", "Retry-After: 9"], 3),
+        (["Retry-After: 3", "Retry-After: soon"], 3),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("status", ["503 X", "200 OK"])
+def test_retry_after(connect: Connect, headers: list[str], seconds: float | None, status: str) -> None:
+    """Whole seconds or a date, the first that can be read; what can't be is ignored, and harms nothing."""
+    result = sent_to(connect, answer(status, *headers))
+    assert result.retry_after == seconds
+    assert result.acknowledged is (status == "200 OK")
+
+
+def test_retry_after_a_date(connect: Connect) -> None:
+    """A date is so many seconds from now."""
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
+    assert 85 < (sent_to(connect, answer("503 X", f"Retry-After: {date}")).retry_after or 0) <= 90
+
+
+# --- one deadline ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [5],
+        [b"HTTP/1.1 200 OK\r\n", *repeat(b"x", 0.1, 30)],
+        repeat(b"HTTP/1.1 100 Continue\r\n\r\n", 0.05, 60),
+    ],
+    ids=["silent", "headers drip", "endless 100-continue"],
+)
+def test_one_deadline(connect: Connect, script: list[Any]) -> None:
+    """However the time passes, the exchange ends at the time limit, and the receiver may have it."""
+    started = time.monotonic()
+    result = sent_to(connect, *script)
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert time.monotonic() - started < 3
+    assert (result.acknowledged, result.status, result.sent) == (False, None, True)
+    assert result.error == f"no answer within {TIMEOUT:g} s"
+
+
+def test_peer_that_never_reads(connect: Connect) -> None:
+    """A peer that takes nothing holds a big body no longer than the time limit."""
+    with serving([5], reads=False) as server:
+        result = send(hook_for(connect, server), "x" * 20_000_000)
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert (result.status, result.sent) == (None, True)
+    assert result.error == f"no answer within {TIMEOUT:g} s"
+
+
+def test_early_answer(connect: Connect) -> None:
+    """An answer that comes while the body is still going out counts."""
+    with serving([answer("413 Content Too Large"), 0.2], reads=False) as server:
+        result = send(hook_for(connect, server, timeout=2), "x" * 3_000_000)
+    assert (result.acknowledged, result.status, result.sent) in {(False, 413, True), (False, None, True)}
+
+
+@pytest.mark.parametrize("script", [[], [RESET]], ids=["closed", "reset"])
+def test_connection_breaks(connect: Connect, script: list[Any]) -> None:
+    """A connection that breaks before an answer leaves it open whether the receiver has it."""
+    result = sent_to(connect, *script)
+    assert (result.acknowledged, result.status, result.sent) == (False, None, True)
+    assert result.error == "the connection broke before an answer came"
+
+
+# --- where nothing is sent -------------------------------------------------------------------------------
+
+
+def test_connection_refused(connect: Connect) -> None:
+    """A port that nobody listens on was certainly sent nothing."""
+    with serving([]) as server:
+        pass
+    result = send(hook_for(connect, server))
+    assert (result.acknowledged, result.status, result.sent) == (False, None, False)
+    assert result.error == "connection refused"
+
+
+def test_unknown_host(connect: Connect) -> None:
+    """A host that does not exist was certainly sent nothing; the message doesn't name it."""
+    connect("receiver", host="https://no-such-host.invalid/", login=USER, password=PASSWORD)
+    result = send(WebhookHook("receiver"))
+    assert (result.status, result.sent) == (None, False)
+    assert (result.error or "").startswith("the host can't be looked up: ")
+
+
+def test_slow_name_service(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up a name counts in the deadline."""
+    look_up = transport.socket.getaddrinfo
+    done = threading.Event()
+
+    def slow(host: str, *arguments: Any, **more: Any) -> Any:
+        if host == "slow.example.com":
+            done.wait(5)
+        return look_up("127.0.0.1", *arguments, **more)
+
+    monkeypatch.setattr(transport.socket, "getaddrinfo", slow)
+    connect("receiver", host="https://slow.example.com/", extra={"timeout": TIMEOUT})
+    result = send(WebhookHook("receiver"))
+    done.set()
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert (result.sent, result.error) == (False, f"no connection within {TIMEOUT:g} s")
+
+
+def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
+    """Have receiver.example.com lead to these addresses."""
+    look_up = transport.socket.getaddrinfo
+
+    def answer_with(host: str, *arguments: Any, **more: Any) -> Any:
+        hosts = found if host == "receiver.example.com" else [host]
+        return [one for each in hosts for one in look_up(each, *arguments, **more)]
+
+    monkeypatch.setattr(transport.socket, "getaddrinfo", answer_with)
+
+
+def test_second_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first of several addresses is dead, the next one gets the POST, once."""
+    with serving([answer()]) as server:
+        connect("receiver", host=f"http://receiver.example.com:{server.port}/")
+        addresses(monkeypatch, "127.0.0.2", "127.0.0.1")
+        assert send(WebhookHook("receiver")).acknowledged
+    assert server.requests[0].headers["host"] == f"receiver.example.com:{server.port}"
+
+
+def test_no_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an address was sent nothing."""
+    connect("receiver", host="http://receiver.example.com/")
+    addresses(monkeypatch)
+    result = send(WebhookHook("receiver"))
+    assert (result.sent, result.acknowledged) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "fe80::1",
+        "fe80::1%lo",
+        "fd00:ec2::254",
+    ],
+)
+@pytest.mark.parametrize("by", ["name", "address"])
+def test_refused_addresses(connect: Connect, monkeypatch: pytest.MonkeyPatch, address: str, by: str) -> None:
+    """Link-local and metadata addresses are not connected to, however they are written or resolved."""
+    written = f"[{address.partition('%')[0]}]" if ":" in address else address
+    connect("receiver", host=f"http://{written if by == 'address' else 'receiver.example.com'}/")
+    if by == "name":
+        addresses(monkeypatch, address)
+    monkeypatch.setattr(
+        transport.httpcore.SyncBackend, "connect_tcp", lambda *_, **__: pytest.fail("it connects")
+    )
+    result = send(WebhookHook("receiver"))
+    assert (result.acknowledged, result.status, result.sent) == (False, None, False)
+    assert "link-local or cloud metadata" in (result.error or "")
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "localhost"])
+def test_other_spellings_connect(connect: Connect, host: str) -> None:
+    """Other spellings of an address are judged by what they resolve to."""
+    with serving([answer()]) as server:
+        connect("receiver", host=f"http://{host}:{server.port}/")
+        assert send(WebhookHook("receiver")).acknowledged
+
+
+@pytest.mark.parametrize("host", ["receiver.example.com", "10.0.0.1", "127.1", "[::ffff:7f00:1]"])
+def test_basic_over_http(connect: Connect, host: str) -> None:
+    """Credentials over http to another machine are refused unless the connection allows it."""
+    given = {"host": f"http://{host}/", "login": USER, "password": PASSWORD}
+    connect("receiver", **given)
+    with pytest.raises(InvalidConnection, match="allow_insecure_http") as caught:
+        send(WebhookHook("receiver"))
+    assert caught.value.field == "schema"
+    connect("receiver", **given, extra={"allow_insecure_http": True})
+    assert WebhookHook("receiver").get_conn().scheme == "http"
+    connect("receiver", host=f"http://{host}/")
+    assert WebhookHook("receiver").get_conn().authorization is None
+    with pytest.raises(InvalidConnection):
+        WebhookHook(uri=f"http://user:{'x' * 8}@{host}/").get_conn()
+
+
+def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A .netrc that names the host adds no credentials and changes none."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with serving([answer()]) as server:
+        send(hook_for(connect, server))
+        connect("open", host=server.url)
+        send(WebhookHook("open"))
+    assert server.requests[0].headers["authorization"] == AUTHORIZATION
+    assert "authorization" not in server.requests[1].headers
+
+
+# --- proxies ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that sends through a proxy, and yields what the proxy saw."""
+
+    def send_through(server: Server, url: str, **extra: Any) -> Acknowledgement:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://pröxy:p%40ss@127.0.0.1:{server.port}")
+        connect("receiver", host=url, extra={"timeout": TIMEOUT, **extra})
+        return send(WebhookHook("receiver"))
+
+    return send_through
+
+
+def test_http_proxy(proxied: Any) -> None:
+    """A receiver on http is reached through the environment's proxy, which gets its own credentials."""
+    with serving([answer()]) as proxy:
+        assert proxied(proxy, "http://receiver.example.com/hook").acknowledged
+    (request,) = proxy.requests
+    assert request.request_line == "POST http://receiver.example.com/hook HTTP/1.1"
+    encoded = base64.b64encode("pröxy:p@ss".encode()).decode()
+    assert request.headers["proxy-authorization"] == f"Basic {encoded}"
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ([answer("407 Proxy Authentication Required")], "the proxy refused to connect"),
+        ([answer("502 Bad Gateway")], "the proxy refused to connect"),
+        ([5], f"no connection within {TIMEOUT:g} s"),
+        ([RESET], "the connection broke before an answer came"),
+    ],
+    ids=["407", "502", "silent", "reset"],
+)
+def test_proxy_that_does_not_connect(proxied: Any, script: list[Any], error: str) -> None:
+    """A proxy that opens no tunnel has given the receiver nothing: it was no attempt."""
+    with serving(script) as proxy:
+        result = proxied(proxy, "https://receiver.example.com/hook")
+    assert proxy.requests[0].request_line == "CONNECT receiver.example.com:443 HTTP/1.1"
+    assert proxy.requests[0].body == b""
+    assert "webhook-id" not in proxy.requests[0].headers
+    assert (result.acknowledged, result.status, result.sent, result.error) == (False, None, False, error)
+
+
+def test_no_proxy(proxied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``no_proxy``, the connection's extra and loopback addresses go past the proxy."""
+    with serving([answer()]) as proxy, serving([answer()]) as server:
+        assert proxied(proxy, server.url).acknowledged
+        addresses(monkeypatch, "127.0.0.1")
+        named = f"http://receiver.example.com:{server.port}/"
+        assert proxied(proxy, named, trust_env=False).acknowledged
+        monkeypatch.setenv("no_proxy", "example.com")
+        assert proxied(proxy, named).acknowledged
+    assert proxy.connections == 0
+    assert len(server.requests) == 3
+
+
+def test_unusable_proxy(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that can't be used is refused, without its credentials."""
+    monkeypatch.setenv("https_proxy", "socks5://user:pr0xy-pass@127.0.0.1:1080")
+    connect("receiver", host="https://receiver.example.com/")
+    with pytest.raises(InvalidConnection) as caught:
+        send(WebhookHook("receiver"))
+    assert caught.value.conn_id == "proxy"
+    assert "pr0xy-pass" not in str(caught.value)
+
+
+# --- many POSTs ------------------------------------------------------------------------------------------
+
+
+def test_each_post_has_its_own_connection(connect: Connect) -> None:
+    """What is left over on a connection is never taken for the next answer."""
+    late = answer("200 OK") + answer("200 OK")
+    with serving(lambda n: [late, 0.05] if n == 0 else [answer("500 X")]) as server:
+        hook = hook_for(connect, server)
+        assert send(hook).acknowledged
+        assert send(hook).status == 500
+    assert server.connections == 2
+
+
+def test_threads(insightly: RunningSandbox, connect: Connect) -> None:
+    """Several threads share a hook: each message arrives once, with its own id."""
+    connect("receiver", host=insightly.bin_url("threads"))
+    hook = WebhookHook("receiver")
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda n: hook.send(f'{{"n":{n}}}', message_id=f"msg_{n}"), range(100)))
+    assert all(result.acknowledged for result in results)
+    received = insightly.received("threads")
+    assert sorted((kept["headers"]["webhook-id"], kept["body"]) for kept in received) == sorted(
+        (f"msg_{n}", f'{{"n":{n}}}') for n in range(100)
+    )
+
+
+def test_pace(connect: Connect) -> None:
+    """All threads together keep to the receiver's requests a second."""
+    with serving([answer()]) as server:
+        hook = hook_for(connect, server, requests_per_second=20, timeout=5)
+        started = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: send(hook), range(7)))
+        assert 0.3 <= time.monotonic() - started < 1.5
+    assert len(server.requests) == 7
+
+
+# --- for people ------------------------------------------------------------------------------------------
+
+
+def test_connection_test(insightly: RunningSandbox, connect: Connect) -> None:
+    """The test of a connection POSTs an empty object, says what came of it, and never raises."""
+    url = insightly.bin_url("test")
+    insightly.answer_with("test", username=USER, password=PASSWORD)
+    connect("receiver", host=url, login=USER, password=PASSWORD)
+    assert WebhookHook("receiver").test_connection() == (
+        True,
+        f"{insightly.url} acknowledged a test message with 200",
+    )
+    kept = insightly.received("test")[-1]
+    assert (kept["body"], kept["headers"]["webhook-id"]) == ("{}", "msg_connection_test")
+    connect("receiver", host=url, login=USER, password="wrong-one")
+    ok, text = WebhookHook("receiver").test_connection()
+    assert not ok
+    assert text.endswith("check login and password")
+    assert "wrong-one" not in text
+    connect("receiver", host=insightly.url + "/nowhere")
+    ok, text = WebhookHook("receiver").test_connection()
+    assert not ok
+    assert text.endswith("check the path") or "405" in text
+    ok, text = WebhookHook("missing").test_connection()
+    assert not ok
+    assert "missing" in text
+    connect("receiver", host="nonsense host")
+    ok, text = WebhookHook("receiver").test_connection()
+    assert not ok
+    assert "host" in text
+
+
+def test_endpoint_and_page(connect: Connect) -> None:
+    """The hook tells its receiver's address without credentials, and the page that shows what arrived."""
+    page = "https://receiver.example.com/bin"
+    extra = {"web_url": page, "path": "/hook?key=T0KEN"}
+    connect("receiver", host="receiver.example.com", login=USER, password=PASSWORD, extra=extra)
+    hook = WebhookHook("receiver")
+    assert str(hook.get_conn()) == "https://receiver.example.com/hook"
+    assert hook.web_url == page
+    assert WebhookHook(uri="https://receiver.example.com").web_url == ""

@@ -1,0 +1,244 @@
+"""POSTing over TLS: whom it trusts, and what it says where it doesn't."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
+from tests.conftest import Connect
+from tests.servers import Server, answer, read_request, serving
+
+TIMEOUT = 0.4
+NOW = datetime.now(timezone.utc)
+
+
+class Authority:
+    """A certificate authority of the tests' own; its certificates are files in a folder.
+
+    :ivar file: the file of its own certificate, for those that trust it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Tests {folder.name}")])
+        builder = self._builder(self._name, self._key, NOW - timedelta(days=1), NOW + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.file = folder / "ca.pem"
+        self.file.write_bytes(self._signed(builder).public_bytes(serialization.Encoding.PEM))
+
+    def server(
+        self,
+        address: str = "127.0.0.1",
+        *,
+        since: timedelta = timedelta(days=-1),
+        until: timedelta = timedelta(days=1),
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        asks_for_certificate: bool = False,
+    ) -> ssl.SSLContext:
+        """Return the TLS settings of a server whose certificate is for ``address``."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
+        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        builder = self._builder(name, key, NOW + since, NOW + until)
+        certificate = self._signed(builder.add_extension(alternative, critical=False))
+        file = self._folder / "server.pem"
+        file.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        context.maximum_version = newest
+        if asks_for_certificate:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.file)
+        return context
+
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, since: datetime, until: datetime
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(since)
+            .not_valid_after(until)
+        )
+
+    def _signed(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.sign(self._key, hashes.SHA256())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def send(connect: Connect) -> Callable[..., Acknowledgement]:
+    def post(server: Server, **extra: Any) -> Acknowledgement:
+        connect(
+            "receiver",
+            host=f"{server.url}/hook",
+            login="user",
+            password="secret-word",
+            extra={"timeout": TIMEOUT, **extra},
+        )
+        return WebhookHook("receiver").send("{}", message_id="msg_1")
+
+    return post
+
+
+def certainly_not_sent(result: Acknowledgement) -> str:
+    assert (result.acknowledged, result.status, result.sent) == (False, None, False)
+    return result.error or ""
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_trusted_file(authority: Authority, send: Any, newest: ssl.TLSVersion) -> None:
+    """A certificate of the authority that the connection names is trusted, with TLS 1.2 and 1.3."""
+    with serving([answer()], tls=authority.server(newest=newest)) as server:
+        assert send(server, verify=str(authority.file)).acknowledged
+    assert server.requests[0].headers["authorization"] == "Basic dXNlcjpzZWNyZXQtd29yZA=="
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_trusted_by_the_environment(
+    authority: Authority, send: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The environment's file of authorities counts where the connection names none."""
+    monkeypatch.setenv(name, str(authority.file))
+    with serving([answer()], tls=authority.server()) as server:
+        assert send(server).acknowledged
+
+
+@pytest.mark.parametrize("verify", [False, "false", "False"])
+def test_unverified(authority: Authority, send: Any, verify: Any) -> None:
+    """Only a connection that says so takes any certificate."""
+    wrong = authority.server("192.0.2.1", until=timedelta(hours=-1))
+    with serving([answer()], tls=wrong) as server:
+        assert send(server, verify=verify).acknowledged
+
+
+@pytest.mark.parametrize(
+    ("given", "trusted", "words"),
+    [
+        ({}, False, "issuer"),
+        ({"until": timedelta(hours=-1)}, True, "expired"),
+        ({"since": timedelta(hours=1)}, True, "not yet valid"),
+        ({"address": "192.0.2.1"}, True, "mismatch"),
+    ],
+    ids=["unknown authority", "expired", "not yet valid", "wrong address"],
+)
+def test_refused_certificates(
+    authority: Authority, send: Any, given: dict[str, Any], trusted: bool, words: str
+) -> None:
+    """A certificate that can't be trusted ends it before anything is sent, and the reason says so."""
+    with serving([answer()], tls=authority.server(**given)) as server:
+        result = send(server, **({"verify": str(authority.file)} if trusted else {}))
+    error = certainly_not_sent(result)
+    assert error.startswith("TLS: ")
+    assert words in error
+    assert server.requests == []
+
+
+def test_old_tls(authority: Authority, send: Any) -> None:
+    """A server that has only TLS below 1.2 is refused."""
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context = authority.server(newest=ssl.TLSVersion.TLSv1_1)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with serving([answer()], tls=context) as server:
+        assert certainly_not_sent(send(server, verify=str(authority.file))).startswith("TLS: ")
+
+
+def test_plain_http_on_a_tls_port(authority: Authority, send: Any) -> None:
+    """A server that speaks plain HTTP where TLS is expected was sent nothing of the message."""
+    with serving([answer("400 Bad Request")], reads=False) as server:
+        server.scheme = "https"
+        error = certainly_not_sent(send(server, verify=str(authority.file)))
+    assert error.startswith("TLS: ")
+
+
+def test_tls_on_a_plain_port(authority: Authority, send: Any) -> None:
+    """A server that expects TLS and gets plain HTTP gives no answer of HTTP."""
+    with serving([answer()], tls=authority.server()) as server:
+        server.scheme = "http"
+        result = send(server)
+    assert (result.acknowledged, result.status, result.sent) == (False, None, True)
+
+
+def test_handshake_hangs(send: Any) -> None:
+    """A handshake that never ends is over at the time limit, with nothing sent."""
+    with serving([5], reads=False) as server:
+        server.scheme = "https"
+        result = send(server, verify=False)
+    assert certainly_not_sent(result) == f"no connection within {TIMEOUT:g} s"
+    assert result.elapsed < TIMEOUT + 0.3
+
+
+def test_client_certificate(authority: Authority, send: Any) -> None:
+    """A server that asks for a client's certificate acknowledges nothing."""
+    tls = authority.server(asks_for_certificate=True, newest=ssl.TLSVersion.TLSv1_2)
+    with serving([answer()], tls=tls) as server:
+        result = send(server, verify=str(authority.file))
+    assert not result.acknowledged
+    assert server.requests == []
+
+
+def test_file_without_certificates(tmp_path: Path, send: Any) -> None:
+    """A file that holds no certificates is refused before anything is sent."""
+    file = tmp_path / "empty.pem"
+    file.write_text("nothing\n")
+    with serving([answer()]) as server, pytest.raises(InvalidConnection) as caught:
+        send(server, verify=str(file))
+    assert caught.value.field == "extra.verify"
+    assert server.connections == 0
+
+
+def test_tunnel(authority: Authority, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a proxy's tunnel only the receiver sees the message and its credentials."""
+    tls = authority.server("192.0.2.7")
+    seen: list[Any] = []
+
+    def receiver(connection: socket.socket) -> None:
+        with tls.wrap_socket(connection, server_side=True) as wrapped:
+            seen.append(read_request(wrapped))
+            wrapped.sendall(answer())
+
+    with serving([b"HTTP/1.1 200 Connected\r\n\r\n", receiver]) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        extra = {"timeout": 2, "verify": str(authority.file)}
+        connect("receiver", host="https://192.0.2.7/hook", login="user", password="secret-word", extra=extra)
+        result = WebhookHook("receiver").send("{}", message_id="msg_1")
+    assert (result.acknowledged, result.sent) == (True, True)
+    assert proxy.requests[0].headers.keys() == {"host", "accept"}
+    assert seen[0].headers["webhook-id"] == "msg_1"
+
+
+def test_tunnel_without_a_handshake(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tunnel that leads nowhere gave the receiver nothing."""
+    with serving([b"HTTP/1.1 200 Connected\r\n\r\n", 5]) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        connect("receiver", host="https://192.0.2.7/hook", extra={"timeout": TIMEOUT})
+        result = WebhookHook("receiver").send("{}", message_id="msg_1")
+    assert certainly_not_sent(result) == f"no connection within {TIMEOUT:g} s"

@@ -1,0 +1,184 @@
+"""The build task."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.core.delivery import message_id
+from airflow_insightly_hooks.core.errors import InvalidChange, InvalidPayload
+from airflow_insightly_hooks.hooks.errors import InsightlyUnreachable
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, Logged, TaskInstance, run_context
+
+CHANGED_AT = "2017-03-10T08:00:00Z"
+
+
+def change(number: int = 1, record_type: str = "Contacts", **fields: Any) -> dict[str, Any]:
+    record = {"CONTACT_ID": number, "FIRST_NAME": "Zoë", "DATE_CREATED_UTC": "2017-03-10 08:00:00"} | fields
+    return {
+        "record_type": record_type,
+        "record_id": number,
+        "event": "added",
+        "changed_at": CHANGED_AT,
+        "record": record,
+    }
+
+
+def custom(name: str, value: Any) -> dict[str, Any]:
+    return {"FIELD_NAME": name, "FIELD_VALUE": value, "CUSTOM_FIELD_ID": name}
+
+
+def build(changes: Any, **arguments: Any) -> Any:
+    context = run_context(ti=TaskInstance("my_dag", "build"))
+    return BuildPayloadOperator(task_id="build", changes=changes, **arguments).execute(context)
+
+
+def test_payload(logged: Logged) -> None:
+    """A payload says which change it tells of, and holds the exact body."""
+    (payload,) = build([change(7)])
+    assert payload == {
+        "message_id": message_id("my_dag/build", "Contacts", 7, "added", CHANGED_AT),
+        "record_type": "Contacts",
+        "record_id": 7,
+        "event": "added",
+        "changed_at": CHANGED_AT,
+        "body": '{"entity":{"CONTACT_ID":7,"FIRST_NAME":"Zoë",'
+        '"DATE_CREATED_UTC":"\\/Date(1489132800000-0800)\\/"}}',
+    }
+    assert logged.messages("info") == [f"1 payloads built, {len(payload['body'])} characters in all"]
+    assert "Zoë" not in logged.text
+
+
+def test_options() -> None:
+    """Fields, dates, zone and envelope are as the arguments say."""
+    assert build([change()], date_format="iso8601", envelope="contact")[0]["body"] == (
+        '{"contact":{"CONTACT_ID":1,"FIRST_NAME":"Zoë","DATE_CREATED_UTC":"2017-03-10T08:00:00Z"}}'
+    )
+    body = build([change()], fields=["DATE_CREATED_UTC", "NONE"], timezone="Europe/Paris", envelope="")
+    assert body[0]["body"] == '{"DATE_CREATED_UTC":"\\/Date(1489132800000+0100)\\/","NONE":null}'
+
+
+def test_order_and_ids() -> None:
+    """Payloads keep the changes' order, and each has an id of its own that never changes."""
+    changes = [change(3), change(1), change(2)]
+    payloads = build(changes)
+    assert [payload["record_id"] for payload in payloads] == [3, 1, 2]
+    assert len({payload["message_id"] for payload in payloads}) == 3
+    assert build(changes) == payloads
+
+
+def test_workflow() -> None:
+    """The id depends on the workflow, which is DAG and task unless it is named."""
+    own = build([change()], workflow="new contacts")[0]["message_id"]
+    assert own == message_id("new contacts", "Contacts", 1, "added", CHANGED_AT)
+    assert own != build([change()])[0]["message_id"]
+
+
+@pytest.mark.parametrize(
+    ("count", "chunk_size", "sizes"),
+    [(5, 2, [2, 2, 1]), (4, 2, [2, 2]), (2, 5, [2]), (1, 1, [1]), (0, 2, [])],
+)
+def test_chunks(count: int, chunk_size: int, sizes: list[int]) -> None:
+    """Chunks are as long as asked, but for the last, and lose nothing."""
+    changes = [change(number) for number in range(count)]
+    chunks = build(changes, chunk_size=chunk_size)
+    assert [len(chunk) for chunk in chunks] == sizes
+    assert [payload for chunk in chunks for payload in chunk] == build(changes)
+
+
+# --- custom fields that hold dates -----------------------------------------------------------------------
+
+
+def test_custom_dates(insightly: RunningSandbox) -> None:
+    """Insightly is asked, once a record type, which custom fields hold dates."""
+    insightly.reset()
+    contact = {
+        "CUSTOMFIELDS": [custom("Customer_since__c", "2017-03-10 08:00:00"), custom("Nickname__c", "Z")]
+    }
+    payloads = build([change(1, **contact), change(2, **contact), change(3, record_type="Tasks")])
+    entity = json.loads(payloads[0]["body"])["entity"]
+    assert [field["FIELD_VALUE"] for field in entity["CUSTOMFIELDS"]] == ["/Date(1489132800000-0800)/", "Z"]
+    asked = {path: n for path, n in insightly.configure()["requests"].items() if "CustomFields" in path}
+    assert asked == {"GET /v3.1/CustomFields/Contacts": 1}
+
+
+@pytest.mark.parametrize("fields", [{}, {"CUSTOMFIELDS": []}, {"CUSTOMFIELDS": None}])
+def test_custom_dates_are_not_asked_for(fields: dict[str, Any]) -> None:
+    """Nothing is asked where no record has a custom field: no connection is needed then."""
+    assert build([change(**fields)], insightly_conn_id="missing")
+
+
+def test_named_custom_dates() -> None:
+    """Custom fields that are named to hold dates are written as such, and nothing is asked."""
+    fields = {"CUSTOMFIELDS": [custom("Since__c", "2017-03-10"), custom("Born__c", "2017-03-10")]}
+    (payload,) = build([change(**fields)], custom_date_fields=["Since__c"], insightly_conn_id="missing")
+    values = [f["FIELD_VALUE"] for f in json.loads(payload["body"])["entity"]["CUSTOMFIELDS"]]
+    assert values == ["/Date(1489104000000-0800)/", "2017-03-10"]
+    assert build([change(**fields)], custom_date_fields=[], insightly_conn_id="missing")
+
+
+def test_custom_dates_cannot_be_asked_for(
+    insightly: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Insightly does not answer, the task fails rather than send dates in another form."""
+    from airflow_insightly_hooks.hooks import insightly as module
+
+    monkeypatch.setattr(module, "QUICK_RETRIES", 0)
+    insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 503})
+    with pytest.raises(InsightlyUnreachable):
+        build([change(CUSTOMFIELDS=[custom("Since__c", "2017-03-10")])])
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"date_format": "unix"},
+        {"timezone": "Mars/Olympus"},
+        {"timezone": "../etc/passwd"},
+        {"chunk_size": 0},
+        {"chunk_size": -1},
+        {"fields": "FIRST_NAME"},
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any]) -> None:
+    """What can't work is refused when the DAG is parsed."""
+    with pytest.raises((ValueError, KeyError)):
+        BuildPayloadOperator(task_id="build", changes=[], **arguments)
+
+
+def test_refused_changes() -> None:
+    """What is no list of changes is refused."""
+    with pytest.raises(InvalidChange):
+        build([{"record_type": "Contacts"}])
+
+
+def test_refused_number() -> None:
+    """A number that JSON can't hold names its field, not its record's contents."""
+    with pytest.raises(InvalidPayload) as caught:
+        build([change(BUDGET=float("nan"))])
+    assert caught.value.where == "BUDGET"
+    assert "Zoë" not in str(caught.value)
+
+
+def test_template_fields() -> None:
+    """These fields are rendered."""
+    assert BuildPayloadOperator.template_fields == ("changes", "fields", "envelope", "workflow")
+    operator = BuildPayloadOperator(
+        task_id="build",
+        changes=[change()],
+        fields=["{{ name }}"],
+        envelope="{{ name }}",
+        workflow="{{ name }}",
+    )
+    context = run_context(name="FIRST_NAME")
+    operator.render_template_fields(context)
+    (payload,) = operator.execute(context)
+    assert payload["body"] == '{"FIRST_NAME":{"FIRST_NAME":"Zoë"}}'
+    assert payload["message_id"] == message_id("FIRST_NAME", "Contacts", 1, "added", CHANGED_AT)

@@ -1,0 +1,64 @@
+"""When a deliver task is tried again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, RetryDecision
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+
+REPORT: dict[str, Any] = {"total": 1, "delivered": 0, "undelivered": []}
+
+
+@pytest.mark.parametrize(
+    ("asked", "retry_delay", "delay"),
+    [
+        (0, 60, 60),
+        (30, 60, 60),
+        (61.5, 60, 61.5),
+        (3600, 60, 3600),
+        (3601, 60, 3600),
+        (99_999_999_999.0, 60, 3600),
+        (5, 7200, 7200),
+        (0, 0, 0),
+    ],
+)
+def test_delay(asked: float, retry_delay: float, delay: float) -> None:
+    """The receiver's wish counts, from the task's own delay up to an hour."""
+    context: Any = {"task": SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))}
+    decision = RetryAfterPolicy().evaluate(UndeliveredError(REPORT, asked), 1, 2, context)
+    assert decision.action.value == "retry"
+    assert decision.retry_delay == timedelta(seconds=delay)
+    assert "Retry-After" in (decision.reason or "")
+
+
+@pytest.mark.parametrize("error", [UndeliveredError(REPORT), ValueError("x"), KeyboardInterrupt()])
+def test_leaves_it_to_the_task(error: BaseException) -> None:
+    """Without a wish of the receiver, the task's own delay counts."""
+    assert RetryAfterPolicy().evaluate(error, 1, 2, None) == RetryDecision.default()
+
+
+def test_without_a_context() -> None:
+    """Without a context the wish alone counts."""
+    decision = RetryAfterPolicy().evaluate(UndeliveredError(REPORT, 5), 1, 2)
+    assert decision.retry_delay == timedelta(seconds=5)
+
+
+def test_serialization() -> None:
+    """The policy survives Airflow's own round trip, and a DAG that has it can be stored."""
+    policy = RetryAfterPolicy()
+    assert isinstance(RetryAfterPolicy.deserialize(policy.serialize()), RetryAfterPolicy)
+    with DAG("dag", schedule=None) as dag:
+        WebhookOperator(task_id="deliver", payloads=[])
+    stored = DagSerialization.to_dict(dag)
+    DagSerialization.validate_schema(stored)
+    task = DagSerialization.from_dict(stored).get_task("deliver")
+    assert (task.retries, task.retry_delay) == (2, timedelta(seconds=60))
+    assert task.has_retry_policy

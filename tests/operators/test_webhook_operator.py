@@ -1,0 +1,557 @@
+"""The deliver task: what it sends, what it sends again, and what it reports."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+
+from airflow_insightly_hooks.core.errors import (
+    InvalidConnection,
+    InvalidPayload,
+    InvalidState,
+    UndeliveredError,
+)
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
+from airflow_insightly_hooks.operators import webhook as module
+from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
+from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
+from tests.servers import RESET, answer, serving
+
+PASSWORD = "Pa55-of-the-tests"
+CANARY = "canary-of-a-record"
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds the password or a record's contents."""
+    yield
+    assert PASSWORD not in logged.text
+    assert CANARY not in logged.text
+
+
+@pytest.fixture
+def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """The sandbox, with ``webhook_default`` leading to its request bin ``out``."""
+    connect(
+        "webhook_default",
+        host=sandbox.bin_url("out"),
+        login="user",
+        password=PASSWORD,
+        extra={"timeout": 2},
+    )
+    return sandbox
+
+
+def payloads(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [
+        {
+            "message_id": f"msg_{number}",
+            "record_type": "Contacts",
+            "record_id": number,
+            "event": "added",
+            "changed_at": "2017-03-10T08:00:00Z",
+            "body": json.dumps({"entity": {"CONTACT_ID": number, "FIRST_NAME": CANARY}}),
+        }
+        for number in range(first, first + count)
+    ]
+
+
+def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
+    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
+
+
+def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
+    with pytest.raises(UndeliveredError) as caught:
+        deliver(context, given, **arguments)
+    assert PASSWORD not in str(caught.value) + repr(caught.value)
+    assert CANARY not in str(caught.value) + repr(caught.value)
+    assert context["ti"].xcom["return_value"] == caught.value.report
+    return caught.value
+
+
+def received_ids(sandbox: RunningSandbox, name: str = "out") -> list[str]:
+    return [kept["headers"]["webhook-id"] for kept in sandbox.received(name)]
+
+
+# --- arguments -------------------------------------------------------------------------------------------
+
+
+def test_arguments_when_the_dag_is_parsed() -> None:
+    """What can't work is refused when the DAG is parsed; a URI's text is never shown."""
+    with pytest.raises(ValueError, match="concurrency"):
+        WebhookOperator(task_id="deliver", payloads=[], concurrency=0)
+    uri = f"ftp://user:{PASSWORD}@receiver.example.com"
+    for make in (
+        lambda: WebhookOperator(task_id="deliver", payloads=[], uri=uri),
+        lambda: WebhookOperator.partial(task_id="deliver", uri=uri),
+    ):
+        with pytest.raises(InvalidConnection) as caught:
+            make()
+        assert PASSWORD not in str(caught.value)
+    assert WebhookOperator(task_id="deliver", payloads=[], uri="{{ var.value.receiver }}").task_id
+    assert WebhookOperator.template_fields == ("payloads", "webhook_conn_id", "uri")
+
+
+def test_retries() -> None:
+    """Three attempts and the receiver's Retry-After are the default; DAG and task can say otherwise."""
+    operator = WebhookOperator(task_id="deliver", payloads=[])
+    assert (operator.retries, operator.retry_delay) == (2, timedelta(seconds=60))
+    assert isinstance(operator.retry_policy, RetryAfterPolicy)
+    defaults = {"retries": 5, "retry_delay": timedelta(seconds=7), "retry_policy": None}
+    with DAG("dag", schedule=None, default_args=defaults):
+        operator = WebhookOperator(task_id="deliver", payloads=[])
+        mapped = WebhookOperator.partial(task_id="mapped").expand(payloads=[[]])
+        own = WebhookOperator(task_id="own", payloads=[], retries=0, retry_policy=RetryAfterPolicy())
+    assert (operator.retries, operator.retry_delay) == (5, timedelta(seconds=7))
+    assert operator.retry_policy is None
+    assert (mapped.partial_kwargs["retries"], mapped.partial_kwargs["retry_policy"]) == (5, None)
+    assert own.retries == 0
+    assert isinstance(own.retry_policy, RetryAfterPolicy)
+
+
+def test_retries_of_a_mapped_task() -> None:
+    """A mapped task has the same defaults."""
+    with DAG("dag", schedule=None):
+        mapped = WebhookOperator.partial(task_id="mapped").expand(payloads=[payloads(1)])
+    task = mapped.unmap({"payloads": payloads(1)})
+    assert (task.retries, task.retry_delay) == (2, timedelta(seconds=60))
+    assert isinstance(task.retry_policy, RetryAfterPolicy)
+
+
+def test_can_be_copied() -> None:
+    """Airflow copies operators deeply, as for a part of a DAG."""
+    with DAG("dag", schedule=None) as dag:
+        WebhookOperator(task_id="deliver", payloads=payloads(1), uri="https://receiver.example.com")
+    part = dag.partial_subset("deliver")
+    assert part.get_task("deliver").webhook_conn_id == "webhook_default"
+    assert copy.deepcopy(dag.get_task("deliver")).concurrency == 8
+
+
+# --- one try ---------------------------------------------------------------------------------------------
+
+
+def test_delivers_all(receiver: RunningSandbox, logged: Logged) -> None:
+    """Each payload arrives once, byte for byte; the report counts them and the log has no line for each."""
+    context = run_context()
+    given = payloads(30)
+    report = deliver(context, given)
+    assert {k: report[k] for k in ("total", "delivered", "undelivered", "attempts")} == {
+        "total": 30,
+        "delivered": 30,
+        "undelivered": [],
+        "attempts": 30,
+    }
+    assert report["started_at"] <= report["ended_at"]
+    assert report["ended_at"].endswith("Z")
+    kept = receiver.received("out")
+    assert sorted((one["headers"]["webhook-id"], one["body"]) for one in kept) == sorted(
+        (one["message_id"], one["body"]) for one in given
+    )
+    assert {one["username"] for one in kept} == {"user"}
+    sending, delivered = logged.messages("info", "warning", "error")
+    assert sending == f"Sending 30 of 30 payloads to {receiver.url} (0 are acknowledged already)"
+    assert delivered.startswith("30 of 30 payloads delivered, 30 POSTs in ")
+
+
+def test_nothing_to_deliver(receiver: RunningSandbox) -> None:
+    """An empty list is delivered at once, and nothing is stored."""
+    context = run_context()
+    report = deliver(context, [])
+    assert (report["total"], report["delivered"], report["attempts"]) == (0, 0, 0)
+    assert context["task_state_store"].values == {}
+
+
+def test_uri_and_headers(receiver: RunningSandbox) -> None:
+    """A URI stands for the connection, and the operator's headers go along."""
+    uri = receiver.bin_url("byuri").replace("://", f"://us%40er:{PASSWORD}@")
+    deliver(run_context(), payloads(1), uri=uri, headers={"x-team": "billing"}, webhook_conn_id="missing")
+    (kept,) = receiver.received("byuri")
+    assert (kept["username"], kept["headers"]["x-team"]) == ("us@er", "billing")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "payloads",
+        {"message_id": "msg_1"},
+        [1],
+        [payloads(2)],
+        [{"message_id": "msg_1"}],
+        [*payloads(1), *payloads(1)],
+        [{**payloads(1)[0], "body": {"entity": CANARY}}],
+    ],
+)
+def test_refused_payloads(receiver: RunningSandbox, given: Any) -> None:
+    """What is no list of payloads is refused, without its contents, before anything is sent."""
+    with pytest.raises(InvalidPayload) as caught:
+        deliver(run_context(), given)
+    assert CANARY not in str(caught.value)
+    assert receiver.received("out") == []
+
+
+def test_unusable_connection(connect: Connect) -> None:
+    """A receiver that can't be sent to fails the task before anything is stored."""
+    connect("webhook_default", host="receiver.example.com", schema="http", login="user", password=PASSWORD)
+    context = run_context()
+    with pytest.raises(InvalidConnection) as caught:
+        deliver(context, payloads(1))
+    assert PASSWORD not in str(caught.value)
+    assert context["task_state_store"].values == {}
+
+
+def test_some_fail(receiver: RunningSandbox, logged: Logged) -> None:
+    """What fails is listed with its status and reason, and logged a line each; the others arrive."""
+    receiver.answer_with("out", status=503, match='"CONTACT_ID": 3,', headers={"Retry-After": "77"})
+    error = undelivered(run_context(), payloads(5))
+    assert type(error) is UndeliveredError
+    assert error.retry_after == 77
+    assert error.report["delivered"] == 4
+    assert error.report["attempts"] == 5
+    assert error.report["undelivered"] == [
+        {
+            "message_id": "msg_3",
+            "record_type": "Contacts",
+            "record_id": 3,
+            "event": "added",
+            "status": 503,
+            "error": "answered 503",
+            "attempts": 1,
+        }
+    ]
+    assert str(error) == "1 of 5 payloads are undelivered: Contacts 3 (answered 503)"
+    assert logged.messages("warning", "error") == [
+        "Contacts 3 (msg_3) was not acknowledged, POST 1: answered 503"
+    ]
+
+
+def test_report_is_bounded(receiver: RunningSandbox) -> None:
+    """A report lists the first 200 undelivered payloads, and counts them all."""
+    receiver.answer_with("out", status=503)
+    error = undelivered(run_context(), payloads(250), concurrency=32)
+    report = error.report
+    assert (report["total"], report["delivered"], report["attempts"]) == (250, 0, 250)
+    assert [item["record_id"] for item in report["undelivered"]] == list(range(200))
+    assert str(error).endswith("and 230 more")
+    assert len(json.dumps(report)) < 48_000
+
+
+def test_unexpected_error(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One payload's fault keeps back no other, and its text is shown nowhere."""
+    send = WebhookHook.send
+
+    def fail_for_one(self: WebhookHook, body: str, *, message_id: str, **arguments: Any) -> Any:
+        if message_id == "msg_1":
+            raise RuntimeError(body)
+        return send(self, body, message_id=message_id, **arguments)
+
+    monkeypatch.setattr(WebhookHook, "send", fail_for_one)
+    error = undelivered(run_context(), payloads(3))
+    assert [(i["message_id"], i["error"]) for i in error.report["undelivered"]] == [
+        ("msg_1", "unexpected RuntimeError")
+    ]
+
+
+def test_one_body_too_large(receiver: RunningSandbox, connect: Connect) -> None:
+    """A payload that is refused before it is sent is told of as it is, and was no attempt."""
+    connect("webhook_default", host=receiver.bin_url("out"), extra={"max_body_bytes": 1000})
+    given = payloads(3)
+    given[1]["body"] = "x" * 1001
+    error = undelivered(run_context(), given)
+    (item,) = error.report["undelivered"]
+    assert (item["message_id"], item["status"], item["attempts"]) == ("msg_1", None, 0)
+    assert "1000 are allowed" in item["error"]
+    assert sorted(received_ids(receiver)) == ["msg_0", "msg_2"]
+
+
+# --- several tries ---------------------------------------------------------------------------------------
+
+
+def test_retry_sends_what_is_missing(receiver: RunningSandbox) -> None:
+    """A retry POSTs only what is not acknowledged, under the same id; a third try nothing at all."""
+    context = run_context()
+    receiver.answer_with("out", status=503, match='"CONTACT_ID": 3,', times=1)
+    undelivered(context, payloads(5))
+    before = len(receiver.received("out"))
+    report = deliver(context, payloads(5))
+    assert received_ids(receiver)[before:] == ["msg_3"]
+    assert (report["delivered"], report["attempts"]) == (5, 6)
+    assert deliver(context, payloads(5))["delivered"] == 5
+    assert len(receiver.received("out")) == before + 1
+
+
+def test_attempts_are_counted_over_tries(receiver: RunningSandbox) -> None:
+    """The report counts each payload's POSTs over all tries."""
+    context = run_context()
+    receiver.answer_with("out", status=500)
+    for number in (1, 2, 3):
+        error = undelivered(context, payloads(2))
+        assert [item["attempts"] for item in error.report["undelivered"]] == [number, number]
+        assert error.report["attempts"] == 2 * number
+
+
+def test_what_was_not_sent_is_no_attempt(connect: Connect) -> None:
+    """A refused connection is no attempt, and is told of as what it is."""
+    with serving([]) as server:
+        pass
+    connect("webhook_default", host=server.url)
+    error = undelivered(run_context(), payloads(2))
+    assert [(i["attempts"], i["error"], i["status"]) for i in error.report["undelivered"]] == [
+        (0, "connection refused", None)
+    ] * 2
+    assert error.report["attempts"] == 0
+    assert error.retry_after is None
+
+
+def test_gone(receiver: RunningSandbox) -> None:
+    """410 ends a message: no retry of the task, and no POST of it before the task is cleared."""
+    receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
+    context = run_context()
+    error = undelivered(context, payloads(3))
+    assert isinstance(error, UndeliverableError)
+    assert isinstance(error, AirflowFailException)
+    (item,) = error.report["undelivered"]
+    assert (item["status"], item["attempts"]) == (410, 1)
+    before = len(receiver.received("out"))
+    error = undelivered(context, payloads(3))
+    assert len(receiver.received("out")) == before
+    assert "earlier try" in error.report["undelivered"][0]["error"]
+
+
+def test_gone_and_failed(receiver: RunningSandbox) -> None:
+    """While something may still be delivered, the task is tried again; what is gone stays out."""
+    receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
+    with serving([RESET]) as server:
+        context = run_context()
+        uri = receiver.bin_url("out")
+        undelivered(context, payloads(2), uri=uri)
+        error = undelivered(context, payloads(3), uri=server.url)
+        assert type(error) is UndeliveredError
+        assert [request.headers["webhook-id"] for request in server.requests] == ["msg_2"]
+
+
+def test_longest_retry_after_counts(connect: Connect) -> None:
+    """Of several answers the longest wait counts."""
+    waits = ["Retry-After: 5", "Retry-After: 30", "X: 1"]
+    with serving(lambda n: [answer("503 X", waits[n])]) as server:
+        connect("webhook_default", host=server.url)
+        error = undelivered(run_context(), payloads(3), concurrency=1)
+    assert error.retry_after == 30
+
+
+def test_cleared_task(receiver: RunningSandbox) -> None:
+    """A cleared task sends what is missing, what was gone included, with new attempts."""
+    context = run_context()
+    receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
+    undelivered(context, payloads(3))
+    receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
+    before = len(receiver.received("out"))
+    context["ti"].max_tries = 4
+    error = undelivered(context, payloads(3))
+    assert error.report["undelivered"][0]["attempts"] == 1
+    report = deliver(context, payloads(3))
+    assert received_ids(receiver)[before:] == ["msg_1", "msg_1"]
+    assert report["delivered"] == 3
+
+
+def test_interrupted_posts_are_sent_again(receiver: RunningSandbox) -> None:
+    """What a killed try left in doubt is POSTed again under the same id, as a further attempt."""
+    context = run_context()
+    store = context["task_state_store"]
+    store.set("delivery/0", {"msg_0": "A1", "msg_1": "D1", "msg_2": "F2"})
+    store.set("delivery", {"version": 1, "generation": 2, "blocks": 1})
+    report = deliver(context, payloads(4))
+    assert sorted(received_ids(receiver)) == ["msg_1", "msg_2", "msg_3"]
+    assert report["attempts"] == 1 + 2 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"delivery": {"version": 2, "generation": 2, "blocks": 0}},
+        {"delivery": {"version": 1, "generation": 2, "blocks": 1}},
+        {"delivery": "x"},
+        {"delivery": {"version": 1, "generation": 2, "blocks": 1}, "delivery/0": {"msg_0": "?"}},
+    ],
+)
+def test_unreadable_ledger(receiver: RunningSandbox, state: dict[str, Any]) -> None:
+    """A ledger that can't be read stops the task before anything is sent twice."""
+    context = run_context()
+    for key, value in state.items():
+        context["task_state_store"].set(key, value)
+    with pytest.raises(InvalidState):
+        deliver(context, payloads(1))
+    assert receiver.received("out") == []
+
+
+# --- the ledger while it sends ---------------------------------------------------------------------------
+
+
+def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
+    """The ledger is written before the first POST goes out, and says that it is in doubt."""
+    context = run_context()
+    seen: list[Any] = []
+    store = context["task_state_store"]
+    with serving([lambda _: seen.append(store.get("delivery/0")), answer()]) as server:
+        connect("webhook_default", host=server.url)
+        deliver(context, payloads(1))
+    assert seen == [{"msg_0": "D1"}]
+    assert store.get("delivery/0") == {"msg_0": "A1"}
+    assert store.get("delivery") == {"version": 1, "generation": 2, "blocks": 1}
+
+
+def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While POSTs go on, and while one hangs, the ledger is written once an interval."""
+    monkeypatch.setattr(module, "LEDGER_INTERVAL", 0.1)
+    context = run_context()
+    store = context["task_state_store"]
+    seen: list[Any] = []
+    scripts = [[answer()], [0.35, lambda _: seen.append(store.get("delivery/0")), answer()]]
+    with serving(lambda n: scripts[n]) as server:
+        connect("webhook_default", host=server.url)
+        deliver(context, payloads(2), concurrency=1)
+    assert seen == [{"msg_0": "A1", "msg_1": "D1"}]
+    assert store.get("delivery/0") == {"msg_0": "A1", "msg_1": "A1"}
+
+
+def test_ledger_is_not_written_for_each_post(receiver: RunningSandbox) -> None:
+    """Writes are bounded by time, not by payloads; big ledgers are cut into blocks."""
+    context = run_context()
+    started = time.monotonic()
+    deliver(context, payloads(150), concurrency=16)
+    elapsed = time.monotonic() - started
+    assert context["task_state_store"].writes.count("delivery/0") <= elapsed + 2
+
+
+class FailingStore(StateStore):
+    """A store that works so often, then fails."""
+
+    def __init__(self, works: int) -> None:
+        super().__init__()
+        self.works = works
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        if self.works <= 0:
+            raise ConnectionError("the API server is down")
+        self.works -= 1
+        super().set(key, value)
+
+
+def test_store_that_fails_at_once(receiver: RunningSandbox) -> None:
+    """Nothing is POSTed that can't be recorded."""
+    with pytest.raises(ConnectionError):
+        deliver(run_context(task_state_store=FailingStore(0)), payloads(5))
+    assert receiver.received("out") == []
+
+
+def test_store_that_fails_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails stops the sending within the interval; the next try goes on from what it holds."""
+    monkeypatch.setattr(module, "LEDGER_INTERVAL", 0.1)
+    store = FailingStore(2)
+    context = run_context(task_state_store=store)
+    with serving([0.03, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(ConnectionError):
+            deliver(context, payloads(50), concurrency=2)
+        assert len(server.requests) < 20
+        store.works = 1000
+        assert deliver(context, payloads(50), concurrency=16)["delivered"] == 50
+
+
+def test_concurrency(connect: Connect) -> None:
+    """No more POSTs are under way at once than ``concurrency``, and that many are."""
+    lock = threading.Lock()
+    under_way, most = 0, 0
+
+    def count(step: int) -> Callable[[object], None]:
+        def change(_: object) -> None:
+            nonlocal under_way, most
+            with lock:
+                under_way += step
+                most = max(most, under_way)
+
+        return change
+
+    with serving([count(1), 0.05, count(-1), answer()]) as server:
+        connect("webhook_default", host=server.url)
+        deliver(run_context(), payloads(20), concurrency=5)
+    assert most == 5
+    assert len(server.requests) == 20
+
+
+# --- being stopped ---------------------------------------------------------------------------------------
+
+
+def test_kill(connect: Connect) -> None:
+    """After a kill no new POST starts; those under way end, and are recorded and reported."""
+    context = run_context()
+    with serving([0.2, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
+        threading.Timer(0.1, operator.on_kill).start()
+        with pytest.raises(UndeliveredError) as caught:
+            operator.execute(context)
+        assert len(server.requests) == 2
+        report = caught.value.report
+        assert (report["delivered"], report["attempts"]) == (2, 2)
+        assert {item["error"] for item in report["undelivered"]} == {"not sent: the task was stopped"}
+        assert {item["attempts"] for item in report["undelivered"]} == {0}
+        assert sorted(context["task_state_store"].get("delivery/0").values()) == ["A1", "A1"]
+        assert not any(thread.name.startswith("webhook") for thread in threading.enumerate())
+        assert deliver(context, payloads(50), concurrency=25)["attempts"] == 50
+    assert len(server.requests) == 50
+
+
+def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time-out of the task ends it, but what was under way is recorded, so it isn't POSTed again."""
+    context = run_context()
+    wait = module.wait
+    calls = 0
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise AirflowTaskTimeout
+        return wait(*arguments, **more)
+
+    monkeypatch.setattr(module, "wait", interrupted)
+    with serving([0.1, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(AirflowTaskTimeout):
+            deliver(context, payloads(9), concurrency=3)
+        assert len(server.requests) == 3
+    assert context["task_state_store"].get("delivery/0") == {f"msg_{n}": "A1" for n in range(3)}
+
+
+# --- errors and links ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [UndeliveredError, UndeliverableError])
+def test_errors_survive_pickling(kind: type[UndeliveredError]) -> None:
+    """The error crosses processes with its report."""
+    report = {"total": 1, "delivered": 0, "undelivered": [], "attempts": 1}
+    error = pickle.loads(pickle.dumps(kind(report, 5.0)))  # noqa: S301 — made in the line itself
+    assert (type(error), error.report, error.retry_after) == (kind, report, 5.0)
+
+
+def test_chunks_are_independent(receiver: RunningSandbox) -> None:
+    """Mapped tasks deliver their own chunks, each with its own ledger."""
+    with DAG("dag", schedule=None):
+        mapped = WebhookOperator.partial(task_id="deliver").expand(payloads=[payloads(2), payloads(2, 2)])
+    for chunk in (payloads(2), payloads(2, 2)):
+        context = run_context(ti=TaskInstance(task_id="deliver"))
+        assert mapped.unmap({"payloads": chunk}).execute(context)["delivered"] == 2
+    assert sorted(received_ids(receiver)) == ["msg_0", "msg_1", "msg_2", "msg_3"]

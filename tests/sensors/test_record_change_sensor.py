@@ -1,0 +1,489 @@
+"""The detect task, against the sandbox: in the worker and deferred, the changes are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
+from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.sensors import record_change as module
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from airflow_insightly_hooks.sensors.windows import records_asset
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+from tests.conftest import API_KEY, Logged, run_context
+
+START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
+"""Later than every seeded record, so that only a test's own ones change there."""
+HOUR = timedelta(hours=1)
+CANARY = "canary-of-a-record"
+KEY = "cursor/dag/task"
+ASSET = records_asset("insightly_default", "Contacts")
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferrable"])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_secret_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds the key or a record's contents."""
+    yield
+    assert CANARY not in logged.text
+    assert f"{API_KEY}:" not in logged.text
+
+
+@pytest.fixture
+def crm(insightly: RunningSandbox) -> RunningSandbox:
+    """The sandbox, whose clock shows an hour and a minute after START."""
+    set_clock(insightly, START + HOUR + timedelta(minutes=1))
+    return insightly
+
+
+def set_clock(sandbox: RunningSandbox, moment: datetime) -> None:
+    sandbox.configure(clock_offset=(moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def api(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def contact(
+    sandbox: RunningSandbox, created: datetime, updated: datetime | None = None, **fields: Any
+) -> int:
+    times = {"DATE_CREATED_UTC": api(created), "DATE_UPDATED_UTC": api(updated or created)}
+    record = sandbox.create("Contacts", FIRST_NAME=CANARY, **times, **fields)
+    contact_id: int = record["CONTACT_ID"]
+    return contact_id
+
+
+def sensor(**arguments: Any) -> InsightlyRecordChangeSensor:
+    arguments = {"record_type": "Contacts", "poke_interval": 0.01, "timeout": 60, **arguments}
+    return InsightlyRecordChangeSensor(task_id="task", **arguments)
+
+
+def interval(start: datetime = START, end: datetime = START + HOUR, **entries: Any) -> dict[str, Any]:
+    return run_context(data_interval_start=start, data_interval_end=end, **entries)
+
+
+def with_cursor(moment: datetime = START, **entries: Any) -> dict[str, Any]:
+    context = run_context(**entries)
+    context["asset_state_store"][ASSET].set(KEY, moment.isoformat())
+    return context
+
+
+def cursor(context: dict[str, Any]) -> datetime | None:
+    text = context["asset_state_store"][ASSET].get(KEY)
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def events(changes: list[Any]) -> list[tuple[int, str]]:
+    return [(change["record_id"], change["event"]) for change in changes]
+
+
+def deferred(operator: InsightlyRecordChangeSensor, context: dict[str, Any]) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(context)
+    return caught.value
+
+
+# --- arguments -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"record_type": "Contact"}, UnknownRecordType),
+        ({"record_type": ""}, UnknownRecordType),
+        ({"events": []}, ValueError),
+        ({"events": ["deleted"]}, ValueError),
+        ({"events": "Added"}, ValueError),
+        ({"record_type": "Emails", "events": ["updated"]}, ValueError),
+        ({"on_empty": "ignore"}, ValueError),
+        ({"settle": -1}, ValueError),
+    ],
+)
+def test_refused_when_the_dag_is_parsed(arguments: dict[str, Any], error: type[Exception]) -> None:
+    """What can't work is refused when the DAG is parsed."""
+    with pytest.raises(error):
+        sensor(**arguments)
+
+
+def test_arguments() -> None:
+    """The sensor reads the asset that keeps its cursor, besides its user's inlets; its window is rendered."""
+    mine = Asset("mine")
+    assert sensor(inlets=[mine]).inlets == [mine, ASSET]
+    assert sensor(inlets=mine).inlets == [mine, ASSET]
+    assert sensor().inlets == [ASSET]
+    assert sensor().outlets == []
+    assert sensor(events="added").events == ("added",)
+    assert sensor(events=["updated", "added", "updated"]).events == ("updated", "added")
+    assert InsightlyRecordChangeSensor.template_fields == ("window",)
+
+
+# --- what changed ----------------------------------------------------------------------------------------
+
+
+@MODES
+def test_changes_of_an_interval(crm: RunningSandbox, deferrable: bool, logged: Logged) -> None:
+    """A record created in the window was added, one updated there updated; ends count half-open."""
+    second = timedelta(seconds=1)
+    contact(crm, START - second)
+    first = contact(crm, START)
+    last = contact(crm, START + HOUR - second)
+    contact(crm, START + HOUR)
+    both = contact(crm, START, START + 2 * second)
+    later = contact(crm, START + second, START + HOUR + second)
+    updated = contact(crm, START - HOUR, START)
+    contact(crm, START - HOUR, START + HOUR)
+    context = interval()
+    changes = sensor(deferrable=deferrable).execute(context)
+    assert events(changes) == [
+        (first, "added"),
+        (last, "added"),
+        (both, "added"),
+        (later, "added"),
+        (updated, "updated"),
+    ]
+    assert changes[0]["record_type"] == "Contacts"
+    assert changes[0]["changed_at"] == "2031-03-10T08:00:00Z"
+    assert changes[0]["record"]["FIRST_NAME"] == CANARY
+    assert context["ti"].xcom["window"] == {"start": "2031-03-10T08:00:00Z", "end": "2031-03-10T09:00:00Z"}
+    assert cursor(context) == START + HOUR
+    messages = " ".join(logged.messages("info"))
+    assert "[2031-03-10T08:00:00Z, 2031-03-10T09:00:00Z): 4 added, 1 updated; 8 records read" in messages
+
+
+@MODES
+@pytest.mark.parametrize("chosen", [["added"], ["updated"]])
+def test_events(crm: RunningSandbox, deferrable: bool, chosen: list[str]) -> None:
+    """Only the events that are asked for come."""
+    ids = {"added": contact(crm, START), "updated": contact(crm, START - HOUR, START)}
+    changes = sensor(events=chosen, deferrable=deferrable).execute(interval())
+    assert events(changes) == [(ids[chosen[0]], chosen[0])]
+
+
+def test_explicit_window(crm: RunningSandbox) -> None:
+    """An explicit window is rendered, read, and moves no cursor."""
+    number = contact(crm, START)
+    operator = sensor(window={"start": "{{ from_here }}", "end": "2031-03-10 08:00:01"})
+    context = interval(START + HOUR, START + 2 * HOUR, from_here="2031-03-10 08:00:00")
+    operator.render_template_fields(context)
+    assert events(operator.execute(context)) == [(number, "added")]
+    assert cursor(context) is None
+    with pytest.raises(InvalidWindow):
+        sensor(window=("2031-03-11", "2031-03-10")).execute(interval())
+
+
+def test_backfill(crm: RunningSandbox) -> None:
+    """A backfill reads its interval, and leaves the cursor of the scheduled runs alone."""
+    number = contact(crm, START)
+    context = interval(dag_run=SimpleNamespace(run_type="backfill"))
+    assert events(sensor().execute(context)) == [(number, "added")]
+    assert cursor(context) is None
+
+
+def test_emails_have_no_update_time(crm: RunningSandbox) -> None:
+    """Where the API tells no update time, what was added is found all the same."""
+    email = crm.create("Emails", SUBJECT=CANARY, DATE_CREATED_UTC=api(START))
+    changes = sensor(record_type="Emails").execute(interval())
+    assert events(changes) == [(email["EMAIL_ID"], "added")]
+
+
+def test_custom_objects(crm: RunningSandbox) -> None:
+    """Custom objects, whose times stand elsewhere, are watched as others."""
+    old = crm.create("Invoice__c", RECORD_NAME=CANARY, DATE_CREATED_UTC=api(START - HOUR))
+    crm.update("Invoice__c", old["RECORD_ID"], DATE_UPDATED_UTC=api(START + timedelta(minutes=1)))
+    new = crm.create("Invoice__c", RECORD_NAME=CANARY, DATE_CREATED_UTC=api(START))
+    changes = sensor(record_type="Invoice__c").execute(interval())
+    assert sorted(events(changes)) == sorted([(new["RECORD_ID"], "added"), (old["RECORD_ID"], "updated")])
+
+
+def test_a_record_comes_once(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that moves between two pages while they are read comes once."""
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    number = contact(crm, START)
+    record = InsightlyHook().get_record("Contacts", number)
+    monkeypatch.setattr(InsightlyHook, "iter_records", lambda *_, **__: iter([record, record]))
+    assert events(sensor().execute(interval())) == [(number, "added")]
+
+
+# --- nothing changed -------------------------------------------------------------------------------------
+
+
+@MODES
+@pytest.mark.parametrize("on_empty", ["skip", "wait", "succeed"])
+def test_nothing_changed_in_a_closed_window(crm: RunningSandbox, deferrable: bool, on_empty: Any) -> None:
+    """A closed window without a change is skipped, or an empty list; waiting for one would be in vain."""
+    context = interval()
+    operator = sensor(on_empty=on_empty, deferrable=deferrable)
+    if on_empty == "succeed":
+        assert operator.execute(context) == []
+    else:
+        with pytest.raises(AirflowSkipException, match="nothing changed"):
+            operator.execute(context)
+    assert cursor(context) == START + HOUR
+    assert context["ti"].xcom["window"]["end"] == "2031-03-10T09:00:00Z"
+
+
+@MODES
+@pytest.mark.parametrize("on_empty", ["skip", "succeed"])
+def test_nothing_changed_in_an_open_window(crm: RunningSandbox, deferrable: bool, on_empty: Any) -> None:
+    """An open window without a change is taken all the same: the next run goes on behind it."""
+    context = with_cursor()
+    operator = sensor(on_empty=on_empty, deferrable=deferrable)
+    if on_empty == "succeed":
+        assert operator.execute(context) == []
+    else:
+        with pytest.raises(AirflowSkipException):
+            operator.execute(context)
+    moved = cursor(context)
+    assert moved is not None
+    assert moved > START + HOUR
+    assert context["task_state_store"].get("window")["start"] == "2031-03-10T08:00:00Z"
+
+
+# --- rule 3: open windows --------------------------------------------------------------------------------
+
+
+@MODES
+def test_open_windows_follow_each_other(crm: RunningSandbox, deferrable: bool, logged: Logged) -> None:
+    """The first run watches from now on, each further one reads from where the one before ended."""
+    contact(crm, START)
+    context = run_context()
+    with pytest.raises(AirflowSkipException):
+        sensor(deferrable=deferrable).execute(context)
+    assert "first run, watching from" in logged.messages("info")[0]
+    for hours in (2, 3):
+        number = contact(crm, START + hours * HOUR)
+        set_clock(crm, START + hours * HOUR + timedelta(minutes=1))
+        context = run_context(asset_state_store=context["asset_state_store"])
+        assert events(sensor(deferrable=deferrable).execute(context)) == [(number, "added")]
+
+
+@MODES
+def test_retry_reads_the_same_window(crm: RunningSandbox, deferrable: bool) -> None:
+    """A retry or cleared run reads the window again that the run has taken, and moves nothing."""
+    number = contact(crm, START)
+    context = with_cursor()
+    operator = sensor(deferrable=deferrable)
+    assert events(operator.execute(context)) == [(number, "added")]
+    window, moved = context["ti"].xcom["window"], cursor(context)
+    set_clock(crm, START + 5 * HOUR)
+    contact(crm, START + 3 * HOUR)
+    assert events(operator.execute(context)) == [(number, "added")]
+    assert (context["ti"].xcom["window"], cursor(context)) == (window, moved)
+
+
+def test_failed_read_takes_nothing(crm: RunningSandbox) -> None:
+    """A run that could not read its window leaves cursor and task state as they were."""
+    contact(crm, START)
+    context = with_cursor()
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 403, "times": 1})
+    with pytest.raises(InsightlyAccessError):
+        sensor().execute(context)
+    assert cursor(context) == START
+    assert context["task_state_store"].values == {}
+    assert len(sensor().execute(context)) == 1
+
+
+@MODES
+def test_lost_cursor(crm: RunningSandbox, deferrable: bool) -> None:
+    """A cursor that is gone is told of, rather than that changes are missed."""
+    context = run_context()
+    context["ti"].previous = {"success": "scheduled__0"}
+    with pytest.raises(LostCursor):
+        sensor(deferrable=deferrable).execute(context)
+
+
+def test_settle_of_an_open_window(crm: RunningSandbox) -> None:
+    """An open window ends ``settle`` before the server's now: what is younger is left to the next run."""
+    set_clock(crm, START + timedelta(seconds=30))
+    old = contact(crm, START + timedelta(seconds=5))
+    young = contact(crm, START + timedelta(seconds=25))
+    context = with_cursor()
+    assert events(sensor(settle=15).execute(context)) == [(old, "added")]
+    set_clock(crm, START + timedelta(seconds=60))
+    context = run_context(asset_state_store=context["asset_state_store"])
+    assert events(sensor(settle=15).execute(context)) == [(young, "added")]
+
+
+# --- settling and waiting --------------------------------------------------------------------------------
+
+
+def test_short_settling_is_slept(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poking sensor sleeps seconds itself until its window has settled, by the server's clock."""
+    number = contact(crm, START)
+    set_clock(crm, START + HOUR)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        set_clock(crm, START + HOUR + timedelta(seconds=7))
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+    assert events(sensor(settle=5).execute(interval())) == [(number, "added")]
+    (seconds,) = slept
+    assert 4 < seconds <= 6.5
+
+
+def test_long_settling_is_a_reschedule(crm: RunningSandbox) -> None:
+    """A poking sensor waits a poke interval, or is rescheduled, until a window of the future settles."""
+    context = interval(START + 5 * HOUR, START + 6 * HOUR)
+    context["ti"].get_first_reschedule_date = lambda _: None
+    with pytest.raises(AirflowRescheduleException):
+        sensor(mode="reschedule", poke_interval=60).execute(context)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(timeout=0).execute(context)
+    assert cursor(context) is None
+
+
+def test_defers_until_it_settles(crm: RunningSandbox) -> None:
+    """A deferrable sensor hands a window that has not settled to the trigger, which asks nothing."""
+    context = interval(START, START + 2 * HOUR)
+    before = datetime.now(timezone.utc)
+    event = deferred(sensor(deferrable=True, timeout=7200, settle=5, events=["added"]), context)
+    assert isinstance(event.trigger, InsightlyRecordChangeTrigger)
+    assert event.method_name == "execute_complete"
+    arguments = event.trigger.serialize()[1]
+    look_at, until = (
+        datetime.fromisoformat(arguments[k].replace("Z", "+00:00")) for k in ("look_at", "until")
+    )
+    expected = before + timedelta(minutes=59, seconds=5)
+    assert expected <= look_at < expected + timedelta(seconds=4)
+    assert before + timedelta(hours=2) <= until < before + timedelta(hours=2, seconds=4)
+    assert event.kwargs == {"until": arguments["until"]}
+    del arguments["look_at"], arguments["until"]
+    assert arguments == {
+        "insightly_conn_id": "insightly_default",
+        "record_type": "Contacts",
+        "events": ["added"],
+        "settle": 5,
+        "open_since": None,
+        "poll_interval": 0.01,
+    }
+    number = contact(crm, START)
+    set_clock(crm, START + 2 * HOUR + timedelta(seconds=7))
+    changes = sensor(deferrable=True).execute_complete(context, {"reason": "settled"}, **event.kwargs)
+    assert events(changes) == [(number, "added")]
+
+
+def test_looks_no_later_than_its_time_is_up(crm: RunningSandbox) -> None:
+    """A window that settles after the sensor's time-out is looked at when that is up, and no later."""
+    event = deferred(sensor(deferrable=True, timeout=60), interval(START, START + 24 * HOUR))
+    arguments = event.trigger.serialize()[1]
+    assert arguments["look_at"] == arguments["until"]
+
+
+def test_waits_for_a_change(crm: RunningSandbox) -> None:
+    """An open window that is to have a change is handed to the trigger from its start on."""
+    context = with_cursor()
+    operator = sensor(deferrable=True, on_empty="wait", poke_interval=30)
+    event = deferred(operator, context)
+    arguments = event.trigger.serialize()[1]
+    assert arguments["open_since"] == "2031-03-10T08:00:00Z"
+    assert arguments["poll_interval"] == 30
+    assert cursor(context) == START
+    number = contact(crm, START + timedelta(seconds=1))
+    changes = operator.execute_complete(context, {"reason": "changed"}, **event.kwargs)
+    assert events(changes) == [(number, "added")]
+    moved = cursor(context)
+    assert moved is not None
+    assert moved > START + HOUR
+
+
+def test_waits_again(crm: RunningSandbox) -> None:
+    """A wake-up call without a change defers again, until the same time."""
+    context = with_cursor()
+    operator = sensor(deferrable=True, on_empty="wait")
+    event = deferred(operator, context)
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute_complete(context, {"reason": "changed"}, **event.kwargs)
+    assert caught.value.kwargs == event.kwargs
+
+
+def test_waits_from_its_first_run_on(crm: RunningSandbox) -> None:
+    """A first run that waits finds what comes after its first look."""
+    context = run_context()
+    event = deferred(sensor(deferrable=True, on_empty="wait"), context)
+    number = contact(crm, START + HOUR + timedelta(minutes=2))
+    set_clock(crm, START + HOUR + timedelta(minutes=3))
+    changes = sensor(deferrable=True, on_empty="wait").execute_complete(context, {}, **event.kwargs)
+    assert events(changes) == [(number, "added")]
+
+
+def test_pokes_until_a_change(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poking sensor that waits looks again every poke interval."""
+    from airflow.sdk.bases import sensor as base
+
+    context = with_cursor()
+    made: list[int] = []
+
+    def sleep(_: float) -> None:
+        made.append(contact(crm, START + timedelta(seconds=len(made))))
+
+    monkeypatch.setattr(base.time, "sleep", sleep)
+    changes = sensor(on_empty="wait").execute(context)
+    assert events(changes) == [(made[0], "added")]
+
+
+def test_time_out(crm: RunningSandbox) -> None:
+    """When the time is up it looks once more, then says so; what changed by then is returned."""
+    context = with_cursor()
+    operator = sensor(deferrable=True, on_empty="wait", timeout=60)
+    past = {"until": "2017-03-10T08:00:00Z"}
+    with pytest.raises(AirflowSensorTimeout, match="60 s"):
+        operator.execute_complete(context, {"reason": "timeout"}, **past)
+    assert cursor(context) == START
+    number = contact(crm, START)
+    assert events(operator.execute_complete(context, {"reason": "timeout"}, **past)) == [(number, "added")]
+
+
+def test_error_of_the_trigger(crm: RunningSandbox) -> None:
+    """After the trigger met an error, the sensor looks itself and raises what is wrong."""
+    context = with_cursor()
+    event = deferred(sensor(deferrable=True, on_empty="wait"), context)
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 401})
+    with pytest.raises(InsightlyAccessError):
+        sensor(deferrable=True, on_empty="wait").execute_complete(
+            context, {"reason": "error"}, **event.kwargs
+        )
+
+
+# --- gaps ------------------------------------------------------------------------------------------------
+
+
+def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
+    """What no run has read before this interval is warned of, with how to make up for it."""
+    context = interval()
+    context["asset_state_store"][ASSET].set(KEY, (START - HOUR).isoformat())
+    with pytest.raises(AirflowSkipException):
+        sensor().execute(context)
+    (warning,) = logged.messages("warning")
+    assert warning.startswith("No run has read [2031-03-10T07:00:00Z, 2031-03-10T08:00:00Z)")
+    assert warning.endswith("Backfill what is missing")
+
+
+def test_no_gap(crm: RunningSandbox, logged: Logged) -> None:
+    """Intervals that follow each other warn of nothing."""
+    context = interval()
+    for hours in (0, 1):
+        set_clock(crm, START + (hours + 1) * HOUR + timedelta(minutes=1))
+        context = interval(
+            START + hours * HOUR,
+            START + (hours + 1) * HOUR,
+            asset_state_store=context["asset_state_store"],
+        )
+        with pytest.raises(AirflowSkipException):
+            sensor().execute(context)
+    assert logged.messages("warning") == []

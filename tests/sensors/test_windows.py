@@ -1,0 +1,243 @@
+"""Which window a run covers, and what moves the cursor."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_insightly_hooks.core.changes import ChangeWindow
+from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor
+from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
+from tests.conftest import TaskInstance, run_context
+
+ASSET = records_asset("insightly_default", "Contacts")
+KEY = "cursor/dag/task"
+EIGHT = datetime(2017, 3, 10, 8, tzinfo=timezone.utc)
+NINE, TEN = EIGHT + timedelta(hours=1), EIGHT + timedelta(hours=2)
+WINDOW = ChangeWindow(EIGHT, NINE)
+
+
+def interval(start: datetime | None = EIGHT, end: datetime | None = NINE, **entries: Any) -> dict[str, Any]:
+    return run_context(data_interval_start=start, data_interval_end=end, **entries)
+
+
+def with_cursor(context: dict[str, Any], cursor: str = "2017-03-10T08:00:00Z") -> dict[str, Any]:
+    context["asset_state_store"][ASSET].set(KEY, cursor)
+    return context
+
+
+def cursor(context: dict[str, Any]) -> str | None:
+    value: str | None = context["asset_state_store"][ASSET].get(KEY)
+    return value
+
+
+def next_run(context: dict[str, Any], **entries: Any) -> dict[str, Any]:
+    """Return the context of a further run: the asset's state stays, the task's is new."""
+    return run_context(asset_state_store=context["asset_state_store"], **entries)
+
+
+def test_asset() -> None:
+    """The asset that keeps the cursors depends on account and record type alone."""
+    asset = Asset("insightly/insightly_default/Contacts", "insightly://insightly_default/Contacts")
+    assert records_asset("insightly_default", "Contacts") == asset
+    assert records_asset("other", "Contacts") != ASSET
+    assert records_asset("insightly_default", "Tasks") != ASSET
+
+
+# --- rule 1 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "explicit",
+    [
+        {"start": "2017-03-10T08:00:00Z", "end": "2017-03-10T09:00:00Z"},
+        {"start": "2017-03-10 08:00:00", "end": "2017-03-10 10:00:00+01:00"},
+        ("2017-03-10 08:00", "2017-03-10 09:00"),
+        [EIGHT, NINE],
+        WINDOW,
+    ],
+)
+def test_explicit(explicit: Any) -> None:
+    """An explicit window comes first, and moves no cursor."""
+    context = with_cursor(interval(NINE, TEN))
+    windows = RunWindows(context, ASSET, explicit)
+    assert windows.fixed() == WINDOW
+    windows.take(WINDOW)
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+    assert context["task_state_store"].values == {}
+    assert windows.unread_before(WINDOW) is None
+
+
+@pytest.mark.parametrize(
+    "explicit",
+    [
+        "2017-03-10",
+        {"start": EIGHT},
+        {"start": EIGHT, "end": NINE, "settle": 5},
+        (EIGHT, NINE, TEN),
+        (NINE, EIGHT),
+        (EIGHT.replace(tzinfo=None), NINE),
+        (1, 2),
+    ],
+)
+def test_refused_explicit(explicit: Any) -> None:
+    """What is no window is refused."""
+    with pytest.raises(InvalidWindow):
+        RunWindows(run_context(), ASSET, explicit)
+    with pytest.raises(InvalidTime, match="window start"):
+        RunWindows(run_context(), ASSET, ("yesterday", "2017-03-10"))
+
+
+# --- rule 2 ----------------------------------------------------------------------------------------------
+
+
+def test_interval() -> None:
+    """A data interval that isn't empty is the window; a scheduled run moves the cursor to its end."""
+    context = interval()
+    windows = RunWindows(context, ASSET)
+    assert windows.fixed() == WINDOW
+    assert windows.unread_before(WINDOW) is None
+    windows.take(WINDOW)
+    assert cursor(context) == "2017-03-10T09:00:00Z"
+    assert context["task_state_store"].values == {}
+
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "asset_triggered"])
+def test_interval_of_another_run(run_type: str) -> None:
+    """Only a scheduled run's interval moves the cursor, and only it can find a gap."""
+    context = with_cursor(interval(NINE, TEN, dag_run=SimpleNamespace(run_type=run_type)))
+    windows = RunWindows(context, ASSET)
+    assert windows.fixed() == ChangeWindow(NINE, TEN)
+    assert windows.unread_before(ChangeWindow(NINE, TEN)) is None
+    windows.take(ChangeWindow(NINE, TEN))
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+
+
+def test_cursor_never_goes_back() -> None:
+    """A run of the past, such as a cleared one, leaves the cursor where it is."""
+    context = with_cursor(interval(), "2017-03-10T10:00:00Z")
+    RunWindows(context, ASSET).take(WINDOW)
+    assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("read_to", "gap"),
+    [
+        ("2017-03-10T07:00:00Z", ChangeWindow(EIGHT - timedelta(hours=1), EIGHT)),
+        ("2017-03-10T08:00:00Z", None),
+        ("2017-03-10T09:30:00Z", None),
+        (None, None),
+    ],
+)
+def test_gap(read_to: str | None, gap: ChangeWindow | None) -> None:
+    """What lies between cursor and interval was left out, as when a DAG was paused without catching up."""
+    context = interval() if read_to is None else with_cursor(interval(), read_to)
+    assert RunWindows(context, ASSET).unread_before(WINDOW) == gap
+
+
+# --- rule 3 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "interval_of_run", [(None, None), (EIGHT, EIGHT), (EIGHT, None)], ids=["none", "empty", "half"]
+)
+def test_open_window(interval_of_run: tuple[datetime | None, datetime | None]) -> None:
+    """Without an interval a run reads from the cursor on, and the next one goes on there."""
+    start, end = interval_of_run
+    context = with_cursor(interval(start, end))
+    windows = RunWindows(context, ASSET)
+    assert windows.fixed() is None
+    window = windows.open(NINE)
+    assert window == WINDOW
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+    if end is not None or start is None:
+        windows.take(window)
+        assert cursor(context) == "2017-03-10T09:00:00Z"
+        assert RunWindows(next_run(context), ASSET).open(TEN) == ChangeWindow(NINE, TEN)
+
+
+def test_first_run() -> None:
+    """A task's first run has an empty window, and the next one begins where it was."""
+    context = run_context()
+    assert RunWindows(context, ASSET).open(EIGHT) == ChangeWindow(EIGHT, EIGHT)
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+    assert RunWindows(next_run(context), ASSET).open(NINE) == WINDOW
+
+
+def test_clock_that_goes_back() -> None:
+    """A server's clock that went back gives an empty window, and the cursor stays."""
+    context = with_cursor(run_context(), "2017-03-10T10:00:00Z")
+    windows = RunWindows(context, ASSET)
+    assert windows.open(NINE) == ChangeWindow(NINE, NINE)
+    windows.take(ChangeWindow(NINE, NINE))
+    assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+def test_taken_window_is_kept() -> None:
+    """A retry and a cleared run cover the window that the run has taken, though the cursor went on."""
+    context = with_cursor(run_context())
+    windows = RunWindows(context, ASSET)
+    windows.take(windows.open(NINE))
+    context["asset_state_store"][ASSET].set(KEY, "2017-03-10T10:00:00Z")
+    again = RunWindows(context, ASSET)
+    assert again.fixed() == WINDOW
+    again.take(WINDOW)
+    assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+def test_cursors_of_two_tasks() -> None:
+    """Each task has its own cursor in the state of one asset."""
+    context = with_cursor(run_context())
+    other = next_run(context, ti=TaskInstance("dag", "other"))
+    assert RunWindows(other, ASSET).open(TEN) == ChangeWindow(TEN, TEN)
+    assert RunWindows(next_run(context), ASSET).open(NINE) == WINDOW
+
+
+@pytest.mark.parametrize("state", ["success", "skipped"])
+def test_lost_cursor(state: str) -> None:
+    """A cursor that is gone although the task has run before is told of, and none is made."""
+    context = run_context()
+    context["ti"].previous = {state: "scheduled__0"}
+    with pytest.raises(LostCursor) as caught:
+        RunWindows(context, ASSET).open(NINE)
+    error = caught.value
+    assert (error.dag_id, error.task_id, error.asset, error.key) == ("dag", "task", ASSET.name, KEY)
+    assert cursor(context) is None
+
+
+@pytest.mark.parametrize(
+    "previous", [{"failed": "scheduled__0"}, {"success": "backfill__0"}, {"success": "scheduled__1"}]
+)
+def test_no_lost_cursor(previous: dict[str, str]) -> None:
+    """A run that failed or was a backfill, and this run itself, had no cursor to lose."""
+    context = run_context()
+    context["ti"].previous = previous
+    assert RunWindows(context, ASSET).open(NINE).is_empty
+
+
+def test_unreadable_cursor() -> None:
+    """A cursor that is no time is told of with its key, and stays."""
+    context = with_cursor(run_context(), "yesterday")
+    with pytest.raises(InvalidTime, match="cursor/dag/task"):
+        RunWindows(context, ASSET).open(NINE)
+    assert cursor(context) == "yesterday"
+
+
+def test_adjoining_windows() -> None:
+    """Over any sequence of runs, each moment is in exactly one window."""
+    context = with_cursor(run_context())
+    windows = []
+    for minutes in (1, 1, 5, 60, 0, 7):
+        until = EIGHT + timedelta(
+            minutes=minutes + (windows[-1].end - EIGHT).total_seconds() / 60 if windows else 0
+        )
+        run = RunWindows(context := next_run(context), ASSET)
+        windows.append(run.open(until))
+        run.take(windows[-1])
+    assert windows[0].start == EIGHT
+    assert all(a.end == b.start for a, b in pairwise(windows))

@@ -1,0 +1,162 @@
+"""Servers on a real socket that do exactly what a test's script says.
+
+A script is a list of steps: bytes are sent, a number is seconds to wait, ``CLOSE`` ends the connection
+and ``RESET`` breaks it; a function is called with the socket. It is played for each connection, after the
+request has been read, and the connection is closed at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+__all__ = ["CLOSE", "RESET", "Request", "Script", "Server", "answer", "read_request", "repeat", "serving"]
+
+CLOSE, RESET = "close", "reset"
+Script = Sequence[object]
+
+
+@dataclass
+class Request:
+    """A request as it came over the wire."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def request_line(self) -> str:
+        return self.head.split(b"\r\n")[0].decode("latin-1")
+
+    @property
+    def header_lines(self) -> list[tuple[str, str]]:
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        return [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers by name; no test sends one twice."""
+        headers = dict(self.header_lines)
+        assert len(headers) == len(self.header_lines), "a header was sent twice"
+        return headers
+
+
+def answer(status: str = "200 OK", *headers: str, body: bytes = b"") -> bytes:
+    """Return a whole answer, its length told, and that the connection ends with it."""
+    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def repeat(piece: bytes, every: float, times: int) -> list[object]:
+    """Return the steps of a server that sends ``piece`` again and again."""
+    return [step for _ in range(times) for step in (piece, every)]
+
+
+@dataclass
+class Server:
+    """A server that listens on a port of 127.0.0.1.
+
+    :ivar requests: those that were read, in order.
+    :ivar connections: how many were accepted.
+    """
+
+    port: int
+    host: str = "127.0.0.1"
+    scheme: str = "http"
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@contextmanager
+def serving(
+    script: Script | Callable[[int], Script], *, reads: bool = True, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """Run a server until the end of the block.
+
+    :param script: what to do on each connection, or a function that tells it for the n-th one, from 0.
+    :param reads: whether to read the request first; if not, nothing is ever read.
+    :param tls: speak TLS with these settings.
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.settimeout(0.02)
+    server = Server(listener.getsockname()[1], scheme="https" if tls else "http")
+    stopped = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def accept() -> None:
+        while not stopped.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            steps = script(server.connections) if callable(script) else script
+            server.connections += 1
+            thread = threading.Thread(target=serve, args=(connection, steps), daemon=True)
+            thread.start()
+            threads.append(thread)
+
+    def serve(connection: socket.socket, steps: Script) -> None:
+        connection.settimeout(10)
+        with contextlib.suppress(OSError), contextlib.closing(connection):
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
+            with contextlib.closing(connection):
+                request = read_request(connection) if reads else None
+                if request is not None:
+                    server.requests.append(request)
+                _play(connection, steps, stopped)
+
+    acceptor = threading.Thread(target=accept, daemon=True)
+    acceptor.start()
+    try:
+        yield server
+    finally:
+        stopped.set()
+        acceptor.join()
+        listener.close()
+        for thread in threads:
+            thread.join(5)
+
+
+def _play(connection: socket.socket, steps: Script, stopped: threading.Event) -> None:
+    for step in steps:
+        if step == CLOSE:
+            return
+        if step == RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        if isinstance(step, bytes):
+            connection.sendall(step)
+        elif isinstance(step, int | float):
+            if stopped.wait(step):
+                return
+        elif callable(step):
+            step(connection)
+        else:
+            raise TypeError(step)
+
+
+def read_request(connection: socket.socket) -> Request | None:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(Request(head, b"").headers.get("content-length", 0))
+    while len(body) < length:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        body += piece
+    return Request(head, body)

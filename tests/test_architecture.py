@@ -1,0 +1,200 @@
+"""The house's rules: which way imports run, what loading a DAG costs, and what is public."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "airflow_insightly_hooks"
+ROOT = Path(__file__).parent.parent
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+}
+
+MAY_IMPORT = {
+    "": set(),
+    "provider": set(),
+    "core": {"core"},
+    "hooks": {"hooks", "core"},
+    "triggers": {"triggers", "hooks", "core"},
+    "sensors": {"sensors", "triggers", "hooks", "core"},
+    "operators": {"operators", "triggers", "hooks", "core"},
+    "plugin": {"plugin", "operators", "sensors", "triggers", "hooks", "core"},
+    "sandbox": {"sandbox", "core.records", "core.errors"},
+}
+"""The rooms, and what each may import of ours: downwards only, and never the sandbox."""
+
+CORE_LIBRARIES: set[str] = set()
+"""What core may import besides Python's own library."""
+
+CORE_AVOIDS = {
+    "asyncio",
+    "http",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib",
+}
+"""What of Python's own library core has no use for: it neither waits nor talks to anybody."""
+
+CLOCKS = {"now", "utcnow", "today"}
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix(PACKAGE).lstrip(".").split(".")[0]
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Yield the full names of what a module imports, inside functions and for type checking as well."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            )
+            source = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                yield name if name in MODULES else source
+
+
+def is_allowed(imported: str, allowed: set[str]) -> bool:
+    name = imported.removeprefix(PACKAGE).lstrip(".")
+    return name == "" or any(name == room or name.startswith(f"{room}.") for room in allowed)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downwards(module):
+    """A module imports of ours only its own room and those below it; nobody imports the sandbox."""
+    ours = [name for name in imports_of(module) if name.split(".")[0] == PACKAGE]
+    allowed = MAY_IMPORT[room_of(module)]
+    assert [name for name in ours if not is_allowed(name, allowed)] == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) == "core"])
+def test_the_core_is_pure(module):
+    """Core imports neither Airflow nor a client, only Python's own library, and has no clock of its own."""
+    others = {name.split(".")[0] for name in imports_of(module)} - {PACKAGE}
+    assert others <= set(sys.stdlib_module_names) | CORE_LIBRARIES
+    assert not others & CORE_AVOIDS
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert not [
+        node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in CLOCKS
+    ]
+
+
+def test_this_test_sees_imports():
+    """The rules above are not kept by looking at nothing."""
+    assert len(MODULES) > 20
+    assert {room_of(module) for module in MODULES} <= set(MAY_IMPORT)
+    assert f"{PACKAGE}.core.delivery" in imports_of(
+        f"{PACKAGE}.operators.webhook"
+    )  # from …core import delivery
+    assert f"{PACKAGE}.hooks.webhook" in imports_of(f"{PACKAGE}.operators.webhook")  # inside a function
+    assert "airflow.sdk" in imports_of(f"{PACKAGE}.operators.webhook")
+    assert not is_allowed(f"{PACKAGE}.sensors.windows", MAY_IMPORT["operators"])
+    assert not is_allowed(f"{PACKAGE}.operators.links", MAY_IMPORT["sensors"])
+    assert not is_allowed(f"{PACKAGE}.core.payload", MAY_IMPORT["sandbox"])
+    assert not is_allowed(f"{PACKAGE}.corelib", MAY_IMPORT["core"])
+    assert not any(
+        is_allowed(f"{PACKAGE}.sandbox.app", rooms) for name, rooms in MAY_IMPORT.items() if name != "sandbox"
+    )
+
+
+# --- what loading costs ------------------------------------------------------------------------------------
+
+LOAD = """
+import importlib, json, runpy, sys
+
+def heavy():
+    names = ("airflow", "requests", "airflow_insightly_hooks.sandbox")
+    return [name for name in names if name in sys.modules]
+
+loaded = {}
+for step in json.loads(sys.argv[1]):
+    runpy.run_path(step) if step.endswith(".py") else importlib.import_module(step)
+    loaded[step] = heavy()
+print(json.dumps(loaded))
+"""
+
+PURE = [PACKAGE, f"{PACKAGE}.provider", *(module for module in MODULES if room_of(module) == "core")]
+DAG_PARTS = [
+    module for module in MODULES if room_of(module) in ("operators", "sensors", "triggers", "plugin")
+]
+DAGS = [str(path) for path in sorted((ROOT / "dags").glob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> dict[str, list[str]]:
+    """What is loaded after each step, in a fresh interpreter that takes the lightest steps first."""
+    steps = [*PURE, "airflow.sdk", *DAG_PARTS, *DAGS]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(steps)],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_part_loads_no_airflow(loaded, module):
+    """The package itself, its provider information and its core load without Airflow."""
+    assert loaded[module] == []
+
+
+def test_airflows_sdk_loads_no_client(loaded):
+    """What the tests below find would be ours: Airflow's own part of a DAG file doesn't load requests."""
+    assert loaded["airflow.sdk"] == ["airflow"]
+
+
+@pytest.mark.parametrize("step", [*DAG_PARTS, *DAGS], ids=lambda step: step.removeprefix(f"{ROOT}/"))
+def test_parsing_a_dag_stays_light(loaded, step):
+    """What a DAG file imports, and each example DAG, loads neither requests nor the sandbox."""
+    assert loaded[step] == ["airflow"]
+
+
+def test_there_are_dags_to_load():
+    """The examples are where this test looks for them."""
+    assert DAGS
+
+
+# --- what is public ----------------------------------------------------------------------------------------
+
+PUBLIC = [module for module, path in MODULES.items() if not path.name.startswith("_")]
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Constants first, then classes, then functions, each sorted."""
+    return (0 if re.fullmatch(r"[A-Z0-9_]+", name) else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_surface_is_stated(module):
+    """Each module has a sorted ``__all__`` of names that exist and that no underscore makes private."""
+    imported = importlib.import_module(module)
+    names = imported.__all__
+    assert list(names) == sorted(set(names), key=in_order)
+    assert [name for name in names if not hasattr(imported, name) or name.startswith("_")] == []

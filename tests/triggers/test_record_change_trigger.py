@@ -1,0 +1,215 @@
+"""What the triggerer runs while a sensor waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.sdk.module_loading import import_string
+
+from airflow_insightly_hooks.hooks import insightly as hook_module
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.triggers import record_change as module
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+from tests.conftest import API_KEY, Connect, Logged
+
+START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
+SEARCH = "GET /v3.1/Contacts/Search"
+
+
+def from_now(seconds: float) -> str:
+    return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
+
+
+def trigger(**arguments: Any) -> InsightlyRecordChangeTrigger:
+    arguments = {
+        "insightly_conn_id": "insightly_default",
+        "record_type": "Contacts",
+        "events": ["added", "updated"],
+        "settle": 5.0,
+        "look_at": from_now(0),
+        "until": from_now(5),
+        "open_since": START.isoformat(),
+        "poll_interval": 0.05,
+        **arguments,
+    }
+    return InsightlyRecordChangeTrigger(**arguments)
+
+
+def events(of: InsightlyRecordChangeTrigger) -> list[Any]:
+    """Return the payloads of all events that the trigger yields."""
+
+    async def collect() -> list[Any]:
+        return [event.payload async for event in of.run()]
+
+    return asyncio.run(collect())
+
+
+@pytest.fixture
+def crm(insightly: RunningSandbox) -> RunningSandbox:
+    """The sandbox, whose clock shows a minute after START."""
+    offset = START + timedelta(minutes=1) - datetime.now(timezone.utc)
+    insightly.configure(clock_offset=offset.total_seconds())
+    return insightly
+
+
+@pytest.fixture(autouse=True)
+def _no_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_module, "QUICK_RETRIES", 0)
+
+
+def requests(sandbox: RunningSandbox, path: str = SEARCH) -> int:
+    count: int = sandbox.configure()["requests"].get(path, 0)
+    return count
+
+
+def add(sandbox: RunningSandbox, seconds: float, **fields: Any) -> None:
+    created = (START + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")
+    sandbox.create("Contacts", FIRST_NAME="Zoë", **{"DATE_CREATED_UTC": created, **fields})
+
+
+def test_serialize() -> None:
+    """The wire format between versions: path and arguments, no credential among them."""
+    arguments = {
+        "insightly_conn_id": "crm",
+        "record_type": "Contacts",
+        "events": ["added"],
+        "settle": 5.0,
+        "look_at": "2031-03-10T08:00:00Z",
+        "until": "2031-03-11T08:00:00Z",
+        "open_since": None,
+        "poll_interval": 60.0,
+    }
+    path, stored = InsightlyRecordChangeTrigger(**arguments).serialize()  # type: ignore[arg-type]
+    assert path == "airflow_insightly_hooks.triggers.record_change.InsightlyRecordChangeTrigger"
+    assert stored == arguments
+    again = import_string(path)(**stored)
+    assert again.serialize() == (path, stored)
+
+
+def test_settled(crm: RunningSandbox) -> None:
+    """For a closed window it waits for the moment, asks Insightly nothing, and tells once."""
+    started = time.monotonic()
+    assert events(trigger(open_since=None, look_at=from_now(0.2))) == [{"reason": "settled"}]
+    assert 0.15 < time.monotonic() - started < 1
+    assert requests(crm) == 0
+
+
+def test_changed_already(crm: RunningSandbox) -> None:
+    """A change that is there is told at once, without its contents."""
+    add(crm, 10)
+    assert events(trigger()) == [{"reason": "changed"}]
+    assert requests(crm) == 1
+
+
+def test_changes_later(crm: RunningSandbox) -> None:
+    """It asks every interval until there is a change."""
+
+    async def wait() -> Any:
+        generator = trigger().run()
+        first = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0.2)
+        assert not first.done()
+        await asyncio.to_thread(add, crm, 10)
+        return (await asyncio.wait_for(first, 2)).payload
+
+    assert asyncio.run(wait()) == {"reason": "changed"}
+    assert requests(crm) >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields"),
+    [
+        ({"events": ["updated"]}, {}),
+        ({"settle": 55.0}, {}),
+        ({"open_since": (START + timedelta(seconds=11)).isoformat()}, {}),
+        ({"open_since": (START + timedelta(hours=1)).isoformat()}, {}),
+        ({"record_type": "Tasks"}, {}),
+    ],
+    ids=["another event", "not settled", "before the window", "window of the future", "another type"],
+)
+def test_what_does_not_count(crm: RunningSandbox, arguments: dict[str, Any], fields: dict[str, Any]) -> None:
+    """What the sensor would not return does not wake it; when its time is up, it is told."""
+    add(crm, 10, **fields)
+    assert events(trigger(until=from_now(0.3), **arguments)) == [{"reason": "timeout"}]
+
+
+def test_time_is_up(crm: RunningSandbox) -> None:
+    """It tells when the sensor's time is up, not a poll interval later."""
+    started = time.monotonic()
+    assert events(trigger(until=from_now(0.3), poll_interval=60)) == [{"reason": "timeout"}]
+    assert 0.2 < time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_survives_an_outage(crm: RunningSandbox, logged: Logged, status: int) -> None:
+    """While Insightly answers 5xx it goes on asking, at its interval, and says so without contents."""
+    add(crm, 10)
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status, "times": 3})
+    assert events(trigger()) == [{"reason": "changed"}]
+    assert requests(crm) == 4
+    warnings = logged.messages("warning")
+    assert len(warnings) == 3
+    assert f"answered {status}" in warnings[0]
+    assert warnings[0].endswith("asking again in 0.05 s")
+
+
+def test_survives_a_dead_host(connect: Connect) -> None:
+    """While nothing listens it goes on asking, until the time is up."""
+    connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", password=API_KEY)
+    assert events(trigger(until=from_now(0.3))) == [{"reason": "timeout"}]
+
+
+def test_survives_a_rate_limit(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many requests a second pass."""
+    monkeypatch.setattr(hook_module, "RATE_LIMIT_PATIENCE", 0.0)
+    add(crm, 10)
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 429, "times": 2, "retry_after": 1})
+    assert events(trigger()) == [{"reason": "changed"}]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_refusals(crm: RunningSandbox, logged: Logged, status: int) -> None:
+    """What asking again can't change wakes the sensor at once, which raises it."""
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status})
+    assert events(trigger()) == [{"reason": "error"}]
+    assert requests(crm) == 1
+    (warning,) = logged.messages("warning")
+    assert warning.startswith("Looking for Contacts failed: Insightly")
+
+
+def test_day_is_spent(crm: RunningSandbox) -> None:
+    """A day's quota that is spent wakes the sensor, which says so."""
+    crm.configure(requests_per_day=0)
+    assert events(trigger()) == [{"reason": "error"}]
+
+
+@pytest.mark.parametrize("given", [None, {"host": "no host"}])
+def test_no_connection(connect: Connect, given: dict[str, Any] | None) -> None:
+    """A connection that is missing or wrong wakes the sensor; no exception leaves the trigger."""
+    if given is not None:
+        connect("crm", "insightly", password=API_KEY, **given)
+    assert events(trigger(insightly_conn_id="crm")) == [{"reason": "error"}]
+
+
+def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits by the wall clock, and looks at it every minute at least: it may be set meanwhile."""
+    slept: list[float] = []
+    now = [datetime(2031, 3, 10, 8, tzinfo=timezone.utc)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return now[0]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += timedelta(minutes=50)
+
+    monkeypatch.setattr(module, "datetime", Clock)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    assert events(trigger(open_since=None, look_at="2031-03-10T09:00:30Z")) == [{"reason": "settled"}]
+    assert slept == [60, 60]
