@@ -6,7 +6,7 @@ export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 
-.PHONY: help demo test test-unit test-e2e check constraints record-types clean
+.PHONY: help demo test test-unit test-contract test-e2e check constraints record-types bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -17,11 +17,13 @@ help: ## List the targets
 demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (ONCE=1: then exit)
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once)
 
-test: .venv/.installed ## Run all tests, the real Airflow included
-	$(BIN)/pytest --cov --cov-report=term
+test: test-unit test-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
-	$(BIN)/pytest -m "not e2e" --cov --cov-report=term
+	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3 --cov --cov-report=term
+
+test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
+	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 test-e2e: .venv/.installed ## Run the tests on a real Airflow only
 	$(BIN)/pytest -m e2e
@@ -31,6 +33,9 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
+
+bench: .venv/.installed ## Measure time and memory of the four tasks
+	$(BIN)/python benchmarks/pipeline.py
 
 constraints: .venv/.installed ## Pin every package anew in constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \

@@ -169,6 +169,10 @@ def check_changes(value: object) -> list[RecordChange]:
             raise InvalidChange(index, f"it lacks {missing}")
         if change["record_type"] not in RECORD_TYPES:
             raise InvalidChange(index, "its record_type is none of Insightly's API")
+        if change["event"] not in EVENTS:
+            raise InvalidChange(index, f"its event must be one of {list(EVENTS)}")
+        if not isinstance(change["record_id"], int) or not isinstance(change["changed_at"], str):
+            raise InvalidChange(index, "its record_id must be a number, and its changed_at a text")
         if not isinstance(change["record"], Mapping):
             raise InvalidChange(index, "its record is not an object")
     return cast("list[RecordChange]", list(value))

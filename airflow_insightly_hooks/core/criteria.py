@@ -192,6 +192,8 @@ def _equals(operand: _Operand) -> Test:
         return lambda value: value is wanted
     text = operand.text()
     number = _number(wanted)
+    if not text:
+        raise InvalidCriteria(operand.path, "an empty text equals nothing: use is_blank or is_not_blank")
 
     def equal(value: Any) -> bool:
         if isinstance(value, str) and isinstance(wanted, str):

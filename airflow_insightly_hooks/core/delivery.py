@@ -69,7 +69,7 @@ class Ledger:
         self._blocks: list[dict[str, LedgerEntry]] = []
         self._block_of: dict[str, int] = {}
         self._dirty: set[int] = set()
-        self._head_is_dirty = False
+        self._stored_head: object = None
 
     def __getitem__(self, message: str) -> LedgerEntry:
         block = self._block_of.get(message)
@@ -100,7 +100,6 @@ class Ledger:
             block = self._block_of[message] = len(self._blocks) - 1
         self._blocks[block][message] = LedgerEntry(state, attempts)
         self._dirty.add(block)
-        self._head_is_dirty = True
 
     def changed(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield what is to be stored, key and JSON value, and count it as stored once it was taken.
@@ -113,9 +112,10 @@ class Ledger:
                 {m: f"{_CODES[e.state]}{e.attempts}" for m, e in self._blocks[block].items()},
             )
             self._dirty.discard(block)
-        if self._head_is_dirty:
-            yield HEAD, {"version": VERSION, "generation": self.generation, "blocks": len(self._blocks)}
-            self._head_is_dirty = False
+        head = {"version": VERSION, "generation": self.generation, "blocks": len(self._blocks)}
+        if self._blocks and head != self._stored_head:
+            yield HEAD, head
+            self._stored_head = head
 
     @classmethod
     def load(cls, head: object, blocks: Sequence[object], generation: int) -> Ledger:
@@ -125,6 +125,7 @@ class Ledger:
         :raises InvalidState: if it was stored by a version that this one can't read.
         """
         ledger = cls(generation)
+        ledger._stored_head = head
         ended_round = bool(blocks) and _number_of(head, "generation") < generation
         for key, block in zip(block_keys(head), blocks, strict=True):
             if not isinstance(block, Mapping):
@@ -139,7 +140,6 @@ class Ledger:
                 # Written before the head names this round: else, when the task is tried again, what the
                 # store still holds of the earlier round would count as of this one.
                 ledger._dirty.add(len(ledger._blocks))
-                ledger._head_is_dirty = True
             ledger._blocks.append(entries)
             ledger._block_of.update(dict.fromkeys(entries, len(ledger._blocks) - 1))
         return ledger

@@ -59,9 +59,8 @@ class UnknownRecordType(InsightlyHooksError, KeyError):
 
     def __str__(self) -> str:
         return (
-            f"{self.name!r} is not a record type of Insightly's API"
-            f"{did_you_mean(self.name, self.known)}; "
-            f"there are {', '.join(self.known)}, and custom objects, whose names end in '__c'"
+            f"{self.name!r} is not a record type of Insightly's API (there are {', '.join(self.known)}, and "
+            f"custom objects, whose names end in '__c'){did_you_mean(self.name, self.known)}"
         )
 
 

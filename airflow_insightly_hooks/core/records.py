@@ -169,9 +169,10 @@ def _is_custom_object_name(name: str) -> bool:
 def field_value(record: Mapping[str, Any], name: str) -> Any:
     """Return a record's field, else its custom field of that name, else ``None``.
 
-    An empty custom field is absent from ``CUSTOMFIELDS`` or null there; both come out as ``None``.
+    An empty custom field is absent from ``CUSTOMFIELDS`` or null there; both come out as ``None``. A custom
+    object's times may stand among its custom fields, with or without an empty field of that name on top.
     """
-    if name in record:
+    if record.get(name) is not None:
         return record[name]
     for custom_field in record.get(CUSTOM_FIELDS) or ():
         if custom_field.get("FIELD_NAME") == name:

@@ -31,7 +31,7 @@ class Signer:
             raise ValueError("a signing secret is needed")
 
     def __repr__(self) -> str:
-        return f"<Signer with {len(self._keys)} secrets>"
+        return f"<Signer, secrets: {len(self._keys)}>"
 
     def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
         """Return the value of ``webhook-signature``.

@@ -265,6 +265,16 @@ def condition(**keys: Any) -> dict[str, Any]:
         (condition(operator="in", value=["x", None]), "criteria.value[1]", "a text is needed, not NoneType"),
         (condition(operator="contains", value=True), "criteria.value", "a text is needed, not bool"),
         (
+            condition(operator="equals", value=""),
+            "criteria.value",
+            "an empty text equals nothing: use is_blank or is_not_blank",
+        ),
+        (
+            condition(operator="not_in", value=["x", ""]),
+            "criteria.value[1]",
+            "an empty text equals nothing: use is_blank or is_not_blank",
+        ),
+        (
             condition(operator="not_contains", value=""),
             "criteria.value",
             "an empty text is in every text: give one, or use is_blank",

@@ -186,3 +186,10 @@ def test_every_field_of_a_record_is_found(record):
         assert field_value(record, name) == value
     for custom in record.get("CUSTOMFIELDS") or ():
         assert field_value(record, custom["FIELD_NAME"]) == custom["FIELD_VALUE"]
+
+
+def test_an_empty_field_on_top_hides_no_custom_field():
+    """A custom object's time among its custom fields counts, though the field on top is there and empty."""
+    entry = {"FIELD_NAME": "DATE_UPDATED_UTC", "FIELD_VALUE": "2026-01-01 00:00:00"}
+    record = {"DATE_UPDATED_UTC": None, "CUSTOMFIELDS": [entry]}
+    assert field_value(record, "DATE_UPDATED_UTC") == "2026-01-01 00:00:00"

@@ -79,4 +79,4 @@ def test_a_short_secret_is_refused(length):
 
 def test_a_signer_does_not_show_its_secrets():
     """Its repr counts them."""
-    assert repr(Signer(SECRET)) == "<Signer with 1 secrets>"
+    assert repr(Signer(SECRET)) == "<Signer, secrets: 1>"

@@ -393,9 +393,9 @@ def test_wrong_key(insightly: RunningSandbox, connect: Connect) -> None:
 def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
     """A redirect is an answer that isn't expected; the key goes to no other server."""
     with serving([as_json({})]) as other:
-        with serving([as_json({}, f"{status} Moved", f"Location: {other.url}/v3.1/Contacts/1")]) as server:
-            with pytest.raises(InsightlyAPIError) as caught:
-                hook_for(connect, server).get_record("Contacts", 1)
+        moved = as_json({}, f"{status} Moved", f"Location: {other.url}/v3.1/Contacts/1")
+        with serving([moved]) as server, pytest.raises(InsightlyAPIError) as caught:
+            hook_for(connect, server).get_record("Contacts", 1)
     assert type(caught.value) is InsightlyAPIError
     assert caught.value.status == status
     assert other.connections == 0
@@ -436,11 +436,20 @@ def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None
 
 def test_bad_request(connect: Connect, naps: list[float]) -> None:
     """A 400 is told of with its status, without its text."""
-    with serving([as_json({"Message": f"no field {KEY}"}, "400 Bad Request")]) as server:
-        with pytest.raises(InsightlyAPIError) as caught:
-            hook_for(connect, server).get_record("Contacts", 1)
+    refusal = as_json({"Message": f"no field {KEY}"}, "400 Bad Request")
+    with serving([refusal]) as server, pytest.raises(InsightlyAPIError) as caught:
+        hook_for(connect, server).get_record("Contacts", 1)
     assert caught.value.status == 400
     assert KEY not in str(caught.value)
+
+
+def test_undecodable_answer(connect: Connect) -> None:
+    """What the client itself can't read is told of by the kind of its error."""
+    bad = answer("200 OK", "Content-Encoding: gzip", body=b"no gzip")
+    with serving([bad]) as server, pytest.raises(InsightlyAPIError, match="ContentDecodingError") as caught:
+        hook_for(connect, server).get_record("Contacts", 1)
+    assert type(caught.value) is InsightlyAPIError
+    assert caught.value.__suppress_context__
 
 
 # --- when there is no answer -----------------------------------------------------------------------------
@@ -543,9 +552,9 @@ def test_day_is_spent(insightly: RunningSandbox, naps: list[float]) -> None:
 @pytest.mark.parametrize("header", ["Retry-After: 50", "Retry-After: 99999", "Retry-After: 1e9"])
 def test_too_long_to_wait(connect: Connect, naps: list[float], header: str) -> None:
     """429 for more than two minutes in all is told of."""
-    with serving([as_json({}, "429 Too Many Requests", header)]) as server:
-        with pytest.raises(InsightlyRateLimitError) as caught:
-            hook_for(connect, server).get_record("Contacts", 1)
+    limited = as_json({}, "429 Too Many Requests", header)
+    with serving([limited]) as server, pytest.raises(InsightlyRateLimitError) as caught:
+        hook_for(connect, server).get_record("Contacts", 1)
     assert not caught.value.day_is_spent
     assert sum(naps) <= 120
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -531,6 +532,41 @@ def test_slow_name_service(connect: Connect, monkeypatch: pytest.MonkeyPatch) ->
     done.set()
     assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
     assert (result.sent, result.error) == (False, f"no connection within {TIMEOUT:g} s")
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """Return a port of 127.0.0.1 that takes no connection and says nothing: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        queued = [socket.socket() for _ in range(4)]
+        for waiting in queued:
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for waiting in queued:
+            waiting.close()
+
+
+@pytest.mark.parametrize(
+    ("connect_timeout", "timeout", "told"), [(0.2, 5, "no connection within 0.2 s"), (5, 0.3, "0.3 s")]
+)
+def test_black_hole(
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    black_hole: int,
+    connect_timeout: float,
+    timeout: float,
+    told: str,
+) -> None:
+    """Connecting has a time limit of its own, within the deadline; the one that was reached is told."""
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT", connect_timeout)
+    connect("receiver", host=f"http://127.0.0.1:{black_hole}", extra={"timeout": timeout})
+    result = send(WebhookHook("receiver"))
+    assert result.elapsed < min(connect_timeout, timeout) + 0.3
+    assert (result.status, result.sent) == (None, False)
+    assert told in (result.error or "")
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:

@@ -132,6 +132,15 @@ def test_trusted_by_the_environment(
         assert send(server).acknowledged
 
 
+def test_environment_that_does_not_count(
+    authority: Authority, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that doesn't trust the environment trusts none of its authorities."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with serving([answer()], tls=authority.server()) as server:
+        assert certainly_not_sent(send(server, trust_env=False)).startswith("TLS: ")
+
+
 @pytest.mark.parametrize("verify", [False, "false", "False"])
 def test_unverified(authority: Authority, send: Any, verify: Any) -> None:
     """Only a connection that says so takes any certificate."""

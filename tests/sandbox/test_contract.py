@@ -28,6 +28,7 @@ if not SOURCE:
         "INSIGHTLY_API_DESCRIPTION does not name Insightly's API description", allow_module_level=True
     )
 
+pytestmark = pytest.mark.contract
 DESCRIPTION = json.loads(Path(SOURCE).read_text())
 ROOT = Path(__file__).parents[2]
 

@@ -220,6 +220,13 @@ def test_no_lost_cursor(previous: dict[str, str]) -> None:
     assert RunWindows(context, ASSET).open(NINE).is_empty
 
 
+def test_mapped_sensor() -> None:
+    """A mapped sensor, which has no inlets of its own, is told to have windows."""
+    context = run_context(asset_state_store={})
+    with pytest.raises(InvalidWindow, match="mapped"):
+        RunWindows(context, ASSET).open(NINE)
+
+
 def test_unreadable_cursor() -> None:
     """A cursor that is no time is told of with its key, and stays."""
     context = with_cursor(run_context(), "yesterday")
