@@ -36,8 +36,8 @@ ERRORS = [
     (
         UnknownRecordType("Contact", ("Contacts", "Leads")),
         (
-            "'Contact' is not a record type of Insightly's API (there are Contacts, Leads, and custom objects, "
-            "whose names end in '__c'); did you mean 'Contacts'?"
+            "'Contact' is not a record type of Insightly's API (there are Contacts, Leads, and custom "
+            "objects, whose names end in '__c'); did you mean 'Contacts'?"
         ),
     ),
     (
