@@ -73,8 +73,10 @@ def _insightly(package: str) -> dict[str, Any]:
         },
         "conn-fields": {
             "api_version": _field("API version", "string", "v3.1"),
-            "timeout": _field("Time-out", "number", 30, "Seconds for one answer."),
-            "requests_per_second": _field("Requests a second", "number", 10, "Insightly allows 10."),
+            "timeout": _field("Time-out", "number", 30, "Seconds without data."),
+            "requests_per_second": _field(
+                "Requests a second", "number", 10, "For each task; Insightly allows 10."
+            ),
         },
     }
 

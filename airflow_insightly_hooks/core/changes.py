@@ -96,7 +96,7 @@ class ChangeWindow:
         )
         return cls(start, end)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it; ``of`` reads it again."""
         return {"start": iso_time(self.start), "end": iso_time(self.end)}
 

@@ -31,18 +31,18 @@ Test = Callable[[Any], bool]
 GROUPS = ("all", "any", "none")
 CONDITION_KEYS = ("field", "operator", "value", "case_sensitive")
 NOT_YET = frozenset({"before", "after", "on", "within_last", "within_next"})
-"""Operators of the design that this version refuses."""
+"""Operators that compare dates, which this version refuses."""
 
 
 def compile_criteria(
     spec: Mapping[str, Any] | None,
     *,
-    now: datetime | None = None,  # noqa: ARG001 — relative dates will be measured from it; this version refuses them
+    now: datetime | None = None,  # noqa: ARG001 — see below
 ) -> Predicate:
     """Return a function that tells whether a record meets the criteria.
 
     :param spec: the criteria as above; ``None`` is met by every record.
-    :param now: the end of the run's window, from which relative dates are measured.
+    :param now: what relative dates are measured from; this version refuses them and does not use it.
     :raises InvalidCriteria: if they can't be compiled; its ``path`` says where in them.
     """
     return _criteria(spec, "criteria")

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_insightly_hooks.core.errors import InvalidTime
 
-__all__ = ["api_time", "format_api_time", "format_ms_date", "iso_time", "parse_ms_date"]
+__all__ = ["api_time", "format_api_time", "format_ms_date", "iso_time", "parse_ms_date", "time_zone"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECOND = timedelta(milliseconds=1)

@@ -15,11 +15,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["Ledger", "LedgerEntry", "message_id"]
+__all__ = [
+    "ACKNOWLEDGED",
+    "FAILED",
+    "GONE",
+    "HEAD",
+    "Ledger",
+    "LedgerEntry",
+    "Report",
+    "UndeliveredPayload",
+    "block_keys",
+    "message_id",
+]
 
 ACKNOWLEDGED = "acknowledged"
 FAILED = "failed"
@@ -45,6 +56,29 @@ def message_id(workflow: str, record_type: str, record_id: int, event: str, chan
     parts = (workflow, record_type, str(record_id), event, changed_at)
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return f"msg_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+class UndeliveredPayload(TypedDict):
+    """A payload that isn't acknowledged, as a report lists it."""
+
+    message_id: str
+    record_type: str
+    record_id: int
+    event: str
+    status: int | None  # the last answer's; None without one
+    error: str | None  # why; no contents
+    attempts: int  # POSTs since the task was last cleared
+
+
+class Report(TypedDict):
+    """What a deliver task did, as it passes through XCom."""
+
+    total: int
+    delivered: int
+    undelivered: list[UndeliveredPayload]  # the first of them, where there are many
+    attempts: int  # POSTs, of all payloads
+    started_at: str  # ISO 8601, UTC: this try's
+    ended_at: str
 
 
 class LedgerEntry(NamedTuple):

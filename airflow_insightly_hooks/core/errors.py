@@ -1,4 +1,4 @@
-"""Every error of the package.
+"""The errors of the package, and the tree of all.
 
 InsightlyHooksError
 ├── UnknownRecordType          a name that is no record type of Insightly's API
@@ -10,11 +10,12 @@ InsightlyHooksError
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
 ├── LostCursor                 a sensor's cursor is gone although it has run before
 ├── InsightlyAPIError          an answer of Insightly's API that is none of the following
-│   ├── InsightlyUnreachable       no answer at all
+│   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.errors)
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
 │   └── InsightlyRateLimitError    429 for longer than could be waited
 ├── InvalidState               state that this version can't read
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
+    └── UndeliverableError         the receiver will never take them (operators.webhook)
 
 No message holds a password, an API key, a URI's user information, or a record's contents.
 Each class builds its message from its attributes, so callers branch on type and attribute; the
@@ -29,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airflow_insightly_hooks.core.delivery import Report
+
 __all__ = [
     "InsightlyHooksError",
     "InvalidChange",
@@ -42,6 +45,7 @@ __all__ = [
     "UndeliveredError",
     "UnknownRecordType",
     "did_you_mean",
+    "missing_keys",
 ]
 
 
@@ -136,7 +140,7 @@ class InvalidConnection(InsightlyHooksError, ValueError):
 
 
 class LostCursor(InsightlyHooksError):
-    """The cursor of ``dag_id.task_id`` in asset ``asset`` is gone although the task has run before."""
+    """``dag_id.task_id`` has run before, and there is no cursor of it in the state of asset ``asset``."""
 
     def __init__(self, dag_id: str, task_id: str, asset: str, key: str) -> None:
         super().__init__(dag_id, task_id, asset, key)
@@ -147,10 +151,9 @@ class LostCursor(InsightlyHooksError):
 
     def __str__(self) -> str:
         return (
-            f"{self.dag_id}.{self.task_id} has run before, but the time up to which it has read is gone "
-            f"from the state of asset {self.asset!r}, key {self.key!r}. Nothing is read from now on, since "
-            f"that could miss changes: store the end of its last window there (an ISO 8601 time in UTC), "
-            f"or give the sensor an explicit window"
+            f"{self.dag_id}.{self.task_id} has run before, but the state of asset {self.asset!r} holds no "
+            f"time up to which it has read (key {self.key!r}). To begin now could miss changes: store the "
+            f"end of its last window there (an ISO 8601 time in UTC), or give the sensor an explicit window"
         )
 
 
@@ -174,7 +177,7 @@ class UndeliveredError(InsightlyHooksError):
 
     SHOWN = 20
 
-    def __init__(self, report: Mapping[str, Any], retry_after: float | None = None) -> None:
+    def __init__(self, report: Report, retry_after: float | None = None) -> None:
         super().__init__(report, retry_after)
         self.report = report
         self.retry_after = retry_after

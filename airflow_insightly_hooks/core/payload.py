@@ -25,12 +25,26 @@ from airflow_insightly_hooks.core.dates import (
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, OCCASION_DATE, OCCASIONS, RECORD_TYPES
 
-__all__ = ["DateFormat", "Payload", "build_body", "check_payloads", "format_ms_date", "parse_ms_date"]
+__all__ = [
+    "DateFormat",
+    "Payload",
+    "build_body",
+    "check_date_format",
+    "check_payloads",
+    "format_ms_date",
+    "parse_ms_date",
+]
 
 DateFormat = Literal["microsoft", "iso8601"]
 DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_date_format(date_format: str) -> None:
+    """Raise ``ValueError`` unless it is one of the two formats."""
+    if date_format not in DATE_FORMATS:
+        raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
 
 
 class Payload(TypedDict):
@@ -118,14 +132,12 @@ def _custom_field(
 
 
 def _date_writer(date_format: DateFormat, timezone: str) -> Callable[[Any], Any]:
-    time_zone(timezone)  # a zone that is none is found here, not at the first date
-    if date_format == "microsoft":
-        return partial(
-            _write, form=lambda instant: _Literal(f'"{_escaped(format_ms_date(instant, timezone))}"')
-        )
+    # A format or a zone that is none is found here, not at the first date.
+    check_date_format(date_format)
+    time_zone(timezone)
     if date_format == "iso8601":
         return partial(_write, form=iso_time)
-    raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
+    return partial(_write, form=lambda instant: _Literal(f'"{_escaped(format_ms_date(instant, timezone))}"'))
 
 
 def _write(value: Any, form: Callable[[datetime], str]) -> Any:

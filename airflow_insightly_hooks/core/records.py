@@ -18,7 +18,18 @@ from typing import Any
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 
-__all__ = ["RECORD_TYPES", "Field", "RecordType", "field_value"]
+__all__ = [
+    "CREATED",
+    "CUSTOM_FIELDS",
+    "LIST_ITEMS",
+    "OCCASIONS",
+    "OCCASION_DATE",
+    "RECORD_TYPES",
+    "UPDATED",
+    "Field",
+    "RecordType",
+    "field_value",
+]
 
 CREATED = "DATE_CREATED_UTC"
 UPDATED = "DATE_UPDATED_UTC"
@@ -64,6 +75,37 @@ class Field:
             bool(match["required"]),
             bool(match["read_only"]),
         )
+
+
+LIST_ITEMS: Mapping[str, tuple[Field, ...]] = {
+    "tags": (Field("TAG_NAME", "text", 255, required=True),),
+    "links": (
+        Field("LINK_ID", "int64", read_only=True),
+        Field("OBJECT_NAME", "text", read_only=True),
+        Field("OBJECT_ID", "int64", read_only=True),
+        Field("LINK_OBJECT_NAME", "text", required=True),
+        Field("LINK_OBJECT_ID", "int64", required=True),
+        Field("ROLE", "text", 255),
+        Field("DETAILS", "text", 255),
+        Field("RELATIONSHIP_ID", "int64"),
+        Field("IS_FORWARD", "boolean"),
+    ),
+    "dates": (
+        Field("DATE_ID", "int64", read_only=True),
+        Field("OCCASION_NAME", "text", 255),
+        Field("OCCASION_DATE", "datetime"),
+        Field("REPEAT_YEARLY", "boolean"),
+        Field("CREATE_TASK_YEARLY", "boolean"),
+    ),
+    "email_domains": (
+        Field("EMAIL_DOMAIN_ID", "int64", read_only=True),
+        Field("EMAIL_DOMAIN", "text", 255, required=True),
+    ),
+}
+"""What the items of a record's lists hold, by the field's kind, in the API's order (its description's).
+
+The items of ``CUSTOMFIELDS`` are not among them: a custom field's kind depends on the account.
+"""
 
 
 @dataclass(frozen=True)

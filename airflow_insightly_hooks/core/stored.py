@@ -15,21 +15,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.changes import RecordChange
-from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
+from airflow_insightly_hooks.core.records import LIST_ITEMS, RECORD_TYPES, RecordType
 
 __all__ = ["exact_record", "storable"]
 
-LIST_ITEMS: Mapping[str, tuple[str, ...]] = {
+KEYS_OF_ITEMS: Mapping[str, tuple[str, ...]] = {
     "custom_fields": ("FIELD_NAME", "FIELD_VALUE", "CUSTOM_FIELD_ID"),
-    "tags": ("TAG_NAME",),
-    "links": (
-        *("LINK_ID", "OBJECT_NAME", "OBJECT_ID", "LINK_OBJECT_NAME", "LINK_OBJECT_ID"),
-        *("ROLE", "DETAILS", "RELATIONSHIP_ID", "IS_FORWARD"),
-    ),
-    "dates": ("DATE_ID", "OCCASION_NAME", "OCCASION_DATE", "REPEAT_YEARLY", "CREATE_TASK_YEARLY"),
-    "email_domains": ("EMAIL_DOMAIN_ID", "EMAIL_DOMAIN"),
+    **{kind: tuple(field.name for field in fields) for kind, fields in LIST_ITEMS.items()},
 }
-"""The keys of a list field's items in the API's order, by the field's kind (Insightly's API description)."""
+"""The keys of a list field's items in the API's order, by the field's kind."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -62,7 +56,7 @@ def _in_api_order(record_type: RecordType, record: Mapping[str, Any]) -> dict[st
     ordered = _in_order(record, record_type.fields)
     for name, value in ordered.items():
         field = record_type.fields.get(name)
-        ordered[name] = _nested_in_order(value, LIST_ITEMS.get(field.kind, ()) if field else ())
+        ordered[name] = _nested_in_order(value, KEYS_OF_ITEMS.get(field.kind, ()) if field else ())
     return ordered
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -110,14 +111,7 @@ class Endpoint:
                     conn_id, "host", "credentials stand in the URI and in login/password: give one"
                 )
             _check_user(connection.login or "", conn_id)
-            endpoint = cls(
-                endpoint.scheme,
-                endpoint.host,
-                endpoint.port,
-                endpoint.target,
-                connection.login or "",
-                connection.password or "",
-            )
+            endpoint = replace(endpoint, username=connection.login or "", password=connection.password or "")
         return endpoint
 
     @classmethod
@@ -170,14 +164,7 @@ def _with_path(endpoint: Endpoint, path: str, conn_id: str) -> Endpoint:
     old_path, _, old_query = endpoint.target.partition("?")
     new_path, _, new_query = path.partition("?")
     query = "&".join(part for part in (old_query, new_query) if part)
-    return Endpoint(
-        endpoint.scheme,
-        endpoint.host,
-        endpoint.port,
-        _target(old_path.rstrip("/") + new_path, query),
-        endpoint.username,
-        endpoint.password,
-    )
+    return replace(endpoint, target=_target(old_path.rstrip("/") + new_path, query))
 
 
 def _target(path: str, query: str) -> str:
@@ -190,15 +177,10 @@ def _user_information(netloc: str, conn_id: str) -> tuple[str | None, str]:
     if not at:
         return None, ""
     try:
-        username, password = (unquote_to_bytes(part).decode() for part in _split_once(information))
+        username, _, password = (unquote_to_bytes(part).decode() for part in information.partition(":"))
     except UnicodeDecodeError:
         raise InvalidConnection(conn_id, "URI", "its user information is not UTF-8") from None
     _check_user(username, conn_id)
-    return username, password
-
-
-def _split_once(information: str) -> tuple[str, str]:
-    username, _, password = information.partition(":")
     return username, password
 
 
@@ -207,8 +189,7 @@ def _check_user(username: str, conn_id: str) -> None:
         raise InvalidConnection(conn_id, "login", "a user name can't hold ':' (RFC 7617)")
 
 
-def _ascii_host(host: str, refused: object) -> str:
-    assert callable(refused)  # noqa: S101 — for the type checker
+def _ascii_host(host: str, refused: Callable[[str], InvalidConnection]) -> str:
     if not host:
         raise refused("a host is needed")
     try:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 
 __all__ = [
+    "NO_CONNECTION",
     "InsightlyAPIError",
     "InsightlyAccessError",
     "InsightlyRateLimitError",
     "InsightlyUnreachable",
 ]
+
+NO_CONNECTION = (AirflowException, InsightlyHooksError)
+"""What asking for a connection raises if it is missing or wrong."""
 
 
 class InsightlyAPIError(InsightlyHooksError):
@@ -66,8 +70,8 @@ class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
     def __str__(self) -> str:
         reason = {
             401: (
-                "refuses the API key (401). Check the connection's login: the key stands in Insightly's "
-                "User Settings, and belongs to the pod that is shown beside it"
+                "refuses the API key (401). Check it: it stands in Insightly's User Settings, and belongs to "
+                "the pod that is shown beside it"
             ),
             403: "does not let this API key's user read it (403): check the user's permissions in Insightly",
             404: (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 import requests
@@ -30,7 +30,10 @@ from airflow_insightly_hooks.hooks.errors import (
 from airflow_insightly_hooks.hooks.extras import Extras
 from airflow_insightly_hooks.hooks.pace import Pace
 
-__all__ = ["InsightlyHook"]
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["InsightlyHook", "records_page"]
 
 EXTRAS = ("api_version", "timeout", "requests_per_second")
 LARGEST_PAGE = 500
@@ -262,7 +265,7 @@ class InsightlyHook(BaseHook):
 class _Settings:
     """What a connection of type ``insightly`` says."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
         extras = Extras(connection, EXTRAS)
         self.api_key = _api_key(connection)
         version = extras.text("api_version", "v3.1")
@@ -274,7 +277,7 @@ class _Settings:
         self.pace = Pace(extras.number("requests_per_second", 10, at_least=0.01))
 
 
-def _api_key(connection: Any) -> str:
+def _api_key(connection: Connection) -> str:
     """Return the API key: the password, which Airflow encrypts and masks, or the login, which it doesn't.
 
     :raises InvalidConnection: if there is none, or two, or what can be none.
@@ -294,7 +297,7 @@ def _api_key(connection: Any) -> str:
     return key
 
 
-def base_url(connection: Any, version: str = "v3.1") -> str:
+def base_url(connection: Connection, version: str = "v3.1") -> str:
     """Return the API's base URL that a connection names.
 
     The one rule: a host with ``://`` is the whole base URL, its version included; a bare label without

@@ -23,7 +23,7 @@ import httpcore
 
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 
-__all__ = ["Answer", "NotDelivered", "TransportSettings", "post"]
+__all__ = ["Answer", "NotDelivered", "TransportSettings", "post", "tls_context"]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one address to take a connection (a black hole takes none, and says nothing)."""

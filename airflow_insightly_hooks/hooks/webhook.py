@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
@@ -25,6 +26,9 @@ from airflow_insightly_hooks.hooks.transport import (
     post,
     tls_context,
 )
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 __all__ = ["Acknowledgement", "WebhookHook"]
 
@@ -111,6 +115,13 @@ class WebhookHook(BaseHook):
     def web_url(self) -> str:
         """The address of a page that shows what the receiver got; an empty text where none is named."""
         return self._settings.web_url
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Check headers that are to be given to ``send``.
+
+        :raises InvalidPayload: if they can't be sent.
+        """
+        _checked_headers(headers, "the operator")
 
     def send(
         self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
@@ -230,9 +241,9 @@ class _Settings:
         _mask(endpoint, self.headers, secrets)
 
     @classmethod
-    def from_connection(cls, connection: object) -> _Settings:
-        extras = Extras(connection, EXTRAS)  # type: ignore[arg-type]  # Airflow's own class, its stubs differ
-        return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)  # type: ignore[arg-type,attr-defined]  # as above
+    def from_connection(cls, connection: Connection) -> _Settings:
+        extras = Extras(connection, EXTRAS)
+        return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
 
     @classmethod
     def from_uri(cls, uri: str) -> _Settings:

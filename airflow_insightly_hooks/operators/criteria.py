@@ -11,7 +11,7 @@ from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import compile_criteria
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,4 +59,4 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
 
 
 def _has_templates(criteria: object) -> bool:
-    return "{{" in json.dumps(criteria, default=lambda _argument: "{{")
+    return is_template(json.dumps(criteria, default=lambda _argument: "{{"))

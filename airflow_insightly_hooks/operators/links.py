@@ -6,18 +6,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.exceptions import AirflowException
 
-from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.hooks.errors import NO_CONNECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
 __all__ = ["ReceiverLink"]
-
-NO_CONNECTION = (AirflowException, InsightlyHooksError)
-"""What a connection that is missing or wrong raises: the task has said so itself."""
 
 
 class ReceiverLink(BaseOperatorLink):
@@ -29,7 +25,7 @@ class ReceiverLink(BaseOperatorLink):
         """Return the address, or an empty text where there is none: Airflow then shows no link."""
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-        with suppress(*NO_CONNECTION):
+        with suppress(*NO_CONNECTION):  # the task has said so itself
             if not getattr(operator, "uri", None):
                 return WebhookHook(getattr(operator, "webhook_conn_id", "")).web_url
         return ""

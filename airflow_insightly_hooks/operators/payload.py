@@ -10,10 +10,10 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.dates import time_zone
 from airflow_insightly_hooks.core.delivery import message_id
-from airflow_insightly_hooks.core.payload import DATE_FORMATS, DateFormat, Payload, build_body
+from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.stored import exact_record
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,7 +40,10 @@ class BuildPayloadOperator(BaseOperator):
         record type, and only where records have custom fields that aren't empty.
     :param insightly_conn_id: the connection to ask.
     :raises ValueError: if an argument is none of what is described here, when the DAG is parsed.
+    :raises ZoneInfoNotFoundError: if there is no such time zone, when the DAG is parsed.
     :raises InvalidChange: if ``changes`` holds something else.
+    :raises InvalidPayload: if a record holds a number that is not finite.
+    :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
 
     XCom: a list of payloads, or with ``chunk_size`` a list of such lists.
     """
@@ -74,17 +77,21 @@ class BuildPayloadOperator(BaseOperator):
         self.workflow = workflow
         self.custom_date_fields = custom_date_fields
         self.insightly_conn_id = insightly_conn_id
-        if date_format not in DATE_FORMATS:
-            raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
+        check_date_format(date_format)
         time_zone(timezone)
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-        if isinstance(fields, str) and "{{" not in fields:
-            raise ValueError("fields must be a list of names")
+        for name, value in (("fields", fields), ("custom_date_fields", custom_date_fields)):
+            if isinstance(value, str) and not is_template(value):
+                raise ValueError(f"{name} must be a list of names")
 
     def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
         """Return the payloads."""
         changes = check_changes(disclosed(self.changes))
+        if isinstance(self.fields, str):
+            raise ValueError(
+                "fields must be a list of names: a template of it needs render_template_as_native_obj"
+            )
         ti = context["ti"]
         workflow = self.workflow or f"{ti.dag_id}/{ti.task_id}"
         custom_dates = self._custom_date_fields(changes)

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core import delivery
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery import Ledger
+from airflow_insightly_hooks.core.delivery import Ledger, Report, UndeliveredPayload
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
@@ -26,6 +26,7 @@ from airflow_insightly_hooks.operators.withheld import (
     WithheldUri,
     WithheldUriField,
     disclosed,
+    is_template,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class WebhookOperator(BaseOperator):
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises UndeliverableError: if the receiver will never take what is undelivered.
     :raises InvalidConnection: if the receiver can't be sent to; nothing was sent.
-    :raises InvalidPayload: if ``payloads`` holds something else; nothing was sent.
+    :raises InvalidPayload: if ``payloads`` holds something else, or ``headers`` no headers; nothing was sent.
 
     XCom, whether the task succeeds or fails: a report ``{"total", "delivered", "undelivered", "attempts",
     "started_at", "ended_at"}``. ``undelivered`` lists the first 200 as ``{"message_id", "record_type",
@@ -117,7 +118,7 @@ class WebhookOperator(BaseOperator):
                 kwargs[name] = withhold(kwargs[name])
         return super().partial(**kwargs)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Report:
         """Send what is not acknowledged yet; return the report."""
         # The POST's client is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
@@ -125,7 +126,9 @@ class WebhookOperator(BaseOperator):
         payloads = check_payloads(disclosed(self.payloads))
         hook = WebhookHook(self.webhook_conn_id, uri=disclosed(self.uri))
         receiver = hook.get_conn()
+        hook.check_headers(self.headers or {})
         ti = context["ti"]
+        # Airflow raises max_tries when a task is cleared, and at no retry.
         book = _Book(context["task_state_store"], generation=ti.max_tries)
         outstanding = set(book.ledger.outstanding(payload["message_id"] for payload in payloads))
         to_send = [payload for payload in payloads if payload["message_id"] in outstanding]
@@ -215,7 +218,7 @@ class WebhookOperator(BaseOperator):
 
 
 def _check_uri(uri: object) -> None:
-    if isinstance(uri, str) and "{{" not in uri:
+    if isinstance(uri, str) and not is_template(uri):
         Endpoint.from_uri(uri)
 
 
@@ -254,7 +257,7 @@ def _report(
     ledger: Ledger,
     outcomes: Mapping[str, Acknowledgement],
     started_at: datetime,
-) -> dict[str, Any]:
+) -> Report:
     undelivered = [
         _undelivered_item(payload, ledger, outcomes.get(payload["message_id"]))
         for payload in payloads
@@ -270,7 +273,9 @@ def _report(
     }
 
 
-def _undelivered_item(payload: Payload, ledger: Ledger, outcome: Acknowledgement | None) -> dict[str, Any]:
+def _undelivered_item(
+    payload: Payload, ledger: Ledger, outcome: Acknowledgement | None
+) -> UndeliveredPayload:
     entry = ledger[payload["message_id"]]
     if outcome is not None:
         error = outcome.error
@@ -290,7 +295,7 @@ def _undelivered_item(payload: Payload, ledger: Ledger, outcome: Acknowledgement
 
 
 def _undelivered(
-    report: Mapping[str, Any],
+    report: Report,
     payloads: list[Payload],
     ledger: Ledger,
     outcomes: Mapping[str, Acknowledgement],

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
 
-__all__ = ["Withheld", "WithheldField", "WithheldUri", "WithheldUriField", "disclosed"]
+__all__ = ["Withheld", "WithheldField", "WithheldUri", "WithheldUriField", "disclosed", "is_template"]
 
 IDS_SHOWN = 20
 
@@ -55,7 +55,7 @@ class WithheldField:
 
     def __set__(self, instance: Any, value: Any) -> None:
         to_be_rendered = isinstance(value, ResolveMixin | Withheld) or (
-            isinstance(value, str) and "{{" in value
+            isinstance(value, str) and is_template(value)
         )
         instance.__dict__[self._name] = value if value is None or to_be_rendered else Withheld(value)
 
@@ -84,6 +84,11 @@ class WithheldUriField(WithheldField):
     def __set__(self, instance: Any, value: Any) -> None:
         uri = disclosed(value)  # rendering changes the wrapper: each task gets its own
         instance.__dict__[self._name] = WithheldUri(uri) if isinstance(uri, str) else uri
+
+
+def is_template(text: str) -> bool:
+    """Return whether Airflow has yet to render a text."""
+    return "{{" in text or "{%" in text
 
 
 def disclosed(value: Any) -> Any:

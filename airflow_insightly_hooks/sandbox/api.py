@@ -14,14 +14,13 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.sandbox.children import Family
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_FIELDS
 from airflow_insightly_hooks.sandbox.errors import BadRequest, MethodNotAllowed, NotFound
+from airflow_insightly_hooks.sandbox.gate import METHODS
 from airflow_insightly_hooks.sandbox.json_body import json_response, object_body
 from airflow_insightly_hooks.sandbox.query import Page, matcher, updated_after
 from airflow_insightly_hooks.sandbox.state import State
 from airflow_insightly_hooks.sandbox.store import Record
 
-__all__ = ["METHODS", "api_router", "parsed_id"]
-
-METHODS = ["GET", "POST", "PUT", "DELETE"]
+__all__ = ["api_router", "parsed_id"]
 
 INSTANCE = {
     "INSTANCE_NAME": "Sandbox Trading",
@@ -58,7 +57,7 @@ def api_router(state: State) -> Router:
         "/{record_type}/{record_id}/{child_type}/{child_id}": api.child,
         "/{path:path}": api.unknown,
     }
-    routes = [Route(path, endpoint, methods=METHODS) for path, endpoint in paths.items()]
+    routes = [Route(path, endpoint, methods=list(METHODS)) for path, endpoint in paths.items()]
     return Router(routes, redirect_slashes=False)
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from airflow_insightly_hooks.sandbox.api import api_router
 from airflow_insightly_hooks.sandbox.bin_paths import BinPaths
 from airflow_insightly_hooks.sandbox.control import ControlPaths
-from airflow_insightly_hooks.sandbox.gate import API_PATH, CONTROL_PATH, Gate
+from airflow_insightly_hooks.sandbox.gate import API_PATH, CONTROL_PATH, METHODS, Gate
 from airflow_insightly_hooks.sandbox.json_body import json_response
 from airflow_insightly_hooks.sandbox.pages import html_response, index_page
 from airflow_insightly_hooks.sandbox.state import State
@@ -37,7 +37,7 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
     app = Starlette(
         routes=[
             Route("/", index),
-            Route("/bin/{name}", bins.bin, methods=["GET", "POST", "PUT", "DELETE"]),
+            Route("/bin/{name}", bins.bin, methods=list(METHODS)),
             Route("/bin/{name}/requests", bins.requests),
             Route(CONTROL_PATH, control.sandbox, methods=["GET", "PUT", "DELETE"]),
             Route(f"{CONTROL_PATH}/records/{{record_type}}", control.records, methods=["POST"]),

@@ -13,7 +13,7 @@ from airflow_insightly_hooks.sandbox.basic_auth import credentials
 from airflow_insightly_hooks.sandbox.json_body import json_response
 from airflow_insightly_hooks.sandbox.state import State
 
-__all__ = ["API_KEY", "API_PATH", "Gate"]
+__all__ = ["API_KEY", "API_PATH", "CONTROL_PATH", "METHODS", "Gate"]
 
 API_PATH = "/v3.1"
 API_KEY = "sandbox-key"

@@ -6,39 +6,12 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
-from airflow_insightly_hooks.core.records import CREATED, UPDATED, Field, RecordType
+from airflow_insightly_hooks.core.records import CREATED, LIST_ITEMS, UPDATED, Field, RecordType
 from airflow_insightly_hooks.sandbox.clock import normalised_time
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_FIELDS, custom_field_entry
 from airflow_insightly_hooks.sandbox.errors import BadRequest
 
-__all__ = ["LIST_ITEMS", "LIST_KINDS", "RecordInput", "blank", "checked_time"]
-
-LIST_ITEMS: dict[str, tuple[Field, ...]] = {
-    "tags": (Field("TAG_NAME", "text", 255, required=True),),
-    "links": (
-        Field("LINK_ID", "int64", read_only=True),
-        Field("OBJECT_NAME", "text", read_only=True),
-        Field("OBJECT_ID", "int64", read_only=True),
-        Field("LINK_OBJECT_NAME", "text", required=True),
-        Field("LINK_OBJECT_ID", "int64", required=True),
-        Field("ROLE", "text", 255),
-        Field("DETAILS", "text", 255),
-        Field("RELATIONSHIP_ID", "int64"),
-        Field("IS_FORWARD", "boolean"),
-    ),
-    "dates": (
-        Field("DATE_ID", "int64", read_only=True),
-        Field("OCCASION_NAME", "text", 255),
-        Field("OCCASION_DATE", "datetime"),
-        Field("REPEAT_YEARLY", "boolean"),
-        Field("CREATE_TASK_YEARLY", "boolean"),
-    ),
-    "email_domains": (
-        Field("EMAIL_DOMAIN_ID", "int64", read_only=True),
-        Field("EMAIL_DOMAIN", "text", 255, required=True),
-    ),
-}
-"""What the items of a record's lists hold; what is read-only here, the API sets."""
+__all__ = ["LIST_KINDS", "RecordInput", "blank", "checked_time"]
 
 LIST_KINDS = frozenset({*LIST_ITEMS, "custom_fields"})
 

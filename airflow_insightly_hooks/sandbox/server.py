@@ -29,7 +29,7 @@ class RunningSandbox:
 
     :ivar url: where, such as ``http://127.0.0.1:8765``.
     :ivar api_url: the base of Insightly's API there, the host of an ``insightly`` connection.
-    :ivar api_key: the key of the API, the login of an ``insightly`` connection.
+    :ivar api_key: the key of the API, the password of an ``insightly`` connection.
     """
 
     api_key = API_KEY

@@ -6,18 +6,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.exceptions import AirflowException
 
-from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.hooks.errors import NO_CONNECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
 __all__ = ["InsightlyRecordsLink"]
-
-NO_CONNECTION = (AirflowException, InsightlyHooksError)
-"""What a connection that is missing or wrong raises: the task has said so itself."""
 
 
 class InsightlyRecordsLink(BaseOperatorLink):
@@ -29,7 +25,7 @@ class InsightlyRecordsLink(BaseOperatorLink):
         """Return the address; runs in the worker when the task ends, and is kept in XCom."""
         from airflow_insightly_hooks.hooks.insightly import records_page
 
-        with suppress(*NO_CONNECTION):
+        with suppress(*NO_CONNECTION):  # the task has said so itself
             return records_page(
                 getattr(operator, "insightly_conn_id", ""), getattr(operator, "record_type", "")
             )

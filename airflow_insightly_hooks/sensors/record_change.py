@@ -52,7 +52,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
 
     :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
     :param events: ``added``, ``updated``, or both.
-    :param window: an explicit window: ``{"start": …, "end": …}``, times in UTC; templates are rendered.
+    :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC
+        (a pair will do, too); templates are rendered.
     :param on_empty: what to do when nothing changed: ``skip`` this task and what follows; ``wait`` for a
         change, looking every ``poke_interval`` (only an open window can still get one: a closed one is
         skipped); or ``succeed`` with an empty list.
@@ -64,6 +65,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
     :raises ValueError: if another argument is none of what is described here, when the DAG is parsed.
+    :raises InvalidWindow: if ``window`` is none, when the task runs.
+    :raises InvalidTime: if a text in ``window`` is no time, when the task runs.
     :raises LostCursor: if rule 3 applies and the cursor is gone although the task has run before.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
 

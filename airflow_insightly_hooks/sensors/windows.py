@@ -6,8 +6,8 @@
 
 The cursor is kept in the state of an asset that stands for the account and the record type, since a
 task's own state ends with its run. It moves forward only: by rule 3, and by a scheduled run's interval, so
-that a manual run between two intervals goes on from the last one. A window that a run has taken by rule 3
-is kept in the task's state, so that a retry or a cleared run covers the same one again.
+that a manual run without a logical date goes on from the last interval. A window that a run has taken by
+rule 3 is kept in the task's state, so that a retry or a cleared run covers the same one again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RunWindows:
         start, end = context.get("data_interval_start"), context.get("data_interval_end")
         self._context = context
         self._asset = asset
-        self._explicit = ChangeWindow.of(explicit) if explicit else None
+        self._explicit = ChangeWindow.of(explicit) if explicit is not None else None
         self._interval = (
             ChangeWindow(start, end) if start is not None and end is not None and start < end else None
         )
@@ -85,11 +85,14 @@ class RunWindows:
         return ChangeWindow(min(cursor, until), until)
 
     def take(self, window: ChangeWindow) -> None:
-        """Note that this run has read ``window``: a retry reads it again, and the cursor moves to its end."""
+        """Note that this run has read ``window``.
+
+        By rule 3, a retry will read it again. The cursor moves by rule 3, and by a scheduled interval.
+        """
         if self._explicit is not None:
             return
         if self._interval is None:
-            self._context["task_state_store"].set(TAKEN, dict(window.as_dict()))
+            self._context["task_state_store"].set(TAKEN, window.as_dict())
             self._advance(window.end)
         elif self._is_scheduled:
             self._advance(window.end)
@@ -121,7 +124,7 @@ class RunWindows:
             ) from None
 
     def _check_first_run(self) -> None:
-        """Raise LostCursor if a scheduled or manual run of this task has ended before."""
+        """Raise LostCursor if a run of this task, other than a backfill's, has ended well before."""
         ti = self._context["ti"]
         for state in (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED):
             earlier = ti.get_previous_ti(state=state)

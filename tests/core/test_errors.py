@@ -64,10 +64,10 @@ ERRORS = [
     (
         LostCursor("dag", "detect", "insightly/insightly_default/Contacts", "cursor/dag/detect"),
         (
-            "dag.detect has run before, but the time up to which it has read is gone from the state of asset "
-            "'insightly/insightly_default/Contacts', key 'cursor/dag/detect'. Nothing is read from now on, "
-            "since that could miss changes: store the end of its last window there (an ISO 8601 time in "
-            "UTC), or give the sensor an explicit window"
+            "dag.detect has run before, but the state of asset 'insightly/insightly_default/Contacts' holds "
+            "no time up to which it has read (key 'cursor/dag/detect'). To begin now could miss changes: "
+            "store the end of its last window there (an ISO 8601 time in UTC), or give the sensor an "
+            "explicit window"
         ),
     ),
 ]

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ class Stack:
     airflow: AirflowStack
     sandbox: str
     database: str
-    tasks_made: list[int] = field(default_factory=list)
 
     # --- the CRM ---------------------------------------------------------------------------------------
 

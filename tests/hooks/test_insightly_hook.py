@@ -160,6 +160,18 @@ def test_authorization(connect: Connect, field: str) -> None:
     assert request.headers["user-agent"].startswith("airflow-insightly-hooks/")
 
 
+@pytest.mark.parametrize("field", ["login", "password"])
+def test_key_is_masked(connect: Connect, field: str) -> None:
+    """Airflow masks the key in whatever others log, as it is and as it is sent."""
+    from airflow.sdk._shared.secrets_masker import redact
+
+    key = f"key-in-the-{field}"
+    encoded = base64.b64encode(f"{key}:".encode()).decode()
+    connect("crm", "insightly", host="na1", **{field: key})
+    InsightlyHook("crm").get_conn()
+    assert redact(f"a {key} b {encoded} c") == "a *** b *** c"
+
+
 def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A .netrc that names the host changes nothing."""
     netrc = tmp_path / "netrc"

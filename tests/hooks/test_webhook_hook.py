@@ -158,6 +158,22 @@ def test_headers(connect: Connect) -> None:
     assert headers["accept-encoding"] == "identity"
 
 
+def test_secrets_are_masked(connect: Connect) -> None:
+    """Airflow masks credentials, headers' values and signing secrets in whatever others log."""
+    from airflow.sdk._shared.secrets_masker import redact
+
+    encoded = base64.b64encode(b"user:masked-word").decode()
+    extra = {"headers": {"X-Api-Key": "masked-header"}, "signing_secret": " ".join(SECRETS)}
+    connect(
+        "receiver", host="https://receiver.example.com", login="user", password="masked-word", extra=extra
+    )
+    WebhookHook("receiver").get_conn()
+    for secret in ("masked-word", f"Basic {encoded}", "masked-header", *SECRETS):
+        assert redact(f"a {secret} b") == "a *** b"
+    WebhookHook(uri="https://user:word-of-a-uri@receiver.example.com").get_conn()
+    assert redact("a word-of-a-uri b") == "a *** b"
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -316,6 +332,7 @@ def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
         ("400 Bad Request", "webhook-delivery: abort-message", True),
         ("503 Service Unavailable", "Webhook-Delivery:  Abort-Message ", True),
         ("503 Service Unavailable", "webhook-delivery: retry", False),
+        ("503 X", "webhook-delivery: retry\r\nwebhook-delivery: abort-message", False),
         ("200 OK", "webhook-delivery: abort-message", False),
     ],
 )
@@ -383,7 +400,7 @@ def test_odd_body_of_a_2xx(connect: Connect, script: list[Any], note: str) -> No
     result = sent_to(connect, *script)
     assert (result.acknowledged, result.status) == (True, 200)
     assert note in (result.error or "")
-    assert result.elapsed < TIMEOUT + 0.3
+    assert result.elapsed < TIMEOUT + 1
 
 
 @pytest.mark.parametrize(
@@ -466,7 +483,7 @@ def test_one_deadline(connect: Connect, script: list[Any]) -> None:
     """However the time passes, the exchange ends at the time limit, and the receiver may have it."""
     started = time.monotonic()
     result = sent_to(connect, *script)
-    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 1
     assert time.monotonic() - started < 3
     assert (result.acknowledged, result.status, result.sent) == (False, None, True)
     assert result.error == f"no answer within {TIMEOUT:g} s"
@@ -476,7 +493,7 @@ def test_peer_that_never_reads(connect: Connect) -> None:
     """A peer that takes nothing holds a big body no longer than the time limit."""
     with serving([5], reads=False) as server:
         result = send(hook_for(connect, server), "x" * 20_000_000)
-    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 1
     assert (result.status, result.sent) == (None, True)
     assert result.error == f"no answer within {TIMEOUT:g} s"
 
@@ -530,7 +547,7 @@ def test_slow_name_service(connect: Connect, monkeypatch: pytest.MonkeyPatch) ->
     connect("receiver", host="https://slow.example.com/", extra={"timeout": TIMEOUT})
     result = send(WebhookHook("receiver"))
     done.set()
-    assert TIMEOUT <= result.elapsed < TIMEOUT + 0.3
+    assert TIMEOUT <= result.elapsed < TIMEOUT + 1
     assert (result.sent, result.error) == (False, f"no connection within {TIMEOUT:g} s")
 
 
@@ -564,7 +581,7 @@ def test_black_hole(
     monkeypatch.setattr(transport, "CONNECT_TIMEOUT", connect_timeout)
     connect("receiver", host=f"http://127.0.0.1:{black_hole}", extra={"timeout": timeout})
     result = send(WebhookHook("receiver"))
-    assert result.elapsed < min(connect_timeout, timeout) + 0.3
+    assert result.elapsed < min(connect_timeout, timeout) + 1
     assert (result.status, result.sent) == (None, False)
     assert told in (result.error or "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
@@ -137,20 +138,29 @@ def test_custom_dates_cannot_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "error"),
     [
-        {"date_format": "unix"},
-        {"timezone": "Mars/Olympus"},
-        {"timezone": "../etc/passwd"},
-        {"chunk_size": 0},
-        {"chunk_size": -1},
-        {"fields": "FIRST_NAME"},
+        ({"date_format": "unix"}, ValueError),
+        ({"timezone": "Mars/Olympus"}, ZoneInfoNotFoundError),
+        ({"timezone": "../etc/passwd"}, ZoneInfoNotFoundError),
+        ({"chunk_size": 0}, ValueError),
+        ({"chunk_size": -1}, ValueError),
+        ({"fields": "FIRST_NAME"}, ValueError),
+        ({"custom_date_fields": "Since__c"}, ValueError),
     ],
 )
-def test_refused_arguments(arguments: dict[str, Any]) -> None:
+def test_refused_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
     """What can't work is refused when the DAG is parsed."""
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises(error):
         BuildPayloadOperator(task_id="build", changes=[], **arguments)
+
+
+def test_refused_rendered_fields() -> None:
+    """A template of ``fields`` that renders to text is refused, not taken letter by letter."""
+    operator = BuildPayloadOperator(task_id="build", changes=[change()], fields="{{ params.fields }}")
+    operator.fields = "['CONTACT_ID']"
+    with pytest.raises(ValueError, match="render_template_as_native_obj"):
+        operator.execute(run_context())
 
 
 def test_refused_changes() -> None:

@@ -264,6 +264,16 @@ def test_unexpected_error(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_bad_headers(receiver: RunningSandbox, connect: Connect) -> None:
+    """Headers that can't be sent are refused once, before anything is sent; the value is not told."""
+    connect("webhook_default", host=receiver.bin_url("out"))
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(2), headers={"x-key": "se\ncret"})
+    with pytest.raises(InvalidPayload, match="x-key") as caught:
+        operator.execute(run_context())
+    assert "cret" not in str(caught.value)
+    assert receiver.received("out") == []
+
+
 def test_one_body_too_large(receiver: RunningSandbox, connect: Connect) -> None:
     """A payload that is refused before it is sent is told of as it is, and was no attempt."""
     connect("webhook_default", host=receiver.bin_url("out"), extra={"max_body_bytes": 1000})
@@ -427,7 +437,7 @@ def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyP
 
 
 def test_ledger_is_not_written_for_each_post(receiver: RunningSandbox) -> None:
-    """Writes are bounded by time, not by payloads; big ledgers are cut into blocks."""
+    """Writes are bounded by time, not by payloads."""
     context = run_context()
     started = time.monotonic()
     deliver(context, payloads(150), concurrency=16)
@@ -512,6 +522,22 @@ def test_kill(connect: Connect) -> None:
         assert not any(thread.name.startswith("webhook") for thread in threading.enumerate())
         assert deliver(context, payloads(50), concurrency=25)["attempts"] == 50
     assert len(server.requests) == 50
+
+
+def test_kill_leaves_nothing_waiting(connect: Connect) -> None:
+    """No POST waits for its turn behind those under way: a kill in the middle stops all others."""
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
+
+    def kill_at_the_fourth(_: object) -> None:
+        if len(server.requests) == 4:
+            operator.on_kill()
+
+    with serving([kill_at_the_fourth, 0.05, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(UndeliveredError) as caught:
+            operator.execute(run_context())
+    assert 4 <= len(server.requests) <= 5
+    assert caught.value.report["delivered"] == len(server.requests)
 
 
 def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.core.failures import Failure, FailureGroup
 
-from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.sandbox.record_input import LIST_ITEMS, LIST_KINDS
+from airflow_insightly_hooks.core.records import LIST_ITEMS, RECORD_TYPES
+from airflow_insightly_hooks.sandbox.record_input import LIST_KINDS
 
 SOURCE = os.environ.get("INSIGHTLY_API_DESCRIPTION")
 if not SOURCE:
