@@ -1,4 +1,4 @@
-# Each target sets up what it needs; `make help` lists them.
+# Each target sets up what it needs; `make help` lists them. PYTHON=… counts when .venv is made: `make clean` first.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 BIN := .venv/bin

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,7 +74,7 @@ class TaskInstance:
     """What the operators ask of their task instance.
 
     :ivar xcom: what was pushed, by key.
-    :ivar previous: the ids of earlier runs by the state that the task ended in.
+    :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
     """
 
     map_index = -1
@@ -82,14 +83,19 @@ class TaskInstance:
         self.dag_id, self.task_id, self.run_id = dag_id, task_id, run_id
         self.max_tries = 2
         self.xcom: dict[str, Any] = {}
-        self.previous: dict[str, str] = {}
+        self.previous: dict[str, list[SimpleNamespace]] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = json.loads(json.dumps(value))
 
-    def get_previous_ti(self, state: str | None = None) -> Any:
-        run_id = self.previous.get(str(getattr(state, "value", state)))
-        return SimpleNamespace(run_id=run_id) if run_id else None
+    def get_previous_ti(self, state: str | None = None, logical_date: datetime | None = None) -> Any:
+        found = self.previous.get(str(getattr(state, "value", state)), [])
+        return next((p for p in found if logical_date is None or p.logical_date < logical_date), None)
+
+
+def ended(run_id: str, logical_date: datetime, try_number: int = 1) -> SimpleNamespace:
+    """Return a task instance of an earlier run."""
+    return SimpleNamespace(run_id=run_id, logical_date=logical_date, try_number=try_number)
 
 
 def run_context(**entries: Any) -> dict[str, Any]:

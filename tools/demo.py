@@ -84,6 +84,7 @@ def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) 
         },
     )
     cleanup.callback(airflow.stop)
+    cleanup.callback(print, "\nStopping what was started …", flush=True)
     print("Insightly hooks for Airflow: demo")
     with step("migrating Airflow's database (SQLite, in .demo/)"):
         airflow.migrate()
@@ -107,7 +108,7 @@ def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) 
     with step("waiting for its webhook in the request bin"):
         arrived = wait_for("the webhook", lambda: _arrived(airflow, bin_url, task_id), DELIVERED_WITHIN)
     _show(arrived, changed_at)
-    print(f"\nFrom start to delivery: {time.monotonic() - started:.0f} s")
+    print(f"\nFrom the demo's start to the delivery: {time.monotonic() - started:.0f} s")
     if once:
         return 0
     print(f"\nAirflow      {airflow.url}/dags/{DAG}\nRequest bin  {bin_url}\n\nAnother change:")

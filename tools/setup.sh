@@ -6,6 +6,7 @@ python=${PYTHON:-python3}
 fail() { echo "setup: $*" >&2; exit 1; }
 
 command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10 or later, or name one with 'make PYTHON=…'"
+"$python" -c '' 2>/dev/null || fail "$python can't be run: name a Python 3.10 or later with 'make PYTHON=…'"
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info)' ||
     fail "Python 3.10 or later is needed, $python is $("$python" -V 2>&1): name another with 'make PYTHON=…'"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||

@@ -16,7 +16,16 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidWindow, missing_keys
 from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
 
-__all__ = ["EVENTS", "ChangeWindow", "Event", "RecordChange", "changes_in", "check_changes", "check_events"]
+__all__ = [
+    "EVENTS",
+    "ChangeWindow",
+    "Event",
+    "RecordChange",
+    "changes_in",
+    "check_changes",
+    "check_events",
+    "has_time",
+]
 
 Event = Literal["added", "updated"]
 EVENTS: tuple[Event, ...] = ("added", "updated")
@@ -110,30 +119,46 @@ def changes_in(
     """Yield what changed within the window, in the records' order; a record counts once, when first seen.
 
     :param records: as the API delivers them; those outside of the window are passed over.
-    :param events: which kinds of change to yield.
+    :param events: which kinds of change to yield. Where ``added`` is not among them, a record that was
+        created within the window counts as updated if it was updated after that.
     :raises InvalidTime: if a record's creation or update time is not one.
     """
     seen: set[int] = set()
     for record in records:
-        change = _change(window, record_type, record)
-        if change is not None and change["event"] in events and change["record_id"] not in seen:
+        change = _change(window, record_type, record, events)
+        if change is not None and change["record_id"] not in seen:
             seen.add(change["record_id"])
             yield change
 
 
-def _change(window: ChangeWindow, record_type: RecordType, record: dict[str, Any]) -> RecordChange | None:
-    event: Event
-    for event, field in (("added", CREATED), ("updated", UPDATED)):
-        text = field_value(record, field)
-        if text and (instant := api_time(text, f"{record_type.name}.{field}")) in window:
-            return {
-                "record_type": record_type.name,
-                "record_id": record[record_type.id_field],
-                "event": event,
-                "changed_at": iso_time(instant),
-                "record": record,
-            }
-    return None
+def _change(
+    window: ChangeWindow, record_type: RecordType, record: dict[str, Any], events: Collection[Event]
+) -> RecordChange | None:
+    created, updated = (_time(record_type, record, field) for field in (CREATED, UPDATED))
+    was_added = created is not None and created in window
+    if was_added and ("added" in events or created == updated):
+        event, instant = "added", created
+    else:
+        event, instant = "updated", updated
+    if instant is None or instant not in window or event not in events:
+        return None
+    return {
+        "record_type": record_type.name,
+        "record_id": record[record_type.id_field],
+        "event": cast("Event", event),
+        "changed_at": iso_time(instant),
+        "record": record,
+    }
+
+
+def _time(record_type: RecordType, record: Mapping[str, Any], field: str) -> datetime | None:
+    text = field_value(record, field)
+    return api_time(text, f"{record_type.name}.{field}") if text else None
+
+
+def has_time(record: Mapping[str, Any]) -> bool:
+    """Return whether a record tells when it was created or updated."""
+    return bool(field_value(record, CREATED) or field_value(record, UPDATED))
 
 
 def check_events(record_type: RecordType, events: Iterable[str]) -> tuple[Event, ...]:

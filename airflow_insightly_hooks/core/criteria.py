@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
 from airflow_insightly_hooks.core.records import field_value
 
-__all__ = ["OPERATORS", "compile_criteria"]
+__all__ = ["OPERATORS", "compile_criteria", "fields_of"]
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 Test = Callable[[Any], bool]
@@ -46,6 +46,16 @@ def compile_criteria(
     :raises InvalidCriteria: if they can't be compiled; its ``path`` says where in them.
     """
     return _criteria(spec, "criteria")
+
+
+def fields_of(spec: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the fields that criteria ask for, of dotted paths the first step."""
+    if spec is None:
+        return frozenset()
+    for kind in GROUPS:
+        if kind in spec:
+            return frozenset().union(*map(fields_of, spec[kind]))
+    return frozenset({spec["field"].split(".")[0]})
 
 
 def _criteria(spec: object, path: str) -> Predicate:
@@ -81,9 +91,8 @@ def _group(spec: Mapping[str, Any], path: str) -> Predicate:
 def _condition(spec: Mapping[str, Any], path: str) -> Predicate:
     for key in spec:
         if key not in CONDITION_KEYS:
-            raise InvalidCriteria(
-                f"{path}.{key}", f"not a key of a condition{did_you_mean(key, CONDITION_KEYS)}"
-            )
+            guess = did_you_mean(key, CONDITION_KEYS) or f"; a group has one key: {', '.join(GROUPS)}"
+            raise InvalidCriteria(f"{path}.{key}", f"not a key of a condition{guess}")
     for key in ("field", "operator"):
         if not isinstance(spec.get(key), str) or not spec[key]:
             raise InvalidCriteria(f"{path}.{key}", "a text is needed")
@@ -109,7 +118,8 @@ def _operator(name: str, path: str) -> Operator:
     try:
         return OPERATORS[name]
     except KeyError:
-        raise InvalidCriteria(path, f"{name!r} is not an operator{did_you_mean(name, OPERATORS)}") from None
+        guess = did_you_mean(name, OPERATORS) or f"; there are {', '.join(OPERATORS)}"
+        raise InvalidCriteria(path, f"{name!r} is not an operator{guess}") from None
 
 
 # --- the values of a field -------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ UNSENT = LedgerEntry("unsent", 0)
 class Ledger:
     """The states of a task's messages.
 
-    :param generation: which round of attempts this is; it grows when the task is cleared. What failed or
+    :param generation: which round of attempts this is; another one when the task is cleared. What failed or
         was gone in an earlier round is tried again, its attempts counted anew.
     """
 
@@ -160,7 +160,7 @@ class Ledger:
         """
         ledger = cls(generation)
         ledger._stored_head = head
-        ended_round = bool(blocks) and _number_of(head, "generation") < generation
+        ended_round = bool(blocks) and _number_of(head, "generation") != generation
         for key, block in zip(block_keys(head), blocks, strict=True):
             if not isinstance(block, Mapping):
                 raise InvalidState(

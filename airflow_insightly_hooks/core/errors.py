@@ -9,6 +9,7 @@ InsightlyHooksError
 ├── InvalidPayload             what should be a payload is none; says what is missing
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
 ├── LostCursor                 a sensor's cursor is gone although it has run before
+├── UntrustedClock             a sensor's cursor is ahead of the API server's clock
 ├── InsightlyAPIError          an answer of Insightly's API that is none of the following
 │   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.errors)
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
@@ -44,6 +45,7 @@ __all__ = [
     "LostCursor",
     "UndeliveredError",
     "UnknownRecordType",
+    "UntrustedClock",
     "did_you_mean",
     "missing_keys",
 ]
@@ -154,6 +156,26 @@ class LostCursor(InsightlyHooksError):
             f"{self.dag_id}.{self.task_id} has run before, but the state of asset {self.asset!r} holds no "
             f"time up to which it has read (key {self.key!r}). To begin now could miss changes: store the "
             f"end of its last window there (an ISO 8601 time in UTC), or give the sensor an explicit window"
+        )
+
+
+class UntrustedClock(InsightlyHooksError):
+    """The API server's clock says ``server``, yet ``cursor`` has been read up to ``read_to`` (ISO 8601).
+
+    One of the two readings was wrong. If it was the earlier one, changes since then are in no window.
+    """
+
+    def __init__(self, server: str, cursor: str, read_to: str) -> None:
+        super().__init__(server, cursor, read_to)
+        self.server = server
+        self.cursor = cursor
+        self.read_to = read_to
+
+    def __str__(self) -> str:
+        return (
+            f"Insightly's server says that it is {self.server}, but {self.cursor} has been read up to "
+            f"{self.read_to}. Nothing is read, since changes could be missed: set the cursor back in the "
+            f"asset's state to the last time that was right, or wait if the server's clock is behind"
         )
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cache, partial
 from typing import Any, Literal, TypedDict, cast
 
+from airflow_insightly_hooks.core.changes import EVENTS
 from airflow_insightly_hooks.core.dates import (
     api_time,
     format_ms_date,
@@ -38,6 +39,7 @@ __all__ = [
 DateFormat = Literal["microsoft", "iso8601"]
 DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")
 
+_MESSAGE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -195,8 +197,15 @@ def check_payloads(value: object) -> list[Payload]:
             )
         if missing := missing_keys(payload, Payload.__annotations__):
             raise InvalidPayload(where, f"it lacks {missing}")
-        if not isinstance(payload["body"], str) or not isinstance(payload["message_id"], str):
-            raise InvalidPayload(where, "its body and message_id must be text")
+        if not isinstance(payload["body"], str):
+            raise InvalidPayload(where, "its body must be text")
+        if not isinstance(payload["message_id"], str) or not _MESSAGE_ID.fullmatch(payload["message_id"]):
+            raise InvalidPayload(where, "its message_id must be 1 to 64 letters, digits, '_' or '-'")
+        # What a report and a log line name must be what it says, and nothing of a record.
+        if payload["record_type"] not in RECORD_TYPES or payload["event"] not in EVENTS:
+            raise InvalidPayload(where, "its record_type or event is none of Insightly's")
+        if not isinstance(payload["record_id"], int):
+            raise InvalidPayload(where, "its record_id must be a number")
         if payload["message_id"] in ids:
             raise InvalidPayload(where, "its message_id is that of an earlier one")
         ids.add(payload["message_id"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "Field",
     "RecordType",
     "field_value",
+    "unknown_fields",
 ]
 
 CREATED = "DATE_CREATED_UTC"
@@ -206,6 +207,21 @@ def _record_type(name: str) -> RecordType:
 
 def _is_custom_object_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z]\w*__c", name) is not None
+
+
+def unknown_fields(
+    record_type: RecordType, records: Iterable[Mapping[str, Any]], names: Iterable[str]
+) -> list[str]:
+    """Return those of the ``names`` that neither the record type nor any of the records has.
+
+    Custom fields, whose names end in ``__c``, are left out where they are blank: then no record shows them.
+    """
+    missing = [n for n in names if n not in record_type.fields and not n.endswith(CUSTOM_OBJECT_SUFFIX)]
+    seen: set[str] = set()
+    for record in records if missing else ():
+        seen.update(record)
+        seen.update(custom.get("FIELD_NAME", "") for custom in record.get(CUSTOM_FIELDS) or ())
+    return sorted(set(missing) - seen)
 
 
 def field_value(record: Mapping[str, Any], name: str) -> Any:

@@ -44,10 +44,14 @@ def storable(change: RecordChange) -> RecordChange:
 
 
 def exact_record(change: RecordChange) -> dict[str, Any]:
-    """Return the change's record as the API delivered it, whatever became of it in a store."""
+    """Return the change's record as the API delivered it, whatever became of it in a store.
+
+    A record that somebody has changed since then, to leave something out perhaps, is taken as it is.
+    """
     if "record_json" in change:
         record: dict[str, Any] = json.loads(change["record_json"])
-        return record
+        if _without_unstorable(record) == change["record"]:
+            return record
     return _in_api_order(RECORD_TYPES[change["record_type"]], change["record"])
 
 

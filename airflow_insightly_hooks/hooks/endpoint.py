@@ -78,9 +78,10 @@ class Endpoint:
         if self.host == "localhost":
             return True
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            address = ipaddress.ip_address(self.host)
         except ValueError:
             return False
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     @classmethod
     def from_connection(cls, connection: Connection, path: str = "") -> Endpoint:
@@ -144,6 +145,8 @@ class Endpoint:
             )
         if port == 0:
             raise refused("port 0 is none")
+        if "[" in parts.netloc.rpartition("@")[2] and ":" not in (parts.hostname or ""):
+            raise refused("what stands in brackets is no IPv6 address")
         username, password = _user_information(parts.netloc, conn_id)
         return cls(
             scheme=parts.scheme,

@@ -8,12 +8,14 @@ from airflow_insightly_hooks.core.errors import InsightlyHooksError
 
 __all__ = [
     "NO_CONNECTION",
+    "UNKNOWN_HOST",
     "InsightlyAPIError",
     "InsightlyAccessError",
     "InsightlyRateLimitError",
     "InsightlyUnreachable",
 ]
 
+UNKNOWN_HOST = "there is no such host"
 NO_CONNECTION = (AirflowException, InsightlyHooksError)
 """What asking for a connection raises if it is missing or wrong."""
 
@@ -37,35 +39,39 @@ class InsightlyAPIError(InsightlyHooksError):
 
 
 class InsightlyUnreachable(InsightlyAPIError):
-    """No answer from ``host``, or a server error each time (the last one is ``status``)."""
+    """No answer from ``host`` for ``reason``, or a server error each time (``status``).
 
-    def __init__(self, conn_id: str, host: str, status: int | None, unknown_host: bool = False) -> None:
-        super().__init__(conn_id, "", "", status)
-        self.args = (conn_id, host, status, unknown_host)
+    :param why: the reason, a text, or the status of the last answer.
+    """
+
+    def __init__(self, conn_id: str, host: str, why: str | int) -> None:
+        super().__init__(conn_id, "", "", why if isinstance(why, int) else None)
+        self.args = (conn_id, host, why)
         self.host = host
-        self.unknown_host = unknown_host
+        self.reason = f"it answered {why}" if isinstance(why, int) else why
 
     def __str__(self) -> str:
-        if self.unknown_host:
-            return (
-                f"connection {self.conn_id!r}: there is no host {self.host}. Is the pod right? It stands "
-                f"beside the API key in Insightly's User Settings, and in the account's address "
-                f"(crm.<pod>.insightly.com)"
+        advice = ""
+        if self.reason == UNKNOWN_HOST:
+            advice = (
+                ". Is the pod right? It stands beside the API key in Insightly's User Settings, and in the "
+                "account's address (crm.<pod>.insightly.com)"
             )
-        what = "did not answer" if self.status is None else f"answered {self.status}"
-        return f"connection {self.conn_id!r}: {self.host} {what}, after three retries"
+        return (
+            f"connection {self.conn_id!r}: no use of {self.host}, after three retries: {self.reason}{advice}"
+        )
 
 
 class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
-    """A ``status`` of 401, 403, 404 or 405 from ``host``: asking again changes nothing.
+    """A ``status`` of 401, 403, 404 or 405 for ``path`` below ``base_url``: asking again changes nothing.
 
     A task that raises it fails without a retry.
     """
 
-    def __init__(self, conn_id: str, host: str, path: str, status: int) -> None:
+    def __init__(self, conn_id: str, base_url: str, path: str, status: int) -> None:
         super().__init__(conn_id, path, "", status)
-        self.args = (conn_id, host, path, status)
-        self.host = host
+        self.args = (conn_id, base_url, path, status)
+        self.base_url = base_url
 
     def __str__(self) -> str:
         reason = {
@@ -73,14 +79,14 @@ class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
                 "refuses the API key (401). Check it: it stands in Insightly's User Settings, and belongs to "
                 "the pod that is shown beside it"
             ),
-            403: "does not let this API key's user read it (403): check the user's permissions in Insightly",
+            403: "is not for this API key's user to read (403): check the user's permissions in Insightly",
             404: (
-                "does not know it (404): the record may be gone, the plan may lack this record type, "
-                "or the pod may be wrong"
+                "is not known there (404). Is the base URL right? It ends in /v3.1. Else the pod may be "
+                "wrong, the plan may lack this record type, or the record be gone"
             ),
-            405: "does not offer this path (405): check the record type's name",
+            405: "is not offered (405): check the record type's name",
         }[self.status or 404]
-        return f"connection {self.conn_id!r}, {self.path}: {self.host} {reason}"
+        return f"connection {self.conn_id!r}: {self.base_url}{self.path} {reason}"
 
 
 class InsightlyRateLimitError(InsightlyAPIError):

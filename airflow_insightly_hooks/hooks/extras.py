@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Extras"]
 
+LARGEST = 1e12
+"""More than any field can mean: seconds, bytes, requests a second."""
+
 
 class Extras:
     """The extra fields of an Airflow connection.
@@ -55,14 +58,14 @@ class Extras:
     def number(self, name: str, default: float, *, at_least: float) -> float:
         """Return a field's number.
 
-        :raises InvalidConnection: if it is no finite number, or less than ``at_least``.
+        :raises InvalidConnection: if it is no number, less than ``at_least``, or beyond all use.
         """
         value = self._fields.get(name, default)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not (math.isfinite(number) and number >= at_least):
+        if not at_least <= number <= LARGEST:  # false for what is not a number
             raise self.invalid(name, f"a number from {at_least:g} on is needed")
         return number
 

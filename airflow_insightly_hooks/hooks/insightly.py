@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from airflow_insightly_hooks.core.dates import format_api_time
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.errors import (
+    UNKNOWN_HOST,
     InsightlyAccessError,
     InsightlyAPIError,
     InsightlyRateLimitError,
@@ -117,19 +119,24 @@ class InsightlyHook(BaseHook):
         """
         kind = RECORD_TYPES[record_type]
         parameters = _search_parameters(page_size, updated_after, search)
-        return self._pages(kind.path, kind.id_field, page_size, parameters)
+        return self._pages(kind.path, kind.id_field, parameters)
 
-    def _pages(
-        self, path: str, id_field: str, page_size: int, parameters: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, id_field: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         skip = 0
+        before: list[int] = []
         while True:
             page = self._get(f"{path}/Search", {**parameters, "skip": skip})
-            if not isinstance(page, list) or not all(isinstance(r, dict) and id_field in r for r in page):
+            if not isinstance(page, list) or not all(
+                isinstance(r, dict) and isinstance(r.get(id_field), int) for r in page
+            ):
                 raise self._unexpected(path, f"a list of records with {id_field} was expected")
-            yield from page
-            if len(page) < page_size:
+            if not page:  # a short page may have been cut by a limit of the server's own
                 return
+            ids = [record[id_field] for record in page]
+            if ids == before:
+                raise self._unexpected(path, "the next page was expected, not the same one again")
+            before = ids
+            yield from page
             skip += len(page)
 
     def get_record(self, record_type: str, record_id: int) -> dict[str, Any]:
@@ -186,25 +193,23 @@ class InsightlyHook(BaseHook):
         waited = 0.0
         while True:
             response = self._ask(path, parameters)
-            if response is not None and response.status_code == 200:
-                return self._json(response, path)
-            if response is not None and response.status_code == 429:
-                delay = self._delay_after_429(response, waited)
-                waited += delay
-            elif response is None or response.status_code >= 500:
+            status = response if isinstance(response, str) else response.status_code
+            if isinstance(response, str) or response.status_code >= 500:
                 failures += 1
                 if failures > QUICK_RETRIES:
-                    raise InsightlyUnreachable(
-                        self.insightly_conn_id,
-                        self._settings.host,
-                        None if response is None else response.status_code,
-                    ) from None
+                    raise InsightlyUnreachable(self.insightly_conn_id, self._settings.host, status)
                 delay = 0.5 * 2 ** (failures - 1)
+            elif response.status_code == 200:
+                return self._json(response, path)
+            elif response.status_code == 429:
+                delay = self._delay_after_429(response, waited)
+                waited += delay
             else:
                 raise self._refusal(response, path)
             time.sleep(delay)
 
-    def _ask(self, path: str, parameters: dict[str, Any] | None) -> requests.Response | None:
+    def _ask(self, path: str, parameters: dict[str, Any] | None) -> requests.Response | str:
+        """Return the response, or why there is none."""
         settings = self._settings
         settings.pace.wait()
         self.requests_made += 1
@@ -220,11 +225,7 @@ class InsightlyHook(BaseHook):
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            if _is_unknown_host(error):
-                raise InsightlyUnreachable(
-                    self.insightly_conn_id, settings.host, None, unknown_host=True
-                ) from None
-            return None
+            return _reason(error, settings.timeout)
         except requests.RequestException as error:
             # The text of a requests error can hold the whole URL: only its class is told.
             raise self._unexpected(path, f"{type(error).__name__} while asking") from None
@@ -255,7 +256,7 @@ class InsightlyHook(BaseHook):
     def _refusal(self, response: requests.Response, path: str) -> InsightlyAPIError:
         status = response.status_code
         if status in (401, 403, 404, 405):
-            return InsightlyAccessError(self.insightly_conn_id, self._settings.host, path, status)
+            return InsightlyAccessError(self.insightly_conn_id, self.base_url, path, status)
         return self._unexpected(path, "200 was expected", status)
 
     def _unexpected(self, path: str, expected: str, status: int | None = None) -> InsightlyAPIError:
@@ -375,5 +376,21 @@ def _seconds(retry_after: str | None) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _is_unknown_host(error: Exception) -> bool:
-    return "NameResolutionError" in repr(error)
+def _reason(error: BaseException, timeout: float) -> str:
+    """Return why a request got no answer, without the error's own text, which can hold the whole URL."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s"
+    if "NameResolutionError" in repr(error):
+        return UNKNOWN_HOST
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"TLS: {seen.verify_message}"
+        if isinstance(seen, ssl.SSLError):
+            return f"TLS: {(seen.reason or 'handshake failed').replace('_', ' ').lower()}"
+        if isinstance(seen, ConnectionRefusedError):
+            return "connection refused"
+        # All the ways in which urllib3 and requests wrap errors.
+        inner = (getattr(seen, "reason", None), *seen.args, seen.__cause__, seen.__context__)
+        seen = next((cause for cause in inner if isinstance(cause, BaseException)), None)
+    return "the connection broke"

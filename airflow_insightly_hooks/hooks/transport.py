@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -24,6 +25,9 @@ import httpcore
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 
 __all__ = ["Answer", "NotDelivered", "TransportSettings", "post", "tls_context"]
+
+# At DEBUG, httpcore logs the receiver's headers whole, and a receiver may echo what it got.
+logging.getLogger("httpcore").setLevel(logging.INFO)
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one address to take a connection (a black hole takes none, and says nothing)."""

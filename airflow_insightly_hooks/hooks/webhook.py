@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -58,6 +58,9 @@ PROTECTED_HEADERS = frozenset(
 )
 """Headers that are ours alone: they frame the request or name the message."""
 
+CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization"})
+IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -100,12 +103,19 @@ class WebhookHook(BaseHook):
         super().__init__()
         self.webhook_conn_id = webhook_conn_id
         self._uri = uri
+        self._read: _Settings | None = None
+        self._reading = threading.Lock()  # one pace for all threads, hence one reading
 
-    @cached_property
+    @property
     def _settings(self) -> _Settings:
-        if self._uri is not None:
-            return _Settings.from_uri(self._uri)
-        return _Settings.from_connection(self.get_connection(self.webhook_conn_id))
+        with self._reading:
+            if self._read is None:
+                self._read = (
+                    _Settings.from_connection(self.get_connection(self.webhook_conn_id))
+                    if self._uri is None
+                    else _Settings.from_uri(self._uri)
+                )
+            return self._read
 
     def get_conn(self) -> Endpoint:
         """Return the receiver's address, checked; its text holds no credentials."""
@@ -122,6 +132,9 @@ class WebhookHook(BaseHook):
         :raises InvalidPayload: if they can't be sent.
         """
         _checked_headers(headers, "the operator")
+        _mask(*headers.values())
+        if self._settings.refuses_credentials and _credentials_in(headers):
+            raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
 
     def send(
         self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
@@ -232,13 +245,11 @@ class _Settings:
         except ValueError as error:
             raise extras.invalid("signing_secret", str(error)) from None
         in_clear = endpoint.scheme == "http" and not endpoint.is_loopback
-        if in_clear and endpoint.authorization and not extras.flag("allow_insecure_http", default=False):
-            raise InvalidConnection(
-                conn_id,
-                "schema",
-                "Basic authentication over http shows the password: use https (or allow_insecure_http)",
-            )
-        _mask(endpoint, self.headers, secrets)
+        self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
+        if self.refuses_credentials and (endpoint.authorization or _credentials_in(self.headers)):
+            raise InvalidConnection(conn_id, "schema", IN_CLEAR)
+        _mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
+        _mask(*self.headers.values())
 
     @classmethod
     def from_connection(cls, connection: Connection) -> _Settings:
@@ -252,10 +263,14 @@ class _Settings:
         return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
 
 
-def _mask(endpoint: Endpoint, headers: Mapping[str, str], secrets: str) -> None:
+def _credentials_in(headers: Mapping[str, str]) -> bool:
+    return not CREDENTIAL_HEADERS.isdisjoint(name.lower() for name in headers)
+
+
+def _mask(*secrets: str) -> None:
     """Have Airflow mask what must never be logged, for code that isn't ours."""
-    for secret in (endpoint.password, endpoint.authorization, *headers.values(), *secrets.split()):
-        if secret:
+    for secret in secrets:
+        if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
             mask_secret(secret)
 
 
@@ -275,7 +290,7 @@ def _encoded(body: str, message_id: str, limit: int) -> bytes:
 
 def _checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
     for name, value in headers.items():
-        if not _TOKEN.fullmatch(name) or not isinstance(value, str):
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not isinstance(value, str):
             raise InvalidPayload(where, "a header's name is a token, and its value a text")
         if name.lower() in PROTECTED_HEADERS:
             raise InvalidPayload(where, f"the header {name} can't be set")

@@ -10,7 +10,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.criteria import compile_criteria
+from airflow_insightly_hooks.core.criteria import compile_criteria, fields_of
+from airflow_insightly_hooks.operators.fields import warn_of_unknown_fields
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
         """Return the changes that meet the criteria."""
         changes = check_changes(disclosed(self.changes))
         meets = compile_criteria(self.criteria)
+        warn_of_unknown_fields(self.log, changes, fields_of(self.criteria))
         matching = [change for change in changes if meets(change["record"])]
         self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
-        if not matching:
-            ti = context["ti"]
+        ti = context.get("ti")
+        if not matching and ti is not None:
             ti.xcom_push(key="return_value", value=[])  # skipping ends the task before Airflow would push it
             self.skip(ti=ti, tasks=self.get_direct_relatives(upstream=False))
         return matching

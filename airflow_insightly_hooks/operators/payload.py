@@ -13,6 +13,7 @@ from airflow_insightly_hooks.core.delivery import message_id
 from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.stored import exact_record
+from airflow_insightly_hooks.operators.fields import warn_of_unknown_fields
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ class BuildPayloadOperator(BaseOperator):
             raise ValueError(
                 "fields must be a list of names: a template of it needs render_template_as_native_obj"
             )
-        ti = context["ti"]
-        workflow = self.workflow or f"{ti.dag_id}/{ti.task_id}"
+        warn_of_unknown_fields(self.log, changes, self.fields or ())
+        task = context.get("ti") or self
+        workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
         custom_dates = self._custom_date_fields(changes)
         payloads = [
             self._payload(change, workflow, custom_dates[change["record_type"]]) for change in changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_insightly_hooks.core import delivery
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery import Ledger, Report, UndeliveredPayload
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection, UndeliveredError
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.operators.links import ReceiverLink
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UndeliverableError", "WebhookOperator"]
 
+DEFAULT_CONNECTION = "webhook_default"
 LEDGER_INTERVAL = 1.0
 """Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
 RETRY_AFTER = RetryAfterPolicy()
@@ -56,10 +58,11 @@ class WebhookOperator(BaseOperator):
 
     :param payloads: the output of ``BuildPayloadOperator``; one of its chunks with ``.expand(payloads=…)``.
     :param webhook_conn_id: the receiver: a connection of type ``insightly_webhook``.
-    :param uri: the receiver's URI instead, user information allowed (it is shown nowhere; a template such
-        as ``{{ var.value.receiver }}`` keeps it out of the DAG's file).
+    :param uri: the receiver's URI instead, user information allowed. It is rendered without that; but
+        Airflow stores a DAG's file and what ``.expand()`` is given, so a password belongs into a template
+        such as ``{{ var.value.receiver }}``, or into a connection.
     :param concurrency: how many POSTs are under way at once, at most.
-    :param headers: further HTTP headers, over the connection's.
+    :param headers: further HTTP headers, over the connection's; not templates, and no place for secrets.
     :param retries: 2 by default, hence three attempts.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
@@ -84,7 +87,7 @@ class WebhookOperator(BaseOperator):
         self,
         *,
         payloads: Any,
-        webhook_conn_id: str = "webhook_default",
+        webhook_conn_id: str = DEFAULT_CONNECTION,
         uri: str | None = None,
         concurrency: int = 8,
         headers: Mapping[str, str] | None = None,
@@ -97,6 +100,11 @@ class WebhookOperator(BaseOperator):
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         _check_uri(uri)
+        _check_connection_id(webhook_conn_id)
+        if uri is not None and webhook_conn_id != DEFAULT_CONNECTION:
+            raise ValueError("webhook_conn_id and uri name two receivers: give one")
+        if headers is not None and not isinstance(headers, Mapping | Withheld):
+            raise ValueError("headers must map names to values")
         self.payloads = payloads
         self.webhook_conn_id = webhook_conn_id
         self.uri = uri
@@ -108,6 +116,7 @@ class WebhookOperator(BaseOperator):
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Take the arguments that all mapped tasks share; the serialized DAG shows no secrets of them."""
         _check_uri(kwargs.get("uri"))
+        _check_connection_id(kwargs.get("webhook_conn_id"))
         shown: tuple[tuple[str, type, Callable[[Any], object]], ...] = (
             ("payloads", list, Withheld),
             ("uri", str, WithheldUri),
@@ -127,30 +136,36 @@ class WebhookOperator(BaseOperator):
         hook = WebhookHook(self.webhook_conn_id, uri=disclosed(self.uri))
         receiver = hook.get_conn()
         hook.check_headers(self.headers or {})
-        ti = context["ti"]
+        ti = context.get("ti")
         # Airflow raises max_tries when a task is cleared, and at no retry.
-        book = _Book(context["task_state_store"], generation=ti.max_tries)
+        book = _Book(context["task_state_store"], generation=ti.max_tries if ti is not None else 0)
         outstanding = set(book.ledger.outstanding(payload["message_id"] for payload in payloads))
         to_send = [payload for payload in payloads if payload["message_id"] in outstanding]
         self.log.info(
-            "Sending %d of %d payloads to %s (%d are acknowledged already)",
+            "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
             len(to_send),
             len(payloads),
-            receiver.origin,
+            receiver,
+            f"connection {self.webhook_conn_id!r}" if self.uri is None else "uri",
             len(payloads) - len(to_send),
         )
         started_at = datetime.now(timezone.utc)
-        outcomes = self._deliver(to_send, hook, book)
-        report = _report(payloads, book.ledger, outcomes, started_at)
-        self.log.info(
-            "%d of %d payloads delivered, %d POSTs in %.1f s",
-            report["delivered"],
-            report["total"],
-            len(outcomes),
-            (datetime.now(timezone.utc) - started_at).total_seconds(),
-        )
+        outcomes: dict[str, Acknowledgement] = {}
+        try:
+            self._deliver(to_send, hook, book, outcomes)
+        finally:  # after the task's time-out, too, the report tells what is undelivered
+            report = _report(payloads, book.ledger, outcomes, started_at)
+            self.log.info(
+                "%d of %d payloads delivered, %d POSTs in %.1f s",
+                report["delivered"],
+                report["total"],
+                len(outcomes),
+                (datetime.now(timezone.utc) - started_at).total_seconds(),
+            )
+            if report["delivered"] < report["total"] and ti is not None:
+                # Airflow pushes what a task returns, hence nothing for one that fails.
+                ti.xcom_push(key="return_value", value=report)
         if report["delivered"] < report["total"]:
-            ti.xcom_push(key="return_value", value=report)  # Airflow pushes it for a task that succeeds only
             raise _undelivered(report, payloads, book.ledger, outcomes)
         return report
 
@@ -159,12 +174,15 @@ class WebhookOperator(BaseOperator):
         self._stopped = True
 
     def _deliver(
-        self, payloads: Iterable[Payload], hook: WebhookHook, book: _Book
-    ) -> dict[str, Acknowledgement]:
-        """POST each payload once and return what became of each, by message id."""
+        self,
+        payloads: Iterable[Payload],
+        hook: WebhookHook,
+        book: _Book,
+        outcomes: dict[str, Acknowledgement],
+    ) -> None:
+        """POST each payload once, and put what became of it into ``outcomes``, by message id."""
         waiting = iter(payloads)
         under_way: dict[Future[Acknowledgement], Payload] = {}
-        outcomes: dict[str, Acknowledgement] = {}
 
         def collect() -> None:
             done, _ = wait(under_way, timeout=book.due_in(), return_when=FIRST_COMPLETED)
@@ -182,7 +200,7 @@ class WebhookOperator(BaseOperator):
                         book.write_if_due()
                         under_way[pool.submit(self._send, hook, payload)] = payload
                     if not under_way:
-                        return outcomes
+                        return
                     collect()
             finally:  # after the task's time-out, too, what is under way may end, and is recorded
                 while under_way:
@@ -205,21 +223,32 @@ class WebhookOperator(BaseOperator):
             return
         if result.sent:
             ledger.answered(message_id, delivery.GONE if result.gone else delivery.FAILED)
+            what = f"was not acknowledged, POST {ledger[message_id].attempts}"
         else:
             ledger.not_posted(message_id)
-        self.log.warning(
-            "%s %s (%s) was not acknowledged, POST %d: %s",
-            payload["record_type"],
-            payload["record_id"],
-            message_id,
-            ledger[message_id].attempts,
-            result.error,
-        )
+            what = "was not sent"
+        about = (payload["record_type"], payload["record_id"], message_id)
+        self.log.warning("%s %s (%s) %s: %s", *about, what, result.error)
 
 
 def _check_uri(uri: object) -> None:
-    if isinstance(uri, str) and not is_template(uri):
+    """Refuse what can be seen to be no URI, and a template that holds a password in clear.
+
+    Airflow logs a template that it can't render, so what is secret must come from inside of the braces.
+    """
+    if not isinstance(uri, str):
+        return
+    if not is_template(uri):
         Endpoint.from_uri(uri)
+        return
+    literal = re.search(r"://([^/]*)@", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", uri))
+    if literal and literal[1].strip(":"):
+        raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")
+
+
+def _check_connection_id(webhook_conn_id: object) -> None:
+    if isinstance(webhook_conn_id, str) and "://" in webhook_conn_id:
+        raise InvalidConnection("webhook_conn_id", "id", "it is the id of a connection; a URI goes to uri")
 
 
 class _Book:

@@ -9,11 +9,13 @@ record stays text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
+
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.hooks.endpoint import Endpoint
 
 __all__ = ["Withheld", "WithheldField", "WithheldUri", "WithheldUriField", "disclosed", "is_template"]
 
@@ -54,8 +56,10 @@ class WithheldField:
             raise AttributeError(self._name) from None
 
     def __set__(self, instance: Any, value: Any) -> None:
+        # What is assigned over a template is what that was rendered to.
+        is_first = instance.__dict__.get(self._name) in (None, value)
         to_be_rendered = isinstance(value, ResolveMixin | Withheld) or (
-            isinstance(value, str) and is_template(value)
+            isinstance(value, str) and is_template(value) and is_first
         )
         instance.__dict__[self._name] = value if value is None or to_be_rendered else Withheld(value)
 
@@ -69,10 +73,13 @@ class WithheldUri:
         self.value = value
 
     def serialize(self) -> str:
-        """Return what Airflow shows of it."""
-        return re.sub(
-            r"\?.*", "?***", re.sub(r"://.*@", "://***@", self.value, flags=re.DOTALL), flags=re.DOTALL
-        )
+        """Return what Airflow shows of it: nothing of what can't be read as a URI, and might be a secret."""
+        if is_template(self.value):
+            return "***" if "@" in self.value else self.value
+        try:
+            return str(Endpoint.from_uri(self.value))
+        except InvalidConnection:
+            return "***"
 
     def __repr__(self) -> str:
         return f"<{self.serialize()}>"

@@ -16,6 +16,7 @@ from airflow_insightly_hooks.core.changes import (
     RecordChange,
     changes_in,
     check_events,
+    has_time,
 )
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -68,6 +69,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :raises InvalidWindow: if ``window`` is none, when the task runs.
     :raises InvalidTime: if a text in ``window`` is no time, when the task runs.
     :raises LostCursor: if rule 3 applies and the cursor is gone although the task has run before.
+    :raises UntrustedClock: if rule 3 applies and the cursor is a minute ahead of the server's clock.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
 
     XCom: a list of changes ``{"record_type", "record_id", "event", "changed_at", "record"}``; under the key
@@ -92,6 +94,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     ) -> None:
         asset = records_asset(insightly_conn_id, record_type)
         super().__init__(inlets=[*_as_list(kwargs.pop("inlets", None)), asset], **kwargs)
+        self.asset = asset
         self.record_type = record_type
         self.events = check_events(RECORD_TYPES[record_type], events)
         self.window = window
@@ -158,7 +161,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
-        windows = RunWindows(context, records_asset(self.insightly_conn_id, self.record_type), self.window)
+        windows = RunWindows(context, context.get("ti") or self, self.asset, self.window)
         settled_until = hook.server_time() - timedelta(seconds=self.settle)
         window = windows.fixed()
         is_open = window is None
@@ -176,28 +179,30 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         if not changes and is_open and self.on_empty == "wait":
             return _Wait(self.poke_interval, open_since=window.start)
         windows.take(window)
-        context["ti"].xcom_push(key="window", value=window.as_dict())
+        if (ti := context.get("ti")) is not None:
+            ti.xcom_push(key="window", value=window.as_dict())
         if not changes and self.on_empty != "succeed":
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
         return changes
 
     def _read(self, hook: InsightlyHook, window: ChangeWindow) -> list[RecordChange]:
+        kind = RECORD_TYPES[self.record_type]
         if window.is_empty:
-            self.log.info("%s: first run, watching from %s on", self.record_type, iso_time(window.end))
+            self.log.info("%s: nothing to read yet, watching from %s", kind.name, iso_time(window.end))
             return []
         started = time.monotonic()
         read = 0
+        timeless: list[Any] = []
 
         def counted() -> Iterable[dict[str, Any]]:
             nonlocal read
             for record in hook.iter_records(self.record_type, updated_after=window.search_from):
                 read += 1
+                if not has_time(record):
+                    timeless.append(record[kind.id_field])
                 yield record
 
-        changes = [
-            storable(change)
-            for change in changes_in(window, RECORD_TYPES[self.record_type], counted(), self.events)
-        ]
+        changes = [storable(change) for change in changes_in(window, kind, counted(), self.events)]
         added = sum(change["event"] == "added" for change in changes)
         self.log.info(
             "%s in %s: %d added, %d updated; %d records read in %d requests, %.1f s",
@@ -209,6 +214,13 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             hook.requests_made,
             time.monotonic() - started,
         )
+        if timeless:
+            self.log.warning(
+                "%d records of %s have no time of creation or update, so that no window holds them: %s",
+                len(timeless),
+                self.record_type,
+                timeless[:20],
+            )
         return changes
 
 

@@ -12,22 +12,27 @@ rule 3 is kept in the task's state, so that a retry or a cleared run covers the 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, TaskInstanceState
 
 from airflow_insightly_hooks.core.changes import ChangeWindow
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor
+from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UntrustedClock
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstance
 
 __all__ = ["RunWindows", "records_asset"]
 
 TAKEN = "window"
 """The key of the task's state that keeps the window a run has taken by rule 3."""
+CLOCK_TOLERANCE = timedelta(seconds=60)
+"""By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
+EARLIER_RUNS = 20
+"""How many backfill runs are passed over, to see whether another run has been before."""
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
@@ -46,22 +51,30 @@ class RunWindows:
     """The windows of one sensor's run.
 
     :param context: the run's context.
+    :param owner: whose cursor it is: what has the ids of the DAG and the task.
     :param asset: the asset that keeps the cursor; one of the task's inlets.
     :param explicit: rule 1's window, if there is one.
     :raises InvalidWindow: if it is none.
     """
 
-    def __init__(self, context: Context, asset: Asset, explicit: object = None) -> None:
-        ti, run = context["ti"], context.get("dag_run")
+    def __init__(
+        self,
+        context: Context,
+        owner: RuntimeTaskInstance | BaseOperator,
+        asset: Asset,
+        explicit: object = None,
+    ) -> None:
+        run = context.get("dag_run")
         start, end = context.get("data_interval_start"), context.get("data_interval_end")
         self._context = context
+        self._owner = owner
         self._asset = asset
         self._explicit = ChangeWindow.of(explicit) if explicit is not None else None
         self._interval = (
             ChangeWindow(start, end) if start is not None and end is not None and start < end else None
         )
         self._is_scheduled = getattr(run, "run_type", None) == "scheduled"
-        self.cursor_key = f"cursor/{ti.dag_id}/{ti.task_id}"
+        self.cursor_key = f"cursor/{owner.dag_id}/{owner.task_id}"
 
     def fixed(self) -> ChangeWindow | None:
         """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
@@ -75,13 +88,19 @@ class RunWindows:
     def open(self, until: datetime) -> ChangeWindow:
         """Return the window of rule 3 that ends at ``until``; it starts there, too, in a task's first run.
 
+        :param until: the server's time, less what has to settle. Its fraction of a second is cut: more
+            changes of that second may come, and the API's times have whole seconds.
         :raises LostCursor: if the task has run before and its cursor is gone.
+        :raises UntrustedClock: if the cursor is ahead of ``until`` by more than clocks differ.
         """
+        until = until.replace(microsecond=0)
         cursor = self._cursor()
         if cursor is None:
             self._check_first_run()
             self._advance(until)
-            cursor = until
+            return ChangeWindow(until, until)
+        if cursor > until + CLOCK_TOLERANCE:
+            raise UntrustedClock(iso_time(until), self.cursor_key, iso_time(cursor))
         return ChangeWindow(min(cursor, until), until)
 
     def take(self, window: ChangeWindow) -> None:
@@ -127,10 +146,14 @@ class RunWindows:
         """Raise LostCursor if a run of this task, other than a backfill's, has ended well before."""
         ti = self._context["ti"]
         for state in (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED):
-            earlier = ti.get_previous_ti(state=state)
-            if (
-                earlier is not None
-                and earlier.run_id != ti.run_id
-                and not earlier.run_id.startswith("backfill")
-            ):
-                raise LostCursor(ti.dag_id, ti.task_id, self._asset.name, self.cursor_key)
+            before: datetime | None = None
+            for _ in range(EARLIER_RUNS):
+                earlier = ti.get_previous_ti(state=state, logical_date=before)
+                # Without a try it was skipped from outside, and never looked.
+                if earlier is None or earlier.run_id == ti.run_id or earlier.try_number == 0:
+                    break
+                if not earlier.run_id.startswith("backfill"):
+                    raise LostCursor(
+                        self._owner.dag_id, self._owner.task_id, self._asset.name, self.cursor_key
+                    )
+                before = earlier.logical_date

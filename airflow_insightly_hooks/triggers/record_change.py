@@ -98,7 +98,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
 
         hook = InsightlyHook(self.insightly_conn_id)
         kind = RECORD_TYPES[self.record_type]
-        end = hook.server_time() - timedelta(seconds=self.settle)
+        end = (hook.server_time() - timedelta(seconds=self.settle)).replace(microsecond=0)
         if end <= since:
             return False
         window = ChangeWindow(since, end)

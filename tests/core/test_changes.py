@@ -223,10 +223,16 @@ def test_only_the_events_asked_for_are_yielded(events):
     ]
 
 
-def test_added_hides_updated_even_where_only_updates_are_asked_for():
-    """A record that was added in the window is not an updated one, too."""
-    record = contact("2020-05-01 09:30:00", "2020-05-01 09:45:00")
-    assert not list(changes_in(WINDOW, CONTACTS, [record], ("updated",)))
+def test_an_update_in_the_window_of_the_creation():
+    """Where only updates are asked for, one that follows the creation counts; the creation itself doesn't."""
+    created = contact("2020-05-01 09:30:00", "2020-05-01 09:30:00")
+    updated = contact("2020-05-01 09:30:00", "2020-05-01 09:45:00", record_id=8)
+    (change,) = changes_in(WINDOW, CONTACTS, [created, updated], ("updated",))
+    assert (change["record_id"], change["event"], change["changed_at"]) == (
+        8,
+        "updated",
+        "2020-05-01T09:45:00Z",
+    )
 
 
 def test_a_record_that_two_pages_deliver_counts_once():

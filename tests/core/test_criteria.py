@@ -238,7 +238,11 @@ def condition(**keys: Any) -> dict[str, Any]:
             "numbered conditions with a logic line are not supported by this version",
         ),
         (condition(feild="X"), "criteria.feild", "not a key of a condition; did you mean 'field'?"),
-        (condition(**{"?": 1}), "criteria.?", "not a key of a condition"),
+        (
+            condition(**{"?": 1}),
+            "criteria.?",
+            "not a key of a condition; a group has one key: all, any, none",
+        ),
         ({}, "criteria.field", "a text is needed"),
         (condition(field=""), "criteria.field", "a text is needed"),
         (condition(field=["A"]), "criteria.field", "a text is needed"),
@@ -248,7 +252,11 @@ def condition(**keys: Any) -> dict[str, Any]:
             "criteria.all[0].operator",
             "'equal' is not an operator; did you mean 'equals'?",
         ),
-        (condition(operator="resembles!"), "criteria.operator", "'resembles!' is not an operator"),
+        (
+            condition(operator="resembles!"),
+            "criteria.operator",
+            f"'resembles!' is not an operator; there are {', '.join(OPERATORS)}",
+        ),
         ({"field": "A", "operator": "equals"}, "criteria.value", "'equals' needs a value"),
         (
             {"field": "A", "operator": "is_blank", "value": None},

@@ -22,6 +22,7 @@ from airflow_insightly_hooks.core.errors import (
     LostCursor,
     UndeliveredError,
     UnknownRecordType,
+    UntrustedClock,
     did_you_mean,
     missing_keys,
 )
@@ -61,6 +62,14 @@ ERRORS = [
         "2 of 4 payloads are undelivered: Contacts 0 (answered 503), Contacts 1 (answered 503)",
     ),
     (UndeliveredError(undelivered(0, total=2)), "0 of 2 payloads are undelivered: "),
+    (
+        UntrustedClock("2026-01-01T00:00:00Z", "cursor/dag/detect", "2026-01-01T01:00:00Z"),
+        (
+            "Insightly's server says that it is 2026-01-01T00:00:00Z, but cursor/dag/detect has been read up "
+            "to 2026-01-01T01:00:00Z. Nothing is read, since changes could be missed: set the cursor back in "
+            "the asset's state to the last time that was right, or wait if the server's clock is behind"
+        ),
+    ),
     (
         LostCursor("dag", "detect", "insightly/insightly_default/Contacts", "cursor/dag/detect"),
         (

@@ -353,11 +353,13 @@ def test_what_is_no_list_of_payloads_is_refused(value):
     [
         ([PAYLOAD], "a payload is needed, not list (chunks go to .expand(payloads=…))"),
         ({}, "it lacks 'message_id', 'record_type', 'record_id', 'event', 'changed_at', 'body'"),
-        ({**PAYLOAD, "message_id": 2}, "its body and message_id must be text"),
-        (
-            {**PAYLOAD, "message_id": "msg_2", "body": {"FIRST_NAME": "Zoë"}},
-            "its body and message_id must be text",
-        ),
+        ({**PAYLOAD, "message_id": 2}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
+        ({**PAYLOAD, "message_id": "m.2"}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
+        ({**PAYLOAD, "message_id": "m" * 65}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
+        ({**PAYLOAD, "record_type": "x\nforged"}, "its record_type or event is none of Insightly's"),
+        ({**PAYLOAD, "event": "deleted"}, "its record_type or event is none of Insightly's"),
+        ({**PAYLOAD, "record_id": {"FIRST_NAME": "Zoë"}}, "its record_id must be a number"),
+        ({**PAYLOAD, "message_id": "msg_2", "body": {"FIRST_NAME": "Zoë"}}, "its body must be text"),
         (PAYLOAD, "its message_id is that of an earlier one"),
     ],
 )

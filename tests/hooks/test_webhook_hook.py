@@ -168,7 +168,7 @@ def test_secrets_are_masked(connect: Connect) -> None:
         "receiver", host="https://receiver.example.com", login="user", password="masked-word", extra=extra
     )
     WebhookHook("receiver").get_conn()
-    for secret in ("masked-word", f"Basic {encoded}", "masked-header", *SECRETS):
+    for secret in ("masked-word", encoded, "masked-header", *SECRETS):
         assert redact(f"a {secret} b") == "a *** b"
     WebhookHook(uri="https://user:word-of-a-uri@receiver.example.com").get_conn()
     assert redact("a word-of-a-uri b") == "a *** b"
@@ -650,7 +650,7 @@ def test_other_spellings_connect(connect: Connect, host: str) -> None:
         assert send(WebhookHook("receiver")).acknowledged
 
 
-@pytest.mark.parametrize("host", ["receiver.example.com", "10.0.0.1", "127.1", "[::ffff:7f00:1]"])
+@pytest.mark.parametrize("host", ["receiver.example.com", "10.0.0.1", "127.1", "[::ffff:a00:1]"])
 def test_basic_over_http(connect: Connect, host: str) -> None:
     """Credentials over http to another machine are refused unless the connection allows it."""
     given = {"host": f"http://{host}/", "login": USER, "password": PASSWORD}

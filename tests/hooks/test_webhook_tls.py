@@ -83,6 +83,11 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(since)
             .not_valid_after(until)
+            # Python 3.13 and later want both identifiers.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
 
     def _signed(self, builder: x509.CertificateBuilder) -> x509.Certificate:

@@ -161,7 +161,10 @@ def test_delivers_all(receiver: RunningSandbox, logged: Logged) -> None:
     )
     assert {one["username"] for one in kept} == {"user"}
     sending, delivered = logged.messages("info", "warning", "error")
-    assert sending == f"Sending 30 of 30 payloads to {receiver.url} (0 are acknowledged already)"
+    assert sending == (
+        f"Sending 30 of 30 payloads to {receiver.bin_url('out')} (connection 'webhook_default'), "
+        f"0 are acknowledged already"
+    )
     assert delivered.startswith("30 of 30 payloads delivered, 30 POSTs in ")
 
 
@@ -176,7 +179,7 @@ def test_nothing_to_deliver(receiver: RunningSandbox) -> None:
 def test_uri_and_headers(receiver: RunningSandbox) -> None:
     """A URI stands for the connection, and the operator's headers go along."""
     uri = receiver.bin_url("byuri").replace("://", f"://us%40er:{PASSWORD}@")
-    deliver(run_context(), payloads(1), uri=uri, headers={"x-team": "billing"}, webhook_conn_id="missing")
+    deliver(run_context(), payloads(1), uri=uri, headers={"x-team": "billing"})
     (kept,) = receiver.received("byuri")
     assert (kept["username"], kept["headers"]["x-team"]) == ("us@er", "billing")
 

@@ -158,7 +158,7 @@ def test_uri() -> None:
     """A URI is shown without user information and query, and used with them."""
     task = WebhookOperator(task_id="task", payloads=[], uri=URI)
     task.render_template_fields(run_context())
-    assert _serialize_rendered_fields(task)["uri"] == "https://***@receiver.example.com/hook?***"
+    assert _serialize_rendered_fields(task)["uri"] == "https://receiver.example.com/hook"
     assert disclosed(task.uri) == URI
     assert_withheld(repr(task.uri))
 
@@ -184,15 +184,18 @@ def test_templated_uri(mapped: bool) -> None:
     ("uri", "shown"),
     [
         ("https://receiver.example.com/hook", "https://receiver.example.com/hook"),
-        (f"https://user:{PASSWORD}@receiver.example.com", "https://***@receiver.example.com"),
-        (f"https://u:a@{PASSWORD}@receiver.example.com", "https://***@receiver.example.com"),
-        (f"https://u:{PASSWORD}\n{PASSWORD}@receiver.example.com", "https://***@receiver.example.com"),
-        (f"https://receiver.example.com?t={TOKEN}\n{TOKEN}", "https://receiver.example.com?***"),
+        (f"https://user:{PASSWORD}@receiver.example.com", "https://receiver.example.com/"),
+        (f"https://u:a@{PASSWORD}@receiver.example.com", "https://receiver.example.com/"),
+        (f"https://receiver.example.com/hook?t={TOKEN}#{TOKEN}", "https://receiver.example.com/hook"),
+        (f"https://u:{PASSWORD}\n{PASSWORD}@receiver.example.com", "***"),
+        (f"u:{PASSWORD}@receiver.example.com", "***"),
+        (f"https:/u:{PASSWORD}@receiver.example.com", "***"),
         ("{{ var.value.receiver }}", "{{ var.value.receiver }}"),
+        (f"https://u:{PASSWORD}@{{{{ host }}}}/", "***"),
     ],
 )
 def test_shown_uri(uri: str, shown: str) -> None:
-    """What stands before the last '@' and behind the first '?' is never shown."""
+    """Scheme, host and path are shown of what can be sent to, templates of what has no '@', else nothing."""
     assert WithheldUri(uri).serialize() == shown
 
 

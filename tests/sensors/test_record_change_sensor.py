@@ -23,7 +23,7 @@ from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.sensors.windows import records_asset
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
-from tests.conftest import API_KEY, Logged, run_context
+from tests.conftest import API_KEY, Logged, ended, run_context
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 """Later than every seeded record, so that only a test's own ones change there."""
@@ -263,7 +263,7 @@ def test_open_windows_follow_each_other(crm: RunningSandbox, deferrable: bool, l
     context = run_context()
     with pytest.raises(AirflowSkipException):
         sensor(deferrable=deferrable).execute(context)
-    assert "first run, watching from" in logged.messages("info")[0]
+    assert "nothing to read yet, watching from" in logged.messages("info")[0]
     for hours in (2, 3):
         number = contact(crm, START + hours * HOUR)
         set_clock(crm, START + hours * HOUR + timedelta(minutes=1))
@@ -301,7 +301,7 @@ def test_failed_read_takes_nothing(crm: RunningSandbox) -> None:
 def test_lost_cursor(crm: RunningSandbox, deferrable: bool) -> None:
     """A cursor that is gone is told of, rather than that changes are missed."""
     context = run_context()
-    context["ti"].previous = {"success": "scheduled__0"}
+    context["ti"].previous = {"success": [ended("scheduled__0", START)]}
     with pytest.raises(LostCursor):
         sensor(deferrable=deferrable).execute(context)
 

@@ -11,15 +11,19 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_insightly_hooks.core.changes import ChangeWindow
-from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor
+from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor, UntrustedClock
 from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
-from tests.conftest import TaskInstance, run_context
+from tests.conftest import TaskInstance, ended, run_context
 
 ASSET = records_asset("insightly_default", "Contacts")
 KEY = "cursor/dag/task"
 EIGHT = datetime(2017, 3, 10, 8, tzinfo=timezone.utc)
 NINE, TEN = EIGHT + timedelta(hours=1), EIGHT + timedelta(hours=2)
 WINDOW = ChangeWindow(EIGHT, NINE)
+
+
+def windows_of(context: dict[str, Any], asset: Asset, explicit: object = None) -> RunWindows:
+    return RunWindows(context, context["ti"], asset, explicit)  # which has the ids that a task has
 
 
 def interval(start: datetime | None = EIGHT, end: datetime | None = NINE, **entries: Any) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def test_asset() -> None:
 def test_explicit(explicit: Any) -> None:
     """An explicit window comes first, and moves no cursor."""
     context = with_cursor(interval(NINE, TEN))
-    windows = RunWindows(context, ASSET, explicit)
+    windows = windows_of(context, ASSET, explicit)
     assert windows.fixed() == WINDOW
     windows.take(WINDOW)
     assert cursor(context) == "2017-03-10T08:00:00Z"
@@ -91,9 +95,9 @@ def test_explicit(explicit: Any) -> None:
 def test_refused_explicit(explicit: Any) -> None:
     """What is no window is refused."""
     with pytest.raises(InvalidWindow):
-        RunWindows(run_context(), ASSET, explicit)
+        windows_of(run_context(), ASSET, explicit)
     with pytest.raises(InvalidTime, match="window start"):
-        RunWindows(run_context(), ASSET, ("yesterday", "2017-03-10"))
+        windows_of(run_context(), ASSET, ("yesterday", "2017-03-10"))
 
 
 # --- rule 2 ----------------------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ def test_refused_explicit(explicit: Any) -> None:
 def test_interval() -> None:
     """A data interval that isn't empty is the window; a scheduled run moves the cursor to its end."""
     context = interval()
-    windows = RunWindows(context, ASSET)
+    windows = windows_of(context, ASSET)
     assert windows.fixed() == WINDOW
     assert windows.unread_before(WINDOW) is None
     windows.take(WINDOW)
@@ -114,7 +118,7 @@ def test_interval() -> None:
 def test_interval_of_another_run(run_type: str) -> None:
     """Only a scheduled run's interval moves the cursor, and only it can find a gap."""
     context = with_cursor(interval(NINE, TEN, dag_run=SimpleNamespace(run_type=run_type)))
-    windows = RunWindows(context, ASSET)
+    windows = windows_of(context, ASSET)
     assert windows.fixed() == ChangeWindow(NINE, TEN)
     assert windows.unread_before(ChangeWindow(NINE, TEN)) is None
     windows.take(ChangeWindow(NINE, TEN))
@@ -124,7 +128,7 @@ def test_interval_of_another_run(run_type: str) -> None:
 def test_cursor_never_goes_back() -> None:
     """A run of the past, such as a cleared one, leaves the cursor where it is."""
     context = with_cursor(interval(), "2017-03-10T10:00:00Z")
-    RunWindows(context, ASSET).take(WINDOW)
+    windows_of(context, ASSET).take(WINDOW)
     assert cursor(context) == "2017-03-10T10:00:00Z"
 
 
@@ -140,7 +144,7 @@ def test_cursor_never_goes_back() -> None:
 def test_gap(read_to: str | None, gap: ChangeWindow | None) -> None:
     """What lies between cursor and interval was left out, as when a DAG was paused without catching up."""
     context = interval() if read_to is None else with_cursor(interval(), read_to)
-    assert RunWindows(context, ASSET).unread_before(WINDOW) == gap
+    assert windows_of(context, ASSET).unread_before(WINDOW) == gap
 
 
 # --- rule 3 ----------------------------------------------------------------------------------------------
@@ -153,40 +157,56 @@ def test_open_window(interval_of_run: tuple[datetime | None, datetime | None]) -
     """Without an interval a run reads from the cursor on, and the next one goes on there."""
     start, end = interval_of_run
     context = with_cursor(interval(start, end))
-    windows = RunWindows(context, ASSET)
+    windows = windows_of(context, ASSET)
     assert windows.fixed() is None
     window = windows.open(NINE)
     assert window == WINDOW
     assert cursor(context) == "2017-03-10T08:00:00Z"
     windows.take(window)
     assert cursor(context) == "2017-03-10T09:00:00Z"
-    assert RunWindows(next_run(context), ASSET).open(TEN) == ChangeWindow(NINE, TEN)
+    assert windows_of(next_run(context), ASSET).open(TEN) == ChangeWindow(NINE, TEN)
 
 
 def test_first_run() -> None:
     """A task's first run has an empty window, and the next one begins where it was."""
     context = run_context()
-    assert RunWindows(context, ASSET).open(EIGHT) == ChangeWindow(EIGHT, EIGHT)
+    assert windows_of(context, ASSET).open(EIGHT) == ChangeWindow(EIGHT, EIGHT)
     assert cursor(context) == "2017-03-10T08:00:00Z"
-    assert RunWindows(next_run(context), ASSET).open(NINE) == WINDOW
+    assert windows_of(next_run(context), ASSET).open(NINE) == WINDOW
 
 
 def test_clock_that_goes_back() -> None:
-    """A server's clock that went back gives an empty window, and the cursor stays."""
-    context = with_cursor(run_context(), "2017-03-10T10:00:00Z")
-    windows = RunWindows(context, ASSET)
+    """A server's clock that went back a little gives an empty window, and the cursor stays."""
+    context = with_cursor(run_context(), "2017-03-10T09:00:30Z")
+    windows = windows_of(context, ASSET)
     assert windows.open(NINE) == ChangeWindow(NINE, NINE)
     windows.take(ChangeWindow(NINE, NINE))
+    assert cursor(context) == "2017-03-10T09:00:30Z"
+
+
+def test_clock_that_was_ahead() -> None:
+    """A cursor that is far ahead of the server's clock is told of: what changes now would be in no window."""
+    context = with_cursor(run_context(), "2017-03-10T10:00:00Z")
+    with pytest.raises(UntrustedClock) as caught:
+        windows_of(context, ASSET).open(NINE)
+    error = caught.value
+    assert (error.server, error.read_to) == ("2017-03-10T09:00:00Z", "2017-03-10T10:00:00Z")
     assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+def test_a_second_that_is_not_over_is_in_the_next_window() -> None:
+    """The window ends at a whole second: records of that second may still come."""
+    context = with_cursor(run_context())
+    assert windows_of(context, ASSET).open(NINE + timedelta(microseconds=999_999)) == WINDOW
 
 
 def test_taken_window_is_kept() -> None:
     """A retry and a cleared run cover the window that the run has taken, though the cursor went on."""
     context = with_cursor(run_context())
-    windows = RunWindows(context, ASSET)
+    windows = windows_of(context, ASSET)
     windows.take(windows.open(NINE))
     context["asset_state_store"][ASSET].set(KEY, "2017-03-10T10:00:00Z")
-    again = RunWindows(context, ASSET)
+    again = windows_of(context, ASSET)
     assert again.fixed() == WINDOW
     again.take(WINDOW)
     assert cursor(context) == "2017-03-10T10:00:00Z"
@@ -196,44 +216,50 @@ def test_cursors_of_two_tasks() -> None:
     """Each task has its own cursor in the state of one asset."""
     context = with_cursor(run_context())
     other = next_run(context, ti=TaskInstance("dag", "other"))
-    assert RunWindows(other, ASSET).open(TEN) == ChangeWindow(TEN, TEN)
-    assert RunWindows(next_run(context), ASSET).open(NINE) == WINDOW
+    assert windows_of(other, ASSET).open(TEN) == ChangeWindow(TEN, TEN)
+    assert windows_of(next_run(context), ASSET).open(NINE) == WINDOW
 
 
 @pytest.mark.parametrize("state", ["success", "skipped"])
 def test_lost_cursor(state: str) -> None:
     """A cursor that is gone although the task has run before is told of, and none is made."""
     context = run_context()
-    context["ti"].previous = {state: "scheduled__0"}
+    context["ti"].previous = {state: [ended("backfill__1", NINE), ended("scheduled__0", EIGHT)]}
     with pytest.raises(LostCursor) as caught:
-        RunWindows(context, ASSET).open(NINE)
+        windows_of(context, ASSET).open(NINE)
     error = caught.value
     assert (error.dag_id, error.task_id, error.asset, error.key) == ("dag", "task", ASSET.name, KEY)
     assert cursor(context) is None
 
 
 @pytest.mark.parametrize(
-    "previous", [{"failed": "scheduled__0"}, {"success": "backfill__0"}, {"success": "scheduled__1"}]
+    "previous",
+    [
+        {"failed": [ended("scheduled__0", EIGHT)]},
+        {"success": [ended("backfill__0", EIGHT)]},
+        {"success": [ended("scheduled__1", EIGHT)]},
+        {"skipped": [ended("scheduled__0", EIGHT, try_number=0)]},
+    ],
 )
-def test_no_lost_cursor(previous: dict[str, str]) -> None:
-    """A run that failed or was a backfill, and this run itself, had no cursor to lose."""
+def test_no_lost_cursor(previous: dict[str, Any]) -> None:
+    """A run that failed, never looked, or was a backfill, and this run itself, had no cursor to lose."""
     context = run_context()
     context["ti"].previous = previous
-    assert RunWindows(context, ASSET).open(NINE).is_empty
+    assert windows_of(context, ASSET).open(NINE).is_empty
 
 
 def test_mapped_sensor() -> None:
     """A mapped sensor, which has no inlets of its own, is told to have windows."""
     context = run_context(asset_state_store={})
     with pytest.raises(InvalidWindow, match="mapped"):
-        RunWindows(context, ASSET).open(NINE)
+        windows_of(context, ASSET).open(NINE)
 
 
 def test_unreadable_cursor() -> None:
     """A cursor that is no time is told of with its key, and stays."""
     context = with_cursor(run_context(), "yesterday")
     with pytest.raises(InvalidTime, match="cursor/dag/task"):
-        RunWindows(context, ASSET).open(NINE)
+        windows_of(context, ASSET).open(NINE)
     assert cursor(context) == "yesterday"
 
 
@@ -244,7 +270,7 @@ def test_adjoining_windows() -> None:
     until = EIGHT
     for minutes in (1, 1, 5, 60, 0, 7):
         until += timedelta(minutes=minutes)
-        run = RunWindows(context := next_run(context), ASSET)
+        run = windows_of(context := next_run(context), ASSET)
         windows.append(run.open(until))
         run.take(windows[-1])
     assert windows[0].start == EIGHT
