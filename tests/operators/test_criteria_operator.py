@@ -37,6 +37,20 @@ def test_passes_on_what_matches(logged: Logged) -> None:
     assert "Spain" not in logged.text
 
 
+def test_a_field_that_no_record_has(logged: Logged) -> None:
+    """A misspelt field counts as blank, and is warned of with a guess; a blank custom field is not."""
+    slip = {"field": "ADDRESS_MAIL_CONTRY", "operator": "not_equals", "value": "France"}
+    custom = {"field": "Region__c", "operator": "is_blank"}
+    criteria = {"all": [slip, {"any": [FRANCE, custom]}]}
+    operator = EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES, criteria=criteria)
+    assert operator.execute(run_context()) == CHANGES
+    (warning,) = logged.messages("warning")
+    assert warning == (
+        "No record of Contacts has a field ADDRESS_MAIL_CONTRY: it counts as blank; "
+        "did you mean 'ADDRESS_MAIL_COUNTRY'?"
+    )
+
+
 def test_no_criteria() -> None:
     """Without criteria every change is passed on."""
     assert EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES).execute(run_context()) == CHANGES

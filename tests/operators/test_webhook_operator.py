@@ -563,6 +563,37 @@ def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Non
             deliver(context, payloads(9), concurrency=3)
         assert len(server.requests) == 3
     assert context["task_state_store"].get("delivery/0") == {f"msg_{n}": "A1" for n in range(3)}
+    report = context["ti"].xcom["return_value"]
+    assert (report["total"], report["delivered"]) == (9, 3)
+    assert {item["error"] for item in report["undelivered"]} == {"not sent: the task was stopped"}
+
+
+def test_a_clear_after_fewer_retries_were_set(receiver: RunningSandbox, connect: Connect) -> None:
+    """A clear begins a new round even where the task's retries were lowered meanwhile."""
+    connect("webhook_default", host=receiver.bin_url("out"))
+    receiver.answer_with("out", status=410)
+    context = run_context()
+    context["ti"].max_tries = 5
+    undelivered(context, payloads(1))
+    receiver.answer_with("out", status=200)
+    context["ti"].max_tries = 3
+    assert deliver(context, payloads(1))["delivered"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"webhook_conn_id": f"https://user:{PASSWORD}@receiver.example.com"},
+        {"uri": f"https://user:{PASSWORD}@{{{{ var.value.host }}}}/"},
+        {"uri": "https://receiver.example.com", "webhook_conn_id": "other"},
+        {"headers": ["x-team"]},
+    ],
+)
+def test_what_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    """A URI as a connection's id, a password in a template, two receivers, headers that map nothing."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 — several kinds of it
+        WebhookOperator(task_id="deliver", payloads=[], **arguments)
+    assert PASSWORD not in str(caught.value)
 
 
 # --- errors and links ------------------------------------------------------------------------------------

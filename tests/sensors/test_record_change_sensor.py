@@ -487,3 +487,20 @@ def test_no_gap(crm: RunningSandbox, logged: Logged) -> None:
         with pytest.raises(AirflowSkipException):
             sensor().execute(context)
     assert logged.messages("warning") == []
+
+
+def test_records_without_times_are_warned_of(crm: RunningSandbox, logged: Logged) -> None:
+    """A record that tells neither time is in no window: the log says which."""
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    timeless = {"CONTACT_ID": 5, "FIRST_NAME": CANARY}
+    number = contact(crm, START)
+    operator = sensor(window=(START, START + HOUR))
+    real = InsightlyHook.iter_records
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InsightlyHook, "iter_records", lambda *a, **k: [timeless, *real(*a, **k)])
+        changes = operator.execute(interval(START, START + HOUR))
+    assert [change["record_id"] for change in changes] == [number]
+    (warning,) = logged.messages("warning")
+    assert warning.startswith("1 records of Contacts have no time of creation or update")
+    assert "[5]" in warning
