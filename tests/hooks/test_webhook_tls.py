@@ -25,6 +25,19 @@ TIMEOUT = 0.4
 NOW = datetime.now(timezone.utc)
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=False,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
     """A certificate authority of the tests' own; its certificates are files in a folder.
 
@@ -37,6 +50,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Tests {folder.name}")])
         builder = self._builder(self._name, self._key, NOW - timedelta(days=1), NOW + timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.file = folder / "ca.pem"
         self.file.write_bytes(self._signed(builder).public_bytes(serialization.Encoding.PEM))
 
@@ -83,7 +97,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(since)
             .not_valid_after(until)
-            # Python 3.13 and later want both identifiers.
+            # Python 3.13 and later want both identifiers, and an authority's use of its key.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
