@@ -104,7 +104,8 @@ class AirflowStack:
     :param home: the folder for all its state.
     :param dags: the folder of DAG files.
     :param connections: connection id -> its fields, as ``AIRFLOW_CONN_…`` takes them in JSON, or a URI.
-    :param database: a SQLAlchemy address; ``None`` makes an SQLite file in ``home``.
+    :param database: a SQLAlchemy address; ``None`` makes an SQLite file in ``home``, whose writers wait for
+        one another, up to 60 s.
     :param settings: further environment variables.
     """
 
@@ -135,7 +136,7 @@ class AirflowStack:
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-this-machine-0123456789abcdef0123456789abcdef",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home / 'airflow.db'}?timeout=60",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
