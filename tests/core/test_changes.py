@@ -373,6 +373,9 @@ def test_what_is_no_list_of_changes_is_refused(value):
         ({}, "it lacks 'record_type', 'record_id', 'event', 'changed_at', 'record'"),
         ({**CHANGE, "record_type": "Contact"}, "its record_type is none of Insightly's API"),
         ({**CHANGE, "record_type": ["Contacts"]}, "its record_type is none of Insightly's API"),
+        ({**CHANGE, "event": "deleted"}, "its event must be one of ['added', 'updated']"),
+        ({**CHANGE, "record_id": "Zoë"}, "its record_id must be a number, and its changed_at a text"),
+        ({**CHANGE, "changed_at": 5}, "its record_id must be a number, and its changed_at a text"),
         ({**CHANGE, "record": [{"FIRST_NAME": "Zoë"}]}, "its record is not an object"),
     ],
 )
