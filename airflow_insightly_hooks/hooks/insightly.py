@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import re
-import ssl
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.dates import format_api_time
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.hooks.causes import causes, tls_reason
 from airflow_insightly_hooks.hooks.errors import (
     UNKNOWN_HOST,
     InsightlyAccessError,
@@ -382,15 +382,9 @@ def _reason(error: BaseException, timeout: float) -> str:
         return f"no answer within {timeout:g} s"
     if "NameResolutionError" in repr(error):
         return UNKNOWN_HOST
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"TLS: {seen.verify_message}"
-        if isinstance(seen, ssl.SSLError):
-            return f"TLS: {(seen.reason or 'handshake failed').replace('_', ' ').lower()}"
-        if isinstance(seen, ConnectionRefusedError):
+    for cause in causes(error):
+        if reason := tls_reason(cause):
+            return reason
+        if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
-        # All the ways in which urllib3 and requests wrap errors.
-        inner = (getattr(seen, "reason", None), *seen.args, seen.__cause__, seen.__context__)
-        seen = next((cause for cause in inner if isinstance(cause, BaseException)), None)
     return "the connection broke"

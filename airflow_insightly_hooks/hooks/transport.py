@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import httpcore
 
+from airflow_insightly_hooks.hooks.causes import causes, tls_reason
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 
 __all__ = ["Answer", "NotDelivered", "TransportSettings", "post", "tls_context"]
@@ -178,15 +179,11 @@ def _read_some(response: httpcore.Response) -> str | None:
 
 
 def _connect_reason(error: httpcore.ConnectError) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS: {(cause.reason or 'handshake failed').replace('_', ' ').lower()}"
+    for cause in causes(error):
+        if reason := tls_reason(cause):
+            return reason
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
-        cause = cause.__cause__ or cause.__context__
     return "no connection"
 
 

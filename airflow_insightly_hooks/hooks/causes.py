@@ -1,0 +1,26 @@
+"""Why a connection failed, by an error's causes: the texts of errors can hold addresses and secrets."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+__all__ = ["causes", "tls_reason"]
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from, in all the ways in which HTTP clients wrap errors."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        inner = (getattr(seen, "reason", None), *seen.args, seen.__cause__, seen.__context__)
+        seen = next((cause for cause in inner if isinstance(cause, BaseException)), None)
+
+
+def tls_reason(cause: BaseException) -> str | None:
+    """Return what is wrong with TLS, such as ``TLS: wrong version number``; ``None`` for another error."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"TLS: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {(cause.reason or 'handshake failed').replace('_', ' ').lower()}"
+    return None
