@@ -131,10 +131,13 @@ class WebhookHook(BaseHook):
 
         :raises InvalidPayload: if they can't be sent.
         """
-        _checked_headers(headers, "the operator")
-        _mask(*headers.values())
-        if self._settings.refuses_credentials and _credentials_in(headers):
+        _mask(*self._checked(headers).values())
+
+    def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
+        checked = _checked_headers(headers, "the operator")
+        if self._settings.refuses_credentials and _credentials_in(checked):
             raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
+        return checked
 
     def send(
         self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
@@ -177,9 +180,8 @@ class WebhookHook(BaseHook):
         }
         if settings.endpoint.authorization is not None:
             fields["authorization"] = settings.endpoint.authorization
-        for where, given in (("the connection", settings.headers), ("the operator", headers)):
-            fields.update(_checked_headers(given, where))
         timestamp = int(time.time())
+        fields |= settings.headers | self._checked(headers)
         fields |= {
             "accept-encoding": "identity",
             "connection": "close",
@@ -216,12 +218,11 @@ class _Settings:
 
     def __init__(self, endpoint: Endpoint, extras: Extras, conn_id: str) -> None:
         self.endpoint = endpoint
-        self.headers = extras.texts("headers")
         try:
-            _checked_headers(self.headers, "the connection")
+            self.headers = _checked_headers(extras.texts("headers"), "the connection")
         except InvalidPayload as error:
             raise extras.invalid("headers", error.reason) from None
-        if endpoint.authorization and "authorization" in map(str.lower, self.headers):
+        if endpoint.authorization and "authorization" in self.headers:
             raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
         self.pace = Pace(extras.number("requests_per_second", 0, at_least=0))
         self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
@@ -264,7 +265,8 @@ class _Settings:
 
 
 def _credentials_in(headers: Mapping[str, str]) -> bool:
-    return not CREDENTIAL_HEADERS.isdisjoint(name.lower() for name in headers)
+    """Return whether headers, by their lower-cased names, hold credentials."""
+    return not CREDENTIAL_HEADERS.isdisjoint(headers)
 
 
 def _mask(*secrets: str) -> None:

@@ -650,6 +650,22 @@ def test_other_spellings_connect(connect: Connect, host: str) -> None:
         assert send(WebhookHook("receiver")).acknowledged
 
 
+def test_authorization_header_over_http(connect: Connect) -> None:
+    """Credentials given as a header, the connection's or a POST's, are refused over http like others."""
+    secret = {"Authorization": "Bearer word-of-a-header"}
+    connect("receiver", host="http://receiver.example.com/", extra={"headers": secret})
+    with pytest.raises(InvalidConnection, match="allow_insecure_http"):
+        WebhookHook("receiver").get_conn()
+    connect("receiver", host="http://receiver.example.com/")
+    for attempt in (
+        WebhookHook("receiver").check_headers,
+        lambda h: send(WebhookHook("receiver"), headers=h),
+    ):
+        with pytest.raises(InvalidPayload, match="allow_insecure_http") as caught:
+            attempt(secret)
+        assert "word-of-a-header" not in str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["receiver.example.com", "10.0.0.1", "127.1", "[::ffff:a00:1]"])
 def test_basic_over_http(connect: Connect, host: str) -> None:
     """Credentials over http to another machine are refused unless the connection allows it."""
