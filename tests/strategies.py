@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -157,28 +157,66 @@ def changes(draw: st.DrawFn) -> RecordChange:
 
 # --- criteria ----------------------------------------------------------------------------------------------
 
+CRITERIA_NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+"""What relative dates in the criteria below are measured from."""
+
 # Few fields and values, so that conditions are met often enough.
 WORDS = ["France", "FRANCE", "fra", "Straße", "STRASSE", "new lead", "5", "05", "1e3", "-2.50"]
-AMOUNTS = [0, 5, 5.0, 1000, -2.5, 0.1, 10**20, 10**20 + 1, 2**53 + 1]
+AMOUNTS = [0, 5, 5.0, 1000, -2.5, 0.1, 10**20, 10**20 + 1, 1e20, 2**53, float(2**53), 2**53 + 1, 1e23, 10**23]
+TIMES = [
+    "2024-06-01 12:00:00",
+    "2024-06-01 12:00:01",
+    "2024-06-01 00:00:00",
+    "2024-06-01",
+    "2024-06-01T02:00:00+02:00",
+    "2024-05-31 23:59:59",
+    "2024-06-01 11:59:59.500",
+    "2024-06-02 00:00:00",
+    "2024-05-25 12:00:00",
+]
+NO_TIMES = [
+    "2024-02-30 00:00:00",
+    "2024-06-01 24:00:00",
+    "2024-06-01 23:60:00",
+    "2024-06-01x12:00:00",
+    "2024-W22-6 12:00:00",
+    "2024-06-01 12+01:00",
+    "20240601T120000.000",
+    "2024-06-01 ab:cd:ef",
+]
+OPTIONS = ["Music;Sports;Travel", "music; SPORTS ;", "Sports", "Sport;France", ";", "5;6"]
 BLANKS = [None, ""]
-TEXT_FIELDS = ["STATUS", "Region__c", "TAGS", "LINKS.ROLE"]
+TEXT_FIELDS = ["STATUS", "Region__c", "TAGS", "LINKS.ROLE", "Hobbies__c"]
 NUMBER_FIELDS = ["AMOUNT", "Score__c", "LINKS.OBJECT.ID"]
+DATE_FIELDS = ["CREATED", "Due__c", "UPDATED"]
 CHECKBOXES = ["ACTIVE", "Vip__c"]
-CRITERIA_FIELDS = [*TEXT_FIELDS, *NUMBER_FIELDS, *CHECKBOXES, "LINKS", "MISSING"]
+CRITERIA_FIELDS = [*TEXT_FIELDS, *NUMBER_FIELDS, *DATE_FIELDS, *CHECKBOXES, "LINKS", "MISSING"]
 
 words, amounts = st.sampled_from(WORDS), st.sampled_from(AMOUNTS)
-scalars = st.sampled_from([*WORDS, *AMOUNTS, True, False])
+scalars = st.sampled_from([*WORDS, *AMOUNTS, *TIMES, True, False])
 criteria_fields = st.sampled_from(CRITERIA_FIELDS)
+multi_selects = st.sampled_from([None, (), ("Hobbies__c",), ("Region__c", "Hobbies__c", "LINKS")])
 
 _texts = st.sampled_from([*WORDS, *BLANKS])
 _numbers = st.sampled_from([*AMOUNTS, *WORDS[-4:], *BLANKS])
+_times = st.sampled_from([*TIMES, *TIMES, *NO_TIMES, "France", 5, *BLANKS])
 _checkmarks = st.sampled_from([True, False, True, False, "France", *BLANKS])
-_custom = st.fixed_dictionaries({"Region__c": _texts, "Score__c": _numbers, "Vip__c": _checkmarks})
+_custom = st.fixed_dictionaries(
+    {
+        "Region__c": _texts,
+        "Hobbies__c": st.sampled_from([*OPTIONS, *OPTIONS, 5, True, None]),
+        "Score__c": _numbers,
+        "Due__c": _times,
+        "Vip__c": _checkmarks,
+        "UPDATED": _times,  # as custom objects have it
+    }
+)
 
 criteria_records = st.fixed_dictionaries(
     {
-        "STATUS": _texts,
+        "STATUS": _texts | st.sampled_from(OPTIONS),
         "AMOUNT": _numbers,
+        "CREATED": _times,
         "ACTIVE": _checkmarks,
         "CUSTOMFIELDS": _custom.map(
             lambda fields: [{"FIELD_NAME": name, "FIELD_VALUE": value} for name, value in fields.items()]
@@ -188,11 +226,13 @@ criteria_records = st.fixed_dictionaries(
             st.builds(lambda role, number: {"ROLE": role, "OBJECT": {"ID": number}}, _texts, _numbers),
             max_size=3,
         ),
-    }
+    },
+    optional={"UPDATED": st.none()},
 )
 
 TEXT_OPERATORS = ("contains", "not_contains", "starts_with", "ends_with")
-NUMBER_OPERATORS = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
+ORDER_OPERATORS = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
+DATE_OPERATORS = ("before", "after", "on")
 BARE_OPERATORS = ("is_blank", "is_not_blank", "is_checked", "is_not_checked")
 NEGATIVES = {
     "equals": "not_equals",
@@ -206,6 +246,21 @@ NEGATIVES = {
 _bounds = st.lists(st.sampled_from([0, 5, "1e3", -2.5, 10**20]), min_size=2, max_size=2).map(
     lambda pair: sorted(pair, key=float)
 )
+_dates = st.sampled_from(
+    [
+        *TIMES,
+        "now",
+        "today",
+        "now-12h",
+        "today+1d",
+        "now-1w",
+        date(2024, 6, 1),
+        datetime(2024, 6, 1, 12),  # noqa: DTZ001 — UTC is meant without a zone
+        datetime(2024, 6, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+    ]
+)
+_date_bounds = st.tuples(st.sampled_from(TIMES), st.sampled_from(["now", "now-12h", "2024-06-03"]))
+_durations = st.sampled_from(["0s", "1s", "30m", "12h", "1d", "1w", timedelta(days=7), timedelta(0)])
 
 
 def _condition(
@@ -222,12 +277,21 @@ def _condition(
 
 
 conditions: st.SearchStrategy[dict[str, Any]] = st.one_of(
-    _condition(("equals", "not_equals"), scalars, TEXT_FIELDS),
+    _condition(("equals", "not_equals"), scalars, [*TEXT_FIELDS, *DATE_FIELDS]),
     _condition(("in", "not_in"), st.lists(scalars, min_size=1, max_size=5), NUMBER_FIELDS),
     _condition(TEXT_OPERATORS, st.sampled_from(["fr", "ance", "ss", "5", 0, *WORDS]), TEXT_FIELDS),
+    _condition(
+        ("contains", "not_contains"),
+        st.sampled_from(["Sport", "sports", " Music ", ";", " "]),
+        ["Hobbies__c"],
+    ),
     _condition(("matches",), st.sampled_from(["^fra", "ss", r"\d+$", "(?-i:F)", "."]), TEXT_FIELDS),
-    _condition(NUMBER_OPERATORS, st.sampled_from([*AMOUNTS, "5", "1e3"]), NUMBER_FIELDS),
+    _condition(ORDER_OPERATORS, st.sampled_from([*AMOUNTS, "5", "1e3"]), NUMBER_FIELDS),
+    _condition(ORDER_OPERATORS, _dates, DATE_FIELDS),
+    _condition(DATE_OPERATORS, _dates, DATE_FIELDS),
+    _condition(("within_last", "within_next"), _durations, DATE_FIELDS),
     _condition(("between",), _bounds, NUMBER_FIELDS),
+    _condition(("between",), _date_bounds, DATE_FIELDS),
     st.fixed_dictionaries(
         {
             "field": st.sampled_from([*CHECKBOXES * 3, *CRITERIA_FIELDS]),
@@ -236,12 +300,69 @@ conditions: st.SearchStrategy[dict[str, Any]] = st.one_of(
     ),
 )
 
+LogicTree = int | tuple[str, list[Any]]
+"""A condition's number, or ``and``, ``or`` or ``not`` with what it combines."""
+
+
+@st.composite
+def logic_trees(draw: st.DrawFn) -> tuple[LogicTree, int]:
+    """What a logic line says, and of how many conditions; each is in it."""
+    tree = draw(
+        st.recursive(
+            st.integers(1, 5),
+            lambda inner: (
+                st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, min_size=2, max_size=3))
+                | st.tuples(st.just("not"), st.lists(inner, min_size=1, max_size=1))
+            ),
+            max_leaves=8,
+        )
+    )
+    places: dict[int, int] = {}
+
+    def renumbered(tree: LogicTree) -> LogicTree:
+        if isinstance(tree, int):
+            return places.setdefault(tree, len(places) + 1)
+        return tree[0], [renumbered(member) for member in tree[1]]
+
+    return renumbered(tree), len(places)
+
+
+def logic_line(draw: st.DrawFn, tree: LogicTree, binding: int = 0) -> str:
+    """Write a tree as a line, with spaces, cases and needless parentheses as they come."""
+    space = draw(st.sampled_from([" ", " ", "  ", "\t"]))
+    if isinstance(tree, int):
+        text, own = str(tree), 3
+    else:
+        kind, members = tree
+        own = {"or": 0, "and": 1, "not": 2}[kind]
+        word = draw(st.sampled_from([kind, kind.upper(), kind.capitalize()]))
+        parts = [logic_line(draw, member, own) for member in members]
+        text = f"{word}{space}{parts[0]}" if kind == "not" else f"{space}{word}{space}".join(parts)
+    if own < binding or draw(st.integers(0, 3)) == 0:
+        return f"({text})" if draw(st.booleans()) else f"({space}{text}{space})"
+    return text
+
+
+@st.composite
+def logic_lines(draw: st.DrawFn) -> tuple[str, LogicTree, int]:
+    """A logic line, what it says, and of how many conditions."""
+    tree, count = draw(logic_trees())
+    return logic_line(draw, tree), tree, count
+
+
+@st.composite
+def numbered_conditions(draw: st.DrawFn) -> dict[str, Any]:
+    """Conditions with a logic line, or without one."""
+    line, _, count = draw(logic_lines())
+    spec = {"conditions": draw(st.lists(conditions, min_size=count, max_size=count))}
+    return spec if draw(st.integers(0, 4)) == 0 else {**spec, "logic": line}
+
 
 @st.composite
 def criteria(draw: st.DrawFn, depth: int = 6) -> dict[str, Any] | None:
     """Criteria whose groups nest up to ``depth`` deep; most of them nest so deep somewhere."""
     kind = draw(st.sampled_from(["all", "any", "none", "condition"])) if depth else "condition"
     if kind == "condition":
-        return draw(conditions | st.none())
+        return draw(conditions | numbered_conditions() | st.none())
     others = draw(st.lists(conditions | criteria(depth // 2), max_size=2))
     return {kind: draw(st.permutations([draw(criteria(depth - 1)), *others]))}

@@ -9,16 +9,33 @@ automation?").
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.errors import InvalidDuration, InvalidTime
 
-__all__ = ["api_time", "format_api_time", "format_ms_date", "iso_time", "parse_ms_date", "time_zone"]
+__all__ = [
+    "api_time",
+    "format_api_time",
+    "format_ms_date",
+    "iso_time",
+    "parse_duration",
+    "parse_ms_date",
+    "relative_time",
+    "time_zone",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECOND = timedelta(milliseconds=1)
+UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 FIRST_DAY = datetime(1, 1, 2, tzinfo=timezone.utc)
 LAST_DAY = datetime(9999, 12, 31, tzinfo=timezone.utc)
@@ -27,6 +44,8 @@ LAST_DAY = datetime(9999, 12, 31, tzinfo=timezone.utc)
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_DURATION = re.compile(r"(?P<number>\d{1,6})(?P<unit>[smhdw])", re.ASCII)
+_RELATIVE = re.compile(rf"(?P<base>now|today)((?P<sign>[+-]){_DURATION.pattern})?", re.ASCII)
 _MS_DATE = re.compile(r"\\?/Date\((-?\d+)(?:([+-])(\d\d)(\d\d))?\)\\?/", re.ASCII)
 
 
@@ -66,6 +85,42 @@ def _offset(text: str | None) -> timedelta:
         raise ValueError(text)
     offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
     return -offset if text[0] == "-" else offset
+
+
+def parse_duration(text: object, where: str = "duration") -> timedelta:
+    """Return the duration that ``text`` means: ``45s``, ``30m``, ``2h``, ``3d`` or ``1w``.
+
+    :param where: what to call it in an error.
+    :raises InvalidDuration: if it is no such text.
+    """
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise InvalidDuration(where)
+    return _duration(match)
+
+
+def _duration(match: re.Match[str]) -> timedelta:
+    return int(match["number"]) * UNITS[match["unit"]]
+
+
+def relative_time(text: object) -> Callable[[datetime], datetime] | None:
+    """Return what makes a time of the time that ``text`` is measured from; ``None`` if it is not relative.
+
+    :param text: ``now`` or ``today`` (midnight UTC), with a duration added or taken away: ``now-7d``,
+        ``today+2h``.
+    :returns: a function of an aware time; it raises ``OverflowError`` beyond the years 1 to 9999.
+    """
+    match = _RELATIVE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    offset = _duration(match) if match["sign"] else timedelta(0)
+    if match["sign"] == "-":
+        offset = -offset
+    if match["base"] == "now":
+        return lambda now: now + offset
+    return lambda now: (
+        now.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0) + offset
+    )
 
 
 def format_api_time(instant: datetime) -> str:

@@ -3,8 +3,11 @@
 InsightlyHooksError
 ├── UnknownRecordType          a name that is no record type of Insightly's API
 ├── InvalidTime                text that is no time as Insightly writes it
+├── InvalidDuration            text that is no duration such as '3d'
 ├── InvalidWindow              a window without both ends, or that ends before it starts
 ├── InvalidCriteria            criteria that cannot be compiled; says where in them
+├── InvalidWorkflow            a workflow with mistakes; holds each with its path
+│   └── InvalidWorkflowFile        a workflow file with mistakes; holds each with its line
 ├── InvalidChange              what should be a change is none; says what is missing
 ├── InvalidPayload             what should be a payload is none; says what is missing
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
@@ -38,10 +41,13 @@ __all__ = [
     "InvalidChange",
     "InvalidConnection",
     "InvalidCriteria",
+    "InvalidDuration",
     "InvalidPayload",
     "InvalidState",
     "InvalidTime",
     "InvalidWindow",
+    "InvalidWorkflow",
+    "InvalidWorkflowFile",
     "LostCursor",
     "UndeliveredError",
     "UnknownRecordType",
@@ -81,6 +87,17 @@ class InvalidTime(InsightlyHooksError, ValueError):
         return f"{self.where} is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'"
 
 
+class InvalidDuration(InsightlyHooksError, ValueError):
+    """A text that is no duration. ``where`` names the argument, not the value."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where} is not a duration such as '45s', '30m', '2h', '3d' or '1w'"
+
+
 class InvalidWindow(InsightlyHooksError, ValueError):
     """A window that cannot be read; ``reason`` says why."""
 
@@ -102,6 +119,33 @@ class InvalidCriteria(InsightlyHooksError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class InvalidWorkflow(InsightlyHooksError):
+    """A workflow with mistakes: ``problems`` are their paths (``webhooks[0].name``) and reasons."""
+
+    def __init__(self, problems: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(f"{path or 'workflow'}: {reason}" for path, reason in self.problems)
+
+
+class InvalidWorkflowFile(InvalidWorkflow):
+    """A workflow file with mistakes: ``file``'s name, and with each path and reason its line, from 1."""
+
+    def __init__(self, file: str, problems: tuple[tuple[str, str], ...], lines: tuple[int, ...]) -> None:
+        super().__init__(problems)
+        self.args = (file, problems, lines)
+        self.file = file
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{self.file}:{line}: {path}: {reason}" if path else f"{self.file}:{line}: {reason}"
+            for line, (path, reason) in zip(self.lines, self.problems, strict=True)
+        )
 
 
 class InvalidChange(InsightlyHooksError, ValueError):

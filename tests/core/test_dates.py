@@ -18,11 +18,13 @@ from airflow_insightly_hooks.core.dates import (
     format_api_time,
     format_ms_date,
     iso_time,
+    parse_duration,
     parse_ms_date,
+    relative_time,
     time_zone,
 )
-from airflow_insightly_hooks.core.errors import InvalidTime
-from tests.strategies import api_text, instants, milliseconds
+from airflow_insightly_hooks.core.errors import InvalidDuration, InvalidTime
+from tests.strategies import api_text, instants, milliseconds, recent
 
 UTC = timezone.utc
 MICROSOFT = json.loads((Path(__file__).parent.parent / "vectors" / "microsoft_dates.json").read_text())[
@@ -214,3 +216,86 @@ def test_what_is_no_time_zone_is_refused(name):
         time_zone(name)
     with pytest.raises(ZoneInfoNotFoundError):
         format_ms_date(datetime(2020, 1, 1, tzinfo=UTC), name)
+
+
+# --- durations and relative times --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("45s", timedelta(seconds=45)),
+        ("30m", timedelta(minutes=30)),
+        ("2h", timedelta(hours=2)),
+        ("3d", timedelta(days=3)),
+        ("1w", timedelta(weeks=1)),
+        ("0s", timedelta(0)),
+        ("007d", timedelta(days=7)),
+        ("999999w", timedelta(weeks=999_999)),
+    ],
+)
+def test_a_duration_is_read(text, duration):
+    """A whole number and a unit, of seconds to weeks, make a duration."""
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "7", "d", "7 d", " 7d", "7d ", "7d\n", "7D", "7y", "1.5h", "-7d", "+7d", "1d2h", "1000000s"),
+        *("\u0667d", "9" * 5000 + "d", None, 7, 7.0, timedelta(7), ["7d"]),
+    ],
+)
+def test_what_is_no_duration_is_refused(text):
+    """Anything else raises InvalidDuration, which names the argument and never the value."""
+    with pytest.raises(InvalidDuration) as caught:
+        parse_duration(text, "within")
+    assert caught.value.where == "within"
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value) == "within is not a duration such as '45s', '30m', '2h', '3d' or '1w'"
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("now", datetime(2024, 6, 1, 1, 30, 15, 500, tzinfo=UTC)),
+        ("now-7d", datetime(2024, 5, 25, 1, 30, 15, 500, tzinfo=UTC)),
+        ("now+2h", datetime(2024, 6, 1, 3, 30, 15, 500, tzinfo=UTC)),
+        ("today", datetime(2024, 6, 1, tzinfo=UTC)),
+        ("today-1s", datetime(2024, 5, 31, 23, 59, 59, tzinfo=UTC)),
+        ("today+1w", datetime(2024, 6, 8, tzinfo=UTC)),
+        ("now+0s", datetime(2024, 6, 1, 1, 30, 15, 500, tzinfo=UTC)),
+    ],
+)
+def test_a_relative_time_is_measured(text, instant):
+    """It is so far from the time given, or from the midnight in UTC before that, whatever its zone."""
+    now = datetime(2024, 6, 1, 1, 30, 15, 500, tzinfo=UTC)
+    measured = relative_time(text)
+    assert measured(now) == instant
+    assert measured(now.astimezone(timezone(timedelta(hours=-8)))) == instant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "Now", "NOW", "now ", " now", "now - 7d", "now-7", "now-d", "now7d", "now--7d", "now-7d-1h"),
+        *("tomorrow", "now\n", "now-\u0667d", "2017-03-10", None, 7, UTC, ["now"]),
+    ],
+)
+def test_what_is_not_relative_is_left_alone(text):
+    """Anything else is not relative, and no error."""
+    assert relative_time(text) is None
+
+
+@pytest.mark.parametrize("text", ["now+999999w", "now-999999w", "today+999999w"])
+def test_a_relative_time_beyond_the_calendar_overflows(text):
+    """Where there is no such time, OverflowError says so."""
+    with pytest.raises(OverflowError):
+        relative_time(text)(datetime(2024, 6, 1, tzinfo=UTC))
+
+
+@given(recent, st.integers(0, 9999), st.sampled_from("smhdw"), st.sampled_from(["+", "-"]))
+def test_a_relative_time_is_its_duration_away(now, number, unit, sign):
+    """For any time and duration, what is added is what parse_duration reads."""
+    distance = relative_time(f"now{sign}{number}{unit}")(now) - now
+    assert distance == parse_duration(f"{number}{unit}") * (1 if sign == "+" else -1)

@@ -1,0 +1,134 @@
+"""Logic lines, ``1 AND (2 OR NOT 3)``: how numbered conditions are combined.
+
+The numbers count from 1. NOT binds closer than AND, AND closer than OR, in capitals or not. A line is read
+without recursion and its parentheses are bounded, so no text can exhaust the interpreter's stack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, Union
+
+from airflow_insightly_hooks.core.errors import InvalidCriteria
+
+__all__ = ["MAX_PARENTHESES", "Expression", "Operation", "parse_logic"]
+
+MAX_PARENTHESES = 100
+"""How deep a line's parentheses may nest."""
+
+Expression = Union[int, "Operation"]
+"""A condition's number, or an operation."""
+
+_SYMBOL = re.compile(r"[()]|\w+|\S")
+_SHOWN = 20
+"""How many characters of a wrong word an error shows."""
+
+
+class Operation(NamedTuple):
+    """What groups do: ``all``, ``any`` or ``none`` of the members hold."""
+
+    kind: str
+    members: tuple[Expression, ...]
+
+
+class _Level:
+    """What is between two parentheses, as far as it has been read.
+
+    :param column: where the parenthesis was opened; 0 for the line itself.
+    """
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+        self.alternatives: list[Expression] = []  # joined by OR
+        self.terms: list[Expression] = []  # joined by AND, after the last OR
+        self.negated = False
+
+    def add(self, operand: Expression) -> None:
+        self.terms.append(Operation("none", (operand,)) if self.negated else operand)
+        self.negated = False
+
+    def end_alternative(self) -> None:
+        self.alternatives.append(_joined("all", self.terms))
+        self.terms = []
+
+    def expression(self) -> Expression:
+        self.end_alternative()
+        return _joined("any", self.alternatives)
+
+
+def _joined(kind: str, members: list[Expression]) -> Expression:
+    return members[0] if len(members) == 1 else Operation(kind, tuple(members))
+
+
+def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offset: int = 0) -> Expression:
+    """Return what a logic line says of ``count`` conditions.
+
+    :param path: where the line stands, for errors.
+    :param offset: what is added to the numbers in the result.
+    :raises InvalidCriteria: if it is no logic line, or leaves out a condition; its reason names the column.
+    """
+    if not isinstance(text, str):
+        raise InvalidCriteria(path, f"a text is needed, not {type(text).__name__}")
+    levels = [_Level(0)]
+    used: set[int] = set()
+    operand_is_next = True
+    for column, symbol in _symbols(text):
+        level, word = levels[-1], symbol.upper()
+        if operand_is_next:
+            if symbol == "(":
+                if len(levels) > MAX_PARENTHESES:
+                    raise _mistake(path, column, f"parentheses nest deeper than {MAX_PARENTHESES} levels")
+                levels.append(_Level(column))
+            elif word == "NOT":
+                level.negated = not level.negated
+            elif symbol.isascii() and symbol.isdigit():
+                number = _number(symbol, count, path, column)
+                used.add(number)
+                level.add(number + offset)
+                operand_is_next = False
+            else:
+                raise _mistake(path, column, f"a number, NOT or '(' is needed, not {_shown(symbol)}")
+        elif word == "AND":
+            operand_is_next = True
+        elif word == "OR":
+            level.end_alternative()
+            operand_is_next = True
+        elif symbol == ")" and len(levels) > 1:
+            levels.pop()
+            levels[-1].add(level.expression())
+        else:
+            ending = "')'" if len(levels) > 1 else "the end of the line"
+            raise _mistake(path, column, f"AND, OR or {ending} is needed, not {_shown(symbol)}")
+
+    end = len(text) + 1
+    if operand_is_next:
+        raise _mistake(path, end, "a number, NOT or '(' is needed, not the end of the line")
+    if len(levels) > 1:
+        raise _mistake(path, end, f"a ')' is needed for the '(' in column {levels[-1].column}")
+    if len(used) < count:
+        unused = next(number for number in range(1, count + 1) if number not in used)
+        raise _mistake(path, end, f"condition {unused} is needed, which the line does not use")
+    return levels[0].expression()
+
+
+def _symbols(text: str) -> Iterator[tuple[int, str]]:
+    """Yield parentheses, words and other characters, each with its column, which counts from 1."""
+    return ((match.start() + 1, match[0]) for match in _SYMBOL.finditer(text))
+
+
+def _number(symbol: str, count: int, path: str, column: int) -> int:
+    digits = symbol.lstrip("0")
+    # Python refuses to read thousands of digits; so many are out of range anyway.
+    number = int(digits) if 0 < len(digits) <= len(str(count)) else 0
+    if not 1 <= number <= count:
+        raise _mistake(path, column, f"a number from 1 to {count} is needed, not {_shown(symbol)}")
+    return number
+
+
+def _shown(symbol: str) -> str:
+    return repr(symbol if len(symbol) <= _SHOWN else f"{symbol[:_SHOWN]}…")
+
+
+def _mistake(path: str, column: int, reason: str) -> InvalidCriteria:
+    return InvalidCriteria(path, f"column {column}: {reason}")
