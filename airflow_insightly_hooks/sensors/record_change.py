@@ -21,8 +21,9 @@ from airflow_insightly_hooks.core.changes import (
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
+from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
-from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
+from airflow_insightly_hooks.sensors.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:

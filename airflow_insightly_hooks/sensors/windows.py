@@ -2,7 +2,8 @@
 
 1. an explicit window;
 2. else the run's data interval, if it is not empty (interval timetables, backfills);
-3. else from where this task has read to, its cursor, up to now less ``settle``.
+3. else from where this task has read to, its cursor, up to now less ``settle``; a first run starts there,
+   or, where a watcher's events have triggered it, where the changes that they tell of begin.
 
 The cursor is kept in the state of an asset that stands for the account and the record type, since a
 task's own state ends with its run. It moves forward only: by rule 3, and by a scheduled run's interval, so
@@ -15,17 +16,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, TaskInstanceState
+from airflow.sdk import TaskInstanceState
 
 from airflow_insightly_hooks.core.changes import ChangeWindow
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UntrustedClock
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk import Asset, BaseOperator, Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstance
 
-__all__ = ["RunWindows", "records_asset"]
+__all__ = ["RunWindows"]
 
 TAKEN = "window"
 """The key of the task's state that keeps the window a run has taken by rule 3."""
@@ -33,18 +34,6 @@ CLOCK_TOLERANCE = timedelta(seconds=60)
 """By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
 EARLIER_RUNS = 20
 """How many backfill runs are passed over, to see whether another run has been before."""
-
-
-def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
-    """Return the asset that stands for an account's records of one type; it keeps their readers' cursors.
-
-    Its name depends on nothing but these two, since Airflow deletes the state of an asset that no DAG names
-    any more.
-    """
-    return Asset(
-        name=f"insightly/{insightly_conn_id}/{record_type}",
-        uri=f"insightly://{insightly_conn_id}/{record_type}",
-    )
 
 
 class RunWindows:
@@ -97,8 +86,10 @@ class RunWindows:
         cursor = self._cursor()
         if cursor is None:
             self._check_first_run()
-            self._advance(until)
-            return ChangeWindow(until, until)
+            since = min(self._woken_for(), default=until)
+            if since >= until:
+                self._advance(until)
+            return ChangeWindow(min(since, until), until)
         if cursor > until + CLOCK_TOLERANCE:
             raise UntrustedClock(iso_time(until), self.cursor_key, iso_time(cursor))
         return ChangeWindow(min(cursor, until), until)
@@ -122,6 +113,12 @@ class RunWindows:
             return None
         cursor = self._cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
+
+    def _woken_for(self) -> list[datetime]:
+        """Return from when on there are changes, by the watcher's events that have triggered the run."""
+        events = (self._context.get("triggering_asset_events") or {}).values()
+        payloads = [(event.extra or {}).get("payload") for of_asset in events for event in of_asset]
+        return [api_time(p["since"], "event") for p in payloads if isinstance(p, dict) and "since" in p]
 
     def _cursor(self) -> datetime | None:
         text = self._state().get(self.cursor_key)

@@ -1,19 +1,28 @@
-"""Waiting for record changes in the triggerer."""
+"""Waiting for record changes in the triggerer: for a deferred sensor, and for DAGs that changes wake."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.sdk import Asset, AssetWatcher
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_insightly_hooks.core.changes import ChangeWindow, changes_in, check_events
-from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.changes import EVENTS, ChangeWindow, changes_in, check_events
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 
-__all__ = ["InsightlyRecordChangeTrigger"]
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = ["InsightlyRecordChangeEventTrigger", "InsightlyRecordChangeTrigger", "changes_asset"]
+
+WATCHED = "watched"
+"""The key of the asset's state that keeps up to when the watcher has looked."""
+LONGEST_BACKOFF = 300.0
 
 
 class InsightlyRecordChangeTrigger(BaseTrigger):
@@ -97,13 +106,129 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
-        kind = RECORD_TYPES[self.record_type]
         end = (hook.server_time() - timedelta(seconds=self.settle)).replace(microsecond=0)
-        if end <= since:
-            return False
-        window = ChangeWindow(since, end)
-        records = hook.iter_records(self.record_type, updated_after=window.search_from)
-        return any(True for _ in changes_in(window, kind, records, check_events(kind, self.events)))
+        return _has_changes(hook, self.record_type, self.events, since, end)
+
+
+class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
+    """Says, for as long as it is watched, that there are record changes; it never carries records.
+
+    Every ``poll_interval`` it asks Insightly whether anything has changed since it looked last, and if so
+    yields an event ``{"since", "until"}``, ISO 8601. Events are wake-up calls: a DAG reads from its own
+    cursor, so that a late, repeated or lost one loses nothing. As Airflow can hold an event back until the
+    next one comes, each is said once more at the next look; and one is said when the watcher starts.
+
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param record_type: a name of Insightly's API.
+    :param poll_interval: seconds between two looks.
+    :param settle: seconds before now up to which it looks.
+
+    A look that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
+    never ends by itself, since Airflow would start it again at once.
+    """
+
+    def __init__(
+        self,
+        record_type: str,
+        insightly_conn_id: str = "insightly_default",
+        poll_interval: float = 15.0,
+        settle: float = 5.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
+        self.record_type = record_type
+        self.insightly_conn_id = insightly_conn_id
+        self.poll_interval = poll_interval
+        self.settle = settle
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments to build it again."""
+        return (
+            "airflow_insightly_hooks.triggers.record_change.InsightlyRecordChangeEventTrigger",
+            {
+                "record_type": self.record_type,
+                "insightly_conn_id": self.insightly_conn_id,
+                "poll_interval": self.poll_interval,
+                "settle": self.settle,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, again and again, and yield an event where there is something to read."""
+        say_again = True
+        failures = 0
+        while True:
+            try:
+                since = await self._watched()
+                until, changed = await asyncio.to_thread(self._look, since)
+                failures = 0
+            except Exception as error:  # a trigger that raises is built again at once, endlessly
+                failures += 1
+                delay = min(self.poll_interval * 2**failures, LONGEST_BACKOFF)
+                self.log.warning(
+                    "Looking for %s failed (%s); looking again in %g s", self.record_type, _told(error), delay
+                )
+                await asyncio.sleep(delay)
+                continue
+            if changed or say_again:
+                yield TriggerEvent({"since": iso_time(since or until), "until": iso_time(until)})
+            if changed or since is None:  # after the event: a crash in between says it again
+                await self._watched(until)
+            say_again = changed
+            await asyncio.sleep(self.poll_interval)
+
+    async def _watched(self, until: datetime | None = None) -> datetime | None:
+        """Return up to when it has looked, after setting that to ``until``, if given."""
+        store = self.asset_state_store
+        if store is None:
+            raise RuntimeError(
+                "the trigger belongs into an AssetWatcher: there is no asset to keep its state"
+            )
+        if until is not None:
+            await store.aset(WATCHED, iso_time(until))
+            return until
+        text = await store.aget(WATCHED)
+        return api_time(text, WATCHED) if text is not None else None
+
+    def _look(self, since: datetime | None) -> tuple[datetime, bool]:
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        hook = InsightlyHook(self.insightly_conn_id)
+        end = (hook.server_time() - timedelta(seconds=self.settle)).replace(microsecond=0)
+        changed = since is not None and _has_changes(hook, self.record_type, EVENTS, since, end)
+        return end, changed
+
+
+def changes_asset(
+    record_type: str, insightly_conn_id: str = "insightly_default", poll_interval: float = 15.0
+) -> Asset:
+    """Return the asset to schedule a DAG by, so that it runs when records change.
+
+    It is the same for all DAGs that watch these records as often, so that there is one watcher. It is not the
+    one that keeps cursors: Airflow takes the watchers from whichever mention of an asset it sees last.
+
+    :param poll_interval: seconds between two looks.
+    """
+    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s"
+    trigger = InsightlyRecordChangeEventTrigger(record_type, insightly_conn_id, poll_interval)
+    return Asset(
+        name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
+    )
+
+
+def _has_changes(
+    hook: InsightlyHook, record_type: str, events: Sequence[str], since: datetime, end: datetime
+) -> bool:
+    if end <= since:
+        return False
+    kind = RECORD_TYPES[record_type]
+    window = ChangeWindow(since, end)
+    records = hook.iter_records(record_type, updated_after=window.search_from)
+    return any(True for _ in changes_in(window, kind, records, check_events(kind, events)))
+
+
+def _told(error: Exception) -> str:
+    """Return what can be said of an error: our own say it themselves, others might hold secrets."""
+    return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__
 
 
 def _may_pass(error: Exception) -> bool:

@@ -17,11 +17,11 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
+from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
-from airflow_insightly_hooks.sensors.windows import records_asset
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 from tests.conftest import API_KEY, Logged, ended, run_context
 

@@ -12,7 +12,8 @@ from airflow.sdk import Asset
 
 from airflow_insightly_hooks.core.changes import ChangeWindow
 from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor, UntrustedClock
-from airflow_insightly_hooks.sensors.windows import RunWindows, records_asset
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.sensors.windows import RunWindows
 from tests.conftest import TaskInstance, ended, run_context
 
 ASSET = records_asset("insightly_default", "Contacts")
@@ -275,3 +276,40 @@ def test_adjoining_windows() -> None:
         run.take(windows[-1])
     assert windows[0].start == EIGHT
     assert all(a.end == b.start for a, b in pairwise(windows))
+
+
+def woken(*since: datetime, payload: Any = None) -> dict[str, Any]:
+    """What a run's context says of the watcher's events that have triggered it."""
+    payloads = [payload] if payload is not None else [{"since": s.isoformat(), "until": "…"} for s in since]
+    events = [SimpleNamespace(extra={"from_trigger": True, "payload": p}) for p in payloads]
+    return {"triggering_asset_events": {Asset(name="changes", uri="x://changes"): events}}
+
+
+def test_a_first_run_that_changes_have_woken_reads_them() -> None:
+    """It starts where the earliest of its events says that changes begin; then the cursor is set."""
+    context = run_context(**woken(NINE, EIGHT))
+    windows = windows_of(context, ASSET)
+    window = windows.open(TEN)
+    assert window == ChangeWindow(EIGHT, TEN)
+    assert cursor(context) is None  # nothing is taken yet: a crash here must not lose what was before
+    windows.take(window)
+    assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+def test_a_later_run_takes_no_notice_of_events() -> None:
+    """Its cursor says where it goes on."""
+    context = with_cursor(run_context(**woken(EIGHT - timedelta(days=1))))
+    assert windows_of(context, ASSET).open(NINE) == WINDOW
+
+
+@pytest.mark.parametrize("payload", ["text", 5, {}, {"until": "2017-03-10T08:00:00Z"}])
+def test_somebody_elses_events_begin_nothing(payload: Any) -> None:
+    """A DAG may be scheduled by other assets, too."""
+    context = run_context(**woken(payload=payload))
+    assert windows_of(context, ASSET).open(TEN).is_empty
+    assert cursor(context) == "2017-03-10T10:00:00Z"
+
+
+def test_an_event_from_the_future_begins_nothing() -> None:
+    """Its window would end before it starts."""
+    assert windows_of(run_context(**woken(TEN)), ASSET).open(NINE) == ChangeWindow(NINE, NINE)
