@@ -74,6 +74,7 @@ class TaskInstance:
     """What the operators ask of their task instance.
 
     :ivar xcom: what was pushed, by key.
+    :ivar others: what other tasks have pushed, by task id and key.
     :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
     """
 
@@ -83,10 +84,14 @@ class TaskInstance:
         self.dag_id, self.task_id, self.run_id = dag_id, task_id, run_id
         self.max_tries = 2
         self.xcom: dict[str, Any] = {}
+        self.others: dict[tuple[str, str], Any] = {}
         self.previous: dict[str, list[SimpleNamespace]] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, task_ids: str, key: str = "return_value", **_of_run: Any) -> Any:
+        return self.others.get((task_ids, key))
 
     def get_previous_ti(self, state: str | None = None, logical_date: datetime | None = None) -> Any:
         found = self.previous.get(str(getattr(state, "value", state)), [])

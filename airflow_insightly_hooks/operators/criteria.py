@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.bases.skipmixin import SkipMixin
 
-from airflow_insightly_hooks.core.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.criteria import compile_criteria, fields_of
-from airflow_insightly_hooks.operators.fields import warn_of_unknown_fields
+from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange, check_changes
+from airflow_insightly_hooks.core.criteria import check_criteria, compile_criteria, fields_of, is_relative
+from airflow_insightly_hooks.core.errors import InvalidCriteria
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.until_triggered import UntilTriggered
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.operators.fields import (
+    multi_select_fields,
+    warn_of_incomparable,
+    warn_of_unknown_fields,
+)
+from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
@@ -19,15 +30,31 @@ if TYPE_CHECKING:
 
 __all__ = ["EvaluateCriteriaOperator"]
 
+TRIGGERED = "triggered"
+"""The first part of the keys of what remembers which records have triggered."""
+
 
 class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
     """Passes on the changes whose records meet the criteria; skips what follows when there are none.
 
     :param changes: a sensor's output: a list of changes.
     :param criteria: groups and conditions as ``core.criteria`` describes them; ``None`` is met by all.
-        Without templates in them, they are checked when the DAG is parsed.
-    :raises InvalidCriteria: if the criteria can't be compiled.
+        Without templates in them, they are checked when the DAG is parsed. Relative dates are measured from
+        the end of the window that the sensor read.
+    :param until_triggered: pass a record on once, and never again; which ones is remembered for ever, in
+        the state of the asset that stands for the account's records of this type.
+    :param record_type: the changes' record type; ``until_triggered`` needs it.
+    :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's.
+    :param active: ``False`` passes nothing on, and remembers nothing.
+    :param multi_select_fields: the names of custom fields that hold several options; ``None`` asks Insightly,
+        where ``contains`` or ``not_contains`` is asked of a custom field that isn't empty.
+    :param insightly_conn_id: the connection to ask.
+    :raises InvalidCriteria: if the criteria can't be compiled, or there is nothing to measure dates from.
     :raises InvalidChange: if ``changes`` holds something else.
+    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
+    :raises ValueError: if ``until_triggered`` lacks its record type, when the DAG is parsed.
+    :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
+    :raises InvalidState: if what is remembered can't be read.
 
     XCom: the changes that meet the criteria, in their order.
     """
@@ -39,25 +66,109 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
 
     changes = WithheldField()
 
-    def __init__(self, *, changes: Any, criteria: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        changes: Any,
+        criteria: Mapping[str, Any] | None = None,
+        until_triggered: bool = False,
+        record_type: str | None = None,
+        workflow: str | None = None,
+        active: bool = True,
+        multi_select_fields: Sequence[str] | None = None,
+        insightly_conn_id: str = "insightly_default",
+        **kwargs: Any,
+    ) -> None:
+        if until_triggered:
+            if record_type is None:
+                raise ValueError("until_triggered needs the record_type, whose asset remembers")
+            self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
+            kwargs["inlets"] = [*(kwargs.get("inlets") or ()), self.asset]
         super().__init__(**kwargs)
+        self.window_from = _task_of(changes)
         self.changes = changes
         self.criteria = criteria
+        self.until_triggered = until_triggered
+        self.record_type = record_type
+        self.workflow = workflow
+        self.active = active
+        self.multi_select_fields = multi_select_fields
+        self.insightly_conn_id = insightly_conn_id
         if not _has_templates(criteria):
-            compile_criteria(criteria)
+            check_criteria(criteria)
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes that meet the criteria."""
         changes = check_changes(disclosed(self.changes))
-        meets = compile_criteria(self.criteria)
-        warn_of_unknown_fields(self.log, changes, fields_of(self.criteria))
-        matching = [change for change in changes if meets(change["record"])]
-        self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
+        if self.active:
+            matching = self._matching(changes, context)
+        else:
+            self.log.info("%d changes pass by: not active", len(changes))
+            matching = []
         ti = context.get("ti")
         if not matching and ti is not None:
             ti.xcom_push(key="return_value", value=[])  # skipping ends the task before Airflow would push it
             self.skip(ti=ti, tasks=self.get_direct_relatives(upstream=False))
         return matching
+
+    def _matching(self, changes: list[RecordChange], context: Context) -> list[RecordChange]:
+        meets = compile_criteria(
+            self.criteria,
+            now=self._now(context) if is_relative(self.criteria) else None,
+            multi_select=self._multi_select(changes),
+            on_incomparable=warn_of_incomparable(self.log),
+        )
+        warn_of_unknown_fields(self.log, changes, fields_of(self.criteria))
+        matching = [change for change in changes if meets(change["record"])]
+        self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
+        return self._for_the_first_time(matching, context) if self.until_triggered else matching
+
+    def _multi_select(self, changes: list[RecordChange]) -> Collection[str] | None:
+        if self.multi_select_fields is not None:
+            return self.multi_select_fields
+        records = [(change["record_type"], change["record"]) for change in changes]
+        return multi_select_fields(self.log, self.insightly_conn_id, self.criteria, records)
+
+    def _now(self, context: Context) -> datetime:
+        """Return what relative dates are measured from: the same in every try of this run."""
+        ti = context.get("ti")
+        if ti is not None and self.window_from is not None:
+            window = ti.xcom_pull(task_ids=self.window_from, key="window")
+            if window is not None:
+                return ChangeWindow.of(window).end
+        run = context.get("dag_run")
+        moment = context.get("data_interval_end") or getattr(run, "run_after", None)
+        if moment is None:
+            raise InvalidCriteria("criteria", "relative dates need a window, a data interval or a run's time")
+        return moment
+
+    def _for_the_first_time(self, matching: list[RecordChange], context: Context) -> list[RecordChange]:
+        """Return the first change of each record that has not triggered in an earlier run."""
+        task = context.get("ti") or self
+        workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
+        run = hashlib.sha256(
+            f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}".encode()
+        ).hexdigest()
+        until_triggered = UntilTriggered(
+            context["asset_state_store"][self.asset],
+            Lasting(context["task_state_store"]),
+            f"{TRIGGERED}/{workflow}",
+            run[:16],
+        )
+        first = {change["record_id"]: change for change in reversed(matching)}
+        admitted = until_triggered.admit(first)
+        triggering = [c for c in matching if c["record_id"] in admitted and first[c["record_id"]] is c]
+        self.log.info("%d of them for the first time", len(triggering))
+        return triggering
+
+
+def _task_of(changes: object) -> str | None:
+    """Return the id of the task that read the changes' window, as far as the DAG tells."""
+    for operator, _key in XComArg.iter_xcom_references(changes):
+        if isinstance(operator, EvaluateCriteriaOperator):
+            return operator.window_from
+        return str(operator.task_id)
+    return None
 
 
 def _has_templates(criteria: object) -> bool:

@@ -1,23 +1,89 @@
-"""Field names that no record has: most often a slip of the pen, which nothing else would show."""
+"""What tasks say and ask of the fields that criteria and payloads name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from typing import Any
 
-from airflow_insightly_hooks.core.changes import RecordChange
-from airflow_insightly_hooks.core.errors import did_you_mean
-from airflow_insightly_hooks.core.records import RECORD_TYPES, unknown_fields
+from airflow.sdk.exceptions import AirflowNotFoundException
 
-__all__ = ["warn_of_unknown_fields"]
+from airflow_insightly_hooks.core.changes import RecordChange
+from airflow_insightly_hooks.core.criteria import Incomparable, option_fields_of
+from airflow_insightly_hooks.core.errors import did_you_mean
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+
+__all__ = ["multi_select_fields", "warn_of_incomparable", "warn_of_unknown_fields"]
+
+MULTI_SELECT = "MULTISELECT"
+"""The ``FIELD_TYPE`` of custom fields whose text holds several options."""
 
 
 def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names: Iterable[str]) -> None:
-    """Log a warning for each name that is a field of neither the record type nor any of the records."""
+    """Log a warning for each name that is a field of neither the record type nor any of the records.
+
+    Most often it is a slip of the pen, which nothing else would show.
+    """
     for record_type in sorted({change["record_type"] for change in changes}):
         records = [change["record"] for change in changes if change["record_type"] == record_type]
         kind = RECORD_TYPES[record_type]
         for name in unknown_fields(kind, records, names):
             guess = did_you_mean(name, kind.fields)
             log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
+
+
+def warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
+    """Return what logs that a value can't be compared: field and type, never the value."""
+
+    def warn(found: Incomparable) -> None:
+        log.warning(
+            "%s: %s holds a %s, which %r can't be asked of: it counts as blank",
+            found.path,
+            found.field,
+            found.found,
+            found.operator,
+        )
+
+    return warn
+
+
+def multi_select_fields(
+    log: Logger | Any,
+    insightly_conn_id: str,
+    criteria: Mapping[str, Any] | None,
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+) -> set[str] | None:
+    """Return the custom fields that hold several options; ``None`` where it need or can not be known.
+
+    Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
+    custom field that isn't empty.
+
+    :param records: record types and records.
+    :raises InsightlyAPIError: if Insightly can't be asked.
+    """
+    asked = option_fields_of(criteria)
+    record_types = {
+        record_type
+        for record_type, record in (records if asked else ())
+        if any(custom.get("FIELD_NAME") in asked for custom in record.get(CUSTOM_FIELDS) or ())
+    }
+    if not record_types:
+        return None
+    # requests is loaded in the worker only, so that DAGs parse fast.
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    hook = InsightlyHook(insightly_conn_id)
+    try:
+        hook.get_connection(insightly_conn_id)
+    except AirflowNotFoundException:  # changes that come from elsewhere need no account
+        log.warning(
+            "No connection %r to ask which custom fields hold several options: those with a ';' do",
+            insightly_conn_id,
+        )
+        return None
+    return {
+        field["FIELD_NAME"]
+        for record_type in record_types
+        for field in hook.custom_fields(record_type)
+        if field.get("FIELD_TYPE") == MULTI_SELECT
+    }

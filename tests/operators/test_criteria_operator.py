@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, NEVER_EXPIRE, Asset
 from airflow.sdk.exceptions import DownstreamTasksSkipped
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria
+from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria, UnknownRecordType
+from airflow_insightly_hooks.hooks import insightly as insightly_hook
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
-from tests.conftest import Logged, TaskInstance, run_context
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from tests.conftest import AssetStateStores, Connect, Logged, StateStore, TaskInstance, run_context
 
 FRANCE = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "equals", "value": "France"}
 
@@ -147,3 +157,311 @@ def test_refused_changes(changes: Any) -> None:
 def test_template_fields() -> None:
     """These fields are rendered."""
     assert EvaluateCriteriaOperator.template_fields == ("changes", "criteria")
+
+
+# --- relative dates ----------------------------------------------------------------------------------------
+
+BORN_LATELY = {"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"}
+TEN = datetime(2026, 1, 10, 10, tzinfo=timezone.utc)
+
+
+def born(text: str) -> dict[str, Any]:
+    return {**change(1, None), "record": {"CONTACT_ID": 1, "DATE_OF_BIRTH": text}}
+
+
+def evaluate_behind_a_sensor(criteria: Any) -> EvaluateCriteriaOperator:
+    with DAG("dag", schedule=None):
+        detect = InsightlyRecordChangeSensor(task_id="detect", record_type="Contacts")
+        first = EvaluateCriteriaOperator(task_id="first", changes=detect.output)
+        evaluate = EvaluateCriteriaOperator(task_id="evaluate", changes=first.output, criteria=criteria)
+    evaluate.changes = [born("2026-01-10 00:00:00")]
+    return evaluate
+
+
+@pytest.mark.parametrize(
+    ("end", "met"),
+    [("2026-01-10T10:00:00Z", True), ("2026-01-12T10:00:00Z", False), ("2026-01-09T10:00:00Z", False)],
+)
+def test_dates_are_measured_from_the_end_of_the_sensors_window(end: str, met: bool) -> None:
+    """Whichever operators stand between: so that a retry, days later, decides the same."""
+    context = run_context(data_interval_end=datetime(2020, 1, 1, tzinfo=timezone.utc))
+    context["ti"].others["detect", "window"] = {"start": "2026-01-09T08:00:00Z", "end": end}
+    evaluate = evaluate_behind_a_sensor(BORN_LATELY)
+    if met:
+        assert len(evaluate.execute(context)) == 1
+    else:
+        assert evaluate.execute(context) == []
+
+
+@pytest.mark.parametrize(
+    "entries", [{"data_interval_end": TEN}, {"dag_run": SimpleNamespace(run_type="manual", run_after=TEN)}]
+)
+def test_without_a_window_dates_are_measured_from_the_runs_time(entries: dict[str, Any]) -> None:
+    """Changes may come from elsewhere than a sensor of ours."""
+    operator = EvaluateCriteriaOperator(task_id="e", changes=[born("2026-01-10")], criteria=BORN_LATELY)
+    assert len(operator.execute(run_context(**entries))) == 1
+
+
+def test_without_any_time_relative_dates_are_refused() -> None:
+    """Not measured from the clock: a retry would decide otherwise."""
+    operator = EvaluateCriteriaOperator(task_id="e", changes=[born("2026-01-10")], criteria=BORN_LATELY)
+    with pytest.raises(InvalidCriteria, match="relative dates need a window"):
+        operator.execute(run_context())
+
+
+# --- multi-selects, values of another type, the switch -----------------------------------------------------
+
+
+def evaluating(**arguments: Any) -> EvaluateCriteriaOperator:
+    with DAG("dag", schedule=None):
+        return EvaluateCriteriaOperator(**arguments)
+
+
+def interested(options: str, record_type: str = "Contacts") -> dict[str, Any]:
+    custom = {"FIELD_NAME": "Interests__c", "FIELD_VALUE": options, "CUSTOM_FIELD_ID": "Interests__c"}
+    return {**change(1, None, record_type), "record": {"CONTACT_ID": 1, "CUSTOMFIELDS": [custom]}}
+
+
+def contains(value: str) -> dict[str, Any]:
+    return {"field": "Interests__c", "operator": "contains", "value": value}
+
+
+@pytest.mark.parametrize(("value", "met"), [("music", True), ("Mus", False), ("Sports", False)])
+def test_contains_asks_for_a_whole_option(insightly: RunningSandbox, value: str, met: bool) -> None:
+    """Insightly says which custom fields are multi-selects, even where one option alone is chosen."""
+    operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains(value))
+    assert bool(operator.execute(run_context())) is met
+    assert insightly.configure()["requests"].get("GET /v3.1/CustomFields/Contacts", 0) == 1
+
+
+def test_what_need_not_be_known_is_not_asked(insightly: RunningSandbox) -> None:
+    """Requests are a budget: none where no record has the field, or the fields are given."""
+    for changes, fields in (
+        ([change(1, "France")], None),
+        ([interested("Music")], ["Interests__c"]),
+        ([], None),
+    ):
+        evaluating(
+            task_id="e", changes=changes, criteria=contains("Music"), multi_select_fields=fields
+        ).execute(run_context())
+    assert insightly.configure()["requests"] == {}
+
+
+def test_without_a_connection_the_text_tells(logged: Logged) -> None:
+    """Changes may come from elsewhere; that it could not be asked is said."""
+    operator = evaluating(task_id="e", changes=[interested("Music;Sports")], criteria=contains("Sport"))
+    assert operator.execute(run_context()) == []
+    assert any("No connection 'insightly_default'" in m for m in logged.messages("warning"))
+
+
+def test_an_outage_is_no_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which fields are multi-selects is not guessed while Insightly can't be asked: the task fails."""
+    monkeypatch.setattr(insightly_hook, "QUICK_RETRIES", 0)
+    connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", login="k")
+    operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains("Music"))
+    with pytest.raises(InsightlyUnreachable):
+        operator.execute(run_context())
+
+
+def test_a_value_of_another_type_is_warned_of_once(logged: Logged) -> None:
+    """It counts as blank; the log names field and type, and not the value."""
+    criteria = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "greater_than", "value": 5}
+    operator = evaluating(task_id="e", changes=CHANGES, criteria=criteria)
+    assert operator.execute(run_context()) == []
+    warnings = logged.messages("warning")
+    assert len(warnings) == 1
+    assert "ADDRESS_MAIL_COUNTRY holds a text" in warnings[0]
+    assert "Spain" not in logged.text
+
+
+def test_an_inactive_one_passes_nothing_on(logged: Logged) -> None:
+    """And says so."""
+    operator = evaluating(task_id="e", changes=CHANGES, active=False)
+    assert operator.execute(run_context()) == []
+    assert "4 changes pass by: not active" in logged.messages("info")
+
+
+# --- until_triggered ---------------------------------------------------------------------------------------
+
+
+def once(changes: list[Any], **arguments: Any) -> EvaluateCriteriaOperator:
+    return evaluating(
+        task_id="evaluate",
+        changes=changes,
+        criteria=FRANCE,
+        until_triggered=True,
+        record_type="Contacts",
+        **arguments,
+    )
+
+
+def next_run(context: dict[str, Any]) -> dict[str, Any]:
+    ti = TaskInstance(run_id=f"scheduled__{next(RUNS)}")
+    return run_context(ti=ti, asset_state_store=context["asset_state_store"])
+
+
+RUNS = itertools.count(2)
+
+
+def ids(changes: list[Any]) -> list[int]:
+    return [change["record_id"] for change in changes]
+
+
+def test_a_record_triggers_once() -> None:
+    """In later runs it is passed over; others aren't."""
+    context = run_context()
+    assert ids(once(CHANGES[:2]).execute(context)) == [1]
+    assert ids(once([change(2, "France"), *CHANGES]).execute(next_run(context))) == [2, 3]
+    assert once(CHANGES).execute(next_run(context)) == []
+
+
+def test_a_retry_and_a_cleared_task_let_through_the_same() -> None:
+    """Whatever has become of what follows: nothing that triggered is lost."""
+    context = run_context()
+    assert ids(once(CHANGES).execute(context)) == [1, 3]
+    assert ids(once(CHANGES).execute(context)) == [1, 3]
+    assert ids(once(CHANGES).execute(next_run(context))) == []
+    assert ids(once(CHANGES).execute(context)) == [1, 3]
+
+
+def test_a_record_that_changed_twice_within_a_run_triggers_once() -> None:
+    """Its first change that meets the criteria counts."""
+    changes = [change(1, "Spain"), change(1, "France"), {**change(1, "France"), "event": "updated"}]
+    assert once(changes).execute(run_context()) == [changes[1]]
+
+
+def test_each_workflow_remembers_for_itself() -> None:
+    """By its name, else by DAG and task."""
+    context = run_context()
+    for workflow in (None, "a", "b"):
+        assert ids(once(CHANGES, workflow=workflow).execute(next_run(context))) == [1, 3]
+    keys = context["asset_state_store"][once([]).asset].values
+    assert {"triggered/dag/task", "triggered/a", "triggered/b"} <= set(keys)
+
+
+def test_what_a_run_let_through_outlasts_airflows_thirty_days() -> None:
+    """A run that is cleared after months lets through the same."""
+    context = run_context()
+    kept: list[Any] = []
+    store = context["task_state_store"]
+    context["task_state_store"] = SimpleNamespace(
+        get=store.get,
+        delete=store.delete,
+        set=lambda k, v, retention=None: (kept.append(retention), store.set(k, v)),
+    )
+    once(CHANGES).execute(context)
+    assert kept
+    assert set(kept) == {NEVER_EXPIRE}
+
+
+def test_nothing_is_remembered_while_inactive() -> None:
+    """What passes by has not triggered."""
+    context = run_context()
+    once(CHANGES, active=False).execute(context)
+    assert ids(once(CHANGES).execute(next_run(context))) == [1, 3]
+
+
+def test_the_asset_that_remembers_is_an_inlet() -> None:
+    """Else Airflow gives no access to its state; one's own inlets stay."""
+    other = Asset(name="other", uri="x://other")
+    assert once([], inlets=[other]).inlets == [other, records_asset("insightly_default", "Contacts")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"), [({}, ValueError), ({"record_type": "Contact"}, UnknownRecordType)]
+)
+def test_until_triggered_needs_a_record_type(arguments: dict[str, Any], error: type[Exception]) -> None:
+    """When the DAG is parsed."""
+    with pytest.raises(error):
+        EvaluateCriteriaOperator(task_id="e", changes=[], until_triggered=True, **arguments)
+
+
+class Killed(BaseException):
+    """What a crash is to the code that it stops."""
+
+
+class CrashingStore(StateStore):
+    """A state store that a shared counter ends with a crash, before or after a write."""
+
+    def __init__(self, fuse: list[int], values: dict[str, str]) -> None:
+        super().__init__()
+        self.fuse = fuse
+        self.values = values
+
+    def _burn(self) -> None:
+        self.fuse[0] -= 1
+        if self.fuse[0] == 0:
+            raise Killed
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self._burn()
+        super().set(key, value)
+        self._burn()
+
+    def delete(self, key: str) -> None:
+        self._burn()
+        super().delete(key)
+        self._burn()
+
+
+@given(
+    runs=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 6), max_size=5, unique=True),
+            # When the tries of this run crash (0: not), and whether it is cleared once more at the end.
+            st.lists(st.integers(0, 24), max_size=3),
+            st.booleans(),
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_over_any_history_a_record_triggers_once_or_again_under_the_same_id(
+    runs: list[tuple[list[int], list[int], bool]],
+) -> None:
+    """Crashes at any moment, retries, runs that are given up, runs that are cleared afterwards."""
+    memory: dict[str, str] = {}
+    sent: dict[int, set[str]] = {}
+    stored: list[tuple[dict[str, str], list[Any]]] = []
+
+    def attempt(changes: list[Any], task_state: dict[str, str], run_id: str, crash_at: int) -> bool:
+        fuse = [crash_at]
+        assets = AssetStateStores()
+        operator = once(changes)
+        assets[operator.asset] = CrashingStore(fuse, memory)
+        context = run_context(
+            ti=TaskInstance(run_id=run_id),
+            asset_state_store=assets,
+            task_state_store=CrashingStore(fuse, task_state),
+        )
+        try:
+            found = operator.execute(context)
+        except Killed:
+            return False
+        for triggering in found:
+            sent.setdefault(triggering["record_id"], set()).add(triggering["changed_at"])
+        return True
+
+    met: set[int] = set()
+    for number, (records, crashes, _) in enumerate(runs):
+        changes = [{**change(i, "France"), "changed_at": f"run {number}"} for i in records]
+        task_state: dict[str, str] = {}
+        stored.append((task_state, changes))
+        if any(
+            attempt(changes, task_state, f"run {number}", crash)
+            for crash in [*crashes, *([0] if len(crashes) < 3 else [])]
+        ):
+            met.update(records)
+    for number, (records, _, is_cleared) in enumerate(runs):
+        if is_cleared:
+            task_state, changes = stored[number]
+            attempt(changes, task_state, f"run {number}", 0)
+            met.update(records)
+    assert all(len(times) == 1 for times in sent.values())
+    # Every record that met the criteria in a run that went through has triggered, or a run that was given
+    # up has let it through: that run is seen as failed, and sends it when it is cleared.
+    for number, (_, changes) in enumerate(stored):
+        if {c["record_id"] for c in changes} & (met - set(sent)):
+            attempt(changes, stored[number][0], f"run {number}", 0)
+    assert all(len(times) == 1 for times in sent.values())
+    assert met <= set(sent)
