@@ -40,6 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{package}.operators.criteria",
                     f"{package}.operators.payload",
+                    f"{package}.operators.pending",
                     f"{package}.operators.webhook",
                 ],
             }

@@ -1,0 +1,365 @@
+"""Webhooks that are sent at a later time than that of their trigger.
+
+Three operators, in two DAGs: in the workflow's own, ``ScheduleWebhooksOperator`` says what is to be sent
+when, and wakes the other DAG. There, ``DueWebhooksOperator`` keeps what is pending, one entry a record, and
+reads the records whose time has come; ``WakeUpOperator`` queues a run for the next time that something is
+due. So a pending webhook costs the scheduler nothing: there is one queued run, however many there are. The
+other DAG has one active run at a time: it alone writes what is pending.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
+from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+
+from airflow_insightly_hooks.core.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.criteria import check_criteria, compile_criteria, is_relative
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import InvalidPayload
+from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, due_time
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.stored import storable
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.operators.fields import multi_select_fields, warn_of_incomparable
+from airflow_insightly_hooks.operators.lasting import Lasting
+from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = ["CANCEL", "DueWebhooksOperator", "ScheduleWebhooksOperator", "TimeTrigger", "WakeUpOperator"]
+
+FROM = "pending_from"
+"""The key of a run's conf that says which task has scheduled something."""
+PENDING = "pending"
+"""The XCom key of what a task has scheduled; the first part of the keys of what is pending."""
+NEXT_DUE = "next_due"
+CANCEL = "cancel"
+"""The parameter of a run that names the records whose webhooks are not to be sent."""
+TAKEN = "taken"
+LOOKED_AT = "looked_at"
+MOST_AT_ONCE = 1_000
+"""Webhooks that a run takes; what is due beyond that comes in the run after it."""
+LISTED = 100
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+WAKE_UP_STEP = timedelta(seconds=10)
+"""Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
+
+
+class TimeTrigger(NamedTuple):
+    """When a webhook is sent: ``after`` the trigger, or ``after``/``before`` the date in ``field``."""
+
+    webhook: str
+    after: timedelta | None = None
+    before: timedelta | None = None
+    field: str | None = None
+
+
+class ScheduleWebhooksOperator(BaseOperator):
+    """Says when the webhooks of time triggers are to be sent, and hands them to the DAG that sends them.
+
+    :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.
+    :param time_triggers: one for each webhook.
+    :param pending_dag_id: the DAG that sends them.
+    :raises InvalidChange: if ``changes`` holds something else.
+
+    XCom: under the key ``pending``, by webhook, a list of ``{"record_id", "due", "event", "changed_at"}``.
+    A record whose date field is empty has no time: it is named in the log and under ``not_sent``.
+    """
+
+    template_fields = ("changes",)
+    ui_color = "#f3e0d8"
+
+    changes = WithheldField()
+
+    def __init__(
+        self, *, changes: Any, time_triggers: Iterable[TimeTrigger], pending_dag_id: str, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.changes = changes
+        self.time_triggers = [TimeTrigger(*trigger) for trigger in time_triggers]
+        self.pending_dag_id = pending_dag_id
+
+    def execute(self, context: Context) -> None:
+        """Push what is scheduled; then end by triggering the other DAG."""
+        changes = check_changes(disclosed(self.changes))
+        scheduled: dict[str, list[dict[str, Any]]] = {}
+        not_sent: list[dict[str, Any]] = []
+        for trigger in self.time_triggers:
+            entries = scheduled[trigger.webhook] = []
+            for change in changes:
+                entry = _pending(change, trigger)
+                if entry is not None:
+                    entries.append(entry.as_dict())
+                else:
+                    not_sent.append(
+                        _not_sent(trigger.webhook, change["record_id"], f"{trigger.field} is empty")
+                    )
+        ti = context["ti"]
+        ti.xcom_push(key=PENDING, value=scheduled)
+        _report_not_sent(self, context, not_sent)
+        if not any(scheduled.values()):
+            raise AirflowSkipException("nothing to send at a later time")
+        source = {
+            "dag_id": ti.dag_id,
+            "run_id": ti.run_id,
+            "task_id": ti.task_id,
+            "map_index": ti.map_index,
+        }
+        # A retry, or a cleared task, finds the run that it has triggered already.
+        raise _trigger(self.pending_dag_id, f"from__{_digest(*source.values())}", {FROM: source})
+
+
+class DueWebhooksOperator(BaseOperator, SkipMixin):
+    """Keeps a webhook's pending records, and returns, as changes, those whose time has come.
+
+    A second trigger of a record that is pending neither moves nor doubles it. At its time a record is read
+    again: what is sent is its state then. A retry, or a cleared task, takes the same ones.
+
+    :param webhook: the webhook's name, as its ``TimeTrigger`` has it.
+    :param workflow: what is pending belongs to it and to the webhook.
+    :param record_type: the records' type.
+    :param criteria: send only what meets them at its time; ``None`` asks nothing. Relative dates are
+        measured from the time of the task's first try.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :raises InvalidCriteria: if the criteria can't be compiled, when the DAG is parsed.
+    :raises InsightlyAPIError: if Insightly can't be read.
+    :raises InvalidState: if what is pending can't be read.
+
+    A run's parameter ``cancel`` names records whose pending webhooks are taken away, unsent.
+
+    XCom: a list of changes, with the event and the time of the change that triggered; under ``pending`` how
+    many wait and the first 100 of them; under ``next_due`` when the next one is due; under ``not_sent`` those
+    that are not sent although they were due, and why: the record is gone, or doesn't meet the criteria.
+    """
+
+    ui_color = "#f3e0d8"
+    inherits_from_skipmixin = True
+
+    def __init__(
+        self,
+        *,
+        webhook: str,
+        workflow: str,
+        record_type: str,
+        criteria: Mapping[str, Any] | None = None,
+        insightly_conn_id: str = "insightly_default",
+        **kwargs: Any,
+    ) -> None:
+        self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
+        super().__init__(inlets=[self.asset], **kwargs)
+        self.webhook = webhook
+        self.workflow = workflow
+        self.record_type = record_type
+        self.criteria = criteria
+        self.insightly_conn_id = insightly_conn_id
+        check_criteria(criteria)
+
+    def execute(self, context: Context) -> list[RecordChange]:
+        """Return what is due, read again."""
+        ti, run = context["ti"], context["dag_run"]
+        book = PendingBook(
+            context["asset_state_store"][self.asset], f"{PENDING}/{self.workflow}/{self.webhook}"
+        )
+        self._enter(book, context)
+        self._cancel(book, context)
+        # Noted in the task's state first: whatever stops this task, the next try takes them again, and
+        # decides the same.
+        state = Lasting(context["task_state_store"])
+        now = _first_now(state, run.run_after)
+        taken = PendingBook(state, TAKEN)
+        taken.add(book.due(now)[: max(0, MOST_AT_ONCE - len(taken))])
+        due = taken.all()
+        waiting = set(book.all())  # since an earlier try, a record may have been entered anew
+        book.remove(entry.record_id for entry in due if entry in waiting)
+        next_due = book.next_due()
+        ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else None)
+        first = [entry.as_dict() for entry in book.all()[:LISTED]]
+        ti.xcom_push(key=PENDING, value={"count": len(book), "first": first})
+        self.log.info(
+            "%s: %d due, %d pending%s",
+            self.webhook,
+            len(due),
+            len(book),
+            f", the next at {iso_time(next_due)}" if next_due else "",
+        )
+        changes = self._read(due, now, context)
+        if not changes:
+            ti.xcom_push(key="return_value", value=[])  # skipping ends the task before Airflow would push it
+            self.skip(ti=ti, tasks=[t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
+        return changes
+
+    def _enter(self, book: PendingBook, context: Context) -> None:
+        """Add what the task that has triggered this run has scheduled."""
+        source = (context["dag_run"].conf or {}).get(FROM)
+        if source is None:
+            return
+        found = context["ti"].xcom_pull(
+            dag_id=source["dag_id"],
+            run_id=source["run_id"],
+            task_ids=source["task_id"],
+            map_indexes=source["map_index"],
+            key=PENDING,
+        )
+        if not isinstance(found, Mapping):
+            raise InvalidPayload(
+                "pending",
+                f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has "
+                f"left nothing: was it cleared, or deleted? Clear it, and this run",
+            )
+        entries = [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
+        added = book.add(entries)
+        self.log.info("%s: %d new, %d pending before", self.webhook, len(added), len(entries) - len(added))
+
+    def _cancel(self, book: PendingBook, context: Context) -> None:
+        ids = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
+        if ids:
+            removed = book.remove(ids)
+            self.log.info("%s: %d cancelled: %s", self.webhook, len(removed), [e.record_id for e in removed])
+
+    def _read(self, due: Sequence[PendingWebhook], now: datetime, context: Context) -> list[RecordChange]:
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        hook = InsightlyHook(self.insightly_conn_id)
+        records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
+        there = [(self.record_type, record) for record in records.values() if record is not None]
+        meets = compile_criteria(
+            self.criteria,
+            now=now if is_relative(self.criteria) else None,
+            multi_select=multi_select_fields(self.log, self.insightly_conn_id, self.criteria, there),
+            on_incomparable=warn_of_incomparable(self.log),
+        )
+        changes: list[RecordChange] = []
+        not_sent: list[dict[str, Any]] = []
+        for entry in due:
+            record = records[entry.record_id]
+            if record is None:
+                not_sent.append(_not_sent(self.webhook, entry.record_id, "the record is gone"))
+            elif not meets(record):
+                not_sent.append(_not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
+            else:
+                changes.append(
+                    storable(
+                        {
+                            "record_type": self.record_type,
+                            "record_id": entry.record_id,
+                            "event": entry.event,  # type: ignore[typeddict-item]  # one that a change had
+                            "changed_at": entry.changed_at,
+                            "record": record,
+                        }
+                    )
+                )
+        _report_not_sent(self, context, not_sent)
+        return changes
+
+    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | None:
+        """Return the record, ``None`` if it is gone."""
+        from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+
+        try:
+            return hook.get_record(self.record_type, record_id)
+        except InsightlyAccessError as error:
+            if error.status != 404:
+                raise
+            # An API without this record type answers 404 for every record of it.
+            next(hook.iter_records(self.record_type, page_size=1), None)
+            return None
+
+
+class WakeUpOperator(BaseOperator):
+    r"""Queues a run of its DAG for the moment at which the next pending webhook is due.
+
+    What is due next, it learns from the ``DueWebhooksOperator``\ s right before it.
+    """
+
+    ui_color = "#f3e0d8"
+
+    def execute(self, context: Context) -> None:
+        """End by triggering the run, if something is pending."""
+        ti = context["ti"]
+        found = [ti.xcom_pull(task_ids=task_id, key=NEXT_DUE) for task_id in sorted(self.upstream_task_ids)]
+        times = [api_time(text, NEXT_DUE) for text in found if text is not None]
+        if not times:
+            raise AirflowSkipException("nothing is pending")
+        moment = _rounded_up(min(times))
+        name = f"due__{iso_time(moment)}"
+        if moment <= datetime.now(
+            timezone.utc
+        ):  # more than one run takes: that run can't be the one of that name
+            name += f"__{_digest(ti.run_id)}"
+        raise _trigger(ti.dag_id, name, {}, moment)
+
+
+def _first_now(state: Lasting, run_after: datetime) -> datetime:
+    """Return the time of this task's first try."""
+    text = state.get(LOOKED_AT)
+    if text is not None:
+        return api_time(text, LOOKED_AT)
+    # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
+    now = max(datetime.now(timezone.utc), run_after)
+    state.set(LOOKED_AT, iso_time(now))
+    return now
+
+
+def _pending(change: RecordChange, trigger: TimeTrigger) -> PendingWebhook | None:
+    due = due_time(
+        change["record"],
+        change["changed_at"],
+        after=trigger.after,
+        before=trigger.before,
+        field=trigger.field,
+    )
+    if due is None:
+        return None
+    return PendingWebhook(change["record_id"], due, change["event"], change["changed_at"])
+
+
+def _not_sent(webhook: str, record_id: int, reason: str) -> dict[str, Any]:
+    return {"webhook": webhook, "record_id": record_id, "reason": reason}
+
+
+def _report_not_sent(operator: BaseOperator, context: Context, not_sent: list[dict[str, Any]]) -> None:
+    if not_sent:
+        context["ti"].xcom_push(key="not_sent", value=not_sent)
+    for item in not_sent[:LISTED]:
+        operator.log.warning("%s: record %s is not sent: %s", *item.values())
+    if len(not_sent) > LISTED:
+        operator.log.warning("and %d more are not sent: see the XCom not_sent", len(not_sent) - LISTED)
+
+
+def _rounded_up(moment: datetime) -> datetime:
+    try:
+        return moment + -(moment - EPOCH) % WAKE_UP_STEP
+    except OverflowError:  # the year 9999 ends
+        return moment
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _trigger(
+    dag_id: str, run_id: str, conf: dict[str, Any], run_after: datetime | None = None
+) -> DagRunTriggerException:
+    """Return what ends a task by triggering a run, once for each run id (see ``TriggerDagRunOperator``)."""
+    return DagRunTriggerException(
+        trigger_dag_id=dag_id,
+        dag_run_id=run_id,
+        conf=conf,
+        run_after=run_after,
+        reset_dag_run=False,
+        skip_when_already_exists=True,
+        wait_for_completion=False,
+        allowed_states=[],
+        failed_states=[],
+        poke_interval=60,
+        deferrable=False,
+    )

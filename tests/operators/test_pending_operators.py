@@ -1,0 +1,356 @@
+"""The tasks of time triggers: what they schedule, keep, take and wake."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException, DownstreamTasksSkipped
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload
+from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+from airflow_insightly_hooks.operators import pending as module
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.pending import (
+    DueWebhooksOperator,
+    ScheduleWebhooksOperator,
+    TimeTrigger,
+    WakeUpOperator,
+)
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import API_KEY, Logged, TaskInstance, run_context
+
+UTC = timezone.utc
+NOW = datetime(2026, 1, 10, 8, tzinfo=UTC)
+CHANGED_AT = "2026-01-10T08:00:00Z"
+ASSET = records_asset("insightly_default", "Contacts")
+BOOK = "pending/flow/later"
+
+
+def change(record_id: int, **record: Any) -> dict[str, Any]:
+    return {
+        "record_type": "Contacts",
+        "record_id": record_id,
+        "event": "updated",
+        "changed_at": CHANGED_AT,
+        "record": {"CONTACT_ID": record_id, "FIRST_NAME": "Zoë", **record},
+    }
+
+
+# --- schedule ----------------------------------------------------------------------------------------------
+
+
+def scheduling(changes: list[Any], *triggers: TimeTrigger) -> tuple[dict[str, Any], BaseException]:
+    """Run the task; return its context and how it ended."""
+    with DAG("dag", schedule=None):
+        operator = ScheduleWebhooksOperator(
+            task_id="schedule", changes=changes, time_triggers=triggers, pending_dag_id="dag__pending"
+        )
+    context = run_context(ti=TaskInstance(task_id="schedule"))
+    with pytest.raises((DagRunTriggerException, AirflowSkipException)) as ended:
+        operator.execute(context)
+    return context, ended.value
+
+
+def test_each_change_gets_a_time_for_each_webhook() -> None:
+    """Relative to the trigger or to a date of the record; ids and times are handed over, no contents."""
+    triggers = (
+        TimeTrigger("after", after=timedelta(days=3)),
+        TimeTrigger("before", before=timedelta(days=1), field="DATE_OF_BIRTH"),
+    )
+    context, ended = scheduling([change(1, DATE_OF_BIRTH="2026-02-01 00:00:00")], *triggers)
+    at = {"record_id": 1, "event": "updated", "changed_at": CHANGED_AT}
+    assert context["ti"].xcom["pending"] == {
+        "after": [{**at, "due": "2026-01-13T08:00:00Z"}],
+        "before": [{**at, "due": "2026-01-31T00:00:00Z"}],
+    }
+    assert isinstance(ended, DagRunTriggerException)
+    assert (ended.trigger_dag_id, ended.run_after, ended.reset_dag_run) == ("dag__pending", None, False)
+    assert ended.conf == {
+        "pending_from": {"dag_id": "dag", "run_id": "scheduled__1", "task_id": "schedule", "map_index": -1}
+    }
+
+
+def test_a_retry_triggers_the_same_run() -> None:
+    """So that it is there once, whatever stopped the task."""
+    trigger = TimeTrigger("w", after=timedelta(0))
+    (_, first), (_, second) = scheduling([change(1)], trigger), scheduling([change(1)], trigger)
+    assert isinstance(first, DagRunTriggerException)
+    assert isinstance(second, DagRunTriggerException)
+    assert first.dag_run_id == second.dag_run_id
+    assert first.skip_when_already_exists
+
+
+def test_a_record_without_a_date_is_reported(logged: Logged) -> None:
+    """It has no time: not lost silently."""
+    context, ended = scheduling([change(7, DATE_OF_BIRTH=None)], TimeTrigger("w", field="DATE_OF_BIRTH"))
+    assert isinstance(ended, AirflowSkipException)
+    assert context["ti"].xcom["not_sent"] == [
+        {"webhook": "w", "record_id": 7, "reason": "DATE_OF_BIRTH is empty"}
+    ]
+    assert logged.messages("warning") == ["w: record 7 is not sent: DATE_OF_BIRTH is empty"]
+
+
+def test_many_that_are_not_sent_make_a_short_log(logged: Logged) -> None:
+    """The XCom has them all."""
+    changes = [change(i) for i in range(1, 151)]
+    context, _ = scheduling(changes, TimeTrigger("w", field="DATE_OF_BIRTH"))
+    assert len(context["ti"].xcom["not_sent"]) == 150
+    assert logged.messages("warning")[-1] == "and 50 more are not sent: see the XCom not_sent"
+
+
+# --- due ---------------------------------------------------------------------------------------------------
+
+
+def due_task(**arguments: Any) -> DueWebhooksOperator:
+    with DAG("flow__pending", schedule=None):
+        due = DueWebhooksOperator(
+            task_id="due", webhook="later", workflow="flow", record_type="Contacts", **arguments
+        )
+        build = BuildPayloadOperator(task_id="build", changes=due.output)
+        due >> [build, WakeUpOperator(task_id="wake_up")]
+    return due
+
+
+def due_context(
+    entries: list[dict[str, Any]] | None = None,
+    assets: Any = None,
+    cancel: list[int] | None = None,
+    run_after: datetime = NOW,
+) -> dict[str, Any]:
+    context = run_context(
+        ti=TaskInstance("flow__pending", "due"),
+        dag_run=SimpleNamespace(run_type="operator_triggered", run_after=run_after, conf={}),
+        params={"cancel": cancel or []},
+        **({"asset_state_store": assets} if assets is not None else {}),
+    )
+    if entries is not None:
+        source = {"dag_id": "flow", "run_id": "r", "task_id": "schedule", "map_index": -1}
+        context["dag_run"].conf = {"pending_from": source}
+        context["ti"].others["schedule", "pending"] = {"later": entries, "another": [entry(99)]}
+    return context
+
+
+def entry(record_id: int, due: str = CHANGED_AT, changed_at: str = CHANGED_AT) -> dict[str, Any]:
+    return {"record_id": record_id, "due": due, "event": "updated", "changed_at": changed_at}
+
+
+def book(context: dict[str, Any]) -> PendingBook:
+    return PendingBook(context["asset_state_store"][ASSET], BOOK)
+
+
+def seeded(sandbox: RunningSandbox, number: int = 3) -> list[int]:
+    return [sandbox.create("Contacts", FIRST_NAME=f"Zoë {i}")["CONTACT_ID"] for i in range(number)]
+
+
+FAR = "2999-01-01T00:00:00Z"
+
+
+def test_what_is_due_is_read_again(insightly: RunningSandbox) -> None:
+    """The record's state now, with the event and the time of the change that triggered."""
+    now_due, later = seeded(insightly, 2)
+    insightly.update("Contacts", now_due, FIRST_NAME="Zoë, later")
+    context = due_context([entry(now_due), entry(later, FAR)])
+    (found,) = due_task().execute(context)
+    assert (found["record_id"], found["event"], found["changed_at"]) == (now_due, "updated", CHANGED_AT)
+    assert found["record"]["FIRST_NAME"] == "Zoë, later"
+    assert [e.record_id for e in book(context)] == [later]
+    assert context["ti"].xcom["next_due"] == FAR
+    assert context["ti"].xcom["pending"] == {"count": 1, "first": [entry(later, FAR)]}
+
+
+def test_a_second_trigger_neither_moves_nor_doubles(insightly: RunningSandbox) -> None:
+    """As in Insightly."""
+    (record_id,) = seeded(insightly, 1)
+    context = due_context([entry(record_id, FAR)])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+    again = due_context([entry(record_id, CHANGED_AT, "2026-01-11T00:00:00Z")], context["asset_state_store"])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(again)
+    assert [e.as_dict() for e in book(again)] == [entry(record_id, FAR)]
+
+
+def test_without_anything_due_what_follows_is_skipped_but_the_wake_up(insightly: RunningSandbox) -> None:
+    """The chain of wake-ups goes on."""
+    context = due_context([entry(1, FAR)])
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        due_task().execute(context)
+    assert list(skipped.value.tasks) == ["build"]
+    assert context["ti"].xcom["return_value"] == []
+    assert insightly.configure()["requests"] == {}
+
+
+def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:
+    """Whatever stopped the first try after it had taken them; a cleared task does, too."""
+    first, second = seeded(insightly, 2)
+    context = due_context([entry(first)])
+    insightly.configure(no_access=["Contacts"])
+    with pytest.raises(InsightlyAccessError):
+        due_task().execute(context)
+    assert len(book(context)) == 0  # taken
+    insightly.configure(no_access=[])
+    assert [c["record_id"] for c in due_task().execute(context)] == [first]
+    # Meanwhile the same record has triggered again, for a later time, and another one is due: both stay.
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    later = [entry(first, FAR), entry(second, iso_time(soon))]
+    book(context).add(map(PendingWebhook.of, later))
+    assert [c["record_id"] for c in due_task().execute(context)] == [first]
+    assert {e.record_id for e in book(context)} == {first, second}
+
+
+def test_a_deleted_record_is_reported(insightly: RunningSandbox, logged: Logged) -> None:
+    """Not sent, and not silently."""
+    here, gone = seeded(insightly, 2)
+    requests.delete(f"{insightly.api_url}/Contacts/{gone}", auth=(API_KEY, ""), timeout=5).raise_for_status()
+    context = due_context([entry(here), entry(gone)])
+    assert [c["record_id"] for c in due_task().execute(context)] == [here]
+    assert context["ti"].xcom["not_sent"] == [
+        {"webhook": "later", "record_id": gone, "reason": "the record is gone"}
+    ]
+    assert f"later: record {gone} is not sent: the record is gone" in logged.messages("warning")
+
+
+def test_a_record_type_that_is_gone_is_an_error(
+    insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the whole type answers 404 (a plan that lacks it), no record is taken for deleted."""
+    context = due_context([entry(1)])
+    operator = due_task()
+    operator.record_type = "Nothing__c"  # the sandbox's account has no such custom object
+    with pytest.raises(InsightlyAccessError):
+        operator.execute(context)
+    assert "not_sent" not in context["ti"].xcom
+
+
+def test_recheck(insightly: RunningSandbox) -> None:
+    """Only what still meets the criteria; relative dates are measured from the run's time."""
+    young, old = seeded(insightly, 2)
+    insightly.update("Contacts", young, DATE_OF_BIRTH="2026-01-09 12:00:00")
+    insightly.update("Contacts", old, DATE_OF_BIRTH="1990-01-09 12:00:00")
+    far = datetime(2999, 1, 1, tzinfo=UTC)  # ahead of the clock, hence the time that counts
+    criteria = {"field": "DATE_OF_BIRTH", "operator": "after", "value": "now-365000d"}
+    context = due_context([entry(young), entry(old)], run_after=far)
+    assert [c["record_id"] for c in due_task(criteria=criteria).execute(context)] == [young]
+    assert context["ti"].xcom["not_sent"][0]["reason"] == "it no longer meets the criteria"
+
+
+def test_recheck_knows_multi_selects(insightly: RunningSandbox) -> None:
+    """It decides as the evaluate task did: by whole options."""
+    (record_id,) = seeded(insightly, 1)
+    custom = [{"FIELD_NAME": "Interests__c", "FIELD_VALUE": "Music"}]
+    insightly.update("Contacts", record_id, CUSTOMFIELDS=custom)
+    for value, sent in (("Mus", 0), ("Music", 1)):
+        criteria = {"field": "Interests__c", "operator": "contains", "value": value}
+        with suppress(DownstreamTasksSkipped):
+            assert len(due_task(criteria=criteria).execute(due_context([entry(record_id)]))) == sent
+
+
+def test_a_retry_decides_as_the_first_try(insightly: RunningSandbox) -> None:
+    """Relative dates are measured from then, whenever it is tried again."""
+    (record_id,) = seeded(insightly, 1)
+    insightly.update("Contacts", record_id, DATE_OF_BIRTH="2999-01-01 00:00:00")
+    criteria = {"field": "DATE_OF_BIRTH", "operator": "on", "value": "today"}
+    context = due_context([entry(record_id)], run_after=datetime(2999, 1, 1, 12, tzinfo=UTC))
+    assert len(due_task(criteria=criteria).execute(context)) == 1
+    context["dag_run"].run_after = NOW
+    assert len(due_task(criteria=criteria).execute(context)) == 1
+
+
+def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
+    """By the run's parameter; what isn't pending is no error."""
+    first, second = seeded(insightly, 2)
+    context = due_context([entry(first, FAR), entry(second, FAR)])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+    cancelling = due_context(None, context["asset_state_store"], cancel=[first, 12345])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(cancelling)
+    assert [e.record_id for e in book(cancelling)] == [second]
+    assert f"later: 1 cancelled: [{first}]" in logged.messages("info")
+
+
+def test_the_rest_of_many_comes_in_the_next_run(
+    insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run takes a bounded number, the earliest first."""
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    ids = seeded(insightly, 3)
+    times = ["2026-01-03T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    context = due_context([entry(i, due) for i, due in zip(ids, times, strict=True)])
+    assert [c["record_id"] for c in due_task().execute(context)] == [ids[1], ids[2]]
+    assert context["ti"].xcom["next_due"] == times[0]
+    assert len(due_task().execute(context)) == 2  # a retry doesn't take more
+    following = due_context(None, context["asset_state_store"])
+    assert [c["record_id"] for c in due_task().execute(following)] == [ids[0]]
+
+
+def test_lost_entries_are_an_error() -> None:
+    """What was to be scheduled must not vanish because a run's XComs were deleted."""
+    context = due_context([])
+    context["ti"].others.clear()
+    with pytest.raises(InvalidPayload, match="'schedule' of run 'r' of DAG 'flow' has left nothing"):
+        due_task().execute(context)
+
+
+def test_criteria_are_checked_when_the_dag_is_parsed() -> None:
+    """And not when it is due."""
+    with pytest.raises(InvalidCriteria):
+        due_task(criteria={"field": "A", "operator": "equal", "value": 1})
+
+
+# --- wake up -----------------------------------------------------------------------------------------------
+
+
+def waking(*next_due: str | None) -> BaseException:
+    context = run_context(ti=TaskInstance("flow__pending", "wake_up"))
+    with DAG("flow__pending", schedule=None):
+        operator = WakeUpOperator(task_id="wake_up")
+        for number, text in enumerate(next_due):
+            webhook, task_id = f"w{number}", f"due_{number}"
+            due = DueWebhooksOperator(
+                task_id=task_id, webhook=webhook, workflow="flow", record_type="Contacts"
+            )
+            due >> operator
+            if text is not None:
+                context["ti"].others[task_id, "next_due"] = text
+    with pytest.raises((DagRunTriggerException, AirflowSkipException)) as ended:
+        operator.execute(context)
+    return ended.value
+
+
+def test_a_run_is_queued_for_the_earliest_moment() -> None:
+    """Rounded up to ten seconds; one run for one moment, however many ask for it."""
+    ended = waking(None, "2999-01-01T00:00:11.5Z", "2999-01-01T00:00:02Z")
+    assert isinstance(ended, DagRunTriggerException)
+    assert ended.run_after == datetime(2999, 1, 1, 0, 0, 10, tzinfo=UTC)
+    assert ended.dag_run_id == "due__2999-01-01T00:00:10Z"
+    assert (ended.trigger_dag_id, ended.skip_when_already_exists) == ("flow__pending", True)
+    exact = waking("2999-01-01T00:00:10Z")
+    assert isinstance(exact, DagRunTriggerException)
+    assert exact.run_after == ended.run_after
+
+
+def test_what_is_overdue_gets_a_run_of_its_own() -> None:
+    """The run of that moment has been: its name is taken."""
+    ended = waking("2020-01-01T00:00:00Z")
+    assert isinstance(ended, DagRunTriggerException)
+    assert ended.dag_run_id.startswith("due__2020-01-01T00:00:00Z__")
+
+
+def test_nothing_pending_needs_no_run() -> None:
+    """The chain ends; the next trigger begins it anew."""
+    assert isinstance(waking(None, None), AirflowSkipException)
+
+
+def test_the_last_moment_of_all_is_no_crash() -> None:
+    """A date field may hold anything."""
+    assert isinstance(waking("9999-12-31T23:59:59Z"), DagRunTriggerException)
