@@ -6,7 +6,7 @@ export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 
-.PHONY: help demo test test-unit test-contract test-e2e check constraints record-types bench clean
+.PHONY: help demo test test-unit test-contract test-e2e check constraints record-types schema bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -34,8 +34,12 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
 
-bench: .venv/.installed ## Measure time and memory of the four tasks
+bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/criteria.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/time_triggers.py
+	$(BIN)/python benchmarks/parsing.py
 
 constraints: .venv/.installed ## Pin every package anew in constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \
@@ -43,6 +47,9 @@ constraints: .venv/.installed ## Pin every package anew in constraints.txt
 
 record-types: .venv/.installed ## Make the table of record types anew from INSIGHTLY_API_DESCRIPTION
 	$(BIN)/python tools/record_types.py
+
+schema: .venv/.installed ## Make the JSON Schema of workflow files anew
+	$(BIN)/python tools/workflow_schema.py
 
 clean: ## Remove what the targets made
 	rm -rf .venv .demo .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

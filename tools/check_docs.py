@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from airflow_insightly_hooks.core.criteria import OPERATORS
+from airflow_insightly_hooks.core.workflow import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.hooks import insightly, webhook
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
@@ -46,6 +47,12 @@ def faults() -> Iterator[str]:
     }.items():
         if missing := [name for name in names if f"`{name}`" not in readme]:
             yield f"README.md: {what} {', '.join(missing)} not described"
+    guide = (ROOT / "docs" / "workflows.md").read_text()
+    for model in (Workflow, Webhook, Schedule):
+        if missing := [name for name in model.model_fields if f"`{name}`" not in guide]:
+            yield f"docs/workflows.md: {model.__name__}'s {', '.join(missing)} not described"
+    if missing := [name for name in OPERATORS if f"`{name}`" not in guide]:
+        yield f"docs/workflows.md: operators {', '.join(missing)} not described"
     modules = "".join((ROOT / "docs" / name).read_text() for name in ("architecture.md", "sandbox.md"))
     for path in files:
         module = path.relative_to(ROOT).as_posix()

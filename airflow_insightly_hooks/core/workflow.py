@@ -1,0 +1,456 @@
+"""A workflow as Insightly's screens describe one: what to watch, when to trigger, what to send.
+
+It is a value: made in Python, or read from a YAML file (``core.workflow_file``), and wholly checked when it
+is made. ``Workflow.to_dag`` and ``.task_group`` turn it into Airflow's tasks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from airflow_insightly_hooks.core.backtest import Backtest, backtest
+from airflow_insightly_hooks.core.changes import Event, RecordChange
+from airflow_insightly_hooks.core.criteria import check_criteria
+from airflow_insightly_hooks.core.dates import api_time, parse_duration, time_zone
+from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidWorkflow, did_you_mean
+from airflow_insightly_hooks.core.payload import DateFormat
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
+
+if TYPE_CHECKING:
+    import os
+
+    from airflow.sdk import DAG, TaskGroup
+
+__all__ = [
+    "Evaluate",
+    "Schedule",
+    "Webhook",
+    "Workflow",
+    "load_workflows",
+    "problems_of",
+    "slug_of",
+]
+
+Evaluate = Literal["created", "created_and_edited", "until_triggered"]
+EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
+    "created": ("added",),
+    "created_and_edited": ("added", "updated"),
+    "until_triggered": ("added", "updated"),
+}
+LONGEST_ID = 200
+"""Characters of a DAG's id; Airflow takes 250, and what belongs to the DAG gets a suffix."""
+
+_DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
+_NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value, "it") if isinstance(value, str) else value
+
+
+def _zone(name: str) -> str:
+    try:
+        time_zone(name)
+    except KeyError:
+        raise ValueError(f"there is no time zone {name!r}: an IANA name is needed") from None
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text is needed")
+    return text.strip()
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Name = Annotated[str, AfterValidator(_not_blank)]
+Zone = Annotated[str, AfterValidator(_zone)]
+
+if TYPE_CHECKING:
+    _Model = BaseModel
+else:
+
+    class _ModelType(type(BaseModel)):
+        """Makes what is wrong with a model an error of ours when Python code builds one."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().__call__(*args, **kwargs)
+            except ValidationError as error:
+                raise InvalidWorkflow(tuple(problems_of(error, cls))) from None
+
+    class _Model(BaseModel, metaclass=_ModelType):
+        pass
+
+
+class Webhook(_Model):
+    """One action of a workflow: a receiver, what it gets, and when.
+
+    :param name: what it is called; the ids of its messages belong to it, so a new name sends anew.
+    :param conn_id: the receiver: a connection of type ``insightly_webhook``.
+    :param uri: the receiver's URI instead; a template such as ``{{ var.value.receiver }}`` is rendered.
+    :param fields: the names of the fields to send, in this order; ``None`` sends the record as it is.
+    :param date_format: ``microsoft``, as Insightly's webhooks write dates, or ``iso8601``.
+    :param timezone: the IANA zone whose offset Microsoft JSON dates show.
+    :param envelope: the key under which the fields stand; an empty text puts them at the top.
+    :param headers: further HTTP headers; no place for secrets.
+    :param concurrency: how many POSTs are under way at once, at most.
+    :param after: send so long after the trigger, or after the date in ``field``.
+    :param before: send so long before the date in ``field``.
+    :param field: the date field that ``after`` or ``before`` is measured from; alone: at that date.
+    :param recheck: send at that time only if the record still meets the criteria.
+    :raises InvalidWorkflow: if an argument is none of these.
+    """
+
+    model_config = _NO_EXTRA
+
+    name: Name
+    conn_id: Name | None = None
+    uri: Name | None = Field(None, repr=False)  # it may hold a password
+    fields: list[Name] | None = Field(None, min_length=1)
+    date_format: DateFormat = "microsoft"
+    timezone: Zone = "America/Los_Angeles"
+    envelope: str = "entity"
+    headers: dict[str, str] = Field(default_factory=dict)
+    concurrency: int = Field(8, ge=1)
+    after: Duration | None = None
+    before: Duration | None = None
+    field: Name | None = None
+    recheck: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Webhook:
+        if (self.conn_id is None) == (self.uri is None):
+            raise ValueError("one receiver is needed: conn_id or uri")
+        if self.conn_id is not None and "://" in self.conn_id:
+            raise _at("conn_id", "it is the id of a connection; a URI goes to uri")
+        if self.after is not None and self.before is not None:
+            raise _at("before", "after and before exclude one another")
+        if self.before is not None and self.field is None:
+            raise _at("before", "it needs the field that holds the date")
+        if self.recheck and not self.is_timed:
+            raise _at("recheck", "it belongs to a time trigger: after, before or field")
+        return self
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is sent at a later time than that of the trigger."""
+        return self.after is not None or self.field is not None
+
+    @property
+    def slug(self) -> str:
+        """The name as an Airflow id holds it."""
+        return slug_of(self.name)
+
+
+class Schedule(_Model):
+    """When a workflow's DAG runs, where a cron line doesn't say it all.
+
+    :param cron: a cron expression.
+    :param every: a length of time, from run to run.
+    :param watch: run when there are changes; Insightly is asked so often.
+    :param data_interval: each run covers the interval between two times of the schedule, so that past
+        intervals can be backfilled; else each goes on from where the last one ended.
+    :param timezone: the IANA zone of ``cron``.
+    :raises InvalidWorkflow: if not one of ``cron``, ``every`` and ``watch`` is given.
+    """
+
+    model_config = _NO_EXTRA
+
+    cron: Name | None = None
+    every: Duration | None = None
+    watch: Duration | None = None
+    data_interval: bool = False
+    timezone: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        given = [name for name in ("cron", "every", "watch") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one of cron, every and watch is needed, not {' and '.join(given) or 'none'}")
+        if self.watch is not None and self.data_interval:
+            raise _at("data_interval", "runs that are woken by changes have no interval")
+        for name in ("every", "watch"):
+            if (length := getattr(self, name)) is not None and length <= timedelta(0):
+                raise _at(name, "it must be longer than nothing")
+        return self
+
+
+def _schedule(value: object) -> object:
+    if isinstance(value, Mapping):
+        return Schedule.model_validate(value)
+    if value is None or isinstance(value, str | Schedule):
+        return value
+    raise ValueError("a cron expression, or a mapping with cron, every or watch, is needed, or null for none")
+
+
+def _start(value: object) -> object:
+    return api_time(value, "it") if isinstance(value, str) else value
+
+
+def _aware(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+
+
+class Workflow(_Model):
+    """What Insightly calls a workflow process, with its criteria and actions.
+
+    :param name: what it is called.
+    :param dag_id: the DAG's id; by default the name, in lower case and with underscores. What the workflow
+        remembers, and its messages' ids, belong to it.
+    :param description: what it is for; Airflow shows it on the DAG's page.
+    :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
+    :param active: an inactive workflow lets changes pass by, for good; to hold them back, pause its DAG.
+    :param evaluate: which changes are looked at: ``created``; ``created_and_edited``, each time;
+        ``until_triggered``, created or edited, until a record has triggered once.
+    :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
+    :param webhooks: what is sent, where, and when.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param schedule: when it runs: a cron expression, a ``Schedule``, or ``None`` for by hand only.
+    :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
+        intervals needs it.
+    :param settle: seconds that must have passed since a window's end, by the API server's clock.
+    :param tags: tags of the DAG, besides ``insightly``.
+    :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
+    """
+
+    model_config = _NO_EXTRA
+
+    name: Name
+    dag_id: str = Field(default_factory=lambda data: slug_of(data["name"]), max_length=LONGEST_ID)
+    description: str = ""
+    record_type: str
+    active: bool = True
+    evaluate: Evaluate = "created_and_edited"
+    criteria: Any = None
+    webhooks: list[Webhook] = Field(min_length=1)
+    insightly_conn_id: Name = "insightly_default"
+    schedule: Annotated[str | Schedule | None, BeforeValidator(_schedule)] = "*/5 * * * *"
+    start_date: (
+        Annotated[
+            datetime,
+            BeforeValidator(_start),
+            AfterValidator(_aware),
+            WithJsonSchema({"type": "string", "examples": ["2026-01-31T08:00:00Z"]}),
+        ]
+        | None
+    ) = None
+    settle: float = Field(5.0, ge=0)
+    tags: list[Name] = Field(default_factory=list)
+
+    @field_validator("record_type")
+    @classmethod
+    def _check_record_type(cls, name: str) -> str:
+        try:
+            RECORD_TYPES[name]
+        except KeyError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("evaluate")
+    @classmethod
+    def _check_evaluate(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
+        kind = _record_type(info)
+        if kind is not None and evaluate != "created" and not kind.has_updates:
+            raise ValueError(
+                f"{kind.name} have no update time in Insightly's API: only 'created' can be evaluated"
+            )
+        return evaluate
+
+    @field_validator("criteria")
+    @classmethod
+    def _check_criteria(cls, criteria: Any, info: ValidationInfo) -> Any:
+        check_criteria(criteria, _record_type(info))
+        return criteria
+
+    @field_validator("dag_id")
+    @classmethod
+    def _check_dag_id(cls, dag_id: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", dag_id):
+            raise ValueError(
+                "letters, digits, '_', '-' and '.' are needed: give a dag_id, or a name with some"
+            )
+        return dag_id
+
+    @model_validator(mode="after")
+    def _check(self) -> Workflow:
+        kind = RECORD_TYPES[self.record_type]
+        seen: dict[str, str] = {}
+        for index, webhook in enumerate(self.webhooks):
+            path = f"webhooks[{index}]"
+            if webhook.slug in seen:
+                raise _at(
+                    f"{path}.name", f"{webhook.name!r} is too like {seen[webhook.slug]!r}: task ids differ"
+                )
+            seen[webhook.slug] = webhook.name
+            for number, name in enumerate(webhook.fields or ()):
+                _check_field(kind, name, f"{path}.fields[{number}]")
+            if webhook.field is not None:
+                _check_field(kind, webhook.field, f"{path}.field")
+                if webhook.field in kind.fields and webhook.field not in kind.date_fields:
+                    raise _at(f"{path}.field", f"{webhook.field} holds no date")
+        if isinstance(self.schedule, Schedule) and self.schedule.data_interval and self.start_date is None:
+            raise _at(
+                "start_date", "a schedule with data intervals needs it: intervals are read from then on"
+            )
+        return self
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The changes that are looked at."""
+        return EVENTS_OF[self.evaluate]
+
+    @property
+    def slug(self) -> str:
+        """The name as an Airflow id holds it."""
+        return slug_of(self.name)
+
+    def message_scope(self, webhook: Webhook) -> str:
+        """Return what the ids of a webhook's messages belong to, besides the change."""
+        return f"{self.dag_id}/{webhook.name}"
+
+    def to_dag(self, **arguments: Any) -> DAG:
+        """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
+
+        It is registered with Airflow as if a ``with`` statement had made it. Webhooks with a time trigger
+        get a second DAG, ``{dag_id}__pending``, which sends them at their time.
+
+        :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
+            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
+        :raises ValueError: if ``max_active_runs`` is more than 1 and ``evaluate`` is ``until_triggered``.
+        """
+        from airflow_insightly_hooks.workflows.dag import workflow_dag
+
+        return workflow_dag(self, **arguments)
+
+    def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
+        """Return the workflow as a task group of the DAG that is being defined.
+
+        :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
+        :param arguments: arguments of Airflow's ``TaskGroup``.
+        """
+        from airflow_insightly_hooks.workflows.dag import workflow_group
+
+        return workflow_group(self, group_id, **arguments)
+
+    def backtest(
+        self,
+        changes: Iterable[RecordChange],
+        *,
+        now: datetime | None = None,
+        multi_select: Iterable[str] | None = None,
+        triggered: Iterable[int] = (),
+    ) -> Backtest:
+        """Return which of the changes would have triggered the workflow, and why the others would not.
+
+        :param changes: as a sensor returns them, in the order in which they happened.
+        :param now: what relative dates are measured from; ``None`` takes each change's own time.
+        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param triggered: the ids of the records that have triggered before (``until_triggered``).
+        :raises InvalidTime: if a change's time is none.
+        """
+        return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
+
+
+def load_workflows(folder: str | os.PathLike[str], **arguments: Any) -> dict[str, DAG]:
+    """Make a DAG of each workflow in a folder's YAML files, those in folders below it included.
+
+    A file that is wrong breaks its own DAGs only: the others are made, and Airflow's import errors show the
+    file, with line and path of each mistake.
+
+    :param folder: a path; a relative one is taken from the folder of the DAG file that calls.
+    :param arguments: those of ``Workflow.to_dag``, for all of the workflows.
+    :returns: the DAGs by their ids; they are registered with Airflow.
+    :raises NotADirectoryError: if there is no such folder.
+    """
+    from airflow_insightly_hooks.workflows.files import load_folder
+
+    caller = Path(sys._getframe(1).f_globals.get("__file__", "."))
+    return load_folder(caller.parent / folder, **arguments)
+
+
+def slug_of(name: str) -> str:
+    """Return a name as Airflow's ids hold it: lower case, underscores for what isn't a letter or digit."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+def _record_type(info: ValidationInfo) -> RecordType | None:
+    """Return the record type, unless that is wrong itself."""
+    name = info.data.get("record_type")
+    return RECORD_TYPES[name] if name is not None else None
+
+
+def _check_field(kind: RecordType, name: str, path: str) -> None:
+    if name not in kind.fields and name not in kind.date_fields and not name.endswith("__c"):
+        raise _at(path, f"{kind.name} have no field {name!r}{did_you_mean(name, kind.fields)}")
+
+
+# --- what is wrong, and where ------------------------------------------------------------------------------
+
+
+class _Misplaced(ValueError):
+    """A problem that stands elsewhere than where it was found."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+
+
+def _at(path: str, reason: str) -> _Misplaced:
+    return _Misplaced(path, reason)
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the reason of each problem, such as ``webhooks[0].name``.
+
+    :param model: the model that was to be built.
+    :param path: where that stands.
+    """
+    for problem in error.errors(include_url=False, include_input=False):
+        where = _joined(path, problem["loc"])
+        cause = problem.get("ctx", {}).get("error")
+        if problem["type"] == "default_factory_not_called":  # what it is made from is wrong, and told
+            continue
+        if isinstance(cause, _Misplaced):
+            yield _joined(where, (cause.path,)), str(cause)
+        elif isinstance(cause, InvalidCriteria):
+            yield _joined(path, (cause.path,)), cause.reason
+        elif problem["type"] == "extra_forbidden":
+            name = str(problem["loc"][-1])
+            yield where, f"not a key that is known here{did_you_mean(name, _keys(model, problem['loc']))}"
+        elif problem["type"] == "missing":
+            yield where, "it is missing"
+        else:
+            yield where, str(cause) if cause is not None else problem["msg"]
+
+
+def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
+    parts: Mapping[int | str, type[BaseModel]] = {"webhooks": Webhook, "schedule": Schedule}
+    return (parts.get(loc[0], model) if len(loc) > 1 else model).model_fields
+
+
+def _joined(path: str, steps: Iterable[int | str]) -> str:
+    for step in steps:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step:
+            path += f".{step}" if path else step
+    return path

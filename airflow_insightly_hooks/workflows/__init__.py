@@ -1,0 +1,1 @@
+"""Workflows as Airflow's DAGs, made in Python or from a folder of YAML files."""

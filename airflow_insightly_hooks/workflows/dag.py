@@ -1,0 +1,203 @@
+"""A workflow -> its DAG: ``detect``, ``evaluate``, and for each webhook ``build`` and ``deliver``.
+
+Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a second one,
+``{dag_id}__pending``, which runs when something is due (``operators.pending``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import (
+    DAG,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    DeltaDataIntervalTimetable,
+    DeltaTriggerTimetable,
+    Param,
+    TaskGroup,
+)
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.workflow import Schedule, Webhook, Workflow
+from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.pending import (
+    CANCEL,
+    DueWebhooksOperator,
+    ScheduleWebhooksOperator,
+    TimeTrigger,
+    WakeUpOperator,
+)
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from airflow_insightly_hooks.triggers.record_change import changes_asset
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+__all__ = ["workflow_dag", "workflow_group"]
+
+PENDING_SUFFIX = "__pending"
+TAG = "insightly"
+
+
+def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
+    """Return a workflow's DAG; ``Workflow.to_dag`` says more."""
+    if "dag_id" in arguments:
+        workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
+    schedule = arguments.pop("schedule", workflow.schedule)
+    has_intervals = isinstance(schedule, Schedule) and schedule.data_interval
+    arguments = {
+        "dag_id": workflow.dag_id,
+        "dag_display_name": workflow.name,
+        "description": workflow.description or None,
+        "start_date": workflow.start_date,
+        "catchup": has_intervals,  # intervals that are not run are not read
+        "max_active_runs": 1,
+        "tags": _tags(workflow),
+        **arguments,
+    }
+    if workflow.evaluate == "until_triggered" and arguments["max_active_runs"] != 1:
+        raise ValueError("max_active_runs must be 1: runs side by side could let a record trigger twice")
+    with DAG(schedule=_timetable(schedule, workflow), **arguments) as dag:
+        _tasks(workflow)
+    try:
+        dag.timetable.validate()
+    except Exception as error:
+        raise InvalidWorkflow((("schedule", f"Airflow refuses it: {error}"),)) from None
+    _pending_dag(workflow, arguments.get("default_args"))
+    return dag
+
+
+def workflow_group(workflow: Workflow, group_id: str | None = None, **arguments: Any) -> TaskGroup:
+    """Return a workflow's task group; ``Workflow.task_group`` says more."""
+    with TaskGroup(group_id or workflow.slug, **{"tooltip": workflow.description, **arguments}) as group:
+        _tasks(workflow)
+    _pending_dag(workflow, arguments.get("default_args"))
+    return group
+
+
+def _timetable(schedule: Any, workflow: Workflow) -> Any:
+    """Return what Airflow takes as the schedule."""
+    if not isinstance(schedule, Schedule):
+        return schedule
+    if schedule.watch is not None:
+        return [
+            changes_asset(workflow.record_type, workflow.insightly_conn_id, schedule.watch.total_seconds())
+        ]
+    if schedule.cron is not None:
+        cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable
+        return cron(schedule.cron, timezone=schedule.timezone)
+    return (DeltaDataIntervalTimetable if schedule.data_interval else DeltaTriggerTimetable)(schedule.every)
+
+
+def _tasks(workflow: Workflow) -> None:
+    """Make the tasks, in the DAG and the group that are open."""
+    detect = InsightlyRecordChangeSensor(
+        task_id="detect",
+        record_type=workflow.record_type,
+        events=workflow.events,
+        settle=workflow.settle,
+        insightly_conn_id=workflow.insightly_conn_id,
+        deferrable=True,
+    )
+    evaluate = EvaluateCriteriaOperator(
+        task_id="evaluate",
+        changes=detect.output,
+        criteria=workflow.criteria,
+        until_triggered=workflow.evaluate == "until_triggered",
+        record_type=workflow.record_type,
+        workflow=workflow.dag_id,
+        active=workflow.active,
+        insightly_conn_id=workflow.insightly_conn_id,
+    )
+    for webhook in workflow.webhooks:
+        if not webhook.is_timed:
+            _send(workflow, webhook, evaluate)
+    timed = _timed(workflow)
+    if timed:
+        ScheduleWebhooksOperator(
+            task_id="schedule",
+            changes=evaluate.output,
+            time_triggers=[TimeTrigger(w.name, w.after, w.before, w.field) for w in timed],
+            pending_dag_id=workflow.dag_id + PENDING_SUFFIX,
+        )
+
+
+def _send(workflow: Workflow, webhook: Webhook, changes: BaseOperator) -> None:
+    """Make the tasks that build and deliver one webhook; a workflow's only one needs no name in their ids."""
+    suffix = f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
+    build = BuildPayloadOperator(
+        task_id=f"build{suffix}",
+        changes=changes.output,
+        fields=webhook.fields,
+        date_format=webhook.date_format,
+        timezone=webhook.timezone,
+        envelope=webhook.envelope,
+        workflow=workflow.message_scope(webhook),
+        insightly_conn_id=workflow.insightly_conn_id,
+    )
+    receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
+    WebhookOperator(
+        task_id=f"deliver{suffix}",
+        payloads=build.output,
+        concurrency=webhook.concurrency,
+        headers=webhook.headers or None,
+        **receiver,
+    )
+
+
+def _pending_dag(workflow: Workflow, default_args: dict[str, Any] | None) -> None:
+    """Make the DAG that sends the webhooks of time triggers, if there are any."""
+    timed = _timed(workflow)
+    if not timed:
+        return
+    dag = DAG(
+        workflow.dag_id + PENDING_SUFFIX,
+        dag_display_name=f"{workflow.name}: pending",
+        description=f"Sends webhooks of {workflow.dag_id} at their time; started by it, and by itself.",
+        schedule=None,
+        max_active_runs=1,  # it alone writes what is pending
+        is_paused_upon_creation=False,  # what is scheduled must be sent
+        tags=_tags(workflow),
+        default_args=default_args or {},
+        params={
+            CANCEL: Param(
+                [],
+                type="array",
+                items={"type": "integer"},
+                title="Cancel",
+                description="Ids of records whose pending webhooks are not to be sent.",
+            )
+        },
+    )
+    with dag, dag.task_group:  # the group that is open, if any, is of another DAG
+        due = [_due(workflow, webhook) for webhook in timed]
+        WakeUpOperator(task_id="wake_up", trigger_rule="all_done").set_upstream(due)
+
+
+def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
+    suffix = f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
+    due = DueWebhooksOperator(
+        task_id=f"due{suffix}",
+        webhook=webhook.name,
+        workflow=workflow.dag_id,
+        record_type=workflow.record_type,
+        criteria=workflow.criteria if webhook.recheck else None,
+        insightly_conn_id=workflow.insightly_conn_id,
+        retries=2,
+        retry_delay=timedelta(seconds=60),
+    )
+    _send(workflow, webhook, due)
+    return due
+
+
+def _timed(workflow: Workflow) -> Sequence[Webhook]:
+    return [webhook for webhook in workflow.webhooks if webhook.is_timed]
+
+
+def _tags(workflow: Workflow) -> list[str]:
+    return list(dict.fromkeys([TAG, *workflow.tags]))

@@ -1,0 +1,90 @@
+"""A folder of YAML files -> DAGs, in a DAG file of two lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, get_parsing_context
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
+from airflow_insightly_hooks.core.workflow import slug_of
+from airflow_insightly_hooks.core.workflow_file import located, read_workflows
+from airflow_insightly_hooks.workflows.dag import PENDING_SUFFIX, workflow_dag
+
+__all__ = ["load_folder"]
+
+SUFFIXES = (".yaml", ".yml")
+
+log = logging.getLogger(__name__)
+
+
+def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
+    """Make the DAGs of the workflows in a folder; ``core.workflow.load_workflows`` says more."""
+    # While a task runs, its DAG alone is made.
+    only = get_parsing_context().dag_id
+    wanted = only.removesuffix(PENDING_SUFFIX) if only is not None else None
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
+    dags: dict[str, DAG] = {}
+    file_of: dict[str, str] = {}
+    for path in _files(root):
+        name = path.relative_to(root).as_posix()
+        try:
+            text = _text(path, name)
+            for workflow in read_workflows(text, name, only=wanted):
+                if workflow.dag_id in dags:
+                    reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
+                    raise located(text, name, workflow, InvalidWorkflow((("dag_id", reason),)))
+                try:
+                    dags[workflow.dag_id] = workflow_dag(workflow, **arguments)
+                except InvalidWorkflow as error:
+                    raise located(text, name, workflow, error) from None
+                file_of[workflow.dag_id] = name
+        except InvalidWorkflowFile as error:
+            log.error("%s", error)
+            _BrokenFile(path, error)
+    return dags
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"it can't be read: {type(error).__name__}"
+        raise InvalidWorkflowFile(name, (("", reason),), (1,)) from None
+
+
+class _BrokenFile(DAG):
+    """Stands for a file that is wrong, so that Airflow lists it among its import errors.
+
+    An error in the DAG file itself would make all of its DAGs stale. One while a DAG is serialized is listed
+    under that DAG's own file, which Airflow takes from ``relative_fileloc``: here the YAML file.
+    """
+
+    def __init__(self, path: Path, error: InvalidWorkflowFile) -> None:
+        self._path = path
+        super().__init__(f"broken.{slug_of(str(path))}"[-200:], schedule=None)
+        self._error = error
+        with self:  # registers it with Airflow
+            pass
+
+    def get_serialized_fields(self) -> Any:  # type: ignore[override]  # asked of the instance
+        """Raise what is wrong with the file."""
+        raise self._error
+
+    @property
+    def relative_fileloc(self) -> str | None:
+        """The YAML file, relative to the bundle as the DAG file is."""
+        return self._relative
+
+    @relative_fileloc.setter
+    def relative_fileloc(self, dag_file: str | None) -> None:
+        beside = os.path.relpath(self._path, Path(self.fileloc).parent) if dag_file else None
+        self._relative = os.path.normpath(Path(dag_file).parent / beside) if dag_file and beside else None

@@ -1,0 +1,265 @@
+"""Workflows as DAGs: their tasks, their schedules, and what a DAG may change of them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from types import ModuleType
+from typing import Any
+
+import pytest
+from airflow.sdk import (
+    DAG,
+    Asset,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    DeltaDataIntervalTimetable,
+    DeltaTriggerTimetable,
+    TaskGroup,
+)
+from airflow.sdk import task as airflow_task
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks import Schedule, Webhook, Workflow
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.triggers.record_change import changes_asset
+
+BILLING = Webhook(name="Billing", conn_id="billing_webhook")
+LATER = Webhook(name="A week later", conn_id="billing_webhook", after="7d", recheck=True)
+IN_FRANCE = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "equals", "value": "France"}
+
+
+def workflow(*webhooks: Webhook, **arguments: Any) -> Workflow:
+    arguments = {"name": "New contacts", "record_type": "Contacts", "criteria": IN_FRANCE, **arguments}
+    return Workflow(webhooks=list(webhooks or [BILLING]), **arguments)
+
+
+def edges(dag: DAG) -> dict[str, set[str]]:
+    return {task.task_id: task.downstream_task_ids for task in dag.tasks}
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, DAG]:
+    """What Airflow finds in a DAG file, by DAG id."""
+    module = ModuleType("a_dag_file")
+    monkeypatch.setitem(__import__("sys").modules, "a_dag_file", module)
+    monkeypatch.setattr(DagContext, "current_autoregister_module_name", "a_dag_file")
+    found: set[Any] = set()
+    monkeypatch.setattr(DagContext, "autoregistered_dags", found)
+
+    class Found(dict[str, DAG]):
+        def __missing__(self, dag_id: str) -> DAG:
+            return {dag.dag_id: dag for dag, _ in found}[dag_id]
+
+        def ids(self) -> set[str]:
+            return {dag.dag_id for dag, _ in found}
+
+    return Found()
+
+
+def test_the_four_tasks_are_visible() -> None:
+    """With one webhook they need no name."""
+    dag = workflow().to_dag()
+    assert edges(dag) == {
+        "detect": {"evaluate"},
+        "evaluate": {"build"},
+        "build": {"deliver"},
+        "deliver": set(),
+    }
+    assert (dag.dag_id, dag.dag_display_name, dag.catchup, dag.max_active_runs, dag.tags) == (
+        "new_contacts",
+        "New contacts",
+        False,
+        1,
+        {"insightly"},
+    )
+
+
+def test_each_webhook_has_its_own_tasks() -> None:
+    """A dead receiver holds up no other; each one's messages have ids of their own."""
+    other = Webhook(
+        name="News letter",
+        uri="https://x.example",
+        fields=["CONTACT_ID"],
+        headers={"X-A": "b"},
+        concurrency=2,
+    )
+    dag = workflow(BILLING, other).to_dag()
+    assert edges(dag) == {
+        "detect": {"evaluate"},
+        "evaluate": {"build_billing", "build_news_letter"},
+        "build_billing": {"deliver_billing"},
+        "deliver_billing": set(),
+        "build_news_letter": {"deliver_news_letter"},
+        "deliver_news_letter": set(),
+    }
+    build, deliver = dag.get_task("build_news_letter"), dag.get_task("deliver_news_letter")
+    assert (build.workflow, build.fields) == ("new_contacts/News letter", ["CONTACT_ID"])
+    assert (deliver.headers, deliver.concurrency, deliver.retries) == ({"X-A": "b"}, 2, 2)
+
+
+def test_what_a_workflow_says_reaches_its_tasks() -> None:
+    """Events, criteria, memory, switch, account, settling."""
+    dag = workflow(evaluate="until_triggered", active=False, insightly_conn_id="crm", settle=7).to_dag()
+    detect, evaluate = dag.get_task("detect"), dag.get_task("evaluate")
+    assert (
+        detect.record_type,
+        detect.events,
+        detect.settle,
+        detect.insightly_conn_id,
+        detect.deferrable,
+    ) == (
+        "Contacts",
+        ("added", "updated"),
+        7,
+        "crm",
+        True,
+    )
+    assert (evaluate.criteria, evaluate.until_triggered, evaluate.active, evaluate.workflow) == (
+        IN_FRANCE,
+        True,
+        False,
+        "new_contacts",
+    )
+    assert workflow(evaluate="created").to_dag().get_task("detect").events == ("added",)
+
+
+def test_time_triggers_get_a_second_dag(registered: Any) -> None:
+    """Unpaused from the start, by hand only, one run at a time; it can cancel."""
+    dag = workflow(BILLING, LATER).to_dag(default_args={"retry_delay": timedelta(seconds=3)})
+    assert registered.ids() == {"new_contacts", "new_contacts__pending"}
+    assert edges(dag)["evaluate"] == {"build_billing", "schedule"}
+    assert dag.get_task("schedule").pending_dag_id == "new_contacts__pending"
+    pending = registered["new_contacts__pending"]
+    assert edges(pending) == {
+        "due_a_week_later": {"build_a_week_later", "wake_up"},
+        "build_a_week_later": {"deliver_a_week_later"},
+        "deliver_a_week_later": set(),
+        "wake_up": set(),
+    }
+    assert (pending.max_active_runs, pending.is_paused_upon_creation) == (1, False)
+    assert pending.get_task("due_a_week_later").criteria == IN_FRANCE
+    assert pending.get_task("wake_up").trigger_rule == "all_done"
+    assert pending.get_task("deliver_a_week_later").retry_delay == timedelta(seconds=3)
+    assert pending.params["cancel"] == []
+    assert "cancel" in str(DagSerialization.to_dict(pending))
+
+
+def test_without_recheck_nothing_is_asked_at_its_time(registered: Any) -> None:
+    """As Insightly documents nothing else."""
+    workflow(Webhook(name="w", conn_id="x", after="1h")).to_dag()
+    assert registered["new_contacts__pending"].get_task("due").criteria is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind", "zone"),
+    [
+        (Schedule(cron="0 6 * * *"), CronTriggerTimetable, "UTC"),
+        (Schedule(cron="0 6 * * *", timezone="Europe/Paris"), CronTriggerTimetable, "Europe/Paris"),
+        (Schedule(every="15m"), DeltaTriggerTimetable, "900"),
+    ],
+)
+def test_a_schedule_without_intervals(schedule: Schedule, kind: type, zone: str) -> None:
+    """Each run goes on from where the last one ended."""
+    made = workflow(schedule=schedule).to_dag()
+    assert isinstance(made.timetable, kind)
+    assert zone in str(DagSerialization.to_dict(made)["dag"]["timetable"])
+    assert not made.catchup
+
+
+def test_a_cron_line_is_airflows_to_read() -> None:
+    """Presets such as ``@daily`` included."""
+    assert workflow(schedule="@daily").to_dag().schedule == "@daily"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind"),
+    [
+        (Schedule(cron="0 * * * *", data_interval=True), CronDataIntervalTimetable),
+        (Schedule(every="15m", data_interval=True), DeltaDataIntervalTimetable),
+    ],
+)
+def test_a_schedule_with_intervals(schedule: Any, kind: type) -> None:
+    """Past ones are read too, since an interval that isn't run isn't read."""
+    made = workflow(schedule=schedule, start_date="2026-01-01").to_dag()
+    assert isinstance(made.timetable, kind)
+    assert made.catchup
+    assert made.start_date == datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def test_a_schedule_by_changes() -> None:
+    """By the one asset of all that watch these records as often."""
+    made = workflow(schedule=Schedule(watch="30s"), insightly_conn_id="crm").to_dag()
+    (asset,) = made.timetable.asset_condition.objects
+    expected = changes_asset("Contacts", "crm", 30.0)
+    assert (asset.name, asset.uri) == (expected.name, expected.uri)
+    assert asset.watchers[0].trigger.serialize() == expected.watchers[0].trigger.serialize()
+
+
+def test_no_schedule() -> None:
+    """By hand only."""
+    assert workflow(schedule=None).to_dag().schedule is None
+
+
+def test_arguments_go_over_what_the_workflow_says() -> None:
+    """Whatever Airflow's DAG takes."""
+    dag = workflow().to_dag(
+        dag_id="other", schedule=[Asset(name="x", uri="x://y")], tags=["mine"], default_args={"owner": "me"}
+    )
+    assert (dag.dag_id, dag.tags, dag.get_task("detect").owner) == ("other", {"mine"}, "me")
+    assert dag.get_task("build").workflow == "other/Billing"
+
+
+@pytest.mark.parametrize("schedule", ["every day", "99 * * * *", Schedule(cron="* * * * * * * *")])
+def test_a_cron_line_that_is_none_is_found(schedule: Any) -> None:
+    """When the DAG is made, as any other mistake."""
+    with pytest.raises(InvalidWorkflow, match="schedule: Airflow refuses it"):
+        workflow(schedule=schedule).to_dag()
+
+
+def test_runs_of_a_workflow_with_memory_do_not_overlap() -> None:
+    """Side by side they could let a record trigger twice."""
+    assert workflow().to_dag(max_active_runs=3).max_active_runs == 3
+    with pytest.raises(ValueError, match="max_active_runs must be 1"):
+        workflow(evaluate="until_triggered").to_dag(max_active_runs=3)
+
+
+def test_a_task_group(registered: Any) -> None:
+    """In one's own DAG, in a group of one's own; the second DAG is none of that DAG's."""
+    with DAG("own", schedule=None) as dag, TaskGroup("outer"):
+        group = workflow(BILLING, LATER).task_group(tooltip="t")
+
+        @airflow_task
+        def afterwards() -> None: ...
+
+        group >> afterwards()
+    assert {task.task_id for task in dag.tasks} == {
+        "outer.new_contacts.detect",
+        "outer.new_contacts.evaluate",
+        "outer.new_contacts.build_billing",
+        "outer.new_contacts.deliver_billing",
+        "outer.new_contacts.schedule",
+        "outer.afterwards",
+    }
+    assert group.tooltip == "t"
+    assert set(edges(registered["new_contacts__pending"])) == {
+        "due_a_week_later",
+        "build_a_week_later",
+        "deliver_a_week_later",
+        "wake_up",
+    }
+
+
+def test_a_task_group_of_another_name() -> None:
+    """Two workflows of one name in one DAG need two."""
+    with DAG("own", schedule=None) as dag:
+        workflow().task_group("second")
+    assert "second.detect" in {task.task_id for task in dag.tasks}
+
+
+def test_every_dag_can_be_serialized() -> None:
+    """As Airflow stores it; and nothing of a URI's password is in it."""
+    secret = Webhook(name="s", uri="https://user:s3cret@x.example/h")
+    text = str(DagSerialization.to_dict(workflow(secret, LATER, evaluate="until_triggered").to_dag()))
+    assert "s3cret" not in text
+    assert "x.example" in text

@@ -1,0 +1,135 @@
+"""A folder of workflow files as DAGs."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks.workflows.files import load_folder
+from tests.conftest import Logged
+
+ROOT = Path(__file__).parent.parent.parent
+GOOD = """\
+name: {name}
+record_type: Notes
+webhooks: [{{name: w, conn_id: c}}]
+"""
+DAG_FILE = """\
+from airflow_insightly_hooks import load_workflows
+
+dags = load_workflows("workflows")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A DAG folder with the two-line DAG file in a folder of its own."""
+    (tmp_path / "crm" / "workflows" / "deeper").mkdir(parents=True)
+    (tmp_path / "crm" / "crm.py").write_text(DAG_FILE)
+    return tmp_path
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / "crm" / "workflows" / name).write_text(textwrap.dedent(text))
+
+
+def parsed(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the DAGs that Airflow finds, and the import errors that it shows, by file."""
+    bag = DagBag(str(folder), bundle_path=folder, bundle_name="b")
+    dags, errors = {}, dict(bag.import_errors)
+    for dag in bag.dags.values():
+        try:
+            dags[dag.dag_id] = DagSerialization.to_dict(dag)
+        except Exception as error:
+            errors[dag.relative_fileloc or dag.fileloc] = str(error)
+    return dags, errors
+
+
+def test_each_file_is_a_dag(folder: Path) -> None:
+    """Those in folders below, too; what is no YAML isn't looked at."""
+    write(folder, "one.yaml", GOOD.format(name="One"))
+    write(folder, "deeper/two.yml", GOOD.format(name="Two"))
+    write(folder, "notes.txt", "not: a workflow")
+    dags, errors = parsed(folder)
+    assert set(dags) == {"one", "two"}
+    assert errors == {}
+
+
+def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
+    """The import error stands under the file's own name, with line and path."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, "deeper/wrong.yaml", GOOD.format(name="Wrong").replace("conn_id", "con_id"))
+    write(folder, "broken.yaml", "name: [")
+    (folder / "crm" / "workflows" / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good"}
+    assert set(errors) == {f"crm/workflows/{name}.yaml" for name in ("deeper/wrong", "broken", "binary")}
+    wrong = errors["crm/workflows/deeper/wrong.yaml"]
+    assert "deeper/wrong.yaml:3: webhooks[0].con_id: not a key that is known here; did you mean" in wrong
+    assert "binary.yaml:1: it can't be read" in errors["crm/workflows/binary.yaml"]
+
+
+def test_two_workflows_of_one_id(folder: Path) -> None:
+    """The second is refused; it would take the first one's place."""
+    write(folder, "a.yaml", GOOD.format(name="Same"))
+    write(folder, "b.yaml", GOOD.format(name="same!"))
+    dags, errors = parsed(folder)
+    assert set(dags) == {"same"}
+    assert "b.yaml:1: dag_id: 'same' is that of a.yaml" in errors["crm/workflows/b.yaml"]
+
+
+def test_a_schedule_that_airflow_refuses(folder: Path) -> None:
+    """It breaks its own file, too, with its line."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, "bad.yaml", GOOD.format(name="Bad") + "schedule: every day\n")
+    listed = textwrap.indent(GOOD.format(name="Worse") + "schedule: 99 * * * *\n", "  ")
+    write(folder, "list.yaml", f"-\n{textwrap.indent(GOOD.format(name='Fine'), '  ')}-\n{listed}")
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good", "fine"}
+    assert "list.yaml:9: [1].schedule: Airflow refuses it" in errors["crm/workflows/list.yaml"]
+    assert "bad.yaml:4: schedule: Airflow refuses it" in errors["crm/workflows/bad.yaml"]
+
+
+def test_arguments_are_for_all(folder: Path) -> None:
+    """Such as default arguments and tags."""
+    write(folder, "one.yaml", GOOD.format(name="One"))
+    dags = load_folder(folder / "crm" / "workflows", schedule=None, tags=["mine"])
+    assert dags["one"].tags == {"mine"}
+    assert dags["one"].schedule is None
+
+
+def test_a_task_loads_its_own_dag_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files are not even checked: a task starts as fast with 200 of them."""
+    write(folder, "one.yaml", GOOD.format(name="One").replace("conn_id: c", "conn_id: c, after: 1d"))
+    write(folder, "two.yaml", GOOD.format(name="Two"))
+    write(folder, "wrong.yaml", GOOD.format(name="Wrong").replace("Notes", "Nothing"))
+    for wanted in ("one", "one__pending"):
+        monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", wanted)
+        dags, errors = parsed(folder)
+        assert set(dags) == {"one", "one__pending"}
+        assert errors == {}
+
+
+def test_a_folder_that_is_none_says_so(folder: Path) -> None:
+    """With where it was looked for."""
+    with pytest.raises(NotADirectoryError, match=r"crm/nowhere is not a folder"):
+        load_folder(folder / "crm" / "nowhere")
+
+
+def test_an_error_is_logged_as_well(folder: Path, logged: Logged) -> None:
+    """Who loads a folder outside of Airflow sees what is wrong."""
+    write(folder, "wrong.yaml", "- 3")
+    assert load_folder(folder / "crm" / "workflows") == {}
+    assert "wrong.yaml:1: [0]: a workflow is needed" in logged.text
+
+
+def test_the_examples_load() -> None:
+    """As they lie in this repository."""
+    bag = DagBag(str(ROOT / "dags" / "insightly_workflows.py"))
+    assert bag.import_errors == {}
+    assert len([dag_id for dag_id in bag.dags if not dag_id.endswith("__pending")]) == 10
