@@ -1,0 +1,58 @@
+# The workflows of the end-to-end tests: made in Python, and from a folder with a good and a broken file.
+from datetime import timedelta
+
+from airflow.sdk import DAG
+from airflow.sdk import task as airflow_task
+
+from airflow_insightly_hooks import Schedule, Webhook, Workflow, load_workflows
+
+SOON = {"retry_delay": timedelta(seconds=1)}
+
+
+def workflow(name, record_type, *webhooks, **arguments):
+    arguments = {"settle": 1, "schedule": None, **arguments}
+    return Workflow(
+        name=name,
+        record_type=record_type,
+        webhooks=[Webhook(name=w, conn_id=f"receiver_{w}", **options) for w, options in webhooks],
+        **arguments,
+    )
+
+
+OURS = {"field": "PROJECT_NAME", "operator": "starts_with", "value": "e2e"}
+for mode in ("created", "created_and_edited", "until_triggered"):
+    workflow(f"Mode {mode}", "Projects", (mode, {}), evaluate=mode, criteria=OURS).to_dag()
+
+# Of two receivers one is dead; the other one's fields are chosen.
+workflow(
+    "Two webhooks",
+    "Leads",
+    ("dead", {}),
+    ("alive", {"fields": ["LEAD_ID", "LAST_NAME"], "date_format": "iso8601", "envelope": ""}),
+    criteria={"field": "LAST_NAME", "operator": "equals", "value": "e2e"},
+).to_dag(default_args=SOON)
+
+workflow(
+    "Some seconds later",
+    "Opportunities",
+    ("timed", {"after": timedelta(seconds=40), "recheck": True}),
+    criteria={
+        "all": [
+            {"field": "OPPORTUNITY_NAME", "operator": "starts_with", "value": "e2e"},
+            {"field": "OPPORTUNITY_STATE", "operator": "equals", "value": "OPEN"},
+        ]
+    },
+).to_dag()
+
+workflow("Watched", "Pricebook", ("watched", {}), evaluate="created", schedule=Schedule(watch="2s")).to_dag()
+
+with DAG("grouped", schedule=None):
+    group = workflow("In a group", "Events", ("grouped", {}), criteria=None).task_group()
+
+    @airflow_task(trigger_rule="none_failed")
+    def afterwards():
+        return "done"
+
+    group >> afterwards()
+
+dags = load_workflows("folder")

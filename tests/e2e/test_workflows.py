@@ -1,0 +1,188 @@
+"""Workflows on a real Airflow: the modes of evaluation, several webhooks, time triggers, watchers, files."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from airflow_stack import wait_for
+
+from tests.e2e.conftest import CANARY, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+MODES = ("created", "created_and_edited", "until_triggered")
+
+
+def on_postgresql_only(stack: Stack) -> None:
+    if stack.database.startswith("sqlite"):
+        pytest.skip("it depends on no database: it runs on PostgreSQL only, to save time")
+
+
+def run_all(stack: Stack, *dag_ids: str, expected: str = "success") -> dict[str, str]:
+    """Run DAGs side by side, a second after what was done before."""
+    time.sleep(2.1)  # so that it has settled: the workflows' settle is a second
+    runs = {dag_id: stack.start_run(dag_id) for dag_id in dag_ids}
+    assert {dag_id: stack.wait_for_run(dag_id, run) for dag_id, run in runs.items()} == dict.fromkeys(
+        dag_ids, expected
+    )
+    return runs
+
+
+def bodies(stack: Stack, name: str) -> list[dict[str, Any]]:
+    return [json.loads(kept["body"]) for kept in stack.received(name)]
+
+
+def test_the_three_modes_of_evaluation(stack: Stack) -> None:
+    """A record that is created and edited twice: once, three times, once until it has triggered."""
+    dag_ids = [f"mode_{mode}" for mode in MODES]
+    run_all(stack, *dag_ids)  # each marks where it begins
+    project = {"PROJECT_NAME": "e2e", "STATUS": "NOT STARTED", "PROJECT_DETAILS": CANARY}
+    project = stack.crm("POST", "/Projects", project)
+    run_all(stack, *dag_ids)
+    for status in ("IN PROGRESS", "COMPLETED"):
+        stack.crm("PUT", "/Projects", {"PROJECT_ID": project["PROJECT_ID"], "STATUS": status})
+        run_all(stack, *dag_ids)
+    statuses = {mode: [body["entity"]["STATUS"] for body in bodies(stack, mode)] for mode in MODES}
+    assert statuses == {
+        "created": ["NOT STARTED"],
+        "created_and_edited": ["NOT STARTED", "IN PROGRESS", "COMPLETED"],
+        "until_triggered": ["NOT STARTED"],
+    }
+
+
+def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
+    """Two webhooks, one dead: the other one's arrives, with its own fields; the dead one's is reported."""
+    run_all(stack, "two_webhooks")
+    stack.bin_answers("dead", status=503)
+    lead = {"LAST_NAME": "e2e", "LEAD_DESCRIPTION": CANARY, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1}
+    lead = stack.crm("POST", "/Leads", lead)
+    runs = run_all(stack, "two_webhooks", expected="failed")
+    assert bodies(stack, "alive") == [{"LEAD_ID": lead["LEAD_ID"], "LAST_NAME": "e2e"}]
+    tasks = stack.tasks("two_webhooks", runs["two_webhooks"])
+    assert {task_id: task["state"] for task_id, task in tasks.items()} == {
+        "detect": "success",
+        "evaluate": "success",
+        "build_alive": "success",
+        "deliver_alive": "success",
+        "build_dead": "success",
+        "deliver_dead": "failed",
+    }
+    report = stack.xcom("two_webhooks", runs["two_webhooks"], "deliver_dead")
+    assert (report["delivered"], report["undelivered"][0]["attempts"]) == (0, 3)
+    assert len({kept["headers"]["webhook-id"] for kept in stack.received("dead")}) == 1
+
+
+def test_a_time_trigger(stack: Stack) -> None:
+    """Sent at its time, as the record is then; not moved, not doubled; recheck, deletion, cancelling."""
+    dag_id, pending = "some_seconds_later", "some_seconds_later__pending"
+    run_all(stack, dag_id)
+    names = ("sent", "lost", "deleted", "cancelled")
+    ids = {}
+    for name in names:
+        made = {"OPPORTUNITY_NAME": f"e2e {name}", "OPPORTUNITY_STATE": "OPEN", "OPPORTUNITY_DETAILS": CANARY}
+        ids[name] = stack.crm("POST", "/Opportunities", made)["OPPORTUNITY_ID"]
+    run_all(stack, dag_id)
+    change = {"OPPORTUNITY_ID": ids["sent"], "OPPORTUNITY_NAME": "e2e sent, later"}
+    stack.crm("PUT", "/Opportunities", change)  # a second trigger, while it is pending
+    run_all(stack, dag_id)
+    stack.crm("PUT", "/Opportunities", {"OPPORTUNITY_ID": ids["lost"], "OPPORTUNITY_STATE": "LOST"})
+    stack.crm("DELETE", f"/Opportunities/{ids['deleted']}")
+    cancelling = stack.start_run(pending, cancel=[ids["cancelled"]])
+    assert stack.wait_for_run(pending, cancelling) == "success"
+    waiting = stack.xcom(pending, cancelling, "due", "pending")
+    assert {entry["record_id"] for entry in waiting["first"]} == {ids["sent"], ids["lost"], ids["deleted"]}
+    assert waiting["count"] == 3
+    assert stack.received("timed") == []  # and nothing was sent at once
+
+    wait_for("what is pending", lambda: stack.received("timed"), 90)
+    (body,) = bodies(stack, "timed")
+    assert body["entity"]["OPPORTUNITY_NAME"] == "e2e sent, later"
+
+    def ended() -> bool:
+        found = stack.airflow.api(f"/dags/{pending}/dagRuns?limit=50")["dag_runs"]
+        return all(run["state"] == "success" for run in found)
+
+    wait_for("the end of all runs", ended, 90)
+    not_sent = [
+        (item["record_id"], item["reason"])
+        for run in stack.airflow.api(f"/dags/{pending}/dagRuns?limit=50")["dag_runs"]
+        for item in _not_sent(stack, pending, run["dag_run_id"])
+    ]
+    assert sorted(not_sent) == sorted(
+        [
+            (ids["lost"], "it no longer meets the criteria"),
+            (ids["deleted"], "the record is gone"),
+        ]
+    )
+    assert len(stack.received("timed")) == 1
+
+
+def _not_sent(stack: Stack, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/due/xcomEntries"
+    keys = [entry["key"] for entry in stack.airflow.api(path)["xcom_entries"]]
+    return stack.xcom(dag_id, run_id, "due", "not_sent") if "not_sent" in keys else []
+
+
+def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
+    """A DAG that is scheduled by changes runs by itself when there are some, and misses none."""
+    on_postgresql_only(stack)
+
+    def first_run() -> bool:
+        found = stack.airflow.api("/dags/watched/dagRuns?limit=50")["dag_runs"]
+        return any(run["state"] == "success" for run in found)
+
+    wait_for("the watcher's first call", first_run, 90)
+    made = []
+    for number in range(3):
+        pricebook = {"NAME": f"e2e {number}", "DESCRIPTION": CANARY, "ACTIVE": True, "CURRENCY_CODE": "USD"}
+        made.append(stack.crm("POST", "/Pricebook", pricebook)["PRICEBOOK_ID"])
+        time.sleep(4)
+    wait_for("all pricebooks", lambda: len(stack.received("watched")) >= 3, 90)
+    assert sorted(stack.received_ids("watched", "PRICEBOOK_ID")) == sorted(made)
+
+
+def test_a_task_group_in_ones_own_dag(stack: Stack) -> None:
+    """The tasks stay visible in the group, and one's own task runs after them."""
+    on_postgresql_only(stack)
+    run_all(stack, "grouped")
+    event = stack.crm(
+        "POST",
+        "/Events",
+        {
+            "TITLE": "e2e",
+            "DETAILS": CANARY,
+            "START_DATE_UTC": "2027-01-10 08:00:00",
+            "END_DATE_UTC": "2027-01-10 09:00:00",
+        },
+    )
+    runs = run_all(stack, "grouped")
+    assert set(stack.tasks("grouped", runs["grouped"])) == {
+        "in_a_group.detect",
+        "in_a_group.evaluate",
+        "in_a_group.build",
+        "in_a_group.deliver",
+        "afterwards",
+    }
+    assert stack.received_ids("grouped", "EVENT_ID") == [event["EVENT_ID"]]
+
+
+def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
+    """The others load and run; Airflow's import errors show the file, line and path."""
+    on_postgresql_only(stack)
+    dags = {dag["dag_id"]: dag for dag in stack.airflow.api("/dags?limit=200")["dags"]}
+    assert "broken" not in dags
+    assert not dags["from_a_file"]["has_import_errors"]
+    assert not dags["mode_created"]["has_import_errors"]
+
+    def shown() -> dict[str, str]:
+        found = stack.airflow.api("/importErrors")["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in found}
+
+    errors = wait_for("the import error", shown, 60)
+    assert list(errors) == ["folder/broken.yaml"]
+    assert "broken.yaml:5: webhooks[0].conn: not a key that is known here" in errors["folder/broken.yaml"]
+    run_all(stack, "from_a_file")
