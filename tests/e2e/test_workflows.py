@@ -56,6 +56,7 @@ def test_the_three_modes_of_evaluation(stack: Stack) -> None:
 
 def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
     """Two webhooks, one dead: the other one's arrives, with its own fields; the dead one's is reported."""
+    on_postgresql_only(stack)
     run_all(stack, "two_webhooks")
     stack.bin_answers("dead", status=503)
     lead = {"LAST_NAME": "e2e", "LEAD_DESCRIPTION": CANARY, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1}
@@ -78,6 +79,7 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
 
 def test_a_time_trigger(stack: Stack) -> None:
     """Sent at its time, as the record is then; not moved, not doubled; recheck, deletion, cancelling."""
+    on_postgresql_only(stack)
     dag_id, pending = "some_seconds_later", "some_seconds_later__pending"
     run_all(stack, dag_id)
     names = ("sent", "lost", "deleted", "cancelled")
