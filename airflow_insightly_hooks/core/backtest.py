@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_insightly_hooks.core.changes import RecordChange
+from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import ConditionOutcome, compile_criteria, explain_criteria
 from airflow_insightly_hooks.core.dates import api_time
 
@@ -62,7 +62,7 @@ def backtest(
     options = frozenset(multi_select) if multi_select is not None else None
     seen = set(triggered)
     verdicts = []
-    for change in changes:
+    for change in check_changes(list(changes)):
         at = now or api_time(change["changed_at"], "changed_at")
         conditions = tuple(
             explain_criteria(workflow.criteria, change["record"], now=at, multi_select=options)

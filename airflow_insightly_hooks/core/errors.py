@@ -121,7 +121,7 @@ class InvalidCriteria(InsightlyHooksError, ValueError):
         return f"{self.path}: {self.reason}"
 
 
-class InvalidWorkflow(InsightlyHooksError):
+class InvalidWorkflow(InsightlyHooksError, ValueError):
     """A workflow with mistakes: ``problems`` are their paths (``webhooks[0].name``) and reasons."""
 
     def __init__(self, problems: tuple[tuple[str, str], ...]) -> None:

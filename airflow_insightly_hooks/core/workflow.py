@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -30,8 +31,9 @@ from airflow_insightly_hooks.core.backtest import Backtest, backtest
 from airflow_insightly_hooks.core.changes import Event, RecordChange
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration, time_zone
-from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidWorkflow, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, did_you_mean
 from airflow_insightly_hooks.core.payload import DateFormat
+from airflow_insightly_hooks.core.problems import Misplaced, problems_of
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 
 if TYPE_CHECKING:
@@ -40,12 +42,12 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG, TaskGroup
 
 __all__ = [
+    "PARTS",
     "Evaluate",
     "Schedule",
     "Webhook",
     "Workflow",
     "load_workflows",
-    "problems_of",
     "slug_of",
 ]
 
@@ -56,14 +58,25 @@ EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
     "until_triggered": ("added", "updated"),
 }
 LONGEST_ID = 200
-"""Characters of a DAG's id; Airflow takes 250, and what belongs to the DAG gets a suffix."""
+"""Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
+LONGEST_TAG = 100
+LONGEST_DURATION = timedelta(days=36_500)
+PENDING_SUFFIX = "__pending"
+"""The ending of the id of the DAG that sends the webhooks of time triggers."""
 
 _DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
 _NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
 
-def _duration(value: object) -> object:
-    return parse_duration(value, "it") if isinstance(value, str) else value
+def _duration(value: object) -> timedelta:
+    duration = value if isinstance(value, timedelta) else parse_duration(value, "it")
+    if not timedelta(0) <= duration <= LONGEST_DURATION:
+        raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
+    return duration
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value, "it").total_seconds() if isinstance(value, str) else value
 
 
 def _zone(name: str) -> str:
@@ -81,7 +94,7 @@ def _not_blank(text: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-Name = Annotated[str, AfterValidator(_not_blank)]
+Name = Annotated[str, Field(max_length=LONGEST_ID), AfterValidator(_not_blank)]
 Zone = Annotated[str, AfterValidator(_zone)]
 
 if TYPE_CHECKING:
@@ -95,7 +108,7 @@ else:
             try:
                 return super().__call__(*args, **kwargs)
             except ValidationError as error:
-                raise InvalidWorkflow(tuple(problems_of(error, cls))) from None
+                raise InvalidWorkflow(tuple(problems_of(error, cls, PARTS))) from None
 
     class _Model(BaseModel, metaclass=_ModelType):
         pass
@@ -124,30 +137,30 @@ class Webhook(_Model):
 
     name: Name
     conn_id: Name | None = None
-    uri: Name | None = Field(None, repr=False)  # it may hold a password
+    uri: Annotated[str, AfterValidator(_not_blank)] | None = Field(None, repr=False)  # it may hold a password
     fields: list[Name] | None = Field(None, min_length=1)
     date_format: DateFormat = "microsoft"
     timezone: Zone = "America/Los_Angeles"
     envelope: str = "entity"
     headers: dict[str, str] = Field(default_factory=dict)
-    concurrency: int = Field(8, ge=1)
+    concurrency: int = Field(8, ge=1, strict=True)
     after: Duration | None = None
     before: Duration | None = None
     field: Name | None = None
-    recheck: bool = False
+    recheck: StrictBool = False
 
     @model_validator(mode="after")
     def _check(self) -> Webhook:
         if (self.conn_id is None) == (self.uri is None):
             raise ValueError("one receiver is needed: conn_id or uri")
         if self.conn_id is not None and "://" in self.conn_id:
-            raise _at("conn_id", "it is the id of a connection; a URI goes to uri")
+            raise Misplaced("conn_id", "it is the id of a connection; a URI goes to uri")
         if self.after is not None and self.before is not None:
-            raise _at("before", "after and before exclude one another")
+            raise Misplaced("before", "after and before exclude one another")
         if self.before is not None and self.field is None:
-            raise _at("before", "it needs the field that holds the date")
+            raise Misplaced("before", "it needs the field that holds the date")
         if self.recheck and not self.is_timed:
-            raise _at("recheck", "it belongs to a time trigger: after, before or field")
+            raise Misplaced("recheck", "it belongs to a time trigger: after, before or field")
         return self
 
     @property
@@ -178,7 +191,7 @@ class Schedule(_Model):
     cron: Name | None = None
     every: Duration | None = None
     watch: Duration | None = None
-    data_interval: bool = False
+    data_interval: StrictBool = False
     timezone: Zone = "UTC"
 
     @model_validator(mode="after")
@@ -187,10 +200,10 @@ class Schedule(_Model):
         if len(given) != 1:
             raise ValueError(f"one of cron, every and watch is needed, not {' and '.join(given) or 'none'}")
         if self.watch is not None and self.data_interval:
-            raise _at("data_interval", "runs that are woken by changes have no interval")
+            raise Misplaced("data_interval", "runs that are woken by changes have no interval")
         for name in ("every", "watch"):
             if (length := getattr(self, name)) is not None and length <= timedelta(0):
-                raise _at(name, "it must be longer than nothing")
+                raise Misplaced(name, "it must be longer than nothing")
         return self
 
 
@@ -202,12 +215,14 @@ def _schedule(value: object) -> object:
     raise ValueError("a cron expression, or a mapping with cron, every or watch, is needed, or null for none")
 
 
-def _start(value: object) -> object:
-    return api_time(value, "it") if isinstance(value, str) else value
+def _start(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+    return api_time(value, "it")
 
 
-def _aware(value: datetime) -> datetime:
-    return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+PARTS: Mapping[str, type[BaseModel]] = {"webhooks": Webhook, "schedule": Schedule}
+"""The models that a workflow's fields hold."""
 
 
 class Workflow(_Model):
@@ -227,7 +242,8 @@ class Workflow(_Model):
     :param schedule: when it runs: a cron expression, a ``Schedule``, or ``None`` for by hand only.
     :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
         intervals needs it.
-    :param settle: seconds that must have passed since a window's end, by the API server's clock.
+    :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
+        API server's clock.
     :param tags: tags of the DAG, besides ``insightly``.
     :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
     """
@@ -238,7 +254,7 @@ class Workflow(_Model):
     dag_id: str = Field(default_factory=lambda data: slug_of(data["name"]), max_length=LONGEST_ID)
     description: str = ""
     record_type: str
-    active: bool = True
+    active: StrictBool = True
     evaluate: Evaluate = "created_and_edited"
     criteria: Any = None
     webhooks: list[Webhook] = Field(min_length=1)
@@ -248,13 +264,17 @@ class Workflow(_Model):
         Annotated[
             datetime,
             BeforeValidator(_start),
-            AfterValidator(_aware),
             WithJsonSchema({"type": "string", "examples": ["2026-01-31T08:00:00Z"]}),
         ]
         | None
     ) = None
-    settle: float = Field(5.0, ge=0)
-    tags: list[Name] = Field(default_factory=list)
+    settle: Annotated[
+        float,
+        Field(ge=0, strict=True, allow_inf_nan=False),
+        BeforeValidator(_seconds),
+        WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _DURATION_SCHEMA]}),
+    ] = 5.0
+    tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
 
     @field_validator("record_type")
     @classmethod
@@ -284,6 +304,10 @@ class Workflow(_Model):
     @field_validator("dag_id")
     @classmethod
     def _check_dag_id(cls, dag_id: str) -> str:
+        if dag_id.endswith(PENDING_SUFFIX):
+            raise ValueError(
+                f"{PENDING_SUFFIX!r} is the ending of DAGs that send the webhooks of time triggers"
+            )
         if not re.fullmatch(r"[\w.-]+", dag_id):
             raise ValueError(
                 "letters, digits, '_', '-' and '.' are needed: give a dag_id, or a name with some"
@@ -297,7 +321,7 @@ class Workflow(_Model):
         for index, webhook in enumerate(self.webhooks):
             path = f"webhooks[{index}]"
             if webhook.slug in seen:
-                raise _at(
+                raise Misplaced(
                     f"{path}.name", f"{webhook.name!r} is too like {seen[webhook.slug]!r}: task ids differ"
                 )
             seen[webhook.slug] = webhook.name
@@ -306,9 +330,9 @@ class Workflow(_Model):
             if webhook.field is not None:
                 _check_field(kind, webhook.field, f"{path}.field")
                 if webhook.field in kind.fields and webhook.field not in kind.date_fields:
-                    raise _at(f"{path}.field", f"{webhook.field} holds no date")
+                    raise Misplaced(f"{path}.field", f"{webhook.field} holds no date")
         if isinstance(self.schedule, Schedule) and self.schedule.data_interval and self.start_date is None:
-            raise _at(
+            raise Misplaced(
                 "start_date", "a schedule with data intervals needs it: intervals are read from then on"
             )
         return self
@@ -335,7 +359,10 @@ class Workflow(_Model):
 
         :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
             (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
-        :raises ValueError: if ``max_active_runs`` is more than 1 and ``evaluate`` is ``until_triggered``.
+        :raises InvalidWorkflow: if Airflow refuses something of it; or if ``max_active_runs`` isn't 1 while
+            ``evaluate`` is ``until_triggered``.
+
+        The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
         """
         from airflow_insightly_hooks.workflows.dag import workflow_dag
 
@@ -344,8 +371,14 @@ class Workflow(_Model):
     def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
         """Return the workflow as a task group of the DAG that is being defined.
 
+        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. Webhooks
+        with a time trigger get a DAG of their own, ``{dag_id}__pending``, as with ``to_dag``. What comes
+        after the group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
+
         :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
         :param arguments: arguments of Airflow's ``TaskGroup``.
+        :raises InvalidWorkflow: if ``max_active_runs`` of the DAG isn't 1 while ``evaluate`` is
+            ``until_triggered``.
         """
         from airflow_insightly_hooks.workflows.dag import workflow_group
 
@@ -362,10 +395,13 @@ class Workflow(_Model):
         """Return which of the changes would have triggered the workflow, and why the others would not.
 
         :param changes: as a sensor returns them, in the order in which they happened.
-        :param now: what relative dates are measured from; ``None`` takes each change's own time.
+        :param now: what relative dates are measured from; ``None`` takes each change's own time, where a run
+            takes the end of its window.
         :param multi_select: the names of the custom fields that hold several options, as far as known.
         :param triggered: the ids of the records that have triggered before (``until_triggered``).
+        :raises InvalidChange: if one of them is no change.
         :raises InvalidTime: if a change's time is none.
+        :raises ValueError: if ``now`` has no time zone.
         """
         return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
 
@@ -400,57 +436,4 @@ def _record_type(info: ValidationInfo) -> RecordType | None:
 
 def _check_field(kind: RecordType, name: str, path: str) -> None:
     if name not in kind.fields and name not in kind.date_fields and not name.endswith("__c"):
-        raise _at(path, f"{kind.name} have no field {name!r}{did_you_mean(name, kind.fields)}")
-
-
-# --- what is wrong, and where ------------------------------------------------------------------------------
-
-
-class _Misplaced(ValueError):
-    """A problem that stands elsewhere than where it was found."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(reason)
-        self.path = path
-
-
-def _at(path: str, reason: str) -> _Misplaced:
-    return _Misplaced(path, reason)
-
-
-def problems_of(error: ValidationError, model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path and the reason of each problem, such as ``webhooks[0].name``.
-
-    :param model: the model that was to be built.
-    :param path: where that stands.
-    """
-    for problem in error.errors(include_url=False, include_input=False):
-        where = _joined(path, problem["loc"])
-        cause = problem.get("ctx", {}).get("error")
-        if problem["type"] == "default_factory_not_called":  # what it is made from is wrong, and told
-            continue
-        if isinstance(cause, _Misplaced):
-            yield _joined(where, (cause.path,)), str(cause)
-        elif isinstance(cause, InvalidCriteria):
-            yield _joined(path, (cause.path,)), cause.reason
-        elif problem["type"] == "extra_forbidden":
-            name = str(problem["loc"][-1])
-            yield where, f"not a key that is known here{did_you_mean(name, _keys(model, problem['loc']))}"
-        elif problem["type"] == "missing":
-            yield where, "it is missing"
-        else:
-            yield where, str(cause) if cause is not None else problem["msg"]
-
-
-def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
-    parts: Mapping[int | str, type[BaseModel]] = {"webhooks": Webhook, "schedule": Schedule}
-    return (parts.get(loc[0], model) if len(loc) > 1 else model).model_fields
-
-
-def _joined(path: str, steps: Iterable[int | str]) -> str:
-    for step in steps:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step:
-            path += f".{step}" if path else step
-    return path
+        raise Misplaced(path, f"{kind.name} have no field {name!r}{did_you_mean(name, kind.fields)}")

@@ -1,7 +1,7 @@
 """A YAML file -> workflows, or an error that names file, line and path.
 
-One file holds one workflow, or a list of them. Of YAML 1.1's surprises none is left: only ``true`` and
-``false`` are truth values (so the operator ``on`` needs no quotes), numbers are decimal, dates are text.
+One file holds one workflow, or a list of them. Plain values are read as in JSON: only ``true`` and ``false``
+are truth values (so the operator ``on`` needs no quotes), numbers are decimal, dates are text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow import Workflow, problems_of, slug_of
+from airflow_insightly_hooks.core.problems import joined, problems_of
+from airflow_insightly_hooks.core.workflow import PARTS, Workflow, slug_of
 
 __all__ = ["located", "read_workflows"]
 
@@ -28,7 +29,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc]  # its base is chosen at run time
-    """Resolves plain scalars as YAML 1.2's core schema does."""
+    """Resolves plain scalars as JSON does."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 — PyYAML's name
 
@@ -56,6 +57,8 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise _unreadable(file, error) from None
+    except RecursionError:
+        raise InvalidWorkflowFile(file, (("", "it is nested too deeply"),), (1,)) from None
     if root is None:
         raise InvalidWorkflowFile(file, (("", "the file is empty"),), (1,))
     value = _Values(file).of(root)
@@ -74,10 +77,12 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
         try:
             workflow = Workflow.model_validate(entry)
         except ValidationError as error:
-            problems += problems_of(error, Workflow, path)
+            problems += problems_of(error, Workflow, PARTS, path)
             continue
         if any(workflow.dag_id == other.dag_id for other in workflows):
-            problems.append((f"{path}.dag_id", f"{workflow.dag_id!r} is an earlier workflow's in this file"))
+            problems.append(
+                (joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")
+            )
         workflows.append(workflow)
     if problems:
         raise _with_lines(file, root, problems)
@@ -94,11 +99,11 @@ def located(text: str, file: str, workflow: Workflow, error: InvalidWorkflow) ->
     path = ""
     if isinstance(value, list):
         path = f"[{[_dag_id(entry) for entry in value].index(workflow.dag_id)}]"
-    return _with_lines(file, root, [(f"{path}.{place}", reason) for place, reason in error.problems])
+    return _with_lines(file, root, [(joined(path, place), reason) for place, reason in error.problems])
 
 
 def _with_lines(file: str, root: yaml.Node, problems: Iterable[tuple[str, str]]) -> InvalidWorkflowFile:
-    problems = tuple((path.lstrip("."), reason) for path, reason in problems)
+    problems = tuple(problems)
     lines = tuple(_line(_node_at(root, path)) for path, _ in problems)
     return InvalidWorkflowFile(file, problems, lines)
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from airflow.sdk import Asset
 
-__all__ = ["records_asset"]
+__all__ = ["add_inlet", "records_asset"]
 
 
-def records_asset(insightly_conn_id: str, record_type: str, **arguments: Any) -> Asset:
+def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
     """Return the asset; its state keeps what outlasts a run: cursors, and what workflows remember.
 
     Its name depends on nothing but these two, since Airflow deletes the state of an asset that no DAG names
     any more.
-
-    :param arguments: further arguments of ``Asset``, such as ``watchers``.
     """
     return Asset(
         name=f"insightly/{insightly_conn_id}/{record_type}",
         uri=f"insightly://{insightly_conn_id}/{record_type}",
-        **arguments,
     )
+
+
+def add_inlet(arguments: MutableMapping[str, Any], asset: Asset) -> None:
+    """Add an asset to the ``inlets`` among an operator's arguments: that gives access to its state."""
+    inlets = arguments.get("inlets")
+    if inlets is None:
+        inlets = []
+    arguments["inlets"] = [*(inlets if isinstance(inlets, list | tuple) else [inlets]), asset]

@@ -16,7 +16,7 @@ from airflow_insightly_hooks.core.criteria import check_criteria, compile_criter
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.until_triggered import UntilTriggered
-from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.fields import (
     multi_select_fields,
     warn_of_incomparable,
@@ -83,7 +83,7 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
             if record_type is None:
                 raise ValueError("until_triggered needs the record_type, whose asset remembers")
             self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
-            kwargs["inlets"] = [*(kwargs.get("inlets") or ()), self.asset]
+            add_inlet(kwargs, self.asset)
         super().__init__(**kwargs)
         self.window_from = _task_of(changes)
         self.changes = changes
@@ -172,4 +172,6 @@ def _task_of(changes: object) -> str | None:
 
 
 def _has_templates(criteria: object) -> bool:
-    return is_template(json.dumps(criteria, default=lambda _argument: "{{"))
+    # What is no JSON, such as a datetime, is no template; what another task's XCom will give may be anything.
+    arguments = any(XComArg.iter_xcom_references(criteria))
+    return arguments or is_template(json.dumps(criteria, default=lambda _value: ""))

@@ -21,11 +21,11 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import check_criteria, compile_criteria, is_relative
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import InvalidPayload
+from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, due_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
-from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.fields import multi_select_fields, warn_of_incomparable
 from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
@@ -42,10 +42,13 @@ FROM = "pending_from"
 PENDING = "pending"
 """The XCom key of what a task has scheduled; the first part of the keys of what is pending."""
 NEXT_DUE = "next_due"
+NOTHING = ""
+"""What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
 CANCEL = "cancel"
 """The parameter of a run that names the records whose webhooks are not to be sent."""
 TAKEN = "taken"
 LOOKED_AT = "looked_at"
+ENTERED = "entered"
 MOST_AT_ONCE = 1_000
 """Webhooks that a run takes; what is due beyond that comes in the run after it."""
 LISTED = 100
@@ -130,7 +133,10 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
     :param criteria: send only what meets them at its time; ``None`` asks nothing. Relative dates are
         measured from the time of the task's first try.
     :param insightly_conn_id: a connection of type ``insightly``.
+    :param retries: 2 by default.
     :raises InvalidCriteria: if the criteria can't be compiled, when the DAG is parsed.
+    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
+    :raises InvalidPayload: if what was scheduled is gone from the scheduling task's XCom.
     :raises InsightlyAPIError: if Insightly can't be read.
     :raises InvalidState: if what is pending can't be read.
 
@@ -152,10 +158,12 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         record_type: str,
         criteria: Mapping[str, Any] | None = None,
         insightly_conn_id: str = "insightly_default",
+        retries: int | None = 2,
         **kwargs: Any,
     ) -> None:
         self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
-        super().__init__(inlets=[self.asset], **kwargs)
+        add_inlet(kwargs, self.asset)
+        super().__init__(retries=retries, **kwargs)
         self.webhook = webhook
         self.workflow = workflow
         self.record_type = record_type
@@ -181,7 +189,7 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         waiting = set(book.all())  # since an earlier try, a record may have been entered anew
         book.remove(entry.record_id for entry in due if entry in waiting)
         next_due = book.next_due()
-        ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else None)
+        ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else NOTHING)
         first = [entry.as_dict() for entry in book.all()[:LISTED]]
         ti.xcom_push(key=PENDING, value={"count": len(book), "first": first})
         self.log.info(
@@ -200,7 +208,8 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
     def _enter(self, book: PendingBook, context: Context) -> None:
         """Add what the task that has triggered this run has scheduled."""
         source = (context["dag_run"].conf or {}).get(FROM)
-        if source is None:
+        state = Lasting(context["task_state_store"])
+        if source is None or state.get(ENTERED):  # a cleared task must not schedule again what is sent
             return
         found = context["ti"].xcom_pull(
             dag_id=source["dag_id"],
@@ -217,6 +226,7 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
             )
         entries = [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
         added = book.add(entries)
+        state.set(ENTERED, True)
         self.log.info("%s: %d new, %d pending before", self.webhook, len(added), len(entries) - len(added))
 
     def _cancel(self, book: PendingBook, context: Context) -> None:
@@ -285,15 +295,19 @@ class WakeUpOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """End by triggering the run, if something is pending."""
         ti = context["ti"]
-        found = [ti.xcom_pull(task_ids=task_id, key=NEXT_DUE) for task_id in sorted(self.upstream_task_ids)]
-        times = [api_time(text, NEXT_DUE) for text in found if text is not None]
+        found = {task: ti.xcom_pull(task_ids=task, key=NEXT_DUE) for task in sorted(self.upstream_task_ids)}
+        times = [api_time(text, NEXT_DUE) for text in found.values() if text]
+        silent = [task for task, text in found.items() if text is None]
+        if silent:
+            self.log.warning("%s: not said what is pending; clear it", ", ".join(silent))
+        if not times and silent:
+            raise InvalidState(NEXT_DUE, f"{', '.join(silent)} has not said what is pending: clear it")
         if not times:
             raise AirflowSkipException("nothing is pending")
         moment = _rounded_up(min(times))
+        # The run of a moment that has passed has been, and its name is taken.
         name = f"due__{iso_time(moment)}"
-        if moment <= datetime.now(
-            timezone.utc
-        ):  # more than one run takes: that run can't be the one of that name
+        if moment <= datetime.now(timezone.utc):
             name += f"__{_digest(ti.run_id)}"
         raise _trigger(ti.dag_id, name, {}, moment)
 

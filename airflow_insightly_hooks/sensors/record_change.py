@@ -21,7 +21,7 @@ from airflow_insightly_hooks.core.changes import (
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
-from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.sensors.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -94,7 +94,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         asset = records_asset(insightly_conn_id, record_type)
-        super().__init__(inlets=[*_as_list(kwargs.pop("inlets", None)), asset], **kwargs)
+        add_inlet(kwargs, asset)
+        super().__init__(**kwargs)
         self.asset = asset
         self.record_type = record_type
         self.events = check_events(RECORD_TYPES[record_type], events)
@@ -223,9 +224,3 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 timeless[:20],
             )
         return changes
-
-
-def _as_list(inlets: Any) -> list[Any]:
-    if inlets is None:
-        return []
-    return list(inlets) if isinstance(inlets, list | tuple) else [inlets]

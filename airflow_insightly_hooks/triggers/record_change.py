@@ -118,10 +118,11 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     cursor, so that a late, repeated or lost one loses nothing. As Airflow can hold an event back until the
     next one comes, each is said once more at the next look; and one is said when the watcher starts.
 
-    :param insightly_conn_id: a connection of type ``insightly``.
     :param record_type: a name of Insightly's API.
+    :param insightly_conn_id: a connection of type ``insightly``.
     :param poll_interval: seconds between two looks.
-    :param settle: seconds before now up to which it looks.
+    :param settle: seconds before now up to which it looks; what it wakes must settle no longer.
+    :raises UnknownRecordType: if there is no such record type.
 
     A look that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
     never ends by itself, since Airflow would start it again at once.
@@ -135,7 +136,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         settle: float = 5.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
-        self.record_type = record_type
+        self.record_type = RECORD_TYPES[record_type].name
         self.insightly_conn_id = insightly_conn_id
         self.poll_interval = poll_interval
         self.settle = settle
@@ -199,17 +200,26 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
 
 
 def changes_asset(
-    record_type: str, insightly_conn_id: str = "insightly_default", poll_interval: float = 15.0
+    record_type: str,
+    *,
+    insightly_conn_id: str = "insightly_default",
+    poll_interval: float = 15.0,
+    settle: float = 5.0,
 ) -> Asset:
     """Return the asset to schedule a DAG by, so that it runs when records change.
 
-    It is the same for all DAGs that watch these records as often, so that there is one watcher. It is not the
-    one that keeps cursors: Airflow takes the watchers from whichever mention of an asset it sees last.
+    It is the same for all DAGs that watch these records in the same way, so that there is one watcher. It
+    isn't the one that keeps cursors: Airflow takes the watchers from whichever mention of an asset it sees
+    last.
 
-    :param poll_interval: seconds between two looks.
+    :param record_type: a name of Insightly's API.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param poll_interval: seconds between two looks, two requests each.
+    :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
+    :raises UnknownRecordType: if there is no such record type.
     """
-    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s"
-    trigger = InsightlyRecordChangeEventTrigger(record_type, insightly_conn_id, poll_interval)
+    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
+    trigger = InsightlyRecordChangeEventTrigger(record_type, insightly_conn_id, poll_interval, settle)
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )

@@ -7,7 +7,6 @@ Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
@@ -20,8 +19,8 @@ from airflow.sdk import (
     TaskGroup,
 )
 
-from airflow_insightly_hooks.core.errors import InvalidWorkflow
-from airflow_insightly_hooks.core.workflow import Schedule, Webhook, Workflow
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
+from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX, Schedule, Webhook, Workflow
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
@@ -40,8 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["workflow_dag", "workflow_group"]
 
-PENDING_SUFFIX = "__pending"
 TAG = "insightly"
+ALSO_PENDING = ("default_args", "tags", "access_control", "on_failure_callback")
+"""The arguments of a workflow's DAG that the DAG of its pending webhooks gets, too."""
+NO_CRON = ("@once", "@continuous")
 
 
 def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
@@ -57,36 +58,66 @@ def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
         "start_date": workflow.start_date,
         "catchup": has_intervals,  # intervals that are not run are not read
         "max_active_runs": 1,
-        "tags": _tags(workflow),
+        "tags": list(dict.fromkeys([TAG, *workflow.tags])),
         **arguments,
     }
-    if workflow.evaluate == "until_triggered" and arguments["max_active_runs"] != 1:
-        raise ValueError("max_active_runs must be 1: runs side by side could let a record trigger twice")
-    with DAG(schedule=_timetable(schedule, workflow), **arguments) as dag:
+    if has_intervals and arguments["start_date"] is None:
+        raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
+    # Airflow would register it at the end of the with statement, half-made where something is wrong.
+    registers = arguments.pop("auto_register", True)
+    with DAG(schedule=_timetable(schedule, workflow), auto_register=False, **arguments) as dag:
         _tasks(workflow)
+    _check_overlap(workflow, dag)
     try:
         dag.timetable.validate()
     except Exception as error:
         raise InvalidWorkflow((("schedule", f"Airflow refuses it: {error}"),)) from None
-    _pending_dag(workflow, arguments.get("default_args"))
+    pending = _pending_dag(workflow, {name: arguments[name] for name in ALSO_PENDING if name in arguments})
+    for made in (dag, pending) if registers else ():
+        _register(made)
     return dag
 
 
 def workflow_group(workflow: Workflow, group_id: str | None = None, **arguments: Any) -> TaskGroup:
     """Return a workflow's task group; ``Workflow.task_group`` says more."""
-    with TaskGroup(group_id or workflow.slug, **{"tooltip": workflow.description, **arguments}) as group:
+    group_id = group_id or workflow.slug or workflow.dag_id
+    with TaskGroup(group_id, **{"tooltip": workflow.description, **arguments}) as group:
         _tasks(workflow)
-    _pending_dag(workflow, arguments.get("default_args"))
+    _check_overlap(workflow, group.dag)
+    _register(_pending_dag(workflow, {"tags": [TAG], "default_args": arguments.get("default_args") or {}}))
     return group
+
+
+def _register(dag: DAG | None) -> None:
+    """Have Airflow find a DAG in the DAG file that is being read."""
+    if dag is not None:
+        dag.auto_register = True
+        with dag:
+            pass
+
+
+def _check_overlap(workflow: Workflow, dag: DAG) -> None:
+    runs = dag.max_active_runs
+    if workflow.evaluate == "until_triggered" and runs != 1:
+        reason = f"'until_triggered' needs max_active_runs=1, not {runs}: else a record could trigger twice"
+        raise InvalidWorkflow((("evaluate", reason),))
 
 
 def _timetable(schedule: Any, workflow: Workflow) -> Any:
     """Return what Airflow takes as the schedule."""
+    if isinstance(schedule, str) and schedule not in NO_CRON:
+        # What a bare cron line means, intervals or none, is else a setting of Airflow's.
+        schedule = Schedule(cron=schedule)
     if not isinstance(schedule, Schedule):
         return schedule
     if schedule.watch is not None:
         return [
-            changes_asset(workflow.record_type, workflow.insightly_conn_id, schedule.watch.total_seconds())
+            changes_asset(
+                workflow.record_type,
+                insightly_conn_id=workflow.insightly_conn_id,
+                poll_interval=schedule.watch.total_seconds(),
+                settle=workflow.settle,
+            )
         ]
     if schedule.cron is not None:
         cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable
@@ -128,10 +159,9 @@ def _tasks(workflow: Workflow) -> None:
 
 
 def _send(workflow: Workflow, webhook: Webhook, changes: BaseOperator) -> None:
-    """Make the tasks that build and deliver one webhook; a workflow's only one needs no name in their ids."""
-    suffix = f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
+    """Make the tasks that build and deliver one webhook."""
     build = BuildPayloadOperator(
-        task_id=f"build{suffix}",
+        task_id=f"build{_suffix(workflow, webhook)}",
         changes=changes.output,
         fields=webhook.fields,
         date_format=webhook.date_format,
@@ -141,20 +171,29 @@ def _send(workflow: Workflow, webhook: Webhook, changes: BaseOperator) -> None:
         insightly_conn_id=workflow.insightly_conn_id,
     )
     receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
-    WebhookOperator(
-        task_id=f"deliver{suffix}",
-        payloads=build.output,
-        concurrency=webhook.concurrency,
-        headers=webhook.headers or None,
-        **receiver,
-    )
+    try:
+        WebhookOperator(
+            task_id=f"deliver{_suffix(workflow, webhook)}",
+            payloads=build.output,
+            concurrency=webhook.concurrency,
+            headers=webhook.headers or None,
+            **receiver,
+        )
+    except InvalidConnection as error:
+        path = f"webhooks[{workflow.webhooks.index(webhook)}]"
+        raise InvalidWorkflow(((path, str(error)),)) from None
 
 
-def _pending_dag(workflow: Workflow, default_args: dict[str, Any] | None) -> None:
-    """Make the DAG that sends the webhooks of time triggers, if there are any."""
+def _suffix(workflow: Workflow, webhook: Webhook) -> str:
+    """Return what a webhook's task ids end in: a workflow's only one needs no name."""
+    return f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
+
+
+def _pending_dag(workflow: Workflow, arguments: dict[str, Any]) -> DAG | None:
+    """Return the DAG that sends the webhooks of time triggers, if there are any."""
     timed = _timed(workflow)
     if not timed:
-        return
+        return None
     dag = DAG(
         workflow.dag_id + PENDING_SUFFIX,
         dag_display_name=f"{workflow.name}: pending",
@@ -162,8 +201,7 @@ def _pending_dag(workflow: Workflow, default_args: dict[str, Any] | None) -> Non
         schedule=None,
         max_active_runs=1,  # it alone writes what is pending
         is_paused_upon_creation=False,  # what is scheduled must be sent
-        tags=_tags(workflow),
-        default_args=default_args or {},
+        auto_register=False,
         params={
             CANCEL: Param(
                 [],
@@ -173,23 +211,22 @@ def _pending_dag(workflow: Workflow, default_args: dict[str, Any] | None) -> Non
                 description="Ids of records whose pending webhooks are not to be sent.",
             )
         },
+        **arguments,
     )
     with dag, dag.task_group:  # the group that is open, if any, is of another DAG
         due = [_due(workflow, webhook) for webhook in timed]
         WakeUpOperator(task_id="wake_up", trigger_rule="all_done").set_upstream(due)
+    return dag
 
 
 def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
-    suffix = f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
     due = DueWebhooksOperator(
-        task_id=f"due{suffix}",
+        task_id=f"due{_suffix(workflow, webhook)}",
         webhook=webhook.name,
         workflow=workflow.dag_id,
         record_type=workflow.record_type,
         criteria=workflow.criteria if webhook.recheck else None,
         insightly_conn_id=workflow.insightly_conn_id,
-        retries=2,
-        retry_delay=timedelta(seconds=60),
     )
     _send(workflow, webhook, due)
     return due
@@ -197,7 +234,3 @@ def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
 
 def _timed(workflow: Workflow) -> Sequence[Webhook]:
     return [webhook for webhook in workflow.webhooks if webhook.is_timed]
-
-
-def _tags(workflow: Workflow) -> list[str]:
-    return list(dict.fromkeys([TAG, *workflow.tags]))

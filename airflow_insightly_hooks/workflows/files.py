@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow import slug_of
+from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX
 from airflow_insightly_hooks.core.workflow_file import located, read_workflows
-from airflow_insightly_hooks.workflows.dag import PENDING_SUFFIX, workflow_dag
+from airflow_insightly_hooks.workflows.dag import workflow_dag
 
 __all__ = ["load_folder"]
 
@@ -26,6 +27,8 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
     # While a task runs, its DAG alone is made.
     only = get_parsing_context().dag_id
     wanted = only.removesuffix(PENDING_SUFFIX) if only is not None else None
+    if "dag_id" in arguments:
+        raise TypeError("dag_id is for one workflow: give it in the file")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
     dags: dict[str, DAG] = {}
@@ -42,6 +45,9 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
                     dags[workflow.dag_id] = workflow_dag(workflow, **arguments)
                 except InvalidWorkflow as error:
                     raise located(text, name, workflow, error) from None
+                except Exception as error:  # what Airflow refuses of one file must not keep back the others
+                    reason = f"Airflow refuses it: {type(error).__name__}: {error}"
+                    raise located(text, name, workflow, InvalidWorkflow((("", reason),))) from None
                 file_of[workflow.dag_id] = name
         except InvalidWorkflowFile as error:
             log.error("%s", error)
@@ -70,7 +76,7 @@ class _BrokenFile(DAG):
 
     def __init__(self, path: Path, error: InvalidWorkflowFile) -> None:
         self._path = path
-        super().__init__(f"broken.{slug_of(str(path))}"[-200:], schedule=None)
+        super().__init__(f"broken.{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}", schedule=None)
         self._error = error
         with self:  # registers it with Airflow
             pass

@@ -82,7 +82,7 @@ def test_an_id_is_made_of_the_name(name, dag_id):
     [
         ({"name": "  "}, "name", "a text is needed"),
         ({"name": "!!!"}, "dag_id", "give a dag_id"),
-        ({"name": "x" * 201}, "dag_id", "200"),
+        ({"name": "x" * 201}, "name", "200"),
         ({"dag_id": "a b"}, "dag_id", "letters, digits"),
         ({"record_type": "Contact"}, "record_type", "did you mean 'Contacts'?"),
         ({"record_type": "Emails"}, "evaluate", "only 'created' can be evaluated"),
@@ -137,7 +137,20 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"schedule": {"cron": "0 * * * *", "data_interval": True}}, "start_date", "intervals are read"),
         ({"schedule": 5}, "schedule", "a cron expression"),
         ({"start_date": "yesterday"}, "start_date", "is not a time"),
+        ({"start_date": 2026}, "start_date", "is not a time"),
         ({"settle": -1}, "settle", "0"),
+        ({"settle": float("inf")}, "settle", "finite"),
+        ({"settle": "5"}, "settle", "duration"),
+        ({"active": "no"}, "active", "boolean"),
+        ({"tags": ["x" * 101]}, "tags[0]", "100"),
+        ({"dag_id": "x__pending"}, "dag_id", "'__pending' is the ending"),
+        ({"schedule": {"every": 15}}, "schedule.every", "duration"),
+        ({"schedule": {"every": "999999w"}}, "schedule.every", "36500 days"),
+        ({"webhooks": [{**WEBHOOK, "name": "x" * 201}]}, "webhooks[0].name", "200"),
+        ({"webhooks": [{**WEBHOOK, "after": 3}]}, "webhooks[0].after", "duration"),
+        ({"webhooks": [{**WEBHOOK, "after": timedelta(-1)}]}, "webhooks[0].after", "between nothing"),
+        ({"webhooks": [{**WEBHOOK, "concurrency": "8"}]}, "webhooks[0].concurrency", "integer"),
+        ({"webhooks": [{**WEBHOOK, "after": "1d", "recheck": "on"}]}, "webhooks[0].recheck", "boolean"),
     ],
 )
 def test_a_mistake_is_found_with_its_path(arguments, path, part):
@@ -202,6 +215,7 @@ def test_durations_and_times_are_read():
     assert made.webhooks[2].before == timedelta(days=7)
     assert all(webhook.is_timed for webhook in made.webhooks)
     assert made.start_date == datetime(2026, 1, 31, 8, tzinfo=UTC)
+    assert workflow(settle="2m").settle == 120
     assert workflow(start_date=datetime(2026, 1, 31)).start_date == datetime(2026, 1, 31, tzinfo=UTC)  # noqa: DTZ001 — what is tested
 
 
@@ -217,7 +231,7 @@ def test_any_name_makes_an_id_or_an_error(name):
     try:
         made = workflow(name=name)
     except InvalidWorkflow:
-        assert not slug_of(name) or not name.strip() or len(slug_of(name)) > 200
+        assert not slug_of(name) or not name.strip() or len(name.strip()) > 200
     else:
         assert made.dag_id == slug_of(name.strip())
 

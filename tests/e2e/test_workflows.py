@@ -78,7 +78,7 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
 
 
 def test_a_time_trigger(stack: Stack) -> None:
-    """Sent at its time, as the record is then; not moved, not doubled; recheck, deletion, cancelling."""
+    """Sent at its time, as the record is then; not moved, not doubled, through a restart; recheck, deletion, cancelling."""
     on_postgresql_only(stack)
     dag_id, pending = "some_seconds_later", "some_seconds_later__pending"
     run_all(stack, dag_id)
@@ -87,7 +87,8 @@ def test_a_time_trigger(stack: Stack) -> None:
     for name in names:
         made = {"OPPORTUNITY_NAME": f"e2e {name}", "OPPORTUNITY_STATE": "OPEN", "OPPORTUNITY_DETAILS": CANARY}
         ids[name] = stack.crm("POST", "/Opportunities", made)["OPPORTUNITY_ID"]
-    run_all(stack, dag_id)
+    first_run = run_all(stack, dag_id)[dag_id]
+    scheduled = stack.xcom(dag_id, first_run, "schedule", "pending")
     change = {"OPPORTUNITY_ID": ids["sent"], "OPPORTUNITY_NAME": "e2e sent, later"}
     stack.crm("PUT", "/Opportunities", change)  # a second trigger, while it is pending
     run_all(stack, dag_id)
@@ -98,7 +99,13 @@ def test_a_time_trigger(stack: Stack) -> None:
     waiting = stack.xcom(pending, cancelling, "due", "pending")
     assert {entry["record_id"] for entry in waiting["first"]} == {ids["sent"], ids["lost"], ids["deleted"]}
     assert waiting["count"] == 3
+    (sent,) = [entry for entry in waiting["first"] if entry["record_id"] == ids["sent"]]
+    (first,) = [entry for entry in scheduled["timed"] if entry["record_id"] == ids["sent"]]
+    assert sent == first  # not moved by the second trigger
     assert stack.received("timed") == []  # and nothing was sent at once
+    for component in ("scheduler", "triggerer"):
+        stack.airflow.processes.stop(component)
+        stack.airflow.start(component)
 
     wait_for("what is pending", lambda: stack.received("timed"), 90)
     (body,) = bodies(stack, "timed")

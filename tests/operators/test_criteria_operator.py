@@ -159,6 +159,18 @@ def test_template_fields() -> None:
     assert EvaluateCriteriaOperator.template_fields == ("changes", "criteria")
 
 
+def test_criteria_with_python_dates_are_checked() -> None:
+    """A datetime is no template: what is wrong beside it is found when the DAG is parsed."""
+    born = {
+        "field": "DATE_OF_BIRTH",
+        "operator": "before",
+        "value": datetime(2026, 1, 1, tzinfo=timezone.utc),
+    }
+    EvaluateCriteriaOperator(task_id="fine", changes=[], criteria=born)
+    with pytest.raises(InvalidCriteria):
+        EvaluateCriteriaOperator(task_id="wrong", changes=[], criteria={**born, "operator": "nonsense"})
+
+
 # --- relative dates ----------------------------------------------------------------------------------------
 
 BORN_LATELY = {"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"}

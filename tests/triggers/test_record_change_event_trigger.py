@@ -11,6 +11,8 @@ import pytest
 from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import BaseEventTrigger
 
+from airflow_insightly_hooks.core.errors import UnknownRecordType
+from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks import insightly as hook_module
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import record_change as module
@@ -93,8 +95,9 @@ def test_one_asset_for_all_that_watch_as_often() -> None:
     first, second = changes_asset("Contacts"), changes_asset("Contacts")
     assert (first.name, first.uri) == (second.name, second.uri)
     assert first.watchers[0].trigger.serialize() == second.watchers[0].trigger.serialize()
-    assert first.name == "insightly/insightly_default/Contacts/changes/15s"
+    assert first.name == "insightly/insightly_default/Contacts/changes/15s/5s"
     assert first.name != changes_asset("Contacts", poll_interval=60).name
+    assert first.name != changes_asset("Contacts", settle=60).name
     assert len(first.watchers) == 1
 
 
@@ -123,8 +126,31 @@ def test_it_carries_no_record(crm: RunningSandbox) -> None:
     assert "Zo" not in json.dumps(events(trigger(AssetState(watched="2031-03-10T08:00:00Z"))))
 
 
+def test_what_was_not_handed_over_is_said_again(crm: RunningSandbox) -> None:
+    """A triggerer that is stopped with an event in its hands has not looked as far as that yet."""
+    state = AssetState(watched="2031-03-10T08:00:00Z")
+    add(crm, 5)
+    running = trigger(state).run()
+    event = asyncio.run(anext(running))
+    assert event.payload["since"] == "2031-03-10T08:00:00Z"
+    assert state.values["watched"] == "2031-03-10T08:00:00Z"
+
+
+@pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
+def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
+    """Those without an update time, too."""
+    (event,) = events(trigger(AssetState(), record_type=record_type), seconds=0.15)
+    assert set(event) == {"since", "until"}
+
+
+def test_an_unknown_record_type_is_found_when_the_dag_is_parsed() -> None:
+    """The triggerer could only log it, again and again."""
+    with pytest.raises(UnknownRecordType):
+        changes_asset("Contact")
+
+
 def test_a_restart_says_it_again(crm: RunningSandbox) -> None:
-    """What the triggerer had not handed over when it was stopped is said again."""
+    """What was handed over and then got lost is said again, once."""
     state = AssetState(watched="2031-03-10T08:00:30Z")
     assert len(events(trigger(state))) == 1
     assert len(events(trigger(state))) == 1

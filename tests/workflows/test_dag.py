@@ -22,6 +22,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.triggers.record_change import changes_asset
 
 BILLING = Webhook(name="Billing", conn_id="billing_webhook")
@@ -168,8 +169,10 @@ def test_a_schedule_without_intervals(schedule: Schedule, kind: type, zone: str)
 
 
 def test_a_cron_line_is_airflows_to_read() -> None:
-    """Presets such as ``@daily`` included."""
-    assert workflow(schedule="@daily").to_dag().schedule == "@daily"
+    """Presets such as ``@daily``, too; runs have no intervals, whatever Airflow's settings say."""
+    for line in ("@daily", "*/5 * * * *"):
+        assert isinstance(workflow(schedule=line).to_dag().timetable, CronTriggerTimetable)
+    assert workflow(schedule="@once").to_dag().schedule == "@once"
 
 
 @pytest.mark.parametrize(
@@ -189,9 +192,9 @@ def test_a_schedule_with_intervals(schedule: Any, kind: type) -> None:
 
 def test_a_schedule_by_changes() -> None:
     """By the one asset of all that watch these records as often."""
-    made = workflow(schedule=Schedule(watch="30s"), insightly_conn_id="crm").to_dag()
+    made = workflow(schedule=Schedule(watch="30s"), insightly_conn_id="crm", settle="2m").to_dag()
     (asset,) = made.timetable.asset_condition.objects
-    expected = changes_asset("Contacts", "crm", 30.0)
+    expected = changes_asset("Contacts", insightly_conn_id="crm", poll_interval=30, settle=120)
     assert (asset.name, asset.uri) == (expected.name, expected.uri)
     assert asset.watchers[0].trigger.serialize() == expected.watchers[0].trigger.serialize()
 
@@ -220,8 +223,13 @@ def test_a_cron_line_that_is_none_is_found(schedule: Any) -> None:
 def test_runs_of_a_workflow_with_memory_do_not_overlap() -> None:
     """Side by side they could let a record trigger twice."""
     assert workflow().to_dag(max_active_runs=3).max_active_runs == 3
-    with pytest.raises(ValueError, match="max_active_runs must be 1"):
-        workflow(evaluate="until_triggered").to_dag(max_active_runs=3)
+    once = workflow(evaluate="until_triggered")
+    with pytest.raises(InvalidWorkflow, match="evaluate: 'until_triggered' needs max_active_runs=1, not 3"):
+        once.to_dag(max_active_runs=3)
+    with DAG("own", schedule=None, max_active_runs=1):
+        once.task_group()
+    with pytest.raises(InvalidWorkflow, match="needs max_active_runs=1"), DAG("other", schedule=None):
+        once.task_group()
 
 
 def test_a_task_group(registered: Any) -> None:
@@ -251,15 +259,61 @@ def test_a_task_group(registered: Any) -> None:
 
 
 def test_a_task_group_of_another_name() -> None:
-    """Two workflows of one name in one DAG need two."""
+    """One's own; else the workflow's name, or its DAG's id where that has no letters."""
     with DAG("own", schedule=None) as dag:
         workflow().task_group("second")
-    assert "second.detect" in {task.task_id for task in dag.tasks}
+        workflow(name="???", dag_id="third").task_group()
+    assert {"second.detect", "third.detect"} <= {task.task_id for task in dag.tasks}
 
 
-def test_every_dag_can_be_serialized() -> None:
+def test_every_dag_can_be_serialized(registered: Any) -> None:
     """As Airflow stores it; and nothing of a URI's password is in it."""
-    secret = Webhook(name="s", uri="https://user:s3cret@x.example/h")
-    text = str(DagSerialization.to_dict(workflow(secret, LATER, evaluate="until_triggered").to_dag()))
-    assert "s3cret" not in text
-    assert "x.example" in text
+    secrets = [
+        Webhook(name=name, uri="https://user:s3cret@x.example/h", after=after)
+        for name, after in (("now", None), ("later", "1d"))
+    ]
+    workflow(*secrets, evaluate="until_triggered").to_dag()
+    for dag_id in ("new_contacts", "new_contacts__pending"):
+        text = str(DagSerialization.to_dict(registered[dag_id]))
+        assert "s3cret" not in text
+        assert "x.example" in text
+
+
+@pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
+def test_every_record_type_has_workflows(record_type: str) -> None:
+    """All of the API's, and custom objects; those without an update time for what is created only."""
+    evaluate = "created_and_edited" if RECORD_TYPES[record_type].has_updates else "created"
+    dag = workflow(record_type=record_type, evaluate=evaluate, criteria=None).to_dag()
+    assert dag.get_task("detect").record_type == record_type
+
+
+def test_the_second_dag_is_told_of_failures_as_the_first(registered: Any) -> None:
+    """Its failures are those of undelivered webhooks."""
+
+    def told(_context: Any) -> None: ...
+
+    workflow(LATER).to_dag(tags=["mine"], on_failure_callback=told, default_args={"retries": 9})
+    pending = registered["new_contacts__pending"]
+    assert (pending.tags, pending.on_failure_callback) == ({"mine"}, told)
+    assert pending.get_task("due").retries == 9
+
+
+def test_what_is_pending_is_sent_while_inactive(registered: Any) -> None:
+    """The switch is the evaluate task's: the second DAG has none."""
+    workflow(LATER, active=False).to_dag()
+    pending = registered["new_contacts__pending"]
+    assert not any(hasattr(task, "active") for task in pending.tasks)
+
+
+def test_a_start_is_needed_for_intervals() -> None:
+    """When the schedule comes in with ``to_dag``, too."""
+    with pytest.raises(InvalidWorkflow, match="start_date: a schedule with data intervals needs it"):
+        workflow().to_dag(schedule=Schedule(every="1h", data_interval=True))
+
+
+def test_a_receiver_that_is_none_is_found() -> None:
+    """With the webhook's place."""
+    wrong = Webhook(name="w", uri="nonsense")
+    with pytest.raises(InvalidWorkflow) as caught:
+        workflow(BILLING, wrong).to_dag()
+    assert caught.value.problems[0][0] == "webhooks[1]"

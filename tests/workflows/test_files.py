@@ -10,6 +10,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_insightly_hooks.workflows import files
 from airflow_insightly_hooks.workflows.files import load_folder
 from tests.conftest import Logged
 
@@ -72,6 +73,43 @@ def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
     wrong = errors["crm/workflows/deeper/wrong.yaml"]
     assert "deeper/wrong.yaml:3: webhooks[0].con_id: not a key that is known here; did you mean" in wrong
     assert "binary.yaml:1: it can't be read" in errors["crm/workflows/binary.yaml"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["uri: nonsense", "conn_id: c, headers: {host: x}, after: 1d, before: 1d", "uri: 'https://a b/'"],
+)
+def test_whatever_is_wrong_with_a_file(folder: Path, wrong: str) -> None:
+    """It never keeps back the others."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, "wrong.yaml", GOOD.format(name="Wrong").replace("conn_id: c", wrong))
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good"}
+    assert set(errors) == {"crm/workflows/wrong.yaml"}
+
+
+def test_what_airflow_refuses_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even what nobody has thought of."""
+
+    def refuse(workflow: Any, **_arguments: Any) -> None:
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr(files, "workflow_dag", refuse)
+    write(folder, "any.yaml", GOOD.format(name="Any"))
+    assert "any.yaml:1: Airflow refuses it: ValueError: no such luck" in str(parsed(folder)[1])
+
+
+def test_each_broken_file_is_shown(folder: Path) -> None:
+    """However alike their names are."""
+    for name in ("a-b.yaml", "a_b.yaml", "A B.yaml"):
+        write(folder, name, "[")
+    assert len(parsed(folder)[1]) == 3
+
+
+def test_one_dag_id_cannot_be_for_all(folder: Path) -> None:
+    """One DAG would take the place of the others."""
+    with pytest.raises(TypeError, match="dag_id is for one workflow"):
+        load_folder(folder / "crm" / "workflows", dag_id="x")
 
 
 def test_two_workflows_of_one_id(folder: Path) -> None:
