@@ -78,7 +78,7 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
 
 
 def test_a_time_trigger(stack: Stack) -> None:
-    """Sent at its time, as the record is then; not moved, not doubled, through a restart; recheck, deletion, cancelling."""
+    """Sent at its time, as the record is then; not moved, not doubled, not lost; rechecked; cancelled."""
     on_postgresql_only(stack)
     dag_id, pending = "some_seconds_later", "some_seconds_later__pending"
     run_all(stack, dag_id)
