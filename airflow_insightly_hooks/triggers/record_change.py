@@ -156,10 +156,13 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, again and again, and yield an event where there is something to read."""
         say_again = True
+        said: datetime | None = None
         failures = 0
         while True:
             try:
-                since = await self._watched()
+                # Noted when the event has long been handed over: a triggerer that is stopped before says it
+                # again, and on SQLite the two don't wait for one another.
+                since = await self._watched(said)
                 until, changed = await asyncio.to_thread(self._look, since)
                 failures = 0
             except Exception as error:  # a trigger that raises is built again at once, endlessly
@@ -170,10 +173,9 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 )
                 await asyncio.sleep(delay)
                 continue
+            said = until if changed or since is None else None
             if changed or say_again:
                 yield TriggerEvent({"since": iso_time(since or until), "until": iso_time(until)})
-            if changed or since is None:  # after the event: a crash in between says it again
-                await self._watched(until)
             say_again = changed
             await asyncio.sleep(self.poll_interval)
 

@@ -144,6 +144,7 @@ def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
         found = stack.airflow.api("/dags/watched/dagRuns?limit=50")["dag_runs"]
         return any(run["state"] == "success" for run in found)
 
+    stack.airflow.unpause("watched")
     wait_for("the watcher's first call", first_run, 90)
     made = []
     for number in range(3):
