@@ -142,7 +142,7 @@ class Webhook(_Model):
     date_format: DateFormat = "microsoft"
     timezone: Zone = "America/Los_Angeles"
     envelope: str = "entity"
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     concurrency: int = Field(8, ge=1, strict=True)
     after: Duration | None = None
     before: Duration | None = None
@@ -359,8 +359,7 @@ class Workflow(_Model):
 
         :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
             (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
-        :raises InvalidWorkflow: if Airflow refuses something of it; or if ``max_active_runs`` isn't 1 while
-            ``evaluate`` is ``until_triggered``.
+        :raises InvalidWorkflow: if Airflow refuses something of it.
 
         The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
         """
@@ -377,8 +376,6 @@ class Workflow(_Model):
 
         :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
         :param arguments: arguments of Airflow's ``TaskGroup``.
-        :raises InvalidWorkflow: if ``max_active_runs`` of the DAG isn't 1 while ``evaluate`` is
-            ``until_triggered``.
         """
         from airflow_insightly_hooks.workflows.dag import workflow_group
 

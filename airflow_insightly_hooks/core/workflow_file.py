@@ -19,6 +19,8 @@ from airflow_insightly_hooks.core.workflow import PARTS, Workflow, slug_of
 
 __all__ = ["located", "read_workflows"]
 
+DEEPEST = 250
+"""Levels of nesting: groups of criteria may have 100, each a mapping and a list."""
 MOST_NODES = 100_000
 """Values in a file, aliases opened; a few lines of YAML can stand for billions."""
 
@@ -54,11 +56,10 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
     :raises InvalidWorkflowFile: if it can't be read, or a workflow in it is wrong; it holds all problems.
     """
     try:
+        _check_depth(text, file)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise _unreadable(file, error) from None
-    except RecursionError:
-        raise InvalidWorkflowFile(file, (("", "it is nested too deeply"),), (1,)) from None
     if root is None:
         raise InvalidWorkflowFile(file, (("", "the file is empty"),), (1,))
     value = _Values(file).of(root)
@@ -108,6 +109,19 @@ def _with_lines(file: str, root: yaml.Node, problems: Iterable[tuple[str, str]])
     return InvalidWorkflowFile(file, problems, lines)
 
 
+def _check_depth(text: str, file: str) -> None:
+    """Refuse what nests too deeply before nodes are made of it, which recurses, in C without a bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1  # type: ignore[union-attr]  # events of a text have marks
+            raise InvalidWorkflowFile(file, (("", f"it is nested more than {DEEPEST} levels deep"),), (line,))
+
+
 def _dag_id(entry: Mapping[str, Any]) -> str:
     return str(entry.get("dag_id") or slug_of(str(entry.get("name", ""))))
 
@@ -137,15 +151,13 @@ class _Values:
         if id(node) in self._open:
             raise self._error(node, "it contains itself")
         self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.SequenceNode):
-                return [self.of(item) for item in node.value]
+        if isinstance(node, yaml.SequenceNode):
+            value: Any = [self.of(item) for item in node.value]
+        else:
             assert isinstance(node, yaml.MappingNode)  # noqa: S101 — the third of three kinds
-            return dict(self._items(node))
-        except RecursionError:
-            raise self._error(node, "it is nested too deeply") from None
-        finally:
-            self._open.discard(id(node))
+            value = dict(self._items(node))
+        self._open.discard(id(node))
+        return value
 
     def _items(self, node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
         seen = set()

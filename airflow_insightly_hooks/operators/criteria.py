@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,13 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.until_triggered import UntilTriggered
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.fields import (
+    has_templates,
     multi_select_fields,
     warn_of_incomparable,
     warn_of_unknown_fields,
 )
 from airflow_insightly_hooks.operators.lasting import Lasting
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
+from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,7 +42,8 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
         Without templates in them, they are checked when the DAG is parsed. Relative dates are measured from
         the end of the window that the sensor read.
     :param until_triggered: pass a record on once, and never again; which ones is remembered for ever, in
-        the state of the asset that stands for the account's records of this type.
+        the state of the asset that stands for the account's records of this type. One such task of the DAG
+        runs at a time, however many runs there are.
     :param record_type: the changes' record type; ``until_triggered`` needs it.
     :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's.
     :param active: ``False`` passes nothing on, and remembers nothing.
@@ -84,6 +85,8 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
                 raise ValueError("until_triggered needs the record_type, whose asset remembers")
             self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
             add_inlet(kwargs, self.asset)
+            # Runs may overlap, backfills beside the schedule; the memory has one writer at a time.
+            kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
         self.window_from = _task_of(changes)
         self.changes = changes
@@ -94,7 +97,7 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
         self.active = active
         self.multi_select_fields = multi_select_fields
         self.insightly_conn_id = insightly_conn_id
-        if not _has_templates(criteria):
+        if not has_templates(criteria):
             check_criteria(criteria)
 
     def execute(self, context: Context) -> list[RecordChange]:
@@ -169,9 +172,3 @@ def _task_of(changes: object) -> str | None:
             return operator.window_from
         return str(operator.task_id)
     return None
-
-
-def _has_templates(criteria: object) -> bool:
-    # What is no JSON, such as a datetime, is no template; what another task's XCom will give may be anything.
-    arguments = any(XComArg.iter_xcom_references(criteria))
-    return arguments or is_template(json.dumps(criteria, default=lambda _value: ""))

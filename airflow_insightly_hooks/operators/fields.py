@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from typing import Any
 
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.core.changes import RecordChange
 from airflow_insightly_hooks.core.criteria import Incomparable, option_fields_of
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+from airflow_insightly_hooks.operators.withheld import is_template
 
-__all__ = ["multi_select_fields", "warn_of_incomparable", "warn_of_unknown_fields"]
+__all__ = ["has_templates", "multi_select_fields", "warn_of_incomparable", "warn_of_unknown_fields"]
 
 MULTI_SELECT = "MULTISELECT"
 """The ``FIELD_TYPE`` of custom fields whose text holds several options."""
+
+
+def has_templates(criteria: object) -> bool:
+    """Return whether criteria hold what is only known when the task runs: templates, or other tasks' XCom."""
+    # What is no JSON, such as a datetime, is no template.
+    arguments = any(XComArg.iter_xcom_references(criteria))
+    return arguments or is_template(json.dumps(criteria, default=lambda _value: ""))
 
 
 def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names: Iterable[str]) -> None:

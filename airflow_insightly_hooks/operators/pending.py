@@ -3,8 +3,8 @@
 Three operators, in two DAGs: in the workflow's own, ``ScheduleWebhooksOperator`` says what is to be sent
 when, and wakes the other DAG. There, ``DueWebhooksOperator`` keeps what is pending, one entry a record, and
 reads the records whose time has come; ``WakeUpOperator`` queues a run for the next time that something is
-due. So a pending webhook costs the scheduler nothing: there is one queued run, however many there are. The
-other DAG has one active run at a time: it alone writes what is pending.
+due. So a pending webhook costs the scheduler nothing: there is one queued run, however many there are. One
+``DueWebhooksOperator`` of a webhook runs at a time, in whatever run: it alone writes what is pending.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, du
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.fields import multi_select_fields, warn_of_incomparable
+from airflow_insightly_hooks.operators.fields import (
+    has_templates,
+    multi_select_fields,
+    warn_of_incomparable,
+)
 from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
@@ -49,9 +53,15 @@ CANCEL = "cancel"
 TAKEN = "taken"
 LOOKED_AT = "looked_at"
 ENTERED = "entered"
+REASONS: Mapping[int | None, str] = {
+    403: "this API key's user may not read the record",
+    404: "the record is gone",
+}
 MOST_AT_ONCE = 1_000
 """Webhooks that a run takes; what is due beyond that comes in the run after it."""
 LISTED = 100
+RETRIES = 5
+"""Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 WAKE_UP_STEP = timedelta(seconds=10)
 """Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
@@ -72,6 +82,7 @@ class ScheduleWebhooksOperator(BaseOperator):
     :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.
     :param time_triggers: one for each webhook.
     :param pending_dag_id: the DAG that sends them.
+    :param retries: 5 by default.
     :raises InvalidChange: if ``changes`` holds something else.
 
     XCom: under the key ``pending``, by webhook, a list of ``{"record_id", "due", "event", "changed_at"}``.
@@ -84,9 +95,15 @@ class ScheduleWebhooksOperator(BaseOperator):
     changes = WithheldField()
 
     def __init__(
-        self, *, changes: Any, time_triggers: Iterable[TimeTrigger], pending_dag_id: str, **kwargs: Any
+        self,
+        *,
+        changes: Any,
+        time_triggers: Iterable[TimeTrigger],
+        pending_dag_id: str,
+        retries: int | None = RETRIES,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, **kwargs)
         self.changes = changes
         self.time_triggers = [TimeTrigger(*trigger) for trigger in time_triggers]
         self.pending_dag_id = pending_dag_id
@@ -117,8 +134,9 @@ class ScheduleWebhooksOperator(BaseOperator):
             "task_id": ti.task_id,
             "map_index": ti.map_index,
         }
-        # A retry, or a cleared task, finds the run that it has triggered already.
-        raise _trigger(self.pending_dag_id, f"from__{_digest(*source.values())}", {FROM: source})
+        # A retry finds the run that it has triggered already; a cleared task, too, unless it schedules else.
+        run_id = f"from__{_digest(*source.values(), scheduled)}"
+        raise _trigger(self.pending_dag_id, run_id, {FROM: source})
 
 
 class DueWebhooksOperator(BaseOperator, SkipMixin):
@@ -147,6 +165,8 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
     that are not sent although they were due, and why: the record is gone, or doesn't meet the criteria.
     """
 
+    template_fields = ("criteria",)
+    template_fields_renderers = {"criteria": "json"}  # noqa: RUF012 — Airflow declares it so
     ui_color = "#f3e0d8"
     inherits_from_skipmixin = True
 
@@ -163,13 +183,15 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
     ) -> None:
         self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
         add_inlet(kwargs, self.asset)
+        kwargs.setdefault("max_active_tis_per_dag", 1)  # one writer of what is pending
         super().__init__(retries=retries, **kwargs)
         self.webhook = webhook
         self.workflow = workflow
         self.record_type = record_type
         self.criteria = criteria
         self.insightly_conn_id = insightly_conn_id
-        check_criteria(criteria)
+        if not has_templates(criteria):
+            check_criteria(criteria)
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return what is due, read again."""
@@ -240,7 +262,7 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
 
         hook = InsightlyHook(self.insightly_conn_id)
         records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
-        there = [(self.record_type, record) for record in records.values() if record is not None]
+        there = [(self.record_type, record) for record in records.values() if not isinstance(record, str)]
         meets = compile_criteria(
             self.criteria,
             now=now if is_relative(self.criteria) else None,
@@ -251,8 +273,8 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         not_sent: list[dict[str, Any]] = []
         for entry in due:
             record = records[entry.record_id]
-            if record is None:
-                not_sent.append(_not_sent(self.webhook, entry.record_id, "the record is gone"))
+            if isinstance(record, str):
+                not_sent.append(_not_sent(self.webhook, entry.record_id, record))
             elif not meets(record):
                 not_sent.append(_not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
             else:
@@ -270,27 +292,33 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         _report_not_sent(self, context, not_sent)
         return changes
 
-    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | None:
-        """Return the record, ``None`` if it is gone."""
+    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str:
+        """Return the record, or why there is none."""
         from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
 
         try:
             return hook.get_record(self.record_type, record_id)
         except InsightlyAccessError as error:
-            if error.status != 404:
+            if error.status not in REASONS:
                 raise
-            # An API without this record type answers 404 for every record of it.
+            # An API without this record type, or a key without access to it, answers so for every record.
             next(hook.iter_records(self.record_type, page_size=1), None)
-            return None
+            return REASONS[error.status]
 
 
 class WakeUpOperator(BaseOperator):
-    r"""Queues a run of its DAG for the moment at which the next pending webhook is due.
+    """Queues a run of its DAG for the moment at which the next pending webhook is due.
 
-    What is due next, it learns from the ``DueWebhooksOperator``\ s right before it.
+    What is due next, it learns from the due tasks right before it.
+
+    :param retries: 5 by default.
+    :raises InvalidState: if nothing is known to be pending, and a due task has not said whether something is.
     """
 
     ui_color = "#f3e0d8"
+
+    def __init__(self, *, retries: int | None = RETRIES, **kwargs: Any) -> None:
+        super().__init__(retries=retries, **kwargs)
 
     def execute(self, context: Context) -> None:
         """End by triggering the run, if something is pending."""
@@ -307,7 +335,7 @@ class WakeUpOperator(BaseOperator):
         moment = _rounded_up(min(times))
         # The run of a moment that has passed has been, and its name is taken.
         name = f"due__{iso_time(moment)}"
-        if moment <= datetime.now(timezone.utc):
+        if moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after):
             name += f"__{_digest(ti.run_id)}"
         raise _trigger(ti.dag_id, name, {}, moment)
 

@@ -167,7 +167,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 failures = 0
             except Exception as error:  # a trigger that raises is built again at once, endlessly
                 failures += 1
-                delay = min(self.poll_interval * 2**failures, LONGEST_BACKOFF)
+                delay = min(self.poll_interval * 2 ** min(failures, 10), LONGEST_BACKOFF)
                 self.log.warning(
                     "Looking for %s failed (%s); looking again in %g s", self.record_type, _told(error), delay
                 )

@@ -67,12 +67,11 @@ def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
     registers = arguments.pop("auto_register", True)
     with DAG(schedule=_timetable(schedule, workflow), auto_register=False, **arguments) as dag:
         _tasks(workflow)
-    _check_overlap(workflow, dag)
     try:
         dag.timetable.validate()
     except Exception as error:
         raise InvalidWorkflow((("schedule", f"Airflow refuses it: {error}"),)) from None
-    pending = _pending_dag(workflow, {name: arguments[name] for name in ALSO_PENDING if name in arguments})
+    pending = _pending_dag(workflow, **{name: arguments[name] for name in ALSO_PENDING if name in arguments})
     for made in (dag, pending) if registers else ():
         _register(made)
     return dag
@@ -83,8 +82,7 @@ def workflow_group(workflow: Workflow, group_id: str | None = None, **arguments:
     group_id = group_id or workflow.slug or workflow.dag_id
     with TaskGroup(group_id, **{"tooltip": workflow.description, **arguments}) as group:
         _tasks(workflow)
-    _check_overlap(workflow, group.dag)
-    _register(_pending_dag(workflow, {"tags": [TAG], "default_args": arguments.get("default_args") or {}}))
+    _register(_pending_dag(workflow, tags=[TAG], default_args=arguments.get("default_args")))
     return group
 
 
@@ -94,13 +92,6 @@ def _register(dag: DAG | None) -> None:
         dag.auto_register = True
         with dag:
             pass
-
-
-def _check_overlap(workflow: Workflow, dag: DAG) -> None:
-    runs = dag.max_active_runs
-    if workflow.evaluate == "until_triggered" and runs != 1:
-        reason = f"'until_triggered' needs max_active_runs=1, not {runs}: else a record could trigger twice"
-        raise InvalidWorkflow((("evaluate", reason),))
 
 
 def _timetable(schedule: Any, workflow: Workflow) -> Any:
@@ -153,7 +144,7 @@ def _tasks(workflow: Workflow) -> None:
         ScheduleWebhooksOperator(
             task_id="schedule",
             changes=evaluate.output,
-            time_triggers=[TimeTrigger(w.name, w.after, w.before, w.field) for w in timed],
+            time_triggers=[TimeTrigger(w.slug, w.after, w.before, w.field) for w in timed],
             pending_dag_id=workflow.dag_id + PENDING_SUFFIX,
         )
 
@@ -189,7 +180,9 @@ def _suffix(workflow: Workflow, webhook: Webhook) -> str:
     return f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
 
 
-def _pending_dag(workflow: Workflow, arguments: dict[str, Any]) -> DAG | None:
+def _pending_dag(
+    workflow: Workflow, *, default_args: dict[str, Any] | None = None, **arguments: Any
+) -> DAG | None:
     """Return the DAG that sends the webhooks of time triggers, if there are any."""
     timed = _timed(workflow)
     if not timed:
@@ -199,9 +192,10 @@ def _pending_dag(workflow: Workflow, arguments: dict[str, Any]) -> DAG | None:
         dag_display_name=f"{workflow.name}: pending",
         description=f"Sends webhooks of {workflow.dag_id} at their time; started by it, and by itself.",
         schedule=None,
-        max_active_runs=1,  # it alone writes what is pending
         is_paused_upon_creation=False,  # what is scheduled must be sent
         auto_register=False,
+        # A run that failed must not keep back what is due in the next one.
+        default_args={**(default_args or {}), "depends_on_past": False},
         params={
             CANCEL: Param(
                 [],
@@ -222,7 +216,7 @@ def _pending_dag(workflow: Workflow, arguments: dict[str, Any]) -> DAG | None:
 def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
     due = DueWebhooksOperator(
         task_id=f"due{_suffix(workflow, webhook)}",
-        webhook=webhook.name,
+        webhook=webhook.slug,
         workflow=workflow.dag_id,
         record_type=workflow.record_type,
         criteria=workflow.criteria if webhook.recheck else None,

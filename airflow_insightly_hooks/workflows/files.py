@@ -11,7 +11,7 @@ from typing import Any
 from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX
+from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX, Workflow
 from airflow_insightly_hooks.core.workflow_file import located, read_workflows
 from airflow_insightly_hooks.workflows.dag import workflow_dag
 
@@ -41,13 +41,7 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
                 if workflow.dag_id in dags:
                     reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
                     raise located(text, name, workflow, InvalidWorkflow((("dag_id", reason),)))
-                try:
-                    dags[workflow.dag_id] = workflow_dag(workflow, **arguments)
-                except InvalidWorkflow as error:
-                    raise located(text, name, workflow, error) from None
-                except Exception as error:  # what Airflow refuses of one file must not keep back the others
-                    reason = f"Airflow refuses it: {type(error).__name__}: {error}"
-                    raise located(text, name, workflow, InvalidWorkflow((("", reason),))) from None
+                dags[workflow.dag_id] = _dag(text, name, workflow, arguments)
                 file_of[workflow.dag_id] = name
         except InvalidWorkflowFile as error:
             log.error("%s", error)
@@ -56,7 +50,17 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    """Return the files that may hold workflows, and the folders that can't be listed."""
+    unreadable: list[Path] = []
+    walk = os.walk(root, onerror=lambda error: unreadable.append(Path(error.filename)))
+    found = [Path(folder) / name for folder, _, names in walk for name in names]
+    # Hidden ones are an editor's, git's, or the real files behind a Kubernetes volume's links.
+    return sorted(
+        path
+        for path in (*found, *unreadable)
+        if (path.suffix in SUFFIXES or path in unreadable)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
 
 
 def _text(path: Path, name: str) -> str:
@@ -65,6 +69,16 @@ def _text(path: Path, name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = f"it can't be read: {type(error).__name__}"
         raise InvalidWorkflowFile(name, (("", reason),), (1,)) from None
+
+
+def _dag(text: str, name: str, workflow: Workflow, arguments: dict[str, Any]) -> DAG:
+    try:
+        return workflow_dag(workflow, **arguments)
+    except InvalidWorkflow as error:
+        raise located(text, name, workflow, error) from None
+    except Exception as error:  # what Airflow refuses of one file must not keep back the others
+        reason = f"Airflow refuses it: {type(error).__name__}: {error}"
+        raise located(text, name, workflow, InvalidWorkflow((("", reason),))) from None
 
 
 class _BrokenFile(DAG):

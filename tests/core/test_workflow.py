@@ -196,8 +196,9 @@ def test_an_error_survives_pickling_and_holds_no_value():
 
 
 def test_a_uri_is_not_shown():
-    """It may hold a password."""
-    assert "s3cret" not in repr(workflow(webhooks=[{"name": "x", "uri": "https://user:s3cret@host/"}]))
+    """It may hold a password; headers may, too."""
+    receiver = {"name": "x", "uri": "https://user:s3cret@host/", "headers": {"X-Token": "s3cret"}}
+    assert "s3cret" not in repr(workflow(webhooks=[receiver]))
 
 
 def test_durations_and_times_are_read():

@@ -42,7 +42,7 @@ def test_the_workflow_becomes_dags(tmp_path: Path) -> None:
     (tmp_path / "dags" / "workflows").mkdir(parents=True)
     (tmp_path / "dags" / "workflows" / "won.yaml").write_text(block("yaml", "name:"))
     readme = (ROOT / "README.md").read_text()
-    lines = [line for line in re.findall(r"`([^`]+)`", readme) if "load_workflows" in line]
+    lines = [line for line in re.findall(r"`([^`\n]+)`", readme) if "load_workflows" in line]
     (tmp_path / "dags" / "crm.py").write_text("\n".join(lines))
     show = (
         "import sys; from airflow.dag_processing.dagbag import DagBag;"

@@ -16,6 +16,7 @@ from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload,
 from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators import pending as module
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
@@ -86,6 +87,15 @@ def test_a_retry_triggers_the_same_run() -> None:
     assert isinstance(second, DagRunTriggerException)
     assert first.dag_run_id == second.dag_run_id
     assert first.skip_when_already_exists
+
+
+def test_a_cleared_task_that_schedules_else_triggers_another_run() -> None:
+    """What the first time was left out, with other criteria perhaps, must not be lost."""
+    trigger = TimeTrigger("w", after=timedelta(0))
+    (_, first), (_, second) = scheduling([change(1)], trigger), scheduling([change(1), change(2)], trigger)
+    assert isinstance(first, DagRunTriggerException)
+    assert isinstance(second, DagRunTriggerException)
+    assert first.dag_run_id != second.dag_run_id
 
 
 def test_a_record_without_a_date_is_reported(logged: Logged) -> None:
@@ -228,6 +238,30 @@ def test_a_record_type_that_is_gone_is_an_error(insightly: RunningSandbox) -> No
     assert "not_sent" not in context["ti"].xcom
 
 
+def test_one_record_that_may_not_be_read_keeps_back_no_other(
+    insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported; only where the whole type may not be read is it an error."""
+    first, second = seeded(insightly, 2)
+    get_record = InsightlyHook.get_record
+
+    def refused(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any]:
+        if record_id == first:
+            raise InsightlyAccessError("insightly_default", hook.base_url, f"/Contacts/{record_id}", 403)
+        return get_record(hook, record_type, record_id)
+
+    monkeypatch.setattr(InsightlyHook, "get_record", refused)
+    context = due_context([entry(first), entry(second)])
+    assert [c["record_id"] for c in due_task().execute(context)] == [second]
+    assert context["ti"].xcom["not_sent"][0]["reason"] == "this API key's user may not read the record"
+
+
+def test_recheck_renders_templates() -> None:
+    """As the evaluate task does with the same criteria."""
+    templated = {"field": "FIRST_NAME", "operator": "equals", "value": "{{ var.value.name }}"}
+    assert "criteria" in due_task(criteria=templated).template_fields
+
+
 def test_recheck(insightly: RunningSandbox) -> None:
     """Only what still meets the criteria; relative dates are measured from the run's time."""
     young, old = seeded(insightly, 2)
@@ -325,8 +359,11 @@ def test_it_keeps_inlets_of_ones_own() -> None:
     assert due_task(inlets=other).inlets == [other, ASSET]
 
 
-def waking(*next_due: str | None) -> BaseException:
-    context = run_context(ti=TaskInstance("flow__pending", "wake_up"))
+def waking(*next_due: str | None, run_after: datetime = NOW) -> BaseException:
+    context = run_context(
+        ti=TaskInstance("flow__pending", "wake_up"),
+        dag_run=SimpleNamespace(run_type="operator_triggered", run_after=run_after),
+    )
     with DAG("flow__pending", schedule=None):
         operator = WakeUpOperator(task_id="wake_up")
         for number, text in enumerate(next_due):
@@ -359,6 +396,21 @@ def test_what_is_overdue_gets_a_run_of_its_own() -> None:
     ended = waking("2020-01-01T00:00:00Z")
     assert isinstance(ended, DagRunTriggerException)
     assert ended.dag_run_id.startswith("due__2020-01-01T00:00:00Z__")
+
+
+def test_the_run_of_its_own_moment_is_not_asked_for_again() -> None:
+    """Where this worker's clock is behind the scheduler's, and there is more than one run takes."""
+    ended = waking("2999-01-01T00:00:00Z", run_after=datetime(2999, 1, 1, tzinfo=UTC))
+    assert isinstance(ended, DagRunTriggerException)
+    assert ended.dag_run_id.startswith("due__2999-01-01T00:00:00Z__")
+
+
+def test_what_only_talks_to_airflow_is_tried_again() -> None:
+    """A hiccup there must not strand what is pending."""
+    with DAG("flow", schedule=None):
+        schedule = ScheduleWebhooksOperator(task_id="s", changes=[], time_triggers=[], pending_dag_id="x")
+        assert (schedule.retries, WakeUpOperator(task_id="w").retries) == (5, 5)
+    assert due_task().retries == 2
 
 
 def test_nothing_pending_needs_no_run() -> None:

@@ -127,7 +127,9 @@ def test_what_a_workflow_says_reaches_its_tasks() -> None:
 
 def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     """Unpaused from the start, by hand only, one run at a time; it can cancel."""
-    dag = workflow(BILLING, LATER).to_dag(default_args={"retry_delay": timedelta(seconds=3)})
+    dag = workflow(BILLING, LATER).to_dag(
+        default_args={"retry_delay": timedelta(seconds=3), "depends_on_past": True}
+    )
     assert registered.ids() == {"new_contacts", "new_contacts__pending"}
     assert edges(dag)["evaluate"] == {"build_billing", "schedule"}
     assert dag.get_task("schedule").pending_dag_id == "new_contacts__pending"
@@ -138,7 +140,10 @@ def test_time_triggers_get_a_second_dag(registered: Any) -> None:
         "deliver_a_week_later": set(),
         "wake_up": set(),
     }
-    assert (pending.max_active_runs, pending.is_paused_upon_creation) == (1, False)
+    assert pending.is_paused_upon_creation is False
+    assert pending.get_task("due_a_week_later").max_active_tis_per_dag == 1
+    assert pending.get_task("due_a_week_later").webhook == "a_week_later"
+    assert not pending.get_task("due_a_week_later").depends_on_past
     assert pending.get_task("due_a_week_later").criteria == IN_FRANCE
     assert pending.get_task("wake_up").trigger_rule == "all_done"
     assert pending.get_task("deliver_a_week_later").retry_delay == timedelta(seconds=3)
@@ -220,16 +225,12 @@ def test_a_cron_line_that_is_none_is_found(schedule: Any) -> None:
         workflow(schedule=schedule).to_dag()
 
 
-def test_runs_of_a_workflow_with_memory_do_not_overlap() -> None:
-    """Side by side they could let a record trigger twice."""
-    assert workflow().to_dag(max_active_runs=3).max_active_runs == 3
-    once = workflow(evaluate="until_triggered")
-    with pytest.raises(InvalidWorkflow, match="evaluate: 'until_triggered' needs max_active_runs=1, not 3"):
-        once.to_dag(max_active_runs=3)
-    with DAG("own", schedule=None, max_active_runs=1):
-        once.task_group()
-    with pytest.raises(InvalidWorkflow, match="needs max_active_runs=1"), DAG("other", schedule=None):
-        once.task_group()
+def test_runs_may_overlap_and_what_remembers_does_not() -> None:
+    """Backfills run beside the schedule; what is remembered has one writer at a time."""
+    dag = workflow(evaluate="until_triggered").to_dag(max_active_runs=3)
+    assert dag.max_active_runs == 3
+    assert dag.get_task("evaluate").max_active_tis_per_dag == 1
+    assert workflow().to_dag().get_task("evaluate").max_active_tis_per_dag is None
 
 
 def test_a_task_group(registered: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,38 @@ def test_one_dag_id_cannot_be_for_all(folder: Path) -> None:
     """One DAG would take the place of the others."""
     with pytest.raises(TypeError, match="dag_id is for one workflow"):
         load_folder(folder / "crm" / "workflows", dag_id="x")
+
+
+def test_hidden_files_are_not_looked_at(folder: Path, logged: Logged) -> None:
+    """A Kubernetes volume's files are links to files in a hidden folder, each of which is there once."""
+    hidden = folder / "crm" / "workflows" / "..2026_01"
+    hidden.mkdir()
+    (hidden / "one.yaml").write_text(GOOD.format(name="One"))
+    (folder / "crm" / "workflows" / "..data").symlink_to(hidden)
+    (folder / "crm" / "workflows" / "one.yaml").symlink_to(Path("..data") / "one.yaml")
+    write(folder, ".editor.yaml", "[")
+    write(folder, "two.yaml", GOOD.format(name="Two"))
+    assert set(load_folder(folder / "crm" / "workflows")) == {"one", "two"}
+    assert "yaml:" not in logged.text
+
+
+def test_a_folder_that_cannot_be_listed_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in it may be missed by somebody."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert set(load_folder(folder / "crm" / "workflows")) == {"good"}
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "_files", lambda root: [root / "deeper", root / "good.yaml"])
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good"}
+    assert "it can't be read: IsADirectoryError" in errors["crm/workflows/deeper"]
 
 
 def test_two_workflows_of_one_id(folder: Path) -> None:
