@@ -6,7 +6,7 @@ export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 
-.PHONY: help demo test test-unit test-contract test-e2e check constraints record-types schema bench clean
+.PHONY: help demo test test-unit coverage test-contract test-e2e check constraints record-types schema bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -20,6 +20,9 @@ demo: .venv/.installed ## Show a record change become a webhook, through a real 
 test: test-unit test-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
+	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3
+
+coverage: .venv/.installed ## Run the fast tests and show what they leave out; takes twice as long
 	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3 --cov --cov-report=term
 
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names

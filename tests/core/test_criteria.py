@@ -1010,7 +1010,7 @@ def interpret(spec: dict[str, Any] | None, record: dict[str, Any], multi_select:
     return False
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(conditions, criteria_records, multi_selects)
 def test_a_condition_means_what_the_plain_interpreter_says(spec, record, multi_select):
     """For any condition and record, compiled criteria decide as a naive reading of them does."""
@@ -1140,7 +1140,7 @@ any_json = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(any_json | st.lists(any_json, max_size=3).map(lambda members: {"all": members}), any_json)
 def test_anything_else_is_refused_in_one_way(spec, value):
     """Whatever JSON is given for criteria, it is compiled or refused with InvalidCriteria."""

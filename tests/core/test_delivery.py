@@ -418,4 +418,4 @@ def test_the_ledger_keeps_its_promises_whatever_happens(monkeypatch):
     """Over POSTs, writes, failures, crashes and clearing: what is acknowledged and written is never POSTed
     again, what is loaded is what was stored, and a new round forgets what failed in the one before."""
     monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
-    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=150, stateful_step_count=40))
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=80, stateful_step_count=40))

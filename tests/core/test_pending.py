@@ -195,7 +195,7 @@ def _small_blocks():
         yield
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(histories)
 def test_it_keeps_one_entry_for_each_record(history):
     """Whatever is added, taken and cancelled, by one instance or another, it has what a plain dict has."""
@@ -207,7 +207,7 @@ def test_it_keeps_one_entry_for_each_record(history):
     assert blocks == 0 or store.get(f"{KEY}/{blocks - 1}"), "the last block isn't empty"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(histories, st.lists(entries, min_size=1, max_size=10), st.lists(entries, max_size=8))
 def test_a_crash_while_adding_loses_nothing(history, batch, later):
     """What was pending is so, unchanged, of the batch there is a part; repeating the batch completes it."""
@@ -226,7 +226,7 @@ def test_a_crash_while_adding_loses_nothing(history, batch, later):
         check_growth(crashed, later)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(histories, st.data(), st.lists(entries, max_size=8))
 def test_a_crash_while_removing_loses_nothing(history, data, later):
     """What isn't being removed stays, unchanged; repeating the removal completes it."""

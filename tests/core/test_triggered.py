@@ -142,7 +142,7 @@ def applied(store: StateStore, history: list[tuple[str, list[int], bool]]) -> se
     return model
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(histories, limits)
 def test_it_is_a_set(history, limit):
     """Whatever is added and discarded, by one instance or another, it holds what a plain set holds."""
@@ -157,7 +157,7 @@ def test_it_is_a_set(history, limit):
         assert set(store.values) - {KEY} == named, "nothing is left over where nothing has failed"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(histories, st.sampled_from(["add", "discard"]), st.lists(record_ids, min_size=1, max_size=12), limits)
 def test_a_crash_at_any_call_loses_nothing(history, action, batch, limit):
     """What was in is in, of the batch there is a part, nothing else; repeating the batch completes it."""
@@ -178,7 +178,7 @@ def test_a_crash_at_any_call_loses_nothing(history, action, batch, limit):
             assert content(crashed) == found | set(range(40, 52))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(histories, st.lists(record_ids, min_size=1, max_size=12))
 def test_an_instance_whose_write_failed_can_be_asked_again(history, batch):
     """After a failure that the caller survives, the same instance reads anew what was stored."""

@@ -148,7 +148,7 @@ def test_an_error_shows_no_value_of_the_file():
 
 
 @given(st.text(max_size=60) | st.text(st.sampled_from("ab:- \n[]{}&*!'\"#|>?%@`,\t1"), max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_text_is_read_or_refused(text):
     """Nothing but workflows or the one error comes out."""
     with suppress(InvalidWorkflowFile):

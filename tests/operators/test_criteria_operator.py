@@ -427,7 +427,7 @@ class CrashingStore(StateStore):
         max_size=6,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_over_any_history_a_record_triggers_once_or_again_under_the_same_id(
     runs: list[tuple[list[int], list[int], bool]],
 ) -> None:

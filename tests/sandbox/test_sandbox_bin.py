@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from airflow_insightly_hooks.sandbox import bin_paths
+from airflow_insightly_hooks.sandbox import bin_paths, request_bin
 
 
 def _post(sandbox, body=b'{"entity":{}}', name="billing", **options):
@@ -58,12 +58,14 @@ def test_bytes_that_are_no_text_are_kept_readable(sandbox):
     assert _kept(sandbox)[0]["body"] == "a\\xffb"
 
 
-def test_only_the_last_ones_are_kept(sandbox):
-    """A bin keeps the last 10,000 requests."""
-    for number in range(10_003):
+def test_only_the_last_ones_are_kept(sandbox, monkeypatch):
+    """A bin keeps the last 10,000 requests: here, so that it is quick, the last hundred."""
+    assert request_bin.KEPT_REQUESTS == 10_000
+    monkeypatch.setattr(request_bin, "KEPT_REQUESTS", 100)
+    for number in range(103):
         _post(sandbox, str(number).encode())
     kept = _kept(sandbox)
-    assert (len(kept), kept[0]["body"], kept[-1]["body"]) == (10_000, "3", "10002")
+    assert (len(kept), kept[0]["body"], kept[-1]["body"]) == (100, "3", "102")
 
 
 def test_a_bin_fails_as_often_as_it_is_told(sandbox):
