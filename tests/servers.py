@@ -1,8 +1,8 @@
 """Servers on a real socket that do exactly what a test's script says.
 
-A script is a list of steps: bytes are sent, a number is seconds to wait, ``CLOSE`` ends the connection
-and ``RESET`` breaks it; a function is called with the socket. It is played for each connection, after the
-request has been read, and the connection is closed at its end.
+A script is a list of steps: bytes are sent, a number is seconds to wait, ``READ`` reads one more request,
+``CLOSE`` ends the connection and ``RESET`` breaks it; a function is called with the socket. It is played for
+each connection, after the request has been read, and the connection is closed at its end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["CLOSE", "RESET", "Request", "Script", "Server", "answer", "read_request", "repeat", "serving"]
+__all__ = [
+    "CLOSE",
+    "READ",
+    "RESET",
+    "Request",
+    "Script",
+    "Server",
+    "answer",
+    "read_request",
+    "repeat",
+    "serving",
+]
 
-CLOSE, RESET = "close", "reset"
+CLOSE, READ, RESET = "close", "read", "reset"
 Script = Sequence[object]
 
 
@@ -78,17 +89,26 @@ class Server:
 
 @contextmanager
 def serving(
-    script: Script | Callable[[int], Script], *, reads: bool = True, tls: ssl.SSLContext | None = None
+    script: Script | Callable[[int], Script],
+    *,
+    reads: bool = True,
+    tls: ssl.SSLContext | None = None,
+    address: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[Server]:
     """Run a server until the end of the block.
 
     :param script: what to do on each connection, or a function that tells it for the n-th one, from 0.
-    :param reads: whether to read the request first; if not, nothing is ever read.
+    :param reads: whether to read the request first; if not, nothing is read but by the script.
     :param tls: speak TLS with these settings.
+    :param address: where to listen; ``::1`` for IPv6.
+    :param port: at which port; 0 finds a free one.
     """
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family, backlog=128)
     listener.settimeout(0.02)
-    server = Server(listener.getsockname()[1], scheme="https" if tls else "http")
+    host = f"[{address}]" if ":" in address else address
+    server = Server(listener.getsockname()[1], host, scheme="https" if tls else "http")
     stopped = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -110,10 +130,7 @@ def serving(
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_side=True)
             with contextlib.closing(connection):
-                request = read_request(connection) if reads else None
-                if request is not None:
-                    server.requests.append(request)
-                _play(connection, steps, stopped)
+                _play(connection, [READ, *steps] if reads else steps, server, stopped)
 
     acceptor = threading.Thread(target=accept, daemon=True)
     acceptor.start()
@@ -127,10 +144,16 @@ def serving(
             thread.join(5)
 
 
-def _play(connection: socket.socket, steps: Script, stopped: threading.Event) -> None:
+def _play(connection: socket.socket, steps: Script, server: Server, stopped: threading.Event) -> None:
     for step in steps:
         if step == CLOSE:
             return
+        if step == READ:
+            request = read_request(connection)
+            if request is None:
+                return
+            server.requests.append(request)
+            continue
         if step == RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 __all__ = ["causes", "tls_reason"]
 
+_NO_TLS = ("wrong version number", "record layer failure", "packet length too long", "http request")
+"""What versions of OpenSSL say of an answer that isn't TLS at all."""
+
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it was raised from, in all the ways in which HTTP clients wrap errors."""
@@ -18,9 +21,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def tls_reason(cause: BaseException) -> str | None:
-    """Return what is wrong with TLS, such as ``TLS: wrong version number``; ``None`` for another error."""
+    """Return what is wrong with TLS, such as ``TLS: certificate has expired``; ``None`` for another error."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"TLS: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
-        return f"TLS: {(cause.reason or 'handshake failed').replace('_', ' ').lower()}"
+        reason = (cause.reason or "handshake failed").replace("_", " ").lower()
+        return f"TLS: {reason}, is it a port of plain HTTP?" if reason in _NO_TLS else f"TLS: {reason}"
     return None

@@ -2,110 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
+from tests.certificates import Authority
 from tests.conftest import Connect
 from tests.servers import Server, answer, read_request, serving
 
 TIMEOUT = 0.4
-NOW = datetime.now(timezone.utc)
-
-
-_SIGNS_CERTIFICATES = x509.KeyUsage(
-    key_cert_sign=True,
-    crl_sign=False,
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-
-
-class Authority:
-    """A certificate authority of the tests' own; its certificates are files in a folder.
-
-    :ivar file: the file of its own certificate, for those that trust it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Tests {folder.name}")])
-        builder = self._builder(self._name, self._key, NOW - timedelta(days=1), NOW + timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
-        self.file = folder / "ca.pem"
-        self.file.write_bytes(self._signed(builder).public_bytes(serialization.Encoding.PEM))
-
-    def server(
-        self,
-        address: str = "127.0.0.1",
-        *,
-        since: timedelta = timedelta(days=-1),
-        until: timedelta = timedelta(days=1),
-        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
-        asks_for_certificate: bool = False,
-    ) -> ssl.SSLContext:
-        """Return the TLS settings of a server whose certificate is for ``address``."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-        builder = self._builder(name, key, NOW + since, NOW + until)
-        certificate = self._signed(builder.add_extension(alternative, critical=False))
-        file = self._folder / "server.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        context.maximum_version = newest
-        if asks_for_certificate:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(self.file)
-        return context
-
-    def _builder(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, since: datetime, until: datetime
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(since)
-            .not_valid_after(until)
-            # Python 3.13 and later want both identifiers, and an authority's use of its key.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
-        )
-
-    def _signed(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        return builder.sign(self._key, hashes.SHA256())
 
 
 @pytest.fixture
@@ -231,6 +143,29 @@ def test_client_certificate(authority: Authority, send: Any) -> None:
         result = send(server, verify=str(authority.file))
     assert not result.acknowledged
     assert server.requests == []
+
+
+@pytest.mark.parametrize("files", ["{0}", "{0},{0}", " {0} , {0} "])
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_own_certificate(authority: Authority, send: Any, files: str, newest: ssl.TLSVersion) -> None:
+    """A connection's client certificate is shown to a receiver that asks; its key may be a second file."""
+    tls = authority.server(asks_for_certificate=True, newest=newest)
+    with serving([answer()], tls=tls) as server:
+        result = send(server, verify=str(authority.file), cert=files.format(authority.client()))
+    assert (result.acknowledged, len(server.requests)) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "password"), [("{ca}", None), ("{client}", b"word"), ("{client},{ca}", None)]
+)
+def test_unusable_certificate(authority: Authority, send: Any, files: str, password: bytes | None) -> None:
+    """A file without a key, or whose key needs a password, is refused at once, and nobody is asked for it."""
+    cert = files.format(ca=authority.file, client=authority.client(password))
+    with serving([answer()], tls=authority.server()) as server:
+        with pytest.raises(InvalidConnection) as caught:
+            send(server, verify=str(authority.file), cert=cert)
+    assert caught.value.field == "extra.cert"
+    assert server.connections == 0
 
 
 def test_file_without_certificates(tmp_path: Path, send: Any) -> None:

@@ -1,0 +1,71 @@
+"""What stands in for the network beyond this machine: names, a proxy's tunnel, a record of dialling."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+__all__ = ["NameService", "dialled_addresses", "tunnel"]
+
+
+class NameService:
+    """Answers for names, and hands other questions on to the system.
+
+    :param names: the addresses of each name; a list of lists is answered one after the other.
+    :ivar asked: the names of ours that were asked for, in order.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]) -> None:
+        self._look_up = socket.getaddrinfo
+        self._names = names
+        self.asked: list[str] = []
+        monkeypatch.setattr(socket, "getaddrinfo", self._answer)
+
+    def _answer(self, host: Any, *arguments: Any, **more: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in self._names:
+            return self._look_up(host, *arguments, **more)
+        answers = self._names[name]
+        if isinstance(answers[0], list):
+            answers = answers[min(self.asked.count(name), len(answers) - 1)]
+        self.asked.append(name)
+        return [found for address in answers for found in self._look_up(address, *arguments, **more)]
+
+
+def dialled_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the addresses that anybody connects to, in order; none but loopback can be reached."""
+    dialled: list[str] = []
+    connect = socket.socket.connect
+
+    def record(self: socket.socket, address: Any) -> None:
+        dialled.append(address[0])
+        if not address[0].removeprefix("::ffff:").startswith(("127.", "0.", "::1")):
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", record)
+    return dialled
+
+
+def tunnel(port: int) -> list[bytes | Callable[[socket.socket], None]]:
+    """Return the steps of a proxy that opens a tunnel to a port of 127.0.0.1, whatever it was asked for."""
+
+    def relay(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as server, contextlib.suppress(OSError):
+            while True:
+                ready, _, _ = select.select([client, server], [], [], 5)
+                for one in ready:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    (server if one is client else client).sendall(data)
+                if not ready:
+                    return
+
+    return [b"HTTP/1.1 200 Connected\r\n\r\n", relay]
