@@ -105,6 +105,9 @@ def _insightly_webhook(package: str) -> dict[str, Any]:
             "verify": _field(
                 "Verify TLS", "string", "true", "true, false, or the path of a file of trusted CAs."
             ),
+            "cert": _field(
+                "Client certificate", "string", None, "A PEM file, or two with a comma: certificate,key."
+            ),
             "trust_env": _field(
                 "Trust the environment",
                 "boolean",
@@ -114,8 +117,17 @@ def _insightly_webhook(package: str) -> dict[str, Any]:
             "allow_insecure_http": _field(
                 "Allow insecure http", "boolean", False, "Send credentials over http, too."
             ),
+            "allow_private_networks": _field(
+                "Allow private networks",
+                "boolean",
+                True,
+                "Send to addresses of private networks and of this machine, too.",
+            ),
             "allow_redirects": _field(
-                "Allow redirects", "boolean", False, "Not supported by this version: leave it off."
+                "Allow redirects", "boolean", False, "Follow 307 and 308 to the same scheme, host and port."
+            ),
+            "expect_body": _field(
+                "Expected in the answer", "string", None, "A 2xx whose body lacks this text is a failure."
             ),
             "requests_per_second": _field(
                 "Requests a second", "number", 0, "For each task; 0 sets no limit."

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import idna
 
@@ -28,6 +28,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
@@ -61,6 +62,12 @@ class Endpoint:
         return f"{self.scheme}://{host}{port}"
 
     @property
+    def host_header(self) -> str:
+        """The value of ``Host``: an IPv6 address in brackets, without its zone."""
+        authority = self.origin.partition("://")[2]
+        return re.sub(r"%[^\]]*", "", authority)
+
+    @property
     def url(self) -> str:
         """The address to send to, without credentials."""
         return self.origin + self.target
@@ -83,6 +90,24 @@ class Endpoint:
             return False
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
+    def redirected(self, location: str) -> Endpoint | None:
+        """Return where a redirect leads; ``None`` if that is another scheme, host or port, or no address.
+
+        :param location: the header of that name, decoded as Latin-1.
+        """
+        if _FORBIDDEN.search(location):
+            return None
+        try:
+            parts = urlsplit(urljoin(self.url, location))
+            origin = (parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme])
+        except (KeyError, ValueError):
+            return None
+        if "@" in parts.netloc or origin != (self.scheme, self.host, self.port):
+            return None
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        escaped = _SAFE_IN_TARGET.sub(lambda match: f"%{ord(match[0]):02X}", target)
+        return replace(self, target=escaped)
+
     @classmethod
     def from_connection(cls, connection: Connection, path: str = "") -> Endpoint:
         """Return the endpoint that a connection names; ``path`` is its extra of that name.
@@ -102,6 +127,7 @@ class Endpoint:
         else:
             port = f":{connection.port}" if connection.port is not None else ""
             bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+            bare = re.sub("%(?!25)", "%25", bare) if bare.startswith("[") else bare  # an IPv6 zone
             uri = f"{connection.schema or 'https'}://{bare}{port}"
         endpoint = cls.from_uri(uri, conn_id)
         if path:
@@ -195,10 +221,15 @@ def _check_user(username: str, conn_id: str) -> None:
 def _ascii_host(host: str, refused: Callable[[str], InvalidConnection]) -> str:
     if not host:
         raise refused("a host is needed")
+    address, percent, zone = host.partition("%25")
     try:
-        return str(ipaddress.ip_address(host.partition("%")[0])) + "".join(host.partition("%")[1:])
+        text = str(ipaddress.ip_address(address))
     except ValueError:
         pass
+    else:
+        if percent and not _ZONE.fullmatch(zone):
+            raise refused("what stands behind an IPv6 address's %25 is no zone")
+        return f"{text}%{zone}" if percent else text
     try:
         if host.isascii():
             if not _HOST_NAME.fullmatch(host.lower()) or len(host.rstrip(".")) > 253:

@@ -55,6 +55,11 @@ class Extras:
             raise self.invalid(name, "a text is needed")
         return value.strip()
 
+    def is_blank(self, name: str) -> bool:
+        """Return whether a field is a text of white space alone, which is neither a value nor none."""
+        value = self._fields.get(name)
+        return isinstance(value, str) and value != "" and not value.strip()
+
     def number(self, name: str, default: float, *, at_least: float) -> float:
         """Return a field's number.
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,11 @@ from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.extras import Extras
 from airflow_insightly_hooks.hooks.pace import Pace
 from airflow_insightly_hooks.hooks.transport import (
+    Answer,
+    Deadline,
     NotDelivered,
     TransportSettings,
+    load_client_certificate,
     post,
     tls_context,
 )
@@ -37,9 +40,12 @@ EXTRAS = (
     "headers",
     "timeout",
     "verify",
+    "cert",
     "trust_env",
     "allow_insecure_http",
+    "allow_private_networks",
     "allow_redirects",
+    "expect_body",
     "requests_per_second",
     "signing_secret",
     "max_body_bytes",
@@ -49,16 +55,23 @@ PROTECTED_HEADERS = frozenset(
     {
         "connection",
         "content-length",
+        "content-type",
+        "expect",
         "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
         "transfer-encoding",
-        "webhook-id",
-        "webhook-signature",
-        "webhook-timestamp",
+        "upgrade",
     }
 )
-"""Headers that are ours alone: they frame the request or name the message."""
+"""Headers that are ours alone, as all of ``webhook-…``: they frame the request, or say what the body is."""
 
-CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization"})
+CLOCK_TOLERANCE = timedelta(minutes=5)
+MOST_REDIRECTS = 5
+FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {MOST_REDIRECTS} at most"
 IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -105,6 +118,7 @@ class WebhookHook(BaseHook):
         self._uri = uri
         self._read: _Settings | None = None
         self._reading = threading.Lock()  # one pace for all threads, hence one reading
+        self._clock_is_checked = False
 
     @property
     def _settings(self) -> _Settings:
@@ -135,8 +149,11 @@ class WebhookHook(BaseHook):
 
     def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
         checked = _checked_headers(headers, "the operator")
-        if self._settings.refuses_credentials and _credentials_in(checked):
-            raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
+        if "authorization" in checked:
+            if self._settings.refuses_credentials:
+                raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
+            if self._settings.endpoint.authorization or "authorization" in self._settings.headers:
+                raise InvalidPayload("the operator", "headers: the connection has an Authorization already")
         return checked
 
     def send(
@@ -155,25 +172,65 @@ class WebhookHook(BaseHook):
         settings.pace.wait()
         started = time.monotonic()
         try:
-            answer = post(settings.endpoint, lines, content, settings.transport, settings.tls)
+            answer = self._exchange(lines, content)
         except NotDelivered as failure:
             return Acknowledgement(
                 False, None, failure.reason, None, time.monotonic() - started, sent=failure.sent
             )
         elapsed = time.monotonic() - started
         fields = dict(reversed(answer.headers))  # the first of several counts
+        self._check_clock(fields.get("date"))
         delays = (_delay(value) for name, value in answer.headers if name == "retry-after")
         retry_after = next((delay for delay in delays if delay is not None), None)
         if 200 <= answer.status < 300:
+            if settings.expect_body not in answer.body:
+                error = f"answered {answer.status} without the text that is expected (expect_body)"
+                return Acknowledgement(False, answer.status, error, retry_after, elapsed)
             return Acknowledgement(True, answer.status, answer.note, retry_after, elapsed)
         gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
-        return Acknowledgement(False, answer.status, _meaning(answer.status), retry_after, elapsed, gone=gone)
+        error = _meaning(answer.status, settings.allow_redirects)
+        return Acknowledgement(False, answer.status, error, retry_after, elapsed, gone=gone)
+
+    def _check_clock(self, date: str | None) -> None:
+        """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""
+        if self._clock_is_checked or date is None:
+            return
+        self._clock_is_checked = True
+        try:
+            moment = parsedate_to_datetime(date)
+        except (TypeError, ValueError, OverflowError):
+            return
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        ahead = moment - datetime.now(timezone.utc)
+        if abs(ahead) > CLOCK_TOLERANCE:
+            self.log.warning(
+                "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps",
+                abs(ahead.total_seconds()),
+            )
+
+    def _exchange(self, lines: list[tuple[bytes, bytes]], content: bytes) -> Answer:
+        """POST, and where the connection allows it go where redirects lead; it is one attempt."""
+        settings = self._settings
+        endpoint, deadline = settings.endpoint, Deadline(settings.transport.timeout)
+        answer = post(endpoint, lines, content, settings.transport, settings.tls, deadline)
+        for _ in range(MOST_REDIRECTS if settings.allow_redirects else 0):
+            locations = [value for name, value in answer.headers if name == "location"]
+            to = endpoint.redirected(locations[0]) if len(locations) == 1 else None
+            if answer.status not in (307, 308) or to is None:
+                break
+            endpoint = to
+            try:
+                answer = post(endpoint, lines, content, settings.transport, settings.tls, deadline)
+            except NotDelivered as failure:  # what redirected has read it
+                raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
+        return answer
 
     def _headers(
         self, content: bytes, message_id: str, headers: Mapping[str, str]
     ) -> list[tuple[bytes, bytes]]:
         settings = self._settings
         fields = {
+            "host": settings.endpoint.host_header,
             "content-type": "application/json; charset=utf-8",
             "user-agent": f"airflow-insightly-hooks/{__version__}",
             "accept": "*/*",
@@ -229,17 +286,28 @@ class _Settings:
         self.web_url = extras.text("web_url")
         if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
             raise extras.invalid("web_url", "an http(s) address without user information is needed")
-        if extras.flag("allow_redirects", default=False):
-            raise extras.invalid("allow_redirects", "redirects are not followed by this version")
+        self.allow_redirects = extras.flag("allow_redirects", default=False)
+        self.expect_body = extras.text("expect_body").encode(errors="surrogatepass")
         self.transport = TransportSettings(
             timeout=extras.number("timeout", 30, at_least=0.1),
             verify=extras.flag_or_text("verify", default=True),
             trust_env=extras.flag("trust_env", default=True),
+            allow_private=extras.flag("allow_private_networks", default=True),
         )
         try:
             self.tls = tls_context(self.transport)
         except OSError:
             raise extras.invalid("verify", "its file of certificates can't be read") from None
+        certificate, comma, key = extras.text("cert").partition(",")
+        try:
+            if certificate or comma:
+                load_client_certificate(self.tls, certificate.strip(), key.strip() if comma else None)
+        except OSError:
+            raise extras.invalid(
+                "cert", "a readable PEM file of a certificate and its key, or certificate,key, is needed"
+            ) from None
+        if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
+            raise extras.invalid("signing_secret", "it holds nothing but white space")
         secrets = extras.text("signing_secret")
         try:
             self.signer = Signer(secrets) if secrets else None
@@ -247,7 +315,7 @@ class _Settings:
             raise extras.invalid("signing_secret", str(error)) from None
         in_clear = endpoint.scheme == "http" and not endpoint.is_loopback
         self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
-        if self.refuses_credentials and (endpoint.authorization or _credentials_in(self.headers)):
+        if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
         _mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
         _mask(*self.headers.values())
@@ -262,11 +330,6 @@ class _Settings:
         from airflow.sdk import Connection
 
         return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
-
-
-def _credentials_in(headers: Mapping[str, str]) -> bool:
-    """Return whether headers, by their lower-cased names, hold credentials."""
-    return not CREDENTIAL_HEADERS.isdisjoint(headers)
 
 
 def _mask(*secrets: str) -> None:
@@ -294,13 +357,16 @@ def _checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not isinstance(value, str):
             raise InvalidPayload(where, "a header's name is a token, and its value a text")
-        if name.lower() in PROTECTED_HEADERS:
+        if name.lower() in PROTECTED_HEADERS or name.lower().startswith("webhook-"):
             raise InvalidPayload(where, f"the header {name} can't be set")
         if not value.isprintable() or not value.isascii():
             raise InvalidPayload(
                 where, f"the header {name} holds what no header can: printable ASCII is needed"
             )
-    return {name.lower(): value.strip() for name, value in headers.items()}
+    checked = {name.lower(): value.strip() for name, value in headers.items()}
+    if len(checked) < len(headers):
+        raise InvalidPayload(where, "a header is given twice, in upper and lower case")
+    return checked
 
 
 def _delay(retry_after: str) -> float | None:
@@ -316,9 +382,9 @@ def _delay(retry_after: str) -> float | None:
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
 
 
-def _meaning(status: int) -> str:
+def _meaning(status: int, follows: bool) -> str:
     if 300 <= status < 400:
-        return f"answered {status}: redirects are not followed"
+        return f"answered {status}: {FOLLOWED if follows else 'redirects are not followed'}"
     if status == 410:
         return "answered 410: the receiver is gone"
     if status in (401, 403):

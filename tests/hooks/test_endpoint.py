@@ -120,6 +120,10 @@ def test_user_information(information: str, sent: str) -> None:
         f"https://us%3Aer:{PASSWORD}@receiver.example.com/",
         f"https://user:{PASSWORD}@[::1/",
         f"https://user:{PASSWORD}@[not-an-address]/",
+        f"https://user:{PASSWORD}@[fe80::1%eth0]/",
+        f"https://user:{PASSWORD}@[fe80::1%25]/",
+        f"https://user:{PASSWORD}@[fe80::1%25a:b]/",
+        f"https://user:{PASSWORD}@receiver%25x/",
         f"https://user:{PASSWORD}@receiver..example.com/",
         f"https://user:{PASSWORD}@.example.com/",
         f"https://user:{PASSWORD}@-receiver.example.com/",
@@ -174,6 +178,8 @@ def test_long_host_is_refused_at_once() -> None:
         ({"host": "https://receiver.example.com"}, "/c", "https://receiver.example.com/c"),
         ({"host": "::1", "schema": "http", "port": 8080}, "", "http://[::1]:8080/"),
         ({"host": "[::1]", "schema": "http"}, "", "http://[::1]/"),
+        ({"host": "fe80::1%eth0", "schema": "http"}, "", "http://[fe80::1%eth0]/"),
+        ({"host": "[fe80::1%25eth0]", "port": 8443}, "", "https://[fe80::1%eth0]:8443/"),
     ],
 )
 def test_connection_means_url(given: dict[str, Any], path: str, url: str) -> None:
@@ -229,6 +235,42 @@ def test_refused_connection(given: dict[str, Any], path: str, field: str) -> Non
     assert PASSWORD not in str(caught.value)
 
 
+# --- redirects -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/new?a=1", "https://receiver.example.com/new?a=1"),
+        ("new", "https://receiver.example.com/a/new"),
+        ("?b=2", "https://receiver.example.com/a/hook?b=2"),
+        ("https://RECEIVER.example.com:443/x#part", "https://receiver.example.com/x"),
+        ("https://receiver.example.com", "https://receiver.example.com/"),
+        ("//receiver.example.com/@me", "https://receiver.example.com/@me"),
+        ("/caf\u00c3\u00a9", "https://receiver.example.com/caf%C3%A9"),
+        ("http://receiver.example.com/", None),
+        ("https://receiver.example.com:8443/", None),
+        ("https://other.example.com/", None),
+        ("//other.example.com/", None),
+        ("https://user@receiver.example.com/", None),
+        ("https://receiver.example.com@other.example.com/", None),
+        ("https://receiver.example.com\\@other.example.com/", None),
+        ("/a b", None),
+        ("/a\tb", None),
+        ("https://[", None),
+        ("https://receiver.example.com:99999/", None),
+        ("javascript:alert(1)", None),
+        ("ftp://receiver.example.com/", None),
+    ],
+)
+def test_redirected(location: str, url: str | None) -> None:
+    """A redirect leads to another path of the same origin, with its credentials, or nowhere."""
+    endpoint = Endpoint.from_uri(f"https://user:{PASSWORD}@receiver.example.com/a/hook?token=1")
+    to = endpoint.redirected(location)
+    assert (to and to.url) == url
+    assert to is None or credentials(to) == f"user:{PASSWORD}"
+
+
 # --- what an endpoint shows ------------------------------------------------------------------------------
 
 
@@ -239,6 +281,22 @@ def test_text_holds_no_secrets() -> None:
     assert endpoint.origin == "https://receiver.example.com:8443"
     for text in (str(endpoint), repr(endpoint)):
         assert not re.search(f"the-user|{PASSWORD}|T0KEN", text)
+
+
+@pytest.mark.parametrize(
+    ("uri", "header"),
+    [
+        ("https://receiver.example.com", "receiver.example.com"),
+        ("https://receiver.example.com:8443/x", "receiver.example.com:8443"),
+        ("http://receiver.example.com:443", "receiver.example.com:443"),
+        ("http://[::1]", "[::1]"),
+        ("http://[::1]:8080", "[::1]:8080"),
+        ("http://[fe80::1%25eth0]:8080", "[fe80::1]:8080"),
+    ],
+)
+def test_host_header(uri: str, header: str) -> None:
+    """``Host`` has an IPv6 address in brackets, without its zone, and no port that is the scheme's."""
+    assert Endpoint.from_uri(uri).host_header == header
 
 
 @pytest.mark.parametrize(
