@@ -1,20 +1,23 @@
 """Message ids, and the ledger of what a deliver task has sent: pure, stored by whoever holds it.
 
-The ledger keeps, for each message id, in which state its payload is and how often it was POSTed:
+The ledger keeps, for each message id, in which state its payload is and how often it was POSTed in this round
+(a round begins when the task is cleared, or when a redelivery is asked for):
 
-- ``in doubt``: POSTed, and nothing recorded of the outcome (a crash, or it is under way);
-- ``acknowledged``: the receiver took it; it is never POSTed again;
-- ``failed``: no positive acknowledgement;
-- ``gone``: the receiver said that it will never take it (410); not POSTed again before the task is cleared.
+- ``unsent``: no POST was made of it;
+- ``in doubt``: a POST was begun, and nothing is recorded of its outcome (a crash, or it is under way);
+- ``acknowledged``: the receiver took it; it is not POSTed again unless a redelivery is asked for;
+- ``failed``: no positive acknowledgement; POSTed again until its three attempts are used up;
+- ``gone``: the receiver said that it will never take it (410); not POSTed again in this round.
 
-A message that it does not know was not POSTed. It is written as blocks of a bounded size, so that one
-entry of a state store stays small however many payloads there are; only changed blocks are written again.
+What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
+however many payloads there are, and a head that counts them; only changed blocks are asked for again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypedDict
 
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -23,12 +26,12 @@ __all__ = [
     "ACKNOWLEDGED",
     "FAILED",
     "GONE",
-    "HEAD",
+    "IN_DOUBT",
+    "POSTS_A_ROUND",
     "Ledger",
     "LedgerEntry",
     "Report",
     "UndeliveredPayload",
-    "block_keys",
     "message_id",
 ]
 
@@ -37,9 +40,10 @@ FAILED = "failed"
 GONE = "gone"
 IN_DOUBT = "in doubt"
 
-VERSION = 1
-BLOCK_SIZE = 1_000
-"""Messages a block: at 37 characters each a block stays well below 60 kB."""
+POSTS_A_ROUND = 3
+"""POSTs of one message in a round at most; one whose outcome a crash has hidden counts."""
+BLOCK_SIZE = 750
+"""Messages a block: at 75 characters each at most a block stays below 60 kB."""
 
 _CODES = {ACKNOWLEDGED: "A", FAILED: "F", GONE: "G", IN_DOUBT: "D"}
 _STATES = {code: state for state, code in _CODES.items()}
@@ -67,12 +71,10 @@ class UndeliveredPayload(TypedDict):
     event: str
     status: int | None  # the last answer's; None without one
     error: str | None  # why; no contents
-    attempts: int  # POSTs since the task was last cleared
+    attempts: int  # POSTs in this round
 
 
-class Report(TypedDict):
-    """What a deliver task did, as it passes through XCom."""
-
+class _WholeReport(TypedDict):
     total: int
     delivered: int
     undelivered: list[UndeliveredPayload]  # the first of them, where there are many
@@ -81,27 +83,43 @@ class Report(TypedDict):
     ended_at: str
 
 
+class Report(_WholeReport, total=False):
+    """What a deliver task did, as it passes through XCom."""
+
+    undelivered_count: int  # where ``undelivered`` doesn't list them all
+
+
 class LedgerEntry(NamedTuple):
-    """What is known of a message: its state, and how many POSTs were made of it."""
+    """What is known of a message: its state, and how many POSTs of it were begun in this round."""
 
     state: str
     attempts: int
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no further POST of it is to be made in this round."""
+        return self.state in (ACKNOWLEDGED, GONE) or self.attempts >= POSTS_A_ROUND
+
 
 UNSENT = LedgerEntry("unsent", 0)
+NEW_ROUND = LedgerEntry(FAILED, 0)
+
+_entry = cache(LedgerEntry)  # there are few different ones
 
 
 class Ledger:
     """The states of a task's messages.
 
-    :param generation: which round of attempts this is; another one when the task is cleared. What failed or
-        was gone in an earlier round is tried again, its attempts counted anew.
+    :param generation: which round of attempts this is; another one when the task is cleared. What isn't
+        acknowledged from an earlier round is tried again, its attempts counted anew.
     """
 
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation
+        self.redelivered: list[str] = []  # those begun in this generation
         self._blocks: list[dict[str, LedgerEntry]] = []
         self._block_of: dict[str, int] = {}
+        self._before: dict[str, LedgerEntry] = {}  # of those under way: what they were
         self._dirty: set[int] = set()
         self._stored_head: object = None
 
@@ -111,102 +129,95 @@ class Ledger:
 
     def outstanding(self, messages: Iterable[str]) -> list[str]:
         """Return those of the messages that are to be POSTed, in order."""
-        return [message for message in messages if self[message].state not in (ACKNOWLEDGED, GONE)]
+        return [message for message in messages if not self[message].is_settled]
 
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
-        self._note(message, IN_DOUBT, self[message].attempts + 1)
+        before = self._before[message] = self[message]
+        self._note(message, _entry(IN_DOUBT, before.attempts + 1))
 
     def not_posted(self, message: str) -> None:
         """Take back a ``posting``: nothing left this machine, so it was no attempt."""
-        attempts = self[message].attempts - 1
-        self._note(message, FAILED, attempts)
+        before = self._before.pop(message)
+        if before == UNSENT:
+            block = self._block_of.pop(message)
+            del self._blocks[block][message]
+            self._dirty.add(block)
+        else:
+            self._note(message, before)
 
     def answered(self, message: str, state: str) -> None:
         """Note the outcome of its POST: acknowledged, failed or gone."""
-        self._note(message, state, self[message].attempts)
+        self._before.pop(message, None)
+        self._note(message, _entry(state, self[message].attempts))
 
-    def _note(self, message: str, state: str, attempts: int) -> None:
+    def redeliver(self, redelivery: str, messages: Iterable[str]) -> None:
+        """Begin new attempts for the messages, even acknowledged ones, once in a generation.
+
+        :param redelivery: a name of it, up to 100 characters; one that was begun isn't begun again.
+        """
+        if redelivery in self.redelivered:
+            return
+        self.redelivered.append(redelivery)
+        for message in messages:
+            if message in self._block_of:
+                self._note(message, NEW_ROUND)
+
+    def _note(self, message: str, entry: LedgerEntry) -> None:
         block = self._block_of.get(message)
         if block is None:
             if not self._blocks or len(self._blocks[-1]) >= BLOCK_SIZE:
                 self._blocks.append({})
             block = self._block_of[message] = len(self._blocks) - 1
-        self._blocks[block][message] = LedgerEntry(state, attempts)
+        self._blocks[block][message] = entry
         self._dirty.add(block)
 
     def changed(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what is to be stored, key and JSON value, and count it as stored once it was taken.
+        """Yield what is to be stored, name and JSON value, and count it as stored once it was taken.
 
         The head comes last, so that it never counts a block that isn't there.
         """
         for block in sorted(self._dirty):
-            yield (
-                block_key(block),
-                {m: f"{_CODES[e.state]}{e.attempts}" for m, e in self._blocks[block].items()},
-            )
+            yield str(block), {m: f"{_CODES[e.state]}{e.attempts}" for m, e in self._blocks[block].items()}
             self._dirty.discard(block)
-        head = {"version": VERSION, "generation": self.generation, "blocks": len(self._blocks)}
+        head = {
+            "generation": self.generation,
+            "redelivered": list(self.redelivered),
+            "blocks": len(self._blocks),
+        }
         if self._blocks and head != self._stored_head:
-            yield HEAD, head
+            yield "head", head
             self._stored_head = head
 
     @classmethod
-    def load(cls, head: object, blocks: Sequence[object], generation: int) -> Ledger:
-        """Return the ledger that was stored; blocks as ``block_keys(head)`` name them.
+    def load(cls, head: Mapping[str, Any], blocks: Sequence[object], generation: int) -> Ledger:
+        """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 
+        :param head: what was stored as ``head``, checked.
+        :param blocks: what was stored as ``0`` and so on, as many as the head counts.
         :param generation: the present round of attempts.
-        :raises InvalidState: if it was stored by a version that this one can't read.
+        :raises InvalidState: if a block can't be read; its key is the number.
         """
         ledger = cls(generation)
-        ledger._stored_head = head
-        ended_round = bool(blocks) and _number_of(head, "generation") != generation
-        for key, block in zip(block_keys(head), blocks, strict=True):
+        is_new_round = head["generation"] != generation
+        if not is_new_round:
+            ledger.redelivered = [str(redelivery) for redelivery in head.get("redelivered", ())]
+        entries: dict[str, LedgerEntry] = {}
+        for number, block in enumerate(blocks):
             if not isinstance(block, Mapping):
                 raise InvalidState(
-                    key, "a part of the ledger is missing: it can't be told what was delivered"
+                    str(number), "a part of the ledger is missing: it can't be told what was delivered"
                 )
-            entries = {message: _entry(key, text) for message, text in block.items()}
-            if ended_round and any(entry.state != ACKNOWLEDGED for entry in entries.values()):
-                entries = {
-                    m: e if e.state == ACKNOWLEDGED else LedgerEntry(FAILED, 0) for m, e in entries.items()
-                }
-                # Written before the head names this round: else, when the task is tried again, what the
-                # store still holds of the earlier round would count as of this one.
-                ledger._dirty.add(len(ledger._blocks))
-            ledger._blocks.append(entries)
-            ledger._block_of.update(dict.fromkeys(entries, len(ledger._blocks) - 1))
+            for message, text in block.items():
+                entry = _read_entry(str(number), text)
+                entries[message] = NEW_ROUND if is_new_round and entry.state != ACKNOWLEDGED else entry
+        # What is still to be sent comes together, so that few blocks change while it is.
+        for message, entry in sorted(entries.items(), key=lambda item: not item[1].is_settled):
+            ledger._note(message, entry)
         return ledger
 
 
-HEAD = "delivery"
-
-
-def block_key(block: int) -> str:
-    """Return the key that the ``block``-th part of a ledger is stored under."""
-    return f"{HEAD}/{block}"
-
-
-def block_keys(head: object) -> list[str]:
-    """Return the keys of the parts of the ledger whose head was stored under ``HEAD``; none for ``None``.
-
-    :raises InvalidState: if it was stored by a version that this one can't read.
-    """
-    if head is None:
-        return []
-    if _number_of(head, "version") != VERSION:
-        raise InvalidState(HEAD, "it was written by another version of airflow-insightly-hooks")
-    return [block_key(block) for block in range(_number_of(head, "blocks"))]
-
-
-def _number_of(head: object, key: str) -> int:
-    value = head.get(key) if isinstance(head, Mapping) else None
-    if not isinstance(value, int):
-        raise InvalidState(HEAD, f"its {key} is missing")
-    return value
-
-
-def _entry(key: str, text: object) -> LedgerEntry:
+def _read_entry(key: str, text: object) -> LedgerEntry:
     if isinstance(text, str) and text[:1] in _STATES and text[1:].isdecimal():
-        return LedgerEntry(_STATES[text[0]], int(text[1:]))
+        return _entry(_STATES[text[0]], int(text[1:]))
     raise InvalidState(key, "an entry of the ledger can't be read")

@@ -18,6 +18,7 @@ InsightlyHooksError
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
 │   └── InsightlyRateLimitError    429 for longer than could be waited
 ├── InvalidState               state that this version can't read
+├── SupersededError            a later try of the same task has taken over; this one stops
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
     └── UndeliverableError         the receiver will never take them (operators.webhook)
 
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidWorkflow",
     "InvalidWorkflowFile",
     "LostCursor",
+    "SupersededError",
     "UndeliveredError",
     "UnknownRecordType",
     "UntrustedClock",
@@ -233,6 +235,13 @@ class InvalidState(InsightlyHooksError):
 
     def __str__(self) -> str:
         return f"state {self.key!r}: {self.reason}"
+
+
+class SupersededError(InsightlyHooksError):
+    """A later try of the same task has claimed what this one was working on."""
+
+    def __str__(self) -> str:
+        return "a later try of this task has taken over: this one sends nothing more"
 
 
 class UndeliveredError(InsightlyHooksError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +16,40 @@ if TYPE_CHECKING:
 __all__ = ["RetryAfterPolicy"]
 
 LONGEST_DELAY = timedelta(hours=1)
+JITTER = 0.2
+"""What a delay grows by at most, so that tasks which failed together don't all come back together."""
 
 
 class RetryAfterPolicy(RetryPolicy):
-    """Waits as long as the receiver's ``Retry-After`` asks, from ``retry_delay`` up to an hour."""
+    """Waits as long as the receiver's ``Retry-After`` asks, from ``retry_delay`` up to an hour.
+
+    Up to a fifth is added, by run, task and try, and never beyond that hour. A task with a
+    ``retry_exponential_backoff`` of its own has Airflow's jitter, unless the receiver asks for more.
+    """
 
     def evaluate(
         self,
         exception: BaseException,
-        try_number: int,  # noqa: ARG002 — Airflow's signature
+        try_number: int,
         max_tries: int,  # noqa: ARG002 — Airflow's signature
         context: Context | None = None,
     ) -> RetryDecision:
-        """Return the delay that the receiver asked for, or leave it to the task's own."""
-        if not isinstance(exception, UndeliveredError) or exception.retry_after is None:
+        """Return the delay that the receiver asked for, or else the task's own, with jitter."""
+        if not isinstance(exception, UndeliveredError):
             return RetryDecision.default()
-        shortest = context["task"].retry_delay if context else timedelta(0)
-        asked = timedelta(seconds=min(exception.retry_after, LONGEST_DELAY.total_seconds()))
-        return RetryDecision.retry(delay=max(shortest, asked), reason="the receiver's Retry-After")
+        task: Any = context.get("task") if context else None
+        ti: Any = context.get("ti") if context else None
+        shortest = task.retry_delay if task is not None else timedelta(0)
+        if exception.retry_after is not None:
+            asked = timedelta(seconds=min(exception.retry_after, LONGEST_DELAY.total_seconds()))
+            delay, reason = max(shortest, asked), "the receiver's Retry-After"
+        elif ti is None or task is None or getattr(task, "retry_exponential_backoff", None):
+            return RetryDecision.default()
+        else:
+            delay, reason = shortest, "the task's retry_delay, with jitter"
+        if ti is not None:
+            delay = min(delay * (1 + JITTER * _share(ti, try_number)), max(delay, LONGEST_DELAY))
+        return RetryDecision.retry(delay=delay, reason=reason)
 
     def serialize(self) -> dict[str, Any]:
         """Return what a serialized DAG holds: there is nothing to set."""
@@ -42,3 +59,10 @@ class RetryAfterPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> RetryAfterPolicy:  # noqa: ARG003 — Airflow's signature
         """Return the policy."""
         return cls()
+
+
+def _share(ti: Any, try_number: int) -> float:
+    """Return a number from 0 to 1 that is this try's own."""
+    about = (ti.dag_id, ti.run_id, ti.task_id, getattr(ti, "map_index", -1), try_number)
+    digest = hashlib.sha256("\n".join(map(str, about)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.observability import stats
 
-from airflow_insightly_hooks.core import delivery
-from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery import Ledger, Report, UndeliveredPayload
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection, UndeliveredError
-from airflow_insightly_hooks.core.payload import Payload, check_payloads
+from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
+from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
+from airflow_insightly_hooks.core.line import Line
+from airflow_insightly_hooks.core.payload import check_payloads
+from airflow_insightly_hooks.core.redelivery import Redelivery
+from airflow_insightly_hooks.core.report import make_report
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
+from airflow_insightly_hooks.operators.delivery import Book, Delivery
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.withheld import (
@@ -34,20 +36,15 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-    from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
-
 __all__ = ["UndeliverableError", "WebhookOperator"]
 
 DEFAULT_CONNECTION = "webhook_default"
-LEDGER_INTERVAL = 1.0
-"""Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
 RETRY_AFTER = RetryAfterPolicy()
-UNDELIVERED_LISTED = 200
-"""Undelivered payloads that a report lists one by one; a report stays well below XCom's bounds."""
+FAIL, REPORT = "fail", "report"
 
 
 class UndeliverableError(UndeliveredError, AirflowFailException):
-    """What is undelivered will never be taken by the receiver (410): the task fails without a retry."""
+    """Nothing of what is undelivered may be POSTed again (410, attempts used up): no retry is made."""
 
 
 class WebhookOperator(BaseOperator):
@@ -55,6 +52,7 @@ class WebhookOperator(BaseOperator):
 
     Three attempts are made in all, through the task's own retries; a retry POSTs only what is not yet
     acknowledged, and so does a cleared task. What has been acknowledged is kept in the task state store.
+    Where a receiver says that it is asked too much, or slows down, fewer POSTs are under way for a while.
 
     :param payloads: the output of ``BuildPayloadOperator``; one of its chunks with ``.expand(payloads=…)``.
     :param webhook_conn_id: the receiver: a connection of type ``insightly_webhook``.
@@ -63,20 +61,42 @@ class WebhookOperator(BaseOperator):
         such as ``{{ var.value.receiver }}``, or into a connection.
     :param concurrency: how many POSTs are under way at once, at most.
     :param headers: further HTTP headers, over the connection's; not templates, and no place for secrets.
+    :param ordered: whether the changes of one record are sent one after another, in the order of
+        ``changed_at``, other records side by side. One that isn't delivered holds back the later ones of its
+        record. ``False`` by default: no order is promised.
+    :param give_up_after: so many failures in a row in which nothing could be sent (20 by default) end the
+        try; the rest stays unsent, its attempts unused. ``None`` or 0: never.
+    :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
+        (default) fails the task, ``"report"`` has it succeed.
+    :param undelivered_asset: an asset that gets an event then, with the report as its ``extra``; only with
+        ``"report"``. It is added to ``outlets``. When all is delivered, it gets none: the operator takes it
+        off the task's outlets, so that Airflow has nothing to emit.
+    :param redeliver: what a cleared task sends again, under the same ids: ``"all"``, ``"undelivered"``, or
+        record ids (a list, or ``"7, 8"``); ``None``, ``""`` and ``"None"`` (default): what is missing. A
+        template, such as ``"{{ params.redeliver }}"``. Done once each time that the task is cleared: retries
+        go on from there.
     :param retries: 2 by default, hence three attempts.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
-    :raises UndeliverableError: if the receiver will never take what is undelivered.
+    :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
+    :raises SupersededError: if a later try of this task has begun while this one was still alive.
     :raises InvalidConnection: if the receiver can't be sent to; nothing was sent.
-    :raises InvalidPayload: if ``payloads`` holds something else, or ``headers`` no headers; nothing was sent.
+    :raises InvalidPayload: if ``payloads`` holds something else, ``headers`` no headers, or ``redeliver`` no
+        redelivery; nothing was sent.
+    :raises InvalidTime: if ``ordered``, and a payload's ``changed_at`` is no time; nothing was sent.
 
     XCom, whether the task succeeds or fails: a report ``{"total", "delivered", "undelivered", "attempts",
-    "started_at", "ended_at"}``. ``undelivered`` lists the first 200 as ``{"message_id", "record_type",
-    "record_id", "event", "status", "error", "attempts"}``; ``attempts`` counts POSTs.
+    "started_at", "ended_at"}``, below 48 KB. ``undelivered`` lists up to 200 as ``{"message_id",
+    "record_type", "record_id", "event", "status", "error", "attempts"}``; where that isn't all,
+    ``undelivered_count`` counts them. ``attempts`` counts POSTs.
+
+    Metrics, tagged as Airflow tags a task's: the counters ``insightly_webhook.delivered``, ``.undelivered``
+    (at the end of each try), ``.attempts`` (POSTs) and ``.in_doubt`` (payloads that an interrupted try has
+    left in doubt), and the timing ``insightly_webhook.latency`` of each POST.
     """
 
-    template_fields = ("payloads", "webhook_conn_id", "uri")
+    template_fields = ("payloads", "webhook_conn_id", "uri", "redeliver")
     operator_extra_links = (ReceiverLink(),)
     ui_color = "#d8e8f3"
 
@@ -91,6 +111,11 @@ class WebhookOperator(BaseOperator):
         uri: str | None = None,
         concurrency: int = 8,
         headers: Mapping[str, str] | None = None,
+        ordered: bool = False,
+        give_up_after: int | None = 20,
+        on_undelivered: str = FAIL,
+        undelivered_asset: Asset | None = None,
+        redeliver: str | Sequence[int | str] | XComArg | None = None,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=60),
         retry_policy: RetryPolicy | None = RETRY_AFTER,
@@ -105,11 +130,28 @@ class WebhookOperator(BaseOperator):
             raise ValueError("webhook_conn_id and uri name two receivers: give one")
         if headers is not None and not isinstance(headers, Mapping | Withheld):
             raise ValueError("headers must map names to values")
+        if give_up_after is not None and give_up_after < 0:
+            raise ValueError(f"give_up_after must not be negative, as {give_up_after} is")
+        if on_undelivered not in (FAIL, REPORT):
+            raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
+        if undelivered_asset is not None and on_undelivered != REPORT:
+            raise ValueError(
+                f"undelivered_asset needs on_undelivered='{REPORT}': failed tasks emit no events"
+            )
+        if not isinstance(redeliver, XComArg) and not is_template(str(redeliver)):
+            Redelivery.read(redeliver)
         self.payloads = payloads
         self.webhook_conn_id = webhook_conn_id
         self.uri = uri
         self.concurrency = concurrency
         self.headers = disclosed(headers)
+        self.ordered = ordered
+        self.give_up_after = give_up_after
+        self.on_undelivered = on_undelivered
+        self.undelivered_asset = undelivered_asset
+        if undelivered_asset is not None and undelivered_asset not in self.outlets:
+            self.outlets = [*self.outlets, undelivered_asset]
+        self.redeliver = redeliver
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
 
     @classmethod
@@ -125,6 +167,9 @@ class WebhookOperator(BaseOperator):
         for name, kind, withhold in shown:
             if isinstance(kwargs.get(name), kind):
                 kwargs[name] = withhold(kwargs[name])
+        if asset := kwargs.get("undelivered_asset"):
+            outlets = kwargs.get("outlets") or []
+            kwargs["outlets"] = [*(outlets if isinstance(outlets, list | tuple) else [outlets]), asset]
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> Report:
@@ -133,102 +178,125 @@ class WebhookOperator(BaseOperator):
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
         payloads = check_payloads(disclosed(self.payloads))
+        redelivery = Redelivery.read(self.redeliver)
         hook = WebhookHook(self.webhook_conn_id, uri=disclosed(self.uri))
         receiver = hook.get_conn()
         hook.check_headers(self.headers or {})
-        ti = context.get("ti")
+        if not payloads:
+            self.log.info("There are no payloads to send to %s", receiver)
+            self._withhold_event()
+            now = datetime.now(timezone.utc)
+            return make_report([], Ledger(), {}, str, now, now)
+        ti: Any = context.get("ti")
         # Airflow raises max_tries when a task is cleared, and at no retry.
-        book = _Book(context["task_state_store"], generation=ti.max_tries if ti is not None else 0)
-        outstanding = set(book.ledger.outstanding(payload["message_id"] for payload in payloads))
-        to_send = [payload for payload in payloads if payload["message_id"] in outstanding]
+        generation = ti.max_tries if ti is not None else 0
+        token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
+        book = Book(context["task_state_store"], generation, token)
+        tags = dict(getattr(ti, "stats_tags", {}))
+        in_doubt = sum(book.ledger[payload["message_id"]].state == IN_DOUBT for payload in payloads)
+        if in_doubt:
+            self.log.info("%d payloads are in doubt: an earlier try was interrupted", in_doubt)
+            stats.incr("insightly_webhook.in_doubt", in_doubt, tags=tags)
+        if redelivery is not None:
+            redelivery.begin(payloads, book.ledger)
+        line = Line(payloads, book.ledger, ordered=self.ordered)
         self.log.info(
             "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
-            len(to_send),
+            len(line),
             len(payloads),
             receiver,
             f"connection {self.webhook_conn_id!r}" if self.uri is None else "uri",
-            len(payloads) - len(to_send),
+            sum(book.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
+        )
+        work = Delivery(
+            line,
+            book,
+            lambda payload: hook.send(
+                payload["body"], message_id=payload["message_id"], headers=self.headers
+            ),
+            concurrency=self.concurrency,
+            give_up_after=self.give_up_after or 0,
+            is_stopped=lambda: self._stopped,
+            log=self.log,
+            tags=tags,
         )
         started_at = datetime.now(timezone.utc)
-        outcomes: dict[str, Acknowledgement] = {}
         try:
-            self._deliver(to_send, hook, book, outcomes)
+            work.run()
         finally:  # after the task's time-out, too, the report tells what is undelivered
-            report = _report(payloads, book.ledger, outcomes, started_at)
-            self.log.info(
-                "%d of %d payloads delivered, %d POSTs in %.1f s",
-                report["delivered"],
-                report["total"],
-                len(outcomes),
-                (datetime.now(timezone.utc) - started_at).total_seconds(),
+            report = make_report(
+                payloads,
+                book.ledger,
+                work.failures,
+                work.why_unsent,
+                started_at,
+                datetime.now(timezone.utc),
             )
-            if report["delivered"] < report["total"] and ti is not None:
+            self._tell(report, work, tags)
+            if report["delivered"] < report["total"] and ti is not None and not book.is_lost:
                 # Airflow pushes what a task returns, hence nothing for one that fails.
-                ti.xcom_push(key="return_value", value=report)
-        if report["delivered"] < report["total"]:
-            raise _undelivered(report, payloads, book.ledger, outcomes)
-        return report
+                self._push(ti, report)
+        if report["delivered"] == report["total"]:
+            self._withhold_event()
+            return report
+        may_go_on = len(Line(payloads, book.ledger, ordered=self.ordered)) > 0
+        is_last = _is_last_try(ti)
+        if self.on_undelivered == REPORT and not self._stopped and (is_last or not may_go_on):
+            self._emit_event(context, report)
+            return report
+        if may_go_on or is_last:
+            raise UndeliveredError(report, work.retry_after)
+        raise UndeliverableError(report)  # Airflow would try again
 
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""
         self._stopped = True
 
-    def _deliver(
-        self,
-        payloads: Iterable[Payload],
-        hook: WebhookHook,
-        book: _Book,
-        outcomes: dict[str, Acknowledgement],
-    ) -> None:
-        """POST each payload once, and put what became of it into ``outcomes``, by message id."""
-        waiting = iter(payloads)
-        under_way: dict[Future[Acknowledgement], Payload] = {}
+    def _tell(self, report: Report, work: Delivery, tags: dict[str, str]) -> None:
+        """Log and count what the try has done."""
+        self.log.info(
+            "%d of %d payloads delivered, %d POSTs in %.1f s",
+            report["delivered"],
+            report["total"],
+            work.tally.posted,
+            time.monotonic() - work.tally.started,
+        )
+        if work.has_given_up:
+            self.log.warning("Nothing could be sent many times in a row (give_up_after): the rest waits")
+        if table := work.tally.table():
+            self.log.info("%s", table)
+        undelivered = report["total"] - report["delivered"]
+        for name, count in {
+            "delivered": work.tally.acknowledged,
+            "undelivered": undelivered,
+            "attempts": work.tally.posted,
+        }.items():
+            if count:
+                stats.incr(f"insightly_webhook.{name}", count, tags=tags)
 
-        def collect() -> None:
-            done, _ = wait(under_way, timeout=book.due_in(), return_when=FIRST_COMPLETED)
-            for future in done:
-                payload = under_way.pop(future)
-                outcomes[payload["message_id"]] = result = future.result()
-                self._record(payload, result, book.ledger)
-            book.write_if_due()
-
-        with book, ThreadPoolExecutor(self.concurrency, thread_name_prefix="webhook") as pool:
-            try:
-                while True:
-                    for payload in islice(waiting, 0 if self._stopped else self.concurrency - len(under_way)):
-                        book.ledger.posting(payload["message_id"])
-                        book.write_if_due()
-                        under_way[pool.submit(self._send, hook, payload)] = payload
-                    if not under_way:
-                        return
-                    collect()
-            finally:  # after the task's time-out, too, what is under way may end, and is recorded
-                while under_way:
-                    collect()
-
-    def _send(self, hook: WebhookHook, payload: Payload) -> Acknowledgement:
-        from airflow_insightly_hooks.hooks.webhook import Acknowledgement
-
+    def _push(self, ti: Any, report: Report) -> None:
         try:
-            return hook.send(payload["body"], message_id=payload["message_id"], headers=self.headers)
-        except InsightlyHooksError as error:
-            return Acknowledgement(False, None, str(error), None, 0.0, sent=False)
-        except Exception as error:  # one payload's fault must not keep back the others
-            return Acknowledgement(False, None, f"unexpected {type(error).__name__}", None, 0.0)
+            ti.xcom_push(key="return_value", value=report)
+        except Exception as error:  # what ended the task matters more
+            self.log.warning("The report can't be stored: %s", type(error).__name__)
 
-    def _record(self, payload: Payload, result: Acknowledgement, ledger: Ledger) -> None:
-        message_id = payload["message_id"]
-        if result.acknowledged:
-            ledger.answered(message_id, delivery.ACKNOWLEDGED)
-            return
-        if result.sent:
-            ledger.answered(message_id, delivery.GONE if result.gone else delivery.FAILED)
-            what = f"was not acknowledged, POST {ledger[message_id].attempts}"
-        else:
-            ledger.not_posted(message_id)
-            what = "was not sent"
-        about = (payload["record_type"], payload["record_id"], message_id)
-        self.log.warning("%s %s (%s) %s: %s", *about, what, result.error)
+    def _emit_event(self, context: Context, report: Report) -> None:
+        missing = report["total"] - report["delivered"]
+        self.log.warning("%d of %d payloads stay undelivered", missing, report["total"])
+        events: Any = context.get("outlet_events")
+        if self.undelivered_asset is not None and events is not None:
+            events[self.undelivered_asset].extra = dict(report)
+
+    def _withhold_event(self) -> None:
+        """Take the asset off the outlets: Airflow emits an event for each that is there at the end."""
+        if self.undelivered_asset is not None:
+            self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]
+
+
+def _is_last_try(ti: Any) -> bool:
+    """Return whether Airflow makes no further try; not where it isn't known."""
+    number = getattr(ti, "try_number", None)
+    return isinstance(number, int) and number > ti.max_tries
 
 
 def _check_uri(uri: object) -> None:
@@ -249,88 +317,3 @@ def _check_uri(uri: object) -> None:
 def _check_connection_id(webhook_conn_id: object) -> None:
     if isinstance(webhook_conn_id, str) and "://" in webhook_conn_id:
         raise InvalidConnection("webhook_conn_id", "id", "it is the id of a connection; a URI goes to uri")
-
-
-class _Book:
-    """The ledger in the task state store: read once, written every second and at the end."""
-
-    def __init__(self, store: Any, generation: int) -> None:
-        self._store = store
-        head = store.get(delivery.HEAD)
-        blocks = [store.get(key) for key in delivery.block_keys(head)]
-        self.ledger = Ledger.load(head, blocks, generation)
-        self._due = 0.0  # the first write comes before the first POST
-
-    def __enter__(self) -> _Book:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.write()
-
-    def due_in(self) -> float:
-        """Return the seconds until the next write is due."""
-        return max(0.0, self._due - time.monotonic())
-
-    def write_if_due(self) -> None:
-        if not self.due_in():
-            self.write()
-
-    def write(self) -> None:
-        for key, value in self.ledger.changed():
-            self._store.set(key, value)
-        self._due = time.monotonic() + LEDGER_INTERVAL
-
-
-def _report(
-    payloads: list[Payload],
-    ledger: Ledger,
-    outcomes: Mapping[str, Acknowledgement],
-    started_at: datetime,
-) -> Report:
-    undelivered = [
-        _undelivered_item(payload, ledger, outcomes.get(payload["message_id"]))
-        for payload in payloads
-        if ledger[payload["message_id"]].state != delivery.ACKNOWLEDGED
-    ]
-    return {
-        "total": len(payloads),
-        "delivered": len(payloads) - len(undelivered),
-        "undelivered": undelivered[:UNDELIVERED_LISTED],
-        "attempts": sum(ledger[payload["message_id"]].attempts for payload in payloads),
-        "started_at": iso_time(started_at),
-        "ended_at": iso_time(datetime.now(timezone.utc)),
-    }
-
-
-def _undelivered_item(
-    payload: Payload, ledger: Ledger, outcome: Acknowledgement | None
-) -> UndeliveredPayload:
-    entry = ledger[payload["message_id"]]
-    if outcome is not None:
-        error = outcome.error
-    elif entry.state == delivery.GONE:
-        error = "the receiver will not take it (said in an earlier try)"
-    else:
-        error = "not sent: the task was stopped"
-    return {
-        "message_id": payload["message_id"],
-        "record_type": payload["record_type"],
-        "record_id": payload["record_id"],
-        "event": payload["event"],
-        "status": outcome.status if outcome is not None else None,
-        "error": error,
-        "attempts": entry.attempts,
-    }
-
-
-def _undelivered(
-    report: Report,
-    payloads: list[Payload],
-    ledger: Ledger,
-    outcomes: Mapping[str, Acknowledgement],
-) -> UndeliveredError:
-    states = {ledger[payload["message_id"]].state for payload in payloads}
-    if states <= {delivery.ACKNOWLEDGED, delivery.GONE}:
-        return UndeliverableError(report)
-    delays = [outcome.retry_after for outcome in outcomes.values() if outcome.retry_after is not None]
-    return UndeliveredError(report, max(delays, default=None))

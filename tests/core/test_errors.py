@@ -23,6 +23,7 @@ from airflow_insightly_hooks.core.errors import (
     InvalidWorkflow,
     InvalidWorkflowFile,
     LostCursor,
+    SupersededError,
     UndeliveredError,
     UnknownRecordType,
     UntrustedClock,
@@ -49,6 +50,7 @@ ERRORS = [
         "Contacts.DATE_OF_BIRTH is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'",
     ),
     (InvalidWindow("it has no end"), "window: it has no end"),
+    (SupersededError(), "a later try of this task has taken over: this one sends nothing more"),
     (InvalidDuration("after"), "after is not a duration such as '45s', '30m', '2h', '3d' or '1w'"),
     (
         InvalidWorkflow((("webhooks[0].name", "it is missing"), ("", "one receiver is needed"))),

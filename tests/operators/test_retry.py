@@ -62,3 +62,42 @@ def test_serialization() -> None:
     task = DagSerialization.from_dict(stored).get_task("deliver")
     assert (task.retries, task.retry_delay) == (2, timedelta(seconds=60))
     assert task.has_retry_policy
+
+
+# --- jitter ----------------------------------------------------------------------------------------------
+
+
+def context_of(run_id: str = "run", **task: Any) -> Any:
+    ti = SimpleNamespace(dag_id="dag", task_id="task", run_id=run_id, map_index=-1)
+    return {"task": SimpleNamespace(retry_delay=timedelta(seconds=60), **task), "ti": ti}
+
+
+def delay_of(context: Any, asked: float | None = None, try_number: int = 1) -> float:
+    decision = RetryAfterPolicy().evaluate(UndeliveredError(REPORT, asked), try_number, 2, context)
+    assert decision.retry_delay is not None
+    return decision.retry_delay.total_seconds()
+
+
+@pytest.mark.parametrize("asked", [None, 90])
+def test_jitter(asked: float | None) -> None:
+    """Up to a fifth is added, another for each run and try, the same each time that it is asked."""
+    delays = [delay_of(context_of(f"run {number}"), asked) for number in range(100)]
+    base = asked or 60
+    assert base <= min(delays) < base * 1.05
+    assert base * 1.15 < max(delays) <= base * 1.2
+    assert len(set(delays)) == 100
+    assert delays[0] == delay_of(context_of("run 0"), asked)
+    assert delays[0] != delay_of(context_of("run 0"), asked, try_number=2)
+
+
+def test_jitter_stays_within_the_clamp() -> None:
+    """An hour is the longest, with jitter, too; a ``retry_delay`` beyond it stays as it is."""
+    assert delay_of(context_of(), 3600) == 3600
+    assert delay_of(context_of(), 3500) <= 3600
+
+
+def test_exponential_backoff_is_left_to_airflow() -> None:
+    """A task with a backoff of its own keeps it, unless the receiver asks for a time."""
+    context = context_of(retry_exponential_backoff=2.0)
+    assert RetryAfterPolicy().evaluate(UndeliveredError(REPORT), 1, 2, context) == RetryDecision.default()
+    assert delay_of(context, 90) >= 90

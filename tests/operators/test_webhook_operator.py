@@ -22,15 +22,15 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
 )
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
-from airflow_insightly_hooks.operators import webhook as module
+from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
+from tests.deliveries import CANARY, payloads, recorded
 from tests.servers import RESET, answer, serving
 
 PASSWORD = "Pa55-of-the-tests"
-CANARY = "canary-of-a-record"
 
 
 @pytest.fixture(autouse=True)
@@ -52,20 +52,6 @@ def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
         extra={"timeout": 2},
     )
     return sandbox
-
-
-def payloads(count: int, first: int = 0) -> list[dict[str, Any]]:
-    return [
-        {
-            "message_id": f"msg_{number}",
-            "record_type": "Contacts",
-            "record_id": number,
-            "event": "added",
-            "changed_at": "2017-03-10T08:00:00Z",
-            "body": json.dumps({"entity": {"CONTACT_ID": number, "FIRST_NAME": CANARY}}),
-        }
-        for number in range(first, first + count)
-    ]
 
 
 def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
@@ -101,7 +87,7 @@ def test_arguments_when_the_dag_is_parsed() -> None:
             make()
         assert PASSWORD not in str(caught.value)
     assert WebhookOperator(task_id="deliver", payloads=[], uri="{{ var.value.receiver }}").task_id
-    assert WebhookOperator.template_fields == ("payloads", "webhook_conn_id", "uri")
+    assert WebhookOperator.template_fields == ("payloads", "webhook_conn_id", "uri", "redeliver")
 
 
 def test_retries() -> None:
@@ -397,6 +383,7 @@ def test_interrupted_posts_are_sent_again(receiver: RunningSandbox) -> None:
         {"delivery": {"version": 1, "generation": 2, "blocks": 1}},
         {"delivery": "x"},
         {"delivery": {"version": 1, "generation": 2, "blocks": 1}, "delivery/0": {"msg_0": "?"}},
+        {"delivery": {"version": 3}},
     ],
 )
 def test_unreadable_ledger(receiver: RunningSandbox, state: dict[str, Any]) -> None:
@@ -417,35 +404,55 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
     context = run_context()
     seen: list[Any] = []
     store = context["task_state_store"]
-    with serving([lambda _: seen.append(store.get("delivery/0")), answer()]) as server:
+    with serving([lambda _: seen.append(recorded(store)), answer()]) as server:
         connect("webhook_default", host=server.url)
         deliver(context, payloads(1))
     assert seen == [{"msg_0": "D1"}]
-    assert store.get("delivery/0") == {"msg_0": "A1"}
-    assert store.get("delivery") == {"version": 1, "generation": 2, "blocks": 1}
+    assert recorded(store) == {"msg_0": "A1"}
+    claim = store.get("delivery")
+    assert (claim["version"], claim["epoch"], claim["of"]) == (2, 1, [])
+    head = store.get(f"delivery/{claim['token']}/head")
+    assert head == {"generation": 2, "redelivered": [], "blocks": 1}
+
+
+def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each payload is in the ledger before its POST, however long the interval between two writes is."""
+    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 60)
+    context = run_context()
+    known: list[bool] = []
+
+    def look(_: object) -> None:
+        message_id = server.requests[-1].headers["webhook-id"]
+        known.append(recorded(context["task_state_store"]).get(message_id) == "D1")
+
+    with serving([look, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        deliver(context, payloads(20), concurrency=1)
+    assert known == [True] * 20
 
 
 def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """While POSTs go on, and while one hangs, the ledger is written once an interval."""
-    monkeypatch.setattr(module, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
     context = run_context()
     store = context["task_state_store"]
     seen: list[Any] = []
-    scripts = [[answer()], [0.35, lambda _: seen.append(store.get("delivery/0")), answer()]]
+    scripts = [[answer()], [0.35, lambda _: seen.append(recorded(store)), answer()]]
     with serving(lambda n: scripts[n]) as server:
         connect("webhook_default", host=server.url)
         deliver(context, payloads(2), concurrency=1)
     assert seen == [{"msg_0": "A1", "msg_1": "D1"}]
-    assert store.get("delivery/0") == {"msg_0": "A1", "msg_1": "A1"}
+    assert recorded(store) == {"msg_0": "A1", "msg_1": "A1"}
 
 
 def test_ledger_is_not_written_for_each_post(receiver: RunningSandbox) -> None:
-    """Writes are bounded by time, not by payloads."""
+    """Writes are bounded by time, not by payloads: batches double, and end with the interval."""
     context = run_context()
     started = time.monotonic()
-    deliver(context, payloads(150), concurrency=16)
+    deliver(context, payloads(600), concurrency=16)
     elapsed = time.monotonic() - started
-    assert context["task_state_store"].writes.count("delivery/0") <= elapsed + 2
+    writes = context["task_state_store"].writes
+    assert len([key for key in writes if key.endswith("/0")]) <= elapsed + 6
 
 
 class FailingStore(StateStore):
@@ -471,14 +478,15 @@ def test_store_that_fails_at_once(receiver: RunningSandbox) -> None:
 
 def test_store_that_fails_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails stops the sending within the interval; the next try goes on from what it holds."""
-    monkeypatch.setattr(module, "LEDGER_INTERVAL", 0.1)
-    store = FailingStore(2)
+    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(engine, "WRITE_AGAIN_AFTER", (0.01, 0.02))
+    store = FailingStore(4)
     context = run_context(task_state_store=store)
     with serving([0.03, answer()]) as server:
         connect("webhook_default", host=server.url)
         with pytest.raises(ConnectionError):
             deliver(context, payloads(50), concurrency=2)
-        assert len(server.requests) < 20
+        assert 0 < len(server.requests) < 20
         store.works = 1000
         assert deliver(context, payloads(50), concurrency=16)["delivered"] == 50
 
@@ -521,7 +529,7 @@ def test_kill(connect: Connect) -> None:
         assert (report["delivered"], report["attempts"]) == (2, 2)
         assert {item["error"] for item in report["undelivered"]} == {"not sent: the task was stopped"}
         assert {item["attempts"] for item in report["undelivered"]} == {0}
-        assert sorted(context["task_state_store"].get("delivery/0").values()) == ["A1", "A1"]
+        assert sorted(recorded(context["task_state_store"]).values()) == ["A1", "A1"]
         assert not any(thread.name.startswith("webhook") for thread in threading.enumerate())
         assert deliver(context, payloads(50), concurrency=25)["attempts"] == 50
     assert len(server.requests) == 50
@@ -546,23 +554,17 @@ def test_kill_leaves_nothing_waiting(connect: Connect) -> None:
 def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out of the task ends it, but what was under way is recorded, so it isn't POSTed again."""
     context = run_context()
-    wait = module.wait
-    calls = 0
 
-    def interrupted(*arguments: Any, **more: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise AirflowTaskTimeout
-        return wait(*arguments, **more)
+    def interrupted(_: object) -> None:
+        raise AirflowTaskTimeout
 
-    monkeypatch.setattr(module, "wait", interrupted)
+    monkeypatch.setattr(engine.Delivery, "_collect", interrupted)
     with serving([0.1, answer()]) as server:
         connect("webhook_default", host=server.url)
         with pytest.raises(AirflowTaskTimeout):
             deliver(context, payloads(9), concurrency=3)
         assert len(server.requests) == 3
-    assert context["task_state_store"].get("delivery/0") == {f"msg_{n}": "A1" for n in range(3)}
+    assert recorded(context["task_state_store"]) == {f"msg_{n}": "A1" for n in range(3)}
     report = context["ti"].xcom["return_value"]
     assert (report["total"], report["delivered"]) == (9, 3)
     assert {item["error"] for item in report["undelivered"]} == {"not sent: the task was stopped"}

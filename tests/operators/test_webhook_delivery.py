@@ -1,0 +1,373 @@
+"""The deliver task's choices: order, redelivery, what undelivered means, giving up; its log and metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, Asset
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
+from airflow_insightly_hooks.operators import delivery as engine
+from airflow_insightly_hooks.operators import webhook as module
+from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, Logged, run_context
+from tests.deliveries import CANARY, payloads, recorded
+from tests.servers import answer, serving
+
+DEAD_LETTERS = Asset("dead_letters")
+
+
+@pytest.fixture(autouse=True)
+def _no_contents_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds a record's contents."""
+    yield
+    assert CANARY not in logged.text
+
+
+@pytest.fixture
+def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """The sandbox, with ``webhook_default`` leading to its request bin ``out``."""
+    connect("webhook_default", host=sandbox.bin_url("out"), extra={"timeout": 2})
+    return sandbox
+
+
+def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
+    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
+
+
+def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
+    with pytest.raises(UndeliveredError) as caught:
+        deliver(context, given, **arguments)
+    return caught.value
+
+
+def received_ids(sandbox: RunningSandbox) -> list[str]:
+    return [kept["headers"]["webhook-id"] for kept in sandbox.received("out")]
+
+
+def changes_of(record_ids: str, first: int = 0) -> list[dict[str, Any]]:
+    """Return a payload for each letter, a record's name, in the order of their times."""
+    made = payloads(len(record_ids), first)
+    for second, (payload, record) in enumerate(zip(made, record_ids, strict=True)):
+        payload["record_id"] = ord(record)
+        payload["changed_at"] = f"2017-03-10T08:00:{second:02}Z"
+    return made
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"give_up_after": -1},
+        {"on_undelivered": "ignore"},
+        {"undelivered_asset": DEAD_LETTERS},
+        {"redeliver": "everything"},
+    ],
+)
+def test_arguments_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    """What can't work is refused when the DAG is parsed; a template waits until it is rendered."""
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        WebhookOperator(task_id="deliver", payloads=[], **arguments)
+    for template in ("{{ params.redeliver }}", ["{{ params.record_id }}"]):
+        WebhookOperator(task_id="deliver", payloads=[], redeliver=template)
+    operator = WebhookOperator(task_id="deliver", payloads=[], redeliver="{{ params.redeliver }}")
+    operator.redeliver = "everything"
+    with pytest.raises(InvalidPayload, match="redeliver"):
+        operator.execute(run_context())
+
+
+def test_a_context_may_be_small(receiver: RunningSandbox) -> None:
+    """A state store is all that a context needs to hold."""
+    store = run_context()["task_state_store"]
+    receiver.answer_with("out", status=500, times=2)
+    for _ in range(2):
+        undelivered({"task_state_store": store}, payloads(1))
+    given = {"on_undelivered": "report", "undelivered_asset": DEAD_LETTERS}
+    receiver.answer_with("out", status=500)
+    report = deliver({"task_state_store": store}, payloads(1), **given)
+    assert (report["delivered"], report["attempts"]) == (0, 3)
+
+
+# --- order -----------------------------------------------------------------------------------------------
+
+
+def test_ordered(connect: Connect) -> None:
+    """A record's changes arrive in the order of their times, though slow; others go side by side."""
+    given = changes_of("aabbab")
+    with serving([0.05, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        started = time.monotonic()
+        report = deliver(run_context(), given[::-1], ordered=True)
+        elapsed = time.monotonic() - started
+    assert report["delivered"] == 6
+    arrived = [request.headers["webhook-id"] for request in server.requests]
+    assert [m for m in arrived if m in ("msg_0", "msg_1", "msg_4")] == ["msg_0", "msg_1", "msg_4"]
+    assert [m for m in arrived if m in ("msg_2", "msg_3", "msg_5")] == ["msg_2", "msg_3", "msg_5"]
+    assert elapsed >= 0.15
+    assert set(arrived[:2]) == {"msg_0", "msg_2"}
+
+
+def test_ordered_and_failing(connect: Connect) -> None:
+    """A change that isn't delivered holds back the later ones of its record: they stay unsent."""
+    given = changes_of("aabba")
+    context = run_context()
+    with serving(lambda n: [answer("500 X" if n == 0 else "200 OK")]) as server:
+        connect("webhook_default", host=server.url)
+        error = undelivered(context, given, ordered=True, concurrency=1)
+        assert [(i["message_id"], i["attempts"], i["error"]) for i in error.report["undelivered"]] == [
+            ("msg_0", 1, "answered 500"),
+            ("msg_1", 0, "not sent: held back by an earlier change"),
+            ("msg_4", 0, "not sent: held back by an earlier change"),
+        ]
+        assert deliver(context, given, ordered=True)["delivered"] == 5
+    arrived = [request.headers["webhook-id"] for request in server.requests]
+    assert arrived[3:] == ["msg_0", "msg_1", "msg_4"]
+
+
+def test_ordered_behind_what_is_gone(receiver: RunningSandbox) -> None:
+    """Where the first change is refused for good, nothing is left to be sent: no retry."""
+    receiver.answer_with("out", status=410)
+    assert isinstance(undelivered(run_context(), changes_of("aa"), ordered=True), UndeliverableError)
+    assert received_ids(receiver) == ["msg_0"]
+
+
+# --- redelivery ------------------------------------------------------------------------------------------
+
+
+def test_redeliver_all(receiver: RunningSandbox) -> None:
+    """All is sent again under the same ids, once: a retry sends only what of it is missing."""
+    context = run_context()
+    deliver(context, payloads(3))
+    context["ti"].max_tries += 3
+    receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
+    undelivered(context, payloads(3), redeliver="all")
+    assert sorted(received_ids(receiver)[3:]) == ["msg_0", "msg_1", "msg_2"]
+    assert deliver(context, payloads(3), redeliver="all")["delivered"] == 3
+    assert received_ids(receiver)[6:] == ["msg_1"]
+    deliver(context, payloads(3), redeliver="all")
+    assert len(received_ids(receiver)) == 7
+    context["ti"].max_tries += 1
+    deliver(context, payloads(3), redeliver="all")
+    assert len(received_ids(receiver)) == 10
+
+
+@pytest.mark.parametrize(
+    ("redeliver", "sent"),
+    [("", []), ("None", []), (None, []), ("undelivered", []), ([1], ["msg_1"]), ("0, 2", ["msg_0", "msg_2"])],
+)
+def test_redeliver(receiver: RunningSandbox, redeliver: Any, sent: list[str]) -> None:
+    """Records that are named are sent again; without a redelivery only what is missing."""
+    context = run_context()
+    deliver(context, payloads(3))
+    context["ti"].max_tries += 1
+    deliver(context, payloads(3), redeliver=redeliver)
+    assert sorted(received_ids(receiver)[3:]) == sent
+
+
+def test_redeliver_what_is_undelivered(receiver: RunningSandbox) -> None:
+    """What is gone or has used up its attempts gets new ones, without a clear, too."""
+    context = run_context()
+    receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
+    undelivered(context, payloads(2))
+    receiver.answer_with("out", status=200)
+    undelivered(context, payloads(2))
+    assert deliver(context, payloads(2), redeliver="undelivered")["delivered"] == 2
+    assert sorted(received_ids(receiver)) == ["msg_0", "msg_1", "msg_1"]
+
+
+# --- what happens to what stays undelivered -----------------------------------------------------------
+
+
+class Events(dict[Any, SimpleNamespace]):
+    """``context["outlet_events"]``."""
+
+    def __missing__(self, asset: Any) -> SimpleNamespace:
+        return self.setdefault(asset, SimpleNamespace(extra={}))
+
+
+def test_report_after_the_last_try(receiver: RunningSandbox) -> None:
+    """Before the last try the task fails; then it succeeds, and the asset's event holds the report."""
+    receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,')
+    context = run_context(outlet_events=Events())
+    arguments = {"on_undelivered": "report", "undelivered_asset": DEAD_LETTERS}
+    for number in (1, 2):
+        context["ti"].try_number = number
+        undelivered(context, payloads(3), **arguments)
+    assert context["outlet_events"] == {}
+    context["ti"].try_number = 3
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(3), **arguments)
+    report = operator.execute(context)
+    assert (report["total"], report["delivered"], report["undelivered"][0]["record_id"]) == (3, 2, 1)
+    extra = context["outlet_events"][DEAD_LETTERS].extra
+    assert extra == report
+    assert CANARY not in json.dumps(extra)
+    assert operator.outlets == [DEAD_LETTERS]
+
+
+def test_report_of_what_was_never_sent(connect: Connect) -> None:
+    """In the last try, what couldn't be sent at all is reported as well."""
+    with serving([]) as server:
+        pass
+    connect("webhook_default", host=server.url)
+    context = run_context()
+    context["ti"].try_number = 3
+    assert deliver(context, payloads(1), on_undelivered="report")["delivered"] == 0
+
+
+def test_no_event_when_all_is_delivered(receiver: RunningSandbox) -> None:
+    """Airflow emits an event for each outlet that is there at the end: the asset isn't, then."""
+    operator = WebhookOperator(
+        task_id="deliver",
+        payloads=payloads(1),
+        outlets=[Asset("other")],
+        on_undelivered="report",
+        undelivered_asset=DEAD_LETTERS,
+    )
+    assert operator.outlets == [Asset("other"), DEAD_LETTERS]
+    operator.execute(run_context(outlet_events=Events()))
+    assert operator.outlets == [Asset("other")]
+
+
+def test_a_killed_task_is_not_reported_as_done(connect: Connect) -> None:
+    """What a kill has left unsent fails the task, in its last try, too."""
+    context = run_context()
+    context["ti"].try_number = 3
+    operator = WebhookOperator(
+        task_id="deliver", payloads=payloads(9), on_undelivered="report", concurrency=1
+    )
+    with serving([lambda _: operator.on_kill(), answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(UndeliveredError):
+            operator.execute(context)
+
+
+def test_mapped_tasks_have_the_asset_as_outlet(receiver: RunningSandbox) -> None:
+    """A DAG with a mapped task knows the asset, once; so does each of its tasks."""
+    with DAG("dag", schedule=None) as dag:
+        mapped = WebhookOperator.partial(
+            task_id="deliver",
+            on_undelivered="report",
+            undelivered_asset=DEAD_LETTERS,
+            outlets=Asset("other"),
+        ).expand(payloads=[payloads(1)])
+    assert mapped.outlets == [Asset("other"), DEAD_LETTERS]
+    DagSerialization.validate_schema(DagSerialization.to_dict(dag))
+    task = mapped.unmap({"payloads": payloads(1)})
+    assert task.outlets == [Asset("other"), DEAD_LETTERS]
+    task.execute(run_context())
+    assert task.outlets == [Asset("other")]
+
+
+def test_used_up(receiver: RunningSandbox) -> None:
+    """After three POSTs of each no retry is made, however many the task has."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+    context["ti"].max_tries = 9
+    for _ in range(2):
+        assert type(undelivered(context, payloads(1), retries=9)) is UndeliveredError
+    assert isinstance(undelivered(context, payloads(1), retries=9), UndeliverableError)
+    error = undelivered(context, payloads(1), retries=9)
+    assert error.report["undelivered"][0]["error"] == "its 3 POSTs are used up"
+    assert len(received_ids(receiver)) == 3
+    context["ti"].try_number = 10
+    assert type(undelivered(context, payloads(1), retries=9)) is UndeliveredError, "there is no retry to stop"
+
+
+# --- concurrency, log, metrics ---------------------------------------------------------------------------
+
+
+def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429, and 503 with Retry-After, halve what is under way; a 503 alone doesn't."""
+    limits: list[int] = []
+    note = engine.Delivery._note
+
+    def noted(self: engine.Delivery, future: Any) -> None:
+        note(self, future)
+        limits.append(self._throttle.limit)
+
+    monkeypatch.setattr(engine.Delivery, "_note", noted)
+    for first, lowest in (["503 X"], 8), (["503 X", "Retry-After: 1"], 4), (["429 X"], 4):
+        limits.clear()
+        script = [answer(*first), *[answer()] * 39]
+        with serving(lambda n, script=script: [0.02, script[n]]) as server:
+            connect("webhook_default", host=server.url)
+            undelivered(run_context(), payloads(40), concurrency=8)
+        assert min(limits) == lowest
+        assert limits[-1] > 4
+
+
+def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged: Logged) -> None:
+    """Twenty are told one by one, then they are counted, and a table says how many of which kind."""
+    receiver.answer_with("out", status=500)
+    undelivered(run_context(), payloads(300), concurrency=16)
+    warnings = logged.messages("warning")
+    assert len(warnings) == 21
+    assert warnings[-1].startswith("Further failures are counted only")
+    assert "Not acknowledged, by kind:\n      300  answered 500" in logged.text
+
+
+def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it works, a line each few seconds says how far it is."""
+    monkeypatch.setattr(engine, "PROGRESS_INTERVAL", 0.1)
+    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
+    with serving([0.1, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        deliver(run_context(), payloads(6), concurrency=2)
+    lines = [line for line in logged.messages("info") if " of 6 payloads sent, " in line]
+    assert 1 <= len(lines) <= 4
+    assert "0 failing" in lines[0]
+    assert "s left" in lines[-1]
+
+
+def test_metrics(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters and a timing, tagged as Airflow tags a task's own."""
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(module.stats, "incr", lambda name, count=1, *, tags: told.append((name, count, tags)))
+    monkeypatch.setattr(module.stats, "timing", lambda name, dt, *, tags: told.append((name, dt, tags)))
+    context = run_context()
+    context["ti"].stats_tags = {"dag_id": "dag"}
+    context["task_state_store"].set("delivery/0", {"msg_0": "D1"})
+    context["task_state_store"].set("delivery", {"version": 1, "generation": 2, "blocks": 1})
+    receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,')
+    undelivered(context, payloads(3))
+    assert {tags["dag_id"] for *_, tags in told} == {"dag"}
+    assert {name: count for name, count, _ in told if "latency" not in name} == {
+        "insightly_webhook.in_doubt": 1,
+        "insightly_webhook.delivered": 2,
+        "insightly_webhook.undelivered": 1,
+        "insightly_webhook.attempts": 3,
+    }
+    latencies = [dt for name, dt, _ in told if name == "insightly_webhook.latency"]
+    assert len(latencies) == 3
+    assert all(0 < dt.total_seconds() < 5 for dt in latencies)
+
+
+def test_a_report_that_cannot_be_stored(receiver: RunningSandbox, logged: Logged) -> None:
+    """What ended the task is told, not that XCom can't take the report."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+
+    def fail(**_: Any) -> None:
+        raise ConnectionError("secret")
+
+    context["ti"].xcom_push = fail
+    undelivered(context, payloads(1))
+    assert "The report can't be stored: ConnectionError" in logged.messages("warning")
+
+
+def test_what_is_not_come_to_burns_no_attempt(connect: Connect) -> None:
+    """What was written as about to be sent, and wasn't when the task was stopped, is unsent again."""
+    context = run_context()
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=4)
+    with serving([lambda _: operator.on_kill(), answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(UndeliveredError):
+            operator.execute(context)
+    assert 1 <= len(server.requests) <= 4
+    assert recorded(context["task_state_store"]) == {f"msg_{n}": "A1" for n in range(len(server.requests))}
