@@ -6,7 +6,7 @@ export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 
-.PHONY: help demo test test-unit coverage test-contract test-e2e check constraints record-types schema bench clean
+.PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -17,10 +17,13 @@ help: ## List the targets
 demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (ONCE=1: then exit)
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once)
 
-test: test-unit test-contract test-e2e ## Run all tests, the real Airflow included
+test: test-unit test-faults test-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
-	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3
+	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3 --ignore tests/faults
+
+test-faults: .venv/.installed ## Play every fault that a delivery must survive, on real sockets
+	$(BIN)/pytest tests/faults --numprocesses 4
 
 coverage: .venv/.installed ## Run the fast tests and show what they leave out; takes twice as long
 	$(BIN)/pytest -m "not e2e and not contract" --numprocesses 3 --cov --cov-report=term
@@ -36,6 +39,7 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/fault_table.py --check
 
 bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing
 	$(BIN)/python benchmarks/pipeline.py

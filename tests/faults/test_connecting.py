@@ -1,0 +1,465 @@
+"""Faults 1 to 12: between the name of a receiver and the first byte of the message."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import resource
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.hooks import transport
+from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from tests.certificates import Authority
+from tests.conftest import Connect, run_context
+from tests.faults.conftest import Send, fault
+from tests.servers import Server, answer, repeat, serving
+
+NAME = "receiver.example.com"
+TIMEOUT = 0.6
+MORE = 0.5
+"""Seconds that a busy machine may add."""
+UNREACHABLE = ["224.0.0.1", "[ff0e::1]"]
+"""Multicast addresses: TCP has no way to any, and Linux says so at once."""
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the receiver's name lead to these addresses, or its look-up do something else."""
+    look_up = socket.getaddrinfo
+
+    def make(*addresses: str, instead: Callable[[], Any] = lambda: None) -> None:
+        def answer_with(host: Any, *arguments: Any, **more: Any) -> Any:
+            if host != NAME:
+                return look_up(host, *arguments, **more)
+            instead()
+            return [found for address in addresses for found in look_up(address, *arguments, **more)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", answer_with)
+
+    return make
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """Return a port that nobody listens on."""
+    with serving([]) as server:
+        pass
+    return server.port
+
+
+@pytest.fixture
+def black_holes() -> Iterator[Server]:
+    """Return a server at 127.0.0.11 to 13 that takes no connection and says nothing: its queues are full."""
+    listeners: list[socket.socket] = []
+    waiting: list[socket.socket] = []
+    port = 0
+    for last in (11, 12, 13):
+        listener = socket.socket()
+        listener.bind((f"127.0.0.{last}", port))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        listeners.append(listener)
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+            waiting.append(one)
+    yield Server(port, host="127.0.0.11")
+    for each in (*waiting, *listeners):
+        each.close()
+
+
+def tried(connect: Connect, url: str, **extra: Any) -> UndeliveredError:
+    """Return how a task fails, on its first try, that sends one payload to this address."""
+    connect("webhook_default", host=url, extra={"timeout": TIMEOUT, **extra})
+    payload = {
+        "message_id": "msg_1",
+        "record_type": "Contacts",
+        "record_id": 1,
+        "event": "added",
+        "changed_at": "2017-03-10T08:00:00Z",
+        "body": "{}",
+    }
+    with pytest.raises(UndeliveredError) as caught:
+        WebhookOperator(task_id="deliver", payloads=[payload]).execute(run_context())
+    return caught.value
+
+
+def is_retried_unattempted(error: UndeliveredError, reason: str) -> bool:
+    """Return whether the task will be retried, has counted no attempt, and says why."""
+    (item,) = error.report["undelivered"]
+    return (
+        not isinstance(error, UndeliverableError)
+        and (item["attempts"], item["status"], error.report["attempts"]) == (0, None, 0)
+        and reason in (item["error"] or "")
+    )
+
+
+# --- names and addresses ---------------------------------------------------------------------------------
+
+
+@fault(1, "DNS: no such name", requests="passes")
+def test_no_such_name(send: Send) -> None:
+    """A name that doesn't exist is told of as such, and nothing is sent."""
+    outcome = send("http://no-such-host.invalid/")
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("name")
+
+
+@fault(1, "DNS: the server fails", requests="passes")
+def test_name_server_fails(send: Send, resolve: Any) -> None:
+    """Where the name service fails, nothing is sent, and the name service is what is told of."""
+
+    def fail() -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    resolve(instead=fail)
+    outcome = send(f"http://{NAME}/")
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("temporary failure in name resolution")
+
+
+@fault(1, "DNS: no answer", requests="fails")
+def test_name_server_hangs(send: Send, resolve: Any) -> None:
+    """The time that a name's look-up takes counts in the deadline, though the system's own knows none."""
+    ended = threading.Event()
+    resolve("127.0.0.1", instead=lambda: ended.wait(1.5))
+    outcome = send(f"http://{NAME}:9/", timeout=TIMEOUT)
+    ended.set()
+    assert outcome.is_certainly_undelivered()
+    assert TIMEOUT <= outcome.elapsed < TIMEOUT + MORE
+
+
+@fault(1, "DNS: then what")
+def test_unknown_name_is_retried(connect: Connect) -> None:
+    """A name that can't be looked up costs no attempt, and the task is retried."""
+    error = tried(connect, "http://no-such-host.invalid/")
+    assert is_retried_unattempted(error, "the host can't be looked up: ")
+
+
+@fault(2, "the first of several addresses refuses", requests="passes")
+def test_first_address_refuses(send: Send, resolve: Any) -> None:
+    """Where the first of several addresses is dead, the next one gets the POST, once."""
+    resolve("127.0.0.2", "127.0.0.1")
+    with serving([answer()]) as server:
+        outcome = send(f"http://{NAME}:{server.port}/")
+    assert (outcome.acknowledged, len(server.requests)) == (True, 1)
+    assert server.requests[0].headers["host"] == f"{NAME}:{server.port}"
+
+
+@fault(2, "the first of several addresses says nothing", requests="fails")
+def test_first_address_is_a_black_hole(send: Send, resolve: Any, black_holes: Server) -> None:
+    """An address that says nothing leaves time, within the deadline, for the next one."""
+    resolve("127.0.0.11", "127.0.0.1")
+    with serving([answer()], port=black_holes.port) as server:
+        outcome = send(f"http://{NAME}:{server.port}/", timeout=TIMEOUT)
+    assert (outcome.acknowledged, len(server.requests)) == (True, 1)
+    assert outcome.elapsed < TIMEOUT
+
+
+@fault(2, "all addresses say nothing", requests="fails")
+def test_all_addresses_are_black_holes(send: Send, resolve: Any, black_holes: Server) -> None:
+    """However many addresses there are, they share one deadline."""
+    resolve("127.0.0.11", "127.0.0.12", "127.0.0.13")
+    outcome = send(f"http://{NAME}:{black_holes.port}/", timeout=TIMEOUT)
+    assert outcome.is_certainly_undelivered()
+    assert TIMEOUT * 0.9 <= outcome.elapsed < TIMEOUT + MORE
+
+
+@fault(3, "connection refused", requests="passes")
+def test_connection_refused(send: Send, closed_port: int) -> None:
+    """A refused connection is told of as certainly not delivered, at once."""
+    outcome = send(f"http://127.0.0.1:{closed_port}/")
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("connection refused")
+    assert outcome.elapsed < MORE
+
+
+@fault(3, "connection refused: then what")
+def test_refused_connection_is_retried(connect: Connect, closed_port: int) -> None:
+    """A refused connection costs no attempt, the task is retried, and its report says why."""
+    error = tried(connect, f"http://127.0.0.1:{closed_port}/")
+    assert is_retried_unattempted(error, "connection refused")
+
+
+@fault(4, "SYN black hole", requests="fails")
+def test_black_hole(send: Send, monkeypatch: pytest.MonkeyPatch, black_holes: Server) -> None:
+    """An address that says nothing is given up after 5 s (here 0.3 s), whatever the deadline."""
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT", 0.3)
+    outcome = send(black_holes.url, timeout=1.2)
+    assert outcome.is_certainly_undelivered()
+    assert 0.3 <= outcome.elapsed < 0.3 + MORE
+    assert outcome.tells("no connection within 0.3 s")
+
+
+@fault(5, "network unreachable", requests="passes")
+@pytest.mark.parametrize("host", UNREACHABLE)
+def test_unreachable(send: Send, host: str) -> None:
+    """A network that there is no way to is told of as such, at once, and nothing is sent."""
+    outcome = send(f"http://{host}/")
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("unreachable")
+    assert outcome.elapsed < MORE
+
+
+@fault(5, "network unreachable: then what")
+@pytest.mark.parametrize("host", UNREACHABLE)
+def test_unreachable_is_retried(connect: Connect, host: str) -> None:
+    """A network that there is no way to costs no attempt, and the task is retried."""
+    assert is_retried_unattempted(tried(connect, f"http://{host}/"), "network is unreachable")
+
+
+@fault(5, "no IPv6 route", requests="passes")
+def test_no_ipv6_route(send: Send, resolve: Any) -> None:
+    """A receiver with an IPv6 address that there is no way to is reached by its IPv4 address."""
+    resolve("ff0e::1", "127.0.0.1")
+    with serving([answer()]) as server:
+        assert send(f"http://{NAME}:{server.port}/").acknowledged
+    assert len(server.requests) == 1
+
+
+@fault(5, "one address is unreachable, the other one refuses", requests="fails")
+def test_reasons_of_all_addresses(send: Send, resolve: Any, closed_port: int) -> None:
+    """Where all of several addresses fail, the reason of each is told."""
+    resolve("127.0.0.1", "ff0e::1")
+    outcome = send(f"http://{NAME}:{closed_port}/")
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("connection refused")
+    assert outcome.tells("network is unreachable")
+
+
+# --- our own faults --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_file_descriptors() -> Callable[[Callable[[], Any]], Any]:
+    """Call a function in a process that has no file descriptor left for it."""
+
+    def call(function: Callable[[], Any]) -> Any:
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            return function()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return call
+
+
+@fault(6, "file descriptors used up", requests="passes")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_file_descriptors_used_up(send: Send, without_file_descriptors: Any, host: str) -> None:
+    """Where this machine has no file descriptor left, it is this worker that is told of, and no receiver."""
+    with serving([answer()]) as server:
+        url = f"http://{host}:{server.port}/"
+        assert send(url).acknowledged  # what is read only once, is now
+        outcome = without_file_descriptors(lambda: send(url))
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("this worker has no more file descriptors", "too many open files")
+    assert server.connections == 1
+
+
+@fault(6, "ports used up", requests="passes")
+def test_ports_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this machine has no port left, it is this worker that is told of, and no receiver."""
+
+    def no_port(*_: Any) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+    monkeypatch.setattr(socket.socket, "connect", no_port)
+    with serving([answer()]) as server:
+        outcome = send(server.url)
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("this worker has no free port or address", "cannot assign requested address")
+    assert server.connections == 0
+
+
+@fault(6, "threads used up")
+def test_threads_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this machine starts no more threads, it is this worker that is told of, and no receiver."""
+    with serving([answer()]) as server:
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "webhook-dns":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        outcome = send(server.url)
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("this worker has no more threads")
+    assert server.connections == 0
+
+
+@fault(6, "ports or file descriptors used up: then what")
+def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine lacks costs no attempt, and the task is retried."""
+
+    def no_descriptor(*_: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket.socket, "connect", no_descriptor)
+    error = tried(connect, "http://127.0.0.1:9/")
+    assert is_retried_unattempted(error, "this worker has no more file descriptors")
+
+
+# --- TLS -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return the TLS settings of a server whose certificate is signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    file = folder / "self-signed.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def is_refused(send: Send, tls: ssl.SSLContext, words: str, **extra: Any) -> None:
+    """Assert that the server's TLS is refused, once, for the reason given."""
+    with serving([answer()], tls=tls) as server:
+        outcome = send(server.url, timeout=TIMEOUT, login="user", password="secret-word", extra=extra)
+        time.sleep(0.05)  # for a second try without verification
+    assert outcome.is_certainly_undelivered()
+    assert words in (outcome.error or "").lower().replace("_", " ")
+    assert (server.connections, server.requests) == (1, [])
+
+
+@fault(7, "TLS certificate expired, or not yet valid", requests="passes")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"until": timedelta(hours=-1)}, "expired"), ({"since": timedelta(hours=1)}, "not yet valid")],
+    ids=["expired", "not yet valid"],
+)
+def test_certificate_out_of_date(send: Send, authority: Authority, given: dict[str, Any], words: str) -> None:
+    """A certificate that is expired or not yet valid is refused with that reason, and nothing is sent."""
+    is_refused(send, authority.server(**given), words, verify=str(authority.file))
+
+
+@fault(8, "TLS certificate for another host", requests="passes")
+@pytest.mark.parametrize("address", ["192.0.2.1", NAME])
+def test_certificate_of_another_host(send: Send, authority: Authority, address: str) -> None:
+    """A certificate for another host is refused with that reason, and nothing is sent."""
+    is_refused(send, authority.server(address), "mismatch", verify=str(authority.file))
+
+
+@fault(8, "TLS certificate of an unknown authority", requests="passes")
+def test_unknown_authority(send: Send, authority: Authority) -> None:
+    """A certificate of an authority that isn't known is refused with that reason, and nothing is sent."""
+    is_refused(send, authority.server(), "unable to get local issuer certificate")
+
+
+@fault(8, "TLS certificate signed by itself", requests="passes")
+def test_self_signed(send: Send, tmp_path: Path) -> None:
+    """A certificate that is signed by itself is refused with that reason, and nothing is sent."""
+    is_refused(send, self_signed(tmp_path), "self-signed certificate")
+
+
+@fault(8, "TLS certificate of one's own authority", requests="passes")
+def test_authority_of_ones_own(send: Send, authority: Authority, resolve: Any) -> None:
+    """The file of an authority of one's own can be given, and its certificates are trusted."""
+    resolve("127.0.0.1")
+    with serving([answer()], tls=authority.server(NAME)) as server:
+        outcome = send(f"https://{NAME}:{server.port}/", extra={"verify": str(authority.file)})
+    assert (outcome.acknowledged, len(server.requests)) == (True, 1)
+
+
+@fault(9, "TLS handshake hangs", requests="passes")
+@pytest.mark.parametrize(
+    "script",
+    [[3], [b"\x16\x03\x03\x40\x00", *repeat(b"\x00", 0.1, 30)]],
+    ids=["silent", "dripping"],
+)
+def test_handshake_hangs(send: Send, script: list[Any]) -> None:
+    """A handshake that doesn't end is given up at the deadline, and nothing is sent."""
+    with serving(script, reads=False) as server:
+        outcome = send(server.url.replace("http:", "https:"), timeout=TIMEOUT)
+    assert outcome.is_certainly_undelivered()
+    assert TIMEOUT * 0.9 <= outcome.elapsed < TIMEOUT + MORE
+
+
+@fault(10, "plain HTTP on a TLS port", requests="passes")
+def test_plain_http_on_a_tls_port(send: Send) -> None:
+    """A port that answers in plain HTTP where TLS is expected is told of as such, and is sent nothing."""
+    received: list[bytes] = []
+    script = [lambda connection: received.append(connection.recv(65536)), answer("400 Bad Request")]
+    with serving(script, reads=False) as server:
+        outcome = send(server.url.replace("http:", "https:"), timeout=TIMEOUT)
+    assert outcome.is_certainly_undelivered()
+    assert outcome.tells("http")
+    assert b"POST" not in received[0]
+
+
+@fault(10, "TLS on a port of plain HTTP", requests="passes")
+def test_tls_on_a_plain_port(send: Send, authority: Authority) -> None:
+    """A port that expects TLS and gets plain HTTP acknowledges nothing."""
+    with serving([answer()], tls=authority.server()) as server:
+        outcome = send(server.url.replace("https:", "http:"), timeout=TIMEOUT)
+    assert outcome.is_in_doubt()
+    assert server.requests == []
+
+
+@fault(10, "an alert of TLS on a port of plain HTTP", requests="passes")
+def test_tls_alert_on_a_plain_port(send: Send) -> None:
+    """An answer that is one of TLS is told of as a failure of the protocol."""
+    with serving([b"\x15\x03\x01\x00\x02\x02\x46"]) as server:
+        outcome = send(server.url)
+    assert outcome.is_in_doubt()
+    assert outcome.tells("protocol: ", "BadStatusLine")
+
+
+@fault(11, "only TLS before 1.2", requests="passes")
+def test_old_tls(send: Send, authority: Authority) -> None:
+    """A receiver that has no TLS 1.2 or later is refused, and nothing is sent."""
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context = authority.server(newest=ssl.TLSVersion.TLSv1_1)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    is_refused(send, context, "alert protocol version", verify=str(authority.file))
+
+
+@fault(12, "TLS 1.2 asks for a client's certificate", requests="passes")
+def test_client_certificate(send: Send, authority: Authority) -> None:
+    """A receiver that asks for a client's certificate, where there is none, is sent nothing."""
+    tls = authority.server(asks_for_certificate=True, newest=ssl.TLSVersion.TLSv1_2)
+    is_refused(send, tls, "handshake failure", verify=str(authority.file))
+
+
+@fault(12, "TLS 1.3 asks for a client's certificate")
+def test_client_certificate_after_the_handshake(send: Send, authority: Authority) -> None:
+    """A receiver that refuses the handshake only after it, as TLS 1.3 does, has read nothing either."""
+    tls = authority.server(asks_for_certificate=True)
+    is_refused(send, tls, "certificate required", verify=str(authority.file))
