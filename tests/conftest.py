@@ -28,8 +28,13 @@ if "AIRFLOW_HOME" not in os.environ:  # before Airflow is imported: it makes its
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 import pytest  # noqa: E402 — after the environment is set
+from hypothesis import settings  # noqa: E402 — likewise
 
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
+
+# Half of Hypothesis' own number, for the minute that the fast tests may take; HYPOTHESIS=1000 tries as many.
+settings.register_profile("tests", max_examples=int(os.environ.get("HYPOTHESIS", "50")))
+settings.load_profile("tests")
 
 API_KEY = "sandbox-key"
 Connect = Callable[..., str]
