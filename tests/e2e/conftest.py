@@ -208,6 +208,9 @@ def _settings(sandbox: str) -> dict[str, str]:
     in_uri = f"{quote(USERNAME)}:{quote(PASSWORD, safe='')}"
     return {
         "AIRFLOW_VAR_RECEIVER_URI": f"http://{in_uri}@{host}/bin/variable",
+        # No DAG file changes while the tests run: parsing them again and again took a quarter of two cores.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
     }
 

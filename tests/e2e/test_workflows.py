@@ -192,7 +192,7 @@ def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
         found = stack.airflow.api("/importErrors")["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in found}
 
-    errors = wait_for("the import error", shown, 60)
+    errors = wait_for("the import error", shown, 130)
     assert list(errors) == ["folder/broken.yaml"]
     assert "broken.yaml:5: webhooks[0].conn: not a key that is known here" in errors["folder/broken.yaml"]
     run_all(stack, "from_a_file")
