@@ -32,7 +32,7 @@ test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_A
 	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 test-e2e: .venv/.installed ## Run the tests on a real Airflow only
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m e2e --numprocesses 2 --dist loadgroup
 
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .

@@ -236,13 +236,18 @@ def _postgresql(cleanup: contextlib.ExitStack) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run database by database, behind all fast tests; in each, look for secrets at the end."""
+    """Run database by database, behind all fast tests; in each, look for secrets at the end.
+
+    Two processes may each take a database: what these tests do most is wait for Airflow.
+    """
 
     def order(item: pytest.Item) -> tuple[bool, bool, bool]:
         is_e2e = item.get_closest_marker("e2e") is not None
         return is_e2e, is_e2e and "[postgresql]" in item.nodeid, is_e2e and "test_secrets" in item.nodeid
 
     items.sort(key=order)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("postgresql" if "[postgresql]" in item.nodeid else "sqlite"))
 
 
 @pytest.fixture
