@@ -122,7 +122,10 @@ class Stack:
         self.airflow.api(f"/dags/{dag_id}/clearTaskInstances", "POST", body)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+DATABASES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("sqlite", "postgresql")]
+
+
+@pytest.fixture(scope="session", params=DATABASES)
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Airflow and the sandbox; ended with all that was started, and nothing else."""
     with contextlib.ExitStack() as cleanup:
@@ -246,8 +249,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return is_e2e, is_e2e and "[postgresql]" in item.nodeid, is_e2e and "test_secrets" in item.nodeid
 
     items.sort(key=order)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("postgresql" if "[postgresql]" in item.nodeid else "sqlite"))
 
 
 @pytest.fixture
