@@ -122,10 +122,7 @@ class Stack:
         self.airflow.api(f"/dags/{dag_id}/clearTaskInstances", "POST", body)
 
 
-DATABASES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("sqlite", "postgresql")]
-
-
-@pytest.fixture(scope="session", params=DATABASES)
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Airflow and the sandbox; ended with all that was started, and nothing else."""
     with contextlib.ExitStack() as cleanup:
@@ -241,7 +238,7 @@ def _postgresql(cleanup: contextlib.ExitStack) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run database by database, behind all fast tests; in each, look for secrets at the end.
 
-    Two processes may each take a database: what these tests do most is wait for Airflow.
+    ``make test-e2e`` gives each database a process: what these tests do most is wait for Airflow.
     """
 
     def order(item: pytest.Item) -> tuple[bool, bool, bool]:
