@@ -23,6 +23,8 @@ import requests
 T = TypeVar("T")
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+TRIES = 3
+"""Of a call that answers 500: on SQLite a transaction may wait a minute for another, and is then undone."""
 STOP_WITHIN = 20.0
 
 
@@ -197,7 +199,10 @@ class AirflowStack:
         if "Authorization" not in self._session.headers:
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        answer = self._session.request(method, f"{self.url}/api/v2{path}", json=body, timeout=30)
+        for _ in range(TRIES):
+            answer = self._session.request(method, f"{self.url}/api/v2{path}", json=body, timeout=90)
+            if answer.status_code != 500:
+                break
         if answer.status_code >= 400:
             raise StackError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer.json() if answer.content else None
