@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.criteria import ConditionOutcome, compile_criteria, explain_criteria
+from airflow_insightly_hooks.core.criteria import (
+    ConditionOutcome,
+    Predicate,
+    compile_criteria,
+    explain_criteria,
+    is_relative,
+)
 from airflow_insightly_hooks.core.dates import api_time
 
 if TYPE_CHECKING:
@@ -60,6 +67,12 @@ def backtest(
 ) -> Backtest:
     """Return what the workflow would have done; ``Workflow.backtest`` says more."""
     options = frozenset(multi_select) if multi_select is not None else None
+    relative = is_relative(workflow.criteria)
+
+    @cache
+    def meets_at(at: datetime | None) -> Predicate:
+        return compile_criteria(workflow.criteria, now=at, multi_select=options)
+
     seen = set(triggered)
     verdicts = []
     for change in check_changes(list(changes)):
@@ -68,8 +81,7 @@ def backtest(
             explain_criteria(workflow.criteria, change["record"], now=at, multi_select=options)
         )
         reason = _reason(workflow, change, seen)
-        meets = compile_criteria(workflow.criteria, now=at, multi_select=options)
-        if reason is None and not meets(change["record"]):
+        if reason is None and not meets_at(at if relative else now)(change["record"]):
             reason = "the record does not meet the criteria"
         verdicts.append(Verdict(change, reason is None, reason, conditions))
         if reason is None:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from airflow_insightly_hooks.core.errors import InvalidDuration, InvalidTime
 
 __all__ = [
+    "EPOCH",
     "api_time",
     "format_api_time",
     "format_ms_date",

@@ -14,15 +14,14 @@ anew before it ever counts again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.changes import EVENTS
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, InvalidTime, missing_keys
-from airflow_insightly_hooks.core.records import field_value
-from airflow_insightly_hooks.core.store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.records import field_value, is_record_id
+from airflow_insightly_hooks.core.store import StateStore, count_in, on_failure, read_head
 
 __all__ = ["PendingBook", "PendingWebhook", "due_time"]
 
@@ -133,7 +132,7 @@ class PendingBook:
         :returns: the new entries.
         :raises ValueError: if one is no such entry.
         """
-        with self._forgetting_on_failure():
+        with on_failure(self._forget):
             blocks = self._loaded()
             known = {record_id for block in blocks for record_id in block}
             new: dict[int, PendingWebhook] = {}
@@ -160,7 +159,7 @@ class PendingBook:
 
         :returns: those that were in, in order.
         """
-        with self._forgetting_on_failure():
+        with on_failure(self._forget):
             blocks = self._loaded()
             leaving = set(record_ids)
             changed = {number for number, block in enumerate(blocks) if not leaving.isdisjoint(block)}
@@ -175,14 +174,9 @@ class PendingBook:
                 self._store.delete(self._block_key(number))
             return _in_order(removed)
 
-    @contextmanager
-    def _forgetting_on_failure(self) -> Iterator[None]:
-        """Read everything anew after a failure: which of the writes were done is not known then."""
-        try:
-            yield
-        except BaseException:
-            self._blocks = None
-            raise
+    def _forget(self) -> None:
+        """Read everything anew when it is asked next."""
+        self._blocks = None
 
     def _block_key(self, number: int) -> str:
         return f"{self._key}/{number}"
@@ -231,7 +225,7 @@ def _checked(entry: PendingWebhook) -> PendingWebhook:
     :raises ValueError: if it can't.
     """
     record_id, due, event, changed_at = entry
-    if not isinstance(record_id, int) or isinstance(record_id, bool) or not 0 < record_id < 2**63:
+    if not is_record_id(record_id):
         raise ValueError("its record_id must be a positive integer of 63 bits")
     if not isinstance(due, datetime) or due.tzinfo is None:
         raise ValueError("it must be due at a time with a time zone")

@@ -29,6 +29,7 @@ __all__ = [
     "Field",
     "RecordType",
     "field_value",
+    "is_record_id",
     "unknown_fields",
 ]
 
@@ -207,6 +208,11 @@ def _record_type(name: str) -> RecordType:
 
 def _is_custom_object_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z]\w*__c", name) is not None
+
+
+def is_record_id(value: object) -> bool:
+    """Return whether a value can be a record's id: a positive integer of 63 bits, as the API's int64 are."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 def unknown_fields(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["StateStore", "count_in", "read_head"]
+__all__ = ["StateStore", "count_in", "on_failure", "read_head"]
 
 
 class StateStore(Protocol):
@@ -24,6 +25,16 @@ class StateStore(Protocol):
 
     def delete(self, key: str, /) -> None:
         """Forget the key, if there is one."""
+
+
+@contextmanager
+def on_failure(forget: Callable[[], None]) -> Iterator[None]:
+    """Call ``forget`` if the block fails: which of its writes were done is not known then."""
+    try:
+        yield
+    except BaseException:
+        forget()
+        raise
 
 
 def read_head(store: StateStore, key: str, version: int) -> Mapping[str, Any] | None:

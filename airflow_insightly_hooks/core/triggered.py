@@ -26,12 +26,12 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.records import is_record_id
+from airflow_insightly_hooks.core.store import StateStore, count_in, on_failure, read_head
 
 __all__ = ["TriggeredRecords"]
 
@@ -95,7 +95,7 @@ class TriggeredRecords:
         return sum(len(self._ids_of(leaf)) for leaf in self._directory())
 
     def _change(self, ids: Iterable[int], change: Callable[[set[int], Sequence[int]], set[int]]) -> None:
-        with self._forgetting_on_failure():
+        with on_failure(self._forget):
             # All are read before any is written: what can't be read leaves everything as it is.
             touched = [(leaf, self._ids_of(leaf), group) for leaf, group in self._by_leaf(ids)]
             replaced: dict[_Leaf, list[tuple[Sequence[int], str]]] = {}
@@ -137,14 +137,9 @@ class TriggeredRecords:
                 self._store.delete(self._leaf_key(leaf.number))
                 del self._ids[leaf.number]
 
-    @contextmanager
-    def _forgetting_on_failure(self) -> Iterator[None]:
-        """Read everything anew after a failure: which of the writes were done is not known then."""
-        try:
-            yield
-        except BaseException:
-            self._leaves, self._next, self._ids = [], 0, {}
-            raise
+    def _forget(self) -> None:
+        """Read everything anew when it is asked next."""
+        self._leaves, self._next, self._ids = [], 0, {}
 
     def _by_leaf(self, ids: Iterable[int]) -> Iterator[tuple[_Leaf, Sequence[int]]]:
         """Yield the leaves whose ranges the ids are in, each with its ids in order."""
@@ -264,6 +259,6 @@ def _is_pair(value: object) -> bool:
 
 
 def _checked(record_id: int) -> int:
-    if not isinstance(record_id, int) or isinstance(record_id, bool) or not 0 < record_id < END:
+    if not is_record_id(record_id):
         raise ValueError(f"a record's id is a positive integer of 63 bits, not {record_id!r}")
     return record_id

@@ -5,9 +5,9 @@ finds again. No write goes to both, so a decision is committed in the memory fir
 carried out:
 
 1. the ids that the run lets through, under ``{key}/open/{run}``;
-2. the run's name in the list under ``{key}/open``: this write commits;
+2. the run's name among those under ``{key}/open``: this write commits;
 3. the ids into the memory, and into the run's own state;
-4. the name out of the list again.
+4. the name out again.
 
 Whoever comes next carries out what is committed: for another run's ids, the memory's part; the rest is left
 to that run's next try. What is not committed was never decided.
@@ -30,7 +30,7 @@ COMMITTED_AT_ONCE = 2_500
 
 
 class UntilTriggered:
-    """The memory of a workflow, for one run of it; runs of one workflow must not overlap.
+    """The memory of a workflow, for one run of it; one at a time may use it, however many runs there are.
 
     :param memory: the store that outlasts runs.
     :param state: the run's own store.

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset
 
-__all__ = ["add_inlet", "records_asset"]
+__all__ = ["add_inlet", "records_asset", "with_asset"]
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
@@ -24,7 +24,11 @@ def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
 
 def add_inlet(arguments: MutableMapping[str, Any], asset: Asset) -> None:
     """Add an asset to the ``inlets`` among an operator's arguments: that gives access to its state."""
-    inlets = arguments.get("inlets")
-    if inlets is None:
-        inlets = []
-    arguments["inlets"] = [*(inlets if isinstance(inlets, list | tuple) else [inlets]), asset]
+    arguments["inlets"] = with_asset(arguments.get("inlets"), asset)
+
+
+def with_asset(given: Any, asset: Asset) -> list[Any]:
+    """Return inlets or outlets as a user gives them, one, several or ``None``, with an asset more."""
+    if given is None:
+        return [asset]
+    return [*(given if isinstance(given, list | tuple) else [given]), asset]

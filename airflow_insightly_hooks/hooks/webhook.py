@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,8 @@ PROTECTED_HEADERS = frozenset(
 )
 """Headers that are ours alone, as all of ``webhook-…``: they frame the request, or say what the body is."""
 
-CLOCK_TOLERANCE = timedelta(minutes=5)
+CLOCK_TOLERANCE = 300.0
+"""Seconds: what Standard Webhooks has receivers accept of a timestamp's distance."""
 MOST_REDIRECTS = 5
 FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {MOST_REDIRECTS} at most"
 IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
@@ -196,16 +197,11 @@ class WebhookHook(BaseHook):
         if self._clock_is_checked or date is None:
             return
         self._clock_is_checked = True
-        try:
-            moment = parsedate_to_datetime(date)
-        except (TypeError, ValueError, OverflowError):
-            return
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        ahead = moment - datetime.now(timezone.utc)
-        if abs(ahead) > CLOCK_TOLERANCE:
+        ahead = _seconds_until(date)
+        if ahead is not None and abs(ahead) > CLOCK_TOLERANCE:
             self.log.warning(
                 "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps",
-                abs(ahead.total_seconds()),
+                abs(ahead),
             )
 
     def _exchange(self, lines: list[tuple[bytes, bytes]], content: bytes) -> Answer:
@@ -374,12 +370,18 @@ def _delay(retry_after: str) -> float | None:
     text = retry_after.strip()
     if text.isascii() and text.isdecimal():
         return float(text[:12])
+    seconds = _seconds_until(text)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def _seconds_until(date: str) -> float | None:
+    """Return how far an HTTP date is ahead of this machine's clock; ``None`` if it can't be read."""
     try:
-        moment = parsedate_to_datetime(text)
+        moment = parsedate_to_datetime(date)
     except (TypeError, ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+    return (moment - datetime.now(timezone.utc)).total_seconds()
 
 
 def _meaning(status: int, follows: bool) -> str:

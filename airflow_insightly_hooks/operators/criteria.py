@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,12 @@ from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange, check_changes
-from airflow_insightly_hooks.core.criteria import check_criteria, compile_criteria, fields_of, is_relative
+from airflow_insightly_hooks.core.criteria import check_criteria, fields_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.until_triggered import UntilTriggered
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.fields import (
-    has_templates,
-    multi_select_fields,
-    warn_of_incomparable,
-    warn_of_unknown_fields,
-)
+from airflow_insightly_hooks.operators.fields import has_templates, predicate_over, warn_of_unknown_fields
 from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
@@ -115,22 +110,18 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
         return matching
 
     def _matching(self, changes: list[RecordChange], context: Context) -> list[RecordChange]:
-        meets = compile_criteria(
+        meets = predicate_over(
+            self.log,
             self.criteria,
-            now=self._now(context) if is_relative(self.criteria) else None,
-            multi_select=self._multi_select(changes),
-            on_incomparable=warn_of_incomparable(self.log),
+            [(change["record_type"], change["record"]) for change in changes],
+            insightly_conn_id=self.insightly_conn_id,
+            now=lambda: self._now(context),
+            multi_select=self.multi_select_fields,
         )
         warn_of_unknown_fields(self.log, changes, fields_of(self.criteria))
         matching = [change for change in changes if meets(change["record"])]
         self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
         return self._for_the_first_time(matching, context) if self.until_triggered else matching
-
-    def _multi_select(self, changes: list[RecordChange]) -> Collection[str] | None:
-        if self.multi_select_fields is not None:
-            return self.multi_select_fields
-        records = [(change["record_type"], change["record"]) for change in changes]
-        return multi_select_fields(self.log, self.insightly_conn_id, self.criteria, records)
 
     def _now(self, context: Context) -> datetime:
         """Return what relative dates are measured from: the same in every try of this run."""

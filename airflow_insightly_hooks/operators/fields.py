@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from logging import Logger
 from typing import Any
 
@@ -11,12 +12,18 @@ from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.core.changes import RecordChange
-from airflow_insightly_hooks.core.criteria import Incomparable, option_fields_of
+from airflow_insightly_hooks.core.criteria import (
+    Incomparable,
+    Predicate,
+    compile_criteria,
+    is_relative,
+    option_fields_of,
+)
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
 from airflow_insightly_hooks.operators.withheld import is_template
 
-__all__ = ["has_templates", "multi_select_fields", "warn_of_incomparable", "warn_of_unknown_fields"]
+__all__ = ["has_templates", "predicate_over", "warn_of_unknown_fields"]
 
 MULTI_SELECT = "MULTISELECT"
 """The ``FIELD_TYPE`` of custom fields whose text holds several options."""
@@ -42,7 +49,35 @@ def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names
             log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
 
 
-def warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
+def predicate_over(
+    log: Logger | Any,
+    criteria: Mapping[str, Any] | None,
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    insightly_conn_id: str,
+    now: Callable[[], datetime],
+    multi_select: Collection[str] | None = None,
+) -> Predicate:
+    """Return what tells whether one of the records meets the criteria; values of other types are warned of.
+
+    :param records: record types and records.
+    :param now: returns what relative dates are measured from; called only if there are some.
+    :param multi_select: the custom fields that hold several options; ``None`` asks Insightly.
+    :raises InvalidCriteria: if they can't be compiled.
+    :raises InsightlyAPIError: if Insightly can't be asked.
+    """
+    at = now() if is_relative(criteria) else None
+    if multi_select is None:
+        multi_select = _multi_select_fields(log, insightly_conn_id, criteria, records)
+    return compile_criteria(
+        criteria,
+        now=at,
+        multi_select=multi_select,
+        on_incomparable=_warn_of_incomparable(log),
+    )
+
+
+def _warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
     """Return what logs that a value can't be compared: field and type, never the value."""
 
     def warn(found: Incomparable) -> None:
@@ -57,7 +92,7 @@ def warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
     return warn
 
 
-def multi_select_fields(
+def _multi_select_fields(
     log: Logger | Any,
     insightly_conn_id: str,
     criteria: Mapping[str, Any] | None,
@@ -67,9 +102,6 @@ def multi_select_fields(
 
     Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
     custom field that isn't empty.
-
-    :param records: record types and records.
-    :raises InsightlyAPIError: if Insightly can't be asked.
     """
     asked = option_fields_of(criteria)
     record_types = {

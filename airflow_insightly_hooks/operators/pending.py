@@ -19,18 +19,14 @@ from airflow.sdk.bases.skipmixin import SkipMixin
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.criteria import check_criteria, compile_criteria, is_relative
-from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.criteria import check_criteria
+from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, due_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.fields import (
-    has_templates,
-    multi_select_fields,
-    warn_of_incomparable,
-)
+from airflow_insightly_hooks.operators.fields import has_templates, predicate_over
 from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
@@ -62,7 +58,6 @@ MOST_AT_ONCE = 1_000
 LISTED = 100
 RETRIES = 5
 """Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 WAKE_UP_STEP = timedelta(seconds=10)
 """Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
 
@@ -263,11 +258,8 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         hook = InsightlyHook(self.insightly_conn_id)
         records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
         there = [(self.record_type, record) for record in records.values() if not isinstance(record, str)]
-        meets = compile_criteria(
-            self.criteria,
-            now=now if is_relative(self.criteria) else None,
-            multi_select=multi_select_fields(self.log, self.insightly_conn_id, self.criteria, there),
-            on_incomparable=warn_of_incomparable(self.log),
+        meets = predicate_over(
+            self.log, self.criteria, there, insightly_conn_id=self.insightly_conn_id, now=lambda: now
         )
         changes: list[RecordChange] = []
         not_sent: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.core.redelivery import Redelivery
 from airflow_insightly_hooks.core.report import make_report
+from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.operators.delivery import Book, Delivery
 from airflow_insightly_hooks.operators.links import ReceiverLink
@@ -150,7 +151,7 @@ class WebhookOperator(BaseOperator):
         self.on_undelivered = on_undelivered
         self.undelivered_asset = undelivered_asset
         if undelivered_asset is not None and undelivered_asset not in self.outlets:
-            self.outlets = [*self.outlets, undelivered_asset]
+            self.outlets = with_asset(self.outlets, undelivered_asset)
         self.redeliver = redeliver
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
 
@@ -168,8 +169,7 @@ class WebhookOperator(BaseOperator):
             if isinstance(kwargs.get(name), kind):
                 kwargs[name] = withhold(kwargs[name])
         if asset := kwargs.get("undelivered_asset"):
-            outlets = kwargs.get("outlets") or []
-            kwargs["outlets"] = [*(outlets if isinstance(outlets, list | tuple) else [outlets]), asset]
+            kwargs["outlets"] = with_asset(kwargs.get("outlets"), asset)
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> Report:

@@ -106,8 +106,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
-        end = (hook.server_time() - timedelta(seconds=self.settle)).replace(microsecond=0)
-        return _has_changes(hook, self.record_type, self.events, since, end)
+        return _has_changes(hook, self.record_type, self.events, since, _settled(hook, self.settle))
 
 
 class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
@@ -196,7 +195,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
-        end = (hook.server_time() - timedelta(seconds=self.settle)).replace(microsecond=0)
+        end = _settled(hook, self.settle)
         changed = since is not None and _has_changes(hook, self.record_type, EVENTS, since, end)
         return end, changed
 
@@ -225,6 +224,11 @@ def changes_asset(
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )
+
+
+def _settled(hook: InsightlyHook, settle: float) -> datetime:
+    """Return up to when changes are visible, by the server's clock: the end of an open window."""
+    return (hook.server_time() - timedelta(seconds=settle)).replace(microsecond=0)
 
 
 def _has_changes(
