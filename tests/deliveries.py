@@ -5,26 +5,48 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
+from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from tests.conftest import StateStore
 
-__all__ = ["CANARY", "payloads", "recorded"]
+__all__ = ["CANARY", "deliver", "payload_of", "payloads", "recorded", "undelivered"]
 
 CANARY = "canary-of-a-record"
 """Stands in every body, and must never be seen elsewhere."""
 
 
+def payload_of(message_id: str, record_id: int, body: str) -> dict[str, Any]:
+    return {
+        "message_id": message_id,
+        "record_type": "Contacts",
+        "record_id": record_id,
+        "event": "added",
+        "changed_at": "2017-03-10T08:00:00Z",
+        "body": body,
+    }
+
+
 def payloads(count: int, first: int = 0) -> list[dict[str, Any]]:
     return [
-        {
-            "message_id": f"msg_{number}",
-            "record_type": "Contacts",
-            "record_id": number,
-            "event": "added",
-            "changed_at": "2017-03-10T08:00:00Z",
-            "body": json.dumps({"entity": {"CONTACT_ID": number, "FIRST_NAME": CANARY}}),
-        }
+        payload_of(
+            f"msg_{number}", number, json.dumps({"entity": {"CONTACT_ID": number, "FIRST_NAME": CANARY}})
+        )
         for number in range(first, first + count)
     ]
+
+
+def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> Any:
+    """Run the deliver task; return its report."""
+    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
+
+
+def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
+    """Run a deliver task that fails; return how."""
+    with pytest.raises(UndeliveredError) as caught:
+        deliver(context, given, **arguments)
+    return caught.value
 
 
 def recorded(store: StateStore) -> dict[str, str]:

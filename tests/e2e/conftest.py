@@ -35,6 +35,7 @@ BINS = (
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
 )
+TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")
 POSTGRESQL = "postgresql+psycopg2://postgres@127.0.0.1:5432"
 
@@ -46,6 +47,10 @@ class Stack:
     airflow: AirflowStack
     sandbox: str
     database: str
+
+    def skip_on_sqlite(self, because: str) -> None:
+        if self.database.startswith("sqlite"):
+            pytest.skip(because)
 
     # --- the CRM ---------------------------------------------------------------------------------------
 

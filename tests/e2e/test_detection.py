@@ -66,11 +66,10 @@ def test_a_waiting_sensor_returns_the_first_change(stack: Stack) -> None:
 
 def test_a_backfill_reads_every_change_in_exactly_its_interval(stack: Stack) -> None:
     """A backfill of four past intervals: every change comes out of exactly its interval."""
-    if stack.database.startswith("sqlite"):
-        pytest.skip(
-            "Airflow's `backfill create` reads and then writes in one transaction, which SQLite refuses "
-            '("database is locked", without waiting) whenever the scheduler wrote in between'
-        )
+    stack.skip_on_sqlite(
+        "Airflow's `backfill create` reads and then writes in one transaction, which SQLite refuses "
+        '("database is locked", without waiting) whenever the scheduler wrote in between'
+    )
     base = datetime(2024, 3, 5, 10, tzinfo=timezone.utc)
     # One at each edge, one in the middle, one before and one after all of them.
     minutes = (-1, 0, 30, 60, 119, 120, 210, 239, 240)

@@ -13,7 +13,7 @@ from airflow_stack import StackError, wait_for
 
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow_file import read_workflows
-from tests.e2e.conftest import CANARY, ROOT, Stack
+from tests.e2e.conftest import CANARY, ROOT, TO_SAVE_TIME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -88,8 +88,7 @@ def test_every_example_has_its_records() -> None:
 
 def test_the_examples(stack: Stack) -> None:
     """Of two new records each, the one that meets the criteria arrives, and the other one doesn't."""
-    if stack.database.startswith("sqlite"):
-        pytest.skip("it depends on no database: it runs on PostgreSQL only, to save time")
+    stack.skip_on_sqlite(TO_SAVE_TIME)
     for dag_id in ("new_task_webhook", "contacts_in_region"):  # they send to the same receivers
         stack.airflow.api(f"/dags/{dag_id}", "PATCH", {"is_paused": True})
     for dag_id in WORKFLOWS:

@@ -10,16 +10,11 @@ from urllib.parse import quote
 import pytest
 from airflow_stack import wait_for
 
-from tests.e2e.conftest import CANARY, Stack
+from tests.e2e.conftest import CANARY, TO_SAVE_TIME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 MODES = ("created", "created_and_edited", "until_triggered")
-
-
-def on_postgresql_only(stack: Stack) -> None:
-    if stack.database.startswith("sqlite"):
-        pytest.skip("it depends on no database: it runs on PostgreSQL only, to save time")
 
 
 def run_all(stack: Stack, *dag_ids: str, expected: str = "success") -> dict[str, str]:
@@ -56,7 +51,7 @@ def test_the_three_modes_of_evaluation(stack: Stack) -> None:
 
 def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
     """Two webhooks, one dead: the other one's arrives, with its own fields; the dead one's is reported."""
-    on_postgresql_only(stack)
+    stack.skip_on_sqlite(TO_SAVE_TIME)
     run_all(stack, "two_webhooks")
     stack.bin_answers("dead", status=503)
     lead = {"LAST_NAME": "e2e", "LEAD_DESCRIPTION": CANARY, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1}
@@ -79,7 +74,7 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
 
 def test_a_time_trigger(stack: Stack) -> None:
     """Sent at its time, as the record is then; not moved, not doubled, not lost; rechecked; cancelled."""
-    on_postgresql_only(stack)
+    stack.skip_on_sqlite(TO_SAVE_TIME)
     dag_id, pending = "some_seconds_later", "some_seconds_later__pending"
     run_all(stack, dag_id)
     names = ("sent", "lost", "deleted", "cancelled")
@@ -138,7 +133,7 @@ def _not_sent(stack: Stack, dag_id: str, run_id: str) -> list[dict[str, Any]]:
 
 def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
     """A DAG that is scheduled by changes runs by itself when there are some, and misses none."""
-    on_postgresql_only(stack)
+    stack.skip_on_sqlite(TO_SAVE_TIME)
 
     def first_run() -> bool:
         found = stack.airflow.api("/dags/watched/dagRuns?limit=50")["dag_runs"]
@@ -157,7 +152,7 @@ def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
 
 def test_a_task_group_in_ones_own_dag(stack: Stack) -> None:
     """The tasks stay visible in the group, and one's own task runs after them."""
-    on_postgresql_only(stack)
+    stack.skip_on_sqlite(TO_SAVE_TIME)
     run_all(stack, "grouped")
     event = stack.crm(
         "POST",
@@ -182,7 +177,7 @@ def test_a_task_group_in_ones_own_dag(stack: Stack) -> None:
 
 def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
     """The others load and run; Airflow's import errors show the file, line and path."""
-    on_postgresql_only(stack)
+    stack.skip_on_sqlite(TO_SAVE_TIME)
     dags = {dag["dag_id"]: dag for dag in stack.airflow.api("/dags?limit=200")["dags"]}
     assert "broken" not in dags
     assert not dags["from_a_file"]["has_import_errors"]

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.hooks import transport
-from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from airflow_insightly_hooks.operators.webhook import UndeliverableError
+from tests import deliveries
 from tests.certificates import Authority
 from tests.conftest import Connect, run_context
 from tests.faults.conftest import Send, fault
@@ -86,17 +87,7 @@ def black_holes() -> Iterator[Server]:
 def tried(connect: Connect, url: str, **extra: Any) -> UndeliveredError:
     """Return how a task fails, on its first try, that sends one payload to this address."""
     connect("webhook_default", host=url, extra={"timeout": TIMEOUT, **extra})
-    payload = {
-        "message_id": "msg_1",
-        "record_type": "Contacts",
-        "record_id": 1,
-        "event": "added",
-        "changed_at": "2017-03-10T08:00:00Z",
-        "body": "{}",
-    }
-    with pytest.raises(UndeliveredError) as caught:
-        WebhookOperator(task_id="deliver", payloads=[payload]).execute(run_context())
-    return caught.value
+    return deliveries.undelivered(run_context(), [deliveries.payload_of("msg_1", 1, "{}")])
 
 
 def is_retried_unattempted(error: UndeliveredError, reason: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_insightly_hooks.core.errors import UndeliveredError
-from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from tests import deliveries
 from tests.conftest import Connect, Logged, run_context
 from tests.faults.conftest import BODY, MESSAGE_ID, Send, fault
 from tests.servers import READ, RESET, answer, repeat, serving
@@ -30,15 +30,7 @@ def in_time(elapsed: float) -> bool:
 
 
 def deliver(context: dict[str, Any]) -> dict[str, Any]:
-    payload = {
-        "message_id": MESSAGE_ID,
-        "record_type": "Contacts",
-        "record_id": 1,
-        "event": "added",
-        "changed_at": "2017-03-10T08:00:00Z",
-        "body": BODY,
-    }
-    return dict(WebhookOperator(task_id="deliver", payloads=[payload]).execute(context))
+    return dict(deliveries.deliver(context, [deliveries.payload_of(MESSAGE_ID, 1, BODY)]))
 
 
 # --- one deadline ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
 from airflow_insightly_hooks.core.payload import build_body
-from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from tests import deliveries
 from tests.conftest import Connect, run_context
 from tests.faults.conftest import BODY, MESSAGE_ID, Send, fault
 from tests.servers import READ, RESET, answer, serving
@@ -29,15 +29,7 @@ def read_head(connection: socket.socket) -> None:
 
 
 def deliver(context: dict[str, Any], body: str) -> dict[str, Any]:
-    payload = {
-        "message_id": MESSAGE_ID,
-        "record_type": "Contacts",
-        "record_id": 1,
-        "event": "added",
-        "changed_at": "2017-03-10T08:00:00Z",
-        "body": body,
-    }
-    return dict(WebhookOperator(task_id="deliver", payloads=[payload]).execute(context))
+    return dict(deliveries.deliver(context, [deliveries.payload_of(MESSAGE_ID, 1, body)]))
 
 
 @fault(13, "reset while the body is sent", requests="passes")

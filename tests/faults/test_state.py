@@ -33,7 +33,7 @@ from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
-from tests.deliveries import payloads, recorded
+from tests.deliveries import deliver, payloads, recorded, undelivered
 from tests.faults.conftest import fault
 from tests.servers import Request, Server, answer, serving
 
@@ -46,16 +46,6 @@ CHANGE = {
     "changed_at": "2026-01-01T00:00:00Z",
     "record": {"CONTACT_ID": 7, "FIRST_NAME": "A"},
 }
-
-
-def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
-    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
-
-
-def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
-    with pytest.raises(UndeliveredError) as caught:
-        deliver(context, given, **arguments)
-    return caught.value
 
 
 def ids(server: Server) -> list[str]:

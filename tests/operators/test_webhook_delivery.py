@@ -18,7 +18,7 @@ from airflow_insightly_hooks.operators import webhook as module
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, run_context
-from tests.deliveries import CANARY, payloads, recorded
+from tests.deliveries import CANARY, deliver, payloads, recorded, undelivered
 from tests.servers import answer, serving
 
 DEAD_LETTERS = Asset("dead_letters")
@@ -36,16 +36,6 @@ def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
     """The sandbox, with ``webhook_default`` leading to its request bin ``out``."""
     connect("webhook_default", host=sandbox.bin_url("out"), extra={"timeout": 2})
     return sandbox
-
-
-def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
-    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
-
-
-def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
-    with pytest.raises(UndeliveredError) as caught:
-        deliver(context, given, **arguments)
-    return caught.value
 
 
 def received_ids(sandbox: RunningSandbox) -> list[str]:

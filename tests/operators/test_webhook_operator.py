@@ -26,8 +26,9 @@ from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests import deliveries
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
-from tests.deliveries import CANARY, payloads, recorded
+from tests.deliveries import CANARY, deliver, payloads, recorded
 from tests.servers import RESET, answer, serving
 
 PASSWORD = "Pa55-of-the-tests"
@@ -54,17 +55,12 @@ def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
     return sandbox
 
 
-def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> dict[str, Any]:
-    return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
-
-
 def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
-    with pytest.raises(UndeliveredError) as caught:
-        deliver(context, given, **arguments)
-    assert PASSWORD not in str(caught.value) + repr(caught.value)
-    assert CANARY not in str(caught.value) + repr(caught.value)
-    assert context["ti"].xcom["return_value"] == caught.value.report
-    return caught.value
+    error = deliveries.undelivered(context, given, **arguments)
+    assert PASSWORD not in str(error) + repr(error)
+    assert CANARY not in str(error) + repr(error)
+    assert context["ti"].xcom["return_value"] == error.report
+    return error
 
 
 def received_ids(sandbox: RunningSandbox, name: str = "out") -> list[str]:
