@@ -28,7 +28,7 @@ def curl(sandbox: RunningSandbox, line: str) -> tuple[int, object]:
 def test_no_block_is_without_a_test() -> None:
     """The page holds the blocks that the tests below execute, and no other."""
     kinds = [kind for kind, _ in BLOCKS]
-    assert (kinds.count("bash"), kinds.count("python"), len(kinds)) == (4, 1, 5)
+    assert (kinds.count("bash"), kinds.count("python"), len(kinds)) == (4, 2, 6)
     assert BLOCKS[0] == ("bash", f"{COMMAND}\n")
     assert len(CURLS) == 3
 
@@ -66,13 +66,13 @@ def test_the_lines_make_trouble() -> None:
     """Settings are taken and shown; all is undone at the end."""
     with running_sandbox() as sandbox:
         *settings, shown, undone = [curl(sandbox, line) for line in CURLS[2].splitlines()]
-    assert [status for status, _ in (*settings, shown, undone)] == [200] * 5
+    assert [status for status, _ in (*settings, shown, undone)] == [200] * 9
     assert '"clock_offset": 600' in json.dumps(shown[1])
 
 
-def test_the_test_of_ones_own(tmp_path: Path) -> None:
-    """The Python block runs."""
-    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+def test_the_tests_of_ones_own(tmp_path: Path) -> None:
+    """The Python blocks run, one after the other."""
+    code = "\n".join(text for kind, text in BLOCKS if kind == "python")
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"AIRFLOW_HOME": str(tmp_path)},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
@@ -13,12 +13,12 @@ from starlette.routing import Route, Router
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.sandbox.children import Family
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_FIELDS
-from airflow_insightly_hooks.sandbox.errors import BadRequest, MethodNotAllowed, NotFound
+from airflow_insightly_hooks.sandbox.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
 from airflow_insightly_hooks.sandbox.gate import METHODS
 from airflow_insightly_hooks.sandbox.json_body import json_response, object_body
 from airflow_insightly_hooks.sandbox.query import Page, matcher, updated_after
+from airflow_insightly_hooks.sandbox.shelf import Record
 from airflow_insightly_hooks.sandbox.state import State
-from airflow_insightly_hooks.sandbox.store import Record
 
 __all__ = ["api_router", "parsed_id"]
 
@@ -81,7 +81,7 @@ class _Api:
         record_type = self._record_type(request)
         store = self._state.store
         if request.method == "GET":
-            return self._page(request, record_type, store.all(record_type))
+            return self._page(request, record_type)
         if request.method == "DELETE" or request.method not in record_type.methods:
             raise MethodNotAllowed
         body = await object_body(request)
@@ -101,10 +101,9 @@ class _Api:
         _only_get(request)
         record_type = self._record_type(request)
         query = request.query_params
-        found = self._state.store.search(
-            record_type, after=updated_after(query), matches=matcher(record_type, query)
+        return self._page(
+            request, record_type, after=updated_after(query), matches=matcher(record_type, query)
         )
-        return self._page(request, record_type, found)
 
     async def search_by_tag(self, request: Request) -> Response:
         record_type = self._record_type(request)
@@ -115,10 +114,7 @@ class _Api:
         if not name:
             raise BadRequest("tagName is required.")
         tag = {"TAG_NAME": name}
-        found = self._state.store.search(
-            record_type, after=None, matches=lambda record: tag in record["TAGS"]
-        )
-        return self._page(request, record_type, found)
+        return self._page(request, record_type, matches=lambda record: tag in record["TAGS"])
 
     async def tags(self, request: Request) -> Response:
         record_type, record = self._record(request)
@@ -143,17 +139,11 @@ class _Api:
         family, parent = self._family(request)
         store = self._state.store
         if request.method == "GET":
+            holds = partial(family.holds, parent)
             if family.is_linked:
-                found = store.search(
-                    family.child,
-                    after=updated_after(request.query_params),
-                    matches=lambda record: family.holds(parent, record),
-                )
-                return self._page(request, family.child, found)
-            found = store.search(
-                family.child, after=None, matches=lambda record: family.holds(parent, record)
-            )
-            return json_response(found, 201)
+                after = updated_after(request.query_params)
+                return self._page(request, family.child, after=after, matches=holds)
+            return json_response(self._state.search.page(family.child, matches=holds).records, 201)
         if request.method == "DELETE":
             raise MethodNotAllowed
         body = await object_body(request)
@@ -221,7 +211,7 @@ class _Api:
     def _record_type(self, request: Request, parameter: str = "record_type") -> RecordType:
         """Return the record type in the path.
 
-        :raises HTTPException: 404 if there is none such or the plan lacks it, 403 if the key has no access
+        :raises Refusal: 404 if there is none such or the plan lacks it, 403 if the key has no access
             to it, 405 for a plural that the API doesn't have.
         """
         name = request.path_params[parameter]
@@ -232,7 +222,7 @@ class _Api:
         if name in self._state.settings.not_in_plan:
             raise NotFound(f"{name} is not in this account's plan.")
         if name in self._state.settings.no_access:
-            raise HTTPException(403, f"This API key has no access to {name}.")
+            raise Forbidden(f"This API key has no access to {name}.")
         return self._state.store.record_types[name]
 
     def _record(self, request: Request) -> tuple[RecordType, Record]:
@@ -260,10 +250,21 @@ class _Api:
         ):
             raise NotFound(f"There is no {family.child.title} of this id here.")
 
-    def _page(self, request: Request, record_type: RecordType, found: Sequence[Record]) -> Response:
-        page = Page.parse(request.query_params)
-        headers = {"X-Total-Count": str(len(found))} if page.count_total else {}
-        return json_response(page.of(record_type, found), headers=headers)
+    def _page(
+        self,
+        request: Request,
+        record_type: RecordType,
+        *,
+        after: str | None = None,
+        matches: Callable[[Record], bool] | None = None,
+    ) -> Response:
+        page, shorten = Page.parse(request.query_params), self._state.settings.shorten
+        top = page.top
+        if shorten and shorten.applies(request.scope["path"]):
+            top = min(top, shorten.to)
+        found = self._state.search.page(record_type, skip=page.skip, top=top, after=after, matches=matches)
+        headers = {"X-Total-Count": str(found.total)} if page.count_total else {}
+        return json_response(page.shown(record_type, found.records), headers=headers)
 
 
 def _only_get(request: Request) -> None:

@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from airflow_insightly_hooks.sandbox.api import api_router
 from airflow_insightly_hooks.sandbox.bin_paths import BinPaths
 from airflow_insightly_hooks.sandbox.control import ControlPaths
+from airflow_insightly_hooks.sandbox.errors import Refusal
 from airflow_insightly_hooks.sandbox.gate import API_PATH, CONTROL_PATH, METHODS, Gate
 from airflow_insightly_hooks.sandbox.json_body import json_response
 from airflow_insightly_hooks.sandbox.pages import html_response, index_page
@@ -40,18 +41,25 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
             Route("/bin/{name}", bins.bin, methods=list(METHODS)),
             Route("/bin/{name}/requests", bins.requests),
             Route(CONTROL_PATH, control.sandbox, methods=["GET", "PUT", "DELETE"]),
+            Route(f"{CONTROL_PATH}/history", control.history, methods=["GET"]),
             Route(f"{CONTROL_PATH}/records/{{record_type}}", control.records, methods=["POST"]),
             Route(f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}", control.record, methods=["PUT"]),
             Mount(API_PATH, app=api_router(state)),
         ],
         middleware=[Middleware(Gate, state=state)],
-        exception_handlers={HTTPException: _refusal},
+        exception_handlers={Refusal: _refusal, HTTPException: _unrouted},
     )
     app.router.redirect_slashes = False
     return app
 
 
 def _refusal(_request: Request, error: Exception) -> Response:
-    """Answer an error as the API does: ``{"Message": …}``."""
+    """Answer a refusal as the API does: ``{"Message": …}``."""
+    assert isinstance(error, Refusal)  # noqa: S101 - the handler is registered for no other
+    return json_response({"Message": error.message}, error.status)
+
+
+def _unrouted(_request: Request, error: Exception) -> Response:
+    """Answer in the same way what the router itself refuses."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for no other
     return json_response({"Message": error.detail}, error.status_code, error.headers)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
-__all__ = ["Clock", "format_time", "normalised_time"]
+__all__ = ["RECORD_TIMES", "Clock", "format_time", "normalised_time"]
 
 _TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -15,23 +15,39 @@ _TIME = re.compile(
 )
 
 
+RECORD_TIMES = ("cut", "rounded")
+"""What can become of a record time's fraction of a second."""
+
+HALF_A_SECOND = timedelta(seconds=0.5)
+
 A_TIME = "a time such as 2017-03-10 08:00:00 or 2017-03-10T08:00:00Z"
 
 
 class Clock:
-    """Seconds since 1970 by ``source``, moved by ``offset`` seconds."""
+    """The sandbox's clock.
+
+    :param source: seconds since 1970.
+    :ivar offset: how many seconds it is ahead of ``source``, or behind if negative.
+    :ivar record_times: whether the times that it gives to records are ``cut`` to seconds or ``rounded``.
+    """
 
     def __init__(self, source: Callable[[], float]) -> None:
         self.source = source
         self.offset = 0.0
+        self.record_times = "cut"
 
     def now(self) -> datetime:
         """Return the sandbox's time, in UTC."""
-        return datetime.fromtimestamp(self.source() + self.offset, timezone.utc)
+        return self.moment(self.source())
 
-    def text(self) -> str:
-        """Return the sandbox's time as the API writes it: whole seconds, UTC."""
-        return format_time(self.now())
+    def moment(self, seconds: float) -> datetime:
+        """Return the sandbox's time at so many ``seconds`` of its source, in UTC."""
+        return datetime.fromtimestamp(seconds + self.offset, timezone.utc)
+
+    def record_time(self, seconds: float) -> str:
+        """Return the sandbox's time then as the API writes it into a record: whole seconds, UTC."""
+        moment = self.moment(seconds)
+        return format_time(moment + HALF_A_SECOND if self.record_times == "rounded" else moment)
 
     def http_date(self) -> str:
         """Return the sandbox's time as HTTP's ``Date`` header writes it."""
@@ -40,7 +56,7 @@ class Clock:
 
 def format_time(moment: datetime) -> str:
     """Write a time as the API does, such as ``2017-03-10 08:00:00``; fractions are cut off."""
-    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    return moment.isoformat(" ", "seconds")[:19]
 
 
 def normalised_time(text: str) -> str:

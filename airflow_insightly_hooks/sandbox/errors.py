@@ -5,26 +5,44 @@ No message holds a value that a client has sent, only names of fields and parame
 
 from __future__ import annotations
 
-from starlette.exceptions import HTTPException
-
-__all__ = ["BadRequest", "MethodNotAllowed", "NotFound"]
+__all__ = ["BadRequest", "Forbidden", "MethodNotAllowed", "NotFound", "Refusal"]
 
 
-class BadRequest(HTTPException):
+class Refusal(Exception):
+    """An answer that is no success.
+
+    :ivar status: the HTTP status.
+    :ivar message: the text of ``Message``.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class BadRequest(Refusal):
     """400: the request can't be read; ``message`` names the field or parameter."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
 
 
-class NotFound(HTTPException):
+class Forbidden(Refusal):
+    """403: the API key has no access to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, message)
+
+
+class NotFound(Refusal):
     """404: there is no such path or record."""
 
     def __init__(self, message: str = "There is nothing at this path.") -> None:
         super().__init__(404, message)
 
 
-class MethodNotAllowed(HTTPException):
+class MethodNotAllowed(Refusal):
     """405: the path is there, the method isn't."""
 
     def __init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_insightly_hooks.sandbox.basic_auth import credentials
 from airflow_insightly_hooks.sandbox.json_body import json_response
+from airflow_insightly_hooks.sandbox.settings import path_template
 from airflow_insightly_hooks.sandbox.state import State
 
 __all__ = ["API_KEY", "API_PATH", "CONTROL_PATH", "METHODS", "Gate"]
@@ -19,8 +18,6 @@ API_PATH = "/v3.1"
 API_KEY = "sandbox-key"
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 CONTROL_PATH = "/_sandbox"
-
-_ID = re.compile(r"/[0-9]+(?=/|$)")
 
 
 class Gate:
@@ -44,13 +41,16 @@ class Gate:
                     headers["X-RateLimit-Remaining"] = str(self._state.limits.remaining_today)
             await send(message)
 
-        template = _ID.sub("/{id}", path)
         if not path.startswith(CONTROL_PATH):
-            self._state.requests[f"{scope['method']} {template}"] += 1
-        answer = self._refusal(Request(scope), path, template) if is_api else None
-        await (answer or self._app)(scope, receive, send_with_headers)
+            self._state.requests[f"{scope['method']} {path_template(path)}"] += 1
+        refusal = self._refusal(Request(scope), path) if is_api else None
+        cut = self._state.settings.cut
+        if is_api and refusal is None and cut and cut.applies(path):
+            await self._app(scope, receive, _cut_short(send_with_headers))
+        else:
+            await (refusal or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, request: Request, path: str, template: str) -> Response | None:
+    def _refusal(self, request: Request, path: str) -> Response | None:
         """Return the answer to an API request that may not pass."""
         if credentials(request) != (API_KEY, ""):
             headers = {"WWW-Authenticate": 'Basic realm="Insightly"'}
@@ -61,12 +61,24 @@ class Gate:
                 return _message(429, "The requests of this day are used up.")
             return _message(429, "Too many requests in a second.", {"Retry-After": str(verdict.retry_after)})
         fault = self._state.settings.fault
-        if fault and fault.applies(path, template):
+        if fault and fault.applies(path):
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             return _message(fault.status, "A fault that the sandbox was told to have.", headers)
         if request.method not in METHODS:
             return _message(405, "The API does not offer this method here.")
         return None
+
+
+def _cut_short(send: Send) -> Send:
+    """Return what sends half of a body; that the rest is missing makes the server close the connection."""
+
+    async def send_half(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            message = {"type": message["type"], "body": body[: len(body) // 2], "more_body": True}
+        await send(message)
+
+    return send_half
 
 
 def _message(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

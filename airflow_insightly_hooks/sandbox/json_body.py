@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from airflow_insightly_hooks.sandbox.errors import BadRequest
 
-__all__ = ["checked_number", "checked_whole", "json_body", "json_response", "object_body"]
+__all__ = ["json_body", "json_response", "object_body"]
 
 
 async def json_body(request: Request) -> Any:
@@ -45,30 +44,6 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
     """Return an answer whose body is ``content``."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Response(body, status, headers, media_type="application/json")
-
-
-def checked_number(name: str, value: Any, least: float, most: float = math.inf) -> float:
-    """Return ``value`` if it is a number from ``least`` to ``most``.
-
-    :raises BadRequest: if it isn't; names ``name``.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise BadRequest(f"{name} is not a number {_range(least, most)}.")
-    return float(value)
-
-
-def checked_whole(name: str, value: Any, least: int = 0, most: float = math.inf) -> int:
-    """Return ``value`` if it is a whole number from ``least`` to ``most``.
-
-    :raises BadRequest: if it isn't; names ``name``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadRequest(f"{name} is not a whole number {_range(least, most)}.")
-    return value
-
-
-def _range(least: float, most: float) -> str:
-    return f"from {least:g}" + ("" if most == math.inf else f" to {most:g}")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,12 @@ class Page:
             count_total=_boolean(query, "count_total"),
         )
 
-    def of(self, record_type: RecordType, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return what is answered of ``records``."""
-        page = list(records[self.skip : self.skip + self.top])
+    def shown(self, record_type: RecordType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return ``records`` as they are answered."""
         if not self.brief:
-            return page
+            return records
         lists = {name for name, field in record_type.fields.items() if field.kind in LIST_KINDS}
-        return [{name: value for name, value in record.items() if name not in lists} for record in page]
+        return [{name: value for name, value in record.items() if name not in lists} for record in records]
 
 
 def updated_after(query: QueryParams) -> str | None:

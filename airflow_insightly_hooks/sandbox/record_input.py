@@ -44,10 +44,12 @@ class RecordInput:
         :param read_only: the read-only fields that are taken nevertheless.
         :raises BadRequest: naming the field, if a value is of the wrong kind or too long.
         """
+        fields = self.record_type.fields
         return {
-            name: self._checked_field(field, given[name], record)
-            for name, field in self.record_type.fields.items()
-            if name in given and (name in read_only or not (field.read_only or name in (CREATED, UPDATED)))
+            name: self._checked_field(fields[name], value, record)
+            for name, value in given.items()
+            if name in fields
+            and (name in read_only or not (fields[name].read_only or name in (CREATED, UPDATED)))
         }
 
     def check_required(

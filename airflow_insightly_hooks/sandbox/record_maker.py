@@ -11,7 +11,8 @@ from airflow_insightly_hooks.core.records import UPDATED
 from airflow_insightly_hooks.sandbox import words
 from airflow_insightly_hooks.sandbox.clock import format_time
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_FIELDS, CustomField
-from airflow_insightly_hooks.sandbox.store import Record, Store
+from airflow_insightly_hooks.sandbox.shelf import Record
+from airflow_insightly_hooks.sandbox.store import Store
 
 __all__ = ["FIRST_IDS", "YEAR", "RecordMaker", "address"]
 

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_insightly_hooks.sandbox.checks import checked_number, checked_whole
 from airflow_insightly_hooks.sandbox.errors import BadRequest
-from airflow_insightly_hooks.sandbox.json_body import checked_number, checked_whole
 
 __all__ = ["Answer", "KeptRequest", "RequestBin"]
 

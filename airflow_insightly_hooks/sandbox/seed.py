@@ -7,8 +7,10 @@ from datetime import datetime, timezone
 from airflow_insightly_hooks.sandbox import words
 from airflow_insightly_hooks.sandbox.clock import Clock, format_time
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_OBJECTS
+from airflow_insightly_hooks.sandbox.history import History
 from airflow_insightly_hooks.sandbox.record_maker import FIRST_IDS, YEAR, RecordMaker, address
-from airflow_insightly_hooks.sandbox.store import Record, Store
+from airflow_insightly_hooks.sandbox.shelf import Record
+from airflow_insightly_hooks.sandbox.store import Store
 
 __all__ = ["HELP_PAGE_TASK", "seeded_store"]
 
@@ -46,6 +48,7 @@ def seeded_store(clock: Clock, started: float) -> Store:
     make = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))
     for plant in (_users, _people, _sales, _work, _support, _custom_objects):
         plant(make)
+    store.history = History()
     return store
 
 

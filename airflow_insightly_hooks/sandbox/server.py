@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -79,7 +79,7 @@ class RunningSandbox:
         self._ask("PUT", f"/bin/{quote(name)}", answer)
 
     def configure(self, **settings: Any) -> dict[str, Any]:
-        """Set ``clock_offset``, ``fault``, limits and the like; return the state of the sandbox."""
+        """Set ``clock_offset``, ``fault``, ``order`` and the like; return the state of the sandbox."""
         state: dict[str, Any] = self._ask("PUT", "/_sandbox", settings)
         return state
 
@@ -92,6 +92,17 @@ class RunningSandbox:
         record: dict[str, Any] = self._ask("POST", f"/_sandbox/records/{record_type}", fields)
         return record
 
+    def create_many(self, record_type: str, records: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Create records like :meth:`create`, many thousands in one request; return their ids."""
+        path = f"/_sandbox/records/{record_type}?answer=ids"
+        ids: list[int] = self._ask("POST", path, [dict(fields) for fields in records])
+        return ids
+
+    def history(self, since: int = 0) -> list[dict[str, Any]]:
+        """Return what happened to the records after the change of this number, oldest first."""
+        changes: list[dict[str, Any]] = self._ask("GET", f"/_sandbox/history?since={since}")
+        return changes
+
     def update(self, record_type: str, record_id: int, **fields: Any) -> dict[str, Any]:
         """Change any fields of a record, times and read-only ones included; return it."""
         record: dict[str, Any] = self._ask("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
@@ -101,7 +112,7 @@ class RunningSandbox:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=120)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

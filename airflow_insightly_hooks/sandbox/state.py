@@ -9,6 +9,7 @@ from typing import Any
 from airflow_insightly_hooks.sandbox.clock import Clock
 from airflow_insightly_hooks.sandbox.limits import Limits
 from airflow_insightly_hooks.sandbox.request_bin import RequestBin
+from airflow_insightly_hooks.sandbox.search import Search
 from airflow_insightly_hooks.sandbox.seed import seeded_store
 from airflow_insightly_hooks.sandbox.settings import Settings
 
@@ -34,12 +35,17 @@ class State:
         self.requests: Counter[str] = Counter()
         self.bins: dict[str, RequestBin] = {}
         self.store = seeded_store(self.clock, self._started)
+        self.search = Search(self.store)
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``GET /_sandbox`` answers."""
         return {
-            "clock": {"now": self.clock.now().isoformat(), "clock_offset": self.clock.offset},
-            "settings": self.settings.as_json(),
+            "clock": {
+                "now": self.clock.now().isoformat(),
+                "clock_offset": self.clock.offset,
+                "record_times": self.clock.record_times,
+            },
+            "settings": self.settings.as_json() | self.store.behaviour.as_json(),
             "requests": dict(sorted(self.requests.items())),
             "requests_today": self.limits.spent_today,
             "records": self.store.counts(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -14,15 +14,16 @@ from airflow_insightly_hooks.core.records import (
     RecordType,
     field_value,
 )
+from airflow_insightly_hooks.sandbox.behaviour import SearchBehaviour
 from airflow_insightly_hooks.sandbox.clock import Clock
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_OBJECTS, custom_field_entry
 from airflow_insightly_hooks.sandbox.derived import derive, first_values
 from airflow_insightly_hooks.sandbox.errors import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.history import History
 from airflow_insightly_hooks.sandbox.record_input import RecordInput, blank, checked_time
+from airflow_insightly_hooks.sandbox.shelf import Record, Shelf, updated_at
 
-__all__ = ["Record", "Store", "updated_at"]
-
-Record = dict[str, Any]
+__all__ = ["Store"]
 
 
 class Store:
@@ -30,48 +31,47 @@ class Store:
 
     :param clock: where the times of creation and update come from.
     :param user_id: the user whose API key it is: owner and creator of what is created.
+    :param behaviour: how searches behave; as users of the API know them by default.
+    :ivar history: what happened to the records.
     """
 
-    def __init__(self, clock: Clock, user_id: int) -> None:
+    def __init__(self, clock: Clock, user_id: int, behaviour: SearchBehaviour | None = None) -> None:
         self.clock = clock
         self.user_id = user_id
+        self.behaviour = behaviour or SearchBehaviour()
+        self.history = History()
         self.record_types = {name: RECORD_TYPES[name] for name in (*RECORD_TYPES, *CUSTOM_OBJECTS)}
-        self._records: dict[str, dict[int, Record]] = {name: {} for name in self.record_types}
+        self._shelves = {name: Shelf() for name in self.record_types}
         self._next_id = dict.fromkeys(self.record_types, 1)
         self.custom_objects: dict[str, dict[str, Any]] = {}
+        self._blanks = {
+            name: {field.name: blank(field) for field in kind.fields.values()}
+            for name, kind in self.record_types.items()
+        }
         serial: Iterator[int] = count(1)
         self._inputs = {name: RecordInput(kind, serial) for name, kind in self.record_types.items()}
 
     def counts(self) -> dict[str, int]:
         """Return how many records there are of each type."""
-        return {name: len(records) for name, records in self._records.items()}
+        return {name: len(shelf.records) for name, shelf in self._shelves.items()}
 
-    def put_in(self, record_type: RecordType, record: Record) -> None:
-        """Put a whole record in, as it is."""
-        record_id, records = record[record_type.id_field], self._records[record_type.name]
-        is_late = record_id < self._next_id[record_type.name] and record_id not in records
-        records[record_id] = record
-        if is_late:
-            self._records[record_type.name] = dict(sorted(records.items()))
-        self._next_id[record_type.name] = max(self._next_id[record_type.name], record_id + 1)
+    def shelf(self, record_type: RecordType) -> Shelf:
+        """Return the records of the type, by their ids."""
+        return self._shelves[record_type.name]
+
+    def put_in(self, record_type: RecordType, record: Record, seconds: float | None = None) -> None:
+        """Put a whole record in, as it is.
+
+        :param seconds: when, by the clock's source; ``None`` for now.
+        """
+        record_id, name = record[record_type.id_field], record_type.name
+        what = "updated" if record_id in self._shelves[name].records else "created"
+        self._next_id[name] = max(self._next_id[name], record_id + 1)
+        self._keep(what, record_type, record_id, record, seconds)
 
     def all(self, record_type: RecordType) -> list[Record]:
-        """Return every record of the type, in the order of their ids."""
-        return list(self._records[record_type.name].values())
-
-    def search(
-        self, record_type: RecordType, *, after: str | None, matches: Callable[[Record], bool] | None
-    ) -> list[Record]:
-        """Return the records of the type, in the order of their ids.
-
-        :param after: only those updated strictly later than this time, a normalised text.
-        :param matches: only those for which it holds.
-        """
-        return [
-            record
-            for record in self.all(record_type)
-            if (after is None or updated_at(record) > after) and (matches is None or matches(record))
-        ]
+        """Return every record of the type as it is, in the order of their ids."""
+        return self.shelf(record_type).all()
 
     def get(self, record_type: RecordType, record_id: int) -> Record:
         """Return the record.
@@ -79,7 +79,7 @@ class Store:
         :raises NotFound: if there is none of this id.
         """
         try:
-            return self._records[record_type.name][record_id]
+            return self.shelf(record_type).records[record_id]
         except KeyError:
             raise NotFound(f"There is no {record_type.title} of this id.") from None
 
@@ -91,15 +91,15 @@ class Store:
         :param parent: the ids that say what it belongs to.
         :raises BadRequest: if a field is missing, of the wrong kind or too long.
         """
-        given = {**given, **(parent or {})}
+        given, seconds = {**given, **(parent or {})}, self.clock.source()
         references = _references(record_type)
-        record = self._new(record_type, given, read_only=references | frozenset(parent or ()))
-        derive(record_type, record, self.clock.text())
+        record = self._new(record_type, given, seconds, read_only=references | frozenset(parent or ()))
+        derive(record_type, record, self.clock.record_time(seconds))
         self._inputs[record_type.name].check_required(record, given)
         for name in references:
             if record[name] is None:
                 raise BadRequest(f"{name} is required.")
-        self.put_in(record_type, record)
+        self.put_in(record_type, record, seconds)
         return record
 
     def update(self, record_type: RecordType, given: Mapping[str, Any]) -> Record:
@@ -112,12 +112,12 @@ class Store:
         record_id = given.get(record_type.id_field)
         if isinstance(record_id, bool) or not isinstance(record_id, int):
             raise BadRequest(f"{record_type.id_field} is required, and is a whole number.")
-        present = self.get(record_type, record_id)
+        present, seconds = self.get(record_type, record_id), self.clock.source()
         record = {**present, **self._inputs[record_type.name].checked(given, present)}
         self._inputs[record_type.name].check_required(record, given, only_given=True)
-        derive(record_type, record, self.clock.text())
-        _set_updated(record_type, record, self.clock.text())
-        self.put_in(record_type, record)
+        derive(record_type, record, self.clock.record_time(seconds))
+        _set_updated(record_type, record, self.clock.record_time(seconds))
+        self.put_in(record_type, record, seconds)
         return record
 
     def delete(self, record_type: RecordType, record_id: int) -> None:
@@ -126,7 +126,7 @@ class Store:
         :raises NotFound: if there is none of this id.
         """
         self.get(record_type, record_id)
-        del self._records[record_type.name][record_id]
+        self._keep("deleted", record_type, record_id, None)
 
     def impose(
         self, record_type: RecordType, given: Mapping[str, Any], record_id: int | None = None
@@ -139,31 +139,51 @@ class Store:
         :raises BadRequest: if a known field is of the wrong kind, or the id is taken.
         :raises NotFound: if there is no record to change.
         """
-        every_field = frozenset(record_type.fields)
+        every_field, seconds = frozenset(record_type.fields), self.clock.source()
         if record_id is None:
-            record = self._new(record_type, given, read_only=every_field)
-            if record[record_type.id_field] in self._records[record_type.name]:
+            record = self._new(record_type, given, seconds, read_only=every_field)
+            if record[record_type.id_field] in self.shelf(record_type).records:
                 raise BadRequest(f"There is a {record_type.title} of this id already.")
             updated = given.get(UPDATED) or field_value(record, CREATED)
         else:
             record = dict(self.get(record_type, record_id))
             given = {name: value for name, value in given.items() if name != record_type.id_field}
             record.update(self._inputs[record_type.name].checked(given, record, read_only=every_field))
-            updated = given.get(UPDATED) or self.clock.text()
-        derive(record_type, record, self.clock.text(), fixed=given.keys())
-        record.update({name: value for name, value in given.items() if name not in {*record, UPDATED}})
+            updated = given.get(UPDATED) or self.clock.record_time(seconds)
+        derive(record_type, record, self.clock.record_time(seconds), fixed=given.keys())
+        record.update(
+            {name: value for name, value in given.items() if name not in record and name != UPDATED}
+        )
         _set_updated(record_type, record, checked_time(UPDATED, str(updated)))
-        self.put_in(record_type, record)
+        self.put_in(record_type, record, seconds)
         return record
 
-    def _new(self, record_type: RecordType, given: Mapping[str, Any], *, read_only: frozenset[str]) -> Record:
+    def _keep(
+        self,
+        what: str,
+        record_type: RecordType,
+        record_id: int,
+        record: Record | None,
+        seconds: float | None = None,
+    ) -> None:
+        """Put a record on its shelf, or take it away, and keep in mind that it was so."""
+        shelf, at = self.shelf(record_type), self.clock.source() if seconds is None else seconds
+        updated = updated_at(shelf.records[record_id] if record is None else record)
+        shown_at = at + self.behaviour.delay()
+        shelf.put(record_id, record, None if shown_at == at else shown_at)
+        moments = (self.clock.moment(at), self.clock.moment(shown_at))
+        self.history.add(what, record_type.name, record_id, *moments, updated)
+
+    def _new(
+        self, record_type: RecordType, given: Mapping[str, Any], seconds: float, *, read_only: frozenset[str]
+    ) -> Record:
         """Return a record with an id, what is ``given``, and defaults for the rest."""
-        checks, now = self._inputs[record_type.name], self.clock.text()
+        checks, now = self._inputs[record_type.name], self.clock.record_time(seconds)
         record_id = given.get(record_type.id_field) if record_type.id_field in read_only else None
         if record_id is None:
             record_id = self._next_id[record_type.name]
         given = {**given, record_type.id_field: record_id}
-        record: Record = {name: blank(field) for name, field in record_type.fields.items()}
+        record: Record = dict(self._blanks[record_type.name])
         record[record_type.id_field] = record_id
         record.update(checks.checked(given, record, read_only=read_only))
         defaults = first_values(record_type, record_id, self.user_id) | {CREATED: now, UPDATED: now}
@@ -174,11 +194,6 @@ class Store:
             record[CUSTOM_FIELDS] = [*record[CUSTOM_FIELDS], *checks.autonumbers()]
         _set_updated(record_type, record, now)
         return record
-
-
-def updated_at(record: Record) -> str:
-    """Return when the record was last updated, or created where it doesn't tell; ``""`` if neither."""
-    return field_value(record, UPDATED) or field_value(record, CREATED) or ""
 
 
 def _set_updated(record_type: RecordType, record: Record, time: str) -> None:

@@ -24,7 +24,7 @@ import pytest
         {"fault": {"path": 5, "status": 503}},
         {"fault": {"path": "/v3.1/Instance", "status": 99}},
         {"fault": {"path": "/v3.1/Instance", "status": 503, "times": -1}},
-        {"fault": {"path": "/v3.1/Instance", "status": 503, "retry_after": "1"}},
+        {"fault": {"path": "/v3.1/Instance", "status": 503, "retry_after": -1}},
         {"fault": {"path": "/v3.1/Instance", "status": 503, "method": "GET"}},
     ],
 )
@@ -43,13 +43,24 @@ def test_settings_are_told(sandbox):
     )
     sandbox.api("GET", "/Instance")
     state = sandbox.ask("GET", "/_sandbox").json()
-    assert state["clock"] == {"now": "2025-11-24T10:27:40.250000+00:00", "clock_offset": 60.0}
+    assert state["clock"] == {
+        "now": "2025-11-24T10:27:40.250000+00:00",
+        "clock_offset": 60.0,
+        "record_times": "cut",
+    }
     assert state["settings"] == {
         "requests_per_second": 10000,
         "requests_per_day": 100000,
-        "fault": {"path": "/v3.1/Instance", "status": 503, "times": 1, "retry_after": None},
+        "fault": {"path": "/v3.1/Instance", "status": 503, "after": 0, "times": 1, "retry_after": None},
+        "shorten": None,
+        "cut": None,
         "no_access": ["Ticket"],
         "not_in_plan": [],
+        "order": "id",
+        "updated_after": "exclusive",
+        "visibility_delay": 0.0,
+        "between_pages": None,
+        "seed": 0,
     }
 
 

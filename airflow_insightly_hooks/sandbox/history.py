@@ -1,0 +1,63 @@
+"""What happened to the sandbox's records, and when: the truth that a reader of the API can't see."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+__all__ = ["Change", "History"]
+
+MOST_CHANGES = 250_000
+"""How many changes are kept; the oldest go first."""
+
+
+class Change(NamedTuple):
+    """One creation, update or deletion.
+
+    :param number: 1, 2, 3 … in the order in which the changes were made.
+    :param what: ``created``, ``updated`` or ``deleted``.
+    :param record_type: Insightly's name of the type.
+    :param record_id: the record's id.
+    :param at: when it was made, by the sandbox's clock, uncut.
+    :param shown_at: from when on searches and lists show it; the same unless there is a visibility delay.
+    :param updated: the update time that the record bears since, as the API writes it.
+    """
+
+    number: int
+    what: str
+    record_type: str
+    record_id: int
+    at: datetime
+    shown_at: datetime
+    updated: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the change as ``GET /_sandbox/history`` shows it."""
+        return {
+            **self._asdict(),
+            "at": self.at.isoformat(timespec="microseconds"),
+            "shown_at": self.shown_at.isoformat(timespec="microseconds"),
+        }
+
+
+class History:
+    """The changes of all records, the last of a very large number of them."""
+
+    def __init__(self, most: int = MOST_CHANGES) -> None:
+        self._changes: deque[Change] = deque(maxlen=most)
+        self.last = 0
+
+    def add(
+        self, what: str, record_type: str, record_id: int, at: datetime, shown_at: datetime, updated: str
+    ) -> None:
+        """Keep one change; the arguments are those of :class:`Change`."""
+        self.last += 1
+        self._changes.append(Change(self.last, what, record_type, record_id, at, shown_at, updated))
+
+    def since(self, number: int = 0) -> Iterator[Change]:
+        """Yield the changes after the one of this number, oldest first."""
+        first = self.last - len(self._changes)
+        return islice(self._changes, max(0, number - first), None)
