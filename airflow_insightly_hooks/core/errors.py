@@ -13,6 +13,7 @@ InsightlyHooksError
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
 ├── LostCursor                 a sensor's cursor is gone although it has run before
 ├── UntrustedClock             a sensor's cursor is ahead of the API server's clock
+├── IncompleteScan             a search that couldn't be read to its end
 ├── InsightlyAPIError          an answer of Insightly's API that is none of the following
 │   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.errors)
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.delivery import Report
 
 __all__ = [
+    "IncompleteScan",
     "InsightlyHooksError",
     "InvalidChange",
     "InvalidConnection",
@@ -222,6 +224,28 @@ class UntrustedClock(InsightlyHooksError):
             f"Insightly's server says that it is {self.server}, but {self.cursor} has been read up to "
             f"{self.read_to}. Nothing is read, since changes could be missed: set the cursor back in the "
             f"asset's state to the last time that was right, or wait if the server's clock is behind"
+        )
+
+
+class IncompleteScan(InsightlyHooksError):
+    """A search of ``record_type`` wasn't read to its end in so many ``requests``.
+
+    ``found`` records were read; ``total`` is how many there are, where the API told.
+    """
+
+    def __init__(self, record_type: str, requests: int, found: int, total: int | None) -> None:
+        super().__init__(record_type, requests, found, total)
+        self.record_type = record_type
+        self.requests = requests
+        self.found = found
+        self.total = total
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total}"
+        return (
+            f"{self.record_type}: {self.found} records{of} after {self.requests} requests, and no certainty "
+            f"that none was passed over: too much changes while they are read, or their order does. Nothing "
+            f"counts as read. Try again when less is going on, or read a shorter window"
         )
 
 
