@@ -76,7 +76,13 @@ def _insightly(package: str) -> dict[str, Any]:
             "api_version": _field("API version", "string", "v3.1"),
             "timeout": _field("Time-out", "number", 30, "Seconds without data."),
             "requests_per_second": _field(
-                "Requests a second", "number", 10, "For each task; Insightly allows 10."
+                "Requests a second", "number", 10, "For each process; Insightly allows 10."
+            ),
+            "requests_per_day": _field(
+                "Requests a day",
+                "number",
+                0,
+                "Ask no more once the account has made so many in a day; 0 for all that the plan allows.",
             ),
         },
     }

@@ -30,6 +30,7 @@ if "AIRFLOW_HOME" not in os.environ:  # before Airflow is imported: it makes its
 import pytest  # noqa: E402 — after the environment is set
 from hypothesis import settings  # noqa: E402 — likewise
 
+from airflow_insightly_hooks.hooks.limiter import forget_limiters  # noqa: E402 — likewise
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
 
 # Half of Hypothesis' own number, for the minute that the fast tests may take; HYPOTHESIS=1000 tries as many.
@@ -151,6 +152,13 @@ def _operators_outside_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.bases.operator import ExecutorSafeguard
 
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+@pytest.fixture(autouse=True)
+def _limits_of_a_new_process() -> Iterator[None]:
+    """Forget which accounts have spent their day: tests share addresses and keys."""
+    yield
+    forget_limiters()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow_insightly_hooks.core.criteria import OPERATORS
 from airflow_insightly_hooks.core.workflow import Schedule, Webhook, Workflow
-from airflow_insightly_hooks.hooks import insightly, webhook
+from airflow_insightly_hooks.hooks import account, webhook
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -42,7 +42,7 @@ def faults() -> Iterator[str]:
             yield f"README.md: {operator.__name__}'s {', '.join(missing)} not described"
     for what, names in {
         "criteria operators": OPERATORS,
-        "extras of insightly": insightly.EXTRAS,
+        "extras of insightly": account.EXTRAS,
         "extras of insightly_webhook": webhook.EXTRAS,
     }.items():
         if missing := [name for name in names if f"`{name}`" not in readme]:

@@ -17,7 +17,7 @@ InsightlyHooksError
 ├── InsightlyAPIError          an answer of Insightly's API that is none of the following
 │   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.errors)
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
-│   └── InsightlyRateLimitError    429 for longer than could be waited
+│   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
 ├── InvalidState               state that this version can't read
 ├── SupersededError            a later try of the same task has taken over; this one stops
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
@@ -41,6 +43,8 @@ class InsightlyAPIError(InsightlyHooksError):
 class InsightlyUnreachable(InsightlyAPIError):
     """No answer from ``host`` for ``reason``, or a server error each time (``status``).
 
+    503 was waited for as long as the request might wait, anything else asked again three times.
+
     :param why: the reason, a text, or the status of the last answer.
     """
 
@@ -57,9 +61,8 @@ class InsightlyUnreachable(InsightlyAPIError):
                 ". Is the pod right? It stands beside the API key in Insightly's User Settings, and in the "
                 "account's address (crm.<pod>.insightly.com)"
             )
-        return (
-            f"connection {self.conn_id!r}: no use of {self.host}, after three retries: {self.reason}{advice}"
-        )
+        tried = "for longer than the request may wait" if self.status == 503 else "after three retries"
+        return f"connection {self.conn_id!r}: no use of {self.host}, {tried}: {self.reason}{advice}"
 
 
 class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
@@ -90,17 +93,35 @@ class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
 
 
 class InsightlyRateLimitError(InsightlyAPIError):
-    """429 for longer than could be waited, or the day's quota is spent (``day_is_spent``)."""
+    """429 for longer than the request may wait, or the day's requests are spent (``day_is_spent``).
 
-    def __init__(self, conn_id: str, day_is_spent: bool) -> None:
+    :param resets_at: when the day ends, in UTC, if it is spent: until then nothing is asked.
+    :param share: the connection's ``requests_per_day``, if it is what is spent.
+    """
+
+    def __init__(
+        self, conn_id: str, day_is_spent: bool, resets_at: datetime | None = None, share: int | None = None
+    ) -> None:
         super().__init__(conn_id, "", "", 429)
-        self.args = (conn_id, day_is_spent)
+        self.args = (conn_id, day_is_spent, resets_at, share)
         self.day_is_spent = day_is_spent
+        self.resets_at = resets_at
+        self.share = share
 
     def __str__(self) -> str:
-        if self.day_is_spent:
+        if not self.day_is_spent:
             return (
-                f"connection {self.conn_id!r}: the account's requests for today are spent; Insightly answers "
-                f"429 until midnight UTC. Poll less often, or raise the plan's limit"
+                f"connection {self.conn_id!r}: Insightly answers 429, too many requests, for longer than the "
+                "request may wait"
             )
-        return f"connection {self.conn_id!r}: Insightly kept answering 429, too many requests a second"
+        until = f"{self.resets_at:%Y-%m-%d %H:%M} UTC" if self.resets_at else "midnight UTC"
+        if self.share is not None:
+            return (
+                f"connection {self.conn_id!r}: the account has used the {self.share} requests that the "
+                f"connection's requests_per_day allows today; nothing is asked until {until}. Poll less "
+                "often, or raise requests_per_day"
+            )
+        return (
+            f"connection {self.conn_id!r}: the account's requests for today are spent; Insightly answers 429 "
+            f"until {until}. Poll less often, or raise the plan's limit"
+        )

@@ -15,9 +15,13 @@ class Pace:
     """
 
     def __init__(self, per_second: float) -> None:
-        self._gap = 1 / per_second if per_second else 0.0
         self._next = 0.0
         self._lock = threading.Lock()
+        self.set(per_second)
+
+    def set(self, per_second: float) -> None:
+        """Keep to another number of requests a second, from the next one on."""
+        self._gap = 1 / per_second if per_second else 0.0
 
     def wait(self) -> None:
         """Sleep until the next request may go out."""

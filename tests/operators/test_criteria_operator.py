@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria, UnknownRecordType
-from airflow_insightly_hooks.hooks import insightly as insightly_hook
+from airflow_insightly_hooks.hooks import client
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
@@ -268,7 +268,7 @@ def test_without_a_connection_the_text_tells(logged: Logged) -> None:
 
 def test_an_outage_is_no_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which fields are multi-selects is not guessed while Insightly can't be asked: the task fails."""
-    monkeypatch.setattr(insightly_hook, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
     connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", login="k")
     operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains("Music"))
     with pytest.raises(InsightlyUnreachable):

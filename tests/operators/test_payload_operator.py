@@ -126,10 +126,10 @@ def test_custom_dates_cannot_be_asked_for(
     insightly: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Insightly does not answer, the task fails rather than send dates in another form."""
-    from airflow_insightly_hooks.hooks import insightly as module
+    from airflow_insightly_hooks.hooks import client
 
-    monkeypatch.setattr(module, "QUICK_RETRIES", 0)
-    insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 503})
+    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 500})
     with pytest.raises(InsightlyUnreachable):
         build([change(CUSTOMFIELDS=[custom("Since__c", "2017-03-10")])])
 

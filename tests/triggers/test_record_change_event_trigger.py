@@ -13,7 +13,8 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.hooks import insightly as hook_module
+from airflow_insightly_hooks.hooks import client
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import record_change as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger, changes_asset
@@ -66,7 +67,8 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
 @pytest.fixture
 def crm(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
     """The sandbox, whose clock shows a minute after START."""
-    monkeypatch.setattr(hook_module, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "patience", 0.0)
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
     return insightly
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk.module_loading import import_string
 
-from airflow_insightly_hooks.hooks import insightly as hook_module
+from airflow_insightly_hooks.hooks import client
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import record_change as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -58,7 +59,8 @@ def crm(insightly: RunningSandbox) -> RunningSandbox:
 
 @pytest.fixture(autouse=True)
 def _no_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_module, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "patience", 0.0)
 
 
 def requests(sandbox: RunningSandbox, path: str = SEARCH) -> int:
@@ -163,9 +165,8 @@ def test_survives_a_dead_host(connect: Connect) -> None:
     assert events(trigger(until=from_now(0.3))) == [{"reason": "timeout"}]
 
 
-def test_survives_a_rate_limit(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_survives_a_rate_limit(crm: RunningSandbox) -> None:
     """Too many requests a second pass."""
-    monkeypatch.setattr(hook_module, "RATE_LIMIT_PATIENCE", 0.0)
     add(crm, 10)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 429, "times": 2, "retry_after": 1})
     assert events(trigger()) == [{"reason": "changed"}]

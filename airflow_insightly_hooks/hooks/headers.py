@@ -1,0 +1,40 @@
+"""What HTTP headers say: numbers and times that may be missing, or nonsense."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+__all__ = ["http_date", "retry_after", "whole_number"]
+
+_MOST_DIGITS = 12
+"""More than any count can have; Python refuses to read thousands of them."""
+
+
+def http_date(text: str | None) -> datetime | None:
+    """Return the time of a ``Date`` header, in UTC; ``None`` if there is none that can be read."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def whole_number(text: str | None) -> int | None:
+    """Return a count such as that of ``X-Total-Count``; ``None`` if there is none that can be read."""
+    digits = (text or "").strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS else None
+
+
+def retry_after(text: str | None, now: datetime) -> float | None:
+    """Return the seconds that ``Retry-After`` asks to wait; ``None`` if it asks nothing that can be read.
+
+    :param now: the time by the server's clock, for a header that holds a date; 0 for one that is past.
+    """
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        moment = http_date(text)
+        return None if moment is None else max(0.0, (moment - now).total_seconds())
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
