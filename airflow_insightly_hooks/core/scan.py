@@ -191,6 +191,8 @@ class Scan:
     ) -> PageRequest | None:
         now = self._pass
         end = asked.skip + len(page)
+        if not page and not asked.skip and not total:
+            return self._finish()
         if not now.is_ordered:
             return self._until_counted(page, end, total)
         if now.is_confirming and self._ids(page) == now.expected:
@@ -247,7 +249,7 @@ class Scan:
         return PageRequest(skip, self._top, count_total, self._pass.updated_after)
 
     def _most_requests(self) -> int:
-        """Return after how many requests a scan is given up: a shuffled one takes some ten times its pages."""
+        """Return after how many requests to give up: a shuffled search takes some ten times its pages."""
         records = max(self._pass.total or 0, len(self._returned))
         return 40 + 12 * (records // max(1, self._largest - _overlap(self._largest)))
 

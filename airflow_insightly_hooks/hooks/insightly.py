@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pendulum
@@ -13,7 +15,8 @@ import requests
 from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.dates import format_api_time
-from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
+from airflow_insightly_hooks.core.scan import PageRequest, Scan
 from airflow_insightly_hooks.hooks.account import Account
 from airflow_insightly_hooks.hooks.client import Answer, Client
 from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
@@ -93,36 +96,46 @@ class InsightlyHook(BaseHook):
         page_size: int = LARGEST_PAGE,
         **search: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Yield records page by page, in the order the API gives them.
+        """Yield records, each once, in the order the API gives them.
+
+        The search is read to its end whatever happens between its pages, or an error is raised: what it
+        yielded until then isn't all. ``core.scan`` says how.
 
         :param record_type: a name of ``RECORD_TYPES``, or a custom object's (``Name__c``).
         :param updated_after: ask only for records updated later; a time, or its text for the API.
-        :param page_size: how many a request asks for, 1 to 500.
+        :param page_size: how many a request asks for, 1 to 500 (1 counts as 2: pages overlap).
         :param search: further parameters of the search: ``field_name`` with ``field_value``, ``brief``.
         :raises UnknownRecordType: if there is no such record type.
         :raises ValueError: if a parameter is none, or out of range; before anything is asked.
+        :raises IncompleteScan: if too much changes meanwhile for the search to be read to its end.
         """
         kind = RECORD_TYPES[record_type]
         parameters = _search_parameters(page_size, updated_after, search)
-        return self._pages(kind.path, kind.id_field, parameters)
+        return self._scan(kind, parameters)
 
-    def _pages(self, path: str, id_field: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        skip = 0
-        before: list[int] = []
-        while True:
-            page = self._get(f"{path}/Search", {**parameters, "skip": skip}).content
+    def _scan(self, kind: RecordType, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        scan = Scan(kind, max(2, parameters["top"]))
+        ahead: Future[Answer] | None = None
+        while scan.request is not None:
+            answer = ahead.result() if ahead else self._page(kind, parameters, scan.request)
+            ahead = None
+            page = answer.content
             if not isinstance(page, list) or not all(
-                isinstance(r, dict) and isinstance(r.get(id_field), int) for r in page
+                isinstance(r, dict) and is_record_id(r.get(kind.id_field)) for r in page
             ):
-                raise self._unexpected(path, f"a list of records with {id_field} was expected")
-            if not page:  # a short page may have been cut by a limit of the server's own
-                return
-            ids = [record[id_field] for record in page]
-            if ids == before:
-                raise self._unexpected(path, "the next page was expected, not the same one again")
-            before = ids
-            yield from page
-            skip += len(page)
+                raise self._unexpected(kind.path, f"a list of records with {kind.id_field} was expected")
+            records = scan.feed(page, answer.total, answer.date)
+            if scan.request is not None and scan.left > parameters["top"]:
+                ahead = _in_background(partial(self._page, kind, parameters, scan.request))
+            yield from records
+
+    def _page(self, kind: RecordType, parameters: dict[str, Any], request: PageRequest) -> Answer:
+        asked = {**parameters, "skip": request.skip, "top": request.top}
+        if request.count_total:
+            asked["count_total"] = "true"
+        if request.updated_after is not None:
+            asked["updated_after_utc"] = format_api_time(request.updated_after)
+        return self._get(f"{kind.path}/Search", asked)
 
     def get_record(self, record_type: str, record_id: int) -> dict[str, Any]:
         """Return one record.
@@ -191,6 +204,20 @@ def records_page(insightly_conn_id: str, record_type: str) -> str:
     kind = RECORD_TYPES[record_type]
     pod = re.match(r"https://api\.([a-z0-9]+)\.insightly\.com/", hook.base_url)
     return f"https://crm.{pod[1]}.insightly.com/list/{kind.title}/" if pod else hook.base_url + kind.path
+
+
+def _in_background(ask: Callable[[], Answer]) -> Future[Answer]:
+    """Ask in a thread of its own, which keeps no process from ending: it may have to wait for long."""
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # whoever waits for the answer gets it
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="insightly-page", daemon=True).start()
+    return answer
 
 
 def _search_parameters(

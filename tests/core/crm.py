@@ -1,4 +1,4 @@
-"""A CRM's search as far as reading it matters: records in an order, a bound, pages, and what happens between."""
+"""A CRM's search as far as reading it matters: an order, a bound, pages, and what happens between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.scan import PageRequest, Scan
 EPOCH = datetime(2026, 3, 29, tzinfo=timezone.utc)
 CONTACTS = RECORD_TYPES["Contacts"]
 ORDERS = ("id", "updated", "updated, latest first", "stable", "none")
-"""What a search's results are ordered by. ``stable``: by an arbitrary key, new with each change of a record."""
+"""What results are ordered by. ``stable``: by an arbitrary key, new with each change of a record."""
 TIES_SHUFFLED = "updated, ties shuffled"
 
 
@@ -88,7 +88,9 @@ class Crm:
         found = [
             record
             for record in self.records.values()
-            if after is None or int(record.updated) > after or (self.inclusive and int(record.updated) == after)
+            if after is None
+            or int(record.updated) > after
+            or (self.inclusive and int(record.updated) == after)
         ]
         if self.order == "none":
             self.random.shuffle(found)

@@ -157,7 +157,7 @@ def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
 
 
 def test_what_was_just_changed_is_no_anchor():
-    """More records than a page holds change in the second of the scan: it begins anew when they are settled."""
+    """More records than a page holds change in that very second: the scan begins anew once they have."""
     crm = crm_of(1300, order="updated, latest first")
     for record_id in range(1, 900):
         crm.update(record_id)

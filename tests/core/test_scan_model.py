@@ -1,4 +1,4 @@
-"""Reading windows as a state machine: a CRM's user, a reader that crashes, and clocks, against one another."""
+"""Reading windows as a state machine: a CRM's user, a reader that crashes and clocks, one against another."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class History(RuleBasedStateMachine):
         self.first = self.read_to
 
     def settled(self) -> int:
-        """Return up to when windows may be read by now: the server's clock isn't quite that of the records."""
+        """Return up to when windows may be read: the server's clock isn't quite that of the records."""
         return int(self.crm.now + self.skew) - SETTLE
 
     def act(self, burst) -> None:
@@ -148,7 +148,7 @@ def seconds_of(text: str) -> int:
 
 
 def test_every_change_that_the_api_still_shows_falls_in_exactly_one_window():
-    """Whatever users do between two pages, in any order of results: none is missed, told twice, or mistaken."""
+    """Whatever users do between pages, in any order of results: none is missed, told twice, or mistaken."""
     run_state_machine_as_test(
         History, settings=settings(max_examples=HISTORIES, stateful_step_count=12, deadline=None)
     )

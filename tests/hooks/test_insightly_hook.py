@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_insightly_hooks.core.errors import InvalidConnection, UnknownRecordType
+from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidConnection, UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks import client
 from airflow_insightly_hooks.hooks.errors import (
@@ -194,52 +195,82 @@ def test_pages(insightly: RunningSandbox) -> None:
 
 
 def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
-    """A page is asked for after the one before was taken; an empty page is the last, not a short one."""
-    page = [{"CONTACT_ID": number} for number in (1, 2, 3)]
-    with serving(lambda n: [as_json([page[:2], page[2:], []][n])]) as server:
+    """A page is asked for after the one before was taken; it begins with that one's last record."""
+    pages = [[{"CONTACT_ID": n} for n in ids] for ids in ([1, 2], [2, 3], [3])]
+    with serving(lambda n: [as_json(pages[n])]) as server:
         records = hook_for(connect, server).iter_records("Contacts", page_size=2)
         assert server.requests == []
         next(records)
         assert len(server.requests) == 1
-        assert len(list(records)) == 2
+        assert [record["CONTACT_ID"] for record in records] == [2, 3]
     assert [request.request_line.split()[1] for request in server.requests] == [
-        "/v3.1/Contacts/Search?top=2&skip=0",
-        "/v3.1/Contacts/Search?top=2&skip=2",
-        "/v3.1/Contacts/Search?top=2&skip=3",
+        f"/v3.1/Contacts/Search?top=2&skip={skip}&count_total=true" for skip in (0, 1, 2)
     ]
 
 
 def test_the_same_page_again_is_an_error(connect: Connect) -> None:
     """A server that takes no ``skip`` ends in an error, not in an endless reading."""
-    with serving(lambda _: [as_json([{"CONTACT_ID": 1}, {"CONTACT_ID": 2}])]) as server:
-        records = hook_for(connect, server).iter_records("Contacts", page_size=2)
-        with pytest.raises(InsightlyAPIError, match="the same one again"):
-            list(records)
+    page = as_json([{"CONTACT_ID": 1}, {"CONTACT_ID": 2}])
+    with serving(lambda _: [page]) as server:
+        hook = hook_for(connect, server, requests_per_second=1000)
+        with pytest.raises(IncompleteScan):
+            list(hook.iter_records("Contacts", page_size=2))
+
+
+def test_the_next_page_is_asked_for_while_one_is_handled(insightly: RunningSandbox) -> None:
+    """Only where more than a page is left; an error of it comes when it is that page's turn."""
+    insightly.create_many("Tasks", [{"TITLE": str(n)} for n in range(20)])
+    total = sum(1 for _ in InsightlyHook().iter_records("Tasks"))
+    hook = InsightlyHook()
+    records = hook.iter_records("Tasks", page_size=total // 3)
+    next(records)
+    end = time.monotonic() + 10
+    while hook.requests_made < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert hook.requests_made == 2
+    insightly.configure(fault={"path": "/Tasks/Search", "status": 400, "times": 1})
+    with pytest.raises(InsightlyAPIError, match="400"):
+        list(records)
+
+    hook = InsightlyHook()
+    records = hook.iter_records("Tasks", page_size=total - 1)
+    next(records)
+    time.sleep(0.2)
+    assert hook.requests_made == 1
+
+
+def test_records_deleted_while_they_are_read_hide_no_others(insightly: RunningSandbox) -> None:
+    """Between any two pages three of those that were read already are deleted."""
+    insightly.create_many("Contacts", [{"FIRST_NAME": str(n)} for n in range(200)])
+    before = {record["CONTACT_ID"] for record in InsightlyHook().iter_records("Contacts")}
+    insightly.configure(between_pages={"record_type": "Contacts", "delete": 3, "where": "first"})
+    found = [record["CONTACT_ID"] for record in InsightlyHook().iter_records("Contacts", page_size=20)]
+    assert sorted(found) == sorted(before)
 
 
 @pytest.mark.parametrize(
     ("arguments", "query"),
     [
-        ({}, "top=500&skip=0"),
-        ({"page_size": 1}, "top=1&skip=0"),
+        ({}, "top=500&skip=0&count_total=true"),
+        ({"page_size": 1}, "top=2&skip=0&count_total=true"),
         (
             {"updated_after": datetime(2017, 3, 10, 8, 0, 0, 999_999, tzinfo=timezone.utc)},
-            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0",
+            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0&count_total=true",
         ),
         (
             {"updated_after": pendulum.datetime(2017, 3, 10, 9, tz="Europe/Paris")},
-            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0",
+            "top=500&updated_after_utc=2017-03-10T08%3A00%3A00Z&skip=0&count_total=true",
         ),
         (
             {"updated_after": "2017-03-10 08:00:00"},
-            "top=500&updated_after_utc=2017-03-10+08%3A00%3A00&skip=0",
+            "top=500&updated_after_utc=2017-03-10+08%3A00%3A00&skip=0&count_total=true",
         ),
         (
             {"field_name": "FIRST_NAME", "field_value": "Zoë & Co"},
-            "top=500&field_name=FIRST_NAME&field_value=Zo%C3%AB+%26+Co&skip=0",
+            "top=500&field_name=FIRST_NAME&field_value=Zo%C3%AB+%26+Co&skip=0&count_total=true",
         ),
-        ({"brief": True}, "top=500&brief=true&skip=0"),
-        ({"brief": False}, "top=500&brief=false&skip=0"),
+        ({"brief": True}, "top=500&brief=true&skip=0&count_total=true"),
+        ({"brief": False}, "top=500&brief=false&skip=0&count_total=true"),
     ],
 )
 def test_search_parameters(connect: Connect, arguments: dict[str, Any], query: str) -> None:
