@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import (
     ConditionOutcome,
+    Explanation,
     Predicate,
     compile_criteria,
-    explain_criteria,
+    compile_explanation,
     is_relative,
 )
 from airflow_insightly_hooks.core.dates import api_time
@@ -70,18 +71,20 @@ def backtest(
     relative = is_relative(workflow.criteria)
 
     @cache
-    def meets_at(at: datetime | None) -> Predicate:
-        return compile_criteria(workflow.criteria, now=at, multi_select=options)
+    def compiled_at(at: datetime | None) -> tuple[Predicate, Explanation]:
+        return (
+            compile_criteria(workflow.criteria, now=at, multi_select=options),
+            compile_explanation(workflow.criteria, now=at, multi_select=options),
+        )
 
     seen = set(triggered)
     verdicts = []
     for change in check_changes(list(changes)):
         at = now or api_time(change["changed_at"], "changed_at")
-        conditions = tuple(
-            explain_criteria(workflow.criteria, change["record"], now=at, multi_select=options)
-        )
+        meets, explain = compiled_at(at if relative else now)
+        conditions = tuple(explain(change["record"]))
         reason = _reason(workflow, change, seen)
-        if reason is None and not meets_at(at if relative else now)(change["record"]):
+        if reason is None and not meets(change["record"]):
             reason = "the record does not meet the criteria"
         verdicts.append(Verdict(change, reason is None, reason, conditions))
         if reason is None:

@@ -38,11 +38,12 @@ __all__ = [
     "MAX_DEPTH",
     "OPERATORS",
     "ConditionOutcome",
+    "Explanation",
     "Incomparable",
     "Predicate",
     "check_criteria",
     "compile_criteria",
-    "explain_criteria",
+    "compile_explanation",
     "fields_of",
     "is_relative",
     "option_fields_of",
@@ -83,6 +84,9 @@ class ConditionOutcome(NamedTuple):
     held: bool
 
 
+Explanation = Callable[[Mapping[str, Any]], list[ConditionOutcome]]
+
+
 def compile_criteria(
     spec: Spec,
     *,
@@ -117,14 +121,10 @@ def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
             check_field(record_type, condition.field, condition.operator, condition.value, condition.path)
 
 
-def explain_criteria(
-    spec: Spec,
-    record: Mapping[str, Any],
-    *,
-    now: datetime | None = None,
-    multi_select: Collection[str] | None = None,
-) -> list[ConditionOutcome]:
-    """Return how each condition came out for a record, in the criteria's order, needed for the result or not.
+def compile_explanation(
+    spec: Spec, *, now: datetime | None = None, multi_select: Collection[str] | None = None
+) -> Explanation:
+    """Return what tells of a record how each condition came out, in the criteria's order, needed or not.
 
     The parameters are those of ``compile_criteria``. What the record holds is not in the answer.
 
@@ -132,7 +132,7 @@ def explain_criteria(
     """
     conditions, _ = _read(spec)
     predicates = _compiled(conditions, Reference(now), multi_select, None)
-    return [
+    return lambda record: [
         ConditionOutcome(condition.path, condition.field, condition.operator, predicate(record))
         for condition, predicate in zip(conditions, predicates, strict=True)
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, Ledger
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload
 from airflow_insightly_hooks.core.payload import Payload
 
@@ -50,7 +50,7 @@ class Redelivery(NamedTuple):
 
     def begin(self, payloads: Iterable[Payload], ledger: Ledger) -> None:
         """Have the ledger send again what is meant, once until it is cleared; retries go on from there."""
-        digest = hashlib.sha256(json.dumps(sorted(self.record_ids)).encode()).hexdigest()[:16]
+        digest = digest_of(json.dumps(sorted(self.record_ids)))
         messages = [payload["message_id"] for payload in payloads if self._means(payload, ledger)]
         ledger.redeliver(f"{self.what} {digest}", messages)
 

@@ -25,7 +25,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -55,9 +55,9 @@ class _Leaf(NamedTuple):
 class TriggeredRecords:
     """A set of record ids, positive and below 2⁶³, that is kept in a state store.
 
-    It keeps what it has read, so an instance is for one task, and nobody else may write meanwhile. A change
-    is stored at once. Where that fails half-way, all that was in is in still, and a part of what was to be
-    added or taken out is; to do it again completes it.
+    It keeps what it has read, so an instance is for one task, and nobody else may write meanwhile. What is
+    added is stored at once. Where that fails half-way, all that was in is in still, and a part of what was
+    to be added is; to do it again completes it.
 
     :param store: where the set is kept. No value under the key is an empty set: whether one has been lost,
         the caller has to know.
@@ -84,23 +84,12 @@ class TriggeredRecords:
 
     def add(self, ids: Iterable[int]) -> None:
         """Put the ids in; writes the leaves that change, and the directory where there are new leaves."""
-        self._change(ids, set.union)
-
-    def discard(self, ids: Iterable[int]) -> None:
-        """Take those of the ids out that are in: their records may trigger again."""
-        self._change(ids, set.difference)
-
-    def count(self) -> int:
-        """Return how many ids are in; reads all leaves."""
-        return sum(len(self._ids_of(leaf)) for leaf in self._directory())
-
-    def _change(self, ids: Iterable[int], change: Callable[[set[int], Sequence[int]], set[int]]) -> None:
         with on_failure(self._forget):
             # All are read before any is written: what can't be read leaves everything as it is.
             touched = [(leaf, self._ids_of(leaf), group) for leaf, group in self._by_leaf(ids)]
             replaced: dict[_Leaf, list[tuple[Sequence[int], str]]] = {}
             for leaf, before, group in touched:
-                after = change(set(before), group)
+                after = set(before).union(group)
                 if len(after) == len(before):
                     continue
                 parts = list(_parts(array("q", sorted(after))))

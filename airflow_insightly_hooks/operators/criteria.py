@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
-from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import check_criteria, fields_of
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.until_triggered import UntilTriggered
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.fields import has_templates, predicate_over, warn_of_unknown_fields
 from airflow_insightly_hooks.operators.lasting import Lasting
+from airflow_insightly_hooks.operators.skipping import EmptySkipMixin
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TRIGGERED = "triggered"
 """The first part of the keys of what remembers which records have triggered."""
 
 
-class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
+class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     """Passes on the changes whose records meet the criteria; skips what follows when there are none.
 
     :param changes: a sensor's output: a list of changes.
@@ -105,8 +105,7 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
             matching = []
         ti = context.get("ti")
         if not matching and ti is not None:
-            ti.xcom_push(key="return_value", value=[])  # skipping ends the task before Airflow would push it
-            self.skip(ti=ti, tasks=self.get_direct_relatives(upstream=False))
+            self.skip_for_empty(ti, self.downstream_list)
         return matching
 
     def _matching(self, changes: list[RecordChange], context: Context) -> list[RecordChange]:
@@ -140,14 +139,11 @@ class EvaluateCriteriaOperator(BaseOperator, SkipMixin):
         """Return the first change of each record that has not triggered in an earlier run."""
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        run = hashlib.sha256(
-            f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}".encode()
-        ).hexdigest()
         until_triggered = UntilTriggered(
             context["asset_state_store"][self.asset],
             Lasting(context["task_state_store"]),
             f"{TRIGGERED}/{workflow}",
-            run[:16],
+            digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}"),
         )
         first = {change["record_id"]: change for change in reversed(matching)}
         admitted = until_triggered.admit(first)

@@ -9,18 +9,17 @@ due. So a pending webhook costs the scheduler nothing: there is one queued run, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.bases.skipmixin import SkipMixin
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
 from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, due_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -28,6 +27,7 @@ from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.fields import has_templates, predicate_over
 from airflow_insightly_hooks.operators.lasting import Lasting
+from airflow_insightly_hooks.operators.skipping import EmptySkipMixin
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ class ScheduleWebhooksOperator(BaseOperator):
             "map_index": ti.map_index,
         }
         # A retry finds the run that it has triggered already; a cleared task, too, unless it schedules else.
-        run_id = f"from__{_digest(*source.values(), scheduled)}"
+        run_id = f"from__{digest_of(repr((*source.values(), scheduled)))}"
         raise _trigger(self.pending_dag_id, run_id, {FROM: source})
 
 
-class DueWebhooksOperator(BaseOperator, SkipMixin):
+class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     """Keeps a webhook's pending records, and returns, as changes, those whose time has come.
 
     A second trigger of a record that is pending neither moves nor doubles it. At its time a record is read
@@ -218,8 +218,7 @@ class DueWebhooksOperator(BaseOperator, SkipMixin):
         )
         changes = self._read(due, now, context)
         if not changes:
-            ti.xcom_push(key="return_value", value=[])  # skipping ends the task before Airflow would push it
-            self.skip(ti=ti, tasks=[t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
+            self.skip_for_empty(ti, [t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
         return changes
 
     def _enter(self, book: PendingBook, context: Context) -> None:
@@ -328,7 +327,7 @@ class WakeUpOperator(BaseOperator):
         # The run of a moment that has passed has been, and its name is taken.
         name = f"due__{iso_time(moment)}"
         if moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after):
-            name += f"__{_digest(ti.run_id)}"
+            name += f"__{digest_of(repr((ti.run_id,)))}"
         raise _trigger(ti.dag_id, name, {}, moment)
 
 
@@ -374,10 +373,6 @@ def _rounded_up(moment: datetime) -> datetime:
         return moment + -(moment - EPOCH) % WAKE_UP_STEP
     except OverflowError:  # the year 9999 ends
         return moment
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _trigger(

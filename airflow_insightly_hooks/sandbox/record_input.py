@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.records import CREATED, LIST_ITEMS, UPDATED, Field, RecordType
@@ -16,19 +16,20 @@ __all__ = ["LIST_KINDS", "RecordInput", "blank", "checked_time"]
 LIST_KINDS = frozenset({*LIST_ITEMS, "custom_fields"})
 
 _WHOLE = {"int32": 2**31, "int64": 2**63}
+_LIST_ITEM = "list item"
 
 
 class RecordInput:
     """Checks records of one type.
 
     :param record_type: the type.
-    :param serial: where the ids of list items come from.
+    :param numbers: the last number given to an item of a list, and to a record of each type that has
+        an ``AUTONUMBER``; counted on here.
     """
 
-    def __init__(self, record_type: RecordType, serial: Iterator[int]) -> None:
+    def __init__(self, record_type: RecordType, numbers: Counter[str]) -> None:
         self.record_type = record_type
-        self._serial = serial
-        self._autonumber = count(1)
+        self._numbers = numbers
         self._custom_fields = {field.name: field for field in CUSTOM_FIELDS.get(record_type.name, ())}
 
     def checked(
@@ -71,7 +72,7 @@ class RecordInput:
     def autonumbers(self) -> list[dict[str, Any]]:
         """Return the ``AUTONUMBER`` custom fields of a new record."""
         return [
-            custom_field_entry(field.name, f"{next(self._autonumber):05}")
+            custom_field_entry(field.name, f"{self._next(self.record_type.name):05}")
             for field in self._custom_fields.values()
             if field.kind == "AUTONUMBER"
         ]
@@ -108,7 +109,7 @@ class RecordInput:
         if part.name == "OBJECT_ID":
             return record[self.record_type.id_field]
         present = [present[part.name] for present in record.get(field.name) or []]
-        return item[part.name] if item.get(part.name) in present else next(self._serial)
+        return item[part.name] if item.get(part.name) in present else self._next(_LIST_ITEM)
 
     def _merged_custom_fields(self, given: Any, present: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the custom fields ``present`` with those ``given`` set; null takes one away."""
@@ -134,6 +135,10 @@ class RecordInput:
             custom_field_entry(name, values[name])
             for name in sorted(values, key=lambda name: order.get(name, len(order)))
         ]
+
+    def _next(self, numbered: str) -> int:
+        self._numbers[numbered] += 1
+        return self._numbers[numbered]
 
     def _can_set(self, name: str) -> bool:
         return self._custom_fields[name].kind != "AUTONUMBER"

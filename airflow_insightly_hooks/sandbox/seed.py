@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from airflow_insightly_hooks.sandbox import words
 from airflow_insightly_hooks.sandbox.clock import Clock, format_time
@@ -45,11 +46,17 @@ def seeded_store(clock: Clock, started: float) -> Store:
     :param started: seconds since 1970; the records' times lie in the year before it.
     """
     store = Store(clock, API_USER_ID)
+    store.load(_seed(started))
+    return store
+
+
+@lru_cache(maxsize=1)  # for sandboxes that are reset again and again, between tests
+def _seed(started: float) -> str:
+    store = Store(Clock(lambda: started), API_USER_ID)
     make = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))
     for plant in (_users, _people, _sales, _work, _support, _custom_objects):
         plant(make)
-    store.history = History()
-    return store
+    return store.dumped()
 
 
 def _users(make: RecordMaker) -> None:

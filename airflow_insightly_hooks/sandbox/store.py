@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import count
+import json
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.records import (
@@ -48,8 +49,21 @@ class Store:
             name: {field.name: blank(field) for field in kind.fields.values()}
             for name, kind in self.record_types.items()
         }
-        serial: Iterator[int] = count(1)
-        self._inputs = {name: RecordInput(kind, serial) for name, kind in self.record_types.items()}
+        self._numbers: Counter[str] = Counter()
+        self._inputs = {name: RecordInput(kind, self._numbers) for name, kind in self.record_types.items()}
+
+    def dumped(self) -> str:
+        """Return the contents as a text; to load it is far quicker than to make the records anew."""
+        records = [shelf.all() for shelf in self._shelves.values()]
+        return json.dumps([records, self._next_id, self.custom_objects, self._numbers])
+
+    def load(self, text: str) -> None:
+        """Take over the contents that a store was ``dumped`` with; this one must be new."""
+        records, self._next_id, self.custom_objects, numbers = json.loads(text)
+        for record_type, of_type in zip(self.record_types.values(), records, strict=True):
+            for record in of_type:
+                self._shelves[record_type.name].put(record[record_type.id_field], record)
+        self._numbers.update(numbers)
 
     def counts(self) -> dict[str, int]:
         """Return how many records there are of each type."""

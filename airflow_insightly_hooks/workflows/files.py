@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import DAG, get_parsing_context
 
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
 from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX, Workflow
 from airflow_insightly_hooks.core.workflow_file import located, read_workflows
@@ -90,7 +90,7 @@ class _BrokenFile(DAG):
 
     def __init__(self, path: Path, error: InvalidWorkflowFile) -> None:
         self._path = path
-        super().__init__(f"broken.{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}", schedule=None)
+        super().__init__(f"broken.{digest_of(os.fsencode(path))}", schedule=None)
         self._error = error
         with self:  # registers it with Airflow
             pass

@@ -21,7 +21,7 @@ from airflow_insightly_hooks.core.criteria import (
     Incomparable,
     check_criteria,
     compile_criteria,
-    explain_criteria,
+    compile_explanation,
     fields_of,
     is_relative,
     option_fields_of,
@@ -384,7 +384,7 @@ def test_groups_nest_a_hundred_levels_deep():
     line = "NOT (1 OR 2 AND " * 100 + "1" + ")" * 100
     spec = nested(MAX_DEPTH, {"conditions": [NO, YES], "logic": line})
     assert compile_criteria(spec)(RECORD) is compile_criteria(spec["none"][0]["none"][0])(RECORD)
-    assert len(explain_criteria(spec, RECORD)) == 2
+    assert len(compile_explanation(spec)(RECORD)) == 2
     for depth in (MAX_DEPTH + 1, 10_000):
         spec = nested(depth, YES, "all")
         for function in (compile_criteria, check_criteria, fields_of, is_relative, option_fields_of):
@@ -677,7 +677,7 @@ def test_option_fields_of():
     assert option_fields_of(NUMBERED) == {"A__c", "B__c"}
 
 
-def test_explain_criteria():
+def test_compile_explanation():
     """Each condition's outcome is told, in the order of the criteria, whether or not it was needed."""
     spec = {
         "any": [
@@ -687,15 +687,15 @@ def test_explain_criteria():
             condition(field="Hobbies__c", operator="not_contains", value="Sport"),
         ]
     }
-    assert explain_criteria(None, RECORD) == []
-    assert explain_criteria(spec, RECORD, now=NOW) == [
+    assert compile_explanation(None)(RECORD) == []
+    assert compile_explanation(spec, now=NOW)(RECORD) == [
         ConditionOutcome("criteria.any[0]", "STATUS", "is_not_blank", True),
         ConditionOutcome("criteria.any[1].conditions[0]", "STATUS", "is_blank", False),
         ConditionOutcome("criteria.any[1].conditions[1]", "TITLE", "contains", True),
         ConditionOutcome("criteria.any[2]", "DUE", "within_last", True),
         ConditionOutcome("criteria.any[3]", "Hobbies__c", "not_contains", True),
     ]
-    assert not explain_criteria(spec, RECORD, now=NOW, multi_select=[])[4].held
+    assert not compile_explanation(spec, now=NOW, multi_select=[])(RECORD)[4].held
 
 
 @pytest.mark.parametrize(
@@ -1060,7 +1060,7 @@ def decided(spec: Any, held: list[bool]) -> bool:
 @given(criteria(depth=4), criteria_records, multi_selects)
 def test_explanations_agree_with_the_decision(spec, record, multi_select):
     """The conditions' outcomes, combined, are what the compiled criteria decide."""
-    outcomes = explain_criteria(spec, record, now=CRITERIA_NOW, multi_select=multi_select)
+    outcomes = compile_explanation(spec, now=CRITERIA_NOW, multi_select=multi_select)(record)
     held = [outcome.held for outcome in outcomes]
     meets = compile_criteria(spec, now=CRITERIA_NOW, multi_select=multi_select)
     assert decided(spec, held) is meets(record)

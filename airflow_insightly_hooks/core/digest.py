@@ -1,0 +1,12 @@
+"""Short names for what is too long, or of too many parts, for an id or a key."""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["digest_of"]
+
+
+def digest_of(what: str | bytes) -> str:
+    """Return 16 hexadecimal digits that depend on the text alone: what is stored is found by them."""
+    return hashlib.sha256(what.encode() if isinstance(what, str) else what).hexdigest()[:16]
