@@ -8,7 +8,6 @@ from functools import lru_cache
 from airflow_insightly_hooks.sandbox import words
 from airflow_insightly_hooks.sandbox.clock import Clock, format_time
 from airflow_insightly_hooks.sandbox.custom_fields import CUSTOM_OBJECTS
-from airflow_insightly_hooks.sandbox.history import History
 from airflow_insightly_hooks.sandbox.record_maker import FIRST_IDS, YEAR, RecordMaker, address
 from airflow_insightly_hooks.sandbox.shelf import Record
 from airflow_insightly_hooks.sandbox.store import Store
