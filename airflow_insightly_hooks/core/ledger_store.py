@@ -43,6 +43,7 @@ class LedgerStore:
         self._token = token
         self._claim: dict[str, Any] = {}
         self._is_written = False
+        self._has_failed = False  # the last write did
         self._stale: list[str] = []  # keys of the ledger that this one goes on from
 
     def open(self, generation: int) -> Ledger:
@@ -97,10 +98,15 @@ class LedgerStore:
 
         :raises SupersededError: if a later try has claimed the ledger; what was stored is read by none.
         """
+        # Once Airflow has given a try up, it takes no more writes from it, and shows it no claim any more.
+        if self._has_failed:
+            self._check_claim()
+        self._has_failed = True
         for name, value in ledger.changed():
             self._store.set(_key(self._token, name), value)
             self._is_written = True
         self._check_claim()
+        self._has_failed = False
         if self._is_written:
             self._delete_stale()
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg2
 import pytest
 import requests
 from airflow_stack import AirflowStack, free_port, wait_for
+from postgresql import NoServerError, temporary_database
 
 ROOT = Path(__file__).parent.parent.parent
 API_KEY = "sandbox-key"
@@ -37,7 +36,6 @@ BINS = (
 )
 TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")
-POSTGRESQL = "postgresql+psycopg2://postgres@127.0.0.1:5432"
 
 
 @dataclass
@@ -223,32 +221,23 @@ def _settings(sandbox: str) -> dict[str, str]:
 def _postgresql(cleanup: contextlib.ExitStack) -> str:
     """Return the address of a database that lives as long as the tests."""
     try:
-        server = psycopg2.connect(host="127.0.0.1", port=5432, user="postgres", dbname="test")
-    except psycopg2.OperationalError:
-        pytest.skip("no PostgreSQL answers on 127.0.0.1:5432 for user postgres and database test")
-    server.autocommit = True
-    name = f"airflow_e2e_{uuid.uuid4().hex[:12]}"
-    with server.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-
-    def drop() -> None:
-        with server.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        server.close()
-
-    cleanup.callback(drop)
-    return f"{POSTGRESQL}/{name}"
+        return cleanup.enter_context(temporary_database())
+    except NoServerError as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run database by database, behind all fast tests; in each, look for secrets at the end.
 
-    ``make test-e2e`` gives each database a process: what these tests do most is wait for Airflow.
+    ``make test-e2e`` gives each database a process: what these tests do most is wait for Airflow. What has an
+    Airflow of its own comes first, so that no second one runs beside it in its process.
     """
 
-    def order(item: pytest.Item) -> tuple[bool, bool, bool]:
-        is_e2e = item.get_closest_marker("e2e") is not None
-        return is_e2e, is_e2e and "[postgresql]" in item.nodeid, is_e2e and "test_secrets" in item.nodeid
+    def order(item: pytest.Item) -> tuple[bool, bool, bool, bool]:
+        if item.get_closest_marker("e2e") is None:
+            return False, False, False, False
+        is_shared = "stack" in getattr(item, "fixturenames", ())
+        return True, is_shared, "[postgresql]" in item.nodeid, "test_secrets" in item.nodeid
 
     items.sort(key=order)
 

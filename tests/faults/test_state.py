@@ -174,6 +174,42 @@ def test_two_tries_at_once(connect: Connect) -> None:
     assert "return_value" not in contexts[0]["ti"].xcom, "the later try's report isn't overwritten"
 
 
+class GivenUpStore:
+    """What Airflow shows a try that it has given up: no values, and no write is taken."""
+
+    def __init__(self, store: StateStore) -> None:
+        self.store, self.is_given_up = store, False
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return default if self.is_given_up else self.store.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        if self.is_given_up:
+            raise ConnectionError("the API server answers 404: no such task instance")
+        self.store.set(key, value)
+
+    def delete(self, key: str) -> None:
+        self.store.delete(key)
+
+
+@fault(80, "a try that Airflow has given up, its store closed")
+@pytest.mark.usefixtures("quick_writes")
+def test_try_that_was_given_up(connect: Connect) -> None:
+    """It stops POSTing with its next write, says why, and doesn't overwrite the later try's report."""
+    context = run_context(task_state_store=GivenUpStore(StateStore()), ti=TaskInstance())
+    store = context["task_state_store"]
+
+    def give_up(_: object) -> None:
+        store.is_given_up = len(server.requests) >= 20
+
+    with serving([give_up, 0.03, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(SupersededError, match="later try"):
+            deliver(context, payloads(400), concurrency=4)
+    assert 20 <= len(server.requests) < 80  # 0.1 s between writes are some fifteen POSTs of four at once
+    assert "return_value" not in context["ti"].xcom
+
+
 # --- one message, one id ---------------------------------------------------------------------------------
 
 

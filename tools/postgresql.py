@@ -1,0 +1,41 @@
+"""A PostgreSQL database that lives as long as what is run on it, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+import psycopg2  # type: ignore[import-untyped]
+
+__all__ = ["NoServerError", "temporary_database"]
+
+ADDRESS = "postgresql+psycopg2://postgres@127.0.0.1:5432"
+
+
+class NoServerError(Exception):
+    """No PostgreSQL answers; the text says where one was looked for."""
+
+
+@contextlib.contextmanager
+def temporary_database() -> Iterator[str]:
+    """Make a database; yield its SQLAlchemy address, and drop it, whoever still uses it.
+
+    :raises NoServerError: if there is no server to make it on.
+    """
+    try:
+        server = psycopg2.connect(host="127.0.0.1", port=5432, user="postgres", dbname="test")
+    except psycopg2.OperationalError:
+        raise NoServerError(
+            "no PostgreSQL answers on 127.0.0.1:5432 for user postgres and database test"
+        ) from None
+    server.autocommit = True
+    name = f"airflow_e2e_{uuid.uuid4().hex[:12]}"
+    try:
+        with server.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        yield f"{ADDRESS}/{name}"
+    finally:
+        with server.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        server.close()
