@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core import errors
 from airflow_insightly_hooks.core.errors import (
+    IncompleteScan,
     InsightlyHooksError,
     InvalidChange,
     InvalidConnection,
@@ -82,6 +83,14 @@ ERRORS = [
             "Insightly's server says that it is 2026-01-01T00:00:00Z, but cursor/dag/detect has been read up "
             "to 2026-01-01T01:00:00Z. Nothing is read, since changes could be missed: set the cursor back in "
             "the asset's state to the last time that was right, or wait if the server's clock is behind"
+        ),
+    ),
+    (
+        IncompleteScan("Contacts", 42, 990, 1000),
+        (
+            "Contacts: 990 records of 1000 after 42 requests, and no certainty that none was passed over: too "
+            "much changes while they are read, or their order does. Nothing counts as read. Try again when "
+            "less is going on, or read a shorter window"
         ),
     ),
     (

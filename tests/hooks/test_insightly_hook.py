@@ -195,8 +195,8 @@ def test_pages(insightly: RunningSandbox) -> None:
 
 
 def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
-    """A page is asked for after the one before was taken; it begins with that one's last record."""
-    pages = [[{"CONTACT_ID": n} for n in ids] for ids in ([1, 2], [2, 3], [3])]
+    """A page is asked for after the one before was taken, from that one's last record on, to the very end."""
+    pages = [[{"CONTACT_ID": n} for n in ids] for ids in ([1, 2], [2, 3], [3], [])]
     with serving(lambda n: [as_json(pages[n])]) as server:
         records = hook_for(connect, server).iter_records("Contacts", page_size=2)
         assert server.requests == []
@@ -204,7 +204,7 @@ def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
         assert len(server.requests) == 1
         assert [record["CONTACT_ID"] for record in records] == [2, 3]
     assert [request.request_line.split()[1] for request in server.requests] == [
-        f"/v3.1/Contacts/Search?top=2&skip={skip}&count_total=true" for skip in (0, 1, 2)
+        f"/v3.1/Contacts/Search?top=2&skip={skip}&count_total=true" for skip in (0, 1, 2, 3)
     ]
 
 
@@ -228,7 +228,7 @@ def test_the_next_page_is_asked_for_while_one_is_handled(insightly: RunningSandb
     while hook.requests_made < 2 and time.monotonic() < end:
         time.sleep(0.01)
     assert hook.requests_made == 2
-    insightly.configure(fault={"path": "/Tasks/Search", "status": 400, "times": 1})
+    insightly.configure(fault={"path": "/v3.1/Tasks/Search", "status": 400, "times": 1})
     with pytest.raises(InsightlyAPIError, match="400"):
         list(records)
 
