@@ -74,8 +74,8 @@ class WebhookOperator(BaseOperator):
         off the task's outlets, so that Airflow has nothing to emit.
     :param redeliver: what a cleared task sends again, under the same ids: ``"all"``, ``"undelivered"``, or
         record ids (a list, or ``"7, 8"``); ``None``, ``""`` and ``"None"`` (default): what is missing. A
-        template, such as ``"{{ params.redeliver }}"``. Done once each time that the task is cleared: retries
-        go on from there.
+        template, such as ``"{{ var.json.get('redeliver', {}).get(run_id, '') }}"``: a run's params are fixed
+        when it starts. Done once each time that the task is cleared: retries go on from there.
     :param retries: 2 by default, hence three attempts.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.

@@ -21,11 +21,14 @@ import requests
 from airflow_stack import AirflowStack, free_port, wait_for
 from postgresql import NoServerError, temporary_database
 
+from tests.e2e.collector import Collector, collecting
+
 ROOT = Path(__file__).parent.parent.parent
 API_KEY = "sandbox-key"
 WRONG_KEY = "wrong-key-4f1c9b"
 USERNAME = "récepteur"
 PASSWORD = "pässword-7c3e:51%2F"  # what Basic authentication and URIs find hard
+SIGNING_SECRET = "whsec_" + base64.b64encode(b"a key of the end-to-end tests").decode()
 CANARY = "canary-d1e5a7"
 """Stands in every record that a test makes; it may be in XCom and at receivers, and nowhere else."""
 
@@ -33,6 +36,8 @@ BINS = (
     *("added", "updated", "unmet", "later", "never", "some", "cleared", "example", "help_page"),
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
+    *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
+    *("in_order", "held_back", "hangs", "failing"),
 )
 TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")
@@ -45,6 +50,7 @@ class Stack:
     airflow: AirflowStack
     sandbox: str
     database: str
+    collector: Collector
 
     def skip_on_sqlite(self, because: str) -> None:
         if self.database.startswith("sqlite"):
@@ -132,18 +138,20 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         home = tmp_path_factory.mktemp(f"airflow-{request.param}")
         database = _postgresql(cleanup) if request.param == "postgresql" else None
         sandbox = f"http://127.0.0.1:{free_port()}"
-        airflow = AirflowStack(home, _dags(home), _connections(sandbox), database, _settings(sandbox))
+        collector = cleanup.enter_context(collecting())
+        settings = _settings(sandbox, collector)
+        airflow = AirflowStack(home, _dags(home), _connections(sandbox), database, settings)
         cleanup.callback(airflow.stop)
         command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", sandbox.rsplit(":")[-1]]
         airflow.processes.start("sandbox", command, airflow.env)
         airflow.migrate()
         airflow.start()
         airflow.wait_until_healthy()
-        stack = Stack(airflow, sandbox, airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        stack = Stack(airflow, sandbox, airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], collector)
         requests.put(f"{sandbox}/_sandbox", json={"requests_per_second": 200}, timeout=10).raise_for_status()
         for name in BINS:
             stack.bin_answers(name)
-        for dag_id in ("connection_forms", "watched", "from_a_file"):
+        for dag_id in ("connection_forms", "watched", "from_a_file", "ten_thousand"):
             airflow.wait_for_dag(dag_id)
         for dag in airflow.api("/dags?limit=200")["dags"]:
             # The first ones are for their tests to start; the others would run every five minutes.
@@ -172,7 +180,11 @@ def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
             "conn_type": "insightly_webhook",
             "host": f"{sandbox}/bin/{name}",
             **credentials,
-            "extra": {"timeout": 10, "web_url": f"{sandbox}/bin/{name}"},
+            "extra": {
+                "timeout": 10,
+                "web_url": f"{sandbox}/bin/{name}",
+                **({"signing_secret": SIGNING_SECRET} if name == "redelivered" else {}),
+            },
         }
         for name in BINS
         if name not in ("uri", "json", "form")
@@ -206,11 +218,15 @@ def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
     }
 
 
-def _settings(sandbox: str) -> dict[str, str]:
+def _settings(sandbox: str, collector: Collector) -> dict[str, str]:
     host = sandbox.removeprefix("http://")
     in_uri = f"{quote(USERNAME)}:{quote(PASSWORD, safe='')}"
     return {
         "AIRFLOW_VAR_RECEIVER_URI": f"http://{in_uri}@{host}/bin/variable",
+        "AIRFLOW_VAR_CANARY": CANARY,
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "insightly_webhook",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.url,
         # No DAG file changes while the tests run: parsing them again and again took a quarter of two cores.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",

@@ -9,13 +9,13 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy
 
-from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, WRONG_KEY, Stack
+from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, SIGNING_SECRET, USERNAME, WRONG_KEY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 BASIC = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 KEY_BASIC = base64.b64encode(f"{API_KEY}:".encode()).decode()
-SECRETS = (PASSWORD, quote(PASSWORD, safe=""), BASIC, API_KEY, KEY_BASIC, WRONG_KEY)
+SECRETS = (PASSWORD, quote(PASSWORD, safe=""), BASIC, API_KEY, KEY_BASIC, WRONG_KEY, SIGNING_SECRET)
 
 
 def rows(stack: Stack) -> Iterator[tuple[str, str]]:

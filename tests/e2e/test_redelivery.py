@@ -1,0 +1,331 @@
+"""What a deliver task promises beyond a delivery: dead letters, redelivery, order, metrics, a short log."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from airflow_stack import wait_for
+from standardwebhooks.webhooks import Webhook
+
+from tests.e2e.conftest import SIGNING_SECRET, TO_SAVE_TIME, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]  # all runs are waited for by the first tests
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "delivery.md").read_text()
+DAG_FILE = (Path(__file__).parent / "dags" / "deliveries.py").read_text()
+BUSY = 150
+"""Seconds to wait for runs that all go on at once."""
+FAILURES = 10_000
+DELAY = 0.7
+"""Seconds that a receiver takes where order is looked at."""
+
+
+class Runs(NamedTuple):
+    """The runs that all go on beside the tests, each waited for by its own."""
+
+    unharmed: str
+    harmed: str
+    whole: str = ""
+    part: str = ""
+    slow: str = ""
+    failing: str = ""
+    ten_thousand: str = ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(stack: Stack) -> Runs:
+    """Start them; on SQLite those of dead letters only."""
+    stack.bin_answers("reporting", status=500, match='"CONTACT_ID":2,')
+    unharmed, harmed = (
+        stack.start_run("reports", receiver="receiver_reporting", payloads=payloads, chunks=chunks)
+        for payloads, chunks in (
+            ([[1, at(0)]], [[[3, at(0)]], [[4, at(0)]]]),
+            ([[1, at(1)], [2, at(1)]], [[[5, at(1)]], [[2, at(2)]]]),
+        )
+    )
+    if stack.database.startswith("sqlite"):
+        return Runs(unharmed, harmed)
+    stack.bin_answers("redelivered_in_part", status=500, match='"CONTACT_ID":2,')
+    stack.bin_answers("in_order", delay=DELAY)
+    stack.bin_answers("held_back", status=503, times=1, match='"CONTACT_ID":1,')
+    stack.bin_answers("failing", status=500)
+    payloads = [[record, at(0)] for record in (1, 2, 3)]
+    changes = [[1, at(2)], [1, at(0)], [2, at(3)], [3, at(3)], [1, at(1)]]
+    return Runs(
+        unharmed,
+        harmed,
+        stack.start_run("redelivery", receiver="receiver_redelivered", payloads=payloads, redeliver="all"),
+        stack.start_run("redelivery", receiver="receiver_redelivered_in_part", payloads=payloads),
+        stack.start_run("in_order", receiver="receiver_in_order", payloads=changes),
+        stack.start_run("in_order", receiver="receiver_held_back", payloads=changes),
+        stack.start_run("ten_thousand"),
+    )
+
+
+def at(second: int) -> str:
+    return f"2026-03-01T08:00:0{second}Z"
+
+
+def record_ids(kept: list[dict[str, Any]]) -> list[int]:
+    return [json.loads(one["body"])["entity"]["CONTACT_ID"] for one in kept]
+
+
+def told(kept: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the messages that came, id and body, sorted."""
+    return sorted((one["headers"]["webhook-id"], one["body"]) for one in kept)
+
+
+def received_at(kept: dict[str, Any]) -> float:
+    return datetime.fromisoformat(kept["received_at"].replace("Z", "+00:00")).timestamp()
+
+
+# --- dead letters ----------------------------------------------------------------------------------------
+
+
+def events_of(stack: Stack, run_id: str) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return a run's asset events: which task emitted it, its map index, the event's extra."""
+    found = stack.airflow.api("/assets/events?source_dag_id=reports&limit=100")["asset_events"]
+    return [
+        (event["source_task_id"], event["source_map_index"], event["extra"])
+        for event in found
+        if event["source_run_id"] == run_id
+    ]
+
+
+def test_what_stays_undelivered_starts_a_dag_of_ones_own(stack: Stack, runs: Runs) -> None:
+    """With an asset for it, undelivered payloads make one event with the report, which starts that DAG."""
+    example = DAG_FILE[
+        DAG_FILE.index('with DAG("dead_letter_queue"') : DAG_FILE.index("    @task\n    def take_")
+    ]
+    assert example in PAGE
+    assert stack.wait_for_run("reports", runs.unharmed, BUSY) == "success"
+    assert stack.wait_for_run("reports", runs.harmed, BUSY) == "success"
+
+    posts = [record for record in record_ids(stack.received("reporting")) if record == 2]
+    assert len(posts) == 2 * 3  # by the plain task and by the mapped one, three times each
+    assert stack.tasks("reports", runs.harmed)["deliver"]["try_number"] == 3
+    assert events_of(stack, runs.unharmed) == []
+    events = events_of(stack, runs.harmed)
+    emitted = {(task, index): extra for task, index, extra in events}
+    assert len(events) == 2
+    assert emitted.keys() == {("deliver", -1), ("deliver_chunk", 1)}
+    report = emitted["deliver", -1]
+    assert report == stack.xcom("reports", runs.harmed, "deliver")
+    assert (report["total"], report["delivered"], report["attempts"]) == (2, 1, 4)
+    (item,) = report["undelivered"]
+    assert (item["record_id"], item["status"], item["attempts"]) == (2, 500, 3)
+
+    def taken() -> tuple[list[Any], list[Any]] | None:
+        """Return what that DAG's runs have seen, and what triggered them, once one has seen both reports."""
+        ended = stack.airflow.api("/dags/dead_letter_queue/dagRuns")["dag_runs"]
+        if not ended or any(run["state"] != "success" for run in ended):
+            return None
+        seen, triggering = (
+            [stack.xcom("dead_letter_queue", run["dag_run_id"], task_id) for run in ended]
+            for task_id in ("take", "take_what_triggered")
+        )
+        return (seen, triggering) if max(map(len, seen)) == 2 else None
+
+    seen, triggering = wait_for("the DAG of dead letters", taken, BUSY)
+    # Of two events that come together Airflow may hand over one only: the other waits for the next event.
+    assert 1 <= sum(map(len, triggering)) <= 2
+    assert all(reports and all(report in emitted.values() for report in reports) for reports in triggering)
+    assert sorted(max(seen, key=len), key=str) == sorted(emitted.values(), key=str)
+
+
+# --- redelivery ------------------------------------------------------------------------------------------
+
+
+def again(stack: Stack, run_id: str, *task_ids: str) -> str:
+    """Clear tasks of a run, and wait for its end."""
+    for task_id in task_ids:
+        stack.clear("redelivery", run_id, task_id)
+    return stack.wait_for_run("redelivery", run_id)
+
+
+def set_redeliver(stack: Stack, **by_run: Any) -> None:
+    """Set the variable that docs/delivery.md shows."""
+    body = {"key": "redeliver", "value": json.dumps(by_run)}
+    stack.airflow.api(
+        "/variables",
+        "PATCH",
+        {"actions": [{"action": "create", "action_on_existence": "overwrite", "entities": [body]}]},
+    )
+
+
+def test_a_cleared_task_redelivers_what_a_variable_says(stack: Stack, runs: Runs) -> None:
+    """By a variable, a cleared task sends all, what is undelivered, or a record again; else nothing."""
+    template = "redeliver=\"{{ var.json.get('redeliver', {}).get(run_id, '') }}\","
+    assert template in PAGE
+    assert template in DAG_FILE
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    whole, part = runs.whole, runs.part
+    assert stack.wait_for_run("redelivery", whole, BUSY) == "success"
+    assert stack.wait_for_run("redelivery", part, BUSY) == "failed"
+    first = stack.received("redelivered")
+    assert sorted(record_ids(first)) == [1, 2, 3]
+    assert len(stack.received("redelivered_in_part")) == 3 + 2
+
+    # A run's params are fixed when it starts: that of the first run has each clearing send all again.
+    assert len(stack.received("by_param")) == 2 * 3
+    assert again(stack, whole, "deliver", "by_param") == "success"
+    assert len(stack.received("redelivered")) == 3
+    assert len(stack.received("by_param")) == 3 * 3
+
+    stack.bin_answers("redelivered_in_part")
+    set_redeliver(stack, **{whole: "all", part: "undelivered"})
+    stack.clear("redelivery", part, "deliver")
+    assert again(stack, whole, "deliver") == "success"
+    assert stack.wait_for_run("redelivery", part) == "success"
+    assert record_ids(stack.received("redelivered_in_part")[5:]) == [2]
+    second = stack.received("redelivered")[3:]
+    assert told(second) == told(first)
+
+    set_redeliver(stack, **{whole: [3]})
+    assert again(stack, whole, "deliver") == "success"
+    (third,) = stack.received("redelivered")[6:]
+    assert told([third]) == told([one for one in first if record_ids([one]) == [3]])
+    stack.airflow.api("/variables/redeliver", "DELETE")
+
+    sent = [one for one in [*first, *second, third] if record_ids([one]) == [3]]
+    stamps = [int(one["headers"]["webhook-timestamp"]) for one in sent]
+    assert stamps == sorted(set(stamps))
+    assert len({one["headers"]["webhook-signature"] for one in sent}) == 3
+    for one in sent:
+        Webhook(SIGNING_SECRET).verify(one["body"], one["headers"])
+
+
+def test_a_new_run_over_the_same_window_redelivers(stack: Stack, started: datetime) -> None:
+    """A run over a window that was delivered sends it again, under the same ids; criteria say what of it."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    for title in ("window one", "window two"):
+        stack.add_task(title)
+    runs = [
+        stack.start_run_since(started, title, receiver="receiver_same_window")
+        for title in ("window", "window", "window two")
+    ]
+    assert [stack.wait_for_run("change_to_webhook", run) for run in runs] == ["success"] * 3
+    received = told(stack.received("same_window"))
+    assert len(received) == 5
+    assert len(set(received)) == 2
+    assert sum("window two" in body for _, body in received) == 3
+
+
+# --- order -----------------------------------------------------------------------------------------------
+
+
+def test_ordered_deliveries_keep_each_records_order(stack: Stack, runs: Runs) -> None:
+    """A record's changes go one at a time in their order, side by side with others'; a failure holds back."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    assert stack.wait_for_run("in_order", runs.slow, BUSY) == "success"
+    assert stack.wait_for_run("in_order", runs.failing, BUSY) == "success"
+
+    received = stack.received("in_order")
+    ones = [kept for kept in received if record_ids([kept]) == [1]]
+    assert [json.loads(kept["body"])["entity"]["AT"] for kept in ones] == [at(n) for n in (0, 1, 2)]
+    times = [received_at(kept) for kept in ones]
+    assert all(later - earlier >= DELAY for earlier, later in pairwise(times))
+    others = [received_at(kept) for kept in received if record_ids([kept]) != [1]]
+    assert max(others) < times[1]  # they didn't wait for the first record
+
+    received = stack.received("held_back")
+    assert sorted(record_ids(received[:3])) == [1, 2, 3]
+    assert sorted(kept["acknowledged_with"] for kept in received[:3]) == [200, 200, 503]
+    assert [json.loads(kept["body"])["entity"]["AT"] for kept in received[3:]] == [at(n) for n in (0, 1, 2)]
+    assert stack.tasks("in_order", runs.failing)["deliver"]["try_number"] == 2
+    log = stack.log("in_order", runs.failing, "deliver", 1)
+    assert "held back by an earlier change" in log
+
+
+# --- metrics ---------------------------------------------------------------------------------------------
+
+
+def test_a_killed_task_counts_what_is_in_doubt(stack: Stack) -> None:
+    """After a kill -9 in mid-POST the retry sends what is in doubt, and counts it, in Airflow's metrics."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    stack.bin_answers("hangs", delay=15, match='"CONTACT_ID":2,')
+    run = stack.start_run("interrupted", payloads=[[1, at(0)], [2, at(0)]])
+    wait_for("two POSTs", lambda: len(stack.received("hangs")) == 2, 60)
+    time.sleep(2)  # the first one's acknowledgement is recorded within a second
+    os.kill(stack.tasks("interrupted", run)["deliver"]["pid"], signal.SIGKILL)
+    stack.bin_answers("hangs")
+    assert stack.wait_for_run("interrupted", run) == "success"
+
+    assert sorted(record_ids(stack.received("hangs"))) == [1, 2, 2]
+    assert stack.xcom("interrupted", run, "deliver")["attempts"] == 3
+
+    def exported() -> dict[str, Any] | None:
+        metrics = stack.collector.of_task("interrupted", "deliver")
+        return metrics if "insightly_webhook.in_doubt" in metrics else None
+
+    metrics = wait_for("the metrics", exported, 30)
+    totals = {name.removeprefix("insightly_webhook."): metric.total for name, metric in metrics.items()}
+    latency = totals.pop("latency")
+    # What the killed try has counted is lost with it.
+    assert totals == {"in_doubt": 1, "attempts": 1, "delivered": 1}
+    assert 0 < latency < 15_000
+
+
+def test_metrics_count_what_each_try_has_done(stack: Stack, runs: Runs) -> None:
+    """Airflow's metrics hold each try's deliveries, POSTs, what it left undelivered, and latencies."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    for run in (runs.unharmed, runs.harmed):
+        assert stack.wait_for_run("reports", run) == "success"
+
+    def exported() -> dict[str, Any] | None:
+        metrics = stack.collector.of_task("reports", "deliver")
+        return metrics if metrics.get("insightly_webhook.undelivered", (0,))[0] >= 3 else None
+
+    metrics = wait_for("the metrics", exported, 30)
+    latency = metrics.pop("insightly_webhook.latency")
+    totals = {name: metric.total for name, metric in metrics.items()}
+    assert totals == {
+        "insightly_webhook.delivered": 2,
+        "insightly_webhook.attempts": 5,
+        "insightly_webhook.undelivered": 3,  # one, at the end of each of three tries
+    }
+    assert latency.count == 5
+    assert latency.total > 0
+
+
+# --- the log ---------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_failures_make_a_short_log(stack: Stack, runs: Runs) -> None:
+    """Ten thousand failures: some twenty warnings, progress, a table by kind, and a report below 48 KB."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    assert stack.wait_for_run("ten_thousand", runs.ten_thousand, BUSY) == "failed"
+
+    log = stack.log("ten_thousand", runs.ten_thousand, "deliver")
+    events = [str(entry["event"]) for entry in json.loads(log)["content"]]
+    assert len(events) < 100
+    assert len(log) < 60_000
+    assert sum("was not acknowledged" in event for event in events) == 20
+    report = stack.xcom("ten_thousand", runs.ten_thousand, "deliver")
+    assert len(json.dumps(report)) < 48_000
+    assert (report["total"], report["delivered"], report["attempts"]) == (FAILURES, 0, FAILURES)
+    assert (len(report["undelivered"]), report["undelivered_count"]) == (200, FAILURES)
+    progress = re.compile(
+        r"\d+ of 10000 payloads sent, 0 acknowledged, \d+ failing, [\d.]+/s, about \d+ s left"
+    )
+    seconds = received_span(report)
+    shown = [event for event in events if progress.fullmatch(event)]
+    assert len(shown) >= max(1, seconds // 10), (seconds, events)
+    (table,) = [event for event in events if event.startswith("Not acknowledged, by kind:")]
+    assert table.split("\n")[1:] == ["    10000  answered 500"]
+
+
+def received_span(report: dict[str, Any]) -> float:
+    started, ended = (
+        datetime.fromisoformat(report[name].replace("Z", "+00:00")) for name in ("started_at", "ended_at")
+    )
+    return (ended - started).total_seconds()
