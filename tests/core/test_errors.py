@@ -89,8 +89,8 @@ ERRORS = [
         IncompleteScan("Contacts", 42, 990, 1000),
         (
             "Contacts: 990 records of 1000 after 42 requests, and no certainty that none was passed "
-            "over: too much changes while they are read, or their order does. Nothing counts as read. Try again when "
-            "less is going on, or read a shorter window"
+            "over: too much changes while they are read, or their order does. Nothing counts as read. "
+            "Try again when less is going on, or read a shorter window"
         ),
     ),
     (
