@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,10 +20,13 @@ from airflow_insightly_hooks.core.changes import (
     has_time,
 )
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
+from airflow_insightly_hooks.sensors.shared_reading import WAIT as SHARED_WAIT
+from airflow_insightly_hooks.sensors.shared_reading import SharedReading, Superseded
 from airflow_insightly_hooks.sensors.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -164,20 +168,37 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
 
         hook = InsightlyHook(self.insightly_conn_id)
         windows = RunWindows(context, context.get("ti") or self, self.asset, self.window)
-        settled_until = hook.server_time() - timedelta(seconds=self.settle)
         window = windows.fixed()
         is_open = window is None
-        if window is None:
-            window = windows.open(settled_until)
-        elif window.end > settled_until:
-            seconds = (window.end - settled_until).total_seconds()
-            self.log.info("Window %s settles in %.0f s", window, seconds)
-            return _Wait(seconds)
-        elif (unread := windows.unread_before(window)) is not None:
+        shared = SharedReading.of_run(context, self.asset, window, hook, self.log)
+        if shared is not None and shared.is_being_read():
+            return _Wait(SHARED_WAIT)
+        found = shared.find(RECORD_TYPES[self.record_type], self.events) if shared is not None else None
+        if window is None or found is None:
+            settled_until = hook.server_time() - timedelta(seconds=self.settle)
+            if window is None:
+                window = windows.open(settled_until)
+            elif window.end > settled_until:
+                seconds = (window.end - settled_until).total_seconds()
+                self.log.info("Window %s settles in %.0f s", window, seconds)
+                return _Wait(seconds)
+            try:
+                found = self._read(hook, window, shared, settled_until)
+            except Superseded as other:
+                self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
+                return _Wait(SHARED_WAIT)
+        if not is_open and (unread := windows.unread_before(window)) is not None:
             self.log.warning(
                 "No run has read %s: this run covers %s. Backfill what is missing", unread, window
             )
-        changes = self._read(hook, window)
+        if found.updated_again and "updated" in self.events:
+            self.log.info(
+                "%d records from before %s were updated after it: if they were updated in the window, too, "
+                "Insightly doesn't tell it any more",
+                found.updated_again,
+                iso_time(window.end),
+            )
+        changes = [storable(change) for change in found.changes]
         if not changes and is_open and self.on_empty == "wait":
             return _Wait(self.poke_interval, open_since=window.start)
         windows.take(window)
@@ -187,31 +208,33 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
         return changes
 
-    def _read(self, hook: InsightlyHook, window: ChangeWindow) -> list[RecordChange]:
+    def _read(
+        self, hook: InsightlyHook, window: ChangeWindow, shared: SharedReading | None, settled_until: datetime
+    ) -> WindowRead:
         kind = RECORD_TYPES[self.record_type]
         if window.is_empty:
             self.log.info("%s: nothing to read yet, watching from %s", kind.name, iso_time(window.end))
-            return []
+            return WindowRead([], 0)
         started = time.monotonic()
         read = 0
         timeless: list[Any] = []
 
-        def counted() -> Iterable[dict[str, Any]]:
+        def seen(nearby: NearbyChanges) -> Iterable[dict[str, Any]]:
             nonlocal read
-            for record in hook.iter_records(self.record_type, updated_after=window.search_from):
+            for record in hook.iter_records(self.record_type, updated_after=nearby.search_from):
                 read += 1
                 if not has_time(record):
                     timeless.append(record[kind.id_field])
+                nearby.see(record)
                 yield record
 
-        changes = [storable(change) for change in changes_in(window, kind, counted(), self.events)]
-        added = sum(change["event"] == "added" for change in changes)
+        with shared.reading(settled_until) if shared else nullcontext(NearbyChanges(window)) as nearby:
+            changes = list(changes_in(window, kind, seen(nearby), self.events))
         self.log.info(
-            "%s in %s: %d added, %d updated; %d records read in %d requests, %.1f s",
+            "%s in %s: %s; %d records read in %d requests, %.1f s",
             self.record_type,
             window,
-            added,
-            len(changes) - added,
+            _counts(changes),
             read,
             hook.requests_made,
             time.monotonic() - started,
@@ -223,4 +246,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 self.record_type,
                 timeless[:20],
             )
-        return changes
+        return WindowRead(changes, nearby.updated_again)
+
+
+def _counts(changes: Sequence[RecordChange]) -> str:
+    added = sum(change["event"] == "added" for change in changes)
+    return f"{added} added, {len(changes) - added} updated"
