@@ -21,7 +21,7 @@ takes the answer.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,7 +72,6 @@ class _Pass:
     is_ordered: bool = True
     began: datetime | None = None  # by the server's clock
     places: dict[int, int] = field(default_factory=dict)  # record id -> where it stands, or MOVED
-    versions: dict[int, Hashable] = field(default_factory=dict)  # of the latest two pages' records
     expected: list[int] = field(default_factory=list)  # what the next page begins with if nothing moves
     total: int | None = None
     pages: int = 0
@@ -143,30 +142,27 @@ class Scan:
         unread: list[int] = []
         moved: list[int] = []
         is_mixed = False
-        versions = {}
         for record in page:
             record_id = record[self._kind.id_field]
-            versions[record_id] = version = self._version(record)
             place = now.places.get(record_id)
-            if self._is_moving(record) or now.versions.get(record_id, version) != version:
+            if self._is_moving(record):
                 moved.append(record_id)
             elif place is None:
                 unread.append(record_id)
             elif place != MOVED:
                 known.append(place)
                 is_mixed = is_mixed or bool(unread)
-        ids = list(versions)
+        ids = self._ids(page)
         now.is_calm = now.is_calm and not moved and ids[: len(now.expected)] == now.expected
         if now.is_ordered and not known and not is_first:
             return False
         # Few of those that stood behind the first one known can have been deleted in between.
         gone = len(now.places) - min(known) - len(known) if known else 0
-        in_order = known == sorted(known) and not is_mixed and len(ids) == len(page) and gone <= MOST_GONE
+        in_order = known == sorted(known) and not is_mixed and gone <= MOST_GONE
         now.is_ordered = now.is_ordered and in_order
         first = len(now.places)
         now.places.update((record_id, first + i) for i, record_id in enumerate(unread))
         now.places.update(dict.fromkeys(moved, MOVED))
-        now.versions = {**dict(list(now.versions.items())[-self._top :]), **versions}
         return True
 
     def _is_moving(self, record: Record) -> bool:
@@ -179,10 +175,6 @@ class Scan:
 
     def _ids(self, page: Sequence[Record]) -> list[int]:
         return [record[self._kind.id_field] for record in page]
-
-    def _version(self, record: Record) -> Hashable:
-        times = field_value(record, CREATED), field_value(record, UPDATED)
-        return times if any(times) else repr(record)
 
     # --- what to ask next --------------------------------------------------------------------------------
 

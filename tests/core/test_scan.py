@@ -207,6 +207,30 @@ def test_without_a_count_an_order_that_changes_fails():
         read(crm_of(2600, order="none", totals=False))
 
 
+def page_of(*record_ids: int, updated: str = "2026-03-29 00:00:00") -> list[dict]:
+    return [{"CONTACT_ID": i, "DATE_CREATED_UTC": updated, "DATE_UPDATED_UTC": updated} for i in record_ids]
+
+
+def test_a_few_records_in_both_pages_dont_make_them_join():
+    """They come in order, by chance, but hundreds that stood behind the first of them are not there."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), 600, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == 495
+    scan.feed(page_of(10, 200, 490, *range(501, 590)), 599, EPOCH + timedelta(hours=1))
+    assert (scan.request.skip, scan.request.count_total) == (0, True)
+
+
+@pytest.mark.parametrize(("updated", "goes_on_at"), [("00:59:57", 990), ("00:59:58", 445)])
+def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
+    """It may have moved there; within two seconds before the scan began, by its time, is just now."""
+    last = page_of(500, updated=f"2026-03-29 {updated}")
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 500)) + last, None, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == 495
+    scan.feed(last + page_of(*range(601, 1100)), None, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == goes_on_at
+
+
 # --- the rest --------------------------------------------------------------------------------------------
 
 
