@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The contract's tests have a target of their own; what they test with takes a second to load, in each process.
 FAST := -m "not e2e and not contract" -p no:schemathesis --ignore tests/sandbox/test_contract.py
 
-.PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench clean
+.PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -53,6 +53,9 @@ bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time trigg
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/time_triggers.py
 	$(BIN)/python benchmarks/parsing.py
+
+bench-delivery: .venv/.installed ## Measure the deliver task beside requests and mapped HttpOperators
+	$(BIN)/python benchmarks/delivery.py
 
 constraints: .venv/.installed ## Pin every package anew in constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \

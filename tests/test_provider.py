@@ -17,7 +17,7 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseHook, BaseOperatorLink
 
 from airflow_insightly_hooks.hooks.account import EXTRAS as INSIGHTLY_EXTRAS
-from airflow_insightly_hooks.hooks.webhook import EXTRAS as WEBHOOK_EXTRAS
+from airflow_insightly_hooks.hooks.receiver import EXTRAS as WEBHOOK_EXTRAS
 from airflow_insightly_hooks.provider import get_provider_info
 
 INFO = get_provider_info()
@@ -117,7 +117,10 @@ def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pyt
         opened = hook("form")
         read = vars(opened._client.account if conn_type == "insightly" else opened._settings)
         if "pace" in read:
-            read |= {"tls": None, "pace": vars(read["pace"]) | {"_lock": None}}
+            read |= {
+                "transport": getattr(read.get("transport"), "settings", None),
+                "pace": vars(read["pace"]) | {"_lock": None},
+            }
         settings.append(read)
     assert settings[0] == settings[1]
 

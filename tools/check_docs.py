@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow_insightly_hooks.core.criteria import OPERATORS
 from airflow_insightly_hooks.core.workflow import Schedule, Webhook, Workflow
-from airflow_insightly_hooks.hooks import account, webhook
+from airflow_insightly_hooks.hooks import account, receiver
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -43,7 +43,7 @@ def faults() -> Iterator[str]:
     for what, names in {
         "criteria operators": OPERATORS,
         "extras of insightly": account.EXTRAS,
-        "extras of insightly_webhook": webhook.EXTRAS,
+        "extras of insightly_webhook": receiver.EXTRAS,
     }.items():
         if missing := [name for name in names if f"`{name}`" not in readme]:
             yield f"README.md: {what} {', '.join(missing)} not described"

@@ -11,6 +11,7 @@ InsightlyHooksError
 ├── InvalidChange              what should be a change is none; says what is missing
 ├── InvalidPayload             what should be a payload is none; says what is missing
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
+├── WorkerExhausted            this worker has no file descriptors or the like left to connect with
 ├── LostCursor                 a sensor's cursor is gone although it has run before
 ├── UntrustedClock             a sensor's cursor is ahead of the API server's clock
 ├── IncompleteScan             a search that couldn't be read to its end
@@ -56,6 +57,7 @@ __all__ = [
     "UndeliveredError",
     "UnknownRecordType",
     "UntrustedClock",
+    "WorkerExhausted",
     "did_you_mean",
     "missing_keys",
 ]
@@ -187,6 +189,17 @@ class InvalidConnection(InsightlyHooksError, ValueError):
 
     def __str__(self) -> str:
         return f"connection {self.conn_id!r}, {self.field}: {self.reason}"
+
+
+class WorkerExhausted(InsightlyHooksError):
+    """This worker lacks what it takes to connect to anybody; ``lack`` says what. Trying later may help."""
+
+    def __init__(self, lack: str) -> None:
+        super().__init__(lack)
+        self.lack = lack
+
+    def __str__(self) -> str:
+        return self.lack
 
 
 class LostCursor(InsightlyHooksError):

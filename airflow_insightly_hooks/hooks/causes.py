@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Iterator
 
-__all__ = ["causes", "tls_reason"]
+__all__ = ["causes", "own_fault", "tls_reason"]
 
 _NO_TLS = ("wrong version number", "record layer failure", "packet length too long", "http request")
 """What versions of OpenSSL say of an answer that isn't TLS at all."""
+
+_OWN_FAULTS = {
+    errno.EMFILE: "no more file descriptors",
+    errno.ENFILE: "no more file descriptors",
+    errno.EADDRNOTAVAIL: "no free port or address",
+    errno.ENOBUFS: "no more memory",
+    errno.ENOMEM: "no more memory",
+}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -28,3 +37,9 @@ def tls_reason(cause: BaseException) -> str | None:
         reason = (cause.reason or "handshake failed").replace("_", " ").lower()
         return f"TLS: {reason}, is it a port of plain HTTP?" if reason in _NO_TLS else f"TLS: {reason}"
     return None
+
+
+def own_fault(error: BaseException) -> str | None:
+    """Return what this machine lacks to connect at all; ``None`` for an error that tells of the receiver."""
+    lack = _OWN_FAULTS.get(getattr(error, "errno", None) or 0)
+    return f"this worker has {lack}" if lack else None

@@ -2,80 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
-from airflow.sdk.log import mask_secret
 
 from airflow_insightly_hooks import __version__
-from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload
-from airflow_insightly_hooks.core.signing import Signer
+from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.extras import Extras
-from airflow_insightly_hooks.hooks.pace import Pace
-from airflow_insightly_hooks.hooks.transport import (
-    Answer,
-    Deadline,
-    NotDelivered,
-    TransportSettings,
-    load_client_certificate,
-    post,
-    tls_context,
-)
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
+from airflow_insightly_hooks.hooks.exchange import Answer, NotDelivered, post
+from airflow_insightly_hooks.hooks.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
+from airflow_insightly_hooks.hooks.transport import Deadline
 
 __all__ = ["Acknowledgement", "WebhookHook"]
-
-EXTRAS = (
-    "path",
-    "headers",
-    "timeout",
-    "verify",
-    "cert",
-    "trust_env",
-    "allow_insecure_http",
-    "allow_private_networks",
-    "allow_redirects",
-    "expect_body",
-    "requests_per_second",
-    "signing_secret",
-    "max_body_bytes",
-    "web_url",
-)
-PROTECTED_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Headers that are ours alone, as all of ``webhook-…``: they frame the request, or say what the body is."""
 
 CLOCK_TOLERANCE = 300.0
 """Seconds: what Standard Webhooks has receivers accept of a timestamp's distance."""
 MOST_REDIRECTS = 5
 FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {MOST_REDIRECTS} at most"
-IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 @dataclass(frozen=True)
@@ -89,6 +37,7 @@ class Acknowledgement:
     :param elapsed: seconds that it took.
     :param sent: whether the receiver may have read anything; if not, it was no attempt.
     :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
+    :param is_own_fault: whether this worker lacked what it takes to connect, whatever the receiver is like.
     """
 
     acknowledged: bool
@@ -98,6 +47,7 @@ class Acknowledgement:
     elapsed: float
     sent: bool = True
     gone: bool = False
+    is_own_fault: bool = False
 
 
 class WebhookHook(BaseHook):
@@ -106,6 +56,7 @@ class WebhookHook(BaseHook):
     :param webhook_conn_id: an Airflow connection of type ``insightly_webhook``; README lists its fields.
     :param uri: a receiver's URI instead of a connection, user information allowed.
     :raises InvalidConnection: from every method, if connection or URI can't be used; before anything is sent.
+    :raises WorkerExhausted: from every method but ``send``, if this worker lacks what it takes to read it.
     """
 
     conn_name_attr = "webhook_conn_id"
@@ -117,18 +68,18 @@ class WebhookHook(BaseHook):
         super().__init__()
         self.webhook_conn_id = webhook_conn_id
         self._uri = uri
-        self._read: _Settings | None = None
+        self._read: ReceiverSettings | None = None
         self._reading = threading.Lock()  # one pace for all threads, hence one reading
         self._clock_is_checked = False
 
     @property
-    def _settings(self) -> _Settings:
+    def _settings(self) -> ReceiverSettings:
         with self._reading:
             if self._read is None:
                 self._read = (
-                    _Settings.from_connection(self.get_connection(self.webhook_conn_id))
+                    ReceiverSettings.from_connection(self.get_connection(self.webhook_conn_id))
                     if self._uri is None
-                    else _Settings.from_uri(self._uri)
+                    else ReceiverSettings.from_uri(self._uri)
                 )
             return self._read
 
@@ -146,10 +97,10 @@ class WebhookHook(BaseHook):
 
         :raises InvalidPayload: if they can't be sent.
         """
-        _mask(*self._checked(headers).values())
+        mask(*self._checked(headers).values())
 
     def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
-        checked = _checked_headers(headers, "the operator")
+        checked = checked_headers(headers, "the operator")
         if "authorization" in checked:
             if self._settings.refuses_credentials:
                 raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
@@ -167,7 +118,10 @@ class WebhookHook(BaseHook):
         :param headers: further headers; over the connection's, under the protected ones.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
-        settings = self._settings
+        try:
+            settings = self._settings
+        except WorkerExhausted as lack:
+            return Acknowledgement(False, None, str(lack), None, 0.0, sent=False, is_own_fault=True)
         content = _encoded(body, message_id, settings.max_body_bytes)
         lines = self._headers(content, message_id, headers or {})
         settings.pace.wait()
@@ -176,7 +130,13 @@ class WebhookHook(BaseHook):
             answer = self._exchange(lines, content)
         except NotDelivered as failure:
             return Acknowledgement(
-                False, None, failure.reason, None, time.monotonic() - started, sent=failure.sent
+                False,
+                None,
+                failure.reason,
+                None,
+                time.monotonic() - started,
+                sent=failure.sent,
+                is_own_fault=failure.is_own_fault,
             )
         elapsed = time.monotonic() - started
         fields = dict(reversed(answer.headers))  # the first of several counts
@@ -207,8 +167,9 @@ class WebhookHook(BaseHook):
     def _exchange(self, lines: list[tuple[bytes, bytes]], content: bytes) -> Answer:
         """POST, and where the connection allows it go where redirects lead; it is one attempt."""
         settings = self._settings
-        endpoint, deadline = settings.endpoint, Deadline(settings.transport.timeout)
-        answer = post(endpoint, lines, content, settings.transport, settings.tls, deadline)
+        transport, endpoint = settings.transport, settings.endpoint
+        deadline = Deadline(transport.settings.timeout)
+        answer = post(transport, endpoint, lines, content, deadline)
         for _ in range(MOST_REDIRECTS if settings.allow_redirects else 0):
             locations = [value for name, value in answer.headers if name == "location"]
             to = endpoint.redirected(locations[0]) if len(locations) == 1 else None
@@ -216,7 +177,7 @@ class WebhookHook(BaseHook):
                 break
             endpoint = to
             try:
-                answer = post(endpoint, lines, content, settings.transport, settings.tls, deadline)
+                answer = post(transport, endpoint, lines, content, deadline)
             except NotDelivered as failure:  # what redirected has read it
                 raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
         return answer
@@ -266,75 +227,6 @@ class WebhookHook(BaseHook):
         return False, f"{endpoint.origin}: {result.error}{f'; {advice}' if advice else ''}"
 
 
-class _Settings:
-    """What a connection of type ``insightly_webhook``, or a URI, says."""
-
-    def __init__(self, endpoint: Endpoint, extras: Extras, conn_id: str) -> None:
-        self.endpoint = endpoint
-        try:
-            self.headers = _checked_headers(extras.texts("headers"), "the connection")
-        except InvalidPayload as error:
-            raise extras.invalid("headers", error.reason) from None
-        if endpoint.authorization and "authorization" in self.headers:
-            raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
-        self.pace = Pace(extras.number("requests_per_second", 0, at_least=0))
-        self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
-        self.web_url = extras.text("web_url")
-        if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
-            raise extras.invalid("web_url", "an http(s) address without user information is needed")
-        self.allow_redirects = extras.flag("allow_redirects", default=False)
-        self.expect_body = extras.text("expect_body").encode(errors="surrogatepass")
-        self.transport = TransportSettings(
-            timeout=extras.number("timeout", 30, at_least=0.1),
-            verify=extras.flag_or_text("verify", default=True),
-            trust_env=extras.flag("trust_env", default=True),
-            allow_private=extras.flag("allow_private_networks", default=True),
-        )
-        try:
-            self.tls = tls_context(self.transport)
-        except OSError:
-            raise extras.invalid("verify", "its file of certificates can't be read") from None
-        certificate, comma, key = extras.text("cert").partition(",")
-        try:
-            if certificate or comma:
-                load_client_certificate(self.tls, certificate.strip(), key.strip() if comma else None)
-        except OSError:
-            raise extras.invalid(
-                "cert", "a readable PEM file of a certificate and its key, or certificate,key, is needed"
-            ) from None
-        if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
-            raise extras.invalid("signing_secret", "it holds nothing but white space")
-        secrets = extras.text("signing_secret")
-        try:
-            self.signer = Signer(secrets) if secrets else None
-        except ValueError as error:
-            raise extras.invalid("signing_secret", str(error)) from None
-        in_clear = endpoint.scheme == "http" and not endpoint.is_loopback
-        self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
-        if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
-            raise InvalidConnection(conn_id, "schema", IN_CLEAR)
-        _mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
-        _mask(*self.headers.values())
-
-    @classmethod
-    def from_connection(cls, connection: Connection) -> _Settings:
-        extras = Extras(connection, EXTRAS)
-        return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
-
-    @classmethod
-    def from_uri(cls, uri: str) -> _Settings:
-        from airflow.sdk import Connection
-
-        return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
-
-
-def _mask(*secrets: str) -> None:
-    """Have Airflow mask what must never be logged, for code that isn't ours."""
-    for secret in secrets:
-        if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
-            mask_secret(secret)
-
-
 def _encoded(body: str, message_id: str, limit: int) -> bytes:
     if not message_id or not message_id.isascii() or not message_id.isprintable() or " " in message_id:
         raise InvalidPayload("message_id", "printable ASCII without spaces is needed")
@@ -347,22 +239,6 @@ def _encoded(body: str, message_id: str, limit: int) -> bytes:
             message_id, f"its body has {len(content)} bytes, {limit} are allowed (max_body_bytes)"
         )
     return content
-
-
-def _checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not isinstance(value, str):
-            raise InvalidPayload(where, "a header's name is a token, and its value a text")
-        if name.lower() in PROTECTED_HEADERS or name.lower().startswith("webhook-"):
-            raise InvalidPayload(where, f"the header {name} can't be set")
-        if not value.isprintable() or not value.isascii():
-            raise InvalidPayload(
-                where, f"the header {name} holds what no header can: printable ASCII is needed"
-            )
-    checked = {name.lower(): value.strip() for name, value in headers.items()}
-    if len(checked) < len(headers):
-        raise InvalidPayload(where, "a header is given twice, in upper and lower case")
-    return checked
 
 
 def _delay(retry_after: str) -> float | None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from queue import Empty
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core import delivery
 from airflow_insightly_hooks.core.delivery import Ledger
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, SupersededError
+from airflow_insightly_hooks.core.errors import SupersededError
 from airflow_insightly_hooks.core.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.report import Failure, Tally
 from airflow_insightly_hooks.core.throttle import Throttle
+from airflow_insightly_hooks.operators.workers import Attempt, Workers
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
@@ -30,6 +30,10 @@ __all__ = ["Book", "Delivery"]
 
 LEDGER_INTERVAL = 1.0
 """Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
+RECORD_WITHIN = 1.25
+"""Intervals until no POST begins while an answer isn't recorded: a write takes a fraction of one."""
+NOTE_INTERVAL = 0.01
+"""Seconds for which answers gather before they are noted, while there is enough to send."""
 WRITE_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds to wait before a write of the ledger that failed is tried again; nothing is POSTed meanwhile."""
 PROGRESS_INTERVAL = 5.0
@@ -42,13 +46,6 @@ TAKEN_OVER = "not sent: a later try of this task has taken over"
 NOT_RECORDED = "not sent: the ledger can't be written"
 HELD_BACK = "not sent: held back by an earlier change"
 REFUSED = "refused before it was sent"
-
-
-class _Attempt(NamedTuple):
-    """What came of a POST, and whether the payload was refused before anything was tried."""
-
-    result: Acknowledgement
-    is_refused: bool = False
 
 
 class Book:
@@ -125,19 +122,21 @@ class Delivery:
         log: Any,
         tags: dict[str, str],
     ) -> None:
-        self._line, self._book, self._send = line, book, send
+        self._line, self._book = line, book
         self._ledger = book.ledger
-        self._concurrency = concurrency
         self._throttle = Throttle(concurrency)
-        self._give_up_after = give_up_after
-        self._is_stopped = is_stopped
+        self._workers = Workers(
+            send,
+            self._throttle,
+            give_up_after=give_up_after,
+            record_within=RECORD_WITHIN * LEDGER_INTERVAL,
+            is_stopped=is_stopped,
+        )
         self._log, self._tags = log, tags
-        self._ready: deque[Payload] = deque()  # written as in doubt, not POSTed yet
-        self._under_way: dict[Future[_Attempt], Payload] = {}
-        self._done: SimpleQueue[Future[_Attempt]] = SimpleQueue()
-        self._batch = 2 * concurrency
+        self._prepared: deque[Payload] = deque()  # noted as in doubt, not given to the workers yet
+        self._noted = 0  # how many answers the next write records
+        self._batch = self._least_batch = 2 * concurrency
         self._batch_at = float("-inf")
-        self._unreachable = 0  # failures in a row in which nothing could be sent
         self.failures: dict[str, Failure] = {}
         self.retry_after: float | None = None
         self.tally = Tally(len(line), time.monotonic())
@@ -145,21 +144,20 @@ class Delivery:
 
     def run(self) -> None:
         """Send; return when nothing is left, or nothing more is to be sent, and all of it is recorded."""
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="webhook") as pool:
-            try:
-                self._launch(pool)
-                while self._under_way:
-                    self._collect()
-                    self._launch(pool)
-            finally:  # after the task's time-out, too, what is under way may end, and is recorded
-                while self._ready:
-                    self._ledger.not_posted(self._ready.popleft()["message_id"])
-                self._finish()
+        try:
+            self._prepare()
+            while self._workers.have_work:
+                self._collect()
+                self._prepare()
+        finally:  # after the task's time-out, too, what is under way may end, and is recorded
+            for payload in (*self._workers.take_back(), *self._prepared):
+                self._ledger.not_posted(payload["message_id"])
+            self._finish()
 
     @property
     def has_given_up(self) -> bool:
         """Whether too many in a row couldn't be sent."""
-        return 0 < self._give_up_after <= self._unreachable
+        return self._workers.has_given_up
 
     def why_unsent(self, message_id: str) -> str:
         """Return why a message that still waits wasn't sent."""
@@ -170,7 +168,9 @@ class Delivery:
         if message_id in self._held_back:
             return HELD_BACK
         if self.has_given_up:
-            return f"not sent: the receiver couldn't be reached {self._unreachable} times in a row"
+            return f"not sent: the receiver couldn't be reached {self._workers.unreachable} times in a row"
+        if self._workers.lack is not None:
+            return f"not sent: {self._workers.lack}"
         return STOPPED
 
     @cached_property
@@ -179,91 +179,72 @@ class Delivery:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    def _launch(self, pool: ThreadPoolExecutor) -> None:
-        while (
-            len(self._under_way) < self._throttle.limit and not self._is_stopped() and not self.has_given_up
-        ):
-            if not self._ready:
-                self._prepare()
-            if not self._ready:
-                return
-            payload = self._ready.popleft()
-            future = pool.submit(self._attempt, payload)
-            self._under_way[future] = payload
-            future.add_done_callback(self._done.put)
-
-    def _attempt(self, payload: Payload) -> _Attempt:
-        """Make one POST; in a thread."""
-        from airflow_insightly_hooks.hooks.webhook import Acknowledgement
-
-        try:
-            return _Attempt(self._send(payload))
-        except InsightlyHooksError as error:
-            return _Attempt(Acknowledgement(False, None, str(error), None, 0.0, sent=False), is_refused=True)
-        except Exception as error:  # one payload's fault must not keep back the others
-            return _Attempt(Acknowledgement(False, None, f"unexpected {type(error).__name__}", None, 0.0))
-
     def _prepare(self) -> None:
         """Write the next ones as in doubt, so that no POST goes out of which the ledger knows nothing.
 
         A batch is to last about as long as the interval of writes: a larger one would put into doubt, if the
-        task is killed, what it never came to.
+        task is killed, what it never came to. While it is written, the rest of the last one goes out.
         """
+        if self._workers.is_held or not self._is_running_out:
+            return
         now = time.monotonic()
         if now - self._batch_at < LEDGER_INTERVAL:
             self._batch = min(self._batch * 2, LARGEST_BATCH)
         else:
-            self._batch = max(self._batch // 2, 2 * self._concurrency)
+            self._batch = max(self._batch // 2, self._least_batch)
         self._batch_at = now
         for payload in self._line.take(self._batch):
+            self._prepared.append(payload)
             self._ledger.posting(payload["message_id"])
-            self._ready.append(payload)
-        if self._ready:
-            self._book.write()
+        if self._prepared:
+            self._record()
+            self._workers.give(self._prepared)
+
+    def _record(self) -> None:
+        noted, self._noted = self._noted, 0
+        self._book.write()
+        self._workers.recorded(noted)
+
+    @property
+    def _is_running_out(self) -> bool:
+        return self._workers.ready <= self._batch // 4
 
     def _collect(self) -> None:
         """Wait for an answer, and note what has come; write the ledger when that is due."""
         try:
-            self._note(self._done.get(timeout=self._book.due_in()))
+            self._note(self._workers.done.get(timeout=self._book.due_in()))
+            if not self._is_running_out:
+                time.sleep(NOTE_INTERVAL)  # to be woken for each would take the workers' time
             while True:
-                self._note(self._done.get_nowait())
+                self._note(self._workers.done.get_nowait())
         except Empty:
-            pass
-        self._book.write_if_due()
+            self._workers.check()
+        if not self._book.due_in():
+            self._record()
         if (now := time.monotonic()) >= self._progress_at:
             self._log.info("%s", self.tally.progress(now))
             self._progress_at = now + PROGRESS_INTERVAL
 
     def _finish(self) -> None:
         """Wait for what is under way, and write the ledger a last time."""
-        while self._under_way:
+        while self._workers.have_work:
             is_writable = not self._book.is_lost and not self._book.is_broken
-            timeout = self._book.due_in() if is_writable else None
-            done, _ = wait(self._under_way, timeout=timeout, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._note(future)
+            with suppress(Empty):
+                self._note(self._workers.done.get(timeout=self._book.due_in() if is_writable else None))
             if is_writable:
                 with suppress(Exception):  # the last write tells of it
                     self._book.write_if_due()
+        self._workers.join()
         self._book.write()
 
     # --- what came of it ---------------------------------------------------------------------------------
 
-    def _note(self, future: Future[_Attempt]) -> None:
-        payload = self._under_way.pop(future)
-        result, is_refused = future.result()
+    def _note(self, attempt: Attempt) -> None:
+        payload, result, is_refused = attempt
+        self._noted += 1
         if result.sent:
             self.tally.posted += 1
-            self._unreachable = 0
             stats.timing("insightly_webhook.latency", timedelta(seconds=result.elapsed), tags=self._tags)
-            self._throttle.answered(
-                time.monotonic(),
-                result.elapsed,
-                acknowledged=result.acknowledged,
-                overrun=result.status == 429 or (result.status == 503 and result.retry_after is not None),
-            )
-        elif not is_refused:
-            self._unreachable += 1
         if result.acknowledged:
             self._ledger.answered(payload["message_id"], delivery.ACKNOWLEDGED)
             self._line.delivered(payload)

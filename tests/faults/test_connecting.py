@@ -20,8 +20,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.core.errors import UndeliveredError, WorkerExhausted
 from airflow_insightly_hooks.hooks import transport
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from tests import deliveries
 from tests.certificates import Authority
@@ -309,6 +310,41 @@ def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket.socket, "connect", no_descriptor)
     error = tried(connect, "http://127.0.0.1:9/")
     assert is_retried_unattempted(error, "this worker has no more file descriptors")
+
+
+@fault(6, "no file descriptor is left for the trusted certificates")
+def test_no_file_descriptor_for_certificates(connect: Connect, without_file_descriptors: Any) -> None:
+    """Where no file of certificates can be opened, it is this worker that is told of, and no setting."""
+    with serving([answer()]) as server:
+        connect("receiver", host=server.url)
+        assert (
+            WebhookHook("receiver").send("{}", message_id="msg_1").acknowledged
+        )  # loads what is loaded once
+        hook = WebhookHook("receiver")
+        result = without_file_descriptors(lambda: hook.send("{}", message_id="msg_2"))
+        assert (result.acknowledged, result.sent, result.is_own_fault) == (False, False, True)
+        assert result.error == "this worker has no more file descriptors"
+        with pytest.raises(WorkerExhausted, match="this worker has no more file descriptors"):
+            without_file_descriptors(hook.get_conn)
+        assert hook.send("{}", message_id="msg_2").acknowledged, "it is read again once there are some"
+    assert len(server.requests) == 2
+
+
+@fault(6, "file descriptors used up, and 1,000 payloads")
+def test_own_faults_end_the_try(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty such failures in a row end the try; they aren't held against the receiver, nor are attempts."""
+
+    def no_descriptor(*_: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket.socket, "connect", no_descriptor)
+    connect("webhook_default", host="http://127.0.0.1:9/")
+    error = deliveries.undelivered(run_context(), deliveries.payloads(1000), give_up_after=5)
+    told = [item["error"] for item in error.report["undelivered"]]
+    lack = "this worker has no more file descriptors"
+    assert set(told) == {lack, f"not sent: {lack}"}
+    assert 20 <= told.count(lack) < 28
+    assert error.report["attempts"] == 0
 
 
 # --- TLS -------------------------------------------------------------------------------------------------

@@ -140,6 +140,22 @@ def test_https_by_proxy(send: Send, use_proxy: UseProxy, authority: Authority) -
     assert (request.body.decode(), request.headers["authorization"]) == (BODY, f"Basic {BASIC}")
 
 
+@fault(57, "a proxy in the environment, a receiver that is an IPv6 address")
+def test_ipv6_address_by_proxy(connect: Connect, use_proxy: UseProxy, authority: Authority) -> None:
+    """A proxy is told an IPv6 address in brackets; the certificate is checked for it without."""
+    with serving([answer()], tls=authority.server("2001:db8::1")) as server:
+        with serving(lambda n: [answer()] if n else tunnel(server.port)) as proxy:
+            use_proxy(proxy)
+            for scheme in ("https", "http"):
+                connect("receiver", host=f"{scheme}://[2001:db8::1]/hook", extra={"timeout": 1})
+                assert WebhookHook("receiver").send(BODY, message_id="msg_1").acknowledged
+    by_tunnel, in_clear = proxy.requests
+    assert by_tunnel.request_line == "CONNECT [2001:db8::1]:443 HTTP/1.1"
+    assert by_tunnel.headers["host"] == "[2001:db8::1]:443"
+    assert in_clear.request_line == "POST http://[2001:db8::1]/hook HTTP/1.1"
+    assert [request.headers["host"] for request in (*server.requests, in_clear)] == ["[2001:db8::1]"] * 2
+
+
 @fault(57, "credentials over http through a proxy", requests="fails")
 @pytest.mark.parametrize("by", ["login", "URI", "header"])
 def test_credentials_in_clear_by_proxy(send: Send, use_proxy: UseProxy, by: str) -> None:

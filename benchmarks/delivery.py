@@ -1,0 +1,220 @@
+"""POSTs a second of the deliver task's engine, beside other ways to send the same: ``make bench-delivery``.
+
+Each figure is the median of five; the contestants take turns, so that whatever else the machine does hits
+all of them. The receiver is a process of its own on loopback (benchmarks/receiver.py). The engine is
+``WebhookOperator`` with all that it does (a ledger in a state store that takes as long as Airflow's, a
+connection for each POST, name and address judged each time, one deadline, throttle, metrics, report). The
+others are a loop over a ``requests.Session`` that keeps its connection open, and Airflow's own
+``HttpOperator``, mapped.
+
+Usage: python benchmarks/delivery.py [--repetitions 5] [--scale 1.0] [--without-airflow]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from contestants import Run, by_engine, by_session, make_payloads
+from mapped_tasks import why_not, with_airflow
+from receiver import receiving
+
+POSTS = 2_000
+SLOW = {0.05: 32, 1.0: 64}
+"""Receivers that take so many seconds -> POSTs at once; for ten seconds each."""
+SIZES = (1_000, 10_000, 100_000)
+MAPPED = 100
+ONE_TASK = (100, 1_000)
+LOAD_TOOLS = {  # for each, what prints requests a second, and how it says so
+    "wrk": (["wrk", "-t1", "-c8", "-d2"], r"Requests/sec:\s+([\d.]+)"),
+    "hey": (["hey", "-c", "8", "-z", "2s"], r"Requests/sec:\s+([\d.]+)"),
+    "oha": (["oha", "--no-tui", "-c", "8", "-z", "2s"], r"Requests/sec:\s+([\d.]+)"),
+    "ab": (["ab", "-k", "-c8", "-t2"], r"Requests per second:\s+([\d.]+)"),
+}
+
+
+def receivers_limit(url: str) -> tuple[str, Callable[[], float] | None]:
+    """Return which load tool there is, and what measures the receiver's requests a second with it."""
+    for name, (command, pattern) in LOAD_TOOLS.items():
+        if shutil.which(name):
+
+            def measure(command: list[str] = command, pattern: str = pattern) -> float:
+                done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
+                found = re.search(pattern, done.stdout)
+                assert found, done.stdout
+                return float(found[1])
+
+            return name, measure
+    return f"no {', '.join(LOAD_TOOLS)} on the path: install the Debian package wrk to see it", None
+
+
+def on_loopback(repetitions: int, posts: int) -> dict[str, float]:
+    """Return the medians of the engine and the loops over sessions, and print them."""
+    payloads = make_payloads(posts)
+    runs: dict[str, list[Run]] = defaultdict(list)
+    limits: list[float] = []
+    with receiving() as url:
+        name, limit = receivers_limit(url)
+        contestants: dict[str, Callable[[], Run]] = {
+            "this project's engine, 8 at once": lambda: by_engine(url, payloads),
+            "the same, receiver by name": lambda: by_engine(url.replace("127.0.0.1", "localhost"), payloads),
+            "a loop over a requests.Session": lambda: by_session(url, payloads),
+            "the same in 8 threads": lambda: by_session(url, payloads, threads=8),
+        }
+        by_engine(url, payloads[:20])  # what is loaded only once, is now
+        for _ in range(repetitions):
+            for contestant, run in contestants.items():
+                runs[contestant].append(run())
+            if limit is not None:
+                limits.append(limit())
+    print(f"\n{posts} POSTs of 1 kB on loopback {'POSTs/s':>26} {'CPU µs a POST':>14} {'ratio':>7}")
+    engine, _, session, _ = contestants
+    ratios = {}
+    for contestant, ran in runs.items():
+        pairs = zip(ran, runs[session], strict=True)
+        ratios[contestant] = median(one.rate / other.rate for one, other in pairs)
+        rate, cpu = median(run.rate for run in ran), median(run.cpu_a_post for run in ran)
+        print(f"{contestant:42} {rate:14.0f} {cpu:14.0f} {ratios[contestant]:7.2f}")
+    if limits:
+        print(f"{f'the receiver itself, by {name}':42} {median(limits):14.0f}")
+    else:
+        print(f"the receiver itself: {name}")
+    return {"engine / session": ratios[engine]}
+
+
+def with_slow_receivers(repetitions: int, scale: float) -> dict[str, float]:
+    """Return how much of the ideal is reached with receivers that take their time, and print it."""
+    shares: dict[float, list[float]] = defaultdict(list)
+    for _ in range(repetitions):
+        for delay, at_once in SLOW.items():
+            posts = round(at_once * max(2, scale * 10 / delay))
+            with receiving(delay) as url:
+                run = by_engine(url, make_payloads(posts), concurrency=at_once)
+            shares[delay].append(run.rate * delay / at_once)
+    print("\nReceivers that take their time: of the ideal")
+    for delay, of_ideal in shares.items():
+        print(f"{f'{delay:g} s, {SLOW[delay]} at once':42} {median(of_ideal):14.2f}")
+    return {f"of ideal, {delay:g} s": median(of_ideal) for delay, of_ideal in shares.items()}
+
+
+def measure_size(url: str, posts: int, results: Any) -> None:
+    """Have the engine send so many; in a process of its own."""
+    import airflow_insightly_hooks.hooks.webhook
+    import airflow_insightly_hooks.operators.webhook  # noqa: F401 — before the measuring begins
+
+    payloads = make_payloads(posts)
+    by_engine(url, payloads[:20])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = by_engine(url, payloads)
+    results.put((run, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+
+
+def by_size(repetitions: int, scale: float) -> dict[str, float]:
+    """Return memory and growth of cost up to 100,000 payloads, and print them."""
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    sizes = [round(size * scale) for size in SIZES]
+    runs: dict[int, list[Run]] = defaultdict(list)
+    memory: dict[int, list[float]] = defaultdict(list)
+    with receiving() as url:
+        for _ in range(repetitions):
+            for size in sizes:
+                process = spawn.Process(target=measure_size, args=(url, size, results))
+                process.start()
+                run, megabytes = results.get(timeout=1_200)
+                process.join()
+                runs[size].append(run)
+                memory[size].append(megabytes)
+    print(f"\n{'payloads in one task':20} {'seconds':>10} {'µs a POST':>12} {'CPU µs':>10} {'MB':>8}")
+    for size in sizes:
+        wall = median(run.wall for run in runs[size])
+        cpu = median(run.cpu_a_post for run in runs[size])
+        print(f"{size:20} {wall:10.2f} {wall / size * 1e6:12.0f} {cpu:10.0f} {median(memory[size]):8.1f}")
+    small, _, large = (median(run.cpu_a_post for run in runs[size]) for size in sizes)
+    return {"MB beyond the payloads": median(memory[sizes[-1]]), "CPU a POST, most / least": large / small}
+
+
+def on_airflow(repetitions: int) -> dict[str, float]:
+    """Return how much faster a deliver task is than mapped tasks, and print it."""
+    missing = why_not()
+    if missing is not None:
+        print(f"\nmapped HttpOperator tasks: not measured, {missing}")
+        return {}
+    print()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with (
+        receiving() as url,
+        tempfile.TemporaryDirectory() as folder,
+        with_airflow(Path(folder) / "airflow", url, MAPPED, ONE_TASK) as tasks,
+    ):
+        tasks.one_task(ONE_TASK[0])  # what is loaded only once, is now
+        for _ in range(repetitions):
+            seconds["mapped"].append(tasks.mapped())
+            for number in ONE_TASK:
+                seconds[f"one of {number}"].append(tasks.one_task(number))
+    mapped = median(seconds["mapped"])
+    print(
+        f"from queue to end: {MAPPED} mapped HttpOperator tasks {mapped:8.2f} s, "
+        f"{MAPPED / mapped:.1f} POSTs/s"
+    )
+    ratios = {}
+    for number in ONE_TASK:
+        of = [
+            m * number / MAPPED / one
+            for m, one in zip(seconds["mapped"], seconds[f"one of {number}"], strict=True)
+        ]
+        ratios[f"task of {number} / mapped"] = median(of)
+        how = "" if number == MAPPED else f" (for as many mapped tasks, the time of {MAPPED} is scaled up)"
+        taken = median(seconds[f"one of {number}"])
+        print(
+            f"  one deliver task of {number:5} payloads {taken:8.2f} s, {median(of):.0f} times as fast{how}"
+        )
+    return ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="a part of the payloads, to try it out")
+    parser.add_argument("--without-airflow", action="store_true")
+    given = parser.parse_args()
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    print(f"{machine}, medians of {given.repetitions}", flush=True)
+    measured = on_loopback(given.repetitions, round(POSTS * given.scale))
+    measured |= with_slow_receivers(given.repetitions, given.scale)
+    measured |= by_size(given.repetitions, given.scale)
+    if not given.without_airflow:
+        measured |= on_airflow(given.repetitions)
+    print("\ntarget")
+    for what, (is_reached, target) in TARGETS.items():
+        if what in measured:
+            verdict = "reached" if is_reached(measured[what]) else "MISSED"
+            print(f"{what:32} {target:>10} {measured[what]:10.2f}  {verdict}")
+
+
+TARGETS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "engine / session": (lambda ratio: ratio >= 1.5, "≥ 1.5"),
+    "of ideal, 0.05 s": (lambda share: share >= 0.9, "≥ 0.9"),
+    "of ideal, 1 s": (lambda share: share >= 0.9, "≥ 0.9"),
+    "task of 100 / mapped": (lambda ratio: ratio >= 15, "≥ 15"),
+    "task of 1000 / mapped": (lambda ratio: ratio >= 120, "≥ 120"),
+    "MB beyond the payloads": (lambda megabytes: megabytes < 150, "< 150"),
+    "CPU a POST, most / least": (lambda growth: growth < 1.25, "< 1.25"),
+}
+
+
+if __name__ == "__main__":
+    main()
