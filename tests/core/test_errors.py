@@ -28,6 +28,7 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
     UnknownRecordType,
     UntrustedClock,
+    WorkerExhausted,
     did_you_mean,
     missing_keys,
 )
@@ -84,6 +85,10 @@ ERRORS = [
             "to 2026-01-01T01:00:00Z. Nothing is read, since changes could be missed: set the cursor back in "
             "the asset's state to the last time that was right, or wait if the server's clock is behind"
         ),
+    ),
+    (
+        WorkerExhausted("this worker has no file descriptor left"),
+        "this worker has no file descriptor left",
     ),
     (
         IncompleteScan("Contacts", 42, 990, 1000),
