@@ -82,7 +82,7 @@ class TaskInstance:
     """What the operators ask of their task instance.
 
     :ivar xcom: what was pushed, by key.
-    :ivar others: what other tasks have pushed, by task id and key.
+    :ivar others: what other tasks have pushed, by task id and key, or by run id, task id and key.
     :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
     """
 
@@ -92,14 +92,21 @@ class TaskInstance:
         self.dag_id, self.task_id, self.run_id = dag_id, task_id, run_id
         self.max_tries = 2
         self.xcom: dict[str, Any] = {}
-        self.others: dict[tuple[str, str], Any] = {}
+        self.others: dict[tuple[str, ...], Any] = {}
         self.previous: dict[str, list[SimpleNamespace]] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = json.loads(json.dumps(value))
 
-    def xcom_pull(self, task_ids: str, key: str = "return_value", **_of_run: Any) -> Any:
-        return self.others.get((task_ids, key))
+    def xcom_pull(
+        self, task_ids: str, key: str = "return_value", run_id: str | None = None, **_of_run: Any
+    ) -> Any:
+        return self.others.get((task_ids, key) if run_id is None else (run_id, task_ids, key))
+
+    def get_task_states(self, dag_id: str, task_ids: list[str]) -> dict[str, dict[str, str]]:
+        assert (dag_id, task_ids) == (self.dag_id, [self.task_id])
+        ended = {p.run_id: state for state, runs in self.previous.items() for p in runs}
+        return {run_id: {self.task_id: state} for run_id, state in ended.items()}
 
     def get_previous_ti(self, state: str | None = None, logical_date: datetime | None = None) -> Any:
         found = self.previous.get(str(getattr(state, "value", state)), [])

@@ -7,7 +7,20 @@ from typing import Any
 
 from airflow.sdk import Asset
 
-__all__ = ["add_inlet", "records_asset", "with_asset"]
+__all__ = ["CURSORS", "WATCHED", "add_inlet", "cursor_key", "records_asset", "with_asset"]
+
+WATCHED = "watched"
+"""The key of the asset's state for up to when the watcher has said that there are changes."""
+CURSORS = "cursors"
+"""The key of the asset's state for whose cursors there are: key -> ``{"file", "dag", "task", "woken"}``.
+
+``file`` is the DAG file, relative to its bundle; ``woken`` tells that a watcher's events trigger its runs.
+"""
+
+
+def cursor_key(name: str) -> str:
+    """Return the key of the asset's state for a cursor, by the cursor's name."""
+    return f"cursor/{name}"
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:

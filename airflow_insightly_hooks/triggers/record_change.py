@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Hashable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_insightly_hooks.core.changes import EVENTS, ChangeWindow, changes_in, check_events
+from airflow_insightly_hooks.core.changes import check_events
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.triggers.looks import ONE_SECOND, lookout, sleep_until
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+    from airflow.triggers.shared_stream import SharedStreamProducer
+
+    from airflow_insightly_hooks.triggers.watch import News
 
 __all__ = ["InsightlyRecordChangeEventTrigger", "InsightlyRecordChangeTrigger", "changes_asset"]
 
-WATCHED = "watched"
-"""The key of the asset's state that keeps up to when the watcher has looked."""
-LONGEST_BACKOFF = 300.0
+VERSION = 1
+"""Of the arguments of a deferred sensor's trigger, which another version of this package may read."""
+LONGEST_HOLD = 60.0
+"""Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
 
 
 class InsightlyRecordChangeTrigger(BaseTrigger):
     """Tells a deferred sensor when looking again is worth it; it never carries records.
 
     While a closed window settles, it waits for the moment and asks Insightly nothing. For an open window
-    it asks every ``poll_interval`` whether there is a change yet.
+    it asks every ``poll_interval`` whether there is a change yet: one small request, which the sensors that
+    wait in one triggerer for records of one type share.
 
     :param insightly_conn_id: a connection of type ``insightly``.
     :param record_type: a name of Insightly's API.
@@ -39,31 +44,38 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
     :param until: when the sensor's time is up, ISO 8601: it is told then in any case.
     :param open_since: where the open window starts, ISO 8601; ``None`` for a closed one.
     :param poll_interval: seconds between two looks.
+    :param version: of these arguments.
+    :param unknown: arguments of a version that is not this one.
 
     It yields one event, ``{"reason": "settled" | "changed" | "timeout" | "error"}``; on ``error`` the sensor
-    looks itself and raises what is wrong.
+    looks itself and raises what is wrong. Arguments that can't be read, since another version has written
+    them, are such an error: the sensor then waits anew.
     """
 
     def __init__(
         self,
-        insightly_conn_id: str,
-        record_type: str,
-        events: list[str],
-        settle: float,
-        look_at: str,
-        until: str,
-        open_since: str | None,
-        poll_interval: float,
+        insightly_conn_id: str = "",
+        record_type: str = "",
+        events: list[str] | None = None,
+        settle: float = 5.0,
+        look_at: str = "",
+        until: str = "",
+        open_since: str | None = None,
+        poll_interval: float = 60.0,
+        version: int = VERSION,
+        **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
         self.insightly_conn_id = insightly_conn_id
         self.record_type = record_type
-        self.events = events
+        self.events = events or []
         self.settle = settle
         self.look_at = look_at
         self.until = until
         self.open_since = open_since
         self.poll_interval = poll_interval
+        self.version = version
+        self.unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments to build it again."""
@@ -78,54 +90,82 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
                 "until": self.until,
                 "open_since": self.open_since,
                 "poll_interval": self.poll_interval,
+                "version": self.version,
+                **self.unknown,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        until = api_time(self.until)
-        await _sleep_until(api_time(self.look_at))
-        if self.open_since is None:
-            yield TriggerEvent({"reason": "settled"})
-            return
-        while datetime.now(timezone.utc) < until:
-            try:
-                if await asyncio.to_thread(self._has_changes, api_time(self.open_since)):
-                    yield TriggerEvent({"reason": "changed"})
-                    return
-            except Exception as error:  # a trigger that raises is built again at once, endlessly
-                if not _may_pass(error):
-                    self.log.warning("Looking for %s failed: %s", self.record_type, type(error).__name__)
-                    yield TriggerEvent({"reason": "error"})
-                    return
-                self.log.warning("%s; asking again in %g s", error, self.poll_interval)
-            await _sleep_until(min(datetime.now(timezone.utc) + timedelta(seconds=self.poll_interval), until))
-        yield TriggerEvent({"reason": "timeout"})
+        yield TriggerEvent({"reason": await self._reason()})
 
-    def _has_changes(self, since: datetime) -> bool:
-        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
-
-        hook = InsightlyHook(self.insightly_conn_id)
-        return _has_changes(hook, self.record_type, self.events, since, _settled(hook, self.settle))
+    async def _reason(self) -> str:
+        """Return why the sensor is to look again, once it is."""
+        if self.version != VERSION or self.unknown:
+            self.log.warning(
+                "This sensor was deferred by another version of airflow-insightly-hooks (its trigger's "
+                "arguments have version %s, with %s; this one reads %s): it looks again now",
+                self.version,
+                sorted(self.unknown) or "none unknown",
+                VERSION,
+            )
+            return "error"
+        try:
+            until, look_at = api_time(self.until, "until"), api_time(self.look_at, "look_at")
+            since = api_time(self.open_since, "open_since") if self.open_since is not None else None
+            events = check_events(RECORD_TYPES[self.record_type], self.events)
+        except Exception as error:
+            self.log.warning("Its trigger's arguments can't be read (%s): the sensor looks again now", error)
+            return "error"
+        await sleep_until(look_at)
+        if since is None:
+            return "settled"
+        looks = lookout(self.insightly_conn_id)
+        with looks.waiting(self.record_type, since):
+            while datetime.now(timezone.utc) < until:
+                try:
+                    look = await looks.shared_look(self.record_type, since, events, self.poll_interval / 2)
+                except Exception as error:  # a trigger that raises fails the task, and its retries
+                    if not _may_pass(error):
+                        self.log.warning("Looking for %s failed: %s", self.record_type, type(error).__name__)
+                        return "error"
+                    self.log.warning("%s; asking again in %g s", error, self.poll_interval)
+                else:
+                    if changes := look.changes(events, since):
+                        # Nothing more is asked: the first of them counts once its second has settled.
+                        settled = min(changes) + ONE_SECOND + timedelta(seconds=self.settle)
+                        seconds = look.seconds_until(settled)
+                        moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+                        await sleep_until(min(moment, until))
+                        return "changed" if moment <= until else "timeout"
+                seconds = looks.spaced(self.poll_interval)
+                next_look = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+                await sleep_until(min(next_look, until))
+        return "timeout"
 
 
 class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     """Says, for as long as it is watched, that there are record changes; it never carries records.
 
-    Every ``poll_interval`` it asks Insightly whether anything has changed since it looked last, and if so
-    yields an event ``{"since", "until"}``, ISO 8601. Events are wake-up calls: a DAG reads from its own
-    cursor, so that a late, repeated or lost one loses nothing. As Airflow can hold an event back until the
-    next one comes, each is said once more at the next look; and one is said when the watcher starts.
+    Every ``poll_interval`` Insightly is asked whether anything has changed since the last look: one small
+    request, however many watchers of these records there are in this triggerer (``triggers.watch``); the
+    shortest of their intervals counts. If there is something, and once it has settled, it yields an event
+    ``{"since", "until"}``, ISO 8601; and one when it starts. Events are wake-up calls: a DAG reads from its
+    own cursor, so that a late, repeated or lost one loses nothing.
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two looks.
-    :param settle: seconds before now up to which it looks; what it wakes must settle no longer.
+    :param poll_interval: seconds between two looks, and between two events at least.
+    :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
+    :param unknown: arguments of another version of this package, until its DAG file has been read again.
     :raises UnknownRecordType: if there is no such record type.
 
     A look that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
     never ends by itself, since Airflow would start it again at once.
     """
+
+    unsaid_since: datetime | None = None
+    """From when on it holds changes back."""
 
     def __init__(
         self,
@@ -133,12 +173,14 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         insightly_conn_id: str = "insightly_default",
         poll_interval: float = 15.0,
         settle: float = 5.0,
+        **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
         self.record_type = RECORD_TYPES[record_type].name
         self.insightly_conn_id = insightly_conn_id
         self.poll_interval = poll_interval
         self.settle = settle
+        self.unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments to build it again."""
@@ -149,55 +191,58 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 "insightly_conn_id": self.insightly_conn_id,
                 "poll_interval": self.poll_interval,
                 "settle": self.settle,
+                **self.unknown,
             },
         )
 
+    def shared_stream_key(self) -> Hashable:
+        """Return what watchers have in common that share a watch: the account, and the record type."""
+        return ("insightly", self.insightly_conn_id, self.record_type)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
+        """Return the watch for all of them."""
+        from airflow_insightly_hooks.triggers.watch import Watch
+
+        it = cls(**kwargs)
+        return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle)
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for what the watch has to say, when it has settled and the interval is over."""
+        from airflow_insightly_hooks.triggers.watch import watching
+
+        said_at: float | None = None
+        until = datetime.min.replace(tzinfo=timezone.utc)
+        with watching(self):
+            async for news in shared_stream:
+                if news.is_new or said_at is None:
+                    self.unsaid_since = min(news.since, self.unsaid_since or news.since)
+                    until = max(until, news.until)
+                now = time.monotonic()
+                # Looks don't come to the millisecond: one a little early is the one that is meant.
+                is_early = said_at is not None and now - said_at < 0.8 * self.poll_interval
+                if self.unsaid_since is None or is_early:
+                    continue
+                said_at = now
+                if news.look is not None:
+                    seconds = news.look.seconds_until(until + timedelta(seconds=self.settle))
+                    await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
+                since, self.unsaid_since = self.unsaid_since, None
+                yield TriggerEvent({"since": iso_time(since), "until": iso_time(until)})
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, again and again, and yield an event where there is something to read."""
-        say_again = True
-        said: datetime | None = None
-        failures = 0
-        while True:
-            try:
-                # Noted when the event has long been handed over: a triggerer that is stopped before says it
-                # again, and on SQLite the two don't wait for one another.
-                since = await self._watched(said)
-                until, changed = await asyncio.to_thread(self._look, since)
-                failures = 0
-            except Exception as error:  # a trigger that raises is built again at once, endlessly
-                failures += 1
-                delay = min(self.poll_interval * 2 ** min(failures, 10), LONGEST_BACKOFF)
-                self.log.warning(
-                    "Looking for %s failed (%s); looking again in %g s", self.record_type, _told(error), delay
-                )
-                await asyncio.sleep(delay)
-                continue
-            said = until if changed or since is None else None
-            if changed or say_again:
-                yield TriggerEvent({"since": iso_time(since or until), "until": iso_time(until)})
-            say_again = changed
-            await asyncio.sleep(self.poll_interval)
+        """Do the same with a watch of its own; Airflow's triggerer shares one."""
+        from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
-    async def _watched(self, until: datetime | None = None) -> datetime | None:
-        """Return up to when it has looked, after setting that to ``until``, if given."""
-        store = self.asset_state_store
-        if store is None:
-            raise RuntimeError(
-                "the trigger belongs into an AssetWatcher: there is no asset to keep its state"
-            )
-        if until is not None:
-            await store.aset(WATCHED, iso_time(until))
-            return until
-        text = await store.aget(WATCHED)
-        return api_time(text, WATCHED) if text is not None else None
+        watch = self.create_shared_stream_producer(self.serialize()[1])
 
-    def _look(self, since: datetime | None) -> tuple[datetime, bool]:
-        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+        async def stream() -> AsyncIterator[News]:
+            async for news, payload in watch.open_stream():
+                yield news
+                await watch.advance([AdvanceItem(payload, AdvanceOutcome(acked=1, failed=0))])
 
-        hook = InsightlyHook(self.insightly_conn_id)
-        end = _settled(hook, self.settle)
-        changed = since is not None and _has_changes(hook, self.record_type, EVENTS, since, end)
-        return end, changed
+        async for event in self.filter_shared_stream(stream()):
+            yield event
 
 
 def changes_asset(
@@ -215,7 +260,7 @@ def changes_asset(
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two looks, two requests each.
+    :param poll_interval: seconds between two looks, one small request each.
     :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
     :raises UnknownRecordType: if there is no such record type.
     """
@@ -226,35 +271,9 @@ def changes_asset(
     )
 
 
-def _settled(hook: InsightlyHook, settle: float) -> datetime:
-    """Return up to when changes are visible, by the server's clock: the end of an open window."""
-    return (hook.server_time() - timedelta(seconds=settle)).replace(microsecond=0)
-
-
-def _has_changes(
-    hook: InsightlyHook, record_type: str, events: Sequence[str], since: datetime, end: datetime
-) -> bool:
-    if end <= since:
-        return False
-    kind = RECORD_TYPES[record_type]
-    window = ChangeWindow(since, end)
-    records = hook.iter_records(record_type, updated_after=window.search_from)
-    return any(True for _ in changes_in(window, kind, records, check_events(kind, events)))
-
-
-def _told(error: Exception) -> str:
-    """Return what can be said of an error: our own say it themselves, others might hold secrets."""
-    return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__
-
-
 def _may_pass(error: Exception) -> bool:
     from airflow_insightly_hooks.hooks.errors import InsightlyRateLimitError, InsightlyUnreachable
 
     return isinstance(error, InsightlyUnreachable) or (
         isinstance(error, InsightlyRateLimitError) and not error.day_is_spent
     )
-
-
-async def _sleep_until(moment: datetime) -> None:
-    while (seconds := (moment - datetime.now(timezone.utc)).total_seconds()) > 0:
-        await asyncio.sleep(min(seconds, 60))  # by the wall clock: it may be set meanwhile

@@ -7,6 +7,7 @@ Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
@@ -43,6 +44,10 @@ TAG = "insightly"
 ALSO_PENDING = ("default_args", "tags", "access_control", "on_failure_callback")
 """The arguments of a workflow's DAG that the DAG of its pending webhooks gets, too."""
 NO_CRON = ("@once", "@continuous")
+ON_CHANGE = "on_change"
+"""The schedule of a workflow that runs when there are changes."""
+ASKED_EVERY = timedelta(seconds=15)
+"""As often as a watcher asks by default."""
 
 
 def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
@@ -96,6 +101,8 @@ def _register(dag: DAG | None) -> None:
 
 def _timetable(schedule: Any, workflow: Workflow) -> Any:
     """Return what Airflow takes as the schedule."""
+    if schedule == ON_CHANGE:
+        schedule = Schedule(watch=ASKED_EVERY)
     if isinstance(schedule, str) and schedule not in NO_CRON:
         # What a bare cron line means, intervals or none, is else a setting of Airflow's.
         schedule = Schedule(cron=schedule)

@@ -371,6 +371,7 @@ def test_defers_until_it_settles(crm: RunningSandbox) -> None:
         "settle": 5,
         "open_since": None,
         "poll_interval": 0.01,
+        "version": 1,
     }
     number = contact(crm, START)
     set_clock(crm, START + 2 * HOUR + timedelta(seconds=7))

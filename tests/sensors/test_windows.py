@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.changes import ChangeWindow
 from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor, UntrustedClock
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.sensors.windows import RunWindows
-from tests.conftest import TaskInstance, ended, run_context
+from tests.conftest import Logged, TaskInstance, ended, run_context
 
 ASSET = records_asset("insightly_default", "Contacts")
 KEY = "cursor/dag/task"
@@ -233,6 +233,34 @@ def test_lost_cursor(state: str) -> None:
     assert cursor(context) is None
 
 
+SEVEN = EIGHT - timedelta(hours=1)
+
+
+def test_a_lost_cursor_is_where_the_last_window_ended(logged: Logged) -> None:
+    """The latest run counts by the time in its id, since runs that assets trigger have no logical date."""
+    context = run_context()
+    ti = context["ti"]
+    windows = {
+        "asset_triggered__2017-03-10T06:00:00.5+00:00_x": (SEVEN - timedelta(hours=1), SEVEN),
+        "asset_triggered__2017-03-10T08:00:00+00:00_y": WINDOW,
+        "scheduled__2017-03-10T07:00:00+00:00": (SEVEN, EIGHT),
+        "backfill__2017-03-10T09:30:00+00:00": (EIGHT, TEN),
+        "manual__2017-03-10T08:30:00+00:00": None,  # marked so by hand
+        "my own id": (NINE, TEN),
+    }
+    ids = list(windows)
+    ti.previous = {
+        "skipped": [ended(i, NINE) for i in ids[:2]],
+        "success": [ended(i, EIGHT) for i in ids[2:]],
+    }
+    for run_id, window in windows.items():
+        if window is not None:
+            ti.others[run_id, "task", "window"] = ChangeWindow.of(window).as_dict()
+    assert windows_of(context, ASSET).open(TEN) == ChangeWindow(NINE, TEN)
+    assert cursor(context) is None  # until it is read
+    assert "going on from where run asset_triggered__2017-03-10T08" in logged.text
+
+
 @pytest.mark.parametrize(
     "previous",
     [
@@ -302,7 +330,9 @@ def test_a_later_run_takes_no_notice_of_events() -> None:
     assert windows_of(context, ASSET).open(NINE) == WINDOW
 
 
-@pytest.mark.parametrize("payload", ["text", 5, {}, {"until": "2017-03-10T08:00:00Z"}])
+@pytest.mark.parametrize(
+    "payload", ["text", 5, {}, {"until": "2017-03-10T08:00:00Z"}, {"since": "yesterday", "until": 5}]
+)
 def test_somebody_elses_events_begin_nothing(payload: Any) -> None:
     """A DAG may be scheduled by other assets, too."""
     context = run_context(**woken(payload=payload))
@@ -313,3 +343,122 @@ def test_somebody_elses_events_begin_nothing(payload: Any) -> None:
 def test_an_event_from_the_future_begins_nothing() -> None:
     """Its window would end before it starts."""
     assert windows_of(run_context(**woken(TEN)), ASSET).open(NINE) == ChangeWindow(NINE, NINE)
+
+
+@pytest.mark.parametrize(
+    ("until", "wait"),
+    [
+        (NINE + timedelta(seconds=3), timedelta(seconds=3)),
+        (NINE, None),
+        (EIGHT, None),
+        (NINE + timedelta(days=1), None),
+    ],
+    ids=["not settled", "settled", "past", "nobody's settling"],
+)
+def test_what_events_tell_of_is_waited_for(until: datetime, wait: timedelta | None) -> None:
+    """A run that a watcher's events have triggered reads at least up to where they say."""
+    payload = {"since": EIGHT.isoformat(), "until": until.isoformat()}
+    windows = windows_of(with_cursor(run_context(**woken(payload=payload))), ASSET)
+    assert windows.unsettled(NINE) == wait
+    assert windows.open(NINE) == WINDOW
+
+
+def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
+    """Its window ends where what has settled does."""
+    assert windows_of(with_cursor(run_context()), ASSET).unsettled(NINE) is None
+
+
+# --- whose cursors there are -----------------------------------------------------------------------------
+
+
+def dag_file(name: str = "dags/flows.py") -> dict[str, Any]:
+    return {"dag": SimpleNamespace(relative_fileloc=name, fileloc=f"/elsewhere/{name}")}
+
+
+def cursors(context: dict[str, Any]) -> Any:
+    return context["asset_state_store"][ASSET].get("cursors")
+
+
+def run_of(
+    before: dict[str, Any] | None, dag_id: str, until: datetime, task_id: str = "task", **entries: Any
+) -> tuple[ChangeWindow, dict[str, Any]]:
+    """Run a task, after what was done ``before``; return its window and the context."""
+    entries = {"ti": TaskInstance(dag_id, task_id), **dag_file(), **entries}
+    context = run_context(**entries) if before is None else next_run(before, **entries)
+    windows = windows_of(context, ASSET)
+    window = windows.open(until)
+    windows.take(window)
+    return window, context
+
+
+def test_each_task_is_listed() -> None:
+    """With its file and ids, and whether watchers wake it; written when that changes only."""
+    payload = {"since": EIGHT.isoformat(), "until": EIGHT.isoformat()}
+    _, context = run_of(None, "dag", EIGHT, **woken(payload=payload))
+    entry = {"file": "dags/flows.py", "dag": "dag", "task": "task", "woken": True}
+    assert cursors(context) == {KEY: entry}
+    by_hand = SimpleNamespace(run_type="manual")
+    _, context = run_of(context, "dag", NINE, dag_run=by_hand)
+    assert cursors(context) == {KEY: entry}
+    assert context["asset_state_store"][ASSET].writes.count("cursors") == 1
+    _, context = run_of(context, "dag", NINE)  # by a schedule, now
+    assert cursors(context) == {KEY: {**entry, "woken": False}}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "task_id"), [("renamed", "task"), ("dag", "renamed")], ids=["DAG", "task"]
+)
+def test_a_renamed_task_goes_on(logged: Logged, dag_id: str, task_id: str) -> None:
+    """The only one of its file that has the other id goes on from its cursor, and takes its place."""
+    _, context = run_of(None, "dag", EIGHT)
+    window, context = run_of(context, dag_id, NINE, task_id)
+    assert window == WINDOW
+    assert list(cursors(context)) == [f"cursor/{dag_id}/{task_id}"]
+    assert "goes on from cursor/dag/task" in logged.text
+    assert run_of(context, dag_id, TEN, task_id)[0] == ChangeWindow(NINE, TEN)
+
+
+def test_a_crash_before_its_window_is_taken_leaves_the_old_name() -> None:
+    """The next try finds the same cursor."""
+    _, context = run_of(None, "dag", EIGHT)
+    again = next_run(context, ti=TaskInstance("renamed"), **dag_file())
+    assert windows_of(again, ASSET).open(NINE) == WINDOW
+    assert windows_of(again, ASSET).open(TEN) == ChangeWindow(EIGHT, TEN)
+
+
+@pytest.mark.parametrize(
+    ("entries", "until"),
+    [
+        (dag_file("dags/other.py"), NINE),
+        ({"ti": TaskInstance("renamed", "renamed")}, NINE),
+        ({}, EIGHT + timedelta(days=8)),
+        ({"dag": SimpleNamespace(relative_fileloc=None, fileloc=None)}, NINE),
+    ],
+    ids=["another file", "another DAG and task", "a week ago", "no file"],
+)
+def test_another_task_begins(entries: dict[str, Any], until: datetime) -> None:
+    """What isn't the same task under another id begins now."""
+    _, context = run_of(None, "dag", EIGHT)
+    assert run_of(context, "renamed", until, **entries)[0].is_empty
+
+
+def test_of_two_none_is_taken_over(logged: Logged) -> None:
+    """Which of them it was nobody can tell: it says so, and what to do; so one DAG more in a file begins."""
+    _, context = run_of(None, "one", EIGHT)
+    _, context = run_of(context, "two", EIGHT, dag_run=SimpleNamespace(run_type="manual"))
+    context["asset_state_store"][ASSET].set("cursor/one/task", "2017-03-10T08:00:00Z")
+    run_of(context, "one", EIGHT)  # it still runs, and is listed again
+    assert set(cursors(context)) == {"cursor/one/task", "cursor/two/task"}
+    assert run_of(context, "three", NINE)[0].is_empty
+    assert "cursor=" in logged.text
+    assert "one/task, two/task" in logged.text
+
+
+def test_a_cursor_of_its_own_name() -> None:
+    """A sensor that names its cursor goes on from there under any id, in any file."""
+    context = run_context(**dag_file())
+    windows_of(context, ASSET).open(EIGHT)
+    first = RunWindows(context, context["ti"], ASSET, cursor="contacts")
+    first.take(first.open(EIGHT))
+    renamed = next_run(context, ti=TaskInstance("renamed", "other"), **dag_file("else.py"))
+    assert RunWindows(renamed, renamed["ti"], ASSET, cursor="contacts").open(NINE) == WINDOW

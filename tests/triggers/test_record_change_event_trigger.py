@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,35 +13,25 @@ from airflow.triggers.base import BaseEventTrigger
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks import client
+from airflow_insightly_hooks.hooks.errors import InsightlyRateLimitError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.limiter import forget_limiters
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import record_change as module
+from airflow_insightly_hooks.triggers import looks
+from airflow_insightly_hooks.triggers import watch as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger, changes_asset
 from tests.conftest import API_KEY, Connect, Logged
+from tests.triggers.conftest import AssetState
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 NOW = START + timedelta(minutes=1)
+SEARCH = "GET /v3.1/Contacts/Search"
 
 
-class AssetState:
-    """What the triggerer gives a watcher's trigger."""
-
-    def __init__(self, **values: Any) -> None:
-        self.values = values
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        return self.values.get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self.values[key] = json.loads(json.dumps(value))
-
-
-def trigger(state: AssetState | None, **arguments: Any) -> InsightlyRecordChangeEventTrigger:
-    made = InsightlyRecordChangeEventTrigger(
+def trigger(**arguments: Any) -> InsightlyRecordChangeEventTrigger:
+    return InsightlyRecordChangeEventTrigger(
         **{"record_type": "Contacts", "poll_interval": 0.05, **arguments}
     )
-    made.asset_state_store = state  # type: ignore[assignment]  # the triggerer injects it so
-    return made
 
 
 def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[Any]:
@@ -65,17 +54,30 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
 
 
 @pytest.fixture
-def crm(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
-    """The sandbox, whose clock shows a minute after START."""
+def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
+    """The sandbox, whose clock shows a minute after START; the last watch has ended at START."""
     monkeypatch.setattr(client, "QUICK_RETRIES", 0)
-    monkeypatch.setattr(InsightlyHook, "patience", 0.0)
+    monkeypatch.setattr(looks, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
+    state.values["watched"] = "2031-03-10T08:00:00Z"
     return insightly
 
 
 def add(sandbox: RunningSandbox, seconds: float) -> None:
     created = (START + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")
     sandbox.create("Contacts", FIRST_NAME="Zoë", DATE_CREATED_UTC=created)
+
+
+def server_time(sandbox: RunningSandbox) -> datetime:
+    """Return the sandbox's clock, to the second."""
+    made = sandbox.create("Tasks", TITLE="now")["DATE_CREATED_UTC"]
+    return datetime.fromisoformat(f"{made.replace(' ', 'T')}+00:00")
+
+
+def requests(sandbox: RunningSandbox) -> dict[str, int]:
+    count: dict[str, int] = sandbox.configure()["requests"]
+    return {path: n for path, n in count.items() if path.startswith("GET /v3.1")}
 
 
 def test_serialize() -> None:
@@ -92,6 +94,13 @@ def test_serialize() -> None:
     assert issubclass(InsightlyRecordChangeEventTrigger, BaseEventTrigger)
 
 
+def test_what_another_version_has_written_is_watched() -> None:
+    """Until Airflow has read the DAG file again, its row holds that version's arguments."""
+    path, stored = InsightlyRecordChangeEventTrigger("Contacts", later="argument").serialize()
+    assert stored["later"] == "argument"
+    assert import_string(path)(record_type="Contacts").poll_interval == 15.0
+
+
 def test_one_asset_for_all_that_watch_as_often() -> None:
     """Two DAGs share a watcher; the asset isn't the one that keeps cursors, which has none."""
     first, second = changes_asset("Contacts"), changes_asset("Contacts")
@@ -103,89 +112,245 @@ def test_one_asset_for_all_that_watch_as_often() -> None:
     assert len(first.watchers) == 1
 
 
-def test_it_says_where_it_starts(crm: RunningSandbox) -> None:
-    """At the first start, so that DAGs mark where they begin; it looks from then on."""
-    state = AssetState()
-    add(crm, 5)  # before it started
-    (event,) = events(trigger(state))
-    assert event["since"] == event["until"] == state.values["watched"]
-    assert abs(datetime.fromisoformat(event["until"]) - (NOW - timedelta(seconds=5))) < timedelta(seconds=3)
-
-
-def test_it_says_changes_twice_and_then_is_quiet(crm: RunningSandbox) -> None:
-    """Airflow may hold an event back until the next one; a third time would be a run for nothing."""
-    state = AssetState(watched="2031-03-10T08:00:00Z")
-    add(crm, 5)
-    first, second = events(trigger(state))
-    assert first["since"] == "2031-03-10T08:00:00Z"
-    assert second["since"] == first["until"]
-    assert state.values["watched"] == first["until"]
-
-
-def test_it_carries_no_record(crm: RunningSandbox) -> None:
-    """Events stand in Airflow's database, in clear."""
-    add(crm, 5)
-    assert "Zo" not in json.dumps(events(trigger(AssetState(watched="2031-03-10T08:00:00Z"))))
-
-
-def test_what_was_not_handed_over_is_said_again(crm: RunningSandbox) -> None:
-    """A triggerer that is stopped with an event in its hands has not looked as far as that yet."""
-    state = AssetState(watched="2031-03-10T08:00:00Z")
-    add(crm, 5)
-    running = trigger(state).run()
-    event = asyncio.run(anext(running))
-    assert event.payload["since"] == "2031-03-10T08:00:00Z"
-    assert state.values["watched"] == "2031-03-10T08:00:00Z"
-
-
-@pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
-def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
-    """Those without an update time, too."""
-    _, changed = trigger(None, record_type=record_type)._look(NOW - timedelta(seconds=20))
-    assert not changed
-
-
 def test_an_unknown_record_type_is_found_when_the_dag_is_parsed() -> None:
     """The triggerer could only log it, again and again."""
     with pytest.raises(UnknownRecordType):
         changes_asset("Contact")
 
 
-def test_a_restart_says_it_again(crm: RunningSandbox) -> None:
-    """What was handed over and then got lost is said again, once."""
-    state = AssetState(watched="2031-03-10T08:00:30Z")
-    assert len(events(trigger(state))) == 1
-    assert len(events(trigger(state))) == 1
+def test_it_says_where_it_begins(crm: RunningSandbox, state: AssetState) -> None:
+    """At the very first start, so that DAGs mark where they begin; it looks from then on."""
+    state.values.clear()
+    add(crm, 5)
+    (event,) = events(trigger())
+    assert event["since"] == event["until"] == state.values["watched"]
+    assert abs(datetime.fromisoformat(event["until"]) - (NOW - timedelta(seconds=5))) < timedelta(seconds=3)
+
+
+def test_each_start_says_so_once(crm: RunningSandbox, state: AssetState) -> None:
+    """What was handed over and then got lost is said again, from where the last watch has ended."""
+    for _ in range(2):
+        (event,) = events(trigger())
+        assert event["since"] == "2031-03-10T08:00:00Z"
+        state.values["watched"] = "2031-03-10T08:00:00Z"
+
+
+def test_a_watch_that_has_stopped_long_ago_begins_a_day_before(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """A new DAG must not begin a month ago, where another one's watch has ended."""
+    state.values["watched"] = "2017-03-10T08:00:00Z"
+    events(trigger())
+    event = events(trigger())[0]
+    assert datetime.fromisoformat(event["since"]) > datetime.now(timezone.utc) - timedelta(days=1, minutes=1)
+
+
+def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState) -> None:
+    """A look costs one request: no other for the server's time; no custom fields, no record that is old."""
+    asked: list[Any] = []
+
+    def get(client: Any, path: str, parameters: Any = None, **others: Any) -> Any:
+        asked.append((path, parameters))
+        return real(client, path, parameters, **others)
+
+    real = client.Client.get
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client.Client, "get", get)
+        events(trigger(poll_interval=0.2), seconds=1.1)
+    assert 3 <= len(asked) <= 6
+    assert {path for path, _ in asked} == {"/Contacts/Search"}
+    assert all(parameters["brief"] == "true" for _, parameters in asked)
+    # It looks from a little before the last look, not from where changes were said last.
+    assert asked[0][1]["updated_after_utc"].startswith("2031-03-10T07:59:58")
+    assert asked[-1][1]["updated_after_utc"].startswith("2031-03-10T08:00:5")
+
+
+def test_the_session_is_kept(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks go through one hook, and one connection to the server."""
+    made: list[Any] = []
+    real = InsightlyHook.__init__
+
+    def init(hook: Any, *arguments: Any) -> None:
+        made.append(hook)
+        real(hook, *arguments)
+
+    monkeypatch.setattr(InsightlyHook, "__init__", init)
+    events(trigger())
+    assert len(made) == 1
+
+
+def test_an_edited_connection_is_taken_up(
+    crm: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """After a failure, and every few minutes, the connection is read again."""
+    connect("insightly_default", "insightly", host=crm.api_url, login="wrong-key-51c0")
+
+    async def edit() -> list[Any]:
+        found: list[Any] = []
+
+        async def collect() -> None:
+            async for event in trigger(poll_interval=0.1).run():
+                found.append(event.payload)
+
+        running = asyncio.ensure_future(collect())
+        await asyncio.sleep(0.5)
+        assert found == []
+        connect("insightly_default", "insightly", host=crm.api_url, login=API_KEY)
+        await asyncio.sleep(1.5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return found
+
+    assert len(asyncio.run(edit())) == 1
+    assert "refuses the API key" in logged.text
+    assert "wrong-key-51c0" not in logged.text
+    assert API_KEY not in logged.text
+
+
+def test_changes_are_said_when_they_have_settled(crm: RunningSandbox) -> None:
+    """The event waits until the DAG that it wakes needn't; nothing more is asked meanwhile."""
+
+    async def wait() -> Any:
+        running = trigger(settle=1.0, poll_interval=1.5).run()
+        await anext(running)
+        made = await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="Zoë")
+        event = await asyncio.wait_for(anext(running), 10)
+        return made["DATE_CREATED_UTC"], event.payload, await asyncio.to_thread(server_time, crm)
+
+    created, event, now = asyncio.run(wait())
+    changed_at = datetime.fromisoformat(f"{created.replace(' ', 'T')}+00:00")
+    until = datetime.fromisoformat(event["until"])
+    assert changed_at < until
+    assert until + timedelta(seconds=1) <= now < until + timedelta(seconds=8)
+
+
+def test_a_time_of_the_future_is_no_change_yet(crm: RunningSandbox, state: AssetState) -> None:
+    """A time that somebody has written, years ahead, must not make the watch blind until then."""
+    add(crm, 86400 * 365)
+    assert len(events(trigger())) == 1
+    assert state.values["watched"] < "2031-03-10T08:02"
+
+
+def test_it_carries_no_record(crm: RunningSandbox) -> None:
+    """Events stand in Airflow's database, in clear."""
+    add(crm, 5)
+    found = events(trigger())
+    assert found
+    assert all(set(event) == {"since", "until"} for event in found)
+
+
+def test_what_was_not_handed_over_is_said_again(crm: RunningSandbox, state: AssetState) -> None:
+    """A triggerer that is stopped with an event in its hands has not looked as far as that yet."""
+    add(crm, 5)
+    event = asyncio.run(anext(trigger().run()))
+    assert event.payload["since"] == "2031-03-10T08:00:00Z"
+    assert state.values["watched"] == "2031-03-10T08:00:00Z"
+
+
+def test_no_state_no_harm(crm: RunningSandbox, state: AssetState, logged: Logged) -> None:
+    """An asset that Airflow doesn't know, since no sensor of ours has it, keeps no place; it goes on."""
+    state.values.clear()
+    state.is_known = False
+    assert len(events(trigger())) == 1
+    assert "is not kept: RuntimeError" in logged.text
+
+
+# --- whether it was read ---------------------------------------------------------------------------------
+
+
+def woken(**read_to: str) -> dict[str, Any]:
+    cursors = {f"cursor/{dag}/detect": {"woken": dag != "by_cron"} for dag in read_to}
+    return {"cursors": cursors, **{f"cursor/{dag}/detect": read_to[dag] for dag in read_to}}
+
+
+def test_what_nobody_known_reads_is_said_twice(crm: RunningSandbox, state: AssetState) -> None:
+    """Airflow may hold an event back until the next one; a third time would be a run for nothing."""
+    add(crm, 5)
+    first, second = events(trigger())
+    assert first["since"] == second["since"] == "2031-03-10T08:00:00Z"
+    assert state.values["watched"] >= first["until"]
+
+
+def test_what_all_have_read_is_said_once(crm: RunningSandbox, state: AssetState) -> None:
+    """Their cursors say so; one that no watcher wakes counts as little as one that is a week old."""
+    add(crm, 5)
+    state.values |= woken(
+        a="2031-03-10T08:01:00Z", by_cron="2031-03-10T07:00:00Z", gone="2024-03-03T07:00:00Z"
+    )
+    assert len(events(trigger())) == 1
+
+
+def test_what_somebody_has_not_read_is_said_again_ever_more_rarely(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """A DAG that was paused when it was said, or that gets the event late, is woken; a dead one no longer."""
+    add(crm, 5)
+    state.values |= woken(a="2031-03-10T08:01:00Z", paused="2031-03-10T08:00:03Z")
+    first = events(trigger(), seconds=2.0)
+    assert 3 <= len(first) <= 6  # after 0.1, 0.2, 0.4, 0.8 s
+    assert {event["since"] for event in first} == {"2031-03-10T08:00:00Z"}
+
+
+# --- failures --------------------------------------------------------------------------------------------
 
 
 def test_an_outage_is_survived(crm: RunningSandbox, logged: Logged) -> None:
     """It waits longer and longer, doesn't end, and then goes on from where it was."""
     add(crm, 5)
-    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 2, "retry_after": None})
-    found = events(trigger(AssetState(watched="2031-03-10T08:00:00Z")), seconds=1.5)
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 3, "retry_after": None})
+    found = events(trigger(poll_interval=0.1), seconds=3)
     assert found[0]["since"] == "2031-03-10T08:00:00Z"
-    assert "looking again in 0.1 s" in logged.text
-    assert "looking again in 0.2 s" in logged.text
-    assert "looking again in 0.4 s" not in logged.text
+    delays = [
+        float(line.split("again in ")[1].split()[0])
+        for line in logged.text.splitlines()
+        if "again in" in line
+    ]
+    assert len(delays) == 3
+    assert all(0.8 * 0.2 * 2**i - 0.06 <= delay <= 0.2 * 2**i for i, delay in enumerate(delays))
 
 
 def test_the_wait_has_an_end(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage of a night it looks again within minutes."""
     monkeypatch.setattr(module, "LONGEST_BACKOFF", 0.1)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 6, "retry_after": None})
-    assert events(trigger(AssetState(watched="2031-03-10T08:00:00Z")), seconds=1.5)
+    assert events(trigger(), seconds=1.5)
 
 
-def test_a_wrong_key_does_not_end_it(insightly: RunningSandbox, connect: Connect, logged: Logged) -> None:
-    """Airflow would start it again each second; the log says what is wrong, and nothing secret."""
-    connect("insightly_default", "insightly", host=insightly.api_url, login="wrong-key-51c0")
-    assert events(trigger(AssetState(watched="2031-03-10T08:00:00Z"))) == []
-    assert "refuses the API key" in logged.text
-    assert "wrong-key-51c0" not in logged.text
-    assert API_KEY not in logged.text
+def test_a_day_that_is_spent_is_waited_for(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """It asks nothing until the day ends, by the server's clock, and says so once."""
+    slept: list[datetime] = []
+
+    async def sleep_until(moment: datetime) -> None:
+        slept.append(moment)
+        crm.configure(requests_per_day=10**9)
+        forget_limiters()
+
+    monkeypatch.setattr(module, "sleep_until", sleep_until)
+    crm.configure(requests_per_day=0)
+    assert len(events(trigger())) == 1
+    assert slept == [datetime(2031, 3, 11, tzinfo=timezone.utc)]
+    assert logged.text.count("watching Contacts goes on at") == 1
 
 
-def test_without_an_asset_it_says_so(crm: RunningSandbox, logged: Logged) -> None:
-    """It belongs to a watcher."""
-    assert events(trigger(None)) == []
-    assert "RuntimeError" in logged.text
+def test_a_day_that_ends_late_is_not_hammered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where our clock is ahead of the server's, it asks again after its interval, not at once."""
+    crm.configure(requests_per_day=0)
+    monkeypatch.setattr(InsightlyRateLimitError, "__getattribute__", _already_reset)
+    assert events(trigger(poll_interval=0.2), seconds=1.1) == []
+    assert sum(requests(crm).values()) <= 6
+
+
+def _already_reset(error: InsightlyRateLimitError, name: str) -> Any:
+    return (
+        datetime(2020, 1, 1, tzinfo=timezone.utc)
+        if name == "resets_at"
+        else Exception.__getattribute__(error, name)
+    )
+
+
+@pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
+def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
+    """Those without an update time, too."""
+    assert len(events(trigger(record_type=record_type), seconds=0.3)) == 1

@@ -11,9 +11,8 @@ import pytest
 from airflow.sdk.module_loading import import_string
 
 from airflow_insightly_hooks.hooks import client
-from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import record_change as module
+from airflow_insightly_hooks.triggers import looks as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 from tests.conftest import API_KEY, Connect, Logged
 
@@ -60,7 +59,7 @@ def crm(insightly: RunningSandbox) -> RunningSandbox:
 @pytest.fixture(autouse=True)
 def _no_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "QUICK_RETRIES", 0)
-    monkeypatch.setattr(InsightlyHook, "patience", 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
 
 
 def requests(sandbox: RunningSandbox, path: str = SEARCH) -> int:
@@ -84,12 +83,102 @@ def test_serialize() -> None:
         "until": "2031-03-11T08:00:00Z",
         "open_since": None,
         "poll_interval": 60.0,
+        "version": 1,
     }
     path, stored = InsightlyRecordChangeTrigger(**arguments).serialize()  # type: ignore[arg-type]
     assert path == "airflow_insightly_hooks.triggers.record_change.InsightlyRecordChangeTrigger"
     assert stored == arguments
     again = import_string(path)(**stored)
     assert again.serialize() == (path, stored)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"version": 2},
+        {"version": 0},
+        {"later": "argument"},
+        {"until": ""},
+        {"look_at": "soon"},
+        {"open_since": ""},
+        {"record_type": "Contact"},
+        {"events": ["deleted"]},
+    ],
+)
+def test_what_another_version_has_deferred(
+    crm: RunningSandbox, logged: Logged, arguments: dict[str, Any]
+) -> None:
+    """Arguments that this version can't read wake the sensor, which waits anew; the log says why."""
+    assert events(trigger(**arguments)) == [{"reason": "error"}]
+    assert requests(crm) == 0
+    (warning,) = logged.messages("warning")
+    assert "looks again now" in warning
+
+
+def test_what_an_earlier_version_has_deferred(crm: RunningSandbox) -> None:
+    """The arguments of before there was a version are read."""
+    arguments = trigger(open_since=None).serialize()[1]
+    del arguments["version"]
+    assert events(InsightlyRecordChangeTrigger(**arguments)) == [{"reason": "settled"}]
+    assert events(InsightlyRecordChangeTrigger()) == [{"reason": "error"}]
+
+
+def test_a_change_that_settles_meanwhile(crm: RunningSandbox) -> None:
+    """What was seen and hasn't settled is waited for, and not asked for again."""
+    add(crm, 59)
+    started = time.monotonic()
+    assert events(trigger(settle=2.0, until=from_now(30))) == [{"reason": "changed"}]
+    assert 1 < time.monotonic() - started < 6
+    assert requests(crm) == 1
+
+
+def test_many_that_wait_share_looks(crm: RunningSandbox) -> None:
+    """A hundred sensors that wait for one record type are about one request an interval."""
+
+    async def wait() -> list[Any]:
+        since = [(START + timedelta(seconds=i % 40)).isoformat() for i in range(100)]
+        waiting = [
+            asyncio.ensure_future(anext(trigger(open_since=s, poll_interval=0.5, until=from_now(30)).run()))
+            for s in since
+        ]
+        await asyncio.sleep(2.2)
+        assert not any(one.done() for one in waiting)
+        assert await asyncio.to_thread(requests, crm) <= 12
+        await asyncio.to_thread(add, crm, 45)
+        return [event.payload["reason"] for event in await asyncio.wait_for(asyncio.gather(*waiting), 10)]
+
+    assert asyncio.run(wait()) == ["changed"] * 100
+
+
+def test_what_is_shared_is_judged_by_each(crm: RunningSandbox) -> None:
+    """Of a shared look, each takes what its own window and events hold."""
+    add(crm, 10)
+
+    async def wait() -> dict[str, Any]:
+        kinds: dict[str, dict[str, Any]] = {
+            "first": {},
+            "too late": {"open_since": (START + timedelta(seconds=11)).isoformat()},
+            "other event": {"events": ["updated"]},
+        }
+        waiting = {
+            name: asyncio.ensure_future(anext(trigger(until=from_now(0.8), **arguments).run()))
+            for name, arguments in kinds.items()
+        }
+        return {name: (await one).payload["reason"] for name, one in waiting.items()}
+
+    assert asyncio.run(wait()) == {"first": "changed", "too late": "timeout", "other event": "timeout"}
+
+
+def test_an_outage_is_shared(crm: RunningSandbox) -> None:
+    """While Insightly is down, a hundred that wait ask no more often than one."""
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503})
+
+    async def wait() -> None:
+        waiting = [anext(trigger(poll_interval=1.0, until=from_now(1.8)).run()) for _ in range(100)]
+        await asyncio.gather(*waiting)
+
+    asyncio.run(wait())
+    assert requests(crm) <= 6
 
 
 def test_settled(crm: RunningSandbox) -> None:

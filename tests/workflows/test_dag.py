@@ -204,6 +204,14 @@ def test_a_schedule_by_changes() -> None:
     assert asset.watchers[0].trigger.serialize() == expected.watchers[0].trigger.serialize()
 
 
+def test_on_change() -> None:
+    """The same as to watch every 15 s; given to the workflow, or when its DAG is made."""
+    expected = changes_asset("Contacts", poll_interval=15, settle=5)
+    for made in (workflow(schedule="on_change").to_dag(), workflow().to_dag(schedule="on_change")):
+        (asset,) = made.timetable.asset_condition.objects
+        assert asset.name == expected.name
+
+
 def test_no_schedule() -> None:
     """By hand only."""
     assert workflow(schedule=None).to_dag().schedule is None

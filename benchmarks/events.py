@@ -1,0 +1,199 @@
+"""Waiting in the triggerer, on a real Airflow: how late a woken task starts, and what many sensors cost.
+
+``latency``: from a change to the start of the task that reads it, for DAGs that record changes wake (asked
+every 5 s, settled after 2 s). ``deferred``: memory and processor time of the triggerer with sensors that wait
+for a change, asking every 60 s; Airflow's scheduler defers them itself, so that starting them takes no time.
+
+Usage: python benchmarks/events.py latency|deferred [count] [postgresql]
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+from airflow_stack import AirflowStack, step, wait_for
+from postgresql import temporary_database
+
+from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
+
+COUNTS = {"latency": 50, "deferred": 500}
+MEASURED = 60.0
+ENOUGH = {"requests_per_second": 1000, "requests_per_day": 10**9}
+TICKS = os.sysconf("SC_CLK_TCK")
+
+LATENCY = """
+from airflow.sdk import DAG
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from airflow_insightly_hooks.triggers.record_change import changes_asset
+
+with DAG("woken", schedule=[changes_asset("Tasks", poll_interval=5, settle=2)], max_active_runs=1):
+    InsightlyRecordChangeSensor(task_id="detect", record_type="Tasks", settle=2, deferrable=True)
+"""
+
+DEFERRED = """
+from airflow.sdk import DAG
+from airflow.triggers.base import StartTriggerArgs
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+
+class Deferred(InsightlyRecordChangeSensor):
+    start_from_trigger = True
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        trigger = InsightlyRecordChangeTrigger(
+            insightly_conn_id="insightly_default", record_type="Tasks", events=["added"], settle=5.0,
+            look_at="{now}", until="2100-01-01T00:00:00Z", open_since="{now}", poll_interval=60.0,
+        )
+        path, kwargs = trigger.serialize()
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=path, trigger_kwargs=kwargs, next_method="execute_complete",
+            next_kwargs={{"until": kwargs["until"]}}, timeout=None,
+        )
+
+with DAG("deferred", schedule=None, max_active_runs=10_000):
+    Deferred(task_id="wait", record_type="Tasks", on_empty="wait", deferrable=True)
+"""
+
+
+def latency(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
+    """Print the median and the worst time from a change to its task's start."""
+    with step("first run"):
+        wait_for("the first run", lambda: _ended(airflow), 120)
+    changed = {}
+    with step(f"{count} changes"):
+        for _ in range(count):
+            time.sleep(random.uniform(6, 10))
+            at = datetime.now(timezone.utc)
+            changed[sandbox.create("Tasks", TITLE="changed")["TASK_ID"]] = at
+    started: dict[int, datetime] = {}
+
+    def all_read() -> bool:
+        for run in _ended(airflow):
+            path = f"/dags/woken/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect"
+            entries = airflow.api(f"{path}/xcomEntries")["xcom_entries"]
+            if any(entry["key"] == "return_value" for entry in entries):
+                at = datetime.fromisoformat(airflow.api(path)["start_date"].replace("Z", "+00:00"))
+                found = airflow.api(f"{path}/xcomEntries/return_value?deserialize=true")["value"]
+                started.update({change["record_id"]: at for change in found})
+        return set(changed) <= set(started)
+
+    wait_for("all changes", all_read, 120, 5)
+    seconds = sorted((started[record] - at).total_seconds() for record, at in changed.items())
+    print(f"{count} changes: median {statistics.median(seconds):.1f} s, worst {seconds[-1]:.1f} s")
+
+
+def _ended(airflow: AirflowStack) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = []
+    while True:
+        path = f"/dags/woken/dagRuns?state=success&limit=100&offset={len(runs)}"
+        page = airflow.api(path)["dag_runs"]
+        runs += page
+        if len(page) < 100:
+            return runs
+
+
+def deferred(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
+    """Print what the triggerer needs without and with so many sensors that wait for a change."""
+    _measure(airflow, sandbox, 0)
+    with step(f"{count} sensors"):
+        # A run each: a task that the scheduler defers takes its whole DAG along into the triggerer.
+        for _ in range(count):
+            airflow.api("/dags/deferred/dagRuns", "POST", {"logical_date": None})
+        path = "/dags/deferred/dagRuns/~/taskInstances?state=deferred&limit=1"
+        wait_for("the sensors", lambda: airflow.api(path)["total_entries"] == count, 600, 2)
+        time.sleep(15)  # until the triggerer has them all
+    _measure(airflow, sandbox, count)
+
+
+def _measure(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
+    asked, before = _searches(sandbox), _processor(airflow)
+    time.sleep(MEASURED)
+    seconds = _processor(airflow) - before
+    print(
+        f"{count} sensors: {_memory(airflow):.0f} MB, {100 * seconds / MEASURED:.1f} % of a processor, "
+        f"{_searches(sandbox) - asked} requests in {MEASURED:g} s; warnings of a blocked loop since the "
+        f"triggerer's start: {(airflow.home / 'triggerer.log').read_text(errors='replace').count('was blocked')}"
+    )
+
+
+def _searches(sandbox: RunningSandbox) -> int:
+    return int(sandbox.configure()["requests"].get("GET /v3.1/Tasks/Search", 0))
+
+
+def _processes(airflow: AirflowStack) -> list[Path]:
+    """Return the triggerer's processes: it starts one that runs the triggers, in a session of ours."""
+    session = str(airflow.processes.pid("triggerer"))
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if fields[3] == session:
+            found.append(path)
+    return found
+
+
+def _processor(airflow: AirflowStack) -> float:
+    """Return the seconds of processor time that the triggerer has used."""
+    stats = [(path / "stat").read_text().rpartition(")")[2].split() for path in _processes(airflow)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
+
+
+def _memory(airflow: AirflowStack) -> float:
+    """Return the triggerer's memory in MB, what its processes share counted once."""
+    rollups = [(path / "smaps_rollup").read_text().splitlines() for path in _processes(airflow)]
+    return sum(int(line.split()[1]) for lines in rollups for line in lines if line[:4] == "Pss:") / 1024
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COUNTS:
+        sys.exit(__doc__)
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else COUNTS[name]
+    database = temporary_database() if sys.argv[3:] == ["postgresql"] else nullcontext(None)
+    with running_sandbox() as sandbox, tempfile.TemporaryDirectory() as folder, database as address:
+        dags = Path(folder, "dags")
+        dags.mkdir()
+        now = (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat(timespec="seconds")
+        text = LATENCY if name == "latency" else DEFERRED.format(now=now)
+        (dags / "events.py").write_text(text)
+        connections = {
+            "insightly_default": {
+                "conn_type": "insightly",
+                "host": sandbox.api_url,
+                "password": "sandbox-key",
+            }
+        }
+        requests.put(f"{sandbox.url}/_sandbox", json=ENOUGH, timeout=10)
+        airflow = AirflowStack(Path(folder, "airflow"), dags, connections, address)
+        try:
+            with step("Airflow"):
+                airflow.migrate()
+                airflow.start()
+                airflow.wait_until_healthy(240)
+                dag_id = "woken" if name == "latency" else "deferred"
+                airflow.wait_for_dag(dag_id)
+                airflow.unpause(dag_id)
+            {"latency": latency, "deferred": deferred}[name](airflow, sandbox, count)
+        finally:
+            airflow.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""DAGs that record changes wake, on a real Airflow: whatever happens, each change comes once to each DAG."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+import requests
+from airflow_stack import wait_for
+
+from tests.e2e.conftest import CANARY, TO_SAVE_TIME, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+WOKEN = ("woken_first", "woken_second", "woken_rarely")
+SEARCH = "/v3.1/Ticket/Search"
+SOON = 90.0
+"""Seconds within which a run comes and ends, even where the machine is busy."""
+
+
+class Tickets:
+    """Tickets that are added, and how often each DAG has found them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.added: list[int] = []
+
+    def add(self, count: int = 1) -> None:
+        for _ in range(count):
+            made = self.stack.put_record("Ticket", {"TITLE": CANARY})
+            self.added.append(made["TICKET_ID"])
+
+    def found(self, dag_id: str) -> Counter[int]:
+        return found(self.stack, dag_id)
+
+    def wait_until_found(self, *dag_ids: str) -> None:
+        """Wait until each DAG has found all, and nothing runs any more; none may have found one twice."""
+        for dag_id in dag_ids:
+            wait_for(
+                f"all changes in {dag_id}", lambda d=dag_id: set(self.added) <= set(self.found(d)), SOON, 1
+            )
+            assert self.found(dag_id) == Counter(self.added), dag_id
+
+
+def runs(stack: Stack, dag_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.airflow.api(f"/dags/{dag_id}/dagRuns?limit=100&order_by=run_after")[
+        "dag_runs"
+    ]
+    assert not [run["dag_run_id"] for run in found if run["state"] == "failed"]
+    return found
+
+
+def found(stack: Stack, dag_id: str) -> Counter[int]:
+    """Return how often a DAG's runs have returned each record."""
+    counted: Counter[int] = Counter()
+    for run in runs(stack, dag_id):
+        path = f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect/xcomEntries"
+        entries = stack.airflow.api(path)["xcom_entries"]
+        if any(entry["key"] == "return_value" for entry in entries):
+            changes = stack.xcom(dag_id, run["dag_run_id"], "detect")
+            counted.update(change["record_id"] for change in changes)
+    return counted
+
+
+def searches(stack: Stack) -> int:
+    counts = requests.get(f"{stack.sandbox}/_sandbox", timeout=10).json()["requests"]
+    return int(counts.get(f"GET {SEARCH}", 0))
+
+
+def pause(stack: Stack, dag_id: str, is_paused: bool) -> None:
+    stack.airflow.api(f"/dags/{dag_id}", "PATCH", {"is_paused": is_paused})
+
+
+def parse(stack: Stack, dag_id: str) -> None:
+    """Have Airflow read a DAG's file now."""
+    token = stack.airflow.api(f"/dags/{dag_id}")["file_token"]
+    stack.airflow.api(f"/parseDagFile/{quote(token)}", "PUT")
+
+
+def begin(stack: Stack, *dag_ids: str) -> None:
+    """Unpause DAGs, have Airflow start their watchers, and wait for the runs that mark where they begin."""
+    for dag_id in dag_ids:
+        stack.airflow.wait_for_dag(dag_id)
+        pause(stack, dag_id, False)
+    parse(stack, dag_ids[0])
+    for dag_id in dag_ids:
+        wait_for(
+            f"the first run of {dag_id}",
+            lambda d=dag_id: any(run["state"] == "success" for run in runs(stack, d)),
+            SOON,
+        )
+    time.sleep(1.1)
+
+
+@pytest.fixture(scope="module")
+def tickets(stack: Stack) -> Iterator[Tickets]:
+    """Three DAGs that wait for tickets; two of them with the same watcher."""
+    if stack.database.startswith("sqlite"):
+        pytest.skip(TO_SAVE_TIME)
+    enough = {"requests_per_day": 10**9}  # else the polls would be spaced out, to make the day's last
+    requests.put(f"{stack.sandbox}/_sandbox", json=enough, timeout=10).raise_for_status()
+    begin(stack, *WOKEN)
+    yield Tickets(stack)
+    for dag_id in WOKEN:
+        pause(stack, dag_id, True)
+
+
+def test_bursts_and_quiet(stack: Stack, tickets: Tickets) -> None:
+    """Bursts come once to each of three DAGs; in quiet times they are one poll an interval, all together."""
+    for _ in range(3):
+        tickets.add(4)
+        time.sleep(1.3)
+    tickets.wait_until_found(*WOKEN)
+    time.sleep(2)
+    before = searches(stack)
+    time.sleep(6)
+    assert 2 <= searches(stack) - before <= 8
+
+
+def test_an_api_that_is_down_is_not_hammered_and_ends_no_watcher(stack: Stack, tickets: Tickets) -> None:
+    """503 for some seconds: a request every few seconds; then what came meanwhile is found, once."""
+    watchers = _watchers(stack)
+    fault = {"path": SEARCH, "status": 503, "times": None, "retry_after": None}
+    requests.put(f"{stack.sandbox}/_sandbox", json={"fault": fault}, timeout=10).raise_for_status()
+    try:
+        before = searches(stack)
+        tickets.add(2)
+        time.sleep(10)
+        assert 2 <= searches(stack) - before <= 13
+    finally:
+        requests.put(f"{stack.sandbox}/_sandbox", json={"fault": None}, timeout=10).raise_for_status()
+    tickets.wait_until_found(*WOKEN)
+    assert _watchers(stack) == watchers
+
+
+def test_an_event_that_airflow_loses_is_said_again(stack: Stack, tickets: Tickets) -> None:
+    """The queue of one DAG's events is emptied behind Airflow's back: it is woken again, and no other."""
+    address = stack.database.replace("+psycopg2", "")
+    end = time.monotonic() + 4.5
+    with contextlib.closing(psycopg2.connect(address)) as database, database.cursor() as cursor:
+        database.autocommit = True
+        tickets.add()
+        lost = 0
+        while time.monotonic() < end:
+            cursor.execute("DELETE FROM asset_dag_run_queue WHERE target_dag_id = 'woken_first'")
+            lost += cursor.rowcount
+            time.sleep(0.02)
+    assert lost
+    tickets.wait_until_found(*WOKEN)
+
+
+def test_a_dag_that_was_paused_is_woken_for_what_came_meanwhile(stack: Stack, tickets: Tickets) -> None:
+    """Airflow keeps no event for a paused DAG; nothing new need happen for it to read what it missed."""
+    pause(stack, "woken_second", True)
+    tickets.add(2)
+    tickets.wait_until_found("woken_first", "woken_rarely")
+    pause(stack, "woken_second", False)
+    tickets.wait_until_found(*WOKEN)
+
+
+def test_a_lost_cursor_is_where_the_last_run_ended(stack: Stack, tickets: Tickets) -> None:
+    """The cursor is gone, as when Airflow has deleted an asset's state: the last run's window says where."""
+    tickets.wait_until_found(*WOKEN)
+    wait_for("the last runs' end", lambda: not _unfinished(stack), SOON)
+    key = "cursor/woken_first/detect"
+    (asset,) = [
+        asset
+        for asset in stack.airflow.api("/assets?limit=500")["assets"]
+        if asset["name"] == "insightly/insightly_default/Ticket"
+    ]
+    stack.airflow.api(f"/assets/{asset['id']}/state-store/{key}", "DELETE")
+    tickets.add()
+    tickets.wait_until_found(*WOKEN)
+
+
+def test_a_killed_triggerer_loses_nothing(stack: Stack, tickets: Tickets) -> None:
+    """Killed with a change in its hands, and dead for a while: all comes, once, when there is one again."""
+    processes = stack.airflow.processes
+    tickets.add()
+    os.killpg(processes.pid("triggerer"), signal.SIGKILL)
+    try:
+        processes.stop("triggerer")
+        tickets.add(2)
+        time.sleep(3)
+    finally:
+        stack.airflow.start("triggerer")
+    tickets.wait_until_found(*WOKEN)
+
+
+def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack, tickets: Tickets) -> None:
+    """Its watcher's interval is edited, then its name: what came in between is found once."""
+    begin(stack, "woken_to_be_renamed")
+    file = Path(stack.airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], "events.py")
+    text = file.read_text()
+    added = [stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"]]
+    # Another interval is another asset, and another watcher.
+    edited = text.replace('"Product", poll_interval=1', '"Product", poll_interval=2')
+    file.write_text(edited)
+    parse(stack, "woken_to_be_renamed")
+    added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
+    wait_for("both", lambda: set(added) <= set(found(stack, "woken_to_be_renamed")), SOON, 1)
+    wait_for("the last run's end", lambda: not _unfinished(stack, "woken_to_be_renamed"), SOON)
+
+    pause(stack, "woken_to_be_renamed", True)  # it is renamed while nothing of it runs
+    file.write_text(edited.replace("woken_to_be_renamed", "woken_renamed"))
+    added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
+    parse(stack, "woken_first")
+    begin(stack, "woken_renamed")
+    added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
+
+    def both() -> Counter[int]:
+        return found(stack, "woken_to_be_renamed") + found(stack, "woken_renamed")
+
+    try:
+        wait_for("all", lambda: set(added) <= set(both()), SOON, 1)
+        assert both() == Counter(added)
+    finally:
+        pause(stack, "woken_renamed", True)
+
+
+def test_the_triggerer_was_never_blocked(stack: Stack, tickets: Tickets) -> None:
+    """No trigger has held its loop up or failed, and no event says what a record holds."""
+    log = Path(stack.airflow.home, "triggerer.log").read_text(errors="replace")
+    assert tickets.added
+    blocked = [float(seconds) for seconds in re.findall(r"was blocked for ([\d.]+) seconds", log)]
+    # A busy machine, and Airflow while it starts, hold it up for some tenths; a request would for longer.
+    assert max(blocked, default=0.0) < 1.0
+    assert "Shared stream poll failed" not in log
+    assert "Trigger failed" not in log
+    assert CANARY not in log
+
+
+def _unfinished(stack: Stack, *dag_ids: str) -> int:
+    return sum(
+        stack.airflow.api(f"/dags/{dag_id}/dagRuns?state=running&state=queued")["total_entries"]
+        for dag_id in dag_ids or WOKEN
+    )
+
+
+def _watchers(stack: Stack) -> list[Any]:
+    """Return Airflow's rows of the watchers of tickets: one that ends is made anew."""
+    address = stack.database.replace("+psycopg2", "")
+    with contextlib.closing(psycopg2.connect(address)) as database, database.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, created_date FROM trigger WHERE classpath LIKE '%%EventTrigger' ORDER BY id"
+        )
+        return cursor.fetchall()

@@ -1,0 +1,52 @@
+"""What a triggerer's process keeps, new for each test; and the state of an asset, as triggers get it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.triggers import looks, watch
+
+
+class AssetState:
+    """An asset's state as the triggerer's process reaches it."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+        self.writes: list[tuple[str, Any]] = []
+        self.is_known = True
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        if not self.is_known:
+            raise RuntimeError("ASSET_NOT_FOUND")
+        self.values[key] = json.loads(json.dumps(value))
+        self.writes.append((key, value))
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> AssetState:
+    """The state of the records' asset, that of every account and record type."""
+    made = AssetState()
+    monkeypatch.setattr(watch, "state_of", lambda *_of: made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _requests_enough(request: pytest.FixtureRequest) -> None:
+    """Let looks be as frequent as tests want them, in a day that would have too few requests for that."""
+    if "insightly" in request.fixturenames:
+        request.getfixturevalue("insightly").configure(requests_per_day=10**9)
+
+
+@pytest.fixture(autouse=True)
+def _a_new_process() -> Iterator[None]:
+    looks.lookout.cache_clear()
+    watch._watchers.clear()
+    yield
+    assert not any(watch._watchers.values()), "a watcher that has ended still counts"
