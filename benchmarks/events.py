@@ -124,10 +124,11 @@ def _measure(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None
     asked, before = _searches(sandbox), _processor(airflow)
     time.sleep(MEASURED)
     seconds = _processor(airflow) - before
+    log = (airflow.home / "triggerer.log").read_text(errors="replace")
     print(
         f"{count} sensors: {_memory(airflow):.0f} MB, {100 * seconds / MEASURED:.1f} % of a processor, "
         f"{_searches(sandbox) - asked} requests in {MEASURED:g} s; warnings of a blocked loop since the "
-        f"triggerer's start: {(airflow.home / 'triggerer.log').read_text(errors='replace').count('was blocked')}"
+        f"triggerer's start: {log.count('was blocked')}"
     )
 
 
