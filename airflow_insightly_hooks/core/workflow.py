@@ -77,7 +77,9 @@ def _schedule(value: object) -> object:
         return Schedule.model_validate(value)
     if value is None or isinstance(value, str | Schedule):
         return value
-    raise ValueError("a cron expression, or a mapping with cron, every or watch, is needed, or null for none")
+    raise ValueError(
+        "a cron expression, on_change, or a mapping with cron, every or watch, is needed, or null for none"
+    )
 
 
 def _start(value: object) -> datetime:
@@ -100,7 +102,8 @@ class Workflow(Model):
     :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
     :param webhooks: what is sent, where, and when.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param schedule: when it runs: a cron expression, a ``Schedule``, or ``None`` for by hand only.
+    :param schedule: when it runs: a cron expression, ``on_change`` (when records change, asking every
+        15 s), a ``Schedule``, or ``None`` for by hand only.
     :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
         intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
@@ -47,7 +48,16 @@ class _Wait(NamedTuple):
 
     seconds: float
     open_since: datetime | None = None
-    """Where an open window that is waiting for a change starts; ``None`` while a closed one settles."""
+    """Where an open window that is waiting for a change starts; ``None`` where the time alone decides."""
+    is_poke: bool = False
+    """Whether a poking sensor leaves it to its ``poke_interval``, however short the wait is."""
+
+
+class _Search(NamedTuple):
+    """A search whose first page has been asked for."""
+
+    records: Iterator[dict[str, Any]]
+    began: float  # by the monotonic clock
 
 
 class InsightlyRecordChangeSensor(BaseSensorOperator):
@@ -65,7 +75,13 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         skipped); or ``succeed`` with an empty list.
     :param settle: seconds that must have passed since the window's end, by the API server's clock, so that
         changes of its last moment are visible.
+    :param field_name: only records that have ``field_value`` in this field now: a standard or a custom one
+        (``Region__c``). The search asks for it, so that others aren't read; how values are compared is
+        Insightly's own, and exact. For anything else there are criteria.
+    :param field_value: the value, a text as the API takes it, a number or a boolean; templates are rendered.
     :param insightly_conn_id: a connection of type ``insightly``.
+    :param cursor: a name for where the sensor has read to, if it has no data intervals (rule 3); by default
+        ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file.
     :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
         default_deferrable`` by default.
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``.
@@ -81,7 +97,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     ``window`` the window that was read.
     """
 
-    template_fields = ("window",)
+    template_fields = ("window", "field_value")
     operator_extra_links = (InsightlyRecordsLink(),)
     ui_color = "#e6dcf2"
 
@@ -93,7 +109,10 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         window: Any = None,
         on_empty: OnEmpty = "skip",
         settle: float = 5.0,
+        field_name: str | None = None,
+        field_value: str | float | bool | None = None,
         insightly_conn_id: str = "insightly_default",
+        cursor: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
@@ -106,12 +125,19 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.window = window
         self.on_empty = on_empty
         self.settle = settle
+        self.field_name = field_name
+        self.field_value = field_value
+        self.cursor = cursor
         self.insightly_conn_id = insightly_conn_id
         self.deferrable = deferrable
         if on_empty not in ("skip", "wait", "succeed"):
             raise ValueError(f"on_empty must be 'skip', 'wait' or 'succeed', not {on_empty!r}")
         if settle < 0:
             raise ValueError(f"settle must not be negative, not {settle}")
+        if (field_name is None) != (field_value is None):
+            raise ValueError("field_name and field_value go together")
+        if cursor == "":
+            raise ValueError("cursor must not be empty")
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes, once the window has settled."""
@@ -134,7 +160,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once, or a few times where the window settles within seconds."""
         while isinstance(outcome := self._look(context), _Wait):
-            if outcome.open_since is not None or outcome.seconds > SHORT_WAIT:
+            if outcome.is_poke or outcome.seconds > SHORT_WAIT:
                 return False
             time.sleep(outcome.seconds)
         return PokeReturnValue(is_done=True, xcom_value=outcome)
@@ -162,28 +188,46 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         )
 
     def _look(self, context: Context) -> list[RecordChange] | _Wait:
-        """Return what changed, or how long to wait."""
+        """Return what changed, or how long to wait; an API that is asked too much is left alone meanwhile."""
         # requests is loaded in the worker only, so that DAGs parse fast.
+        from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-        hook = InsightlyHook(self.insightly_conn_id)
-        windows = RunWindows(context, context.get("ti") or self, self.asset, self.window)
+        try:
+            return self._look_once(context, InsightlyHook(self.insightly_conn_id))
+        except InsightlyAPIError as error:
+            if error.status not in (429, 503) or getattr(error, "day_is_spent", False):
+                raise
+            self.log.warning("%s. Looking again in %g s", error, self.poke_interval)
+            return _Wait(self.poke_interval, is_poke=True)
+
+    def _look_once(self, context: Context, hook: InsightlyHook) -> list[RecordChange] | _Wait:
+        windows = RunWindows(context, context.get("ti") or self, self.asset, self.window, self.cursor)
         window = windows.fixed()
         is_open = window is None
-        shared = SharedReading.of_run(context, self.asset, window, hook, self.log)
+        shared = SharedReading.of_run(
+            context, self.asset, window, hook, (self.field_name, self.field_value), self.log
+        )
         if shared is not None and shared.is_being_read():
             return _Wait(SHARED_WAIT)
         found = shared.find(RECORD_TYPES[self.record_type], self.events) if shared is not None else None
         if window is None or found is None:
+            search = None
+            start = window.start if window is not None else windows.cursor()
+            if shared is None and start is not None and self._seems_settled(window):
+                # The first answer tells the server's time: no request is needed for that alone.
+                search = self._search(hook, ChangeWindow(start, start).search_from)
             settled_until = hook.server_time() - timedelta(seconds=self.settle)
             if window is None:
+                if (unsettled := windows.unsettled(settled_until)) is not None:
+                    return _Wait(unsettled.total_seconds())
                 window = windows.open(settled_until)
             elif window.end > settled_until:
                 seconds = (window.end - settled_until).total_seconds()
                 self.log.info("Window %s settles in %.0f s", window, seconds)
                 return _Wait(seconds)
             try:
-                found = self._read(hook, window, shared, settled_until)
+                found = self._read(hook, window, shared, settled_until, search)
             except Superseded as other:
                 self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
                 return _Wait(SHARED_WAIT)
@@ -200,7 +244,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             )
         changes = [storable(change) for change in found.changes]
         if not changes and is_open and self.on_empty == "wait":
-            return _Wait(self.poke_interval, open_since=window.start)
+            return _Wait(self.poke_interval, open_since=window.start, is_poke=True)
         windows.take(window)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key="window", value=window.as_dict())
@@ -208,20 +252,44 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
         return changes
 
+    def _seems_settled(self, window: ChangeWindow | None) -> bool:
+        """Return whether a window has settled by our own clock: that decides only what to ask first."""
+        own = datetime.now(timezone.utc) - timedelta(seconds=self.settle)
+        return window is None or (window.end <= own and not window.is_empty)
+
+    def _search(self, hook: InsightlyHook, updated_after: datetime) -> _Search:
+        began = time.monotonic()
+        search: dict[str, Any] = {}
+        if self.field_name is not None:
+            search = {"field_name": self.field_name, "field_value": self._wanted}
+        records = iter(hook.iter_records(self.record_type, updated_after=updated_after, **search))
+        return _Search(chain(list(islice(records, 1)), records), began)
+
+    @property
+    def _wanted(self) -> str:
+        """The value to search for, as the API writes it."""
+        value = self.field_value
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
     def _read(
-        self, hook: InsightlyHook, window: ChangeWindow, shared: SharedReading | None, settled_until: datetime
+        self,
+        hook: InsightlyHook,
+        window: ChangeWindow,
+        shared: SharedReading | None,
+        settled_until: datetime,
+        search: _Search | None,
     ) -> WindowRead:
         kind = RECORD_TYPES[self.record_type]
         if window.is_empty:
             self.log.info("%s: nothing to read yet, watching from %s", kind.name, iso_time(window.end))
             return WindowRead([], 0)
-        started = time.monotonic()
+        began = time.monotonic() if search is None else search.began
         read = 0
         timeless: list[Any] = []
 
         def seen(nearby: NearbyChanges) -> Iterable[dict[str, Any]]:
             nonlocal read
-            for record in hook.iter_records(self.record_type, updated_after=nearby.search_from):
+            for record in (search or self._search(hook, nearby.search_from)).records:
                 read += 1
                 if not has_time(record):
                     timeless.append(record[kind.id_field])
@@ -237,7 +305,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             _counts(changes),
             read,
             hook.requests_made,
-            time.monotonic() - started,
+            time.monotonic() - began,
         )
         if timeless:
             self.log.warning(

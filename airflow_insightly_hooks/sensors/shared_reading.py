@@ -89,9 +89,17 @@ class SharedReading:
 
     @classmethod
     def of_run(
-        cls, context: Context, asset: Asset, window: ChangeWindow | None, hook: InsightlyHook, log: Logger
+        cls,
+        context: Context,
+        asset: Asset,
+        window: ChangeWindow | None,
+        hook: InsightlyHook,
+        search: object,
+        log: Logger,
     ) -> SharedReading | None:
         """Return what the run shares with others; ``None`` where it reads by itself.
+
+        :param search: what else is searched for than changes; runs that search for the same share.
 
         Runs share if a timetable has given them their window, and it is long past.
 
@@ -115,7 +123,7 @@ class SharedReading:
         except KeyError:  # a mapped task has no inlets of its own
             return None
         generation = [getattr(run, "clear_number", 0), ti.max_tries]
-        return cls(ti, window, store, [run_type, *generation, _account(hook)], log)
+        return cls(ti, window, store, [run_type, *generation, _searched(hook, search)], log)
 
     def is_being_read(self) -> bool:
         """Return whether another run is reading now what this one needs."""
@@ -285,6 +293,6 @@ def _key(number: int) -> str:
     return f"nearby_{number}"
 
 
-def _account(hook: InsightlyHook) -> str:
-    """Return what tells two accounts apart and nothing about a key."""
-    return hashlib.sha256(f"{hook.base_url} {hook.get_conn().auth!r}".encode()).hexdigest()[:12]
+def _searched(hook: InsightlyHook, search: object) -> str:
+    """Return what tells two accounts, or two searches, apart, and nothing about a key."""
+    return hashlib.sha256(f"{hook.base_url} {hook.get_conn().auth!r} {search!r}".encode()).hexdigest()[:12]

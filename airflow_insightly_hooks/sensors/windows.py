@@ -110,7 +110,7 @@ class RunWindows:
         :raises UntrustedClock: if the cursor is ahead of ``until`` by more than clocks differ.
         """
         until = until.replace(microsecond=0)
-        cursor = self._cursor() or self._end_of_last_run() or self._take_over(until)
+        cursor = self.cursor() or self._end_of_last_run() or self._take_over(until)
         if cursor is None:
             since = min(self._woken_for("since"), default=until)
             if since >= until:
@@ -149,7 +149,7 @@ class RunWindows:
         """Return what a scheduled run by rule 2 leaves out: from the cursor to its interval's start."""
         if self._explicit is not None or not self._is_scheduled:
             return None
-        cursor = self._cursor()
+        cursor = self.cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
 
     def _woken_for(self, end: str) -> list[datetime]:
@@ -163,13 +163,14 @@ class RunWindows:
                 found.append(api_time(payload[end] if isinstance(payload, dict) else None, "event"))
         return found
 
-    def _cursor(self) -> datetime | None:
+    def cursor(self) -> datetime | None:
+        """Return up to when this task has read, if that is known."""
         text = self._state().get(self.cursor_key)
         where = f"state {self.cursor_key!r} of asset {self._asset.name!r}"
         return None if text is None else api_time(text, where)
 
     def _advance(self, to: datetime) -> None:
-        cursor = self._cursor()
+        cursor = self.cursor()
         if cursor is None or cursor < to:
             self._state().set(self.cursor_key, iso_time(to))
 

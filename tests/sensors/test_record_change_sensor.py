@@ -17,8 +17,9 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
+from airflow_insightly_hooks.hooks import limiter
 from airflow_insightly_hooks.hooks.assets import records_asset
-from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+from airflow_insightly_hooks.hooks.errors import InsightlyAccessError, InsightlyRateLimitError
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
@@ -110,6 +111,9 @@ def deferred(operator: InsightlyRecordChangeSensor, context: dict[str, Any]) -> 
         ({"record_type": "Emails", "events": ["updated"]}, ValueError),
         ({"on_empty": "ignore"}, ValueError),
         ({"settle": -1}, ValueError),
+        ({"field_name": "TITLE"}, ValueError),
+        ({"field_value": "x"}, ValueError),
+        ({"cursor": ""}, ValueError),
     ],
 )
 def test_refused_when_the_dag_is_parsed(arguments: dict[str, Any], error: type[Exception]) -> None:
@@ -127,7 +131,7 @@ def test_arguments() -> None:
     assert sensor().outlets == []
     assert sensor(events="added").events == ("added",)
     assert sensor(events=["updated", "added", "updated"]).events == ("updated", "added")
-    assert InsightlyRecordChangeSensor.template_fields == ("window",)
+    assert InsightlyRecordChangeSensor.template_fields == ("window", "field_value")
 
 
 # --- what changed ----------------------------------------------------------------------------------------
@@ -505,3 +509,104 @@ def test_records_without_times_are_warned_of(crm: RunningSandbox, logged: Logged
     (warning,) = logged.messages("warning")
     assert warning.startswith("1 records of Contacts have no time of creation or update")
     assert "[5]" in warning
+
+
+# --- what it costs ---------------------------------------------------------------------------------------
+
+
+def requests(crm: RunningSandbox) -> dict[str, int]:
+    """Return how many requests there were, by path."""
+    return {path.split()[1]: n for path, n in crm.configure()["requests"].items() if "/v3.1/" in path}
+
+
+def test_a_cursor_costs_one_request(crm: RunningSandbox) -> None:
+    """The first page's own answer tells the server's time, and so where the window ends."""
+    number = contact(crm, START + HOUR)
+    context = with_cursor()
+    assert events(sensor().execute(context)) == [(number, "added")]
+    assert requests(crm) == {"/v3.1/Contacts/Search": 1}
+    with pytest.raises(AirflowSkipException):
+        sensor().execute({**with_cursor(cursor(context))})
+    assert requests(crm) == {"/v3.1/Contacts/Search": 2}
+
+
+def test_a_window_that_has_settled_costs_one_request(crm: RunningSandbox) -> None:
+    """Where our own clock says that it has; where it doesn't, the server's is asked first."""
+    past = datetime(2024, 5, 1, tzinfo=timezone.utc)
+    sensor(window=(past, past + HOUR), on_empty="succeed").execute(run_context())
+    assert requests(crm) == {"/v3.1/Contacts/Search": 1}
+    contact(crm, START)
+    sensor(window=(START, START + HOUR)).execute(run_context())
+    assert requests(crm) == {"/v3.1/Contacts/Search": 2, "/v3.1/Instance": 1}
+
+
+def test_a_workers_clock_decides_nothing(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes ahead, it takes the window for settled; the server's clock in the answer decides."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(minutes=10)
+
+    end = datetime.now(timezone.utc) + timedelta(minutes=5)
+    monkeypatch.setattr(module, "datetime", Ahead)
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(window=(end - HOUR, end), deferrable=True, timeout=3600).execute(run_context())
+    look_at = caught.value.trigger.look_at
+    assert 290 < (datetime.fromisoformat(look_at) - Ahead.now(timezone.utc)).total_seconds() < 310
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [("LAST_NAME", "Weiß & Co", "Weiss"), ("EMAIL_OPTED_OUT", True, False), ("Region__c", "Europe", "Asia")],
+)
+def test_a_field_that_is_searched_for(crm: RunningSandbox, name: str, value: Any, other: Any) -> None:
+    """Only records that have the value come, standard or custom field; others aren't read."""
+
+    def fields(of: Any) -> dict[str, Any]:
+        return {"CUSTOMFIELDS": [{"FIELD_NAME": name, "FIELD_VALUE": of}]} if "__c" in name else {name: of}
+
+    number = contact(crm, START, **fields(value))
+    contact(crm, START, **fields(other))
+    operator = sensor(window=(START, START + HOUR), field_name=name, field_value=value)
+    assert events(operator.execute(run_context())) == [(number, "added")]
+
+
+@MODES
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_api_that_is_asked_too_much_is_looked_at_again(
+    crm: RunningSandbox, status: int, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the hook's patience the sensor waits as it does else, up to its timeout, and holds no slot."""
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    monkeypatch.setattr(InsightlyHook, "patience", 0.0)
+    number = contact(crm, START)
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status, "times": 1, "retry_after": 1})
+    context = with_cursor()
+    operator = sensor(deferrable=deferrable, poke_interval=1.1)
+    if deferrable:
+        assert deferred(operator, context).trigger.open_since is None
+    else:
+        assert operator.poke(context) is False
+        assert operator.poke(context) is False or status == 503  # a 429 holds all of the process for so long
+    limiter.forget_limiters()
+    again = sensor().execute(context)
+    assert events(again) == [(number, "added")]
+
+
+def test_a_spent_day_fails_at_once(crm: RunningSandbox) -> None:
+    """Asking again is useless until the hour that the error names."""
+    crm.configure(requests_per_day=0)
+    with pytest.raises(InsightlyRateLimitError, match="UTC") as caught:
+        sensor().execute(with_cursor())
+    assert caught.value.day_is_spent
+
+
+def test_a_cursor_of_its_own_name_is_gone_on_from_under_any_id(crm: RunningSandbox) -> None:
+    """The task's ids don't count then."""
+    number = contact(crm, START + HOUR)
+    context = run_context()
+    context["asset_state_store"][ASSET].set("cursor/new contacts", START.isoformat())
+    assert events(sensor(cursor="new contacts").execute(context)) == [(number, "added")]
+    assert context["asset_state_store"][ASSET].get("cursor/new contacts") > START.isoformat()
