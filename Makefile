@@ -36,9 +36,7 @@ test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_A
 	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 test-e2e: .venv/.installed ## Run the tests on a real Airflow only
-	@$(BIN)/pytest -m e2e -k "not postgresql" >.venv/e2e.log 2>&1 & others=$$!; \
-	$(BIN)/pytest -m e2e -k postgresql; postgresql=$$?; \
-	wait $$others; others=$$?; cat .venv/e2e.log; exit $$((postgresql | others))
+	@tools/side_by_side.sh
 
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .

@@ -4,7 +4,8 @@ The ledger keeps, for each message id, in which state its payload is and how oft
 (a round begins when the task is cleared, or when a redelivery is asked for):
 
 - ``unsent``: no POST was made of it;
-- ``in doubt``: a POST was begun, and nothing is recorded of its outcome (a crash, or it is under way);
+- ``in doubt``: a POST is about to be made, or was, and nothing is recorded of its outcome (it is under way,
+  or the try was killed); it counts as made;
 - ``acknowledged``: the receiver took it; it is not POSTed again unless a redelivery is asked for;
 - ``failed``: no positive acknowledgement; POSTed again until its three attempts are used up;
 - ``gone``: the receiver said that it will never take it (410); not POSTed again in this round.

@@ -161,7 +161,7 @@ class Chunk:
         """Return the chunk that ``as_dict`` has written.
 
         :raises TypeError: if it is none.
-        :raises InvalidTime: if one of its times is none.
+        :raises ValueError: if one of its entries is of another shape, or a time is none.
         """
         chunk = cls(**value)
         for time in (chunk.start, chunk.end, chunk.read_at, *(start for start, _ in chunk.slices)):

@@ -41,7 +41,9 @@ STEPS_BACK = (50, 500)
 MARGIN = timedelta(seconds=2)
 """By so much the times of records, which have whole seconds, may be behind the server's clock."""
 MOST_GONE = 50
+"""More records than this that are missing behind the first known one are another order, not deletions."""
 MOVED = -1
+"""In place of a position: the record changed during the pass, so where it stands proves nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class _Pass:
     steps_back: int = 0
     is_confirming: bool = False  # the page before was short
     is_contradicted: bool = False  # nothing followed, but the count says otherwise
-    is_calm: bool = True
+    is_calm: bool = True  # nothing moved: only then does a count prove anything
 
 
 class Scan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
@@ -30,11 +29,10 @@ def whole_number(text: str | None) -> int | None:
 def retry_after(text: str | None, now: datetime) -> float | None:
     """Return the seconds that ``Retry-After`` asks to wait; ``None`` if it asks nothing that can be read.
 
-    :param now: the time by the server's clock, for a header that holds a date; 0 for one that is past.
+    :param now: the time that a date in the header is measured from; 0 for one that is past.
     """
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        moment = http_date(text)
-        return None if moment is None else max(0.0, (moment - now).total_seconds())
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    digits = (text or "").strip()
+    if digits.isascii() and digits.isdigit():
+        return float(digits[:_MOST_DIGITS])  # more are as good as endless
+    moment = http_date(text)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())

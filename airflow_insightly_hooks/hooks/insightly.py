@@ -229,9 +229,9 @@ def _search_parameters(
         raise ValueError(f"Insightly's search has no parameter {', '.join(unknown)}")
     if ("field_name" in search) != ("field_value" in search):
         raise ValueError("field_name and field_value go together")
-    parameters = {"top": page_size, **search}
-    if "brief" in search:
-        parameters["brief"] = "true" if search["brief"] else "false"
+    # The API writes truth values in small letters.
+    texts = {name: str(value).lower() for name, value in search.items() if isinstance(value, bool)}
+    parameters = {"top": page_size, **search, **texts}
     if updated_after is not None:
         parameters["updated_after_utc"] = (
             updated_after if isinstance(updated_after, str) else format_api_time(updated_after)

@@ -261,15 +261,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         began = time.monotonic()
         search: dict[str, Any] = {}
         if self.field_name is not None:
-            search = {"field_name": self.field_name, "field_value": self._wanted}
+            search = {"field_name": self.field_name, "field_value": self.field_value}
         records = iter(hook.iter_records(self.record_type, updated_after=updated_after, **search))
         return _Search(chain(list(islice(records, 1)), records), began)
-
-    @property
-    def _wanted(self) -> str:
-        """The value to search for, as the API writes it."""
-        value = self.field_value
-        return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _read(
         self,

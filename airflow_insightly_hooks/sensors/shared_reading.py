@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, Event
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import InvalidTime
 from airflow_insightly_hooks.core.nearby_changes import Chunk, NearbyChanges, WindowRead, read_window
 from airflow_insightly_hooks.core.records import RecordType
 
@@ -53,7 +52,8 @@ WAIT = 5.0
 FIRST_BEAT, BEAT = 1.0, 5.0
 """Seconds after which a run that reads renews its claim."""
 STALE = timedelta(seconds=150)
-"""The age of a claim whose run has ended without a word; a hook waits for up to 120 s for one answer."""
+"""The age of a claim whose run has ended without a word: above a hook's patience (120 s). An answer that is
+slower yet costs a second reading only."""
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -184,7 +184,7 @@ class SharedReading:
             now = iso_time(datetime.now(timezone.utc))
             claim = {"run_id": self._ti.run_id, "reader": self._reader, "beats_at": now}
             self._store.set(self._claim_key, {**claimed.as_dict(), **claim})
-        elif may_give_way:
+        elif may_give_way:  # only at first: later, what has been read would be thrown away
             raise Superseded(run_id)
 
     def _who_reads(self) -> str | None:
@@ -233,7 +233,7 @@ class SharedReading:
     def _all_chunks(self) -> list[Chunk]:
         try:
             return [Chunk.of(value) for value in self._store.get(self._chunks_key, [])]
-        except (TypeError, InvalidTime):  # written by another version
+        except (TypeError, ValueError):  # written by another version
             return []
 
     def _pull(self, run_id: str, number: int) -> Any:
@@ -266,7 +266,7 @@ class SharedReading:
 
 
 class _ClaimedChanges(NearbyChanges):
-    """The later changes of a scan that renews its claim while it goes on.
+    """The nearby changes of a scan that renews its claim while it goes on.
 
     :param beat: what renews it; it is told whether this is the first time.
     """

@@ -269,6 +269,10 @@ def test_records_deleted_while_they_are_read_hide_no_others(insightly: RunningSa
             {"field_name": "FIRST_NAME", "field_value": "Zoë & Co"},
             "top=500&field_name=FIRST_NAME&field_value=Zo%C3%AB+%26+Co&skip=0&count_total=true",
         ),
+        (
+            {"field_name": "A__c", "field_value": True},
+            "top=500&field_name=A__c&field_value=true&skip=0&count_total=true",
+        ),
         ({"brief": True}, "top=500&brief=true&skip=0&count_total=true"),
         ({"brief": False}, "top=500&brief=false&skip=0&count_total=true"),
     ],

@@ -24,6 +24,17 @@ START = datetime(2019, 3, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 CANARY = "canary-of-a-record"
 ASSET = records_asset("insightly_default", "Contacts")
+LATER = [
+    {
+        "start": "2019-03-10T00:00:00Z",
+        "end": "2019-03-11T00:00:00Z",
+        "run_id": "x",
+        "reader": [],
+        "read_at": "2019-03-10T00:00:00Z",
+        "slices": [["2019-03-10T00:00:00Z", 1, 2]],
+    }
+]
+"""An index as another version may write it."""
 CHUNKS, CLAIM = "chunks/dag/task", "claim/dag/task"
 SEARCH = "/v3.1/Contacts/Search"
 SCAN = 1
@@ -420,7 +431,7 @@ def test_records_that_are_gone_are_read_anew(crm: RunningSandbox, runs: Runs) ->
     assert not reads(crm, runs.context(2))
 
 
-@pytest.mark.parametrize("value", ["nonsense", [{"start": 5}], {"run_id": "x"}, 7])
+@pytest.mark.parametrize("value", ["nonsense", [{"start": 5}], {"run_id": "x"}, 7, LATER])
 def test_a_state_that_is_none_is_read_past(crm: RunningSandbox, runs: Runs, value: Any) -> None:
     """Whatever stands in the state, a run finds its changes, and shares what it finds."""
     for key in (CHUNKS, CLAIM):

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests in several processes, each with an Airflow of its own: what they do most is wait.
+set -uo pipefail
+set -m # else processes in the background would not hear of Ctrl-C
+cd "$(dirname "$0")/.."
+heavy="test_kills or test_backfill or test_events"
+groups=("postgresql and ($heavy)" "postgresql and not ($heavy)" "not postgresql")
+logs="$(mktemp -d)"
+trap 'rm -rf "$logs"' EXIT
+
+tests=()
+trap 'kill -INT "${tests[@]}" 2>/dev/null; wait; exit 130' INT TERM
+for number in "${!groups[@]}"; do
+    .venv/bin/pytest -m e2e -k "${groups[number]}" --durations 5 >"$logs/$number" 2>&1 &
+    tests+=($!)
+done
+failed=0
+for number in "${!groups[@]}"; do
+    wait "${tests[number]}" || failed=1
+    cat "$logs/$number"
+done
+exit "$failed"
