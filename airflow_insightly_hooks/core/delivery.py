@@ -138,12 +138,18 @@ class Ledger:
         self._note(message, _entry(IN_DOUBT, before.attempts + 1))
 
     def not_posted(self, message: str) -> None:
-        """Take back a ``posting``: nothing left this machine, so it was no attempt."""
-        before = self._before.pop(message)
+        """Take back a ``posting``: nothing left this machine, so it was no attempt.
+
+        A ``posting`` that an interruption kept from its end, or its beginning, is taken back as well.
+        """
+        before = self._before.pop(message, None)
+        if before is None:
+            return
         if before == UNSENT:
-            block = self._block_of.pop(message)
-            del self._blocks[block][message]
-            self._dirty.add(block)
+            block = self._block_of.pop(message, None)
+            if block is not None:
+                self._blocks[block].pop(message, None)
+                self._dirty.add(block)
         else:
             self._note(message, before)
 

@@ -23,6 +23,18 @@ class Pace:
         """Keep to another number of requests a second, from the next one on."""
         self._gap = 1 / per_second if per_second else 0.0
 
+    def take(self) -> float:
+        """Take the turn if it has come; return 0 then, else the seconds until it comes."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next:
+                return self._next - now
+            is_late = (
+                now - self._next < self._gap
+            )  # by a moment, as who waited is: the next turn isn't put off
+            self._next = (self._next if is_late else now) + self._gap
+            return 0.0
+
     def wait(self) -> None:
         """Sleep until the next request may go out."""
         if not self._gap:

@@ -162,7 +162,9 @@ class Transport:
         with self._lock:
             self._looked_up_at = float("-inf")  # there may be others by now
         reason = "; ".join(dict.fromkeys(map(str, failures))) or "the host has no address"
-        raise NotDialled(reason, is_own_fault=any(failure.is_own_fault for failure in failures))
+        # Where IPv6 is off, its addresses fail like that; while there are others, these tell.
+        telling = [f for f, address in zip(failures, addresses, strict=True) if ":" not in address]
+        raise NotDialled(reason, is_own_fault=any(failure.is_own_fault for failure in telling or failures))
 
     def _look_up(self, deadline: Deadline) -> list[str]:
         """Look the host up, but not while others are under way that have just done so."""

@@ -15,6 +15,7 @@ from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.exchange import Answer, NotDelivered, post
+from airflow_insightly_hooks.hooks.pace import Pace
 from airflow_insightly_hooks.hooks.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
 from airflow_insightly_hooks.hooks.transport import Deadline
 
@@ -92,6 +93,11 @@ class WebhookHook(BaseHook):
         """The address of a page that shows what the receiver got; an empty text where none is named."""
         return self._settings.web_url
 
+    @property
+    def pace(self) -> Pace:
+        """The receiver's ``requests_per_second``, for who sends without waiting."""
+        return self._settings.pace
+
     def check_headers(self, headers: Mapping[str, str]) -> None:
         """Check headers that are to be given to ``send``.
 
@@ -109,13 +115,15 @@ class WebhookHook(BaseHook):
         return checked
 
     def send(
-        self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
+        self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None, waits: bool = True
     ) -> Acknowledgement:
         """POST a body once and say what became of it; may be called from several threads at once.
 
         :param body: the exact text to send, in UTF-8.
         :param message_id: goes out as ``webhook-id``.
         :param headers: further headers; over the connection's, under the protected ones.
+        :param waits: whether to wait here for the turn that ``requests_per_second`` gives; who doesn't takes
+            it from ``pace``.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
         try:
@@ -123,8 +131,9 @@ class WebhookHook(BaseHook):
         except WorkerExhausted as lack:
             return Acknowledgement(False, None, str(lack), None, 0.0, sent=False, is_own_fault=True)
         content = _encoded(body, message_id, settings.max_body_bytes)
-        lines = self._headers(content, message_id, headers or {})
-        settings.pace.wait()
+        if waits:
+            settings.pace.wait()
+        lines = self._headers(content, message_id, headers or {})  # with the time: that of the POST
         started = time.monotonic()
         try:
             answer = self._exchange(lines, content)

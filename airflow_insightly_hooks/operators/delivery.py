@@ -11,6 +11,7 @@ from functools import cached_property
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core import delivery
@@ -24,6 +25,7 @@ from airflow_insightly_hooks.core.throttle import Throttle
 from airflow_insightly_hooks.operators.workers import Attempt, Workers
 
 if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.pace import Pace
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
 __all__ = ["Book", "Delivery"]
@@ -101,6 +103,7 @@ class Delivery:
     """Sends each payload of a line once, at most.
 
     :param send: makes one POST; called from several threads.
+    :param pace: when a POST may begin.
     :param concurrency: how many are under way at once, at most.
     :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
     :param is_stopped: whether the task is to end.
@@ -115,6 +118,7 @@ class Delivery:
         line: Line,
         book: Book,
         send: Callable[[Payload], Acknowledgement],
+        pace: Pace,
         *,
         concurrency: int,
         give_up_after: int,
@@ -128,6 +132,7 @@ class Delivery:
         self._workers = Workers(
             send,
             self._throttle,
+            pace,
             give_up_after=give_up_after,
             record_within=RECORD_WITHIN * LEDGER_INTERVAL,
             is_stopped=is_stopped,
@@ -150,9 +155,11 @@ class Delivery:
                 self._collect()
                 self._prepare()
         finally:  # after the task's time-out, too, what is under way may end, and is recorded
-            for payload in (*self._workers.take_back(), *self._prepared):
-                self._ledger.not_posted(payload["message_id"])
-            self._finish()
+            try:
+                self._finish()
+            except AirflowTaskTimeout:  # it comes once, and may come now
+                self._finish()
+                raise
 
     @property
     def has_given_up(self) -> bool:
@@ -226,7 +233,11 @@ class Delivery:
             self._progress_at = now + PROGRESS_INTERVAL
 
     def _finish(self) -> None:
-        """Wait for what is under way, and write the ledger a last time."""
+        """Send no more, wait for what is under way, and write the ledger a last time; may be begun again."""
+        self._prepared.extend(self._workers.take_back())
+        while self._prepared:
+            self._ledger.not_posted(self._prepared[0]["message_id"])
+            self._prepared.popleft()
         while self._workers.have_work:
             is_writable = not self._book.is_lost and not self._book.is_broken
             with suppress(Empty):

@@ -212,8 +212,9 @@ class WebhookOperator(BaseOperator):
             line,
             book,
             lambda payload: hook.send(
-                payload["body"], message_id=payload["message_id"], headers=self.headers
+                payload["body"], message_id=payload["message_id"], headers=self.headers, waits=False
             ),
+            hook.pace,
             concurrency=self.concurrency,
             give_up_after=self.give_up_after or 0,
             is_stopped=lambda: self._stopped,

@@ -15,6 +15,7 @@ from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.throttle import Throttle
 
 if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.pace import Pace
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
 __all__ = ["Attempt", "Workers"]
@@ -42,6 +43,7 @@ class Workers:
 
     :param send: makes one POST; called from several threads.
     :param throttle: how many may be under way at once.
+    :param pace: when each may begin; nobody who waits for it is under way.
     :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
     :param record_within: seconds until none begins while what has ended isn't recorded.
     :param is_stopped: whether the task is to end.
@@ -53,12 +55,13 @@ class Workers:
         self,
         send: Callable[[Payload], Acknowledgement],
         throttle: Throttle,
+        pace: Pace,
         *,
         give_up_after: int,
         record_within: float,
         is_stopped: Callable[[], bool],
     ) -> None:
-        self._send, self._throttle = send, throttle
+        self._send, self._throttle, self._pace = send, throttle, pace
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
         self._pool = ThreadPoolExecutor(throttle.most, thread_name_prefix="webhook")
@@ -147,13 +150,16 @@ class Workers:
             if ended is not None:
                 self._under_way -= 1
                 self._unrecorded.append(time.monotonic())
-                self.done.put(ended)
                 self._account(ended)
+                self.done.put(ended)  # last: who sees it sees whether it set the threads going again
             while not self._is_closed:
+                until = None
                 if self._ready and self._may_begin():
-                    self._under_way += 1
-                    return self._ready.popleft()
-                self._turn.wait()
+                    until = self._pace.take()
+                    if not until:
+                        self._under_way += 1
+                        return self._ready.popleft()
+                self._turn.wait(until)
         return None
 
     def _may_begin(self) -> bool:

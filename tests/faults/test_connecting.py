@@ -234,6 +234,27 @@ def test_reasons_of_all_addresses(send: Send, resolve: Any, closed_port: int) ->
     assert outcome.tells("network is unreachable")
 
 
+@fault(5, "IPv6 is off, and the IPv4 address refuses")
+@pytest.mark.parametrize("addresses", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+def test_ipv6_is_off(
+    connect: Connect, resolve: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch, addresses: Any
+) -> None:
+    """Where this machine has no IPv6 address, a receiver that refuses at IPv4 is told of, and no lack."""
+    dial = socket.socket.connect
+
+    def without_ipv6(self: socket.socket, address: Any) -> None:
+        if self.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        dial(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", without_ipv6)
+    resolve(*addresses)
+    connect("receiver", host=f"http://{NAME}:{closed_port}/")
+    result = WebhookHook("receiver").send("{}", message_id="msg_1")
+    assert "connection refused" in str(result.error)
+    assert (result.sent, result.is_own_fault) == (False, False)
+
+
 # --- our own faults --------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
 )
 from airflow_insightly_hooks.core.ledger_store import HEAD
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
@@ -297,6 +298,21 @@ def test_signed_per_attempt(connect: Connect, clock: Callable[[float], None]) ->
     assert first["webhook-signature"] != second["webhook-signature"]
 
 
+@fault(85, "a POST that waits for its turn")
+def test_timestamp_after_a_wait(connect: Connect) -> None:
+    """Where a POST waits for its turn by ``requests_per_second``, its timestamp is made after that."""
+    arrived = []
+    with serving([lambda _: arrived.append(time.time()), answer()]) as server:
+        connect("webhook_default", host=server.url, extra={"requests_per_second": 1})
+        deliver(run_context(), payloads(5), concurrency=5)
+        hook = WebhookHook("webhook_default")
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda n: hook.send("{}", message_id=f"msg_{n}"), range(5)))
+    made = sorted(int(request.headers["webhook-timestamp"]) for request in server.requests)
+    assert len(made) == 10
+    assert all(at - timestamp < 3 for at, timestamp in zip(sorted(arrived), made, strict=True))
+
+
 @fault(86, "an id with a dot, or from outside")
 def test_ids_are_ours(connect: Connect) -> None:
     """Ids are hashes; what holds more than letters, digits, '-' and '_' is refused, and nothing sent."""
@@ -418,15 +434,23 @@ def test_sigterm(connect: Connect) -> None:
     """No POST begins after it; those under way end and are recorded, and no thread outlives the task."""
     context = run_context()
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=3)
-    before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    told = threading.Event()
+
+    def terminated(*_: object) -> None:
+        operator.on_kill()
+        told.set()
+
+    def terminate_at_the_third(_: object) -> None:
+        if len(server.requests) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told.wait(30)
+
+    before = signal.signal(signal.SIGTERM, terminated)
     try:
-        with serving([0.3, answer()]) as server:
+        with serving([terminate_at_the_third, answer()]) as server:
             connect("webhook_default", host=server.url)
-            timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM))
-            timer.start()
             with pytest.raises(UndeliveredError):
                 operator.execute(context)
-            timer.join()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(server.requests) == 3

@@ -13,9 +13,11 @@ from airflow.sdk import DAG, Asset
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
+from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
 from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators import webhook as module
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from airflow_insightly_hooks.operators.workers import Workers
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, run_context
 from tests.deliveries import CANARY, deliver, payloads, recorded, undelivered
@@ -118,6 +120,28 @@ def test_ordered_and_failing(connect: Connect) -> None:
         assert deliver(context, given, ordered=True)["delivered"] == 5
     arrived = [request.headers["webhook-id"] for request in server.requests]
     assert arrived[3:] == ["msg_0", "msg_1", "msg_4"]
+
+
+def test_ordered_and_an_answer_after_giving_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer to what is under way sets the try going again, and what comes next in its record is sent."""
+    account, send = Workers._account, WebhookHook.send
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.2)  # for whoever looks before all is accounted for
+        account(*arguments)
+
+    def refused(self: WebhookHook, body: str, *, message_id: str, **arguments: Any) -> Any:
+        if message_id != "msg_2":
+            return send(self, body, message_id=message_id, **arguments)
+        return Acknowledgement(False, None, "connection refused", None, 0.0, sent=False)
+
+    monkeypatch.setattr(Workers, "_account", slowly)
+    monkeypatch.setattr(WebhookHook, "send", refused)
+    with serving([0.3, answer()]) as server:
+        connect("webhook_default", host=server.url)
+        error = undelivered(run_context(), changes_of("aab"), ordered=True, concurrency=2, give_up_after=1)
+    assert [request.headers["webhook-id"] for request in server.requests] == ["msg_0", "msg_1"]
+    assert [item["error"] for item in error.report["undelivered"]] == ["connection refused"]
 
 
 def test_ordered_behind_what_is_gone(receiver: RunningSandbox) -> None:

@@ -15,6 +15,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
+from airflow_insightly_hooks.core.delivery import Ledger
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidPayload,
@@ -514,10 +515,17 @@ def test_concurrency(connect: Connect) -> None:
 def test_kill(connect: Connect) -> None:
     """After a kill no new POST starts; those under way end, and are recorded and reported."""
     context = run_context()
-    with serving([0.2, answer()]) as server:
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
+    killed = threading.Event()
+
+    def kill_at_the_second(_: object) -> None:
+        if len(server.requests) == 2:
+            operator.on_kill()
+            killed.set()
+        assert killed.wait(30)
+
+    with serving([kill_at_the_second, answer()]) as server:
         connect("webhook_default", host=server.url)
-        operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
-        threading.Timer(0.1, operator.on_kill).start()
         with pytest.raises(UndeliveredError) as caught:
             operator.execute(context)
         assert len(server.requests) == 2
@@ -547,6 +555,29 @@ def test_kill_leaves_nothing_waiting(connect: Connect) -> None:
     assert caught.value.report["delivered"] == len(server.requests)
 
 
+def test_kill_while_waiting_for_a_turn(connect: Connect) -> None:
+    """Nor does a POST start that waited for its turn by ``requests_per_second``; the task ends at once."""
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=8)
+    with serving([lambda _: operator.on_kill(), answer()]) as server:
+        connect("webhook_default", host=server.url, extra={"requests_per_second": 0.5})
+        started = time.monotonic()
+        with pytest.raises(UndeliveredError) as caught:
+            operator.execute(run_context())
+        assert time.monotonic() - started < 10  # eight turns are 14 s
+    assert len(server.requests) == 1
+    assert caught.value.report["attempts"] == 1
+
+
+def test_pace(connect: Connect) -> None:
+    """All POSTs of a task together keep to the receiver's requests a second, however many are under way."""
+    with serving([answer()]) as server:
+        connect("webhook_default", host=server.url, extra={"requests_per_second": 20})
+        started = time.monotonic()
+        assert deliver(run_context(), payloads(13), concurrency=8)["delivered"] == 13
+        assert time.monotonic() - started >= 0.55  # the last turn but one comes after 0.55 s
+    assert len(server.requests) == 13
+
+
 def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out of the task ends it, but what was under way is recorded, so it isn't POSTed again."""
     context = run_context()
@@ -564,6 +595,49 @@ def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Non
     report = context["ti"].xcom["return_value"]
     assert (report["total"], report["delivered"]) == (9, 3)
     assert {item["error"] for item in report["undelivered"]} == {"not sent: the task was stopped"}
+
+
+def test_task_time_out_while_payloads_are_taken(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time-out that comes between two steps of taking a payload ends the task as any other does."""
+    context = run_context()
+    posting = Ledger.posting
+
+    def interrupted(self: Ledger, message: str) -> None:
+        if message == "msg_30":
+            raise AirflowTaskTimeout
+        posting(self, message)
+
+    monkeypatch.setattr(Ledger, "posting", interrupted)
+    with serving([answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(AirflowTaskTimeout):
+            deliver(context, payloads(60), concurrency=3)
+        assert 0 < len(server.requests) < 30
+    assert recorded(context["task_state_store"]) == {
+        request.headers["webhook-id"]: "A1" for request in server.requests
+    }
+    assert context["ti"].xcom["return_value"]["delivered"] == len(server.requests)
+
+
+def test_task_time_out_in_the_last_write(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time-out that comes while the last answers are being recorded doesn't keep them from that."""
+    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 60.0)
+    context = run_context(ti=TaskInstance())
+    store = context["task_state_store"]
+    write, interruptions = store.set, [AirflowTaskTimeout()]
+
+    def interrupted(key: str, value: Any) -> None:
+        if server.requests and interruptions:
+            raise interruptions.pop()
+        write(key, value)
+
+    store.set = interrupted
+    with serving([answer()]) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(AirflowTaskTimeout):
+            deliver(context, payloads(3))
+    assert not interruptions
+    assert recorded(store) == {f"msg_{n}": "A1" for n in range(3)}
 
 
 def test_a_clear_after_fewer_retries_were_set(receiver: RunningSandbox, connect: Connect) -> None:
