@@ -31,7 +31,9 @@ arguments are the attributes, so errors survive pickling.
 
 from __future__ import annotations
 
+import traceback
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ __all__ = [
     "WorkerExhausted",
     "did_you_mean",
     "missing_keys",
+    "told",
 ]
 
 
@@ -312,3 +315,13 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Return the ``keys`` that ``value`` lacks, quoted and joined by commas."""
     return ", ".join(repr(key) for key in keys if key not in value)
+
+
+def told(error: BaseException) -> str:
+    """Return what may be said of an error whose text may hold anything: its class, and where it was raised.
+
+    Such as ``KeyError at workers.py:42``.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

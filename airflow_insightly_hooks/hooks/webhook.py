@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 
 from airflow.sdk import BaseHook
 
@@ -15,6 +14,7 @@ from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.exchange import Answer, NotDelivered, post
+from airflow_insightly_hooks.hooks.headers import http_date, retry_after
 from airflow_insightly_hooks.hooks.pace import Pace
 from airflow_insightly_hooks.hooks.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
 from airflow_insightly_hooks.hooks.transport import Deadline
@@ -150,27 +150,28 @@ class WebhookHook(BaseHook):
         elapsed = time.monotonic() - started
         fields = dict(reversed(answer.headers))  # the first of several counts
         self._check_clock(fields.get("date"))
-        delays = (_delay(value) for name, value in answer.headers if name == "retry-after")
-        retry_after = next((delay for delay in delays if delay is not None), None)
+        now = datetime.now(timezone.utc)  # ours: the receiver's clock may be any
+        told = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
+        delay = next((seconds for seconds in told if seconds is not None), None)
         if 200 <= answer.status < 300:
             if settings.expect_body not in answer.body:
                 error = f"answered {answer.status} without the text that is expected (expect_body)"
-                return Acknowledgement(False, answer.status, error, retry_after, elapsed)
-            return Acknowledgement(True, answer.status, answer.note, retry_after, elapsed)
+                return Acknowledgement(False, answer.status, error, delay, elapsed)
+            return Acknowledgement(True, answer.status, answer.note, delay, elapsed)
         gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
         error = _meaning(answer.status, settings.allow_redirects)
-        return Acknowledgement(False, answer.status, error, retry_after, elapsed, gone=gone)
+        return Acknowledgement(False, answer.status, error, delay, elapsed, gone=gone)
 
     def _check_clock(self, date: str | None) -> None:
         """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""
         if self._clock_is_checked or date is None:
             return
         self._clock_is_checked = True
-        ahead = _seconds_until(date)
-        if ahead is not None and abs(ahead) > CLOCK_TOLERANCE:
+        theirs = http_date(date)
+        apart = 0.0 if theirs is None else abs((theirs - datetime.now(timezone.utc)).total_seconds())
+        if apart > CLOCK_TOLERANCE:
             self.log.warning(
-                "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps",
-                abs(ahead),
+                "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps", apart
             )
 
     def _exchange(self, lines: list[tuple[bytes, bytes]], content: bytes) -> Answer:
@@ -248,25 +249,6 @@ def _encoded(body: str, message_id: str, limit: int) -> bytes:
             message_id, f"its body has {len(content)} bytes, {limit} are allowed (max_body_bytes)"
         )
     return content
-
-
-def _delay(retry_after: str) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for, 0 for a past date; ``None`` if it can't be read."""
-    text = retry_after.strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:12])
-    seconds = _seconds_until(text)
-    return None if seconds is None else max(0.0, seconds)
-
-
-def _seconds_until(date: str) -> float | None:
-    """Return how far an HTTP date is ahead of this machine's clock; ``None`` if it can't be read."""
-    try:
-        moment = parsedate_to_datetime(date)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return (moment - datetime.now(timezone.utc)).total_seconds()
 
 
 def _meaning(status: int, follows: bool) -> str:

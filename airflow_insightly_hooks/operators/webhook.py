@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
-from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
+from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError, told
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.core.redelivery import Redelivery
@@ -279,7 +279,7 @@ class WebhookOperator(BaseOperator):
         try:
             ti.xcom_push(key="return_value", value=report)
         except Exception as error:  # what ended the task matters more
-            self.log.warning("The report can't be stored: %s", type(error).__name__)
+            self.log.warning("The report can't be stored: %s", told(error))
 
     def _emit_event(self, context: Context, report: Report) -> None:
         missing = report["total"] - report["delivered"]

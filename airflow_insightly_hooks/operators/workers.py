@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.throttle import Throttle
 
@@ -172,12 +172,13 @@ class Workers:
         if result.sent:
             was_held, limit = self.unreachable or self._own_faults, self._throttle.limit
             self.unreachable = self._own_faults = 0
-            self._throttle.answered(
-                time.monotonic(),
-                result.elapsed,
-                acknowledged=result.acknowledged,
-                overrun=result.status == 429 or (result.status == 503 and result.retry_after is not None),
-            )
+            if result.status is not None:  # without an answer, the time tells nothing of the receiver
+                self._throttle.answered(
+                    time.monotonic(),
+                    result.elapsed,
+                    acknowledged=result.acknowledged,
+                    overrun=result.status == 429 or (result.status == 503 and result.retry_after is not None),
+                )
             if was_held or self._throttle.limit > limit:
                 self._turn.notify_all()
         elif result.is_own_fault:
@@ -189,11 +190,13 @@ class Workers:
     def _attempt(self, payload: Payload) -> Attempt:
         from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
+        began = time.monotonic()
         try:
             return Attempt(payload, self._send(payload))
         except InsightlyHooksError as error:
             refused = Acknowledgement(False, None, str(error), None, 0.0, sent=False)
             return Attempt(payload, refused, is_refused=True)
         except Exception as error:  # one payload's fault must not keep back the others
-            failed = Acknowledgement(False, None, f"unexpected {type(error).__name__}", None, 0.0)
+            took = time.monotonic() - began
+            failed = Acknowledgement(False, None, f"unexpected {told(error)}", None, took)
             return Attempt(payload, failed)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, Event
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import told
 from airflow_insightly_hooks.core.nearby_changes import Chunk, NearbyChanges, WindowRead, read_window
 from airflow_insightly_hooks.core.records import RecordType
 
@@ -261,7 +262,7 @@ class SharedReading:
         except Superseded:
             raise
         except Exception as error:
-            self._log.warning("Runs can't share what they read (%s)", type(error).__name__)
+            self._log.warning("Runs can't share what they read (%s)", told(error))
             return otherwise
 
 
