@@ -42,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.payload",
                     f"{package}.operators.pending",
                     f"{package}.operators.webhook",
+                    f"{package}.operators.workflow",
                 ],
             }
         ],

@@ -18,6 +18,7 @@ from airflow_insightly_hooks.hooks import account, receiver
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,7 @@ PUBLIC_OPERATORS = (
     EvaluateCriteriaOperator,
     BuildPayloadOperator,
     WebhookOperator,
+    InsightlyWorkflowOperator,
 )
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|npmjs)\.(org|com)\b")
 

@@ -20,6 +20,7 @@ InsightlyHooksError
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
 │   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
 ├── InvalidState               state that this version can't read
+├── StoppedError               a task that was told to end before it was done
 ├── SupersededError            a later try of the same task has taken over; this one stops
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
     └── UndeliverableError         the receiver will never take them (operators.webhook)
@@ -55,6 +56,7 @@ __all__ = [
     "InvalidWorkflow",
     "InvalidWorkflowFile",
     "LostCursor",
+    "StoppedError",
     "SupersededError",
     "UndeliveredError",
     "UnknownRecordType",
@@ -275,6 +277,13 @@ class InvalidState(InsightlyHooksError):
 
     def __str__(self) -> str:
         return f"state {self.key!r}: {self.reason}"
+
+
+class StoppedError(InsightlyHooksError):
+    """The task was told to end before it was done; what it has done is recorded."""
+
+    def __str__(self) -> str:
+        return "the task was stopped before it was done: its next try goes on from what is recorded"
 
 
 class SupersededError(InsightlyHooksError):

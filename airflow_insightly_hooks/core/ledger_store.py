@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from airflow_insightly_hooks.core.archive import Archive
 from airflow_insightly_hooks.core.delivery import Ledger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.store import StateStore, count_in
@@ -86,12 +87,24 @@ class LedgerStore:
             raise InvalidState(key, "it is not an object")
         count_in(key, head, "generation")
         keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
+        archived = self._archived_keys(holder, head)
         try:
-            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation)
+            archive = Archive.load(map(self._store.get, archived)) if archived else None
+        except InvalidState as error:
+            raise InvalidState(archived[int(error.key)], error.reason) from None
+        try:
+            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation, archive)
         except InvalidState as error:
             raise InvalidState(_key(holder, error.key), error.reason) from None
-        self._stale = [key, *keys]
+        self._stale = [key, *keys, *archived]
         return ledger
+
+    def _archived_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
+        if "archive" not in head:
+            return []
+        key = _key(holder, "head")
+        count_in(key, head, "archived_attempts")
+        return [_key(holder, f"archive/{piece}") for piece in range(count_in(key, head, "archive"))]
 
     def write(self, ledger: Ledger) -> None:
         """Store what has changed.

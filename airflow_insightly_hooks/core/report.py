@@ -37,11 +37,13 @@ def make_report(
     why_unsent: Callable[[str], str],
     started_at: datetime,
     ended_at: datetime,
+    share: int = 1,
 ) -> Report:
     """Return the report of a try.
 
     :param failures: what became of the payloads that were tried and not acknowledged, by message id.
     :param why_unsent: a message id -> why it wasn't tried.
+    :param share: how many reports share the room that there is for one.
     """
     total = attempts = undelivered = size = 0
     listed: list[UndeliveredPayload] = []
@@ -57,7 +59,7 @@ def make_report(
             continue
         item = _item(payload, ledger, failures.get(payload["message_id"]), why_unsent)
         size += len(json.dumps(item)) + 2
-        is_full = size > LIST_BYTES or len(listed) == LISTED
+        is_full = size > LIST_BYTES // share or len(listed) == LISTED // share
         if not is_full:
             listed.append(item)
     report: Report = {

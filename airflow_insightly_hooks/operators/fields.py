@@ -23,10 +23,21 @@ from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
 from airflow_insightly_hooks.operators.withheld import is_template
 
-__all__ = ["has_templates", "predicate_over", "warn_of_unknown_fields"]
+__all__ = [
+    "CUSTOM_DATES",
+    "MULTI_SELECTS",
+    "custom_fields_of",
+    "has_templates",
+    "predicate_of",
+    "predicate_over",
+    "warn_of_unknown",
+    "warn_of_unknown_fields",
+]
 
-MULTI_SELECT = "MULTISELECT"
+MULTI_SELECTS = ("MULTISELECT",)
 """The ``FIELD_TYPE`` of custom fields whose text holds several options."""
+CUSTOM_DATES = ("DATE", "DATETIME")
+"""The ``FIELD_TYPE`` of custom fields that hold dates."""
 
 
 def has_templates(criteria: object) -> bool:
@@ -43,10 +54,14 @@ def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names
     """
     for record_type in sorted({change["record_type"] for change in changes}):
         records = [change["record"] for change in changes if change["record_type"] == record_type]
-        kind = RECORD_TYPES[record_type]
-        for name in unknown_fields(kind, records, names):
-            guess = did_you_mean(name, kind.fields)
-            log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
+        warn_of_unknown(log, record_type, unknown_fields(RECORD_TYPES[record_type], records, names))
+
+
+def warn_of_unknown(log: Logger | Any, record_type: str, names: Iterable[str]) -> None:
+    """Log a warning for each name, a field of neither the record type nor any record."""
+    for name in names:
+        guess = did_you_mean(name, RECORD_TYPES[record_type].fields)
+        log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
 
 
 def predicate_over(
@@ -69,9 +84,23 @@ def predicate_over(
     at = now() if is_relative(criteria) else None
     if multi_select is None:
         multi_select = _multi_select_fields(log, insightly_conn_id, criteria, records)
+    return predicate_of(log, criteria, now=at, multi_select=multi_select)
+
+
+def predicate_of(
+    log: Logger | Any,
+    criteria: Mapping[str, Any] | None,
+    *,
+    now: datetime | None,
+    multi_select: Collection[str] | None,
+) -> Predicate:
+    """Return what tells whether a record meets the criteria; values of other types are warned of.
+
+    :raises InvalidCriteria: if they can't be compiled.
+    """
     return compile_criteria(
         criteria,
-        now=at,
+        now=now,
         multi_select=multi_select,
         on_incomparable=_warn_of_incomparable(log),
     )
@@ -124,8 +153,12 @@ def _multi_select_fields(
         )
         return None
     return {
-        field["FIELD_NAME"]
+        name
         for record_type in record_types
-        for field in hook.custom_fields(record_type)
-        if field.get("FIELD_TYPE") == MULTI_SELECT
+        for name in custom_fields_of(hook.custom_fields(record_type), MULTI_SELECTS)
     }
+
+
+def custom_fields_of(metadata: Iterable[Mapping[str, Any]], field_types: Collection[str]) -> frozenset[str]:
+    """Return the names of the custom fields that are of certain types."""
+    return frozenset(field["FIELD_NAME"] for field in metadata if field.get("FIELD_TYPE") in field_types)

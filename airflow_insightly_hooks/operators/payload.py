@@ -13,15 +13,13 @@ from airflow_insightly_hooks.core.delivery import message_id
 from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.stored import exact_record
-from airflow_insightly_hooks.operators.fields import warn_of_unknown_fields
+from airflow_insightly_hooks.operators.fields import CUSTOM_DATES, custom_fields_of, warn_of_unknown_fields
 from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["BuildPayloadOperator"]
-
-CUSTOM_DATE_TYPES = ("DATE", "DATETIME")
+__all__ = ["BuildPayloadOperator", "id_of", "payload_of"]
 
 
 class BuildPayloadOperator(BaseOperator):
@@ -107,14 +105,10 @@ class BuildPayloadOperator(BaseOperator):
         return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
 
     def _payload(self, change: RecordChange, workflow: str, custom_dates: frozenset[str]) -> Payload:
-        about = (change["record_type"], change["record_id"], change["event"], change["changed_at"])
-        return {
-            "message_id": message_id(workflow, *about),
-            "record_type": change["record_type"],
-            "record_id": change["record_id"],
-            "event": change["event"],
-            "changed_at": change["changed_at"],
-            "body": build_body(
+        return payload_of(
+            change,
+            workflow,
+            build_body(
                 exact_record(change),
                 record_type=change["record_type"],
                 envelope=self.envelope,
@@ -123,7 +117,7 @@ class BuildPayloadOperator(BaseOperator):
                 fields=self.fields,
                 custom_date_fields=custom_dates,
             ),
-        }
+        )
 
     def _custom_date_fields(self, changes: list[RecordChange]) -> dict[str, frozenset[str]]:
         """Return the custom fields that hold dates, by record type."""
@@ -136,12 +130,30 @@ class BuildPayloadOperator(BaseOperator):
         hook = InsightlyHook(self.insightly_conn_id)
         with_custom_fields = {c["record_type"] for c in changes if c["record"].get(CUSTOM_FIELDS)}
         return {
-            record_type: frozenset(
-                field["FIELD_NAME"]
-                for field in hook.custom_fields(record_type)
-                if field.get("FIELD_TYPE") in CUSTOM_DATE_TYPES
-            )
+            record_type: custom_fields_of(hook.custom_fields(record_type), CUSTOM_DATES)
             if record_type in with_custom_fields
             else frozenset()
             for record_type in record_types
         }
+
+
+def id_of(change: RecordChange, scope: str) -> str:
+    """Return the id of the message that tells of a change.
+
+    :param scope: what the message belongs to besides.
+    """
+    return message_id(
+        scope, change["record_type"], change["record_id"], change["event"], change["changed_at"]
+    )
+
+
+def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
+    """Return the payload of a change."""
+    return {
+        "message_id": id_of(change, scope),
+        "record_type": change["record_type"],
+        "record_id": change["record_id"],
+        "event": change["event"],
+        "changed_at": change["changed_at"],
+        "body": body,
+    }

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-__all__ = ["UndeliverableError", "WebhookOperator"]
+__all__ = ["UndeliverableError", "WebhookOperator", "check_uri", "is_last_try", "new_token"]
 
 DEFAULT_CONNECTION = "webhook_default"
 RETRY_AFTER = RetryAfterPolicy()
@@ -125,7 +125,7 @@ class WebhookOperator(BaseOperator):
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        _check_uri(uri)
+        check_uri(uri)
         _check_connection_id(webhook_conn_id)
         if uri is not None and webhook_conn_id != DEFAULT_CONNECTION:
             raise ValueError("webhook_conn_id and uri name two receivers: give one")
@@ -158,7 +158,7 @@ class WebhookOperator(BaseOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Take the arguments that all mapped tasks share; the serialized DAG shows no secrets of them."""
-        _check_uri(kwargs.get("uri"))
+        check_uri(kwargs.get("uri"))
         _check_connection_id(kwargs.get("webhook_conn_id"))
         shown: tuple[tuple[str, type, Callable[[Any], object]], ...] = (
             ("payloads", list, Withheld),
@@ -190,8 +190,7 @@ class WebhookOperator(BaseOperator):
         ti: Any = context.get("ti")
         # Airflow raises max_tries when a task is cleared, and at no retry.
         generation = ti.max_tries if ti is not None else 0
-        token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
-        book = Book(context["task_state_store"], generation, token)
+        book = Book(context["task_state_store"], generation, new_token(ti))
         tags = dict(getattr(ti, "stats_tags", {}))
         in_doubt = sum(book.ledger[payload["message_id"]].state == IN_DOUBT for payload in payloads)
         if in_doubt:
@@ -241,7 +240,7 @@ class WebhookOperator(BaseOperator):
             self._withhold_event()
             return report
         may_go_on = len(Line(payloads, book.ledger, ordered=self.ordered)) > 0
-        is_last = _is_last_try(ti)
+        is_last = is_last_try(ti)
         if self.on_undelivered == REPORT and not self._stopped and (is_last or not may_go_on):
             self._emit_event(context, report)
             return report
@@ -294,13 +293,18 @@ class WebhookOperator(BaseOperator):
             self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]
 
 
-def _is_last_try(ti: Any) -> bool:
+def new_token(ti: Any) -> str:
+    """Return the name under which a try keeps its ledger, unlike any other's."""
+    return f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
+
+
+def is_last_try(ti: Any) -> bool:
     """Return whether Airflow makes no further try; not where it isn't known."""
     number = getattr(ti, "try_number", None)
     return isinstance(number, int) and number > ti.max_tries
 
 
-def _check_uri(uri: object) -> None:
+def check_uri(uri: object) -> None:
     """Refuse what can be seen to be no URI, and a template that holds a password in clear.
 
     Airflow logs a template that it can't render, so what is secret must come from inside of the braces.

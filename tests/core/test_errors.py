@@ -24,6 +24,7 @@ from airflow_insightly_hooks.core.errors import (
     InvalidWorkflow,
     InvalidWorkflowFile,
     LostCursor,
+    StoppedError,
     SupersededError,
     UndeliveredError,
     UnknownRecordType,
@@ -52,6 +53,7 @@ ERRORS = [
         "Contacts.DATE_OF_BIRTH is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'",
     ),
     (InvalidWindow("it has no end"), "window: it has no end"),
+    (StoppedError(), "the task was stopped before it was done: its next try goes on from what is recorded"),
     (SupersededError(), "a later try of this task has taken over: this one sends nothing more"),
     (InvalidDuration("after"), "after is not a duration such as '45s', '30m', '2h', '3d' or '1w'"),
     (

@@ -37,7 +37,7 @@ BINS = (
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
     *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
-    *("in_order", "held_back", "hangs", "failing"),
+    *("in_order", "held_back", "hangs", "failing", "one_task"),
 )
 TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")

@@ -1,0 +1,363 @@
+"""A workflow in one task: its changes are read, evaluated, built and delivered batch by batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.errors import (
+    InvalidConnection,
+    InvalidWorkflow,
+    StoppedError,
+    UndeliveredError,
+)
+from airflow_insightly_hooks.core.until_triggered import UntilTriggered
+from airflow_insightly_hooks.core.workflow import Webhook, Workflow
+from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
+from airflow_insightly_hooks.operators.criteria import TRIGGERED
+from airflow_insightly_hooks.operators.delivery import Book
+from airflow_insightly_hooks.operators.fields import CUSTOM_DATES, custom_fields_of
+from airflow_insightly_hooks.operators.lasting import Lasting
+from airflow_insightly_hooks.operators.outbox import Outbox, PartOfStore
+from airflow_insightly_hooks.operators.reading import Reading
+from airflow_insightly_hooks.operators.webhook import (
+    FAIL,
+    REPORT,
+    RETRY_AFTER,
+    UndeliverableError,
+    check_uri,
+    is_last_try,
+    new_token,
+)
+from airflow_insightly_hooks.sensors.windows import RunWindows
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, RetryPolicy
+
+    from airflow_insightly_hooks.core.delivery import Report
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = ["InsightlyWorkflowOperator"]
+
+READING = "reading"
+"""The key of the task's state that keeps the window which a run has begun to read by rule 3."""
+LARGEST_BATCH = 10_000
+LONGEST_WAIT = 60.0
+"""Seconds that the task itself waits for its window to settle; longer, it is deferred."""
+
+
+class InsightlyWorkflowOperator(BaseOperator):
+    """Does in one task what a workflow's DAG does in several; for large windows and backfills.
+
+    What changed in the run's window is read page by page, and what meets the criteria is delivered batch by
+    batch. Nothing passes through XCom but the report, and no more is in memory than a page and a batch,
+    besides ids: those of the records that were read, and of what is undelivered.
+
+    Message ids, bodies and receivers are those of ``workflow.to_dag()``, and so is what ``until_triggered``
+    remembers (the two must not run at once then); the cursor (``sensors.windows``) is this task's own.
+    Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are rendered, and not
+    shown. Webhooks take turns at each batch, so a slow receiver slows down the others; one that can't be
+    reached 20 times in a row is tried no more in this try.
+
+    A retry reads the same window again and POSTs only what is not acknowledged, three times at most. A
+    message whose record has left the window since (it was edited, or deleted), or no longer meets the
+    criteria, can't be built again: unless acknowledged, it is reported as undelivered, and not retried. The
+    cursor moves once the window was read to its end and each batch was attempted.
+
+    :param workflow: without time triggers.
+    :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
+        will do, too); templates are rendered. By default the run's data interval, else from the cursor on.
+    :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
+    :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
+        (default) fails the task, ``"report"`` has it succeed.
+    :param retries: 2 by default, hence three attempts.
+    :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
+    :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
+    :raises InvalidWorkflow: if a webhook has a time trigger or no usable receiver, when the DAG is parsed.
+    :raises ValueError: if another argument is none of what is described here, when the DAG is parsed.
+    :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
+    :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
+    :raises StoppedError: if the task was told to end before the window was read to its end.
+    :raises SupersededError: if a later try of this task has begun while this one was still alive.
+    :raises InvalidConnection: if a receiver can't be sent to; nothing was sent to any.
+    :raises InvalidWindow: if ``window`` is none.
+    :raises LostCursor: if the cursor is gone although the task has run before.
+    :raises UntrustedClock: if the cursor is a minute ahead of the server's clock.
+    :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
+    :raises InvalidState: if what is remembered can't be read.
+
+    A window that has yet to settle is waited for: up to a minute in the worker, beyond that deferred.
+
+    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks a mapping of
+    such, by the webhooks' names in lower case with underscores; below 48 KB. ``total`` counts what the tries
+    of this run have come across. Under the key ``window`` the window.
+    """
+
+    template_fields = ("window",)
+    ui_color = "#d8e8f3"
+
+    def __init__(
+        self,
+        *,
+        workflow: Workflow,
+        window: Any = None,
+        batch_size: int = 1_000,
+        on_undelivered: str = FAIL,
+        retries: int | None = 2,
+        retry_delay: timedelta | float = timedelta(seconds=60),
+        retry_policy: RetryPolicy | None = RETRY_AFTER,
+        **kwargs: Any,
+    ) -> None:
+        _check(workflow)
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise ValueError(f"batch_size must be 1 to {LARGEST_BATCH}, not {batch_size}")
+        if on_undelivered not in (FAIL, REPORT):
+            raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
+        asset = records_asset(workflow.insightly_conn_id, workflow.record_type)
+        add_inlet(kwargs, asset)
+        if workflow.evaluate == "until_triggered":
+            kwargs.setdefault("max_active_tis_per_dag", 1)  # the memory has one writer at a time
+        super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
+        self.asset = asset
+        self.workflow = workflow
+        self.window = window
+        self.batch_size = batch_size
+        self.on_undelivered = on_undelivered
+        self._stopped = False  # no threading.Event: Airflow copies operators, locks included
+
+    def execute(self, context: Context) -> Report | dict[str, Report]:
+        """Deliver what the window holds and is not acknowledged yet; return the report."""
+        # requests is loaded in the worker only, so that DAGs parse fast.
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        hook = InsightlyHook(self.workflow.insightly_conn_id)
+        ti: Any = context.get("ti")
+        state = Lasting(context["task_state_store"])
+        windows = RunWindows(context, ti or self, self.asset, self.window)
+        window = self._settled_window(hook, windows, state)
+        if ti is not None:
+            ti.xcom_push(key="window", value=window.as_dict())
+        metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
+        outboxes = self._outboxes(context, state, metadata)
+        is_read = False
+        try:
+            memory = self._memory(context, state)
+            for batch in self._batches(hook, window, metadata, context):
+                self._deliver(batch, outboxes, memory)
+            if self._stopped:
+                raise StoppedError
+            windows.take(window)
+            is_read = True
+        finally:  # after the task's time-out, too, the report tells what is undelivered
+            reports = [outbox.report(is_read=is_read, share=len(outboxes)) for outbox in outboxes.values()]
+            result = reports[0] if len(reports) == 1 else dict(zip(outboxes, reports, strict=True))
+            total = _combined(reports)
+            is_whole = is_read and total["delivered"] == total["total"]
+            if not is_whole and ti is not None and not any(o.is_lost for o in outboxes.values()):
+                self._push(ti, result)
+        if not is_whole:
+            self._judge(total, list(outboxes.values()), ti)
+        return result
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: Any = None,  # noqa: ARG002 — Airflow hands it over; the task looks for itself
+    ) -> Report | dict[str, Report]:
+        """Go on after the window has settled."""
+        return self.execute(context)
+
+    def on_kill(self) -> None:
+        """Send nothing more; what is under way may end, and is recorded."""
+        self._stopped = True
+
+    # --- the window ----------------------------------------------------------------------------------------
+
+    def _settled_window(self, hook: InsightlyHook, windows: RunWindows, state: Lasting) -> ChangeWindow:
+        """Return the run's window, the same in all of its tries, once it has settled."""
+        window = windows.fixed()
+        if window is None and (kept := state.get(READING)) is not None:
+            window = ChangeWindow.of(kept)
+        settle = timedelta(seconds=self.workflow.settle)
+        if window is None:
+            window = windows.open(hook.server_time() - settle)
+            state.set(READING, window.as_dict())
+            return window
+        is_told = False
+        while (seconds := (window.end + settle - hook.server_time()).total_seconds()) > 0:
+            if not is_told:
+                self.log.info("Window %s settles in %.0f s", window, seconds)
+                is_told = True
+            if self._stopped:
+                raise StoppedError
+            if seconds > LONGEST_WAIT:
+                self._defer(seconds)
+            time.sleep(min(seconds, 1.0))
+        return window
+
+    def _defer(self, seconds: float) -> None:
+        look_at = iso_time(datetime.now(timezone.utc) + timedelta(seconds=seconds))
+        self.defer(
+            trigger=InsightlyRecordChangeTrigger(
+                insightly_conn_id=self.workflow.insightly_conn_id,
+                record_type=self.workflow.record_type,
+                events=list(self.workflow.events),
+                settle=self.workflow.settle,
+                look_at=look_at,
+                until=look_at,
+                open_since=None,
+                poll_interval=LONGEST_WAIT,
+            ),
+            method_name="execute_complete",
+        )
+
+    # --- its changes ---------------------------------------------------------------------------------------
+
+    def _batches(
+        self,
+        hook: InsightlyHook,
+        window: ChangeWindow,
+        metadata: Callable[[], list[dict[str, Any]]],
+        context: Context,
+    ) -> Iterator[list[RecordChange]]:
+        if not self.workflow.active:
+            self.log.info("The changes in %s pass by: the workflow is not active", window)
+            return
+        criteria = self.render_template(self.workflow.criteria, context)
+        reading = Reading(hook, window, self.workflow, criteria, metadata, self.log)
+        for batch in reading.batches(self.batch_size):
+            if self._stopped:
+                return
+            yield batch
+
+    def _memory(self, context: Context, state: Lasting) -> UntilTriggered | None:
+        """Return what remembers which records have triggered, where the workflow asks for that."""
+        if self.workflow.evaluate != "until_triggered":
+            return None
+        task = context.get("ti") or self
+        return UntilTriggered(
+            context["asset_state_store"][self.asset],
+            state,
+            f"{TRIGGERED}/{self.workflow.dag_id}",
+            digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}"),
+        )
+
+    def _deliver(
+        self, batch: list[RecordChange], outboxes: dict[str, Outbox], memory: UntilTriggered | None
+    ) -> None:
+        for outbox in outboxes.values():
+            outbox.expect(batch)
+        if memory is not None:  # after they are noted: who is let through once isn't let through again
+            admitted = memory.admit(change["record_id"] for change in batch)
+            for outbox in outboxes.values():
+                outbox.drop(change for change in batch if change["record_id"] not in admitted)
+            batch = [change for change in batch if change["record_id"] in admitted]
+        for outbox in outboxes.values():
+            outbox.deliver(batch)
+
+    def _outboxes(
+        self, context: Context, state: Lasting, metadata: Callable[[], list[dict[str, Any]]]
+    ) -> dict[str, Outbox]:
+        """Return one for each webhook, by its slug; all receivers are checked first."""
+        from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+        hooks: list[tuple[Webhook, WebhookHook]] = []
+        for webhook in self.workflow.webhooks:
+            rendered = webhook.model_copy(
+                update={
+                    name: self.render_template(getattr(webhook, name), context)
+                    for name in ("conn_id", "uri", "fields", "envelope")
+                }
+            )
+            hook = WebhookHook(rendered.conn_id or "", uri=rendered.uri)
+            hook.get_conn()
+            hook.check_headers(webhook.headers)
+            hooks.append((rendered, hook))
+        ti: Any = context.get("ti")
+        # Airflow raises max_tries when a task is cleared, and at no retry.
+        generation, token = (ti.max_tries if ti is not None else 0), new_token(ti)
+        return {
+            webhook.slug: Outbox(
+                webhook,
+                self.render_template(self.workflow.message_scope(webhook), context),
+                self.workflow.record_type,
+                hook,
+                Book(PartOfStore(state, f"{webhook.slug}/"), generation, token),
+                lambda: custom_fields_of(metadata(), CUSTOM_DATES),
+                is_stopped=lambda: self._stopped,
+                log=self.log,
+                tags=dict(getattr(ti, "stats_tags", {})),
+            )
+            for webhook, hook in hooks
+        }
+
+    # --- what came of it -----------------------------------------------------------------------------------
+
+    def _judge(self, total: Report, outboxes: Sequence[Outbox], ti: Any) -> None:
+        """Raise what the task fails with, unless it is only to report.
+
+        :raises UndeliveredError: if something is undelivered.
+        """
+        may_go_on = any(outbox.may_go_on() for outbox in outboxes)
+        is_last = is_last_try(ti)
+        if self.on_undelivered == REPORT and (is_last or not may_go_on):
+            missing = total["total"] - total["delivered"]
+            self.log.warning("%d of %d payloads stay undelivered", missing, total["total"])
+            return
+        if may_go_on or is_last:
+            asked = [o.retry_after for o in outboxes if o.retry_after is not None]
+            raise UndeliveredError(total, max(asked, default=None))
+        raise UndeliverableError(total)  # Airflow would try again
+
+    def _push(self, ti: Any, result: Any) -> None:
+        try:  # Airflow pushes what a task returns, hence nothing for one that fails
+            ti.xcom_push(key="return_value", value=result)
+        except Exception as error:  # what ended the task matters more
+            self.log.warning("The report can't be stored: %s", type(error).__name__)
+
+
+def _check(workflow: Workflow) -> None:
+    """Refuse what can't be sent by one task.
+
+    :raises InvalidWorkflow: with the place of each mistake.
+    """
+    if not isinstance(workflow, Workflow):
+        raise ValueError(f"workflow must be a Workflow, not {type(workflow).__name__}")
+    problems: list[tuple[str, str]] = []
+    for index, webhook in enumerate(workflow.webhooks):
+        path = f"webhooks[{index}]"
+        if webhook.is_timed:
+            problems.append(
+                (path, "it has a time trigger, and what waits for its time has a DAG of its own: use to_dag")
+            )
+        try:
+            check_uri(webhook.uri)
+        except InvalidConnection as error:
+            problems.append((path, str(error)))
+    if problems:
+        raise InvalidWorkflow(tuple(problems))
+
+
+def _combined(reports: Sequence[Report]) -> Report:
+    """Return the sum of several webhooks' reports."""
+    total: Report = {
+        "total": sum(report["total"] for report in reports),
+        "delivered": sum(report["delivered"] for report in reports),
+        "undelivered": [item for report in reports for item in report["undelivered"]],
+        "attempts": sum(report["attempts"] for report in reports),
+        "started_at": min(report["started_at"] for report in reports),
+        "ended_at": max(report["ended_at"] for report in reports),
+    }
+    undelivered = total["total"] - total["delivered"]
+    if len(total["undelivered"]) < undelivered:
+        total["undelivered_count"] = undelivered
+    return total

@@ -1,0 +1,637 @@
+"""A workflow in one task: the same messages as its DAG's, each acknowledged once, or reported."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.delivery import Report
+from airflow_insightly_hooks.core.errors import (
+    InvalidConnection,
+    InvalidWorkflow,
+    LostCursor,
+    StoppedError,
+    SupersededError,
+    UndeliveredError,
+)
+from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
+from airflow_insightly_hooks.operators import reading
+from airflow_insightly_hooks.operators.delivery import Delivery
+from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
+from airflow_insightly_hooks.operators.webhook import UndeliverableError
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, Logged, StateStore, TaskInstance, ended, run_context
+from tests.deliveries import CANARY
+
+PASSWORD = "Pa55-of-the-tests"
+START = datetime(2024, 5, 1, tzinfo=timezone.utc)
+WINDOW = {"start": "2024-05-01T00:00:00Z", "end": "2024-05-02T00:00:00Z"}
+FRANCE = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "equals", "value": "France"}
+OUT = Webhook(name="Out", conn_id="out")
+OTHER = Webhook(
+    name="Other one", conn_id="other", fields=["CONTACT_ID", "DATE_UPDATED_UTC"], date_format="iso8601"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged(logged: Logged) -> Iterator[None]:
+    """Whatever happens, no log line holds a password or a record's contents."""
+    yield
+    assert PASSWORD not in logged.text
+    assert CANARY not in logged.text
+
+
+@pytest.fixture
+def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """The sandbox as the account, and as the receivers ``out`` and ``other``."""
+    for name in ("out", "other"):
+        connect(name, host=insightly.bin_url(name), login="user", password=PASSWORD, extra={"timeout": 5})
+    return insightly
+
+
+def workflow(*webhooks: Webhook, **arguments: Any) -> Workflow:
+    arguments = {"name": "New contacts", "record_type": "Contacts", "settle": 0, **arguments}
+    return Workflow(webhooks=list(webhooks or [OUT]), **arguments)
+
+
+def add_contacts(crm: RunningSandbox, count: int, **fields: Any) -> list[int]:
+    """Add contacts a second apart, from noon of the window's day on; return their ids."""
+    noon = START + timedelta(hours=12)
+    times = [f"{noon + timedelta(seconds=i):%Y-%m-%d %H:%M:%S}" for i in range(count)]
+    return crm.create_many(
+        "Contacts",
+        [
+            {"FIRST_NAME": CANARY, "DATE_CREATED_UTC": time, "DATE_UPDATED_UTC": time, **fields}
+            for time in times
+        ],
+    )
+
+
+def update(crm: RunningSandbox, record_id: int, day: str) -> None:
+    crm.update("Contacts", record_id, DATE_UPDATED_UTC=f"{day} 13:00:00")
+
+
+def task(given: Workflow, **arguments: Any) -> InsightlyWorkflowOperator:
+    return InsightlyWorkflowOperator(task_id="flow", workflow=given, **{"window": WINDOW, **arguments})
+
+
+def flow(context: dict[str, Any], given: Workflow, **arguments: Any) -> Any:
+    """Run the task; return its report."""
+    return task(given, **arguments).execute(context)
+
+
+def failed(context: dict[str, Any], given: Workflow, **arguments: Any) -> UndeliveredError:
+    """Run a task that leaves something undelivered; return how."""
+    with pytest.raises(UndeliveredError) as caught:
+        flow(context, given, **arguments)
+    assert CANARY not in str(caught.value) + json.dumps(context["ti"].xcom)
+    return caught.value
+
+
+def messages(crm: RunningSandbox, name: str = "out") -> list[tuple[str, str]]:
+    """Return what has come to a bin: ids and bodies."""
+    return [(kept["headers"]["webhook-id"], kept["body"]) for kept in crm.received(name)]
+
+
+def record_ids(crm: RunningSandbox, name: str = "out") -> list[int]:
+    return [json.loads(body)["entity"]["CONTACT_ID"] for _, body in messages(crm, name)]
+
+
+def run_the_dag(given: Workflow) -> None:
+    """Run the tasks of the workflow's own DAG, one after another, over the same window."""
+    dag = given.to_dag(auto_register=False)
+    results: dict[str, Any] = {}
+    for name in sorted(
+        dag.task_dict, key=lambda name: ("detect", "evaluate", "build", "deliver").index(name.split("_")[0])
+    ):
+        operator = dag.task_dict[name]
+        context = run_context(ti=TaskInstance(given.dag_id, name))
+        context["ti"].others["detect", "window"] = WINDOW
+        if name == "detect":
+            operator.window = WINDOW
+        elif name == "evaluate":
+            operator.changes = results["detect"]
+        elif name.startswith("build"):
+            operator.changes = results["evaluate"]
+        else:
+            operator.payloads = results[name.replace("deliver", "build")]
+        # As through XCom's database.
+        results[name] = json.loads(json.dumps(operator.execute(context)))
+
+
+# --- arguments -------------------------------------------------------------------------------------------
+
+
+def test_arguments() -> None:
+    """What can't work is refused when the DAG is parsed, with its place; a URI's text is never shown."""
+    for wrong in ({"batch_size": 0}, {"batch_size": 10_001}, {"on_undelivered": "ignore"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            task(workflow(), **wrong)
+    with pytest.raises(ValueError, match="Workflow"):
+        task({"name": "New contacts"})  # type: ignore[arg-type]
+    later = Webhook(name="Later", conn_id="out", after="1d")
+    bad = Webhook(name="Bad", uri=f"ftp://user:{PASSWORD}@receiver.example.com")
+    with pytest.raises(InvalidWorkflow, match="to_dag") as caught:
+        task(workflow(OUT, later, bad))
+    assert [path for path, _ in caught.value.problems] == ["webhooks[1]", "webhooks[2]"]
+    assert PASSWORD not in str(caught.value)
+
+
+def test_defaults() -> None:
+    """Three attempts, as WebhookOperator's; what the DAG says counts; nothing but the window is rendered."""
+    operator = task(workflow())
+    assert (operator.retries, operator.retry_delay) == (2, timedelta(seconds=60))
+    assert isinstance(operator.retry_policy, RetryAfterPolicy)
+    assert InsightlyWorkflowOperator.template_fields == ("window",)
+    with DAG("dag", schedule=None, default_args={"retries": 5, "retry_policy": None}) as dag:
+        operator = task(workflow(evaluate="until_triggered", criteria=FRANCE))
+    assert (operator.retries, operator.retry_policy, operator.max_active_tis_per_dag) == (5, None, 1)
+    assert "France" not in json.dumps(DagSerialization.to_dict(dag))
+    assert dag.partial_subset("flow").get_task("flow").workflow == operator.workflow  # it can be copied
+
+
+# --- one try ---------------------------------------------------------------------------------------------
+
+
+def test_same_messages_as_the_dag(crm: RunningSandbox) -> None:
+    """Receivers get the same ids and bodies as from the workflow's own DAG, from each webhook."""
+    add_contacts(crm, 4, ADDRESS_MAIL_COUNTRY="France")
+    add_contacts(crm, 2, ADDRESS_MAIL_COUNTRY="Spain")
+    old = crm.create("Contacts", DATE_CREATED_UTC="2024-01-01 00:00:00", ADDRESS_MAIL_COUNTRY="france")
+    update(crm, old["CONTACT_ID"], "2024-05-01")
+    given = workflow(
+        OUT,
+        OTHER,
+        criteria={"all": [FRANCE, {"field": "DATE_UPDATED_UTC", "operator": "after", "value": "now-1d"}]},
+    )
+    run_the_dag(given)
+    names = ("out", "other")
+    by_dag = {name: sorted(messages(crm, name)) for name in names}
+    assert len(by_dag["out"]) == 5
+    reports = flow(run_context(), given, batch_size=2)
+    assert {name: sorted(messages(crm, name)[5:]) for name in names} == by_dag
+    assert list(reports) == ["out", "other_one"]
+    assert [(r["total"], r["delivered"], r["attempts"]) for r in reports.values()] == [(5, 5, 5)] * 2
+
+
+def test_custom_fields_as_in_the_dag(crm: RunningSandbox) -> None:
+    """Multi-selects count by whole options, custom dates are dates: as in the DAG, and asked for once."""
+    fields = {field["FIELD_TYPE"]: field for field in InsightlyHook().custom_fields("Contacts")}
+    several, date = fields["MULTISELECT"], fields["DATE"]["FIELD_NAME"]
+    name = several["FIELD_NAME"]
+    one, two = (option["OPTION_VALUE"] for option in several["CUSTOM_FIELD_OPTIONS"][:2])
+    add_contacts(crm, 1)
+    for value in (f"{one};{two}", one, two):
+        custom = {name: value, date: "2024-05-01 00:00:00"}
+        add_contacts(crm, 1, CUSTOMFIELDS=[{"FIELD_NAME": n, "FIELD_VALUE": v} for n, v in custom.items()])
+    whole = workflow(criteria={"field": name, "operator": "contains", "value": two})
+    part = workflow(criteria={"field": name, "operator": "contains", "value": two[:-1]})
+    run_the_dag(whole)
+    by_dag = sorted(messages(crm))
+    assert len(by_dag) == 2
+    assert all("Date(1714" in body for _, body in by_dag)
+    asked = crm.configure()["requests"]["GET /v3.1/CustomFields/Contacts"]
+    flow(run_context(), whole, batch_size=1)
+    assert sorted(messages(crm)[2:]) == by_dag
+    assert crm.configure()["requests"]["GET /v3.1/CustomFields/Contacts"] == asked + 1
+    assert flow(run_context(), part)["total"] == 0
+
+
+def test_templates_are_rendered(crm: RunningSandbox) -> None:
+    """Templates in criteria and receivers are rendered as the DAG's tasks do; no operator shows them."""
+    wanted, _ = add_contacts(crm, 1, LAST_NAME="Wanted"), add_contacts(crm, 1, LAST_NAME="Unwanted")
+    given = workflow(
+        Webhook(name="Out", uri="http://{{ params.host }}/bin/out"),
+        criteria={"field": "LAST_NAME", "operator": "equals", "value": "{{ params.last_name }}"},
+    )
+    host = crm.url.removeprefix("http://")
+    flow(run_context(params={"host": host, "last_name": "Wanted"}), given)
+    assert record_ids(crm) == wanted
+
+
+def test_report(crm: RunningSandbox, logged: Logged) -> None:
+    """A report has WebhookOperator's shape; the window goes to XCom, and no more than counts to the log."""
+    add_contacts(crm, 3)
+    context = run_context()
+    report = flow(context, workflow())
+    assert set(report) == set(Report.__annotations__) - {"undelivered_count"}
+    assert (report["total"], report["delivered"], report["undelivered"]) == (3, 3, [])
+    assert context["ti"].xcom == {"window": WINDOW}
+    assert len(logged.messages("info")) == 2
+    assert "3 records read" in logged.text
+
+
+def test_nothing_changed(crm: RunningSandbox) -> None:
+    """Where nothing changed, the task succeeds with an empty report; so it does when it isn't active."""
+    assert flow(run_context(), workflow())["total"] == 0
+    add_contacts(crm, 3)
+    report = flow(run_context(), workflow(active=False))
+    assert (report["total"], messages(crm)) == (0, [])
+
+
+def test_unknown_fields(crm: RunningSandbox, logged: Logged) -> None:
+    """A field that no record has is warned of, once, with a guess."""
+    add_contacts(crm, 3)
+    criteria = {"field": "FRIST_NAME", "operator": "is_blank"}
+    unchecked = workflow().model_copy(update={"criteria": criteria})  # as a template may come out
+    flow(run_context(), unchecked, batch_size=1)
+    assert logged.messages("warning") == [
+        "No record of Contacts has a field FRIST_NAME: it counts as blank; did you mean 'FIRST_NAME'?"
+    ]
+
+
+def test_receivers_are_checked_first(crm: RunningSandbox) -> None:
+    """Where one receiver can't be sent to, nothing is sent to any."""
+    add_contacts(crm, 1)
+    with pytest.raises(InvalidConnection):
+        flow(
+            run_context(params={"host": "x.example"}),
+            workflow(OUT, Webhook(name="Bad", uri="ftp://{{ params.host }}")),
+        )
+    assert messages(crm) == []
+
+
+# --- several tries ---------------------------------------------------------------------------------------
+
+
+def test_retry_sends_what_is_missing(crm: RunningSandbox) -> None:
+    """A retry POSTs only what is not acknowledged, under the same id; a third one nothing at all."""
+    ids = add_contacts(crm, 7)
+    crm.answer_with(
+        "out", status=503, match=f'"CONTACT_ID":{ids[3]},', times=1, headers={"Retry-After": "77"}
+    )
+    context = run_context()
+    error = failed(context, workflow(), batch_size=2)
+    assert (error.report["total"], error.report["delivered"], error.retry_after) == (7, 6, 77)
+    (item,) = error.report["undelivered"]
+    assert (item["record_id"], item["event"], item["status"], item["attempts"]) == (ids[3], "added", 503, 1)
+    assert context["ti"].xcom["return_value"] == error.report
+    report = flow(context, workflow(), batch_size=2)
+    assert record_ids(crm)[7:] == [ids[3]]
+    assert len({message for message, _ in messages(crm)}) == 7
+    assert (report["total"], report["delivered"], report["attempts"]) == (7, 7, 8)
+    assert flow(context, workflow(), batch_size=3)["attempts"] == 8
+    assert len(messages(crm)) == 8
+
+
+def test_three_posts(crm: RunningSandbox) -> None:
+    """A message is POSTed three times at most; after that nothing is retried, until the task is cleared."""
+    add_contacts(crm, 2)
+    crm.answer_with("out", status=500)
+    context = run_context()
+    assert type(failed(context, workflow())) is UndeliveredError
+    failed(context, workflow())
+    error = failed(context, workflow())
+    assert type(error) is UndeliverableError
+    assert error.report["attempts"] == 6
+    failed(context, workflow())
+    assert len(messages(crm)) == 6
+    context["ti"].max_tries = 5
+    crm.answer_with("out", status=200)
+    assert flow(context, workflow())["delivered"] == 2
+
+
+def test_one_of_two_webhooks_fails(crm: RunningSandbox) -> None:
+    """Each webhook is told of, and retried, by itself."""
+    add_contacts(crm, 3)
+    crm.answer_with("other", status=410, times=1)
+    context = run_context()
+    error = failed(context, workflow(OUT, OTHER))
+    assert type(error) is UndeliverableError
+    assert (error.report["total"], error.report["delivered"]) == (6, 5)
+    reports = context["ti"].xcom["return_value"]
+    assert [(r["total"], r["delivered"]) for r in reports.values()] == [(3, 3), (3, 2)]
+    reports = flow(context, workflow(OUT, OTHER), on_undelivered="report")
+    assert reports["other_one"]["undelivered"][0]["error"].startswith("the receiver will not take it")
+    assert (len(messages(crm)), len(messages(crm, "other"))) == (3, 3)
+
+
+def test_receiver_that_cannot_be_reached(crm: RunningSandbox, connect: Connect) -> None:
+    """After 20 in a row it is tried no more; the rest is counted, and sent by the retry."""
+    add_contacts(crm, 60)
+    connect("out", host="http://127.0.0.1:9")
+    context = run_context()
+    error = failed(context, workflow(), batch_size=30)
+    assert (error.report["total"], error.report["delivered"], error.report["attempts"]) == (60, 0, 0)
+    assert "couldn't be reached" in error.report["undelivered"][-1]["error"]
+    connect("out", host=crm.bin_url("out"))
+    assert flow(context, workflow(), batch_size=30)["delivered"] == 60
+    assert len(messages(crm)) == 60
+
+
+def test_record_that_left_the_window(crm: RunningSandbox) -> None:
+    """What failed and is gone from the window by the retry is reported; what arrived is delivered."""
+    failing, arrived = add_contacts(crm, 2, DATE_CREATED_UTC="2024-01-01 00:00:00")
+    crm.answer_with("out", status=503, match=f'"CONTACT_ID":{failing},')
+    context = run_context()
+    failed(context, workflow())
+    update(crm, failing, "2024-05-03")
+    update(crm, arrived, "2024-05-03")
+    crm.answer_with("out", status=200)
+    error = failed(context, workflow())
+    assert type(error) is UndeliverableError
+    assert (error.report["total"], error.report["delivered"]) == (2, 1)
+    (item,) = error.report["undelivered"]
+    assert (item["record_id"], item["event"], item["attempts"]) == (failing, "updated", 1)
+    assert "left the window" in item["error"]
+    assert len(messages(crm)) == 2
+
+
+def test_until_triggered(crm: RunningSandbox) -> None:
+    """A record triggers once, over runs; a retry lets the same ones through."""
+    first = add_contacts(crm, 5)
+    given = workflow(evaluate="until_triggered")
+    context = run_context()
+    crm.answer_with("out", status=503, match=f'"CONTACT_ID":{first[0]},', times=1)
+    failed(context, given, batch_size=2)
+    assert flow(context, given, batch_size=2)["delivered"] == 5
+    for record_id in first[:2]:
+        update(crm, record_id, "2024-05-02")
+    next_day = "2024-05-02 12:00:00"
+    (second,) = add_contacts(crm, 1, DATE_CREATED_UTC=next_day, DATE_UPDATED_UTC=next_day)
+    again = {
+        "task_state_store": StateStore(),
+        "ti": TaskInstance(run_id="scheduled__2"),
+        "asset_state_store": context["asset_state_store"],
+    }
+    following = {"start": WINDOW["end"], "end": "2024-05-03T00:00:00Z"}
+    report = flow(run_context(**again), given, window=following)
+    assert (report["total"], report["delivered"], record_ids(crm)[-1]) == (1, 1, second)
+    assert any(store.get("triggered/new_contacts") for store in context["asset_state_store"].values())
+
+
+def test_until_triggered_and_gone(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was let through, but not sent before a crash, and has left the window since, is reported."""
+    (record_id,) = add_contacts(crm, 1, DATE_CREATED_UTC="2024-01-01 00:00:00")
+    given = workflow(evaluate="until_triggered")
+    context = run_context()
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "run", raising(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            flow(context, given)
+    update(crm, record_id, "2024-05-03")
+    error = failed(context, given)
+    assert [item["record_id"] for item in error.report["undelivered"]] == [record_id]
+
+
+def raising(error: type[BaseException] | BaseException) -> Callable[..., Any]:
+    def fail(*_args: Any, **_named: Any) -> Any:
+        raise error
+
+    return fail
+
+
+# --- how much it takes -----------------------------------------------------------------------------------
+
+
+def peak_memory(count: int, connections: dict[str, str], results: Any) -> None:
+    """In a process of its own, deliver so many changes, and tell the peak of what it holds, in bytes."""
+    from airflow_insightly_hooks.hooks.webhook import Acknowledgement
+
+    os.environ.update(connections)
+    ExecutorSafeguard.test_mode = True
+    # What is measured is this task, not how fast a receiver is.
+    WebhookHook.send = lambda *_, **__: Acknowledgement(True, 200, None, None, 0.0)  # type: ignore[method-assign]
+    given = workflow(criteria={"field": "LAST_NAME", "operator": "equals", "value": f"{count}"})
+    store = StateStore()
+    context = run_context(task_state_store=store)
+    flow(run_context(), workflow(), window={"start": WINDOW["end"], "end": "2024-05-02T00:00:01Z"})
+    tracemalloc.start()
+    report = flow(context, given, batch_size=500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    again = flow(context, given, batch_size=500)
+    results.put((report, again, peak, len(json.dumps(context["ti"].xcom)), len(store.values)))
+
+
+@pytest.mark.timeout(400)
+def test_memory_is_constant(crm: RunningSandbox) -> None:
+    """Ten times as many changes take little more memory: ids alone; a retry of them POSTs nothing."""
+    spawn = multiprocessing.get_context("spawn")
+    connections = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
+    peaks = {}
+    for count in (2_000, 20_000):
+        crm.create_many(
+            "Contacts",
+            (
+                {
+                    "LAST_NAME": str(count),
+                    "BACKGROUND": "x" * 1_000,
+                    "DATE_CREATED_UTC": "2024-05-01 12:00:00",
+                    "DATE_UPDATED_UTC": "2024-05-01 12:00:00",
+                }
+                for _ in range(count)
+            ),
+        )
+        results = spawn.Queue()
+        process = spawn.Process(target=peak_memory, args=(count, connections, results))
+        process.start()
+        report, again, peaks[count], xcom, values = results.get(timeout=150)
+        process.join()
+        assert (report["total"], report["delivered"], report["attempts"]) == (count, count, count)
+        assert (again["delivered"], again["attempts"]) == (count, count)
+        assert xcom < 1_000
+        assert values < 20 + count / 500
+    assert peaks[20_000] - peaks[2_000] < 400 * 18_000, peaks  # bytes; a change itself takes some 3,000
+
+
+# --- what stops it ---------------------------------------------------------------------------------------
+
+
+class Crashing(StateStore):
+    """A store that fails for good from the n-th write on, as when the task is killed."""
+
+    def __init__(self, values: dict[str, str], writes_left: int) -> None:
+        super().__init__()
+        self.values, self.writes_left = values, writes_left
+
+    def set(self, key: str, value: Any, **how: Any) -> None:
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
+        self.writes_left -= 1
+        super().set(key, value, **how)
+
+    def delete(self, key: str) -> None:
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
+        self.writes_left -= 1
+        super().delete(key)
+
+
+@pytest.mark.parametrize("evaluate", ["created", "until_triggered"])
+def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
+    """Whatever write a crash prevents, the retry delivers all, and acknowledged ones aren't sent anew."""
+    count, batch = 9, 3
+    add_contacts(crm, count)
+    given = workflow(Webhook(name="Out", conn_id="out", concurrency=1), evaluate=evaluate)
+    for crash in range(2, 40):
+        values: dict[str, str] = {}
+        context = run_context(task_state_store=Crashing(values, crash))
+        before = len(messages(crm))
+        try:
+            flow(context, given, batch_size=batch)
+            break
+        except KeyboardInterrupt:
+            pass
+        sent = [message for message, _ in messages(crm)[before:]]
+        context["task_state_store"] = Crashing(values, 10_000)
+        report = flow(context, given, batch_size=batch)
+        assert (report["total"], report["delivered"]) == (count, count), crash
+        all_sent = [message for message, _ in messages(crm)[before:]]
+        assert len(set(all_sent)) == count
+        # In doubt is at most what the last batch had under way since the last write.
+        assert len(all_sent) <= count + batch, (crash, len(sent))
+    else:
+        pytest.fail("it never came to the end")
+    assert crash > 10
+
+
+def test_reading_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before Insightly failed is delivered once, the rest by the retry; the cursor waits."""
+    monkeypatch.setattr(reading, "PAGE", 1)
+    ids = add_contacts(crm, 6)
+    iter_records = InsightlyHook.iter_records
+
+    def broken(self: InsightlyHook, *args: Any, **named: Any) -> Iterator[dict[str, Any]]:
+        for record in iter_records(self, *args, **named):
+            if record["CONTACT_ID"] == ids[4]:
+                raise InsightlyAPIError("insightly_default", "/Contacts", "half-way")
+            yield record
+
+    interval = {"data_interval_start": START, "data_interval_end": START + timedelta(days=1)}
+    context = run_context(**interval)
+    with monkeypatch.context() as patch:
+        patch.setattr(InsightlyHook, "iter_records", broken)
+        with pytest.raises(InsightlyAPIError):
+            flow(context, workflow(), window=None, batch_size=2)
+    assert len(messages(crm)) == 4
+    assert not any(store.values for store in context["asset_state_store"].values())
+    assert flow(context, workflow(), window=None, batch_size=2)["delivered"] == 6
+    assert len(messages(crm)) == 6
+    assert any(
+        store.get("cursor/dag/task") == WINDOW["end"] for store in context["asset_state_store"].values()
+    )
+
+
+def test_stop(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is told to end sends nothing more, fails, and goes on in its next try."""
+    add_contacts(crm, 6)
+    context = run_context()
+    operator = task(workflow(), batch_size=2)
+    send = WebhookHook.send
+
+    def stopping(self: WebhookHook, *args: Any, **named: Any) -> Any:
+        operator.on_kill()
+        return send(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WebhookHook, "send", stopping)
+        with pytest.raises(StoppedError):
+            operator.execute(context)
+    assert len(messages(crm)) <= 2
+    assert flow(context, workflow(), batch_size=2)["delivered"] == 6
+    assert len(messages(crm)) == 6
+
+
+def test_a_later_try_takes_over(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try that is still alive when the next one begins sends nothing more, and reports nothing."""
+    add_contacts(crm, 4)
+    context = run_context()
+    run = Delivery.run
+
+    def overtaken(self: Delivery) -> None:
+        run(self)
+        monkeypatch.setattr(Delivery, "run", run)
+        flow({**context, "ti": TaskInstance()}, workflow(), batch_size=2)
+
+    monkeypatch.setattr(Delivery, "run", overtaken)
+    with pytest.raises(SupersededError):
+        flow(context, workflow(), batch_size=2)
+    assert len(messages(crm)) == 4
+    assert "return_value" not in context["ti"].xcom
+
+
+# --- its window ------------------------------------------------------------------------------------------
+
+
+def test_cursor(crm: RunningSandbox) -> None:
+    """A first run begins now; the next goes on from there, and its retry reads the same window again."""
+    store = run_context()
+    flow(store, workflow(), window=None)
+    crm.configure(clock_offset=60)
+    (record_id,) = crm.create_many("Contacts", [{"FIRST_NAME": CANARY}])
+    crm.configure(clock_offset=120)
+    context = run_context(asset_state_store=store["asset_state_store"])
+    crm.answer_with("out", status=503, times=1)
+    failed(context, workflow(), window=None)
+    window = context["ti"].xcom["window"]
+    crm.configure(clock_offset=180)
+    report = flow(context, workflow(), window=None)
+    assert (report["delivered"], record_ids(crm)) == (1, [record_id, record_id])
+    assert context["ti"].xcom["window"] == window
+    following = run_context(asset_state_store=store["asset_state_store"])
+    flow(following, workflow(), window=None)
+    assert following["ti"].xcom["window"]["start"] == window["end"]
+
+
+def test_failed_try_fixes_the_window(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that fails while it reads keeps its window for its retry, and the cursor stays."""
+    first = run_context()
+    flow(first, workflow(), window=None)
+    crm.configure(clock_offset=60)
+    context = run_context(asset_state_store=first["asset_state_store"])
+    with monkeypatch.context() as patch:
+        failure = InsightlyAPIError("insightly_default", "/Contacts", "it failed")
+        patch.setattr(InsightlyHook, "iter_records", raising(failure))
+        with pytest.raises(InsightlyAPIError):
+            flow(context, workflow(), window=None)
+    window = context["ti"].xcom["window"]
+    crm.configure(clock_offset=120)
+    other = run_context(asset_state_store=first["asset_state_store"])
+    flow(other, workflow(), window=None)
+    assert other["ti"].xcom["window"]["start"] == window["start"]  # the next run covers it, too
+    flow(context, workflow(), window=None)
+    assert context["ti"].xcom["window"] == window
+
+
+def test_lost_cursor(crm: RunningSandbox) -> None:
+    """A cursor that is gone is told of."""
+    context = run_context()
+    context["ti"].previous["success"] = [ended("scheduled__0", START)]
+    with pytest.raises(LostCursor):
+        flow(context, workflow(), window=None)
+
+
+def test_settling(crm: RunningSandbox) -> None:
+    """A window that settles in seconds is waited for; otherwise the task is deferred until then."""
+    given = workflow(settle=3, criteria={"field": "FIRST_NAME", "operator": "equals", "value": CANARY})
+    crm.create("Contacts", FIRST_NAME=CANARY)
+    now = datetime.now(timezone.utc)
+    start = (now - timedelta(seconds=30)).isoformat()
+    report = flow(run_context(), given, window={"start": start, "end": now.isoformat()})
+    assert report["delivered"] == 1
+    assert (datetime.now(timezone.utc) - now).total_seconds() > 2
+    later = {"start": start, "end": (now + timedelta(seconds=300)).isoformat()}
+    operator = task(given, window=later)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run_context())
+    assert deferred.value.method_name == "execute_complete"
+    look_at = datetime.fromisoformat(deferred.value.trigger.look_at.replace("Z", "+00:00"))
+    assert 290 < (look_at - now).total_seconds() < 310
+    crm.configure(clock_offset=305)
+    assert task(given, window=later).execute_complete(run_context(), {"reason": "settled"})["total"] == 1
