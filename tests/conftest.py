@@ -101,7 +101,8 @@ class TaskInstance:
     def xcom_pull(
         self, task_ids: str, key: str = "return_value", run_id: str | None = None, **_of_run: Any
     ) -> Any:
-        return self.others.get((task_ids, key) if run_id is None else (run_id, task_ids, key))
+        of_run = self.others.get((run_id, task_ids, key))
+        return self.others.get((task_ids, key)) if of_run is None else of_run
 
     def get_task_states(self, dag_id: str, task_ids: list[str]) -> dict[str, dict[str, str]]:
         assert (dag_id, task_ids) == (self.dag_id, [self.task_id])

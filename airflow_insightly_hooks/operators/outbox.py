@@ -130,6 +130,7 @@ class Outbox:
             Line(payloads, self._ledger, ordered=False),
             self._book,
             self._send,
+            self._hook.pace,
             concurrency=self._webhook.concurrency,
             give_up_after=GIVE_UP_AFTER,
             is_stopped=self._is_stopped,
@@ -147,7 +148,10 @@ class Outbox:
 
     def _send(self, payload: Payload) -> Any:
         return self._hook.send(
-            payload["body"], message_id=payload["message_id"], headers=self._webhook.headers or None
+            payload["body"],
+            message_id=payload["message_id"],
+            headers=self._webhook.headers or None,
+            waits=False,
         )
 
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
