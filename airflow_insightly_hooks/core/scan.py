@@ -4,15 +4,15 @@ The API cuts what it finds into pages by ``skip`` and ``top``, finds it anew for
 Where a record that has been read is deleted, those behind it move up, and a plain loop passes over as many.
 So each page begins with the last few records of the one before, and is
 
-- *joined*: it holds a record that was read before and hasn't changed since. In any order that stays the same
-  whatever stands between two records of a page is in it; so nothing is missing between what was read and the
-  end of the page, wherever the page has slid to. A page that joins nothing is asked for from further back;
+- *joined*: it holds a record that was read before and hasn't changed since then. In any order that stays the
+  same whatever stands between two records of a page is in it; so nothing is missing between what was read and
+  the end of the page, wherever it has slid to. A page that joins nothing is asked for from further back;
 - *in order*: behind a record that wasn't read before, and hasn't just changed, none comes that was. Else the
   order isn't the same from page to page, and pages are read until they hold as many records as there are;
 - *counted*: the last page tells how many there are in all. Where nothing moved, as many must have been read.
 
 A record that changes during the scan may move to where it has been read already. Where there is any sign of
-that, what has changed since the scan began is searched for, too.
+that, or no count that could show one, what has changed since the scan began is searched for, too.
 
 A scan that isn't complete after many requests raises ``IncompleteScan``: none ends short in silence. What is
 assumed of the API, and what follows: docs/detection.md. Sans I/O: ``request`` is what to ask for, ``feed``
@@ -40,6 +40,8 @@ STEPS_BACK = (50, 500)
 """How much further back a page is asked for that joins nothing; after that, the scan begins anew."""
 MARGIN = timedelta(seconds=2)
 """By so much the times of records, which have whole seconds, may be behind the server's clock."""
+TICK = timedelta(seconds=1)
+"""What those times are counted in: the API's bound may be exclusive."""
 MOST_GONE = 50
 """More records than this that are missing behind the first known one are another order, not deletions."""
 MOVED = -1
@@ -74,13 +76,15 @@ class _Pass:
     is_ordered: bool = True
     began: datetime | None = None  # by the server's clock
     places: dict[int, int] = field(default_factory=dict)  # record id -> where it stands, or MOVED
+    moved: dict[int, datetime] = field(default_factory=dict)  # record id -> when it was read last
     expected: list[int] = field(default_factory=list)  # what the next page begins with if nothing moves
     total: int | None = None
-    pages: int = 0
+    pages: int = 0  # without those that have but confirmed the end
     steps_back: int = 0
     is_confirming: bool = False  # the page before was short
     is_contradicted: bool = False  # nothing followed, but the count says otherwise
     is_calm: bool = True  # nothing moved: only then does a count prove anything
+    is_counted: bool = True  # each count that was asked for was told
 
 
 class Scan:
@@ -121,13 +125,14 @@ class Scan:
             raise ValueError("the scan is complete")
         self._requests += 1
         self._largest = max(self._largest, len(page))
-        now.pages += 1
         if now.began is None:
             now.began = date
         if total is not None:
             now.is_calm = now.is_calm and now.total in (None, total)
             now.total = total
-        joins = self._take(page, is_first=asked.skip == 0)
+        elif asked.count_total:
+            now.is_counted = False
+        joins = self._take(page, date, is_first=asked.skip == 0)
         self.request = self._next(asked, page, joins, total)
         if self.request is not None and self._requests >= self._most_requests():
             raise IncompleteScan(self._kind.name, self._requests, len(self._returned), now.total)
@@ -137,18 +142,21 @@ class Scan:
 
     # --- what a page tells -------------------------------------------------------------------------------
 
-    def _take(self, page: Sequence[Record], *, is_first: bool) -> bool:
+    def _take(self, page: Sequence[Record], date: datetime | None, *, is_first: bool) -> bool:
         """Note where the page's records stand; return whether nothing is missing before them."""
         now = self._pass
         known: list[int] = []
         unread: list[int] = []
         moved: list[int] = []
-        is_mixed = False
+        is_mixed = has_stayed = False
         for record in page:
             record_id = record[self._kind.id_field]
             place = now.places.get(record_id)
             if self._is_moving(record):
                 moved.append(record_id)
+                if self._has_stayed(record):
+                    has_stayed = True
+                    is_mixed = is_mixed or bool(unread)
             elif place is None:
                 unread.append(record_id)
             elif place != MOVED:
@@ -156,7 +164,7 @@ class Scan:
                 is_mixed = is_mixed or bool(unread)
         ids = self._ids(page)
         now.is_calm = now.is_calm and not moved and ids[: len(now.expected)] == now.expected
-        if now.is_ordered and not known and not is_first:
+        if now.is_ordered and not known and not has_stayed and not is_first:
             return False
         # Few of those that stood behind the first one known can have been deleted in between.
         gone = len(now.places) - min(known) - len(known) if known else 0
@@ -165,15 +173,18 @@ class Scan:
         first = len(now.places)
         now.places.update((record_id, first + i) for i, record_id in enumerate(unread))
         now.places.update(dict.fromkeys(moved, MOVED))
+        if date is not None:
+            now.moved.update(dict.fromkeys(moved, date))
         return True
 
     def _is_moving(self, record: Record) -> bool:
         """Return whether a record may have changed since the pass began, and so may stand anywhere."""
-        if self._pass.began is None:
-            return False
-        settled = self._pass.began - MARGIN
-        times = _time(record, UPDATED), _time(record, CREATED)
-        return any(time is not None and time >= settled for time in times)
+        return self._pass.began is not None and _may_have_changed(record, self._pass.began)
+
+    def _has_stayed(self, record: Record) -> bool:
+        """Return whether a record that moved during the pass was read after that, and stands there still."""
+        read_at = self._pass.moved.get(record[self._kind.id_field])
+        return read_at is not None and not _may_have_changed(record, read_at)
 
     def _ids(self, page: Sequence[Record]) -> list[int]:
         return [record[self._kind.id_field] for record in page]
@@ -195,6 +206,7 @@ class Scan:
             now.is_contradicted = True  # more is to come, says the count: look right behind
             now.expected = []
             return self._ask(end, count_total=True)
+        now.pages += 1
         if not joins:
             return self._step_back(asked.skip)
         now.steps_back = 0
@@ -231,9 +243,9 @@ class Scan:
         now = self._pass
         if now.is_calm and counted is not None and len(now.places) < counted:
             return self._begin(_Pass(now.updated_after, is_ordered=False))
-        if now.is_calm or now.pages == 1:
+        if now.pages <= 1 or (now.is_calm and (now.is_counted or now.began is None)):
             return None
-        return self._begin(_Pass(now.updated_after if now.began is None else now.began - MARGIN))
+        return self._begin(_Pass(now.updated_after if now.began is None else now.began - MARGIN - TICK))
 
     def _begin(self, new: _Pass) -> PageRequest:
         self._pass = new
@@ -244,12 +256,16 @@ class Scan:
 
     def _most_requests(self) -> int:
         """Return after how many requests to give up: a shuffled search takes some ten times its pages."""
-        records = max(self._pass.total or 0, len(self._returned))
-        return 40 + 12 * (records // max(1, self._largest - _overlap(self._largest)))
+        return 40 + 12 * (len(self._returned) // max(1, self._largest - _overlap(self._largest)))
 
 
 def _overlap(length: int) -> int:
     return min(OVERLAP, length // 2)
+
+
+def _may_have_changed(record: Record, since: datetime) -> bool:
+    times = _time(record, UPDATED), _time(record, CREATED)
+    return any(time is not None and time >= since - MARGIN for time in times)
 
 
 def _time(record: Record, name: str) -> datetime | None:

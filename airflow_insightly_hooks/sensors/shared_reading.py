@@ -142,7 +142,7 @@ class SharedReading:
             if not chunk.covers(self._window):
                 continue
             numbers = chunk.slices_of(self._window)
-            texts = [self._pull(chunk.run_id, number) for number in numbers]
+            texts = [self._pull(chunk, number) for number in numbers]
             if all(isinstance(text, str) for text in texts):
                 self._log.info("Run %s has read this window at %s", chunk.run_id, chunk.read_at)
                 slices = [chunk.slice(number, text) for number, text in zip(numbers, texts, strict=True)]
@@ -208,15 +208,16 @@ class SharedReading:
         if nearby.end == nearby.start:
             return
         slices = []
+        read_at = iso_time(datetime.now(timezone.utc))
         for number, part in enumerate(nearby.slices()):
-            self._ti.xcom_push(_key(number), part.text)
+            self._ti.xcom_push(_key(number), {"read_at": read_at, "text": part.text})
             slices.append([iso_time(part.start), part.updated_again])
         chunk = Chunk(
             start=iso_time(nearby.start),
             end=iso_time(nearby.end),
             run_id=self._ti.run_id,
             reader=self._reader,
-            read_at=iso_time(datetime.now(timezone.utc)),
+            read_at=read_at,
             slices=slices,
         )
         others = [other for other in self._all_chunks() if other.run_id != chunk.run_id]
@@ -237,10 +238,15 @@ class SharedReading:
         except (TypeError, ValueError):  # written by another version
             return []
 
-    def _pull(self, run_id: str, number: int) -> Any:
-        return self._ti.xcom_pull(
-            task_ids=self._ti.task_id, run_id=run_id, key=_key(number), map_indexes=self._ti.map_index
+    def _pull(self, chunk: Chunk, number: int) -> Any:
+        """Return the text of a slice; ``None`` if it's gone, or a later try's: those are cut elsewhere."""
+        kept = self._ti.xcom_pull(
+            task_ids=self._ti.task_id,
+            run_id=chunk.run_id,
+            key=_key(number),
+            map_indexes=self._ti.map_index,
         )
+        return kept["text"] if isinstance(kept, dict) and kept.get("read_at") == chunk.read_at else None
 
     def _forget(self, chunk: Chunk) -> None:
         """Delete the records of a chunk that no run will use any more."""

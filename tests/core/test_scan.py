@@ -156,6 +156,70 @@ def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
         assert missed(crm, read(crm)) == 0
 
 
+@pytest.mark.parametrize("totals", [True, False, "wrong"])
+@pytest.mark.parametrize("order", ["updated, latest first", "stable"])
+def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
+    """The deletion cancels the shift: where no count shows it, what has changed is looked for, too."""
+    for seed in range(10):
+        crm = crm_of(1300, order=order, totals=totals, seed=seed)
+        stood = [record.record_id for record in crm.found(None)]
+
+        def between(crm, page, stood=stood):
+            if page == 1:
+                crm.now += 10
+                crm.update(stood[-1])
+                crm.delete(stood[0])
+
+        crm.between = between
+        assert missed(crm, read(crm)) == 0
+        assert len(crm.requests) <= 7
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock(behind):
+    """By two seconds at most, and the bound may be exclusive."""
+    crm = crm_of(1300, order="updated, latest first")
+    unread = crm.found(None)[-1].record_id
+    crm.between = lambda crm, page: crm.update(unread) if page == 1 else None
+    scan = Scan(CONTACTS)
+    records = []
+    while scan.request is not None:
+        page, total, date = crm.answer(scan.request, None)
+        records += scan.feed(page, total, date + timedelta(seconds=behind))
+    assert missed(crm, records) == 0
+
+
+@pytest.mark.parametrize("order", ["id", "updated"])
+def test_a_busy_crm_is_read_to_its_end(order):
+    """More records than a page holds change during a scan, and go to its end: those that stay there join."""
+    crm = crm_of(15_000, order=order)
+    read_before = set(crm.records)
+
+    def between(crm, page):
+        crm.now += 0.25
+        for number in range(25):
+            crm.create() if order == "id" else crm.update(page * 25 + number)
+
+    crm.between = between
+    assert read_before <= set(ids(read(crm)))
+    assert len(crm.requests) <= 80
+
+
+def test_a_count_of_all_records_doesnt_let_a_scan_go_on_for_long():
+    """How many requests a scan makes at most depends on what it has met, not on what the API counts."""
+    crm = crm_of(1200, order="none", totals="wrong")
+    answer = crm.answer
+
+    def answer_with_a_million(*asked):
+        page, _, date = answer(*asked)
+        return page, 1_000_000, date
+
+    crm.answer = answer_with_a_million
+    with pytest.raises(IncompleteScan) as caught:
+        read(crm)
+    assert caught.value.requests < 100
+
+
 def test_what_was_just_changed_is_no_anchor():
     """More records than a page holds change in that very second: the scan begins anew once they have."""
     crm = crm_of(1300, order="updated, latest first")
@@ -235,11 +299,11 @@ def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
 
 
 def test_the_bound_of_what_changed_meanwhile_is_the_scans_beginning():
-    """The search for what moved starts two seconds before, since times have whole seconds."""
+    """The search for what moved starts three seconds before: two for clocks, one for an exclusive bound."""
     crm = crm_of(1300, order="updated, latest first")
     crm.between = lambda crm, page: crm.update(1) if page == 1 else None
     read(crm)
-    assert crm.requests[-1].updated_after == EPOCH + timedelta(seconds=98)
+    assert crm.requests[-1].updated_after == EPOCH + timedelta(seconds=97)
     assert all(request.updated_after is None for request in crm.requests[:-1])
 
 

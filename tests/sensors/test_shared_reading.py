@@ -90,9 +90,13 @@ class Runs:
         }
         self.state.set(CLAIM, {**value, **others})
 
-    def change_chunk(self, **entries: Any) -> None:
+    def age_chunk(self, read_at: datetime) -> None:
+        """Have what was read, and its index, say that it was then."""
         (chunk,) = self.state.get(CHUNKS)
-        self.state.set(CHUNKS, [{**chunk, **entries}])
+        self.state.set(CHUNKS, [{**chunk, "read_at": iso_time(read_at)}])
+        for (_, key), kept in self.xcoms.items():
+            if key.startswith("nearby_"):
+                kept["read_at"] = iso_time(read_at)
 
 
 @pytest.fixture
@@ -304,9 +308,9 @@ def test_what_is_old_is_read_anew(crm: RunningSandbox, runs: Runs) -> None:
     """After an hour what was read is too old."""
     sensor().execute(runs.context(0))
     an_hour_ago = datetime.now(timezone.utc) - HOUR
-    runs.change_chunk(read_at=iso_time(an_hour_ago + timedelta(minutes=1)))
+    runs.age_chunk(an_hour_ago + timedelta(minutes=1))
     assert not reads(crm, runs.context(1))
-    runs.change_chunk(read_at=iso_time(an_hour_ago - timedelta(minutes=1)))
+    runs.age_chunk(an_hour_ago - timedelta(minutes=1))
     assert reads(crm, runs.context(2))
 
 
@@ -443,8 +447,23 @@ def test_a_state_that_is_none_is_read_past(crm: RunningSandbox, runs: Runs, valu
 def test_damaged_records_are_read_anew(crm: RunningSandbox, runs: Runs) -> None:
     """An XCom that is no slice any more is as good as none."""
     sensor().execute(runs.context(0))
-    runs.xcoms["backfill__0", "nearby_0"] = "nonsense"
+    runs.xcoms["backfill__0", "nearby_0"]["text"] = "nonsense"
     assert reads(crm, runs.context(1))
+    runs.xcoms["backfill__1", "nearby_0"] = "nonsense"
+    assert reads(crm, runs.context(2))
+
+
+def test_slices_of_another_try_are_not_taken_for_those_of_the_index(
+    crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try that dies between pushing slices, cut elsewhere, and writing the index hides nothing."""
+    sensor().execute(runs.context(0))
+    runs.xcoms.clear()  # as Airflow does when a task is tried again
+    with monkeypatch.context() as dying:
+        dying.setattr(StateStore, "set", lambda *_: None)
+        assert reads(crm, runs.context(0))
+    assert ("backfill__0", "nearby_0") in runs.xcoms
+    assert sensor().execute(runs.context(1)) == directly(1) != []
 
 
 def test_a_store_that_fails_costs_requests_only(
