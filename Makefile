@@ -8,7 +8,7 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 # Compiled modules are kept, whatever the user's own environment says: a test process starts in half the time.
 unexport PYTHONDONTWRITEBYTECODE
 # The contract's tests have a target of their own; what they test with takes a second to load, in each process.
-FAST := -m "not e2e and not contract" -p no:schemathesis --ignore tests/sandbox/test_contract.py
+FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
 
 .PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
 
@@ -24,13 +24,14 @@ demo: .venv/.installed ## Show a record change become a webhook, through a real 
 test: test-unit test-faults test-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
-	$(BIN)/pytest $(FAST) --numprocesses 3 --ignore tests/faults
+	$(BIN)/pytest $(FAST) --numprocesses 4 --ignore tests/faults
 
-test-faults: .venv/.installed ## Play every fault that a delivery must survive, on real sockets
+test-faults: .venv/.installed ## Play every fault that a delivery must survive, and the slow tests
 	$(BIN)/pytest tests/faults --numprocesses 4
+	$(BIN)/pytest -m slow tests/operators
 
 coverage: .venv/.installed ## Run the fast tests and show what they leave out; takes twice as long
-	$(BIN)/pytest $(FAST) --numprocesses 3 --cov --cov-report=term
+	$(BIN)/pytest $(FAST) --numprocesses 4 --cov --cov-report=term
 
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
 	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run

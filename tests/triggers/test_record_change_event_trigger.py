@@ -294,7 +294,7 @@ def test_what_somebody_has_not_read_is_said_again_ever_more_rarely(
 # --- failures --------------------------------------------------------------------------------------------
 
 
-def test_an_outage_is_survived(crm: RunningSandbox, logged: Logged) -> None:
+def test_an_outage_is_survived(crm: RunningSandbox, caplog: pytest.LogCaptureFixture) -> None:
     """It waits longer and longer, doesn't end, and then goes on from where it was."""
     add(crm, 5)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 3, "retry_after": None})
@@ -302,7 +302,7 @@ def test_an_outage_is_survived(crm: RunningSandbox, logged: Logged) -> None:
     assert found[0]["since"] == "2031-03-10T08:00:00Z"
     delays = [
         float(line.split("again in ")[1].split()[0])
-        for line in logged.text.splitlines()
+        for line in caplog.text.splitlines()
         if "again in" in line
     ]
     assert len(delays) == 3
@@ -317,7 +317,7 @@ def test_the_wait_has_an_end(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_day_that_is_spent_is_waited_for(
-    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It asks nothing until the day ends, by the server's clock, and says so once."""
     slept: list[datetime] = []
@@ -331,7 +331,7 @@ def test_a_day_that_is_spent_is_waited_for(
     crm.configure(requests_per_day=0)
     assert len(events(trigger())) == 1
     assert slept == [datetime(2031, 3, 11, tzinfo=timezone.utc)]
-    assert logged.text.count("watching Contacts goes on at") == 1
+    assert caplog.text.count("watching Contacts goes on at") == 1
 
 
 def test_a_day_that_ends_late_is_not_hammered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
