@@ -46,12 +46,13 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/fault_table.py --check
 
-bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing
+bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing, reading
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/criteria.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/time_triggers.py
 	$(BIN)/python benchmarks/parsing.py
+	$(BIN)/python benchmarks/reading.py
 
 bench-delivery: .venv/.installed ## Measure the deliver task beside requests and mapped HttpOperators
 	$(BIN)/python benchmarks/delivery.py
