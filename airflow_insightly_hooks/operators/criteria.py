@@ -23,7 +23,7 @@ from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["EvaluateCriteriaOperator"]
+__all__ = ["EvaluateCriteriaOperator", "memory_of"]
 
 TRIGGERED = "triggered"
 """The first part of the keys of what remembers which records have triggered."""
@@ -139,12 +139,8 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         """Return the first change of each record that has not triggered in an earlier run."""
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        until_triggered = UntilTriggered(
-            context["asset_state_store"][self.asset],
-            Lasting(context["task_state_store"]),
-            f"{TRIGGERED}/{workflow}",
-            digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}"),
-        )
+        state = Lasting(context["task_state_store"])
+        until_triggered = memory_of(task, context["asset_state_store"][self.asset], state, workflow)
         first = {change["record_id"]: change for change in reversed(matching)}
         admitted = until_triggered.admit(first)
         triggering = [c for c in matching if c["record_id"] in admitted and first[c["record_id"]] is c]
@@ -159,3 +155,14 @@ def _task_of(changes: object) -> str | None:
             return operator.window_from
         return str(operator.task_id)
     return None
+
+
+def memory_of(task: Any, store: Any, state: Lasting, workflow: str) -> UntilTriggered:
+    """Return what remembers which records have triggered a workflow, for one task of a run.
+
+    :param task: what has the ids of the DAG, the run and the task.
+    :param store: the state of the asset that stands for the records.
+    :param state: the task's own.
+    """
+    run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}")
+    return UntilTriggered(store, state, f"{TRIGGERED}/{workflow}", run)

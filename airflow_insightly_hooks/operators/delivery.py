@@ -16,7 +16,7 @@ from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core import delivery
 from airflow_insightly_hooks.core.delivery import Ledger
-from airflow_insightly_hooks.core.errors import SupersededError
+from airflow_insightly_hooks.core.errors import SupersededError, told
 from airflow_insightly_hooks.core.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import Payload
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.pace import Pace
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
-__all__ = ["Book", "Delivery"]
+__all__ = ["Book", "Delivery", "count_try", "push_report"]
 
 LEDGER_INTERVAL = 1.0
 """Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
@@ -37,7 +37,8 @@ RECORD_WITHIN = 1.25
 NOTE_INTERVAL = 0.01
 """Seconds for which answers gather before they are noted, while there is enough to send."""
 WRITE_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait before a write of the ledger that failed is tried again; nothing is POSTed meanwhile."""
+"""Seconds to wait before a write of the ledger that failed is tried again; POSTs go on meanwhile until an
+answer has waited ``RECORD_WITHIN`` for its record."""
 PROGRESS_INTERVAL = 5.0
 WARNINGS = 20
 """Failures that are logged one by one; further ones are counted."""
@@ -67,11 +68,6 @@ class Book:
     def due_in(self) -> float:
         """Return the seconds until the next write is due."""
         return max(0.0, self._due - time.monotonic())
-
-    def write_if_due(self) -> None:
-        """Write if the last write is an interval ago."""
-        if not self.due_in():
-            self.write()
 
     def write(self) -> None:
         """Write what has changed, again and again for some seconds where that fails.
@@ -109,6 +105,7 @@ class Delivery:
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
     :param tags: what metrics are tagged with.
+    :param tally: where it is counted, if not in one of its own.
     :ivar failures: what was tried and not acknowledged, by message id.
     :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
     """
@@ -125,6 +122,7 @@ class Delivery:
         is_stopped: Callable[[], bool],
         log: Any,
         tags: dict[str, str],
+        tally: Tally | None = None,
     ) -> None:
         self._line, self._book = line, book
         self._ledger = book.ledger
@@ -144,7 +142,7 @@ class Delivery:
         self._batch_at = float("-inf")
         self.failures: dict[str, Failure] = {}
         self.retry_after: float | None = None
-        self.tally = Tally(len(line), time.monotonic())
+        self.tally = Tally(len(line), time.monotonic()) if tally is None else tally
         self._progress_at = time.monotonic() + PROGRESS_INTERVAL
 
     def run(self) -> None:
@@ -212,6 +210,10 @@ class Delivery:
         self._book.write()
         self._workers.recorded(noted)
 
+    def _record_if_due(self) -> None:
+        if not self._book.due_in():
+            self._record()
+
     @property
     def _is_running_out(self) -> bool:
         return self._workers.ready <= self._batch // 4
@@ -226,8 +228,7 @@ class Delivery:
                 self._note(self._workers.done.get_nowait())
         except Empty:
             self._workers.check()
-        if not self._book.due_in():
-            self._record()
+        self._record_if_due()
         if (now := time.monotonic()) >= self._progress_at:
             self._log.info("%s", self.tally.progress(now))
             self._progress_at = now + PROGRESS_INTERVAL
@@ -244,7 +245,7 @@ class Delivery:
                 self._note(self._workers.done.get(timeout=self._book.due_in() if is_writable else None))
             if is_writable:
                 with suppress(Exception):  # the last write tells of it
-                    self._book.write_if_due()
+                    self._record_if_due()
         self._workers.join()
         self._book.write()
 
@@ -281,3 +282,22 @@ class Delivery:
             self._log.warning("%s %s (%s) %s: %s", *about, what, error)
         elif self.tally.failures == WARNINGS + 1:
             self._log.warning("Further failures are counted only: see the report, and the table at the end")
+
+
+def count_try(tally: Tally, undelivered: int, tags: dict[str, str]) -> None:
+    """Count in Airflow's metrics what a try has done, and how many are undelivered after it."""
+    for name, count in {
+        "delivered": tally.acknowledged,
+        "undelivered": undelivered,
+        "attempts": tally.posted,
+    }.items():
+        if count:
+            stats.incr(f"insightly_webhook.{name}", count, tags=tags)
+
+
+def push_report(ti: Any, report: Any, log: Any) -> None:
+    """Push what a task that fails has to tell: Airflow pushes what a task returns, hence nothing then."""
+    try:
+        ti.xcom_push(key="return_value", value=report)
+    except Exception as error:  # what ended the task matters more
+        log.warning("The report can't be stored: %s", told(error))

@@ -17,7 +17,7 @@ from airflow_insightly_hooks.core.payload import Payload, build_body
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.workflow import Webhook
-from airflow_insightly_hooks.operators.delivery import Book, Delivery
+from airflow_insightly_hooks.operators.delivery import Book, Delivery, count_try
 from airflow_insightly_hooks.operators.payload import id_of, payload_of
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ class Outbox:
             is_stopped=self._is_stopped,
             log=self._log,
             tags=self._tags,
+            tally=self._tally,  # failures that are logged one by one are so many a try, not a batch
         )
         self._tally.to_send += len(payloads)
-        work.tally = self._tally  # failures that are logged one by one are so many a try, not a batch
         try:
             work.run()
         finally:
@@ -211,13 +211,7 @@ class Outbox:
         )
         if table := self._tally.table():
             self._log.info("%s", table)
-        for name, count in {
-            "delivered": self._tally.acknowledged,
-            "undelivered": undelivered,
-            "attempts": self._tally.posted,
-        }.items():
-            if count:
-                stats.incr(f"insightly_webhook.{name}", count, tags=self._tags)
+        count_try(self._tally, undelivered, self._tags)
         return report
 
     def _left(self) -> Iterator[Payload]:

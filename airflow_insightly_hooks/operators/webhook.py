@@ -14,14 +14,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
-from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError, told
+from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.core.redelivery import Redelivery
 from airflow_insightly_hooks.core.report import make_report
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
-from airflow_insightly_hooks.operators.delivery import Book, Delivery
+from airflow_insightly_hooks.operators.delivery import Book, Delivery, count_try, push_report
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.withheld import (
@@ -234,8 +234,7 @@ class WebhookOperator(BaseOperator):
             )
             self._tell(report, work, tags)
             if report["delivered"] < report["total"] and ti is not None and not book.is_lost:
-                # Airflow pushes what a task returns, hence nothing for one that fails.
-                self._push(ti, report)
+                push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
             self._withhold_event()
             return report
@@ -265,20 +264,7 @@ class WebhookOperator(BaseOperator):
             self.log.warning("Nothing could be sent many times in a row (give_up_after): the rest waits")
         if table := work.tally.table():
             self.log.info("%s", table)
-        undelivered = report["total"] - report["delivered"]
-        for name, count in {
-            "delivered": work.tally.acknowledged,
-            "undelivered": undelivered,
-            "attempts": work.tally.posted,
-        }.items():
-            if count:
-                stats.incr(f"insightly_webhook.{name}", count, tags=tags)
-
-    def _push(self, ti: Any, report: Report) -> None:
-        try:
-            ti.xcom_push(key="return_value", value=report)
-        except Exception as error:  # what ended the task matters more
-            self.log.warning("The report can't be stored: %s", told(error))
+        count_try(work.tally, report["total"] - report["delivered"], tags)
 
     def _emit_event(self, context: Context, report: Report) -> None:
         missing = report["total"] - report["delivered"]

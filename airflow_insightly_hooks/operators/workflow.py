@@ -12,7 +12,6 @@ from airflow.sdk import BaseOperator
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
@@ -22,8 +21,8 @@ from airflow_insightly_hooks.core.errors import (
 from airflow_insightly_hooks.core.until_triggered import UntilTriggered
 from airflow_insightly_hooks.core.workflow import Webhook, Workflow
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.criteria import TRIGGERED
-from airflow_insightly_hooks.operators.delivery import Book
+from airflow_insightly_hooks.operators.criteria import memory_of
+from airflow_insightly_hooks.operators.delivery import Book, push_report
 from airflow_insightly_hooks.operators.fields import CUSTOM_DATES, custom_fields_of
 from airflow_insightly_hooks.operators.lasting import Lasting
 from airflow_insightly_hooks.operators.outbox import Outbox, PartOfStore
@@ -163,7 +162,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             total = _combined(reports)
             is_whole = is_read and total["delivered"] == total["total"]
             if not is_whole and ti is not None and not any(o.is_lost for o in outboxes.values()):
-                self._push(ti, result)
+                push_report(ti, result, self.log)
         if not is_whole:
             self._judge(total, list(outboxes.values()), ti)
         return result
@@ -244,12 +243,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self
-        return UntilTriggered(
-            context["asset_state_store"][self.asset],
-            state,
-            f"{TRIGGERED}/{self.workflow.dag_id}",
-            digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}"),
-        )
+        return memory_of(task, context["asset_state_store"][self.asset], state, self.workflow.dag_id)
 
     def _deliver(
         self, batch: list[RecordChange], outboxes: dict[str, Outbox], memory: UntilTriggered | None
@@ -317,12 +311,6 @@ class InsightlyWorkflowOperator(BaseOperator):
             asked = [o.retry_after for o in outboxes if o.retry_after is not None]
             raise UndeliveredError(total, max(asked, default=None))
         raise UndeliverableError(total)  # Airflow would try again
-
-    def _push(self, ti: Any, result: Any) -> None:
-        try:  # Airflow pushes what a task returns, hence nothing for one that fails
-            ti.xcom_push(key="return_value", value=result)
-        except Exception as error:  # what ended the task matters more
-            self.log.warning("The report can't be stored: %s", type(error).__name__)
 
 
 def _check(workflow: Workflow) -> None:

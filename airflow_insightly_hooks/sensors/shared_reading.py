@@ -12,7 +12,6 @@ nothing: who finds nothing usable reads by itself, and two readers at once find 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_insightly_hooks.core.changes import ChangeWindow, Event
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import told
 from airflow_insightly_hooks.core.nearby_changes import Chunk, NearbyChanges, WindowRead, read_window
 from airflow_insightly_hooks.core.records import RecordType
@@ -302,4 +302,4 @@ def _key(number: int) -> str:
 
 def _searched(hook: InsightlyHook, search: object) -> str:
     """Return what tells two accounts, or two searches, apart, and nothing about a key."""
-    return hashlib.sha256(f"{hook.base_url} {hook.get_conn().auth!r} {search!r}".encode()).hexdigest()[:12]
+    return digest_of(f"{hook.base_url} {hook.get_conn().auth!r} {search!r}")
