@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.util import find_spec
@@ -19,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tools"))
 
 from airflow_stack import AirflowStack, wait_for  # noqa: E402 — behind the path to it
+from postgresql import NoServerError, temporary_database  # noqa: E402 — likewise
 
 __all__ = ["Tasks", "why_not", "with_airflow"]
 
-POSTGRESQL = "postgresql+psycopg2://postgres@127.0.0.1:5432"
 DAGS = """
 import sys
 sys.path.append({benchmarks!r})
@@ -130,18 +129,9 @@ def with_airflow(home: Path, url: str, mapped: int, numbers: tuple[int, ...]) ->
 @contextlib.contextmanager
 def _database() -> Iterator[str | None]:
     """Make a database on the PostgreSQL of this machine and drop it again; ``None`` where none answers."""
-    import psycopg2
-
-    try:
-        server = psycopg2.connect(host="127.0.0.1", user="postgres", dbname="test", connect_timeout=3)
-    except psycopg2.OperationalError:
-        yield None
-        return
-    server.autocommit = True
-    name = f"benchmark_{uuid.uuid4().hex[:12]}"
-    with contextlib.closing(server), server.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    with contextlib.ExitStack() as cleanup:
         try:
-            yield f"{POSTGRESQL}/{name}"
-        finally:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            database = cleanup.enter_context(temporary_database())
+        except NoServerError:
+            database = None
+        yield database

@@ -13,11 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+from postgresql import NoServerError, temporary_database
 
 PENDING = 10_000
 DAG_FILE = """
@@ -32,22 +35,12 @@ Workflow(
 @contextmanager
 def database(home: Path) -> Iterator[str]:
     """Yield the address of a database of our own."""
-    import psycopg2
-
-    try:
-        server = psycopg2.connect(host="127.0.0.1", port=5432, user="postgres", dbname="test")
-    except psycopg2.OperationalError:
-        yield f"sqlite:///{home / 'airflow.db'}"
-        return
-    server.autocommit = True
-    name = f"airflow_bench_{uuid.uuid4().hex[:12]}"
-    with server.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    with ExitStack() as cleanup:
         try:
-            yield f"postgresql+psycopg2://postgres@127.0.0.1:5432/{name}"
-        finally:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            server.close()
+            address = cleanup.enter_context(temporary_database())
+        except NoServerError:
+            address = f"sqlite:///{home / 'airflow.db'}"
+        yield address
 
 
 def prepare(home: Path, address: str) -> None:
