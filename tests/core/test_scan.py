@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -41,6 +42,17 @@ def deleting(number: int, *, pages: int = 10**6, seed: int = 0):
         crm.now += 0.1
         for record_id in chance.sample(sorted(crm.records), number) if page <= pages else ():
             crm.delete(record_id)
+
+    return between
+
+
+def after_the_first_page(act: Callable[[Crm], None]):
+    """Return what does something between the first two pages, ten seconds later."""
+
+    def between(crm: Crm, page: int) -> None:
+        if page == 1:
+            crm.now += 10
+            act(crm)
 
     return between
 
@@ -148,14 +160,7 @@ def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
     for seed in range(25):
         crm = crm_of(1300, order="stable", seed=seed)
         order = [record.record_id for record in crm.found(None)]
-
-        def between(crm, page, order=order):
-            if page == 1:
-                crm.now += 10
-                crm.update(order[-1])
-                crm.update(order[0])
-
-        crm.between = between
+        crm.between = after_the_first_page(lambda c, o=order: (c.update(o[-1]), c.update(o[0])))
         assert missed(crm, read(crm)) == 0
 
 
@@ -166,14 +171,7 @@ def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
     for seed in range(10):
         crm = crm_of(1300, order=order, totals=totals, seed=seed)
         stood = [record.record_id for record in crm.found(None)]
-
-        def between(crm, page, stood=stood):
-            if page == 1:
-                crm.now += 10
-                crm.update(stood[-1])
-                crm.delete(stood[0])
-
-        crm.between = between
+        crm.between = after_the_first_page(lambda c, o=stood: (c.update(o[-1]), c.delete(o[0])))
         assert missed(crm, read(crm)) == 0
         assert len(crm.requests) <= 7
 
