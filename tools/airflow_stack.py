@@ -159,6 +159,8 @@ class AirflowStack:
         self.processes = Processes(home)
         self._session = requests.Session()
         self._session.trust_env = False
+        # A kept connection may be closed by the API server just as the next call goes out.
+        self._session.headers["Connection"] = "close"
 
     def cli(self, *arguments: str) -> str:
         """Run an ``airflow`` command and return its output.
