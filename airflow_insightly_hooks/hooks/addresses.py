@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterator
+from functools import lru_cache
 
 __all__ = ["literal_address", "why_not_sent_to"]
 
@@ -40,6 +41,7 @@ _LOCAL = tuple(
 """Not of the public internet, whatever this version of Python says: of providers, tests and sites."""
 
 
+@lru_cache(maxsize=1_024)
 def why_not_sent_to(address: str, *, allow_private: bool = True) -> str | None:
     """Return why an IP address is not sent to; ``None`` for one that is.
 

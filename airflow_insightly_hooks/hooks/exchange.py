@@ -1,14 +1,13 @@
-"""One HTTP POST over one connection, and its answer, by h11; see transport.py for the connection."""
+"""One HTTP POST over one connection; see transport.py for that, and answer.py for how answers are read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import h11
 import httpcore
 
+from airflow_insightly_hooks.hooks.answer import BODY_LIMIT, AnswerReader, NoAnswer
 from airflow_insightly_hooks.hooks.causes import causes, tls_reason
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.transport import (
@@ -21,16 +20,7 @@ from airflow_insightly_hooks.hooks.transport import (
 
 __all__ = ["Answer", "NotDelivered", "post"]
 
-BODY_LIMIT = 16 * 1024
-"""Bytes of an answer's body that are read at most."""
-HEADERS_LIMIT = 100
-"""Header lines that an answer has at most, as with Python's own client."""
-HEADER_LIMIT = 64 * 1024
-"""Bytes that one of them has at most."""
-HEAD_LIMIT = 100 * 1024
-"""Bytes that all of them have at most."""
-
-_Headers = list[tuple[bytes, bytes]]
+_Headers = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def post(
         except (httpcore.TimeoutException, DeadlineExceeded):
             step = "no answer" if connection.sent else "no connection"
             reason, sent = f"{step} within {transport.settings.timeout:g} s", connection.sent
-        except (httpcore.NetworkError, h11.ProtocolError) as error:
+        except (httpcore.NetworkError, NoAnswer) as error:
             reason, sent = _broken(error, connection)
         reason = f"proxy: {reason}" if connection.is_at_proxy and not is_own_fault else reason
     raise NotDelivered(reason, sent=sent, is_own_fault=is_own_fault)
@@ -94,12 +84,11 @@ def post(
 def _open_tunnel(connection: Connection, transport: Transport, endpoint: Endpoint) -> None:
     """Have the proxy connect to the receiver, and begin TLS with that."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    authority = f"{host}:{endpoint.port}".encode()
-    headers = [(b"host", authority), (b"accept", b"*/*"), *_proxy_headers(transport)]
-    http = h11.Connection(h11.CLIENT, HEAD_LIMIT)
-    response = _request(connection, http, b"CONNECT", authority, headers, b"")
-    if not 200 <= response.status_code < 300:
-        raise NotDelivered(f"proxy: it answered {response.status_code}", sent=False)
+    authority = f"{host}:{endpoint.port}"
+    headers = [("host", authority), ("accept", "*/*"), *_proxy_headers(transport)]
+    status = _ask(connection, _head("CONNECT", authority, headers)).status
+    if not 200 <= status < 300:
+        raise NotDelivered(f"proxy: it answered {status}", sent=False)
     connection.secure()
 
 
@@ -108,74 +97,52 @@ def _exchange(
 ) -> Answer:
     is_forwarded = transport.proxy is not None and not transport.has_tunnel
     target = endpoint.url if is_forwarded else endpoint.target
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    headers = [*headers, ("content-length", str(len(body)))]
     if is_forwarded:
         headers += _proxy_headers(transport)
-    http = h11.Connection(h11.CLIENT, HEAD_LIMIT)
-    response = _request(connection, http, b"POST", target.encode(), headers, body)
-    if response.http_version not in (b"1.1", b"1.0") or _is_odd(response.headers):
-        raise h11.RemoteProtocolError("no answer of HTTP/1.1")
-    if is_forwarded and response.status_code == 407:
+    answer = _ask(connection, _head("POST", target, headers) + body)
+    if is_forwarded and answer.status == 407:
         raise NotDelivered("proxy: it answered 407", sent=False)
-    answer_headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in response.headers]
-    return Answer(response.status_code, answer_headers, *_read_some(connection, http))
+    note = _read_some(connection, answer)
+    return Answer(answer.status, answer.headers, note, bytes(answer.body))
 
 
 def _proxy_headers(transport: Transport) -> _Headers:
     """Return what tells a proxy who asks."""
     authorization = transport.proxy.authorization if transport.proxy is not None else None
-    return [] if authorization is None else [(b"proxy-authorization", authorization.encode())]
+    return [] if authorization is None else [("proxy-authorization", authorization)]
 
 
-def _request(
-    connection: Connection,
-    http: h11.Connection,
-    method: bytes,
-    target: bytes,
-    headers: _Headers,
-    body: bytes,
-) -> h11.Response:
-    """Send a request and return the final answer's head."""
-    data = http.send(h11.Request(method=method, target=target, headers=headers)) or b""
-    if body:
-        data += http.send(h11.Data(body)) or b""
-    data += http.send(h11.EndOfMessage()) or b""
+def _head(method: str, target: str, headers: _Headers) -> bytes:
+    """Return a request's head.
+
+    :raises ValueError: if a header was let through that would end its line, or the target.
+    """
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+    head = "\r\n".join(lines)
+    if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or " " in target:
+        raise ValueError("a header or the target holds white space that it can't")
+    return head.encode("ascii")
+
+
+def _ask(connection: Connection, request: bytes) -> AnswerReader:
+    """Send a request, and read until the final answer's head is whole."""
     with suppress(httpcore.WriteError):  # who refuses a request may not read it, and answer all the same
-        connection.write(data)
-    while not isinstance(event := _next_event(connection, http), h11.Response):
-        if not isinstance(event, h11.InformationalResponse):
-            raise h11.RemoteProtocolError("no answer")
-    return event
+        connection.write(request)
+    answer = AnswerReader()
+    while not answer.status:
+        answer.feed(connection.read())
+    return answer
 
 
-def _next_event(connection: Connection, http: h11.Connection) -> object:
-    """Read until there is an event of the other side's."""
-    while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(connection.read())
-    return event
-
-
-def _read_some(connection: Connection, http: h11.Connection) -> tuple[str | None, bytes]:
-    """Read a little of the body, so that a receiver that is writing isn't cut off; return a note and it."""
-    read = bytearray()
-    try:
-        while isinstance(event := _next_event(connection, http), h11.Data):
-            read += event.data
-            if len(read) >= BODY_LIMIT:
-                return f"its answer was longer than {BODY_LIMIT} bytes", bytes(read[:BODY_LIMIT])
-    except (httpcore.NetworkError, httpcore.TimeoutException, h11.ProtocolError, DeadlineExceeded):
-        return "its answer broke off behind the headers", bytes(read)
-    return None, bytes(read)
-
-
-def _is_odd(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Return whether headers are too many or too long, or tell where the body ends in two ways."""
-    names = {name for name, _ in headers}
-    return (
-        len(headers) > HEADERS_LIMIT
-        or any(len(name) + len(value) > HEADER_LIMIT for name, value in headers)
-        or names >= {b"content-length", b"transfer-encoding"}
-    )
+def _read_some(connection: Connection, answer: AnswerReader) -> str | None:
+    """Read a little of the body, so that a receiver that is writing isn't cut off; return a note."""
+    with suppress(httpcore.NetworkError, httpcore.TimeoutException, DeadlineExceeded):
+        while not (answer.is_complete or answer.is_broken or answer.is_too_long):
+            answer.feed(connection.read())
+    if answer.is_too_long:
+        return f"its answer was longer than {BODY_LIMIT} bytes"
+    return None if answer.is_complete else "its answer broke off behind the headers"
 
 
 def _broken(error: Exception, connection: Connection) -> tuple[str, bool]:

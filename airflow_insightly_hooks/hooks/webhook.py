@@ -174,7 +174,7 @@ class WebhookHook(BaseHook):
                 "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps", apart
             )
 
-    def _exchange(self, lines: list[tuple[bytes, bytes]], content: bytes) -> Answer:
+    def _exchange(self, lines: list[tuple[str, str]], content: bytes) -> Answer:
         """POST, and where the connection allows it go where redirects lead; it is one attempt."""
         settings = self._settings
         transport, endpoint = settings.transport, settings.endpoint
@@ -192,9 +192,7 @@ class WebhookHook(BaseHook):
                 raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
         return answer
 
-    def _headers(
-        self, content: bytes, message_id: str, headers: Mapping[str, str]
-    ) -> list[tuple[bytes, bytes]]:
+    def _headers(self, content: bytes, message_id: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         settings = self._settings
         fields = {
             "host": settings.endpoint.host_header,
@@ -214,7 +212,7 @@ class WebhookHook(BaseHook):
         }
         if settings.signer is not None:
             fields["webhook-signature"] = settings.signer.sign(message_id, timestamp, content)
-        return [(name.encode(), value.encode()) for name, value in fields.items()]
+        return list(fields.items())
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the receiver answers, and a sentence for the person who pressed the button.

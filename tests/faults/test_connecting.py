@@ -315,7 +315,7 @@ def test_threads_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
             start(thread)
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        outcome = send(server.url)
+        outcome = send(server.url.replace("127.0.0.1", "localhost"))
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("this worker has no more threads")
     assert server.connections == 0
