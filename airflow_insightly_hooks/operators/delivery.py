@@ -194,7 +194,8 @@ class Delivery:
             return
         now = time.monotonic()
         if now - self._batch_at < LEDGER_INTERVAL:
-            self._batch = min(self._batch * 2, LARGEST_BATCH)
+            growth = 2 if now - self._batch_at > LEDGER_INTERVAL / 4 else 4
+            self._batch = min(self._batch * growth, LARGEST_BATCH)
         else:
             self._batch = max(self._batch // 2, self._least_batch)
         self._batch_at = now

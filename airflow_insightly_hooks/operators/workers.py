@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
-from airflow_insightly_hooks.core.throttle import Throttle
+from airflow_insightly_hooks.core.throttle import Saturation, Throttle
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.pace import Pace
@@ -42,7 +42,7 @@ class Workers:
     an answer to what is still under way sets them going again.
 
     :param send: makes one POST; called from several threads.
-    :param throttle: how many may be under way at once.
+    :param throttle: how many may be under way at once, for the receiver's sake.
     :param pace: when each may begin; nobody who waits for it is under way.
     :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
     :param record_within: seconds until none begins while what has ended isn't recorded.
@@ -64,6 +64,7 @@ class Workers:
         self._send, self._throttle, self._pace = send, throttle, pace
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
+        self._saturation = Saturation(throttle.most)
         self._pool = ThreadPoolExecutor(throttle.most, thread_name_prefix="webhook")
         self._threads: list[Future[None]] = []
         self._ready: deque[Payload] = deque()
@@ -151,6 +152,7 @@ class Workers:
                 self._under_way -= 1
                 self._unrecorded.append(time.monotonic())
                 self._account(ended)
+                self._look_at_processor()
                 self.done.put(ended)  # last: who sees it sees whether it set the threads going again
             while not self._is_closed:
                 until = None
@@ -165,7 +167,14 @@ class Workers:
     def _may_begin(self) -> bool:
         since = self._unrecorded[0] if self._unrecorded else float("inf")
         is_recorded = time.monotonic() - since < self._record_within
-        return self._under_way < self._throttle.limit and is_recorded and not self.is_held
+        limit = min(self._throttle.limit, self._saturation.limit)
+        return self._under_way < limit and is_recorded and not self.is_held
+
+    def _look_at_processor(self) -> None:
+        limit = self._saturation.limit
+        self._saturation.look(time.monotonic(), time.process_time())
+        if self._saturation.limit > limit:
+            self._turn.notify_all()
 
     def _account(self, ended: Attempt) -> None:
         result = ended.result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,7 +16,7 @@ from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.redelivery import Redelivery
 from airflow_insightly_hooks.core.report import Failure, Tally, make_report
-from airflow_insightly_hooks.core.throttle import Throttle
+from airflow_insightly_hooks.core.throttle import LOOK_INTERVAL, Saturation, Throttle
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -221,6 +222,52 @@ def test_concurrency_stays_within_its_bounds(most, given_answers):
         now += elapsed
         throttle.answered(now, elapsed, acknowledged=acknowledged, overrun=overrun)
         assert 1 <= throttle.limit <= most
+
+
+def use(saturation: Saturation, share: Callable[[int], float], seconds: float = 5.0) -> int:
+    """Let time pass in which so many threads use ``share`` of a processor; return the limit."""
+    now = used = 0.0
+    while now < seconds:
+        saturation.look(now, used)
+        now += LOOK_INTERVAL / 3
+        used += LOOK_INTERVAL / 3 * share(saturation.limit)
+    return saturation.limit
+
+
+def test_a_used_up_processor_gets_fewer_threads():
+    """Where threads use up a processor, two are left; where they wait, all of them."""
+    assert use(Saturation(16), lambda _: 1.0) == 2
+    assert use(Saturation(16), lambda _: 0.3) == 16
+    assert use(Saturation(1), lambda _: 1.2) == 1
+
+
+def test_threads_come_back_when_they_wait():
+    """A receiver that answers slower again gets all threads again, in about a second."""
+    saturation = Saturation(64)
+    saturation.look(0.0, 0.0)
+    for step in range(1, 21):
+        saturation.look(step * LOOK_INTERVAL, step * LOOK_INTERVAL)
+    assert saturation.limit == 2
+    for step in range(21, 45):
+        saturation.look(step * LOOK_INTERVAL, 20 * LOOK_INTERVAL)
+    assert saturation.limit == 64
+
+
+@pytest.mark.parametrize("each", [0.05, 0.1, 0.2, 0.4])
+def test_as_many_threads_as_a_processor_has_use_for(each):
+    """Where each uses so much of a processor, most of it is used, and no more than it has."""
+    limit = use(Saturation(64), lambda limit: min(1.3, limit * each))
+    assert 0.5 <= limit * each <= 1.0
+
+
+@given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 8)), max_size=100))
+def test_threads_stay_within_their_bounds(most, looks):
+    """Whatever is used, two threads may work, or all that there are; never more than allowed."""
+    saturation, now, used = Saturation(most), 0.0, 0.0
+    for passed, share in looks:
+        now, used = now + passed, used + passed * share
+        saturation.look(now, used)
+        assert min(2, most) <= saturation.limit <= most
 
 
 # --- what is told ----------------------------------------------------------------------------------------

@@ -316,6 +316,29 @@ def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: py
         assert limits[-1] > 4
 
 
+@pytest.mark.parametrize(("share", "at_once"), [(0, 8), (1, 2)])
+def test_as_many_threads_as_the_processor_has_use_for(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, share: int, at_once: int
+) -> None:
+    """Where the threads use up a processor, fewer of them POST; else as many as may."""
+    connect("webhook_default", host="http://127.0.0.1:1")
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    def send(*_: Any, **__: Any) -> Acknowledgement:
+        under_way.append(1)
+        seen.append(len(under_way))
+        time.sleep(0.01)
+        under_way.pop()
+        return Acknowledgement(True, 200, None, None, 0.01)
+
+    monkeypatch.setattr(WebhookHook, "send", send)
+    monkeypatch.setattr(time, "process_time", lambda: share * time.monotonic())
+    assert deliver(run_context(), payloads(200), concurrency=8)["delivered"] == 200
+    assert max(seen[-50:]) == at_once
+    assert max(seen) == 8
+
+
 def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged: Logged) -> None:
     """Twenty are told one by one, then they are counted, and a table says how many of which kind."""
     receiver.answer_with("out", status=500)
