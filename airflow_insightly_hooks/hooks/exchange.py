@@ -1,4 +1,4 @@
-"""One HTTP POST over one connection; see transport.py for that, and answer.py for how answers are read."""
+"""One HTTP POST over one connection; transport.py has the connection, response.py reads what comes back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import httpcore
 
-from airflow_insightly_hooks.hooks.answer import BODY_LIMIT, AnswerReader, NoAnswer
 from airflow_insightly_hooks.hooks.causes import causes, tls_reason
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
+from airflow_insightly_hooks.hooks.response import BODY_LIMIT, InvalidResponse, ResponseReader
 from airflow_insightly_hooks.hooks.transport import (
     Connection,
     Deadline,
@@ -18,14 +18,14 @@ from airflow_insightly_hooks.hooks.transport import (
     Transport,
 )
 
-__all__ = ["Answer", "NotDelivered", "post"]
+__all__ = ["NotDelivered", "Response", "post"]
 
 _Headers = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A final answer: its status, its headers by lower-cased name, and a note where its body was odd.
+class Response:
+    """A final response: its status, its headers by lower-cased name, and a note where its body was odd.
 
     :param body: what was read of the body, undecoded, ``BODY_LIMIT`` bytes at most.
     """
@@ -53,7 +53,7 @@ class NotDelivered(Exception):
 
 def post(
     transport: Transport, endpoint: Endpoint, headers: _Headers, body: bytes, deadline: Deadline
-) -> Answer:
+) -> Response:
     """POST ``body`` and return the final answer; redirects are answers like others.
 
     :param endpoint: the transport's; or another path there.
@@ -75,7 +75,7 @@ def post(
         except (httpcore.TimeoutException, DeadlineExceeded):
             step = "no answer" if connection.sent else "no connection"
             reason, sent = f"{step} within {transport.settings.timeout:g} s", connection.sent
-        except (httpcore.NetworkError, NoAnswer) as error:
+        except (httpcore.NetworkError, InvalidResponse) as error:
             reason, sent = _broken(error, connection)
         reason = f"proxy: {reason}" if connection.is_at_proxy and not is_own_fault else reason
     raise NotDelivered(reason, sent=sent, is_own_fault=is_own_fault)
@@ -94,17 +94,17 @@ def _open_tunnel(connection: Connection, transport: Transport, endpoint: Endpoin
 
 def _exchange(
     connection: Connection, transport: Transport, endpoint: Endpoint, headers: _Headers, body: bytes
-) -> Answer:
+) -> Response:
     is_forwarded = transport.proxy is not None and not transport.has_tunnel
     target = endpoint.url if is_forwarded else endpoint.target
     headers = [*headers, ("content-length", str(len(body)))]
     if is_forwarded:
         headers += _proxy_headers(transport)
-    answer = _ask(connection, _head("POST", target, headers) + body)
-    if is_forwarded and answer.status == 407:
+    response = _ask(connection, _head("POST", target, headers) + body)
+    if is_forwarded and response.status == 407:
         raise NotDelivered("proxy: it answered 407", sent=False)
-    note = _read_some(connection, answer)
-    return Answer(answer.status, answer.headers, note, bytes(answer.body))
+    note = _read_some(connection, response)
+    return Response(response.status, response.headers, note, bytes(response.body))
 
 
 def _proxy_headers(transport: Transport) -> _Headers:
@@ -125,24 +125,24 @@ def _head(method: str, target: str, headers: _Headers) -> bytes:
     return head.encode("ascii")
 
 
-def _ask(connection: Connection, request: bytes) -> AnswerReader:
+def _ask(connection: Connection, request: bytes) -> ResponseReader:
     """Send a request, and read until the final answer's head is whole."""
     with suppress(httpcore.WriteError):  # who refuses a request may not read it, and answer all the same
         connection.write(request)
-    answer = AnswerReader()
-    while not answer.status:
-        answer.feed(connection.read())
-    return answer
+    response = ResponseReader()
+    while not response.status:
+        response.feed(connection.read())
+    return response
 
 
-def _read_some(connection: Connection, answer: AnswerReader) -> str | None:
+def _read_some(connection: Connection, response: ResponseReader) -> str | None:
     """Read a little of the body, so that a receiver that is writing isn't cut off; return a note."""
     with suppress(httpcore.NetworkError, httpcore.TimeoutException, DeadlineExceeded):
-        while not (answer.is_complete or answer.is_broken or answer.is_too_long):
-            answer.feed(connection.read())
-    if answer.is_too_long:
+        while not (response.is_complete or response.is_broken or response.is_too_long):
+            response.feed(connection.read())
+    if response.is_too_long:
         return f"its answer was longer than {BODY_LIMIT} bytes"
-    return None if answer.is_complete else "its answer broke off behind the headers"
+    return None if response.is_complete else "its answer broke off behind the headers"
 
 
 def _broken(error: Exception, connection: Connection) -> tuple[str, bool]:

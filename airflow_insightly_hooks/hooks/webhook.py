@@ -13,7 +13,7 @@ from airflow.sdk import BaseHook
 from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.exchange import Answer, NotDelivered, post
+from airflow_insightly_hooks.hooks.exchange import NotDelivered, Response, post
 from airflow_insightly_hooks.hooks.headers import http_date, retry_after
 from airflow_insightly_hooks.hooks.pace import Pace
 from airflow_insightly_hooks.hooks.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
@@ -174,7 +174,7 @@ class WebhookHook(BaseHook):
                 "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps", apart
             )
 
-    def _exchange(self, lines: list[tuple[str, str]], content: bytes) -> Answer:
+    def _exchange(self, lines: list[tuple[str, str]], content: bytes) -> Response:
         """POST, and where the connection allows it go where redirects lead; it is one attempt."""
         settings = self._settings
         transport, endpoint = settings.transport, settings.endpoint

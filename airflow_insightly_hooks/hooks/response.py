@@ -1,32 +1,32 @@
-"""Reading an answer of HTTP/1.1: llhttp finds its parts, and what is odd about them is refused here."""
+"""Reading a response of HTTP/1.1: llhttp finds its parts, and what is odd about them is refused here."""
 
 from __future__ import annotations
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-__all__ = ["BODY_LIMIT", "AnswerReader", "NoAnswer"]
+__all__ = ["BODY_LIMIT", "InvalidResponse", "ResponseReader"]
 
 BODY_LIMIT = 16 * 1024
-"""Bytes of an answer's body that are kept at most."""
+"""Bytes of a response's body that are kept at most."""
 HEADERS_LIMIT = 100
-"""Header lines that an answer has at most, as with Python's own client."""
+"""Header lines that a response has at most, as with Python's own client."""
 HEADER_LIMIT = 64 * 1024
 """Bytes that one of them has at most."""
 HEAD_LIMIT = 100 * 1024
-"""Bytes that all that comes before a final answer's body has at most."""
+"""Bytes that all that comes before a final response's body has at most."""
 
 _START = b"HTTP/"
 _FRAMING = {"content-length", "transfer-encoding"}
 
 
-class NoAnswer(Exception):
-    """What came is no answer of HTTP/1.1."""
+class InvalidResponse(Exception):
+    """What came is no response of HTTP/1.1."""
 
 
-class AnswerReader:
-    """Takes what comes, and tells how far the answer to one request has come; interim answers are skipped.
+class ResponseReader:
+    """Takes what comes, and tells how far the response to one request is; interim ones are skipped.
 
-    :ivar status: of the final answer, once its head is whole; 0 until then.
+    :ivar status: of the final response, once its head is whole; 0 until then.
     :ivar headers: its headers, names in lower case.
     :ivar body: what has come of its body, undecoded, ``BODY_LIMIT`` bytes at most.
     :ivar is_complete: whether all of it has come; whatever comes behind it is ignored.
@@ -35,9 +35,9 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
-        # What these let pass can't confuse one answer with another: only one is awaited, and the connection
-        # serves no other request. Control characters in a value; an interim answer that says it is the last;
-        # lines that end without CR (RFC 9112, 2.2).
+        # What these let pass can't confuse one response with another, since the connection serves no other
+        # request: control characters in a value; an interim response that says it is the last; lines that
+        # end without CR (RFC 9112, 2.2).
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_keep_alive=True, lenient_optional_cr_before_lf=True
         )
@@ -58,7 +58,7 @@ class AnswerReader:
     def feed(self, data: bytes) -> None:
         """Take what has come; nothing at the connection's end.
 
-        :raises NoAnswer: if that can't be before a whole head.
+        :raises InvalidResponse: if that can't be before a whole head.
         """
         if self.is_complete or self.is_broken:
             return
@@ -68,36 +68,36 @@ class AnswerReader:
                 self._parser.feed_data(data)
             else:
                 self._end()
-        except (HttpParserError, HttpParserUpgrade, NoAnswer):
+        except (HttpParserError, HttpParserUpgrade, InvalidResponse):
             if not self.status:
-                raise NoAnswer from None
+                raise InvalidResponse from None
             self.is_broken = not self.is_complete
         self._head_length += len(data)
         if not self.status and self._head_length > HEAD_LIMIT:
-            raise NoAnswer
+            raise InvalidResponse
 
     def _check_start(self, data: bytes) -> None:
         """Refuse other protocols that llhttp knows, such as RTSP.
 
-        :raises NoAnswer: if what has come doesn't begin as HTTP does.
+        :raises InvalidResponse: if what has come doesn't begin as HTTP does.
         """
         if len(self._start) < len(_START):
             self._start = (self._start + data).lstrip(b"\r\n")[: len(_START)]
             if not _START.startswith(self._start):
-                raise NoAnswer
+                raise InvalidResponse
 
     def _end(self) -> None:
         """Take account of the connection's end, which ends a body that doesn't tell where it ends."""
         if not self.status or any(name in _FRAMING for name, _ in self.headers):
-            raise NoAnswer
+            raise InvalidResponse
         self.is_complete = True
 
     # --- what the parser calls; an exception ends its work ----------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Begin anew: what came before was an interim answer, if it wasn't the final one."""
+        """Begin anew: what came before was an interim response, if it wasn't the final one."""
         if self.is_complete:
-            raise NoAnswer
+            raise InvalidResponse
         self._lines = []
         self._head_length = 0
 
@@ -107,20 +107,20 @@ class AnswerReader:
             return
         self._lines.append((name.lower(), value.strip()))
         if len(self._lines) > HEADERS_LIMIT or len(name) + len(value) > HEADER_LIMIT or b"\0" in value:
-            raise NoAnswer
+            raise InvalidResponse
 
     def on_headers_complete(self) -> None:
-        """See what kind of answer it is."""
+        """See what kind of response it is."""
         if self._parser.get_http_version() not in ("1.1", "1.0"):
-            raise NoAnswer
+            raise InvalidResponse
         status = self._parser.get_status_code()
         if status == 101 or status < 100:  # no protocol but this one is asked for
-            raise NoAnswer
+            raise InvalidResponse
         if status < 200:
             return
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._lines]
         if {name for name, _ in headers} >= _FRAMING:  # it tells where the body ends in two ways
-            raise NoAnswer
+            raise InvalidResponse
         self.status, self.headers = status, headers
 
     def on_body(self, data: bytes) -> None:
@@ -128,5 +128,5 @@ class AnswerReader:
         self.body += data[: BODY_LIMIT - len(self.body)]
 
     def on_message_complete(self) -> None:
-        """Take no more, once the final answer is whole."""
+        """Take no more, once the final response is whole."""
         self.is_complete = bool(self.status)

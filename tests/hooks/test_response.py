@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.hooks.answer import BODY_LIMIT, HEAD_LIMIT, AnswerReader, NoAnswer
+from airflow_insightly_hooks.hooks.response import BODY_LIMIT, HEAD_LIMIT, InvalidResponse, ResponseReader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = b"Content-Length: 0\r\n\r\n"
@@ -18,7 +18,7 @@ END = b""
 
 def read(*pieces: bytes) -> tuple[int, bytes, str]:
     """Return the status, the body, and how the answer ended."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     for piece in pieces:
         reader.feed(piece)
     ended = "complete" if reader.is_complete else "broken" if reader.is_broken else "open"
@@ -28,7 +28,7 @@ def read(*pieces: bytes) -> tuple[int, bytes, str]:
 def is_none(*pieces: bytes) -> bool:
     try:
         read(*pieces)
-    except NoAnswer:
+    except InvalidResponse:
         return True
     return False
 
@@ -99,7 +99,7 @@ def test_what_is_no_answer(pieces: list[bytes]) -> None:
 
 def test_headers() -> None:
     """Names are in lower case, values without the white space around them, empty ones included."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(b"HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\n")
     reader.feed(OK + b"X-Empty:\r\nRetry-After:  5 \r\nX-Latin: \xe9\r\nContent-Length: 0\r\n\r\n")
     assert reader.headers == [
@@ -112,7 +112,7 @@ def test_headers() -> None:
 
 def test_endless_interim_answers_are_no_long_head() -> None:
     """What came before an interim answer's end counts no more for the limit of a head."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     for _ in range(10_000):
         reader.feed(b"HTTP/1.1 102 Processing\r\n\r\n")
     assert reader.status == 0
@@ -122,12 +122,12 @@ def test_endless_interim_answers_are_no_long_head() -> None:
 
 def test_a_long_body_is_cut() -> None:
     """No more is kept than the limit, and one that is exactly as long is whole."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(OK + b"Content-Length: %d\r\n\r\n" % (BODY_LIMIT + 1) + b"x" * BODY_LIMIT)
     assert (reader.is_too_long, reader.is_complete) == (True, False)
     reader.feed(b"x")
     assert (len(reader.body), reader.is_complete) == (BODY_LIMIT, True)
-    exact = AnswerReader()
+    exact = ResponseReader()
     exact.feed(OK + b"Content-Length: %d\r\n\r\n" % BODY_LIMIT + b"x" * BODY_LIMIT)
     assert (exact.is_too_long, exact.is_complete) == (False, True)
 
@@ -145,7 +145,7 @@ ANSWERS = (
 def test_pieces_make_no_difference(answer: bytes, cuts: list[int]) -> None:
     """However an answer is cut into pieces, the same is read."""
     bounds = [0, *sorted({cut for cut in cuts if cut < len(answer)}), len(answer)]
-    whole, pieced = AnswerReader(), AnswerReader()
+    whole, pieced = ResponseReader(), ResponseReader()
     whole.feed(answer)
     for start, end in pairwise(bounds):
         pieced.feed(answer[start:end])
@@ -159,11 +159,11 @@ def test_pieces_make_no_difference(answer: bytes, cuts: list[int]) -> None:
 @given(st.sampled_from((b"", OK, b"HTTP/1.1 ", *ANSWERS)), st.lists(st.binary(max_size=60), max_size=6))
 def test_nonsense_is_no_answer(start: bytes, pieces: list[bytes]) -> None:
     """Whatever comes, what is read is an answer, or no answer is told of: nothing else is raised."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     try:
         for piece in (start, *pieces):
             reader.feed(piece)
-    except NoAnswer:
+    except InvalidResponse:
         assert reader.status == 0
     else:
         assert reader.status == 0 or 200 <= reader.status <= 999
