@@ -3,8 +3,9 @@
 ``latency``: from a change to the start of the task that reads it, for DAGs that record changes wake (asked
 every 5 s, settled after 2 s). ``deferred``: memory and processor time of the triggerer with sensors that wait
 for a change, asking every 60 s; Airflow's scheduler defers them itself, so that starting them takes no time.
+``airflows-own``: the same with a trigger of Airflow's own that waits for a far moment, to compare.
 
-Usage: python benchmarks/events.py latency|deferred [count] [postgresql]
+Usage: python benchmarks/events.py latency|deferred|airflows-own [count] [postgresql]
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from postgresql import temporary_database
 
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
-COUNTS = {"latency": 50, "deferred": 500}
+COUNTS = {"latency": 50, "deferred": 500, "airflows-own": 500}
 MEASURED = 60.0
 ENOUGH = {"requests_per_second": 1000, "requests_per_day": 10**9}
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,7 +46,8 @@ with DAG("woken", schedule=[changes_asset("Tasks", poll_interval=5, settle=2)], 
 """
 
 DEFERRED = """
-from airflow.sdk import DAG
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import DAG, timezone
 from airflow.triggers.base import StartTriggerArgs
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -55,14 +57,17 @@ class Deferred(InsightlyRecordChangeSensor):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        trigger = InsightlyRecordChangeTrigger(
-            insightly_conn_id="insightly_default", record_type="Tasks", events=["added"], settle=5.0,
-            look_at="{now}", until="2100-01-01T00:00:00Z", open_since="{now}", poll_interval=60.0,
-        )
+        if {is_ours}:
+            trigger = InsightlyRecordChangeTrigger(
+                insightly_conn_id="insightly_default", record_type="Tasks", events=["added"], settle=5.0,
+                look_at="{now}", until="2100-01-01T00:00:00Z", open_since="{now}", poll_interval=60.0,
+            )
+        else:
+            trigger = DateTimeTrigger(moment=timezone.datetime(2100, 1, 1))
         path, kwargs = trigger.serialize()
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=path, trigger_kwargs=kwargs, next_method="execute_complete",
-            next_kwargs={{"until": kwargs["until"]}}, timeout=None,
+            next_kwargs={{"until": "2100-01-01T00:00:00Z"}}, timeout=None,
         )
 
 with DAG("deferred", schedule=None, max_active_runs=10_000):
@@ -172,7 +177,7 @@ def main() -> None:
         dags = Path(folder, "dags")
         dags.mkdir()
         now = (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat(timespec="seconds")
-        text = LATENCY if name == "latency" else DEFERRED.format(now=now)
+        text = LATENCY if name == "latency" else DEFERRED.format(now=now, is_ours=name == "deferred")
         (dags / "events.py").write_text(text)
         connections = {
             "insightly_default": {
@@ -191,7 +196,7 @@ def main() -> None:
                 dag_id = "woken" if name == "latency" else "deferred"
                 airflow.wait_for_dag(dag_id)
                 airflow.unpause(dag_id)
-            {"latency": latency, "deferred": deferred}[name](airflow, sandbox, count)
+            (latency if name == "latency" else deferred)(airflow, sandbox, count)
         finally:
             airflow.stop()
 

@@ -27,7 +27,7 @@ FIRST_SEED = 1
 
 
 def main() -> int:
-    rounds, first = (int(n) for n in (sys.argv[1:3] + [str(ROUNDS), str(FIRST_SEED)][len(sys.argv) - 1 :]))
+    rounds, first = [*map(int, sys.argv[1:]), *(ROUNDS, FIRST_SEED)[len(sys.argv) - 1 :]]
     outcomes = []
     victims: Counter[str] = Counter()
     try:
