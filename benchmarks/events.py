@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandb
 COUNTS = {"latency": 50, "deferred": 500, "airflows-own": 500}
 MEASURED = 60.0
 ENOUGH = {"requests_per_second": 1000, "requests_per_day": 10**9}
+_BLOCKED = re.compile(r"was blocked for ([\d.]+) seconds")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 LATENCY = """
@@ -133,7 +135,7 @@ def _measure(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None
     print(
         f"{count} sensors: {_memory(airflow):.0f} MB, {100 * seconds / MEASURED:.1f} % of a processor, "
         f"{_searches(sandbox) - asked} requests in {MEASURED:g} s; warnings of a blocked loop since the "
-        f"triggerer's start: {log.count('was blocked')}"
+        f"triggerer's start: {', '.join(f'{s} s' for s in _BLOCKED.findall(log)) or 'none'}"
     )
 
 
