@@ -17,6 +17,7 @@ from airflow_insightly_hooks.operators.fields import (
     predicate_of,
     warn_of_unknown,
 )
+from airflow_insightly_hooks.sensors.windows import warn_of_timeless
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -26,7 +27,6 @@ __all__ = ["Reading"]
 PAGE = 500
 PROGRESS_INTERVAL = 5.0
 """Seconds between two lines of the log, at least."""
-IDS_SHOWN = 20
 
 
 class Reading:
@@ -74,13 +74,7 @@ class Reading:
         self._log.info("%s; %.1f s in all", self._so_far(), time.monotonic() - started)
         if self._changes:
             warn_of_unknown(self._log, self._kind.name, self._unknown)
-        if self._timeless:
-            self._log.warning(
-                "%d records of %s have no time of creation or update, so that no window holds them: %s",
-                len(self._timeless),
-                self._kind.name,
-                self._timeless[:IDS_SHOWN],
-            )
+        warn_of_timeless(self._kind.name, self._timeless)
 
     def _pages(self) -> Iterator[list[RecordChange]]:
         """Yield what matches, page by page."""

@@ -186,21 +186,27 @@ class InsightlyWorkflowOperator(BaseOperator):
         window = windows.fixed()
         if window is None and (kept := state.get(READING)) is not None:
             window = ChangeWindow.of(kept)
-        settle = timedelta(seconds=self.workflow.settle)
-        if window is None:
-            window = windows.open(hook.server_time() - settle)
-            state.set(READING, window.as_dict())
-            return window
         is_told = False
-        while (seconds := (window.end + settle - hook.server_time()).total_seconds()) > 0:
+        while True:
+            settled_until = hook.server_time() - timedelta(seconds=self.workflow.settle)
+            unsettled = windows.unsettled(settled_until) if window is None else window.end - settled_until
+            seconds = unsettled.total_seconds() if unsettled is not None else 0.0
+            if seconds <= 0:
+                break
             if not is_told:
-                self.log.info("Window %s settles in %.0f s", window, seconds)
+                what = "What woke this run" if window is None else f"Window {window}"
+                self.log.info("%s settles in %.0f s", what, seconds)
                 is_told = True
             if self._stopped:
                 raise StoppedError
             if seconds > LONGEST_WAIT:
                 self._defer(seconds)
             time.sleep(min(seconds, 1.0))
+        if window is None:
+            window = windows.open(settled_until)
+            state.set(READING, window.as_dict())
+        else:
+            windows.warn_of_unread(window)
         return window
 
     def _defer(self, seconds: float) -> None:

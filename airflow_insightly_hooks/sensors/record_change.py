@@ -28,7 +28,7 @@ from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.sensors.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.sensors.shared_reading import SharedReading, Superseded
-from airflow_insightly_hooks.sensors.windows import RunWindows
+from airflow_insightly_hooks.sensors.windows import RunWindows, warn_of_timeless
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
@@ -212,29 +212,52 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             return _Wait(SHARED_WAIT)
         found = shared.find(RECORD_TYPES[self.record_type], self.events) if shared is not None else None
         if window is None or found is None:
-            search = None
-            start = window.start if window is not None else windows.cursor()
-            if shared is None and start is not None and self._seems_settled(window):
-                # The first answer tells the server's time: no request is needed for that alone.
-                search = self._search(hook, ChangeWindow(start, start).search_from)
-            settled_until = hook.server_time() - timedelta(seconds=self.settle)
-            if window is None:
-                if (unsettled := windows.unsettled(settled_until)) is not None:
-                    return _Wait(unsettled.total_seconds())
-                window = windows.open(settled_until)
-            elif window.end > settled_until:
-                seconds = (window.end - settled_until).total_seconds()
-                self.log.info("Window %s settles in %.0f s", window, seconds)
-                return _Wait(seconds)
-            try:
-                found = self._read(hook, window, shared, settled_until, search)
-            except Superseded as other:
-                self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
-                return _Wait(SHARED_WAIT)
-        if not is_open and (unread := windows.unread_before(window)) is not None:
-            self.log.warning(
-                "No run has read %s: this run covers %s. Backfill what is missing", unread, window
-            )
+            read = self._read_settled(hook, windows, window, shared)
+            if isinstance(read, _Wait):
+                return read
+            window, found = read
+        if not found.changes and is_open and self.on_empty == "wait":
+            return _Wait(self.poke_interval, open_since=window.start, is_poke=True)
+        if not is_open:
+            windows.warn_of_unread(window)
+        self._tell_of_updated_again(window, found)
+        windows.take(window)
+        if (ti := context.get("ti")) is not None:
+            ti.xcom_push(key="window", value=window.as_dict())
+        if not found.changes and self.on_empty != "succeed":
+            raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
+        return [storable(change) for change in found.changes]
+
+    def _read_settled(
+        self,
+        hook: InsightlyHook,
+        windows: RunWindows,
+        window: ChangeWindow | None,
+        shared: SharedReading | None,
+    ) -> tuple[ChangeWindow, WindowRead] | _Wait:
+        """Read the run's window, or the one that is open so far, if it has settled by the server's clock."""
+        search = None
+        start = window.start if window is not None else windows.cursor()
+        if shared is None and start is not None and self._seems_settled(window):
+            # The first answer tells the server's time: no request is needed for that alone.
+            search = self._search(hook, ChangeWindow(start, start).search_from)
+        settled_until = hook.server_time() - timedelta(seconds=self.settle)
+        if window is None:
+            if (unsettled := windows.unsettled(settled_until)) is not None:
+                return _Wait(unsettled.total_seconds())
+            window = windows.open(settled_until)
+        elif window.end > settled_until:
+            seconds = (window.end - settled_until).total_seconds()
+            self.log.info("Window %s settles in %.0f s", window, seconds)
+            return _Wait(seconds)
+        try:
+            return window, self._read(hook, window, shared, settled_until, search)
+        except Superseded as other:
+            self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
+            return _Wait(SHARED_WAIT)
+
+    def _tell_of_updated_again(self, window: ChangeWindow, found: WindowRead) -> None:
+        """Log how many of a past window's changes Insightly may no longer tell of."""
         if found.updated_again and "updated" in self.events:
             self.log.info(
                 "%d records from before %s were updated after it: if they were updated in the window, too, "
@@ -242,15 +265,6 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 found.updated_again,
                 iso_time(window.end),
             )
-        changes = [storable(change) for change in found.changes]
-        if not changes and is_open and self.on_empty == "wait":
-            return _Wait(self.poke_interval, open_since=window.start, is_poke=True)
-        windows.take(window)
-        if (ti := context.get("ti")) is not None:
-            ti.xcom_push(key="window", value=window.as_dict())
-        if not changes and self.on_empty != "succeed":
-            raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
-        return changes
 
     def _seems_settled(self, window: ChangeWindow | None) -> bool:
         """Return whether a window has settled by our own clock: that decides only what to ask first."""
@@ -301,13 +315,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             hook.requests_made,
             time.monotonic() - began,
         )
-        if timeless:
-            self.log.warning(
-                "%d records of %s have no time of creation or update, so that no window holds them: %s",
-                len(timeless),
-                self.record_type,
-                timeless[:20],
-            )
+        warn_of_timeless(self.record_type, timeless)
         return WindowRead(changes, nearby.updated_again)
 
 

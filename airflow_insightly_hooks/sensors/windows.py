@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstance
 
-__all__ = ["RunWindows"]
+__all__ = ["RunWindows", "warn_of_timeless"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ TAKEN = "window"
 """The key of the task's state that keeps the window a run has taken by rule 3."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
+IDS_SHOWN = 20
 EARLIER_RUNS = 20
 """How many runs are asked at most: whether another than a backfill's has been before, and for its window."""
 LONGEST_SETTLE = timedelta(minutes=10)
@@ -151,6 +153,11 @@ class RunWindows:
             return None
         cursor = self.cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
+
+    def warn_of_unread(self, window: ChangeWindow) -> None:
+        """Log a warning if a scheduled run leaves something out."""
+        if (unread := self.unread_before(window)) is not None:
+            log.warning("No run has read %s: this run covers %s. Backfill what is missing", unread, window)
 
     def _woken_for(self, end: str) -> list[datetime]:
         """Return from or up to when there are changes, by the watcher's events that triggered the run."""
@@ -281,6 +288,17 @@ class RunWindows:
             "task": self._owner.task_id,
             "woken": bool(self._woken_for("until")),
         }
+
+
+def warn_of_timeless(record_type: str, ids: Sequence[int]) -> None:
+    """Log a warning of records that have neither time, if there are any."""
+    if ids:
+        log.warning(
+            "%d records of %s have no time of creation or update, so that no window holds them: %s",
+            len(ids),
+            record_type,
+            ids[:IDS_SHOWN],
+        )
 
 
 def _time_of(run_id: str) -> str:

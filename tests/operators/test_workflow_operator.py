@@ -8,10 +8,11 @@ import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
@@ -636,3 +637,34 @@ def test_settling(crm: RunningSandbox) -> None:
     assert 290 < (look_at - now).total_seconds() < 310
     crm.configure(clock_offset=305)
     assert task(given, window=later).execute_complete(run_context(), {"reason": "settled"})["total"] == 1
+
+
+def test_what_woke_it_settles_first(crm: RunningSandbox, logged: Logged) -> None:
+    """A run that a watcher has woken reads at least up to where its events say that there are changes."""
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    until = (now + timedelta(seconds=2)).isoformat()
+    event = SimpleNamespace(extra={"payload": {"since": now.isoformat(), "until": until}})
+    woken = {"triggering_asset_events": {Asset(name="changes", uri="x://changes"): [event]}}
+    context = run_context(**woken)
+    crm.create("Contacts", FIRST_NAME=CANARY)
+    given = workflow(settle=0, criteria={"field": "FIRST_NAME", "operator": "equals", "value": CANARY})
+    assert flow(context, given, window=None)["delivered"] == 1
+    assert "What woke this run settles in" in logged.text
+    assert datetime.fromisoformat(context["ti"].xcom["window"]["end"]) >= now + timedelta(seconds=2)
+
+
+def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
+    """What no run has read before a scheduled interval is warned of."""
+    context = run_context(
+        data_interval_start=START + timedelta(hours=1), data_interval_end=START + timedelta(hours=2)
+    )
+    flow(context, workflow(), window=None)
+    assert "No run has read" not in logged.text
+    late = context | {
+        "ti": TaskInstance(),
+        "task_state_store": StateStore(),
+        "data_interval_start": START + timedelta(hours=3),
+        "data_interval_end": START + timedelta(hours=4),
+    }
+    flow(late, workflow(), window=None)
+    assert "No run has read [2024-05-01T02:00:00Z, 2024-05-01T03:00:00Z)" in logged.text
