@@ -9,6 +9,8 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 unexport PYTHONDONTWRITEBYTECODE
 # The contract's tests have a target of their own; what they test with takes a second to load, in each process.
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
+# Some tests wait for seconds: what is left to a process is taken over by those that have none left.
+PARALLEL := --numprocesses 4 --dist worksteal
 
 .PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
 
@@ -24,14 +26,14 @@ demo: .venv/.installed ## Show a record change become a webhook, through a real 
 test: test-unit test-faults test-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
-	$(BIN)/pytest $(FAST) --numprocesses 4 --ignore tests/faults
+	$(BIN)/pytest $(FAST) $(PARALLEL) --ignore tests/faults
 
 test-faults: .venv/.installed ## Play every fault that a delivery must survive, and the slow tests
-	$(BIN)/pytest tests/faults --numprocesses 4
+	$(BIN)/pytest tests/faults $(PARALLEL)
 	$(BIN)/pytest -m slow tests/operators
 
 coverage: .venv/.installed ## Run the fast tests and show what they leave out; takes twice as long
-	$(BIN)/pytest $(FAST) --numprocesses 4 --cov --cov-report=term
+	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
 
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
 	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run

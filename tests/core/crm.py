@@ -62,8 +62,9 @@ class Crm:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.writes = 0
+        self.writes = self.deletions = 0
         self.next_id = 1
+        self._last: tuple[object, list[Stored]] = ((), [])
 
     def create(self) -> int:
         record_id, self.next_id = self.next_id, self.next_id + 1
@@ -82,9 +83,18 @@ class Crm:
 
     def delete(self, record_id: int) -> None:
         del self.records[record_id]
+        self.deletions += 1
 
     def found(self, after: float | None) -> list[Stored]:
         """Return what a search finds, in its order."""
+        if self.order in ("none", TIES_SHUFFLED):
+            return self._found(after)
+        state = (self.writes, self.deletions, after)
+        if self._last[0] != state:  # else all would be sorted anew for each page
+            self._last = state, self._found(after)
+        return self._last[1]
+
+    def _found(self, after: float | None) -> list[Stored]:
         found = [
             record
             for record in self.records.values()
