@@ -60,8 +60,6 @@ class ResponseReader:
 
         :raises InvalidResponse: if that can't be before a whole head.
         """
-        if self.is_complete or self.is_broken:
-            return
         self._check_start(data)
         try:
             if data:

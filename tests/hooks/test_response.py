@@ -69,6 +69,7 @@ def test_answers(pieces: list[bytes], expected: tuple[int, bytes, str]) -> None:
         [END],
         [OK, END],
         [b"HTTP/1.1 100 Continue\r\n\r\n", END],
+        [b"HTTP/1.1 101 Switching\r\n\r\n"],
         [b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"],
         *([b"HTTP/1.1 " + status + b" X\r\n" + EMPTY] for status in (b"099", b"000", b"20", b"2000", b"2x0")),
         *(
