@@ -102,6 +102,7 @@ class Scan:
         self._top = page_size
         self._returned: set[int] = set()
         self._requests = 0
+        self._counted = 0  # how many records there were at the end of the last pass through all of them
         self._largest = 0  # the most records that a page held: a server may answer fewer than asked for
         self._pass = _Pass()
         self.request: PageRequest | None = self._ask(0, count_total=True)
@@ -133,11 +134,11 @@ class Scan:
         elif asked.count_total:
             now.is_counted = False
         joins = self._take(page, date, is_first=asked.skip == 0)
+        fresh = [record for record in page if record[self._kind.id_field] not in self._returned]
+        self._returned.update(self._ids(fresh))
         self.request = self._next(asked, page, joins, total)
         if self.request is not None and self._requests >= self._most_requests():
             raise IncompleteScan(self._kind.name, self._requests, len(self._returned), now.total)
-        fresh = [record for record in page if record[self._kind.id_field] not in self._returned]
-        self._returned.update(self._ids(fresh))
         return fresh
 
     # --- what a page tells -------------------------------------------------------------------------------
@@ -243,8 +244,11 @@ class Scan:
         now = self._pass
         if now.is_calm and counted is not None and len(now.places) < counted:
             return self._begin(_Pass(now.updated_after, is_ordered=False))
+        if now.updated_after is None and counted is not None:
+            self._counted = counted
         if now.pages <= 1 or (now.is_calm and (now.is_counted or now.began is None)):
-            return None
+            # Pages in no order at all may have looked as if they were in order, and something had moved.
+            return None if len(self._returned) >= self._counted else self._begin(_Pass())
         return self._begin(_Pass(now.updated_after if now.began is None else now.began - MARGIN - TICK))
 
     def _begin(self, new: _Pass) -> PageRequest:

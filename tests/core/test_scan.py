@@ -79,6 +79,14 @@ def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
     assert len(crm.requests) <= 1.02 * (100_000 // 500 + 1)
 
 
+@pytest.mark.parametrize("page_size", range(2, 10))
+def test_no_order_at_all_is_counted_out_whatever_it_looks_like(page_size):
+    """Where nothing moves, all is read, also if small pages seem by chance to be in order."""
+    for seed in range(150):
+        crm = crm_of(1 + seed % 40, order="none", seed=seed)
+        assert missed(crm, read(crm, page_size=page_size)) == 0
+
+
 def test_what_fits_on_a_page_is_one_request():
     """A short page is the last where the count agrees."""
     crm = crm_of(499)
