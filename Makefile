@@ -32,7 +32,7 @@ test-faults: .venv/.installed ## Play every fault that a delivery must survive, 
 	$(BIN)/pytest tests/faults $(PARALLEL)
 	$(BIN)/pytest -m slow tests/operators
 
-coverage: .venv/.installed ## Run the fast tests and show what they leave out; takes twice as long
+coverage: .venv/.installed ## Run the fast tests and the faults, and show what they leave out; takes twice as long
 	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
 
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names

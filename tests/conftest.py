@@ -35,7 +35,7 @@ from hypothesis import settings  # noqa: E402 — likewise
 from airflow_insightly_hooks.hooks.limiter import forget_limiters  # noqa: E402 — likewise
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
 
-# Half of Hypothesis' own number, for the minute that the fast tests may take; HYPOTHESIS=1000 tries as many.
+# Half of Hypothesis' own number, so that the tests stay fast; HYPOTHESIS=1000 tries as many.
 settings.register_profile("tests", max_examples=int(os.environ.get("HYPOTHESIS", "50")))
 settings.load_profile("tests")
 

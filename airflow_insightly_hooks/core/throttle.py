@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Saturation", "Throttle"]
+__all__ = ["Throttle"]
 
 SLOWER = 3.0
 """How many times its best a receiver's mean latency must be to count as overrun …"""
@@ -10,15 +10,6 @@ SLOWER_BY = 0.25
 """… and by how many seconds more: small ones vary."""
 FORGETS = 1.05
 """Growth of the best latency from one mean to the next, so that an old best doesn't count for ever."""
-
-SATURATED = 0.9
-"""Share of one processor from which on more threads than there are bring nothing …"""
-UNUSED = 0.7
-"""… and up to which more of them may."""
-LOOK_INTERVAL = 0.05
-"""Seconds over which that is measured."""
-LEAST_THREADS = 2
-"""One for Python, while the other waits for the network."""
 
 
 class Throttle:
@@ -68,35 +59,3 @@ class Throttle:
         self._latencies.clear()
         self._best = min(self._best * FORGETS, mean)
         return mean > self._best * SLOWER and mean > self._best + SLOWER_BY
-
-
-class Saturation:
-    """How many POSTs may be under way at once, by what this process makes of them.
-
-    Python runs one thread at a time. Where threads use up a processor, each further one only costs the others
-    time, and the machine a processor that other tasks have use for.
-
-    :param most: the limit at first, and at most.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = self.limit = most
-        self._since: tuple[float, float] | None = None
-
-    def look(self, now: float, used: float) -> None:
-        """Take account of the processor time that was used since the last look.
-
-        :param now: seconds by a monotonic clock.
-        :param used: seconds of processor time that this process has used.
-        """
-        if self._since is None:
-            self._since = now, used
-        passed = now - self._since[0]
-        if passed < LOOK_INTERVAL:
-            return
-        share = (used - self._since[1]) / passed
-        self._since = now, used
-        if share > SATURATED:
-            self.limit = min(self.limit, max(LEAST_THREADS, self.limit * 3 // 4))
-        elif share < UNUSED:
-            self.limit = min(self.most, self.limit + max(1, self.limit // 4))

@@ -37,7 +37,7 @@ class Response:
 
 
 class NotDelivered(Exception):
-    """There was no final answer.
+    """There was no final response.
 
     :param reason: a text without the address, for logs and reports.
     :param sent: whether the receiver may have read any of the request; if not, it was no attempt of ours.
@@ -54,22 +54,33 @@ class NotDelivered(Exception):
 def post(
     transport: Transport, endpoint: Endpoint, headers: _Headers, body: bytes, deadline: Deadline
 ) -> Response:
-    """POST ``body`` and return the final answer; redirects are answers like others.
+    """POST ``body`` and return the final response; redirects are responses like others.
 
     :param endpoint: the transport's; or another path there.
     :param deadline: of this exchange, and of those before it that led here.
-    :raises NotDelivered: if there is no final answer within the time limit.
+    :raises NotDelivered: if there is no final response within the time limit.
+    :raises ValueError: if a header holds what none can; nothing was sent.
     """
     refusal = transport.why_not_asked()
     if refusal is not None:
         raise NotDelivered(refusal, sent=False)
+    is_forwarded = transport.proxy is not None and not transport.has_tunnel
+    target = endpoint.url if is_forwarded else endpoint.target
+    headers = [*headers, ("content-length", str(len(body)))]
+    if is_forwarded:
+        headers += _proxy_headers(transport)
+    request = _head("POST", target, headers) + body
     is_own_fault = False
     with transport.connection(deadline) as connection:
         try:
             connection.open()
             if transport.has_tunnel:
                 _open_tunnel(connection, transport, endpoint)
-            return _exchange(connection, transport, endpoint, headers, body)
+            reader = _ask(connection, request)
+            if is_forwarded and reader.status == 407:
+                raise NotDelivered("proxy: it answered 407", sent=False)
+            note = _read_some(connection, reader)
+            return Response(reader.status, reader.headers, note, bytes(reader.body))
         except NotDialled as error:
             reason, sent, is_own_fault = str(error), False, error.is_own_fault
         except (httpcore.TimeoutException, DeadlineExceeded):
@@ -92,21 +103,6 @@ def _open_tunnel(connection: Connection, transport: Transport, endpoint: Endpoin
     connection.secure()
 
 
-def _exchange(
-    connection: Connection, transport: Transport, endpoint: Endpoint, headers: _Headers, body: bytes
-) -> Response:
-    is_forwarded = transport.proxy is not None and not transport.has_tunnel
-    target = endpoint.url if is_forwarded else endpoint.target
-    headers = [*headers, ("content-length", str(len(body)))]
-    if is_forwarded:
-        headers += _proxy_headers(transport)
-    response = _ask(connection, _head("POST", target, headers) + body)
-    if is_forwarded and response.status == 407:
-        raise NotDelivered("proxy: it answered 407", sent=False)
-    note = _read_some(connection, response)
-    return Response(response.status, response.headers, note, bytes(response.body))
-
-
 def _proxy_headers(transport: Transport) -> _Headers:
     """Return what tells a proxy who asks."""
     authorization = transport.proxy.authorization if transport.proxy is not None else None
@@ -126,23 +122,23 @@ def _head(method: str, target: str, headers: _Headers) -> bytes:
 
 
 def _ask(connection: Connection, request: bytes) -> ResponseReader:
-    """Send a request, and read until the final answer's head is whole."""
+    """Send a request, and read until the final response's head is whole."""
     with suppress(httpcore.WriteError):  # who refuses a request may not read it, and answer all the same
         connection.write(request)
-    response = ResponseReader()
-    while not response.status:
-        response.feed(connection.read())
-    return response
+    reader = ResponseReader()
+    while not reader.status:
+        reader.feed(connection.read())
+    return reader
 
 
-def _read_some(connection: Connection, response: ResponseReader) -> str | None:
+def _read_some(connection: Connection, reader: ResponseReader) -> str | None:
     """Read a little of the body, so that a receiver that is writing isn't cut off; return a note."""
     with suppress(httpcore.NetworkError, httpcore.TimeoutException, DeadlineExceeded):
-        while not (response.is_complete or response.is_broken or response.is_too_long):
-            response.feed(connection.read())
-    if response.is_too_long:
+        while not (reader.is_complete or reader.is_broken or reader.is_too_long):
+            reader.feed(connection.read())
+    if reader.is_too_long:
         return f"its answer was longer than {BODY_LIMIT} bytes"
-    return None if response.is_complete else "its answer broke off behind the headers"
+    return None if reader.is_complete else "its answer broke off behind the headers"
 
 
 def _broken(error: Exception, connection: Connection) -> tuple[str, bool]:

@@ -13,7 +13,9 @@ HEADERS_LIMIT = 100
 HEADER_LIMIT = 64 * 1024
 """Bytes that one of them has at most."""
 HEAD_LIMIT = 100 * 1024
-"""Bytes that all that comes before a final response's body has at most."""
+"""Bytes that the head of a response has at most, be it interim or final."""
+TAIL_LIMIT = 4 * BODY_LIMIT
+"""Bytes that are taken behind a head at most: a body may be wrapped into chunks, and have a trailer."""
 
 _START = b"HTTP/"
 _FRAMING = {"content-length", "transfer-encoding"}
@@ -43,6 +45,7 @@ class ResponseReader:
         )
         self._start = b""
         self._head_length = 0
+        self._tail_length = 0
         self._lines: list[tuple[bytes, bytes]] = []
         self.status = 0
         self.headers: list[tuple[str, str]] = []
@@ -70,14 +73,18 @@ class ResponseReader:
             if not self.status:
                 raise InvalidResponse from None
             self.is_broken = not self.is_complete
-        self._head_length += len(data)
-        if not self.status and self._head_length > HEAD_LIMIT:
-            raise InvalidResponse
+        if self.status:
+            self._tail_length += len(data)
+            self.is_broken = self.is_broken or (self._tail_length > TAIL_LIMIT and not self.is_complete)
+        else:
+            self._head_length += len(data)
+            if self._head_length > HEAD_LIMIT:
+                raise InvalidResponse
 
     def _check_start(self, data: bytes) -> None:
-        """Refuse other protocols that llhttp knows, such as RTSP.
+        """Refuse what begins as another protocol that llhttp knows, such as RTSP.
 
-        :raises InvalidResponse: if what has come doesn't begin as HTTP does.
+        :raises InvalidResponse: if what has come at first doesn't begin as HTTP does.
         """
         if len(self._start) < len(_START):
             self._start = (self._start + data).lstrip(b"\r\n")[: len(_START)]
@@ -104,7 +111,8 @@ class ResponseReader:
         if self.status:
             return
         self._lines.append((name.lower(), value.strip()))
-        if len(self._lines) > HEADERS_LIMIT or len(name) + len(value) > HEADER_LIMIT or b"\0" in value:
+        is_malformed = name != name.strip() or b"\0" in value
+        if is_malformed or len(self._lines) > HEADERS_LIMIT or len(name) + len(value) > HEADER_LIMIT:
             raise InvalidResponse
 
     def on_headers_complete(self) -> None:

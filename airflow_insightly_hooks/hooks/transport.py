@@ -169,7 +169,7 @@ class Transport:
         raise NotDialled(reason, is_own_fault=any(failure.is_own_fault for failure in telling or failures))
 
     def _look_up(self, deadline: Deadline) -> list[str]:
-        """Look the host up, but not while others are under way that have just done so."""
+        """Look the host up, unless it is an address, or others are under way that have just done so."""
         if self._is_address:
             return [self._first.host]
         with self._lock:

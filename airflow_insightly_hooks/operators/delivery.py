@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.report import Failure, Tally
+from airflow_insightly_hooks.core.saturation import LOOK_INTERVAL
 from airflow_insightly_hooks.core.throttle import Throttle
 from airflow_insightly_hooks.operators.workers import Attempt, Workers
 
@@ -188,7 +189,8 @@ class Delivery:
         """Write the next ones as in doubt, so that no POST goes out of which the ledger knows nothing.
 
         A batch is to last about as long as the interval of writes: a larger one would put into doubt, if the
-        task is killed, what it never came to. While it is written, the rest of the last one goes out.
+        task is killed, what it never came to. Hence it grows while it lasts less, and faster while it lasts
+        less than a quarter. While it is written, the rest of the last one goes out.
         """
         if self._workers.is_held or not self._is_running_out:
             return
@@ -221,14 +223,18 @@ class Delivery:
 
     def _collect(self) -> None:
         """Wait for an answer, and note what has come; write the ledger when that is due."""
+        wait = self._book.due_in()
+        if self._workers.are_limited:  # so that they are no more, soon after answers take longer
+            wait = min(wait, LOOK_INTERVAL)
         try:
-            self._note(self._workers.done.get(timeout=self._book.due_in()))
+            self._note(self._workers.done.get(timeout=wait))
             if not self._is_running_out:
                 time.sleep(NOTE_INTERVAL)  # to be woken for each would take the workers' time
             while True:
                 self._note(self._workers.done.get_nowait())
         except Empty:
             self._workers.check()
+        self._workers.look_at_processor()
         self._record_if_due()
         if (now := time.monotonic()) >= self._progress_at:
             self._log.info("%s", self.tally.progress(now))

@@ -74,7 +74,7 @@ class Reading:
         self._log.info("%s; %.1f s in all", self._so_far(), time.monotonic() - started)
         if self._changes:
             warn_of_unknown(self._log, self._kind.name, self._unknown)
-        warn_of_timeless(self._kind.name, self._timeless)
+        warn_of_timeless(self._log, self._kind.name, self._timeless)
 
     def _pages(self) -> Iterator[list[RecordChange]]:
         """Yield what matches, page by page."""

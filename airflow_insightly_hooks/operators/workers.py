@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
-from airflow_insightly_hooks.core.throttle import Saturation, Throttle
+from airflow_insightly_hooks.core.saturation import Saturation
+from airflow_insightly_hooks.core.throttle import Throttle
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.pace import Pace
@@ -112,7 +113,25 @@ class Workers:
             wanted = min(self._throttle.most, self._under_way + len(self._ready))
             self._turn.notify_all()
         while len(self._threads) < wanted:
-            self._threads.append(self._pool.submit(self._work))
+            try:
+                self._threads.append(self._pool.submit(self._work))
+            except RuntimeError:  # the machine starts no more of them: those that there are go on
+                if not self._threads:
+                    self._own_faults, self._lack = MOST_OWN_FAULTS, "this worker has no more threads"
+                return
+
+    @property
+    def are_limited(self) -> bool:
+        """Whether fewer may be under way, for now, for what the process makes of them."""
+        return self._saturation.is_limiting
+
+    def look_at_processor(self) -> None:
+        """See how many threads the process has use for; to be called now and then."""
+        with self._turn:
+            limit = self._saturation.limit
+            self._saturation.look(time.monotonic(), time.process_time())
+            if self._saturation.limit > limit:
+                self._turn.notify_all()
 
     def recorded(self, count: int) -> None:
         """Note that the first so many of what has ended are recorded."""
@@ -152,7 +171,6 @@ class Workers:
                 self._under_way -= 1
                 self._unrecorded.append(time.monotonic())
                 self._account(ended)
-                self._look_at_processor()
                 self.done.put(ended)  # last: who sees it sees whether it set the threads going again
             while not self._is_closed:
                 until = None
@@ -169,12 +187,6 @@ class Workers:
         is_recorded = time.monotonic() - since < self._record_within
         limit = min(self._throttle.limit, self._saturation.limit)
         return self._under_way < limit and is_recorded and not self.is_held
-
-    def _look_at_processor(self) -> None:
-        limit = self._saturation.limit
-        self._saturation.look(time.monotonic(), time.process_time())
-        if self._saturation.limit > limit:
-            self._turn.notify_all()
 
     def _account(self, ended: Attempt) -> None:
         result = ended.result

@@ -206,7 +206,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             window = windows.open(settled_until)
             state.set(READING, window.as_dict())
         else:
-            windows.warn_of_unread(window)
+            windows.warn_of_unread(self.log, window)
         return window
 
     def _defer(self, seconds: float) -> None:

@@ -219,7 +219,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         if not found.changes and is_open and self.on_empty == "wait":
             return _Wait(self.poke_interval, open_since=window.start, is_poke=True)
         if not is_open:
-            windows.warn_of_unread(window)
+            windows.warn_of_unread(self.log, window)
         self._tell_of_updated_again(window, found)
         windows.take(window)
         if (ti := context.get("ti")) is not None:
@@ -315,7 +315,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             hook.requests_made,
             time.monotonic() - began,
         )
-        warn_of_timeless(self.record_type, timeless)
+        warn_of_timeless(self.log, self.record_type, timeless)
         return WindowRead(changes, nearby.updated_again)
 
 

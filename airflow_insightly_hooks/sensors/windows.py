@@ -154,7 +154,7 @@ class RunWindows:
         cursor = self.cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
 
-    def warn_of_unread(self, window: ChangeWindow) -> None:
+    def warn_of_unread(self, log: Any, window: ChangeWindow) -> None:
         """Log a warning if a scheduled run leaves something out."""
         if (unread := self.unread_before(window)) is not None:
             log.warning("No run has read %s: this run covers %s. Backfill what is missing", unread, window)
@@ -290,7 +290,7 @@ class RunWindows:
         }
 
 
-def warn_of_timeless(record_type: str, ids: Sequence[int]) -> None:
+def warn_of_timeless(log: Any, record_type: str, ids: Sequence[int]) -> None:
     """Log a warning of records that have neither time, if there are any."""
     if ids:
         log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -336,7 +337,59 @@ def test_as_many_threads_as_the_processor_has_use_for(
     monkeypatch.setattr(time, "process_time", lambda: share * time.monotonic())
     assert deliver(run_context(), payloads(200), concurrency=8)["delivered"] == 200
     assert max(seen[-50:]) == at_once
-    assert max(seen) == 8
+
+
+def test_threads_come_back_when_the_receiver_slows_down(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where answers begin to take long, as many POST as may, before the first of them has come."""
+    connect("webhook_default", host="http://127.0.0.1:1")
+    operator = WebhookOperator(task_id="deliver", payloads=payloads(2_000), concurrency=8)
+    under_way: list[int] = []
+    all_at_once = threading.Event()
+    until = time.monotonic() + 0.5
+
+    def send(*_: Any, **__: Any) -> Acknowledgement:
+        under_way.append(1)
+        if time.monotonic() < until:
+            time.sleep(0.005)
+        else:
+            if len(under_way) == 8:
+                all_at_once.set()
+            all_at_once.wait(5)
+            operator.on_kill()
+        under_way.pop()
+        return Acknowledgement(True, 200, None, None, 0.01)
+
+    monkeypatch.setattr(WebhookHook, "send", send)
+    monkeypatch.setattr(time, "process_time", lambda: min(time.monotonic(), until))
+    with pytest.raises(UndeliveredError):
+        operator.execute(run_context())
+    assert all_at_once.is_set()
+
+
+def test_a_machine_that_starts_few_threads(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it starts do all; where there are none, it is this worker that is told of."""
+    start = threading.Thread.start
+    left = [2]
+
+    def few(thread: threading.Thread) -> None:
+        if thread.name.startswith("webhook_"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    with serving([answer()]) as server:
+        connect("webhook_default", host=server.url)
+        assert deliver(run_context(), payloads(30))["delivered"] == 30
+        error = undelivered(run_context(), payloads(2))
+        assert len(server.requests) == 30
+    items = error.report["undelivered"]
+    assert [(item["error"], item["attempts"]) for item in items] == [
+        ("not sent: this worker has no more threads", 0)
+    ] * 2
 
 
 def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged: Logged) -> None:

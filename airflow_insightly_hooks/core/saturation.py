@@ -1,0 +1,55 @@
+"""How many POSTs may be under way at once, by what this process makes of them."""
+
+from __future__ import annotations
+
+__all__ = ["LOOK_INTERVAL", "Saturation"]
+
+LOOK_INTERVAL = 0.05
+"""Seconds over which the use of the processor is measured."""
+SATURATED = 0.9
+"""Share of one processor above which fewer threads are to work …"""
+UNUSED = 0.7
+"""… and below which more may."""
+AIM = 0.8
+LEAST_THREADS = 2
+"""One for Python, while the other waits for the network."""
+
+
+class Saturation:
+    """Lets so many threads work as use up most of a processor, or all that there are.
+
+    Python runs one thread at a time. Where threads use up a processor, each further one costs the others
+    time, and the machine a processor that its other tasks have use for. (With TLS, of which Python knows
+    little, more processors could be used: a deliver task takes about one.)
+
+    :param most: the limit at first, and at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = self.limit = most
+        self._since: tuple[float, float] | None = None
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether fewer threads may work than there are."""
+        return self.limit < self.most
+
+    def look(self, now: float, used: float) -> None:
+        """Take account of the processor time that was used since the last look, if that is long enough ago.
+
+        :param now: seconds by a monotonic clock.
+        :param used: seconds of processor time that this process has used.
+        """
+        if self._since is None:
+            self._since = now, used
+        passed = now - self._since[0]
+        if passed < LOOK_INTERVAL:
+            return
+        share = (used - self._since[1]) / passed
+        self._since = now, used
+        wanted = int(self.limit * AIM / max(share, AIM / 2))  # twice as many at most
+        if share > SATURATED:
+            fewer = max(wanted, self.limit * 3 // 4, LEAST_THREADS)
+            self.limit = min(self.limit, fewer)
+        elif share < UNUSED:
+            self.limit = min(self.most, max(wanted, self.limit + 1))
