@@ -52,6 +52,10 @@ class Line:
         """Take up to so many that may go now."""
         return [self._free.popleft() for _ in range(min(count, len(self._free)))]
 
+    def put_back(self, payloads: Iterable[Payload]) -> None:
+        """Have these go next, that were taken and not sent, in the same order."""
+        self._free.extendleft(reversed(list(payloads)))
+
     def delivered(self, payload: Payload) -> None:
         """Let the next change of its record go."""
         if self._ordered and (behind := self._behind[_record(payload)]):

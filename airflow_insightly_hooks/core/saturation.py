@@ -19,8 +19,7 @@ class Saturation:
     """Lets so many threads work as use up most of a processor, or all that there are.
 
     Python runs one thread at a time. Where threads use up a processor, each further one costs the others
-    time, and the machine a processor that its other tasks have use for. (With TLS, of which Python knows
-    little, more processors could be used: a deliver task takes about one.)
+    time. That isn't so where most of their work is none of Python's, as with TLS.
 
     :param most: the limit at first, and at most.
     """
@@ -34,16 +33,17 @@ class Saturation:
         """Whether fewer threads may work than there are."""
         return self.limit < self.most
 
-    def look(self, now: float, used: float) -> None:
+    def look(self, now: float, used: float, elapsed: float = 0.0) -> None:
         """Take account of the processor time that was used since the last look, if that is long enough ago.
 
         :param now: seconds by a monotonic clock.
         :param used: seconds of processor time that this process has used.
+        :param elapsed: seconds that a POST took lately: where many end at once, a moment tells nothing.
         """
         if self._since is None:
             self._since = now, used
         passed = now - self._since[0]
-        if passed < LOOK_INTERVAL:
+        if passed < max(LOOK_INTERVAL, elapsed):
             return
         share = (used - self._since[1]) / passed
         self._since = now, used

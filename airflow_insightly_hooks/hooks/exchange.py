@@ -80,7 +80,7 @@ def post(
             if is_forwarded and reader.status == 407:
                 raise NotDelivered("proxy: it answered 407", sent=False)
             note = _read_some(connection, reader)
-            return Response(reader.status, reader.headers, note, bytes(reader.body))
+            return Response(reader.status, reader.headers, note, reader.body)
         except NotDialled as error:
             reason, sent, is_own_fault = str(error), False, error.is_own_fault
         except (httpcore.TimeoutException, DeadlineExceeded):

@@ -1,6 +1,8 @@
-"""Reading a response of HTTP/1.1: llhttp finds its parts, and what is odd about them is refused here."""
+"""Reading a response of HTTP/1.1, sans I/O: a head of the form that RFC 9112 gives, then a body by llhttp."""
 
 from __future__ import annotations
+
+import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -17,7 +19,12 @@ HEAD_LIMIT = 100 * 1024
 TAIL_LIMIT = 4 * BODY_LIMIT
 """Bytes that are taken behind a head at most: a body may be wrapped into chunks, and have a trailer."""
 
-_START = b"HTTP/"
+_START = b"HTTP/1."
+_STATUS_LINE = rb"HTTP/1\.[01] (?P<status>[1-9][0-9]{2})(?: [^\0\r\n]*)?\r?\n"
+_HEADER_LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r?\n(?:[ \t][^\0\r\n]*\r?\n)*"
+_HEAD = re.compile(rb"%s(?:%s)*\r?\n" % (_STATUS_LINE, _HEADER_LINE))
+"""Other than by RFC 9112, values may hold control characters: they confuse nothing, and are never logged."""
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _FRAMING = {"content-length", "transfer-encoding"}
 
 
@@ -30,109 +37,135 @@ class ResponseReader:
 
     :ivar status: of the final response, once its head is whole; 0 until then.
     :ivar headers: its headers, names in lower case.
-    :ivar body: what has come of its body, undecoded, ``BODY_LIMIT`` bytes at most.
-    :ivar is_complete: whether all of it has come; whatever comes behind it is ignored.
     :ivar is_broken: whether the end of the body will not come, or can't be told.
     """
 
     def __init__(self) -> None:
-        self._parser = HttpResponseParser(self)
-        # What these let pass can't confuse one response with another, since the connection serves no other
-        # request: control characters in a value; an interim response that says it is the last; lines that
-        # end without CR (RFC 9112, 2.2).
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_keep_alive=True, lenient_optional_cr_before_lf=True
-        )
-        self._start = b""
-        self._head_length = 0
+        self._head = bytearray()
         self._tail_length = 0
-        self._lines: list[tuple[bytes, bytes]] = []
+        self._message = _Message()
+        self._parser = HttpResponseParser(self._message)
+        # What a head may hold is checked here; lines may end without CR (RFC 9112, 2.2).
+        self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self.status = 0
         self.headers: list[tuple[str, str]] = []
-        self.body = bytearray()
-        self.is_complete = False
         self.is_broken = False
+
+    @property
+    def body(self) -> bytes:
+        """What has come of its body, undecoded, ``BODY_LIMIT`` bytes at most."""
+        return bytes(self._message.body)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it has come; whatever comes behind it is ignored."""
+        return self._message.is_complete
 
     @property
     def is_too_long(self) -> bool:
         """Whether its body is at least as long as what is kept of one, and not at its end."""
-        return not self.is_complete and len(self.body) >= BODY_LIMIT
+        return not self.is_complete and len(self._message.body) >= BODY_LIMIT
 
     def feed(self, data: bytes) -> None:
         """Take what has come; nothing at the connection's end.
 
         :raises InvalidResponse: if that can't be before a whole head.
         """
-        self._check_start(data)
-        try:
-            if data:
-                self._parser.feed_data(data)
-            else:
-                self._end()
-        except (HttpParserError, HttpParserUpgrade, InvalidResponse):
-            if not self.status:
-                raise InvalidResponse from None
-            self.is_broken = not self.is_complete
-        if self.status:
-            self._tail_length += len(data)
-            self.is_broken = self.is_broken or (self._tail_length > TAIL_LIMIT and not self.is_complete)
-        else:
-            self._head_length += len(data)
-            if self._head_length > HEAD_LIMIT:
+        if not self.status:
+            data = self._take_heads(data)
+        elif not data:
+            self._end()
+        if self.status and data:
+            self._take_body(data)
+
+    def _take_heads(self, data: bytes) -> bytes:
+        """Take heads up to the final one; return what comes behind that."""
+        if not data:
+            raise InvalidResponse
+        self._head += data
+        searched = len(self._head) - len(data) - 3  # an end may have begun before
+        while True:
+            if self._head.startswith(
+                (b"\r", b"\n")
+            ):  # line ends before a head are none of it (RFC 9112, 2.2)
+                self._head[:] = self._head.lstrip(b"\r\n")
+            if not _START.startswith(self._head[: len(_START)]):
                 raise InvalidResponse
-
-    def _check_start(self, data: bytes) -> None:
-        """Refuse what begins as another protocol that llhttp knows, such as RTSP.
-
-        :raises InvalidResponse: if what has come at first doesn't begin as HTTP does.
-        """
-        if len(self._start) < len(_START):
-            self._start = (self._start + data).lstrip(b"\r\n")[: len(_START)]
-            if not _START.startswith(self._start):
+            end = _HEAD_END.search(self._head, max(0, searched))
+            if len(self._head) > HEAD_LIMIT and (end is None or end.end() > HEAD_LIMIT):
                 raise InvalidResponse
+            if end is None:
+                return b""
+            head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+            self._take_head(head)
+            if self.status:
+                self._head.clear()
+                return rest
+            self._head[:], searched = rest, 0
 
-    def _end(self) -> None:
-        """Take account of the connection's end, which ends a body that doesn't tell where it ends."""
-        if not self.status or any(name in _FRAMING for name, _ in self.headers):
-            raise InvalidResponse
-        self.is_complete = True
-
-    # --- what the parser calls; an exception ends its work ----------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """Begin anew: what came before was an interim response, if it wasn't the final one."""
-        if self.is_complete:
-            raise InvalidResponse
-        self._lines = []
-        self._head_length = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header line; of a trailer, behind a body, nothing."""
-        if self.status:
-            return
-        self._lines.append((name.lower(), value.strip()))
-        is_malformed = name != name.strip() or b"\0" in value
-        if is_malformed or len(self._lines) > HEADERS_LIMIT or len(name) + len(value) > HEADER_LIMIT:
-            raise InvalidResponse
-
-    def on_headers_complete(self) -> None:
-        """See what kind of response it is."""
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            raise InvalidResponse
-        status = self._parser.get_status_code()
-        if status == 101 or status < 100:  # no protocol but this one is asked for
+    def _take_head(self, head: bytes) -> None:
+        match = _HEAD.fullmatch(head)
+        status = int(match["status"]) if match is not None else 0
+        if not status or status == 101:  # no other protocol was asked for
             raise InvalidResponse
         if status < 200:
             return
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._lines]
-        if {name for name, _ in headers} >= _FRAMING:  # it tells where the body ends in two ways
+        self._parse(head)
+        message = self._message
+        names = {name for name, _ in message.headers}
+        if self.is_broken or not message.has_head or names >= _FRAMING:  # two ways to tell where a body ends
             raise InvalidResponse
-        self.status, self.headers = status, headers
+        self.status, self.headers = status, message.headers
+
+    def _take_body(self, data: bytes) -> None:
+        self._parse(data)
+        self._tail_length += len(data)
+        if self._tail_length > TAIL_LIMIT:
+            self.is_broken = True
+        self.is_broken = self.is_broken and not self.is_complete
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if error.__context__ is not None and not isinstance(error.__context__, InvalidResponse):
+                raise error.__context__ from None  # what a signal's handler raised, such as a task's time-out
+            self.is_broken = True
+
+    def _end(self) -> None:
+        """Take account of the connection's end, which ends a body that doesn't tell where it ends."""
+        if any(name in _FRAMING for name, _ in self.headers):
+            self.is_broken = not self.is_complete
+        else:
+            self._message.is_complete = True
+
+
+class _Message:
+    """What the parser tells of the final response. It knows no parser, so that there are no cycles."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.body = bytearray()
+        self.has_head = False
+        self.is_complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; of a trailer, behind a body, nothing."""
+        if self.has_head:
+            return
+        if len(self.headers) == HEADERS_LIMIT or len(name) + len(value) > HEADER_LIMIT:
+            raise InvalidResponse
+        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Take no more headers."""
+        self.has_head = True
 
     def on_body(self, data: bytes) -> None:
         """Keep so much of it as is asked for."""
-        self.body += data[: BODY_LIMIT - len(self.body)]
+        if not self.is_complete:
+            self.body += data[: BODY_LIMIT - len(self.body)]
 
     def on_message_complete(self) -> None:
-        """Take no more, once the final response is whole."""
-        self.is_complete = bool(self.status)
+        """Note that it is whole; what comes behind it is none of it."""
+        self.is_complete = True

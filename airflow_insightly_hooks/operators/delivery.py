@@ -103,6 +103,7 @@ class Delivery:
     :param pace: when a POST may begin.
     :param concurrency: how many are under way at once, at most.
     :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
+    :param is_secured: whether TLS is spoken with the receiver.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
     :param tags: what metrics are tagged with.
@@ -120,6 +121,7 @@ class Delivery:
         *,
         concurrency: int,
         give_up_after: int,
+        is_secured: bool,
         is_stopped: Callable[[], bool],
         log: Any,
         tags: dict[str, str],
@@ -134,6 +136,7 @@ class Delivery:
             pace,
             give_up_after=give_up_after,
             record_within=RECORD_WITHIN * LEDGER_INTERVAL,
+            is_secured=is_secured,
             is_stopped=is_stopped,
         )
         self._log, self._tags = log, tags
@@ -144,6 +147,7 @@ class Delivery:
         self.failures: dict[str, Failure] = {}
         self.retry_after: float | None = None
         self.tally = Tally(len(line), time.monotonic()) if tally is None else tally
+        self._posted_before = self.tally.posted
         self._progress_at = time.monotonic() + PROGRESS_INTERVAL
 
     def run(self) -> None:
@@ -210,12 +214,23 @@ class Delivery:
 
     def _record(self) -> None:
         noted, self._noted = self._noted, 0
+        self._posted_before = self.tally.posted
         self._book.write()
         self._workers.recorded(noted)
 
     def _record_if_due(self) -> None:
         if not self._book.due_in():
+            self._put_off()
             self._record()
+
+    def _put_off(self) -> None:
+        """Take out of doubt what won't be come to within an interval, where the receiver has slowed down."""
+        at_once = max(self.tally.posted - self._posted_before, self._least_batch)
+        if surplus := self._workers.take_surplus(at_once):
+            for payload in surplus:
+                self._ledger.not_posted(payload["message_id"])
+            self._line.put_back(surplus)
+            self._batch = at_once
 
     @property
     def _is_running_out(self) -> bool:

@@ -47,6 +47,7 @@ class Workers:
     :param pace: when each may begin; nobody who waits for it is under way.
     :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
     :param record_within: seconds until none begins while what has ended isn't recorded.
+    :param is_secured: whether TLS is spoken, most of whose work isn't Python's.
     :param is_stopped: whether the task is to end.
     :ivar done: what came of each.
     :ivar unreachable: failures in a row in which nothing could be sent.
@@ -60,12 +61,14 @@ class Workers:
         *,
         give_up_after: int,
         record_within: float,
+        is_secured: bool,
         is_stopped: Callable[[], bool],
     ) -> None:
         self._send, self._throttle, self._pace = send, throttle, pace
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
-        self._saturation = Saturation(throttle.most)
+        self._saturation = None if is_secured else Saturation(throttle.most)
+        self._elapsed = 0.0  # seconds that the last POST took
         self._pool = ThreadPoolExecutor(throttle.most, thread_name_prefix="webhook")
         self._threads: list[Future[None]] = []
         self._ready: deque[Payload] = deque()
@@ -123,13 +126,15 @@ class Workers:
     @property
     def are_limited(self) -> bool:
         """Whether fewer may be under way, for now, for what the process makes of them."""
-        return self._saturation.is_limiting
+        return self._saturation is not None and self._saturation.is_limiting
 
     def look_at_processor(self) -> None:
         """See how many threads the process has use for; to be called now and then."""
+        if self._saturation is None:
+            return
         with self._turn:
             limit = self._saturation.limit
-            self._saturation.look(time.monotonic(), time.process_time())
+            self._saturation.look(time.monotonic(), time.process_time(), self._elapsed)
             if self._saturation.limit > limit:
                 self._turn.notify_all()
 
@@ -145,6 +150,14 @@ class Workers:
         for thread in self._threads:
             if thread.done():
                 thread.result()
+
+    def take_surplus(self, most: int) -> list[Payload]:
+        """Return those that wait for a thread behind the first ``most`` of them; they aren't sent."""
+        surplus: deque[Payload] = deque()
+        with self._turn:
+            while len(self._ready) > most:
+                surplus.appendleft(self._ready.pop())
+        return list(surplus)
 
     def take_back(self) -> list[Payload]:
         """Send no more; return what was given and isn't under way."""
@@ -169,6 +182,7 @@ class Workers:
         with self._turn:
             if ended is not None:
                 self._under_way -= 1
+                self._elapsed = ended.result.elapsed
                 self._unrecorded.append(time.monotonic())
                 self._account(ended)
                 self.done.put(ended)  # last: who sees it sees whether it set the threads going again
@@ -185,7 +199,9 @@ class Workers:
     def _may_begin(self) -> bool:
         since = self._unrecorded[0] if self._unrecorded else float("inf")
         is_recorded = time.monotonic() - since < self._record_within
-        limit = min(self._throttle.limit, self._saturation.limit)
+        limit = self._throttle.limit
+        if self._saturation is not None:
+            limit = min(limit, self._saturation.limit)
         return self._under_way < limit and is_recorded and not self.is_held
 
     def _account(self, ended: Attempt) -> None:

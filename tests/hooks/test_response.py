@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_insightly_hooks.hooks import response
 from airflow_insightly_hooks.hooks.response import (
     BODY_LIMIT,
     HEAD_LIMIT,
@@ -55,6 +58,7 @@ def is_none(*pieces: bytes) -> bool:
         ([OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", END], (200, b"hi", "broken")),
         ([b"HTTP/1.1 200 OK\nContent-Length: 2\n\nhi"], (200, b"hi", "complete")),
         ([b"\r\n" + OK + EMPTY], (200, b"", "complete")),
+        ([b"\n", OK + EMPTY], (200, b"", "complete")),
         ([b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 500 No\r\n" + EMPTY], (500, b"", "complete")),
         ([b"HTTP/1.1 103 Hints\r\nConnection: close\r\n\r\n", OK + EMPTY], (200, b"", "complete")),
         ([b"HTTP/1.0 100 Continue\r\n\r\n", OK + EMPTY], (200, b"", "complete")),
@@ -85,6 +89,12 @@ def test_answers(pieces: list[bytes], expected: tuple[int, bytes, str]) -> None:
         [b"RTSP/1.0 200 OK\r\n" + EMPTY],
         [b"\r\n", b"R", b"TSP/1.0 200 OK\r\n" + EMPTY],
         [b"ICY 200 OK\r\n\r\n"],
+        [b"HTTP/1.1 100 Continue\r\n\r\nRTSP/1.0 200 OK\r\n" + EMPTY],
+        [OK + b" \r\n", END],
+        [OK + b" X: folded onto nothing\r\n" + EMPTY],
+        [b"HTTP/1.1 200 O\0K\r\n" + EMPTY],
+        [b"HTTP/1.1 200 O\rK\r\n" + EMPTY],
+        [b"SSH-2.0-OpenSSH_9.6\r\n"],
         *(
             [OK + b"Content-Length: " + length + b"\r\n\r\nhi"]
             for length in (b"-1", b"+2", b"0x2", b"", b"2, 2")
@@ -153,6 +163,33 @@ def test_what_stands_around_a_body_has_an_end(tail: bytes) -> None:
         fed += 16_384
     assert fed <= TAIL_LIMIT + 16_384
     assert (reader.status, reader.is_complete) == (200, False)
+
+
+def test_readers_are_no_cycles() -> None:
+    """A reader goes when nobody has it any more: collecting a hundred thousand takes its time, or memory."""
+    reader = ResponseReader()
+    reader.feed(OK + EMPTY)
+    message = weakref.ref(reader._message)
+    gc.disable()
+    try:
+        del reader
+        assert message() is None
+    finally:
+        gc.enable()
+
+
+def test_a_time_out_of_the_task_is_none_of_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal's handler raises while a response is read is raised, and not taken for its fault."""
+
+    class TimeOut(BaseException):
+        pass
+
+    def interrupted(*_: object) -> None:
+        raise TimeOut
+
+    monkeypatch.setattr(response._Message, "on_header", interrupted)
+    with pytest.raises(TimeOut):
+        ResponseReader().feed(OK + EMPTY)
 
 
 ANSWERS = (

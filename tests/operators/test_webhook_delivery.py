@@ -368,6 +368,33 @@ def test_threads_come_back_when_the_receiver_slows_down(
     assert all_at_once.is_set()
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_little_is_in_doubt_when_the_receiver_slows_down(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, ordered: bool
+) -> None:
+    """What isn't come to within a second or two isn't in doubt, should the task be killed; all is sent."""
+    connect("webhook_default", host="http://127.0.0.1:1")
+    context = run_context()
+    given = payloads(1_500)
+    operator = WebhookOperator(task_id="deliver", payloads=given, concurrency=8, ordered=ordered)
+    sent: list[str] = []
+    unsent: list[set[str]] = []
+
+    def send(*_: Any, message_id: str, **__: Any) -> Acknowledgement:
+        sent.append(message_id)
+        if len(sent) > 340 and not unsent:
+            time.sleep(0.5)
+        if len(sent) == 384 and not unsent:  # 2.5 s behind the last fast one
+            stored = recorded(context["task_state_store"])
+            unsent.append({m for m, state in stored.items() if state[0] != "A"} - set(sent))
+        return Acknowledgement(True, 200, None, None, 0.01)
+
+    monkeypatch.setattr(WebhookHook, "send", send)
+    assert operator.execute(context)["delivered"] == 1_500
+    assert sorted(sent) == sorted(payload["message_id"] for payload in given)
+    assert len(unsent[0]) <= 32
+
+
 def test_a_machine_that_starts_few_threads(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that it starts do all; where there are none, it is this worker that is told of."""
     start = threading.Thread.start
