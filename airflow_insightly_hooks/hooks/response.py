@@ -85,9 +85,7 @@ class ResponseReader:
         self._head += data
         searched = len(self._head) - len(data) - 3  # an end may have begun before
         while True:
-            if self._head.startswith(
-                (b"\r", b"\n")
-            ):  # line ends before a head are none of it (RFC 9112, 2.2)
+            if self._head.startswith((b"\r", b"\n")):  # which are none of a head (RFC 9112, 2.2)
                 self._head[:] = self._head.lstrip(b"\r\n")
             if not _START.startswith(self._head[: len(_START)]):
                 raise InvalidResponse

@@ -226,10 +226,12 @@ class Delivery:
     def _put_off(self) -> None:
         """Take out of doubt what won't be come to within an interval, where the receiver has slowed down."""
         at_once = max(self.tally.posted - self._posted_before, self._least_batch)
-        if surplus := self._workers.take_surplus(at_once):
-            for payload in surplus:
+        self._workers.take_surplus(at_once, self._prepared)
+        if self._prepared:
+            for payload in self._prepared:
                 self._ledger.not_posted(payload["message_id"])
-            self._line.put_back(surplus)
+            self._line.put_back(self._prepared)
+            self._prepared.clear()
             self._batch = at_once
 
     @property

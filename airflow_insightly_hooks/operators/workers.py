@@ -151,13 +151,11 @@ class Workers:
             if thread.done():
                 thread.result()
 
-    def take_surplus(self, most: int) -> list[Payload]:
-        """Return those that wait for a thread behind the first ``most`` of them; they aren't sent."""
-        surplus: deque[Payload] = deque()
+    def take_surplus(self, most: int, into: deque[Payload]) -> None:
+        """Send none of those that wait for a thread behind the first ``most``; put them into a queue."""
         with self._turn:
             while len(self._ready) > most:
-                surplus.appendleft(self._ready.pop())
-        return list(surplus)
+                into.appendleft(self._ready.pop())
 
     def take_back(self) -> list[Payload]:
         """Send no more; return what was given and isn't under way."""
