@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.core.delivery import Ledger
 from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from tests.conftest import StateStore
 
-__all__ = ["CANARY", "deliver", "payload_of", "payloads", "recorded", "undelivered"]
+__all__ = ["CANARY", "deliver", "outstanding_of", "payload_of", "payloads", "recorded", "undelivered"]
 
 CANARY = "canary-of-a-record"
 """Stands in every body, and must never be seen elsewhere."""
@@ -47,6 +49,11 @@ def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> Undeli
     with pytest.raises(UndeliveredError) as caught:
         deliver(context, given, **arguments)
     return caught.value
+
+
+def outstanding_of(ledger: Ledger, messages: Iterable[str]) -> list[str]:
+    """Return those of the messages that are to be POSTed, in order."""
+    return [message for message in messages if not ledger[message].is_settled]
 
 
 def recorded(store: StateStore) -> dict[str, str]:

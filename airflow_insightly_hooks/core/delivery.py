@@ -143,10 +143,6 @@ class Ledger:
             return self._blocks[block][message]
         return ARCHIVED if message in self.archive else UNSENT
 
-    def outstanding(self, messages: Iterable[str]) -> list[str]:
-        """Return those of the messages that are to be POSTed, in order."""
-        return [message for message in messages if not self[message].is_settled]
-
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
         before = self._before[message] = self[message]

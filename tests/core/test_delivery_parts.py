@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.redelivery import Redelivery
 from airflow_insightly_hooks.core.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.saturation import LOOK_INTERVAL, Saturation
 from airflow_insightly_hooks.core.throttle import Throttle
+from tests.deliveries import outstanding_of
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -154,12 +155,12 @@ def test_what_a_redelivery_sends_again(value, again):
     redelivery = Redelivery.read(value)
     assert redelivery is not None
     redelivery.begin(payloads, ledger)
-    assert ledger.outstanding("afgd") == list(again)
+    assert outstanding_of(ledger, "afgd") == list(again)
     for message in again:
         ledger.posting(message)
         ledger.answered(message, ACKNOWLEDGED)
     redelivery.begin(payloads, ledger)
-    assert ledger.outstanding(again) == []
+    assert outstanding_of(ledger, again) == []
 
 
 # --- concurrency -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, FAILED, Ledger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.ledger_store import HEAD, LedgerStore
 from tests.conftest import StateStore
+from tests.deliveries import outstanding_of
 
 OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
 
@@ -110,7 +111,7 @@ def test_version_1_is_read():
     opened(store, "crashed", generation=2)
     book, ledger = opened(store, "two", generation=2)
     assert [ledger[m] for m in "afgd"] == [(ACKNOWLEDGED, 1), (FAILED, 2), ("gone", 1), ("in doubt", 3)]
-    assert ledger.outstanding("afgd") == ["f"]
+    assert outstanding_of(ledger, "afgd") == ["f"]
     book.write(ledger)
     assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
 
