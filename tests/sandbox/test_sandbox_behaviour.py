@@ -28,6 +28,9 @@ class Crm:
         self.sandbox = sandbox
         self._time = time
 
+    def time(self) -> float:
+        return self._time[0]
+
     def tick(self, seconds: float) -> None:
         self._time[0] += seconds
 
@@ -73,6 +76,7 @@ def running() -> Iterator[Crm]:
 @pytest.fixture
 def crm(running: Crm) -> Crm:
     """The sandbox at its beginning; searches find what a test creates with ``LATER``."""
+    running.tick(NOW - running.time())
     running.sandbox.reset()
     running.sandbox.configure(requests_per_second=100_000)
     return running
