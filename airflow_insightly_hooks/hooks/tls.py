@@ -7,7 +7,7 @@ import ssl
 
 import certifi
 
-__all__ = ["load_client_certificate", "tls_context"]
+__all__ = ["bare_context", "load_client_certificate", "tls_context"]
 
 
 def tls_context(verify: bool | str = True, *, trust_env: bool = True) -> ssl.SSLContext:
@@ -30,6 +30,11 @@ def tls_context(verify: bool | str = True, *, trust_env: bool = True) -> ssl.SSL
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever the machine's own settings of OpenSSL say
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def bare_context() -> ssl.SSLContext:
+    """Return TLS settings that trust nobody, for who speaks none."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def load_client_certificate(context: ssl.SSLContext, file: str, key_file: str | None) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -337,7 +338,7 @@ def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.Monkey
 def test_no_file_descriptor_for_certificates(connect: Connect, without_file_descriptors: Any) -> None:
     """Where no file of certificates can be opened, it is this worker that is told of, and no setting."""
     with serving([answer()]) as server:
-        connect("receiver", host=server.url)
+        connect("receiver", host=server.url, extra={"verify": certifi.where()})
         assert (
             WebhookHook("receiver").send("{}", message_id="msg_1").acknowledged
         )  # loads what is loaded once
