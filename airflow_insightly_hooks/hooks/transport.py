@@ -7,7 +7,6 @@ of slow steps outlasts it. A connection serves one POST and is closed.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import re
 import select
@@ -113,7 +112,7 @@ class Transport:
         self._endpoint = endpoint
         self._context = self._first_context = context
         self._first = self.proxy or endpoint  # what is connected to
-        self._is_address = _is_address(self._first.host)
+        self._needs_no_look_up = literal_address(self._first.host) == self._first.host  # one with a zone does
         if self.proxy is not None and self.proxy.scheme == "https":
             # Its own: a client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
@@ -170,7 +169,7 @@ class Transport:
 
     def _look_up(self, deadline: Deadline) -> list[str]:
         """Look the host up, unless it is an address, or others are under way that have just done so."""
-        if self._is_address:
+        if self._needs_no_look_up:
             return [self._first.host]
         with self._lock:
             is_shared = self._under_way > 1 and time.monotonic() - self._looked_up_at < LOOK_UP_LASTS
@@ -330,15 +329,6 @@ def _proxy(endpoint: Endpoint) -> Endpoint | None:
     if not uri or endpoint.is_loopback or proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
         return None
     return Endpoint.from_uri(uri if "://" in uri else f"http://{uri}", "proxy")
-
-
-def _is_address(host: str) -> bool:
-    """Return whether a host is an IP address that needs no look-up; one with a zone does."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return "%" not in host
 
 
 def _resolve(host: str, port: int, timeout: float) -> list[str]:
