@@ -80,6 +80,11 @@ class Endpoint:
         return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
     @property
+    def is_secured(self) -> bool:
+        """Whether TLS is spoken there."""
+        return self.scheme == "https"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the host says by itself that it is this machine."""
         if self.host == "localhost":

@@ -91,7 +91,7 @@ class ReceiverSettings:
             self.signer = Signer(secrets) if secrets else None
         except ValueError as error:
             raise extras.invalid("signing_secret", str(error)) from None
-        in_clear = endpoint.scheme == "http" and not endpoint.is_loopback
+        in_clear = not endpoint.is_secured and not endpoint.is_loopback
         self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
         if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
@@ -120,14 +120,15 @@ def _transport(endpoint: Endpoint, extras: Extras) -> Transport:
         allow_private=extras.flag("allow_private_networks", default=True),
     )
     # To read all trusted certificates takes 30 ms; what a connection says of TLS is checked in any case.
-    is_secured = endpoint.scheme == "https" or settings.verify is not True or bool(extras.text("cert"))
+    cert = extras.text("cert")
+    needs_tls = endpoint.is_secured or settings.verify is not True or cert
     try:
-        tls = tls_context(settings.verify, trust_env=settings.trust_env) if is_secured else bare_context()
+        tls = tls_context(settings.verify, trust_env=settings.trust_env) if needs_tls else bare_context()
         transport = Transport(endpoint, settings, tls)
     except OSError as error:
         _check_worker(error)
         raise extras.invalid("verify", "its file of certificates can't be read") from None
-    certificate, comma, key = extras.text("cert").partition(",")
+    certificate, comma, key = cert.partition(",")
     try:
         if certificate or comma:
             load_client_certificate(tls, certificate.strip(), key.strip() if comma else None)

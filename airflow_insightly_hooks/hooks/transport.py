@@ -113,7 +113,7 @@ class Transport:
         self._context = self._first_context = context
         self._first = self.proxy or endpoint  # what is connected to
         self._needs_no_look_up = literal_address(self._first.host) == self._first.host  # one with a zone does
-        if self.proxy is not None and self.proxy.scheme == "https":
+        if self.proxy is not None and self.proxy.is_secured:
             # Its own: a client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
         self._lock = threading.Lock()  # for what follows
@@ -124,7 +124,7 @@ class Transport:
     @property
     def is_secured(self) -> bool:
         """Whether TLS is spoken with the receiver."""
-        return self._endpoint.scheme == "https"
+        return self._endpoint.is_secured
 
     @property
     def has_tunnel(self) -> bool:
@@ -251,7 +251,7 @@ class Connection:
         :raises NotDialled: if nothing takes a connection.
         """
         self._stream = self._transport.dial(self._deadline)
-        if self._transport.proxy is not None and self._transport.proxy.scheme == "https":
+        if self._transport.proxy is not None and self._transport.proxy.is_secured:
             self._secure(is_proxy=True)
         if self._transport.proxy is None and self._transport.is_secured:
             self.secure()

@@ -133,7 +133,7 @@ class Outbox:
             self._hook.pace,
             concurrency=self._webhook.concurrency,
             give_up_after=GIVE_UP_AFTER,
-            is_secured=self._hook.get_conn().scheme == "https",
+            is_secured=self._hook.get_conn().is_secured,
             is_stopped=self._is_stopped,
             log=self._log,
             tags=self._tags,

@@ -216,7 +216,7 @@ class WebhookOperator(BaseOperator):
             hook.pace,
             concurrency=self.concurrency,
             give_up_after=self.give_up_after or 0,
-            is_secured=receiver.scheme == "https",
+            is_secured=receiver.is_secured,
             is_stopped=lambda: self._stopped,
             log=self.log,
             tags=tags,
