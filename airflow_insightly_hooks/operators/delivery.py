@@ -226,7 +226,7 @@ class Delivery:
     def _put_off(self) -> None:
         """Take out of doubt what won't be come to within an interval, where the receiver has slowed down."""
         at_once = max(self.tally.posted - self._posted_before, self._least_batch)
-        self._workers.take_surplus(at_once, self._prepared)
+        self._workers.take_back(self._prepared, but=at_once)
         if self._prepared:
             for payload in self._prepared:
                 self._ledger.not_posted(payload["message_id"])
@@ -259,7 +259,8 @@ class Delivery:
 
     def _finish(self) -> None:
         """Send no more, wait for what is under way, and write the ledger a last time; may be begun again."""
-        self._prepared.extend(self._workers.take_back())
+        self._workers.close()
+        self._workers.take_back(self._prepared)
         while self._prepared:
             self._ledger.not_posted(self._prepared[0]["message_id"])
             self._prepared.popleft()

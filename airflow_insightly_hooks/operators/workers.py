@@ -151,23 +151,20 @@ class Workers:
             if thread.done():
                 thread.result()
 
-    def take_surplus(self, most: int, into: deque[Payload]) -> None:
-        """Send none of those that wait for a thread behind the first ``most``; put them into a queue."""
+    def take_back(self, into: deque[Payload], *, but: int = 0) -> None:
+        """Send none of those that wait for a thread, but the first few; put them into a queue."""
         with self._turn:
-            while len(self._ready) > most:
+            while len(self._ready) > but:
                 into.appendleft(self._ready.pop())
 
-    def take_back(self) -> list[Payload]:
-        """Send no more; return what was given and isn't under way."""
+    def close(self) -> None:
+        """Send no more."""
         with self._turn:
             self._is_closed = True
             self._turn.notify_all()
-            left = list(self._ready)
-            self._ready.clear()
-        return left
 
     def join(self) -> None:
-        """Wait until no thread is left; after ``take_back``."""
+        """Wait until no thread is left; after ``close``."""
         self._pool.shutdown()
 
     def _work(self) -> None:
