@@ -186,13 +186,10 @@ class InsightlyWorkflowOperator(BaseOperator):
         window = windows.fixed()
         if window is None and (kept := state.get(READING)) is not None:
             window = ChangeWindow.of(kept)
+        settle = timedelta(seconds=self.workflow.settle)
         is_told = False
-        while True:
-            settled_until = hook.server_time() - timedelta(seconds=self.workflow.settle)
-            unsettled = windows.unsettled(settled_until) if window is None else window.end - settled_until
-            seconds = unsettled.total_seconds() if unsettled is not None else 0.0
-            if seconds <= 0:
-                break
+        while (unsettled := windows.unsettled(until := hook.server_time() - settle, window)) is not None:
+            seconds = unsettled.total_seconds()
             if not is_told:
                 what = "What woke this run" if window is None else f"Window {window}"
                 self.log.info("%s settles in %.0f s", what, seconds)
@@ -203,7 +200,7 @@ class InsightlyWorkflowOperator(BaseOperator):
                 self._defer(seconds)
             time.sleep(min(seconds, 1.0))
         if window is None:
-            window = windows.open(settled_until)
+            window = windows.open(until)
             state.set(READING, window.as_dict())
         else:
             windows.warn_of_unread(self.log, window)

@@ -242,14 +242,12 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             # The first answer tells the server's time: no request is needed for that alone.
             search = self._search(hook, ChangeWindow(start, start).search_from)
         settled_until = hook.server_time() - timedelta(seconds=self.settle)
+        if (unsettled := windows.unsettled(settled_until, window)) is not None:
+            if window is not None:
+                self.log.info("Window %s settles in %.0f s", window, unsettled.total_seconds())
+            return _Wait(unsettled.total_seconds())
         if window is None:
-            if (unsettled := windows.unsettled(settled_until)) is not None:
-                return _Wait(unsettled.total_seconds())
             window = windows.open(settled_until)
-        elif window.end > settled_until:
-            seconds = (window.end - settled_until).total_seconds()
-            self.log.info("Window %s settles in %.0f s", window, seconds)
-            return _Wait(seconds)
         try:
             return window, self._read(hook, window, shared, settled_until, search)
         except Superseded as other:

@@ -122,16 +122,19 @@ class RunWindows:
             raise UntrustedClock(iso_time(until), self.cursor_key, iso_time(cursor))
         return ChangeWindow(min(cursor, until), until)
 
-    def unsettled(self, until: datetime) -> timedelta | None:
-        """Return how long to wait until the changes have settled that a watcher's events tell of, if at all.
-
-        Ask before ``open``, which then ends where the events say, or later.
+    def unsettled(self, until: datetime, window: ChangeWindow | None) -> timedelta | None:
+        """Return how long to wait until the changes have settled that this run is to read, if at all.
 
         :param until: the server's time, less what has to settle.
+        :param window: the run's window; ``None`` for one that ``open`` is yet to give, which then ends where
+            a watcher's events say that there are changes, or later.
         """
-        last = until + LONGEST_SETTLE
-        watermark = max((mark for mark in self._woken_for("until") if mark <= last), default=until)
-        return watermark - until if watermark > until else None
+        if window is not None:
+            end = window.end
+        else:
+            last = until + LONGEST_SETTLE
+            end = max((mark for mark in self._woken_for("until") if mark <= last), default=until)
+        return end - until if end > until else None
 
     def take(self, window: ChangeWindow) -> None:
         """Note that this run has read ``window``.

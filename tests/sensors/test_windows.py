@@ -359,13 +359,13 @@ def test_what_events_tell_of_is_waited_for(until: datetime, wait: timedelta | No
     """A run that a watcher's events have triggered reads at least up to where they say."""
     payload = {"since": EIGHT.isoformat(), "until": until.isoformat()}
     windows = windows_of(with_cursor(run_context(**woken(payload=payload))), ASSET)
-    assert windows.unsettled(NINE) == wait
+    assert windows.unsettled(NINE, None) == wait
     assert windows.open(NINE) == WINDOW
 
 
 def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
     """Its window ends where what has settled does."""
-    assert windows_of(with_cursor(run_context()), ASSET).unsettled(NINE) is None
+    assert windows_of(with_cursor(run_context()), ASSET).unsettled(NINE, None) is None
 
 
 # --- whose cursors there are -----------------------------------------------------------------------------
