@@ -6,7 +6,9 @@ import errno
 import ssl
 from collections.abc import Iterator
 
-__all__ = ["causes", "own_fault", "tls_reason"]
+__all__ = ["NO_MORE_THREADS", "causes", "own_fault", "tls_reason"]
+
+NO_MORE_THREADS = "this worker has no more threads"
 
 _NO_TLS = ("wrong version number", "record layer failure", "packet length too long", "http request")
 """What versions of OpenSSL say of an answer that isn't TLS at all."""

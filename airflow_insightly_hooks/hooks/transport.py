@@ -21,7 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 
 from airflow_insightly_hooks.hooks.addresses import literal_address, why_not_sent_to
-from airflow_insightly_hooks.hooks.causes import causes, own_fault, tls_reason
+from airflow_insightly_hooks.hooks.causes import NO_MORE_THREADS, causes, own_fault, tls_reason
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.tls import tls_context
 
@@ -347,7 +347,7 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
     try:
         thread.start()
     except RuntimeError:
-        raise NotDialled("this worker has no more threads", is_own_fault=True) from None
+        raise NotDialled(NO_MORE_THREADS, is_own_fault=True) from None
     thread.join(timeout)
     if thread.is_alive():
         raise DeadlineExceeded

@@ -14,6 +14,7 @@ from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.saturation import Saturation
 from airflow_insightly_hooks.core.throttle import Throttle
+from airflow_insightly_hooks.hooks.causes import NO_MORE_THREADS
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.pace import Pace
@@ -120,7 +121,7 @@ class Workers:
                 self._threads.append(self._pool.submit(self._work))
             except RuntimeError:  # the machine starts no more of them: those that there are go on
                 if not self._threads:
-                    self._own_faults, self._lack = MOST_OWN_FAULTS, "this worker has no more threads"
+                    self._own_faults, self._lack = MOST_OWN_FAULTS, NO_MORE_THREADS
                 return
 
     @property
