@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -179,6 +180,31 @@ def _one_public_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     file.write_text(first + end, "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certifi, "where", lambda: str(file))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_resolver_of_this_machine() -> Iterator[None]:
+    """Look names up without the machine's resolver, which may be slow, or know names that it shouldn't.
+
+    ``localhost`` is 127.0.0.1; a test that needs another name says what that leads to.
+    """
+    look_up = socket.getaddrinfo
+
+    def known(
+        host: Any,
+        port: Any,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 — the system's own name
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        if host in ("localhost", b"localhost"):
+            host = "127.0.0.1"
+        return look_up(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", known)
         yield
 
 

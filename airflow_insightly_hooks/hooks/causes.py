@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import ssl
 from collections.abc import Iterator
 
-__all__ = ["NO_MORE_THREADS", "causes", "own_fault", "tls_reason"]
+__all__ = ["NO_MORE_THREADS", "causes", "own_fault", "own_look_up_fault", "tls_reason"]
 
 NO_MORE_THREADS = "this worker has no more threads"
 
@@ -45,3 +47,18 @@ def own_fault(error: BaseException) -> str | None:
     """Return what this machine lacks to connect at all; ``None`` for an error that tells of the receiver."""
     lack = _OWN_FAULTS.get(getattr(error, "errno", None) or 0)
     return f"this worker has {lack}" if lack else None
+
+
+def own_look_up_fault(error: BaseException) -> str | None:
+    """Return what this machine lacks to look a host up; ``None`` for an error that tells of the host's name.
+
+    To be asked right after the look-up has failed. Where no file descriptor is left, ``getaddrinfo`` may
+    report any error, with an ``errno`` that is left over from elsewhere. So a descriptor is opened, to see.
+    """
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_MEMORY:
+        return own_fault(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as refusal:
+        return own_fault(refusal)
+    return own_fault(error)

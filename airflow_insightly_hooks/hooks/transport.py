@@ -21,7 +21,13 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 
 from airflow_insightly_hooks.hooks.addresses import literal_address, why_not_sent_to
-from airflow_insightly_hooks.hooks.causes import NO_MORE_THREADS, causes, own_fault, tls_reason
+from airflow_insightly_hooks.hooks.causes import (
+    NO_MORE_THREADS,
+    causes,
+    own_fault,
+    own_look_up_fault,
+    tls_reason,
+)
 from airflow_insightly_hooks.hooks.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.tls import tls_context
 
@@ -334,14 +340,14 @@ def _proxy(endpoint: Endpoint) -> Endpoint | None:
 def _resolve(host: str, port: int, timeout: float) -> list[str]:
     """Return the addresses of a host; the system's look-up knows no time limit, hence the thread."""
     found: list[str] = []
-    failure: list[Exception] = []
+    failure: list[NotDialled] = []
 
     def look_up() -> None:
         try:
             for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 found.append(str(address[0]))
         except (OSError, UnicodeError) as error:
-            failure.append(error)
+            failure.append(_not_looked_up(error))
 
     thread = threading.Thread(target=look_up, daemon=True, name="webhook-dns")
     try:
@@ -352,11 +358,16 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
     if thread.is_alive():
         raise DeadlineExceeded
     if failure:
-        if own := own_fault(failure[0]):
-            raise NotDialled(own, is_own_fault=True)
-        reason = getattr(failure[0], "strerror", None) or "it is no name"
-        raise NotDialled(f"the host can't be looked up: {reason.lower()}")
+        raise failure[0]
     return list(dict.fromkeys(found))
+
+
+def _not_looked_up(error: OSError | UnicodeError) -> NotDialled:
+    """Return why a look-up has just failed."""
+    if lack := own_look_up_fault(error):
+        return NotDialled(lack, is_own_fault=True)
+    reason = getattr(error, "strerror", None) or "it is no name"
+    return NotDialled(f"the host can't be looked up: {reason.lower()}")
 
 
 def _not_connected(error: BaseException) -> NotDialled:

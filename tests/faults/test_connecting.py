@@ -277,16 +277,58 @@ def without_file_descriptors() -> Callable[[Callable[[], Any]], Any]:
 
 
 @fault(6, "file descriptors used up", requests="passes")
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_file_descriptors_used_up(send: Send, without_file_descriptors: Any, host: str) -> None:
+def test_file_descriptors_used_up(send: Send, without_file_descriptors: Any) -> None:
     """Where this machine has no file descriptor left, it is this worker that is told of, and no receiver."""
     with serving([answer()]) as server:
-        url = f"http://{host}:{server.port}/"
-        assert send(url).acknowledged  # what is read only once, is now
-        outcome = without_file_descriptors(lambda: send(url))
+        assert send(server.url).acknowledged  # what is read only once, is now
+        outcome = without_file_descriptors(lambda: send(server.url))
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("this worker has no more file descriptors", "too many open files")
     assert server.connections == 1
+
+
+LOOK_UP_FAILURES = [
+    *(OSError(number, os.strerror(number)) for number in (errno.EBUSY, errno.EINVAL, errno.EMFILE, 0)),
+    socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+]
+"""What ``getaddrinfo`` has been seen to raise where no file descriptor is left: it depends on the machine."""
+
+
+@fault(6, "file descriptors used up, and a name to look up")
+@pytest.mark.parametrize("failure", LOOK_UP_FAILURES, ids=repr)
+def test_no_file_descriptor_to_look_up(
+    send: Send, without_file_descriptors: Any, resolve: Any, failure: OSError
+) -> None:
+    """Where no file descriptor is left, that is told of, whatever error the name's look-up reports."""
+
+    def fail() -> None:
+        raise failure
+
+    with serving([answer()]) as server:
+        url = f"http://{NAME}:{server.port}/"
+        resolve("127.0.0.1")
+        assert send(url).acknowledged
+        resolve(instead=fail)
+        outcome = without_file_descriptors(lambda: send(url))
+        assert outcome.is_certainly_undelivered()
+        assert outcome.tells("this worker has no more file descriptors")
+        with_descriptors = send(url)
+    assert with_descriptors.tells("no more file descriptors") == (failure.errno == errno.EMFILE)
+    assert server.connections == 1
+
+
+@fault(6, "memory used up while a name is looked up")
+def test_no_memory_to_look_up(connect: Connect, resolve: Any) -> None:
+    """Where a look-up lacks memory, it is this worker that is told of, and no receiver."""
+
+    def fail() -> None:
+        raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")
+
+    resolve(instead=fail)
+    connect("receiver", host=f"http://{NAME}:9/")
+    result = WebhookHook("receiver").send("{}", message_id="msg_1")
+    assert (result.error, result.is_own_fault) == ("this worker has no more memory", True)
 
 
 @fault(6, "ports used up", requests="passes")
