@@ -1,8 +1,8 @@
-"""What tests of Insightly's hook share: a clock that moves as it sleeps, and an eye on its key."""
+"""What tests of the hooks share: a clock that moves as it sleeps, an eye on the key, Airflow's masking."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +18,18 @@ def no_key_logged(logged: Logged) -> Iterator[None]:
     yield
     assert KEY not in logged.text
     assert ENCODED_KEY not in logged.text
+
+
+@pytest.fixture
+def redact() -> Callable[[str], str]:
+    """Return Airflow's masking, which knows no secret yet.
+
+    It replaces secrets in no certain order: one of another test may be a part of one of this test.
+    """
+    from airflow.sdk._shared import secrets_masker
+
+    secrets_masker.reset_secrets_masker()
+    return secrets_masker.redact
 
 
 @pytest.fixture

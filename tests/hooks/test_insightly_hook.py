@@ -6,6 +6,7 @@ import base64
 import json
 import pickle
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,10 +138,8 @@ def test_authorization(connect: Connect, field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["login", "password"])
-def test_key_is_masked(connect: Connect, field: str) -> None:
+def test_key_is_masked(connect: Connect, redact: Callable[[str], str], field: str) -> None:
     """Airflow masks the key in whatever others log, as it is and as it is sent."""
-    from airflow.sdk._shared.secrets_masker import redact
-
     key = f"key-in-the-{field}"
     encoded = base64.b64encode(f"{key}:".encode()).decode()
     connect("crm", "insightly", host="na1", **{field: key})
