@@ -60,7 +60,7 @@ bench-delivery: .venv/.installed ## Measure the deliver task beside requests and
 	$(BIN)/python benchmarks/delivery.py
 
 constraints: .venv/.installed ## Pin every package anew in constraints.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \
+	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --all-extras --upgrade \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
 
 record-types: .venv/.installed ## Make the table of record types anew from INSIGHTLY_API_DESCRIPTION

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes .venv with everything pinned by constraints.txt. Says in one line what is missing.
+# Certificates are the system's, as with pip: a company's proxy may have its own.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -18,7 +19,7 @@ echo "setup: installing into .venv, with $("$python" -V 2>&1)"
 [ "$(.venv/bin/python -V 2>&1)" = "$("$python" -V 2>&1)" ] || "$python" -m venv --clear .venv
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv ||
     fail "pip could not install uv: is a package registry reachable?"
-.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]' ||
+.venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --constraint constraints.txt --editable '.[dev]' ||
     fail "uv could not install the packages of constraints.txt"
 touch .venv/.installed
 echo "setup: done in $(($(date +%s) - started)) s"
