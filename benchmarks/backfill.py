@@ -31,7 +31,7 @@ from typing import Any
 
 import requests
 
-from airflow_insightly_hooks.core.scan import OVERLAP
+from airflow_insightly_hooks.core.detection.scan import OVERLAP
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 START = datetime(2024, 5, 1, tzinfo=timezone.utc)

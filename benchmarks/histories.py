@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.core.test_scan_model import History
+from tests.core.detection.test_scan_model import History
 
 HISTORIES = 10_000
 SEED = 2026

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta, timezone
 from random import Random
 from typing import Any
 
-from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook
-from airflow_insightly_hooks.core.triggered import TriggeredRecords
+from airflow_insightly_hooks.core.state.id_set import TriggeredRecords
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
 
 KEY = "key"
 BATCH = 1_000

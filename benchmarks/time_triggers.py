@@ -76,7 +76,7 @@ def measure() -> None:
     from airflow.utils.state import DagRunState
     from sqlalchemy import delete, update
 
-    from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook
+    from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
 
     due = datetime.now(timezone.utc) + timedelta(days=3)
 

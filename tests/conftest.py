@@ -33,7 +33,7 @@ import certifi  # noqa: E402 — after the environment is set
 import pytest  # noqa: E402 — likewise
 from hypothesis import settings  # noqa: E402 — likewise
 
-from airflow_insightly_hooks.hooks.limiter import forget_limiters  # noqa: E402 — likewise
+from airflow_insightly_hooks.hooks.api.limiter import forget_limiters  # noqa: E402 — likewise
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
 
 # Half of Hypothesis' own number, so that the tests stay fast; HYPOTHESIS=1000 tries as many.

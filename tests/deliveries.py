@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_insightly_hooks.core.delivery import Ledger
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from tests.conftest import StateStore

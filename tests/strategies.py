@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.changes import EVENTS, ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.records import RECORD_TYPES, Field
 
 UTC = timezone.utc

@@ -16,8 +16,8 @@ import pytest
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseHook, BaseOperatorLink
 
-from airflow_insightly_hooks.hooks.account import EXTRAS as INSIGHTLY_EXTRAS
-from airflow_insightly_hooks.hooks.receiver import EXTRAS as WEBHOOK_EXTRAS
+from airflow_insightly_hooks.hooks.api.account import EXTRAS as INSIGHTLY_EXTRAS
+from airflow_insightly_hooks.hooks.post.receiver import EXTRAS as WEBHOOK_EXTRAS
 from airflow_insightly_hooks.provider import get_provider_info
 
 INFO = get_provider_info()

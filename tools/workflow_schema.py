@@ -1,11 +1,11 @@
-"""Make ``airflow_insightly_hooks/workflow.schema.json`` from the models of ``core/workflow.py``."""
+"""Make ``airflow_insightly_hooks/workflow.schema.json`` from the models of ``core/workflow``."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from airflow_insightly_hooks.core.workflow_schema import workflow_schema
+from airflow_insightly_hooks.core.workflow.json_schema import workflow_schema
 
 SCHEMA = Path(__file__).parent.parent / "airflow_insightly_hooks" / "workflow.schema.json"
 

@@ -16,7 +16,7 @@ InsightlyHooksError
 ├── UntrustedClock             a sensor's cursor is ahead of the API server's clock
 ├── IncompleteScan             a search that couldn't be read to its end
 ├── InsightlyAPIError          an answer of Insightly's API that is none of the following
-│   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.errors)
+│   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.api.api_errors)
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
 │   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
 ├── InvalidState               state that this version can't read
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow_insightly_hooks.core.delivery import Report
+    from airflow_insightly_hooks.core.delivery.ledger import Report
 
 __all__ = [
     "IncompleteScan",

@@ -15,7 +15,6 @@ from datetime import datetime
 from functools import cache, partial
 from typing import Any, Literal, TypedDict, cast
 
-from airflow_insightly_hooks.core.changes import EVENTS
 from airflow_insightly_hooks.core.dates import (
     api_time,
     format_ms_date,
@@ -23,6 +22,7 @@ from airflow_insightly_hooks.core.dates import (
     parse_ms_date,
     time_zone,
 )
+from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, OCCASION_DATE, OCCASIONS, RECORD_TYPES
 

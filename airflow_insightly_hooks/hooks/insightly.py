@@ -15,11 +15,11 @@ import requests
 from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.dates import format_api_time
+from airflow_insightly_hooks.core.detection.scan import PageRequest, Scan
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
-from airflow_insightly_hooks.core.scan import PageRequest, Scan
-from airflow_insightly_hooks.hooks.account import Account
-from airflow_insightly_hooks.hooks.client import Answer, Client
-from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
+from airflow_insightly_hooks.hooks.api.account import Account
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
+from airflow_insightly_hooks.hooks.api.client import Answer, Client
 
 __all__ = ["InsightlyHook", "records_page"]
 
@@ -99,7 +99,7 @@ class InsightlyHook(BaseHook):
         """Yield records, each once, in the order the API gives them.
 
         The search is read to its end whatever happens between its pages, or an error is raised: what it
-        yielded until then isn't all. ``core.scan`` says how.
+        yielded until then isn't all. ``core.detection.scan`` says how.
 
         :param record_type: a name of ``RECORD_TYPES``, or a custom object's (``Name__c``).
         :param updated_after: ask only for records updated later; a time, or its text for the API.

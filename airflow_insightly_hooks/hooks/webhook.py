@@ -12,12 +12,12 @@ from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
-from airflow_insightly_hooks.hooks.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.exchange import NotDelivered, Response, post
-from airflow_insightly_hooks.hooks.headers import http_date, retry_after
-from airflow_insightly_hooks.hooks.pace import Pace
-from airflow_insightly_hooks.hooks.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
-from airflow_insightly_hooks.hooks.transport import Deadline
+from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
+from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
+from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
+from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
+from airflow_insightly_hooks.hooks.post.transport import Deadline
+from airflow_insightly_hooks.hooks.rate_limit import Pace
 
 __all__ = ["Acknowledgement", "WebhookHook"]
 

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
 
-from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import check_criteria, fields_of
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, check_changes
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.until_triggered import UntilTriggered
+from airflow_insightly_hooks.core.state.trigger_once import UntilTriggered
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.fields import has_templates, predicate_over, warn_of_unknown_fields
-from airflow_insightly_hooks.operators.lasting import Lasting
-from airflow_insightly_hooks.operators.skipping import EmptySkipMixin
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.field_checks import (
+    has_templates,
+    predicate_over,
+    warn_of_unknown_fields,
+)
+from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.runs.task_state import Lasting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

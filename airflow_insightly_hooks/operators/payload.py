@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.dates import time_zone
-from airflow_insightly_hooks.core.delivery import message_id
+from airflow_insightly_hooks.core.delivery.ledger import message_id
+from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.detection.storable_changes import exact_record
 from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
-from airflow_insightly_hooks.core.stored import exact_record
-from airflow_insightly_hooks.operators.fields import CUSTOM_DATES, custom_fields_of, warn_of_unknown_fields
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed, is_template
+from airflow_insightly_hooks.operators.common.field_checks import (
+    CUSTOM_DATES,
+    custom_fields_of,
+    warn_of_unknown_fields,
+)
+from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed, is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
-from airflow_insightly_hooks.core.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
+from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
-from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook, due_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.stored import storable
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.fields import has_templates, predicate_over
-from airflow_insightly_hooks.operators.lasting import Lasting
-from airflow_insightly_hooks.operators.skipping import EmptySkipMixin
-from airflow_insightly_hooks.operators.withheld import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
+from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.runs.task_state import Lasting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -285,7 +285,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
 
     def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str:
         """Return the record, or why there is none."""
-        from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
+        from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
 
         try:
             return hook.get_record(self.record_type, record_id)

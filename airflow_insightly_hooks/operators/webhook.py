@@ -13,18 +13,15 @@ from airflow.sdk import Asset, BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
-from airflow_insightly_hooks.core.delivery import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
+from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
+from airflow_insightly_hooks.core.delivery.report import make_report
+from airflow_insightly_hooks.core.delivery.send_queue import Line
 from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
-from airflow_insightly_hooks.core.line import Line
 from airflow_insightly_hooks.core.payload import check_payloads
-from airflow_insightly_hooks.core.redelivery import Redelivery
-from airflow_insightly_hooks.core.report import make_report
 from airflow_insightly_hooks.hooks.assets import with_asset
-from airflow_insightly_hooks.hooks.endpoint import Endpoint
-from airflow_insightly_hooks.operators.delivery import Book, Delivery, count_try, push_report
-from airflow_insightly_hooks.operators.links import ReceiverLink
-from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
-from airflow_insightly_hooks.operators.withheld import (
+from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
+from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Withheld,
     WithheldField,
     WithheldUri,
@@ -32,6 +29,9 @@ from airflow_insightly_hooks.operators.withheld import (
     disclosed,
     is_template,
 )
+from airflow_insightly_hooks.operators.delivery.delivery_try import Book, Delivery, count_try, push_report
+from airflow_insightly_hooks.operators.links import ReceiverLink
+from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy

@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_insightly_hooks.core.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
     StoppedError,
     UndeliveredError,
 )
-from airflow_insightly_hooks.core.until_triggered import UntilTriggered
-from airflow_insightly_hooks.core.workflow import Webhook, Workflow
+from airflow_insightly_hooks.core.state.trigger_once import UntilTriggered
+from airflow_insightly_hooks.core.workflow.definition import Webhook, Workflow
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
+from airflow_insightly_hooks.operators.common.batch_reading import Reading
+from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
 from airflow_insightly_hooks.operators.criteria import memory_of
-from airflow_insightly_hooks.operators.delivery import Book, push_report
-from airflow_insightly_hooks.operators.fields import CUSTOM_DATES, custom_fields_of
-from airflow_insightly_hooks.operators.lasting import Lasting
-from airflow_insightly_hooks.operators.outbox import Outbox, PartOfStore
-from airflow_insightly_hooks.operators.reading import Reading
+from airflow_insightly_hooks.operators.delivery.batch_delivery import Outbox, PartOfStore
+from airflow_insightly_hooks.operators.delivery.delivery_try import Book, push_report
 from airflow_insightly_hooks.operators.webhook import (
     FAIL,
     REPORT,
@@ -36,13 +35,14 @@ from airflow_insightly_hooks.operators.webhook import (
     is_last_try,
     new_token,
 )
-from airflow_insightly_hooks.sensors.windows import RunWindows
+from airflow_insightly_hooks.runs.task_state import Lasting
+from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
 
-    from airflow_insightly_hooks.core.delivery import Report
+    from airflow_insightly_hooks.core.delivery.ledger import Report
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
 __all__ = ["InsightlyWorkflowOperator"]
@@ -62,7 +62,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     besides ids: those of the records that were read, and of what is undelivered.
 
     Message ids, bodies and receivers are those of ``workflow.to_dag()``, and so is what ``until_triggered``
-    remembers (the two must not run at once then); the cursor (``sensors.windows``) is this task's own.
+    remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own.
     Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are rendered, and not
     shown. Webhooks take turns at each batch, so a slow receiver slows down the others; one that can't be
     reached 20 times in a row is tried no more in this try.

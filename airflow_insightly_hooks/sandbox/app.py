@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from airflow_insightly_hooks.sandbox.api import api_router
-from airflow_insightly_hooks.sandbox.bin_paths import BinPaths
-from airflow_insightly_hooks.sandbox.control import ControlPaths
-from airflow_insightly_hooks.sandbox.errors import Refusal
-from airflow_insightly_hooks.sandbox.gate import API_PATH, CONTROL_PATH, METHODS, Gate
-from airflow_insightly_hooks.sandbox.json_body import json_response
-from airflow_insightly_hooks.sandbox.pages import html_response, index_page
-from airflow_insightly_hooks.sandbox.state import State
+from airflow_insightly_hooks.sandbox.crm.refusals import Refusal
+from airflow_insightly_hooks.sandbox.http.api_paths import api_router
+from airflow_insightly_hooks.sandbox.http.bin_paths import BinPaths
+from airflow_insightly_hooks.sandbox.http.control_paths import ControlPaths
+from airflow_insightly_hooks.sandbox.http.html_pages import html_response, index_page
+from airflow_insightly_hooks.sandbox.http.json_body import json_response
+from airflow_insightly_hooks.sandbox.http.middleware import API_PATH, CONTROL_PATH, METHODS, Gate
+from airflow_insightly_hooks.sandbox.http.state import State
 
 __all__ = ["create_app"]
 

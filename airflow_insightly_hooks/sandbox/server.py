@@ -16,7 +16,7 @@ from urllib.parse import quote
 import uvicorn
 
 from airflow_insightly_hooks.sandbox.app import create_app
-from airflow_insightly_hooks.sandbox.gate import API_KEY, API_PATH
+from airflow_insightly_hooks.sandbox.http.middleware import API_KEY, API_PATH
 
 __all__ = ["RunningSandbox", "running_sandbox"]
 

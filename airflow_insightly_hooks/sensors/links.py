@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_insightly_hooks.hooks.errors import NO_CONNECTION
+from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_insightly_hooks.core.changes import (
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.changes import (
     EVENTS,
     ChangeWindow,
     RecordChange,
@@ -20,15 +21,14 @@ from airflow_insightly_hooks.core.changes import (
     check_events,
     has_time,
 )
-from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.nearby_changes import NearbyChanges, WindowRead
+from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
+from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.stored import storable
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
+from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
+from airflow_insightly_hooks.runs.shared_reading import SharedReading, Superseded
+from airflow_insightly_hooks.runs.windows import RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
-from airflow_insightly_hooks.sensors.shared_reading import WAIT as SHARED_WAIT
-from airflow_insightly_hooks.sensors.shared_reading import SharedReading, Superseded
-from airflow_insightly_hooks.sensors.windows import RunWindows, warn_of_timeless
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class _Search(NamedTuple):
 class InsightlyRecordChangeSensor(BaseSensorOperator):
     """Waits until its window of time has settled, and returns what changed in it.
 
-    ``sensors.windows`` says which window a run covers. A closed window is read once it has settled; an
+    ``runs.windows`` says which window a run covers. A closed window is read once it has settled; an
     open one (rule 3) ends ``settle`` before now.
 
     :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
@@ -190,7 +190,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def _look(self, context: Context) -> list[RecordChange] | _Wait:
         """Return what changed, or how long to wait; an API that is asked too much is left alone meanwhile."""
         # requests is loaded in the worker only, so that DAGs parse fast.
-        from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
+        from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         try:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_insightly_hooks.core.changes import check_events
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.triggers.looks import ONE_SECOND, lookout, sleep_until
+from airflow_insightly_hooks.triggers.polls import ONE_SECOND, lookout, sleep_until
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
 
-    from airflow_insightly_hooks.triggers.watch import News
+    from airflow_insightly_hooks.triggers.watcher import News
 
 __all__ = ["InsightlyRecordChangeEventTrigger", "InsightlyRecordChangeTrigger", "changes_asset"]
 
@@ -148,7 +148,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     """Says, for as long as it is watched, that there are record changes; it never carries records.
 
     Every ``poll_interval`` Insightly is asked whether anything has changed since the last look: one small
-    request, however many watchers of these records there are in this triggerer (``triggers.watch``); the
+    request, however many watchers of these records there are in this triggerer (``triggers.watcher``); the
     shortest of their intervals counts. If there is something, and once it has settled, it yields an event
     ``{"since", "until"}``, ISO 8601; and one when it starts. Events are wake-up calls: a DAG reads from its
     own cursor, so that a late, repeated or lost one loses nothing.
@@ -202,14 +202,14 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
         """Return the watch for all of them."""
-        from airflow_insightly_hooks.triggers.watch import Watch
+        from airflow_insightly_hooks.triggers.watcher import Watch
 
         it = cls(**kwargs)
         return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for what the watch has to say, when it has settled and the interval is over."""
-        from airflow_insightly_hooks.triggers.watch import watching
+        from airflow_insightly_hooks.triggers.watcher import watching
 
         said_at: float | None = None
         until = datetime.min.replace(tzinfo=timezone.utc)
@@ -272,7 +272,7 @@ def changes_asset(
 
 
 def _may_pass(error: Exception) -> bool:
-    from airflow_insightly_hooks.hooks.errors import InsightlyRateLimitError, InsightlyUnreachable
+    from airflow_insightly_hooks.hooks.api.api_errors import InsightlyRateLimitError, InsightlyUnreachable
 
     return isinstance(error, InsightlyUnreachable) or (
         isinstance(error, InsightlyRateLimitError) and not error.day_is_spent

@@ -21,7 +21,7 @@ from airflow.sdk import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
-from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX, Schedule, Webhook, Workflow
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, Schedule, Webhook, Workflow
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (

@@ -11,8 +11,8 @@ from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow import PENDING_SUFFIX, Workflow
-from airflow_insightly_hooks.core.workflow_file import located, read_workflows
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, Workflow
+from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
 from airflow_insightly_hooks.workflows.dag import workflow_dag
 
 __all__ = ["load_folder"]
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
-    """Make the DAGs of the workflows in a folder; ``core.workflow.load_workflows`` says more."""
+    """Make the DAGs of the workflows in a folder; ``core.workflow.definition.load_workflows`` says more."""
     # While a task runs, its DAG alone is made.
     only = get_parsing_context().dag_id
     wanted = only.removesuffix(PENDING_SUFFIX) if only is not None else None

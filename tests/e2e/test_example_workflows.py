@@ -12,7 +12,7 @@ import pytest
 from airflow_stack import StackError, wait_for
 
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.workflow_file import read_workflows
+from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from tests.e2e.conftest import CANARY, ROOT, TO_SAVE_TIME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

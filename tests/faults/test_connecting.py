@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_insightly_hooks.core.errors import UndeliveredError, WorkerExhausted
-from airflow_insightly_hooks.hooks import transport
+from airflow_insightly_hooks.hooks.post import transport
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from tests import deliveries

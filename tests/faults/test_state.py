@@ -20,7 +20,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks import triggers
-from airflow_insightly_hooks.core.delivery import message_id
+from airflow_insightly_hooks.core.delivery.ledger import message_id
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidPayload,
@@ -28,9 +29,8 @@ from airflow_insightly_hooks.core.errors import (
     SupersededError,
     UndeliveredError,
 )
-from airflow_insightly_hooks.core.ledger_store import HEAD
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
-from airflow_insightly_hooks.operators import delivery as engine
+from airflow_insightly_hooks.operators.delivery import delivery_try as engine
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context

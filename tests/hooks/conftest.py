@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_insightly_hooks.hooks import client, limiter
+from airflow_insightly_hooks.hooks.api import client, limiter
 from tests.conftest import Logged
 from tests.insightly import ENCODED_KEY, KEY
 

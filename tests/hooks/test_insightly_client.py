@@ -9,14 +9,14 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_insightly_hooks.hooks.client import Answer
-from airflow_insightly_hooks.hooks.errors import (
+from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyAPIError,
     InsightlyRateLimitError,
     InsightlyUnreachable,
 )
+from airflow_insightly_hooks.hooks.api.client import Answer
+from airflow_insightly_hooks.hooks.api.limiter import forget_limiters
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
-from airflow_insightly_hooks.hooks.limiter import forget_limiters
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import API_KEY, Connect, Logged
 from tests.insightly import KEY, as_json, hook_for
@@ -89,7 +89,7 @@ def test_quick_retries_are_jittered(insightly: RunningSandbox, monkeypatch: pyte
     """Many processes that fail at once don't ask again at once; a retry is never immediate."""
     delays: list[float] = []
     monkeypatch.setattr(
-        "airflow_insightly_hooks.hooks.client.time.sleep",
+        "airflow_insightly_hooks.hooks.api.client.time.sleep",
         lambda seconds: delays.append(seconds),
     )
     for _ in range(10):

@@ -17,8 +17,8 @@ import pytest
 
 from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidConnection, UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.hooks import client
-from airflow_insightly_hooks.hooks.errors import (
+from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyAccessError,
     InsightlyAPIError,
     InsightlyRateLimitError,

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload
-from airflow_insightly_hooks.hooks import transport
+from airflow_insightly_hooks.hooks.post import transport
 from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria, UnknownRecordType
-from airflow_insightly_hooks.hooks import client
+from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.hooks.assets import records_asset
-from airflow_insightly_hooks.hooks.errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox

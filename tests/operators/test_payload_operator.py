@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from airflow_insightly_hooks.core.delivery import message_id
+from airflow_insightly_hooks.core.delivery.ledger import message_id
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidPayload
-from airflow_insightly_hooks.hooks.errors import InsightlyUnreachable
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, TaskInstance, run_context
@@ -126,7 +126,7 @@ def test_custom_dates_cannot_be_asked_for(
     insightly: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Insightly does not answer, the task fails rather than send dates in another form."""
-    from airflow_insightly_hooks.hooks import client
+    from airflow_insightly_hooks.hooks.api import client
 
     monkeypatch.setattr(client, "QUICK_RETRIES", 0)
     insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 500})

@@ -13,9 +13,9 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload, InvalidState
-from airflow_insightly_hooks.core.pending import PendingBook, PendingWebhook
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
 from airflow_insightly_hooks.hooks.assets import records_asset
-from airflow_insightly_hooks.hooks.errors import InsightlyAccessError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators import pending as module
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator

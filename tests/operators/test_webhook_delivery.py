@@ -15,10 +15,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
 from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
-from airflow_insightly_hooks.operators import delivery as engine
 from airflow_insightly_hooks.operators import webhook as module
+from airflow_insightly_hooks.operators.delivery import delivery_try as engine
+from airflow_insightly_hooks.operators.delivery.post_threads import Workers
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
-from airflow_insightly_hooks.operators.workers import Workers
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, run_context
 from tests.deliveries import CANARY, deliver, payloads, recorded, undelivered

@@ -16,7 +16,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
-from airflow_insightly_hooks.core.delivery import Ledger
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidPayload,
@@ -24,7 +24,7 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
 )
 from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
-from airflow_insightly_hooks.operators import delivery as engine
+from airflow_insightly_hooks.operators.delivery import delivery_try as engine
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox

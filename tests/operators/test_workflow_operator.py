@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks import Webhook, Workflow
-from airflow_insightly_hooks.core.delivery import Report
+from airflow_insightly_hooks.core.delivery.ledger import Report
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
@@ -27,11 +27,11 @@ from airflow_insightly_hooks.core.errors import (
     SupersededError,
     UndeliveredError,
 )
-from airflow_insightly_hooks.hooks.errors import InsightlyAPIError
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
-from airflow_insightly_hooks.operators import reading
-from airflow_insightly_hooks.operators.delivery import Delivery
+from airflow_insightly_hooks.operators.common import batch_reading as reading
+from airflow_insightly_hooks.operators.delivery.delivery_try import Delivery
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from schemathesis.core.failures import Failure, FailureGroup
 
 from airflow_insightly_hooks.core.records import LIST_ITEMS, RECORD_TYPES
-from airflow_insightly_hooks.sandbox.record_input import LIST_KINDS
+from airflow_insightly_hooks.sandbox.crm.record_input import LIST_KINDS
 
 SOURCE = os.environ.get("INSIGHTLY_API_DESCRIPTION")
 if not SOURCE:

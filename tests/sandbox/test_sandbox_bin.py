@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from airflow_insightly_hooks.sandbox import bin_paths, request_bin
+from airflow_insightly_hooks.sandbox.http import bin_paths, request_bin
 
 
 def _post(sandbox, body=b'{"entity":{}}', name="billing", **options):

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from airflow_insightly_hooks.sandbox.behaviour import BetweenPages, SearchBehaviour
-from airflow_insightly_hooks.sandbox.clock import Clock
-from airflow_insightly_hooks.sandbox.history import History
-from airflow_insightly_hooks.sandbox.search import Search
-from airflow_insightly_hooks.sandbox.store import Store
+from airflow_insightly_hooks.sandbox.crm.change_history import History
+from airflow_insightly_hooks.sandbox.crm.clock import Clock
+from airflow_insightly_hooks.sandbox.crm.record_store import Store
+from airflow_insightly_hooks.sandbox.crm.search import Search
+from airflow_insightly_hooks.sandbox.crm.search_behaviour import BetweenPages, SearchBehaviour
 
 BOUNDS = [None, "2025-01-01 00:00:10", "2025-01-01 00:00:30", "2026-01-01 00:00:00"]
 

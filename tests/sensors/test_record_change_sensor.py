@@ -17,9 +17,9 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
-from airflow_insightly_hooks.hooks import limiter
+from airflow_insightly_hooks.hooks.api import limiter
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyRateLimitError
 from airflow_insightly_hooks.hooks.assets import records_asset
-from airflow_insightly_hooks.hooks.errors import InsightlyAccessError, InsightlyRateLimitError
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_insightly_hooks.triggers import looks, watch
+from airflow_insightly_hooks.triggers import polls as looks
+from airflow_insightly_hooks.triggers import watcher as watch
 
 
 class AssetState:

@@ -12,13 +12,13 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.hooks import client
-from airflow_insightly_hooks.hooks.errors import InsightlyRateLimitError
+from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyRateLimitError
+from airflow_insightly_hooks.hooks.api.limiter import forget_limiters
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
-from airflow_insightly_hooks.hooks.limiter import forget_limiters
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import looks
-from airflow_insightly_hooks.triggers import watch as module
+from airflow_insightly_hooks.triggers import polls as looks
+from airflow_insightly_hooks.triggers import watcher as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger, changes_asset
 from tests.conftest import API_KEY, Connect, Logged
 from tests.triggers.conftest import AssetState

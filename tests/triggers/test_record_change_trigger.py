@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from airflow.sdk.module_loading import import_string
 
-from airflow_insightly_hooks.hooks import client
+from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import looks as module
+from airflow_insightly_hooks.triggers import polls as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 from tests.conftest import API_KEY, Connect, Logged
 

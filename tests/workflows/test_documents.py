@@ -9,7 +9,7 @@ import pytest
 
 from airflow_insightly_hooks import Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow_file import read_workflows
+from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a deliver task decides: ids, ledger, order, limits, signatures and the report."""

@@ -1,0 +1,145 @@
+"""A deliver task's ledger in its task state store, and which of two tries alive at once may write it.
+
+Each try keeps its ledger under keys of its own, ``delivery/<token>/head``, ``delivery/<token>/0`` and so on,
+so that no try ever overwrites what another has recorded. The key ``delivery`` says whose ledger counts:
+
+``{"version": 2, "epoch": 3, "token": "<of the try>", "of": ["<of earlier tries>", …]}``
+
+A try claims it first, then reads the ledger of the newest of ``of`` that has one, and deletes it once its own
+is written. With each write it looks whether the claim is still its own: the later try wins, and the earlier
+one sends nothing more. It looks after it has written: what a write has recorded by then, any later try reads.
+(A claim is a read and a write, some milliseconds apart. Two tries that claim within these don't see each
+other's; the one that wrote last goes on.) Version 1 kept blocks and head at ``delivery/0`` and ``delivery``;
+it is read, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from airflow_insightly_hooks.core.delivery.acknowledged_ids import Archive
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
+
+__all__ = ["HEAD", "LedgerStore"]
+
+HEAD = "delivery"
+VERSION = 2
+OF_VERSION_1 = ""
+"""Stands for a token where a ledger was written by version 1."""
+
+
+class LedgerStore:
+    """The ledger of one try.
+
+    :param store: the task's state store.
+    :param token: the try's, unlike any other's; letters and digits.
+    """
+
+    def __init__(self, store: StateStore, token: str) -> None:
+        self._store = store
+        self._token = token
+        self._claim: dict[str, Any] = {}
+        self._is_written = False
+        self._has_failed = False  # the last write did
+        self._stale: list[str] = []  # keys of the ledger that this one goes on from
+
+    def open(self, generation: int) -> Ledger:
+        """Claim the ledger for this try and return it as earlier tries have left it.
+
+        :param generation: the present round of attempts.
+        :raises InvalidState: if it was stored by a version that this one can't read.
+        """
+        found = self._store.get(HEAD)
+        epoch, holders = self._holders(found) if found is not None else (0, [])
+        self._claim = {"version": VERSION, "epoch": epoch + 1, "token": self._token, "of": holders}
+        self._store.set(HEAD, self._claim)
+        for holder in holders:  # read after the claim, so that nothing is recorded there behind our back
+            head = self._store.get(_key(holder, "head"))
+            if head is not None:
+                return self._load(holder, head, generation)
+        return Ledger(generation)
+
+    def _holders(self, found: object) -> tuple[int, list[str]]:
+        """Return the epoch that was claimed last, and the tokens whose ledger may count, newest first."""
+        if not isinstance(found, Mapping):
+            raise InvalidState(HEAD, "it is not an object")
+        version = count_in(HEAD, found, "version")
+        if version == 1:
+            head = {name: count_in(HEAD, found, name) for name in ("generation", "blocks")}
+            self._store.set(_key(OF_VERSION_1, "head"), head)
+            return 0, [OF_VERSION_1]
+        if version != VERSION:
+            raise InvalidState(HEAD, "it was written by another version of airflow-insightly-hooks")
+        token, earlier = found.get("token"), found.get("of")
+        if not isinstance(token, str) or not isinstance(earlier, list):
+            raise InvalidState(HEAD, "its token is missing")
+        # A try that has written nothing yet leaves it to those before it.
+        has_written = self._store.get(_key(token, "head")) is not None
+        return count_in(HEAD, found, "epoch"), [token] if has_written else [token, *earlier]
+
+    def _load(self, holder: str, head: object, generation: int) -> Ledger:
+        key = _key(holder, "head")
+        if not isinstance(head, Mapping):
+            raise InvalidState(key, "it is not an object")
+        count_in(key, head, "generation")
+        keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
+        archived = self._archived_keys(holder, head)
+        try:
+            archive = Archive.load(map(self._store.get, archived)) if archived else None
+        except InvalidState as error:
+            raise InvalidState(archived[int(error.key)], error.reason) from None
+        try:
+            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation, archive)
+        except InvalidState as error:
+            raise InvalidState(_key(holder, error.key), error.reason) from None
+        self._stale = [key, *keys, *archived]
+        return ledger
+
+    def _archived_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
+        if "archive" not in head:
+            return []
+        key = _key(holder, "head")
+        count_in(key, head, "archived_attempts")
+        return [_key(holder, f"archive/{piece}") for piece in range(count_in(key, head, "archive"))]
+
+    def write(self, ledger: Ledger) -> None:
+        """Store what has changed.
+
+        :raises SupersededError: if a later try has claimed the ledger; what was stored is read by none.
+        """
+        # Once Airflow has given a try up, it takes no more writes from it, and shows it no claim any more.
+        if self._has_failed:
+            self._check_claim()
+        self._has_failed = True
+        for name, value in ledger.changed():
+            self._store.set(_key(self._token, name), value)
+            self._is_written = True
+        self._check_claim()
+        self._has_failed = False
+        if self._is_written:
+            self._delete_stale()
+
+    def _check_claim(self) -> None:
+        found = self._store.get(HEAD)
+        if found == self._claim:
+            return
+        epoch = found.get("epoch", 0) if isinstance(found, Mapping) else None
+        if not isinstance(epoch, int) or epoch >= self._claim["epoch"]:
+            raise SupersededError
+        # An earlier try was just claiming when this one did, and wrote later.
+        self._store.set(HEAD, self._claim)
+
+    def _delete_stale(self) -> None:
+        """Delete the earlier ledger, as far as it can be done: it isn't read any more."""
+        with suppress(Exception):
+            while self._stale:
+                self._store.delete(self._stale[0])
+                del self._stale[0]
+
+
+def _key(token: str, name: str) -> str:
+    return f"{HEAD}/{token}/{name}" if token else f"{HEAD}/{name}"

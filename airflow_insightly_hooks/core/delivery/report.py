@@ -1,0 +1,139 @@
+"""What a deliver task tells: its report, its progress, and a table of what failed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery import ledger as delivery
+from airflow_insightly_hooks.core.delivery.ledger import Ledger, Report, UndeliveredPayload
+from airflow_insightly_hooks.core.payload import Payload
+
+__all__ = ["Failure", "Tally", "make_report"]
+
+LISTED = 200
+"""Undelivered payloads that a report lists one by one, at most."""
+LIST_BYTES = 44_000
+"""Bytes of JSON that the list has at most; the whole report stays below 48 KB."""
+ERROR_LENGTH = 300
+KINDS_SHOWN = 20
+
+
+class Failure(NamedTuple):
+    """Why a payload wasn't acknowledged in this try: the answer's status, if there was one, and a reason."""
+
+    status: int | None
+    error: str
+
+
+def make_report(
+    payloads: Iterable[Payload],
+    ledger: Ledger,
+    failures: Mapping[str, Failure],
+    why_unsent: Callable[[str], str],
+    started_at: datetime,
+    ended_at: datetime,
+    share: int = 1,
+) -> Report:
+    """Return the report of a try.
+
+    :param failures: what became of the payloads that were tried and not acknowledged, by message id.
+    :param why_unsent: a message id -> why it wasn't tried.
+    :param share: how many reports share the room that there is for one.
+    """
+    total = attempts = undelivered = size = 0
+    listed: list[UndeliveredPayload] = []
+    is_full = False
+    for payload in payloads:
+        entry = ledger[payload["message_id"]]
+        total += 1
+        attempts += entry.attempts
+        if entry.state == delivery.ACKNOWLEDGED:
+            continue
+        undelivered += 1
+        if is_full:
+            continue
+        item = _item(payload, ledger, failures.get(payload["message_id"]), why_unsent)
+        size += len(json.dumps(item)) + 2
+        is_full = size > LIST_BYTES // share or len(listed) == LISTED // share
+        if not is_full:
+            listed.append(item)
+    report: Report = {
+        "total": total,
+        "delivered": total - undelivered,
+        "undelivered": listed,
+        "attempts": attempts,
+        "started_at": iso_time(started_at),
+        "ended_at": iso_time(ended_at),
+    }
+    if len(listed) < undelivered:
+        report["undelivered_count"] = undelivered
+    return report
+
+
+def _item(
+    payload: Payload, ledger: Ledger, failure: Failure | None, why_unsent: Callable[[str], str]
+) -> UndeliveredPayload:
+    entry = ledger[payload["message_id"]]
+    if failure is not None:
+        error = failure.error
+    elif entry.state == delivery.GONE:
+        error = "the receiver will not take it (said in an earlier try)"
+    elif entry.state == delivery.IN_DOUBT:
+        error = "in doubt: POSTed, and what became of it is not recorded"
+    elif entry.is_settled:
+        error = f"its {delivery.POSTS_A_ROUND} POSTs are used up"
+    else:
+        error = why_unsent(payload["message_id"])
+    return {
+        "message_id": payload["message_id"],
+        "record_type": payload["record_type"],
+        "record_id": payload["record_id"],
+        "event": payload["event"],
+        "status": failure.status if failure is not None else None,
+        "error": error[:ERROR_LENGTH],
+        "attempts": entry.attempts,
+    }
+
+
+class Tally:
+    """What a try has done so far.
+
+    :param to_send: how many payloads it is to send.
+    :param now: when it began, in seconds by a monotonic clock.
+    :ivar started: ``now``.
+    :ivar posted: POSTs that were made, whatever came of them.
+    :ivar failures: how many payloads were tried and not acknowledged.
+    """
+
+    def __init__(self, to_send: int, now: float) -> None:
+        self.to_send = to_send
+        self.posted = self.acknowledged = self.failures = 0
+        self._kinds: Counter[str] = Counter()
+        self.started = now
+
+    def failed(self, kind: str) -> None:
+        """Count a payload that was tried and not acknowledged."""
+        self.failures += 1
+        self._kinds[kind] += 1
+
+    def progress(self, now: float) -> str:
+        """Return a line on how far it is."""
+        done = self.acknowledged + self.failures
+        rate = done / max(now - self.started, 0.001)
+        left = f"about {(self.to_send - done) / rate:.0f} s left" if rate else "nothing answered yet"
+        return (
+            f"{done} of {self.to_send} payloads sent, {self.acknowledged} acknowledged, "
+            f"{self.failures} failing, {rate:.1f}/s, {left}"
+        )
+
+    def table(self) -> str:
+        """Return what failed, by kind, the most frequent first; an empty text where nothing did."""
+        rows = [f"{count:>9}  {kind}" for kind, count in self._kinds.most_common(KINDS_SHOWN)]
+        if more := len(self._kinds) - len(rows):
+            rows.append(f"and {more} more kinds")
+        return "\n".join(["Not acknowledged, by kind:", *rows]) if rows else ""

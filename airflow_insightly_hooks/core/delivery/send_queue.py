@@ -1,0 +1,73 @@
+"""The line of payloads that wait for their POST: which may go next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
+from airflow_insightly_hooks.core.payload import Payload
+
+__all__ = ["Line"]
+
+
+class Line:
+    """Payloads in the order in which they are sent.
+
+    :param payloads: a deliver task's, all of them.
+    :param ledger: what is known of them; those that are settled don't wait.
+    :param ordered: whether a record's changes go one after another, in the order of their times, and those
+        behind one that isn't delivered stay. Otherwise nothing waits for anything.
+    :raises InvalidTime: if ``ordered``, and the time of a change can't be read.
+    """
+
+    def __init__(self, payloads: Iterable[Payload], ledger: Ledger, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._free: deque[Payload] = deque()  # those that may go next
+        self._behind: dict[_Record, deque[Payload]] = {}  # those behind the first one of their record
+        self._blocked: list[str] = []  # those behind one that won't be delivered in this round
+        waiting = [p for p in payloads if ledger[p["message_id"]].state != ACKNOWLEDGED]
+        if not ordered:
+            self._free.extend(p for p in waiting if not ledger[p["message_id"]].is_settled)
+            return
+        blocking: set[_Record] = set()
+        for payload in sorted(waiting, key=lambda p: api_time(p["changed_at"], "changed_at")):
+            record = _record(payload)
+            if record in blocking:
+                self._blocked.append(payload["message_id"])
+            elif ledger[payload["message_id"]].is_settled:
+                blocking.add(record)
+            elif record in self._behind:
+                self._behind[record].append(payload)
+            else:
+                self._behind[record] = deque()
+                self._free.append(payload)
+
+    def __len__(self) -> int:
+        """How many there are that may still be sent."""
+        return len(self._free) + sum(map(len, self._behind.values()))
+
+    def take(self, count: int) -> list[Payload]:
+        """Take up to so many that may go now."""
+        return [self._free.popleft() for _ in range(min(count, len(self._free)))]
+
+    def put_back(self, payloads: Iterable[Payload]) -> None:
+        """Have these go next, that were taken and not sent, in the same order."""
+        self._free.extendleft(reversed(list(payloads)))
+
+    def delivered(self, payload: Payload) -> None:
+        """Let the next change of its record go."""
+        if self._ordered and (behind := self._behind[_record(payload)]):
+            self._free.append(behind.popleft())
+
+    def held_back(self) -> set[str]:
+        """Return the ids of the messages that wait for an earlier change of their record."""
+        return {p["message_id"] for behind in self._behind.values() for p in behind} | set(self._blocked)
+
+
+_Record = tuple[str, int]
+
+
+def _record(payload: Payload) -> _Record:
+    return payload["record_type"], payload["record_id"]

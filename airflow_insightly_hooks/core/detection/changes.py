@@ -1,0 +1,203 @@
+"""Which records changed within a window of time, and how.
+
+A window is half-open, ``[start, end)``, in UTC. A record whose creation time falls into it was added;
+else, if its update time does, it was updated; else it did not change there. So over adjoining windows
+every creation and every (last) update falls into exactly one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal, TypedDict, cast
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import InvalidChange, InvalidWindow, missing_keys
+from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
+
+__all__ = [
+    "EVENTS",
+    "ChangeWindow",
+    "Event",
+    "RecordChange",
+    "changes_in",
+    "check_changes",
+    "check_events",
+    "has_time",
+]
+
+Event = Literal["added", "updated"]
+EVENTS: tuple[Event, ...] = ("added", "updated")
+
+EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+SEARCH_MARGIN = timedelta(seconds=2)
+"""How much before a window's start the API is asked: its bound may be exclusive and counts whole seconds."""
+
+
+class _RecordChange(TypedDict):
+    record_type: str
+    record_id: int
+    event: Event
+    changed_at: str  # ISO 8601, UTC
+    record: dict[str, Any]  # as the API delivered it
+
+
+class RecordChange(_RecordChange, total=False):
+    """A change as it passes through XCom."""
+
+    record_json: str  # the exact text, where a store would lose some of it (core.detection.storable_changes)
+
+
+@dataclass(frozen=True)
+class ChangeWindow:
+    """The half-open window of time ``[start, end)``; both ends are aware and kept in UTC.
+
+    :raises InvalidWindow: if an end has no time zone, or it ends before it starts.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for end in ("start", "end"):
+            instant = getattr(self, end)
+            if not isinstance(instant, datetime) or instant.tzinfo is None:
+                raise InvalidWindow(f"its {end} must be a time with a time zone")
+            object.__setattr__(self, end, instant.astimezone(timezone.utc))
+        if self.end < self.start:
+            raise InvalidWindow(f"it ends at {iso_time(self.end)}, before its start {iso_time(self.start)}")
+
+    def __str__(self) -> str:
+        return f"[{iso_time(self.start)}, {iso_time(self.end)})"
+
+    def __contains__(self, instant: datetime) -> bool:
+        return self.start <= instant < self.end
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no instant is in it."""
+        return self.start == self.end
+
+    @property
+    def search_from(self) -> datetime:
+        """The ``updated_after_utc`` to ask for, a little before the start; what is early is filtered."""
+        return self.start - min(SEARCH_MARGIN, self.start - EARLIEST)
+
+    @classmethod
+    def of(cls, value: object) -> ChangeWindow:
+        """Return the window that a user wrote: one of these, a pair, or a mapping with start and end.
+
+        The ends are aware times or texts that ``core.dates.api_time`` reads.
+
+        :raises InvalidWindow: if it is none of these.
+        :raises InvalidTime: if an end is a text that is no time.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping) and set(value) == {"start", "end"}:
+            value = (value["start"], value["end"])
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+            raise InvalidWindow("it must be a pair of times, or a mapping with 'start' and 'end'")
+        start, end = (
+            api_time(instant, f"window {name}") if isinstance(instant, str) else instant
+            for name, instant in zip(("start", "end"), value, strict=True)
+        )
+        return cls(start, end)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it; ``of`` reads it again."""
+        return {"start": iso_time(self.start), "end": iso_time(self.end)}
+
+
+def changes_in(
+    window: ChangeWindow,
+    record_type: RecordType,
+    records: Iterable[dict[str, Any]],
+    events: Collection[Event] = EVENTS,
+) -> Iterator[RecordChange]:
+    """Yield what changed within the window, in the records' order; a record counts once, when first seen.
+
+    :param records: as the API delivers them; those outside of the window are passed over.
+    :param events: which kinds of change to yield. Where ``added`` is not among them, a record that was
+        created within the window counts as updated if it was updated after that.
+    :raises InvalidTime: if a record's creation or update time is not one.
+    """
+    seen: set[int] = set()
+    for record in records:
+        change = _change(window, record_type, record, events)
+        if change is not None and change["record_id"] not in seen:
+            seen.add(change["record_id"])
+            yield change
+
+
+def _change(
+    window: ChangeWindow, record_type: RecordType, record: dict[str, Any], events: Collection[Event]
+) -> RecordChange | None:
+    created, updated = (_time(record_type, record, field) for field in (CREATED, UPDATED))
+    was_added = created is not None and created in window
+    if was_added and ("added" in events or created == updated):
+        event, instant = "added", created
+    else:
+        event, instant = "updated", updated
+    if instant is None or instant not in window or event not in events:
+        return None
+    return {
+        "record_type": record_type.name,
+        "record_id": record[record_type.id_field],
+        "event": cast("Event", event),
+        "changed_at": iso_time(instant),
+        "record": record,
+    }
+
+
+def _time(record_type: RecordType, record: Mapping[str, Any], field: str) -> datetime | None:
+    text = field_value(record, field)
+    return api_time(text, f"{record_type.name}.{field}") if text else None
+
+
+def has_time(record: Mapping[str, Any]) -> bool:
+    """Return whether a record tells when it was created or updated."""
+    return bool(field_value(record, CREATED) or field_value(record, UPDATED))
+
+
+def check_events(record_type: RecordType, events: Iterable[str]) -> tuple[Event, ...]:
+    """Return the events to watch for, without repetition.
+
+    :raises ValueError: if one is neither ``added`` nor ``updated``, or there is none, or the record type
+        tells no update times and ``updated`` alone is asked for.
+    """
+    if isinstance(events, str):
+        events = (events,)
+    chosen = tuple(dict.fromkeys(events))
+    unknown = [event for event in chosen if event not in EVENTS]
+    if unknown or not chosen:
+        raise ValueError(f"events must be one or both of {list(EVENTS)}, not {list(chosen)}")
+    if chosen == ("updated",) and not record_type.has_updates:
+        raise ValueError(
+            f"{record_type.name} have no update time in Insightly's API: only 'added' can be watched"
+        )
+    return cast("tuple[Event, ...]", chosen)
+
+
+def check_changes(value: object) -> list[RecordChange]:
+    """Return ``value``, a list of changes as a sensor's XCom holds it.
+
+    :raises InvalidChange: if something in it is none, or it is no list at all.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InvalidChange(0, f"a list of changes is needed, not {type(value).__name__}")
+    for index, change in enumerate(value):
+        if not isinstance(change, Mapping):
+            raise InvalidChange(index, f"a change is needed, not {type(change).__name__}")
+        if missing := missing_keys(change, _RecordChange.__annotations__):
+            raise InvalidChange(index, f"it lacks {missing}")
+        if change["record_type"] not in RECORD_TYPES:
+            raise InvalidChange(index, "its record_type is none of Insightly's API")
+        if change["event"] not in EVENTS:
+            raise InvalidChange(index, f"its event must be one of {list(EVENTS)}")
+        if not isinstance(change["record_id"], int) or not isinstance(change["changed_at"], str):
+            raise InvalidChange(index, "its record_id must be a number, and its changed_at a text")
+        if not isinstance(change["record"], Mapping):
+            raise InvalidChange(index, "its record is not an object")
+    return cast("list[RecordChange]", list(value))

@@ -1,0 +1,253 @@
+"""The records that a workflow has triggered for, for ever: a set of ids in a state store.
+
+A directory, under the set's key, names leaves; each holds the ids of a range, under a key of its own:
+
+- ``{"version": 1, "leaves": [[first, number], …], "next": number}``: the leaf ``number`` has the ids from
+  ``first`` up to, and without, the next leaf's first; the first leaf's range starts at 1. ``next`` is a
+  number above all that were ever used.
+- A leaf is a text: ids in ascending order, each as its difference from the one before (the first one's from
+  0), as eight bytes, the low one first; then all low bytes, all second bytes, and so on, as long runs of
+  zeros; deflated (zlib), in base64.
+
+A leaf that has grown too large is halved, as often as needed: its parts are written under new numbers, then
+the directory that names them, then the old leaf is deleted. Whatever stops that, the directory names leaves
+that are whole, the earlier ones or the later. At worst a leaf stays that nothing names.
+
+A million ids of random 63 bits, which compress worst, make 256 leaves and a directory of 7 kB; it would
+reach 60 kB at about eight million. A million ids in a row make 16 leaves, of 11 kB in all
+(benchmarks/memory.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.records import is_record_id
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, on_failure, read_head
+
+__all__ = ["TriggeredRecords"]
+
+VERSION = 1
+LEAF_IDS = 65_536
+LEAF_CHARACTERS = 45_000
+"""A leaf with more of either is halved; that keeps it well below the 65,535 bytes that Airflow stores."""
+END = 2**63
+"""Ids are below it."""
+
+_BYTES = 8
+"""Bytes of a difference between two ids."""
+
+
+class _Leaf(NamedTuple):
+    first: int  # its range starts here; not always an id that is in
+    end: int  # and ends before this
+    number: int | None  # None while nothing is stored of the range
+
+
+class TriggeredRecords:
+    """A set of record ids, positive and below 2⁶³, that is kept in a state store.
+
+    It keeps what it has read, so an instance is for one task, and nobody else may write meanwhile. What is
+    added is stored at once. Where that fails half-way, all that was in is in still, and a part of what was
+    to be added is; to do it again completes it.
+
+    :param store: where the set is kept. No value under the key is an empty set: whether one has been lost,
+        the caller has to know.
+    :param key: the directory's key, and with ``/`` and a number behind it the leaves'.
+
+    Each method raises ``InvalidState`` if what is stored can't be read, and ``ValueError`` for what is no id.
+    """
+
+    def __init__(self, store: StateStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._leaves: list[_Leaf] = []  # empty until the directory is read
+        self._next = 0
+        self._ids: dict[int, Sequence[int]] = {}  # of the leaves that were read, by number
+
+    def known(self, ids: Iterable[int]) -> set[int]:
+        """Return those of the ids that are in; reads the directory, and the leaves they would be in."""
+        return {
+            record_id
+            for leaf, group in self._by_leaf(ids)
+            for record_id in group
+            if _is_in(self._ids_of(leaf), record_id)
+        }
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Put the ids in; writes the leaves that change, and the directory where there are new leaves."""
+        with on_failure(self._forget):
+            # All are read before any is written: what can't be read leaves everything as it is.
+            touched = [(leaf, self._ids_of(leaf), group) for leaf, group in self._by_leaf(ids)]
+            replaced: dict[_Leaf, list[tuple[Sequence[int], str]]] = {}
+            for leaf, before, group in touched:
+                after = set(before).union(group)
+                if len(after) == len(before):
+                    continue
+                parts = list(_parts(array("q", sorted(after))))
+                if leaf.number is None or len(parts) > 1:
+                    replaced[leaf] = parts
+                else:
+                    self._write(leaf.number, *parts[0])
+            if replaced:
+                self._replace(replaced)
+
+    def _replace(self, replaced: Mapping[_Leaf, Sequence[tuple[Sequence[int], str]]]) -> None:
+        """Put new leaves in the place of each of these."""
+        leaves: list[_Leaf] = []
+        number = self._next
+        for leaf in self._leaves:
+            if leaf not in replaced:
+                leaves.append(leaf)
+                continue
+            bounds = [leaf.first, *(ids[0] for ids, _ in replaced[leaf][1:]), leaf.end]
+            for (first, end), (ids, text) in zip(pairwise(bounds), replaced[leaf], strict=True):
+                self._write(number, ids, text)
+                leaves.append(_Leaf(first, end, number))
+                number += 1
+        directory = {
+            "version": VERSION,
+            "leaves": [[leaf.first, leaf.number] for leaf in leaves],
+            "next": number,
+        }
+        self._store.set(self._key, directory)
+        self._leaves, self._next = leaves, number
+        # Last: until now a crash would have left the directory that names them.
+        for leaf in replaced:
+            if leaf.number is not None:
+                self._store.delete(self._leaf_key(leaf.number))
+                del self._ids[leaf.number]
+
+    def _forget(self) -> None:
+        """Read everything anew when it is asked next."""
+        self._leaves, self._next, self._ids = [], 0, {}
+
+    def _by_leaf(self, ids: Iterable[int]) -> Iterator[tuple[_Leaf, Sequence[int]]]:
+        """Yield the leaves whose ranges the ids are in, each with its ids in order."""
+        ordered = sorted({_checked(record_id) for record_id in ids})
+        if not ordered:
+            return
+        leaves = self._directory()
+        start = 0
+        while start < len(ordered):
+            leaf = leaves[bisect_right(leaves, ordered[start], key=lambda leaf: leaf.first) - 1]
+            end = bisect_left(ordered, leaf.end, start)
+            yield leaf, ordered[start:end]
+            start = end
+
+    def _leaf_key(self, number: int) -> str:
+        return f"{self._key}/{number}"
+
+    def _write(self, number: int, ids: Sequence[int], text: str) -> None:
+        self._store.set(self._leaf_key(number), text)
+        self._ids[number] = ids
+
+    def _ids_of(self, leaf: _Leaf) -> Sequence[int]:
+        if leaf.number is None:
+            return ()
+        if leaf.number not in self._ids:
+            key = self._leaf_key(leaf.number)
+            text = self._store.get(key)
+            if text is None:
+                raise InvalidState(key, "a part of the ids is missing: it can't be told what has triggered")
+            ids = _decoded(text)
+            if ids is None or (ids and not leaf.first <= ids[0] <= ids[-1] < leaf.end):
+                raise InvalidState(key, "its ids can't be read")
+            self._ids[leaf.number] = array("q", ids)
+        return self._ids[leaf.number]
+
+    def _directory(self) -> list[_Leaf]:
+        """Return the leaves, by their ranges, which cover all ids."""
+        if not self._leaves:
+            head = read_head(self._store, self._key, VERSION)
+            if head is None:
+                self._leaves = [_Leaf(1, END, None)]
+            else:
+                following = count_in(self._key, head, "next")
+                self._leaves, self._next = self._leaves_of(head.get("leaves"), following), following
+        return self._leaves
+
+    def _leaves_of(self, pairs: object, following: int) -> list[_Leaf]:
+        if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+            raise InvalidState(self._key, "its leaves can't be read")
+        bounds = [*(first for first, _ in pairs), END]
+        numbers = [number for _, number in pairs]
+        if (
+            bounds[0] != 1
+            or any(first >= end for first, end in pairwise(bounds))
+            or len(set(numbers)) != len(numbers)
+            or not all(0 <= number < following for number in numbers)
+        ):
+            raise InvalidState(self._key, "its leaves contradict one another")
+        return [
+            _Leaf(first, end, number) for (first, end), number in zip(pairwise(bounds), numbers, strict=True)
+        ]
+
+
+def _parts(ids: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+    """Yield ids, and their text, for as many leaves as they need."""
+    if len(ids) <= LEAF_IDS:
+        text = _encoded(ids)
+        if len(text) <= LEAF_CHARACTERS or len(ids) < 2:
+            yield ids, text
+            return
+    middle = len(ids) // 2
+    yield from _parts(ids[:middle])
+    yield from _parts(ids[middle:])
+
+
+def _encoded(ids: Sequence[int]) -> str:
+    differences = [end - start for start, end in pairwise((0, *ids))]
+    raw = struct.pack(f"<{len(differences)}Q", *differences)
+    planes = b"".join(raw[place::_BYTES] for place in range(_BYTES))
+    # Runs are all that there is to find besides the bytes' frequencies. To look for runs alone is as small
+    # as zlib's usual way for any ids, smaller for some, and several times faster.
+    deflate = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)
+    return base64.b64encode(deflate.compress(planes) + deflate.flush()).decode()
+
+
+def _decoded(text: object) -> list[int] | None:
+    """Return the ids that were encoded; ``None`` if the text is none of an ascending sequence of ids."""
+    if not isinstance(text, str):
+        return None
+    inflate = zlib.decompressobj()
+    try:
+        # A little text can inflate to anything: no more of it than a leaf has.
+        planes = inflate.decompress(base64.b64decode(text, validate=True), _BYTES * LEAF_IDS + 1)
+    except (ValueError, zlib.error):
+        return None
+    if not inflate.eof or inflate.unused_data or len(planes) % _BYTES:
+        return None
+    count = len(planes) // _BYTES
+    raw = bytearray(len(planes))
+    for place in range(_BYTES):
+        raw[place::_BYTES] = planes[place * count : (place + 1) * count]
+    differences = struct.unpack(f"<{count}Q", raw)
+    return None if 0 in differences else list(accumulate(differences))
+
+
+def _is_in(ids: Sequence[int], record_id: int) -> bool:
+    place = bisect_left(ids, record_id)
+    return place < len(ids) and ids[place] == record_id
+
+
+def _is_pair(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+    )
+
+
+def _checked(record_id: int) -> int:
+    if not is_record_id(record_id):
+        raise ValueError(f"a record's id is a positive integer of 63 bits, not {record_id!r}")
+    return record_id

@@ -1,0 +1,1 @@
+"""A workflow as a value: its parts and checks, its YAML file and JSON Schema, its backtest."""

@@ -1,0 +1,105 @@
+"""What a workflow would have done with changes of the past."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_insightly_hooks.core.criteria import (
+    ConditionOutcome,
+    Explanation,
+    Predicate,
+    compile_criteria,
+    compile_explanation,
+    is_relative,
+)
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.core.workflow.definition import Workflow
+
+__all__ = ["Backtest", "Verdict", "backtest"]
+
+
+class Verdict(NamedTuple):
+    """What a workflow would have done with a change."""
+
+    change: RecordChange
+    triggers: bool
+    reason: str | None
+    """Why it does not trigger; no contents of the record."""
+    conditions: tuple[ConditionOutcome, ...]
+    """Each condition of the criteria, and whether it held."""
+
+
+class Backtest(NamedTuple):
+    """What a workflow would have done with changes, in their order."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def triggering(self) -> list[RecordChange]:
+        """The changes that would have triggered."""
+        return [verdict.change for verdict in self.verdicts if verdict.triggers]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.triggering)} of {len(self.verdicts)} changes trigger"]
+        for change, triggers, reason, conditions in self.verdicts:
+            about = f"{change['record_type']} {change['record_id']} {change['event']} {change['changed_at']}"
+            lines.append(f"  {about}: {'triggers' if triggers else reason}")
+            lines += [
+                f"    {c.path}: {c.field} {c.operator}: {'met' if c.held else 'not met'}"
+                for c in conditions
+                if not triggers
+            ]
+        return "\n".join(lines)
+
+
+def backtest(
+    workflow: Workflow,
+    changes: Iterable[RecordChange],
+    *,
+    now: datetime | None = None,
+    multi_select: Iterable[str] | None = None,
+    triggered: Iterable[int] = (),
+) -> Backtest:
+    """Return what the workflow would have done; ``Workflow.backtest`` says more."""
+    options = frozenset(multi_select) if multi_select is not None else None
+    relative = is_relative(workflow.criteria)
+
+    @cache
+    def compiled_at(at: datetime | None) -> tuple[Predicate, Explanation]:
+        return (
+            compile_criteria(workflow.criteria, now=at, multi_select=options),
+            compile_explanation(workflow.criteria, now=at, multi_select=options),
+        )
+
+    seen = set(triggered)
+    verdicts = []
+    for change in check_changes(list(changes)):
+        at = now or api_time(change["changed_at"], "changed_at")
+        meets, explain = compiled_at(at if relative else now)
+        conditions = tuple(explain(change["record"]))
+        reason = _reason(workflow, change, seen)
+        if reason is None and not meets(change["record"]):
+            reason = "the record does not meet the criteria"
+        verdicts.append(Verdict(change, reason is None, reason, conditions))
+        if reason is None:
+            seen.add(change["record_id"])
+    return Backtest(tuple(verdicts))
+
+
+def _reason(workflow: Workflow, change: RecordChange, seen: set[int]) -> str | None:
+    """Return why a change is not looked at, ``None`` if it is."""
+    if not workflow.active:
+        return "the workflow is not active"
+    if change["record_type"] != workflow.record_type:
+        return f"it is a change of {change['record_type']}, not {workflow.record_type}"
+    if change["event"] not in workflow.events:
+        return f"the record was {change['event']}, and evaluate is {workflow.evaluate!r}"
+    if workflow.evaluate == "until_triggered" and change["record_id"] in seen:
+        return "the record has triggered before"
+    return None

@@ -1,0 +1,295 @@
+"""A workflow as Insightly's screens describe one: what to watch, when to trigger, what to send.
+
+It is a value: made in Python, or read from a YAML file (``core.workflow.yaml_file``), and wholly checked when
+it is made. ``Workflow.to_dag`` and ``.task_group`` turn it into Airflow's tasks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from airflow_insightly_hooks.core.criteria import check_criteria
+from airflow_insightly_hooks.core.dates import api_time, parse_duration
+from airflow_insightly_hooks.core.detection.changes import Event, RecordChange
+from airflow_insightly_hooks.core.errors import did_you_mean
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
+from airflow_insightly_hooks.core.workflow.backtest import Backtest, backtest
+from airflow_insightly_hooks.core.workflow.parts import (
+    DURATION_SCHEMA,
+    LONGEST_ID,
+    LONGEST_TAG,
+    NO_EXTRA,
+    PARTS,
+    Model,
+    Name,
+    Schedule,
+    Webhook,
+    slug_of,
+)
+from airflow_insightly_hooks.core.workflow.problems import Misplaced
+
+if TYPE_CHECKING:
+    import os
+
+    from airflow.sdk import DAG, TaskGroup
+
+__all__ = [
+    "PARTS",
+    "Evaluate",
+    "Schedule",
+    "Webhook",
+    "Workflow",
+    "load_workflows",
+    "slug_of",
+]
+
+Evaluate = Literal["created", "created_and_edited", "until_triggered"]
+EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
+    "created": ("added",),
+    "created_and_edited": ("added", "updated"),
+    "until_triggered": ("added", "updated"),
+}
+PENDING_SUFFIX = "__pending"
+"""The ending of the id of the DAG that sends the webhooks of time triggers."""
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value, "it").total_seconds() if isinstance(value, str) else value
+
+
+def _schedule(value: object) -> object:
+    if isinstance(value, Mapping):
+        return Schedule.model_validate(value)
+    if value is None or isinstance(value, str | Schedule):
+        return value
+    raise ValueError(
+        "a cron expression, on_change, or a mapping with cron, every or watch, is needed, or null for none"
+    )
+
+
+def _start(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+    return api_time(value, "it")
+
+
+class Workflow(Model):
+    """What Insightly calls a workflow process, with its criteria and actions.
+
+    :param name: what it is called.
+    :param dag_id: the DAG's id; by default the name, in lower case and with underscores. What the workflow
+        remembers, and its messages' ids, belong to it.
+    :param description: what it is for; Airflow shows it on the DAG's page.
+    :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
+    :param active: an inactive workflow lets changes pass by, for good; to hold them back, pause its DAG.
+    :param evaluate: which changes are looked at: ``created``; ``created_and_edited``, each time;
+        ``until_triggered``, created or edited, until a record has triggered once.
+    :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
+    :param webhooks: what is sent, where, and when.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param schedule: when it runs: a cron expression, ``on_change`` (when records change, asking every
+        15 s), a ``Schedule``, or ``None`` for by hand only.
+    :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
+        intervals needs it.
+    :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
+        API server's clock.
+    :param tags: tags of the DAG, besides ``insightly``.
+    :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
+    """
+
+    model_config = NO_EXTRA
+
+    name: Name
+    dag_id: str = Field(default_factory=lambda data: slug_of(data["name"]), max_length=LONGEST_ID)
+    description: str = ""
+    record_type: str
+    active: StrictBool = True
+    evaluate: Evaluate = "created_and_edited"
+    criteria: Any = None
+    webhooks: list[Webhook] = Field(min_length=1)
+    insightly_conn_id: Name = "insightly_default"
+    schedule: Annotated[str | Schedule | None, BeforeValidator(_schedule)] = "*/5 * * * *"
+    start_date: (
+        Annotated[
+            datetime,
+            BeforeValidator(_start),
+            WithJsonSchema({"type": "string", "examples": ["2026-01-31T08:00:00Z"]}),
+        ]
+        | None
+    ) = None
+    settle: Annotated[
+        float,
+        Field(ge=0, strict=True, allow_inf_nan=False),
+        BeforeValidator(_seconds),
+        WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
+    ] = 5.0
+    tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
+
+    @field_validator("record_type")
+    @classmethod
+    def _check_record_type(cls, name: str) -> str:
+        try:
+            RECORD_TYPES[name]
+        except KeyError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("evaluate")
+    @classmethod
+    def _check_evaluate(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
+        kind = _record_type(info)
+        if kind is not None and evaluate != "created" and not kind.has_updates:
+            raise ValueError(
+                f"{kind.name} have no update time in Insightly's API: only 'created' can be evaluated"
+            )
+        return evaluate
+
+    @field_validator("criteria")
+    @classmethod
+    def _check_criteria(cls, criteria: Any, info: ValidationInfo) -> Any:
+        check_criteria(criteria, _record_type(info))
+        return criteria
+
+    @field_validator("dag_id")
+    @classmethod
+    def _check_dag_id(cls, dag_id: str) -> str:
+        if dag_id.endswith(PENDING_SUFFIX):
+            raise ValueError(
+                f"{PENDING_SUFFIX!r} is the ending of DAGs that send the webhooks of time triggers"
+            )
+        if not re.fullmatch(r"[\w.-]+", dag_id):
+            raise ValueError(
+                "letters, digits, '_', '-' and '.' are needed: give a dag_id, or a name with some"
+            )
+        return dag_id
+
+    @model_validator(mode="after")
+    def _check(self) -> Workflow:
+        kind = RECORD_TYPES[self.record_type]
+        seen: dict[str, str] = {}
+        for index, webhook in enumerate(self.webhooks):
+            path = f"webhooks[{index}]"
+            if webhook.slug in seen:
+                raise Misplaced(
+                    f"{path}.name", f"{webhook.name!r} is too like {seen[webhook.slug]!r}: task ids differ"
+                )
+            seen[webhook.slug] = webhook.name
+            for number, name in enumerate(webhook.fields or ()):
+                _check_field(kind, name, f"{path}.fields[{number}]")
+            if webhook.field is not None:
+                _check_field(kind, webhook.field, f"{path}.field")
+                if webhook.field in kind.fields and webhook.field not in kind.date_fields:
+                    raise Misplaced(f"{path}.field", f"{webhook.field} holds no date")
+        if isinstance(self.schedule, Schedule) and self.schedule.data_interval and self.start_date is None:
+            raise Misplaced(
+                "start_date", "a schedule with data intervals needs it: intervals are read from then on"
+            )
+        return self
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The changes that are looked at."""
+        return EVENTS_OF[self.evaluate]
+
+    @property
+    def slug(self) -> str:
+        """The name as an Airflow id holds it."""
+        return slug_of(self.name)
+
+    def message_scope(self, webhook: Webhook) -> str:
+        """Return what the ids of a webhook's messages belong to, besides the change."""
+        return f"{self.dag_id}/{webhook.name}"
+
+    def to_dag(self, **arguments: Any) -> DAG:
+        """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
+
+        It is registered with Airflow as if a ``with`` statement had made it. Webhooks with a time trigger
+        get a second DAG, ``{dag_id}__pending``, which sends them at their time.
+
+        :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
+            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
+        :raises InvalidWorkflow: if Airflow refuses something of it.
+
+        The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
+        """
+        from airflow_insightly_hooks.workflows.dag import workflow_dag
+
+        return workflow_dag(self, **arguments)
+
+    def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
+        """Return the workflow as a task group of the DAG that is being defined.
+
+        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. Webhooks
+        with a time trigger get a DAG of their own, ``{dag_id}__pending``, as with ``to_dag``. What comes
+        after the group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
+
+        :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
+        :param arguments: arguments of Airflow's ``TaskGroup``.
+        """
+        from airflow_insightly_hooks.workflows.dag import workflow_group
+
+        return workflow_group(self, group_id, **arguments)
+
+    def backtest(
+        self,
+        changes: Iterable[RecordChange],
+        *,
+        now: datetime | None = None,
+        multi_select: Iterable[str] | None = None,
+        triggered: Iterable[int] = (),
+    ) -> Backtest:
+        """Return which of the changes would have triggered the workflow, and why the others would not.
+
+        :param changes: as a sensor returns them, in the order in which they happened.
+        :param now: what relative dates are measured from; ``None`` takes each change's own time, where a run
+            takes the end of its window.
+        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param triggered: the ids of the records that have triggered before (``until_triggered``).
+        :raises InvalidChange: if one of them is no change.
+        :raises InvalidTime: if a change's time is none.
+        :raises ValueError: if ``now`` has no time zone.
+        """
+        return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
+
+
+def load_workflows(folder: str | os.PathLike[str], **arguments: Any) -> dict[str, DAG]:
+    """Make a DAG of each workflow in a folder's YAML files, those in folders below it included.
+
+    A file that is wrong breaks its own DAGs only: the others are made, and Airflow's import errors show the
+    file, with line and path of each mistake.
+
+    :param folder: a path; a relative one is taken from the folder of the DAG file that calls.
+    :param arguments: those of ``Workflow.to_dag``, for all of the workflows.
+    :returns: the DAGs by their ids; they are registered with Airflow.
+    :raises NotADirectoryError: if there is no such folder.
+    """
+    from airflow_insightly_hooks.workflows.files import load_folder
+
+    caller = Path(sys._getframe(1).f_globals.get("__file__", "."))
+    return load_folder(caller.parent / folder, **arguments)
+
+
+def _record_type(info: ValidationInfo) -> RecordType | None:
+    """Return the record type, unless that is wrong itself."""
+    name = info.data.get("record_type")
+    return RECORD_TYPES[name] if name is not None else None
+
+
+def _check_field(kind: RecordType, name: str, path: str) -> None:
+    if name not in kind.fields and name not in kind.date_fields and not name.endswith("__c"):
+        raise Misplaced(path, f"{kind.name} have no field {name!r}{did_you_mean(name, kind.fields)}")

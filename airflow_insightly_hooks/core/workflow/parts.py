@@ -1,0 +1,191 @@
+"""What a workflow consists of, ``Webhook`` and ``Schedule``, and the kinds of values that they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from airflow_insightly_hooks.core.dates import parse_duration, time_zone
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.payload import DateFormat
+from airflow_insightly_hooks.core.workflow.problems import Misplaced, problems_of
+
+__all__ = [
+    "DURATION_SCHEMA",
+    "LONGEST_ID",
+    "LONGEST_TAG",
+    "NO_EXTRA",
+    "PARTS",
+    "Duration",
+    "Model",
+    "Name",
+    "Schedule",
+    "Webhook",
+    "slug_of",
+]
+
+LONGEST_ID = 200
+"""Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
+LONGEST_TAG = 100
+LONGEST_DURATION = timedelta(days=36_500)
+
+DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
+NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+def _duration(value: object) -> timedelta:
+    duration = value if isinstance(value, timedelta) else parse_duration(value, "it")
+    if not timedelta(0) <= duration <= LONGEST_DURATION:
+        raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
+    return duration
+
+
+def _zone(name: str) -> str:
+    try:
+        time_zone(name)
+    except KeyError:
+        raise ValueError(f"there is no time zone {name!r}: an IANA name is needed") from None
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text is needed")
+    return text.strip()
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(DURATION_SCHEMA)]
+Name = Annotated[str, Field(max_length=LONGEST_ID), AfterValidator(_not_blank)]
+Zone = Annotated[str, AfterValidator(_zone)]
+
+if TYPE_CHECKING:
+    Model = BaseModel
+else:
+
+    class _ModelType(type(BaseModel)):
+        """Makes what is wrong with a model an error of ours when Python code builds one."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().__call__(*args, **kwargs)
+            except ValidationError as error:
+                raise InvalidWorkflow(tuple(problems_of(error, cls, PARTS))) from None
+
+    class Model(BaseModel, metaclass=_ModelType):
+        """What workflows and their parts have in common."""
+
+
+class Webhook(Model):
+    """One action of a workflow: a receiver, what it gets, and when.
+
+    :param name: what it is called; the ids of its messages belong to it, so a new name sends anew.
+    :param conn_id: the receiver: a connection of type ``insightly_webhook``.
+    :param uri: the receiver's URI instead; a template such as ``{{ var.value.receiver }}`` is rendered.
+    :param fields: the names of the fields to send, in this order; ``None`` sends the record as it is.
+    :param date_format: ``microsoft``, as Insightly's webhooks write dates, or ``iso8601``.
+    :param timezone: the IANA zone whose offset Microsoft JSON dates show.
+    :param envelope: the key under which the fields stand; an empty text puts them at the top.
+    :param headers: further HTTP headers; no place for secrets.
+    :param concurrency: how many POSTs are under way at once, at most.
+    :param after: send so long after the trigger, or after the date in ``field``.
+    :param before: send so long before the date in ``field``.
+    :param field: the date field that ``after`` or ``before`` is measured from; alone: at that date.
+    :param recheck: send at that time only if the record still meets the criteria.
+    :raises InvalidWorkflow: if an argument is none of these.
+    """
+
+    model_config = NO_EXTRA
+
+    name: Name
+    conn_id: Name | None = None
+    uri: Annotated[str, AfterValidator(_not_blank)] | None = Field(None, repr=False)  # it may hold a password
+    fields: list[Name] | None = Field(None, min_length=1)
+    date_format: DateFormat = "microsoft"
+    timezone: Zone = "America/Los_Angeles"
+    envelope: str = "entity"
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    concurrency: int = Field(8, ge=1, strict=True)
+    after: Duration | None = None
+    before: Duration | None = None
+    field: Name | None = None
+    recheck: StrictBool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Webhook:
+        if (self.conn_id is None) == (self.uri is None):
+            raise ValueError("one receiver is needed: conn_id or uri")
+        if self.conn_id is not None and "://" in self.conn_id:
+            raise Misplaced("conn_id", "it is the id of a connection; a URI goes to uri")
+        if self.after is not None and self.before is not None:
+            raise Misplaced("before", "after and before exclude one another")
+        if self.before is not None and self.field is None:
+            raise Misplaced("before", "it needs the field that holds the date")
+        if self.recheck and not self.is_timed:
+            raise Misplaced("recheck", "it belongs to a time trigger: after, before or field")
+        return self
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is sent at a later time than that of the trigger."""
+        return self.after is not None or self.field is not None
+
+    @property
+    def slug(self) -> str:
+        """The name as an Airflow id holds it."""
+        return slug_of(self.name)
+
+
+class Schedule(Model):
+    """When a workflow's DAG runs, where a cron line doesn't say it all.
+
+    :param cron: a cron expression.
+    :param every: a length of time, from run to run.
+    :param watch: run when there are changes; Insightly is asked so often.
+    :param data_interval: each run covers the interval between two times of the schedule, so that past
+        intervals can be backfilled; else each goes on from where the last one ended.
+    :param timezone: the IANA zone of ``cron``.
+    :raises InvalidWorkflow: if not one of ``cron``, ``every`` and ``watch`` is given.
+    """
+
+    model_config = NO_EXTRA
+
+    cron: Name | None = None
+    every: Duration | None = None
+    watch: Duration | None = None
+    data_interval: StrictBool = False
+    timezone: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        given = [name for name in ("cron", "every", "watch") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one of cron, every and watch is needed, not {' and '.join(given) or 'none'}")
+        if self.watch is not None and self.data_interval:
+            raise Misplaced("data_interval", "runs that are woken by changes have no interval")
+        for name in ("every", "watch"):
+            if (length := getattr(self, name)) is not None and length <= timedelta(0):
+                raise Misplaced(name, "it must be longer than nothing")
+        return self
+
+
+PARTS: Mapping[str, type[BaseModel]] = {"webhooks": Webhook, "schedule": Schedule}
+"""The models that a workflow's fields hold."""
+
+
+def slug_of(name: str) -> str:
+    """Return a name as Airflow's ids hold it: lower case, underscores for what isn't a letter or digit."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")

@@ -1,0 +1,213 @@
+"""A YAML file -> workflows, or an error that names file, line and path.
+
+One file holds one workflow, or a list of them. Plain values are read as in JSON: only ``true`` and ``false``
+are truth values (so the operator ``on`` needs no quotes), numbers are decimal, dates are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
+from airflow_insightly_hooks.core.workflow.definition import PARTS, Workflow, slug_of
+from airflow_insightly_hooks.core.workflow.problems import joined, problems_of
+
+__all__ = ["located", "read_workflows"]
+
+DEEPEST = 250
+"""Levels of nesting: groups of criteria may have 100, each a mapping and a list."""
+MOST_NODES = 100_000
+"""Values in a file, aliases opened; a few lines of YAML can stand for billions."""
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+# The parser in C, where PyYAML has it, is some ten times as fast as the one in Python.
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]  # its base is chosen at run time
+    """Resolves plain scalars as JSON does."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 — PyYAML's name
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+_Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("$")))
+
+
+def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Workflow]:
+    """Return the workflows that a file holds.
+
+    :param text: the file's contents.
+    :param file: its name, for errors.
+    :param only: the id of the one DAG that is asked for; ``None`` asks for all. What belongs to another
+        one is not looked at.
+    :raises InvalidWorkflowFile: if it can't be read, or a workflow in it is wrong; it holds all problems.
+    """
+    try:
+        _check_depth(text, file)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise _unreadable(file, error) from None
+    if root is None:
+        raise InvalidWorkflowFile(file, (("", "the file is empty"),), (1,))
+    value = _Values(file).of(root)
+    is_list = isinstance(value, list)
+    entries = [(f"[{i}]", entry) for i, entry in enumerate(value)] if is_list else [("", value)]
+    if not entries:
+        raise InvalidWorkflowFile(file, (("", "the list holds no workflow"),), (_line(root),))
+    workflows: list[Workflow] = []
+    problems: list[tuple[str, str]] = []
+    for path, entry in entries:
+        if not isinstance(entry, Mapping):
+            problems.append((path, "a workflow is needed: a mapping with name, record_type and webhooks"))
+            continue
+        if only is not None and only != _dag_id(entry):
+            continue
+        try:
+            workflow = Workflow.model_validate(entry)
+        except ValidationError as error:
+            problems += problems_of(error, Workflow, PARTS, path)
+            continue
+        if any(workflow.dag_id == other.dag_id for other in workflows):
+            problems.append(
+                (joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")
+            )
+        workflows.append(workflow)
+    if problems:
+        raise _with_lines(file, root, problems)
+    return workflows
+
+
+def located(text: str, file: str, workflow: Workflow, error: InvalidWorkflow) -> InvalidWorkflowFile:
+    """Return an error of a workflow that was read from a file, with the lines of its problems.
+
+    :param text: the file's contents.
+    """
+    root: yaml.Node = yaml.compose(text, Loader=_Loader)  # type: ignore[assignment]  # it was read before
+    value = _Values(file).of(root)
+    path = ""
+    if isinstance(value, list):
+        path = f"[{[_dag_id(entry) for entry in value].index(workflow.dag_id)}]"
+    return _with_lines(file, root, [(joined(path, place), reason) for place, reason in error.problems])
+
+
+def _with_lines(file: str, root: yaml.Node, problems: Iterable[tuple[str, str]]) -> InvalidWorkflowFile:
+    problems = tuple(problems)
+    lines = tuple(_line(_node_at(root, path)) for path, _ in problems)
+    return InvalidWorkflowFile(file, problems, lines)
+
+
+def _check_depth(text: str, file: str) -> None:
+    """Refuse what nests too deeply before nodes are made of it, which recurses, in C without a bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1  # type: ignore[union-attr]  # events of a text have marks
+            raise InvalidWorkflowFile(file, (("", f"it is nested more than {DEEPEST} levels deep"),), (line,))
+
+
+def _dag_id(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("dag_id") or slug_of(str(entry.get("name", ""))))
+
+
+def _unreadable(file: str, error: yaml.YAMLError) -> InvalidWorkflowFile:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it can't be read"
+    # PyYAML's texts can quote the file, hence perhaps a secret: what is in quotes is left out.
+    reason = re.sub(r"'[^']{3,}'", "'…'", str(reason))
+    return InvalidWorkflowFile(file, (("", f"not YAML: {reason}"),), (mark.line + 1 if mark else 1,))
+
+
+class _Values:
+    """Makes Python values of YAML nodes."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._count = 0
+        self._open: set[int] = set()
+
+    def of(self, node: yaml.Node) -> Any:
+        self._count += 1
+        if self._count > MOST_NODES:
+            raise self._error(node, f"the file holds more than {MOST_NODES} values")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if id(node) in self._open:
+            raise self._error(node, "it contains itself")
+        self._open.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            value: Any = [self.of(item) for item in node.value]
+        else:
+            assert isinstance(node, yaml.MappingNode)  # noqa: S101 — the third of three kinds
+            value = dict(self._items(node))
+        self._open.discard(id(node))
+        return value
+
+    def _items(self, node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._error(key, "a key must be text")
+            if key.value in seen:
+                raise self._error(key, f"{key.value!r} stands here twice")
+            seen.add(key.value)
+            yield key.value, self.of(value)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        text: str = node.value
+        if kind == "str":
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        try:
+            if kind == "int":
+                return int(text)
+            if kind == "float":
+                return float(text)
+        except ValueError:
+            raise self._error(node, f"it is no number: !!{kind}") from None
+        raise self._error(node, "tags such as !!python or !include are not taken")
+
+    def _error(self, node: yaml.Node, reason: str) -> InvalidWorkflowFile:
+        return InvalidWorkflowFile(self._file, (("", reason),), (_line(node),))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _node_at(root: yaml.Node, path: str) -> yaml.Node:
+    """Return the node that a path leads to, or the last one on the way; of a mapping's value, the key."""
+    node = shown = root
+    for name, index in _STEP.findall(path):
+        if index and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):
+            node = shown = node.value[int(index)]
+        elif name and isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == name:
+                    node, shown = value, key
+                    break
+            else:
+                break
+        else:
+            break
+    return shown

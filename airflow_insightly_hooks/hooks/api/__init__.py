@@ -1,0 +1,1 @@
+"""Asking Insightly: the account, one GET, the limits that all hooks of a process share."""

@@ -1,0 +1,131 @@
+"""When the next request to an account may go out: one limiter for all of a process's hooks and threads.
+
+Other processes and machines are not seen but by what the API says: its 429s, and its counts of the day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+
+from airflow_insightly_hooks.core.detection.daily_budget import Budget
+from airflow_insightly_hooks.hooks.rate_limit import Pace
+
+__all__ = ["FewLeft", "Limiter", "Spent", "forget_limiters", "limiter_for"]
+
+MOST_LIMITERS = 64
+"""Accounts whose limiters a process remembers; the one that was unused for longest goes first."""
+
+
+class FewLeft(NamedTuple):
+    """``left`` of a day's ``total`` requests remain until ``resets_at``."""
+
+    left: int
+    total: int
+    resets_at: datetime
+
+
+class Spent(NamedTuple):
+    """The day's requests are spent until ``resets_at``: ``share``, or where that is ``None`` all."""
+
+    resets_at: datetime
+    share: int | None = None
+
+
+class Limiter:
+    """Holds requests to an account's pace and to its budget; all threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pace = Pace(0)
+        self._budget = Budget()
+        self._held_until = 0.0
+        self._ahead = timedelta(0)
+        self._warned_for: datetime | None = None
+
+    def configure(self, per_second: float, per_day: int | None) -> None:
+        """Keep to a connection's settings; those that came last hold."""
+        with self._lock:
+            self._pace.set(per_second)
+            self._budget.share = per_day
+
+    def server_now(self) -> datetime:
+        """Return the time by the server's clock, as far ahead of ours as at its latest answer."""
+        return datetime.now(timezone.utc) + self._ahead
+
+    def held(self) -> float:
+        """Return for how many seconds the API is to be left alone, as its last 429 asked."""
+        return max(0.0, self._held_until - time.monotonic())
+
+    def hold(self, seconds: float) -> None:
+        """Leave the API alone for so long, in all threads."""
+        with self._lock:
+            self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    def take(self) -> Spent | None:
+        """Count a request and wait for its turn, or return at once that the day is spent."""
+        with self._lock:
+            now = self.server_now()
+            if self._budget.is_refused(now):
+                return Spent(self._budget.resets_at(now))
+            if self._budget.share_is_used(now):
+                return Spent(self._budget.resets_at(now), self._budget.share)
+            self._budget.asked(now)
+        self._pace.wait()
+        return None
+
+    def answered(self, date: datetime | None, limit: int | None, remaining: int | None) -> FewLeft | None:
+        """Take what an answer's headers say; return the counts if few are left (not none), once a day.
+
+        :param date: the server's time.
+        :param limit: how many requests the account has a day.
+        :param remaining: how many of them are left.
+        """
+        with self._lock:
+            if date is not None:
+                self._ahead = date - datetime.now(timezone.utc)
+            now = self.server_now()
+            self._budget.answered(now, limit, remaining)
+            left, total, ends = self._budget.left(now), self._budget.total(now), self._budget.resets_at(now)
+            if not left or total is None or not self._budget.is_low(now) or self._warned_for == ends:
+                return None
+            self._warned_for = ends
+            return FewLeft(left, total, ends)
+
+    def refuse_day(self) -> Spent:
+        """Note that the API refuses every request until the day ends."""
+        with self._lock:
+            now = self.server_now()
+            self._budget.refused(now)
+            return Spent(self._budget.resets_at(now))
+
+    def spaced(self, interval: float, requests: int = 1) -> float:
+        """Return the seconds between two polls so that the day's requests last (``Budget.spaced``)."""
+        with self._lock:
+            return self._budget.spaced(interval, self.server_now(), requests)
+
+
+_limiters: OrderedDict[tuple[str, bytes], Limiter] = OrderedDict()
+_limiters_lock = threading.Lock()
+
+
+def limiter_for(base_url: str, api_key: str) -> Limiter:
+    """Return this process's limiter of an account."""
+    # By a digest: what lives as long as the process should not hold keys.
+    key = base_url, hashlib.sha256(api_key.encode()).digest()
+    with _limiters_lock:
+        limiter = _limiters.setdefault(key, Limiter())
+        _limiters.move_to_end(key)
+        if len(_limiters) > MOST_LIMITERS:
+            _limiters.popitem(last=False)
+        return limiter
+
+
+def forget_limiters() -> None:
+    """Begin anew, as a new process does."""
+    with _limiters_lock:
+        _limiters.clear()

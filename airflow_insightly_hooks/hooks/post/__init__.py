@@ -1,0 +1,1 @@
+"""One POST: the receiver, its address, the connection, the exchange and its response."""

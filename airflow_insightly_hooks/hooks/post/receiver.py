@@ -1,0 +1,175 @@
+"""What a connection of type ``insightly_webhook``, or a URI, says of a receiver: read once, and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow.sdk.log import mask_secret
+
+from airflow_insightly_hooks.core.delivery.signing import Signer
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, WorkerExhausted
+from airflow_insightly_hooks.hooks.connection_failures import own_fault
+from airflow_insightly_hooks.hooks.connection_fields import Extras
+from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
+from airflow_insightly_hooks.hooks.post.tls import bare_context, load_client_certificate, tls_context
+from airflow_insightly_hooks.hooks.post.transport import Transport, TransportSettings
+from airflow_insightly_hooks.hooks.rate_limit import Pace
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["IN_CLEAR", "ReceiverSettings", "checked_headers", "mask"]
+
+EXTRAS = (
+    "path",
+    "headers",
+    "timeout",
+    "verify",
+    "cert",
+    "trust_env",
+    "allow_insecure_http",
+    "allow_private_networks",
+    "allow_redirects",
+    "expect_body",
+    "requests_per_second",
+    "signing_secret",
+    "max_body_bytes",
+    "web_url",
+)
+PROTECTED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that are ours alone, as all of ``webhook-…``: they frame the request, or say what the body is."""
+
+IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class ReceiverSettings:
+    """What a connection says.
+
+    :raises InvalidConnection: if it can't be used.
+    :raises WorkerExhausted: if this worker lacks what it takes to read it.
+    """
+
+    def __init__(self, endpoint: Endpoint, extras: Extras, conn_id: str) -> None:
+        self.endpoint = endpoint
+        try:
+            self.headers = checked_headers(extras.texts("headers"), "the connection")
+        except InvalidPayload as error:
+            raise extras.invalid("headers", error.reason) from None
+        if endpoint.authorization and "authorization" in self.headers:
+            raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
+        self.pace = Pace(extras.number("requests_per_second", 0, at_least=0))
+        self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
+        self.web_url = extras.text("web_url")
+        if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
+            raise extras.invalid("web_url", "an http(s) address without user information is needed")
+        self.allow_redirects = extras.flag("allow_redirects", default=False)
+        self.expect_body = extras.text("expect_body").encode(errors="surrogatepass")
+        self.transport = _transport(endpoint, extras)
+        if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
+            raise extras.invalid("signing_secret", "it holds nothing but white space")
+        secrets = extras.text("signing_secret")
+        try:
+            self.signer = Signer(secrets) if secrets else None
+        except ValueError as error:
+            raise extras.invalid("signing_secret", str(error)) from None
+        in_clear = not endpoint.is_secured and not endpoint.is_loopback
+        self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
+        if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
+            raise InvalidConnection(conn_id, "schema", IN_CLEAR)
+        mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
+        mask(*self.headers.values())
+
+    @classmethod
+    def from_connection(cls, connection: Connection) -> ReceiverSettings:
+        """Return what an Airflow connection says."""
+        extras = Extras(connection, EXTRAS)
+        return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
+
+    @classmethod
+    def from_uri(cls, uri: str) -> ReceiverSettings:
+        """Return what a URI says, and the defaults."""
+        from airflow.sdk import Connection
+
+        return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
+
+
+def _transport(endpoint: Endpoint, extras: Extras) -> Transport:
+    settings = TransportSettings(
+        timeout=extras.number("timeout", 30, at_least=0.1),
+        verify=extras.flag_or_text("verify", default=True),
+        trust_env=extras.flag("trust_env", default=True),
+        allow_private=extras.flag("allow_private_networks", default=True),
+    )
+    # To read all trusted certificates takes 30 ms; what a connection says of TLS is checked in any case.
+    cert = extras.text("cert")
+    needs_tls = endpoint.is_secured or settings.verify is not True or cert
+    try:
+        tls = tls_context(settings.verify, trust_env=settings.trust_env) if needs_tls else bare_context()
+        transport = Transport(endpoint, settings, tls)
+    except OSError as error:
+        _check_worker(error)
+        raise extras.invalid("verify", "its file of certificates can't be read") from None
+    certificate, comma, key = cert.partition(",")
+    try:
+        if certificate or comma:
+            load_client_certificate(tls, certificate.strip(), key.strip() if comma else None)
+    except OSError as error:
+        _check_worker(error)
+        raise extras.invalid(
+            "cert", "a readable PEM file of a certificate and its key, or certificate,key, is needed"
+        ) from None
+    return transport
+
+
+def _check_worker(error: OSError) -> None:
+    """Raise where it is this worker that lacks something, and not the file."""
+    lack = own_fault(error)
+    if lack is not None:
+        raise WorkerExhausted(lack) from None
+
+
+def mask(*secrets: str) -> None:
+    """Have Airflow mask what must never be logged, for code that isn't ours."""
+    for secret in secrets:
+        if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
+            mask_secret(secret)
+
+
+def checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
+    """Return headers by lower-cased name.
+
+    :param where: whose they are, for an error.
+    :raises InvalidPayload: if they can't be sent; it names the header, not its value.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not isinstance(value, str):
+            raise InvalidPayload(where, "a header's name is a token, and its value a text")
+        if name.lower() in PROTECTED_HEADERS or name.lower().startswith("webhook-"):
+            raise InvalidPayload(where, f"the header {name} can't be set")
+        if not value.isprintable() or not value.isascii():
+            raise InvalidPayload(
+                where, f"the header {name} holds what no header can: printable ASCII is needed"
+            )
+    checked = {name.lower(): value.strip() for name, value in headers.items()}
+    if len(checked) < len(headers):
+        raise InvalidPayload(where, "a header is given twice, in upper and lower case")
+    return checked

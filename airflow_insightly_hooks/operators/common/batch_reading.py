@@ -1,0 +1,119 @@
+"""Reading a window's changes a page at a time, and keeping those that meet a workflow's criteria."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.criteria import Predicate, fields_of, is_relative, option_fields_of
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in, has_time
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+from airflow_insightly_hooks.core.workflow.definition import Workflow
+from airflow_insightly_hooks.operators.common.field_checks import (
+    MULTI_SELECTS,
+    custom_fields_of,
+    predicate_of,
+    warn_of_unknown,
+)
+from airflow_insightly_hooks.runs.windows import warn_of_timeless
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = ["Reading"]
+
+PAGE = 500
+PROGRESS_INTERVAL = 5.0
+"""Seconds between two lines of the log, at least."""
+
+
+class Reading:
+    """The changes of a window that meet a workflow's criteria; one page of records is in memory at a time.
+
+    :param hook: the account.
+    :param window: what is read; relative dates are measured from its end.
+    :param workflow: what to look for.
+    :param criteria: the workflow's, rendered.
+    :param metadata: returns what Insightly says of the record type's custom fields; asked only where
+        ``contains`` or ``not_contains`` meets a custom field that isn't empty.
+    :param log: where progress and warnings go.
+    """
+
+    def __init__(
+        self,
+        hook: InsightlyHook,
+        window: ChangeWindow,
+        workflow: Workflow,
+        criteria: Mapping[str, Any] | None,
+        metadata: Callable[[], list[dict[str, Any]]],
+        log: Any,
+    ) -> None:
+        self._hook, self._window, self._workflow = hook, window, workflow
+        self._kind = RECORD_TYPES[workflow.record_type]
+        self._criteria, self._metadata, self._log = criteria, metadata, log
+        self._now = window.end if is_relative(criteria) else None
+        self._options = option_fields_of(criteria)
+        self._meets: Predicate | None = None
+        named = {*fields_of(criteria), *(name for w in workflow.webhooks for name in w.fields or ())}
+        self._unknown = unknown_fields(self._kind, (), named)
+        self._read = self._changes = self._matching = 0
+        self._timeless: list[int] = []
+        self._progress_at = time.monotonic() + PROGRESS_INTERVAL
+
+    def batches(self, size: int) -> Iterator[list[RecordChange]]:
+        """Yield the changes, up to ``size`` at a time; a record has one at most.
+
+        :raises InsightlyAPIError: if Insightly can't be read.
+        """
+        started = time.monotonic()
+        matching = (change for page in self._pages() for change in page)
+        while batch := list(islice(matching, size)):
+            yield batch
+        self._log.info("%s; %.1f s in all", self._so_far(), time.monotonic() - started)
+        if self._changes:
+            warn_of_unknown(self._log, self._kind.name, self._unknown)
+        warn_of_timeless(self._log, self._kind.name, self._timeless)
+
+    def _pages(self) -> Iterator[list[RecordChange]]:
+        """Yield what matches, page by page."""
+        if self._window.is_empty:
+            return
+        records = self._hook.iter_records(self._kind.name, updated_after=self._window.search_from)
+        while page := list(islice(records, PAGE)):
+            self._read += len(page)
+            self._timeless += [record[self._kind.id_field] for record in page if not has_time(record)]
+            changes = list(changes_in(self._window, self._kind, page, self._workflow.events))
+            self._changes += len(changes)
+            if self._unknown:
+                self._unknown = unknown_fields(self._kind, (c["record"] for c in changes), self._unknown)
+            meets = self._predicate(changes)
+            matching = [change for change in changes if meets(change["record"])]
+            self._matching += len(matching)
+            if (now := time.monotonic()) >= self._progress_at:
+                self._log.info("%s", self._so_far())
+                self._progress_at = now + PROGRESS_INTERVAL
+            yield matching
+
+    def _predicate(self, changes: list[RecordChange]) -> Predicate:
+        """Return what decides on these; compiled anew once it matters which fields hold several options."""
+        if self._options and any(_has_custom_field(change["record"], self._options) for change in changes):
+            multi_selects = custom_fields_of(self._metadata(), MULTI_SELECTS)
+            self._meets, self._options = self._compiled(multi_selects), frozenset()
+        elif self._meets is None:
+            self._meets = self._compiled(None)
+        return self._meets
+
+    def _compiled(self, multi_select: frozenset[str] | None) -> Predicate:
+        return predicate_of(self._log, self._criteria, now=self._now, multi_select=multi_select)
+
+    def _so_far(self) -> str:
+        return (
+            f"{self._kind.name} in {self._window}: {self._read} records read in {self._hook.requests_made} "
+            f"requests, {self._changes} changes, {self._matching} meet the criteria"
+        )
+
+
+def _has_custom_field(record: Mapping[str, Any], names: frozenset[str]) -> bool:
+    return any(custom.get("FIELD_NAME") in names for custom in record.get(CUSTOM_FIELDS) or ())

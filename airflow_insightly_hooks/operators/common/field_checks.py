@@ -1,0 +1,164 @@
+"""What tasks say and ask of the fields that criteria and payloads name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
+from logging import Logger
+from typing import Any
+
+from airflow.sdk import XComArg
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.core.criteria import (
+    Incomparable,
+    Predicate,
+    compile_criteria,
+    is_relative,
+    option_fields_of,
+)
+from airflow_insightly_hooks.core.detection.changes import RecordChange
+from airflow_insightly_hooks.core.errors import did_you_mean
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+from airflow_insightly_hooks.operators.common.redacted_arguments import is_template
+
+__all__ = [
+    "CUSTOM_DATES",
+    "MULTI_SELECTS",
+    "custom_fields_of",
+    "has_templates",
+    "predicate_of",
+    "predicate_over",
+    "warn_of_unknown",
+    "warn_of_unknown_fields",
+]
+
+MULTI_SELECTS = ("MULTISELECT",)
+"""The ``FIELD_TYPE`` of custom fields whose text holds several options."""
+CUSTOM_DATES = ("DATE", "DATETIME")
+"""The ``FIELD_TYPE`` of custom fields that hold dates."""
+
+
+def has_templates(criteria: object) -> bool:
+    """Return whether criteria hold what is only known when the task runs: templates, or other tasks' XCom."""
+    # What is no JSON, such as a datetime, is no template.
+    arguments = any(XComArg.iter_xcom_references(criteria))
+    return arguments or is_template(json.dumps(criteria, default=lambda _value: ""))
+
+
+def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names: Iterable[str]) -> None:
+    """Log a warning for each name that is a field of neither the record type nor any of the records.
+
+    Most often it is a slip of the pen, which nothing else would show.
+    """
+    for record_type in sorted({change["record_type"] for change in changes}):
+        records = [change["record"] for change in changes if change["record_type"] == record_type]
+        warn_of_unknown(log, record_type, unknown_fields(RECORD_TYPES[record_type], records, names))
+
+
+def warn_of_unknown(log: Logger | Any, record_type: str, names: Iterable[str]) -> None:
+    """Log a warning for each name, a field of neither the record type nor any record."""
+    for name in names:
+        guess = did_you_mean(name, RECORD_TYPES[record_type].fields)
+        log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
+
+
+def predicate_over(
+    log: Logger | Any,
+    criteria: Mapping[str, Any] | None,
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    insightly_conn_id: str,
+    now: Callable[[], datetime],
+    multi_select: Collection[str] | None = None,
+) -> Predicate:
+    """Return what tells whether one of the records meets the criteria; values of other types are warned of.
+
+    :param records: record types and records.
+    :param now: returns what relative dates are measured from; called only if there are some.
+    :param multi_select: the custom fields that hold several options; ``None`` asks Insightly.
+    :raises InvalidCriteria: if they can't be compiled.
+    :raises InsightlyAPIError: if Insightly can't be asked.
+    """
+    at = now() if is_relative(criteria) else None
+    if multi_select is None:
+        multi_select = _multi_select_fields(log, insightly_conn_id, criteria, records)
+    return predicate_of(log, criteria, now=at, multi_select=multi_select)
+
+
+def predicate_of(
+    log: Logger | Any,
+    criteria: Mapping[str, Any] | None,
+    *,
+    now: datetime | None,
+    multi_select: Collection[str] | None,
+) -> Predicate:
+    """Return what tells whether a record meets the criteria; values of other types are warned of.
+
+    :raises InvalidCriteria: if they can't be compiled.
+    """
+    return compile_criteria(
+        criteria,
+        now=now,
+        multi_select=multi_select,
+        on_incomparable=_warn_of_incomparable(log),
+    )
+
+
+def _warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
+    """Return what logs that a value can't be compared: field and type, never the value."""
+
+    def warn(found: Incomparable) -> None:
+        log.warning(
+            "%s: %s holds a %s, which %r can't be asked of: it counts as blank",
+            found.path,
+            found.field,
+            found.found,
+            found.operator,
+        )
+
+    return warn
+
+
+def _multi_select_fields(
+    log: Logger | Any,
+    insightly_conn_id: str,
+    criteria: Mapping[str, Any] | None,
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+) -> set[str] | None:
+    """Return the custom fields that hold several options; ``None`` where it need or can not be known.
+
+    Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
+    custom field that isn't empty.
+    """
+    asked = option_fields_of(criteria)
+    record_types = {
+        record_type
+        for record_type, record in (records if asked else ())
+        if any(custom.get("FIELD_NAME") in asked for custom in record.get(CUSTOM_FIELDS) or ())
+    }
+    if not record_types:
+        return None
+    # requests is loaded in the worker only, so that DAGs parse fast.
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    hook = InsightlyHook(insightly_conn_id)
+    try:
+        hook.get_connection(insightly_conn_id)
+    except AirflowNotFoundException:  # changes that come from elsewhere need no account
+        log.warning(
+            "No connection %r to ask which custom fields hold several options: those with a ';' do",
+            insightly_conn_id,
+        )
+        return None
+    return {
+        name
+        for record_type in record_types
+        for name in custom_fields_of(hook.custom_fields(record_type), MULTI_SELECTS)
+    }
+
+
+def custom_fields_of(metadata: Iterable[Mapping[str, Any]], field_types: Collection[str]) -> frozenset[str]:
+    """Return the names of the custom fields that are of certain types."""
+    return frozenset(field["FIELD_NAME"] for field in metadata if field.get("FIELD_TYPE") in field_types)

@@ -1,0 +1,235 @@
+"""The threads of one try of a deliver task: each takes what is ready, and POSTs it when it may."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_insightly_hooks.core.delivery.cpu_limit import Saturation
+from airflow_insightly_hooks.core.delivery.receiver_limit import Throttle
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
+from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.hooks.connection_failures import NO_MORE_THREADS
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.rate_limit import Pace
+    from airflow_insightly_hooks.hooks.webhook import Acknowledgement
+
+__all__ = ["Attempt", "Workers"]
+
+MOST_OWN_FAULTS = 20
+"""Failures in a row for what this worker lacks, until no more are tried: it says nothing of the receiver."""
+
+
+class Attempt(NamedTuple):
+    """What came of a POST.
+
+    :param is_refused: whether the payload was refused before anything was tried.
+    """
+
+    payload: Payload
+    result: Acknowledgement
+    is_refused: bool = False
+
+
+class Workers:
+    """Threads that send what they are given; they go on while whoever gives it is busy recording.
+
+    They hold while the task is to end, and after too many failures in a row in which nothing could be sent:
+    an answer to what is still under way sets them going again.
+
+    :param send: makes one POST; called from several threads.
+    :param throttle: how many may be under way at once, for the receiver's sake.
+    :param pace: when each may begin; nobody who waits for it is under way.
+    :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
+    :param record_within: seconds until none begins while what has ended isn't recorded.
+    :param is_secured: whether TLS is spoken, most of whose work isn't Python's.
+    :param is_stopped: whether the task is to end.
+    :ivar done: what came of each.
+    :ivar unreachable: failures in a row in which nothing could be sent.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Payload], Acknowledgement],
+        throttle: Throttle,
+        pace: Pace,
+        *,
+        give_up_after: int,
+        record_within: float,
+        is_secured: bool,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self._send, self._throttle, self._pace = send, throttle, pace
+        self._give_up_after, self._is_stopped = give_up_after, is_stopped
+        self._record_within = record_within
+        self._saturation = None if is_secured else Saturation(throttle.most)
+        self._elapsed = 0.0  # seconds that the last POST took
+        self._pool = ThreadPoolExecutor(throttle.most, thread_name_prefix="webhook")
+        self._threads: list[Future[None]] = []
+        self._ready: deque[Payload] = deque()
+        self._under_way = 0
+        self._unrecorded: deque[float] = deque()  # when what isn't recorded yet has ended
+        self._is_closed = False
+        self._turn = threading.Condition()  # for all of the above, and what follows
+        self._own_faults = 0
+        self._lack = ""
+        self.unreachable = 0
+        self.done: SimpleQueue[Attempt] = SimpleQueue()
+
+    @property
+    def ready(self) -> int:
+        """How many wait for a thread."""
+        return len(self._ready)
+
+    @property
+    def have_work(self) -> bool:
+        """Whether something is under way, or will be, or wasn't taken from ``done`` yet."""
+        with self._turn:
+            is_waiting = bool(self._ready) and not self.is_held
+            return is_waiting or self._under_way > 0 or not self.done.empty()
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether too many in a row couldn't be sent."""
+        return 0 < self._give_up_after <= self.unreachable
+
+    @property
+    def lack(self) -> str | None:
+        """What this machine lacked too many times in a row."""
+        return self._lack if self._own_faults >= MOST_OWN_FAULTS else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no more are sent, for now."""
+        return self._is_stopped() or self.has_given_up or self.lack is not None
+
+    def give(self, payloads: deque[Payload]) -> None:
+        """Have these sent; they are taken from the queue."""
+        with self._turn:
+            while payloads:
+                self._ready.append(payloads.popleft())
+            wanted = min(self._throttle.most, self._under_way + len(self._ready))
+            self._turn.notify_all()
+        while len(self._threads) < wanted:
+            try:
+                self._threads.append(self._pool.submit(self._work))
+            except RuntimeError:  # the machine starts no more of them: those that there are go on
+                if not self._threads:
+                    self._own_faults, self._lack = MOST_OWN_FAULTS, NO_MORE_THREADS
+                return
+
+    @property
+    def are_limited(self) -> bool:
+        """Whether fewer may be under way, for now, for what the process makes of them."""
+        return self._saturation is not None and self._saturation.is_limiting
+
+    def look_at_processor(self) -> None:
+        """See how many threads the process has use for; to be called now and then."""
+        if self._saturation is None:
+            return
+        with self._turn:
+            limit = self._saturation.limit
+            self._saturation.look(time.monotonic(), time.process_time(), self._elapsed)
+            if self._saturation.limit > limit:
+                self._turn.notify_all()
+
+    def recorded(self, count: int) -> None:
+        """Note that the first so many of what has ended are recorded."""
+        with self._turn:
+            for _ in range(count):
+                self._unrecorded.popleft()
+            self._turn.notify_all()
+
+    def check(self) -> None:
+        """Raise what ended a thread, which nothing should."""
+        for thread in self._threads:
+            if thread.done():
+                thread.result()
+
+    def take_back(self, into: deque[Payload], *, but: int = 0) -> None:
+        """Send none of those that wait for a thread, but the first few; put them into a queue."""
+        with self._turn:
+            while len(self._ready) > but:
+                into.appendleft(self._ready.pop())
+
+    def close(self) -> None:
+        """Send no more."""
+        with self._turn:
+            self._is_closed = True
+            self._turn.notify_all()
+
+    def join(self) -> None:
+        """Wait until no thread is left; after ``close``."""
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        attempt = None
+        while (payload := self._next(attempt)) is not None:
+            attempt = self._attempt(payload)
+
+    def _next(self, ended: Attempt | None) -> Payload | None:
+        """Take account of what has ended, and return what to send next, once that may go."""
+        with self._turn:
+            if ended is not None:
+                self._under_way -= 1
+                self._elapsed = ended.result.elapsed
+                self._unrecorded.append(time.monotonic())
+                self._account(ended)
+                self.done.put(ended)  # last: who sees it sees whether it set the threads going again
+            while not self._is_closed:
+                until = None
+                if self._ready and self._may_begin():
+                    until = self._pace.take()
+                    if not until:
+                        self._under_way += 1
+                        return self._ready.popleft()
+                self._turn.wait(until)
+        return None
+
+    def _may_begin(self) -> bool:
+        since = self._unrecorded[0] if self._unrecorded else float("inf")
+        is_recorded = time.monotonic() - since < self._record_within
+        limit = self._throttle.limit
+        if self._saturation is not None:
+            limit = min(limit, self._saturation.limit)
+        return self._under_way < limit and is_recorded and not self.is_held
+
+    def _account(self, ended: Attempt) -> None:
+        result = ended.result
+        if result.sent:
+            was_held, limit = self.unreachable or self._own_faults, self._throttle.limit
+            self.unreachable = self._own_faults = 0
+            if result.status is not None:  # without an answer, the time tells nothing of the receiver
+                self._throttle.answered(
+                    time.monotonic(),
+                    result.elapsed,
+                    acknowledged=result.acknowledged,
+                    overrun=result.status == 429 or (result.status == 503 and result.retry_after is not None),
+                )
+            if was_held or self._throttle.limit > limit:
+                self._turn.notify_all()
+        elif result.is_own_fault:
+            self._own_faults += 1
+            self._lack = result.error or ""
+        elif not ended.is_refused:
+            self.unreachable += 1
+
+    def _attempt(self, payload: Payload) -> Attempt:
+        from airflow_insightly_hooks.hooks.webhook import Acknowledgement
+
+        began = time.monotonic()
+        try:
+            return Attempt(payload, self._send(payload))
+        except InsightlyHooksError as error:
+            refused = Acknowledgement(False, None, str(error), None, 0.0, sent=False)
+            return Attempt(payload, refused, is_refused=True)
+        except Exception as error:  # one payload's fault must not keep back the others
+            took = time.monotonic() - began
+            failed = Acknowledgement(False, None, f"unexpected {told(error)}", None, took)
+            return Attempt(payload, failed)

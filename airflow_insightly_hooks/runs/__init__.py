@@ -1,0 +1,1 @@
+"""What a run covers and shares with other runs; sensors and operators both use it."""

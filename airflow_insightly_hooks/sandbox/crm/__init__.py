@@ -1,0 +1,1 @@
+"""The account that the sandbox plays: its records, searches, clock and history."""

@@ -1,0 +1,192 @@
+"""What a client sends for a record, checked against the record type and brought to the API's notation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_insightly_hooks.core.records import CREATED, LIST_ITEMS, UPDATED, Field, RecordType
+from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
+from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS, custom_field_entry
+from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+
+__all__ = ["LIST_KINDS", "RecordInput", "blank", "checked_time"]
+
+LIST_KINDS = frozenset({*LIST_ITEMS, "custom_fields"})
+
+_WHOLE = {"int32": 2**31, "int64": 2**63}
+_LIST_ITEM = "list item"
+
+
+class RecordInput:
+    """Checks records of one type.
+
+    :param record_type: the type.
+    :param numbers: the last number given to an item of a list, and to a record of each type that has
+        an ``AUTONUMBER``; counted on here.
+    """
+
+    def __init__(self, record_type: RecordType, numbers: Counter[str]) -> None:
+        self.record_type = record_type
+        self._numbers = numbers
+        self._custom_fields = {field.name: field for field in CUSTOM_FIELDS.get(record_type.name, ())}
+
+    def checked(
+        self, given: Mapping[str, Any], record: Mapping[str, Any], *, read_only: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
+        """Return the fields of ``given`` that are to be set, in the API's notation.
+
+        Fields that a client can't set and unknown ones are left out; so are the times of creation and
+        update, which the API sets even where its description has them as a client's.
+
+        :param given: what was sent.
+        :param record: the record as it is (its id at least): what it holds of custom fields stays.
+        :param read_only: the read-only fields that are taken nevertheless.
+        :raises BadRequest: naming the field, if a value is of the wrong kind or too long.
+        """
+        fields = self.record_type.fields
+        return {
+            name: self._checked_field(fields[name], value, record)
+            for name, value in given.items()
+            if name in fields
+            and (name in read_only or not (fields[name].read_only or name in (CREATED, UPDATED)))
+        }
+
+    def check_required(
+        self, record: Mapping[str, Any], given: Mapping[str, Any], *, only_given: bool = False
+    ) -> None:
+        """Check that ``record`` has what a client must send.
+
+        :param given: what the client has sent; a required checkbox must be in it.
+        :param only_given: whether what the client has not sent is left alone.
+        :raises BadRequest: naming the first field that is missing.
+        """
+        for name, field in self.record_type.fields.items():
+            if not field.required or field.read_only or (only_given and name not in given):
+                continue
+            value = given.get(name) if field.kind == "boolean" else record.get(name)
+            if value is None or value == "":
+                raise BadRequest(f"{name} is required.")
+
+    def autonumbers(self) -> list[dict[str, Any]]:
+        """Return the ``AUTONUMBER`` custom fields of a new record."""
+        return [
+            custom_field_entry(field.name, f"{self._next(self.record_type.name):05}")
+            for field in self._custom_fields.values()
+            if field.kind == "AUTONUMBER"
+        ]
+
+    def _checked_field(self, field: Field, value: Any, record: Mapping[str, Any]) -> Any:
+        if field.kind == "custom_fields":
+            return self._merged_custom_fields(value, record.get(field.name) or [])
+        if value is None:
+            return blank(field)
+        if field.kind in LIST_ITEMS:
+            return [self._checked_item(field, item, record) for item in _listed(field.name, value)]
+        return _checked_value(field.name, field, value)
+
+    def _checked_item(self, field: Field, item: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(item, dict):
+            raise BadRequest(f"{field.name} is not a list of objects.")
+        checked = {}
+        for part in LIST_ITEMS[field.kind]:
+            where = f"{field.name}.{part.name}"
+            value = item.get(part.name)
+            if part.required and value in (None, ""):
+                raise BadRequest(f"{where} is required.")
+            if part.read_only:
+                value = self._item_value(field, part, item, record)
+            checked[part.name] = blank(part) if value is None else _checked_value(where, part, value)
+        return checked
+
+    def _item_value(
+        self, field: Field, part: Field, item: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> Any:
+        """Return what the API sets in an item of a list: where it belongs, and an id of its own."""
+        if part.name == "OBJECT_NAME":
+            return self.record_type.title
+        if part.name == "OBJECT_ID":
+            return record[self.record_type.id_field]
+        present = [present[part.name] for present in record.get(field.name) or []]
+        return item[part.name] if item.get(part.name) in present else self._next(_LIST_ITEM)
+
+    def _merged_custom_fields(self, given: Any, present: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the custom fields ``present`` with those ``given`` set; null takes one away."""
+        values = {entry["FIELD_NAME"]: entry["FIELD_VALUE"] for entry in present}
+        kept = {name for name in values if name not in self._custom_fields or not self._can_set(name)}
+        if given is None:
+            values = {name: value for name, value in values.items() if name in kept}
+        for entry in _listed("CUSTOMFIELDS", [] if given is None else given):
+            if not isinstance(entry, dict) or not isinstance(entry.get("FIELD_NAME"), str):
+                raise BadRequest("CUSTOMFIELDS is not a list of objects with FIELD_NAME and FIELD_VALUE.")
+            name, value = entry["FIELD_NAME"], entry.get("FIELD_VALUE")
+            if name not in self._custom_fields or not self._can_set(name):
+                continue
+            if value is None or value == "":
+                values.pop(name, None)
+                continue
+            try:
+                values[name] = self._custom_fields[name].normalised(value)
+            except ValueError as error:
+                raise BadRequest(f"{name} is not {error}.") from None
+        order = {name: number for number, name in enumerate(self._custom_fields)}
+        return [
+            custom_field_entry(name, values[name])
+            for name in sorted(values, key=lambda name: order.get(name, len(order)))
+        ]
+
+    def _next(self, numbered: str) -> int:
+        self._numbers[numbered] += 1
+        return self._numbers[numbered]
+
+    def _can_set(self, name: str) -> bool:
+        return self._custom_fields[name].kind != "AUTONUMBER"
+
+
+def blank(field: Field) -> Any:
+    """Return what the API answers for a field that holds nothing."""
+    if field.kind in LIST_KINDS:
+        return []
+    return False if field.kind == "boolean" else None
+
+
+def checked_time(where: str, text: str) -> str:
+    """Return a time in the API's notation.
+
+    :raises BadRequest: if ``text`` is none; names ``where``.
+    """
+    try:
+        return normalised_time(text)
+    except ValueError as error:
+        raise BadRequest(f"{where} is not {error}.") from None
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadRequest(f"{name} is not a list.")
+    return value
+
+
+def _checked_value(where: str, field: Field, value: Any) -> Any:
+    """Return a value that is no list and not null.
+
+    :raises BadRequest: if it is of the wrong kind or too long.
+    """
+    if field.kind == "boolean":
+        if not isinstance(value, bool):
+            raise BadRequest(f"{where} is not true or false.")
+    elif field.kind in _WHOLE:
+        limit = _WHOLE[field.kind]
+        if isinstance(value, bool) or not isinstance(value, int) or not -limit <= value < limit:
+            raise BadRequest(f"{where} is not a whole number ({field.kind}).")
+    elif field.kind == "number":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
+            raise BadRequest(f"{where} is not a number.")
+    elif not isinstance(value, str):
+        raise BadRequest(f"{where} is not a text.")
+    elif field.kind == "datetime":
+        return checked_time(where, value)
+    elif field.length is not None and len(value) > field.length:
+        raise BadRequest(f"{where} is longer than {field.length} characters.")
+    return value

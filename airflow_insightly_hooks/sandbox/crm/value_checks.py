@@ -1,0 +1,68 @@
+"""Values from a request's body, checked: each refusal names the key, never the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+
+__all__ = ["checked_choice", "checked_keys", "checked_number", "checked_text", "checked_whole"]
+
+
+def checked_number(name: str, value: Any, least: float, most: float = math.inf) -> float:
+    """Return ``value`` if it is a number from ``least`` to ``most``.
+
+    :raises BadRequest: if it isn't; names ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise BadRequest(f"{name} is not a number {_range(least, most)}.")
+    return float(value)
+
+
+def checked_whole(name: str, value: Any, least: int = 0, most: float = math.inf) -> int:
+    """Return ``value`` if it is a whole number from ``least`` to ``most``.
+
+    :raises BadRequest: if it isn't; names ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadRequest(f"{name} is not a whole number {_range(least, most)}.")
+    return value
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return ``value`` if it is a text.
+
+    :raises BadRequest: if it isn't; names ``name``.
+    """
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} is not a text.")
+    return value
+
+
+def checked_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    :raises BadRequest: if it isn't; names ``name`` and the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise BadRequest(f"{name} is none of {', '.join(choices)}.")
+    return value
+
+
+def checked_keys(
+    name: str, value: Any, known: Collection[str], required: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return ``value`` if it is an object with the ``required`` keys and none but the ``known``.
+
+    :raises BadRequest: if it isn't; names ``name`` and the keys.
+    """
+    if not isinstance(value, dict) or not set(required) <= value.keys() <= set(known):
+        needs = f", {' and '.join(required)} required" if required else ""
+        raise BadRequest(f"{name} is an object with the keys {', '.join(known)}{needs}.")
+    return value
+
+
+def _range(least: float, most: float) -> str:
+    return f"from {least:g}" + ("" if most == math.inf else f" to {most:g}")

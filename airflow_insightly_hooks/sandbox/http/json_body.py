@@ -1,0 +1,50 @@
+"""JSON in and out: request bodies that are checked before anything is done, and answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+
+__all__ = ["json_body", "json_response", "object_body"]
+
+
+async def json_body(request: Request) -> Any:
+    """Return the request's body.
+
+    :raises BadRequest: if it is not JSON, or holds what JSON in UTF-8 can't hold.
+    """
+    raw = await request.body()
+    try:
+        body = json.loads(raw, parse_constant=_refuse)
+        if b"\\u" in raw:
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair has no UTF-8
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON.") from None
+    return body
+
+
+async def object_body(request: Request) -> dict[str, Any]:
+    """Return the request's body, a JSON object.
+
+    :raises BadRequest: if it is none.
+    """
+    body = await json_body(request)
+    if not isinstance(body, dict):
+        raise BadRequest("The body is not a JSON object.")
+    return body
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer whose body is ``content``."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return Response(body, status, headers, media_type="application/json")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

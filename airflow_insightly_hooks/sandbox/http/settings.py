@@ -1,0 +1,145 @@
+"""What ``PUT /_sandbox`` can set, but for the clock and how searches behave."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+from airflow_insightly_hooks.sandbox.crm.value_checks import checked_keys, checked_text, checked_whole
+
+__all__ = ["Cut", "Fault", "Settings", "Shorten", "path_template"]
+
+_ID = re.compile(r"/[0-9]+(?=/|$)")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,98}[!-~])?")
+
+
+def path_template(path: str) -> str:
+    """Return a path with ``{id}`` in place of each id."""
+    return _ID.sub("/{id}", path)
+
+
+@dataclass(kw_only=True)
+class _Aim:
+    """Which requests are met.
+
+    :param path: their path, as in ``/v3.1/Contacts/Search``; ``{id}`` stands for any id.
+    :param after: how many requests of that path are let through before.
+    :param times: how many are met then; ``None`` for all.
+    """
+
+    path: str
+    after: int = 0
+    times: int | None = None
+
+    def applies(self, path: str) -> bool:
+        """Whether a request of this path is met; counts it if so."""
+        if self.path not in (path, path_template(path)) or self.times == 0:
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+    @classmethod
+    def _checked(cls, name: str, given: Any, *required: str) -> dict[str, Any]:
+        """Return what was given but for nulls, these three checked.
+
+        :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
+        """
+        given = checked_keys(name, given, [field.name for field in fields(cls)], ("path", *required))
+        checked = {key: value for key, value in given.items() if value is not None}
+        checked_text(f"{name}.path", checked.get("path"))
+        for key in ("after", "times"):
+            checked_whole(f"{name}.{key}", checked.get(key, 0))
+        return checked
+
+
+@dataclass(kw_only=True)
+class Fault(_Aim):
+    """An answer in place of the API's own.
+
+    :param status: the HTTP status to answer.
+    :param retry_after: what ``Retry-After`` says: seconds, or a text such as an HTTP date; ``None`` leaves
+        the header out.
+    """
+
+    status: int
+    retry_after: int | str | None = None
+
+    @classmethod
+    def parse(cls, given: Any) -> Fault:
+        """Read it from a request's body.
+
+        :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
+        """
+        given = cls._checked("fault", given, "status")
+        checked_whole("fault.status", given.get("status"), 200, 599)
+        retry_after = given.get("retry_after", 0)
+        if not isinstance(retry_after, str):
+            checked_whole("fault.retry_after", retry_after)
+        elif _HEADER_VALUE.fullmatch(retry_after) is None:
+            raise BadRequest("fault.retry_after is not what a header can say.")
+        return cls(**given)
+
+
+@dataclass(kw_only=True)
+class Shorten(_Aim):
+    """Fewer records in a list than were asked for, although there are more.
+
+    :param to: how many at most.
+    """
+
+    to: int
+
+    @classmethod
+    def parse(cls, given: Any) -> Shorten:
+        """Read it from a request's body.
+
+        :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
+        """
+        given = cls._checked("shorten", given, "to")
+        checked_whole("shorten.to", given.get("to"))
+        return cls(**given)
+
+
+@dataclass(kw_only=True)
+class Cut(_Aim):
+    """An answer that breaks off: half of its body, then the connection is closed."""
+
+    @classmethod
+    def parse(cls, given: Any) -> Cut:
+        """Read it from a request's body.
+
+        :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
+        """
+        return cls(**cls._checked("cut", given))
+
+
+@dataclass
+class Settings:
+    """How the stand-in answers.
+
+    :param requests_per_second: more in any one second are answered 429.
+    :param requests_per_day: after that many, all are answered 429 until midnight UTC.
+    :param fault: an answer in place of the API's own.
+    :param shorten: lists that are shorter than asked for.
+    :param cut: answers that break off.
+    :param no_access: record types that the API key has no access to: 403.
+    :param not_in_plan: record types that the account's plan lacks: 404.
+    """
+
+    requests_per_second: int = 10
+    requests_per_day: int = 100_000
+    fault: Fault | None = None
+    shorten: Shorten | None = None
+    cut: Cut | None = None
+    no_access: tuple[str, ...] = ()
+    not_in_plan: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings as ``GET /_sandbox`` shows them."""
+        return asdict(self)

@@ -1,0 +1,53 @@
+"""Everything that a running sandbox remembers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from airflow_insightly_hooks.sandbox.crm.clock import Clock
+from airflow_insightly_hooks.sandbox.crm.search import Search
+from airflow_insightly_hooks.sandbox.http.request_bin import RequestBin
+from airflow_insightly_hooks.sandbox.http.request_limits import Limits
+from airflow_insightly_hooks.sandbox.http.settings import Settings
+from airflow_insightly_hooks.sandbox.seed.seeded_records import seeded_store
+
+__all__ = ["State"]
+
+
+class State:
+    """The state of one sandbox; only its server's event loop uses it, so it needs no lock.
+
+    :param source: the clock, in seconds since 1970.
+    """
+
+    def __init__(self, source: Callable[[], float]) -> None:
+        self._source = source
+        self._started = source()
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the beginning: the records as they were, no requests, nothing set."""
+        self.clock = Clock(self._source)
+        self.settings = Settings()
+        self.limits = Limits(self.settings, self.clock)
+        self.requests: Counter[str] = Counter()
+        self.bins: dict[str, RequestBin] = {}
+        self.store = seeded_store(self.clock, self._started)
+        self.search = Search(self.store)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``GET /_sandbox`` answers."""
+        return {
+            "clock": {
+                "now": self.clock.now().isoformat(),
+                "clock_offset": self.clock.offset,
+                "record_times": self.clock.record_times,
+            },
+            "settings": self.settings.as_json() | self.store.behaviour.as_json(),
+            "requests": dict(sorted(self.requests.items())),
+            "requests_today": self.limits.spent_today,
+            "records": self.store.counts(),
+            "bins": {name: len(request_bin.requests) for name, request_bin in self.bins.items()},
+        }

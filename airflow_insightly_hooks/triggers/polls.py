@@ -1,0 +1,222 @@
+"""Looking whether records have changed, for all triggers of one process.
+
+An account's looks share its hooks, whose sessions are kept from look to look, and a few threads of their own:
+requests block, and neither the triggerer's loop nor the threads of other triggers may wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow, Event, changes_in
+from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+T = TypeVar("T")
+
+__all__ = ["ONE_SECOND", "Look", "Lookout", "lookout", "sleep_until"]
+
+PAGE = 500
+THREADS = 4
+PATIENCE = 5.0
+"""Seconds that a look waits for 429s and 503s to end: the next one comes anyway, and threads are few."""
+HOOK_LASTS = 300.0
+"""Seconds for which a hook is used before the connection is read again; after a failure it is at once."""
+CLOCK_TOLERANCE = timedelta(seconds=60)
+"""How far ahead of the server's clock a change may be; what is later is a time that somebody wrote."""
+ONE_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look has found.
+
+    :param kind: of which records.
+    :param since: from when on it has asked for changes.
+    :param server_time: the server's clock at the answer.
+    :param at: our monotonic clock at the answer.
+    :param records: what has changed: ids and times alone.
+    :param is_complete: whether that is all; it stops at the first page that shows what was asked for.
+    """
+
+    kind: RecordType
+    since: datetime
+    server_time: datetime
+    at: float
+    records: tuple[dict[str, Any], ...]
+    is_complete: bool
+
+    def changes(self, events: Collection[Event], since: datetime) -> list[datetime]:
+        """Return when there were such changes since then."""
+        window = _window(since, self.server_time)
+        return [api_time(c["changed_at"]) for c in changes_in(window, self.kind, self.records, events)]
+
+    def seconds_until(self, moment: datetime) -> float:
+        """Return in how many seconds the server's clock, carried on, shows a moment; negative if past."""
+        return (moment - self.server_time).total_seconds() - (time.monotonic() - self.at)
+
+
+class _Kept(NamedTuple):
+    outcome: Look | Exception
+    at: float
+
+
+class Lookout:
+    """Looks at one account, as one connection names it; keeps its hooks, and what was found lately."""
+
+    def __init__(self, insightly_conn_id: str) -> None:
+        self._conn_id = insightly_conn_id
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"insightly-{insightly_conn_id}")
+        self._hooks: list[tuple[InsightlyHook, float]] = []
+        self._waiting: dict[str, dict[object, datetime]] = {}
+        self._locks: dict[str, Lock] = {}
+        self._kept: dict[str, _Kept] = {}
+
+    async def server_time(self) -> datetime:
+        """Return the server's time.
+
+        :raises InsightlyAPIError: if it can't be asked.
+        """
+        return await self._in_thread(self._server_time)
+
+    async def look(self, record_type: str, since: datetime) -> Look:
+        """Return what has changed since then: one small request if nothing has.
+
+        :raises InsightlyAPIError: if it can't be asked.
+        """
+        return await self._in_thread(self._look, RECORD_TYPES[record_type], since, EVENTS, since)
+
+    async def shared_look(
+        self, record_type: str, since: datetime, events: Collection[Event], max_age: float
+    ) -> Look:
+        """Return what a look has found that another trigger may have had, if it tells of these changes.
+
+        :param max_age: how many seconds old it may be.
+        :raises InsightlyAPIError: if it can't be asked, or couldn't so lately.
+        """
+        return await self._in_thread(self._shared_look, RECORD_TYPES[record_type], since, events, max_age)
+
+    def spaced(self, interval: float, requests: int = 0) -> float:
+        """Return the seconds between two looks so that the day's requests last; never less than asked for.
+
+        :param interval: seconds between two looks if there are requests enough.
+        :param requests: how many go out in each interval besides shared looks.
+        """
+        requests += sum(bool(waiting) for waiting in self._waiting.values())
+        for hook, _ in self._hooks[-1:]:  # one that has asked: it needs no connection for this
+            return hook.spaced(interval, max(1, requests))
+        return interval
+
+    @contextlib.contextmanager
+    def waiting(self, record_type: str, since: datetime) -> Iterator[None]:
+        """Have shared looks ask from ``since`` on, so that one is enough for all that wait."""
+        mine = object()
+        waiting = self._waiting.setdefault(record_type, {})
+        waiting[mine] = since
+        try:
+            yield
+        finally:
+            del waiting[mine]
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _shared_look(
+        self, kind: RecordType, since: datetime, events: Collection[Event], max_age: float
+    ) -> Look:
+        with self._locks.setdefault(kind.name, Lock()):  # whoever waits here may find what it needs
+            kept = self._kept.get(kind.name)
+            if kept is not None and time.monotonic() - kept.at <= max_age:
+                if isinstance(kept.outcome, Exception):
+                    raise kept.outcome.with_traceback(None)
+                tells = kept.outcome.is_complete or kept.outcome.changes(events, since)
+                if kept.outcome.since <= since and tells:
+                    return kept.outcome
+            first = min([since, *self._waiting.get(kind.name, {}).values()])
+            try:
+                outcome: Look | Exception = self._look(kind, first, events, since)
+            except Exception as error:
+                outcome = error
+            self._kept[kind.name] = _Kept(outcome, time.monotonic())
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+    def _look(self, kind: RecordType, first: datetime, events: Collection[Event], since: datetime) -> Look:
+        """Ask for what has changed since ``first``, up to the page that shows what is looked for."""
+        # Without custom fields answers are small; a custom object's times may stand among them.
+        search: dict[str, Any] = {} if kind.is_custom_object else {"brief": True}
+        found: list[dict[str, Any]] = []
+        is_complete, is_enough = True, False
+        search_from = ChangeWindow(first, first).search_from
+        with self._hook() as hook:
+            for count, record in enumerate(
+                hook.iter_records(kind.name, updated_after=search_from, page_size=PAGE, **search), 1
+            ):
+                now = hook.server_time()  # that of the page's own answer
+                times = {name: field_value(record, name) for name in (CREATED, UPDATED)}
+                slim = {kind.id_field: record[kind.id_field], **times}
+                if any(changes_in(_window(first, now), kind, [slim])):
+                    found.append(slim)
+                    is_enough = is_enough or any(changes_in(_window(since, now), kind, [slim], events))
+                if is_enough and count % PAGE == 0:
+                    is_complete = False
+                    break
+            server_time = hook.server_time()
+        return Look(kind, first, server_time, time.monotonic(), tuple(found), is_complete)
+
+    def _server_time(self) -> datetime:
+        with self._hook() as hook:
+            return hook.server_time()
+
+    @contextlib.contextmanager
+    def _hook(self) -> Iterator[InsightlyHook]:
+        """Lend a hook; it comes back unless something went wrong, or its connection was read long ago."""
+        from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+        try:
+            hook, made_at = self._hooks.pop()
+        except IndexError:
+            hook, made_at = InsightlyHook(self._conn_id), time.monotonic()
+            hook.patience = PATIENCE
+        is_kept = False
+        try:
+            yield hook
+            is_kept = time.monotonic() - made_at < HOOK_LASTS
+        finally:
+            if is_kept:
+                self._hooks.append((hook, made_at))
+            else:
+                # Where the connection couldn't be read there is no session to close.
+                with contextlib.suppress(Exception):
+                    hook.get_conn().close()
+
+
+def _window(since: datetime, now: datetime) -> ChangeWindow:
+    return ChangeWindow(since, max(since, now + CLOCK_TOLERANCE))
+
+
+@cache
+def lookout(insightly_conn_id: str) -> Lookout:
+    """Return the lookout of the account that a connection names, one for all triggers of this process."""
+    return Lookout(insightly_conn_id)
+
+
+async def sleep_until(moment: datetime) -> None:
+    """Sleep by the wall clock, which may be set meanwhile."""
+    while (seconds := (moment - datetime.now(timezone.utc)).total_seconds()) > 0:
+        await asyncio.sleep(min(seconds, 60))

@@ -1,0 +1,280 @@
+"""One watch over an account's records of one type, for all watchers that this triggerer runs.
+
+The watchers' triggers share a stream of Airflow's, with acknowledgement. A look every ``poll_interval`` (the
+shortest of all watchers) goes to each of them; each says what is new once that has settled, and a watcher
+with a longer interval holds it back until its own is over.
+
+Up to where changes were said is kept in the state of the records' asset (``hooks.assets``), which the watch
+reaches by itself: a stream belongs to no watcher, and a watcher's own asset may be one of several. It moves
+in ``advance`` alone, which Airflow calls when what was said is in its database. So a triggerer that is killed
+says again what may have got lost; what a watcher has failed to say, the next look finds again.
+
+Events are wake-up calls. Airflow can hold one back until the next one comes, and keeps none for a paused DAG;
+but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
+behind, it is said again, after longer and longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.changes import EVENTS
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.hooks.assets import CURSORS, WATCHED, records_asset
+from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Look, lookout, sleep_until
+
+if TYPE_CHECKING:
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+__all__ = ["News", "Watch", "Watcher", "watching"]
+
+log = logging.getLogger(__name__)
+
+LONGEST_BACKOFF = 300.0
+FIRST_REPEAT = 5.0
+"""Seconds that DAGs get at least to read what was said, before it is said again."""
+LONGEST_REPEAT = 3600.0
+GIVEN_UP = timedelta(days=7)
+"""How old a cursor is that no longer counts as behind: its DAG is gone."""
+LONGEST_PAST = timedelta(days=1)
+"""How far back a watch begins that has stopped before: DAGs that have run go on from their cursors anyway."""
+
+
+class Watcher(Protocol):
+    """What a watch asks of its watchers."""
+
+    record_type: str
+    insightly_conn_id: str
+    poll_interval: float
+    settle: float
+    unsaid_since: datetime | None
+    """From when on it holds changes back."""
+
+
+class News(NamedTuple):
+    """What one look says to all watchers: whether there are changes in ``[since, until)``."""
+
+    since: datetime
+    until: datetime
+    is_new: bool
+    look: Look | None
+    """``None`` at a watch's first start, which says only where it begins."""
+
+
+_watchers: dict[tuple[str, str], list[Watcher]] = {}
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Count a watcher in for as long as it listens."""
+    of_these = _watchers.setdefault((watcher.insightly_conn_id, watcher.record_type), [])
+    of_these.append(watcher)
+    try:
+        yield
+    finally:
+        of_these.remove(watcher)
+
+
+class Watch(SharedStreamProducer):
+    """Looks, again and again; a look that fails is tried again after longer and longer, and ends nothing.
+
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param record_type: a name of Insightly's API.
+    :param poll_interval: seconds between two looks, as long as no watcher listens.
+    :param settle: seconds that changes take to be visible, likewise.
+    """
+
+    def __init__(self, insightly_conn_id: str, record_type: str, poll_interval: float, settle: float) -> None:
+        self._conn_id = insightly_conn_id
+        self._lookout = lookout(insightly_conn_id)
+        self._record_type = record_type
+        self._watchers = _watchers.setdefault((insightly_conn_id, record_type), [])
+        self._poll_interval, self._settle = poll_interval, settle
+        self._state = state_of(insightly_conn_id, record_type)
+        self._since: datetime | None = None
+        self._said: datetime | None = None  # acknowledged
+        self._stored: datetime | None = None
+        self._unread = _Unread(self._state)
+
+    async def open_stream(self) -> AsyncIterator[tuple[News, News]]:
+        """Yield what each look says."""
+        failures = 0
+        while True:
+            started = time.monotonic()
+            try:
+                news = await self._news()
+            except Exception as error:  # a stream that ends takes its watchers along, again and again
+                failures += 1
+                await self._outlast(error, failures)
+                continue
+            failures = 0
+            self._since = news.until
+            yield news, news
+            elapsed = time.monotonic() - started
+            interval = self._next_interval()
+            await asyncio.sleep(max(interval - elapsed, interval / 5))
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Keep up to where changes were said, now that it is in Airflow's database."""
+        for item in batch:
+            news: News = item.broker_payload
+            if not item.outcome.is_clean and self._since is not None:
+                self._since = min(self._since, news.since)
+                return
+            if news.is_new or self._said is None:
+                self._said = news.until
+        held_back = [w.unsaid_since for w in self._watchers if w.unsaid_since is not None]
+        place = min(held_back, default=self._said)
+        if place is not None and self._said is not None:
+            await self._store(min(place, self._said))
+
+    def _next_interval(self) -> float:
+        """Return the seconds from this look to the next: the one place that decides how often is asked."""
+        wanted = min((watcher.poll_interval for watcher in self._watchers), default=self._poll_interval)
+        side_by_side = sum(bool(of) for (conn_id, _), of in _watchers.items() if conn_id == self._conn_id)
+        return self._lookout.spaced(wanted, side_by_side)
+
+    async def _news(self) -> News:
+        """Return what there is to say after one look."""
+        if self._since is None:
+            self._since = await self._restored()
+        settle = timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
+        if self._since is None:
+            begin = (await self._lookout.server_time() - settle).replace(microsecond=0)
+            return News(begin, begin, True, None)
+        since = self._since
+        look = await self._lookout.look(self._record_type, since)
+        changes = look.changes(EVENTS, since)
+        settled = (look.server_time - settle).replace(microsecond=0)
+        until = max([since, settled, *(change + ONE_SECOND for change in changes)])
+        if changes:
+            self._unread.said(since, until, max(self._next_interval(), FIRST_REPEAT))
+        elif (again := await self._unread.to_repeat()) is not None:
+            return News(again[0], max(until, again[1]), True, look)
+        return News(since, until, bool(changes), look)
+
+    async def _restored(self) -> datetime | None:
+        text = await self._state.aget(WATCHED)
+        if text is None:
+            return None
+        self._stored = api_time(text, WATCHED)
+        return max(self._stored, datetime.now(timezone.utc) - LONGEST_PAST)
+
+    async def _store(self, place: datetime) -> None:
+        if self._stored is not None and place <= self._stored:
+            return
+        try:
+            await self._state.aset(WATCHED, iso_time(place))
+        except Exception as error:  # it would end the stream
+            # Such as where no task of ours keeps a cursor, so that Airflow doesn't know the asset.
+            log.info("Up to when %s were watched is not kept: %s", self._record_type, _told(error))
+        self._stored = place
+
+    async def _outlast(self, error: Exception, failures: int) -> None:
+        """Wait after a look that failed, and say so."""
+        interval = self._next_interval()
+        if getattr(error, "day_is_spent", False):
+            # At least an interval: our clock may be ahead of the one by which the day ends.
+            soonest = datetime.now(timezone.utc) + timedelta(seconds=interval)
+            moment = max(getattr(error, "resets_at", None) or _next_midnight(), soonest)
+            log.warning("%s; watching %s goes on at %s", error, self._record_type, iso_time(moment))
+            await sleep_until(moment)
+            return
+        longest = max(LONGEST_BACKOFF, interval)
+        delay = min(interval * 2 ** min(failures, 10), longest) * random.uniform(0.8, 1)
+        log.warning("Looking for %s failed (%s); again in %.1f s", self._record_type, _told(error), delay)
+        await asyncio.sleep(delay)
+
+
+class _Behind(NamedTuple):
+    read_to: str
+    delay: float
+    due: float
+
+
+class _Unread:
+    """Whether DAGs have read what was said, by their cursors.
+
+    Each that is behind has it said again, after longer and longer as long as it stays where it is: a DAG that
+    is paused for long, or gone, wakes the others ever more rarely.
+    """
+
+    def __init__(self, state: AssetStateStoreAccessors) -> None:
+        self._state = state
+        self._look_at = math.inf
+        self._delay = 0.0
+        self._behind: dict[str, _Behind] = {}
+        self._said: tuple[datetime, datetime] | None = None
+
+    def said(self, since: datetime, until: datetime, delay: float) -> None:
+        """Note what was said, and after how many seconds to look whether it was read."""
+        self._said = (self._said[0] if self._said else since), until
+        self._delay = delay
+        self._look_at = min(self._look_at, time.monotonic() + delay)
+
+    async def to_repeat(self) -> tuple[datetime, datetime] | None:
+        """Return what to say again now, if anything: from when to when there are changes."""
+        now = time.monotonic()
+        if self._said is None or now < self._look_at:
+            return None
+        said, self._look_at = self._said, math.inf
+        try:
+            read_to = await self._cursors()
+        except Exception as error:
+            log.info("How far DAGs have read can't be seen: %s", _told(error))
+            read_to = {}
+        if not read_to:  # who listens keeps no cursor that is known here: once more, then, and no more
+            self._said = None
+            return said
+        last, before, is_due = datetime.now(timezone.utc) - GIVEN_UP, self._behind, False
+        self._behind = {}
+        for key, text in read_to.items():
+            if not last < api_time(text, key) < said[1]:
+                continue
+            known = before.get(key)
+            if known is None or known.read_to != text:
+                known, is_due = _Behind(text, self._delay, now + self._delay), True
+            elif now >= known.due:
+                delay = min(2 * known.delay, LONGEST_REPEAT)
+                known, is_due = _Behind(text, delay, now + delay), True
+            self._behind[key] = known
+        if not self._behind:
+            self._said = None
+            return None
+        self._look_at = min(known.due for known in self._behind.values())
+        return said if is_due else None
+
+    async def _cursors(self) -> dict[str, str]:
+        """Return how far the DAGs have read that watchers wake."""
+        known: Any = await self._state.aget(CURSORS) or {}
+        woken = [key for key, entry in known.items() if entry.get("woken")]
+        read_to = {key: await self._state.aget(key) for key in woken}
+        return {key: text for key, text in read_to.items() if isinstance(text, str)}
+
+
+def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccessors:
+    """Return the state of the asset that stands for the records, as Airflow gives it to triggers."""
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    return AssetStateStoreAccessors([records_asset(insightly_conn_id, record_type)])
+
+
+def _told(error: Exception) -> str:
+    """Return what can be said of an error: our own say it themselves, others might hold secrets."""
+    return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__
+
+
+def _next_midnight() -> datetime:
+    now = datetime.now(timezone.utc)
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

@@ -1,0 +1,336 @@
+"""What a delivery is made of besides the ledger: the line, redelivery, concurrency, and what it tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.delivery.cpu_limit import LOOK_INTERVAL, Saturation
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
+from airflow_insightly_hooks.core.delivery.receiver_limit import Throttle
+from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
+from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
+from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime
+from tests.deliveries import outstanding_of
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def payload(message_id: str, record_id: int = 1, second: int = 0, **more: Any) -> Any:
+    return {
+        "message_id": message_id,
+        "record_type": "Contacts",
+        "record_id": record_id,
+        "event": "updated",
+        "changed_at": f"2026-01-01T00:00:{second:02}Z",
+        "body": "{}",
+        **more,
+    }
+
+
+def ledger_of(**states: tuple[str, int]) -> Ledger:
+    ledger = Ledger(generation=2)
+    for message, (state, attempts) in states.items():
+        for _ in range(attempts):
+            ledger.posting(message)
+            ledger.answered(message, state)
+    return ledger
+
+
+def ids(payloads: list[Any]) -> list[str]:
+    return [payload["message_id"] for payload in payloads]
+
+
+# --- the line --------------------------------------------------------------------------------------------
+
+
+def test_without_an_order_all_may_go():
+    """Payloads go as they are given; those that are settled don't wait."""
+    given_ = [payload("b", second=2), payload("a", second=1), payload("x"), payload("g"), payload("u")]
+    ledger = ledger_of(x=(ACKNOWLEDGED, 1), g=(GONE, 1), u=(FAILED, 3))
+    line = Line(given_, ledger, ordered=False)
+    assert len(line) == 2
+    first = line.take(1)
+    line.delivered(first[0])
+    assert ids(first + line.take(9)) == ["b", "a"]
+    assert line.held_back() == set()
+
+
+def test_in_order_a_record_has_one_under_way():
+    """The next change of a record comes when the one before is delivered; other records go meanwhile."""
+    line = Line(
+        [payload("c", 1, 3), payload("a", 1, 1), payload("z", 2, 9), payload("b", 1, 2)],
+        Ledger(),
+        ordered=True,
+    )
+    first = line.take(9)
+    assert ids(first) == ["a", "z"]
+    assert len(line) == 2
+    assert line.take(9) == []
+    line.delivered(first[1])
+    line.delivered(first[0])
+    assert ids(line.take(9)) == ["b"]
+    assert line.held_back() == {"c"}
+
+
+@pytest.mark.parametrize("state", [(GONE, 1), (FAILED, 3), (IN_DOUBT, 3)])
+def test_in_order_what_stays_undelivered_holds_back_the_rest(state):
+    """Behind a change that isn't sent any more in this round, the later ones of its record stay."""
+    given_ = [payload("a", 1, 1), payload("b", 1, 2), payload("c", 1, 3), payload("z", 2, 1)]
+    line = Line(given_, ledger_of(a=(ACKNOWLEDGED, 1), b=state), ordered=True)
+    assert (ids(line.take(9)), line.held_back()) == (["z"], {"c"})
+
+
+def test_in_order_times_must_be_times():
+    """A time that can't be read is refused where it decides, and its text isn't told."""
+    given_ = [payload("a", changed_at="soon"), payload("b")]
+    assert len(Line(given_, Ledger(), ordered=False)) == 2
+    with pytest.raises(InvalidTime, match="changed_at"):
+        Line(given_, Ledger(), ordered=True)
+
+
+def test_in_order_means_the_instant():
+    """Times are compared as instants, not as texts; those that are equal stay as they are given."""
+    given_ = [
+        payload("b", changed_at="2026-01-01T00:00:00.5Z"),
+        payload("a", changed_at="2026-01-01T00:00:00Z"),
+        payload("c", changed_at="2026-01-01T00:00:00.5Z"),
+    ]
+    line = Line(given_, Ledger(), ordered=True)
+    sent = []
+    while batch := line.take(2):
+        sent += ids(batch)
+        line.delivered(batch[0])
+    assert sent == ["a", "b", "c"]
+
+
+# --- redelivery ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, "", "None", " ", [], (), "[]"])
+def test_no_redelivery(value):
+    """These ask for none: templates of missing values are rendered to them."""
+    assert Redelivery.read(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "what", "record_ids"),
+    [
+        ("all", "all", set()),
+        (" undelivered ", "undelivered", set()),
+        ([7, "8"], "records", {"7", "8"}),
+        (7, "records", {"7"}),
+        ("7", "records", {"7"}),
+        ("7, 8", "records", {"7", "8"}),
+        ("[7, 8]", "records", {"7", "8"}),
+        ("['7']", "records", {"7"}),
+    ],
+)
+def test_redeliveries(value, what, record_ids):
+    """All, what is undelivered, or records by their ids, as values or as what a template makes of them."""
+    assert Redelivery.read(value) == (what, record_ids)
+
+
+@pytest.mark.parametrize("value", ["everything", "7;8", [None], 1.5, {"a": 1}, {}, "-7", [[7]]])
+def test_what_is_no_redelivery(value):
+    """Anything else is refused: neither nothing nor everything is sent by mistake."""
+    with pytest.raises(InvalidPayload, match="redeliver"):
+        Redelivery.read(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "again"), [("all", "afgd"), ("undelivered", "fgd"), ([1], "af"), ([2], "fg"), ([3], "fd")]
+)
+def test_what_a_redelivery_sends_again(value, again):
+    """What it means begins anew; the rest is as it was, and what is missing anyway is sent."""
+    payloads = [payload("a", 1), payload("f", 1), payload("g", 2), payload("d", 3)]
+    ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), d=(FAILED, 3))
+    redelivery = Redelivery.read(value)
+    assert redelivery is not None
+    redelivery.begin(payloads, ledger)
+    assert outstanding_of(ledger, "afgd") == list(again)
+    for message in again:
+        ledger.posting(message)
+        ledger.answered(message, ACKNOWLEDGED)
+    redelivery.begin(payloads, ledger)
+    assert outstanding_of(ledger, again) == []
+
+
+# --- concurrency -----------------------------------------------------------------------------------------
+
+
+def answers(throttle: Throttle, now: float, count: int, elapsed: float = 0.01, **what: bool) -> float:
+    """Feed answers, one after another; return the time after them."""
+    for _ in range(count):
+        now += elapsed
+        throttle.answered(now, elapsed, **{"acknowledged": True, "overrun": False, **what})
+    return now
+
+
+def test_an_overrun_receiver_gets_half():
+    """Each 429 halves what is under way, down to one; answers to what was sent before count no more."""
+    throttle = Throttle(8)
+    now = answers(throttle, 0.0, 1, acknowledged=False, overrun=True)
+    assert throttle.limit == 4
+    throttle.answered(now + 0.5, 1.0, acknowledged=False, overrun=True)
+    assert throttle.limit == 4
+    answers(throttle, now + 1, 5, acknowledged=False, overrun=True)
+    assert throttle.limit == 1
+
+
+def test_it_comes_back_one_by_one():
+    """Each ``most`` acknowledgements in a row add one, up to the limit; a failure begins the row anew."""
+    throttle = Throttle(4)
+    now = answers(throttle, 0.0, 1, acknowledged=False, overrun=True)
+    now = answers(throttle, now, 3)
+    now = answers(throttle, now, 1, acknowledged=False)
+    now = answers(throttle, now, 3)
+    assert throttle.limit == 2
+    now = answers(throttle, now, 1)
+    assert throttle.limit == 3
+    answers(throttle, now, 100)
+    assert throttle.limit == 4
+
+
+def test_growing_latency_is_overrun():
+    """A mean latency well above the best one halves, small changes and a slow receiver don't."""
+    throttle = Throttle(8)
+    now = answers(throttle, 0.0, 80, elapsed=0.05)
+    now = answers(throttle, now, 80, elapsed=0.2)
+    assert throttle.limit == 8
+    now = answers(throttle, now, 8, elapsed=0.5)
+    assert throttle.limit == 4
+    slow = Throttle(8)
+    answers(slow, 0.0, 800, elapsed=10.0)
+    assert slow.limit == 8
+
+
+@given(
+    st.integers(1, 64),
+    st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.booleans()), max_size=200),
+)
+def test_concurrency_stays_within_its_bounds(most, given_answers):
+    """Whatever is answered, at least one POST is under way, and never more than allowed."""
+    throttle = Throttle(most)
+    now = 0.0
+    for elapsed, acknowledged, overrun in given_answers:
+        now += elapsed
+        throttle.answered(now, elapsed, acknowledged=acknowledged, overrun=overrun)
+        assert 1 <= throttle.limit <= most
+
+
+def use(saturation: Saturation, share: Callable[[int], float], seconds: float = 5.0) -> int:
+    """Let time pass in which so many threads use ``share`` of a processor; return the limit."""
+    now = used = 0.0
+    while now < seconds:
+        saturation.look(now, used)
+        now += LOOK_INTERVAL / 3
+        used += LOOK_INTERVAL / 3 * share(saturation.limit)
+    return saturation.limit
+
+
+def test_a_used_up_processor_gets_fewer_threads():
+    """Where threads use up a processor, two are left; where they wait, all of them."""
+    assert use(Saturation(16), lambda _: 1.0) == 2
+    assert use(Saturation(16), lambda _: 0.3) == 16
+    assert use(Saturation(1), lambda _: 1.2) == 1
+
+
+def test_threads_come_back_when_they_wait():
+    """A receiver that answers slower again gets all threads again, twice as many with each look."""
+    saturation = Saturation(64)
+    saturation.look(0.0, 0.0)
+    for step in range(1, 21):
+        saturation.look(step * LOOK_INTERVAL, step * LOOK_INTERVAL)
+    assert saturation.limit == 2
+    for step in range(21, 29):
+        saturation.look(step * LOOK_INTERVAL, 20 * LOOK_INTERVAL)
+    assert saturation.limit == 64
+
+
+@pytest.mark.parametrize("each", [0.05, 0.1, 0.2, 0.4])
+def test_as_many_threads_as_a_processor_has_use_for(each):
+    """Where each uses so much of a processor, most of it is used, and no more than it has."""
+    limit = use(Saturation(64), lambda limit: min(1.3, limit * each))
+    assert 0.5 <= limit * each <= 1.0
+
+
+@given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 8)), max_size=100))
+def test_threads_stay_within_their_bounds(most, looks):
+    """Whatever is used, two threads may work, or all that there are; never more than allowed."""
+    saturation, now, used = Saturation(most), 0.0, 0.0
+    for passed, share in looks:
+        now, used = now + passed, used + passed * share
+        saturation.look(now, used)
+        assert min(2, most) <= saturation.limit <= most
+
+
+# --- what is told ----------------------------------------------------------------------------------------
+
+
+def report(payloads: list[Any], ledger: Ledger, failures: dict[str, Failure] | None = None) -> Any:
+    return make_report(payloads, ledger, failures or {}, lambda _: "not sent: for a reason", NOW, NOW)
+
+
+def test_each_kind_of_undelivered_payload_says_why():
+    """An error of this try, or what the ledger knows of it, or why it wasn't sent."""
+    ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), u=(FAILED, 3), d=(IN_DOUBT, 1))
+    told = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
+    assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in told["undelivered"]] == [
+        ("f", 503, "answered 503", 1),
+        ("g", None, "the receiver will not take it (said in an earlier try)", 1),
+        ("u", None, "its 3 POSTs are used up", 3),
+        ("d", None, "in doubt: POSTed, and what became of it is not recorded", 1),
+        ("n", None, "not sent: for a reason", 0),
+    ]
+    assert {k: v for k, v in told.items() if k != "undelivered"} == {
+        "total": 6,
+        "delivered": 1,
+        "attempts": 7,
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-01T00:00:00Z",
+    }
+
+
+@pytest.mark.parametrize("error", ["short", "ä" * 5000, "\x00" * 300])
+def test_a_report_stays_small(error):
+    """However many there are, and whatever their errors, a report is below 48 KB, and counts them all."""
+    payloads = [payload(f"{number:064}") for number in range(100_000)]
+    told = report(payloads, Ledger(), {p["message_id"]: Failure(None, error) for p in payloads})
+    assert len(json.dumps(told).encode()) < 48_000
+    assert 0 < len(told["undelivered"]) <= 200
+    assert (told["undelivered_count"], told["delivered"]) == (100_000, 0)
+
+
+def test_progress():
+    """How many are sent, acknowledged and failing, how fast, and how long it still takes."""
+    tally = Tally(1000, now=50.0)
+    assert tally.progress(55.0).endswith("0 failing, 0.0/s, nothing answered yet")
+    tally.acknowledged = 90
+    for _ in range(10):
+        tally.failed("answered 503")
+    assert tally.progress(60.0) == (
+        "100 of 1000 payloads sent, 90 acknowledged, 10 failing, 10.0/s, about 90 s left"
+    )
+
+
+def test_table_of_failures():
+    """Kinds with their counts, the most frequent first, and not more than twenty of them."""
+    tally = Tally(100, now=0.0)
+    assert tally.table() == ""
+    for kind in ("answered 500", "no answer within 30 s", "answered 500"):
+        tally.failed(kind)
+    assert tally.table() == (
+        "Not acknowledged, by kind:\n        2  answered 500\n        1  no answer within 30 s"
+    )
+    for number in range(50):
+        tally.failed(f"kind {number}")
+    assert tally.table().endswith("and 32 more kinds")
+    assert tally.failures == 53

@@ -1,0 +1,317 @@
+"""Message ids, and the ledger: what is acknowledged stays so, whatever happens between two writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.delivery import ledger as delivery
+from airflow_insightly_hooks.core.delivery.ledger import (
+    ACKNOWLEDGED,
+    FAILED,
+    GONE,
+    IN_DOUBT,
+    POSTS_A_ROUND,
+    Ledger,
+    LedgerEntry,
+    message_id,
+)
+from airflow_insightly_hooks.core.errors import InvalidState
+from tests.deliveries import outstanding_of
+from tests.strategies import changes
+
+IDS = json.loads((Path(__file__).parent.parent.parent / "vectors" / "message_ids.json").read_text())["cases"]
+STATE_LIMIT = 60_000
+"""Bytes of JSON that an entry of Airflow's state stores safely holds."""
+
+
+# --- message ids -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", IDS, ids=lambda case: case["hashed"])
+def test_known_message_ids(case):
+    """Ids are what sha256sum makes of the parts; a new version must not change them."""
+    parts = (case["workflow"], case["record_type"], case["record_id"], case["event"], case["changed_at"])
+    assert message_id(*parts) == case["message_id"]
+
+
+def test_parts_of_a_message_id_are_kept_apart():
+    """What stands at the end of one part is not mistaken for the start of the next."""
+    assert message_id("a", "bContacts", 1, "added", "t") != message_id("ab", "Contacts", 1, "added", "t")
+    assert message_id("a", "Contacts", 11, "added", "t") != message_id("a", "Contacts1", 1, "added", "t")
+
+
+@given(changes(), st.text(st.characters(codec="utf-8")))
+def test_a_message_id_depends_on_the_change_alone(change, workflow):
+    """The same change has the same id each time, the record's contents left out; another has another."""
+    about = (change["record_type"], change["record_id"], change["event"], change["changed_at"])
+    first = message_id(workflow, *about)
+    assert first == message_id(workflow, *about)
+    assert first.startswith("msg_")
+    assert len(first) == 28
+    assert "." not in first
+    others = [
+        message_id(f"{workflow}.", *about),
+        message_id(workflow, about[0], about[1] + 1, *about[2:]),
+        message_id(workflow, *about[:2], "deleted", about[3]),
+        message_id(workflow, *about[:3], "2001-01-01T00:00:00Z"),
+    ]
+    assert len({first, *others}) == 5
+
+
+# --- the ledger --------------------------------------------------------------------------------------------
+
+
+def stored(ledger: Ledger) -> dict[str, Any]:
+    """Return what a ledger asks to be stored, as JSON holds it."""
+    return {key: json.loads(json.dumps(value)) for key, value in ledger.changed()}
+
+
+def loaded(store: dict[str, Any], generation: int = 0) -> Ledger:
+    """Return the ledger that was stored."""
+    head = store["head"]
+    return Ledger.load(head, [store.get(str(block)) for block in range(head["blocks"])], generation)
+
+
+def test_a_message_that_is_unknown_is_outstanding():
+    """What was never POSTed is to be POSTed."""
+    ledger = Ledger()
+    assert ledger["m"] == ("unsent", 0)
+    assert outstanding_of(ledger, ["m", "n"]) == ["m", "n"]
+
+
+def test_a_posting_is_an_attempt_in_doubt():
+    """From before its POST until its outcome is noted, a message is in doubt, hence outstanding."""
+    ledger = Ledger()
+    ledger.posting("m")
+    assert ledger["m"] == LedgerEntry(IN_DOUBT, 1)
+    assert outstanding_of(ledger, ["m"]) == ["m"]
+
+
+@pytest.mark.parametrize(("state", "outstanding"), [(ACKNOWLEDGED, []), (FAILED, ["m"]), (GONE, [])])
+def test_outcomes(state, outstanding):
+    """Acknowledged and gone messages are not POSTed again, failed ones are; the attempt counts."""
+    ledger = Ledger()
+    ledger.posting("m")
+    ledger.answered("m", state)
+    assert ledger["m"] == (state, 1)
+    assert outstanding_of(ledger, ["m"]) == outstanding
+
+
+@pytest.mark.parametrize("state", [FAILED, IN_DOUBT])
+def test_attempts_are_used_up(state):
+    """After three POSTs in a round there is no further one, whether their outcomes are known or not."""
+    ledger = Ledger()
+    for number in range(1, POSTS_A_ROUND + 1):
+        assert outstanding_of(ledger, ["m"]) == ["m"]
+        ledger.posting("m")
+        ledger.answered("m", state)
+        assert ledger["m"] == (state, number)
+    assert outstanding_of(ledger, ["m"]) == []
+
+
+def test_an_interrupted_posting_is_taken_back(monkeypatch):
+    """A task's time-out may come between two steps of noting a POST: taken back, nothing is left of it."""
+
+    def interrupted(*_: Any) -> None:
+        raise TimeoutError
+
+    ledger = Ledger()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_note", interrupted)
+        with pytest.raises(TimeoutError):
+            ledger.posting("m")
+    ledger.not_posted("m")
+    assert ledger["m"] == ("unsent", 0)
+    assert list(ledger.changed()) == []
+
+
+def test_what_was_not_posted_is_no_attempt():
+    """Where nothing left this machine, a message is again what it was before, an earlier doubt included."""
+    ledger = Ledger()
+    ledger.posting("m")
+    ledger.not_posted("m")
+    assert ledger["m"] == ("unsent", 0)
+    assert stored(ledger)["0"] == {}
+    ledger.posting("m")
+    ledger.answered("m", FAILED)
+    ledger.posting("m")
+    ledger.not_posted("m")
+    assert ledger["m"] == (FAILED, 1)
+    ledger.posting("m")
+    again = loaded({**stored(ledger), "head": {"generation": 0, "blocks": 1}})
+    again.posting("m")
+    again.not_posted("m")
+    assert again["m"] == (IN_DOUBT, 2)
+
+
+def test_outstanding_keeps_the_order():
+    """Messages come out in the order that they are asked in."""
+    ledger = Ledger()
+    for message in "cab":
+        ledger.posting(message)
+    ledger.answered("a", ACKNOWLEDGED)
+    assert outstanding_of(ledger, ["d", "c", "a", "b"]) == ["d", "c", "b"]
+
+
+def test_how_a_ledger_is_stored():
+    """A head and blocks of message ids with a letter and a number: a form that later versions must read."""
+    ledger = Ledger(generation=2)
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    ledger.posting("f")
+    ledger.answered("f", FAILED)
+    ledger.posting("d")
+    assert list(ledger.changed()) == [
+        ("0", {"a": "A1", "f": "F2", "g": "G1", "d": "D1"}),
+        ("head", {"generation": 2, "redelivered": [], "blocks": 1}),
+    ]
+
+
+def test_a_new_ledger_has_nothing_to_store():
+    """Nothing is written for nothing."""
+    assert stored(Ledger()) == {}
+
+
+def test_only_what_changed_is_stored_again(monkeypatch):
+    """A change touches the block of its message; the head, which comes last, only when there is one more."""
+    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    ledger = Ledger()
+    for message in "abcde":
+        ledger.posting(message)
+    assert list(stored(ledger)) == ["0", "1", "2", "head"]
+    assert stored(ledger) == {}
+    ledger.answered("c", ACKNOWLEDGED)
+    assert list(stored(ledger)) == ["1"]
+    ledger.posting("f")
+    ledger.posting("g")
+    assert list(stored(ledger)) == ["2", "3", "head"]
+
+
+def test_a_loaded_ledger_is_to_be_stored_whole():
+    """Each try has a place of its own, so it stores all; then only what it changes."""
+    ledger = Ledger()
+    ledger.posting("a")
+    again = loaded(stored(ledger))
+    assert stored(again) == {"0": {"a": "D1"}, "head": {"generation": 0, "redelivered": [], "blocks": 1}}
+    again.posting("b")
+    assert stored(again) == {"0": {"a": "D1", "b": "D1"}}
+
+
+def test_what_is_still_to_be_sent_is_stored_together(monkeypatch):
+    """A few failures among many messages change few blocks when they are sent again."""
+    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    ledger = Ledger()
+    for message in "abcdef":
+        ledger.posting(message)
+        ledger.answered(message, FAILED if message in "be" else ACKNOWLEDGED)
+    again = loaded(stored(ledger))
+    stored(again)
+    for message in "be":
+        again.posting(message)
+    assert stored(again) == {"2": {"b": "D2", "e": "D2"}}
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_store_that_fails_half_way_gets_the_rest_next_time(monkeypatch, fails_at):
+    """What was not taken, the head included, is yielded again; what was taken is not."""
+    monkeypatch.setattr(delivery, "BLOCK_SIZE", 1)
+    ledger = Ledger()
+    for message in "abc":
+        ledger.posting(message)
+    keys = ["0", "1", "2", "head"]
+
+    def write() -> None:
+        for key, _ in ledger.changed():
+            if key == keys[fails_at]:
+                raise OSError("store is down")
+
+    with pytest.raises(OSError, match="store is down"):
+        write()
+    assert list(stored(ledger)) == keys[fails_at:]
+    assert stored(ledger) == {}
+
+
+def test_a_cleared_task_starts_a_new_round():
+    """In a later generation what had failed, was gone or in doubt is POSTed anew, attempts from nought."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    ledger.posting("d")
+    store = stored(ledger)
+    assert outstanding_of(loaded(store), "afgd") == ["f", "d"]
+    cleared = loaded(store, generation=1)
+    assert outstanding_of(cleared, "afgd") == ["f", "g", "d"]
+    assert [cleared[message] for message in "afgd"] == [
+        (ACKNOWLEDGED, 1),
+        (FAILED, 0),
+        (FAILED, 0),
+        (FAILED, 0),
+    ]
+
+
+def test_a_redelivery_is_begun_once():
+    """It begins a new round for the messages that it names, acknowledged ones, too; a retry doesn't again."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("b", ACKNOWLEDGED), ("g", GONE)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    ledger.redeliver("first", "ag")
+    ledger.redeliver("first", "abg")
+    assert [ledger[m] for m in "abg"] == [(FAILED, 0), (ACKNOWLEDGED, 1), (FAILED, 0)]
+    ledger.posting("a")
+    ledger.answered("a", ACKNOWLEDGED)
+    again = loaded(stored(ledger))
+    again.redeliver("first", "abg")
+    assert outstanding_of(again, "abg") == ["g"]
+    again.redeliver("second", "ab?")
+    assert outstanding_of(again, "abg?") == ["a", "b", "g", "?"]
+    again.posting("a")
+    again.answered("a", ACKNOWLEDGED)
+    again.redeliver("first", "a")
+    assert outstanding_of(again, "a") == []
+    cleared = loaded(stored(again), generation=1)
+    cleared.redeliver("first", "a")
+    assert outstanding_of(cleared, "a") == ["a"]
+
+
+def test_entries_of_a_large_ledger_stay_small():
+    """With 100,000 messages, of the longest ids, each entry stays below what a state store holds."""
+    ledger = Ledger(generation=10**6)
+    for number in range(100_000):
+        ledger.posting(f"{number:064}")
+    sizes = [len(json.dumps(value).encode()) for _, value in ledger.changed()]
+    assert len(sizes) == 135
+    assert max(sizes) < STATE_LIMIT
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+MISSING = "a part of the ledger is missing: it can't be told what was delivered"
+UNREADABLE = "an entry of the ledger can't be read"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "key", "reason"),
+    [
+        ([None], "0", MISSING),
+        ([{}, ["m"]], "1", MISSING),
+        ([{"m": "X1"}], "0", UNREADABLE),
+        ([{"m": "A"}], "0", UNREADABLE),
+        ([{"m": "A-1"}], "0", UNREADABLE),
+        ([{"m": ""}], "0", UNREADABLE),
+        ([{"m": 1}], "0", UNREADABLE),
+    ],
+)
+def test_a_ledger_that_cannot_be_read_is_refused(blocks, key, reason):
+    """InvalidState names the block: guessing would POST again what was delivered, or lose what wasn't."""
+    with pytest.raises(InvalidState) as caught:
+        Ledger.load({"generation": 0, "blocks": len(blocks)}, blocks, generation=0)
+    assert (caught.value.key, caught.value.reason) == (key, reason)

@@ -1,0 +1,273 @@
+"""The ledger as a state machine: tries that crash, overlap, are retried and cleared, against one store.
+
+The store's calls are where tries interleave: a write may fail at any of them, or a later try may begin there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from airflow_insightly_hooks.core.delivery import ledger as delivery
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, POSTS_A_ROUND, Ledger
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
+from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
+from airflow_insightly_hooks.core.delivery.report import make_report
+from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.errors import SupersededError
+from airflow_insightly_hooks.core.payload import Payload
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+PAYLOADS: list[Payload] = [
+    {
+        "message_id": f"m{number}",
+        "record_type": "Contacts",
+        "record_id": number // 2,
+        "event": "updated",
+        "changed_at": f"2026-01-01T00:00:0{number}Z",
+        "body": "{}",
+    }
+    for number in range(7)
+]
+ALL = {payload["message_id"] for payload in PAYLOADS}
+
+
+class Store:
+    """A state store in which something may happen at one of the next calls."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.calls_left = 0
+        self.happens: Callable[[], None] | None = None
+
+    def _call(self) -> None:
+        self.calls_left -= 1
+        if self.calls_left <= 0 and self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._call()
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        self._call()
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self._call()
+        self.values.pop(key, None)
+
+
+@dataclass(eq=False)
+class Try:
+    """A try of the task, as the operator makes it.
+
+    :ivar ready: written as in doubt, to be POSTed.
+    :ivar again: acknowledged earlier, and to be redelivered by this try.
+    """
+
+    token: str
+    book: LedgerStore
+    ledger: Ledger
+    line: Line
+    ready: list[Payload] = field(default_factory=list)
+    under_way: list[Payload] = field(default_factory=list)
+    again: set[str] = field(default_factory=set)
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """A deliver task's life."""
+
+    @initialize(ordered=st.booleans())
+    def begin(self, ordered: bool) -> None:
+        self.store = Store()
+        self.ordered = ordered
+        self.generation = 2
+        self.begun = 0
+        self.tries: list[Try] = []  # those alive
+        self.received: Counter[tuple[str, str]] = Counter()  # POSTs, by round and message
+        self.acknowledged: set[str] = set()  # what the receiver has ever acknowledged
+        self.recorded: set[str] = set()  # acknowledged, and in a write that has succeeded
+        self.start(None)
+
+    def start(self, redelivery: str | None) -> None:
+        """Begin a try: read the ledger, and see what is to be sent."""
+        self.begun += 1
+        book = LedgerStore(self.store, f"t{self.begun}")
+        ledger = book.open(self.generation)
+        before = len(ledger.redelivered)
+        if redelivery is not None:
+            Redelivery(redelivery).begin(PAYLOADS, ledger)
+        again = ALL if redelivery == "all" and len(ledger.redelivered) > before else set()
+        line = Line(PAYLOADS, ledger, ordered=self.ordered)
+        self.tries.append(Try(f"t{self.begun}", book, ledger, line, again=set(again)))
+
+    @property
+    def holder(self) -> str:
+        return json.loads(self.store.values[HEAD])["token"]
+
+    # --- what may happen ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.tries) < 3)
+    @rule(redelivery=st.sampled_from([None, None, "all", "undelivered"]))
+    def retry(self, redelivery: str | None) -> None:
+        self.start(redelivery)
+
+    @precondition(lambda self: len(self.tries) < 3)
+    @rule(redelivery=st.sampled_from([None, None, "all"]))
+    def clear(self, redelivery: str | None) -> None:
+        self.generation += 3
+        self.start(redelivery)
+
+    @precondition(lambda self: self.tries)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        self.tries.remove(data.draw(st.sampled_from(self.tries)))
+
+    @precondition(lambda self: self.tries)
+    @rule(data=st.data(), count=st.integers(1, 5), calls=st.integers(1, 8), event=st.sampled_from("--fl"))
+    def prepare(self, data: st.DataObject, count: int, calls: int, event: str) -> None:
+        """A batch is noted and written; where that fails for good, it is taken back and the try ends."""
+        one = data.draw(st.sampled_from(self.tries))
+        batch = one.line.take(count)
+        for payload in batch:
+            one.ledger.posting(payload["message_id"])
+        if self.write(one, calls, event):
+            one.ready += batch
+
+    @precondition(lambda self: self.tries)
+    @rule(data=st.data(), calls=st.integers(1, 8), event=st.sampled_from("--fl"))
+    def write_now(self, data: st.DataObject, calls: int, event: str) -> None:
+        self.write(data.draw(st.sampled_from(self.tries)), calls, event)
+
+    def write(self, one: Try, calls: int, event: str) -> bool:
+        """Write, while the store fails (f) or a later try begins (l) at a call; return whether it worked."""
+        self.store.calls_left = calls
+        self.store.happens = {"f": self.fail, "l": self.begin_later}.get(event)
+        known = {m for m in ALL if one.ledger[m].state == ACKNOWLEDGED}
+        try:
+            try:
+                one.book.write(one.ledger)
+            except OSError:  # once more, as the operator does
+                one.book.write(one.ledger)
+        except SupersededError:
+            assert self.holder != one.token
+            self.tries.remove(one)  # what it has under way ends unrecorded
+            self.recorded -= one.again  # the later one may have read of the redelivery, and goes on with it
+            return False
+        finally:
+            self.store.happens = None
+        self.recorded = self.recorded - one.again | known
+        return True
+
+    def fail(self) -> None:
+        raise OSError("the store is down")
+
+    def begin_later(self) -> None:
+        self.start(None)
+
+    @precondition(lambda self: any(one.ready for one in self.tries))
+    @rule(data=st.data())
+    def post(self, data: st.DataObject) -> None:
+        self.post_first(data.draw(st.sampled_from([one for one in self.tries if one.ready])))
+
+    def post_first(self, one: Try) -> None:
+        payload = one.ready.pop(0)
+        message = payload["message_id"]
+        one.under_way.append(payload)
+        self.received[f"{one.ledger.generation} {one.ledger.redelivered}", message] += 1
+        if self.holder == one.token:  # an earlier try notices with its next write
+            assert message not in self.recorded - one.again, "acknowledged, recorded, and POSTed again"
+        if self.ordered:
+            records = [p["record_id"] for p in one.under_way]
+            assert len(records) == len(set(records)), "two changes of one record at once"
+
+    @precondition(lambda self: any(one.under_way for one in self.tries))
+    @rule(data=st.data(), state=st.sampled_from([ACKNOWLEDGED, FAILED, GONE]))
+    def answer(self, data: st.DataObject, state: str) -> None:
+        one = data.draw(st.sampled_from([one for one in self.tries if one.under_way]))
+        payload = one.under_way.pop(0)
+        one.ledger.answered(payload["message_id"], state)
+        if state == ACKNOWLEDGED:
+            self.acknowledged.add(payload["message_id"])
+            one.again.discard(payload["message_id"])
+            one.line.delivered(payload)
+
+    @precondition(lambda self: self.tries)
+    @rule(is_killed=st.booleans())
+    def fail_all_and_retry(self, is_killed: bool) -> None:
+        """The latest try POSTs all that it has left, and gets no acknowledgement, or is killed before it."""
+        one = self.tries[-1]
+        self.prepare_and_post(one)
+        for payload in () if is_killed else one.under_way:
+            one.ledger.answered(payload["message_id"], FAILED)
+        if one in self.tries:
+            self.write(one, 1, "-")
+        self.tries.clear()
+        self.start(None)
+
+    def prepare_and_post(self, one: Try) -> None:
+        batch = one.line.take(len(PAYLOADS))
+        for payload in batch:
+            one.ledger.posting(payload["message_id"])
+        if self.write(one, 1, "-"):
+            one.ready += batch
+            while one.ready:
+                self.post_first(one)
+
+    @precondition(lambda self: any(one.ready for one in self.tries))
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from([one for one in self.tries if one.ready]))
+        one.ledger.not_posted(one.ready.pop()["message_id"])
+
+    # --- what must hold ----------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_posted_more_than_three_times_a_round(self) -> None:
+        assert max(self.received.values(), default=0) <= POSTS_A_ROUND
+
+    @invariant()
+    def whatever_is_recorded_is_read_by_the_next_try(self) -> None:
+        again = {m for one in self.tries if one.token == self.holder for m in one.again}
+        values = dict(self.store.values)
+        ledger = LedgerStore(self.store, "look").open(self.generation)
+        self.store.values = values
+        assert self.recorded - again <= {m for m in ALL if ledger[m].state == ACKNOWLEDGED} | self.reset()
+
+    def reset(self) -> set[str]:
+        """Return what a redelivery has begun to send again, as the ledger has it."""
+        return {m for one in self.tries for m in one.again}
+
+    @invariant()
+    def each_is_acknowledged_or_reported(self) -> None:
+        for one in self.tries:
+            report = make_report(PAYLOADS, one.ledger, {}, lambda _: "not sent", NOW, NOW)
+            reported = {item["message_id"] for item in report["undelivered"]}
+            assert report["delivered"] + len(reported) == report["total"] == len(PAYLOADS)
+            assert reported >= ALL - self.acknowledged
+            assert all(item["error"] for item in report["undelivered"])
+
+
+def test_delivery_keeps_its_promises_whatever_happens(monkeypatch):
+    """Over POSTs, failing writes, crashes, retries, clearing, redelivery and tries that overlap: what is
+    acknowledged and recorded is not POSTed again, nothing is POSTed more than three times in a round, and
+    what isn't acknowledged is reported."""
+    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    run_state_machine_as_test(DeliveryMachine, settings=settings(max_examples=60, stateful_step_count=40))

@@ -1,0 +1,170 @@
+"""The ledger in a state store: claims, older versions, and what can't be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, Ledger
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
+from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
+from tests.conftest import StateStore
+from tests.deliveries import outstanding_of
+
+OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
+
+
+def opened(store: StateStore, token: str, generation: int = 0) -> tuple[LedgerStore, Ledger]:
+    book = LedgerStore(store, token)
+    return book, book.open(generation)
+
+
+def post(ledger: Ledger, state: str, *messages: str) -> None:
+    for message in messages:
+        ledger.posting(message)
+        ledger.answered(message, state)
+
+
+def store_of(**values: Any) -> StateStore:
+    store = StateStore()
+    for key, value in values.items():
+        store.set(key.replace("__", "/"), value)
+    return store
+
+
+def test_a_try_goes_on_where_the_last_one_ended():
+    """What one try has written the next one reads; then the earlier one's keys are deleted."""
+    store = StateStore()
+    book, ledger = opened(store, "one")
+    post(ledger, ACKNOWLEDGED, "a")
+    post(ledger, FAILED, "f")
+    book.write(ledger)
+    book, ledger = opened(store, "two")
+    assert (ledger["a"], ledger["f"]) == ((ACKNOWLEDGED, 1), (FAILED, 1))
+    assert "delivery/one/0" in store.values
+    book.write(ledger)
+    assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
+
+
+def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
+    """A crash between claim and first write loses nothing, twice in a row neither."""
+    store = StateStore()
+    book, ledger = opened(store, "one")
+    post(ledger, ACKNOWLEDGED, "a")
+    book.write(ledger)
+    opened(store, "two")
+    opened(store, "three")
+    assert store.get(HEAD)["of"] == ["two", "one"]
+    book, ledger = opened(store, "four")
+    assert ledger["a"] == (ACKNOWLEDGED, 1)
+
+
+def test_the_later_try_wins():
+    """The earlier one notices with its next write, which no later try reads."""
+    store = StateStore()
+    early, early_ledger = opened(store, "early")
+    late, late_ledger = opened(store, "late")
+    post(early_ledger, FAILED, "m")
+    with pytest.raises(SupersededError):
+        early.write(early_ledger)
+    post(late_ledger, ACKNOWLEDGED, "m")
+    late.write(late_ledger)
+    with pytest.raises(SupersededError):
+        early.write(early_ledger)
+    assert opened(store, "third")[1]["m"] == (ACKNOWLEDGED, 1)
+
+
+def test_an_earlier_claim_that_comes_later_is_put_right():
+    """A claim that was under way when a later try made its own is overwritten; the later one goes on."""
+    store = StateStore()
+    early, early_ledger = opened(store, "early")
+    early_claim = store.get(HEAD)
+    late, late_ledger = opened(store, "late")
+    store.set(HEAD, early_claim)
+    post(late_ledger, ACKNOWLEDGED, "m")
+    late.write(late_ledger)
+    assert store.get(HEAD)["token"] == "late"
+    with pytest.raises(SupersededError):
+        early.write(early_ledger)
+
+
+@pytest.mark.parametrize("found", [None, "x", {"version": 2, "epoch": "1"}, {"version": 9, "epoch": 1}])
+def test_a_claim_that_is_gone_is_no_longer_ours(found):
+    """Where the claim was deleted, or is of an unknown kind, nothing more is written."""
+    store = StateStore()
+    book, ledger = opened(store, "one")
+    store.delete(HEAD)
+    if found is not None:
+        store.set(HEAD, found)
+    with pytest.raises(SupersededError):
+        book.write(ledger)
+
+
+def test_version_1_is_read():
+    """State that version 1 has left behind is gone on from, as of the same round, and then deleted."""
+    store = store_of(
+        delivery={"version": 1, "generation": 2, "blocks": 2},
+        delivery__0={"a": "A1", "f": "F2"},
+        delivery__1={"g": "G1", "d": "D3"},
+    )
+    opened(store, "crashed", generation=2)
+    book, ledger = opened(store, "two", generation=2)
+    assert [ledger[m] for m in "afgd"] == [(ACKNOWLEDGED, 1), (FAILED, 2), ("gone", 1), ("in doubt", 3)]
+    assert outstanding_of(ledger, "afgd") == ["f"]
+    book.write(ledger)
+    assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
+
+
+def test_what_cannot_be_deleted_stays():
+    """The earlier ledger isn't read any more: that it can't be deleted is no failure."""
+    store = StateStore()
+    book, ledger = opened(store, "one")
+    post(ledger, ACKNOWLEDGED, "a")
+    book.write(ledger)
+    store.delete = None  # type: ignore[assignment, method-assign]
+    book, ledger = opened(store, "two")
+    book.write(ledger)
+    assert "delivery/one/0" in store.values
+    assert opened(store, "three")[1]["a"] == (ACKNOWLEDGED, 1)
+
+
+V1 = {"version": 1, "generation": 0, "blocks": 1}
+V2 = {"version": 2, "epoch": 1, "token": "t", "of": []}
+HEAD_OF_ONE = {"generation": 0, "redelivered": [], "blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "reason"),
+    [
+        ({"delivery": "x"}, "delivery", "it is not an object"),
+        ({"delivery": {**V2, "version": 3}}, "delivery", OTHER_VERSION),
+        ({"delivery": {"epoch": 1}}, "delivery", "its version is missing"),
+        ({"delivery": {**V2, "token": 1}}, "delivery", "its token is missing"),
+        ({"delivery": {**V2, "of": None}}, "delivery", "its token is missing"),
+        ({"delivery": {**V2, "epoch": None}}, "delivery", "its epoch is missing"),
+        ({"delivery": {**V1, "blocks": "1"}}, "delivery", "its blocks is missing"),
+        ({"delivery": {**V1, "generation": None}}, "delivery", "its generation is missing"),
+        (
+            {"delivery": V1},
+            "delivery/0",
+            "a part of the ledger is missing: it can't be told what was delivered",
+        ),
+        ({"delivery": V2, "delivery__t__head": "x"}, "delivery/t/head", "it is not an object"),
+        (
+            {"delivery": V2, "delivery__t__head": {"blocks": 0}},
+            "delivery/t/head",
+            "its generation is missing",
+        ),
+        (
+            {"delivery": V2, "delivery__t__head": HEAD_OF_ONE, "delivery__t__0": {"m": "?"}},
+            "delivery/t/0",
+            "an entry of the ledger can't be read",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_refused(values, key, reason):
+    """InvalidState names the key: guessing would POST again what was delivered, or lose what wasn't."""
+    with pytest.raises(InvalidState) as caught:
+        opened(store_of(**values), "new")
+    assert (caught.value.key, caught.value.reason) == (key, reason)

@@ -1,0 +1,82 @@
+"""Signatures as the specification Standard Webhooks has them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.delivery.signing import Signer
+
+CASES = json.loads((Path(__file__).parent.parent.parent / "vectors" / "signatures.json").read_text())["cases"]
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["about"])
+def test_known_signatures(case):
+    """The published example, and what openssl signs, come out to the letter."""
+    signer = Signer(case["secrets"])
+    signature = signer.sign(case["webhook-id"], case["webhook-timestamp"], case["body"].encode())
+    assert signature == case["webhook-signature"]
+
+
+@given(
+    st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_size=3),
+    st.from_regex(r"\Amsg_[0-9a-f]{24}\Z"),
+    st.integers(0, 2**40),
+    st.binary(max_size=50),
+)
+def test_signatures_agree_with_plain_hmac(keys, message_id, timestamp, body):
+    """A signature a secret, in their order: HMAC-SHA256 over id, timestamp and body with dots between."""
+    secrets = " ".join(base64.b64encode(key).decode() for key in keys)
+    signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
+    expected = [base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys]
+    assert Signer(secrets).sign(message_id, timestamp, body) == " ".join(f"v1,{one}" for one in expected)
+
+
+def test_secrets_are_separated_by_any_white_space():
+    """A secret a line works as well as spaces, and the prefix is each secret's own affair."""
+    bare = SECRET.removeprefix("whsec_")
+    assert (
+        Signer(f"\n{SECRET}\n\t{bare}  ").sign("msg_1", 5, b"{}").split(" ")
+        == [Signer(SECRET).sign("msg_1", 5, b"{}")] * 2
+    )
+
+
+@pytest.mark.parametrize("secrets", ["", "  \n"])
+def test_no_secret_is_refused(secrets):
+    """An empty setting must not mean unsigned POSTs."""
+    with pytest.raises(ValueError, match="a signing secret is needed"):
+        Signer(secrets)
+
+
+@pytest.mark.parametrize(
+    "secret", ["not-base64!", "abcde", SECRET + "!", SECRET[:-1], "whsec-" + SECRET[6:], "gehéim" * 8]
+)
+def test_a_secret_that_is_not_base64_is_refused(secret):
+    """The error says what a secret looks like, and never the secret, not even a second one that is right."""
+    for secrets in (secret, f"{SECRET} {secret}"):
+        with pytest.raises(
+            ValueError, match=r"^a signing secret is base64, after 'whsec_' or without it$"
+        ) as caught:
+            Signer(secrets)
+        assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("length", [0, 1, 23])
+def test_a_short_secret_is_refused(length):
+    """The specification asks for 24 bytes at least; the error tells the length only."""
+    secret = base64.b64encode(b"k" * length).decode()
+    with pytest.raises(ValueError, match=f"^a signing secret has at least 24 bytes, this one {length}$"):
+        Signer(f"whsec_{secret}")
+
+
+def test_a_signer_does_not_show_its_secrets():
+    """Its repr counts them."""
+    assert repr(Signer(SECRET)) == "<Signer, secrets: 1>"

@@ -1,0 +1,348 @@
+"""Reading a search page by page."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from airflow_insightly_hooks.core.detection.scan import PageRequest, Scan
+from airflow_insightly_hooks.core.errors import IncompleteScan
+from tests.core.detection.crm import CONTACTS, EPOCH, ORDERS, TIES_SHUFFLED, Crm, read
+
+STABLE = [order for order in ORDERS if order != "none"]
+
+
+def crm_of(records: int, **how) -> Crm:
+    """Return a CRM with so many records, created some time ago."""
+    crm = Crm(**how)
+    crm.create_many(records)
+    crm.now = 100
+    return crm
+
+
+def ids(records: list[dict]) -> list[int]:
+    return [record["CONTACT_ID"] for record in records]
+
+
+def missed(crm: Crm, records: list[dict]) -> int:
+    """Return how many of the records that are still there were passed over; none may come twice."""
+    found = ids(records)
+    assert len(found) == len(set(found))
+    return len(set(crm.records) - set(found))
+
+
+def deleting(number: int, *, pages: int = 10**6, seed: int = 0):
+    """Return what deletes so many records, anywhere, between any two of the first pages."""
+    chance = random.Random(seed)
+
+    def between(crm: Crm, page: int) -> None:
+        crm.now += 0.1
+        for record_id in chance.sample(sorted(crm.records), number) if page <= pages else ():
+            crm.delete(record_id)
+
+    return between
+
+
+def after_the_first_page(act: Callable[[Crm], None]):
+    """Return what does something between the first two pages, ten seconds later."""
+
+    def between(crm: Crm, page: int) -> None:
+        if page == 1:
+            crm.now += 10
+            act(crm)
+
+    return between
+
+
+# --- nothing moves ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "records"),
+    [("id", n) for n in (0, 1, 499, 500, 501, 995, 1000, 24_999)]
+    + [(order, n) for order in STABLE for n in (501, 2600)],
+)
+def test_it_costs_at_most_a_request_more_than_a_plain_loop_in_a_short_scan(order, records):
+    """Each record comes once; a plain loop reads until a page is shorter than asked for."""
+    crm = crm_of(records, order=order)
+    assert sorted(ids(read(crm))) == sorted(crm.records)
+    assert len(crm.requests) <= records // 500 + 2
+
+
+def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
+    """Pages share five of five hundred records, and the count says which is the last."""
+    crm = crm_of(100_000)
+    assert missed(crm, read(crm)) == 0
+    assert len(crm.requests) <= 1.02 * (100_000 // 500 + 1)
+
+
+@pytest.mark.parametrize("page_size", range(2, 10))
+def test_no_order_at_all_is_counted_out_whatever_it_looks_like(page_size):
+    """Where nothing moves, all is read, also if small pages seem by chance to be in order."""
+    for seed in range(150):
+        crm = crm_of(1 + seed % 40, order="none", seed=seed)
+        assert missed(crm, read(crm, page_size=page_size)) == 0
+
+
+def test_what_fits_on_a_page_is_one_request():
+    """A short page is the last where the count agrees."""
+    crm = crm_of(499)
+    read(crm)
+    (request,) = crm.requests
+    assert (request.skip, request.top, request.count_total) == (0, 500, True)
+
+
+def test_the_count_is_asked_of_the_first_and_the_last_page_only():
+    """It costs the server."""
+    crm = crm_of(2600)
+    read(crm)
+    assert [request.count_total for request in crm.requests] == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("totals", [False, "wrong"])
+@pytest.mark.parametrize("records", [0, 1, 3, 499, 500, 1200])
+def test_without_a_count_the_last_page_is_confirmed(totals, records):
+    """No count, or one that takes no notice of the bound: a request or two more, and nothing is missing."""
+    crm = crm_of(records, totals=totals)
+    assert missed(crm, read(crm)) == 0
+    assert len(crm.requests) <= records // 500 + 3
+
+
+@pytest.mark.parametrize("most", [2, 3, 100, 499])
+def test_answers_cut_short_are_gone_on_from(most):
+    """A server that answers fewer records than asked for, each time: all come, count or no count."""
+    for totals in (True, False, "wrong"):
+        crm = crm_of(150, most=most, totals=totals)
+        assert missed(crm, read(crm)) == 0
+
+
+def test_a_server_that_answers_one_record_at_a_time_isnt_taken_for_the_end():
+    """Pages of one can't overlap; the scan says that it is incomplete."""
+    with pytest.raises(IncompleteScan):
+        read(crm_of(5, most=1))
+
+
+# --- records move ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_records_deleted_between_pages_hide_no_others(order):
+    """Three of 2,600 are deleted between any two pages: a plain loop misses some, the scan none."""
+    pages = 10**6 if order in STABLE else 5  # shuffled, a scan ends only when it is calm
+    crm = crm_of(2600, order=order)
+    crm.between = deleting(3, pages=pages)
+    assert missed(crm, read(crm)) == 0
+    assert order not in STABLE or len(crm.requests) <= 7
+
+    plain = crm_of(2600, order=order)
+    plain.between = deleting(3, pages=pages)
+    found: list[dict] = []
+    while page := plain.answer(PageRequest(len(found), 500, False), None)[0]:
+        found += page
+    assert set(plain.records) - set(ids(found))
+
+
+@pytest.mark.parametrize("number", [4, 5, 60, 400, 600])
+@pytest.mark.parametrize("order", STABLE)
+def test_a_page_that_joins_nothing_is_asked_for_from_further_back(order, number):
+    """However many are deleted at once."""
+    crm = crm_of(2600, order=order)
+    crm.between = deleting(number, pages=2)
+    assert missed(crm, read(crm)) == 0
+
+
+@pytest.mark.parametrize("order", STABLE)
+def test_a_record_that_moves_to_where_it_was_read_already_is_found(order):
+    """It is created in time, not read yet, and updated while the scan goes on: what changed is read again."""
+    crm = crm_of(1300, order=order)
+    unread = crm.found(None)[-1].record_id
+    crm.between = lambda crm, page: crm.update(unread) if page == 1 else None
+    assert missed(crm, read(crm)) == 0
+
+
+def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
+    """Two updates cancel each other's shift; the second one's time tells."""
+    for seed in range(25):
+        crm = crm_of(1300, order="stable", seed=seed)
+        order = [record.record_id for record in crm.found(None)]
+        crm.between = after_the_first_page(lambda c, o=order: (c.update(o[-1]), c.update(o[0])))
+        assert missed(crm, read(crm)) == 0
+
+
+@pytest.mark.parametrize("totals", [True, False, "wrong"])
+@pytest.mark.parametrize("order", ["updated, latest first", "stable"])
+def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
+    """The deletion cancels the shift: where no count shows it, what has changed is looked for, too."""
+    for seed in range(10):
+        crm = crm_of(1300, order=order, totals=totals, seed=seed)
+        stood = [record.record_id for record in crm.found(None)]
+        crm.between = after_the_first_page(lambda c, o=stood: (c.update(o[-1]), c.delete(o[0])))
+        assert missed(crm, read(crm)) == 0
+        assert len(crm.requests) <= 7
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock(behind):
+    """By two seconds at most, and the bound may be exclusive."""
+    crm = crm_of(1300, order="updated, latest first")
+    unread = crm.found(None)[-1].record_id
+    crm.between = lambda crm, page: crm.update(unread) if page == 1 else None
+    scan = Scan(CONTACTS)
+    records = []
+    while scan.request is not None:
+        page, total, date = crm.answer(scan.request, None)
+        records += scan.feed(page, total, date + timedelta(seconds=behind))
+    assert missed(crm, records) == 0
+
+
+@pytest.mark.parametrize("order", ["id", "updated"])
+def test_a_busy_crm_is_read_to_its_end(order):
+    """More records than a page holds change during a scan, and go to its end: those that stay there join."""
+    crm = crm_of(15_000, order=order)
+    read_before = set(crm.records)
+
+    def between(crm, page):
+        crm.now += 0.25
+        for number in range(25):
+            crm.create() if order == "id" else crm.update(page * 25 + number)
+
+    crm.between = between
+    assert read_before <= set(ids(read(crm)))
+    assert len(crm.requests) <= 80
+
+
+def test_a_count_of_all_records_doesnt_let_a_scan_go_on_for_long():
+    """How many requests a scan makes at most depends on what it has met, not on what the API counts."""
+    crm = crm_of(1200, order="none", totals="wrong")
+    answer = crm.answer
+
+    def answer_with_a_million(*asked):
+        page, _, date = answer(*asked)
+        return page, 1_000_000, date
+
+    crm.answer = answer_with_a_million
+    with pytest.raises(IncompleteScan) as caught:
+        read(crm)
+    assert caught.value.requests < 100
+
+
+def test_what_was_just_changed_is_no_anchor():
+    """More records than a page holds change in that very second: the scan begins anew once they have."""
+    crm = crm_of(1300, order="updated, latest first")
+    for record_id in range(1, 900):
+        crm.update(record_id)
+
+    def between(crm, _page):
+        crm.now += 0.5
+
+    crm.between = between
+    assert missed(crm, read(crm)) == 0
+
+
+# --- no order --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("records", [502, 600, 1200, 3000])
+@pytest.mark.parametrize("order", ["none", TIES_SHUFFLED])
+def test_an_order_that_changes_from_page_to_page_is_counted_out(order, records):
+    """Also where thousands of records bear one update time and come in any order among themselves."""
+    for seed in range(2):
+        crm = crm_of(records, order=order, seed=seed)
+        assert missed(crm, read(crm)) == 0
+
+
+def test_an_order_that_changes_is_found_out_while_records_are_deleted_too():
+    """The pages aren't taken to join because one record happens to be in both."""
+    for seed in range(4):
+        crm = crm_of(1200, order="none", seed=seed)
+        crm.between = deleting(1, pages=3, seed=seed)
+        assert missed(crm, read(crm)) == 0
+
+
+def test_a_scan_that_never_gets_calm_fails():
+    """Shuffled records, some deleted between any two pages: no answer could prove that none is missing."""
+    crm = crm_of(2600, order="none")
+    crm.between = deleting(1)
+    with pytest.raises(IncompleteScan) as caught:
+        read(crm)
+    error = caught.value
+    assert (error.record_type, error.requests) == ("Contacts", len(crm.requests))
+    assert f"after {error.requests} requests" in str(error)
+    assert len(crm.requests) < 250
+
+
+def test_without_a_count_an_order_that_changes_fails():
+    """Nothing else could tell that all were read."""
+    with pytest.raises(IncompleteScan):
+        read(crm_of(2600, order="none", totals=False))
+
+
+def page_of(*record_ids: int, updated: str = "2026-03-29 00:00:00") -> list[dict]:
+    return [{"CONTACT_ID": i, "DATE_CREATED_UTC": updated, "DATE_UPDATED_UTC": updated} for i in record_ids]
+
+
+def test_a_few_records_in_both_pages_dont_make_them_join():
+    """They come in order, by chance, but hundreds that stood behind the first of them are not there."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), 600, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == 495
+    scan.feed(page_of(10, 200, 490, *range(501, 590)), 599, EPOCH + timedelta(hours=1))
+    assert (scan.request.skip, scan.request.count_total) == (0, True)
+
+
+@pytest.mark.parametrize(("updated", "goes_on_at"), [("00:59:57", 990), ("00:59:58", 445)])
+def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
+    """It may have moved there; within two seconds before the scan began, by its time, is just now."""
+    last = page_of(500, updated=f"2026-03-29 {updated}")
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 500)) + last, None, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == 495
+    scan.feed(last + page_of(*range(601, 1100)), None, EPOCH + timedelta(hours=1))
+    assert scan.request.skip == goes_on_at
+
+
+# --- the rest --------------------------------------------------------------------------------------------
+
+
+def test_the_bound_of_what_changed_meanwhile_is_the_scans_beginning():
+    """The search for what moved starts three seconds before: two for clocks, one for an exclusive bound."""
+    crm = crm_of(1300, order="updated, latest first")
+    crm.between = lambda crm, page: crm.update(1) if page == 1 else None
+    read(crm)
+    assert crm.requests[-1].updated_after == EPOCH + timedelta(seconds=97)
+    assert all(request.updated_after is None for request in crm.requests[:-1])
+
+
+def test_records_without_times_are_read_too():
+    """What they hold says whether they changed."""
+    scan = Scan(CONTACTS, 2)
+    page = [{"CONTACT_ID": 1}, {"CONTACT_ID": 2}]
+    assert ids(scan.feed(page, None, None)) == [1, 2]
+    assert ids(scan.feed([{"CONTACT_ID": 2}, {"CONTACT_ID": 3}], None, None)) == [3]
+    assert scan.feed([{"CONTACT_ID": 3}], 3, None) == []
+    assert scan.request is None
+
+
+def test_it_knows_how_many_are_left():
+    """As soon as the count is known."""
+    crm = crm_of(1300)
+    scan = Scan(CONTACTS)
+    assert scan.left == 0
+    left = []
+    while scan.request is not None:
+        scan.feed(*crm.answer(scan.request, None))
+        left.append(scan.left)
+    assert left == [805, 310, 0]
+
+
+def test_misuse_is_refused():
+    """Pages of one can't overlap; a complete scan takes no more answers."""
+    with pytest.raises(ValueError, match="page_size must be at least 2, not 1"):
+        Scan(CONTACTS, 1)
+    scan = Scan(CONTACTS)
+    scan.feed([], 0, EPOCH)
+    with pytest.raises(ValueError, match="complete"):
+        scan.feed([], 0, EPOCH)

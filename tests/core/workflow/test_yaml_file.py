@@ -1,0 +1,225 @@
+"""Workflow files: what YAML they may hold, and that each mistake has its line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import workflow_schema
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
+from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
+from tests.strategies import scalars
+
+CONTACTS = """\
+# New contacts in France.
+name: New French contacts
+record_type: Contacts
+evaluate: created
+criteria:
+  all:
+    - {field: ADDRESS_MAIL_COUNTRY, operator: equals, value: France}
+    - field: DATE_CREATED_UTC
+      operator: on
+      value: 2026-01-01
+webhooks:
+  - name: Billing
+    conn_id: billing_webhook
+    after: 3d
+"""
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+def problems(text: str, file: str = "contacts.yaml") -> list[str]:
+    with pytest.raises(InvalidWorkflowFile) as caught:
+        read_workflows(text, file)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 — our own
+    return str(caught.value).splitlines()
+
+
+def test_a_file_holds_a_workflow():
+    """Unquoted dates stay text, and ``on`` is an operator, not a truth value."""
+    (workflow,) = read_workflows(CONTACTS, "contacts.yaml")
+    assert workflow.name == "New French contacts"
+    assert workflow.criteria["all"][1] == {
+        "field": "DATE_CREATED_UTC",
+        "operator": "on",
+        "value": "2026-01-01",
+    }
+
+
+def test_a_file_may_hold_a_list():
+    """Their ids must differ."""
+    listed = "".join(f"  {line}" for line in CONTACTS.splitlines(keepends=True)).replace("  #", "-\n  #", 1)
+    text = f"{listed}{listed.replace('New French', 'New')}"
+    assert [w.dag_id for w in read_workflows(text, "f")] == ["new_french_contacts", "new_contacts"]
+    assert problems(listed * 2)[0].startswith("contacts.yaml:18: [1].dag_id: 'new_french_contacts' is an")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "operator: equals",
+            "operator: equal",
+            "7: criteria.all[0].operator: 'equal' is not an operator; did you mean 'equals'?",
+        ),
+        ("operator: on", "operator: in", "10: criteria.all[1].value: a list is needed, not str"),
+        (
+            "evaluate: created",
+            "evalute: created",
+            "4: evalute: not a key that is known here; did you mean 'evaluate'?",
+        ),
+        (
+            "after: 3d",
+            "after: 3 days",
+            "14: webhooks[0].after: it is not a duration such as '45s', '30m', '2h', '3d' or '1w'",
+        ),
+        ("record_type: Contacts\n", "", "2: record_type: it is missing"),
+        ("  - name: Billing\n    conn_id", "  - conn_id", "12: webhooks[0].name: it is missing"),
+        ("    after: 3d", "    after: 3d\n    after: 4d", "15: 'after' stands here twice"),
+        (
+            "after: 3d",
+            "fields: [FIRST_NAME, LAST]",
+            "14: webhooks[0].fields[1]: Contacts have no field 'LAST'; did you mean 'LAST_NAME'?",
+        ),
+    ],
+)
+def test_a_mistake_has_its_line(old, new, expected):
+    """File, line and path, and what to do."""
+    assert CONTACTS.replace(old, new, 1) != CONTACTS
+    assert f"contacts.yaml:{expected}" in problems(CONTACTS.replace(old, new, 1))
+
+
+def test_all_mistakes_of_a_file_are_told():
+    """Each with its line, in one error."""
+    text = CONTACTS.replace("equals", "equal").replace("3d", "3x").replace("created", "made")
+    assert [line.split(":")[1] for line in problems(text)] == ["4", "7", "14"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "f:1: the file is empty"),
+        ("# nothing\n", "f:1: the file is empty"),
+        ("[]", "f:1: the list holds no workflow"),
+        ("- 3", "f:1: [0]: a workflow is needed: a mapping with name, record_type and webhooks"),
+        ("just text", "f:1: a workflow is needed: a mapping with name, record_type and webhooks"),
+        ("a: [", "f:2: not YAML: did not find expected node content"),
+        ("a: 1\n---\nb: 2", "f:2: not YAML: but found another document"),
+        ("a: &x [*x]", "f:1: it contains itself"),
+        ("[1]: x", "f:1: a key must be text"),
+        ("!!python/object:os.system x", "f:1: tags such as !!python or !include are not taken"),
+        ("a: !!int x", "f:1: it is no number: !!int"),
+        ("a: \x00", "f:1: not YAML: control characters are not allowed"),
+    ],
+)
+def test_what_is_no_workflow_file_is_refused(text, expected):
+    """Whatever it is, the error says what and where."""
+    assert problems(text, "f")[0] == expected
+
+
+def test_a_few_lines_cannot_stand_for_billions():
+    """Aliases of aliases are counted as what they stand for."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    assert "more than 100000 values" in problems("\n".join(lines))[0]
+
+
+def test_deep_nesting_is_an_error():
+    """Not a crash."""
+    for text in ("[" * 5_000 + "]" * 5_000, "name: " + "[" * 100_000, "- " * 100_000 + "x"):
+        assert problems(text)[0] == "contacts.yaml:1: it is nested more than 250 levels deep"
+
+
+def test_an_error_shows_no_value_of_the_file():
+    """A URI in a file may hold a password."""
+    text = CONTACTS.replace("conn_id: billing_webhook", "uri: 'https://u:s3cret@h/\n    x: s3cret")
+    assert "s3cret" not in "".join(problems(text))
+
+
+@given(st.text(max_size=60) | st.text(st.sampled_from("ab:- \n[]{}&*!'\"#|>?%@`,\t1"), max_size=60))
+@settings(max_examples=150)
+def test_any_text_is_read_or_refused(text):
+    """Nothing but workflows or the one error comes out."""
+    with suppress(InvalidWorkflowFile):
+        read_workflows(text, "f")
+
+
+@given(st.lists(scalars, min_size=1, max_size=4))
+def test_json_is_yaml(found):
+    """What JSON writes is read as it was, types and all."""
+    written = {
+        "name": "n",
+        "record_type": "Contacts",
+        "webhooks": [{"name": "w", "conn_id": "c"}],
+        "criteria": {"field": "Any__c", "operator": "in", "value": found},
+    }
+    (workflow,) = read_workflows(json.dumps(written), "f")
+    assert workflow.criteria == written["criteria"]
+
+
+# --- the JSON Schema ---------------------------------------------------------------------------------------
+
+SCHEMA = json.loads(workflow_schema.text())
+
+
+def test_the_published_schema_is_fresh():
+    """``make schema`` makes it."""
+    assert workflow_schema.SCHEMA.read_text(encoding="utf-8") == workflow_schema.text()
+
+
+def test_the_schema_is_one():
+    """Of JSON Schema's own making."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def value_of(text: str) -> Any:
+    """Return what a file holds, as editors read it: dates and ``on`` as text."""
+    quoted = re.sub(r"(operator|recheck|value): (on|\d{4}-\d\d-\d\d)\b", r"\1: '\2'", text)
+    return yaml.safe_load(quoted)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dags" / "workflows").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_schema_takes_the_examples(path):
+    """What the loader takes, editors take."""
+    jsonschema.validate(value_of(path.read_text(encoding="utf-8")), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("record_type: Contacts", "record_type: Contact"),
+        ("operator: equals", "operator: equal"),
+        ("evaluate: created", "evaluate: edited"),
+        ("after: 3d", "after: 3 days"),
+        ("after: 3d", "afterwards: 3d"),
+        ("conn_id: billing_webhook", "timezone: UTC"),
+        ("after: 3d", "recheck: on"),
+        ("after: 3d", "concurrency: '8'"),
+        ("operator: equals, value: France", "operator: is_blank, value: France"),
+        ("operator: equals, value: France", "operator: equals"),
+        ("name: New French contacts\n", ""),
+    ],
+)
+def test_the_schema_finds_what_the_loader_finds(old, new):
+    """So that most mistakes are seen while they are typed."""
+    assert problems(CONTACTS.replace(old, new, 1))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(value_of(CONTACTS.replace(old, new, 1)), SCHEMA)
+
+
+def test_the_schema_takes_a_workflow_and_a_list_of_them():
+    """One file, one DAG, or several."""
+    value = value_of(CONTACTS)
+    jsonschema.validate(value, SCHEMA)
+    jsonschema.validate([value, value], SCHEMA)

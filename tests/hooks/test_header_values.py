@@ -1,0 +1,68 @@
+"""Headers that tell numbers and times, or nonsense."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
+
+NOON = datetime(2026, 7, 11, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("Sat, 11 Jul 2026 12:00:00 GMT", NOON),
+        ("Sat, 11 Jul 2026 14:00:00 +0200", NOON),
+        ("Sat, 11 Jul 2026 12:00:00 -0000", NOON),
+        ("Saturday, 11-Jul-26 12:00:00 GMT", NOON),
+        ("Fri, 31 Dec 9999 23:59:59 -0200", None),
+        ("noon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_http_date(text: str | None, date: datetime | None) -> None:
+    """A date is read into UTC; what can't be read is none."""
+    read = http_date(text)
+    assert read == date
+    assert read is None or read.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        (" 100000 ", 100_000),
+        ("-1", None),
+        ("1.5", None),
+        ("٣", None),
+        ("9" * 5000, None),
+        ("", None),
+    ],
+)
+def test_whole_number(text: str, number: int | None) -> None:
+    """A count is a whole number that can be one."""
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3", 3.0),
+        ("1.5", None),
+        ("1" * 4301, 111_111_111_111.0),
+        ("Sat, 11 Jul 2026 12:01:00 GMT", 60.0),
+        ("Sat, 11 Jul 2026 11:01:00 GMT", 0.0),
+        ("-5", None),
+        ("inf", None),
+        ("nan", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_retry_after(text: str | None, seconds: float | None) -> None:
+    """Seconds, or a date by the server's clock; what can't be read asks nothing."""
+    assert retry_after(text, NOON) == seconds

@@ -1,0 +1,266 @@
+"""What Airflow stores and shows of changes, payloads and URIs: counts and ids, never contents."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_insightly_hooks.operators.common.redacted_arguments import Withheld, WithheldUri, disclosed
+from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from tests.conftest import run_context
+
+SECRET = "Secret-of-a-record"
+PASSWORD = "Pa55-of-the-tests"
+TOKEN = "T0ken-of-the-tests"
+URI = f"https://user:{PASSWORD}@receiver.example.com/hook?token={TOKEN}"
+TEMPLATED = "{{ 7 * 7 }}"
+
+CHANGES = [
+    {
+        "record_type": record_type,
+        "record_id": number,
+        "event": "added",
+        "changed_at": "2017-03-10T08:00:00Z",
+        "record": {"TITLE": f"{SECRET} {TEMPLATED}"},
+    }
+    for record_type, number in [("Contacts", 1), ("Tasks", 2), ("Contacts", 3)]
+]
+PAYLOADS = [
+    {
+        "message_id": f"msg_{number}",
+        "record_type": "Contacts",
+        "record_id": number,
+        "event": "added",
+        "changed_at": "2017-03-10T08:00:00Z",
+        "body": json.dumps({"entity": {"TITLE": f"{SECRET} {TEMPLATED}"}}),
+    }
+    for number in range(50)
+]
+
+OPERATORS: list[tuple[type[BaseOperator], str, list[dict[str, Any]]]] = [
+    (EvaluateCriteriaOperator, "changes", CHANGES),
+    (BuildPayloadOperator, "changes", CHANGES),
+    (WebhookOperator, "payloads", PAYLOADS),
+]
+by_operator = pytest.mark.parametrize(("operator", "field", "value"), OPERATORS)
+
+
+class Upstream(BaseOperator):
+    """Its output is what a test puts into the context."""
+
+    def execute(self, context: Any) -> None:
+        raise NotImplementedError
+
+
+def pulling(value: Any, **entries: Any) -> dict[str, Any]:
+    """Return a context in which every upstream task's output is ``value``."""
+    context = run_context(**entries)
+    context["ti"].xcom_pull = lambda *_, **__: value
+    return context
+
+
+def assert_withheld(shown: object) -> None:
+    text = json.dumps(shown, default=str)
+    for secret in (SECRET, PASSWORD, TOKEN, "user:"):
+        assert secret not in text
+
+
+# --- ordinary tasks --------------------------------------------------------------------------------------
+
+
+@by_operator
+def test_literal_values(operator: type[BaseOperator], field: str, value: list[dict[str, Any]]) -> None:
+    """What a task was given literally is shown as a count and the first ids."""
+    task = operator(task_id="task", **{field: value})
+    task.render_template_fields(run_context())
+    shown = _serialize_rendered_fields(task)
+    assert_withheld(shown)
+    assert shown[field]["count"] == len(value)
+    assert shown[field]["first_record_ids"]["Contacts"][0] == value[0]["record_id"]
+    assert sum(len(ids) for ids in shown[field]["first_record_ids"].values()) <= 20
+    assert disclosed(getattr(task, field)) == value
+
+
+@by_operator
+def test_output_of_another_task(
+    operator: type[BaseOperator], field: str, value: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task's output makes a dependency, is passed on exactly, and is shown as count and ids."""
+    with DAG("dag", schedule=None):
+        upstream = Upstream(task_id="upstream")
+        task = operator(task_id="task", **{field: upstream.output})
+    assert task.upstream_task_ids == {"upstream"}
+    monkeypatch.setattr(type(upstream.output), "resolve", lambda *_: value)
+    task.render_template_fields(run_context())
+    shown = _serialize_rendered_fields(task)
+    assert_withheld(shown)
+    assert shown[field]["count"] == len(value)
+    assert disclosed(getattr(task, field)) == value
+
+
+@by_operator
+def test_dependency_on_a_later_assignment(
+    operator: type[BaseOperator], field: str, value: list[dict[str, Any]]
+) -> None:
+    """Assigning another task's output to the field makes the dependency, too."""
+    with DAG("dag", schedule=None):
+        task = operator(task_id="task", **{field: value})
+        setattr(task, field, Upstream(task_id="upstream").output)
+    assert task.upstream_task_ids == {"upstream"}
+
+
+@by_operator
+def test_mapped_task(
+    operator: type[BaseOperator], field: str, value: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped task passes its chunk on exactly, renders nothing in it, and shows count and ids."""
+    from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput
+
+    with DAG("dag", schedule=None) as dag:
+        upstream = Upstream(task_id="upstream")
+        mapped = operator.partial(task_id="task").expand(**{field: upstream.output})
+    assert mapped.upstream_task_ids == {"upstream"}
+    # Airflow itself renders nothing in an upstream's output; here it is told that this is none.
+    monkeypatch.setattr(DictOfListsExpandInput, "resolve", lambda *_: ({field: value}, set()))
+    context = run_context(dag=dag, dag_run=SimpleNamespace(conf={}))
+    mapped.render_template_fields(context)
+    task = context["ti"].task
+    assert type(task) is operator
+    shown = _serialize_rendered_fields(task)
+    assert_withheld(shown)
+    assert shown[field]["count"] == len(value)
+    assert disclosed(getattr(task, field)) == value
+
+
+def test_template_is_rendered() -> None:
+    """A template in the field itself is rendered, and its result is withheld."""
+    with DAG("dag", schedule=None, render_template_as_native_obj=True):
+        task = WebhookOperator(task_id="task", payloads="{{ payloads }}")
+    task.render_template_fields(run_context(payloads=PAYLOADS))
+    shown = _serialize_rendered_fields(task)
+    assert_withheld(shown)
+    assert shown["payloads"]["count"] == 50
+    assert disclosed(task.payloads) == PAYLOADS
+
+
+# --- URIs ------------------------------------------------------------------------------------------------
+
+
+def test_uri() -> None:
+    """A URI is shown without user information and query, and used with them."""
+    task = WebhookOperator(task_id="task", payloads=[], uri=URI)
+    task.render_template_fields(run_context())
+    assert _serialize_rendered_fields(task)["uri"] == "https://receiver.example.com/hook"
+    assert disclosed(task.uri) == URI
+    assert_withheld(repr(task.uri))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_templated_uri(mapped: bool) -> None:
+    """A URI's template is rendered for each task of its own, and what it becomes is withheld."""
+    with DAG("dag", schedule=None):
+        if mapped:
+            partial = WebhookOperator.partial(task_id="task", uri="{{ receiver }}").expand(payloads=[[], []])
+            tasks = [partial.unmap({"payloads": []}) for _ in range(2)]
+        else:
+            tasks = [
+                WebhookOperator(task_id=f"task_{n}", payloads=[], uri="{{ receiver }}") for n in range(2)
+            ]
+    for task, number in zip(tasks, "12", strict=True):
+        task.render_template_fields(run_context(receiver=URI + number))
+        assert disclosed(task.uri) == URI + number
+        assert_withheld(_serialize_rendered_fields(task))
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://receiver.example.com/hook", "https://receiver.example.com/hook"),
+        (f"https://user:{PASSWORD}@receiver.example.com", "https://receiver.example.com/"),
+        (f"https://u:a@{PASSWORD}@receiver.example.com", "https://receiver.example.com/"),
+        (f"https://receiver.example.com/hook?t={TOKEN}#{TOKEN}", "https://receiver.example.com/hook"),
+        (f"https://u:{PASSWORD}\n{PASSWORD}@receiver.example.com", "***"),
+        (f"u:{PASSWORD}@receiver.example.com", "***"),
+        (f"https:/u:{PASSWORD}@receiver.example.com", "***"),
+        ("{{ var.value.receiver }}", "{{ var.value.receiver }}"),
+        (f"https://u:{PASSWORD}@{{{{ host }}}}/", "***"),
+    ],
+)
+def test_shown_uri(uri: str, shown: str) -> None:
+    """Scheme, host and path are shown of what can be sent to, templates of what has no '@', else nothing."""
+    assert WithheldUri(uri).serialize() == shown
+
+
+# --- the serialized DAG ----------------------------------------------------------------------------------
+
+
+def test_serialized_dag() -> None:
+    """The DAG that Airflow stores holds no contents, no credentials and no header's value."""
+    headers = {"X-Api-Key": SECRET}
+    with DAG("dag", schedule=None) as dag:
+        evaluate = EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES)
+        build = BuildPayloadOperator(task_id="build", changes=CHANGES, chunk_size=1)
+        WebhookOperator(task_id="deliver", payloads=PAYLOADS, uri=URI, headers=headers)
+        WebhookOperator.partial(task_id="mapped", uri=URI, headers=headers).expand(payloads=build.output)
+        WebhookOperator.partial(task_id="shared", payloads=PAYLOADS).expand(webhook_conn_id=["a", "b"])
+        evaluate >> build
+    stored = DagSerialization.to_dict(dag)
+    DagSerialization.validate_schema(stored)
+    assert_withheld(stored)
+    assert "'count': 50" in json.dumps(stored) or '"count": 50' in json.dumps(stored)
+    assert DagSerialization.to_dict(dag) == stored
+    again = DagSerialization.from_dict(stored)
+    assert again.get_task("mapped").upstream_task_ids == {"build"}
+    assert again.get_task("deliver").has_retry_policy
+    assert again.get_task("mapped").has_retry_policy
+
+
+def test_shared_arguments_of_mapped_tasks() -> None:
+    """What is withheld from the stored DAG reaches the mapped tasks all the same."""
+    with DAG("dag", schedule=None):
+        partial = WebhookOperator.partial(
+            task_id="shared", payloads=PAYLOADS, uri=URI, headers={"X-Api-Key": SECRET}
+        )
+        task = partial.expand(concurrency=[1, 2]).unmap({"concurrency": 2})
+    assert (disclosed(task.payloads), disclosed(task.uri)) == (PAYLOADS, URI)
+    assert (task.headers, task.concurrency) == ({"X-Api-Key": SECRET}, 2)
+
+
+# --- the wrappers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [([], 0), ((), 0), ([1, "x", None], 3), ("text", 0), (5, 0), ({"a": 1}, 0), ([{"record_id": 1}], 1)],
+)
+def test_anything_can_be_withheld(value: Any, count: int) -> None:
+    """Whatever is assigned by mistake is withheld, too."""
+    wrapper = Withheld(value)
+    assert wrapper.serialize()["count"] == count
+    assert repr(wrapper).startswith("<{'count': ")
+    task = WebhookOperator(task_id="task", payloads=value)
+    assert disclosed(task.payloads) == value
+
+
+def test_none_stays_none() -> None:
+    """``None`` and what is still to be rendered are not wrapped."""
+    task = WebhookOperator(task_id="task", payloads=None)
+    assert task.payloads is None
+    assert task.uri is None
+    task.payloads = "{{ payloads }}"
+    assert task.payloads == "{{ payloads }}"
+
+
+def test_missing_attribute() -> None:
+    """A field that was never assigned is missing as attributes are."""
+    with pytest.raises(AttributeError):
+        object.__new__(WebhookOperator).payloads  # noqa: B018 — the access is the test
+    assert type(WebhookOperator.payloads).__name__ == "WithheldField"

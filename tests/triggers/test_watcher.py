@@ -1,0 +1,219 @@
+"""Several watchers of the same records, in Airflow's own shared streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.triggers.shared_stream import SharedStreamManager
+
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.triggers import watcher as module
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger
+from tests.triggers.conftest import AssetState
+
+SEARCH = "GET /v3.1/Contacts/Search"
+
+
+class Triggerer:
+    """Runs watchers' triggers as Airflow's own ``TriggerRunner`` does."""
+
+    def __init__(self, confirms: bool = True) -> None:
+        self.confirms = confirms
+        self.manager = SharedStreamManager()
+        self.said: dict[int, list[dict[str, str]]] = {}
+        self.failures: dict[int, Exception] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def start(self, trigger_id: int, trigger: InsightlyRecordChangeEventTrigger) -> None:
+        self._tasks[trigger_id] = asyncio.create_task(self._run(trigger_id, trigger))
+
+    async def _run(self, trigger_id: int, trigger: InsightlyRecordChangeEventTrigger) -> None:
+        key = trigger.shared_stream_key()
+        said = self.said.setdefault(trigger_id, [])
+        stream = self.manager.subscribe(trigger_id=trigger_id, trigger=trigger, key=key)
+        try:
+            async for event in trigger.filter_shared_stream(stream):
+                said.append(event.payload)
+                seq = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
+                if self.confirms and seq is not None:
+                    asyncio.get_running_loop().call_later(0.02, self.manager.confirm_persisted, [seq])
+        except Exception as error:
+            self.failures[trigger_id] = error
+        finally:
+            await self.manager.unsubscribe(trigger_id, key)
+
+    async def stop(self, *trigger_ids: int) -> None:
+        for trigger_id in trigger_ids or tuple(self._tasks):
+            task = self._tasks.pop(trigger_id)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def watcher(**arguments: Any) -> InsightlyRecordChangeEventTrigger:
+    return InsightlyRecordChangeEventTrigger(
+        **{"record_type": "Contacts", "poll_interval": 0.2, "settle": 0, **arguments}
+    )
+
+
+async def until(condition: Callable[[], Any], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not within the time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
+    monkeypatch.setattr(module, "FIRST_REPEAT", 60.0)
+    state.values["watched"] = (datetime.now(timezone.utc) - timedelta(seconds=2)).isoformat()
+    return insightly
+
+
+def requests(sandbox: RunningSandbox) -> int:
+    counts: dict[str, int] = sandbox.configure()["requests"]
+    return sum(count for path, count in counts.items() if path.startswith("GET /v3.1"))
+
+
+def test_many_watchers_are_one_poll(crm: RunningSandbox, state: AssetState) -> None:
+    """However many watch a record type of an account: one request an interval; all are told of a change."""
+
+    async def play() -> Triggerer:
+        triggerer = Triggerer()
+        for i in range(20):
+            triggerer.start(i, watcher(settle=i / 1000))
+        await until(lambda: len(triggerer.said) == 20 and all(triggerer.said.values()))
+        before = await asyncio.to_thread(requests, crm)
+        await asyncio.sleep(2)
+        assert await asyncio.to_thread(requests, crm) - before <= 12
+        await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
+        await until(lambda: all(len(said) == 2 for said in triggerer.said.values()))
+        await asyncio.sleep(0.5)
+        await triggerer.stop()
+        return triggerer
+
+    triggerer = asyncio.run(play())
+    assert triggerer.failures == {}
+    assert all(len(said) == 2 for said in triggerer.said.values())
+
+
+def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: AssetState) -> None:
+    """A triggerer that is killed between an event and its place in Airflow's database says it again."""
+    before = state.values["watched"]
+
+    async def play(confirms: bool) -> Triggerer:
+        triggerer = Triggerer(confirms)
+        triggerer.start(1, watcher())
+        await until(lambda: len(triggerer.said.get(1, ())) >= 1)
+        await asyncio.sleep(1)
+        await triggerer.stop()
+        return triggerer
+
+    lost = asyncio.run(play(confirms=False))
+    assert state.values["watched"] == before
+    again = asyncio.run(play(confirms=True))
+    assert again.said[1][0]["since"] == lost.said[1][0]["since"]
+    assert state.values["watched"] > before
+
+
+def test_one_that_comes_late_is_told_where_it_begins(crm: RunningSandbox) -> None:
+    """A watcher that joins a running watch misses nothing: each has its first event."""
+
+    async def play() -> Triggerer:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher())
+        await until(lambda: triggerer.said.get(1))
+        await asyncio.sleep(0.5)
+        triggerer.start(2, watcher())
+        await until(lambda: triggerer.said.get(2))
+        await triggerer.stop()
+        return triggerer
+
+    said = asyncio.run(play()).said
+    assert [len(said[i]) for i in (1, 2)] == [1, 1]
+    assert said[2][0]["since"] >= said[1][0]["since"]
+
+
+def test_the_shortest_interval_counts_and_none_is_told_more_often_than_it_asked(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """Two intervals share one poll; the longer one's events are held back, and the place with them."""
+
+    async def play() -> Triggerer:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher(poll_interval=30))
+        triggerer.start(2, watcher(poll_interval=0.2))
+        await until(lambda: triggerer.said.get(1) and triggerer.said.get(2))
+        begun = state.values["watched"]
+        await asyncio.sleep(1.1)
+        await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
+        await until(lambda: len(triggerer.said[2]) == 2)
+        await asyncio.sleep(0.5)
+        assert len(triggerer.said[1]) == 1
+        assert state.values["watched"] < triggerer.said[2][1]["until"]
+        assert state.values["watched"] >= begun
+        await triggerer.stop()
+        return triggerer
+
+    asyncio.run(play())
+
+
+def test_the_shorter_interval_counts_from_when_it_comes_to_when_it_goes(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """A watch asks as often as whoever listens wants."""
+
+    async def play() -> None:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher(poll_interval=0.6))
+        await until(lambda: triggerer.said.get(1))
+        triggerer.start(2, watcher(poll_interval=0.1))
+        await until(lambda: triggerer.said.get(2))
+        before = await asyncio.to_thread(requests, crm)
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(requests, crm) - before >= 5
+        await triggerer.stop(2)
+        await asyncio.sleep(0.2)
+        before = await asyncio.to_thread(requests, crm)
+        await asyncio.sleep(1.2)
+        assert await asyncio.to_thread(requests, crm) - before <= 3
+        await triggerer.stop()
+
+    asyncio.run(play())
+
+
+def test_what_one_could_not_say_is_found_again(
+    crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that fails has said nothing: the place stays, and the next look finds the changes again."""
+
+    async def play() -> None:
+        triggerer = Triggerer()
+        triggerer.manager._ack_timeout = 0.3
+        triggerer.confirms = False
+        triggerer.start(1, watcher())
+        await until(lambda: 1 in triggerer.failures)
+        assert type(triggerer.failures[1]).__name__ == "AckTimeout"
+        stored = [key for key, _ in state.writes]
+        assert stored == []
+        triggerer.confirms = True
+        triggerer.start(2, watcher())
+        await until(lambda: state.writes)
+        assert triggerer.said[2][0]["since"] == triggerer.said[1][0]["since"]
+        await triggerer.stop()
+
+    asyncio.run(play())
+
+
+def test_other_accounts_and_types_have_watches_of_their_own() -> None:
+    """What is shared is one account's records of one type."""
+    keys = {
+        watcher(**arguments).shared_stream_key()
+        for arguments in ({}, {"poll_interval": 60}, {"settle": 60}, {"record_type": "Tasks"})
+    }
+    assert len(keys) == 2
+    assert watcher(insightly_conn_id="other").shared_stream_key() not in keys
