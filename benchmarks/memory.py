@@ -16,8 +16,8 @@ from datetime import datetime, timedelta, timezone
 from random import Random
 from typing import Any
 
-from airflow_insightly_hooks.core.state.id_set import TriggeredRecords
-from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
+from airflow_insightly_hooks.core.state.id_set import IdSet
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 
 KEY = "key"
 BATCH = 1_000
@@ -60,13 +60,13 @@ class CountingStore:
 
 
 def add(store: CountingStore, ids: Iterable[int]) -> None:
-    TriggeredRecords(store, KEY).add(ids)
+    IdSet(store, KEY).add(ids)
 
 
 def know_and_add(store: CountingStore, ids: Iterable[int]) -> None:
     """Do what a run does: ask which of a batch have triggered, then add all."""
     batch = list(ids)
-    records = TriggeredRecords(store, KEY)
+    records = IdSet(store, KEY)
     records.known(batch)
     records.add(batch)
 
@@ -85,7 +85,7 @@ def triggered(count: int) -> None:
         "one in 300": (300, random.sample(range(1, 300 * count), count)),
         "random 63 bits": (10, [random.randrange(1, 2**62) * 2 for _ in range(count)]),
     }
-    print(f"TriggeredRecords: {count:,} ids; then batches of {BATCH:,}, of which half are in already")
+    print(f"IdSet: {count:,} ids; then batches of {BATCH:,}, of which half are in already")
     print(f"{'ids':15}  keys       bytes    head  largest  reads writes       ms")
     for kind, (step, ids) in kinds.items():
         store = CountingStore()
@@ -104,11 +104,11 @@ def triggered(count: int) -> None:
 
 
 def enter(store: CountingStore, entries: Iterable[PendingWebhook]) -> None:
-    PendingBook(store, KEY).add(entries)
+    PendingWebhooks(store, KEY).add(entries)
 
 
 def take(store: CountingStore, count: int) -> None:
-    book = PendingBook(store, KEY)
+    book = PendingWebhooks(store, KEY)
     due = book.due(NOON + timedelta(days=30))[:count]
     assert len(book.remove(entry.record_id for entry in due)) == count
 

@@ -76,7 +76,7 @@ def measure() -> None:
     from airflow.utils.state import DagRunState
     from sqlalchemy import delete, update
 
-    from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
+    from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 
     due = datetime.now(timezone.utc) + timedelta(days=3)
 
@@ -140,7 +140,7 @@ def measure() -> None:
     entries = [
         PendingWebhook(i, due + timedelta(seconds=i), "added", changed_at) for i in range(1, PENDING + 1)
     ]
-    PendingBook(store, "pending").add(entries)
+    PendingWebhooks(store, "pending").add(entries)
     print(f"entering {PENDING:,} into the book: {store.calls} calls of the state store")
 
 

@@ -116,10 +116,10 @@ def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pyt
         monkeypatch.setenv("AIRFLOW_CONN_FORM", json.dumps(connection))
         opened = hook("form")
         read = vars(opened._client.account if conn_type == "insightly" else opened._settings)
-        if "pace" in read:
+        if "rate_limit" in read:
             read |= {
                 "transport": getattr(read.get("transport"), "settings", None),
-                "pace": vars(read["pace"]) | {"_lock": None},
+                "rate_limit": vars(read["rate_limit"]) | {"_lock": None},
             }
         settings.append(read)
     assert settings[0] == settings[1]

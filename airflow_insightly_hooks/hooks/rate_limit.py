@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-__all__ = ["Pace"]
+__all__ = ["RateLimit"]
 
 
-class Pace:
+class RateLimit:
     """Spaces requests evenly, for all threads that share it.
 
     :param per_second: how many at most; 0 sets no limit.

@@ -17,7 +17,7 @@ from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
 from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
 from airflow_insightly_hooks.hooks.post.transport import Deadline
-from airflow_insightly_hooks.hooks.rate_limit import Pace
+from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
 __all__ = ["Acknowledgement", "WebhookHook"]
 
@@ -70,7 +70,7 @@ class WebhookHook(BaseHook):
         self.webhook_conn_id = webhook_conn_id
         self._uri = uri
         self._read: ReceiverSettings | None = None
-        self._reading = threading.Lock()  # one pace for all threads, hence one reading
+        self._reading = threading.Lock()  # one rate limit for all threads, hence one reading
         self._clock_is_checked = False
 
     @property
@@ -94,9 +94,9 @@ class WebhookHook(BaseHook):
         return self._settings.web_url
 
     @property
-    def pace(self) -> Pace:
+    def rate_limit(self) -> RateLimit:
         """The receiver's ``requests_per_second``, for who sends without waiting."""
-        return self._settings.pace
+        return self._settings.rate_limit
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
         """Check headers that are to be given to ``send``.
@@ -123,7 +123,7 @@ class WebhookHook(BaseHook):
         :param message_id: goes out as ``webhook-id``.
         :param headers: further headers; over the connection's, under the protected ones.
         :param waits: whether to wait here for the turn that ``requests_per_second`` gives; who doesn't takes
-            it from ``pace``.
+            it from ``rate_limit``.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
         try:
@@ -132,7 +132,7 @@ class WebhookHook(BaseHook):
             return Acknowledgement(False, None, str(lack), None, 0.0, sent=False, is_own_fault=True)
         content = _encoded(body, message_id, settings.max_body_bytes)
         if waits:
-            settings.pace.wait()
+            settings.rate_limit.wait()
         lines = self._headers(content, message_id, headers or {})  # with the time: that of the POST
         started = time.monotonic()
         try:

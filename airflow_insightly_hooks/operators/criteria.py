@@ -13,21 +13,21 @@ from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordC
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.state.trigger_once import UntilTriggered
+from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import (
     has_templates,
     predicate_over,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
-from airflow_insightly_hooks.runs.task_state import Lasting
+from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["EvaluateCriteriaOperator", "memory_of"]
+__all__ = ["EvaluateCriteriaOperator", "trigger_once_of"]
 
 TRIGGERED = "triggered"
 """The first part of the keys of what remembers which records have triggered."""
@@ -64,7 +64,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     ui_color = "#e8f0d8"
     inherits_from_skipmixin = True
 
-    changes = WithheldField()
+    changes = RedactedField()
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes that meet the criteria."""
-        changes = check_changes(disclosed(self.changes))
+        changes = check_changes(unredacted(self.changes))
         if self.active:
             matching = self._matching(changes, context)
         else:
@@ -143,10 +143,10 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         """Return the first change of each record that has not triggered in an earlier run."""
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        state = Lasting(context["task_state_store"])
-        until_triggered = memory_of(task, context["asset_state_store"][self.asset], state, workflow)
+        state = TaskState(context["task_state_store"])
+        trigger_once = trigger_once_of(task, context["asset_state_store"][self.asset], state, workflow)
         first = {change["record_id"]: change for change in reversed(matching)}
-        admitted = until_triggered.admit(first)
+        admitted = trigger_once.admit(first)
         triggering = [c for c in matching if c["record_id"] in admitted and first[c["record_id"]] is c]
         self.log.info("%d of them for the first time", len(triggering))
         return triggering
@@ -161,7 +161,7 @@ def _task_of(changes: object) -> str | None:
     return None
 
 
-def memory_of(task: Any, store: Any, state: Lasting, workflow: str) -> UntilTriggered:
+def trigger_once_of(task: Any, store: Any, state: TaskState, workflow: str) -> TriggerOnce:
     """Return what remembers which records have triggered a workflow, for one task of a run.
 
     :param task: what has the ids of the DAG, the run and the task.
@@ -169,4 +169,4 @@ def memory_of(task: Any, store: Any, state: Lasting, workflow: str) -> UntilTrig
     :param state: the task's own.
     """
     run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}")
-    return UntilTriggered(store, state, f"{TRIGGERED}/{workflow}", run)
+    return TriggerOnce(store, state, f"{TRIGGERED}/{workflow}", run)

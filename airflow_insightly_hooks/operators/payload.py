@@ -18,7 +18,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     custom_fields_of,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed, is_template
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, is_template, unredacted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,7 +54,7 @@ class BuildPayloadOperator(BaseOperator):
     template_fields = ("changes", "fields", "envelope", "workflow")
     ui_color = "#f3ecd8"
 
-    changes = WithheldField()
+    changes = RedactedField()
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class BuildPayloadOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
         """Return the payloads."""
-        changes = check_changes(disclosed(self.changes))
+        changes = check_changes(unredacted(self.changes))
         if isinstance(self.fields, str):
             raise ValueError(
                 "fields must be a list of names: a template of it needs render_template_as_native_obj"

@@ -23,12 +23,12 @@ from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook, due_time
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
-from airflow_insightly_hooks.operators.common.redacted_arguments import WithheldField, disclosed
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
-from airflow_insightly_hooks.runs.task_state import Lasting
+from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -87,7 +87,7 @@ class ScheduleWebhooksOperator(BaseOperator):
     template_fields = ("changes",)
     ui_color = "#f3e0d8"
 
-    changes = WithheldField()
+    changes = RedactedField()
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ScheduleWebhooksOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Push what is scheduled; then end by triggering the other DAG."""
-        changes = check_changes(disclosed(self.changes))
+        changes = check_changes(unredacted(self.changes))
         scheduled: dict[str, list[dict[str, Any]]] = {}
         not_sent: list[dict[str, Any]] = []
         for trigger in self.time_triggers:
@@ -191,29 +191,29 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     def execute(self, context: Context) -> list[RecordChange]:
         """Return what is due, read again."""
         ti, run = context["ti"], context["dag_run"]
-        book = PendingBook(
+        pending = PendingWebhooks(
             context["asset_state_store"][self.asset], f"{PENDING}/{self.workflow}/{self.webhook}"
         )
-        self._enter(book, context)
-        self._cancel(book, context)
+        self._enter(pending, context)
+        self._cancel(pending, context)
         # Noted in the task's state first: whatever stops this task, the next try takes them again, and
         # decides the same.
-        state = Lasting(context["task_state_store"])
+        state = TaskState(context["task_state_store"])
         now = _first_now(state, run.run_after)
-        taken = PendingBook(state, TAKEN)
-        taken.add(book.due(now)[: max(0, MOST_AT_ONCE - len(taken))])
+        taken = PendingWebhooks(state, TAKEN)
+        taken.add(pending.due(now)[: max(0, MOST_AT_ONCE - len(taken))])
         due = taken.all()
-        waiting = set(book.all())  # since an earlier try, a record may have been entered anew
-        book.remove(entry.record_id for entry in due if entry in waiting)
-        next_due = book.next_due()
+        waiting = set(pending.all())  # since an earlier try, a record may have been entered anew
+        pending.remove(entry.record_id for entry in due if entry in waiting)
+        next_due = pending.next_due()
         ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else NOTHING)
-        first = [entry.as_dict() for entry in book.all()[:LISTED]]
-        ti.xcom_push(key=PENDING, value={"count": len(book), "first": first})
+        first = [entry.as_dict() for entry in pending.all()[:LISTED]]
+        ti.xcom_push(key=PENDING, value={"count": len(pending), "first": first})
         self.log.info(
             "%s: %d due, %d pending%s",
             self.webhook,
             len(due),
-            len(book),
+            len(pending),
             f", the next at {iso_time(next_due)}" if next_due else "",
         )
         changes = self._read(due, now, context)
@@ -221,10 +221,10 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
             self.skip_for_empty(ti, [t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
         return changes
 
-    def _enter(self, book: PendingBook, context: Context) -> None:
+    def _enter(self, pending: PendingWebhooks, context: Context) -> None:
         """Add what the task that has triggered this run has scheduled."""
         source = (context["dag_run"].conf or {}).get(FROM)
-        state = Lasting(context["task_state_store"])
+        state = TaskState(context["task_state_store"])
         if source is None or state.get(ENTERED):  # a cleared task must not schedule again what is sent
             return
         found = context["ti"].xcom_pull(
@@ -241,14 +241,14 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                 f"left nothing: was it cleared, or deleted? Clear it, and this run",
             )
         entries = [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
-        added = book.add(entries)
+        added = pending.add(entries)
         state.set(ENTERED, True)
         self.log.info("%s: %d new, %d pending before", self.webhook, len(added), len(entries) - len(added))
 
-    def _cancel(self, book: PendingBook, context: Context) -> None:
+    def _cancel(self, pending: PendingWebhooks, context: Context) -> None:
         ids = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
         if ids:
-            removed = book.remove(ids)
+            removed = pending.remove(ids)
             self.log.info("%s: %d cancelled: %s", self.webhook, len(removed), [e.record_id for e in removed])
 
     def _read(self, due: Sequence[PendingWebhook], now: datetime, context: Context) -> list[RecordChange]:
@@ -331,7 +331,7 @@ class WakeUpOperator(BaseOperator):
         raise _trigger(ti.dag_id, name, {}, moment)
 
 
-def _first_now(state: Lasting, run_after: datetime) -> datetime:
+def _first_now(state: TaskState, run_after: datetime) -> datetime:
     """Return the time of this task's first try."""
     text = state.get(LOOKED_AT)
     if text is not None:

@@ -16,20 +16,25 @@ from airflow.sdk.observability import stats
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
-from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
-    Withheld,
-    WithheldField,
-    WithheldUri,
-    WithheldUriField,
-    disclosed,
+    Redacted,
+    RedactedField,
+    RedactedUri,
+    RedactedUriField,
     is_template,
+    unredacted,
 )
-from airflow_insightly_hooks.operators.delivery.delivery_try import Book, Delivery, count_try, push_report
+from airflow_insightly_hooks.operators.delivery.delivery_try import (
+    Delivery,
+    LedgerWriter,
+    count_try,
+    push_report,
+)
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 
@@ -101,8 +106,8 @@ class WebhookOperator(BaseOperator):
     operator_extra_links = (ReceiverLink(),)
     ui_color = "#d8e8f3"
 
-    payloads = WithheldField()
-    uri = WithheldUriField()
+    payloads = RedactedField()
+    uri = RedactedUriField()
 
     def __init__(
         self,
@@ -129,7 +134,7 @@ class WebhookOperator(BaseOperator):
         _check_connection_id(webhook_conn_id)
         if uri is not None and webhook_conn_id != DEFAULT_CONNECTION:
             raise ValueError("webhook_conn_id and uri name two receivers: give one")
-        if headers is not None and not isinstance(headers, Mapping | Withheld):
+        if headers is not None and not isinstance(headers, Mapping | Redacted):
             raise ValueError("headers must map names to values")
         if give_up_after is not None and give_up_after < 0:
             raise ValueError(f"give_up_after must not be negative, as {give_up_after} is")
@@ -145,7 +150,7 @@ class WebhookOperator(BaseOperator):
         self.webhook_conn_id = webhook_conn_id
         self.uri = uri
         self.concurrency = concurrency
-        self.headers = disclosed(headers)
+        self.headers = unredacted(headers)
         self.ordered = ordered
         self.give_up_after = give_up_after
         self.on_undelivered = on_undelivered
@@ -161,13 +166,13 @@ class WebhookOperator(BaseOperator):
         check_uri(kwargs.get("uri"))
         _check_connection_id(kwargs.get("webhook_conn_id"))
         shown: tuple[tuple[str, type, Callable[[Any], object]], ...] = (
-            ("payloads", list, Withheld),
-            ("uri", str, WithheldUri),
-            ("headers", Mapping, Withheld),
+            ("payloads", list, Redacted),
+            ("uri", str, RedactedUri),
+            ("headers", Mapping, Redacted),
         )
-        for name, kind, withhold in shown:
+        for name, kind, redact in shown:
             if isinstance(kwargs.get(name), kind):
-                kwargs[name] = withhold(kwargs[name])
+                kwargs[name] = redact(kwargs[name])
         if asset := kwargs.get("undelivered_asset"):
             kwargs["outlets"] = with_asset(kwargs.get("outlets"), asset)
         return super().partial(**kwargs)
@@ -177,43 +182,43 @@ class WebhookOperator(BaseOperator):
         # The POST's client is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-        payloads = check_payloads(disclosed(self.payloads))
+        payloads = check_payloads(unredacted(self.payloads))
         redelivery = Redelivery.read(self.redeliver)
-        hook = WebhookHook(self.webhook_conn_id, uri=disclosed(self.uri))
+        hook = WebhookHook(self.webhook_conn_id, uri=unredacted(self.uri))
         receiver = hook.get_conn()
         hook.check_headers(self.headers or {})
         if not payloads:
             self.log.info("There are no payloads to send to %s", receiver)
-            self._withhold_event()
+            self._drop_event()
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
         # Airflow raises max_tries when a task is cleared, and at no retry.
         generation = ti.max_tries if ti is not None else 0
-        book = Book(context["task_state_store"], generation, new_token(ti))
+        writer = LedgerWriter(context["task_state_store"], generation, new_token(ti))
         tags = dict(getattr(ti, "stats_tags", {}))
-        in_doubt = sum(book.ledger[payload["message_id"]].state == IN_DOUBT for payload in payloads)
+        in_doubt = sum(writer.ledger[payload["message_id"]].state == IN_DOUBT for payload in payloads)
         if in_doubt:
             self.log.info("%d payloads are in doubt: an earlier try was interrupted", in_doubt)
             stats.incr("insightly_webhook.in_doubt", in_doubt, tags=tags)
         if redelivery is not None:
-            redelivery.begin(payloads, book.ledger)
-        line = Line(payloads, book.ledger, ordered=self.ordered)
+            redelivery.begin(payloads, writer.ledger)
+        queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
             "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
-            len(line),
+            len(queue),
             len(payloads),
             receiver,
             f"connection {self.webhook_conn_id!r}" if self.uri is None else "uri",
-            sum(book.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
+            sum(writer.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
         )
         work = Delivery(
-            line,
-            book,
+            queue,
+            writer,
             lambda payload: hook.send(
                 payload["body"], message_id=payload["message_id"], headers=self.headers, waits=False
             ),
-            hook.pace,
+            hook.rate_limit,
             concurrency=self.concurrency,
             give_up_after=self.give_up_after or 0,
             is_secured=receiver.is_secured,
@@ -227,19 +232,19 @@ class WebhookOperator(BaseOperator):
         finally:  # after the task's time-out, too, the report tells what is undelivered
             report = make_report(
                 payloads,
-                book.ledger,
+                writer.ledger,
                 work.failures,
                 work.why_unsent,
                 started_at,
                 datetime.now(timezone.utc),
             )
             self._tell(report, work, tags)
-            if report["delivered"] < report["total"] and ti is not None and not book.is_lost:
+            if report["delivered"] < report["total"] and ti is not None and not writer.is_lost:
                 push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
-            self._withhold_event()
+            self._drop_event()
             return report
-        may_go_on = len(Line(payloads, book.ledger, ordered=self.ordered)) > 0
+        may_go_on = len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0
         is_last = is_last_try(ti)
         if self.on_undelivered == REPORT and not self._stopped and (is_last or not may_go_on):
             self._emit_event(context, report)
@@ -274,7 +279,7 @@ class WebhookOperator(BaseOperator):
         if self.undelivered_asset is not None and events is not None:
             events[self.undelivered_asset].extra = dict(report)
 
-    def _withhold_event(self) -> None:
+    def _drop_event(self) -> None:
         """Take the asset off the outlets: Airflow emits an event for each that is there at the end."""
         if self.undelivered_asset is not None:
             self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]

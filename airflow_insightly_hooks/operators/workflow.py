@@ -18,14 +18,14 @@ from airflow_insightly_hooks.core.errors import (
     StoppedError,
     UndeliveredError,
 )
-from airflow_insightly_hooks.core.state.trigger_once import UntilTriggered
+from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import Webhook, Workflow
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
-from airflow_insightly_hooks.operators.criteria import memory_of
-from airflow_insightly_hooks.operators.delivery.batch_delivery import Outbox, PartOfStore
-from airflow_insightly_hooks.operators.delivery.delivery_try import Book, push_report
+from airflow_insightly_hooks.operators.criteria import trigger_once_of
+from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery, PrefixedStore
+from airflow_insightly_hooks.operators.delivery.delivery_try import LedgerWriter, push_report
 from airflow_insightly_hooks.operators.webhook import (
     FAIL,
     REPORT,
@@ -35,7 +35,7 @@ from airflow_insightly_hooks.operators.webhook import (
     is_last_try,
     new_token,
 )
-from airflow_insightly_hooks.runs.task_state import Lasting
+from airflow_insightly_hooks.runs.task_state import TaskState
 from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -140,31 +140,33 @@ class InsightlyWorkflowOperator(BaseOperator):
 
         hook = InsightlyHook(self.workflow.insightly_conn_id)
         ti: Any = context.get("ti")
-        state = Lasting(context["task_state_store"])
+        state = TaskState(context["task_state_store"])
         windows = RunWindows(context, ti or self, self.asset, self.window)
         window = self._settled_window(hook, windows, state)
         if ti is not None:
             ti.xcom_push(key="window", value=window.as_dict())
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
-        outboxes = self._outboxes(context, state, metadata)
+        deliveries = self._deliveries(context, state, metadata)
         is_read = False
         try:
             memory = self._memory(context, state)
             for batch in self._batches(hook, window, metadata, context):
-                self._deliver(batch, outboxes, memory)
+                self._deliver(batch, deliveries, memory)
             if self._stopped:
                 raise StoppedError
             windows.take(window)
             is_read = True
         finally:  # after the task's time-out, too, the report tells what is undelivered
-            reports = [outbox.report(is_read=is_read, share=len(outboxes)) for outbox in outboxes.values()]
-            result = reports[0] if len(reports) == 1 else dict(zip(outboxes, reports, strict=True))
+            reports = [
+                delivery.report(is_read=is_read, share=len(deliveries)) for delivery in deliveries.values()
+            ]
+            result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
             total = _combined(reports)
             is_whole = is_read and total["delivered"] == total["total"]
-            if not is_whole and ti is not None and not any(o.is_lost for o in outboxes.values()):
+            if not is_whole and ti is not None and not any(o.is_lost for o in deliveries.values()):
                 push_report(ti, result, self.log)
         if not is_whole:
-            self._judge(total, list(outboxes.values()), ti)
+            self._judge(total, list(deliveries.values()), ti)
         return result
 
     def execute_complete(
@@ -181,7 +183,7 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     # --- the window ----------------------------------------------------------------------------------------
 
-    def _settled_window(self, hook: InsightlyHook, windows: RunWindows, state: Lasting) -> ChangeWindow:
+    def _settled_window(self, hook: InsightlyHook, windows: RunWindows, state: TaskState) -> ChangeWindow:
         """Return the run's window, the same in all of its tries, once it has settled."""
         window = windows.fixed()
         if window is None and (kept := state.get(READING)) is not None:
@@ -241,29 +243,29 @@ class InsightlyWorkflowOperator(BaseOperator):
                 return
             yield batch
 
-    def _memory(self, context: Context, state: Lasting) -> UntilTriggered | None:
+    def _memory(self, context: Context, state: TaskState) -> TriggerOnce | None:
         """Return what remembers which records have triggered, where the workflow asks for that."""
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self
-        return memory_of(task, context["asset_state_store"][self.asset], state, self.workflow.dag_id)
+        return trigger_once_of(task, context["asset_state_store"][self.asset], state, self.workflow.dag_id)
 
     def _deliver(
-        self, batch: list[RecordChange], outboxes: dict[str, Outbox], memory: UntilTriggered | None
+        self, batch: list[RecordChange], deliveries: dict[str, BatchDelivery], memory: TriggerOnce | None
     ) -> None:
-        for outbox in outboxes.values():
-            outbox.expect(batch)
+        for delivery in deliveries.values():
+            delivery.expect(batch)
         if memory is not None:  # after they are noted: who is let through once isn't let through again
             admitted = memory.admit(change["record_id"] for change in batch)
-            for outbox in outboxes.values():
-                outbox.drop(change for change in batch if change["record_id"] not in admitted)
+            for delivery in deliveries.values():
+                delivery.drop(change for change in batch if change["record_id"] not in admitted)
             batch = [change for change in batch if change["record_id"] in admitted]
-        for outbox in outboxes.values():
-            outbox.deliver(batch)
+        for delivery in deliveries.values():
+            delivery.deliver(batch)
 
-    def _outboxes(
-        self, context: Context, state: Lasting, metadata: Callable[[], list[dict[str, Any]]]
-    ) -> dict[str, Outbox]:
+    def _deliveries(
+        self, context: Context, state: TaskState, metadata: Callable[[], list[dict[str, Any]]]
+    ) -> dict[str, BatchDelivery]:
         """Return one for each webhook, by its slug; all receivers are checked first."""
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
@@ -283,12 +285,12 @@ class InsightlyWorkflowOperator(BaseOperator):
         # Airflow raises max_tries when a task is cleared, and at no retry.
         generation, token = (ti.max_tries if ti is not None else 0), new_token(ti)
         return {
-            webhook.slug: Outbox(
+            webhook.slug: BatchDelivery(
                 webhook,
                 self.render_template(self.workflow.message_scope(webhook), context),
                 self.workflow.record_type,
                 hook,
-                Book(PartOfStore(state, f"{webhook.slug}/"), generation, token),
+                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), generation, token),
                 lambda: custom_fields_of(metadata(), CUSTOM_DATES),
                 is_stopped=lambda: self._stopped,
                 log=self.log,
@@ -299,19 +301,19 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     # --- what came of it -----------------------------------------------------------------------------------
 
-    def _judge(self, total: Report, outboxes: Sequence[Outbox], ti: Any) -> None:
+    def _judge(self, total: Report, deliveries: Sequence[BatchDelivery], ti: Any) -> None:
         """Raise what the task fails with, unless it is only to report.
 
         :raises UndeliveredError: if something is undelivered.
         """
-        may_go_on = any(outbox.may_go_on() for outbox in outboxes)
+        may_go_on = any(delivery.may_go_on() for delivery in deliveries)
         is_last = is_last_try(ti)
         if self.on_undelivered == REPORT and (is_last or not may_go_on):
             missing = total["total"] - total["delivered"]
             self.log.warning("%d of %d payloads stay undelivered", missing, total["total"])
             return
         if may_go_on or is_last:
-            asked = [o.retry_after for o in outboxes if o.retry_after is not None]
+            asked = [o.retry_after for o in deliveries if o.retry_after is not None]
             raise UndeliveredError(total, max(asked, default=None))
         raise UndeliverableError(total)  # Airflow would try again
 

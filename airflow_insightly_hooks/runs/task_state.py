@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-__all__ = ["Lasting"]
+__all__ = ["TaskState"]
 
 
-class Lasting:
+class TaskState:
     """A task's state store whose values last as long as its run does, not Airflow's 30 days.
 
     :param store: ``context["task_state_store"]``.

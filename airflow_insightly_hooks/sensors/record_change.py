@@ -144,7 +144,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         if not self.deferrable:
             changes: list[RecordChange] = super().execute(context)
             return changes
-        return self._look_or_defer(
+        return self._poll_or_defer(
             context, until=datetime.now(timezone.utc) + timedelta(seconds=self.timeout)
         )
 
@@ -155,18 +155,18 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         until: str,
     ) -> list[RecordChange]:
         """Look again, after the trigger has said that it is worth it (or that the time is up)."""
-        return self._look_or_defer(context, until=api_time(until))
+        return self._poll_or_defer(context, until=api_time(until))
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once, or a few times where the window settles within seconds."""
-        while isinstance(outcome := self._look(context), _Wait):
+        while isinstance(outcome := self._poll(context), _Wait):
             if outcome.is_poke or outcome.seconds > SHORT_WAIT:
                 return False
             time.sleep(outcome.seconds)
         return PokeReturnValue(is_done=True, xcom_value=outcome)
 
-    def _look_or_defer(self, context: Context, until: datetime) -> list[RecordChange]:  # noqa: RET503 — defer() never returns
-        outcome = self._look(context)
+    def _poll_or_defer(self, context: Context, until: datetime) -> list[RecordChange]:  # noqa: RET503 — defer() never returns
+        outcome = self._poll(context)
         if not isinstance(outcome, _Wait):
             return outcome
         now = datetime.now(timezone.utc)
@@ -187,21 +187,21 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             kwargs={"until": iso_time(until)},
         )
 
-    def _look(self, context: Context) -> list[RecordChange] | _Wait:
+    def _poll(self, context: Context) -> list[RecordChange] | _Wait:
         """Return what changed, or how long to wait; an API that is asked too much is left alone meanwhile."""
         # requests is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         try:
-            return self._look_once(context, InsightlyHook(self.insightly_conn_id))
+            return self._poll_once(context, InsightlyHook(self.insightly_conn_id))
         except InsightlyAPIError as error:
             if error.status not in (429, 503) or getattr(error, "day_is_spent", False):
                 raise
             self.log.warning("%s. Looking again in %g s", error, self.poke_interval)
             return _Wait(self.poke_interval, is_poke=True)
 
-    def _look_once(self, context: Context, hook: InsightlyHook) -> list[RecordChange] | _Wait:
+    def _poll_once(self, context: Context, hook: InsightlyHook) -> list[RecordChange] | _Wait:
         windows = RunWindows(context, context.get("ti") or self, self.asset, self.window, self.cursor)
         window = windows.fixed()
         is_open = window is None

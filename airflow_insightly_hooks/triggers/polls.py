@@ -1,6 +1,6 @@
 """Looking whether records have changed, for all triggers of one process.
 
-An account's looks share its hooks, whose sessions are kept from look to look, and a few threads of their own:
+An account's polls share its hooks, whose sessions are kept from poll to poll, and a few threads of their own:
 requests block, and neither the triggerer's loop nor the threads of other triggers may wait for them.
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["ONE_SECOND", "Look", "Lookout", "lookout", "sleep_until"]
+__all__ = ["ONE_SECOND", "Poll", "Poller", "poller", "sleep_until"]
 
 PAGE = 500
 THREADS = 4
 PATIENCE = 5.0
-"""Seconds that a look waits for 429s and 503s to end: the next one comes anyway, and threads are few."""
+"""Seconds that a poll waits for 429s and 503s to end: the next one comes anyway, and threads are few."""
 HOOK_LASTS = 300.0
 """Seconds for which a hook is used before the connection is read again; after a failure it is at once."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -42,8 +42,8 @@ ONE_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look has found.
+class Poll:
+    """What one poll has found.
 
     :param kind: of which records.
     :param since: from when on it has asked for changes.
@@ -71,12 +71,12 @@ class Look:
 
 
 class _Kept(NamedTuple):
-    outcome: Look | Exception
+    outcome: Poll | Exception
     at: float
 
 
-class Lookout:
-    """Looks at one account, as one connection names it; keeps its hooks, and what was found lately."""
+class Poller:
+    """Polls at one account, as one connection names it; keeps its hooks, and what was found lately."""
 
     def __init__(self, insightly_conn_id: str) -> None:
         self._conn_id = insightly_conn_id
@@ -93,17 +93,17 @@ class Lookout:
         """
         return await self._in_thread(self._server_time)
 
-    async def look(self, record_type: str, since: datetime) -> Look:
+    async def poll(self, record_type: str, since: datetime) -> Poll:
         """Return what has changed since then: one small request if nothing has.
 
         :raises InsightlyAPIError: if it can't be asked.
         """
-        return await self._in_thread(self._look, RECORD_TYPES[record_type], since, EVENTS, since)
+        return await self._in_thread(self._poll, RECORD_TYPES[record_type], since, EVENTS, since)
 
-    async def shared_look(
+    async def shared_poll(
         self, record_type: str, since: datetime, events: Collection[Event], max_age: float
-    ) -> Look:
-        """Return what a look has found that another trigger may have had, if it tells of these changes.
+    ) -> Poll:
+        """Return what a poll has found that another trigger may have had, if it tells of these changes.
 
         :param max_age: how many seconds old it may be.
         :raises InsightlyAPIError: if it can't be asked, or couldn't so lately.
@@ -111,10 +111,10 @@ class Lookout:
         return await self._in_thread(self._shared_look, RECORD_TYPES[record_type], since, events, max_age)
 
     def spaced(self, interval: float, requests: int = 0) -> float:
-        """Return the seconds between two looks so that the day's requests last; never less than asked for.
+        """Return the seconds between two polls so that the day's requests last; never less than asked for.
 
-        :param interval: seconds between two looks if there are requests enough.
-        :param requests: how many go out in each interval besides shared looks.
+        :param interval: seconds between two polls if there are requests enough.
+        :param requests: how many go out in each interval besides shared polls.
         """
         requests += sum(bool(waiting) for waiting in self._waiting.values())
         for hook, _ in self._hooks[-1:]:  # one that has asked: it needs no connection for this
@@ -123,7 +123,7 @@ class Lookout:
 
     @contextlib.contextmanager
     def waiting(self, record_type: str, since: datetime) -> Iterator[None]:
-        """Have shared looks ask from ``since`` on, so that one is enough for all that wait."""
+        """Have shared polls ask from ``since`` on, so that one is enough for all that wait."""
         mine = object()
         waiting = self._waiting.setdefault(record_type, {})
         waiting[mine] = since
@@ -137,7 +137,7 @@ class Lookout:
 
     def _shared_look(
         self, kind: RecordType, since: datetime, events: Collection[Event], max_age: float
-    ) -> Look:
+    ) -> Poll:
         with self._locks.setdefault(kind.name, Lock()):  # whoever waits here may find what it needs
             kept = self._kept.get(kind.name)
             if kept is not None and time.monotonic() - kept.at <= max_age:
@@ -148,7 +148,7 @@ class Lookout:
                     return kept.outcome
             first = min([since, *self._waiting.get(kind.name, {}).values()])
             try:
-                outcome: Look | Exception = self._look(kind, first, events, since)
+                outcome: Poll | Exception = self._poll(kind, first, events, since)
             except Exception as error:
                 outcome = error
             self._kept[kind.name] = _Kept(outcome, time.monotonic())
@@ -156,7 +156,7 @@ class Lookout:
                 raise outcome
             return outcome
 
-    def _look(self, kind: RecordType, first: datetime, events: Collection[Event], since: datetime) -> Look:
+    def _poll(self, kind: RecordType, first: datetime, events: Collection[Event], since: datetime) -> Poll:
         """Ask for what has changed since ``first``, up to the page that shows what is looked for."""
         # Without custom fields answers are small; a custom object's times may stand among them.
         search: dict[str, Any] = {} if kind.is_custom_object else {"brief": True}
@@ -177,7 +177,7 @@ class Lookout:
                     is_complete = False
                     break
             server_time = hook.server_time()
-        return Look(kind, first, server_time, time.monotonic(), tuple(found), is_complete)
+        return Poll(kind, first, server_time, time.monotonic(), tuple(found), is_complete)
 
     def _server_time(self) -> datetime:
         with self._hook() as hook:
@@ -211,9 +211,9 @@ def _window(since: datetime, now: datetime) -> ChangeWindow:
 
 
 @cache
-def lookout(insightly_conn_id: str) -> Lookout:
-    """Return the lookout of the account that a connection names, one for all triggers of this process."""
-    return Lookout(insightly_conn_id)
+def poller(insightly_conn_id: str) -> Poller:
+    """Return the poller of the account that a connection names, one for all triggers of this process."""
+    return Poller(insightly_conn_id)
 
 
 async def sleep_until(moment: datetime) -> None:

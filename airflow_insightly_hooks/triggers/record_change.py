@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.triggers.polls import ONE_SECOND, lookout, sleep_until
+from airflow_insightly_hooks.triggers.polls import ONE_SECOND, poller, sleep_until
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -43,7 +43,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
     :param look_at: when to look, ISO 8601.
     :param until: when the sensor's time is up, ISO 8601: it is told then in any case.
     :param open_since: where the open window starts, ISO 8601; ``None`` for a closed one.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two polls.
     :param version: of these arguments.
     :param unknown: arguments of a version that is not this one.
 
@@ -120,25 +120,25 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
         await sleep_until(look_at)
         if since is None:
             return "settled"
-        looks = lookout(self.insightly_conn_id)
-        with looks.waiting(self.record_type, since):
+        polls = poller(self.insightly_conn_id)
+        with polls.waiting(self.record_type, since):
             while datetime.now(timezone.utc) < until:
                 try:
-                    look = await looks.shared_look(self.record_type, since, events, self.poll_interval / 2)
+                    poll = await polls.shared_poll(self.record_type, since, events, self.poll_interval / 2)
                 except Exception as error:  # a trigger that raises fails the task, and its retries
                     if not _may_pass(error):
                         self.log.warning("Looking for %s failed: %s", self.record_type, type(error).__name__)
                         return "error"
                     self.log.warning("%s; asking again in %g s", error, self.poll_interval)
                 else:
-                    if changes := look.changes(events, since):
+                    if changes := poll.changes(events, since):
                         # Nothing more is asked: the first of them counts once its second has settled.
                         settled = min(changes) + ONE_SECOND + timedelta(seconds=self.settle)
-                        seconds = look.seconds_until(settled)
+                        seconds = poll.seconds_until(settled)
                         moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
                         await sleep_until(min(moment, until))
                         return "changed" if moment <= until else "timeout"
-                seconds = looks.spaced(self.poll_interval)
+                seconds = polls.spaced(self.poll_interval)
                 next_look = datetime.now(timezone.utc) + timedelta(seconds=seconds)
                 await sleep_until(min(next_look, until))
         return "timeout"
@@ -147,7 +147,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
 class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     """Says, for as long as it is watched, that there are record changes; it never carries records.
 
-    Every ``poll_interval`` Insightly is asked whether anything has changed since the last look: one small
+    Every ``poll_interval`` Insightly is asked whether anything has changed since the last poll: one small
     request, however many watchers of these records there are in this triggerer (``triggers.watcher``); the
     shortest of their intervals counts. If there is something, and once it has settled, it yields an event
     ``{"since", "until"}``, ISO 8601; and one when it starts. Events are wake-up calls: a DAG reads from its
@@ -155,12 +155,12 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two looks, and between two events at least.
+    :param poll_interval: seconds between two polls, and between two events at least.
     :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
     :param unknown: arguments of another version of this package, until its DAG file has been read again.
     :raises UnknownRecordType: if there is no such record type.
 
-    A look that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
+    A poll that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
     never ends by itself, since Airflow would start it again at once.
     """
 
@@ -219,13 +219,13 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                     self.unsaid_since = min(news.since, self.unsaid_since or news.since)
                     until = max(until, news.until)
                 now = time.monotonic()
-                # Looks don't come to the millisecond: one a little early is the one that is meant.
+                # Polls don't come to the millisecond: one a little early is the one that is meant.
                 is_early = said_at is not None and now - said_at < 0.8 * self.poll_interval
                 if self.unsaid_since is None or is_early:
                     continue
                 said_at = now
-                if news.look is not None:
-                    seconds = news.look.seconds_until(until + timedelta(seconds=self.settle))
+                if news.poll is not None:
+                    seconds = news.poll.seconds_until(until + timedelta(seconds=self.settle))
                     await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
                 since, self.unsaid_since = self.unsaid_since, None
                 yield TriggerEvent({"since": iso_time(since), "until": iso_time(until)})
@@ -260,7 +260,7 @@ def changes_asset(
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two looks, one small request each.
+    :param poll_interval: seconds between two polls, one small request each.
     :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
     :raises UnknownRecordType: if there is no such record type.
     """

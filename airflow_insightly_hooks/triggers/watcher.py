@@ -1,13 +1,13 @@
 """One watch over an account's records of one type, for all watchers that this triggerer runs.
 
-The watchers' triggers share a stream of Airflow's, with acknowledgement. A look every ``poll_interval`` (the
+The watchers' triggers share a stream of Airflow's, with acknowledgement. A poll every ``poll_interval`` (the
 shortest of all watchers) goes to each of them; each says what is new once that has settled, and a watcher
 with a longer interval holds it back until its own is over.
 
 Up to where changes were said is kept in the state of the records' asset (``hooks.assets``), which the watch
 reaches by itself: a stream belongs to no watcher, and a watcher's own asset may be one of several. It moves
 in ``advance`` alone, which Airflow calls when what was said is in its database. So a triggerer that is killed
-says again what may have got lost; what a watcher has failed to say, the next look finds again.
+says again what may have got lost; what a watcher has failed to say, the next poll finds again.
 
 Events are wake-up calls. Airflow can hold one back until the next one comes, and keeps none for a paused DAG;
 but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
@@ -32,7 +32,7 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.assets import CURSORS, WATCHED, records_asset
-from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Look, lookout, sleep_until
+from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
 
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
@@ -63,12 +63,12 @@ class Watcher(Protocol):
 
 
 class News(NamedTuple):
-    """What one look says to all watchers: whether there are changes in ``[since, until)``."""
+    """What one poll says to all watchers: whether there are changes in ``[since, until)``."""
 
     since: datetime
     until: datetime
     is_new: bool
-    look: Look | None
+    poll: Poll | None
     """``None`` at a watch's first start, which says only where it begins."""
 
 
@@ -87,17 +87,17 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 class Watch(SharedStreamProducer):
-    """Looks, again and again; a look that fails is tried again after longer and longer, and ends nothing.
+    """Polls, again and again; a poll that fails is tried again after longer and longer, and ends nothing.
 
     :param insightly_conn_id: a connection of type ``insightly``.
     :param record_type: a name of Insightly's API.
-    :param poll_interval: seconds between two looks, as long as no watcher listens.
+    :param poll_interval: seconds between two polls, as long as no watcher listens.
     :param settle: seconds that changes take to be visible, likewise.
     """
 
     def __init__(self, insightly_conn_id: str, record_type: str, poll_interval: float, settle: float) -> None:
         self._conn_id = insightly_conn_id
-        self._lookout = lookout(insightly_conn_id)
+        self._poller = poller(insightly_conn_id)
         self._record_type = record_type
         self._watchers = _watchers.setdefault((insightly_conn_id, record_type), [])
         self._poll_interval, self._settle = poll_interval, settle
@@ -108,7 +108,7 @@ class Watch(SharedStreamProducer):
         self._unread = _Unread(self._state)
 
     async def open_stream(self) -> AsyncIterator[tuple[News, News]]:
-        """Yield what each look says."""
+        """Yield what each poll says."""
         failures = 0
         while True:
             started = time.monotonic()
@@ -140,29 +140,29 @@ class Watch(SharedStreamProducer):
             await self._store(min(place, self._said))
 
     def _next_interval(self) -> float:
-        """Return the seconds from this look to the next: the one place that decides how often is asked."""
+        """Return the seconds from this poll to the next: the one place that decides how often is asked."""
         wanted = min((watcher.poll_interval for watcher in self._watchers), default=self._poll_interval)
         side_by_side = sum(bool(of) for (conn_id, _), of in _watchers.items() if conn_id == self._conn_id)
-        return self._lookout.spaced(wanted, side_by_side)
+        return self._poller.spaced(wanted, side_by_side)
 
     async def _news(self) -> News:
-        """Return what there is to say after one look."""
+        """Return what there is to say after one poll."""
         if self._since is None:
             self._since = await self._restored()
         settle = timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
         if self._since is None:
-            begin = (await self._lookout.server_time() - settle).replace(microsecond=0)
+            begin = (await self._poller.server_time() - settle).replace(microsecond=0)
             return News(begin, begin, True, None)
         since = self._since
-        look = await self._lookout.look(self._record_type, since)
-        changes = look.changes(EVENTS, since)
-        settled = (look.server_time - settle).replace(microsecond=0)
+        poll = await self._poller.poll(self._record_type, since)
+        changes = poll.changes(EVENTS, since)
+        settled = (poll.server_time - settle).replace(microsecond=0)
         until = max([since, settled, *(change + ONE_SECOND for change in changes)])
         if changes:
             self._unread.said(since, until, max(self._next_interval(), FIRST_REPEAT))
         elif (again := await self._unread.to_repeat()) is not None:
-            return News(again[0], max(until, again[1]), True, look)
-        return News(since, until, bool(changes), look)
+            return News(again[0], max(until, again[1]), True, poll)
+        return News(since, until, bool(changes), poll)
 
     async def _restored(self) -> datetime | None:
         text = await self._state.aget(WATCHED)
@@ -182,7 +182,7 @@ class Watch(SharedStreamProducer):
         self._stored = place
 
     async def _outlast(self, error: Exception, failures: int) -> None:
-        """Wait after a look that failed, and say so."""
+        """Wait after a poll that failed, and say so."""
         interval = self._next_interval()
         if getattr(error, "day_is_spent", False):
             # At least an interval: our clock may be ahead of the one by which the day ends.

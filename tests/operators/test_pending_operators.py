@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload, InvalidState
-from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -152,8 +152,8 @@ def entry(record_id: int, due: str = CHANGED_AT, changed_at: str = CHANGED_AT) -
     return {"record_id": record_id, "due": due, "event": "updated", "changed_at": changed_at}
 
 
-def book(context: dict[str, Any]) -> PendingBook:
-    return PendingBook(context["asset_state_store"][ASSET], BOOK)
+def book(context: dict[str, Any]) -> PendingWebhooks:
+    return PendingWebhooks(context["asset_state_store"][ASSET], BOOK)
 
 
 def seeded(sandbox: RunningSandbox, number: int = 3) -> list[int]:

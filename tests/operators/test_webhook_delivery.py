@@ -304,7 +304,7 @@ def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: py
 
     def noted(self: engine.Delivery, future: Any) -> None:
         note(self, future)
-        limits.append(self._throttle.limit)
+        limits.append(self._receiver_limit.limit)
 
     monkeypatch.setattr(engine.Delivery, "_note", noted)
     for first, lowest in (["503 X"], 8), (["503 X", "Retry-After: 1"], 4), (["429 X"], 4):

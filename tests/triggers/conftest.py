@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_insightly_hooks.triggers import polls as looks
+from airflow_insightly_hooks.triggers import polls
 from airflow_insightly_hooks.triggers import watcher as watch
 
 
@@ -47,7 +47,7 @@ def _requests_enough(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def _a_new_process() -> Iterator[None]:
-    looks.lookout.cache_clear()
+    polls.poller.cache_clear()
     watch._watchers.clear()
     yield
     assert not any(watch._watchers.values()), "a watcher that has ended still counts"

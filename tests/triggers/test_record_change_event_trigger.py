@@ -17,7 +17,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import InsightlyRateLimitError
 from airflow_insightly_hooks.hooks.api.limiter import forget_limiters
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import polls as looks
+from airflow_insightly_hooks.triggers import polls
 from airflow_insightly_hooks.triggers import watcher as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger, changes_asset
 from tests.conftest import API_KEY, Connect, Logged
@@ -57,7 +57,7 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
 def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
     """The sandbox, whose clock shows a minute after START; the last watch has ended at START."""
     monkeypatch.setattr(client, "QUICK_RETRIES", 0)
-    monkeypatch.setattr(looks, "PATIENCE", 0.0)
+    monkeypatch.setattr(polls, "PATIENCE", 0.0)
     monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
     state.values["watched"] = "2031-03-10T08:00:00Z"
@@ -160,7 +160,7 @@ def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState
     assert 3 <= len(asked) <= 6
     assert {path for path, _ in asked} == {"/Contacts/Search"}
     assert all(parameters["brief"] == "true" for _, parameters in asked)
-    # It looks from a little before the last look, not from where changes were said last.
+    # It looks from a little before the last poll, not from where changes were said last.
     assert asked[0][1]["updated_after_utc"].startswith("2031-03-10T07:59:58")
     assert asked[-1][1]["updated_after_utc"].startswith("2031-03-10T08:00:5")
 

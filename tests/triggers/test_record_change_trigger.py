@@ -151,7 +151,7 @@ def test_many_that_wait_share_looks(crm: RunningSandbox) -> None:
 
 
 def test_what_is_shared_is_judged_by_each(crm: RunningSandbox) -> None:
-    """Of a shared look, each takes what its own window and events hold."""
+    """Of a shared poll, each takes what its own window and events hold."""
     add(crm, 10)
 
     async def wait() -> dict[str, Any]:

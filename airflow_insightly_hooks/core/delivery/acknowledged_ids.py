@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["Archive"]
+__all__ = ["AcknowledgedIds"]
 
 PREFIX = "msg_"
 ID_BYTES = 12
@@ -20,7 +20,7 @@ PIECE_IDS = 3_000
 """Ids a piece: 48,000 characters, below what a store takes under one key."""
 
 
-class Archive:
+class AcknowledgedIds:
     """A set of ids as ``core.delivery.ledger.message_id`` makes them.
 
     :ivar pieces: how many pieces there are, stored or to be stored.
@@ -52,7 +52,7 @@ class Archive:
             del self._unstored[0]
 
     @classmethod
-    def load(cls, pieces: Iterable[object]) -> Archive:
+    def load(cls, pieces: Iterable[object]) -> AcknowledgedIds:
         """Return the archive that was stored; all of it is to be stored again, elsewhere.
 
         :raises InvalidState: if a piece can't be read; its key is the number.

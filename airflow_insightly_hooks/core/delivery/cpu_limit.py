@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["LOOK_INTERVAL", "Saturation"]
+__all__ = ["MEASURE_INTERVAL", "CpuLimit"]
 
-LOOK_INTERVAL = 0.05
+MEASURE_INTERVAL = 0.05
 """Seconds over which the use of the processor is measured."""
 SATURATED = 0.9
 """Share of one processor above which fewer threads are to work …"""
@@ -15,7 +15,7 @@ LEAST_THREADS = 2
 """One for Python, while the other waits for the network."""
 
 
-class Saturation:
+class CpuLimit:
     """Lets so many threads work as use up most of a processor, or all that there are.
 
     Python runs one thread at a time. Where threads use up a processor, each further one costs the others
@@ -33,8 +33,8 @@ class Saturation:
         """Whether fewer threads may work than there are."""
         return self.limit < self.most
 
-    def look(self, now: float, used: float, elapsed: float = 0.0) -> None:
-        """Take account of the processor time that was used since the last look, if that is long enough ago.
+    def measure(self, now: float, used: float, elapsed: float = 0.0) -> None:
+        """Take account of the processor time used since the last measurement, if that is long enough ago.
 
         :param now: seconds by a monotonic clock.
         :param used: seconds of processor time that this process has used.
@@ -43,7 +43,7 @@ class Saturation:
         if self._since is None:
             self._since = now, used
         passed = now - self._since[0]
-        if passed < max(LOOK_INTERVAL, elapsed):
+        if passed < max(MEASURE_INTERVAL, elapsed):
             return
         share = (used - self._since[1]) / passed
         self._since = now, used

@@ -13,7 +13,7 @@ The ledger keeps, for each message id, in which state its payload is and how oft
 What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
 however many payloads there are, and a head that counts them; only changed blocks are asked for again.
 
-A task that can't hold all of its messages at once has the ledger put what is acknowledged into an archive
+A task that can't hold all of its messages at once has the ledger archive what is acknowledged
 (``core.delivery.acknowledged_ids``), and keep beside each other message what it is about: its payload may
 never come again.
 """
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypedDict
 
-from airflow_insightly_hooks.core.delivery.acknowledged_ids import Archive
+from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.errors import InvalidState
 
 __all__ = [
@@ -129,7 +129,7 @@ class Ledger:
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation
         self.redelivered: list[str] = []  # those begun in this generation
-        self.archive = Archive()
+        self.archive = AcknowledgedIds()
         self.archived_attempts = 0
         self._about: dict[str, str] = {}  # of messages whose payloads may not come again
         self._blocks: list[dict[str, LedgerEntry]] = []
@@ -189,7 +189,7 @@ class Ledger:
                 if entry.state != ACKNOWLEDGED:
                     yield message, self._about.get(message, "")
 
-    def put_acknowledged_into_archive(self) -> list[str]:
+    def archive_acknowledged(self) -> list[str]:
         """Put what is acknowledged into the archive; return it, to be forgotten once that is stored."""
         found = [m for block in self._blocks for m, e in block.items() if e.state == ACKNOWLEDGED]
         fresh = [message for message in found if message not in self.archive]
@@ -268,7 +268,7 @@ class Ledger:
         head: Mapping[str, Any],
         blocks: Sequence[object],
         generation: int,
-        archive: Archive | None = None,
+        archive: AcknowledgedIds | None = None,
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 

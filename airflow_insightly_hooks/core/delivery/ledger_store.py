@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from airflow_insightly_hooks.core.delivery.acknowledged_ids import Archive
+from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
@@ -89,7 +89,7 @@ class LedgerStore:
         keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
         archived = self._archived_keys(holder, head)
         try:
-            archive = Archive.load(map(self._store.get, archived)) if archived else None
+            archive = AcknowledgedIds.load(map(self._store.get, archived)) if archived else None
         except InvalidState as error:
             raise InvalidState(archived[int(error.key)], error.reason) from None
         try:

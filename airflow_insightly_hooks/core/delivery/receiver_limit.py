@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Throttle"]
+__all__ = ["ReceiverLimit"]
 
 SLOWER = 3.0
 """How many times its best a receiver's mean latency must be to count as overrun …"""
@@ -12,7 +12,7 @@ FORGETS = 1.05
 """Growth of the best latency from one mean to the next, so that an old best doesn't count for ever."""
 
 
-class Throttle:
+class ReceiverLimit:
     """Halves what is under way when the receiver is overrun, and comes back one by one.
 
     It is overrun when it says so (429, or 503 with Retry-After), or when the mean latency of ``most`` answers

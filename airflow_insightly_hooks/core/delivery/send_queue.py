@@ -1,4 +1,4 @@
-"""The line of payloads that wait for their POST: which may go next."""
+"""The payloads that wait for their POST: which may go next."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
 from airflow_insightly_hooks.core.payload import Payload
 
-__all__ = ["Line"]
+__all__ = ["SendQueue"]
 
 
-class Line:
+class SendQueue:
     """Payloads in the order in which they are sent.
 
     :param payloads: a deliver task's, all of them.

@@ -33,7 +33,7 @@ from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import is_record_id
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, on_failure, read_head
 
-__all__ = ["TriggeredRecords"]
+__all__ = ["IdSet"]
 
 VERSION = 1
 LEAF_IDS = 65_536
@@ -52,7 +52,7 @@ class _Leaf(NamedTuple):
     number: int | None  # None while nothing is stored of the range
 
 
-class TriggeredRecords:
+class IdSet:
     """A set of record ids, positive and below 2⁶³, that is kept in a state store.
 
     It keeps what it has read, so an instance is for one task, and nobody else may write meanwhile. What is

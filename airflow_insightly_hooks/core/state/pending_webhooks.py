@@ -1,6 +1,6 @@
-"""Webhooks that wait for their time, and the book in a state store that they wait in.
+"""Webhooks that wait for their time, kept in a state store.
 
-An operator can read the book through Airflow's REST API. A head, under the book's key, counts the blocks,
+An operator can read them through Airflow's REST API. A head, under their key, counts the blocks,
 ``{"version": 1, "blocks": 2}``; each block, under the key, ``/`` and its number from 0, is an object:
 
 ``{"<record id>": "<due> <event> <changed at>", …}``, such as
@@ -23,7 +23,7 @@ from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, In
 from airflow_insightly_hooks.core.records import field_value, is_record_id
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, on_failure, read_head
 
-__all__ = ["PendingBook", "PendingWebhook", "due_time"]
+__all__ = ["PendingWebhook", "PendingWebhooks", "due_time"]
 
 VERSION = 1
 BLOCK_SIZE = 500
@@ -90,14 +90,14 @@ def due_time(
         return None
 
 
-class PendingBook:
+class PendingWebhooks:
     """The pending webhooks of one kind, at most one for each record, kept in a state store.
 
     It reads all of them when it is first asked, and keeps them: an instance is for one task, and nobody else
     may write meanwhile. A change is stored at once. Where that fails half-way, a part of it is done, and
     no other entry is touched; to do it again completes it.
 
-    :param store: where the book is kept. No value under the key is an empty book.
+    :param store: where they are kept. No value under the key: there are none.
     :param key: the head's key, and with ``/`` and a number behind it the blocks'.
 
     Each method raises ``InvalidState`` if what is stored can't be read.
@@ -119,11 +119,11 @@ class PendingBook:
         return _in_order(entry for block in self._loaded() for entry in block.values())
 
     def due(self, until: datetime) -> list[PendingWebhook]:
-        """Return the entries that are due at ``until`` or earlier, in order; they stay in the book."""
+        """Return the entries that are due at ``until`` or earlier, in order; they stay pending."""
         return [entry for entry in self.all() if entry.due <= until]
 
     def next_due(self) -> datetime | None:
-        """Return when the next entry is due; ``None`` for an empty book."""
+        """Return when the next entry is due; ``None`` if there is none."""
         return min((entry.due for block in self._loaded() for entry in block.values()), default=None)
 
     def add(self, entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
@@ -196,7 +196,7 @@ class PendingBook:
             head = read_head(self._store, self._key, VERSION)
             count = 0 if head is None else count_in(self._key, head, "blocks")
             seen: set[int] = set()
-            # Nothing is kept of a book that can't be read as a whole.
+            # Nothing is kept of entries that can't all be read.
             self._blocks = [self._read_block(number, seen) for number in range(count)]
         return self._blocks
 
@@ -204,7 +204,7 @@ class PendingBook:
         key = self._block_key(number)
         block = self._store.get(key)
         if not isinstance(block, Mapping):
-            raise InvalidState(key, "a part of the book is missing: it can't be told what is pending")
+            raise InvalidState(key, "a part of them is missing: it can't be told what is pending")
         entries = {}
         for record_id, text in block.items():
             entry = _entry(key, record_id, text)

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.state.id_set import TriggeredRecords
+from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.core.state.state_store import StateStore
 
-__all__ = ["UntilTriggered"]
+__all__ = ["TriggerOnce"]
 
 OWN = "triggered"
 """The key of the run's state that keeps what it has let through."""
@@ -29,7 +29,7 @@ COMMITTED_AT_ONCE = 2_500
 """Ids: as numbers of up to 19 digits they stay below what a store takes under one key."""
 
 
-class UntilTriggered:
+class TriggerOnce:
     """The memory of a workflow, for one run of it; one at a time may use it, however many runs there are.
 
     :param memory: the store that outlasts runs.
@@ -42,8 +42,8 @@ class UntilTriggered:
         self._store = memory
         self._open_key = f"{key}/open"
         self._run = run
-        self._memory = TriggeredRecords(memory, key)
-        self._own = TriggeredRecords(state, OWN)
+        self._memory = IdSet(memory, key)
+        self._own = IdSet(state, OWN)
 
     def admit(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose records may trigger in this run.

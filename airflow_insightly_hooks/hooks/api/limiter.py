@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.detection.daily_budget import Budget
-from airflow_insightly_hooks.hooks.rate_limit import Pace
+from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
 __all__ = ["FewLeft", "Limiter", "Spent", "forget_limiters", "limiter_for"]
 
@@ -37,11 +37,11 @@ class Spent(NamedTuple):
 
 
 class Limiter:
-    """Holds requests to an account's pace and to its budget; all threads may use it at once."""
+    """Holds requests to an account's requests a second and a day; all threads may use it at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pace = Pace(0)
+        self._rate_limit = RateLimit(0)
         self._budget = Budget()
         self._held_until = 0.0
         self._ahead = timedelta(0)
@@ -50,7 +50,7 @@ class Limiter:
     def configure(self, per_second: float, per_day: int | None) -> None:
         """Keep to a connection's settings; those that came last hold."""
         with self._lock:
-            self._pace.set(per_second)
+            self._rate_limit.set(per_second)
             self._budget.share = per_day
 
     def server_now(self) -> datetime:
@@ -75,7 +75,7 @@ class Limiter:
             if self._budget.share_is_used(now):
                 return Spent(self._budget.resets_at(now), self._budget.share)
             self._budget.asked(now)
-        self._pace.wait()
+        self._rate_limit.wait()
         return None
 
     def answered(self, date: datetime | None, limit: int | None, remaining: int | None) -> FewLeft | None:

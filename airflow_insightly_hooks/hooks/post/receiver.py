@@ -15,7 +15,7 @@ from airflow_insightly_hooks.hooks.connection_fields import Extras
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import bare_context, load_client_certificate, tls_context
 from airflow_insightly_hooks.hooks.post.transport import Transport, TransportSettings
-from airflow_insightly_hooks.hooks.rate_limit import Pace
+from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -76,7 +76,7 @@ class ReceiverSettings:
             raise extras.invalid("headers", error.reason) from None
         if endpoint.authorization and "authorization" in self.headers:
             raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
-        self.pace = Pace(extras.number("requests_per_second", 0, at_least=0))
+        self.rate_limit = RateLimit(extras.number("requests_per_second", 0, at_least=0))
         self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
         self.web_url = extras.text("web_url")
         if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):

@@ -1,7 +1,7 @@
 """Operator arguments whose contents Airflow must not show.
 
 Airflow stores and shows what a template field was rendered to. Changes and payloads are customers'
-personal data, so a ``WithheldField`` wraps what is assigned to it, and the wrapper shows a count and record
+personal data, so a ``RedactedField`` wraps what is assigned to it, and the wrapper shows a count and record
 ids. It is a descriptor, not a change to rendering, since a mapped task is rendered by another way than an
 ordinary one, and both end in an assignment. What is wrapped is not rendered again either: ``{{ … }}`` in a
 record stays text.
@@ -17,12 +17,12 @@ from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 
-__all__ = ["Withheld", "WithheldField", "WithheldUri", "WithheldUriField", "disclosed", "is_template"]
+__all__ = ["Redacted", "RedactedField", "RedactedUri", "RedactedUriField", "is_template", "unredacted"]
 
 IDS_SHOWN = 20
 
 
-class Withheld:
+class Redacted:
     """A value of which only a count and record ids are shown."""
 
     def __init__(self, value: Any) -> None:
@@ -41,11 +41,11 @@ class Withheld:
         return f"<{self.serialize()}>"
 
 
-class WithheldField:
-    """An operator's attribute that withholds what is assigned to it, unless it is still to be rendered."""
+class RedactedField:
+    """An operator's attribute that redacts what is assigned to it, unless it is still to be rendered."""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_withheld_{name}"
+        self._name = f"_redacted_{name}"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -58,13 +58,13 @@ class WithheldField:
     def __set__(self, instance: Any, value: Any) -> None:
         # What is assigned over a template is what that was rendered to.
         is_first = instance.__dict__.get(self._name) in (None, value)
-        to_be_rendered = isinstance(value, ResolveMixin | Withheld) or (
+        to_be_rendered = isinstance(value, ResolveMixin | Redacted) or (
             isinstance(value, str) and is_template(value) and is_first
         )
-        instance.__dict__[self._name] = value if value is None or to_be_rendered else Withheld(value)
+        instance.__dict__[self._name] = value if value is None or to_be_rendered else Redacted(value)
 
 
-class WithheldUri:
+class RedactedUri:
     """A URI, or the template of one, that is shown without user information and query."""
 
     template_fields = ("value",)
@@ -85,12 +85,12 @@ class WithheldUri:
         return f"<{self.serialize()}>"
 
 
-class WithheldUriField(WithheldField):
+class RedactedUriField(RedactedField):
     """An operator's attribute that holds a URI; templates in it are rendered all the same."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        uri = disclosed(value)  # rendering changes the wrapper: each task gets its own
-        instance.__dict__[self._name] = WithheldUri(uri) if isinstance(uri, str) else uri
+        uri = unredacted(value)  # rendering changes the wrapper: each task gets its own
+        instance.__dict__[self._name] = RedactedUri(uri) if isinstance(uri, str) else uri
 
 
 def is_template(text: str) -> bool:
@@ -98,6 +98,6 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-def disclosed(value: Any) -> Any:
-    """Return what was assigned to a withheld field."""
-    return value.value if isinstance(value, Withheld | WithheldUri) else value
+def unredacted(value: Any) -> Any:
+    """Return what was assigned to a redacted field."""
+    return value.value if isinstance(value, Redacted | RedactedUri) else value

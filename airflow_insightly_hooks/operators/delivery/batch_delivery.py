@@ -11,19 +11,19 @@ from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT, Report
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
-from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.payload import Payload, build_body
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.definition import Webhook
-from airflow_insightly_hooks.operators.delivery.delivery_try import Book, Delivery, count_try
+from airflow_insightly_hooks.operators.delivery.delivery_try import Delivery, LedgerWriter, count_try
 from airflow_insightly_hooks.operators.payload import id_of, payload_of
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["Outbox", "PartOfStore"]
+__all__ = ["BatchDelivery", "PrefixedStore"]
 
 GIVE_UP_AFTER = 20
 """Failures in a row in which nothing could be sent, until the receiver isn't tried any more in this try."""
@@ -32,7 +32,7 @@ UNREAD = "not sent again yet: the window was not read to its end"
 UNSENT = "not sent: the task ended before its turn came"
 
 
-class PartOfStore:
+class PrefixedStore:
     """The keys of a state store that begin with a prefix."""
 
     def __init__(self, store: Any, prefix: str) -> None:
@@ -51,7 +51,7 @@ class PartOfStore:
         self._store.delete(self._prefix + key)
 
 
-class Outbox:
+class BatchDelivery:
     """The messages of one webhook, in one try.
 
     A message is noted in the ledger before anything else is done about it, and stays there until it is
@@ -61,7 +61,7 @@ class Outbox:
     :param scope: what its messages belong to.
     :param record_type: the records' type.
     :param hook: the receiver, checked.
-    :param book: the ledger of this try.
+    :param writer: the ledger of this try.
     :param custom_dates: returns the names of custom fields that hold dates; asked only if records have some.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
@@ -75,7 +75,7 @@ class Outbox:
         scope: str,
         record_type: str,
         hook: WebhookHook,
-        book: Book,
+        writer: LedgerWriter,
         custom_dates: Callable[[], frozenset[str]],
         *,
         is_stopped: Callable[[], bool],
@@ -83,7 +83,7 @@ class Outbox:
         tags: dict[str, str],
     ) -> None:
         self._webhook, self._scope, self._record_type = webhook, scope, record_type
-        self._hook, self._book, self._ledger = hook, book, book.ledger
+        self._hook, self._writer, self._ledger = hook, writer, writer.ledger
         self._custom_dates = custom_dates
         self._is_stopped, self._log, self._tags = is_stopped, log, tags
         self._unseen = {message for message, _ in self._ledger.unacknowledged()}
@@ -100,7 +100,7 @@ class Outbox:
     @property
     def is_lost(self) -> bool:
         """Whether a later try of the task has the ledger."""
-        return self._book.is_lost
+        return self._writer.is_lost
 
     def expect(self, changes: Iterable[RecordChange]) -> None:
         """Note the changes' messages, and store that."""
@@ -108,7 +108,7 @@ class Outbox:
             message = id_of(change, self._scope)
             self._unseen.discard(message)
             self._ledger.expect(message, f"{change['record_id']} {change['event']}")
-        self._book.write()
+        self._writer.write()
 
     def drop(self, changes: Iterable[RecordChange]) -> None:
         """Forget messages that are not to be sent after all."""
@@ -121,16 +121,16 @@ class Outbox:
         payloads = self._payloads(c for c in changes if not self._ledger[id_of(c, self._scope)].is_settled)
         if payloads:
             self._post(payloads)
-        archived = self._ledger.put_acknowledged_into_archive()
-        self._book.write()  # the archive is stored before the entries go
+        archived = self._ledger.archive_acknowledged()
+        self._writer.write()  # the archive is stored before the entries go
         self._ledger.forget(archived)
 
     def _post(self, payloads: list[Payload]) -> None:
         self._last = work = Delivery(
-            Line(payloads, self._ledger, ordered=False),
-            self._book,
+            SendQueue(payloads, self._ledger, ordered=False),
+            self._writer,
             self._send,
-            self._hook.pace,
+            self._hook.rate_limit,
             concurrency=self._webhook.concurrency,
             give_up_after=GIVE_UP_AFTER,
             is_secured=self._hook.get_conn().is_secured,
@@ -189,7 +189,7 @@ class Outbox:
         :param is_read: whether the window was read to its end.
         :param share: how many reports share the room that there is for one.
         """
-        self._ledger.forget(self._ledger.put_acknowledged_into_archive())
+        self._ledger.forget(self._ledger.archive_acknowledged())
         report = make_report(
             self._left(),
             self._ledger,

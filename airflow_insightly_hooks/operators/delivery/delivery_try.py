@@ -15,21 +15,21 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core.delivery import ledger as delivery
-from airflow_insightly_hooks.core.delivery.cpu_limit import LOOK_INTERVAL
+from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
-from airflow_insightly_hooks.core.delivery.receiver_limit import Throttle
+from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally
-from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import SupersededError, told
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.operators.delivery.post_threads import Attempt, Workers
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.hooks.rate_limit import Pace
+    from airflow_insightly_hooks.hooks.rate_limit import RateLimit
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
-__all__ = ["Book", "Delivery", "count_try", "push_report"]
+__all__ = ["Delivery", "LedgerWriter", "count_try", "push_report"]
 
 LEDGER_INTERVAL = 1.0
 """Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
@@ -52,7 +52,7 @@ HELD_BACK = "not sent: held back by an earlier change"
 REFUSED = "refused before it was sent"
 
 
-class Book:
+class LedgerWriter:
     """The ledger of this try, in the task state store.
 
     :param generation: the present round of attempts.
@@ -100,7 +100,7 @@ class Delivery:
     """Sends each payload of a line once, at most.
 
     :param send: makes one POST; called from several threads.
-    :param pace: when a POST may begin.
+    :param rate_limit: when a POST may begin.
     :param concurrency: how many are under way at once, at most.
     :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
     :param is_secured: whether TLS is spoken with the receiver.
@@ -114,10 +114,10 @@ class Delivery:
 
     def __init__(
         self,
-        line: Line,
-        book: Book,
+        queue: SendQueue,
+        writer: LedgerWriter,
         send: Callable[[Payload], Acknowledgement],
-        pace: Pace,
+        rate_limit: RateLimit,
         *,
         concurrency: int,
         give_up_after: int,
@@ -127,13 +127,13 @@ class Delivery:
         tags: dict[str, str],
         tally: Tally | None = None,
     ) -> None:
-        self._line, self._book = line, book
-        self._ledger = book.ledger
-        self._throttle = Throttle(concurrency)
+        self._queue, self._writer = queue, writer
+        self._ledger = writer.ledger
+        self._receiver_limit = ReceiverLimit(concurrency)
         self._workers = Workers(
             send,
-            self._throttle,
-            pace,
+            self._receiver_limit,
+            rate_limit,
             give_up_after=give_up_after,
             record_within=RECORD_WITHIN * LEDGER_INTERVAL,
             is_secured=is_secured,
@@ -146,7 +146,7 @@ class Delivery:
         self._batch_at = float("-inf")
         self.failures: dict[str, Failure] = {}
         self.retry_after: float | None = None
-        self.tally = Tally(len(line), time.monotonic()) if tally is None else tally
+        self.tally = Tally(len(queue), time.monotonic()) if tally is None else tally
         self._posted_before = self.tally.posted
         self._progress_at = time.monotonic() + PROGRESS_INTERVAL
 
@@ -171,9 +171,9 @@ class Delivery:
 
     def why_unsent(self, message_id: str) -> str:
         """Return why a message that still waits wasn't sent."""
-        if self._book.is_lost:
+        if self._writer.is_lost:
             return TAKEN_OVER
-        if self._book.is_broken:
+        if self._writer.is_broken:
             return NOT_RECORDED
         if message_id in self._held_back:
             return HELD_BACK
@@ -185,7 +185,7 @@ class Delivery:
 
     @cached_property
     def _held_back(self) -> set[str]:
-        return self._line.held_back()
+        return self._queue.held_back()
 
     # --- sending -----------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Delivery:
         else:
             self._batch = max(self._batch // 2, self._least_batch)
         self._batch_at = now
-        for payload in self._line.take(self._batch):
+        for payload in self._queue.take(self._batch):
             self._prepared.append(payload)
             self._ledger.posting(payload["message_id"])
         if self._prepared:
@@ -215,11 +215,11 @@ class Delivery:
     def _record(self) -> None:
         noted, self._noted = self._noted, 0
         self._posted_before = self.tally.posted
-        self._book.write()
+        self._writer.write()
         self._workers.recorded(noted)
 
     def _record_if_due(self) -> None:
-        if not self._book.due_in():
+        if not self._writer.due_in():
             self._put_off()
             self._record()
 
@@ -230,7 +230,7 @@ class Delivery:
         if self._prepared:
             for payload in self._prepared:
                 self._ledger.not_posted(payload["message_id"])
-            self._line.put_back(self._prepared)
+            self._queue.put_back(self._prepared)
             self._prepared.clear()
             self._batch = at_once
 
@@ -240,9 +240,9 @@ class Delivery:
 
     def _collect(self) -> None:
         """Wait for an answer, and note what has come; write the ledger when that is due."""
-        wait = self._book.due_in()
+        wait = self._writer.due_in()
         if self._workers.are_limited:  # so that they are no more, soon after answers take longer
-            wait = min(wait, LOOK_INTERVAL)
+            wait = min(wait, MEASURE_INTERVAL)
         try:
             self._note(self._workers.done.get(timeout=wait))
             if not self._is_running_out:
@@ -251,7 +251,7 @@ class Delivery:
                 self._note(self._workers.done.get_nowait())
         except Empty:
             self._workers.check()
-        self._workers.look_at_processor()
+        self._workers.measure_cpu()
         self._record_if_due()
         if (now := time.monotonic()) >= self._progress_at:
             self._log.info("%s", self.tally.progress(now))
@@ -265,14 +265,14 @@ class Delivery:
             self._ledger.not_posted(self._prepared[0]["message_id"])
             self._prepared.popleft()
         while self._workers.have_work:
-            is_writable = not self._book.is_lost and not self._book.is_broken
+            is_writable = not self._writer.is_lost and not self._writer.is_broken
             with suppress(Empty):
-                self._note(self._workers.done.get(timeout=self._book.due_in() if is_writable else None))
+                self._note(self._workers.done.get(timeout=self._writer.due_in() if is_writable else None))
             if is_writable:
                 with suppress(Exception):  # the last write tells of it
                     self._record_if_due()
         self._workers.join()
-        self._book.write()
+        self._writer.write()
 
     # --- what came of it ---------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Delivery:
             stats.timing("insightly_webhook.latency", timedelta(seconds=result.elapsed), tags=self._tags)
         if result.acknowledged:
             self._ledger.answered(payload["message_id"], delivery.ACKNOWLEDGED)
-            self._line.delivered(payload)
+            self._queue.delivered(payload)
             self.tally.acknowledged += 1
         else:
             self.tally.failed(REFUSED if is_refused else result.error or "not acknowledged")

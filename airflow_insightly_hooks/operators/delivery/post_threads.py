@@ -10,14 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_insightly_hooks.core.delivery.cpu_limit import Saturation
-from airflow_insightly_hooks.core.delivery.receiver_limit import Throttle
+from airflow_insightly_hooks.core.delivery.cpu_limit import CpuLimit
+from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.hooks.connection_failures import NO_MORE_THREADS
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.hooks.rate_limit import Pace
+    from airflow_insightly_hooks.hooks.rate_limit import RateLimit
     from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
 __all__ = ["Attempt", "Workers"]
@@ -44,8 +44,8 @@ class Workers:
     an answer to what is still under way sets them going again.
 
     :param send: makes one POST; called from several threads.
-    :param throttle: how many may be under way at once, for the receiver's sake.
-    :param pace: when each may begin; nobody who waits for it is under way.
+    :param receiver_limit: how many may be under way at once, for the receiver's sake.
+    :param rate_limit: when each may begin; nobody who waits for it is under way.
     :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
     :param record_within: seconds until none begins while what has ended isn't recorded.
     :param is_secured: whether TLS is spoken, most of whose work isn't Python's.
@@ -57,20 +57,20 @@ class Workers:
     def __init__(
         self,
         send: Callable[[Payload], Acknowledgement],
-        throttle: Throttle,
-        pace: Pace,
+        receiver_limit: ReceiverLimit,
+        rate_limit: RateLimit,
         *,
         give_up_after: int,
         record_within: float,
         is_secured: bool,
         is_stopped: Callable[[], bool],
     ) -> None:
-        self._send, self._throttle, self._pace = send, throttle, pace
+        self._send, self._receiver_limit, self._rate_limit = send, receiver_limit, rate_limit
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
-        self._saturation = None if is_secured else Saturation(throttle.most)
+        self._cpu_limit = None if is_secured else CpuLimit(receiver_limit.most)
         self._elapsed = 0.0  # seconds that the last POST took
-        self._pool = ThreadPoolExecutor(throttle.most, thread_name_prefix="webhook")
+        self._pool = ThreadPoolExecutor(receiver_limit.most, thread_name_prefix="webhook")
         self._threads: list[Future[None]] = []
         self._ready: deque[Payload] = deque()
         self._under_way = 0
@@ -114,7 +114,7 @@ class Workers:
         with self._turn:
             while payloads:
                 self._ready.append(payloads.popleft())
-            wanted = min(self._throttle.most, self._under_way + len(self._ready))
+            wanted = min(self._receiver_limit.most, self._under_way + len(self._ready))
             self._turn.notify_all()
         while len(self._threads) < wanted:
             try:
@@ -127,16 +127,16 @@ class Workers:
     @property
     def are_limited(self) -> bool:
         """Whether fewer may be under way, for now, for what the process makes of them."""
-        return self._saturation is not None and self._saturation.is_limiting
+        return self._cpu_limit is not None and self._cpu_limit.is_limiting
 
-    def look_at_processor(self) -> None:
+    def measure_cpu(self) -> None:
         """See how many threads the process has use for; to be called now and then."""
-        if self._saturation is None:
+        if self._cpu_limit is None:
             return
         with self._turn:
-            limit = self._saturation.limit
-            self._saturation.look(time.monotonic(), time.process_time(), self._elapsed)
-            if self._saturation.limit > limit:
+            limit = self._cpu_limit.limit
+            self._cpu_limit.measure(time.monotonic(), time.process_time(), self._elapsed)
+            if self._cpu_limit.limit > limit:
                 self._turn.notify_all()
 
     def recorded(self, count: int) -> None:
@@ -185,7 +185,7 @@ class Workers:
             while not self._is_closed:
                 until = None
                 if self._ready and self._may_begin():
-                    until = self._pace.take()
+                    until = self._rate_limit.take()
                     if not until:
                         self._under_way += 1
                         return self._ready.popleft()
@@ -195,24 +195,24 @@ class Workers:
     def _may_begin(self) -> bool:
         since = self._unrecorded[0] if self._unrecorded else float("inf")
         is_recorded = time.monotonic() - since < self._record_within
-        limit = self._throttle.limit
-        if self._saturation is not None:
-            limit = min(limit, self._saturation.limit)
+        limit = self._receiver_limit.limit
+        if self._cpu_limit is not None:
+            limit = min(limit, self._cpu_limit.limit)
         return self._under_way < limit and is_recorded and not self.is_held
 
     def _account(self, ended: Attempt) -> None:
         result = ended.result
         if result.sent:
-            was_held, limit = self.unreachable or self._own_faults, self._throttle.limit
+            was_held, limit = self.unreachable or self._own_faults, self._receiver_limit.limit
             self.unreachable = self._own_faults = 0
             if result.status is not None:  # without an answer, the time tells nothing of the receiver
-                self._throttle.answered(
+                self._receiver_limit.answered(
                     time.monotonic(),
                     result.elapsed,
                     acknowledged=result.acknowledged,
                     overrun=result.status == 429 or (result.status == 503 and result.retry_after is not None),
                 )
-            if was_held or self._throttle.limit > limit:
+            if was_held or self._receiver_limit.limit > limit:
                 self._turn.notify_all()
         elif result.is_own_fault:
             self._own_faults += 1

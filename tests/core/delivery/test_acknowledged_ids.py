@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.delivery.acknowledged_ids import PIECE_IDS, Archive
+from airflow_insightly_hooks.core.delivery.acknowledged_ids import PIECE_IDS, AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, BLOCK_SIZE, FAILED, UNSENT, Ledger
 from airflow_insightly_hooks.core.errors import InvalidState
 
@@ -21,9 +21,9 @@ numbers = st.integers(0, 2**96 - 1)
 batches = st.lists(st.sets(numbers, max_size=20), max_size=12)
 
 
-def filled(given: list[set[int]]) -> tuple[Archive, set[int]]:
+def filled(given: list[set[int]]) -> tuple[AcknowledgedIds, set[int]]:
     """Return an archive with batches of ids, none twice, and what is in it."""
-    archive, known = Archive(), set[int]()
+    archive, known = AcknowledgedIds(), set[int]()
     for batch in given:
         archive.add(map(message, batch - known))
         known |= batch
@@ -43,7 +43,7 @@ def test_it_is_a_set(given_batches: list[set[int]], others: set[int]) -> None:
 @given(batches, st.integers(0, 12))
 def test_pieces_are_stored_once(given_batches: list[set[int]], stored_after: int) -> None:
     """Pieces never change; from all of them the same set comes back, to be stored elsewhere as a whole."""
-    archive, known, stored = Archive(), set[int](), dict[int, str]()
+    archive, known, stored = AcknowledgedIds(), set[int](), dict[int, str]()
     for number, batch in enumerate(given_batches):
         archive.add(map(message, batch - known))
         known |= batch
@@ -54,7 +54,7 @@ def test_pieces_are_stored_once(given_batches: list[set[int]], stored_after: int
     stored |= dict(archive.unstored())
     assert list(archive.unstored()) == []
     assert stored.keys() == set(range(archive.pieces))
-    loaded = Archive.load([stored[piece] for piece in range(archive.pieces)])
+    loaded = AcknowledgedIds.load([stored[piece] for piece in range(archive.pieces)])
     assert len(loaded) == len(known)
     assert all(message(number) in loaded for number in known)
     assert len(list(loaded.unstored())) == loaded.pieces
@@ -82,7 +82,7 @@ def test_a_piece_that_cannot_be_read(piece: Any) -> None:
     """What was delivered can't be told then, and it is said which piece it is."""
     first = next(iter(filled([{1}])[0].unstored()))[1]
     with pytest.raises(InvalidState) as caught:
-        Archive.load([first, piece])
+        AcknowledgedIds.load([first, piece])
     assert caught.value.key == "1"
 
 
@@ -97,12 +97,12 @@ def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]
         for number, state in enumerate(batch, start):
             ledger.posting(message(number))
             ledger.answered(message(number), state)
-        archived = ledger.put_acknowledged_into_archive()
+        archived = ledger.archive_acknowledged()
         store |= dict(ledger.changed())
         ledger.forget(archived)
         store |= dict(ledger.changed())
     head = store["head"]
-    archive = Archive.load([store[f"archive/{piece}"] for piece in range(head.get("archive", 0))])
+    archive = AcknowledgedIds.load([store[f"archive/{piece}"] for piece in range(head.get("archive", 0))])
     head = {"archived_attempts": 0, **head}
     again = Ledger.load(head, [store[str(block)] for block in range(head["blocks"])], 0, archive)
     for one in (ledger, again):

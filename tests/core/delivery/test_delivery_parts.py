@@ -1,4 +1,4 @@
-"""What a delivery is made of besides the ledger: the line, redelivery, concurrency, and what it tells."""
+"""What a delivery is made of besides the ledger: the queue, redelivery, concurrency, and what it tells."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.delivery.cpu_limit import LOOK_INTERVAL, Saturation
+from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL, CpuLimit
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
-from airflow_insightly_hooks.core.delivery.receiver_limit import Throttle
+from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
-from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime
 from tests.deliveries import outstanding_of
 
@@ -55,45 +55,45 @@ def test_without_an_order_all_may_go():
     """Payloads go as they are given; those that are settled don't wait."""
     given_ = [payload("b", second=2), payload("a", second=1), payload("x"), payload("g"), payload("u")]
     ledger = ledger_of(x=(ACKNOWLEDGED, 1), g=(GONE, 1), u=(FAILED, 3))
-    line = Line(given_, ledger, ordered=False)
-    assert len(line) == 2
-    first = line.take(1)
-    line.delivered(first[0])
-    assert ids(first + line.take(9)) == ["b", "a"]
-    assert line.held_back() == set()
+    queue = SendQueue(given_, ledger, ordered=False)
+    assert len(queue) == 2
+    first = queue.take(1)
+    queue.delivered(first[0])
+    assert ids(first + queue.take(9)) == ["b", "a"]
+    assert queue.held_back() == set()
 
 
 def test_in_order_a_record_has_one_under_way():
     """The next change of a record comes when the one before is delivered; other records go meanwhile."""
-    line = Line(
+    queue = SendQueue(
         [payload("c", 1, 3), payload("a", 1, 1), payload("z", 2, 9), payload("b", 1, 2)],
         Ledger(),
         ordered=True,
     )
-    first = line.take(9)
+    first = queue.take(9)
     assert ids(first) == ["a", "z"]
-    assert len(line) == 2
-    assert line.take(9) == []
-    line.delivered(first[1])
-    line.delivered(first[0])
-    assert ids(line.take(9)) == ["b"]
-    assert line.held_back() == {"c"}
+    assert len(queue) == 2
+    assert queue.take(9) == []
+    queue.delivered(first[1])
+    queue.delivered(first[0])
+    assert ids(queue.take(9)) == ["b"]
+    assert queue.held_back() == {"c"}
 
 
 @pytest.mark.parametrize("state", [(GONE, 1), (FAILED, 3), (IN_DOUBT, 3)])
 def test_in_order_what_stays_undelivered_holds_back_the_rest(state):
     """Behind a change that isn't sent any more in this round, the later ones of its record stay."""
     given_ = [payload("a", 1, 1), payload("b", 1, 2), payload("c", 1, 3), payload("z", 2, 1)]
-    line = Line(given_, ledger_of(a=(ACKNOWLEDGED, 1), b=state), ordered=True)
-    assert (ids(line.take(9)), line.held_back()) == (["z"], {"c"})
+    queue = SendQueue(given_, ledger_of(a=(ACKNOWLEDGED, 1), b=state), ordered=True)
+    assert (ids(queue.take(9)), queue.held_back()) == (["z"], {"c"})
 
 
 def test_in_order_times_must_be_times():
     """A time that can't be read is refused where it decides, and its text isn't told."""
     given_ = [payload("a", changed_at="soon"), payload("b")]
-    assert len(Line(given_, Ledger(), ordered=False)) == 2
+    assert len(SendQueue(given_, Ledger(), ordered=False)) == 2
     with pytest.raises(InvalidTime, match="changed_at"):
-        Line(given_, Ledger(), ordered=True)
+        SendQueue(given_, Ledger(), ordered=True)
 
 
 def test_in_order_means_the_instant():
@@ -103,11 +103,11 @@ def test_in_order_means_the_instant():
         payload("a", changed_at="2026-01-01T00:00:00Z"),
         payload("c", changed_at="2026-01-01T00:00:00.5Z"),
     ]
-    line = Line(given_, Ledger(), ordered=True)
+    queue = SendQueue(given_, Ledger(), ordered=True)
     sent = []
-    while batch := line.take(2):
+    while batch := queue.take(2):
         sent += ids(batch)
-        line.delivered(batch[0])
+        queue.delivered(batch[0])
     assert sent == ["a", "b", "c"]
 
 
@@ -166,48 +166,50 @@ def test_what_a_redelivery_sends_again(value, again):
 # --- concurrency -----------------------------------------------------------------------------------------
 
 
-def answers(throttle: Throttle, now: float, count: int, elapsed: float = 0.01, **what: bool) -> float:
+def answers(
+    receiver_limit: ReceiverLimit, now: float, count: int, elapsed: float = 0.01, **what: bool
+) -> float:
     """Feed answers, one after another; return the time after them."""
     for _ in range(count):
         now += elapsed
-        throttle.answered(now, elapsed, **{"acknowledged": True, "overrun": False, **what})
+        receiver_limit.answered(now, elapsed, **{"acknowledged": True, "overrun": False, **what})
     return now
 
 
 def test_an_overrun_receiver_gets_half():
     """Each 429 halves what is under way, down to one; answers to what was sent before count no more."""
-    throttle = Throttle(8)
-    now = answers(throttle, 0.0, 1, acknowledged=False, overrun=True)
-    assert throttle.limit == 4
-    throttle.answered(now + 0.5, 1.0, acknowledged=False, overrun=True)
-    assert throttle.limit == 4
-    answers(throttle, now + 1, 5, acknowledged=False, overrun=True)
-    assert throttle.limit == 1
+    receiver_limit = ReceiverLimit(8)
+    now = answers(receiver_limit, 0.0, 1, acknowledged=False, overrun=True)
+    assert receiver_limit.limit == 4
+    receiver_limit.answered(now + 0.5, 1.0, acknowledged=False, overrun=True)
+    assert receiver_limit.limit == 4
+    answers(receiver_limit, now + 1, 5, acknowledged=False, overrun=True)
+    assert receiver_limit.limit == 1
 
 
 def test_it_comes_back_one_by_one():
     """Each ``most`` acknowledgements in a row add one, up to the limit; a failure begins the row anew."""
-    throttle = Throttle(4)
-    now = answers(throttle, 0.0, 1, acknowledged=False, overrun=True)
-    now = answers(throttle, now, 3)
-    now = answers(throttle, now, 1, acknowledged=False)
-    now = answers(throttle, now, 3)
-    assert throttle.limit == 2
-    now = answers(throttle, now, 1)
-    assert throttle.limit == 3
-    answers(throttle, now, 100)
-    assert throttle.limit == 4
+    receiver_limit = ReceiverLimit(4)
+    now = answers(receiver_limit, 0.0, 1, acknowledged=False, overrun=True)
+    now = answers(receiver_limit, now, 3)
+    now = answers(receiver_limit, now, 1, acknowledged=False)
+    now = answers(receiver_limit, now, 3)
+    assert receiver_limit.limit == 2
+    now = answers(receiver_limit, now, 1)
+    assert receiver_limit.limit == 3
+    answers(receiver_limit, now, 100)
+    assert receiver_limit.limit == 4
 
 
 def test_growing_latency_is_overrun():
     """A mean latency well above the best one halves, small changes and a slow receiver don't."""
-    throttle = Throttle(8)
-    now = answers(throttle, 0.0, 80, elapsed=0.05)
-    now = answers(throttle, now, 80, elapsed=0.2)
-    assert throttle.limit == 8
-    now = answers(throttle, now, 8, elapsed=0.5)
-    assert throttle.limit == 4
-    slow = Throttle(8)
+    receiver_limit = ReceiverLimit(8)
+    now = answers(receiver_limit, 0.0, 80, elapsed=0.05)
+    now = answers(receiver_limit, now, 80, elapsed=0.2)
+    assert receiver_limit.limit == 8
+    now = answers(receiver_limit, now, 8, elapsed=0.5)
+    assert receiver_limit.limit == 4
+    slow = ReceiverLimit(8)
     answers(slow, 0.0, 800, elapsed=10.0)
     assert slow.limit == 8
 
@@ -218,58 +220,58 @@ def test_growing_latency_is_overrun():
 )
 def test_concurrency_stays_within_its_bounds(most, given_answers):
     """Whatever is answered, at least one POST is under way, and never more than allowed."""
-    throttle = Throttle(most)
+    receiver_limit = ReceiverLimit(most)
     now = 0.0
     for elapsed, acknowledged, overrun in given_answers:
         now += elapsed
-        throttle.answered(now, elapsed, acknowledged=acknowledged, overrun=overrun)
-        assert 1 <= throttle.limit <= most
+        receiver_limit.answered(now, elapsed, acknowledged=acknowledged, overrun=overrun)
+        assert 1 <= receiver_limit.limit <= most
 
 
-def use(saturation: Saturation, share: Callable[[int], float], seconds: float = 5.0) -> int:
+def use(cpu_limit: CpuLimit, share: Callable[[int], float], seconds: float = 5.0) -> int:
     """Let time pass in which so many threads use ``share`` of a processor; return the limit."""
     now = used = 0.0
     while now < seconds:
-        saturation.look(now, used)
-        now += LOOK_INTERVAL / 3
-        used += LOOK_INTERVAL / 3 * share(saturation.limit)
-    return saturation.limit
+        cpu_limit.measure(now, used)
+        now += MEASURE_INTERVAL / 3
+        used += MEASURE_INTERVAL / 3 * share(cpu_limit.limit)
+    return cpu_limit.limit
 
 
 def test_a_used_up_processor_gets_fewer_threads():
     """Where threads use up a processor, two are left; where they wait, all of them."""
-    assert use(Saturation(16), lambda _: 1.0) == 2
-    assert use(Saturation(16), lambda _: 0.3) == 16
-    assert use(Saturation(1), lambda _: 1.2) == 1
+    assert use(CpuLimit(16), lambda _: 1.0) == 2
+    assert use(CpuLimit(16), lambda _: 0.3) == 16
+    assert use(CpuLimit(1), lambda _: 1.2) == 1
 
 
 def test_threads_come_back_when_they_wait():
     """A receiver that answers slower again gets all threads again, twice as many with each look."""
-    saturation = Saturation(64)
-    saturation.look(0.0, 0.0)
+    cpu_limit = CpuLimit(64)
+    cpu_limit.measure(0.0, 0.0)
     for step in range(1, 21):
-        saturation.look(step * LOOK_INTERVAL, step * LOOK_INTERVAL)
-    assert saturation.limit == 2
+        cpu_limit.measure(step * MEASURE_INTERVAL, step * MEASURE_INTERVAL)
+    assert cpu_limit.limit == 2
     for step in range(21, 29):
-        saturation.look(step * LOOK_INTERVAL, 20 * LOOK_INTERVAL)
-    assert saturation.limit == 64
+        cpu_limit.measure(step * MEASURE_INTERVAL, 20 * MEASURE_INTERVAL)
+    assert cpu_limit.limit == 64
 
 
 @pytest.mark.parametrize("each", [0.05, 0.1, 0.2, 0.4])
 def test_as_many_threads_as_a_processor_has_use_for(each):
     """Where each uses so much of a processor, most of it is used, and no more than it has."""
-    limit = use(Saturation(64), lambda limit: min(1.3, limit * each))
+    limit = use(CpuLimit(64), lambda limit: min(1.3, limit * each))
     assert 0.5 <= limit * each <= 1.0
 
 
 @given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 8)), max_size=100))
 def test_threads_stay_within_their_bounds(most, looks):
     """Whatever is used, two threads may work, or all that there are; never more than allowed."""
-    saturation, now, used = Saturation(most), 0.0, 0.0
+    cpu_limit, now, used = CpuLimit(most), 0.0, 0.0
     for passed, share in looks:
         now, used = now + passed, used + passed * share
-        saturation.look(now, used)
-        assert min(2, most) <= saturation.limit <= most
+        cpu_limit.measure(now, used)
+        assert min(2, most) <= cpu_limit.limit <= most
 
 
 # --- what is told ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, G
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
-from airflow_insightly_hooks.core.delivery.send_queue import Line
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import SupersededError
 from airflow_insightly_hooks.core.payload import Payload
 
@@ -83,9 +83,9 @@ class Try:
     """
 
     token: str
-    book: LedgerStore
+    writer: LedgerStore
     ledger: Ledger
-    line: Line
+    queue: SendQueue
     ready: list[Payload] = field(default_factory=list)
     under_way: list[Payload] = field(default_factory=list)
     again: set[str] = field(default_factory=set)
@@ -109,14 +109,14 @@ class DeliveryMachine(RuleBasedStateMachine):
     def start(self, redelivery: str | None) -> None:
         """Begin a try: read the ledger, and see what is to be sent."""
         self.begun += 1
-        book = LedgerStore(self.store, f"t{self.begun}")
-        ledger = book.open(self.generation)
+        writer = LedgerStore(self.store, f"t{self.begun}")
+        ledger = writer.open(self.generation)
         before = len(ledger.redelivered)
         if redelivery is not None:
             Redelivery(redelivery).begin(PAYLOADS, ledger)
         again = ALL if redelivery == "all" and len(ledger.redelivered) > before else set()
-        line = Line(PAYLOADS, ledger, ordered=self.ordered)
-        self.tries.append(Try(f"t{self.begun}", book, ledger, line, again=set(again)))
+        queue = SendQueue(PAYLOADS, ledger, ordered=self.ordered)
+        self.tries.append(Try(f"t{self.begun}", writer, ledger, queue, again=set(again)))
 
     @property
     def holder(self) -> str:
@@ -145,7 +145,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def prepare(self, data: st.DataObject, count: int, calls: int, event: str) -> None:
         """A batch is noted and written; where that fails for good, it is taken back and the try ends."""
         one = data.draw(st.sampled_from(self.tries))
-        batch = one.line.take(count)
+        batch = one.queue.take(count)
         for payload in batch:
             one.ledger.posting(payload["message_id"])
         if self.write(one, calls, event):
@@ -163,9 +163,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         known = {m for m in ALL if one.ledger[m].state == ACKNOWLEDGED}
         try:
             try:
-                one.book.write(one.ledger)
+                one.writer.write(one.ledger)
             except OSError:  # once more, as the operator does
-                one.book.write(one.ledger)
+                one.writer.write(one.ledger)
         except SupersededError:
             assert self.holder != one.token
             self.tries.remove(one)  # what it has under way ends unrecorded
@@ -207,7 +207,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if state == ACKNOWLEDGED:
             self.acknowledged.add(payload["message_id"])
             one.again.discard(payload["message_id"])
-            one.line.delivered(payload)
+            one.queue.delivered(payload)
 
     @precondition(lambda self: self.tries)
     @rule(is_killed=st.booleans())
@@ -223,7 +223,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.start(None)
 
     def prepare_and_post(self, one: Try) -> None:
-        batch = one.line.take(len(PAYLOADS))
+        batch = one.queue.take(len(PAYLOADS))
         for payload in batch:
             one.ledger.posting(payload["message_id"])
         if self.write(one, 1, "-"):

@@ -16,8 +16,8 @@ OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
 
 
 def opened(store: StateStore, token: str, generation: int = 0) -> tuple[LedgerStore, Ledger]:
-    book = LedgerStore(store, token)
-    return book, book.open(generation)
+    writer = LedgerStore(store, token)
+    return writer, writer.open(generation)
 
 
 def post(ledger: Ledger, state: str, *messages: str) -> None:
@@ -36,27 +36,27 @@ def store_of(**values: Any) -> StateStore:
 def test_a_try_goes_on_where_the_last_one_ended():
     """What one try has written the next one reads; then the earlier one's keys are deleted."""
     store = StateStore()
-    book, ledger = opened(store, "one")
+    writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
     post(ledger, FAILED, "f")
-    book.write(ledger)
-    book, ledger = opened(store, "two")
+    writer.write(ledger)
+    writer, ledger = opened(store, "two")
     assert (ledger["a"], ledger["f"]) == ((ACKNOWLEDGED, 1), (FAILED, 1))
     assert "delivery/one/0" in store.values
-    book.write(ledger)
+    writer.write(ledger)
     assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
 
 
 def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
     """A crash between claim and first write loses nothing, twice in a row neither."""
     store = StateStore()
-    book, ledger = opened(store, "one")
+    writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
-    book.write(ledger)
+    writer.write(ledger)
     opened(store, "two")
     opened(store, "three")
     assert store.get(HEAD)["of"] == ["two", "one"]
-    book, ledger = opened(store, "four")
+    writer, ledger = opened(store, "four")
     assert ledger["a"] == (ACKNOWLEDGED, 1)
 
 
@@ -93,12 +93,12 @@ def test_an_earlier_claim_that_comes_later_is_put_right():
 def test_a_claim_that_is_gone_is_no_longer_ours(found):
     """Where the claim was deleted, or is of an unknown kind, nothing more is written."""
     store = StateStore()
-    book, ledger = opened(store, "one")
+    writer, ledger = opened(store, "one")
     store.delete(HEAD)
     if found is not None:
         store.set(HEAD, found)
     with pytest.raises(SupersededError):
-        book.write(ledger)
+        writer.write(ledger)
 
 
 def test_version_1_is_read():
@@ -109,22 +109,22 @@ def test_version_1_is_read():
         delivery__1={"g": "G1", "d": "D3"},
     )
     opened(store, "crashed", generation=2)
-    book, ledger = opened(store, "two", generation=2)
+    writer, ledger = opened(store, "two", generation=2)
     assert [ledger[m] for m in "afgd"] == [(ACKNOWLEDGED, 1), (FAILED, 2), ("gone", 1), ("in doubt", 3)]
     assert outstanding_of(ledger, "afgd") == ["f"]
-    book.write(ledger)
+    writer.write(ledger)
     assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
 
 
 def test_what_cannot_be_deleted_stays():
     """The earlier ledger isn't read any more: that it can't be deleted is no failure."""
     store = StateStore()
-    book, ledger = opened(store, "one")
+    writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
-    book.write(ledger)
+    writer.write(ledger)
     store.delete = None  # type: ignore[assignment, method-assign]
-    book, ledger = opened(store, "two")
-    book.write(ledger)
+    writer, ledger = opened(store, "two")
+    writer.write(ledger)
     assert "delivery/one/0" in store.values
     assert opened(store, "three")[1]["a"] == (ACKNOWLEDGED, 1)
 

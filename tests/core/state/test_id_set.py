@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state import id_set as triggered
-from airflow_insightly_hooks.core.state.id_set import TriggeredRecords
+from airflow_insightly_hooks.core.state.id_set import IdSet
 from tests.conftest import StateStore
 
 KEY = "triggered/workflow"
@@ -85,9 +85,9 @@ def each_crash(values: dict[str, str], act: Callable[[CrashingStore], object]) -
             yield store
 
 
-def records(store: StateStore) -> TriggeredRecords:
+def records(store: StateStore) -> IdSet:
     """Return the set as another task finds it."""
-    return TriggeredRecords(store, KEY)
+    return IdSet(store, KEY)
 
 
 def content(store: StateStore) -> set[int]:
@@ -179,7 +179,7 @@ def test_an_instance_whose_write_failed_can_be_asked_again(history, batch):
     store = CrashingStore()
     with small_leaves(3, 45_000):
         before = applied(store, history)
-        subject: list[TriggeredRecords] = []
+        subject: list[IdSet] = []
 
         def act(store: CrashingStore) -> None:
             subject.append(records(store))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state import pending_webhooks as pending
-from airflow_insightly_hooks.core.state.pending_webhooks import PendingBook, PendingWebhook, due_time
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from tests.conftest import StateStore
 from tests.core.state.test_id_set import STATE_LIMIT, CrashingStore, each_crash
 from tests.strategies import instants
@@ -138,9 +138,9 @@ def test_a_change_without_a_time_is_refused():
 # --- the book ----------------------------------------------------------------------------------------------
 
 
-def book(store: StateStore) -> PendingBook:
+def book(store: StateStore) -> PendingWebhooks:
     """Return the book as another task finds it."""
-    return PendingBook(store, KEY)
+    return PendingWebhooks(store, KEY)
 
 
 def content(store: StateStore) -> dict[int, PendingWebhook]:
@@ -264,7 +264,7 @@ def test_an_instance_whose_write_failed_can_be_asked_again():
     """After a failure that the caller survives, the same instance reads anew what was stored."""
     store = CrashingStore()
     book(store).add(map(entry, range(1, 8)))
-    subjects: list[PendingBook] = []
+    subjects: list[PendingWebhooks] = []
 
     def act(store: CrashingStore) -> None:
         subjects.append(book(store))

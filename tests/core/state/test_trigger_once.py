@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.state.trigger_once import UntilTriggered
+from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from tests.conftest import StateStore
 
 KEY = "triggered/w"
 
 
-def run(memory: StateStore, name: str, state: StateStore | None = None) -> UntilTriggered:
-    return UntilTriggered(memory, state or StateStore(), KEY, name)
+def run(memory: StateStore, name: str, state: StateStore | None = None) -> TriggerOnce:
+    return TriggerOnce(memory, state or StateStore(), KEY, name)
 
 
 def test_a_large_batch_is_committed_in_parts() -> None:

@@ -11,7 +11,7 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_insightly_hooks.operators.common.redacted_arguments import Withheld, WithheldUri, disclosed
+from airflow_insightly_hooks.operators.common.redacted_arguments import Redacted, RedactedUri, unredacted
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -86,7 +86,7 @@ def test_literal_values(operator: type[BaseOperator], field: str, value: list[di
     assert shown[field]["count"] == len(value)
     assert shown[field]["first_record_ids"]["Contacts"][0] == value[0]["record_id"]
     assert sum(len(ids) for ids in shown[field]["first_record_ids"].values()) <= 20
-    assert disclosed(getattr(task, field)) == value
+    assert unredacted(getattr(task, field)) == value
 
 
 @by_operator
@@ -103,7 +103,7 @@ def test_output_of_another_task(
     shown = _serialize_rendered_fields(task)
     assert_withheld(shown)
     assert shown[field]["count"] == len(value)
-    assert disclosed(getattr(task, field)) == value
+    assert unredacted(getattr(task, field)) == value
 
 
 @by_operator
@@ -137,7 +137,7 @@ def test_mapped_task(
     shown = _serialize_rendered_fields(task)
     assert_withheld(shown)
     assert shown[field]["count"] == len(value)
-    assert disclosed(getattr(task, field)) == value
+    assert unredacted(getattr(task, field)) == value
 
 
 def test_template_is_rendered() -> None:
@@ -148,7 +148,7 @@ def test_template_is_rendered() -> None:
     shown = _serialize_rendered_fields(task)
     assert_withheld(shown)
     assert shown["payloads"]["count"] == 50
-    assert disclosed(task.payloads) == PAYLOADS
+    assert unredacted(task.payloads) == PAYLOADS
 
 
 # --- URIs ------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_uri() -> None:
     task = WebhookOperator(task_id="task", payloads=[], uri=URI)
     task.render_template_fields(run_context())
     assert _serialize_rendered_fields(task)["uri"] == "https://receiver.example.com/hook"
-    assert disclosed(task.uri) == URI
+    assert unredacted(task.uri) == URI
     assert_withheld(repr(task.uri))
 
 
@@ -176,7 +176,7 @@ def test_templated_uri(mapped: bool) -> None:
             ]
     for task, number in zip(tasks, "12", strict=True):
         task.render_template_fields(run_context(receiver=URI + number))
-        assert disclosed(task.uri) == URI + number
+        assert unredacted(task.uri) == URI + number
         assert_withheld(_serialize_rendered_fields(task))
 
 
@@ -196,7 +196,7 @@ def test_templated_uri(mapped: bool) -> None:
 )
 def test_shown_uri(uri: str, shown: str) -> None:
     """Scheme, host and path are shown of what can be sent to, templates of what has no '@', else nothing."""
-    assert WithheldUri(uri).serialize() == shown
+    assert RedactedUri(uri).serialize() == shown
 
 
 # --- the serialized DAG ----------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_shared_arguments_of_mapped_tasks() -> None:
             task_id="shared", payloads=PAYLOADS, uri=URI, headers={"X-Api-Key": SECRET}
         )
         task = partial.expand(concurrency=[1, 2]).unmap({"concurrency": 2})
-    assert (disclosed(task.payloads), disclosed(task.uri)) == (PAYLOADS, URI)
+    assert (unredacted(task.payloads), unredacted(task.uri)) == (PAYLOADS, URI)
     assert (task.headers, task.concurrency) == ({"X-Api-Key": SECRET}, 2)
 
 
@@ -243,11 +243,11 @@ def test_shared_arguments_of_mapped_tasks() -> None:
 )
 def test_anything_can_be_withheld(value: Any, count: int) -> None:
     """Whatever is assigned by mistake is withheld, too."""
-    wrapper = Withheld(value)
+    wrapper = Redacted(value)
     assert wrapper.serialize()["count"] == count
     assert repr(wrapper).startswith("<{'count': ")
     task = WebhookOperator(task_id="task", payloads=value)
-    assert disclosed(task.payloads) == value
+    assert unredacted(task.payloads) == value
 
 
 def test_none_stays_none() -> None:
@@ -263,4 +263,4 @@ def test_missing_attribute() -> None:
     """A field that was never assigned is missing as attributes are."""
     with pytest.raises(AttributeError):
         object.__new__(WebhookOperator).payloads  # noqa: B018 — the access is the test
-    assert type(WebhookOperator.payloads).__name__ == "WithheldField"
+    assert type(WebhookOperator.payloads).__name__ == "RedactedField"
