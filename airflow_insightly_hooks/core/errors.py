@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow_insightly_hooks.core.delivery.ledger import Report
+    from airflow_insightly_hooks.core.delivery.report_types import Report
 
 __all__ = [
     "IncompleteScan",

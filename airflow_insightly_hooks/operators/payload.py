@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_insightly_hooks.core.dates import time_zone
-from airflow_insightly_hooks.core.delivery.ledger import message_id
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import exact_record
 from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format

@@ -13,9 +13,10 @@ from airflow.sdk import Asset, BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, IN_DOUBT, Ledger, Report
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
+from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
 from airflow_insightly_hooks.core.payload import check_payloads

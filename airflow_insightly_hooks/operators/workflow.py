@@ -24,7 +24,7 @@ from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
 from airflow_insightly_hooks.operators.criteria import trigger_once_of
-from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery, PrefixedStore
+from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
 from airflow_insightly_hooks.operators.delivery.delivery_try import LedgerWriter, push_report
 from airflow_insightly_hooks.operators.webhook import (
     FAIL,
@@ -35,14 +35,14 @@ from airflow_insightly_hooks.operators.webhook import (
     is_last_try,
     new_token,
 )
-from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
 from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
 
-    from airflow_insightly_hooks.core.delivery.ledger import Report
+    from airflow_insightly_hooks.core.delivery.report_types import Report
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
 __all__ = ["InsightlyWorkflowOperator"]

@@ -20,8 +20,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks import triggers
-from airflow_insightly_hooks.core.delivery.ledger import message_id
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidPayload,

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from airflow_insightly_hooks.core.delivery.ledger import message_id
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidPayload
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks import Webhook, Workflow
-from airflow_insightly_hooks.core.delivery.ledger import Report
+from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,

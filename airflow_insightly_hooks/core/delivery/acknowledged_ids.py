@@ -21,7 +21,7 @@ PIECE_IDS = 3_000
 
 
 class AcknowledgedIds:
-    """A set of ids as ``core.delivery.ledger.message_id`` makes them.
+    """A set of ids as ``core.delivery.message_id`` makes them.
 
     :ivar pieces: how many pieces there are, stored or to be stored.
     """

@@ -1,4 +1,4 @@
-"""Message ids, and the ledger of what a deliver task has sent: pure, stored by whoever holds it.
+"""The ledger of what a deliver task has sent: pure, stored by whoever holds it.
 
 The ledger keeps, for each message id, in which state its payload is and how often it was POSTed in this round
 (a round begins when the task is cleared, or when a redelivery is asked for):
@@ -20,10 +20,9 @@ never come again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -36,9 +35,6 @@ __all__ = [
     "POSTS_A_ROUND",
     "Ledger",
     "LedgerEntry",
-    "Report",
-    "UndeliveredPayload",
-    "message_id",
 ]
 
 ACKNOWLEDGED = "acknowledged"
@@ -56,46 +52,6 @@ ELSEWHERE: Mapping[str, Any] = {}
 
 _CODES = {ACKNOWLEDGED: "A", FAILED: "F", GONE: "G", IN_DOUBT: "D"}
 _STATES = {code: state for state, code in _CODES.items()}
-
-
-def message_id(workflow: str, record_type: str, record_id: int, event: str, changed_at: str) -> str:
-    """Return the id of the message that tells ``workflow``'s receiver of a change.
-
-    It depends on its arguments alone, so retries, cleared runs and backfills send the same one.
-
-    :returns: ``msg_`` and 24 hexadecimal digits.
-    """
-    # Lengths keep ("ab", "c") and ("a", "bc") apart.
-    parts = (workflow, record_type, str(record_id), event, changed_at)
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    return f"msg_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-
-
-class UndeliveredPayload(TypedDict):
-    """A payload that isn't acknowledged, as a report lists it."""
-
-    message_id: str
-    record_type: str
-    record_id: int
-    event: str
-    status: int | None  # the last answer's; None without one
-    error: str | None  # why; no contents
-    attempts: int  # POSTs in this round
-
-
-class _WholeReport(TypedDict):
-    total: int
-    delivered: int
-    undelivered: list[UndeliveredPayload]  # the first of them, where there are many
-    attempts: int  # POSTs, of all payloads
-    started_at: str  # ISO 8601, UTC: this try's
-    ended_at: str
-
-
-class Report(_WholeReport, total=False):
-    """What a deliver task did, as it passes through XCom."""
-
-    undelivered_count: int  # where ``undelivered`` doesn't list them all
 
 
 class LedgerEntry(NamedTuple):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery import ledger as delivery
-from airflow_insightly_hooks.core.delivery.ledger import Ledger, Report, UndeliveredPayload
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload
 
 __all__ = ["Failure", "Tally", "make_report"]

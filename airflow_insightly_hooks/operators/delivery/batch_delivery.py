@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.observability import stats
 
-from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT, Report
+from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
+from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -23,32 +24,13 @@ from airflow_insightly_hooks.operators.payload import id_of, payload_of
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["BatchDelivery", "PrefixedStore"]
+__all__ = ["BatchDelivery"]
 
 GIVE_UP_AFTER = 20
 """Failures in a row in which nothing could be sent, until the receiver isn't tried any more in this try."""
 LEFT = "not sent again: its record has left the window, or no longer meets the criteria"
 UNREAD = "not sent again yet: the window was not read to its end"
 UNSENT = "not sent: the task ended before its turn came"
-
-
-class PrefixedStore:
-    """The keys of a state store that begin with a prefix."""
-
-    def __init__(self, store: Any, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under the key."""
-        return self._store.get(self._prefix + key, default)
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep a value under the key."""
-        self._store.set(self._prefix + key, value)
-
-    def delete(self, key: str) -> None:
-        """Forget the key."""
-        self._store.delete(self._prefix + key)
 
 
 class BatchDelivery:

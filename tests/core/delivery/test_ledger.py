@@ -19,8 +19,8 @@ from airflow_insightly_hooks.core.delivery.ledger import (
     POSTS_A_ROUND,
     Ledger,
     LedgerEntry,
-    message_id,
 )
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.errors import InvalidState
 from tests.deliveries import outstanding_of
 from tests.strategies import changes

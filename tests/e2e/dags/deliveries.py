@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, Param, Variable, task
 
-from airflow_insightly_hooks.core.delivery.ledger import message_id
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 
 RECEIVER = "{{ dag_run.conf['receiver'] }}"
