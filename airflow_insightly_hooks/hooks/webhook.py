@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 
 from airflow.sdk import BaseHook
 
@@ -15,40 +15,20 @@ from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
+from airflow_insightly_hooks.hooks.post.post_result import PostResult
 from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
 from airflow_insightly_hooks.hooks.post.transport import Deadline
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
-__all__ = ["Acknowledgement", "WebhookHook"]
+__all__ = ["Acknowledgement", "PostResult", "WebhookHook"]
+
+Acknowledgement = PostResult
+"""The earlier name of what ``send`` returns."""
 
 CLOCK_TOLERANCE = 300.0
 """Seconds: what Standard Webhooks has receivers accept of a timestamp's distance."""
 MOST_REDIRECTS = 5
 FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {MOST_REDIRECTS} at most"
-
-
-@dataclass(frozen=True)
-class Acknowledgement:
-    """What became of one POST.
-
-    :param acknowledged: whether a final 2xx came in time.
-    :param status: the final status; ``None`` without one.
-    :param error: why it is not acknowledged, or a note on one that is; no content of any side.
-    :param retry_after: seconds that the receiver asks to wait; ``None`` where it doesn't.
-    :param elapsed: seconds that it took.
-    :param sent: whether the receiver may have read anything; if not, it was no attempt.
-    :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
-    :param is_own_fault: whether this worker lacked what it takes to connect, whatever the receiver is like.
-    """
-
-    acknowledged: bool
-    status: int | None
-    error: str | None
-    retry_after: float | None
-    elapsed: float
-    sent: bool = True
-    gone: bool = False
-    is_own_fault: bool = False
 
 
 class WebhookHook(BaseHook):
@@ -116,7 +96,7 @@ class WebhookHook(BaseHook):
 
     def send(
         self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None, waits: bool = True
-    ) -> Acknowledgement:
+    ) -> PostResult:
         """POST a body once and say what became of it; may be called from several threads at once.
 
         :param body: the exact text to send, in UTF-8.
@@ -129,7 +109,7 @@ class WebhookHook(BaseHook):
         try:
             settings = self._settings
         except WorkerExhausted as lack:
-            return Acknowledgement(False, None, str(lack), None, 0.0, sent=False, is_own_fault=True)
+            return PostResult(acknowledged=False, error=str(lack), sent=False, is_own_fault=True)
         content = _encoded(body, message_id, settings.max_body_bytes)
         if waits:
             settings.rate_limit.wait()
@@ -138,12 +118,10 @@ class WebhookHook(BaseHook):
         try:
             answer = self._exchange(lines, content)
         except NotDelivered as failure:
-            return Acknowledgement(
-                False,
-                None,
-                failure.reason,
-                None,
-                time.monotonic() - started,
+            return PostResult(
+                acknowledged=False,
+                error=failure.reason,
+                elapsed=time.monotonic() - started,
                 sent=failure.sent,
                 is_own_fault=failure.is_own_fault,
             )
@@ -153,14 +131,14 @@ class WebhookHook(BaseHook):
         now = datetime.now(timezone.utc)  # ours: the receiver's clock may be any
         told = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
         delay = next((seconds for seconds in told if seconds is not None), None)
+        result = partial(PostResult, status=answer.status, retry_after=delay, elapsed=elapsed)
         if 200 <= answer.status < 300:
             if settings.expect_body not in answer.body:
                 error = f"answered {answer.status} without the text that is expected (expect_body)"
-                return Acknowledgement(False, answer.status, error, delay, elapsed)
-            return Acknowledgement(True, answer.status, answer.note, delay, elapsed)
+                return result(acknowledged=False, error=error)
+            return result(acknowledged=True, error=answer.note)
         gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
-        error = _meaning(answer.status, settings.allow_redirects)
-        return Acknowledgement(False, answer.status, error, delay, elapsed, gone=gone)
+        return result(acknowledged=False, error=_meaning(answer.status, settings.allow_redirects), gone=gone)
 
     def _check_clock(self, date: str | None) -> None:
         """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""

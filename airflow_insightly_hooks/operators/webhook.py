@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator, XComArg
-from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.observability import stats
 
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, IN_DOUBT, Ledger
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
-from airflow_insightly_hooks.core.errors import InvalidConnection, UndeliveredError
+from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
@@ -30,10 +27,14 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     is_template,
     unredacted,
 )
-from airflow_insightly_hooks.operators.delivery.delivery_try import (
-    Delivery,
-    LedgerWriter,
-    count_try,
+from airflow_insightly_hooks.operators.delivery.delivery import Delivery
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.delivery.outcome import (
+    FAIL,
+    REPORT,
+    UndeliverableError,
+    check_on_undelivered,
+    judge,
     push_report,
 )
 from airflow_insightly_hooks.operators.links import ReceiverLink
@@ -43,15 +44,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-__all__ = ["UndeliverableError", "WebhookOperator", "check_uri", "is_last_try", "new_token"]
+__all__ = ["UndeliverableError", "WebhookOperator", "check_uri"]
 
 DEFAULT_CONNECTION = "webhook_default"
 RETRY_AFTER = RetryAfterPolicy()
-FAIL, REPORT = "fail", "report"
-
-
-class UndeliverableError(UndeliveredError, AirflowFailException):
-    """Nothing of what is undelivered may be POSTed again (410, attempts used up): no retry is made."""
 
 
 class WebhookOperator(BaseOperator):
@@ -139,8 +135,7 @@ class WebhookOperator(BaseOperator):
             raise ValueError("headers must map names to values")
         if give_up_after is not None and give_up_after < 0:
             raise ValueError(f"give_up_after must not be negative, as {give_up_after} is")
-        if on_undelivered not in (FAIL, REPORT):
-            raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
+        check_on_undelivered(on_undelivered)
         if undelivered_asset is not None and on_undelivered != REPORT:
             raise ValueError(
                 f"undelivered_asset needs on_undelivered='{REPORT}': failed tasks emit no events"
@@ -194,14 +189,18 @@ class WebhookOperator(BaseOperator):
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
-        # Airflow raises max_tries when a task is cleared, and at no retry.
-        generation = ti.max_tries if ti is not None else 0
-        writer = LedgerWriter(context["task_state_store"], generation, new_token(ti))
-        tags = dict(getattr(ti, "stats_tags", {}))
-        in_doubt = sum(writer.ledger[payload["message_id"]].state == IN_DOUBT for payload in payloads)
-        if in_doubt:
-            self.log.info("%d payloads are in doubt: an earlier try was interrupted", in_doubt)
-            stats.incr("insightly_webhook.in_doubt", in_doubt, tags=tags)
+        writer = LedgerWriter(context["task_state_store"], ti)
+        delivery = Delivery(
+            hook,
+            writer,
+            headers=self.headers,
+            concurrency=self.concurrency,
+            give_up_after=self.give_up_after or 0,
+            is_stopped=lambda: self._stopped,
+            log=self.log,
+            ti=ti,
+        )
+        delivery.tell_of_doubt(payload["message_id"] for payload in payloads)
         if redelivery is not None:
             redelivery.begin(payloads, writer.ledger)
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
@@ -213,69 +212,46 @@ class WebhookOperator(BaseOperator):
             f"connection {self.webhook_conn_id!r}" if self.uri is None else "uri",
             sum(writer.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
         )
-        work = Delivery(
-            queue,
-            writer,
-            lambda payload: hook.send(
-                payload["body"], message_id=payload["message_id"], headers=self.headers, waits=False
-            ),
-            hook.rate_limit,
-            concurrency=self.concurrency,
-            give_up_after=self.give_up_after or 0,
-            is_secured=receiver.is_secured,
-            is_stopped=lambda: self._stopped,
-            log=self.log,
-            tags=tags,
-        )
-        started_at = datetime.now(timezone.utc)
         try:
-            work.run()
+            delivery.post(queue)
         finally:  # after the task's time-out, too, the report tells what is undelivered
-            report = make_report(
-                payloads,
-                writer.ledger,
-                work.failures,
-                work.why_unsent,
-                started_at,
-                datetime.now(timezone.utc),
-            )
-            self._tell(report, work, tags)
+            report = delivery.report(payloads)
+            self._tell(report, delivery)
             if report["delivered"] < report["total"] and ti is not None and not writer.is_lost:
                 push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
             self._drop_event()
             return report
-        may_go_on = len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0
-        is_last = is_last_try(ti)
-        if self.on_undelivered == REPORT and not self._stopped and (is_last or not may_go_on):
-            self._emit_event(context, report)
-            return report
-        if may_go_on or is_last:
-            raise UndeliveredError(report, work.retry_after)
-        raise UndeliverableError(report)  # Airflow would try again
+        judge(
+            report,
+            ti,
+            may_go_on=len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0,
+            on_undelivered=self.on_undelivered,
+            retry_after=delivery.retry_after,
+            log=self.log,
+            is_stopped=self._stopped,
+        )
+        self._emit_event(context, report)
+        return report
 
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""
         self._stopped = True
 
-    def _tell(self, report: Report, work: Delivery, tags: dict[str, str]) -> None:
+    def _tell(self, report: Report, delivery: Delivery) -> None:
         """Log and count what the try has done."""
         self.log.info(
             "%d of %d payloads delivered, %d POSTs in %.1f s",
             report["delivered"],
             report["total"],
-            work.tally.posted,
-            time.monotonic() - work.tally.started,
+            delivery.tally.posted,
+            time.monotonic() - delivery.tally.started,
         )
-        if work.has_given_up:
+        if delivery.has_given_up:
             self.log.warning("Nothing could be sent many times in a row (give_up_after): the rest waits")
-        if table := work.tally.table():
-            self.log.info("%s", table)
-        count_try(work.tally, report["total"] - report["delivered"], tags)
+        delivery.tell_of_failures(report["total"] - report["delivered"])
 
     def _emit_event(self, context: Context, report: Report) -> None:
-        missing = report["total"] - report["delivered"]
-        self.log.warning("%d of %d payloads stay undelivered", missing, report["total"])
         events: Any = context.get("outlet_events")
         if self.undelivered_asset is not None and events is not None:
             events[self.undelivered_asset].extra = dict(report)
@@ -284,17 +260,6 @@ class WebhookOperator(BaseOperator):
         """Take the asset off the outlets: Airflow emits an event for each that is there at the end."""
         if self.undelivered_asset is not None:
             self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]
-
-
-def new_token(ti: Any) -> str:
-    """Return the name under which a try keeps its ledger, unlike any other's."""
-    return f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
-
-
-def is_last_try(ti: Any) -> bool:
-    """Return whether Airflow makes no further try; not where it isn't known."""
-    number = getattr(ti, "try_number", None)
-    return isinstance(number, int) and number > ti.max_tries
 
 
 def check_uri(uri: object) -> None:

@@ -16,7 +16,6 @@ from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
     StoppedError,
-    UndeliveredError,
 )
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import Webhook, Workflow
@@ -25,16 +24,9 @@ from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
 from airflow_insightly_hooks.operators.criteria import trigger_once_of
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
-from airflow_insightly_hooks.operators.delivery.delivery_try import LedgerWriter, push_report
-from airflow_insightly_hooks.operators.webhook import (
-    FAIL,
-    REPORT,
-    RETRY_AFTER,
-    UndeliverableError,
-    check_uri,
-    is_last_try,
-    new_token,
-)
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
+from airflow_insightly_hooks.operators.webhook import RETRY_AFTER, check_uri
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
 from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -119,8 +111,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         _check(workflow)
         if not 1 <= batch_size <= LARGEST_BATCH:
             raise ValueError(f"batch_size must be 1 to {LARGEST_BATCH}, not {batch_size}")
-        if on_undelivered not in (FAIL, REPORT):
-            raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
+        check_on_undelivered(on_undelivered)
         asset = records_asset(workflow.insightly_conn_id, workflow.record_type)
         add_inlet(kwargs, asset)
         if workflow.evaluate == "until_triggered":
@@ -166,7 +157,15 @@ class InsightlyWorkflowOperator(BaseOperator):
             if not is_whole and ti is not None and not any(o.is_lost for o in deliveries.values()):
                 push_report(ti, result, self.log)
         if not is_whole:
-            self._judge(total, list(deliveries.values()), ti)
+            asked = [d.retry_after for d in deliveries.values() if d.retry_after is not None]
+            judge(
+                total,
+                ti,
+                may_go_on=any(delivery.may_go_on() for delivery in deliveries.values()),
+                on_undelivered=self.on_undelivered,
+                retry_after=max(asked, default=None),
+                log=self.log,
+            )
         return result
 
     def execute_complete(
@@ -282,40 +281,20 @@ class InsightlyWorkflowOperator(BaseOperator):
             hook.check_headers(webhook.headers)
             hooks.append((rendered, hook))
         ti: Any = context.get("ti")
-        # Airflow raises max_tries when a task is cleared, and at no retry.
-        generation, token = (ti.max_tries if ti is not None else 0), new_token(ti)
         return {
             webhook.slug: BatchDelivery(
                 webhook,
                 self.render_template(self.workflow.message_scope(webhook), context),
                 self.workflow.record_type,
                 hook,
-                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), generation, token),
+                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), ti),
                 lambda: custom_fields_of(metadata(), CUSTOM_DATES),
                 is_stopped=lambda: self._stopped,
                 log=self.log,
-                tags=dict(getattr(ti, "stats_tags", {})),
+                ti=ti,
             )
             for webhook, hook in hooks
         }
-
-    # --- what came of it -----------------------------------------------------------------------------------
-
-    def _judge(self, total: Report, deliveries: Sequence[BatchDelivery], ti: Any) -> None:
-        """Raise what the task fails with, unless it is only to report.
-
-        :raises UndeliveredError: if something is undelivered.
-        """
-        may_go_on = any(delivery.may_go_on() for delivery in deliveries)
-        is_last = is_last_try(ti)
-        if self.on_undelivered == REPORT and (is_last or not may_go_on):
-            missing = total["total"] - total["delivered"]
-            self.log.warning("%d of %d payloads stay undelivered", missing, total["total"])
-            return
-        if may_go_on or is_last:
-            asked = [o.retry_after for o in deliveries if o.retry_after is not None]
-            raise UndeliveredError(total, max(asked, default=None))
-        raise UndeliverableError(total)  # Airflow would try again
 
 
 def _check(workflow: Workflow) -> None:

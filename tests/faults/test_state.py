@@ -30,7 +30,7 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
 )
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
-from airflow_insightly_hooks.operators.delivery import delivery_try as engine
+from airflow_insightly_hooks.operators.delivery import ledger_writer
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
@@ -80,8 +80,8 @@ class TroubledStore(StateStore):
 @pytest.fixture
 def quick_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the ledger written, and writes that failed tried again, ten times as often."""
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
-    monkeypatch.setattr(engine, "WRITE_AGAIN_AFTER", (0.02, 0.05, 0.1))
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(ledger_writer, "WRITE_AGAIN_AFTER", (0.02, 0.05, 0.1))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_killed_between_post_and_record(connect: Connect, monkeypatch: pytest.Mo
 
     with serving([snapshot, 0.05, answer()]) as server:
         connect("webhook_default", host=server.url)
-        monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.0)  # what was answered is recorded at once
+        monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.0)  # what was answered is recorded at once
         deliver(context, payloads(3), concurrency=1)
         report = deliver(run_context(task_state_store=left), payloads(3))
     assert ids(server) == ["msg_0", "msg_1", "msg_2", "msg_2"]

@@ -20,7 +20,7 @@ import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload
 from airflow_insightly_hooks.hooks.post import transport
-from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
+from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged
 from tests.servers import RESET, Server, answer, repeat, serving
@@ -48,14 +48,14 @@ def hook_for(connect: Connect, server: Server, path: str = "/hook", **extra: Any
     return WebhookHook("receiver")
 
 
-def send(hook: WebhookHook, body: str = BODY, **arguments: Any) -> Acknowledgement:
+def send(hook: WebhookHook, body: str = BODY, **arguments: Any) -> PostResult:
     result = hook.send(body, message_id="msg_1", **arguments)
     for secret in (PASSWORD, AUTHORIZATION.removeprefix("Basic "), CONTENTS):
         assert secret not in repr(result)
     return result
 
 
-def sent_to(connect: Connect, *script: Any, **extra: Any) -> Acknowledgement:
+def sent_to(connect: Connect, *script: Any, **extra: Any) -> PostResult:
     """Return what became of a POST to a server that plays this script."""
     with serving(script) as server:
         return send(hook_for(connect, server, **extra))
@@ -715,7 +715,7 @@ def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, 
 def proxied(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that sends through a proxy, and yields what the proxy saw."""
 
-    def send_through(server: Server, url: str, **extra: Any) -> Acknowledgement:
+    def send_through(server: Server, url: str, **extra: Any) -> PostResult:
         for name in ("http_proxy", "https_proxy"):
             monkeypatch.setenv(name, f"http://pröxy:p%40ss@127.0.0.1:{server.port}")
         connect("receiver", host=url, extra={"timeout": TIMEOUT, **extra})

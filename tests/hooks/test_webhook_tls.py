@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
+from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
 from tests.certificates import Authority
 from tests.conftest import Connect
 from tests.servers import Server, answer, read_request, serving
@@ -26,8 +26,8 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def send(connect: Connect) -> Callable[..., Acknowledgement]:
-    def post(server: Server, **extra: Any) -> Acknowledgement:
+def send(connect: Connect) -> Callable[..., PostResult]:
+    def post(server: Server, **extra: Any) -> PostResult:
         connect(
             "receiver",
             host=f"{server.url}/hook",
@@ -40,7 +40,7 @@ def send(connect: Connect) -> Callable[..., Acknowledgement]:
     return post
 
 
-def certainly_not_sent(result: Acknowledgement) -> str:
+def certainly_not_sent(result: PostResult) -> str:
     assert (result.acknowledged, result.status, result.sent) == (False, None, False)
     return result.error or ""
 

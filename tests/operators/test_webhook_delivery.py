@@ -14,10 +14,10 @@ from airflow.sdk import DAG, Asset
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
-from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
-from airflow_insightly_hooks.operators import webhook as module
-from airflow_insightly_hooks.operators.delivery import delivery_try as engine
-from airflow_insightly_hooks.operators.delivery.post_threads import Workers
+from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
+from airflow_insightly_hooks.operators.common import progress_timer
+from airflow_insightly_hooks.operators.delivery import concurrent_posts, ledger_writer, metrics
+from airflow_insightly_hooks.operators.delivery.post_threads import PostThreads
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, run_context
@@ -125,7 +125,7 @@ def test_ordered_and_failing(connect: Connect) -> None:
 
 def test_ordered_and_an_answer_after_giving_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer to what is under way sets the try going again, and what comes next in its record is sent."""
-    account, send = Workers._account, WebhookHook.send
+    account, send = PostThreads._account, WebhookHook.send
 
     def slowly(*arguments: Any) -> None:
         time.sleep(0.2)  # for whoever looks before all is accounted for
@@ -134,9 +134,9 @@ def test_ordered_and_an_answer_after_giving_up(connect: Connect, monkeypatch: py
     def refused(self: WebhookHook, body: str, *, message_id: str, **arguments: Any) -> Any:
         if message_id != "msg_2":
             return send(self, body, message_id=message_id, **arguments)
-        return Acknowledgement(False, None, "connection refused", None, 0.0, sent=False)
+        return PostResult(acknowledged=False, error="connection refused", sent=False)
 
-    monkeypatch.setattr(Workers, "_account", slowly)
+    monkeypatch.setattr(PostThreads, "_account", slowly)
     monkeypatch.setattr(WebhookHook, "send", refused)
     with serving([0.3, answer()]) as server:
         connect("webhook_default", host=server.url)
@@ -300,13 +300,13 @@ def test_used_up(receiver: RunningSandbox) -> None:
 def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """429, and 503 with Retry-After, halve what is under way; a 503 alone doesn't."""
     limits: list[int] = []
-    note = engine.Delivery._note
+    note = concurrent_posts.ConcurrentPosts._note
 
-    def noted(self: engine.Delivery, future: Any) -> None:
+    def noted(self: concurrent_posts.ConcurrentPosts, future: Any) -> None:
         note(self, future)
         limits.append(self._receiver_limit.limit)
 
-    monkeypatch.setattr(engine.Delivery, "_note", noted)
+    monkeypatch.setattr(concurrent_posts.ConcurrentPosts, "_note", noted)
     for first, lowest in (["503 X"], 8), (["503 X", "Retry-After: 1"], 4), (["429 X"], 4):
         limits.clear()
         script = [answer(*first), *[answer()] * 39]
@@ -326,12 +326,12 @@ def test_as_many_threads_as_the_processor_has_use_for(
     under_way: list[int] = []
     seen: list[int] = []
 
-    def send(*_: Any, **__: Any) -> Acknowledgement:
+    def send(*_: Any, **__: Any) -> PostResult:
         under_way.append(1)
         seen.append(len(under_way))
         time.sleep(0.01)
         under_way.pop()
-        return Acknowledgement(True, 200, None, None, 0.01)
+        return PostResult(acknowledged=True, status=200, elapsed=0.01)
 
     monkeypatch.setattr(WebhookHook, "send", send)
     monkeypatch.setattr(time, "process_time", lambda: share * time.monotonic())
@@ -349,7 +349,7 @@ def test_threads_come_back_when_the_receiver_slows_down(
     all_at_once = threading.Event()
     until = time.monotonic() + 0.5
 
-    def send(*_: Any, **__: Any) -> Acknowledgement:
+    def send(*_: Any, **__: Any) -> PostResult:
         under_way.append(1)
         if time.monotonic() < until:
             time.sleep(0.005)
@@ -359,7 +359,7 @@ def test_threads_come_back_when_the_receiver_slows_down(
             all_at_once.wait(5)
             operator.on_kill()
         under_way.pop()
-        return Acknowledgement(True, 200, None, None, 0.01)
+        return PostResult(acknowledged=True, status=200, elapsed=0.01)
 
     monkeypatch.setattr(WebhookHook, "send", send)
     monkeypatch.setattr(time, "process_time", lambda: min(time.monotonic(), until))
@@ -380,14 +380,14 @@ def test_little_is_in_doubt_when_the_receiver_slows_down(
     sent: list[str] = []
     unsent: list[set[str]] = []
 
-    def send(*_: Any, message_id: str, **__: Any) -> Acknowledgement:
+    def send(*_: Any, message_id: str, **__: Any) -> PostResult:
         sent.append(message_id)
         if len(sent) > 340 and not unsent:
             time.sleep(0.5)
         if len(sent) == 384 and not unsent:  # 2.5 s behind the last fast one
             stored = recorded(context["task_state_store"])
             unsent.append({m for m, state in stored.items() if state[0] != "A"} - set(sent))
-        return Acknowledgement(True, 200, None, None, 0.01)
+        return PostResult(acknowledged=True, status=200, elapsed=0.01)
 
     monkeypatch.setattr(WebhookHook, "send", send)
     assert operator.execute(context)["delivered"] == 1_500
@@ -431,8 +431,8 @@ def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged
 
 def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it works, a line each few seconds says how far it is."""
-    monkeypatch.setattr(engine, "PROGRESS_INTERVAL", 0.1)
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(progress_timer, "PROGRESS_INTERVAL", 0.1)
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     with serving([0.1, answer()]) as server:
         connect("webhook_default", host=server.url)
         deliver(run_context(), payloads(6), concurrency=2)
@@ -445,8 +445,10 @@ def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytes
 def test_metrics(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counters and a timing, tagged as Airflow tags a task's own."""
     told: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(module.stats, "incr", lambda name, count=1, *, tags: told.append((name, count, tags)))
-    monkeypatch.setattr(module.stats, "timing", lambda name, dt, *, tags: told.append((name, dt, tags)))
+    monkeypatch.setattr(
+        metrics.stats, "incr", lambda name, count=1, *, tags: told.append((name, count, tags))
+    )
+    monkeypatch.setattr(metrics.stats, "timing", lambda name, dt, *, tags: told.append((name, dt, tags)))
     context = run_context()
     context["ti"].stats_tags = {"dag_id": "dag"}
     context["task_state_store"].set("delivery/0", {"msg_0": "D1"})

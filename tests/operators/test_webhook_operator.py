@@ -23,8 +23,8 @@ from airflow_insightly_hooks.core.errors import (
     InvalidState,
     UndeliveredError,
 )
-from airflow_insightly_hooks.hooks.webhook import Acknowledgement, WebhookHook
-from airflow_insightly_hooks.operators.delivery import delivery_try as engine
+from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
+from airflow_insightly_hooks.operators.delivery import concurrent_posts, ledger_writer
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -257,14 +257,14 @@ def test_an_unexpected_error_tells_nothing_of_the_receivers_speed(
     """Answers that take longer than such errors don't count as slow: as many go on at once."""
     side_by_side, most = [], []
 
-    def send(_hook: WebhookHook, _body: str, *, message_id: str, **_: Any) -> Acknowledgement:
+    def send(_hook: WebhookHook, _body: str, *, message_id: str, **_: Any) -> PostResult:
         if message_id in ("msg_0", "msg_1"):
             raise RuntimeError
         side_by_side.append(message_id)
         time.sleep(0.3)
         most.append(len(side_by_side))
         side_by_side.remove(message_id)
-        return Acknowledgement(True, 200, None, None, 0.3)
+        return PostResult(acknowledged=True, status=200, elapsed=0.3)
 
     monkeypatch.setattr(WebhookHook, "send", send)
     undelivered(run_context(), payloads(12), concurrency=2)
@@ -435,7 +435,7 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
 
 def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each payload is in the ledger before its POST, however long the interval between two writes is."""
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 60)
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 60)
     context = run_context()
     known: list[bool] = []
 
@@ -451,7 +451,7 @@ def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: py
 
 def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """While POSTs go on, and while one hangs, the ledger is written once an interval."""
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     context = run_context()
     store = context["task_state_store"]
     seen: list[Any] = []
@@ -496,8 +496,8 @@ def test_store_that_fails_at_once(receiver: RunningSandbox) -> None:
 
 def test_store_that_fails_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails stops the sending within the interval; the next try goes on from what it holds."""
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 0.1)
-    monkeypatch.setattr(engine, "WRITE_AGAIN_AFTER", (0.01, 0.02))
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
+    monkeypatch.setattr(ledger_writer, "WRITE_AGAIN_AFTER", (0.01, 0.02))
     store = FailingStore(4)
     context = run_context(task_state_store=store)
     with serving([0.03, answer()]) as server:
@@ -608,7 +608,7 @@ def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(_: object) -> None:
         raise AirflowTaskTimeout
 
-    monkeypatch.setattr(engine.Delivery, "_collect", interrupted)
+    monkeypatch.setattr(concurrent_posts.ConcurrentPosts, "_collect", interrupted)
     with serving([0.1, answer()]) as server:
         connect("webhook_default", host=server.url)
         with pytest.raises(AirflowTaskTimeout):
@@ -644,7 +644,7 @@ def test_task_time_out_while_payloads_are_taken(connect: Connect, monkeypatch: p
 
 def test_task_time_out_in_the_last_write(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out that comes while the last answers are being recorded doesn't keep them from that."""
-    monkeypatch.setattr(engine, "LEDGER_INTERVAL", 60.0)
+    monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 60.0)
     context = run_context(ti=TaskInstance())
     store = context["task_state_store"]
     write, interruptions = store.set, [AirflowTaskTimeout()]

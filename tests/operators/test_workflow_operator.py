@@ -31,7 +31,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.common import batch_reading as reading
-from airflow_insightly_hooks.operators.delivery.delivery_try import Delivery
+from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
@@ -382,7 +382,7 @@ def test_until_triggered_and_gone(crm: RunningSandbox, monkeypatch: pytest.Monke
     given = workflow(evaluate="until_triggered")
     context = run_context()
     with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "run", raising(KeyboardInterrupt))
+        patch.setattr(ConcurrentPosts, "run", raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             flow(context, given)
     update(crm, record_id, "2024-05-03")
@@ -402,12 +402,12 @@ def raising(error: type[BaseException] | BaseException) -> Callable[..., Any]:
 
 def peak_memory(count: int, connections: dict[str, str], results: Any) -> None:
     """In a process of its own, deliver so many changes, and tell the peak of what it holds, in bytes."""
-    from airflow_insightly_hooks.hooks.webhook import Acknowledgement
+    from airflow_insightly_hooks.hooks.webhook import PostResult
 
     os.environ.update(connections)
     ExecutorSafeguard.test_mode = True
     # What is measured is this task, not how fast a receiver is.
-    WebhookHook.send = lambda *_, **__: Acknowledgement(True, 200, None, None, 0.0)  # type: ignore[method-assign]
+    WebhookHook.send = lambda *_, **__: PostResult(acknowledged=True, status=200, elapsed=0.0)  # type: ignore[method-assign]
     given = workflow(criteria={"field": "LAST_NAME", "operator": "equals", "value": f"{count}"})
     store = StateStore()
     context = run_context(task_state_store=store)
@@ -554,14 +554,14 @@ def test_a_later_try_takes_over(crm: RunningSandbox, monkeypatch: pytest.MonkeyP
     """A try that is still alive when the next one begins sends nothing more, and reports nothing."""
     add_contacts(crm, 4)
     context = run_context()
-    run = Delivery.run
+    run = ConcurrentPosts.run
 
-    def overtaken(self: Delivery) -> None:
+    def overtaken(self: ConcurrentPosts) -> None:
         run(self)
-        monkeypatch.setattr(Delivery, "run", run)
+        monkeypatch.setattr(ConcurrentPosts, "run", run)
         flow({**context, "ti": TaskInstance()}, workflow(), batch_size=2)
 
-    monkeypatch.setattr(Delivery, "run", overtaken)
+    monkeypatch.setattr(ConcurrentPosts, "run", overtaken)
     with pytest.raises(SupersededError):
         flow(context, workflow(), batch_size=2)
     assert len(messages(crm)) == 4

@@ -17,6 +17,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     predicate_of,
     warn_of_unknown,
 )
+from airflow_insightly_hooks.operators.common.progress_timer import ProgressTimer
 from airflow_insightly_hooks.runs.windows import warn_of_timeless
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 PAGE = 500
-PROGRESS_INTERVAL = 5.0
-"""Seconds between two lines of the log, at least."""
 
 
 class Reading:
@@ -60,7 +59,7 @@ class Reading:
         self._unknown = unknown_fields(self._kind, (), named)
         self._read = self._changes = self._matching = 0
         self._timeless: list[int] = []
-        self._progress_at = time.monotonic() + PROGRESS_INTERVAL
+        self._progress = ProgressTimer()
 
     def batches(self, size: int) -> Iterator[list[RecordChange]]:
         """Yield the changes, up to ``size`` at a time; a record has one at most.
@@ -91,9 +90,8 @@ class Reading:
             meets = self._predicate(changes)
             matching = [change for change in changes if meets(change["record"])]
             self._matching += len(matching)
-            if (now := time.monotonic()) >= self._progress_at:
+            if self._progress.is_due():
                 self._log.info("%s", self._so_far())
-                self._progress_at = now + PROGRESS_INTERVAL
             yield matching
 
     def _predicate(self, changes: list[RecordChange]) -> Predicate:

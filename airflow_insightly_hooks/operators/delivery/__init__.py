@@ -1,1 +1,1 @@
-"""The work of a deliver task: one try, its threads, its ledger, what came of it."""
+"""The work of a deliver task: its POSTs, their threads, its ledger, what it ends with, its metrics."""

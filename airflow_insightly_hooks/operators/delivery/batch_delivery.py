@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.observability import stats
-
-from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT
-from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
@@ -18,7 +12,8 @@ from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.payload import Payload, build_body
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.definition import Webhook
-from airflow_insightly_hooks.operators.delivery.delivery_try import Delivery, LedgerWriter, count_try
+from airflow_insightly_hooks.operators.delivery.delivery import Delivery
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.payload import id_of, payload_of
 
 if TYPE_CHECKING:
@@ -30,7 +25,6 @@ GIVE_UP_AFTER = 20
 """Failures in a row in which nothing could be sent, until the receiver isn't tried any more in this try."""
 LEFT = "not sent again: its record has left the window, or no longer meets the criteria"
 UNREAD = "not sent again yet: the window was not read to its end"
-UNSENT = "not sent: the task ended before its turn came"
 
 
 class BatchDelivery:
@@ -47,8 +41,7 @@ class BatchDelivery:
     :param custom_dates: returns the names of custom fields that hold dates; asked only if records have some.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
-    :param tags: what metrics are tagged with.
-    :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
+    :param ti: the task instance; ``None`` outside of Airflow.
     """
 
     def __init__(
@@ -62,22 +55,29 @@ class BatchDelivery:
         *,
         is_stopped: Callable[[], bool],
         log: Any,
-        tags: dict[str, str],
+        ti: Any,
     ) -> None:
         self._webhook, self._scope, self._record_type = webhook, scope, record_type
-        self._hook, self._writer, self._ledger = hook, writer, writer.ledger
+        self._writer, self._ledger = writer, writer.ledger
         self._custom_dates = custom_dates
-        self._is_stopped, self._log, self._tags = is_stopped, log, tags
+        self._log = log
+        self._delivery = Delivery(
+            hook,
+            writer,
+            headers=webhook.headers or None,
+            concurrency=webhook.concurrency,
+            give_up_after=GIVE_UP_AFTER,
+            is_stopped=is_stopped,
+            log=log,
+            ti=ti,
+        )
         self._unseen = {message for message, _ in self._ledger.unacknowledged()}
-        self._failures: dict[str, Failure] = {}
-        self._tally = Tally(0, time.monotonic())
-        self._last: Delivery | None = None
-        self._started_at = datetime.now(timezone.utc)
-        self.retry_after: float | None = None
-        in_doubt = sum(self._ledger[message].state == IN_DOUBT for message in self._unseen)
-        if in_doubt:
-            log.info("%s: %d payloads are in doubt: an earlier try was interrupted", webhook.name, in_doubt)
-            stats.incr("insightly_webhook.in_doubt", in_doubt, tags=tags)
+        self._delivery.tell_of_doubt(self._unseen, f"{webhook.name}: ")
+
+    @property
+    def retry_after(self) -> float | None:
+        """The longest that the receiver asked to wait, in seconds; ``None`` where it didn't."""
+        return self._delivery.retry_after
 
     @property
     def is_lost(self) -> bool:
@@ -98,44 +98,14 @@ class BatchDelivery:
 
     def deliver(self, changes: Iterable[RecordChange]) -> None:
         """POST what is not acknowledged, once each, and record what came of it."""
-        if self._last is not None and self._last.has_given_up:
+        if self._delivery.has_given_up:
             return
         payloads = self._payloads(c for c in changes if not self._ledger[id_of(c, self._scope)].is_settled)
         if payloads:
-            self._post(payloads)
+            self._delivery.post(SendQueue(payloads, self._ledger, ordered=False))
         archived = self._ledger.archive_acknowledged()
         self._writer.write()  # the archive is stored before the entries go
         self._ledger.forget(archived)
-
-    def _post(self, payloads: list[Payload]) -> None:
-        self._last = work = Delivery(
-            SendQueue(payloads, self._ledger, ordered=False),
-            self._writer,
-            self._send,
-            self._hook.rate_limit,
-            concurrency=self._webhook.concurrency,
-            give_up_after=GIVE_UP_AFTER,
-            is_secured=self._hook.get_conn().is_secured,
-            is_stopped=self._is_stopped,
-            log=self._log,
-            tags=self._tags,
-            tally=self._tally,  # failures that are logged one by one are so many a try, not a batch
-        )
-        self._tally.to_send += len(payloads)
-        try:
-            work.run()
-        finally:
-            self._failures |= work.failures
-            if work.retry_after is not None:
-                self.retry_after = max(self.retry_after or 0.0, work.retry_after)
-
-    def _send(self, payload: Payload) -> Any:
-        return self._hook.send(
-            payload["body"],
-            message_id=payload["message_id"],
-            headers=self._webhook.headers or None,
-            waits=False,
-        )
 
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
         webhook = self._webhook
@@ -172,14 +142,8 @@ class BatchDelivery:
         :param share: how many reports share the room that there is for one.
         """
         self._ledger.forget(self._ledger.archive_acknowledged())
-        report = make_report(
-            self._left(),
-            self._ledger,
-            self._failures,
-            lambda message: self._why_unsent(message, is_read=is_read),
-            self._started_at,
-            datetime.now(timezone.utc),
-            share,
+        report = self._delivery.report(
+            self._left(), lambda message: self._why_unsent(message, is_read=is_read), share
         )
         undelivered, delivered = report["total"], len(self._ledger.archive)
         report["total"] += delivered
@@ -190,11 +154,9 @@ class BatchDelivery:
             self._webhook.name,
             delivered,
             report["total"],
-            self._tally.posted,
+            self._delivery.tally.posted,
         )
-        if table := self._tally.table():
-            self._log.info("%s", table)
-        count_try(self._tally, undelivered, self._tags)
+        self._delivery.tell_of_failures(undelivered)
         return report
 
     def _left(self) -> Iterator[Payload]:
@@ -215,4 +177,4 @@ class BatchDelivery:
     def _why_unsent(self, message: str, *, is_read: bool) -> str:
         if message in self._unseen:
             return LEFT if is_read else UNREAD
-        return self._last.why_unsent(message) if self._last is not None else UNSENT
+        return self._delivery.why_unsent(message)

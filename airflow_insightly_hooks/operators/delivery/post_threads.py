@@ -15,12 +15,12 @@ from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.hooks.connection_failures import NO_MORE_THREADS
+from airflow_insightly_hooks.hooks.post.post_result import PostResult
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.rate_limit import RateLimit
-    from airflow_insightly_hooks.hooks.webhook import Acknowledgement
 
-__all__ = ["Attempt", "Workers"]
+__all__ = ["Attempt", "PostThreads"]
 
 MOST_OWN_FAULTS = 20
 """Failures in a row for what this worker lacks, until no more are tried: it says nothing of the receiver."""
@@ -33,11 +33,11 @@ class Attempt(NamedTuple):
     """
 
     payload: Payload
-    result: Acknowledgement
+    result: PostResult
     is_refused: bool = False
 
 
-class Workers:
+class PostThreads:
     """Threads that send what they are given; they go on while whoever gives it is busy recording.
 
     They hold while the task is to end, and after too many failures in a row in which nothing could be sent:
@@ -56,7 +56,7 @@ class Workers:
 
     def __init__(
         self,
-        send: Callable[[Payload], Acknowledgement],
+        send: Callable[[Payload], PostResult],
         receiver_limit: ReceiverLimit,
         rate_limit: RateLimit,
         *,
@@ -221,15 +221,13 @@ class Workers:
             self.unreachable += 1
 
     def _attempt(self, payload: Payload) -> Attempt:
-        from airflow_insightly_hooks.hooks.webhook import Acknowledgement
-
         began = time.monotonic()
         try:
             return Attempt(payload, self._send(payload))
         except InsightlyHooksError as error:
-            refused = Acknowledgement(False, None, str(error), None, 0.0, sent=False)
+            refused = PostResult(acknowledged=False, error=str(error), sent=False)
             return Attempt(payload, refused, is_refused=True)
         except Exception as error:  # one payload's fault must not keep back the others
             took = time.monotonic() - began
-            failed = Acknowledgement(False, None, f"unexpected {told(error)}", None, took)
+            failed = PostResult(acknowledged=False, error=f"unexpected {told(error)}", elapsed=took)
             return Attempt(payload, failed)

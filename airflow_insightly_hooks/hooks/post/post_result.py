@@ -1,0 +1,31 @@
+"""What became of one POST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PostResult"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostResult:
+    """What became of one POST.
+
+    :param acknowledged: whether a final 2xx came in time.
+    :param status: the final status; ``None`` without one.
+    :param error: why it is not acknowledged, or a note on one that is; no content of any side.
+    :param retry_after: seconds that the receiver asks to wait; ``None`` where it doesn't.
+    :param elapsed: seconds that it took.
+    :param sent: whether the receiver may have read anything; if not, it was no attempt.
+    :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
+    :param is_own_fault: whether this worker lacked what it takes to connect, whatever the receiver is like.
+    """
+
+    acknowledged: bool
+    status: int | None = None
+    error: str | None = None
+    retry_after: float | None = None
+    elapsed: float = 0.0
+    sent: bool = True
+    gone: bool = False
+    is_own_fault: bool = False

@@ -1,0 +1,138 @@
+"""What one try of a task delivers to one receiver, in one batch or in several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT
+from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
+from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
+from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.operators.delivery import metrics
+from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.post_result import PostResult
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+__all__ = ["Delivery"]
+
+UNSENT = "not sent: the task ended before its turn came"
+
+
+class Delivery:
+    """POSTs payloads to a receiver, and tells what came of it.
+
+    :param hook: the receiver, checked.
+    :param writer: the ledger of this try.
+    :param headers: further HTTP headers.
+    :param concurrency: how many POSTs are under way at once, at most.
+    :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
+    :param is_stopped: whether the task is to end.
+    :param log: where progress and failures go.
+    :param ti: the task instance, whose tags the metrics get; ``None`` outside of Airflow.
+    :ivar tally: what was done so far.
+    :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
+    """
+
+    def __init__(
+        self,
+        hook: WebhookHook,
+        writer: LedgerWriter,
+        *,
+        headers: Mapping[str, str] | None,
+        concurrency: int,
+        give_up_after: int,
+        is_stopped: Callable[[], bool],
+        log: Any,
+        ti: Any,
+    ) -> None:
+        self._hook, self._writer = hook, writer
+        self._headers = headers
+        self._concurrency, self._give_up_after = concurrency, give_up_after
+        self._is_stopped, self._log = is_stopped, log
+        self._tags = metrics.tags_of(ti)
+        self._failures: dict[str, Failure] = {}
+        self._last: ConcurrentPosts | None = None
+        self._started_at = datetime.now(timezone.utc)
+        self.tally = Tally(0, time.monotonic())
+        self.retry_after: float | None = None
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether too many in a row couldn't be sent."""
+        return self._last is not None and self._last.has_given_up
+
+    def tell_of_doubt(self, messages: Iterable[str], receiver: str = "") -> None:
+        """Log and count which of the messages an earlier try has left in doubt.
+
+        :param receiver: what the line of the log begins with.
+        """
+        in_doubt = sum(self._writer.ledger[message].state == IN_DOUBT for message in messages)
+        if in_doubt:
+            self._log.info("%s%d payloads are in doubt: an earlier try was interrupted", receiver, in_doubt)
+            metrics.count_in_doubt(in_doubt, self._tags)
+
+    def post(self, queue: SendQueue) -> None:
+        """POST each payload of the queue once, at most, and record what came of it."""
+        self.tally.to_send += len(queue)
+        self._last = posts = ConcurrentPosts(
+            queue,
+            self._writer,
+            self._send,
+            self._hook.rate_limit,
+            concurrency=self._concurrency,
+            give_up_after=self._give_up_after,
+            is_secured=self._hook.get_conn().is_secured,
+            is_stopped=self._is_stopped,
+            log=self._log,
+            tags=self._tags,
+            tally=self.tally,  # failures that are logged one by one are so many a try, not a batch
+        )
+        try:
+            posts.run()
+        finally:
+            self._failures |= posts.failures
+            if posts.retry_after is not None:
+                self.retry_after = max(self.retry_after or 0.0, posts.retry_after)
+
+    def _send(self, payload: Payload) -> PostResult:
+        return self._hook.send(
+            payload["body"], message_id=payload["message_id"], headers=self._headers, waits=False
+        )
+
+    def why_unsent(self, message: str) -> str:
+        """Return why a message that still waits wasn't sent."""
+        return self._last.why_unsent(message) if self._last is not None else UNSENT
+
+    def report(
+        self, payloads: Iterable[Payload], why_unsent: Callable[[str], str] | None = None, share: int = 1
+    ) -> Report:
+        """Return the report of this try; log a table of its failures.
+
+        :param why_unsent: a message id -> why it wasn't tried; ``None``: as ``why_unsent`` tells.
+        :param share: how many reports share the room that there is for one.
+        """
+        return make_report(
+            payloads,
+            self._writer.ledger,
+            self._failures,
+            why_unsent or self.why_unsent,
+            self._started_at,
+            datetime.now(timezone.utc),
+            share,
+        )
+
+    def tell_of_failures(self, undelivered: int) -> None:
+        """Log a table of what failed, and count what the try has done.
+
+        :param undelivered: how many payloads are undelivered after it.
+        """
+        if table := self.tally.table():
+            self._log.info("%s", table)
+        metrics.count_try(self.tally, undelivered, self._tags)

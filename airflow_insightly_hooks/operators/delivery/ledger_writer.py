@@ -1,0 +1,67 @@
+"""The ledger of one try in the task state store: claimed, and written again where a write fails."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.core.errors import SupersededError
+
+__all__ = ["LEDGER_INTERVAL", "LedgerWriter"]
+
+LEDGER_INTERVAL = 1.0
+"""Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
+WRITE_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds to wait before a write of the ledger that failed is tried again; POSTs go on meanwhile until an
+answer has waited ``RECORD_WITHIN`` for its record."""
+
+
+class LedgerWriter:
+    """The ledger of this try, in the task state store.
+
+    :param store: the task's state store, or a part of it.
+    :param ti: the task instance; ``None`` outside of Airflow.
+    :raises InvalidState: if what is stored can't be read.
+    """
+
+    def __init__(self, store: Any, ti: Any) -> None:
+        # A name that is unlike any other try's.
+        token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
+        self._store = LedgerStore(store, token)
+        # Airflow raises max_tries when a task is cleared, and at no retry: a new round of attempts.
+        self.ledger: Ledger = self._store.open(ti.max_tries if ti is not None else 0)
+        self.is_lost = False  # a later try has it
+        self.is_broken = False  # it couldn't be written for so long that the try ends
+        self._due = 0.0  # the first write comes before the first POST
+
+    def due_in(self) -> float:
+        """Return the seconds until the next write is due."""
+        return max(0.0, self._due - time.monotonic())
+
+    def write(self) -> None:
+        """Write what has changed, again and again for some seconds where that fails.
+
+        :raises SupersededError: if a later try has the ledger now.
+        :raises Exception: what the store raised, if it can't be written.
+        """
+        if self.is_lost:
+            raise SupersededError
+        delays = iter(() if self.is_broken else WRITE_AGAIN_AFTER)
+        while True:
+            try:
+                self._store.write(self.ledger)
+            except SupersededError:
+                self.is_lost = True
+                raise
+            except Exception:
+                delay = next(delays, None)
+                if delay is None:
+                    self.is_broken = True
+                    raise
+                time.sleep(delay)
+            else:
+                self._due = time.monotonic() + LEDGER_INTERVAL
+                return

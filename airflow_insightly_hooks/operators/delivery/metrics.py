@@ -1,0 +1,51 @@
+"""The metrics of deliveries: their names, and when each is counted. Tags are those of Airflow's tasks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk.observability import stats
+
+from airflow_insightly_hooks.core.delivery.report import Tally
+
+__all__ = ["count_in_doubt", "count_try", "tags_of", "time_post"]
+
+ATTEMPTS = "insightly_webhook.attempts"
+"""Counter: POSTs."""
+DELIVERED = "insightly_webhook.delivered"
+"""Counter: payloads that were acknowledged."""
+IN_DOUBT = "insightly_webhook.in_doubt"
+"""Counter: payloads that an interrupted try has left in doubt."""
+LATENCY = "insightly_webhook.latency"
+"""Timing: each POST, from its begin to its answer."""
+UNDELIVERED = "insightly_webhook.undelivered"
+"""Counter: payloads that are undelivered at the end of a try."""
+
+Tags = dict[str, str]
+
+
+def tags_of(ti: Any) -> Tags:
+    """Return what a task instance's metrics are tagged with; nothing outside of Airflow."""
+    return dict(getattr(ti, "stats_tags", {}))
+
+
+def time_post(seconds: float, tags: Tags) -> None:
+    """Report how long a POST took."""
+    stats.timing(LATENCY, timedelta(seconds=seconds), tags=tags)
+
+
+def count_in_doubt(count: int, tags: Tags) -> None:
+    """Count payloads that an earlier try has left in doubt."""
+    stats.incr(IN_DOUBT, count, tags=tags)
+
+
+def count_try(tally: Tally, undelivered: int, tags: Tags) -> None:
+    """Count what a try has done, and how many payloads are undelivered after it."""
+    for name, count in (
+        (DELIVERED, tally.acknowledged),
+        (UNDELIVERED, undelivered),
+        (ATTEMPTS, tally.posted),
+    ):
+        if count:
+            stats.incr(name, count, tags=tags)

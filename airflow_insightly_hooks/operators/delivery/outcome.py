@@ -1,0 +1,70 @@
+"""What a deliver task ends with: success, or an error that Airflow retries or does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.errors import UndeliveredError, told
+
+__all__ = ["FAIL", "REPORT", "UndeliverableError", "check_on_undelivered", "judge", "push_report"]
+
+FAIL, REPORT = "fail", "report"
+"""What a task does when something stays undelivered after the last attempt."""
+
+
+class UndeliverableError(UndeliveredError, AirflowFailException):
+    """Nothing of what is undelivered may be POSTed again (410, attempts used up): no retry is made."""
+
+
+def check_on_undelivered(value: str) -> None:
+    """Raise ``ValueError`` unless it is one of the two."""
+    if value not in (FAIL, REPORT):
+        raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
+
+
+def judge(
+    report: Report,
+    ti: Any,
+    *,
+    may_go_on: bool,
+    on_undelivered: str,
+    retry_after: float | None,
+    log: Any,
+    is_stopped: bool = False,
+) -> None:
+    """Return if a try that has left something undelivered is to succeed all the same; else raise.
+
+    :param report: of all receivers of the task, together.
+    :param ti: the task instance; ``None`` outside of Airflow.
+    :param may_go_on: whether a later try can POST something of it.
+    :param on_undelivered: ``"fail"``, or ``"report"``: succeed after the last attempt.
+    :param retry_after: the longest that a receiver asked to wait, in seconds; ``None`` where none did.
+    :param is_stopped: whether the task was told to end: then it never succeeds.
+    :raises UndeliveredError: if the task fails, and Airflow may try it again.
+    :raises UndeliverableError: if it fails, and Airflow must not.
+    """
+    is_last = _is_last_try(ti)
+    if on_undelivered == REPORT and not is_stopped and (is_last or not may_go_on):
+        missing = report["total"] - report["delivered"]
+        log.warning("%d of %d payloads stay undelivered", missing, report["total"])
+        return
+    if may_go_on or is_last:
+        raise UndeliveredError(report, retry_after)
+    raise UndeliverableError(report)  # Airflow would try again
+
+
+def _is_last_try(ti: Any) -> bool:
+    """Return whether Airflow makes no further try; not where it isn't known."""
+    number = getattr(ti, "try_number", None)
+    return isinstance(number, int) and number > ti.max_tries
+
+
+def push_report(ti: Any, report: Any, log: Any) -> None:
+    """Push what a task that fails has to tell: Airflow pushes what a task returns, hence nothing then."""
+    try:
+        ti.xcom_push(key="return_value", value=report)
+    except Exception as error:  # what ended the task matters more
+        log.warning("The report can't be stored: %s", told(error))
