@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.core.workflow.definition import Schedule, Webhook, Workflow, load_workflows
+    from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+    from airflow_insightly_hooks.workflows.files import load_workflows
+    from airflow_insightly_hooks.workflows.workflow import Workflow
 
 __all__ = ["Schedule", "Webhook", "Workflow", "__version__", "load_workflows"]
 
 __version__ = "0.1.0"
 
+_MODULES = {
+    "Schedule": "core.workflow.parts",
+    "Webhook": "core.workflow.parts",
+    "Workflow": "workflows.workflow",
+    "load_workflows": "workflows.files",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Load the workflow model when it is first asked for: Airflow imports this package while it starts."""
-    if name in __all__:
-        from airflow_insightly_hooks.core.workflow import definition as workflow
-
-        return getattr(workflow, name)
+    """Load a public name when it is first asked for: Airflow imports this package while it starts."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@ MODULES = {
 }
 
 MAY_IMPORT = {
-    "": {"core.workflow.definition"},
+    "": {"core.workflow.parts", "workflows"},
     "provider": set(),
     "core": {"core"},
     "hooks": {"hooks", "core"},
@@ -35,9 +35,6 @@ MAY_IMPORT = {
     "sandbox": {"sandbox", "core.records", "core.errors"},
 }
 """The rooms, and what each may import of ours: downwards only, and never the sandbox."""
-
-LOOKS_UP = f"{PACKAGE}.core.workflow.definition"
-"""The one module of core that may import what is above it, inside of functions: its users' way to a DAG."""
 
 CORE_LIBRARIES = {"pydantic", "yaml"}
 """What core may import besides Python's own library."""
@@ -64,20 +61,11 @@ def room_of(module: str) -> str:
     return module.removeprefix(PACKAGE).lstrip(".").split(".")[0]
 
 
-def nodes_of(tree: ast.AST, *, inner: bool) -> Iterator[ast.AST]:
-    """Yield the nodes of a module; with ``inner``, what functions and type checkers alone run, too."""
-    for node in ast.iter_child_nodes(tree):
-        only_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if inner or not (only_for_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
-            yield node
-            yield from nodes_of(node, inner=inner)
-
-
 def imports_of(module: str) -> Iterator[str]:
     """Yield the full names of what a module imports, inside functions and for type checking as well."""
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in nodes_of(ast.parse(path.read_text(encoding="utf-8")), inner=module != LOOKS_UP):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from airflow_insightly_hooks import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.core.criteria import OPERATORS
-from airflow_insightly_hooks.core.workflow.definition import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.hooks.api import account
 from airflow_insightly_hooks.hooks.post import receiver
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator

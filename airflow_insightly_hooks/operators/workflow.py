@@ -18,7 +18,8 @@ from airflow_insightly_hooks.core.errors import (
     StoppedError,
 )
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
-from airflow_insightly_hooks.core.workflow.definition import Webhook, Workflow
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
@@ -99,7 +100,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     def __init__(
         self,
         *,
-        workflow: Workflow,
+        workflow: WorkflowDefinition,
         window: Any = None,
         batch_size: int = 1_000,
         on_undelivered: str = FAIL,
@@ -297,12 +298,12 @@ class InsightlyWorkflowOperator(BaseOperator):
         }
 
 
-def _check(workflow: Workflow) -> None:
+def _check(workflow: WorkflowDefinition) -> None:
     """Refuse what can't be sent by one task.
 
     :raises InvalidWorkflow: with the place of each mistake.
     """
-    if not isinstance(workflow, Workflow):
+    if not isinstance(workflow, WorkflowDefinition):
         raise ValueError(f"workflow must be a Workflow, not {type(workflow).__name__}")
     problems: list[tuple[str, str]] = []
     for index, webhook in enumerate(workflow.webhooks):

@@ -21,7 +21,8 @@ from airflow.sdk import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, Schedule, Webhook, Workflow
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
@@ -50,7 +51,7 @@ ASKED_EVERY = timedelta(seconds=15)
 """As often as a watcher asks by default."""
 
 
-def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
+def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
     """Return a workflow's DAG; ``Workflow.to_dag`` says more."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
@@ -82,7 +83,7 @@ def workflow_dag(workflow: Workflow, **arguments: Any) -> DAG:
     return dag
 
 
-def workflow_group(workflow: Workflow, group_id: str | None = None, **arguments: Any) -> TaskGroup:
+def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
     """Return a workflow's task group; ``Workflow.task_group`` says more."""
     group_id = group_id or workflow.slug or workflow.dag_id
     with TaskGroup(group_id, **{"tooltip": workflow.description, **arguments}) as group:
@@ -99,7 +100,7 @@ def _register(dag: DAG | None) -> None:
             pass
 
 
-def _timetable(schedule: Any, workflow: Workflow) -> Any:
+def _timetable(schedule: Any, workflow: WorkflowDefinition) -> Any:
     """Return what Airflow takes as the schedule."""
     if schedule == ON_CHANGE:
         schedule = Schedule(watch=ASKED_EVERY)
@@ -123,7 +124,7 @@ def _timetable(schedule: Any, workflow: Workflow) -> Any:
     return (DeltaDataIntervalTimetable if schedule.data_interval else DeltaTriggerTimetable)(schedule.every)
 
 
-def _tasks(workflow: Workflow) -> None:
+def _tasks(workflow: WorkflowDefinition) -> None:
     """Make the tasks, in the DAG and the group that are open."""
     detect = InsightlyRecordChangeSensor(
         task_id="detect",
@@ -156,7 +157,7 @@ def _tasks(workflow: Workflow) -> None:
         )
 
 
-def _send(workflow: Workflow, webhook: Webhook, changes: BaseOperator) -> None:
+def _send(workflow: WorkflowDefinition, webhook: Webhook, changes: BaseOperator) -> None:
     """Make the tasks that build and deliver one webhook."""
     build = BuildPayloadOperator(
         task_id=f"build{_suffix(workflow, webhook)}",
@@ -182,13 +183,13 @@ def _send(workflow: Workflow, webhook: Webhook, changes: BaseOperator) -> None:
         raise InvalidWorkflow(((path, str(error)),)) from None
 
 
-def _suffix(workflow: Workflow, webhook: Webhook) -> str:
+def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:
     """Return what a webhook's task ids end in: a workflow's only one needs no name."""
     return f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
 
 
 def _pending_dag(
-    workflow: Workflow, *, default_args: dict[str, Any] | None = None, **arguments: Any
+    workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
 ) -> DAG | None:
     """Return the DAG that sends the webhooks of time triggers, if there are any."""
     timed = _timed(workflow)
@@ -220,7 +221,7 @@ def _pending_dag(
     return dag
 
 
-def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
+def _due(workflow: WorkflowDefinition, webhook: Webhook) -> DueWebhooksOperator:
     due = DueWebhooksOperator(
         task_id=f"due{_suffix(workflow, webhook)}",
         webhook=webhook.slug,
@@ -233,5 +234,5 @@ def _due(workflow: Workflow, webhook: Webhook) -> DueWebhooksOperator:
     return due
 
 
-def _timed(workflow: Workflow) -> Sequence[Webhook]:
+def _timed(workflow: WorkflowDefinition) -> Sequence[Webhook]:
     return [webhook for webhook in workflow.webhooks if webhook.is_timed]

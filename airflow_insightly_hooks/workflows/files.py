@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,35 @@ from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, Workflow
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
 from airflow_insightly_hooks.workflows.dag import workflow_dag
+from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["load_folder"]
+__all__ = ["load_folder", "load_workflows"]
 
 SUFFIXES = (".yaml", ".yml")
 
 log = logging.getLogger(__name__)
 
 
+def load_workflows(folder: str | os.PathLike[str], **arguments: Any) -> dict[str, DAG]:
+    """Make a DAG of each workflow in a folder's YAML files, those in folders below it included.
+
+    A file that is wrong breaks its own DAGs only: the others are made, and Airflow's import errors show the
+    file, with line and path of each mistake.
+
+    :param folder: a path; a relative one is taken from the folder of the DAG file that calls.
+    :param arguments: those of ``Workflow.to_dag``, for all of the workflows.
+    :returns: the DAGs by their ids; they are registered with Airflow.
+    :raises NotADirectoryError: if there is no such folder.
+    """
+    caller = Path(sys._getframe(1).f_globals.get("__file__", "."))
+    return load_folder(caller.parent / folder, **arguments)
+
+
 def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
-    """Make the DAGs of the workflows in a folder; ``core.workflow.definition.load_workflows`` says more."""
+    """Make the DAGs of the workflows in a folder; ``load_workflows`` says more."""
     # While a task runs, its DAG alone is made.
     only = get_parsing_context().dag_id
     wanted = only.removesuffix(PENDING_SUFFIX) if only is not None else None
@@ -37,7 +54,7 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         name = path.relative_to(root).as_posix()
         try:
             text = _text(path, name)
-            for workflow in read_workflows(text, name, only=wanted):
+            for workflow in read_workflows(text, name, Workflow, only=wanted):
                 if workflow.dag_id in dags:
                     reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
                     raise located(text, name, workflow, InvalidWorkflow((("dag_id", reason),)))
@@ -71,7 +88,7 @@ def _text(path: Path, name: str) -> str:
         raise InvalidWorkflowFile(name, (("", reason),), (1,)) from None
 
 
-def _dag(text: str, name: str, workflow: Workflow, arguments: dict[str, Any]) -> DAG:
+def _dag(text: str, name: str, workflow: WorkflowDefinition, arguments: dict[str, Any]) -> DAG:
     try:
         return workflow_dag(workflow, **arguments)
     except InvalidWorkflow as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow_stack import StackError, wait_for
 
+from airflow_insightly_hooks import Workflow
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from tests.e2e.conftest import CANARY, ROOT, TO_SAVE_TIME, Stack
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 WORKFLOWS = {
     workflow.dag_id: workflow
     for path in sorted((ROOT / "dags" / "workflows").glob("*.yaml"))
-    for workflow in read_workflows(path.read_text(encoding="utf-8"), path.name)
+    for workflow in read_workflows(path.read_text(encoding="utf-8"), path.name, Workflow)
 }
 
 

@@ -23,10 +23,10 @@ def blocks(language: str, text: str = GUIDE) -> list[str]:
 def test_the_yaml_is_a_workflow() -> None:
     """And the error that is shown is the one that its mistake makes."""
     (text,) = blocks("yaml")
-    (workflow,) = read_workflows(text, "opportunity_won.yaml")
+    (workflow,) = read_workflows(text, "opportunity_won.yaml", Workflow)
     assert workflow.dag_id == "opportunity_won"
     with pytest.raises(InvalidWorkflowFile) as caught:
-        read_workflows(text.replace("equals", "equal"), "opportunity_won.yaml")
+        read_workflows(text.replace("equals", "equal"), "opportunity_won.yaml", Workflow)
     shown = next(block for block in blocks("") if "did you mean" in block)
     assert str(caught.value).splitlines()[0] == re.sub(r":\d+:", f":{caught.value.lines[0]}:", shown.strip())
     assert str(caught.value) == shown.strip()

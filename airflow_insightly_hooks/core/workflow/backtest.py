@@ -19,7 +19,7 @@ from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.core.workflow.definition import Workflow
+    from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 
 __all__ = ["Backtest", "Verdict", "backtest"]
 
@@ -59,7 +59,7 @@ class Backtest(NamedTuple):
 
 
 def backtest(
-    workflow: Workflow,
+    workflow: WorkflowDefinition,
     changes: Iterable[RecordChange],
     *,
     now: datetime | None = None,
@@ -92,7 +92,7 @@ def backtest(
     return Backtest(tuple(verdicts))
 
 
-def _reason(workflow: Workflow, change: RecordChange, seen: set[int]) -> str | None:
+def _reason(workflow: WorkflowDefinition, change: RecordChange, seen: set[int]) -> str | None:
     """Return why a change is not looked at, ``None`` if it is."""
     if not workflow.active:
         return "the workflow is not active"

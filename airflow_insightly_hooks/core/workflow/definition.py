@@ -1,20 +1,19 @@
 """A workflow as Insightly's screens describe one: what to watch, when to trigger, what to send.
 
 It is a value: made in Python, or read from a YAML file (``core.workflow.yaml_file``), and wholly checked when
-it is made. ``Workflow.to_dag`` and ``.task_group`` turn it into Airflow's tasks.
+it is made. ``workflows.workflow`` turns it into Airflow's tasks.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     StrictBool,
     ValidationInfo,
@@ -25,16 +24,14 @@ from pydantic import (
 
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration
-from airflow_insightly_hooks.core.detection.changes import Event, RecordChange
+from airflow_insightly_hooks.core.detection.changes import Event
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
-from airflow_insightly_hooks.core.workflow.backtest import Backtest, backtest
 from airflow_insightly_hooks.core.workflow.parts import (
     DURATION_SCHEMA,
     LONGEST_ID,
     LONGEST_TAG,
     NO_EXTRA,
-    PARTS,
     Model,
     Name,
     Schedule,
@@ -43,20 +40,7 @@ from airflow_insightly_hooks.core.workflow.parts import (
 )
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
 
-if TYPE_CHECKING:
-    import os
-
-    from airflow.sdk import DAG, TaskGroup
-
-__all__ = [
-    "PARTS",
-    "Evaluate",
-    "Schedule",
-    "Webhook",
-    "Workflow",
-    "load_workflows",
-    "slug_of",
-]
+__all__ = ["PENDING_SUFFIX", "Evaluate", "WorkflowDefinition"]
 
 Evaluate = Literal["created", "created_and_edited", "until_triggered"]
 EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
@@ -88,7 +72,7 @@ def _start(value: object) -> datetime:
     return api_time(value, "it")
 
 
-class Workflow(Model):
+class WorkflowDefinition(Model):
     """What Insightly calls a workflow process, with its criteria and actions.
 
     :param name: what it is called.
@@ -112,7 +96,7 @@ class Workflow(Model):
     :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
     """
 
-    model_config = NO_EXTRA
+    model_config = ConfigDict(**NO_EXTRA, title="Workflow")
 
     name: Name
     dag_id: str = Field(default_factory=lambda data: slug_of(data["name"]), max_length=LONGEST_ID)
@@ -179,7 +163,7 @@ class Workflow(Model):
         return dag_id
 
     @model_validator(mode="after")
-    def _check(self) -> Workflow:
+    def _check(self) -> WorkflowDefinition:
         kind = RECORD_TYPES[self.record_type]
         seen: dict[str, str] = {}
         for index, webhook in enumerate(self.webhooks):
@@ -214,74 +198,6 @@ class Workflow(Model):
     def message_scope(self, webhook: Webhook) -> str:
         """Return what the ids of a webhook's messages belong to, besides the change."""
         return f"{self.dag_id}/{webhook.name}"
-
-    def to_dag(self, **arguments: Any) -> DAG:
-        """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
-
-        It is registered with Airflow as if a ``with`` statement had made it. Webhooks with a time trigger
-        get a second DAG, ``{dag_id}__pending``, which sends them at their time.
-
-        :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
-            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
-        :raises InvalidWorkflow: if Airflow refuses something of it.
-
-        The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
-        """
-        from airflow_insightly_hooks.workflows.dag import workflow_dag
-
-        return workflow_dag(self, **arguments)
-
-    def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
-        """Return the workflow as a task group of the DAG that is being defined.
-
-        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. Webhooks
-        with a time trigger get a DAG of their own, ``{dag_id}__pending``, as with ``to_dag``. What comes
-        after the group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
-
-        :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
-        :param arguments: arguments of Airflow's ``TaskGroup``.
-        """
-        from airflow_insightly_hooks.workflows.dag import workflow_group
-
-        return workflow_group(self, group_id, **arguments)
-
-    def backtest(
-        self,
-        changes: Iterable[RecordChange],
-        *,
-        now: datetime | None = None,
-        multi_select: Iterable[str] | None = None,
-        triggered: Iterable[int] = (),
-    ) -> Backtest:
-        """Return which of the changes would have triggered the workflow, and why the others would not.
-
-        :param changes: as a sensor returns them, in the order in which they happened.
-        :param now: what relative dates are measured from; ``None`` takes each change's own time, where a run
-            takes the end of its window.
-        :param multi_select: the names of the custom fields that hold several options, as far as known.
-        :param triggered: the ids of the records that have triggered before (``until_triggered``).
-        :raises InvalidChange: if one of them is no change.
-        :raises InvalidTime: if a change's time is none.
-        :raises ValueError: if ``now`` has no time zone.
-        """
-        return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
-
-
-def load_workflows(folder: str | os.PathLike[str], **arguments: Any) -> dict[str, DAG]:
-    """Make a DAG of each workflow in a folder's YAML files, those in folders below it included.
-
-    A file that is wrong breaks its own DAGs only: the others are made, and Airflow's import errors show the
-    file, with line and path of each mistake.
-
-    :param folder: a path; a relative one is taken from the folder of the DAG file that calls.
-    :param arguments: those of ``Workflow.to_dag``, for all of the workflows.
-    :returns: the DAGs by their ids; they are registered with Airflow.
-    :raises NotADirectoryError: if there is no such folder.
-    """
-    from airflow_insightly_hooks.workflows.files import load_folder
-
-    caller = Path(sys._getframe(1).f_globals.get("__file__", "."))
-    return load_folder(caller.parent / folder, **arguments)
 
 
 def _record_type(info: ValidationInfo) -> RecordType | None:

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from airflow_insightly_hooks.core.criteria import OPERATORS
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.workflow.definition import Schedule, Webhook, Workflow
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
 
 __all__ = ["workflow_schema"]
 
@@ -22,10 +23,10 @@ _PARAM = re.compile(r"^:param (\w+): (.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 
 def workflow_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a workflow file: one workflow, or a list of them."""
-    schema = Workflow.model_json_schema()
+    schema = WorkflowDefinition.model_json_schema()
     definitions = {**schema.pop("$defs"), **_criteria_definitions()}
     for model, definition in (
-        (Workflow, schema),
+        (WorkflowDefinition, schema),
         (Webhook, definitions["Webhook"]),
         (Schedule, definitions["Schedule"]),
     ):

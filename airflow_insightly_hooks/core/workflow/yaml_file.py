@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow.definition import PARTS, Workflow, slug_of
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import PARTS, slug_of
 from airflow_insightly_hooks.core.workflow.problems import joined, problems_of
 
 __all__ = ["located", "read_workflows"]
+
+W = TypeVar("W", bound=WorkflowDefinition)
 
 DEEPEST = 250
 """Levels of nesting: groups of criteria may have 100, each a mapping and a list."""
@@ -46,11 +49,12 @@ for _tag, _pattern, _first in (
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("$")))
 
 
-def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Workflow]:
+def read_workflows(text: str, file: str, model: type[W], *, only: str | None = None) -> list[W]:
     """Return the workflows that a file holds.
 
     :param text: the file's contents.
     :param file: its name, for errors.
+    :param model: what is made of each workflow.
     :param only: the id of the one DAG that is asked for; ``None`` asks for all. What belongs to another
         one is not looked at.
     :raises InvalidWorkflowFile: if it can't be read, or a workflow in it is wrong; it holds all problems.
@@ -67,7 +71,7 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
     entries = [(f"[{i}]", entry) for i, entry in enumerate(value)] if is_list else [("", value)]
     if not entries:
         raise InvalidWorkflowFile(file, (("", "the list holds no workflow"),), (_line(root),))
-    workflows: list[Workflow] = []
+    workflows: list[W] = []
     problems: list[tuple[str, str]] = []
     for path, entry in entries:
         if not isinstance(entry, Mapping):
@@ -76,9 +80,9 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
         if only is not None and only != _dag_id(entry):
             continue
         try:
-            workflow = Workflow.model_validate(entry)
+            workflow = model.model_validate(entry)
         except ValidationError as error:
-            problems += problems_of(error, Workflow, PARTS, path)
+            problems += problems_of(error, model, PARTS, path)
             continue
         if any(workflow.dag_id == other.dag_id for other in workflows):
             problems.append(
@@ -90,7 +94,9 @@ def read_workflows(text: str, file: str, *, only: str | None = None) -> list[Wor
     return workflows
 
 
-def located(text: str, file: str, workflow: Workflow, error: InvalidWorkflow) -> InvalidWorkflowFile:
+def located(
+    text: str, file: str, workflow: WorkflowDefinition, error: InvalidWorkflow
+) -> InvalidWorkflowFile:
     """Return an error of a workflow that was read from a file, with the lines of its problems.
 
     :param text: the file's contents.

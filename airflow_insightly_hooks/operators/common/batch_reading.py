@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_insightly_hooks.core.criteria import Predicate, fields_of, is_relative, option_fields_of
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in, has_time
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
-from airflow_insightly_hooks.core.workflow.definition import Workflow
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.operators.common.field_checks import (
     MULTI_SELECTS,
     custom_fields_of,
@@ -44,7 +44,7 @@ class Reading:
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
-        workflow: Workflow,
+        workflow: WorkflowDefinition,
         criteria: Mapping[str, Any] | None,
         metadata: Callable[[], list[dict[str, Any]]],
         log: Any,

@@ -11,7 +11,7 @@ from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.payload import Payload, build_body
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
-from airflow_insightly_hooks.core.workflow.definition import Webhook
+from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.payload import id_of, payload_of

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_insightly_hooks import Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from tests.strategies import scalars
@@ -41,14 +42,14 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 def problems(text: str, file: str = "contacts.yaml") -> list[str]:
     with pytest.raises(InvalidWorkflowFile) as caught:
-        read_workflows(text, file)
+        read_workflows(text, file, Workflow)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 — our own
     return str(caught.value).splitlines()
 
 
 def test_a_file_holds_a_workflow():
     """Unquoted dates stay text, and ``on`` is an operator, not a truth value."""
-    (workflow,) = read_workflows(CONTACTS, "contacts.yaml")
+    (workflow,) = read_workflows(CONTACTS, "contacts.yaml", Workflow)
     assert workflow.name == "New French contacts"
     assert workflow.criteria["all"][1] == {
         "field": "DATE_CREATED_UTC",
@@ -61,7 +62,7 @@ def test_a_file_may_hold_a_list():
     """Their ids must differ."""
     listed = "".join(f"  {line}" for line in CONTACTS.splitlines(keepends=True)).replace("  #", "-\n  #", 1)
     text = f"{listed}{listed.replace('New French', 'New')}"
-    assert [w.dag_id for w in read_workflows(text, "f")] == ["new_french_contacts", "new_contacts"]
+    assert [w.dag_id for w in read_workflows(text, "f", Workflow)] == ["new_french_contacts", "new_contacts"]
     assert problems(listed * 2)[0].startswith("contacts.yaml:18: [1].dag_id: 'new_french_contacts' is an")
 
 
@@ -152,7 +153,7 @@ def test_an_error_shows_no_value_of_the_file():
 def test_any_text_is_read_or_refused(text):
     """Nothing but workflows or the one error comes out."""
     with suppress(InvalidWorkflowFile):
-        read_workflows(text, "f")
+        read_workflows(text, "f", Workflow)
 
 
 @given(st.lists(scalars, min_size=1, max_size=4))
@@ -164,7 +165,7 @@ def test_json_is_yaml(found):
         "webhooks": [{"name": "w", "conn_id": "c"}],
         "criteria": {"field": "Any__c", "operator": "in", "value": found},
     }
-    (workflow,) = read_workflows(json.dumps(written), "f")
+    (workflow,) = read_workflows(json.dumps(written), "f", Workflow)
     assert workflow.criteria == written["criteria"]
 
 

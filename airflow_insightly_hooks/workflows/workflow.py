@@ -1,0 +1,72 @@
+"""``Workflow``: a workflow's definition, and what Airflow makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.detection.changes import RecordChange
+from airflow_insightly_hooks.core.workflow.backtest import Backtest, backtest
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG, TaskGroup
+
+__all__ = ["Workflow"]
+
+
+class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are described once
+    __doc__ = WorkflowDefinition.__doc__
+
+    def to_dag(self, **arguments: Any) -> DAG:
+        """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
+
+        It is registered with Airflow as if a ``with`` statement had made it. Webhooks with a time trigger
+        get a second DAG, ``{dag_id}__pending``, which sends them at their time.
+
+        :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
+            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
+        :raises InvalidWorkflow: if Airflow refuses something of it.
+
+        The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
+        """
+        # Airflow is loaded only where a DAG is made.
+        from airflow_insightly_hooks.workflows.dag import workflow_dag
+
+        return workflow_dag(self, **arguments)
+
+    def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
+        """Return the workflow as a task group of the DAG that is being defined.
+
+        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. Webhooks
+        with a time trigger get a DAG of their own, ``{dag_id}__pending``, as with ``to_dag``. What comes
+        after the group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
+
+        :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
+        :param arguments: arguments of Airflow's ``TaskGroup``.
+        """
+        from airflow_insightly_hooks.workflows.dag import workflow_group
+
+        return workflow_group(self, group_id, **arguments)
+
+    def backtest(
+        self,
+        changes: Iterable[RecordChange],
+        *,
+        now: datetime | None = None,
+        multi_select: Iterable[str] | None = None,
+        triggered: Iterable[int] = (),
+    ) -> Backtest:
+        """Return which of the changes would have triggered the workflow, and why the others would not.
+
+        :param changes: as a sensor returns them, in the order in which they happened.
+        :param now: what relative dates are measured from; ``None`` takes each change's own time, where a run
+            takes the end of its window.
+        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param triggered: the ids of the records that have triggered before (``until_triggered``).
+        :raises InvalidChange: if one of them is no change.
+        :raises InvalidTime: if a change's time is none.
+        :raises ValueError: if ``now`` has no time zone.
+        """
+        return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
