@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from airflow_insightly_hooks.version import __version__
+
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
     from airflow_insightly_hooks.workflows.files import load_workflows
     from airflow_insightly_hooks.workflows.workflow import Workflow
 
 __all__ = ["Schedule", "Webhook", "Workflow", "__version__", "load_workflows"]
-
-__version__ = "0.1.0"
 
 _MODULES = {
     "Schedule": "core.workflow.parts",

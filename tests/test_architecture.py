@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ MODULES = {
 
 MAY_IMPORT = {
     "": {"core.workflow.parts", "workflows"},
+    "version": set(),
     "provider": set(),
     "core": {"core"},
     "hooks": {"hooks", "core"},
@@ -80,7 +82,7 @@ def imports_of(module: str) -> Iterator[str]:
 
 def is_allowed(imported: str, allowed: set[str]) -> bool:
     name = imported.removeprefix(PACKAGE).lstrip(".")
-    return name == "" or any(name == room or name.startswith(f"{room}.") for room in allowed)
+    return name == "version" or any(name == room or name.startswith(f"{room}.") for room in allowed)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -119,6 +121,40 @@ def test_this_test_sees_imports():
     assert not any(
         is_allowed(f"{PACKAGE}.sandbox.app", rooms) for name, rooms in MAY_IMPORT.items() if name != "sandbox"
     )
+
+
+# --- how large things are ----------------------------------------------------------------------------------
+
+LONGEST_MODULE = 400
+"""Lines; a longer one holds two nouns."""
+FULLEST_FOLDER = 15
+"""Modules, ``__init__`` included."""
+
+
+def test_there_are_no_circles():
+    """No chain of imports, those of types and inside of functions included, leads back to where it began."""
+    graph = {
+        module: {name for name in imports_of(module) if name in MODULES and name != module}
+        for module in MODULES
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_long(module):
+    """A module that is read in one go has 400 lines at most."""
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name
+)
+def test_no_folder_is_full(folder):
+    """A folder that is seen at one glance has 15 modules at most."""
+    assert len(list(folder.glob("*.py"))) <= FULLEST_FOLDER
 
 
 # --- what loading costs ------------------------------------------------------------------------------------
@@ -185,7 +221,11 @@ def test_there_are_dags_to_load():
 
 # --- what is public ----------------------------------------------------------------------------------------
 
-PUBLIC = [module for module, path in MODULES.items() if not path.name.startswith("_")]
+PUBLIC = [
+    module
+    for module, path in MODULES.items()
+    if not path.name.startswith("_") and room_of(module) != "version"
+]
 
 
 def in_order(name: str) -> tuple[int, str]:
@@ -200,3 +240,81 @@ def test_the_public_surface_is_stated(module):
     names = imported.__all__
     assert list(names) == sorted(set(names), key=in_order)
     assert [name for name in names if not hasattr(imported, name) or name.startswith("_")] == []
+
+
+PAGE = (ROOT / "docs" / "public-api.md").read_text("utf-8")
+LISTED = {
+    module: re.findall(r"`(\w+)`", names)
+    for module, names in re.findall(rf"^\| `({PACKAGE}[\w.]*)` \| (.*) \|$", PAGE, re.MULTILINE)
+}
+"""What docs/public-api.md lists: names by module."""
+
+
+@pytest.mark.parametrize("module", LISTED)
+def test_what_is_listed_as_public_is_there(module):
+    """Each name that docs/public-api.md lists can be imported, and is one that its module states."""
+    imported = importlib.import_module(module)
+    assert LISTED[module]
+    assert [name for name in LISTED[module] if name not in imported.__all__] == []
+
+
+PACKAGES = [module for module, path in MODULES.items() if path.name == "__init__.py" and module != PACKAGE]
+
+
+@pytest.mark.parametrize("module", PACKAGES)
+def test_packages_say_what_is_public(module):
+    """A package's docstring names its public modules, as docs/public-api.md does, or says "Private"."""
+    text = importlib.import_module(module).__doc__ or ""
+    stated = re.search(r"^Public: (.*?)\.$", text, re.MULTILINE | re.DOTALL)
+    here = {name.removeprefix(f"{module}.") for name in LISTED if name.rpartition(".")[0] == module}
+    if stated is None:
+        assert not here
+        assert module in LISTED or "Private" in text or room_of(module) in ("plugin", "sandbox")
+    else:
+        assert set(re.findall(r"``(\w+)``", stated[1])) == here
+
+
+STORED = [
+    "hooks.insightly.InsightlyHook",
+    "hooks.webhook.WebhookHook",
+    "operators.criteria.EvaluateCriteriaOperator",
+    "operators.links.ReceiverLink",
+    "operators.payload.BuildPayloadOperator",
+    "operators.pending.DueWebhooksOperator",
+    "operators.pending.ScheduleWebhooksOperator",
+    "operators.pending.WakeUpOperator",
+    "operators.retry.RetryAfterPolicy",
+    "operators.webhook.WebhookOperator",
+    "operators.workflow.InsightlyWorkflowOperator",
+    "plugin.InsightlyHooksPlugin",
+    "sensors.links.InsightlyRecordsLink",
+    "sensors.record_change.InsightlyRecordChangeSensor",
+    "triggers.record_change.InsightlyRecordChangeEventTrigger",
+    "triggers.record_change.InsightlyRecordChangeTrigger",
+]
+"""What Airflow stores by its dotted path: in serialized DAGs, with triggers, with connection types."""
+
+
+@pytest.mark.parametrize("path", STORED)
+def test_stored_paths_stay(path):
+    """Classes whose paths outlast a release in Airflow's database are where they have always been."""
+    module, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
+    assert f"{found.__module__}.{found.__qualname__}" == f"{PACKAGE}.{path}"
+
+
+def test_all_stored_paths_are_pinned():
+    """No operator, sensor, trigger, link, policy or hook is left out above."""
+    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, RetryPolicy
+    from airflow.triggers.base import BaseTrigger
+
+    kinds = (BaseHook, BaseOperator, BaseOperatorLink, BaseTrigger, RetryPolicy)
+    found = {
+        f"{thing.__module__.removeprefix(PACKAGE)}.{thing.__qualname__}".lstrip(".")
+        for module in MODULES
+        if room_of(module) in ("hooks", "operators", "sensors", "triggers", "workflows", "runs")
+        for thing in vars(importlib.import_module(module)).values()
+        if isinstance(thing, type) and issubclass(thing, kinds) and thing.__module__.startswith(PACKAGE)
+    }
+    assert found <= set(STORED)
+    assert len(found) == len(STORED) - 1  # the plugin is none of these

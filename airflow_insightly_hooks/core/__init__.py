@@ -1,1 +1,4 @@
-"""The pure core: no Airflow, no HTTP, no clock of its own."""
+"""The pure core: no Airflow, no HTTP, no clock of its own.
+
+Public: ``criteria``, ``errors``, ``payload``, ``records``.
+"""

@@ -1,1 +1,4 @@
-"""Insightly's REST API and the webhook POST as Airflow hooks."""
+"""Insightly's REST API and the webhook POST as Airflow hooks.
+
+Public: ``insightly``, ``webhook``.
+"""

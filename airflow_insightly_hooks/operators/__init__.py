@@ -1,1 +1,4 @@
-"""Operators that evaluate, build and deliver."""
+"""Operators that evaluate, build and deliver.
+
+Public: ``criteria``, ``links``, ``payload``, ``pending``, ``retry``, ``webhook``, ``workflow``.
+"""

@@ -1,1 +1,4 @@
-"""What a run covers and shares with other runs; sensors and operators both use it."""
+"""What a run covers and shares with other runs; sensors and operators both use it.
+
+Private.
+"""

@@ -1,1 +1,4 @@
-"""Sensors that detect record changes."""
+"""Sensors that detect record changes.
+
+Public: ``links``, ``record_change``.
+"""

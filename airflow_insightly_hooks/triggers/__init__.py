@@ -1,1 +1,4 @@
-"""What the triggerer runs while a sensor waits."""
+"""What the triggerer runs: a deferred sensor's trigger, and the watcher that wakes DAGs.
+
+Public: ``record_change``.
+"""

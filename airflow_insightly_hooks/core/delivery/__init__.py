@@ -1,1 +1,4 @@
-"""What a deliver task decides: ids, ledger, order, limits, signatures and the report."""
+"""What a deliver task decides: ids, ledger, order, limits, signatures and the report.
+
+Private.
+"""

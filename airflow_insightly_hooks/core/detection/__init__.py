@@ -1,1 +1,4 @@
-"""Windows of time, reading a search, the changes in it, and what is left of a day's requests."""
+"""Windows of time, reading a search, the changes in it, and what is left of a day's requests.
+
+Private.
+"""

@@ -1,1 +1,4 @@
-"""What outlasts a run, in Airflow's state stores."""
+"""What outlasts a run, in Airflow's state stores.
+
+Private.
+"""

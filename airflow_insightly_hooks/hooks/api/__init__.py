@@ -1,1 +1,4 @@
-"""Asking Insightly: the account, one GET, the limits that all hooks of a process share."""
+"""Asking Insightly: the account, one GET, the limits that all hooks of a process share.
+
+Public: ``api_errors``.
+"""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from airflow_insightly_hooks import __version__
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import (
     UNKNOWN_HOST,
@@ -23,6 +22,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
 from airflow_insightly_hooks.hooks.api.limiter import Spent, limiter_for
 from airflow_insightly_hooks.hooks.connection_failures import causes, tls_reason
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
+from airflow_insightly_hooks.version import __version__
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger

@@ -1,1 +1,4 @@
-"""One POST: the receiver, its address, the connection, the exchange and its response."""
+"""One POST: the receiver, its address, the connection, the exchange and its response.
+
+Private.
+"""

@@ -1,1 +1,4 @@
-"""Parts that operators share."""
+"""Parts that operators share.
+
+Private.
+"""
