@@ -1,0 +1,113 @@
+"""Criteria as they are written -> their conditions, and how these are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.criteria.logic import Expression, Operation, parse_logic
+from airflow_insightly_hooks.core.criteria.operators import OPERATORS
+from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
+
+__all__ = ["MAX_DEPTH", "Condition", "Spec", "parse_criteria"]
+
+MAX_DEPTH = 100
+"""How deep groups may nest."""
+
+Spec = Mapping[str, Any] | None
+"""Criteria as they are written."""
+
+GROUPS = ("all", "any", "none")
+NUMBERED_KEYS = ("conditions", "logic")
+CONDITION_KEYS = ("field", "operator", "value", "case_sensitive")
+
+
+class Condition(NamedTuple):
+    """A condition with sound keys, whose value has not been looked at."""
+
+    path: str
+    field: str
+    operator: str
+    value: Any
+    case_sensitive: bool
+
+
+def parse_criteria(spec: object) -> tuple[list[Condition], Expression]:
+    """Return the conditions in their order, and how they are combined; they are numbered from 1."""
+    conditions: list[Condition] = []
+    return conditions, _expression(spec, "criteria", 0, conditions)
+
+
+def _expression(spec: object, path: str, depth: int, conditions: list[Condition]) -> Expression:
+    if spec is None:
+        return Operation("all", ())
+    if not isinstance(spec, Mapping):
+        raise InvalidCriteria(path, f"a group or a condition is needed, not {type(spec).__name__}")
+    if any(key in spec for key in NUMBERED_KEYS):
+        return _numbered(spec, path, conditions)
+    if not any(key in spec for key in GROUPS):
+        conditions.append(_condition(spec, path))
+        return len(conditions)
+    if len(spec) != 1:
+        raise InvalidCriteria(
+            path, f"a group has one key, {', '.join(GROUPS)}; this has {', '.join(map(str, spec))}"
+        )
+    if depth == MAX_DEPTH:
+        raise InvalidCriteria(path, f"groups nest deeper than {MAX_DEPTH} levels")
+    ((kind, members),) = spec.items()
+    read: list[Expression] = []
+    for i, member in enumerate(_members(members, f"{path}.{kind}", "a group needs at least one member")):
+        read.append(_expression(member, f"{path}.{kind}[{i}]", depth + 1, conditions))
+    return Operation(kind, tuple(read))
+
+
+def _numbered(spec: Mapping[str, Any], path: str, conditions: list[Condition]) -> Expression:
+    if any(key not in NUMBERED_KEYS for key in spec):
+        raise InvalidCriteria(
+            path,
+            f"numbered conditions have the keys {' and '.join(NUMBERED_KEYS)}; "
+            f"this has {', '.join(map(str, spec))}",
+        )
+    before = len(conditions)
+    path_of_list = f"{path}.conditions"
+    for i, member in enumerate(
+        _members(spec.get("conditions"), path_of_list, "at least one condition is needed")
+    ):
+        if not isinstance(member, Mapping) or any(key in member for key in (*GROUPS, *NUMBERED_KEYS)):
+            found = "a group" if isinstance(member, Mapping) else type(member).__name__
+            raise InvalidCriteria(f"{path_of_list}[{i}]", f"a condition is needed, not {found}")
+        conditions.append(_condition(member, f"{path_of_list}[{i}]"))
+    if spec.get("logic") is None:
+        return Operation("all", tuple(range(before + 1, len(conditions) + 1)))
+    return parse_logic(spec["logic"], len(conditions) - before, path=f"{path}.logic", offset=before)
+
+
+def _members(members: object, path: str, at_least_one: str) -> Sequence[Any]:
+    if not isinstance(members, Sequence) or isinstance(members, str):
+        raise InvalidCriteria(path, f"a list is needed, not {type(members).__name__}")
+    if not members:
+        raise InvalidCriteria(path, at_least_one)
+    return members
+
+
+def _condition(spec: Mapping[str, Any], path: str) -> Condition:
+    for key in spec:
+        if key not in CONDITION_KEYS:
+            guess = did_you_mean(key, CONDITION_KEYS) or f"; a group has one key: {', '.join(GROUPS)}"
+            raise InvalidCriteria(f"{path}.{key}", f"not a key of a condition{guess}")
+    for key in ("field", "operator"):
+        if not isinstance(spec.get(key), str) or not spec[key]:
+            raise InvalidCriteria(f"{path}.{key}", "a text is needed")
+    name = spec["operator"]
+    operator = OPERATORS.get(name)
+    if operator is None:
+        guess = did_you_mean(name, OPERATORS) or f"; there are {', '.join(OPERATORS)}"
+        raise InvalidCriteria(f"{path}.operator", f"{name!r} is not an operator{guess}")
+    if operator.takes_value and "value" not in spec:
+        raise InvalidCriteria(f"{path}.value", f"{name!r} needs a value")
+    if not operator.takes_value and "value" in spec:
+        raise InvalidCriteria(f"{path}.value", f"{name!r} takes no value")
+    case_sensitive = spec.get("case_sensitive", False)
+    if not isinstance(case_sensitive, bool):
+        raise InvalidCriteria(f"{path}.case_sensitive", "true or false is needed")
+    return Condition(path, spec["field"], name, spec.get("value"), case_sensitive)
