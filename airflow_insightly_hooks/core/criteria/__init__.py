@@ -1,4 +1,4 @@
-"""Workflow criteria -> a predicate over records.
+"""Workflow criteria: how they are written, and what they are compiled to.
 
 ::
 
@@ -11,13 +11,16 @@ path into nested data (``LINKS.ROLE``). Where a path leads to several values, an
 for one of them. A missing field is blank: negative operators hold for it, positive ones don't. The same goes
 for values that an operator can't compare. Without a logic line, all numbered conditions must hold.
 
-Criteria are compiled once; everything that can be wrong with them is found then.
+A ``Criteria`` object parses them once. It knows the fields that they ask for, and compiles them to a
+predicate, which tells whether a record meets them, or to an explanation, which tells how each condition came
+out. Everything that can be wrong with them is found then, and not when a record is decided on.
 """
 
 from __future__ import annotations
 
 from airflow_insightly_hooks.core.criteria.criteria import (
     ConditionOutcome,
+    Criteria,
     Explanation,
     check_criteria,
     compile_criteria,
@@ -34,6 +37,7 @@ __all__ = [
     "MAX_DEPTH",
     "OPERATORS",
     "ConditionOutcome",
+    "Criteria",
     "Explanation",
     "Incomparable",
     "Predicate",

@@ -1,9 +1,10 @@
-"""Criteria: what can be made of them, and what is known of them."""
+"""The class ``Criteria``: parsed once, asked for their fields, compiled to a predicate or an explanation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.criteria.field_paths import check_field, is_custom
@@ -20,6 +21,7 @@ from airflow_insightly_hooks.core.records import RecordType
 
 __all__ = [
     "ConditionOutcome",
+    "Criteria",
     "Explanation",
     "check_criteria",
     "compile_criteria",
@@ -45,6 +47,91 @@ class ConditionOutcome(NamedTuple):
 Explanation = Callable[[Mapping[str, Any]], list[ConditionOutcome]]
 
 
+class Criteria:
+    """A workflow's criteria, parsed: what they ask of a record, and functions that decide on records.
+
+    Create one object where criteria are used, and ask it everything: each object parses the criteria once.
+
+    :param spec: the criteria, as ``core.criteria`` describes them; ``None`` is met by every record.
+    :raises InvalidCriteria: if something else stands where a condition or a group should; its ``path`` says
+        where in them. The values of conditions are looked at later, when the criteria are compiled.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self._conditions, self._expression = parse_criteria(spec)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that the criteria ask for, of dotted paths the first step."""
+        return frozenset(condition.field.split(".")[0] for condition in self._conditions)
+
+    @property
+    def option_fields(self) -> frozenset[str]:
+        """The custom fields for which it matters whether they are multi-selects."""
+        return frozenset(
+            condition.field
+            for condition in self._conditions
+            if condition.operator in OPTION_OPERATORS and is_custom(condition.field)
+        )
+
+    @cached_property
+    def has_relative_dates(self) -> bool:
+        """Whether a date in the criteria is measured from ``now``.
+
+        :raises InvalidCriteria: if they can't be compiled.
+        """
+        reference = Reference(SOME_TIME)
+        compile_conditions(self._conditions, reference, None, None)
+        return reference.used
+
+    def check(self, record_type: RecordType | None = None) -> None:
+        """Check that the criteria can be compiled, and that records of a type can meet them.
+
+        :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
+        :raises InvalidCriteria: if not; its ``path`` says where in them.
+        """
+        compile_conditions(self._conditions, Reference(SOME_TIME), None, None)
+        if record_type is not None:
+            for condition in self._conditions:
+                check_field(record_type, condition.field, condition.operator, condition.value, condition.path)
+
+    def compile(
+        self,
+        *,
+        now: datetime | None = None,
+        multi_select: Collection[str] | None = None,
+        on_incomparable: Callable[[Incomparable], None] | None = None,
+    ) -> Predicate:
+        """Return a function that tells whether a record meets the criteria.
+
+        :param now: the aware time that relative dates are measured from; ``None`` refuses them.
+        :param multi_select: the custom fields that are multi-selects, of which ``contains`` asks for a whole
+            option; ``None`` where that is unknown, so that a custom field's text counts as one if it holds
+            a ';'.
+        :param on_incomparable: told of values that can't be compared, once a condition.
+        :raises InvalidCriteria: if the criteria can't be compiled; its ``path`` says where in them.
+        :raises ValueError: if ``now`` has no time zone.
+        """
+        predicates = compile_conditions(self._conditions, Reference(now), multi_select, on_incomparable)
+        return combine(self._expression, predicates)
+
+    def compile_explanation(
+        self, *, now: datetime | None = None, multi_select: Collection[str] | None = None
+    ) -> Explanation:
+        """Return what tells of a record how each condition came out, in the criteria's order, needed or not.
+
+        The parameters are those of ``compile``. What the record holds is not in the answer.
+
+        :raises InvalidCriteria: if the criteria can't be compiled.
+        :raises ValueError: if ``now`` has no time zone.
+        """
+        predicates = compile_conditions(self._conditions, Reference(now), multi_select, None)
+        return lambda record: [
+            ConditionOutcome(condition.path, condition.field, condition.operator, predicate(record))
+            for condition, predicate in zip(self._conditions, predicates, strict=True)
+        ]
+
+
 def compile_criteria(
     spec: Spec,
     *,
@@ -54,16 +141,9 @@ def compile_criteria(
 ) -> Predicate:
     """Return a function that tells whether a record meets the criteria.
 
-    :param spec: the criteria, as ``core.criteria`` describes them; ``None`` is met by every record.
-    :param now: the aware time that relative dates are measured from; ``None`` refuses them.
-    :param multi_select: the custom fields that are multi-selects, of which ``contains`` asks for a whole
-        option; ``None`` where that is unknown, so that a custom field's text counts as one if it holds a ';'.
-    :param on_incomparable: told of values that can't be compared, once a condition.
-    :raises InvalidCriteria: if they can't be compiled; its ``path`` says where in them.
+    The parameters and errors are those of ``Criteria`` and its method ``compile``.
     """
-    conditions, expression = parse_criteria(spec)
-    predicates = compile_conditions(conditions, Reference(now), multi_select, on_incomparable)
-    return combine(expression, predicates)
+    return Criteria(spec).compile(now=now, multi_select=multi_select, on_incomparable=on_incomparable)
 
 
 def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
@@ -72,11 +152,7 @@ def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
     :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
     :raises InvalidCriteria: if not; its ``path`` says where in them.
     """
-    conditions, _ = parse_criteria(spec)
-    compile_conditions(conditions, Reference(SOME_TIME), None, None)
-    if record_type is not None:
-        for condition in conditions:
-            check_field(record_type, condition.field, condition.operator, condition.value, condition.path)
+    Criteria(spec).check(record_type)
 
 
 def compile_explanation(
@@ -84,16 +160,9 @@ def compile_explanation(
 ) -> Explanation:
     """Return what tells of a record how each condition came out, in the criteria's order, needed or not.
 
-    The parameters are those of ``compile_criteria``. What the record holds is not in the answer.
-
-    :raises InvalidCriteria: if the criteria can't be compiled.
+    The parameters and errors are those of ``Criteria`` and its method ``compile_explanation``.
     """
-    conditions, _ = parse_criteria(spec)
-    predicates = compile_conditions(conditions, Reference(now), multi_select, None)
-    return lambda record: [
-        ConditionOutcome(condition.path, condition.field, condition.operator, predicate(record))
-        for condition, predicate in zip(conditions, predicates, strict=True)
-    ]
+    return Criteria(spec).compile_explanation(now=now, multi_select=multi_select)
 
 
 def is_relative(spec: Spec) -> bool:
@@ -101,9 +170,7 @@ def is_relative(spec: Spec) -> bool:
 
     :raises InvalidCriteria: if they can't be compiled.
     """
-    reference = Reference(SOME_TIME)
-    compile_conditions(parse_criteria(spec)[0], reference, None, None)
-    return reference.used
+    return Criteria(spec).has_relative_dates
 
 
 def fields_of(spec: Spec) -> frozenset[str]:
@@ -111,7 +178,7 @@ def fields_of(spec: Spec) -> frozenset[str]:
 
     :raises InvalidCriteria: if something else stands where a condition should.
     """
-    return frozenset(condition.field.split(".")[0] for condition in parse_criteria(spec)[0])
+    return Criteria(spec).fields
 
 
 def option_fields_of(spec: Spec) -> frozenset[str]:
@@ -119,8 +186,4 @@ def option_fields_of(spec: Spec) -> frozenset[str]:
 
     :raises InvalidCriteria: if something else stands where a condition should.
     """
-    return frozenset(
-        condition.field
-        for condition in parse_criteria(spec)[0]
-        if condition.operator in OPTION_OPERATORS and is_custom(condition.field)
-    )
+    return Criteria(spec).option_fields
