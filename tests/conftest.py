@@ -33,6 +33,7 @@ import certifi  # noqa: E402 — after the environment is set
 import pytest  # noqa: E402 — likewise
 from hypothesis import settings  # noqa: E402 — likewise
 
+from airflow_insightly_hooks.core.criteria import criteria as criteria_module  # noqa: E402 — likewise
 from airflow_insightly_hooks.hooks.api.limiter import forget_limiters  # noqa: E402 — likewise
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
 
@@ -155,6 +156,20 @@ def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) 
     """Return what is logged during the test."""
     caplog.set_level(logging.DEBUG)
     return Logged(caplog, capfd)
+
+
+@pytest.fixture
+def parsed_criteria(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what is parsed as criteria during the test: the same criteria as often as they are parsed."""
+    parsed: list[object] = []
+    parse = criteria_module.parse_criteria
+
+    def noted(spec: object) -> Any:
+        parsed.append(spec)
+        return parse(spec)
+
+    monkeypatch.setattr(criteria_module, "parse_criteria", noted)
+    return parsed
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
 
-from airflow_insightly_hooks.core.criteria import check_criteria, fields_of
+from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, check_changes
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
@@ -113,15 +113,16 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         return matching
 
     def _matching(self, changes: list[RecordChange], context: Context) -> list[RecordChange]:
+        criteria = Criteria(self.criteria)
         meets = predicate_over(
             self.log,
-            self.criteria,
+            criteria,
             [(change["record_type"], change["record"]) for change in changes],
             insightly_conn_id=self.insightly_conn_id,
             now=lambda: self._now(context),
             multi_select=self.multi_select_fields,
         )
-        warn_of_unknown_fields(self.log, changes, fields_of(self.criteria))
+        warn_of_unknown_fields(self.log, changes, criteria.fields)
         matching = [change for change in changes if meets(change["record"])]
         self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
         return self._for_the_first_time(matching, context) if self.until_triggered else matching

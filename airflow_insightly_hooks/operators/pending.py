@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
-from airflow_insightly_hooks.core.criteria import check_criteria
+from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
 from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import storable
@@ -258,7 +258,11 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
         there = [(self.record_type, record) for record in records.values() if not isinstance(record, str)]
         meets = predicate_over(
-            self.log, self.criteria, there, insightly_conn_id=self.insightly_conn_id, now=lambda: now
+            self.log,
+            Criteria(self.criteria),
+            there,
+            insightly_conn_id=self.insightly_conn_id,
+            now=lambda: now,
         )
         changes: list[RecordChange] = []
         not_sent: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.errors import (
@@ -236,7 +237,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         if not self.workflow.active:
             self.log.info("The changes in %s pass by: the workflow is not active", window)
             return
-        criteria = self.render_template(self.workflow.criteria, context)
+        criteria = Criteria(self.render_template(self.workflow.criteria, context))
         reading = Reading(hook, window, self.workflow, criteria, metadata, self.log)
         for batch in reading.batches(self.batch_size):
             if self._stopped:

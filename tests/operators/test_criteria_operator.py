@@ -246,6 +246,19 @@ def test_contains_asks_for_a_whole_option(insightly: RunningSandbox, value: str,
     assert insightly.configure()["requests"].get("GET /v3.1/CustomFields/Contacts", 0) == 1
 
 
+def test_criteria_are_parsed_once_a_task(insightly: RunningSandbox, parsed_criteria: list[object]) -> None:
+    """Whatever is asked of them: fields, multi-selects, relative dates, and each of several records."""
+    recent = {"field": "DATE_UPDATED_UTC", "operator": "before", "value": "now"}
+    criteria = {"any": [contains("Music"), recent, {"field": "UNKNOWN", "operator": "is_not_blank"}]}
+    changes = [change(2, "France"), interested("Music;Sports"), interested("Sports")]
+    operator = evaluating(task_id="e", changes=changes, criteria=criteria)
+    parsed_criteria.clear()
+    now = datetime(2024, 6, 1, tzinfo=timezone.utc)
+    assert operator.execute(run_context(data_interval_end=now)) == changes[1:2]
+    assert insightly.configure()["requests"] == {"GET /v3.1/CustomFields/Contacts": 1}
+    assert parsed_criteria == [criteria]
+
+
 def test_what_need_not_be_known_is_not_asked(insightly: RunningSandbox) -> None:
     """Requests are a budget: none where no record has the field, or the fields are given."""
     for changes, fields in (

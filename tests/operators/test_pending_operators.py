@@ -285,6 +285,16 @@ def test_recheck_knows_multi_selects(insightly: RunningSandbox) -> None:
         due_task(criteria={**criteria, "value": "Mus"}).execute(due_context([entry(record_id)]))
 
 
+def test_recheck_parses_criteria_once(insightly: RunningSandbox, parsed_criteria: list[object]) -> None:
+    """However many records are due."""
+    criteria = {"field": "DATE_UPDATED_UTC", "operator": "before", "value": "now"}
+    due = due_task(criteria=criteria)
+    parsed_criteria.clear()
+    entries = [entry(record_id) for record_id in seeded(insightly, 2)]
+    assert len(due.execute(due_context(entries, run_after=datetime(2999, 1, 1, tzinfo=UTC)))) == 2
+    assert parsed_criteria == [criteria]
+
+
 def test_a_retry_decides_as_the_first_try(insightly: RunningSandbox) -> None:
     """Relative dates are measured from then, whenever it is tried again."""
     (record_id,) = seeded(insightly, 1)

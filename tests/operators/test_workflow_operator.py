@@ -213,6 +213,21 @@ def test_custom_fields_as_in_the_dag(crm: RunningSandbox) -> None:
     assert flow(run_context(), part)["total"] == 0
 
 
+def test_criteria_are_parsed_once(
+    crm: RunningSandbox, parsed_criteria: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all pages and batches, though a page's multi-selects may have them compiled anew."""
+    monkeypatch.setattr(reading, "PAGE", 1)
+    add_contacts(crm, 2)
+    add_contacts(crm, 1, CUSTOMFIELDS=[{"FIELD_NAME": "Interests__c", "FIELD_VALUE": "Music"}])
+    option = {"field": "Interests__c", "operator": "not_contains", "value": "Music"}
+    criteria = {"all": [option, {"field": "DATE_CREATED_UTC", "operator": "before", "value": "now"}]}
+    operator = task(workflow(criteria=criteria), batch_size=1)
+    parsed_criteria.clear()
+    assert operator.execute(run_context())["total"] == 2
+    assert parsed_criteria == [criteria]
+
+
 def test_templates_are_rendered(crm: RunningSandbox) -> None:
     """Templates in criteria and receivers are rendered as the DAG's tasks do; no operator shows them."""
     wanted, _ = add_contacts(crm, 1, LAST_NAME="Wanted"), add_contacts(crm, 1, LAST_NAME="Unwanted")

@@ -25,9 +25,6 @@ from airflow_insightly_hooks.core.criteria.criteria import (
     check_criteria,
     compile_criteria,
     compile_explanation,
-    fields_of,
-    is_relative,
-    option_fields_of,
 )
 from airflow_insightly_hooks.core.criteria.operators import OPERATORS
 from airflow_insightly_hooks.core.criteria.parsing import MAX_DEPTH
@@ -44,7 +41,4 @@ __all__ = [
     "check_criteria",
     "compile_criteria",
     "compile_explanation",
-    "fields_of",
-    "is_relative",
-    "option_fields_of",
 ]

@@ -26,9 +26,6 @@ __all__ = [
     "check_criteria",
     "compile_criteria",
     "compile_explanation",
-    "fields_of",
-    "is_relative",
-    "option_fields_of",
 ]
 
 SOME_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -163,27 +160,3 @@ def compile_explanation(
     The parameters and errors are those of ``Criteria`` and its method ``compile_explanation``.
     """
     return Criteria(spec).compile_explanation(now=now, multi_select=multi_select)
-
-
-def is_relative(spec: Spec) -> bool:
-    """Tell whether a date in the criteria is measured from ``now``.
-
-    :raises InvalidCriteria: if they can't be compiled.
-    """
-    return Criteria(spec).has_relative_dates
-
-
-def fields_of(spec: Spec) -> frozenset[str]:
-    """Return the fields that criteria ask for, of dotted paths the first step.
-
-    :raises InvalidCriteria: if something else stands where a condition should.
-    """
-    return Criteria(spec).fields
-
-
-def option_fields_of(spec: Spec) -> frozenset[str]:
-    """Return the custom fields for which it matters whether they are multi-selects.
-
-    :raises InvalidCriteria: if something else stands where a condition should.
-    """
-    return Criteria(spec).option_fields

@@ -7,14 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_insightly_hooks.core.criteria import (
-    ConditionOutcome,
-    Explanation,
-    Predicate,
-    compile_criteria,
-    compile_explanation,
-    is_relative,
-)
+from airflow_insightly_hooks.core.criteria import ConditionOutcome, Criteria, Explanation, Predicate
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 
@@ -68,13 +61,14 @@ def backtest(
 ) -> Backtest:
     """Return what the workflow would have done; ``Workflow.backtest`` says more."""
     options = frozenset(multi_select) if multi_select is not None else None
-    relative = is_relative(workflow.criteria)
+    criteria = Criteria(workflow.criteria)
+    relative = criteria.has_relative_dates
 
     @cache
     def compiled_at(at: datetime | None) -> tuple[Predicate, Explanation]:
         return (
-            compile_criteria(workflow.criteria, now=at, multi_select=options),
-            compile_explanation(workflow.criteria, now=at, multi_select=options),
+            criteria.compile(now=at, multi_select=options),
+            criteria.compile_explanation(now=at, multi_select=options),
         )
 
     seen = set(triggered)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.criteria import Predicate, fields_of, is_relative, option_fields_of
+from airflow_insightly_hooks.core.criteria import Criteria, Predicate
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in, has_time
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
@@ -45,17 +45,17 @@ class Reading:
         hook: InsightlyHook,
         window: ChangeWindow,
         workflow: WorkflowDefinition,
-        criteria: Mapping[str, Any] | None,
+        criteria: Criteria,
         metadata: Callable[[], list[dict[str, Any]]],
         log: Any,
     ) -> None:
         self._hook, self._window, self._workflow = hook, window, workflow
         self._kind = RECORD_TYPES[workflow.record_type]
         self._criteria, self._metadata, self._log = criteria, metadata, log
-        self._now = window.end if is_relative(criteria) else None
-        self._options = option_fields_of(criteria)
+        self._now = window.end if criteria.has_relative_dates else None
+        self._options = criteria.option_fields
         self._meets: Predicate | None = None
-        named = {*fields_of(criteria), *(name for w in workflow.webhooks for name in w.fields or ())}
+        named = {*criteria.fields, *(name for w in workflow.webhooks for name in w.fields or ())}
         self._unknown = unknown_fields(self._kind, (), named)
         self._read = self._changes = self._matching = 0
         self._timeless: list[int] = []

@@ -11,13 +11,7 @@ from typing import Any
 from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_insightly_hooks.core.criteria import (
-    Incomparable,
-    Predicate,
-    compile_criteria,
-    is_relative,
-    option_fields_of,
-)
+from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predicate
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
@@ -66,7 +60,7 @@ def warn_of_unknown(log: Logger | Any, record_type: str, names: Iterable[str]) -
 
 def predicate_over(
     log: Logger | Any,
-    criteria: Mapping[str, Any] | None,
+    criteria: Criteria,
     records: Iterable[tuple[str, Mapping[str, Any]]],
     *,
     insightly_conn_id: str,
@@ -81,7 +75,7 @@ def predicate_over(
     :raises InvalidCriteria: if they can't be compiled.
     :raises InsightlyAPIError: if Insightly can't be asked.
     """
-    at = now() if is_relative(criteria) else None
+    at = now() if criteria.has_relative_dates else None
     if multi_select is None:
         multi_select = _multi_select_fields(log, insightly_conn_id, criteria, records)
     return predicate_of(log, criteria, now=at, multi_select=multi_select)
@@ -89,7 +83,7 @@ def predicate_over(
 
 def predicate_of(
     log: Logger | Any,
-    criteria: Mapping[str, Any] | None,
+    criteria: Criteria,
     *,
     now: datetime | None,
     multi_select: Collection[str] | None,
@@ -98,8 +92,7 @@ def predicate_of(
 
     :raises InvalidCriteria: if they can't be compiled.
     """
-    return compile_criteria(
-        criteria,
+    return criteria.compile(
         now=now,
         multi_select=multi_select,
         on_incomparable=_warn_of_incomparable(log),
@@ -124,7 +117,7 @@ def _warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
 def _multi_select_fields(
     log: Logger | Any,
     insightly_conn_id: str,
-    criteria: Mapping[str, Any] | None,
+    criteria: Criteria,
     records: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> set[str] | None:
     """Return the custom fields that hold several options; ``None`` where it need or can not be known.
@@ -132,7 +125,7 @@ def _multi_select_fields(
     Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
     custom field that isn't empty.
     """
-    asked = option_fields_of(criteria)
+    asked = criteria.option_fields
     record_types = {
         record_type
         for record_type, record in (records if asked else ())

@@ -18,13 +18,11 @@ from airflow_insightly_hooks.core.criteria import (
     MAX_DEPTH,
     OPERATORS,
     ConditionOutcome,
+    Criteria,
     Incomparable,
     check_criteria,
     compile_criteria,
     compile_explanation,
-    fields_of,
-    is_relative,
-    option_fields_of,
 )
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -387,7 +385,7 @@ def test_groups_nest_a_hundred_levels_deep():
     assert len(compile_explanation(spec)(RECORD)) == 2
     for depth in (MAX_DEPTH + 1, 10_000):
         spec = nested(depth, YES, "all")
-        for function in (compile_criteria, check_criteria, fields_of, is_relative, option_fields_of):
+        for function in (compile_criteria, check_criteria, compile_explanation, Criteria):
             with pytest.raises(InvalidCriteria) as caught:
                 function(spec)
             assert caught.value.path == "criteria" + ".all[0]" * MAX_DEPTH
@@ -581,7 +579,7 @@ def test_criteria_that_cannot_be_compiled_are_refused(spec, path, reason):
     ids=lambda value: str(value)[:60],
 )
 def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
-    """Without now they are refused when compiled, not when checked; is_relative tells of them."""
+    """Without now they are refused when compiled, not when checked; has_relative_dates tells of them."""
     spec = {"all": [condition(**keys)]}
     with pytest.raises(InvalidCriteria) as caught:
         compile_criteria(spec)
@@ -590,7 +588,7 @@ def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
         "a relative date needs a time to be measured from (now), and none is given"
     )
     check_criteria(spec)
-    assert is_relative(spec)
+    assert Criteria(spec).has_relative_dates
     compile_criteria(spec, now=NOW)
 
 
@@ -605,7 +603,7 @@ def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
 )
 def test_other_criteria_are_not_relative(spec):
     """Fixed dates, and texts that read as relative dates where texts are compared, need no time."""
-    assert not is_relative(spec)
+    assert not Criteria(spec).has_relative_dates
     compile_criteria(spec)
 
 
@@ -665,16 +663,16 @@ NUMBERED = {
 }
 
 
-def test_fields_of():
+def test_fields():
     """The fields are those of all conditions, numbered ones included; of a path, the first step."""
-    assert fields_of(None) == frozenset()
-    assert fields_of(NUMBERED) == {"A__c", "B__c", "C__c", "D__c", "LINKS", "STATUS", "TITLE"}
+    assert Criteria(None).fields == frozenset()
+    assert Criteria(NUMBERED).fields == {"A__c", "B__c", "C__c", "D__c", "LINKS", "STATUS", "TITLE"}
 
 
-def test_option_fields_of():
+def test_option_fields():
     """Those custom fields are named of which an option is asked."""
-    assert option_fields_of(None) == frozenset()
-    assert option_fields_of(NUMBERED) == {"A__c", "B__c"}
+    assert Criteria(None).option_fields == frozenset()
+    assert Criteria(NUMBERED).option_fields == {"A__c", "B__c"}
 
 
 def test_compile_explanation():
@@ -1144,9 +1142,13 @@ any_json = st.recursive(
 @given(any_json | st.lists(any_json, max_size=3).map(lambda members: {"all": members}), any_json)
 def test_anything_else_is_refused_in_one_way(spec, value):
     """Whatever JSON is given for criteria, it is compiled or refused with InvalidCriteria."""
-    for function in (compile_criteria, check_criteria, fields_of, is_relative, option_fields_of):
+    for function in (compile_criteria, check_criteria, compile_explanation):
         with suppress(InvalidCriteria):
             function(spec)
+    with suppress(InvalidCriteria):
+        parsed = Criteria(spec)
+        assert parsed.option_fields <= parsed.fields
+        assert parsed.has_relative_dates in (True, False)
     with suppress(InvalidCriteria):
         assert compile_criteria(spec, now=NOW)(RECORD) in (True, False)
     for operator in OPERATORS:

@@ -295,6 +295,16 @@ def test_an_inactive_workflow_triggers_nothing():
     assert found.verdicts[0].reason == "the workflow is not active"
 
 
+def test_a_backtest_parses_criteria_once(parsed_criteria):
+    """For the verdicts and the conditions of all changes, at whatever time they are measured from."""
+    criteria = {"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"}
+    made = workflow(criteria=criteria)
+    parsed_criteria.clear()
+    later = {"changed_at": "2026-01-11T08:00:00Z"}
+    assert len(made.backtest([change(1), change(2) | later]).verdicts) == 2
+    assert parsed_criteria == [criteria]
+
+
 def test_a_backtest_measures_relative_dates():
     """From the time that is given, else from each change's own."""
     made = workflow(criteria={"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"})
