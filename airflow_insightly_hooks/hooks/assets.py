@@ -12,9 +12,10 @@ __all__ = ["CURSORS", "WATCHED", "add_inlet", "cursor_key", "records_asset", "wi
 WATCHED = "watched"
 """The key of the asset's state for up to when the watcher has said that there are changes."""
 CURSORS = "cursors"
-"""The key of the asset's state for whose cursors there are: key -> ``{"file", "dag", "task", "woken"}``.
+"""The key of the asset's state for whose cursors there are: key -> ``{"dag", "task", "woken"}``.
 
-``file`` is the DAG file, relative to its bundle; ``woken`` tells that a watcher's events trigger its runs.
+``dag`` and ``task`` are the ids of the task that moved it last; ``woken`` tells that a watcher's events
+trigger its runs.
 """
 
 

@@ -56,7 +56,8 @@ class InsightlyWorkflowOperator(BaseOperator):
     besides ids: those of the records that were read, and of what is undelivered.
 
     Message ids, bodies and receivers are those of ``workflow.to_dag()``, and so is what ``until_triggered``
-    remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own.
+    remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own, unless
+    it has a name.
     Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are rendered, and not
     shown. Webhooks take turns at each batch, so a slow receiver slows down the others; one that can't be
     reached 20 times in a row is tried no more in this try.
@@ -69,6 +70,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     :param workflow: without time triggers.
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
         will do, too); templates are rendered. By default the run's data interval, else from the cursor on.
+    :param cursor: the name of the cursor; by default the workflow's ``cursor``, else ``{dag_id}/{task_id}``.
     :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
     :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
         (default) fails the task, ``"report"`` has it succeed.
@@ -103,6 +105,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         *,
         workflow: WorkflowDefinition,
         window: Any = None,
+        cursor: str | None = None,
         batch_size: int = 1_000,
         on_undelivered: str = FAIL,
         retries: int | None = 2,
@@ -111,6 +114,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         _check(workflow)
+        if cursor == "":
+            raise ValueError("cursor must not be empty")
         if not 1 <= batch_size <= LARGEST_BATCH:
             raise ValueError(f"batch_size must be 1 to {LARGEST_BATCH}, not {batch_size}")
         check_on_undelivered(on_undelivered)
@@ -122,6 +127,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         self.asset = asset
         self.workflow = workflow
         self.window = window
+        self.cursor = cursor
         self.batch_size = batch_size
         self.on_undelivered = on_undelivered
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
@@ -134,7 +140,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         hook = InsightlyHook(self.workflow.insightly_conn_id)
         ti: Any = context.get("ti")
         state = TaskState(context["task_state_store"])
-        windows = RunWindows(context, ti or self, self.asset, self.window)
+        cursor = self.cursor or self.workflow.cursor
+        windows = RunWindows(context, ti or self, self.asset, self.window, cursor)
         window = self._settled_window(hook, windows, state)
         if ti is not None:
             ti.xcom_push(key="window", value=window.as_dict())

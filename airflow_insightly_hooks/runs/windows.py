@@ -11,12 +11,9 @@ task's own state ends with its run. It moves forward only: by rule 3, and by a s
 that a manual run without a logical date goes on from the last interval. A window that a run has taken by
 rule 3 is kept in the task's state, so that a retry or a cleared run covers the same one again.
 
-A cursor that is missing is not "from now on":
-
-- where the task has run before, its last run's own window (XCom ``window``) says where to go on;
-- where it hasn't, it may have had another id. The asset's state lists whose cursors there are, and from which
-  DAG files. If exactly one other of this file has the same task id (or DAG id) and is at most a week old, its
-  cursor is taken over. A sensor's own name for its cursor makes this certain, in any file.
+A cursor that is missing is not "from now on" where the task has run before: then its last run's own window
+(XCom ``window``) says where to go on. A task that hasn't run before begins now, whatever other cursors there
+are: one that was renamed says by the cursor's name where it goes on. The log of a first run lists the names.
 """
 
 from __future__ import annotations
@@ -54,11 +51,11 @@ TAKEN = "window"
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
 IDS_SHOWN = 20
+CURSORS_SHOWN = 50
 EARLIER_RUNS = 20
 """How many runs are asked at most: whether another than a backfill's has been before, and for its window."""
 LONGEST_SETTLE = timedelta(minutes=10)
 """How far ahead an event's watermark may be to be waited for; what is further ahead is nobody's settling."""
-TAKEN_OVER_WITHIN = timedelta(days=7)
 ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED)
 
 
@@ -91,8 +88,8 @@ class RunWindows:
             ChangeWindow(start, end) if start is not None and end is not None and start < end else None
         )
         self._is_scheduled = getattr(run, "run_type", None) == "scheduled"
-        self._predecessor: str | None = None
-        self.cursor_key = cursor_key(cursor or f"{owner.dag_id}/{owner.task_id}")
+        self.cursor_name = cursor or f"{owner.dag_id}/{owner.task_id}"
+        self.cursor_key = cursor_key(self.cursor_name)
 
     def fixed(self) -> ChangeWindow | None:
         """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
@@ -112,12 +109,13 @@ class RunWindows:
         :raises UntrustedClock: if the cursor is ahead of ``until`` by more than clocks differ.
         """
         until = until.replace(microsecond=0)
-        cursor = self.cursor() or self._end_of_last_run() or self._take_over(until)
+        cursor = self.cursor() or self._end_of_last_run()
         if cursor is None:
-            since = min(self._woken_for("since"), default=until)
-            if since >= until:
+            since = min([until, *self._woken_for("since")])
+            self._tell_of_first_run(since)
+            if since == until:
                 self._advance(until)
-            return ChangeWindow(min(since, until), until)
+            return ChangeWindow(since, until)
         if cursor > until + CLOCK_TOLERANCE:
             raise UntrustedClock(iso_time(until), self.cursor_key, iso_time(cursor))
         return ChangeWindow(min(cursor, until), until)
@@ -145,6 +143,13 @@ class RunWindows:
             return
         if self._interval is None:
             self._context["task_state_store"].set(TAKEN, window.as_dict())
+            cursor = self.cursor()
+            if cursor is not None and cursor < window.start:
+                # It was set back, or given another name, since this run has taken its window.
+                log.warning(
+                    "Cursor %r stays at %s: %s is not next", self.cursor_name, iso_time(cursor), window
+                )
+                return
         elif not self._is_scheduled:
             return
         self._advance(window.end)
@@ -241,52 +246,44 @@ class RunWindows:
         ]
         return sorted(ended, key=_time_of, reverse=True)[:EARLIER_RUNS]
 
-    def _take_over(self, until: datetime) -> datetime | None:
-        """Return the cursor of what seems to be this task under another id, ``None`` if nothing does."""
-        state, own = self._state(), self._entry()
-        known = state.get(CURSORS) or {}
-        others = {
-            key: read_to
-            for key, entry in known.items()
-            if key != self.cursor_key
-            and entry["file"] == own["file"] is not None
-            and (entry["task"] == own["task"] or entry["dag"] == own["dag"])
-            and (text := state.get(key)) is not None
-            and until - (read_to := api_time(text, key)) <= TAKEN_OVER_WITHIN
-        }
-        if len(others) != 1:
-            if others:
-                log.warning(
-                    "%s begins: it has no cursor of its own. If it had another id before, and is to go on "
-                    "there, give the sensor cursor=… with one of these names: %s",
-                    *(self.cursor_key, ", ".join(key.removeprefix(cursor_key("")) for key in sorted(others))),
-                )
-            return None
-        ((key, read_to),) = others.items()
-        self._predecessor = key
-        log.warning(
-            "%s goes on from %s (%s), which is of the same DAG file. Give the sensor cursor=… with a name of "
-            "its own to have it begin now, or with that name to share the cursor",
-            *(self.cursor_key, key, iso_time(read_to)),
+    def _tell_of_first_run(self, since: datetime) -> None:
+        """Log from when on changes are read, and what other cursors there are: one may be its old one."""
+        log.info("Cursor %r is new: changes are read from %s on", self.cursor_name, iso_time(since))
+        state = self._state()
+        keys = sorted(set(state.get(CURSORS) or ()) - {self.cursor_key})
+        if not keys:
+            return
+        names = {key: key.removeprefix(cursor_key("")) for key in keys[:CURSORS_SHOWN]}
+        shown = [f"{name} (read to {state.get(key)})" for key, name in names.items()]
+        if len(keys) > len(shown):
+            shown.append(f"and {len(keys) - len(shown)} more")
+        log.info(
+            "Other cursors for this account and record type: %s. If this task had another id before, give it "
+            "cursor=… with that name to go on from there",
+            ", ".join(shown),
         )
-        return read_to
 
     def _enlist(self) -> None:
-        """Note whose cursor it is, for a watcher, and for who comes after this task."""
+        """Note whose cursor it is, for a watcher, and for the log of another task's first run."""
         state, entry = self._state(), self._entry()
         known = state.get(CURSORS) or {}
         before = known.get(self.cursor_key)
-        if not entry["woken"] and not self._is_scheduled and before is not None:
-            entry["woken"] = before["woken"]  # a run that was started by hand says nothing of the schedule
+        if before is not None:
+            if not entry["woken"] and not self._is_scheduled:
+                entry["woken"] = before[
+                    "woken"
+                ]  # a run that was started by hand says nothing of the schedule
+            if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
+                log.warning(
+                    "Cursor %r was moved by %s.%s before. If that task still runs, each of the two misses "
+                    "what the other one reads: give them cursors of different names",
+                    *(self.cursor_name, before["dag"], before["task"]),
+                )
         if before != entry:
-            known.pop(self._predecessor, None)  # if its task still runs, it comes back
             state.set(CURSORS, {**known, self.cursor_key: entry})
 
     def _entry(self) -> dict[str, Any]:
-        dag = self._context.get("dag")
-        file = getattr(dag, "relative_fileloc", None) or getattr(dag, "fileloc", None)
         return {
-            "file": file,
             "dag": self._owner.dag_id,
             "task": self._owner.task_id,
             "woken": bool(self._woken_for("until")),

@@ -39,9 +39,11 @@ from airflow_insightly_hooks.triggers.record_change import changes_asset
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
-__all__ = ["workflow_dag", "workflow_group"]
+__all__ = ["cursor_of", "workflow_dag", "workflow_group"]
 
 TAG = "insightly"
+DETECT = "detect"
+"""The id of the task whose cursor a workflow has."""
 ALSO_PENDING = ("default_args", "tags", "access_control", "on_failure_callback")
 """The arguments of a workflow's DAG that the DAG of its pending webhooks gets, too."""
 NO_CRON = ("@once", "@continuous")
@@ -92,6 +94,11 @@ def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **
     return group
 
 
+def cursor_of(workflow: WorkflowDefinition) -> str:
+    """Return the name of the cursor of a workflow's DAG."""
+    return workflow.cursor or f"{workflow.dag_id}/{DETECT}"
+
+
 def _register(dag: DAG | None) -> None:
     """Have Airflow find a DAG in the DAG file that is being read."""
     if dag is not None:
@@ -127,11 +134,12 @@ def _timetable(schedule: Any, workflow: WorkflowDefinition) -> Any:
 def _tasks(workflow: WorkflowDefinition) -> None:
     """Make the tasks, in the DAG and the group that are open."""
     detect = InsightlyRecordChangeSensor(
-        task_id="detect",
+        task_id=DETECT,
         record_type=workflow.record_type,
         events=workflow.events,
         settle=workflow.settle,
         insightly_conn_id=workflow.insightly_conn_id,
+        cursor=workflow.cursor,
         deferrable=True,
     )
     evaluate = EvaluateCriteriaOperator(

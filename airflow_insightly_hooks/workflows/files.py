@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
-from airflow_insightly_hooks.workflows.dag import workflow_dag
+from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
 __all__ = ["load_folder", "load_workflows"]
@@ -50,6 +50,7 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
     dags: dict[str, DAG] = {}
     file_of: dict[str, str] = {}
+    owner_of: dict[tuple[str, str, str], str] = {}  # of a cursor: account, record type, name -> DAG
     for path in _files(root):
         name = path.relative_to(root).as_posix()
         try:
@@ -58,6 +59,11 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
                 if workflow.dag_id in dags:
                     reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
                     raise located(text, name, workflow, InvalidWorkflow((("dag_id", reason),)))
+                cursor = (workflow.insightly_conn_id, workflow.record_type, cursor_of(workflow))
+                owner = owner_of.setdefault(cursor, workflow.dag_id)
+                if owner != workflow.dag_id:
+                    reason = f"{cursor[-1]!r} is that of {owner!r}: each would miss what the other one reads"
+                    raise located(text, name, workflow, InvalidWorkflow((("cursor", reason),)))
                 dags[workflow.dag_id] = _dag(text, name, workflow, arguments)
                 file_of[workflow.dag_id] = name
         except InvalidWorkflowFile as error:

@@ -37,7 +37,7 @@ BINS = (
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
     *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
-    *("in_order", "held_back", "hangs", "failing", "one_task"),
+    *("in_order", "held_back", "hangs", "failing", "one_task", "second"),
 )
 TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXTRAS_OF: dict[str, dict[str, Any]] = {
@@ -129,6 +129,11 @@ class Stack:
         """Return the text of a task's log as the UI gets it."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{try_number}"
         return json.dumps(self.airflow.api(f"{path}?full_content=true"), ensure_ascii=False)
+
+    def parse(self, dag_id: str) -> None:
+        """Have Airflow read a DAG's file now."""
+        token = self.airflow.api(f"/dags/{dag_id}")["file_token"]
+        self.airflow.api(f"/parseDagFile/{quote(token)}", "PUT")
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}

@@ -81,18 +81,12 @@ def pause(stack: Stack, dag_id: str, is_paused: bool) -> None:
     stack.airflow.api(f"/dags/{dag_id}", "PATCH", {"is_paused": is_paused})
 
 
-def parse(stack: Stack, dag_id: str) -> None:
-    """Have Airflow read a DAG's file now."""
-    token = stack.airflow.api(f"/dags/{dag_id}")["file_token"]
-    stack.airflow.api(f"/parseDagFile/{quote(token)}", "PUT")
-
-
 def begin(stack: Stack, *dag_ids: str) -> None:
     """Unpause DAGs, have Airflow start their watchers, and wait for the runs that mark where they begin."""
     for dag_id in dag_ids:
         stack.airflow.wait_for_dag(dag_id)
         pause(stack, dag_id, False)
-    parse(stack, dag_ids[0])
+    stack.parse(dag_ids[0])
     for dag_id in dag_ids:
         wait_for(
             f"the first run of {dag_id}",
@@ -198,7 +192,7 @@ def test_a_killed_triggerer_loses_nothing(stack: Stack, tickets: Tickets) -> Non
 
 
 def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack, tickets: Tickets) -> None:
-    """Its watcher's interval is edited, then its name: what came in between is found once."""
+    """Its interval is edited, then its name, with the old cursor: what came in between is found once."""
     begin(stack, "woken_to_be_renamed")
     file = Path(stack.airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], "events.py")
     text = file.read_text()
@@ -206,15 +200,17 @@ def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack
     # Another interval is another asset, and another watcher.
     edited = text.replace('"Product", poll_interval=1', '"Product", poll_interval=2')
     file.write_text(edited)
-    parse(stack, "woken_to_be_renamed")
+    stack.parse("woken_to_be_renamed")
     added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
     wait_for("both", lambda: set(added) <= set(found(stack, "woken_to_be_renamed")), SOON, 1)
     wait_for("the last run's end", lambda: not _unfinished(stack, "woken_to_be_renamed"), SOON)
 
     pause(stack, "woken_to_be_renamed", True)  # it is renamed while nothing of it runs
-    file.write_text(edited.replace("woken_to_be_renamed", "woken_renamed"))
+    renamed = edited.replace("woken_to_be_renamed", "woken_renamed")
+    old_cursor = 'poll_interval=2, cursor="woken_to_be_renamed/detect"'
+    file.write_text(renamed.replace('"Product", poll_interval=2', f'"Product", {old_cursor}'))
     added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
-    parse(stack, "woken_first")
+    stack.parse("woken_first")
     begin(stack, "woken_renamed")
     added.append(stack.put_record("Product", {"PRODUCT_NAME": CANARY})["PRODUCT_ID"])
 

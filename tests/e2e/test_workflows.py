@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from airflow_stack import wait_for
 
+from airflow_insightly_hooks.core.dates import format_api_time, iso_time
 from tests.e2e.conftest import CANARY, TO_SAVE_TIME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -191,3 +194,39 @@ def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
     assert list(errors) == ["folder/broken.yaml"]
     assert "broken.yaml:5: webhooks[0].conn: not a key that is known here" in errors["folder/broken.yaml"]
     run_all(stack, "from_a_file")
+
+
+SECOND = """
+name: Second from a file
+record_type: Notes
+schedule: null
+webhooks: [{name: any, conn_id: receiver_second}]
+"""
+
+
+def test_a_second_workflow_begins_now_beside_an_idle_one(stack: Stack) -> None:
+    """A workflow that is added to a folder takes over no other one's position, which is six days old."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    run_all(stack, "from_a_file")  # its first run, or a later one
+    assets = stack.airflow.api("/assets?limit=200")["assets"]
+    (asset,) = [one["id"] for one in assets if one["name"] == "insightly/insightly_default/Notes"]
+    cursor = f"/assets/{asset}/state-store/{quote('cursor/from_a_file/detect', safe='')}"
+    idle_since = iso_time((datetime.now(timezone.utc) - timedelta(days=6)).replace(microsecond=0))
+    stack.airflow.api(cursor, "PUT", {"value": idle_since})
+    days_ago = format_api_time(datetime.now(timezone.utc) - timedelta(days=2))
+    times = {"DATE_CREATED_UTC": days_ago, "DATE_UPDATED_UTC": days_ago}
+    note = stack.put_record("Notes", {"TITLE": "e2e", "BODY": CANARY, **times})["NOTE_ID"]
+
+    Path(stack.airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], "folder", "second.yaml").write_text(SECOND)
+    stack.parse("from_a_file")
+    stack.airflow.wait_for_dag("second_from_a_file")
+    stack.airflow.unpause("second_from_a_file")
+    run = run_all(stack, "second_from_a_file")["second_from_a_file"]
+    assert stack.tasks("second_from_a_file", run)["detect"]["state"] == "skipped"
+    log = stack.log("second_from_a_file", run, "detect")
+    assert "Cursor 'second_from_a_file/detect' is new: changes are read from" in log
+    assert f"record type: from_a_file/detect (read to {idle_since})" in log
+    assert stack.received("second") == []
+
+    run = run_all(stack, "from_a_file")["from_a_file"]
+    assert note in [change["record_id"] for change in stack.xcom("from_a_file", run, "detect")]

@@ -606,6 +606,20 @@ def test_cursor(crm: RunningSandbox) -> None:
     assert following["ti"].xcom["window"]["start"] == window["end"]
 
 
+@pytest.mark.parametrize(
+    ("of_workflow", "of_task", "cursor"),
+    [(None, None, "dag/task"), ("contacts", None, "contacts"), ("contacts", "own", "own")],
+)
+def test_name_of_the_cursor(
+    crm: RunningSandbox, of_workflow: str | None, of_task: str | None, cursor: str
+) -> None:
+    """It is the argument's, else the workflow's, else that of the task's ids."""
+    context = run_context()
+    flow(context, workflow(cursor=of_workflow), window=None, cursor=of_task)
+    (store,) = context["asset_state_store"].values()
+    assert [key for key in store.values if key.startswith("cursor/")] == [f"cursor/{cursor}"]
+
+
 def test_failed_try_fixes_the_window(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails while it reads keeps its window for its retry, and the cursor stays."""
     first = run_context()

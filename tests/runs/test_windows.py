@@ -371,10 +371,6 @@ def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
 # --- whose cursors there are -----------------------------------------------------------------------------
 
 
-def dag_file(name: str = "dags/flows.py") -> dict[str, Any]:
-    return {"dag": SimpleNamespace(relative_fileloc=name, fileloc=f"/elsewhere/{name}")}
-
-
 def cursors(context: dict[str, Any]) -> Any:
     return context["asset_state_store"][ASSET].get("cursors")
 
@@ -383,7 +379,7 @@ def run_of(
     before: dict[str, Any] | None, dag_id: str, until: datetime, task_id: str = "task", **entries: Any
 ) -> tuple[ChangeWindow, dict[str, Any]]:
     """Run a task, after what was done ``before``; return its window and the context."""
-    entries = {"ti": TaskInstance(dag_id, task_id), **dag_file(), **entries}
+    entries = {"ti": TaskInstance(dag_id, task_id), **entries}
     context = run_context(**entries) if before is None else next_run(before, **entries)
     windows = windows_of(context, ASSET)
     window = windows.open(until)
@@ -392,10 +388,10 @@ def run_of(
 
 
 def test_each_task_is_listed() -> None:
-    """With its file and ids, and whether watchers wake it; written when that changes only."""
+    """With its ids, and whether watchers wake it; written when that changes only."""
     payload = {"since": EIGHT.isoformat(), "until": EIGHT.isoformat()}
     _, context = run_of(None, "dag", EIGHT, **woken(payload=payload))
-    entry = {"file": "dags/flows.py", "dag": "dag", "task": "task", "woken": True}
+    entry = {"dag": "dag", "task": "task", "woken": True}
     assert cursors(context) == {KEY: entry}
     by_hand = SimpleNamespace(run_type="manual")
     _, context = run_of(context, "dag", NINE, dag_run=by_hand)
@@ -408,57 +404,85 @@ def test_each_task_is_listed() -> None:
 @pytest.mark.parametrize(
     ("dag_id", "task_id"), [("renamed", "task"), ("dag", "renamed")], ids=["DAG", "task"]
 )
-def test_a_renamed_task_goes_on(logged: Logged, dag_id: str, task_id: str) -> None:
-    """The only one of its file that has the other id goes on from its cursor, and takes its place."""
+def test_another_task_begins(logged: Logged, dag_id: str, task_id: str) -> None:
+    """A task without a cursor takes over no other one, however alike their ids; its log lists them."""
     _, context = run_of(None, "dag", EIGHT)
     window, context = run_of(context, dag_id, NINE, task_id)
-    assert window == WINDOW
-    assert list(cursors(context)) == [f"cursor/{dag_id}/{task_id}"]
-    assert "goes on from cursor/dag/task" in logged.text
+    assert window == ChangeWindow(NINE, NINE)
+    assert set(cursors(context)) == {KEY, f"cursor/{dag_id}/{task_id}"}
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+    assert f"Cursor '{dag_id}/{task_id}' is new: changes are read from 2017-03-10T09:00:00Z on" in logged.text
+    assert "record type: dag/task (read to 2017-03-10T08:00:00Z). If" in logged.text
     assert run_of(context, dag_id, TEN, task_id)[0] == ChangeWindow(NINE, TEN)
 
 
-def test_a_crash_before_its_window_is_taken_leaves_the_old_name() -> None:
-    """The next try finds the same cursor."""
+def test_the_first_task_of_all_has_no_others_to_list(logged: Logged) -> None:
+    """Its log says from when on it reads, and nothing of other cursors; a later run's says neither."""
     _, context = run_of(None, "dag", EIGHT)
-    again = next_run(context, ti=TaskInstance("renamed"), **dag_file())
-    assert windows_of(again, ASSET).open(NINE) == WINDOW
-    assert windows_of(again, ASSET).open(TEN) == ChangeWindow(EIGHT, TEN)
+    assert "Cursor 'dag/task' is new: changes are read from 2017-03-10T08:00:00Z on" in logged.text
+    run_of(context, "dag", NINE)
+    assert logged.text.count("is new") == 1
+    assert "Other cursors" not in logged.text
 
 
-@pytest.mark.parametrize(
-    ("entries", "until"),
-    [
-        (dag_file("dags/other.py"), NINE),
-        ({"ti": TaskInstance("renamed", "renamed")}, NINE),
-        ({}, EIGHT + timedelta(days=8)),
-        ({"dag": SimpleNamespace(relative_fileloc=None, fileloc=None)}, NINE),
-    ],
-    ids=["another file", "another DAG and task", "a week ago", "no file"],
-)
-def test_another_task_begins(entries: dict[str, Any], until: datetime) -> None:
-    """What isn't the same task under another id begins now."""
-    _, context = run_of(None, "dag", EIGHT)
-    assert run_of(context, "renamed", until, **entries)[0].is_empty
+def test_many_cursors_are_counted(logged: Logged) -> None:
+    """A first run lists fifty of them, and says how many more there are."""
+    _, context = run_of(None, "dag_00", EIGHT)
+    for number in range(1, 61):
+        _, context = run_of(context, f"dag_{number:02}", EIGHT)
+    assert "dag_49/task (read to 2017-03-10T08:00:00Z), and 10 more. If" in logged.text
 
 
-def test_of_two_none_is_taken_over(logged: Logged) -> None:
-    """Which of them it was nobody can tell: it says so, and what to do; so one DAG more in a file begins."""
-    _, context = run_of(None, "one", EIGHT)
-    _, context = run_of(context, "two", EIGHT, dag_run=SimpleNamespace(run_type="manual"))
-    context["asset_state_store"][ASSET].set("cursor/one/task", "2017-03-10T08:00:00Z")
-    run_of(context, "one", EIGHT)  # it still runs, and is listed again
-    assert set(cursors(context)) == {"cursor/one/task", "cursor/two/task"}
-    assert run_of(context, "three", NINE)[0].is_empty
-    assert "cursor=" in logged.text
-    assert "one/task, two/task" in logged.text
+def test_a_first_run_that_changes_have_woken_says_from_when_on_it_reads(logged: Logged) -> None:
+    """That is where the watcher's events say that changes begin."""
+    windows_of(run_context(**woken(EIGHT)), ASSET).open(TEN)
+    assert "Cursor 'dag/task' is new: changes are read from 2017-03-10T08:00:00Z on" in logged.text
 
 
-def test_a_cursor_of_its_own_name() -> None:
-    """A sensor that names its cursor goes on from there under any id, in any file."""
-    context = run_context(**dag_file())
-    windows_of(context, ASSET).open(EIGHT)
-    first = RunWindows(context, context["ti"], ASSET, cursor="contacts")
+def named(context: dict[str, Any], name: str = "contacts") -> RunWindows:
+    return RunWindows(context, context["ti"], ASSET, cursor=name)
+
+
+def test_a_renamed_task_goes_on_with_the_name_of_its_cursor(logged: Logged) -> None:
+    """A sensor that names its cursor goes on from there under any id: a name of its own, or its old ids."""
+    context = run_context()
+    first = named(context)
     first.take(first.open(EIGHT))
-    renamed = next_run(context, ti=TaskInstance("renamed", "other"), **dag_file("else.py"))
-    assert RunWindows(renamed, renamed["ti"], ASSET, cursor="contacts").open(NINE) == WINDOW
+    renamed = next_run(context, ti=TaskInstance("renamed", "other"))
+    assert named(renamed).open(NINE) == WINDOW
+    _, context = run_of(context, "dag", EIGHT)
+    renamed = next_run(context, ti=TaskInstance("renamed", "other"))
+    assert named(renamed, "dag/task").open(NINE) == WINDOW
+
+
+def test_a_run_whose_cursor_is_another_now_moves_it_past_nothing(logged: Logged) -> None:
+    """A cleared run reads its own window again; an older cursor that it was given since then stays."""
+    _, context = run_of(None, "old", EIGHT)
+    _, context = run_of(context, "dag", NINE)
+    cleared = RunWindows(context, context["ti"], ASSET, cursor="old/task")
+    assert cleared.fixed() == ChangeWindow(NINE, NINE)
+    cleared.take(ChangeWindow(NINE, NINE))
+    assert "Cursor 'old/task' stays at 2017-03-10T08:00:00Z" in logged.text
+    following = named(next_run(context), "old/task")
+    assert following.open(TEN) == ChangeWindow(EIGHT, TEN)
+
+
+def test_two_tasks_that_share_a_cursor_are_warned_of(logged: Logged) -> None:
+    """Each would miss what the other one reads: whoever moves a cursor after another task says so."""
+    context = run_context()
+    for dag_id in ("one", "one", "two"):
+        assert "was moved by" not in logged.text
+        context = next_run(context, ti=TaskInstance(dag_id))
+        windows = named(context)
+        windows.take(windows.open(NINE))
+    assert "Cursor 'contacts' was moved by one.task before" in logged.text
+
+
+def test_an_entry_of_an_earlier_version_is_read() -> None:
+    """Entries held the DAG file, too."""
+    context = with_cursor(run_context())
+    entry = {"file": "dags/flows.py", "dag": "dag", "task": "task", "woken": True}
+    context["asset_state_store"][ASSET].set("cursors", {KEY: entry})
+    windows = windows_of(context, ASSET)
+    windows.take(windows.open(NINE))
+    assert cursors(context) == {KEY: {"dag": "dag", "task": "task", "woken": False}}

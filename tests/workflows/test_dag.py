@@ -125,6 +125,12 @@ def test_what_a_workflow_says_reaches_its_tasks() -> None:
     assert workflow(evaluate="created").to_dag().get_task("detect").events == ("added",)
 
 
+def test_the_name_of_a_cursor_reaches_the_sensor() -> None:
+    """Without one, the sensor's cursor is that of its ids."""
+    assert workflow(cursor="old/detect").to_dag().get_task("detect").cursor == "old/detect"
+    assert workflow().to_dag().get_task("detect").cursor is None
+
+
 def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     """Unpaused from the start, by hand only, one run at a time; it can cancel."""
     dag = workflow(BILLING, LATER).to_dag(

@@ -204,3 +204,16 @@ def test_the_examples_load() -> None:
     bag = DagBag(str(ROOT / "dags" / "insightly_workflows.py"))
     assert bag.import_errors == {}
     assert len([dag_id for dag_id in bag.dags if not dag_id.endswith("__pending")]) == 10
+
+
+def test_two_workflows_of_a_folder_share_no_cursor(folder: Path) -> None:
+    """Each would miss what the other one reads: the second one with a cursor is refused, with its line."""
+    write(folder, "one.yaml", GOOD.format(name="One"))
+    write(folder, "two.yaml", GOOD.format(name="Two") + "cursor: one/detect\n")
+    write(folder, "zwei.yaml", GOOD.format(name="Zwei") + "cursor: old\n")
+    write(folder, "zwei_a.yaml", GOOD.format(name="Zwei a") + "cursor: old\ninsightly_conn_id: other\n")
+    dags, errors = parsed(folder)
+    assert set(dags) == {"one", "zwei", "zwei_a"}
+    (error,) = errors.values()
+    reason = "'one/detect' is that of 'one': each would miss what the other one reads"
+    assert error.endswith(f": two.yaml:4: cursor: {reason}")

@@ -92,6 +92,8 @@ class WorkflowDefinition(Model):
         intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
         API server's clock.
+    :param cursor: the name of the cursor, which says where the workflow has read to; ``None``: that of the
+        detect task. A workflow whose DAG is renamed goes on with the old one: ``{old dag_id}/detect``.
     :param tags: tags of the DAG, besides ``insightly``.
     :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
     """
@@ -122,6 +124,7 @@ class WorkflowDefinition(Model):
         BeforeValidator(_seconds),
         WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
     ] = 5.0
+    cursor: Name | None = None
     tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
 
     @field_validator("record_type")

@@ -5,10 +5,12 @@ from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeS
 from airflow_insightly_hooks.triggers.record_change import changes_asset
 
 
-def woken(dag_id, record_type, poll_interval=1, settle=1):
+def woken(dag_id, record_type, poll_interval=1, settle=1, cursor=None):
     watched = changes_asset(record_type, poll_interval=poll_interval, settle=settle)
     with DAG(dag_id, schedule=[watched], max_active_runs=1):
-        InsightlyRecordChangeSensor(task_id="detect", record_type=record_type, settle=settle, deferrable=True)
+        InsightlyRecordChangeSensor(
+            task_id="detect", record_type=record_type, settle=settle, cursor=cursor, deferrable=True
+        )
 
 
 woken("woken_first", "Ticket")
