@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk.log import mask_secret
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.hooks.connection_fields import Extras
+from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -38,7 +38,7 @@ class Account:
     """
 
     def __init__(self, connection: Connection) -> None:
-        extras = Extras(connection, EXTRAS)
+        extras = ConnectionExtras(connection, EXTRAS)
         self.api_key = _api_key(connection)
         version = extras.text("api_version", "v3.1")
         if not re.fullmatch(r"v\d+(\.\d+)?", version):

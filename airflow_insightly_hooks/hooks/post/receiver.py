@@ -10,8 +10,8 @@ from airflow.sdk.log import mask_secret
 
 from airflow_insightly_hooks.core.delivery.signing import Signer
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, WorkerExhausted
+from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 from airflow_insightly_hooks.hooks.connection_failures import own_fault
-from airflow_insightly_hooks.hooks.connection_fields import Extras
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import bare_context, load_client_certificate, tls_context
 from airflow_insightly_hooks.hooks.post.transport import Transport, TransportSettings
@@ -68,7 +68,7 @@ class ReceiverSettings:
     :raises WorkerExhausted: if this worker lacks what it takes to read it.
     """
 
-    def __init__(self, endpoint: Endpoint, extras: Extras, conn_id: str) -> None:
+    def __init__(self, endpoint: Endpoint, extras: ConnectionExtras, conn_id: str) -> None:
         self.endpoint = endpoint
         try:
             self.headers = checked_headers(extras.texts("headers"), "the connection")
@@ -101,7 +101,7 @@ class ReceiverSettings:
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:
         """Return what an Airflow connection says."""
-        extras = Extras(connection, EXTRAS)
+        extras = ConnectionExtras(connection, EXTRAS)
         return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
 
     @classmethod
@@ -109,10 +109,12 @@ class ReceiverSettings:
         """Return what a URI says, and the defaults."""
         from airflow.sdk import Connection
 
-        return cls(Endpoint.from_uri(uri), Extras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri")
+        return cls(
+            Endpoint.from_uri(uri), ConnectionExtras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri"
+        )
 
 
-def _transport(endpoint: Endpoint, extras: Extras) -> Transport:
+def _transport(endpoint: Endpoint, extras: ConnectionExtras) -> Transport:
     settings = TransportSettings(
         timeout=extras.number("timeout", 30, at_least=0.1),
         verify=extras.flag_or_text("verify", default=True),

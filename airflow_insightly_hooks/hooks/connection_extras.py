@@ -12,13 +12,13 @@ from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["Extras"]
+__all__ = ["ConnectionExtras"]
 
 LARGEST = 1e12
 """More than any field can mean: seconds, bytes, requests a second."""
 
 
-class Extras:
+class ConnectionExtras:
     """The extra fields of an Airflow connection.
 
     They come typed from JSON, and as text from a URI or a form; both mean the same. An empty text is a
