@@ -25,7 +25,7 @@ MODULES = {
 MAY_IMPORT = {
     "": {"core.workflow.parts", "workflows"},
     "version": set(),
-    "provider": set(),
+    "provider": {"hooks.connection_fields"},
     "core": {"core"},
     "hooks": {"hooks", "core"},
     "triggers": {"triggers", "hooks", "core"},

@@ -16,12 +16,14 @@ import pytest
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseHook, BaseOperatorLink
 
-from airflow_insightly_hooks.hooks.api.account import EXTRAS as INSIGHTLY_EXTRAS
-from airflow_insightly_hooks.hooks.post.receiver import EXTRAS as WEBHOOK_EXTRAS
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.hooks.connection_fields import CONNECTION_FIELDS, ConnectionField
 from airflow_insightly_hooks.provider import get_provider_info
 
 INFO = get_provider_info()
 CONNECTIONS = {entry["connection-type"]: entry for entry in INFO["connection-types"]}
+FIELDS = [(conn_type, field) for conn_type, fields in CONNECTION_FIELDS.items() for field in fields]
+HOSTS = {"insightly": "na1", "insightly_webhook": "http://receiver.example.com"}
 
 
 def named(value: Any, key: str = "") -> Iterator[str]:
@@ -34,6 +36,16 @@ def named(value: Any, key: str = "") -> Iterator[str]:
             yield from named(item, key)
     elif isinstance(value, str) and value.startswith("airflow_insightly_hooks."):
         yield value
+
+
+def settings_with(conn_type: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return what the hook of a connection type reads from a connection with these extra fields."""
+    password = {"insightly": "a-made-up-key"}.get(conn_type)
+    connection = {"conn_type": conn_type, "host": HOSTS[conn_type], "password": password, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_FORM", json.dumps(connection))
+    module, _, name = CONNECTIONS[conn_type]["hook-class-name"].rpartition(".")
+    hook = getattr(import_module(module), name)("form")
+    return vars(hook._client.account if conn_type == "insightly" else hook._settings)
 
 
 def test_schema() -> None:
@@ -86,20 +98,45 @@ def test_hooks_and_connection_types(conn_type: str) -> None:
     assert callable(hook.test_connection)
 
 
+@pytest.mark.parametrize("conn_type", CONNECTIONS)
+def test_the_form_shows_every_field(conn_type: str) -> None:
+    """The form has a field for each declared one, in the same order; no name is declared twice."""
+    names = [field.name for field in CONNECTION_FIELDS[conn_type]]
+    assert list(CONNECTIONS[conn_type]["conn-fields"]) == names
+
+
+@pytest.mark.parametrize(("conn_type", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
+def test_a_field_is_declared_soundly(conn_type: str, field: ConnectionField) -> None:
+    """A field has a label and a default of its own kind; only a text may be without one, and a secret is."""
+    kinds: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "boolean": (bool,)}
+    assert field.label
+    assert field.default is not None or field.kind == "string"
+    assert field.default is None or type(field.default) in kinds[field.kind]
+    assert not field.is_secret or field.default is None
+    schema = CONNECTIONS[conn_type]["conn-fields"][field.name]["schema"]
+    jsonschema.validate(schema.get("default"), schema)
+
+
+@pytest.mark.parametrize(("conn_type", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
+def test_every_field_is_read(conn_type: str, field: ConnectionField, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that no field can have is refused by the field's name: the hook reads what is declared."""
+    with pytest.raises(InvalidConnection) as caught:
+        settings_with(conn_type, {field.name: [1]}, monkeypatch)
+    assert caught.value.field == f"extra.{field.name}"
+
+
 @pytest.mark.parametrize(
-    ("conn_type", "extras"), [("insightly", INSIGHTLY_EXTRAS), ("insightly_webhook", WEBHOOK_EXTRAS)]
+    ("conn_type", "field"),
+    [(conn_type, field) for conn_type, field in FIELDS if field.kind == "number"],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_every_extra_has_a_form_field(conn_type: str, extras: tuple[str, ...]) -> None:
-    """Every extra that a hook reads has a field in the form, and the reverse; each has a label."""
-    fields = CONNECTIONS[conn_type]["conn-fields"]
-    assert set(fields) == set(extras)
-    assert len(extras) == len(set(extras))
-    for field in fields.values():
-        assert field["label"]
-        assert "null" in field["schema"]["type"]
-        if "default" in field["schema"]:
-            kinds = {"string": str, "number": (int, float), "boolean": bool}
-            assert isinstance(field["schema"]["default"], kinds[field["schema"]["type"][0]])
+def test_a_number_has_its_lower_bound(
+    conn_type: str, field: ConnectionField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest number that a field's declaration allows is taken, and a smaller one refused."""
+    settings_with(conn_type, {field.name: field.at_least}, monkeypatch)
+    with pytest.raises(InvalidConnection, match=f"a number from {field.at_least:g} on is needed"):
+        settings_with(conn_type, {field.name: field.at_least - 0.001}, monkeypatch)
 
 
 @pytest.mark.parametrize("conn_type", CONNECTIONS)
@@ -107,15 +144,9 @@ def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pyt
     """A form that is saved as it stands means the same as a connection without extras."""
     fields = CONNECTIONS[conn_type]["conn-fields"]
     defaults = {name: field["schema"].get("default") for name, field in fields.items()}
-    module, _, name = CONNECTIONS[conn_type]["hook-class-name"].rpartition(".")
-    hook = getattr(import_module(module), name)
-    host = {"insightly": "na1", "insightly_webhook": "https://receiver.example.com"}[conn_type]
     settings = []
     for extra in ({}, defaults):
-        connection = {"conn_type": conn_type, "host": host, "password": "a-made-up-key", "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_FORM", json.dumps(connection))
-        opened = hook("form")
-        read = vars(opened._client.account if conn_type == "insightly" else opened._settings)
+        read = settings_with(conn_type, extra, monkeypatch)
         if "rate_limit" in read:
             read |= {
                 "transport": getattr(read.get("transport"), "settings", None),

@@ -1,4 +1,4 @@
-"""The extra fields of a connection, checked one by one."""
+"""The values of a connection's extra fields, read as they are declared and checked one by one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
+from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -22,50 +23,56 @@ class ConnectionExtras:
     """The extra fields of an Airflow connection.
 
     They come typed from JSON, and as text from a URI or a form; both mean the same. An empty text is a
-    field left empty.
+    field left empty, and an empty field has the default that is declared for it.
 
-    :param known: the names that the connection type has.
+    :param fields: the fields that the connection type has. The methods take the name of one of them.
     :raises InvalidConnection: if there is another one, or they are no JSON object. No message holds a value.
     """
 
-    def __init__(self, connection: Connection, known: tuple[str, ...]) -> None:
+    def __init__(self, connection: Connection, fields: tuple[ConnectionField, ...]) -> None:
+        self._fields = {field.name: field for field in fields}
         self._conn_id = connection.conn_id
         try:
-            fields = json.loads(connection.extra) if connection.extra else {}
+            given = json.loads(connection.extra) if connection.extra else {}
         except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
+            given = None
+        if not isinstance(given, dict):
             raise InvalidConnection(self._conn_id, "extra", "a JSON object is needed")
-        self._fields: dict[str, Any] = {k: v for k, v in fields.items() if v is not None and v != ""}
-        for name in self._fields:
-            if name not in known:
-                raise self.invalid(name, f"there is no such field{did_you_mean(name, known)}")
+        self._given: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v != ""}
+        for name in self._given:
+            if name not in self._fields:
+                raise self.invalid(name, f"there is no such field{did_you_mean(name, self._fields)}")
+
+    def _value(self, name: str) -> Any:
+        return self._given.get(name, self._fields[name].default)
 
     def invalid(self, name: str, reason: str) -> InvalidConnection:
         """Return the error that says what is wrong with the field ``name``."""
         return InvalidConnection(self._conn_id, f"extra.{name}", reason)
 
-    def text(self, name: str, default: str = "") -> str:
-        """Return a field's text.
+    def text(self, name: str) -> str:
+        """Return a field's text; an empty one without a value.
 
         :raises InvalidConnection: if it is no text.
         """
-        value = self._fields.get(name, default)
+        value = self._value(name)
+        if value is None:
+            return ""
         if not isinstance(value, str):
             raise self.invalid(name, "a text is needed")
         return value.strip()
 
     def is_blank(self, name: str) -> bool:
         """Return whether a field is a text of white space alone, which is neither a value nor none."""
-        value = self._fields.get(name)
+        value = self._given.get(name)
         return isinstance(value, str) and value != "" and not value.strip()
 
-    def number(self, name: str, default: float, *, at_least: float) -> float:
+    def number(self, name: str) -> float:
         """Return a field's number.
 
-        :raises InvalidConnection: if it is no number, less than ``at_least``, or beyond all use.
+        :raises InvalidConnection: if it is no number, less than the field's ``at_least``, or beyond all use.
         """
-        value = self._fields.get(name, default)
+        value, at_least = self._value(name), self._fields[name].at_least
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
@@ -74,31 +81,33 @@ class ConnectionExtras:
             raise self.invalid(name, f"a number from {at_least:g} on is needed")
         return number
 
-    def flag(self, name: str, *, default: bool) -> bool:
+    def flag(self, name: str) -> bool:
         """Return whether a field is set.
 
         :raises InvalidConnection: if it is neither true nor false.
         """
-        value = self._fields.get(name, default)
+        value = self._value(name)
         if isinstance(value, str):
             value = {"true": True, "false": False}.get(value.strip().lower(), value)
         if not isinstance(value, bool):
             raise self.invalid(name, "true or false is needed")
         return value
 
-    def flag_or_text(self, name: str, *, default: bool) -> bool | str:
+    def flag_or_text(self, name: str) -> bool | str:
         """Return whether a field is set, or its text where that is neither true nor false."""
-        value = self._fields.get(name, default)
+        value = self._value(name)
         if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
             return value.strip()
-        return self.flag(name, default=default)
+        return self.flag(name)
 
     def texts(self, name: str) -> dict[str, str]:
-        """Return a field that maps texts to texts, as an object or as its JSON text.
+        """Return a field that maps texts to texts, as an object or as its JSON text; none without a value.
 
         :raises InvalidConnection: if it is no such thing.
         """
-        value = self._fields.get(name, {})
+        value = self._value(name)
+        if value is None:
+            return {}
         if isinstance(value, str):
             try:
                 value = json.loads(value)

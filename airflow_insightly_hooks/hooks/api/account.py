@@ -10,13 +10,12 @@ from airflow.sdk.log import mask_secret
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
+from airflow_insightly_hooks.hooks.connection_fields import INSIGHTLY_FIELDS
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["EXTRAS", "Account", "base_url"]
-
-EXTRAS = ("api_version", "timeout", "requests_per_second", "requests_per_day")
+__all__ = ["Account", "base_url"]
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _BASE_URL = re.compile(
@@ -38,16 +37,16 @@ class Account:
     """
 
     def __init__(self, connection: Connection) -> None:
-        extras = ConnectionExtras(connection, EXTRAS)
+        extras = ConnectionExtras(connection, INSIGHTLY_FIELDS)
         self.api_key = _api_key(connection)
-        version = extras.text("api_version", "v3.1")
+        version = extras.text("api_version")
         if not re.fullmatch(r"v\d+(\.\d+)?", version):
             raise extras.invalid("api_version", "a version such as 'v3.1' is needed")
         self.base_url = base_url(connection, version)
         self.host = re.split(r"://|/", self.base_url)[1]
-        self.timeout = extras.number("timeout", 30, at_least=0.1)
-        self.requests_per_second = extras.number("requests_per_second", 10, at_least=0.01)
-        per_day = extras.number("requests_per_day", 0, at_least=0)
+        self.timeout = extras.number("timeout")
+        self.requests_per_second = extras.number("requests_per_second")
+        per_day = extras.number("requests_per_day")
         if per_day != int(per_day):
             raise extras.invalid("requests_per_day", "a whole number is needed, 0 for no bound")
         self.requests_per_day = int(per_day) or None
@@ -73,7 +72,7 @@ def _api_key(connection: Connection) -> str:
     return key
 
 
-def base_url(connection: Connection, version: str = "v3.1") -> str:
+def base_url(connection: Connection, version: str) -> str:
     """Return the API's base URL that a connection names.
 
     The one rule: a host with ``://`` is the whole base URL, its version included; a bare label without

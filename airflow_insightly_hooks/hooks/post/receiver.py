@@ -12,6 +12,7 @@ from airflow_insightly_hooks.core.delivery.signing import Signer
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 from airflow_insightly_hooks.hooks.connection_failures import own_fault
+from airflow_insightly_hooks.hooks.connection_fields import WEBHOOK_FIELDS
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import bare_context, load_client_certificate, tls_context
 from airflow_insightly_hooks.hooks.post.transport import Transport, TransportSettings
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IN_CLEAR", "ReceiverSettings", "checked_headers", "mask"]
 
-EXTRAS = (
-    "path",
-    "headers",
-    "timeout",
-    "verify",
-    "cert",
-    "trust_env",
-    "allow_insecure_http",
-    "allow_private_networks",
-    "allow_redirects",
-    "expect_body",
-    "requests_per_second",
-    "signing_secret",
-    "max_body_bytes",
-    "web_url",
-)
 PROTECTED_HEADERS = frozenset(
     {
         "connection",
@@ -76,12 +61,12 @@ class ReceiverSettings:
             raise extras.invalid("headers", error.reason) from None
         if endpoint.authorization and "authorization" in self.headers:
             raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
-        self.rate_limit = RateLimit(extras.number("requests_per_second", 0, at_least=0))
-        self.max_body_bytes = int(extras.number("max_body_bytes", 25_000_000, at_least=1))
+        self.rate_limit = RateLimit(extras.number("requests_per_second"))
+        self.max_body_bytes = int(extras.number("max_body_bytes"))
         self.web_url = extras.text("web_url")
         if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
             raise extras.invalid("web_url", "an http(s) address without user information is needed")
-        self.allow_redirects = extras.flag("allow_redirects", default=False)
+        self.allow_redirects = extras.flag("allow_redirects")
         self.expect_body = extras.text("expect_body").encode(errors="surrogatepass")
         self.transport = _transport(endpoint, extras)
         if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
@@ -92,7 +77,7 @@ class ReceiverSettings:
         except ValueError as error:
             raise extras.invalid("signing_secret", str(error)) from None
         in_clear = not endpoint.is_secured and not endpoint.is_loopback
-        self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http", default=False)
+        self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http")
         if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
         mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
@@ -101,7 +86,7 @@ class ReceiverSettings:
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:
         """Return what an Airflow connection says."""
-        extras = ConnectionExtras(connection, EXTRAS)
+        extras = ConnectionExtras(connection, WEBHOOK_FIELDS)
         return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
 
     @classmethod
@@ -109,17 +94,16 @@ class ReceiverSettings:
         """Return what a URI says, and the defaults."""
         from airflow.sdk import Connection
 
-        return cls(
-            Endpoint.from_uri(uri), ConnectionExtras(Connection(conn_id="uri", conn_type=""), EXTRAS), "uri"
-        )
+        extras = ConnectionExtras(Connection(conn_id="uri", conn_type=""), WEBHOOK_FIELDS)
+        return cls(Endpoint.from_uri(uri), extras, "uri")
 
 
 def _transport(endpoint: Endpoint, extras: ConnectionExtras) -> Transport:
     settings = TransportSettings(
-        timeout=extras.number("timeout", 30, at_least=0.1),
-        verify=extras.flag_or_text("verify", default=True),
-        trust_env=extras.flag("trust_env", default=True),
-        allow_private=extras.flag("allow_private_networks", default=True),
+        timeout=extras.number("timeout"),
+        verify=extras.flag_or_text("verify"),
+        trust_env=extras.flag("trust_env"),
+        allow_private=extras.flag("allow_private_networks"),
     )
     # To read all trusted certificates takes 30 ms; what a connection says of TLS is checked in any case.
     cert = extras.text("cert")

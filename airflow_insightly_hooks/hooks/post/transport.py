@@ -65,10 +65,10 @@ class TransportSettings:
     :param allow_private: whether addresses of private networks are sent to.
     """
 
-    timeout: float = 30.0
-    verify: bool | str = True
-    trust_env: bool = True
-    allow_private: bool = True
+    timeout: float
+    verify: bool | str
+    trust_env: bool
+    allow_private: bool
 
 
 class DeadlineExceeded(Exception):

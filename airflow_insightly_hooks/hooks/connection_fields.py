@@ -1,0 +1,187 @@
+"""The extra fields of both connection types: name, type, default, lower bound and meaning of each.
+
+The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and README's table
+(``tools/connection_table.py``) are made from these declarations. Airflow loads this module while it starts,
+so it imports neither Airflow nor an HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CONNECTION_FIELDS", "INSIGHTLY_FIELDS", "WEBHOOK_FIELDS", "ConnectionField"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionField:
+    """One field of a connection's extra.
+
+    :param name: its key in the extra.
+    :param label: its name in the form.
+    :param kind: its type in the form, in the words of JSON Schema.
+    :param default: the value that an empty field has; ``None`` for no value.
+    :param description: what form and README say of it; may be empty.
+    :param details: what only README says of it, after the description.
+    :param at_least: the smallest number that is accepted; counts for numbers only.
+    :param is_secret: whether it is a password field in the form.
+    """
+
+    name: str
+    label: str
+    kind: Literal["string", "number", "boolean"]
+    default: str | float | bool | None = None
+    description: str = ""
+    details: str = ""
+    at_least: float = 0
+    is_secret: bool = False
+
+
+INSIGHTLY_FIELDS = (
+    ConnectionField(
+        name="api_version",
+        label="API version",
+        kind="string",
+        default="v3.1",
+        details="The last part of the API's address. A base URL in the host has its own.",
+    ),
+    ConnectionField(
+        name="timeout",
+        label="Time-out",
+        kind="number",
+        default=30,
+        at_least=0.1,
+        description="Seconds without data.",
+    ),
+    ConnectionField(
+        name="requests_per_second",
+        label="Requests a second",
+        kind="number",
+        default=10,
+        at_least=0.01,
+        description="For each process; Insightly allows 10.",
+    ),
+    ConnectionField(
+        name="requests_per_day",
+        label="Requests a day",
+        kind="number",
+        default=0,
+        at_least=0,
+        description="Ask no more once the account has made so many in a day; 0 for all that the plan allows.",
+        details="The requests of all of the account's users count, since midnight UTC.",
+    ),
+)
+"""The fields of the connection type ``insightly``, in the order of its form."""
+
+WEBHOOK_FIELDS = (
+    ConnectionField(
+        name="path",
+        label="Path",
+        kind="string",
+        description="Added to the address; starts with /.",
+    ),
+    ConnectionField(
+        name="headers",
+        label="Headers",
+        kind="string",
+        description="A JSON object of further HTTP headers.",
+    ),
+    ConnectionField(
+        name="timeout",
+        label="Time-out",
+        kind="number",
+        default=30,
+        at_least=0.1,
+        description="Seconds for a whole exchange.",
+    ),
+    ConnectionField(
+        name="verify",
+        label="Verify TLS",
+        kind="string",
+        default="true",
+        description="true, false, or the path of a file of trusted CAs.",
+    ),
+    ConnectionField(
+        name="cert",
+        label="Client certificate",
+        kind="string",
+        description="A PEM file, or two with a comma: certificate,key.",
+        details="A single file holds both certificate and key.",
+    ),
+    ConnectionField(
+        name="trust_env",
+        label="Trust the environment",
+        kind="boolean",
+        default=True,
+        description="Honour HTTPS_PROXY, REQUESTS_CA_BUNDLE and their like.",
+    ),
+    ConnectionField(
+        name="allow_insecure_http",
+        label="Allow insecure http",
+        kind="boolean",
+        default=False,
+        description="Send credentials over http, too.",
+        details="Else authentication goes over https only.",
+    ),
+    ConnectionField(
+        name="allow_private_networks",
+        label="Allow private networks",
+        kind="boolean",
+        default=True,
+        description="Send to addresses of private networks and of this machine, too.",
+        details="Link-local and cloud metadata addresses are refused anyway. Where POSTs go through a proxy, "
+        "only an IP address can be judged, not a name.",
+    ),
+    ConnectionField(
+        name="allow_redirects",
+        label="Allow redirects",
+        kind="boolean",
+        default=False,
+        description="Follow 307 and 308 to the same scheme, host and port.",
+    ),
+    ConnectionField(
+        name="expect_body",
+        label="Expected in the answer",
+        kind="string",
+        description="A 2xx whose body lacks this text is a failure.",
+        details="The first 16 KiB of the body must hold it. If the field is empty, any 2xx will do.",
+    ),
+    ConnectionField(
+        name="requests_per_second",
+        label="Requests a second",
+        kind="number",
+        default=0,
+        at_least=0,
+        description="For each task; 0 sets no limit.",
+    ),
+    ConnectionField(
+        name="signing_secret",
+        label="Signing secret",
+        kind="string",
+        is_secret=True,
+        description="whsec_… of Standard Webhooks; several are separated by spaces.",
+        details="Adds a signature to each request.",
+    ),
+    ConnectionField(
+        name="max_body_bytes",
+        label="Largest body",
+        kind="number",
+        default=25_000_000,
+        at_least=1,
+        description="Bytes; a larger one is not sent.",
+    ),
+    ConnectionField(
+        name="web_url",
+        label="Page of the receiver",
+        kind="string",
+        description="Where a person sees what arrived; linked from the task.",
+    ),
+)
+"""The fields of the connection type ``insightly_webhook``, in the order of its form."""
+
+CONNECTION_FIELDS: Mapping[str, tuple[ConnectionField, ...]] = {
+    "insightly": INSIGHTLY_FIELDS,
+    "insightly_webhook": WEBHOOK_FIELDS,
+}
+"""The fields by connection type."""
