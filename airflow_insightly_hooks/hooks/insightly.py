@@ -30,8 +30,7 @@ class InsightlyHook(BaseHook):
     """Reads records of an Insightly account.
 
     :param insightly_conn_id: an Airflow connection of type ``insightly``: password or login is the API
-        key; host the pod (``na1``) or a base URL; extra ``api_version`` (``v3.1``), ``timeout`` (30,
-        seconds), ``requests_per_second`` (10, Insightly's limit) and ``requests_per_day`` (no bound).
+        key; host the pod (``na1``) or a base URL; README lists the fields of its extra.
     :ivar patience: seconds that a request may wait in all for 429s and 503s to end.
 
     Several threads may use it at once. All hooks of a process that ask one account share its limits.
