@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
 
@@ -42,6 +42,12 @@ SHORT_WAIT = 60.0
 CLOCK_VALID_FOR = 300.0
 """Seconds for which a reading of the server's clock is carried on by our own monotonic one."""
 
+_BROKEN_CONNECTIONS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -55,6 +61,42 @@ class Answer:
     content: Any
     total: int | None
     date: datetime | None
+
+
+@dataclass(frozen=True)
+class _TooManyRequests:
+    """429: the account's requests of this second are used up.
+
+    :param retry_after: seconds that the API asks to wait; ``None`` if it does not say.
+    """
+
+    retry_after: float | None
+
+
+@dataclass(frozen=True)
+class _ServiceUnavailable:
+    """503: the API can't answer now.
+
+    :param retry_after: seconds that the API asks to wait; ``None`` if it does not say.
+    """
+
+    retry_after: float | None
+
+
+@dataclass(frozen=True)
+class _TransientFailure:
+    """No usable answer, for a reason that may pass within seconds.
+
+    :param reason: for the log.
+    :param error: what to raise when the quick retries are used up.
+    """
+
+    reason: str
+    error: InsightlyAPIError
+
+
+_Outcome: TypeAlias = Answer | _TooManyRequests | _ServiceUnavailable | _TransientFailure | InsightlyAPIError
+"""What one request led to. An error is final: asking again would not help."""
 
 
 class Client:
@@ -99,22 +141,22 @@ class Client:
         waits = _Waits(patience)
         while True:
             self._wait_while_held(waits)
-            try:
-                response = self._ask(path, parameters)
-                if response.status_code == 200:
-                    return self._answer(response, path)
-                if response.status_code == 429:
-                    self.limiter.hold(self._told(response, waits))
+            match self._ask(path, parameters):
+                case Answer() as answer:
+                    return answer
+                case InsightlyAPIError() as error:
+                    raise error from None  # no context: it could show a whole URL
+                case _TooManyRequests(told):
+                    self.limiter.hold(waits.after_refusal(told))  # for all threads
                     continue
-                if response.status_code != 503:
-                    raise self._refusal(response, path)
-                delay, why = self._told(response, waits), "it answered 503"
-                if not waits.may_wait(delay):
-                    raise InsightlyUnreachable(self.conn_id, self.account.host, 503)
-            except _Failure as failure:
-                if waits.failures >= QUICK_RETRIES:
-                    raise failure.error from None
-                delay, why = waits.after_failure(), str(failure)
+                case _ServiceUnavailable(told):
+                    delay, why = waits.after_refusal(told), "it answered 503"
+                    if not waits.may_wait(delay):
+                        raise InsightlyUnreachable(self.conn_id, self.account.host, 503)
+                case _TransientFailure(why, error):
+                    if waits.failures >= QUICK_RETRIES:
+                        raise error from None
+                    delay = waits.after_failure()
             self._log.info("Asking %s again in %.1f s: %s", path, delay, why)
             time.sleep(delay)
 
@@ -126,39 +168,38 @@ class Client:
             self._log.info("Insightly answered 429; asking again in %.1f s", delay)
             time.sleep(delay)
 
-    def _ask(self, path: str, parameters: dict[str, Any] | None) -> requests.Response:
-        """Send one request when it is its turn, and take account of what the headers say.
-
-        :raises _Failure: if there is no answer, and asking again may help.
-        """
+    def _ask(self, path: str, parameters: dict[str, Any] | None) -> _Outcome:
+        """Send one request when it is its turn, and return what it led to."""
         if (spent := self.limiter.take()) is not None:
-            raise self._spent(spent)
+            return self._spent(spent)
         with self._counting:
             self.requests_made += 1
-        timeout = self.account.timeout
         try:
             response = self.session.get(
-                self.account.base_url + path, params=parameters, timeout=timeout, allow_redirects=False
+                self.account.base_url + path,
+                params=parameters,
+                timeout=self.account.timeout,
+                allow_redirects=False,
             )
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ) as error:
-            reason = _reason(error, timeout)
-            unreachable = InsightlyUnreachable(self.conn_id, self.account.host, reason)
-            raise _Failure(unreachable, reason) from None
         except requests.RequestException as error:
-            # The text of a requests error can hold the whole URL: only its class is told.
-            why = f"{type(error).__name__} while asking"
-            unexpected = self._unexpected(path, why)
-            if isinstance(error, requests.exceptions.ContentDecodingError):
-                raise _Failure(unexpected, why) from None
-            raise unexpected from None
-        self._read(response)
-        return response
+            return self._no_answer(error, path)
+        self._read_headers(response)
+        status = response.status_code
+        if status == 200:
+            return self._answer(response, path)
+        if status == 429:
+            return self._too_many_requests(response)
+        if status == 503:
+            return _ServiceUnavailable(_asked_wait(response))
+        if status >= 500:
+            unreachable = InsightlyUnreachable(self.conn_id, self.account.host, status)
+            return _TransientFailure(f"it answered {status}", unreachable)
+        if status in (401, 403, 404, 405):
+            return InsightlyAccessError(self.conn_id, self.account.base_url, path, status)
+        return self._unexpected(path, "200 was expected", status)
 
-    def _read(self, response: requests.Response) -> None:
+    def _read_headers(self, response: requests.Response) -> None:
+        """Keep the server's clock and the day's counts; warn where few requests are left."""
         headers = response.headers
         date = http_date(headers.get("Date"))
         if date is not None:
@@ -177,50 +218,42 @@ class Client:
                 f"{few_left.resets_at:%Y-%m-%d %H:%M}",
             )
 
-    def _answer(self, response: requests.Response, path: str) -> Answer:
+    def _no_answer(self, error: requests.RequestException, path: str) -> _Outcome:
+        """Return whether a request that got no whole answer may be repeated."""
+        if isinstance(error, _BROKEN_CONNECTIONS):
+            reason = _reason(error, self.account.timeout)
+            unreachable = InsightlyUnreachable(self.conn_id, self.account.host, reason)
+            return _TransientFailure(reason, unreachable)
+        # The text of a requests error can hold the whole URL: only its class is told.
+        reason = f"{type(error).__name__} while asking"
+        unexpected = self._unexpected(path, reason)
+        if isinstance(error, requests.exceptions.ContentDecodingError):
+            return _TransientFailure(reason, unexpected)
+        return unexpected
+
+    def _answer(self, response: requests.Response, path: str) -> _Outcome:
+        """Return what a 200 says, or that it is no JSON."""
         try:
             content = response.json()
         except (ValueError, RecursionError):  # it may have been cut on its way
             unexpected = self._unexpected(path, "JSON was expected", response.status_code)
-            raise _Failure(unexpected, "the answer is no JSON") from None
+            return _TransientFailure("the answer is no JSON", unexpected)
         headers = response.headers
         return Answer(content, whole_number(headers.get("X-Total-Count")), http_date(headers.get("Date")))
 
-    def _told(self, response: requests.Response, waits: _Waits) -> float:
-        """Return how long to wait after a 429 or 503.
-
-        :raises InsightlyRateLimitError: if it is the day that is spent.
-        """
-        headers = response.headers
-        now = http_date(headers.get("Date")) or datetime.now(timezone.utc)
-        told = retry_after(headers.get("Retry-After"), now)
-        nothing_left = whole_number(headers.get("X-RateLimit-Remaining")) == 0
-        if response.status_code == 429 and nothing_left and (told is None or told > SHORT_WAIT):
-            raise self._spent(self.limiter.refuse_day())
-        return waits.after_refusal(told)
+    def _too_many_requests(self, response: requests.Response) -> _Outcome:
+        """Return whether a 429 is about the last second, or about the day."""
+        told = _asked_wait(response)
+        nothing_left = whole_number(response.headers.get("X-RateLimit-Remaining")) == 0
+        if nothing_left and (told is None or told > SHORT_WAIT):
+            return self._spent(self.limiter.refuse_day())
+        return _TooManyRequests(told)
 
     def _spent(self, spent: Spent) -> InsightlyRateLimitError:
         return InsightlyRateLimitError(self.conn_id, True, spent.resets_at, spent.share)
 
-    def _refusal(self, response: requests.Response, path: str) -> Exception:
-        status = response.status_code
-        if status in (401, 403, 404, 405):
-            return InsightlyAccessError(self.conn_id, self.account.base_url, path, status)
-        if status >= 500:
-            unreachable = InsightlyUnreachable(self.conn_id, self.account.host, status)
-            return _Failure(unreachable, f"it answered {status}")
-        return self._unexpected(path, "200 was expected", status)
-
     def _unexpected(self, path: str, expected: str, status: int | None = None) -> InsightlyAPIError:
         return InsightlyAPIError(self.conn_id, path, expected, status)
-
-
-class _Failure(Exception):
-    """A request has failed in a way that may pass; ``error`` is what to raise if it doesn't."""
-
-    def __init__(self, error: InsightlyAPIError, why: str) -> None:
-        super().__init__(why)
-        self.error = error
 
 
 class _Waits:
@@ -251,6 +284,12 @@ class _Waits:
             return False
         self._patience -= seconds
         return True
+
+
+def _asked_wait(response: requests.Response) -> float | None:
+    """Return the seconds that ``Retry-After`` asks to wait, by the server's clock where it is known."""
+    now = http_date(response.headers.get("Date")) or datetime.now(timezone.utc)
+    return retry_after(response.headers.get("Retry-After"), now)
 
 
 def _reason(error: BaseException, timeout: float) -> str:
