@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
+from urllib3.exceptions import NameResolutionError
 
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import (
@@ -296,9 +297,9 @@ def _reason(error: BaseException, timeout: float) -> str:
     """Return why a request got no answer, without the error's own text, which can hold the whole URL."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout:g} s"
-    if "NameResolutionError" in repr(error):
-        return UNKNOWN_HOST
     for cause in causes(error):
+        if isinstance(cause, NameResolutionError):
+            return UNKNOWN_HOST
         if reason := tls_reason(cause):
             return reason
         if isinstance(cause, ConnectionRefusedError):
