@@ -34,7 +34,9 @@ import pytest  # noqa: E402 — likewise
 from hypothesis import settings  # noqa: E402 — likewise
 
 from airflow_insightly_hooks.core.criteria import criteria as criteria_module  # noqa: E402 — likewise
-from airflow_insightly_hooks.hooks.api.limiter import forget_limiters  # noqa: E402 — likewise
+from airflow_insightly_hooks.hooks.process_registry import (  # noqa: E402 — likewise
+    clear_process_registries,
+)
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox  # noqa: E402 — likewise
 
 # Half of Hypothesis' own number, so that the tests stay fast; HYPOTHESIS=1000 tries as many.
@@ -181,10 +183,10 @@ def _operators_outside_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _limits_of_a_new_process() -> Iterator[None]:
-    """Forget which accounts have spent their day: tests share addresses and keys."""
+def _a_new_process() -> Iterator[None]:
+    """Forget what a process shares, such as which accounts have spent their day: tests share accounts."""
     yield
-    forget_limiters()
+    clear_process_registries()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow, Event, changes_in
 from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
+from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,10 +210,12 @@ def _window(since: datetime, now: datetime) -> ChangeWindow:
     return ChangeWindow(since, max(since, now + CLOCK_TOLERANCE))
 
 
-@cache
+_pollers = ProcessRegistry(Poller)
+
+
 def poller(insightly_conn_id: str) -> Poller:
     """Return the poller of the account that a connection names, one for all triggers of this process."""
-    return Poller(insightly_conn_id)
+    return _pollers.get(insightly_conn_id)
 
 
 async def sleep_until(moment: datetime) -> None:

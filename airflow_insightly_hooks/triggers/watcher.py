@@ -32,6 +32,7 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.assets import CURSORS, WATCHED, records_asset
+from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
 
 if TYPE_CHECKING:
@@ -72,13 +73,14 @@ class News(NamedTuple):
     """``None`` at a watch's first start, which says only where it begins."""
 
 
-_watchers: dict[tuple[str, str], list[Watcher]] = {}
+_watchers = ProcessRegistry[tuple[str, str], list[Watcher]](lambda _key: [])
+"""Who listens, by connection id and record type."""
 
 
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
     """Count a watcher in for as long as it listens."""
-    of_these = _watchers.setdefault((watcher.insightly_conn_id, watcher.record_type), [])
+    of_these = _watchers.get((watcher.insightly_conn_id, watcher.record_type))
     of_these.append(watcher)
     try:
         yield
@@ -99,7 +101,7 @@ class Watch(SharedStreamProducer):
         self._conn_id = insightly_conn_id
         self._poller = poller(insightly_conn_id)
         self._record_type = record_type
-        self._watchers = _watchers.setdefault((insightly_conn_id, record_type), [])
+        self._watchers = _watchers.get((insightly_conn_id, record_type))
         self._poll_interval, self._settle = poll_interval, settle
         self._state = state_of(insightly_conn_id, record_type)
         self._since: datetime | None = None

@@ -21,8 +21,8 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyUnreachable,
 )
 from airflow_insightly_hooks.hooks.api.client import Answer
-from airflow_insightly_hooks.hooks.api.limiter import forget_limiters
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import API_KEY, Connect, Logged
 from tests.insightly import KEY, as_json, hook_for
@@ -416,7 +416,7 @@ def test_share(noon: RunningSandbox, connect: Connect) -> None:
     others = InsightlyHook()
     for _ in range(3):
         others.custom_fields("Contacts")
-    forget_limiters()  # the others are another process
+    clear_process_registries()  # the others are another process
     hook = share_of(noon, connect, 5)
     for _ in range(2):
         hook.custom_fields("Contacts")

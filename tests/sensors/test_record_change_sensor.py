@@ -17,9 +17,9 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
-from airflow_insightly_hooks.hooks.api import limiter
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyRateLimitError
 from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
@@ -590,7 +590,7 @@ def test_an_api_that_is_asked_too_much_is_looked_at_again(
     else:
         assert operator.poke(context) is False
         assert operator.poke(context) is False or status == 503  # a 429 holds all of the process for so long
-    limiter.forget_limiters()
+    clear_process_registries()
     again = sensor().execute(context)
     assert events(again) == [(number, "added")]
 

@@ -1,4 +1,4 @@
-"""What a triggerer's process keeps, new for each test; and the state of an asset, as triggers get it."""
+"""The state of an asset, as triggers get it; and what must hold after each test of a trigger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from airflow_insightly_hooks.triggers import polls
 from airflow_insightly_hooks.triggers import watcher as watch
 
 
@@ -46,8 +45,8 @@ def _requests_enough(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _a_new_process() -> Iterator[None]:
-    polls.poller.cache_clear()
-    watch._watchers.clear()
+def _no_watcher_is_left() -> Iterator[None]:
     yield
-    assert not any(watch._watchers.values()), "a watcher that has ended still counts"
+    assert not any(of_these for _, of_these in watch._watchers.items()), (
+        "a watcher that has ended still counts"
+    )

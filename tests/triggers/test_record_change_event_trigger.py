@@ -14,8 +14,8 @@ from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyRateLimitError
-from airflow_insightly_hooks.hooks.api.limiter import forget_limiters
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import polls
 from airflow_insightly_hooks.triggers import watcher as module
@@ -325,7 +325,7 @@ def test_a_day_that_is_spent_is_waited_for(
     async def sleep_until(moment: datetime) -> None:
         slept.append(moment)
         crm.configure(requests_per_day=10**9)
-        forget_limiters()
+        clear_process_registries()
 
     monkeypatch.setattr(module, "sleep_until", sleep_until)
     crm.configure(requests_per_day=0)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.detection.daily_budget import Budget
+from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
-__all__ = ["FewLeft", "Limiter", "Spent", "forget_limiters", "limiter_for"]
+__all__ = ["FewLeft", "Limiter", "Spent", "limiter_for"]
 
 MOST_LIMITERS = 64
 """Accounts whose limiters a process remembers; the one that was unused for longest goes first."""
@@ -109,23 +109,10 @@ class Limiter:
             return self._budget.spaced(interval, self.server_now(), requests)
 
 
-_limiters: OrderedDict[tuple[str, bytes], Limiter] = OrderedDict()
-_limiters_lock = threading.Lock()
+_limiters = ProcessRegistry[tuple[str, bytes], Limiter](lambda _key: Limiter(), most=MOST_LIMITERS)
 
 
 def limiter_for(base_url: str, api_key: str) -> Limiter:
     """Return this process's limiter of an account."""
     # By a digest: what lives as long as the process should not hold keys.
-    key = base_url, hashlib.sha256(api_key.encode()).digest()
-    with _limiters_lock:
-        limiter = _limiters.setdefault(key, Limiter())
-        _limiters.move_to_end(key)
-        if len(_limiters) > MOST_LIMITERS:
-            _limiters.popitem(last=False)
-        return limiter
-
-
-def forget_limiters() -> None:
-    """Begin anew, as a new process does."""
-    with _limiters_lock:
-        _limiters.clear()
+    return _limiters.get((base_url, hashlib.sha256(api_key.encode()).digest()))

@@ -28,7 +28,7 @@ def test_one_for_each_account() -> None:
 
 def test_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that asks ever new accounts forgets the one that was unused for longest."""
-    monkeypatch.setattr(module, "MOST_LIMITERS", 2)
+    monkeypatch.setattr(module._limiters, "most", 2)
     first, second = limiter_for(URL, "1"), limiter_for(URL, "2")
     assert limiter_for(URL, "1") is first
     limiter_for(URL, "3")
@@ -39,7 +39,7 @@ def test_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_key_is_kept() -> None:
     """What lives as long as the process holds a digest of the key, not the key."""
     limiter_for(URL, "the-key")
-    assert "the-key" not in repr(module._limiters)
+    assert "the-key" not in repr(module._limiters.items())
 
 
 def test_a_share_is_exact_among_threads() -> None:
