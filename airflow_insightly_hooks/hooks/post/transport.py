@@ -7,7 +7,6 @@ of slow steps outlasts it. A connection serves one POST and is closed.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import select
 import socket
@@ -39,9 +38,6 @@ __all__ = [
     "Transport",
     "TransportSettings",
 ]
-
-# At DEBUG, httpcore logs what it does, with the receiver's address.
-logging.getLogger("httpcore").setLevel(logging.INFO)
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one address to take a connection (a black hole takes none, and says nothing)."""
