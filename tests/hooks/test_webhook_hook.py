@@ -777,6 +777,23 @@ def test_unusable_proxy(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> No
     assert "pr0xy-pass" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_credentials_are_masked(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, redact: Callable[[str], str], scheme: str
+) -> None:
+    """Airflow masks the proxy's password and its Authorization, too, if the proxy is used."""
+    encoded = base64.b64encode(b"proxy:masked-word").decode()
+    monkeypatch.setenv(f"{scheme}_proxy", "http://proxy:masked-word@proxy.example.com:3128")
+    connect("direct", host=f"{scheme}://receiver.example.com", extra={"trust_env": False})
+    WebhookHook("direct").get_conn()
+    assert redact(f"a masked-word {encoded} b") == f"a masked-word {encoded} b"
+    connect("receiver", host=f"{scheme}://receiver.example.com")
+    WebhookHook("receiver").get_conn()
+    for secret in ("masked-word", encoded):
+        assert redact(f"a {secret} b") == "a *** b"
+    assert redact("a proxy Basic b") == "a proxy Basic b"
+
+
 # --- many POSTs ------------------------------------------------------------------------------------------
 
 

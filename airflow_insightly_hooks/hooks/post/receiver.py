@@ -80,8 +80,10 @@ class ReceiverSettings:
         self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http")
         if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
-        mask(endpoint.password, *(endpoint.authorization or "").split(), *secrets.split())
-        mask(*self.headers.values())
+        mask(*secrets.split(), *self.headers.values())
+        for authenticated in (endpoint, self.transport.proxy):
+            if authenticated is not None:
+                mask(authenticated.password, *(authenticated.authorization or "").split())
 
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:
