@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 import pytest
-import requests
-from urllib3 import HTTPSConnectionPool
-from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
 
 from airflow_insightly_hooks.hooks.api.api_errors import (
-    UNKNOWN_HOST,
     InsightlyAPIError,
     InsightlyRateLimitError,
     InsightlyUnreachable,
@@ -168,29 +162,6 @@ def test_unknown_host(connect: Connect, naps: list[float]) -> None:
         InsightlyHook("crm").get_record("Contacts", 1)
     assert caught.value.host == "no-such-pod.invalid"
     assert len(naps) == 3
-
-
-@pytest.mark.parametrize("is_wrapped", [False, True], ids=["bare", "wrapped"])
-def test_unknown_host_by_its_type(
-    connect: Connect, naps: list[float], monkeypatch: pytest.MonkeyPatch, is_wrapped: bool
-) -> None:
-    """A failed look-up is told by the type of its error, at whatever depth requests raises it."""
-    url = "https://api.example.com/v3.1/Contacts/1"
-    failed: HTTPError = NameResolutionError(
-        "api.example.com", HTTPSConnection("api.example.com"), socket.gaierror(socket.EAI_NONAME, "unknown")
-    )
-    if is_wrapped:
-        failed = MaxRetryError(HTTPSConnectionPool("api.example.com"), url, failed)
-
-    def no_answer(*_: object, **__: object) -> None:
-        raise requests.ConnectionError(failed)
-
-    connect("crm", "insightly", host=url.removesuffix("/Contacts/1"), password=KEY)
-    hook = InsightlyHook("crm")
-    monkeypatch.setattr(hook.get_conn(), "get", no_answer)
-    with pytest.raises(InsightlyUnreachable) as caught:
-        hook.get_record("Contacts", 1)
-    assert caught.value.reason == UNKNOWN_HOST
 
 
 def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:

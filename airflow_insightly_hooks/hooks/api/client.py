@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
-from urllib3.exceptions import NameResolutionError
 
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import (
@@ -298,7 +298,7 @@ def _reason(error: BaseException, timeout: float) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout:g} s"
     for cause in causes(error):
-        if isinstance(cause, NameResolutionError):
+        if isinstance(cause, socket.gaierror):
             return UNKNOWN_HOST
         if reason := tls_reason(cause):
             return reason
