@@ -12,10 +12,11 @@ from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
+from airflow_insightly_hooks.hooks.masking import mask
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
-from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers, mask
+from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers
 from airflow_insightly_hooks.hooks.post.transport import Deadline
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 from airflow_insightly_hooks.version import __version__

@@ -147,6 +147,20 @@ def test_key_is_masked(connect: Connect, redact: Callable[[str], str], field: st
     assert redact(f"a {key} b {encoded} c") == "a *** b *** c"
 
 
+def test_proxy_password_is_masked(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, redact: Callable[[str], str]
+) -> None:
+    """Airflow masks the password of the environment's proxy, too: as written, decoded, and as it is sent."""
+    monkeypatch.setenv("https_proxy", "http://user:pr0xy%2Fword@proxy.example.com:3128")
+    connect("crm", "insightly", host="na1", password=KEY)
+    InsightlyHook("crm").get_conn()
+    encoded = base64.b64encode(b"user:pr0xy/word").decode()
+    for secret in ("pr0xy%2Fword", "pr0xy/word", encoded):
+        assert redact(f"a {secret} b") == "a *** b"
+    monkeypatch.setenv("https_proxy", "http://[no-uri")
+    InsightlyHook("crm").get_conn()
+
+
 def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A .netrc that names the host changes nothing."""
     netrc = tmp_path / "netrc"

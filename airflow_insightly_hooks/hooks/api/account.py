@@ -6,11 +6,10 @@ import base64
 import re
 from typing import TYPE_CHECKING
 
-from airflow.sdk.log import mask_secret
-
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 from airflow_insightly_hooks.hooks.connection_fields import INSIGHTLY_FIELDS
+from airflow_insightly_hooks.hooks.masking import mask
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -67,8 +66,7 @@ def _api_key(connection: Connection) -> str:
         raise InvalidConnection(conn_id, field, "the API key is needed (Insightly: User Settings > API)")
     if not key.isascii() or not key.isprintable() or ":" in key:
         raise InvalidConnection(conn_id, field, "an API key has printable ASCII characters and no ':'")
-    mask_secret(key)
-    mask_secret(base64.b64encode(f"{key}:".encode()).decode())
+    mask(key, base64.b64encode(f"{key}:".encode()).decode())
     return key
 
 

@@ -23,6 +23,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
 from airflow_insightly_hooks.hooks.api.limiter import Spent, limiter_for
 from airflow_insightly_hooks.hooks.connection_failures import causes, tls_reason
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
+from airflow_insightly_hooks.hooks.masking import mask_user_information
 from airflow_insightly_hooks.version import __version__
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Client:
         self.session.headers.update(
             {"Accept": "application/json", "User-Agent": f"airflow-insightly-hooks/{__version__}"}
         )
+        for proxy in requests.utils.get_environ_proxies(account.base_url).values():
+            mask_user_information(proxy)
         self.requests_made = 0
         self._counting = threading.Lock()
         self._log = log

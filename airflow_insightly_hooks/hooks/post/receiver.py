@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow.sdk.log import mask_secret
-
 from airflow_insightly_hooks.core.delivery.signing import Signer
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 from airflow_insightly_hooks.hooks.connection_failures import own_fault
 from airflow_insightly_hooks.hooks.connection_fields import WEBHOOK_FIELDS
+from airflow_insightly_hooks.hooks.masking import mask
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import bare_context, load_client_certificate, tls_context
 from airflow_insightly_hooks.hooks.post.transport import Transport, TransportSettings
@@ -21,7 +20,7 @@ from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["IN_CLEAR", "ReceiverSettings", "checked_headers", "mask"]
+__all__ = ["IN_CLEAR", "ReceiverSettings", "checked_headers"]
 
 PROTECTED_HEADERS = frozenset(
     {
@@ -133,13 +132,6 @@ def _check_worker(error: OSError) -> None:
     lack = own_fault(error)
     if lack is not None:
         raise WorkerExhausted(lack) from None
-
-
-def mask(*secrets: str) -> None:
-    """Have Airflow mask what must never be logged, for code that isn't ours."""
-    for secret in secrets:
-        if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
-            mask_secret(secret)
 
 
 def checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:

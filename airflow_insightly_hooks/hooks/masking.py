@@ -1,0 +1,31 @@
+"""What Airflow must mask in all logs, for code that isn't ours."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import unquote, urlsplit
+
+from airflow.sdk.log import mask_secret
+
+__all__ = ["mask", "mask_user_information"]
+
+
+def mask(*secrets: str) -> None:
+    """Have Airflow mask texts; an empty one, and the word ``Basic``, are none."""
+    for secret in secrets:
+        if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
+            mask_secret(secret)
+
+
+def mask_user_information(uri: str) -> None:
+    """Have Airflow mask the password of a URI, such as a proxy's: as written, decoded, and as it is sent.
+
+    A text that is no URI is passed over.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return
+    if parts.password:
+        user, password = unquote(parts.username or ""), unquote(parts.password)
+        mask(parts.password, password, base64.b64encode(f"{user}:{password}".encode()).decode())
