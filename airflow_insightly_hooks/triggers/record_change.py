@@ -19,7 +19,7 @@ from airflow_insightly_hooks.triggers.polls import ONE_SECOND, poller, sleep_unt
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
 
-    from airflow_insightly_hooks.triggers.watcher import News
+    from airflow_insightly_hooks.triggers.watcher import ChangeNotice
 
 __all__ = ["InsightlyRecordChangeEventTrigger", "InsightlyRecordChangeTrigger", "changes_asset"]
 
@@ -207,25 +207,27 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         it = cls(**kwargs)
         return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle)
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[News]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[ChangeNotice]
+    ) -> AsyncIterator[TriggerEvent]:
         """Yield an event for what the watch has to say, when it has settled and the interval is over."""
         from airflow_insightly_hooks.triggers.watcher import watching
 
         said_at: float | None = None
         until = datetime.min.replace(tzinfo=timezone.utc)
         with watching(self):
-            async for news in shared_stream:
-                if news.is_new or said_at is None:
-                    self.unsaid_since = min(news.since, self.unsaid_since or news.since)
-                    until = max(until, news.until)
+            async for notice in shared_stream:
+                if notice.is_new or said_at is None:
+                    self.unsaid_since = min(notice.since, self.unsaid_since or notice.since)
+                    until = max(until, notice.until)
                 now = time.monotonic()
                 # Polls don't come to the millisecond: one a little early is the one that is meant.
                 is_early = said_at is not None and now - said_at < 0.8 * self.poll_interval
                 if self.unsaid_since is None or is_early:
                     continue
                 said_at = now
-                if news.poll is not None:
-                    seconds = news.poll.seconds_until(until + timedelta(seconds=self.settle))
+                if notice.poll is not None:
+                    seconds = notice.poll.seconds_until(until + timedelta(seconds=self.settle))
                     await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
                 since, self.unsaid_since = self.unsaid_since, None
                 yield TriggerEvent({"since": iso_time(since), "until": iso_time(until)})
@@ -236,9 +238,9 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
 
         watch = self.create_shared_stream_producer(self.serialize()[1])
 
-        async def stream() -> AsyncIterator[News]:
-            async for news, payload in watch.open_stream():
-                yield news
+        async def stream() -> AsyncIterator[ChangeNotice]:
+            async for notice, payload in watch.open_stream():
+                yield notice
                 await watch.advance([AdvanceItem(payload, AdvanceOutcome(acked=1, failed=0))])
 
         async for event in self.filter_shared_stream(stream()):

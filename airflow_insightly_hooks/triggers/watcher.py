@@ -38,7 +38,7 @@ from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sle
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
-__all__ = ["News", "Watch", "Watcher", "watching"]
+__all__ = ["ChangeNotice", "Watch", "Watcher", "watching"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Watcher(Protocol):
     """From when on it holds changes back."""
 
 
-class News(NamedTuple):
+class ChangeNotice(NamedTuple):
     """What one poll says to all watchers: whether there are changes in ``[since, until)``."""
 
     since: datetime
@@ -109,20 +109,20 @@ class Watch(SharedStreamProducer):
         self._stored: datetime | None = None
         self._unread = _Unread(self._state)
 
-    async def open_stream(self) -> AsyncIterator[tuple[News, News]]:
+    async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
         """Yield what each poll says."""
         failures = 0
         while True:
             started = time.monotonic()
             try:
-                news = await self._news()
+                notice = await self._notice()
             except Exception as error:  # a stream that ends takes its watchers along, again and again
                 failures += 1
                 await self._outlast(error, failures)
                 continue
             failures = 0
-            self._since = news.until
-            yield news, news
+            self._since = notice.until
+            yield notice, notice
             elapsed = time.monotonic() - started
             interval = self._next_interval()
             await asyncio.sleep(max(interval - elapsed, interval / 5))
@@ -130,12 +130,12 @@ class Watch(SharedStreamProducer):
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Keep up to where changes were said, now that it is in Airflow's database."""
         for item in batch:
-            news: News = item.broker_payload
+            notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
-                self._since = min(self._since, news.since)
+                self._since = min(self._since, notice.since)
                 return
-            if news.is_new or self._said is None:
-                self._said = news.until
+            if notice.is_new or self._said is None:
+                self._said = notice.until
         held_back = [w.unsaid_since for w in self._watchers if w.unsaid_since is not None]
         place = min(held_back, default=self._said)
         if place is not None and self._said is not None:
@@ -147,14 +147,14 @@ class Watch(SharedStreamProducer):
         side_by_side = sum(bool(of) for (conn_id, _), of in _watchers.items() if conn_id == self._conn_id)
         return self._poller.spaced(wanted, side_by_side)
 
-    async def _news(self) -> News:
+    async def _notice(self) -> ChangeNotice:
         """Return what there is to say after one poll."""
         if self._since is None:
             self._since = await self._restored()
         settle = timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
         if self._since is None:
             begin = (await self._poller.server_time() - settle).replace(microsecond=0)
-            return News(begin, begin, True, None)
+            return ChangeNotice(begin, begin, True, None)
         since = self._since
         poll = await self._poller.poll(self._record_type, since)
         changes = poll.changes(EVENTS, since)
@@ -163,8 +163,8 @@ class Watch(SharedStreamProducer):
         if changes:
             self._unread.said(since, until, max(self._next_interval(), FIRST_REPEAT))
         elif (again := await self._unread.to_repeat()) is not None:
-            return News(again[0], max(until, again[1]), True, poll)
-        return News(since, until, bool(changes), poll)
+            return ChangeNotice(again[0], max(until, again[1]), True, poll)
+        return ChangeNotice(since, until, bool(changes), poll)
 
     async def _restored(self) -> datetime | None:
         text = await self._state.aget(WATCHED)
