@@ -1,22 +1,25 @@
 """Reading a search page by page so that no record is missed, whatever happens to records meanwhile.
 
-The API cuts what it finds into pages by ``skip`` and ``top``, finds it anew for each, and promises no order.
-Where a record that has been read is deleted, those behind it move up, and a plain loop passes over as many.
-So each page begins with the last few records of the one before, and is
+The API cuts what it finds into pages by ``skip`` and ``top``. It searches anew for each page, and promises no
+order. If a record that was read is deleted, the records behind it move up, and a plain loop would miss as
+many. So each page begins with the last few records of the page before, and three things are checked:
 
-- *joined*: it holds a record that was read before and hasn't changed since then. In any order that stays the
-  same whatever stands between two records of a page is in it; so nothing is missing between what was read and
-  the end of the page, wherever it has slid to. A page that joins nothing is asked for from further back;
-- *in order*: behind a record that wasn't read before, and hasn't just changed, none comes that was. Else the
-  order isn't the same from page to page, and pages are read until they hold as many records as there are;
-- *counted*: the last page tells how many there are in all. Where nothing moved, as many must have been read.
+- The page *joins* what was read: it holds a record that was read before and has not changed since. In any
+  order that stays the same, a page holds everything between two of its records. So nothing is missing between
+  what was read and the end of this page, wherever the records have moved to.
+- The page is *in order*: behind a record that was not read before stands none that was, unless it has just
+  changed. Otherwise the order differs from page to page.
+- The last page is *counted*: its answer tells how many records there are. If nothing moved, as many must have
+  been read.
 
-A record that changes during the scan may move to where it has been read already. Where there is any sign of
-that, or no count that could show one, what has changed since the scan began is searched for, too.
+``_Phase`` lists what a page can be asked for, and what follows from its answer. To read a search once, from
+its first record on, is a *pass*; a scan may need several. For instance, a record that changes during a pass
+may move to a place that was read already. If anything moved, or if no count could show it, one more pass
+searches for what has changed since the pass began.
 
-A scan that isn't complete after many requests raises ``IncompleteScan``: none ends short in silence. What is
-assumed of the API, and what follows: docs/detection.md. Sans I/O: ``request`` is what to ask for, ``feed``
-takes the answer.
+A scan that is not complete after many requests raises ``IncompleteScan``. It never ends early in silence.
+What is assumed of the API, and what follows: docs/detection.md. This module does no I/O: ``request`` is what
+to ask for, ``feed`` takes the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidTime
@@ -37,15 +41,13 @@ Record = dict[str, Any]
 OVERLAP = 5
 """Records that a page shares with the one before: 1 % of a page."""
 STEPS_BACK = (50, 500)
-"""How much further back a page is asked for that joins nothing; after that, the scan begins anew."""
+"""How many records further back a page is asked for that joins nothing. After that, a new pass begins."""
 MARGIN = timedelta(seconds=2)
-"""By so much the times of records, which have whole seconds, may be behind the server's clock."""
+"""How far the times of records, which have whole seconds, may be behind the server's clock."""
 TICK = timedelta(seconds=1)
-"""What those times are counted in: the API's bound may be exclusive."""
-MOST_GONE = 50
-"""More records than this that are missing behind the first known one are another order, not deletions."""
-MOVED = -1
-"""In place of a position: the record changed during the pass, so where it stands proves nothing."""
+"""The unit of the times of records. A search bound is earlier by one, since it may be exclusive."""
+MOST_DELETED = 50
+"""If more records than this are missing behind the first known one, the order has changed."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,118 @@ class PageRequest:
     updated_after: datetime | None = None
 
 
-@dataclass
-class _Pass:
-    """One way through a search, from its first record on.
+class _Phase(Enum):
+    """What the next page of a pass is asked for.
 
-    :param updated_after: the bound to search with; ``None``: the caller's own.
-    :param is_ordered: whether the order is taken to stay the same from page to page.
+    In the first three phases, the first rule that applies to the answer says what comes next:
+
+    1. The page joins, but its records come in another order than before: ``READING_UNORDERED``.
+    2. In ``CONFIRMING_END``, nothing follows: the pass is finished. If the count tells of more records, what
+       stands right behind the end is asked for first, once in a pass.
+    3. The page joins nothing: ``STEPPING_BACK``.
+    4. The page is short: the pass is finished if the count agrees. Otherwise ``CONFIRMING_END``.
+    5. The page is full: ``READING``.
     """
 
-    updated_after: datetime | None = None
-    is_ordered: bool = True
+    READING = auto()
+    """The records that follow the page before, which was full."""
+    CONFIRMING_END = auto()
+    """The page before was short: it was the last one, or its answer was cut. So nothing may follow."""
+    STEPPING_BACK = auto()
+    """The page before joined nothing, so one from further back is asked for."""
+    READING_UNORDERED = auto()
+    """The order differs from page to page. All pages are read again and again, until as many records are
+    known as there are. A pass stays in this phase."""
+
+
+class _PageCheck(NamedTuple):
+    """How the records of a page fit what was read before it."""
+
+    unread: list[int]  # ids of records that were not read before
+    changed: list[int]  # ids of records that may have changed since the pass began
+    joins: bool
+    is_in_order: bool
+
+
+class _ReadRecords:
+    """The records that a pass has read, and where they stood.
+
+    :param id_field: the name of the field that holds a record's id.
+    """
+
+    def __init__(self, id_field: str) -> None:
+        self._id_field = id_field
+        self._positions: dict[int, int] = {}  # by record id
+        # Records that changed during the pass may stand anywhere. By id: when they were read last, if known.
+        self._changed: dict[int, datetime | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._positions) + len(self._changed)
+
+    def check(self, page: Sequence[Record], began: datetime | None) -> _PageCheck:
+        """Compare a page with what was read before.
+
+        :param began: when the pass began by the server's clock, where that is known.
+        """
+        unread: list[int] = []
+        changed: list[int] = []
+        positions: list[int] = []
+        joins = is_mixed = False
+        for record in page:
+            record_id = record[self._id_field]
+            if began is not None and _may_have_changed(record, began):
+                changed.append(record_id)
+                was_read = self._is_unchanged_since_read(record)
+            else:
+                was_read = record_id in self._positions
+                if was_read:
+                    positions.append(self._positions[record_id])
+                elif record_id not in self._changed:
+                    unread.append(record_id)
+            joins = joins or was_read
+            is_mixed = is_mixed or (was_read and bool(unread))
+        # Of the records that stood behind the first known one, only a few can have been deleted meanwhile.
+        missing = len(self) - min(positions) - len(positions) if positions else 0
+        is_in_order = positions == sorted(positions) and not is_mixed and missing <= MOST_DELETED
+        return _PageCheck(unread, changed, joins, is_in_order)
+
+    def add(self, page: _PageCheck, date: datetime | None) -> None:
+        """Take note of the records of a page.
+
+        :param date: when it was answered by the server's clock, where that is known.
+        """
+        first = len(self)
+        self._positions.update((record_id, first + i) for i, record_id in enumerate(page.unread))
+        for record_id in page.changed:
+            self._positions.pop(record_id, None)
+            self._changed[record_id] = date or self._changed.get(record_id)
+
+    def _is_unchanged_since_read(self, record: Record) -> bool:
+        """Return whether a record that changed was read after that, so that it stands there still."""
+        read_at = self._changed.get(record[self._id_field])
+        return read_at is not None and not _may_have_changed(record, read_at)
+
+
+@dataclass
+class _Pass:
+    """Reading a search once, from its first record on.
+
+    :param records: what it has read.
+    :param updated_after: the bound to search with; ``None``: the caller's own.
+    :param phase: what the next page is asked for.
+    """
+
+    records: _ReadRecords
+    updated_after: datetime | None
+    phase: _Phase
     began: datetime | None = None  # by the server's clock
-    places: dict[int, int] = field(default_factory=dict)  # record id -> where it stands, or MOVED
-    moved: dict[int, datetime] = field(default_factory=dict)  # record id -> when it was read last
-    expected: list[int] = field(default_factory=list)  # what the next page begins with if nothing moves
-    total: int | None = None
-    pages: int = 0  # without those that have but confirmed the end
-    steps_back: int = 0
-    is_confirming: bool = False  # the page before was short
-    is_contradicted: bool = False  # nothing followed, but the count says otherwise
-    is_calm: bool = True  # nothing moved: only then does a count prove anything
-    is_counted: bool = True  # each count that was asked for was told
+    expected_ids: list[int] = field(default_factory=list)  # what the next page begins with if nothing moves
+    pages: int = 0  # without those that only confirmed the end
+    steps_back: int = 0  # in the phase of that name
+    total: int | None = None  # how many records there are, as told last
+    has_looked_past_end: bool = False  # nothing followed, but the count told of more
+    nothing_moved: bool = True  # only then does a count prove anything
+    all_counts_told: bool = True  # each count that was asked for
 
 
 class Scan:
@@ -98,14 +191,14 @@ class Scan:
     def __init__(self, record_type: RecordType, page_size: int = 500) -> None:
         if page_size < 2:
             raise ValueError(f"page_size must be at least 2, not {page_size}: pages overlap")
-        self._kind = record_type
-        self._top = page_size
+        self._record_type = record_type
+        self._page_size = page_size
         self._returned: set[int] = set()
         self._requests = 0
-        self._counted = 0  # how many records there were at the end of the last pass through all of them
-        self._largest = 0  # the most records that a page held: a server may answer fewer than asked for
-        self._pass = _Pass()
-        self.request: PageRequest | None = self._ask(0, count_total=True)
+        self._total_at_end = 0  # what the last pass with the caller's own bound ended with
+        self._largest_page = 0  # a server may answer fewer records than asked for
+        self._pass: _Pass
+        self.request: PageRequest | None = self._begin_pass()
 
     @property
     def left(self) -> int:
@@ -121,146 +214,149 @@ class Scan:
         :param date: the time of the answer by the server's clock, where it is known.
         :raises IncompleteScan: if the search couldn't be read to its end so far.
         """
-        asked, now = self.request, self._pass
+        asked, current = self.request, self._pass
         if asked is None:
             raise ValueError("the scan is complete")
         self._requests += 1
-        self._largest = max(self._largest, len(page))
-        if now.began is None:
-            now.began = date
-        if total is not None:
-            now.is_calm = now.is_calm and now.total in (None, total)
-            now.total = total
-        elif asked.count_total:
-            now.is_counted = False
-        joins = self._take(page, date, is_first=asked.skip == 0)
-        fresh = [record for record in page if record[self._kind.id_field] not in self._returned]
+        self._largest_page = max(self._largest_page, len(page))
+        if current.began is None:
+            current.began = date
+        self._note_total(asked, total)
+        joins = self._note_page(asked, page, date)
+        fresh = [record for record in page if record[self._record_type.id_field] not in self._returned]
         self._returned.update(self._ids(fresh))
-        self.request = self._next(asked, page, joins, total)
+        self.request = self._next(asked, page, total, joins)
         if self.request is not None and self._requests >= self._most_requests():
-            raise IncompleteScan(self._kind.name, self._requests, len(self._returned), now.total)
+            raise IncompleteScan(self._record_type.name, self._requests, len(self._returned), current.total)
         return fresh
 
-    # --- what a page tells -------------------------------------------------------------------------------
+    # --- what an answer tells ----------------------------------------------------------------------------
 
-    def _take(self, page: Sequence[Record], date: datetime | None, *, is_first: bool) -> bool:
-        """Note where the page's records stand; return whether nothing is missing before them."""
-        now = self._pass
-        known: list[int] = []
-        unread: list[int] = []
-        moved: list[int] = []
-        is_mixed = has_stayed = False
-        for record in page:
-            record_id = record[self._kind.id_field]
-            place = now.places.get(record_id)
-            if self._is_moving(record):
-                moved.append(record_id)
-                if self._has_stayed(record):
-                    has_stayed = True
-                    is_mixed = is_mixed or bool(unread)
-            elif place is None:
-                unread.append(record_id)
-            elif place != MOVED:
-                known.append(place)
-                is_mixed = is_mixed or bool(unread)
-        ids = self._ids(page)
-        now.is_calm = now.is_calm and not moved and ids[: len(now.expected)] == now.expected
-        if now.is_ordered and not known and not has_stayed and not is_first:
-            return False
-        # Few of those that stood behind the first one known can have been deleted in between.
-        gone = len(now.places) - min(known) - len(known) if known else 0
-        in_order = known == sorted(known) and not is_mixed and gone <= MOST_GONE
-        now.is_ordered = now.is_ordered and in_order
-        first = len(now.places)
-        now.places.update((record_id, first + i) for i, record_id in enumerate(unread))
-        now.places.update(dict.fromkeys(moved, MOVED))
-        if date is not None:
-            now.moved.update(dict.fromkeys(moved, date))
+    def _note_total(self, asked: PageRequest, total: int | None) -> None:
+        current = self._pass
+        if total is not None:
+            if current.total not in (None, total):
+                current.nothing_moved = False
+            current.total = total
+        elif asked.count_total:
+            current.all_counts_told = False
+
+    def _note_page(self, asked: PageRequest, page: Sequence[Record], date: datetime | None) -> bool:
+        """Take note of the page's records; return whether nothing is missing before them."""
+        current = self._pass
+        checked = current.records.check(page, current.began)
+        begins_as_expected = self._ids(page)[: len(current.expected_ids)] == current.expected_ids
+        if checked.changed or not begins_as_expected:
+            current.nothing_moved = False
+        if current.phase is not _Phase.READING_UNORDERED:
+            if asked.skip > 0 and not checked.joins:
+                return False  # it counts as not read: it is asked for again from further back
+            if not checked.is_in_order:
+                current.phase = _Phase.READING_UNORDERED
+        current.records.add(checked, date)
         return True
 
-    def _is_moving(self, record: Record) -> bool:
-        """Return whether a record may have changed since the pass began, and so may stand anywhere."""
-        return self._pass.began is not None and _may_have_changed(record, self._pass.began)
-
-    def _has_stayed(self, record: Record) -> bool:
-        """Return whether a record that moved during the pass was read after that, and stands there still."""
-        read_at = self._pass.moved.get(record[self._kind.id_field])
-        return read_at is not None and not _may_have_changed(record, read_at)
-
     def _ids(self, page: Sequence[Record]) -> list[int]:
-        return [record[self._kind.id_field] for record in page]
+        return [record[self._record_type.id_field] for record in page]
 
     # --- what to ask next --------------------------------------------------------------------------------
 
     def _next(
-        self, asked: PageRequest, page: Sequence[Record], joins: bool, total: int | None
+        self, asked: PageRequest, page: Sequence[Record], total: int | None, joins: bool
     ) -> PageRequest | None:
-        now = self._pass
+        """Return what to ask after a page that was noted; ``None`` if the scan is complete."""
+        current = self._pass
         end = asked.skip + len(page)
-        if not page and not asked.skip and not total:
-            return self._finish()
-        if not now.is_ordered:
-            return self._until_counted(page, end, total)
-        if now.is_confirming and self._ids(page) == now.expected:
-            if total is None or total <= end or now.is_contradicted:
-                return self._finish()
-            now.is_contradicted = True  # more is to come, says the count: look right behind
-            now.expected = []
-            return self._ask(end, count_total=True)
-        now.pages += 1
+        if end == 0 and not total:
+            return self._finish_pass()  # the search finds nothing
+        if current.phase is _Phase.READING_UNORDERED:
+            return self._read_unordered(page, end, total)
+        if current.phase is _Phase.CONFIRMING_END and self._ids(page) == current.expected_ids:
+            return self._confirm_end(end, total)
+        current.pages += 1
         if not joins:
             return self._step_back(asked.skip)
-        now.steps_back = 0
-        now.is_confirming = len(page) < self._top  # the last page, unless its answer was cut
-        if now.is_confirming and total == end:
-            return self._finish(total)
+        return self._read_on(page, end, total)
+
+    def _read_on(self, page: Sequence[Record], end: int, total: int | None) -> PageRequest | None:
+        """Ask for what follows a page that joined."""
+        current = self._pass
+        is_short = len(page) < self._page_size
+        current.phase = _Phase.CONFIRMING_END if is_short else _Phase.READING
+        if is_short and total == end:
+            return self._finish_pass(total)
         overlap = _overlap(len(page))
-        now.expected = self._ids(page)[len(page) - overlap :]
-        will_end = now.total is None or end - overlap + self._top >= now.total
-        return self._ask(end - overlap, count_total=will_end or now.is_confirming)
+        current.expected_ids = self._ids(page)[len(page) - overlap :]
+        skip = end - overlap
+        is_last = current.total is None or skip + self._page_size >= current.total
+        return self._ask(skip, count_total=is_last or is_short)
+
+    def _confirm_end(self, end: int, total: int | None) -> PageRequest | None:
+        """Finish the pass, since nothing follows. If the count tells of more, look past the end once."""
+        current = self._pass
+        if total is None or total <= end or current.has_looked_past_end:
+            return self._finish_pass()
+        current.has_looked_past_end = True
+        current.expected_ids = []
+        return self._ask(end, count_total=True)
 
     def _step_back(self, skip: int) -> PageRequest:
-        now = self._pass
-        now.is_calm = now.is_confirming = False
-        now.expected = []
-        back = STEPS_BACK[now.steps_back] if now.steps_back < len(STEPS_BACK) else skip
-        now.steps_back += 1
-        if skip > back:
-            return self._ask(skip - back, count_total=True)
-        return self._begin(_Pass(now.updated_after))
+        """Ask for a page from further back than ``skip``, or for the first one in a new pass."""
+        current = self._pass
+        if current.phase is not _Phase.STEPPING_BACK:
+            current.phase, current.steps_back = _Phase.STEPPING_BACK, 0
+        current.nothing_moved = False
+        current.expected_ids = []
+        step = STEPS_BACK[current.steps_back] if current.steps_back < len(STEPS_BACK) else skip
+        current.steps_back += 1
+        if step < skip:
+            return self._ask(skip - step, count_total=True)
+        return self._begin_pass(current.updated_after)
 
-    def _until_counted(self, page: Sequence[Record], end: int, total: int | None) -> PageRequest | None:
-        """Read on until as many records are known as there are, while nothing moves."""
-        now = self._pass
-        now.expected = []
-        if not now.is_calm:
-            return self._begin(_Pass(now.updated_after, is_ordered=False))
-        if total is not None and len(now.places) >= total:
+    def _read_unordered(self, page: Sequence[Record], end: int, total: int | None) -> PageRequest | None:
+        """Read on until as many records are known as there are. Anything that moves makes that worthless."""
+        current = self._pass
+        current.expected_ids = []
+        if not current.nothing_moved:
+            return self._begin_pass(current.updated_after, _Phase.READING_UNORDERED)
+        if total is not None and len(current.records) >= total:
             return None
-        return self._ask(0 if len(page) < self._top else end, count_total=True)
+        is_short = len(page) < self._page_size
+        return self._ask(0 if is_short else end, count_total=True)
 
-    def _finish(self, counted: int | None = None) -> PageRequest | None:
-        """End the pass; what changed since it began may have moved to where it had been read already."""
-        now = self._pass
-        if now.is_calm and counted is not None and len(now.places) < counted:
-            return self._begin(_Pass(now.updated_after, is_ordered=False))
-        if now.updated_after is None and counted is not None:
-            self._counted = counted
-        if now.pages <= 1 or (now.is_calm and (now.is_counted or now.began is None)):
-            # Pages in no order at all may have looked as if they were in order, and something had moved.
-            return None if len(self._returned) >= self._counted else self._begin(_Pass())
-        return self._begin(_Pass(now.updated_after if now.began is None else now.began - MARGIN - TICK))
+    def _finish_pass(self, total: int | None = None) -> PageRequest | None:
+        """Return what to ask after a pass that has come to its end; ``None`` if the scan is complete.
 
-    def _begin(self, new: _Pass) -> PageRequest:
-        self._pass = new
+        :param total: how many records there are, where the count has confirmed the end.
+        """
+        current = self._pass
+        if total is not None and current.nothing_moved and len(current.records) < total:
+            return self._begin_pass(current.updated_after, _Phase.READING_UNORDERED)
+        if total is not None and current.updated_after is None:
+            self._total_at_end = total
+        began = current.began
+        is_proven = current.nothing_moved and (current.all_counts_told or began is None)
+        if current.pages > 1 and not is_proven:
+            # What changed since the pass began may have moved to where it had been read already.
+            return self._begin_pass(current.updated_after if began is None else began - MARGIN - TICK)
+        if len(self._returned) < self._total_at_end:
+            # Pages in no order at all looked as if they were in order, while something moved.
+            return self._begin_pass()
+        return None
+
+    def _begin_pass(
+        self, updated_after: datetime | None = None, phase: _Phase = _Phase.READING
+    ) -> PageRequest:
+        self._pass = _Pass(_ReadRecords(self._record_type.id_field), updated_after, phase)
         return self._ask(0, count_total=True)
 
     def _ask(self, skip: int, *, count_total: bool) -> PageRequest:
-        return PageRequest(skip, self._top, count_total, self._pass.updated_after)
+        return PageRequest(skip, self._page_size, count_total, self._pass.updated_after)
 
     def _most_requests(self) -> int:
         """Return after how many requests to give up: a shuffled search takes some ten times its pages."""
-        return 40 + 12 * (len(self._returned) // max(1, self._largest - _overlap(self._largest)))
+        new_records = self._largest_page - _overlap(self._largest_page)  # of a page
+        return 40 + 12 * (len(self._returned) // max(1, new_records))
 
 
 def _overlap(length: int) -> int:
