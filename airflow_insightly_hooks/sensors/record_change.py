@@ -19,9 +19,9 @@ from airflow_insightly_hooks.core.detection.changes import (
     RecordChange,
     changes_in,
     check_events,
-    has_time,
 )
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
+from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow, Event, changes_in
-from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
+from airflow_insightly_hooks.core.detection.record_times import time_fields
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ class Poller:
                 hook.iter_records(kind.name, updated_after=search_from, page_size=PAGE, **search), 1
             ):
                 now = hook.server_time()  # that of the page's own answer
-                times = {name: field_value(record, name) for name in (CREATED, UPDATED)}
-                slim = {kind.id_field: record[kind.id_field], **times}
+                slim = {kind.id_field: record[kind.id_field], **time_fields(record)}
                 if any(changes_in(_window(first, now), kind, [slim])):
                     found.append(slim)
                     is_enough = is_enough or any(changes_in(_window(since, now), kind, [slim], events))

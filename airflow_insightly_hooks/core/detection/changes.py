@@ -13,8 +13,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypedDict, cast
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.record_times import record_times
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidWindow, missing_keys
-from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, RecordType, field_value
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 
 __all__ = [
     "EVENTS",
@@ -24,7 +25,6 @@ __all__ = [
     "changes_in",
     "check_changes",
     "check_events",
-    "has_time",
 ]
 
 Event = Literal["added", "updated"]
@@ -134,7 +134,7 @@ def changes_in(
 def _change(
     window: ChangeWindow, record_type: RecordType, record: dict[str, Any], events: Collection[Event]
 ) -> RecordChange | None:
-    created, updated = (_time(record_type, record, field) for field in (CREATED, UPDATED))
+    created, updated = record_times(record, record_type)
     was_added = created is not None and created in window
     if was_added and ("added" in events or created == updated):
         event, instant = "added", created
@@ -149,16 +149,6 @@ def _change(
         "changed_at": iso_time(instant),
         "record": record,
     }
-
-
-def _time(record_type: RecordType, record: Mapping[str, Any], field: str) -> datetime | None:
-    text = field_value(record, field)
-    return api_time(text, f"{record_type.name}.{field}") if text else None
-
-
-def has_time(record: Mapping[str, Any]) -> bool:
-    """Return whether a record tells when it was created or updated."""
-    return bool(field_value(record, CREATED) or field_value(record, UPDATED))
 
 
 def check_events(record_type: RecordType, events: Iterable[str]) -> tuple[Event, ...]:

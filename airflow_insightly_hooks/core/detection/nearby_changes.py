@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import EPOCH, api_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, Event, RecordChange, changes_in
+from airflow_insightly_hooks.core.detection.record_times import record_times
 from airflow_insightly_hooks.core.errors import InvalidTime
-from airflow_insightly_hooks.core.records import CREATED, UPDATED, RecordType, field_value
+from airflow_insightly_hooks.core.records import RecordType
 
 __all__ = ["Chunk", "NearbyChanges", "Slice", "WindowRead", "read_window"]
 
@@ -84,7 +85,7 @@ class NearbyChanges:
         A time that can't be read ends the keeping: whoever needs that record must meet it itself.
         """
         try:
-            created, updated = _times(record)
+            created, updated = record_times(record)
         except InvalidTime:
             self.start = self.end
             return
@@ -216,21 +217,13 @@ def _change_of_spans(records: Iterable[Mapping[str, Any]], start: datetime, end:
     """
     return sum(
         _spans(created, updated, end) - _spans(created, updated, start)
-        for created, updated in map(_times, records)
+        for created, updated in map(record_times, records)
     )
 
 
 def _spans(created: datetime | None, updated: datetime | None, instant: datetime) -> bool:
     """Return whether a record existed before ``instant`` and was updated then or later."""
     return updated is not None and updated >= instant and (created is None or created < instant)
-
-
-def _times(record: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
-    created, updated = (
-        api_time(text, field) if (text := field_value(record, field)) else None
-        for field in (CREATED, UPDATED)
-    )
-    return created, updated
 
 
 def _packed(texts: Mapping[int, str]) -> str:

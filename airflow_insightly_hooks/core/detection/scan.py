@@ -30,9 +30,9 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from airflow_insightly_hooks.core.dates import api_time
-from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidTime
-from airflow_insightly_hooks.core.records import CREATED, UPDATED, RecordType, field_value
+from airflow_insightly_hooks.core.detection.record_times import readable_times
+from airflow_insightly_hooks.core.errors import IncompleteScan
+from airflow_insightly_hooks.core.records import RecordType
 
 __all__ = ["OVERLAP", "PageRequest", "Scan"]
 
@@ -364,13 +364,4 @@ def _overlap(length: int) -> int:
 
 
 def _may_have_changed(record: Record, since: datetime) -> bool:
-    times = _time(record, UPDATED), _time(record, CREATED)
-    return any(time is not None and time >= since - MARGIN for time in times)
-
-
-def _time(record: Record, name: str) -> datetime | None:
-    text = field_value(record, name)
-    try:
-        return api_time(text) if text else None
-    except InvalidTime:
-        return None
+    return any(time is not None and time >= since - MARGIN for time in readable_times(record))

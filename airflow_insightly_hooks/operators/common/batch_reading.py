@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.criteria import Criteria, Predicate
-from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in, has_time
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in
+from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.operators.common.field_checks import (

@@ -1,0 +1,64 @@
+"""When a record was created and updated, as the API tells it.
+
+A custom object's times may stand among its custom fields. Some record types tell no update time, and a custom
+object may tell no time at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.records import CREATED, UPDATED, RecordType, field_value
+
+__all__ = ["RecordTimes", "has_time", "readable_times", "record_times", "time_fields"]
+
+TIME_FIELDS = (CREATED, UPDATED)
+
+
+class RecordTimes(NamedTuple):
+    """A record's two times, in UTC; ``None`` where the record doesn't tell."""
+
+    created: datetime | None
+    updated: datetime | None
+
+
+def record_times(record: Mapping[str, Any], record_type: RecordType | None = None) -> RecordTimes:
+    """Return when a record was created and updated.
+
+    :param record_type: what an error names before the field; ``None``: it names the field alone.
+    :raises InvalidTime: if one of the times can't be read.
+    """
+    return RecordTimes(*(_time(record, field, record_type) for field in TIME_FIELDS))
+
+
+def readable_times(record: Mapping[str, Any]) -> RecordTimes:
+    """Return when a record was created and updated; ``None`` also for a time that can't be read."""
+    return RecordTimes(*(_readable_time(record, field) for field in TIME_FIELDS))
+
+
+def has_time(record: Mapping[str, Any]) -> bool:
+    """Return whether a record tells when it was created or updated."""
+    return any(field_value(record, field) for field in TIME_FIELDS)
+
+
+def time_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the two fields by name, with the values that the record has, or ``None``."""
+    return {field: field_value(record, field) for field in TIME_FIELDS}
+
+
+def _time(record: Mapping[str, Any], field: str, record_type: RecordType | None) -> datetime | None:
+    text = field_value(record, field)
+    if not text:
+        return None
+    return api_time(text, field if record_type is None else f"{record_type.name}.{field}")
+
+
+def _readable_time(record: Mapping[str, Any], field: str) -> datetime | None:
+    try:
+        return _time(record, field, None)
+    except InvalidTime:
+        return None
