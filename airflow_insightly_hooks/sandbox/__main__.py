@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stopped.set())
     try:
         with running_sandbox(options.port, host=options.host) as sandbox:
-            _say(f"Insightly sandbox on {sandbox.url} (API {sandbox.api_url}, key {sandbox.api_key})")
+            _print_line(f"Insightly sandbox on {sandbox.url} (API {sandbox.api_url}, key {sandbox.api_key})")
             stopped.wait()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        _say(f"The sandbox cannot listen on {options.host}:{options.port}: {reason}", sys.stderr)
+        _print_line(f"The sandbox cannot listen on {options.host}:{options.port}: {reason}", sys.stderr)
         return 1
     return 0
 
@@ -47,7 +47,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _say(line: str, stream: TextIO | None = None) -> None:
+def _print_line(line: str, stream: TextIO | None = None) -> None:
     print(line, file=stream, flush=True)
 
 

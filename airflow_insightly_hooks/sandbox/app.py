@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from airflow_insightly_hooks.sandbox.crm.refusals import Refusal
+from airflow_insightly_hooks.sandbox.crm.api_errors import ApiError
 from airflow_insightly_hooks.sandbox.http.api_paths import api_router
 from airflow_insightly_hooks.sandbox.http.bin_paths import BinPaths
 from airflow_insightly_hooks.sandbox.http.control_paths import ControlPaths
 from airflow_insightly_hooks.sandbox.http.html_pages import html_response, index_page
 from airflow_insightly_hooks.sandbox.http.json_body import json_response
-from airflow_insightly_hooks.sandbox.http.middleware import API_PATH, CONTROL_PATH, METHODS, Gate
-from airflow_insightly_hooks.sandbox.http.state import State
+from airflow_insightly_hooks.sandbox.http.middleware import API_PATH, CONTROL_PATH, METHODS, SandboxMiddleware
+from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
 __all__ = ["create_app"]
 
@@ -29,7 +29,7 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
 
     :param clock: the time, in seconds since 1970; the seeded records' times are relative to it.
     """
-    state = State(clock)
+    state = SandboxState(clock)
     bins, control = BinPaths(state), ControlPaths(state)
 
     async def index(request: Request) -> Response:
@@ -46,20 +46,20 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
             Route(f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}", control.record, methods=["PUT"]),
             Mount(API_PATH, app=api_router(state)),
         ],
-        middleware=[Middleware(Gate, state=state)],
-        exception_handlers={Refusal: _refusal, HTTPException: _unrouted},
+        middleware=[Middleware(SandboxMiddleware, state=state)],
+        exception_handlers={ApiError: _api_error_response, HTTPException: _http_exception_response},
     )
     app.router.redirect_slashes = False
     return app
 
 
-def _refusal(_request: Request, error: Exception) -> Response:
+def _api_error_response(_request: Request, error: Exception) -> Response:
     """Answer a refusal as the API does: ``{"Message": …}``."""
-    assert isinstance(error, Refusal)  # noqa: S101 - the handler is registered for no other
+    assert isinstance(error, ApiError)  # noqa: S101 - the handler is registered for no other
     return json_response({"Message": error.message}, error.status)
 
 
-def _unrouted(_request: Request, error: Exception) -> Response:
+def _http_exception_response(_request: Request, error: Exception) -> Response:
     """Answer in the same way what the router itself refuses."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for no other
     return json_response({"Message": error.detail}, error.status_code, error.headers)

@@ -71,47 +71,47 @@ class RunningSandbox:
 
     def received(self, name: str) -> list[dict[str, Any]]:
         """Return what has come to the request bin of this name, oldest first."""
-        received: list[dict[str, Any]] = self._ask("GET", f"/bin/{quote(name)}/requests")
+        received: list[dict[str, Any]] = self._request("GET", f"/bin/{quote(name)}/requests")
         return received
 
     def answer_with(self, name: str, **answer: Any) -> None:
         """Say how the request bin of this name answers: ``status=503, times=2``."""
-        self._ask("PUT", f"/bin/{quote(name)}", answer)
+        self._request("PUT", f"/bin/{quote(name)}", answer)
 
     def configure(self, **settings: Any) -> dict[str, Any]:
         """Set ``clock_offset``, ``fault``, ``order`` and the like; return the state of the sandbox."""
-        state: dict[str, Any] = self._ask("PUT", "/_sandbox", settings)
+        state: dict[str, Any] = self._request("PUT", "/_sandbox", settings)
         return state
 
     def reset(self) -> None:
         """Go back to the seeded beginning, bins and settings included."""
-        self._ask("DELETE", "/_sandbox")
+        self._request("DELETE", "/_sandbox")
 
     def create(self, record_type: str, **fields: Any) -> dict[str, Any]:
         """Create a record with any fields, times and read-only ones included; return it."""
-        record: dict[str, Any] = self._ask("POST", f"/_sandbox/records/{record_type}", fields)
+        record: dict[str, Any] = self._request("POST", f"/_sandbox/records/{record_type}", fields)
         return record
 
     def create_many(self, record_type: str, records: Iterable[Mapping[str, Any]]) -> list[int]:
         """Create records like :meth:`create`, many thousands in one request; return their ids."""
         path = f"/_sandbox/records/{record_type}?answer=ids"
-        ids: list[int] = self._ask("POST", path, [dict(fields) for fields in records])
+        ids: list[int] = self._request("POST", path, [dict(fields) for fields in records])
         return ids
 
     def history(self, since: int = 0) -> list[dict[str, Any]]:
         """Return what happened to the records after the change of this number, oldest first."""
-        changes: list[dict[str, Any]] = self._ask("GET", f"/_sandbox/history?since={since}")
+        changes: list[dict[str, Any]] = self._request("GET", f"/_sandbox/history?since={since}")
         return changes
 
     def update(self, record_type: str, record_id: int, **fields: Any) -> dict[str, Any]:
         """Change any fields of a record, times and read-only ones included; return it."""
-        record: dict[str, Any] = self._ask("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
+        record: dict[str, Any] = self._request("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
         return record
 
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=120)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))

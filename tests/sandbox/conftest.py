@@ -75,7 +75,7 @@ class Sandbox:
         assert response.status_code == 200, response.text
         return response.json()
 
-    def impose(self, record_type: str, fields: Any) -> Any:
+    def create(self, record_type: str, fields: Any) -> Any:
         """Create records as the CRM itself does."""
         response = self.ask("POST", f"/_sandbox/records/{record_type}", json=fields)
         assert response.status_code == 201, response.text

@@ -60,8 +60,8 @@ def test_bytes_that_are_no_text_are_kept_readable(sandbox):
 
 def test_only_the_last_ones_are_kept(sandbox, monkeypatch):
     """A bin keeps the last 10,000 requests: here, so that it is quick, the last hundred."""
-    assert request_bin.KEPT_REQUESTS == 10_000
-    monkeypatch.setattr(request_bin, "KEPT_REQUESTS", 100)
+    assert request_bin.MAX_REQUESTS == 10_000
+    monkeypatch.setattr(request_bin, "MAX_REQUESTS", 100)
     for number in range(103):
         _post(sandbox, str(number).encode())
     kept = _kept(sandbox)

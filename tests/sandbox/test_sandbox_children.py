@@ -15,7 +15,7 @@ BODIES = {
     "PricebookEntry": {"PRICEBOOK_ID": 1000001, "PRODUCT_ID": 1000001, "PRICE": 9.5},
     "QuotationLineItem": {"PRICEBOOK_ENTRY_ID": 1000001, "UNIT_PRICE": 2.5, "QUANTITY": 4},
 }
-FAMILIES = [(parent, name) for name in BODIES for parent in RECORD_TYPES[name].parents]
+RELATIONS = [(parent, name) for name in BODIES for parent in RECORD_TYPES[name].parents]
 
 
 def _one(sandbox, parent, name):
@@ -30,7 +30,7 @@ def test_every_child_type_is_tried():
     assert {name for name, record_type in RECORD_TYPES.items() if record_type.parents} == set(BODIES)
 
 
-@pytest.mark.parametrize(("parent", "name"), FAMILIES)
+@pytest.mark.parametrize(("parent", "name"), RELATIONS)
 def test_a_child_belongs_to_its_parent(sandbox, parent, name):
     """A child made under a parent holds the parent's id or a link to it, and is a record like any other."""
     path, parent_id, child = _one(sandbox, parent, name)
@@ -48,7 +48,7 @@ def test_a_child_belongs_to_its_parent(sandbox, parent, name):
     assert child in listed.json()
 
 
-@pytest.mark.parametrize(("parent", "name"), FAMILIES)
+@pytest.mark.parametrize(("parent", "name"), RELATIONS)
 def test_a_child_is_changed_under_its_parent_only(sandbox, parent, name):
     """PUT under the parent changes the child; under another parent there is no such child."""
     path, parent_id, child = _one(sandbox, parent, name)
@@ -69,7 +69,7 @@ def test_a_child_is_changed_under_its_parent_only(sandbox, parent, name):
     assert sandbox.api("PUT", other, {id_field: child[id_field], field: value}).status_code == 404
 
 
-@pytest.mark.parametrize(("parent", "name"), [family for family in FAMILIES if family[1] != "Notes"])
+@pytest.mark.parametrize(("parent", "name"), [relation for relation in RELATIONS if relation[1] != "Notes"])
 def test_a_child_is_deleted_under_its_parent_only(sandbox, parent, name):
     """DELETE under the parent answers 202; under another parent 404."""
     path, parent_id, child = _one(sandbox, parent, name)

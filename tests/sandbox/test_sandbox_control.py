@@ -77,9 +77,9 @@ def test_delete_goes_back_to_the_beginning(sandbox):
     assert sandbox.get("/Contacts") == contacts
 
 
-def test_any_field_can_be_imposed(sandbox):
+def test_any_field_can_be_written(sandbox):
     """What the API cannot create or set, the control plane can: read-only fields, times, unknown fields."""
-    email = sandbox.impose(
+    email = sandbox.create(
         "Emails",
         {
             "EMAIL_ID": 7,
@@ -94,9 +94,9 @@ def test_any_field_can_be_imposed(sandbox):
     assert (email["EXTRA"], email["TAGS"], email["LINKS"]) == ([1], [{"TAG_NAME": "VIP"}], [])
 
 
-def test_imposed_times(sandbox):
-    """Without an update time, an imposed record was updated when it was created, a changed one just now."""
-    created = sandbox.impose("Users", {"DATE_CREATED_UTC": "2025-01-02T03:04:05.678Z"})
+def test_times_of_records_with_any_fields(sandbox):
+    """Without an update time, a new record was updated when it was created, and a changed one just now."""
+    created = sandbox.create("Users", {"DATE_CREATED_UTC": "2025-01-02T03:04:05.678Z"})
     assert created["DATE_UPDATED_UTC"] == "2025-01-02 03:04:05.678"
     path = f"/_sandbox/records/Users/{created['USER_ID']}"
     changed = sandbox.ask("PUT", path, json={"LAST_NAME": "x"}).json()
@@ -108,22 +108,22 @@ def test_imposed_times(sandbox):
     assert (changed["USER_ID"], changed["DATE_UPDATED_UTC"]) == (created["USER_ID"], "2025-05-05 00:00:00")
 
 
-def test_the_update_time_of_a_custom_object_can_be_imposed(sandbox):
+def test_the_update_time_of_a_custom_object_can_be_written(sandbox):
     """DATE_UPDATED_UTC of a custom object goes where the API has it, among the custom fields."""
-    record = sandbox.impose("Site__c", {"RECORD_NAME": "x", "DATE_UPDATED_UTC": "2025-05-05T00:00:00Z"})
+    record = sandbox.create("Site__c", {"RECORD_NAME": "x", "DATE_UPDATED_UTC": "2025-05-05T00:00:00Z"})
     assert record["CUSTOMFIELDS"][-1]["FIELD_VALUE"] == "2025-05-05 00:00:00"
     assert "DATE_UPDATED_UTC" not in record
 
 
-def test_derived_fields_can_be_imposed(sandbox):
-    """A field that follows from others stays as it was imposed."""
-    deal = sandbox.impose("Opportunities", {"BID_AMOUNT": 5, "OPPORTUNITY_VALUE": 7})
+def test_derived_fields_can_be_written(sandbox):
+    """A field that follows from others stays as it was written."""
+    deal = sandbox.create("Opportunities", {"BID_AMOUNT": 5, "OPPORTUNITY_VALUE": 7})
     assert deal["OPPORTUNITY_VALUE"] == 7
 
 
-def test_many_records_can_be_imposed_at_once(sandbox):
+def test_many_records_can_be_created_at_once(sandbox):
     """A list creates all of its records, in order."""
-    created = sandbox.impose("ForumCategories", [{"CATEGORY_NAME": name} for name in "abc"])
+    created = sandbox.create("ForumCategories", [{"CATEGORY_NAME": name} for name in "abc"])
     assert [record["CATEGORY_NAME"] for record in created] == ["a", "b", "c"]
     assert sandbox.get("/ForumCategories")[-3:] == created
 
@@ -144,7 +144,7 @@ def test_many_records_can_be_imposed_at_once(sandbox):
         ("POST", "", {}, 405),
     ],
 )
-def test_what_cannot_be_imposed(still, method, path, body, status):
+def test_what_cannot_be_written(still, method, path, body, status):
     """Unknown types and ids are 404; taken ids and values of the wrong kind are 400."""
     response = still.ask(method, f"/_sandbox/{path}".rstrip("/"), json=body)
     assert (response.status_code, list(response.json())) == (status, ["Message"])

@@ -9,7 +9,7 @@ MANY = [{"FIRST_NAME": "Ada", "LAST_NAME": str(number)} for number in range(600)
 
 def test_a_page_has_100_records_unless_asked_otherwise(sandbox):
     """Without top, a page has 100 records; top counts as 500 at most."""
-    sandbox.impose("Contacts", MANY)
+    sandbox.create("Contacts", MANY)
     assert len(sandbox.get("/Contacts/Search")) == 100
     assert len(sandbox.get("/Contacts/Search", top=7)) == 7
     assert len(sandbox.get("/Contacts/Search", top=0)) == 0
@@ -19,7 +19,7 @@ def test_a_page_has_100_records_unless_asked_otherwise(sandbox):
 
 def test_pages_adjoin_and_the_last_is_short(sandbox):
     """skip and top walk over all records once, in the order of their ids."""
-    sandbox.impose("Contacts", MANY)
+    sandbox.create("Contacts", MANY)
     pages = [sandbox.get("/Contacts/Search", top=250, skip=skip) for skip in (0, 250, 500, 750)]
     ids = [record["CONTACT_ID"] for page in pages for record in page]
     assert [len(page) for page in pages] == [250, 250, 160, 0]
@@ -29,7 +29,7 @@ def test_pages_adjoin_and_the_last_is_short(sandbox):
 def test_order_is_that_of_ids_whatever_the_update_times(sandbox):
     """A record with a low id that is updated last still comes first, also if it came in late."""
     first = sandbox.get("/Contacts", top=1)[0]["CONTACT_ID"]
-    sandbox.impose("Contacts", {"CONTACT_ID": 17, "FIRST_NAME": "Late"})
+    sandbox.create("Contacts", {"CONTACT_ID": 17, "FIRST_NAME": "Late"})
     sandbox.put("/Contacts", CONTACT_ID=first, TITLE="Owner")
     assert [record["CONTACT_ID"] for record in sandbox.get("/Contacts/Search", top=2)] == [17, first]
 
@@ -46,7 +46,7 @@ def test_counts_that_are_none_are_refused(still, parameter, value):
 def test_updated_after_is_exclusive(sandbox, bound):
     """A record updated at the very bound is not found; one second later it is."""
     for second in (13, 14, 15):
-        sandbox.impose("Contacts", {"FIRST_NAME": "Ada", "DATE_UPDATED_UTC": f"2024-04-09 16:58:{second}"})
+        sandbox.create("Contacts", {"FIRST_NAME": "Ada", "DATE_UPDATED_UTC": f"2024-04-09 16:58:{second}"})
     found = sandbox.get(
         "/Contacts/Search", updated_after_utc=bound, field_name="FIRST_NAME", field_value="Ada"
     )
@@ -73,7 +73,7 @@ def test_updated_after_garbage_is_refused(still, bound):
 def test_creation_counts_where_there_is_no_update_time(sandbox, record_type):
     """Types that don't tell when a record was updated are searched by creation time."""
     id_field = {"Emails": "EMAIL_ID", "DocumentTemplates": "TEMPLATE_ID"}[record_type]
-    new = sandbox.impose(record_type, {})
+    new = sandbox.create(record_type, {})
     found = sandbox.get(f"/{record_type}/Search", updated_after_utc="2025-11-24T10:26:39Z")
     assert [record[id_field] for record in found] == [new[id_field]]
     assert "DATE_UPDATED_UTC" not in new
@@ -129,7 +129,7 @@ def test_a_field_is_matched_exactly(sandbox, record_type, name, value):
 
 def test_an_empty_value_matches_blank_fields(sandbox):
     """field_value= finds the records whose field is blank."""
-    sandbox.impose("Site__c", {"RECORD_NAME": "", "VISIBLE_TO": "EVERYONE"})
+    sandbox.create("Site__c", {"RECORD_NAME": "", "VISIBLE_TO": "EVERYONE"})
     found = sandbox.get("/Site__c/Search", field_name="VISIBLE_TO", field_value="")
     assert len(found) == len(sandbox.get("/Site__c")) - 1
 
@@ -172,7 +172,7 @@ def test_count_total_tells_how_many_there_are(sandbox):
 
 def test_search_by_tag(sandbox):
     """SearchByTag finds the records that bear the tag; it needs one, and types without tags lack it."""
-    sandbox.impose("Leads", {"LAST_NAME": "Tagged", "TAGS": [{"TAG_NAME": "Zeppelin"}]})
+    sandbox.create("Leads", {"LAST_NAME": "Tagged", "TAGS": [{"TAG_NAME": "Zeppelin"}]})
     assert [lead["LAST_NAME"] for lead in sandbox.get("/Leads/SearchByTag", tagName="Zeppelin")] == ["Tagged"]
     assert sandbox.get("/Leads/SearchByTag", tagName="zeppel") == []
     assert sandbox.api("GET", "/Leads/SearchByTag").status_code == 400

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from airflow_insightly_hooks.sandbox.crm.change_history import History
+from airflow_insightly_hooks.sandbox.crm.change_history import ChangeHistory
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
-from airflow_insightly_hooks.sandbox.crm.record_store import Store
+from airflow_insightly_hooks.sandbox.crm.record_store import RecordStore
 from airflow_insightly_hooks.sandbox.crm.search import Search
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import BetweenPages, SearchBehaviour
 
@@ -20,7 +20,7 @@ def _all_orders(search, contacts):
     """Compare each order and bound with a scan of the records that are there."""
     records = search.store.all(contacts)
     for order, bound, inclusive in product(("id", "updated", "stable", "none"), BOUNDS, (False, True)):
-        search.store.behaviour.set(
+        search.store.behaviour.update(
             {"order": order, "updated_after": "inclusive" if inclusive else "exclusive"}
         )
         wanted = {
@@ -48,12 +48,12 @@ def _all_orders(search, contacts):
 def test_the_index_finds_what_is_there(seed):
     """Through creations, updates and deletions, one by one and many at once, each order finds all, once."""
     random, now = Random(seed), [1_735_689_600.0]
-    store = Store(Clock(lambda: now[0]), user_id=1)
+    store = RecordStore(Clock(lambda: now[0]), user_id=1)
     search, contacts = Search(store), store.record_types["Contacts"]
     for _ in range(12):
         now[0] += random.choice((0, 0.4, 7))
         for _ in range(random.choice((1, 3, 80))):
-            store.impose(contacts, {"CONTACT_ID": random.randrange(10**9)})
+            store.write_any_fields(contacts, {"CONTACT_ID": random.randrange(10**9)})
         present = [record["CONTACT_ID"] for record in store.all(contacts)]
         for record_id in random.sample(present, len(present) // 3):
             if random.random() < 0.5:
@@ -72,7 +72,7 @@ def test_everything_shows_in_the_end(seed):
         seed=seed,
         between_pages=BetweenPages(delete=1, update=2, create=2, where="first", seed=seed, times=60),
     )
-    store = Store(Clock(lambda: now[0]), user_id=1, behaviour=behaviour)
+    store = RecordStore(Clock(lambda: now[0]), user_id=1, behaviour=behaviour)
     search, contacts = Search(store), store.record_types["Contacts"]
     for _ in range(20):
         store.create(contacts, {"FIRST_NAME": "Ada"})
@@ -88,8 +88,8 @@ def test_everything_shows_in_the_end(seed):
 
 def test_history_is_bounded():
     """The oldest changes go first; their numbers tell that some are missing."""
-    store = Store(Clock(lambda: 0.0), user_id=1)
-    store.history = History(most=3)
+    store = RecordStore(Clock(lambda: 0.0), user_id=1)
+    store.history = ChangeHistory(max_changes=3)
     for _ in range(5):
         store.create(store.record_types["Contacts"], {"FIRST_NAME": "Ada"})
     assert [change.number for change in store.history.since()] == [3, 4, 5]

@@ -8,9 +8,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-__all__ = ["Change", "History"]
+__all__ = ["Change", "ChangeHistory"]
 
-MOST_CHANGES = 250_000
+MAX_CHANGES = 250_000
 """How many changes are kept; the oldest go first."""
 
 
@@ -43,21 +43,21 @@ class Change(NamedTuple):
         }
 
 
-class History:
+class ChangeHistory:
     """The changes of all records, the last of a very large number of them."""
 
-    def __init__(self, most: int = MOST_CHANGES) -> None:
-        self._changes: deque[Change] = deque(maxlen=most)
-        self.last = 0
+    def __init__(self, max_changes: int = MAX_CHANGES) -> None:
+        self._changes: deque[Change] = deque(maxlen=max_changes)
+        self.last_number = 0
 
     def add(
         self, what: str, record_type: str, record_id: int, at: datetime, shown_at: datetime, updated: str
     ) -> None:
         """Keep one change; the arguments are those of :class:`Change`."""
-        self.last += 1
-        self._changes.append(Change(self.last, what, record_type, record_id, at, shown_at, updated))
+        self.last_number += 1
+        self._changes.append(Change(self.last_number, what, record_type, record_id, at, shown_at, updated))
 
     def since(self, number: int = 0) -> Iterator[Change]:
         """Yield the changes after the one of this number, oldest first."""
-        first = self.last - len(self._changes)
+        first = self.last_number - len(self._changes)
         return islice(self._changes, max(0, number - first), None)

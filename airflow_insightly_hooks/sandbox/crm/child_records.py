@@ -8,11 +8,11 @@ from typing import Any
 
 from airflow_insightly_hooks.core.records import RecordType
 
-__all__ = ["Family"]
+__all__ = ["ChildRelation"]
 
 
 @dataclass(frozen=True)
-class Family:
+class ChildRelation:
     """A parent's record type and that of its children.
 
     Notes are tied to their parents by links, and answered one by one; the others hold their parent's id,
@@ -27,7 +27,7 @@ class Family:
         """Whether a child is tied to its parent by a link."""
         return self.parent.id_field not in self.child.fields
 
-    def fields(self, parent: Mapping[str, Any]) -> dict[str, Any]:
+    def parent_fields(self, parent: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that say that a child belongs to ``parent``."""
         parent_id = parent[self.parent.id_field]
         if self.is_linked:
@@ -40,10 +40,12 @@ class Family:
         }
         return {**shared, self.parent.id_field: parent_id}
 
-    def holds(self, parent: Mapping[str, Any], child: Mapping[str, Any]) -> bool:
+    def is_child(self, parent: Mapping[str, Any], child: Mapping[str, Any]) -> bool:
         """Whether ``child`` belongs to ``parent``."""
         parent_id = parent[self.parent.id_field]
         if not self.is_linked:
             return bool(child.get(self.parent.id_field) == parent_id)
-        tie = (self.parent.title, parent_id)
-        return any((link["LINK_OBJECT_NAME"], link["LINK_OBJECT_ID"]) == tie for link in child["LINKS"])
+        parent_link = (self.parent.title, parent_id)
+        return any(
+            (link["LINK_OBJECT_NAME"], link["LINK_OBJECT_ID"]) == parent_link for link in child["LINKS"]
+        )

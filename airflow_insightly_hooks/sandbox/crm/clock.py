@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
-__all__ = ["RECORD_TIMES", "Clock", "format_time", "normalised_time"]
+__all__ = ["RECORD_TIMES_CHOICES", "Clock", "format_time", "normalised_time"]
 
 _TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -15,7 +15,7 @@ _TIME = re.compile(
 )
 
 
-RECORD_TIMES = ("cut", "rounded")
+RECORD_TIMES_CHOICES = ("cut", "rounded")
 """What can become of a record time's fraction of a second."""
 
 HALF_A_SECOND = timedelta(seconds=0.5)

@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow_insightly_hooks.core.records import RecordType
 
-__all__ = ["derive", "first_values"]
+__all__ = ["default_values", "set_derived_fields"]
 
-_FIRST_VALUES: dict[str, dict[str, Any]] = {
+_DEFAULT_VALUES: dict[str, dict[str, Any]] = {
     "KnowledgeArticle": {
         "ArticleVersion": "1",
         "Status": "Draft",
@@ -25,25 +25,31 @@ _FIRST_VALUES: dict[str, dict[str, Any]] = {
     "Tasks": {"STATUS": "NOT STARTED", "PRIORITY": 2, "PERCENT_COMPLETE": 0},
     "Ticket": {"SOURCE": "API"},
 }
-_NUMBERS = {"KnowledgeArticle": "ARTICLE_NO", "Quotation": "QUOTATION_NUMBER", "Ticket": "TICKET_NUMBER"}
-_USERS = ("OWNER_USER_ID", "CREATED_USER_ID", "RESPONSIBLE_USER_ID", "ASSIGNED_BY_USER_ID")
+_NUMBER_FIELDS = {
+    "KnowledgeArticle": "ARTICLE_NO",
+    "Quotation": "QUOTATION_NUMBER",
+    "Ticket": "TICKET_NUMBER",
+}
+_USER_FIELDS = ("OWNER_USER_ID", "CREATED_USER_ID", "RESPONSIBLE_USER_ID", "ASSIGNED_BY_USER_ID")
 
 
-def first_values(record_type: RecordType, record_id: int, user_id: int) -> dict[str, Any]:
+def default_values(record_type: RecordType, record_id: int, user_id: int) -> dict[str, Any]:
     """Return what a new record holds where its creator says nothing."""
-    values: dict[str, Any] = {name: user_id for name in _USERS if name in record_type.fields}
-    number = _NUMBERS.get(record_type.name)
+    values: dict[str, Any] = {name: user_id for name in _USER_FIELDS if name in record_type.fields}
+    number = _NUMBER_FIELDS.get(record_type.name)
     if number:
         is_text = record_type.fields[number].kind == "text"
         values[number] = str(record_id) if is_text else record_id
-    return values | _FIRST_VALUES.get(record_type.name, {})
+    return values | _DEFAULT_VALUES.get(record_type.name, {})
 
 
-def derive(record_type: RecordType, record: dict[str, Any], now: str, *, fixed: Collection[str] = ()) -> None:
+def set_derived_fields(
+    record_type: RecordType, record: dict[str, Any], now: str, *, unchanged: Collection[str] = ()
+) -> None:
     """Set the fields of ``record`` that follow from others, where it has them.
 
     :param now: the time, as the API writes it.
-    :param fixed: fields that stay as they are.
+    :param unchanged: fields that stay as they are.
     """
     values: dict[str, Any] = {}
     if record_type.name == "Opportunities":
@@ -58,4 +64,4 @@ def derive(record_type: RecordType, record: dict[str, Any], now: str, *, fixed: 
         values["LIST_PRICE"] = record["UNIT_PRICE"] if record["LIST_PRICE"] is None else record["LIST_PRICE"]
         values["SUBTOTAL"] = subtotal
         values["TOTAL_PRICE"] = subtotal * (1 - (record["DISCOUNT"] or 0) / 100)
-    record.update({name: value for name, value in values.items() if name in record and name not in fixed})
+    record.update({name: value for name, value in values.items() if name in record and name not in unchanged})

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.records import CREATED, LIST_ITEMS, UPDATED, Field, RecordType
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS, custom_field_entry
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
 
-__all__ = ["LIST_KINDS", "RecordInput", "blank", "checked_time"]
+__all__ = ["LIST_KINDS", "RecordInput", "blank_value", "checked_time"]
 
 LIST_KINDS = frozenset({*LIST_ITEMS, "custom_fields"})
 
-_WHOLE = {"int32": 2**31, "int64": 2**63}
+_INTEGER_LIMITS = {"int32": 2**31, "int64": 2**63}
 _LIST_ITEM = "list item"
 
 
@@ -72,7 +72,7 @@ class RecordInput:
     def autonumbers(self) -> list[dict[str, Any]]:
         """Return the ``AUTONUMBER`` custom fields of a new record."""
         return [
-            custom_field_entry(field.name, f"{self._next(self.record_type.name):05}")
+            custom_field_entry(field.name, f"{self._next_number(self.record_type.name):05}")
             for field in self._custom_fields.values()
             if field.kind == "AUTONUMBER"
         ]
@@ -81,9 +81,9 @@ class RecordInput:
         if field.kind == "custom_fields":
             return self._merged_custom_fields(value, record.get(field.name) or [])
         if value is None:
-            return blank(field)
+            return blank_value(field)
         if field.kind in LIST_ITEMS:
-            return [self._checked_item(field, item, record) for item in _listed(field.name, value)]
+            return [self._checked_item(field, item, record) for item in _checked_list(field.name, value)]
         return _checked_value(field.name, field, value)
 
     def _checked_item(self, field: Field, item: Any, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class RecordInput:
                 raise BadRequest(f"{where} is required.")
             if part.read_only:
                 value = self._item_value(field, part, item, record)
-            checked[part.name] = blank(part) if value is None else _checked_value(where, part, value)
+            checked[part.name] = blank_value(part) if value is None else _checked_value(where, part, value)
         return checked
 
     def _item_value(
@@ -109,19 +109,19 @@ class RecordInput:
         if part.name == "OBJECT_ID":
             return record[self.record_type.id_field]
         present = [present[part.name] for present in record.get(field.name) or []]
-        return item[part.name] if item.get(part.name) in present else self._next(_LIST_ITEM)
+        return item[part.name] if item.get(part.name) in present else self._next_number(_LIST_ITEM)
 
     def _merged_custom_fields(self, given: Any, present: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the custom fields ``present`` with those ``given`` set; null takes one away."""
         values = {entry["FIELD_NAME"]: entry["FIELD_VALUE"] for entry in present}
-        kept = {name for name in values if name not in self._custom_fields or not self._can_set(name)}
+        kept = {name for name in values if name not in self._custom_fields or not self._is_writable(name)}
         if given is None:
             values = {name: value for name, value in values.items() if name in kept}
-        for entry in _listed("CUSTOMFIELDS", [] if given is None else given):
+        for entry in _checked_list("CUSTOMFIELDS", [] if given is None else given):
             if not isinstance(entry, dict) or not isinstance(entry.get("FIELD_NAME"), str):
                 raise BadRequest("CUSTOMFIELDS is not a list of objects with FIELD_NAME and FIELD_VALUE.")
             name, value = entry["FIELD_NAME"], entry.get("FIELD_VALUE")
-            if name not in self._custom_fields or not self._can_set(name):
+            if name not in self._custom_fields or not self._is_writable(name):
                 continue
             if value is None or value == "":
                 values.pop(name, None)
@@ -136,15 +136,15 @@ class RecordInput:
             for name in sorted(values, key=lambda name: order.get(name, len(order)))
         ]
 
-    def _next(self, numbered: str) -> int:
+    def _next_number(self, numbered: str) -> int:
         self._numbers[numbered] += 1
         return self._numbers[numbered]
 
-    def _can_set(self, name: str) -> bool:
+    def _is_writable(self, name: str) -> bool:
         return self._custom_fields[name].kind != "AUTONUMBER"
 
 
-def blank(field: Field) -> Any:
+def blank_value(field: Field) -> Any:
     """Return what the API answers for a field that holds nothing."""
     if field.kind in LIST_KINDS:
         return []
@@ -162,7 +162,7 @@ def checked_time(where: str, text: str) -> str:
         raise BadRequest(f"{where} is not {error}.") from None
 
 
-def _listed(name: str, value: Any) -> list[Any]:
+def _checked_list(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise BadRequest(f"{name} is not a list.")
     return value
@@ -176,8 +176,8 @@ def _checked_value(where: str, field: Field, value: Any) -> Any:
     if field.kind == "boolean":
         if not isinstance(value, bool):
             raise BadRequest(f"{where} is not true or false.")
-    elif field.kind in _WHOLE:
-        limit = _WHOLE[field.kind]
+    elif field.kind in _INTEGER_LIMITS:
+        limit = _INTEGER_LIMITS[field.kind]
         if isinstance(value, bool) or not isinstance(value, int) or not -limit <= value < limit:
             raise BadRequest(f"{where} is not a whole number ({field.kind}).")
     elif field.kind == "number":

@@ -15,19 +15,19 @@ from airflow_insightly_hooks.core.records import (
     RecordType,
     field_value,
 )
-from airflow_insightly_hooks.sandbox.crm.change_history import History
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.crm.change_history import ChangeHistory
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_OBJECTS, custom_field_entry
-from airflow_insightly_hooks.sandbox.crm.derived_fields import derive, first_values
-from airflow_insightly_hooks.sandbox.crm.record_input import RecordInput, blank, checked_time
-from airflow_insightly_hooks.sandbox.crm.record_table import Record, Shelf, updated_at
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.crm.derived_fields import default_values, set_derived_fields
+from airflow_insightly_hooks.sandbox.crm.record_input import RecordInput, blank_value, checked_time
+from airflow_insightly_hooks.sandbox.crm.record_table import Record, RecordTable, updated_at
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour
 
-__all__ = ["Store"]
+__all__ = ["RecordStore"]
 
 
-class Store:
+class RecordStore:
     """Records by type and id; the sandbox's own thread of control is its only user.
 
     :param clock: where the times of creation and update come from.
@@ -40,21 +40,21 @@ class Store:
         self.clock = clock
         self.user_id = user_id
         self.behaviour = behaviour or SearchBehaviour()
-        self.history = History()
+        self.history = ChangeHistory()
         self.record_types = {name: RECORD_TYPES[name] for name in (*RECORD_TYPES, *CUSTOM_OBJECTS)}
-        self._shelves = {name: Shelf() for name in self.record_types}
+        self._tables = {name: RecordTable() for name in self.record_types}
         self._next_id = dict.fromkeys(self.record_types, 1)
         self.custom_objects: dict[str, dict[str, Any]] = {}
         self._blanks = {
-            name: {field.name: blank(field) for field in kind.fields.values()}
+            name: {field.name: blank_value(field) for field in kind.fields.values()}
             for name, kind in self.record_types.items()
         }
         self._numbers: Counter[str] = Counter()
         self._inputs = {name: RecordInput(kind, self._numbers) for name, kind in self.record_types.items()}
 
-    def dumped(self) -> str:
+    def dump(self) -> str:
         """Return the contents as a text; to load it is far quicker than to make the records anew."""
-        records = [shelf.all() for shelf in self._shelves.values()]
+        records = [table.all() for table in self._tables.values()]
         return json.dumps([records, self._next_id, self.custom_objects, self._numbers])
 
     def load(self, text: str) -> None:
@@ -62,30 +62,30 @@ class Store:
         records, self._next_id, self.custom_objects, numbers = json.loads(text)
         for record_type, of_type in zip(self.record_types.values(), records, strict=True):
             for record in of_type:
-                self._shelves[record_type.name].put(record[record_type.id_field], record)
+                self._tables[record_type.name].put(record[record_type.id_field], record)
         self._numbers.update(numbers)
 
-    def counts(self) -> dict[str, int]:
+    def record_counts(self) -> dict[str, int]:
         """Return how many records there are of each type."""
-        return {name: len(shelf.records) for name, shelf in self._shelves.items()}
+        return {name: len(table.records) for name, table in self._tables.items()}
 
-    def shelf(self, record_type: RecordType) -> Shelf:
+    def table(self, record_type: RecordType) -> RecordTable:
         """Return the records of the type, by their ids."""
-        return self._shelves[record_type.name]
+        return self._tables[record_type.name]
 
-    def put_in(self, record_type: RecordType, record: Record, seconds: float | None = None) -> None:
+    def put(self, record_type: RecordType, record: Record, seconds: float | None = None) -> None:
         """Put a whole record in, as it is.
 
         :param seconds: when, by the clock's source; ``None`` for now.
         """
         record_id, name = record[record_type.id_field], record_type.name
-        what = "updated" if record_id in self._shelves[name].records else "created"
+        what = "updated" if record_id in self._tables[name].records else "created"
         self._next_id[name] = max(self._next_id[name], record_id + 1)
-        self._keep(what, record_type, record_id, record, seconds)
+        self._write(what, record_type, record_id, record, seconds)
 
     def all(self, record_type: RecordType) -> list[Record]:
         """Return every record of the type as it is, in the order of their ids."""
-        return self.shelf(record_type).all()
+        return self.table(record_type).all()
 
     def get(self, record_type: RecordType, record_id: int) -> Record:
         """Return the record.
@@ -93,7 +93,7 @@ class Store:
         :raises NotFound: if there is none of this id.
         """
         try:
-            return self.shelf(record_type).records[record_id]
+            return self.table(record_type).records[record_id]
         except KeyError:
             raise NotFound(f"There is no {record_type.title} of this id.") from None
 
@@ -106,14 +106,14 @@ class Store:
         :raises BadRequest: if a field is missing, of the wrong kind or too long.
         """
         given, seconds = {**given, **(parent or {})}, self.clock.source()
-        references = _references(record_type)
-        record = self._new(record_type, given, seconds, read_only=references | frozenset(parent or ()))
-        derive(record_type, record, self.clock.record_time(seconds))
+        references = _required_references(record_type)
+        record = self._new_record(record_type, given, seconds, read_only=references | frozenset(parent or ()))
+        set_derived_fields(record_type, record, self.clock.record_time(seconds))
         self._inputs[record_type.name].check_required(record, given)
         for name in references:
             if record[name] is None:
                 raise BadRequest(f"{name} is required.")
-        self.put_in(record_type, record, seconds)
+        self.put(record_type, record, seconds)
         return record
 
     def update(self, record_type: RecordType, given: Mapping[str, Any]) -> Record:
@@ -129,9 +129,9 @@ class Store:
         present, seconds = self.get(record_type, record_id), self.clock.source()
         record = {**present, **self._inputs[record_type.name].checked(given, present)}
         self._inputs[record_type.name].check_required(record, given, only_given=True)
-        derive(record_type, record, self.clock.record_time(seconds))
-        _set_updated(record_type, record, self.clock.record_time(seconds))
-        self.put_in(record_type, record, seconds)
+        set_derived_fields(record_type, record, self.clock.record_time(seconds))
+        _set_update_time(record_type, record, self.clock.record_time(seconds))
+        self.put(record_type, record, seconds)
         return record
 
     def delete(self, record_type: RecordType, record_id: int) -> None:
@@ -140,9 +140,9 @@ class Store:
         :raises NotFound: if there is none of this id.
         """
         self.get(record_type, record_id)
-        self._keep("deleted", record_type, record_id, None)
+        self._write("deleted", record_type, record_id, None)
 
-    def impose(
+    def write_any_fields(
         self, record_type: RecordType, given: Mapping[str, Any], record_id: int | None = None
     ) -> Record:
         """Create or change a record as nobody but the CRM itself can, and return it.
@@ -155,8 +155,8 @@ class Store:
         """
         every_field, seconds = frozenset(record_type.fields), self.clock.source()
         if record_id is None:
-            record = self._new(record_type, given, seconds, read_only=every_field)
-            if record[record_type.id_field] in self.shelf(record_type).records:
+            record = self._new_record(record_type, given, seconds, read_only=every_field)
+            if record[record_type.id_field] in self.table(record_type).records:
                 raise BadRequest(f"There is a {record_type.title} of this id already.")
             updated = given.get(UPDATED) or field_value(record, CREATED)
         else:
@@ -164,15 +164,15 @@ class Store:
             given = {name: value for name, value in given.items() if name != record_type.id_field}
             record.update(self._inputs[record_type.name].checked(given, record, read_only=every_field))
             updated = given.get(UPDATED) or self.clock.record_time(seconds)
-        derive(record_type, record, self.clock.record_time(seconds), fixed=given.keys())
+        set_derived_fields(record_type, record, self.clock.record_time(seconds), unchanged=given.keys())
         record.update(
             {name: value for name, value in given.items() if name not in record and name != UPDATED}
         )
-        _set_updated(record_type, record, checked_time(UPDATED, str(updated)))
-        self.put_in(record_type, record, seconds)
+        _set_update_time(record_type, record, checked_time(UPDATED, str(updated)))
+        self.put(record_type, record, seconds)
         return record
 
-    def _keep(
+    def _write(
         self,
         what: str,
         record_type: RecordType,
@@ -180,15 +180,15 @@ class Store:
         record: Record | None,
         seconds: float | None = None,
     ) -> None:
-        """Put a record on its shelf, or take it away, and keep in mind that it was so."""
-        shelf, at = self.shelf(record_type), self.clock.source() if seconds is None else seconds
-        updated = updated_at(shelf.records[record_id] if record is None else record)
-        shown_at = at + self.behaviour.delay()
-        shelf.put(record_id, record, None if shown_at == at else shown_at)
+        """Put a record on its table, or take it away, and keep in mind that it was so."""
+        table, at = self.table(record_type), self.clock.source() if seconds is None else seconds
+        updated = updated_at(table.records[record_id] if record is None else record)
+        shown_at = at + self.behaviour.random_delay()
+        table.put(record_id, record, None if shown_at == at else shown_at)
         moments = (self.clock.moment(at), self.clock.moment(shown_at))
         self.history.add(what, record_type.name, record_id, *moments, updated)
 
-    def _new(
+    def _new_record(
         self, record_type: RecordType, given: Mapping[str, Any], seconds: float, *, read_only: frozenset[str]
     ) -> Record:
         """Return a record with an id, what is ``given``, and defaults for the rest."""
@@ -200,17 +200,17 @@ class Store:
         record: Record = dict(self._blanks[record_type.name])
         record[record_type.id_field] = record_id
         record.update(checks.checked(given, record, read_only=read_only))
-        defaults = first_values(record_type, record_id, self.user_id) | {CREATED: now, UPDATED: now}
+        defaults = default_values(record_type, record_id, self.user_id) | {CREATED: now, UPDATED: now}
         record.update(
             {name: value for name, value in defaults.items() if name in record and record[name] is None}
         )
         if CUSTOM_FIELDS in record:
             record[CUSTOM_FIELDS] = [*record[CUSTOM_FIELDS], *checks.autonumbers()]
-        _set_updated(record_type, record, now)
+        _set_update_time(record_type, record, now)
         return record
 
 
-def _set_updated(record_type: RecordType, record: Record, time: str) -> None:
+def _set_update_time(record_type: RecordType, record: Record, time: str) -> None:
     """Set the time of update where the type has it: custom objects have it among their custom fields."""
     if UPDATED in record_type.fields:
         record[UPDATED] = time
@@ -219,7 +219,7 @@ def _set_updated(record_type: RecordType, record: Record, time: str) -> None:
         record[CUSTOM_FIELDS] = [*others, custom_field_entry(UPDATED, time)]
 
 
-def _references(record_type: RecordType) -> frozenset[str]:
+def _required_references(record_type: RecordType) -> frozenset[str]:
     """Return the read-only fields that a record can't be created without: what it belongs to."""
     return frozenset(
         name

@@ -13,13 +13,13 @@ from typing import Any, overload
 
 from airflow_insightly_hooks.core.records import CREATED, UPDATED, field_value
 
-__all__ = ["Bound", "Record", "Shelf", "updated_at"]
+__all__ = ["Record", "RecordTable", "UpdatedAfterFilter", "updated_at"]
 
 Record = dict[str, Any]
 _Entry = tuple[str, int]
 """A record's update time and its id."""
 
-MANY = 50
+BULK_SORT_SIZE = 50
 """From how many new records on they are sorted in together instead of one by one."""
 
 
@@ -29,7 +29,7 @@ def updated_at(record: Record) -> str:
 
 
 @dataclass(frozen=True)
-class Bound:
+class UpdatedAfterFilter:
     """Which update times are found.
 
     :param after: a time in the API's notation; ``None`` finds all.
@@ -39,19 +39,19 @@ class Bound:
     after: str | None = None
     inclusive: bool = False
 
-    def position(self, by_update: Sequence[_Entry]) -> int:
+    def start_index(self, by_update: Sequence[_Entry]) -> int:
         """Return where in a list ordered by update time those that are found begin."""
         if self.after is None:
             return 0
         find = bisect_left if self.inclusive else bisect_right
         return find(by_update, self.after, key=lambda entry: entry[0])
 
-    def holds(self, updated: str) -> bool:
+    def matches(self, updated: str) -> bool:
         """Whether this update time is found."""
         return self.after is None or updated > self.after or (self.inclusive and updated == self.after)
 
 
-class Shelf:
+class RecordTable:
     """Records by their ids; a record is never changed in place, only put anew.
 
     :ivar records: the records as they are.
@@ -63,15 +63,15 @@ class Shelf:
         self.shown: dict[int, Record] = {}
         self._by_update: list[_Entry] = []
         self._added: list[_Entry] = []
-        self._listing: _Listing | None = None
+        self._last_sorted: _SortedIds | None = None
         self._serial = count(1)
         self._shown_serial: dict[int, int] = {}
-        self._unseen: list[tuple[float, int, int, Record | None]] = []
+        self._pending_changes: list[tuple[float, int, int, Record | None]] = []
 
     def put(self, record_id: int, record: Record | None, shown_at: float | None = None) -> None:
         """Keep a record as it is from now on; ``None`` takes it away.
 
-        :param shown_at: the seconds at which :meth:`show` makes it visible; ``None`` for at once.
+        :param shown_at: the seconds at which :meth:`show_due_changes` makes it visible; ``None`` for at once.
         """
         if record is None:
             self.records.pop(record_id, None)
@@ -81,12 +81,12 @@ class Shelf:
         if shown_at is None:
             self._show(record_id, record, serial)
         else:
-            heapq.heappush(self._unseen, (shown_at, serial, record_id, record))
+            heapq.heappush(self._pending_changes, (shown_at, serial, record_id, record))
 
-    def show(self, now: float) -> None:
+    def show_due_changes(self, now: float) -> None:
         """Make visible what is due by ``now``, in seconds."""
-        while self._unseen and self._unseen[0][0] <= now:
-            _, serial, record_id, record = heapq.heappop(self._unseen)
+        while self._pending_changes and self._pending_changes[0][0] <= now:
+            _, serial, record_id, record = heapq.heappop(self._pending_changes)
             # A later change of the same record may have become visible first: it stands.
             if serial > self._shown_serial.get(record_id, 0):
                 self._show(record_id, record, serial)
@@ -95,96 +95,98 @@ class Shelf:
         """Return the records as they are, in the order of their ids."""
         return [self.records[record_id] for record_id in sorted(self.records)]
 
-    def by_update(self, bound: Bound) -> Sequence[int]:
+    def ids_by_update_time(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
         """Return the ids of what searches find, by update time, then by id; valid until the next change."""
-        self._sort_in()
-        return _Ids(self._by_update, bound.position(self._by_update))
+        self._sort_added()
+        return _IdSequence(self._by_update, updated_after.start_index(self._by_update))
 
-    def by_id(self, bound: Bound) -> Sequence[int]:
+    def ids_by_id(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
         """Return the ids of what searches find, in their order; valid until the next change."""
-        return self._listed(bound, None)
+        return self._sorted_ids(updated_after, None)
 
-    def by_hash(self, bound: Bound, seed: int) -> Sequence[int]:
+    def ids_in_stable_order(self, updated_after: UpdatedAfterFilter, seed: int) -> Sequence[int]:
         """Return the same in an order that only ``seed`` decides."""
-        return self._listed(bound, seed)
+        return self._sorted_ids(updated_after, seed)
 
-    def _listed(self, bound: Bound, seed: int | None) -> Sequence[int]:
+    def _sorted_ids(self, updated_after: UpdatedAfterFilter, seed: int | None) -> Sequence[int]:
         """Return ids in order; the last listing is kept up to date, since pages of the same search follow."""
-        self._sort_in()
-        if self._listing is None or (self._listing.bound, self._listing.seed) != (bound, seed):
-            self._listing = _Listing(bound, seed, self.by_update(bound)[:])
-        return self._listing.ids
+        self._sort_added()
+        last = self._last_sorted
+        if last is None or (last.updated_after, last.seed) != (updated_after, seed):
+            last = _SortedIds(updated_after, seed, self.ids_by_update_time(updated_after)[:])
+            self._last_sorted = last
+        return last.ids
 
     def _show(self, record_id: int, record: Record | None, serial: int) -> None:
         self._shown_serial[record_id] = serial
         before = self.shown.pop(record_id, None)
         if before is not None:
-            self._sort_in()
+            self._sort_added()
             entry = (updated_at(before), record_id)
             del self._by_update[bisect_left(self._by_update, entry)]
-            if self._listing:
-                self._listing.discard(*entry)
+            if self._last_sorted:
+                self._last_sorted.discard(*entry)
         if record is not None:
             self.shown[record_id] = record
             self._added.append((updated_at(record), record_id))
 
-    def _sort_in(self) -> None:
+    def _sort_added(self) -> None:
         """Put in order what was added since."""
-        if len(self._added) < MANY:
+        if len(self._added) < BULK_SORT_SIZE:
             for entry in self._added:
                 insort(self._by_update, entry)
-                if self._listing:
-                    self._listing.add(*entry)
+                if self._last_sorted:
+                    self._last_sorted.add(*entry)
         else:
             self._by_update.extend(self._added)
             self._by_update.sort()
-            self._listing = None
+            self._last_sorted = None
         self._added.clear()
 
 
-class _Ids(Sequence[int]):
-    """The ids in a list ordered by update time, from a place on."""
+class _IdSequence(Sequence[int]):
+    """The ids in a list ordered by update time, from an index on."""
 
     def __init__(self, entries: list[_Entry], first: int) -> None:
         self._entries = entries
-        self._places = range(first, len(entries))
+        self._indexes = range(first, len(entries))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indexes)
 
     @overload
-    def __getitem__(self, place: int) -> int: ...
+    def __getitem__(self, index: int) -> int: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[int]: ...
+    def __getitem__(self, index: slice) -> list[int]: ...
 
-    def __getitem__(self, place: int | slice) -> int | list[int]:
-        if isinstance(place, int):
-            return self._entries[self._places[place]][1]
-        places = self._places[place]
-        return [record_id for _, record_id in self._entries[places.start : places.stop]]
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, int):
+            return self._entries[self._indexes[index]][1]
+        indexes = self._indexes[index]
+        return [record_id for _, record_id in self._entries[indexes.start : indexes.stop]]
 
 
-class _Listing:
+class _SortedIds:
     """Ids that one search finds, kept in order while records come and go."""
 
-    def __init__(self, bound: Bound, seed: int | None, ids: Sequence[int]) -> None:
-        self.bound = bound
+    def __init__(self, updated_after: UpdatedAfterFilter, seed: int | None, ids: Sequence[int]) -> None:
+        self.updated_after = updated_after
         self.seed = seed
         self._key: Callable[[int], Any] | None = None if seed is None else partial(_hashed, seed)
         self.ids = sorted(ids, key=self._key)
 
     def add(self, updated: str, record_id: int) -> None:
-        if self.bound.holds(updated):
+        if self.updated_after.matches(updated):
             insort(self.ids, record_id, key=self._key)
 
     def discard(self, updated: str, record_id: int) -> None:
-        if self.bound.holds(updated):
+        if self.updated_after.matches(updated):
             key = self._key
-            place = (
+            index = (
                 bisect_left(self.ids, key(record_id), key=key) if key else bisect_left(self.ids, record_id)
             )
-            del self.ids[place]
+            del self.ids[index]
 
 
 def _hashed(seed: int, record_id: int) -> tuple[int, int]:

@@ -7,14 +7,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.records import RecordType
-from airflow_insightly_hooks.sandbox.crm.record_store import Store
-from airflow_insightly_hooks.sandbox.crm.record_table import Bound, Record, Shelf
+from airflow_insightly_hooks.sandbox.crm.record_store import RecordStore
+from airflow_insightly_hooks.sandbox.crm.record_table import Record, RecordTable, UpdatedAfterFilter
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import BetweenPages
 
-__all__ = ["Found", "Search"]
+__all__ = ["Search", "SearchResult"]
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """A page of records, and how many were found in all."""
 
     records: list[Record]
@@ -27,7 +27,7 @@ class Search:
     :param store: where the records are; ``between_pages`` changes them.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RecordStore) -> None:
         self.store = store
 
     def page(
@@ -38,7 +38,7 @@ class Search:
         top: int | None = None,
         after: str | None = None,
         matches: Callable[[Record], bool] | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """Return one page; then comes what happens between pages.
 
         :param skip: how many are left out at the beginning.
@@ -46,11 +46,11 @@ class Search:
         :param after: only those updated later than this time, a text in the API's notation.
         :param matches: only those for which it holds.
         """
-        shelf, behaviour = self.store.shelf(record_type), self.store.behaviour
-        shelf.show(self.store.clock.source())
-        ids = self._ids(shelf, Bound(after, behaviour.updated_after == "inclusive"))
+        table, behaviour = self.store.table(record_type), self.store.behaviour
+        table.show_due_changes(self.store.clock.source())
+        ids = self._ordered_ids(table, UpdatedAfterFilter(after, behaviour.updated_after == "inclusive"))
         if matches is not None:
-            ids = [record_id for record_id in ids if matches(shelf.shown[record_id])]
+            ids = [record_id for record_id in ids if matches(table.shown[record_id])]
         total = len(ids)
         stop = total if top is None else min(total, skip + top)
         if behaviour.order == "none":
@@ -58,23 +58,25 @@ class Search:
             page: Sequence[int] = behaviour.random.sample(ids, max(0, stop - skip))
         else:
             page = ids[skip:stop]
-        records = [shelf.shown[record_id] for record_id in page]
+        records = [table.shown[record_id] for record_id in page]
         between = behaviour.between_pages
-        if between and between.applies(record_type.name):
-            self._change(record_type, between, islice(ids, stop))
-        return Found(records, total)
+        if between and between.check_and_count(record_type.name):
+            self._change_between_pages(record_type, between, islice(ids, stop))
+        return SearchResult(records, total)
 
-    def _ids(self, shelf: Shelf, bound: Bound) -> Sequence[int]:
+    def _ordered_ids(self, table: RecordTable, updated_after: UpdatedAfterFilter) -> Sequence[int]:
         order = self.store.behaviour.order
         if order == "id":
-            return shelf.by_id(bound)
+            return table.ids_by_id(updated_after)
         if order == "stable":
-            return shelf.by_hash(bound, self.store.behaviour.seed)
-        return shelf.by_update(bound)
+            return table.ids_in_stable_order(updated_after, self.store.behaviour.seed)
+        return table.ids_by_update_time(updated_after)
 
-    def _change(self, record_type: RecordType, between: BetweenPages, read: islice[int]) -> None:
+    def _change_between_pages(
+        self, record_type: RecordType, between: BetweenPages, read: islice[int]
+    ) -> None:
         """Delete, update and create as a user of the CRM does; ``read`` are the ids read already."""
-        records, wanted = self.store.shelf(record_type).records, between.delete + between.update
+        records, wanted = self.store.table(record_type).records, between.delete + between.update
         if between.where == "first":
             chosen = list(islice((record_id for record_id in read if record_id in records), wanted))
         else:
@@ -82,6 +84,6 @@ class Search:
         for record_id in chosen[: between.delete]:
             self.store.delete(record_type, record_id)
         for record_id in chosen[between.delete :]:
-            self.store.impose(record_type, {}, record_id)
+            self.store.write_any_fields(record_type, {}, record_id)
         for _ in range(between.create):
-            self.store.impose(record_type, {})
+            self.store.write_any_fields(record_type, {})

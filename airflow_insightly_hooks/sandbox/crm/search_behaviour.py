@@ -7,22 +7,22 @@ from dataclasses import asdict, dataclass, fields
 from random import Random
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 from airflow_insightly_hooks.sandbox.crm.value_checks import (
     checked_choice,
+    checked_integer,
     checked_keys,
     checked_number,
     checked_text,
-    checked_whole,
 )
 
 __all__ = ["BetweenPages", "SearchBehaviour"]
 
-ORDERS = ("id", "updated", "stable", "none")
-BOUNDS = ("exclusive", "inclusive")
-PLACES = ("any", "first")
-LONGEST_DELAY = 86_400
-MOST_CHANGES = 10_000
+ORDER_CHOICES = ("id", "updated", "stable", "none")
+UPDATED_AFTER_CHOICES = ("exclusive", "inclusive")
+WHERE_CHOICES = ("any", "first")
+MAX_DELAY = 86_400
+MAX_CHANGES = 10_000
 
 
 @dataclass
@@ -63,16 +63,16 @@ class BetweenPages:
         times = given.get("times")
         return cls(
             record_type=name,
-            where=checked_choice("between_pages.where", given.get("where", "any"), PLACES),
-            seed=checked_whole("between_pages.seed", given.get("seed", 0)),
-            times=None if times is None else checked_whole("between_pages.times", times),
+            where=checked_choice("between_pages.where", given.get("where", "any"), WHERE_CHOICES),
+            seed=checked_integer("between_pages.seed", given.get("seed", 0)),
+            times=None if times is None else checked_integer("between_pages.times", times),
             **{
-                key: checked_whole(f"between_pages.{key}", given.get(key, 0), 0, MOST_CHANGES)
+                key: checked_integer(f"between_pages.{key}", given.get(key, 0), 0, MAX_CHANGES)
                 for key in ("delete", "update", "create")
             },
         )
 
-    def applies(self, record_type: str) -> bool:
+    def check_and_count(self, record_type: str) -> bool:
         """Whether it is done now, after a list of this type; counts one time if so."""
         if self.record_type not in (None, record_type) or self.times == 0:
             return False
@@ -104,24 +104,24 @@ class SearchBehaviour:
         self.random = Random(self.seed)
 
     @staticmethod
-    def readers(record_types: Collection[str]) -> dict[str, Callable[[Any], Any]]:
+    def parsers(record_types: Collection[str]) -> dict[str, Callable[[Any], Any]]:
         """Return what reads each setting from a request's body, or raises ``BadRequest``."""
         return {
-            "order": lambda value: checked_choice("order", value, ORDERS),
-            "updated_after": lambda value: checked_choice("updated_after", value, BOUNDS),
-            "visibility_delay": lambda value: checked_number("visibility_delay", value, 0, LONGEST_DELAY),
+            "order": lambda value: checked_choice("order", value, ORDER_CHOICES),
+            "updated_after": lambda value: checked_choice("updated_after", value, UPDATED_AFTER_CHOICES),
+            "visibility_delay": lambda value: checked_number("visibility_delay", value, 0, MAX_DELAY),
             "between_pages": lambda value: None if value is None else BetweenPages.parse(value, record_types),
-            "seed": lambda value: checked_whole("seed", value),
+            "seed": lambda value: checked_integer("seed", value),
         }
 
-    def set(self, settings: dict[str, Any]) -> None:
+    def update(self, settings: dict[str, Any]) -> None:
         """Take settings that were read; a ``seed`` begins its random numbers again."""
         for name, value in settings.items():
             setattr(self, name, value)
         if "seed" in settings:
             self.random = Random(self.seed)
 
-    def delay(self) -> float:
+    def random_delay(self) -> float:
         """Return after how many seconds the next change becomes visible."""
         return self.random.uniform(0, self.visibility_delay) if self.visibility_delay else 0.0
 

@@ -6,28 +6,28 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 
-__all__ = ["checked_choice", "checked_keys", "checked_number", "checked_text", "checked_whole"]
+__all__ = ["checked_choice", "checked_integer", "checked_keys", "checked_number", "checked_text"]
 
 
-def checked_number(name: str, value: Any, least: float, most: float = math.inf) -> float:
-    """Return ``value`` if it is a number from ``least`` to ``most``.
+def checked_number(name: str, value: Any, minimum: float, maximum: float = math.inf) -> float:
+    """Return ``value`` if it is a number from ``minimum`` to ``maximum``.
 
     :raises BadRequest: if it isn't; names ``name``.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise BadRequest(f"{name} is not a number {_range(least, most)}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        raise BadRequest(f"{name} is not a number {_range(minimum, maximum)}.")
     return float(value)
 
 
-def checked_whole(name: str, value: Any, least: int = 0, most: float = math.inf) -> int:
-    """Return ``value`` if it is a whole number from ``least`` to ``most``.
+def checked_integer(name: str, value: Any, minimum: int = 0, maximum: float = math.inf) -> int:
+    """Return ``value`` if it is a whole number from ``minimum`` to ``maximum``.
 
     :raises BadRequest: if it isn't; names ``name``.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadRequest(f"{name} is not a whole number {_range(least, most)}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise BadRequest(f"{name} is not a whole number {_range(minimum, maximum)}.")
     return value
 
 
@@ -64,5 +64,5 @@ def checked_keys(
     return value
 
 
-def _range(least: float, most: float) -> str:
-    return f"from {least:g}" + ("" if most == math.inf else f" to {most:g}")
+def _range(minimum: float, maximum: float) -> str:
+    return f"from {minimum:g}" + ("" if maximum == math.inf else f" to {maximum:g}")

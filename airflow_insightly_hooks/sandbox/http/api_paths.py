@@ -11,14 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
-from airflow_insightly_hooks.sandbox.crm.child_records import Family
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
+from airflow_insightly_hooks.sandbox.crm.child_records import ChildRelation
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest, Forbidden, MethodNotAllowed, NotFound
 from airflow_insightly_hooks.sandbox.http.json_body import json_response, object_body
 from airflow_insightly_hooks.sandbox.http.middleware import METHODS
-from airflow_insightly_hooks.sandbox.http.search_parameters import Page, matcher, updated_after
-from airflow_insightly_hooks.sandbox.http.state import State
+from airflow_insightly_hooks.sandbox.http.search_parameters import PageParameters, field_filter, updated_after
+from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
 __all__ = ["api_router", "parsed_id"]
 
@@ -34,13 +34,13 @@ def _plural(name: str) -> str:
     return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
-PLURALS = {_plural(name) for name in (*RECORD_TYPES, "Instance") if not name.endswith("s")}
+WRONG_PLURALS = {_plural(name) for name in (*RECORD_TYPES, "Instance") if not name.endswith("s")}
 """Paths that look right and aren't: the API has ``/Ticket`` and answers ``/Tickets`` with 405."""
 
 
-def api_router(state: State) -> Router:
+def api_router(state: SandboxState) -> Router:
     """Return the paths below ``/v3.1``."""
-    api = _Api(state)
+    api = _ApiPaths(state)
     paths = {
         "/CustomFields/{record_type}": api.custom_fields,
         "/CustomFields/{record_type}/Search": api.custom_field,
@@ -71,17 +71,17 @@ def parsed_id(text: str) -> int:
     return int(text)
 
 
-class _Api:
+class _ApiPaths:
     """One method per path; each tells by the request's method what to do."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     async def records(self, request: Request) -> Response:
         record_type = self._record_type(request)
         store = self._state.store
         if request.method == "GET":
-            return self._page(request, record_type)
+            return self._list_response(request, record_type)
         if request.method == "DELETE" or request.method not in record_type.methods:
             raise MethodNotAllowed
         body = await object_body(request)
@@ -98,23 +98,23 @@ class _Api:
         return Response(status_code=202)
 
     async def search(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         record_type = self._record_type(request)
         query = request.query_params
-        return self._page(
-            request, record_type, after=updated_after(query), matches=matcher(record_type, query)
+        return self._list_response(
+            request, record_type, after=updated_after(query), matches=field_filter(record_type, query)
         )
 
     async def search_by_tag(self, request: Request) -> Response:
         record_type = self._record_type(request)
         if "TAGS" not in record_type.fields:
             raise NotFound
-        _only_get(request)
+        _require_get(request)
         name = request.query_params.get("tagName")
         if not name:
             raise BadRequest("tagName is required.")
         tag = {"TAG_NAME": name}
-        return self._page(request, record_type, matches=lambda record: tag in record["TAGS"])
+        return self._list_response(request, record_type, matches=lambda record: tag in record["TAGS"])
 
     async def tags(self, request: Request) -> Response:
         record_type, record = self._record(request)
@@ -136,44 +136,44 @@ class _Api:
         return json_response(tag if request.method == "POST" else wanted, 201)
 
     async def children(self, request: Request) -> Response:
-        family, parent = self._family(request)
+        relation, parent = self._child_relation(request)
         store = self._state.store
         if request.method == "GET":
-            holds = partial(family.holds, parent)
-            if family.is_linked:
+            is_child = partial(relation.is_child, parent)
+            if relation.is_linked:
                 after = updated_after(request.query_params)
-                return self._page(request, family.child, after=after, matches=holds)
-            return json_response(self._state.search.page(family.child, matches=holds).records, 201)
+                return self._list_response(request, relation.child, after=after, matches=is_child)
+            return json_response(self._state.search.page(relation.child, matches=is_child).records, 201)
         if request.method == "DELETE":
             raise MethodNotAllowed
         body = await object_body(request)
         if request.method == "POST":
-            child = store.create(family.child, body, parent=family.fields(parent))
+            child = store.create(relation.child, body, parent=relation.parent_fields(parent))
         else:
-            self._check_held(family, parent, body.get(family.child.id_field))
-            child = store.update(family.child, body)
-        if family.is_linked:
+            self._check_is_child(relation, parent, body.get(relation.child.id_field))
+            child = store.update(relation.child, body)
+        if relation.is_linked:
             return json_response(child, 201)
         return json_response([child], 201 if request.method == "POST" else 200)
 
     async def child(self, request: Request) -> Response:
-        family, parent = self._family(request)
-        if family.is_linked:
+        relation, parent = self._child_relation(request)
+        if relation.is_linked:
             raise NotFound
         if request.method != "DELETE":
             raise MethodNotAllowed
         child_id = parsed_id(request.path_params["child_id"])
-        self._check_held(family, parent, child_id)
-        self._state.store.delete(family.child, child_id)
+        self._check_is_child(relation, parent, child_id)
+        self._state.store.delete(relation.child, child_id)
         return Response(status_code=202)
 
     async def custom_fields(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         record_type = self._record_type(request)
         return json_response(_custom_fields(record_type))
 
     async def custom_field(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         record_type = self._record_type(request)
         name = request.query_params.get("fieldName")
         if not name:
@@ -184,38 +184,38 @@ class _Api:
         raise NotFound("There is no custom field of this name.")
 
     async def custom_objects(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         return json_response(list(self._state.store.custom_objects.values()))
 
     async def custom_object(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         try:
             return json_response(self._state.store.custom_objects[request.path_params["custom_object"]])
         except KeyError:
             raise NotFound("There is no custom object of this name.") from None
 
     async def instance(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         return json_response(INSTANCE)
 
     async def me(self, request: Request) -> Response:
-        _only_get(request)
+        _require_get(request)
         store = self._state.store
         return json_response(store.get(store.record_types["Users"], store.user_id))
 
     async def unknown(self, request: Request) -> Response:
-        if request.path_params["path"].split("/")[0] in PLURALS:
+        if request.path_params["path"].split("/")[0] in WRONG_PLURALS:
             raise MethodNotAllowed
         raise NotFound
 
     def _record_type(self, request: Request, parameter: str = "record_type") -> RecordType:
         """Return the record type in the path.
 
-        :raises Refusal: 404 if there is none such or the plan lacks it, 403 if the key has no access
+        :raises ApiError: 404 if there is none such or the plan lacks it, 403 if the key has no access
             to it, 405 for a plural that the API doesn't have.
         """
         name = request.path_params[parameter]
-        if name in PLURALS:
+        if name in WRONG_PLURALS:
             raise MethodNotAllowed
         if name not in self._state.store.record_types:
             raise NotFound
@@ -229,8 +229,8 @@ class _Api:
         record_type = self._record_type(request)
         return record_type, self._state.store.get(record_type, parsed_id(request.path_params["record_id"]))
 
-    def _family(self, request: Request) -> tuple[Family, Record]:
-        """Return the family that the path names, and the parent's record.
+    def _child_relation(self, request: Request) -> tuple[ChildRelation, Record]:
+        """Return the relation that the path names, and the parent's record.
 
         :raises NotFound: if there is no such path, or no such parent.
         """
@@ -238,19 +238,19 @@ class _Api:
         child_type = self._record_type(request, "child_type")
         if parent_type.name not in child_type.parents:
             raise NotFound
-        return Family(parent_type, child_type), self._record(request)[1]
+        return ChildRelation(parent_type, child_type), self._record(request)[1]
 
-    def _check_held(self, family: Family, parent: Record, child_id: Any) -> None:
+    def _check_is_child(self, relation: ChildRelation, parent: Record, child_id: Any) -> None:
         """Check that the parent has a child of this id; what is no id is left to others.
 
         :raises NotFound: if it hasn't.
         """
-        if isinstance(child_id, int) and not family.holds(
-            parent, self._state.store.get(family.child, child_id)
+        if isinstance(child_id, int) and not relation.is_child(
+            parent, self._state.store.get(relation.child, child_id)
         ):
-            raise NotFound(f"There is no {family.child.title} of this id here.")
+            raise NotFound(f"There is no {relation.child.title} of this id here.")
 
-    def _page(
+    def _list_response(
         self,
         request: Request,
         record_type: RecordType,
@@ -258,16 +258,16 @@ class _Api:
         after: str | None = None,
         matches: Callable[[Record], bool] | None = None,
     ) -> Response:
-        page, shorten = Page.parse(request.query_params), self._state.settings.shorten
+        page, shorten = PageParameters.parse(request.query_params), self._state.settings.shorten
         top = page.top
-        if shorten and shorten.applies(request.scope["path"]):
+        if shorten and shorten.check_and_count(request.scope["path"]):
             top = min(top, shorten.to)
         found = self._state.search.page(record_type, skip=page.skip, top=top, after=after, matches=matches)
         headers = {"X-Total-Count": str(found.total)} if page.count_total else {}
-        return json_response(page.shown(record_type, found.records), headers=headers)
+        return json_response(page.apply_brief(record_type, found.records), headers=headers)
 
 
-def _only_get(request: Request) -> None:
+def _require_get(request: Request) -> None:
     if request.method != "GET":
         raise MethodNotAllowed
 

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_insightly_hooks.sandbox.crm.refusals import NotFound
+from airflow_insightly_hooks.sandbox.crm.api_errors import NotFound
 from airflow_insightly_hooks.sandbox.http.basic_auth import credentials
 from airflow_insightly_hooks.sandbox.http.html_pages import bin_page, html_response
 from airflow_insightly_hooks.sandbox.http.json_body import json_response, object_body
-from airflow_insightly_hooks.sandbox.http.request_bin import Answer, RequestBin
-from airflow_insightly_hooks.sandbox.http.state import State
+from airflow_insightly_hooks.sandbox.http.request_bin import BinResponse, RequestBin
+from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
 __all__ = ["BinPaths"]
 
@@ -25,7 +25,7 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 class BinPaths:
     """One method per path."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     async def bin(self, request: Request) -> Response:
@@ -34,9 +34,11 @@ class BinPaths:
         if request.method == "POST":
             return await self._receive(name, request)
         if request.method == "PUT":
-            answer = Answer.parse(await object_body(request))
-            self._bin(name).answer = answer
-            return json_response(asdict(answer) | {"password": None if answer.password is None else "***"})
+            response = BinResponse.parse(await object_body(request))
+            self._bin(name).response = response
+            return json_response(
+                asdict(response) | {"password": None if response.password is None else "***"}
+            )
         if request.method == "DELETE":
             self._state.bins.pop(name, None)
             return Response(status_code=204)
@@ -54,12 +56,12 @@ class BinPaths:
             if header not in SECRET_HEADERS:
                 headers[header] = f"{headers[header]}, {value}" if header in headers else value
         body = (await request.body()).decode(errors="backslashreplace")
-        answer = self._bin(name).receive(received_at, headers, body, credentials(request))
-        if answer.delay:
-            await asyncio.sleep(answer.delay)
-        if answer.status in (204, 304):
-            return Response(status_code=answer.status, headers=answer.headers)
-        return json_response({"received": 200 <= answer.status < 300}, answer.status, answer.headers)
+        response = self._bin(name).receive(received_at, headers, body, credentials(request))
+        if response.delay:
+            await asyncio.sleep(response.delay)
+        if response.status in (204, 304):
+            return Response(status_code=response.status, headers=response.headers)
+        return json_response({"received": 200 <= response.status < 300}, response.status, response.headers)
 
     def _bin(self, name: str) -> RequestBin:
         return self._state.bins.setdefault(name, RequestBin())

@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_insightly_hooks.core.records import RecordType
-from airflow_insightly_hooks.sandbox.crm.clock import RECORD_TIMES
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, NotFound
+from airflow_insightly_hooks.sandbox.crm.clock import RECORD_TIMES_CHOICES
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour
-from airflow_insightly_hooks.sandbox.crm.value_checks import checked_choice, checked_number, checked_whole
+from airflow_insightly_hooks.sandbox.crm.value_checks import checked_choice, checked_integer, checked_number
 from airflow_insightly_hooks.sandbox.http.api_paths import parsed_id
 from airflow_insightly_hooks.sandbox.http.json_body import json_body, json_response, object_body
 from airflow_insightly_hooks.sandbox.http.settings import Cut, Fault, Shorten
-from airflow_insightly_hooks.sandbox.http.state import State
+from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
 __all__ = ["ControlPaths"]
 
@@ -26,13 +26,13 @@ TEN_YEARS = 10 * 366 * 86400
 class ControlPaths:
     """One method per path."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     async def sandbox(self, request: Request) -> Response:
         """Answer ``/_sandbox``."""
         if request.method == "PUT":
-            self._set(await object_body(request))
+            self._update_settings(await object_body(request))
         elif request.method == "DELETE":
             self._state.reset()
         return json_response(self._state.as_json())
@@ -52,7 +52,9 @@ class ControlPaths:
         record_type = self._record_type(request)
         form = checked_choice("answer", request.query_params.get("answer", "records"), ("records", "ids"))
         body = await json_body(request)
-        created: list[Any] = [self._state.store.impose(record_type, fields) for fields in _objects(body)]
+        created: list[Any] = [
+            self._state.store.write_any_fields(record_type, fields) for fields in _objects(body)
+        ]
         if form == "ids":
             created = [record[record_type.id_field] for record in created]
         return json_response(created if isinstance(body, list) else created[0], 201)
@@ -61,7 +63,9 @@ class ControlPaths:
         """Change a record as the CRM itself does."""
         record_type = self._record_type(request)
         record_id = parsed_id(request.path_params["record_id"])
-        return json_response(self._state.store.impose(record_type, await object_body(request), record_id))
+        return json_response(
+            self._state.store.write_any_fields(record_type, await object_body(request), record_id)
+        )
 
     def _record_type(self, request: Request) -> RecordType:
         try:
@@ -69,37 +73,37 @@ class ControlPaths:
         except KeyError:
             raise NotFound("There is no such record type.") from None
 
-    def _set(self, given: dict[str, Any]) -> None:
+    def _update_settings(self, given: dict[str, Any]) -> None:
         """Take new settings, all of them or none.
 
         :raises BadRequest: naming the key that is unknown or of the wrong kind.
         """
-        search_readers = SearchBehaviour.readers(self._state.store.record_types)
-        readers: dict[str, Callable[[Any], Any]] = {
+        search_parsers = SearchBehaviour.parsers(self._state.store.record_types)
+        parsers: dict[str, Callable[[Any], Any]] = {
             "clock_offset": lambda value: checked_number("clock_offset", value, -TEN_YEARS, TEN_YEARS),
-            "record_times": lambda value: checked_choice("record_times", value, RECORD_TIMES),
+            "record_times": lambda value: checked_choice("record_times", value, RECORD_TIMES_CHOICES),
             "fault": lambda value: None if value is None else Fault.parse(value),
             "shorten": lambda value: None if value is None else Shorten.parse(value),
             "cut": lambda value: None if value is None else Cut.parse(value),
-            "requests_per_second": lambda value: checked_whole("requests_per_second", value),
-            "requests_per_day": lambda value: checked_whole("requests_per_day", value),
-            "no_access": self._names,
-            "not_in_plan": self._names,
-            **search_readers,
+            "requests_per_second": lambda value: checked_integer("requests_per_second", value),
+            "requests_per_day": lambda value: checked_integer("requests_per_day", value),
+            "no_access": self._checked_record_types,
+            "not_in_plan": self._checked_record_types,
+            **search_parsers,
         }
-        if not given.keys() <= readers.keys():
-            raise BadRequest(f"The sandbox has the settings {', '.join(readers)}, nothing else.")
-        settings = {name: readers[name](value) for name, value in given.items()}
+        if not given.keys() <= parsers.keys():
+            raise BadRequest(f"The sandbox has the settings {', '.join(parsers)}, nothing else.")
+        settings = {name: parsers[name](value) for name, value in given.items()}
         clock = self._state.clock
         clock.offset = settings.pop("clock_offset", clock.offset)
         clock.record_times = settings.pop("record_times", clock.record_times)
-        self._state.store.behaviour.set(
-            {name: settings.pop(name) for name in search_readers if name in settings}
+        self._state.store.behaviour.update(
+            {name: settings.pop(name) for name in search_parsers if name in settings}
         )
         for name, value in settings.items():
             setattr(self._state.settings, name, value)
 
-    def _names(self, value: Any) -> tuple[str, ...]:
+    def _checked_record_types(self, value: Any) -> tuple[str, ...]:
         known = self._state.store.record_types
         if not isinstance(value, list) or not all(isinstance(name, str) and name in known for name in value):
             raise BadRequest("no_access and not_in_plan are lists of record types.")

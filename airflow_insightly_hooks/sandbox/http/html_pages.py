@@ -11,11 +11,11 @@ from itertools import islice
 
 from starlette.responses import HTMLResponse
 
-from airflow_insightly_hooks.sandbox.http.request_bin import KeptRequest, RequestBin
+from airflow_insightly_hooks.sandbox.http.request_bin import ReceivedRequest, RequestBin
 
 __all__ = ["bin_page", "html_response", "index_page"]
 
-SHOWN_REQUESTS = 100
+MAX_SHOWN_REQUESTS = 100
 REFRESH = 3
 """Seconds after which a bin's page shows what has come since."""
 
@@ -91,8 +91,8 @@ def index_page(base_url: str, bins: Mapping[str, RequestBin]) -> str:
 def bin_page(name: str, request_bin: RequestBin) -> str:
     """Return the page of a bin, the newest request first."""
     kept = request_bin.requests
-    shown = "".join(_article(one) for one in islice(reversed(kept), SHOWN_REQUESTS))
-    older = len(kept) - SHOWN_REQUESTS
+    shown = "".join(_article(one) for one in islice(reversed(kept), MAX_SHOWN_REQUESTS))
+    older = len(kept) - MAX_SHOWN_REQUESTS
     more = f'<p class="quiet">{older} older ones are in the JSON.</p>' if older > 0 else ""
     return _page(
         f"{name} ({len(kept)})",
@@ -104,16 +104,19 @@ def bin_page(name: str, request_bin: RequestBin) -> str:
     )
 
 
-def _article(kept: KeptRequest) -> str:
+def _article(kept: ReceivedRequest) -> str:
     refused = "" if 200 <= kept.acknowledged_with < 300 else " refused"
-    telling = {name: value for name, value in kept.headers.items() if name.startswith(("webhook-", "x-"))}
-    others = {name: value for name, value in kept.headers.items() if name not in telling}
+    prominent_headers = {
+        name: value for name, value in kept.headers.items() if name.startswith(("webhook-", "x-"))
+    }
+    other_headers = {name: value for name, value in kept.headers.items() if name not in prominent_headers}
     return (
         f"<article><header><time>{escape(kept.received_at)}</time>"
         f'<span class="status{refused}">{kept.acknowledged_with}</span>'
         f"<span>{'user ' + escape(kept.username) if kept.username else 'no user name'}</span></header>"
-        f"{_table(telling)}<pre>{escape(_pretty(kept.body))}</pre>"
-        f"<details><summary>{len(others)} more headers</summary>{_table(others)}</details></article>"
+        f"{_table(prominent_headers)}<pre>{escape(_pretty(kept.body))}</pre>"
+        f"<details><summary>{len(other_headers)} more headers</summary>{_table(other_headers)}</details>"
+        "</article>"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 
 __all__ = ["json_body", "json_response", "object_body"]
 
@@ -21,7 +21,7 @@ async def json_body(request: Request) -> Any:
     """
     raw = await request.body()
     try:
-        body = json.loads(raw, parse_constant=_refuse)
+        body = json.loads(raw, parse_constant=_reject_constant)
         if b"\\u" in raw:
             json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair has no UTF-8
     except (ValueError, RecursionError):
@@ -46,5 +46,5 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
     return Response(body, status, headers, media_type="application/json")
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")

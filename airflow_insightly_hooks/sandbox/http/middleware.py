@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_insightly_hooks.sandbox.http.basic_auth import credentials
 from airflow_insightly_hooks.sandbox.http.json_body import json_response
 from airflow_insightly_hooks.sandbox.http.settings import path_template
-from airflow_insightly_hooks.sandbox.http.state import State
+from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
-__all__ = ["API_KEY", "API_PATH", "CONTROL_PATH", "METHODS", "Gate"]
+__all__ = ["API_KEY", "API_PATH", "CONTROL_PATH", "METHODS", "SandboxMiddleware"]
 
 API_PATH = "/v3.1"
 API_KEY = "sandbox-key"
@@ -20,10 +20,10 @@ METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 CONTROL_PATH = "/_sandbox"
 
 
-class Gate:
+class SandboxMiddleware:
     """ASGI middleware over the whole sandbox; lets a request through to ``app``, or answers it."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
         self._state = state
 
@@ -43,33 +43,35 @@ class Gate:
 
         if not path.startswith(CONTROL_PATH):
             self._state.requests[f"{scope['method']} {path_template(path)}"] += 1
-        refusal = self._refusal(Request(scope), path) if is_api else None
+        error_response = self._error_response(Request(scope), path) if is_api else None
         cut = self._state.settings.cut
-        if is_api and refusal is None and cut and cut.applies(path):
-            await self._app(scope, receive, _cut_short(send_with_headers))
+        if is_api and error_response is None and cut and cut.check_and_count(path):
+            await self._app(scope, receive, _truncated(send_with_headers))
         else:
-            await (refusal or self._app)(scope, receive, send_with_headers)
+            await (error_response or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, request: Request, path: str) -> Response | None:
+    def _error_response(self, request: Request, path: str) -> Response | None:
         """Return the answer to an API request that may not pass."""
         if credentials(request) != (API_KEY, ""):
             headers = {"WWW-Authenticate": 'Basic realm="Insightly"'}
-            return _message(401, "The API key is missing or wrong.", headers)
-        verdict = self._state.limits.take()
-        if not verdict.allowed:
-            if verdict.retry_after is None:
-                return _message(429, "The requests of this day are used up.")
-            return _message(429, "Too many requests in a second.", {"Retry-After": str(verdict.retry_after)})
+            return _message_response(401, "The API key is missing or wrong.", headers)
+        limited = self._state.limits.acquire()
+        if not limited.allowed:
+            if limited.retry_after is None:
+                return _message_response(429, "The requests of this day are used up.")
+            return _message_response(
+                429, "Too many requests in a second.", {"Retry-After": str(limited.retry_after)}
+            )
         fault = self._state.settings.fault
-        if fault and fault.applies(path):
+        if fault and fault.check_and_count(path):
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            return _message(fault.status, "A fault that the sandbox was told to have.", headers)
+            return _message_response(fault.status, "A fault that the sandbox was told to have.", headers)
         if request.method not in METHODS:
-            return _message(405, "The API does not offer this method here.")
+            return _message_response(405, "The API does not offer this method here.")
         return None
 
 
-def _cut_short(send: Send) -> Send:
+def _truncated(send: Send) -> Send:
     """Return what sends half of a body; that the rest is missing makes the server close the connection."""
 
     async def send_half(message: Message) -> None:
@@ -81,7 +83,7 @@ def _cut_short(send: Send) -> Send:
     return send_half
 
 
-def _message(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+def _message_response(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     if status in (204, 304):
         return Response(status_code=status, headers=headers)
     return json_response({"Message": message}, status, headers)

@@ -7,19 +7,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
-from airflow_insightly_hooks.sandbox.crm.value_checks import checked_number, checked_whole
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.value_checks import checked_integer, checked_number
 
-__all__ = ["Answer", "KeptRequest", "RequestBin"]
+__all__ = ["BinResponse", "ReceivedRequest", "RequestBin"]
 
-KEPT_REQUESTS = 10_000
+MAX_REQUESTS = 10_000
 OK = 200
 UNAUTHORISED = 401
 HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
-class KeptRequest:
+class ReceivedRequest:
     """A request that came.
 
     :param received_at: when, in ISO 8601, UTC, with milliseconds.
@@ -37,7 +37,7 @@ class KeptRequest:
 
 
 @dataclass
-class Answer:
+class BinResponse:
     """How a bin answers.
 
     :param status: the HTTP status.
@@ -58,7 +58,7 @@ class Answer:
     password: str | None = None
 
     @classmethod
-    def parse(cls, given: dict[str, Any]) -> Answer:
+    def parse(cls, given: dict[str, Any]) -> BinResponse:
         """Read it from a request's body.
 
         :raises BadRequest: naming the key that is unknown or of the wrong kind.
@@ -66,29 +66,29 @@ class Answer:
         unknown = given.keys() - cls.__dataclass_fields__.keys()
         if unknown:
             raise BadRequest(f"A bin can be told {', '.join(cls.__dataclass_fields__)}, nothing else.")
-        answer = cls(**{name: value for name, value in given.items() if value is not None})
-        answer.status = checked_whole("status", answer.status, 200, 599)
-        answer.delay = checked_number("delay", answer.delay, 0, 3600)
-        if answer.times is not None:
-            answer.times = checked_whole("times", answer.times)
+        response = cls(**{name: value for name, value in given.items() if value is not None})
+        response.status = checked_integer("status", response.status, 200, 599)
+        response.delay = checked_number("delay", response.delay, 0, 3600)
+        if response.times is not None:
+            response.times = checked_integer("times", response.times)
         for name in ("match", "username", "password"):
-            if not isinstance(getattr(answer, name), (str, type(None))):
+            if not isinstance(getattr(response, name), (str, type(None))):
                 raise BadRequest(f"{name} is not a text.")
-        headers = answer.headers
+        headers = response.headers
         if not isinstance(headers, dict) or not all(_is_header(*header) for header in headers.items()):
             raise BadRequest("headers is not an object of headers, each an ASCII text.")
-        return answer
+        return response
 
-    def admits(self, credentials: tuple[str, str] | None) -> bool:
+    def accepts(self, credentials: tuple[str, str] | None) -> bool:
         """Whether a request with these credentials may leave something here."""
         if self.username is None and self.password is None:
             return True
         return credentials == (self.username or "", self.password or "")
 
-    def take(self, body: str) -> Answer:
+    def response_to(self, body: str) -> BinResponse:
         """Return the answer to a POST of ``body``; counts one time."""
         if self.match not in body or self.times == 0:
-            return Answer()
+            return BinResponse()
         if self.times is not None:
             self.times -= 1
         return self
@@ -98,20 +98,22 @@ class RequestBin:
     """Keeps the last requests, oldest first."""
 
     def __init__(self) -> None:
-        self.requests: deque[KeptRequest] = deque(maxlen=KEPT_REQUESTS)
-        self.answer = Answer()
+        self.requests: deque[ReceivedRequest] = deque(maxlen=MAX_REQUESTS)
+        self.response = BinResponse()
 
     def receive(
         self, received_at: str, headers: dict[str, str], body: str, credentials: tuple[str, str] | None
-    ) -> Answer:
+    ) -> BinResponse:
         """Keep a request, and return the answer to it."""
-        if self.answer.admits(credentials):
-            answer = self.answer.take(body)
+        if self.response.accepts(credentials):
+            response = self.response.response_to(body)
         else:
-            answer = Answer(status=UNAUTHORISED, headers={"WWW-Authenticate": 'Basic realm="request bin"'})
+            response = BinResponse(
+                status=UNAUTHORISED, headers={"WWW-Authenticate": 'Basic realm="request bin"'}
+            )
         username = credentials[0] if credentials else None
-        self.requests.append(KeptRequest(received_at, headers, body, username, answer.status))
-        return answer
+        self.requests.append(ReceivedRequest(received_at, headers, body, username, response.status))
+        return response
 
 
 def _is_header(name: Any, value: Any) -> bool:

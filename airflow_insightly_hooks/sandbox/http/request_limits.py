@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
 from airflow_insightly_hooks.sandbox.http.settings import Settings
 
-__all__ = ["Limits", "Verdict"]
+__all__ = ["RateLimitResult", "RequestLimits"]
 
 WINDOW = 1.0
 """Length in seconds of the sliding window in which ``requests_per_second`` may come."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RateLimitResult:
     """Whether a request may pass, and after how many seconds to ask again.
 
     ``retry_after`` is ``None`` where waiting is useless: the day's quota is spent.
@@ -26,7 +26,7 @@ class Verdict:
     retry_after: int | None = None
 
 
-class Limits:
+class RequestLimits:
     """Counts the requests that have passed. A refused request costs nothing.
 
     The day's quota starts anew at midnight UTC by the sandbox's clock; the window of a second goes by
@@ -38,31 +38,31 @@ class Limits:
         self._clock = clock
         self._recent: deque[float] = deque()
         self._day = ""
-        self._spent = 0
+        self._used = 0
 
     @property
-    def spent_today(self) -> int:
+    def used_today(self) -> int:
         """How many requests the quota of this day has been charged with."""
         today = self._clock.now().date().isoformat()
         if today != self._day:
-            self._day, self._spent = today, 0
-        return self._spent
+            self._day, self._used = today, 0
+        return self._used
 
     @property
     def remaining_today(self) -> int:
         """How many requests are left for this day."""
-        return max(0, self._settings.requests_per_day - self.spent_today)
+        return max(0, self._settings.requests_per_day - self.used_today)
 
-    def take(self) -> Verdict:
+    def acquire(self) -> RateLimitResult:
         """Charge one request, if it may pass."""
         now = self._clock.source()
         while self._recent and self._recent[0] <= now - WINDOW:
             self._recent.popleft()
         if not self.remaining_today:
-            return Verdict(allowed=False)
+            return RateLimitResult(allowed=False)
         if len(self._recent) >= self._settings.requests_per_second:
             wait = self._recent[0] + WINDOW - now if self._recent else WINDOW
-            return Verdict(allowed=False, retry_after=max(1, math.ceil(wait)))
+            return RateLimitResult(allowed=False, retry_after=max(1, math.ceil(wait)))
         self._recent.append(now)
-        self._spent += 1
-        return Verdict(allowed=True)
+        self._used += 1
+        return RateLimitResult(allowed=True)

@@ -9,20 +9,20 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from airflow_insightly_hooks.core.records import Field, RecordType, field_value
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS
 from airflow_insightly_hooks.sandbox.crm.record_input import LIST_KINDS, checked_time
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
 
-__all__ = ["Page", "matcher", "updated_after"]
+__all__ = ["PageParameters", "field_filter", "updated_after"]
 
 DEFAULT_TOP = 100
-MOST_TOP = 500
+MAX_TOP = 500
 BOOLEANS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Page:
+class PageParameters:
     """Which of the records found are answered, and how.
 
     :param skip: how many are left out at the beginning.
@@ -37,19 +37,19 @@ class Page:
     count_total: bool
 
     @classmethod
-    def parse(cls, query: QueryParams) -> Page:
+    def parse(cls, query: QueryParams) -> PageParameters:
         """Read it from a query string.
 
         :raises BadRequest: naming the parameter that can't be read.
         """
         return cls(
-            skip=_whole(query, "skip", 0),
-            top=min(_whole(query, "top", DEFAULT_TOP), MOST_TOP),
+            skip=_whole_number(query, "skip", 0),
+            top=min(_whole_number(query, "top", DEFAULT_TOP), MAX_TOP),
             brief=_boolean(query, "brief"),
             count_total=_boolean(query, "count_total"),
         )
 
-    def shown(self, record_type: RecordType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def apply_brief(self, record_type: RecordType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return ``records`` as they are answered."""
         if not self.brief:
             return records
@@ -66,7 +66,7 @@ def updated_after(query: QueryParams) -> str | None:
     return None if text is None else checked_time("updated_after_utc", text)
 
 
-def matcher(record_type: RecordType, query: QueryParams) -> Callable[[dict[str, Any]], bool] | None:
+def field_filter(record_type: RecordType, query: QueryParams) -> Callable[[dict[str, Any]], bool] | None:
     """Return what ``field_name`` and ``field_value`` ask of a record, ``None`` where they aren't given.
 
     :raises BadRequest: if one of them is missing, or there is no such field.
@@ -101,7 +101,7 @@ def _equals(field: Field | None, value: Any, wanted: str) -> bool:
     return bool(value == wanted)
 
 
-def _whole(query: QueryParams, name: str, default: int) -> int:
+def _whole_number(query: QueryParams, name: str, default: int) -> int:
     text = query.get(name)
     if text is None:
         return default

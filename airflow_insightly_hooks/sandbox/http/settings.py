@@ -6,8 +6,8 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.refusals import BadRequest
-from airflow_insightly_hooks.sandbox.crm.value_checks import checked_keys, checked_text, checked_whole
+from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.value_checks import checked_integer, checked_keys, checked_text
 
 __all__ = ["Cut", "Fault", "Settings", "Shorten", "path_template"]
 
@@ -21,7 +21,7 @@ def path_template(path: str) -> str:
 
 
 @dataclass(kw_only=True)
-class _Aim:
+class _PathRule:
     """Which requests are met.
 
     :param path: their path, as in ``/v3.1/Contacts/Search``; ``{id}`` stands for any id.
@@ -33,7 +33,7 @@ class _Aim:
     after: int = 0
     times: int | None = None
 
-    def applies(self, path: str) -> bool:
+    def check_and_count(self, path: str) -> bool:
         """Whether a request of this path is met; counts it if so."""
         if self.path not in (path, path_template(path)) or self.times == 0:
             return False
@@ -54,12 +54,12 @@ class _Aim:
         checked = {key: value for key, value in given.items() if value is not None}
         checked_text(f"{name}.path", checked.get("path"))
         for key in ("after", "times"):
-            checked_whole(f"{name}.{key}", checked.get(key, 0))
+            checked_integer(f"{name}.{key}", checked.get(key, 0))
         return checked
 
 
 @dataclass(kw_only=True)
-class Fault(_Aim):
+class Fault(_PathRule):
     """An answer in place of the API's own.
 
     :param status: the HTTP status to answer.
@@ -77,17 +77,17 @@ class Fault(_Aim):
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
         given = cls._checked("fault", given, "status")
-        checked_whole("fault.status", given.get("status"), 200, 599)
+        checked_integer("fault.status", given.get("status"), 200, 599)
         retry_after = given.get("retry_after", 0)
         if not isinstance(retry_after, str):
-            checked_whole("fault.retry_after", retry_after)
+            checked_integer("fault.retry_after", retry_after)
         elif _HEADER_VALUE.fullmatch(retry_after) is None:
             raise BadRequest("fault.retry_after is not what a header can say.")
         return cls(**given)
 
 
 @dataclass(kw_only=True)
-class Shorten(_Aim):
+class Shorten(_PathRule):
     """Fewer records in a list than were asked for, although there are more.
 
     :param to: how many at most.
@@ -102,12 +102,12 @@ class Shorten(_Aim):
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
         given = cls._checked("shorten", given, "to")
-        checked_whole("shorten.to", given.get("to"))
+        checked_integer("shorten.to", given.get("to"))
         return cls(**given)
 
 
 @dataclass(kw_only=True)
-class Cut(_Aim):
+class Cut(_PathRule):
     """An answer that breaks off: half of its body, then the connection is closed."""
 
     @classmethod

@@ -9,14 +9,14 @@ from typing import Any
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
 from airflow_insightly_hooks.sandbox.crm.search import Search
 from airflow_insightly_hooks.sandbox.http.request_bin import RequestBin
-from airflow_insightly_hooks.sandbox.http.request_limits import Limits
+from airflow_insightly_hooks.sandbox.http.request_limits import RequestLimits
 from airflow_insightly_hooks.sandbox.http.settings import Settings
 from airflow_insightly_hooks.sandbox.seed.seeded_records import seeded_store
 
-__all__ = ["State"]
+__all__ = ["SandboxState"]
 
 
-class State:
+class SandboxState:
     """The state of one sandbox; only its server's event loop uses it, so it needs no lock.
 
     :param source: the clock, in seconds since 1970.
@@ -31,7 +31,7 @@ class State:
         """Go back to the beginning: the records as they were, no requests, nothing set."""
         self.clock = Clock(self._source)
         self.settings = Settings()
-        self.limits = Limits(self.settings, self.clock)
+        self.limits = RequestLimits(self.settings, self.clock)
         self.requests: Counter[str] = Counter()
         self.bins: dict[str, RequestBin] = {}
         self.store = seeded_store(self.clock, self._started)
@@ -47,7 +47,7 @@ class State:
             },
             "settings": self.settings.as_json() | self.store.behaviour.as_json(),
             "requests": dict(sorted(self.requests.items())),
-            "requests_today": self.limits.spent_today,
-            "records": self.store.counts(),
+            "requests_today": self.limits.used_today,
+            "records": self.store.record_counts(),
             "bins": {name: len(request_bin.requests) for name, request_bin in self.bins.items()},
         }

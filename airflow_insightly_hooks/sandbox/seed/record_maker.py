@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from airflow_insightly_hooks.core.records import UPDATED
 from airflow_insightly_hooks.sandbox.crm.clock import format_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS, CustomField
-from airflow_insightly_hooks.sandbox.crm.record_store import Store
+from airflow_insightly_hooks.sandbox.crm.record_store import RecordStore
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
-from airflow_insightly_hooks.sandbox.seed import sample_words as words
+from airflow_insightly_hooks.sandbox.seed import sample_words
 
-__all__ = ["FIRST_IDS", "YEAR", "RecordMaker", "address"]
+__all__ = ["FIRST_IDS", "YEAR", "RecordMaker", "address_fields"]
 
 FIRST_IDS = {
     "Users": 999_308,
@@ -39,87 +39,89 @@ class RecordMaker:
     :param store: where the records go.
     """
 
-    def __init__(self, store: Store, started: datetime) -> None:
+    def __init__(self, store: RecordStore, started: datetime) -> None:
         self.store = store
         self.started = started
         self.random = random.Random(20170310)
-        self._serials: dict[str, int] = {}
+        self._last_numbers: dict[str, int] = {}
 
     def add(self, name: str, **fields: Any) -> Record:
         """Add a record of the type ``name`` with these fields, an owner, times and custom fields."""
         record_type = self.store.record_types[name]
-        if not self.all(name):
+        if not self.records(name):
             fields[record_type.id_field] = FIRST_IDS.get(name, OTHER_FIRST_ID)
         age = NEWEST + self.random.random() ** 2 * (YEAR - NEWEST)
         since_update = age if self.random.random() < 0.3 else NEWEST + self.random.random() * (age - NEWEST)
         fields["DATE_CREATED_UTC"] = format_time(self.started - age)
         fields[UPDATED] = format_time(self.started - since_update)
         if "OWNER_USER_ID" in record_type.fields:
-            fields["OWNER_USER_ID"] = self.user()
+            fields["OWNER_USER_ID"] = self.random_user_id()
         if "CUSTOMFIELDS" in record_type.fields:
             fields["CUSTOMFIELDS"] = [
                 {"FIELD_NAME": field.name, "FIELD_VALUE": self._custom_value(field)}
                 for field in CUSTOM_FIELDS.get(name, ())
                 if self.random.random() < 0.7
             ]
-        return self.store.impose(record_type, fields)
+        return self.store.write_any_fields(record_type, fields)
 
     def _custom_value(self, field: CustomField) -> Any:
         values: dict[str, Callable[[], Any]] = {
-            "TEXT": lambda: self.one(words.FIRST_NAMES),
-            "MULTILINETEXT": lambda: f"{self.one(words.COMPANIES)}\n{self.one(words.COMPANIES)}",
-            "DROPDOWN": lambda: self.one(field.options),
+            "TEXT": lambda: self.choice(sample_words.FIRST_NAMES),
+            "MULTILINETEXT": lambda: (
+                f"{self.choice(sample_words.COMPANIES)}\n{self.choice(sample_words.COMPANIES)}"
+            ),
+            "DROPDOWN": lambda: self.choice(field.options),
             "MULTISELECT": lambda: ";".join(self.random.sample(field.options, 2)),
             "BIT": lambda: self.random.random() < 0.5,
-            "DATE": lambda: f"{self.day(-900, 30)[:10]} 00:00:00",
-            "DATETIME": lambda: self.day(-300, 60),
+            "DATE": lambda: f"{self.random_day(-900, 30)[:10]} 00:00:00",
+            "DATETIME": lambda: self.random_day(-300, 60),
             "NUMERIC": lambda: self.random.randint(1, 5000),
             "PERCENT": lambda: self.random.randint(0, 100),
             "AUTONUMBER": lambda: None,
         }
         return values[field.kind]()
 
-    def all(self, name: str) -> list[Record]:
+    def records(self, name: str) -> list[Record]:
         """Return every record of the type."""
         return self.store.all(self.store.record_types[name])
 
-    def some(self, name: str) -> Record:
+    def random_record(self, name: str) -> Record:
         """Return one of the records of the type."""
-        return self.one(self.all(name))
+        return self.choice(self.records(name))
 
-    def one(self, choices: Sequence[_T]) -> _T:
+    def choice(self, choices: Sequence[_T]) -> _T:
         """Return one of the choices."""
         return self.random.choice(choices)
 
-    def user(self) -> int:
+    def random_user_id(self) -> int:
         """Return the id of a user."""
         return FIRST_IDS["Users"] + self.random.randrange(5)
 
-    def phone(self) -> str:
+    def random_phone(self) -> str:
         """Return a number from the range that belongs to nobody."""
         return f"+1 202 555 {self.random.randint(0, 9999):04}"
 
-    def tags(self) -> list[dict[str, str]]:
+    def random_tags(self) -> list[dict[str, str]]:
         """Return none to two tags."""
-        return [{"TAG_NAME": tag} for tag in self.random.sample(words.TAGS, self.random.randrange(3))]
+        return [{"TAG_NAME": tag} for tag in self.random.sample(sample_words.TAGS, self.random.randrange(3))]
 
     def link(self, name: str, record: Record) -> dict[str, Any]:
         """Return a link to a record of the type ``name``."""
         record_type = self.store.record_types[name]
         return {"LINK_OBJECT_NAME": record_type.title, "LINK_OBJECT_ID": record[record_type.id_field]}
 
-    def day(self, first: int, last: int) -> str:
+    def random_day(self, first: int, last: int) -> str:
         """Return a time of day so many days from the start."""
         moment = self.started + timedelta(days=self.random.randint(first, last))
         return format_time(moment.replace(hour=self.random.randrange(8, 18), minute=0, second=0))
 
-    def serial(self, name: str) -> int:
+    def next_number(self, name: str) -> int:
         """Return 1, 2, 3 … for each name."""
-        self._serials[name] = self._serials.get(name, 0) + 1
-        return self._serials[name]
+        self._last_numbers[name] = self._last_numbers.get(name, 0) + 1
+        return self._last_numbers[name]
 
 
-def address(
+def address_fields(
     prefix: str, street: str, city: str, state: str | None, postcode: str, country: str
 ) -> dict[str, str | None]:
     """Return the fields of an address; ``prefix`` says which of a record's addresses it is."""

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 from airflow_insightly_hooks.sandbox.crm.clock import Clock, format_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_OBJECTS
-from airflow_insightly_hooks.sandbox.crm.record_store import Store
+from airflow_insightly_hooks.sandbox.crm.record_store import RecordStore
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
-from airflow_insightly_hooks.sandbox.seed import sample_words as words
-from airflow_insightly_hooks.sandbox.seed.record_maker import FIRST_IDS, YEAR, RecordMaker, address
+from airflow_insightly_hooks.sandbox.seed import sample_words
+from airflow_insightly_hooks.sandbox.seed.record_maker import FIRST_IDS, YEAR, RecordMaker, address_fields
 
 __all__ = ["HELP_PAGE_TASK", "seeded_store"]
 
@@ -39,26 +39,33 @@ HELP_PAGE_TASK: Record = {
 """The task of Insightly's help page on webhooks, as the API would answer it: its fields, in its order."""
 
 
-def seeded_store(clock: Clock, started: float) -> Store:
+def seeded_store(clock: Clock, started: float) -> RecordStore:
     """Return a store with records of every type.
 
     :param started: seconds since 1970; the records' times lie in the year before it.
     """
-    store = Store(clock, API_USER_ID)
-    store.load(_seed(started))
+    store = RecordStore(clock, API_USER_ID)
+    store.load(_seeded_records(started))
     return store
 
 
 @lru_cache(maxsize=1)  # for sandboxes that are reset again and again, between tests
-def _seed(started: float) -> str:
-    store = Store(Clock(lambda: started), API_USER_ID)
-    make = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))
-    for plant in (_users, _people, _sales, _work, _support, _custom_objects):
-        plant(make)
-    return store.dumped()
+def _seeded_records(started: float) -> str:
+    store = RecordStore(Clock(lambda: started), API_USER_ID)
+    maker = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))
+    for add_records in (
+        _add_users,
+        _add_people,
+        _add_sales,
+        _add_projects_and_activities,
+        _add_support,
+        _add_custom_objects,
+    ):
+        add_records(maker)
+    return store.dump()
 
 
-def _users(make: RecordMaker) -> None:
+def _add_users(maker: RecordMaker) -> None:
     for number, (first, last) in enumerate(
         (
             ("Sam", "Sandbox"),
@@ -68,7 +75,7 @@ def _users(make: RecordMaker) -> None:
             ("花子", "山田"),
         )
     ):
-        make.add(
+        maker.add(
             "Users",
             FIRST_NAME=first,
             LAST_NAME=last,
@@ -90,84 +97,84 @@ def _users(make: RecordMaker) -> None:
         )
 
 
-def _people(make: RecordMaker) -> None:
-    for company in words.COMPANIES:
-        street, city, state, postcode, country = make.one(words.PLACES)
-        make.add(
+def _add_people(maker: RecordMaker) -> None:
+    for company in sample_words.COMPANIES:
+        street, city, state, postcode, country = maker.choice(sample_words.PLACES)
+        maker.add(
             "Organisations",
             ORGANISATION_NAME=company,
-            PHONE=make.phone(),
-            WEBSITE=f"https://organisation{make.serial('site')}.example.com",
-            **address("ADDRESS_BILLING", street, city, state, postcode, country),
-            TAGS=make.tags(),
-            EMAILDOMAINS=[{"EMAIL_DOMAIN": f"organisation{make.serial('domain')}.example.com"}],
+            PHONE=maker.random_phone(),
+            WEBSITE=f"https://organisation{maker.next_number('site')}.example.com",
+            **address_fields("ADDRESS_BILLING", street, city, state, postcode, country),
+            TAGS=maker.random_tags(),
+            EMAILDOMAINS=[{"EMAIL_DOMAIN": f"organisation{maker.next_number('domain')}.example.com"}],
         )
     for number in range(60):
-        organisation = make.some("Organisations")
-        make.add(
+        organisation = maker.random_record("Organisations")
+        maker.add(
             "Contacts",
-            SALUTATION=make.one(words.SALUTATIONS),
-            FIRST_NAME=make.one(words.FIRST_NAMES),
-            LAST_NAME=make.one(words.LAST_NAMES),
+            SALUTATION=maker.choice(sample_words.SALUTATIONS),
+            FIRST_NAME=maker.choice(sample_words.FIRST_NAMES),
+            LAST_NAME=maker.choice(sample_words.LAST_NAMES),
             EMAIL_ADDRESS=f"contact{number}@example.com",
-            PHONE=make.phone(),
-            TITLE=make.one(words.JOB_TITLES),
+            PHONE=maker.random_phone(),
+            TITLE=maker.choice(sample_words.JOB_TITLES),
             ORGANISATION_ID=organisation["ORGANISATION_ID"],
-            DATE_OF_BIRTH=f"{make.random.randint(1955, 2001)}-0{make.random.randint(1, 9)}-17 00:00:00",
-            **address("ADDRESS_MAIL", *make.one(words.PLACES)),
-            TAGS=make.tags(),
-            LINKS=[make.link("Organisations", organisation)],
+            DATE_OF_BIRTH=f"{maker.random.randint(1955, 2001)}-0{maker.random.randint(1, 9)}-17 00:00:00",
+            **address_fields("ADDRESS_MAIL", *maker.choice(sample_words.PLACES)),
+            TAGS=maker.random_tags(),
+            LINKS=[maker.link("Organisations", organisation)],
             DATES=[{"OCCASION_NAME": "First order", "OCCASION_DATE": "2019-05-02", "REPEAT_YEARLY": True}]
             if number % 7 == 0
             else [],
         )
     for number in range(40):
-        make.add(
+        maker.add(
             "Leads",
-            FIRST_NAME=make.one(words.FIRST_NAMES),
-            LAST_NAME=make.one(words.LAST_NAMES),
+            FIRST_NAME=maker.choice(sample_words.FIRST_NAMES),
+            LAST_NAME=maker.choice(sample_words.LAST_NAMES),
             EMAIL=f"lead{number}@example.com",
-            TITLE=make.one(words.JOB_TITLES),
-            ORGANISATION_NAME=make.one(words.COMPANIES),
-            INDUSTRY=make.one(words.INDUSTRIES),
-            EMPLOYEE_COUNT=make.random.randint(3, 900),
-            LEAD_RATING=make.random.randint(1, 5),
-            LEAD_SOURCE_ID=make.random.randint(3_300_001, 3_300_004),
-            LEAD_STATUS_ID=make.random.randint(3_400_001, 3_400_003),
-            PHONE=make.phone(),
-            **address("ADDRESS", *make.one(words.PLACES)),
-            TAGS=make.tags(),
+            TITLE=maker.choice(sample_words.JOB_TITLES),
+            ORGANISATION_NAME=maker.choice(sample_words.COMPANIES),
+            INDUSTRY=maker.choice(sample_words.INDUSTRIES),
+            EMPLOYEE_COUNT=maker.random.randint(3, 900),
+            LEAD_RATING=maker.random.randint(1, 5),
+            LEAD_SOURCE_ID=maker.random.randint(3_300_001, 3_300_004),
+            LEAD_STATUS_ID=maker.random.randint(3_400_001, 3_400_003),
+            PHONE=maker.random_phone(),
+            **address_fields("ADDRESS", *maker.choice(sample_words.PLACES)),
+            TAGS=maker.random_tags(),
         )
     for number in range(20):
-        lead = make.some("Leads")
-        make.add(
+        lead = maker.random_record("Leads")
+        maker.add(
             "Prospect",
             LEAD_ID=lead["LEAD_ID"],
             FIRST_NAME=lead["FIRST_NAME"],
             LAST_NAME=lead["LAST_NAME"],
             EMAIL_ADDRESS=f"prospect{number}@example.com",
             INDUSTRY=lead["INDUSTRY"],
-            SCORE=make.random.randint(0, 100),
-            GRADE=make.one(("A", "B+", "B", "C")),
-            TAGS=make.tags(),
+            SCORE=maker.random.randint(0, 100),
+            GRADE=maker.choice(("A", "B+", "B", "C")),
+            TAGS=maker.random_tags(),
         )
 
 
-def _sales(make: RecordMaker) -> None:
+def _add_sales(maker: RecordMaker) -> None:
     for name, is_standard in (("Standard", True), ("Partners", False)):
-        make.add("Pricebook", NAME=name, CURRENCY_CODE="USD", IS_STANDARD=is_standard, ACTIVE=True)
-    for name in words.PRODUCTS:
-        price = make.random.randint(20, 900) + 0.5
-        product = make.add(
+        maker.add("Pricebook", NAME=name, CURRENCY_CODE="USD", IS_STANDARD=is_standard, ACTIVE=True)
+    for name in sample_words.PRODUCTS:
+        price = maker.random.randint(20, 900) + 0.5
+        product = maker.add(
             "Product",
             PRODUCT_NAME=name,
-            PRODUCT_CODE=f"P-{make.serial('code'):03}",
-            PRODUCT_SKU=f"SKU{make.serial('sku'):05}",
+            PRODUCT_CODE=f"P-{maker.next_number('code'):03}",
+            PRODUCT_SKU=f"SKU{maker.next_number('sku'):05}",
             DEFAULT_PRICE=price,
             ACTIVE=True,
         )
-        for pricebook in make.all("Pricebook"):
-            make.add(
+        for pricebook in maker.records("Pricebook"):
+            maker.add(
                 "PricebookEntry",
                 PRICEBOOK_ID=pricebook["PRICEBOOK_ID"],
                 PRODUCT_ID=product["PRODUCT_ID"],
@@ -176,53 +183,53 @@ def _sales(make: RecordMaker) -> None:
                 ACTIVE=True,
             )
     for _ in range(30):
-        organisation = make.some("Organisations")
-        make.add(
+        organisation = maker.random_record("Organisations")
+        maker.add(
             "Opportunities",
-            OPPORTUNITY_NAME=f"{make.one(words.DEALS)}, {organisation['ORGANISATION_NAME']}",
-            OPPORTUNITY_STATE=make.one(("OPEN", "WON", "LOST", "SUSPENDED")),
-            BID_AMOUNT=make.random.randint(5, 900) * 100,
-            PROBABILITY=make.random.randint(1, 10) * 10,
-            FORECAST_CLOSE_DATE=make.day(-30, 180),
+            OPPORTUNITY_NAME=f"{maker.choice(sample_words.DEALS)}, {organisation['ORGANISATION_NAME']}",
+            OPPORTUNITY_STATE=maker.choice(("OPEN", "WON", "LOST", "SUSPENDED")),
+            BID_AMOUNT=maker.random.randint(5, 900) * 100,
+            PROBABILITY=maker.random.randint(1, 10) * 10,
+            FORECAST_CLOSE_DATE=maker.random_day(-30, 180),
             ORGANISATION_ID=organisation["ORGANISATION_ID"],
-            PRICEBOOK_ID=make.some("Pricebook")["PRICEBOOK_ID"],
-            RESPONSIBLE_USER_ID=make.user(),
-            TAGS=make.tags(),
-            LINKS=[make.link("Contacts", make.some("Contacts"))],
+            PRICEBOOK_ID=maker.random_record("Pricebook")["PRICEBOOK_ID"],
+            RESPONSIBLE_USER_ID=maker.random_user_id(),
+            TAGS=maker.random_tags(),
+            LINKS=[maker.link("Contacts", maker.random_record("Contacts"))],
         )
     for number in range(12):
-        opportunity, contact = make.some("Opportunities"), make.some("Contacts")
+        opportunity, contact = maker.random_record("Opportunities"), maker.random_record("Contacts")
         lines = []
-        for entry in make.random.sample(make.all("PricebookEntry"), 2):
+        for entry in maker.random.sample(maker.records("PricebookEntry"), 2):
             item = {
                 "PRICEBOOK_ENTRY_ID": entry["PRICEBOOK_ENTRY_ID"],
                 "CURRENCY_CODE": "USD",
                 "UNIT_PRICE": entry["PRICE"],
                 "LIST_PRICE": entry["PRICE"],
-                "QUANTITY": make.random.randint(1, 40),
+                "QUANTITY": maker.random.randint(1, 40),
             }
             lines.append(
-                make.add("OpportunityLineItem", OPPORTUNITY_ID=opportunity["OPPORTUNITY_ID"], **item)
+                maker.add("OpportunityLineItem", OPPORTUNITY_ID=opportunity["OPPORTUNITY_ID"], **item)
             )
         total = sum(line["TOTAL_PRICE"] for line in lines)
-        quotation = make.add(
+        quotation = maker.add(
             "Quotation",
             QUOTATION_NAME=f"Quotation {number + 1}",
             OPPORTUNITY_ID=opportunity["OPPORTUNITY_ID"],
             ORGANISATION_ID=opportunity["ORGANISATION_ID"],
             CONTACT_ID=contact["CONTACT_ID"],
             PRICEBOOK_ID=opportunity["PRICEBOOK_ID"],
-            QUOTE_STATUS=make.one(("DRAFT", "PRESENTED", "ACCEPTED")),
-            QUOTATION_EXPIRATION_DATE=make.day(10, 60),
+            QUOTE_STATUS=maker.choice(("DRAFT", "PRESENTED", "ACCEPTED")),
+            QUOTATION_EXPIRATION_DATE=maker.random_day(10, 60),
             LINE_ITEM_COUNT=len(lines),
             SUBTOTAL=total,
             TOTAL_PRICE=total,
             GRAND_TOTAL=total,
-            **address("ADDRESS_BILLING", *make.one(words.PLACES)),
+            **address_fields("ADDRESS_BILLING", *maker.choice(sample_words.PLACES)),
         )
         for order, line in enumerate(lines, start=1):
             shared = ("OPPORTUNITY_ITEM_ID", "PRICEBOOK_ENTRY_ID", "CURRENCY_CODE", "UNIT_PRICE")
-            make.add(
+            maker.add(
                 "QuotationLineItem",
                 QUOTE_ID=quotation["QUOTE_ID"],
                 QUANTITY=line["QUANTITY"],
@@ -232,74 +239,74 @@ def _sales(make: RecordMaker) -> None:
             )
 
 
-def _work(make: RecordMaker) -> None:
+def _add_projects_and_activities(maker: RecordMaker) -> None:
     for number in range(15):
-        organisation = make.some("Organisations")
-        make.add(
+        organisation = maker.random_record("Organisations")
+        maker.add(
             "Projects",
-            PROJECT_NAME=f"{make.one(words.PROJECTS)}, {organisation['ORGANISATION_NAME']}",
-            STATUS=make.one(("NOT STARTED", "IN PROGRESS", "DEFERRED", "COMPLETED")),
-            STARTED_DATE=make.day(-200, -1),
-            RESPONSIBLE_USER_ID=make.user(),
-            TAGS=make.tags(),
-            LINKS=[make.link("Organisations", organisation)],
+            PROJECT_NAME=f"{maker.choice(sample_words.PROJECTS)}, {organisation['ORGANISATION_NAME']}",
+            STATUS=maker.choice(("NOT STARTED", "IN PROGRESS", "DEFERRED", "COMPLETED")),
+            STARTED_DATE=maker.random_day(-200, -1),
+            RESPONSIBLE_USER_ID=maker.random_user_id(),
+            TAGS=maker.random_tags(),
+            LINKS=[maker.link("Organisations", organisation)],
         )
-        make.add(
+        maker.add(
             "Milestones",
             TITLE=f"Milestone {number + 1}",
             COMPLETED=False,
-            DUE_DATE=make.day(-20, 120),
-            PROJECT_ID=make.some("Projects")["PROJECT_ID"],
-            RESPONSIBLE_USER=make.user(),
+            DUE_DATE=maker.random_day(-20, 120),
+            PROJECT_ID=maker.random_record("Projects")["PROJECT_ID"],
+            RESPONSIBLE_USER=maker.random_user_id(),
         )
     for _ in range(HELP_PAGE_TASK["TASK_ID"] - FIRST_IDS["Tasks"]):
-        completed = make.random.random() < 0.3
-        make.add(
+        completed = maker.random.random() < 0.3
+        maker.add(
             "Tasks",
-            TITLE=make.one(words.TASKS),
-            DUE_DATE=make.day(-60, 90),
+            TITLE=maker.choice(sample_words.TASKS),
+            DUE_DATE=maker.random_day(-60, 90),
             COMPLETED=completed,
-            COMPLETED_DATE_UTC=make.day(-60, -1) if completed else None,
-            STATUS="COMPLETED" if completed else make.one(("NOT STARTED", "IN PROGRESS", "WAITING")),
-            PRIORITY=make.random.randint(1, 3),
-            PERCENT_COMPLETE=100 if completed else make.one((0, 25, 50)),
-            PROJECT_ID=make.one((None, make.some("Projects")["PROJECT_ID"])),
-            RESPONSIBLE_USER_ID=make.user(),
-            LINKS=[make.link("Contacts", make.some("Contacts"))],
+            COMPLETED_DATE_UTC=maker.random_day(-60, -1) if completed else None,
+            STATUS="COMPLETED" if completed else maker.choice(("NOT STARTED", "IN PROGRESS", "WAITING")),
+            PRIORITY=maker.random.randint(1, 3),
+            PERCENT_COMPLETE=100 if completed else maker.choice((0, 25, 50)),
+            PROJECT_ID=maker.choice((None, maker.random_record("Projects")["PROJECT_ID"])),
+            RESPONSIBLE_USER_ID=maker.random_user_id(),
+            LINKS=[maker.link("Contacts", maker.random_record("Contacts"))],
         )
-    make.store.put_in(make.store.record_types["Tasks"], {**HELP_PAGE_TASK, "TASKLINKS": []})
+    maker.store.put(maker.store.record_types["Tasks"], {**HELP_PAGE_TASK, "TASKLINKS": []})
     for _ in range(20):
-        day = make.day(-90, 60)[:10]
-        make.add(
+        day = maker.random_day(-90, 60)[:10]
+        maker.add(
             "Events",
-            TITLE=make.one(words.MEETINGS),
-            LOCATION=make.one(words.PLACES)[1],
+            TITLE=maker.choice(sample_words.MEETINGS),
+            LOCATION=maker.choice(sample_words.PLACES)[1],
             START_DATE_UTC=f"{day} 09:00:00",
             END_DATE_UTC=f"{day} 10:30:00",
-            LINKS=[make.link("Contacts", make.some("Contacts"))],
+            LINKS=[maker.link("Contacts", maker.random_record("Contacts"))],
         )
     for number in range(30):
-        about = make.one(make.store.record_types["Notes"].parents)
-        make.add(
+        about = maker.choice(maker.store.record_types["Notes"].parents)
+        maker.add(
             "Notes",
-            TITLE=make.one(words.NOTES),
+            TITLE=maker.choice(sample_words.NOTES),
             BODY=f"<p>Written down after call {number + 1}.</p>",
-            LINKS=[make.link(about, make.some(about))],
+            LINKS=[maker.link(about, maker.random_record(about))],
         )
     for number in range(15):
-        contact = make.some("Contacts")
-        make.add(
+        contact = maker.random_record("Contacts")
+        maker.add(
             "Emails",
             EMAIL_FROM=contact["EMAIL_ADDRESS"],
-            SUBJECT=f"{make.one(words.DEALS)}: question {number + 1}",
-            EMAIL_DATE_UTC=make.day(-300, -1),
+            SUBJECT=f"{maker.choice(sample_words.DEALS)}: question {number + 1}",
+            EMAIL_DATE_UTC=maker.random_day(-300, -1),
             FORMAT="HTML",
-            SIZE=make.random.randint(900, 90_000),
-            TAGS=make.tags(),
-            LINKS=[make.link("Contacts", contact)],
+            SIZE=maker.random.randint(900, 90_000),
+            TAGS=maker.random_tags(),
+            LINKS=[maker.link("Contacts", contact)],
         )
     for name in ("Offer", "Order confirmation", "Reminder", "Welcome letter"):
-        make.add(
+        maker.add(
             "DocumentTemplates",
             TEMPLATE_NAME=name,
             TEMPLATE_FILE_TYPE="docx",
@@ -308,46 +315,46 @@ def _work(make: RecordMaker) -> None:
         )
 
 
-def _support(make: RecordMaker) -> None:
+def _add_support(maker: RecordMaker) -> None:
     for _ in range(25):
-        contact = make.some("Contacts")
-        make.add(
+        contact = maker.random_record("Contacts")
+        maker.add(
             "Ticket",
-            SUBJECT=make.one(words.PROBLEMS),
-            TICKET_STATUS=make.one(("OPEN", "PENDING", "SOLVED", "CLOSED")),
-            PRIORITY=make.one(("LOW", "NORMAL", "HIGH", "URGENT")),
+            SUBJECT=maker.choice(sample_words.PROBLEMS),
+            TICKET_STATUS=maker.choice(("OPEN", "PENDING", "SOLVED", "CLOSED")),
+            PRIORITY=maker.choice(("LOW", "NORMAL", "HIGH", "URGENT")),
             CONTACT_ID=contact["CONTACT_ID"],
             ORGANISATION_ID=contact["ORGANISATION_ID"],
             SOURCE="EMAIL",
-            TAGS=make.tags(),
+            TAGS=maker.random_tags(),
         )
     for name in ("Orders", "Products"):
-        category = make.add("KnowledgeArticleCategory", CATEGORY_NAME=name)
-        for folder in ("First steps", "Questions"):
-            make.add(
+        category = maker.add("KnowledgeArticleCategory", CATEGORY_NAME=name)
+        for folder_name in ("First steps", "Questions"):
+            maker.add(
                 "KnowledgeArticleFolder",
-                FOLDER_NAME=folder,
+                FOLDER_NAME=folder_name,
                 CATEGORY_ID=str(category["CATEGORY_ID"]),
                 VISIBILITY="PUBLIC",
                 ORDER_ARTICLES="MANUAL",
             )
-    for title in words.ARTICLES:
-        shelf = make.some("KnowledgeArticleFolder")
-        make.add(
+    for title in sample_words.ARTICLES:
+        folder = maker.random_record("KnowledgeArticleFolder")
+        maker.add(
             "KnowledgeArticle",
-            CATEGORY_ID=int(shelf["CATEGORY_ID"]),
-            FOLDER_ID=shelf["FOLDER_ID"],
+            CATEGORY_ID=int(folder["CATEGORY_ID"]),
+            FOLDER_ID=folder["FOLDER_ID"],
             Title=title,
             Body=f"<p>{title}.</p>",
             URL_SLUG=title.lower().replace(" ", "-"),
             Status="Published",
-            FIRST_PUBLISHED_DATE_UTC=make.day(-300, -200),
-            LAST_PUBLISHED_DATE_UTC=make.day(-199, -2),
-            TAGS=make.tags(),
+            FIRST_PUBLISHED_DATE_UTC=maker.random_day(-300, -200),
+            LAST_PUBLISHED_DATE_UTC=maker.random_day(-199, -2),
+            TAGS=maker.random_tags(),
         )
-    forum_category = make.add("ForumCategories", CATEGORY_NAME="Community")
+    forum_category = maker.add("ForumCategories", CATEGORY_NAME="Community")
     for number, name in enumerate(("Announcements", "Ideas", "Questions"), start=1):
-        forum = make.add(
+        forum = maker.add(
             "CommunityForums",
             FORUM_CATEGORY_ID=forum_category["FORUM_CATEGORY_ID"],
             FORUM_NAME=name,
@@ -355,31 +362,31 @@ def _support(make: RecordMaker) -> None:
             VISIBILITY="PUBLIC",
             FORUM_ORDER=str(number),
         )
-        for problem in make.random.sample(words.PROBLEMS, 3):
-            post = make.add(
+        for problem in maker.random.sample(sample_words.PROBLEMS, 3):
+            post = maker.add(
                 "CommunityPosts",
                 FORUM_ID=forum["FORUM_ID"],
                 POST_NAME=problem,
                 MESSAGE=f"{problem}. Who knows more?",
                 STATUS="OPEN",
                 COMMENT_COUNT="1",
-                VIEW_COUNT=str(make.random.randint(1, 400)),
-                CREATED_CONTACT_ID=make.some("Contacts")["CONTACT_ID"],
+                VIEW_COUNT=str(maker.random.randint(1, 400)),
+                CREATED_CONTACT_ID=maker.random_record("Contacts")["CONTACT_ID"],
             )
-            make.add(
+            maker.add(
                 "CommunityComments",
                 BODY="I had that too.",
                 POST_ID=post["POST_ID"],
                 FORUM_ID=forum["FORUM_ID"],
-                CREATED_CONTACT_ID=make.some("Contacts")["CONTACT_ID"],
+                CREATED_CONTACT_ID=maker.random_record("Contacts")["CONTACT_ID"],
             )
 
 
-def _custom_objects(make: RecordMaker) -> None:
-    created = format_time(make.started - YEAR)
+def _add_custom_objects(maker: RecordMaker) -> None:
+    created = format_time(maker.started - YEAR)
     for name, custom_object in CUSTOM_OBJECTS.items():
-        make.store.custom_objects[name] = custom_object.metadata(API_USER_ID, created)
+        maker.store.custom_objects[name] = custom_object.metadata(API_USER_ID, created)
     for number in range(15):
-        make.add("Invoice__c", RECORD_NAME=f"{make.one(words.COMPANIES)} {number + 1:03}")
-    for _, city, *_ in words.PLACES:
-        make.add("Site__c", RECORD_NAME=f"Warehouse {city}")
+        maker.add("Invoice__c", RECORD_NAME=f"{maker.choice(sample_words.COMPANIES)} {number + 1:03}")
+    for _, city, *_ in sample_words.PLACES:
+        maker.add("Site__c", RECORD_NAME=f"Warehouse {city}")

@@ -5,10 +5,10 @@ No message holds a value that a client has sent, only names of fields and parame
 
 from __future__ import annotations
 
-__all__ = ["BadRequest", "Forbidden", "MethodNotAllowed", "NotFound", "Refusal"]
+__all__ = ["ApiError", "BadRequest", "Forbidden", "MethodNotAllowed", "NotFound"]
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """An answer that is no success.
 
     :ivar status: the HTTP status.
@@ -21,28 +21,28 @@ class Refusal(Exception):
         self.message = message
 
 
-class BadRequest(Refusal):
+class BadRequest(ApiError):
     """400: the request can't be read; ``message`` names the field or parameter."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
 
 
-class Forbidden(Refusal):
+class Forbidden(ApiError):
     """403: the API key has no access to it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(403, message)
 
 
-class NotFound(Refusal):
+class NotFound(ApiError):
     """404: there is no such path or record."""
 
     def __init__(self, message: str = "There is nothing at this path.") -> None:
         super().__init__(404, message)
 
 
-class MethodNotAllowed(Refusal):
+class MethodNotAllowed(ApiError):
     """405: the path is there, the method isn't."""
 
     def __init__(self) -> None:
