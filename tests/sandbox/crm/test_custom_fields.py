@@ -146,10 +146,3 @@ def test_custom_objects(sandbox):
         "VISIBLE_TEAM_ID",
         "CUSTOMFIELDS",
     ]
-
-
-def test_account(still):
-    """/Instance says whose account it is; /Users/Me whose key."""
-    assert still.get("/Instance")["PLAN_NAME"] == "Enterprise"
-    assert still.get("/Users/Me") == still.get("/Users/999308")
-    assert still.get("/Users/Search", field_name="USER_ID", field_value="999308") == [still.get("/Users/Me")]
