@@ -2,6 +2,14 @@
 
 ``python -m airflow_insightly_hooks.sandbox --port 8765`` serves it;
 :func:`airflow_insightly_hooks.sandbox.server.running_sandbox` runs it inside a test.
+
+* ``server`` is public: ``running_sandbox``, and the ``RunningSandbox`` that it yields.
+* ``app`` is the ASGI application.
+* ``http`` holds its paths, pages and limits.
+* ``seed`` holds the records that a sandbox begins with.
+* ``crm`` is the account: its records, searches, clock and history. Four modules in it are public.
+
+``http`` may import ``seed`` and ``crm``, ``seed`` may import ``crm``, and ``crm`` imports neither of them.
 Nothing is imported here, so that importing the package stays light.
 
 Public: ``server``.

@@ -54,12 +54,12 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
 
 
 def _api_error_response(_request: Request, error: Exception) -> Response:
-    """Answer a refusal as the API does: ``{"Message": …}``."""
-    assert isinstance(error, ApiError)  # noqa: S101 - the handler is registered for no other
+    """Answer an error as the API does: ``{"Message": …}``."""
+    assert isinstance(error, ApiError)  # noqa: S101 - the handler is registered for this class only
     return json_response({"Message": error.message}, error.status)
 
 
 def _http_exception_response(_request: Request, error: Exception) -> Response:
-    """Answer in the same way what the router itself refuses."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for no other
+    """Answer the router's own errors (404, 405) in the same form."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for this class only
     return json_response({"Message": error.detail}, error.status_code, error.headers)

@@ -21,15 +21,15 @@ from airflow_insightly_hooks.sandbox.http.middleware import API_KEY, API_PATH
 __all__ = ["RunningSandbox", "running_sandbox"]
 
 START_TIMEOUT = 10.0
-"""Seconds after which a server that does not listen is given up."""
+"""How many seconds a server may take until it listens."""
 
 
 class RunningSandbox:
-    """A sandbox that listens.
+    """A sandbox that listens on a port.
 
-    :ivar url: where, such as ``http://127.0.0.1:8765``.
-    :ivar api_url: the base of Insightly's API there, the host of an ``insightly`` connection.
-    :ivar api_key: the key of the API, the password of an ``insightly`` connection.
+    :ivar url: its address, such as ``http://127.0.0.1:8765``.
+    :ivar api_url: the base URL of its API, which is the host of an ``insightly`` connection.
+    :ivar api_key: the key of its API, which is the password of an ``insightly`` connection.
     """
 
     api_key = API_KEY
@@ -60,22 +60,22 @@ class RunningSandbox:
             raise TimeoutError(f"the sandbox does not listen after {START_TIMEOUT:g} s")
 
     def stop(self) -> None:
-        """Stop listening, and wait until all is closed; does nothing when it is stopped already."""
+        """Stop listening, and wait until all is closed. A second call does nothing."""
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
 
     def bin_url(self, name: str) -> str:
-        """Return where the request bin of this name is."""
+        """Return the URL of the request bin with this name."""
         return f"{self.url}/bin/{quote(name)}"
 
     def received(self, name: str) -> list[dict[str, Any]]:
-        """Return what has come to the request bin of this name, oldest first."""
+        """Return the requests that the bin with this name has received, oldest first."""
         received: list[dict[str, Any]] = self._request("GET", f"/bin/{quote(name)}/requests")
         return received
 
     def answer_with(self, name: str, **answer: Any) -> None:
-        """Say how the request bin of this name answers: ``status=503, times=2``."""
+        """Set how the request bin with this name answers, for example ``status=503, times=2``."""
         self._request("PUT", f"/bin/{quote(name)}", answer)
 
     def configure(self, **settings: Any) -> dict[str, Any]:
@@ -84,27 +84,27 @@ class RunningSandbox:
         return state
 
     def reset(self) -> None:
-        """Go back to the seeded beginning, bins and settings included."""
+        """Go back to the beginning: the seeded records, no bins, the default settings."""
         self._request("DELETE", "/_sandbox")
 
     def create(self, record_type: str, **fields: Any) -> dict[str, Any]:
-        """Create a record with any fields, times and read-only ones included; return it."""
+        """Create a record and return it; any field can be set, times and read-only ones included."""
         record: dict[str, Any] = self._request("POST", f"/_sandbox/records/{record_type}", fields)
         return record
 
     def create_many(self, record_type: str, records: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Create records like :meth:`create`, many thousands in one request; return their ids."""
+        """Create many records like :meth:`create`, in one request, and return their ids."""
         path = f"/_sandbox/records/{record_type}?answer=ids"
         ids: list[int] = self._request("POST", path, [dict(fields) for fields in records])
         return ids
 
     def history(self, since: int = 0) -> list[dict[str, Any]]:
-        """Return what happened to the records after the change of this number, oldest first."""
+        """Return the changes of records after the change with this number, oldest first."""
         changes: list[dict[str, Any]] = self._request("GET", f"/_sandbox/history?since={since}")
         return changes
 
     def update(self, record_type: str, record_id: int, **fields: Any) -> dict[str, Any]:
-        """Change any fields of a record, times and read-only ones included; return it."""
+        """Change a record and return it; any field can be set, times and read-only ones included."""
         record: dict[str, Any] = self._request("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
         return record
 
@@ -130,7 +130,7 @@ def running_sandbox(
 ) -> Iterator[RunningSandbox]:
     """Run a sandbox in a thread of this process, and stop it at the end.
 
-    :param port: where to listen; 0 chooses a free port.
+    :param port: the port to listen on; 0 chooses a free one.
     :param host: the address to listen on.
     :param clock: the sandbox's time, in seconds since 1970.
     :raises OSError: if the port is in use.
@@ -143,7 +143,7 @@ def running_sandbox(
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens."""
+    """A server whose event ``listening`` is set once it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -1,6 +1,14 @@
-"""The refusals of the stand-in: an HTTP status and the text of ``Message``.
+"""The API's errors: an HTTP status, and a text that the response's body has as ``Message``.
 
-No message holds a value that a client has sent, only names of fields and parameters.
+::
+
+    ApiError
+    ├── BadRequest        400
+    ├── Forbidden         403
+    ├── NotFound          404
+    └── MethodNotAllowed  405
+
+A text names fields and parameters. It never holds a value that a client has sent.
 """
 
 from __future__ import annotations
@@ -9,7 +17,7 @@ __all__ = ["ApiError", "BadRequest", "Forbidden", "MethodNotAllowed", "NotFound"
 
 
 class ApiError(Exception):
-    """An answer that is no success.
+    """The API answers with an error.
 
     :ivar status: the HTTP status.
     :ivar message: the text of ``Message``.
@@ -22,14 +30,14 @@ class ApiError(Exception):
 
 
 class BadRequest(ApiError):
-    """400: the request can't be read; ``message`` names the field or parameter."""
+    """400: the request is invalid; ``message`` names the field or parameter."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
 
 
 class Forbidden(ApiError):
-    """403: the API key has no access to it."""
+    """403: the API key has no access to the record type."""
 
     def __init__(self, message: str) -> None:
         super().__init__(403, message)
@@ -43,7 +51,7 @@ class NotFound(ApiError):
 
 
 class MethodNotAllowed(ApiError):
-    """405: the path is there, the method isn't."""
+    """405: the path exists, but not with this method."""
 
     def __init__(self) -> None:
         super().__init__(405, "The API does not offer this method here.")

@@ -1,4 +1,4 @@
-"""What happened to the sandbox's records, and when: the truth that a reader of the API can't see."""
+"""The creations, updates and deletions of the sandbox's records. The API itself doesn't show them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 __all__ = ["Change", "ChangeHistory"]
 
 MAX_CHANGES = 250_000
-"""How many changes are kept; the oldest go first."""
+"""How many changes are kept. Beyond that the oldest are dropped."""
 
 
 class Change(NamedTuple):
@@ -21,9 +21,10 @@ class Change(NamedTuple):
     :param what: ``created``, ``updated`` or ``deleted``.
     :param record_type: Insightly's name of the type.
     :param record_id: the record's id.
-    :param at: when it was made, by the sandbox's clock, uncut.
-    :param shown_at: from when on searches and lists show it; the same unless there is a visibility delay.
-    :param updated: the update time that the record bears since, as the API writes it.
+    :param at: when it was made, by the sandbox's clock, with fractions of a second.
+    :param shown_at: when searches and lists begin to show it. It equals ``at`` unless there is a visibility
+        delay.
+    :param updated: the record's update time after the change, as the API writes it.
     """
 
     number: int
@@ -44,7 +45,11 @@ class Change(NamedTuple):
 
 
 class ChangeHistory:
-    """The changes of all records, the last of a very large number of them."""
+    """The latest changes of all records.
+
+    :param max_changes: how many are kept.
+    :ivar last_number: the number of the latest change; 0 if there is none.
+    """
 
     def __init__(self, max_changes: int = MAX_CHANGES) -> None:
         self._changes: deque[Change] = deque(maxlen=max_changes)
@@ -53,11 +58,11 @@ class ChangeHistory:
     def add(
         self, what: str, record_type: str, record_id: int, at: datetime, shown_at: datetime, updated: str
     ) -> None:
-        """Keep one change; the arguments are those of :class:`Change`."""
+        """Add a change; the parameters are the attributes of :class:`Change`."""
         self.last_number += 1
         self._changes.append(Change(self.last_number, what, record_type, record_id, at, shown_at, updated))
 
     def since(self, number: int = 0) -> Iterator[Change]:
-        """Yield the changes after the one of this number, oldest first."""
+        """Yield the changes after the change with this number, oldest first."""
         first = self.last_number - len(self._changes)
         return islice(self._changes, max(0, number - first), None)

@@ -1,4 +1,4 @@
-"""Records that are made and found under another record's path, such as a project's milestones."""
+"""Child records: they are created and listed below another record's path, such as a project's milestones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["ChildRelation"]
 
 @dataclass(frozen=True)
 class ChildRelation:
-    """A parent's record type and that of its children.
+    """The relation between the record type of a parent and the record type of its children.
 
-    Notes are tied to their parents by links, and answered one by one; the others hold their parent's id,
-    and are answered in lists.
+    Notes belong to their parents by links, and a new or changed note is answered as an object. All other
+    children hold the id of their parent, and are answered as lists.
     """
 
     parent: RecordType
@@ -24,15 +24,15 @@ class ChildRelation:
 
     @property
     def is_linked(self) -> bool:
-        """Whether a child is tied to its parent by a link."""
+        """Whether a link ties a child to its parent."""
         return self.parent.id_field not in self.child.fields
 
     def parent_fields(self, parent: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that say that a child belongs to ``parent``."""
+        """Return the fields of a child that make it belong to ``parent``."""
         parent_id = parent[self.parent.id_field]
         if self.is_linked:
             return {"LINKS": [{"LINK_OBJECT_NAME": self.parent.title, "LINK_OBJECT_ID": parent_id}]}
-        # A comment belongs to its post, and to the forum that the post belongs to.
+        # A comment also holds the id of the forum that its post belongs to.
         shared = {
             name: parent[name]
             for name, field in self.child.fields.items()

@@ -16,7 +16,7 @@ _TIME = re.compile(
 
 
 RECORD_TIMES_CHOICES = ("cut", "rounded")
-"""What can become of a record time's fraction of a second."""
+"""What the clock can do with the fraction of a second of a record's time."""
 
 HALF_A_SECOND = timedelta(seconds=0.5)
 
@@ -26,9 +26,9 @@ A_TIME = "a time such as 2017-03-10 08:00:00 or 2017-03-10T08:00:00Z"
 class Clock:
     """The sandbox's clock.
 
-    :param source: seconds since 1970.
-    :ivar offset: how many seconds it is ahead of ``source``, or behind if negative.
-    :ivar record_times: whether the times that it gives to records are ``cut`` to seconds or ``rounded``.
+    :param source: returns the time, in seconds since 1970.
+    :ivar offset: seconds that are added to ``source``; negative if the clock is behind.
+    :ivar record_times: ``cut`` if record times drop fractions of a second, ``rounded`` if they are rounded.
     """
 
     def __init__(self, source: Callable[[], float]) -> None:
@@ -41,16 +41,16 @@ class Clock:
         return self.moment(self.source())
 
     def moment(self, seconds: float) -> datetime:
-        """Return the sandbox's time at so many ``seconds`` of its source, in UTC."""
+        """Return the sandbox's time, in UTC, when its source says ``seconds``."""
         return datetime.fromtimestamp(seconds + self.offset, timezone.utc)
 
     def record_time(self, seconds: float) -> str:
-        """Return the sandbox's time then as the API writes it into a record: whole seconds, UTC."""
+        """Return that time as the API writes it into a record: whole seconds, UTC."""
         moment = self.moment(seconds)
         return format_time(moment + HALF_A_SECOND if self.record_times == "rounded" else moment)
 
     def http_date(self) -> str:
-        """Return the sandbox's time as HTTP's ``Date`` header writes it."""
+        """Return the sandbox's time as a value of HTTP's ``Date`` header."""
         return format_datetime(self.now(), usegmt=True)
 
 
@@ -60,12 +60,12 @@ def format_time(moment: datetime) -> str:
 
 
 def normalised_time(text: str) -> str:
-    """Turn ``2018-04-09T16:58:14Z`` or ``2018-04-09 16:58:14`` into the latter notation.
+    """Return a time in the API's notation: ``2018-04-09T16:58:14Z`` becomes ``2018-04-09 16:58:14``.
 
-    Milliseconds are kept where there are any, so such texts sort as the times they stand for. A date
-    alone is its midnight.
+    Milliseconds are kept unless they are 0, so that the texts sort in the order of the times. A date
+    without a time becomes its midnight.
 
-    :raises ValueError: if ``text`` is no time; its text says what is asked for.
+    :raises ValueError: if ``text`` is not a time. The error says what a time looks like.
     """
     match = _TIME.fullmatch(text)
     if match is None:
@@ -73,7 +73,7 @@ def normalised_time(text: str) -> str:
     whole = f"{match['date']} {match['time'] or '00:00:00'}"
     try:
         datetime.fromisoformat(whole)
-    except ValueError:  # its text holds the value, which may be a customer's
+    except ValueError:  # Python's text holds the value, which may be personal data
         raise ValueError(A_TIME) from None
     milliseconds = (match["fraction"] or "")[1:4].ljust(3, "0")
     return whole if milliseconds == "000" else f"{whole}.{milliseconds}"

@@ -1,4 +1,4 @@
-"""The custom fields and custom objects that the sandbox's account has defined."""
+"""The custom fields and custom objects of the sandbox's account."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TEXT_LENGTH = 255
 class CustomField:
     """A custom field of a record type.
 
-    :param name: ends in ``__c``.
-    :param kind: one of Insightly's ``FIELD_TYPE``\\ s.
-    :param label: what people see.
+    :param name: its name in the API, which ends in ``__c``.
+    :param kind: Insightly's ``FIELD_TYPE``, such as ``DROPDOWN``.
+    :param label: its name for people.
     :param options: the choices of a ``DROPDOWN`` or ``MULTISELECT``.
     """
 
@@ -31,7 +31,7 @@ class CustomField:
     def normalised(self, value: Any) -> Any:
         """Return ``value`` as the API would answer it.
 
-        :raises ValueError: if it is of the wrong kind; says which kind is asked for.
+        :raises ValueError: if it is of the wrong kind. The error says which kind is expected.
         """
         if self.kind == "BIT":
             return _expect(isinstance(value, bool), value, "true or false")
@@ -49,7 +49,7 @@ class CustomField:
         return value
 
     def metadata(self, record_type: RecordType, order: int) -> dict[str, Any]:
-        """Return what ``/CustomFields/{objectName}`` answers for it."""
+        """Return the field as ``/CustomFields/{objectName}`` describes it."""
         return {
             "FIELD_NAME": self.name,
             "FIELD_ORDER": order,
@@ -71,14 +71,19 @@ class CustomField:
 
 @dataclass(frozen=True)
 class CustomObject:
-    """A custom object: ``name`` ends in ``__c``; ``singular`` and ``plural`` are what people see."""
+    """A custom object.
+
+    :param name: its name in the API, which ends in ``__c``.
+    :param singular: its name for people.
+    :param plural: the plural of that name.
+    """
 
     name: str
     singular: str
     plural: str
 
     def metadata(self, user_id: int, created: str) -> dict[str, Any]:
-        """Return what ``/CustomObjects`` answers for it."""
+        """Return the object as ``/CustomObjects`` describes it."""
         return {
             "OBJECT_NAME": self.name,
             "SINGULAR_LABEL": self.singular,
@@ -96,7 +101,7 @@ class CustomObject:
 
 
 def custom_field_entry(name: str, value: Any) -> dict[str, Any]:
-    """Return a custom field as it stands in a record's ``CUSTOMFIELDS``."""
+    """Return a custom field and its value as an item of a record's ``CUSTOMFIELDS``."""
     return {"FIELD_NAME": name, "FIELD_VALUE": value, "CUSTOM_FIELD_ID": name}
 
 
@@ -167,4 +172,4 @@ CUSTOM_FIELDS: dict[str, tuple[CustomField, ...]] = {
         _REGION,
     ),
 }
-"""The custom fields by record type; other types have none."""
+"""The custom fields by record type. Other record types don't have custom fields."""

@@ -34,7 +34,7 @@ _USER_FIELDS = ("OWNER_USER_ID", "CREATED_USER_ID", "RESPONSIBLE_USER_ID", "ASSI
 
 
 def default_values(record_type: RecordType, record_id: int, user_id: int) -> dict[str, Any]:
-    """Return what a new record holds where its creator says nothing."""
+    """Return the values that a new record gets for fields that its creator leaves out."""
     values: dict[str, Any] = {name: user_id for name in _USER_FIELDS if name in record_type.fields}
     number = _NUMBER_FIELDS.get(record_type.name)
     if number:
@@ -46,10 +46,10 @@ def default_values(record_type: RecordType, record_id: int, user_id: int) -> dic
 def set_derived_fields(
     record_type: RecordType, record: dict[str, Any], now: str, *, unchanged: Collection[str] = ()
 ) -> None:
-    """Set the fields of ``record`` that follow from others, where it has them.
+    """Set the fields of ``record`` that the CRM computes from other fields.
 
     :param now: the time, as the API writes it.
-    :param unchanged: fields that stay as they are.
+    :param unchanged: fields that are not to be set.
     """
     values: dict[str, Any] = {}
     if record_type.name == "Opportunities":

@@ -1,4 +1,4 @@
-"""What a client sends for a record, checked against the record type and brought to the API's notation."""
+"""The check of the fields that a client sends for a record, and their conversion to the API's notation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LIST_ITEM = "list item"
 
 
 class RecordInput:
-    """Checks records of one type.
+    """Checks what clients send for records of one type.
 
-    :param record_type: the type.
-    :param numbers: the last number given to an item of a list, and to a record of each type that has
-        an ``AUTONUMBER``; counted on here.
+    :param record_type: the record type.
+    :param numbers: the last number that an item of a list got, and the last ``AUTONUMBER`` of each record
+        type. This class counts on from them.
     """
 
     def __init__(self, record_type: RecordType, numbers: Counter[str]) -> None:
@@ -37,12 +37,12 @@ class RecordInput:
     ) -> dict[str, Any]:
         """Return the fields of ``given`` that are to be set, in the API's notation.
 
-        Fields that a client can't set and unknown ones are left out; so are the times of creation and
-        update, which the API sets even where its description has them as a client's.
+        Unknown fields and read-only fields are left out. The times of creation and update are left out,
+        too: the API sets them itself, even where its description says that a client can.
 
-        :param given: what was sent.
-        :param record: the record as it is (its id at least): what it holds of custom fields stays.
-        :param read_only: the read-only fields that are taken nevertheless.
+        :param given: the fields that were sent.
+        :param record: the record as it is, at least its id. Its other custom fields stay.
+        :param read_only: read-only fields that may be set nevertheless.
         :raises BadRequest: naming the field, if a value is of the wrong kind or too long.
         """
         fields = self.record_type.fields
@@ -56,10 +56,10 @@ class RecordInput:
     def check_required(
         self, record: Mapping[str, Any], given: Mapping[str, Any], *, only_given: bool = False
     ) -> None:
-        """Check that ``record`` has what a client must send.
+        """Check that ``record`` has the required fields.
 
-        :param given: what the client has sent; a required checkbox must be in it.
-        :param only_given: whether what the client has not sent is left alone.
+        :param given: the fields that the client has sent. A required checkbox must be among them.
+        :param only_given: whether only the fields in ``given`` are checked.
         :raises BadRequest: naming the first field that is missing.
         """
         for name, field in self.record_type.fields.items():
@@ -103,7 +103,7 @@ class RecordInput:
     def _item_value(
         self, field: Field, part: Field, item: Mapping[str, Any], record: Mapping[str, Any]
     ) -> Any:
-        """Return what the API sets in an item of a list: where it belongs, and an id of its own."""
+        """Return the value that the API sets in an item of a list: its record's type or id, or its own id."""
         if part.name == "OBJECT_NAME":
             return self.record_type.title
         if part.name == "OBJECT_ID":
@@ -112,7 +112,7 @@ class RecordInput:
         return item[part.name] if item.get(part.name) in present else self._next_number(_LIST_ITEM)
 
     def _merged_custom_fields(self, given: Any, present: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the custom fields ``present`` with those ``given`` set; null takes one away."""
+        """Return the custom fields ``present`` with the ``given`` values; null removes a custom field."""
         values = {entry["FIELD_NAME"]: entry["FIELD_VALUE"] for entry in present}
         kept = {name for name in values if name not in self._custom_fields or not self._is_writable(name)}
         if given is None:
@@ -145,7 +145,7 @@ class RecordInput:
 
 
 def blank_value(field: Field) -> Any:
-    """Return what the API answers for a field that holds nothing."""
+    """Return the value that the API answers for an empty field."""
     if field.kind in LIST_KINDS:
         return []
     return False if field.kind == "boolean" else None
@@ -154,7 +154,7 @@ def blank_value(field: Field) -> Any:
 def checked_time(where: str, text: str) -> str:
     """Return a time in the API's notation.
 
-    :raises BadRequest: if ``text`` is none; names ``where``.
+    :raises BadRequest: if ``text`` is not a time. The error names ``where``.
     """
     try:
         return normalised_time(text)
@@ -169,7 +169,7 @@ def _checked_list(name: str, value: Any) -> list[Any]:
 
 
 def _checked_value(where: str, field: Field, value: Any) -> Any:
-    """Return a value that is no list and not null.
+    """Check a value that is neither a list nor null, and return it in the API's notation.
 
     :raises BadRequest: if it is of the wrong kind or too long.
     """

@@ -28,12 +28,12 @@ __all__ = ["RecordStore"]
 
 
 class RecordStore:
-    """Records by type and id; the sandbox's own thread of control is its only user.
+    """All records of the account, by record type and id. It has no lock, so one thread alone may use it.
 
-    :param clock: where the times of creation and update come from.
-    :param user_id: the user whose API key it is: owner and creator of what is created.
-    :param behaviour: how searches behave; as users of the API know them by default.
-    :ivar history: what happened to the records.
+    :param clock: gives the times of creation and update.
+    :param user_id: the user whom the API key belongs to: the owner and creator of new records.
+    :param behaviour: how searches behave; ``None`` for the behaviour that users of the API report.
+    :ivar history: the changes of all records.
     """
 
     def __init__(self, clock: Clock, user_id: int, behaviour: SearchBehaviour | None = None) -> None:
@@ -53,12 +53,12 @@ class RecordStore:
         self._inputs = {name: RecordInput(kind, self._numbers) for name, kind in self.record_types.items()}
 
     def dump(self) -> str:
-        """Return the contents as a text; to load it is far quicker than to make the records anew."""
+        """Return the contents as a text. Loading it is far faster than making the records again."""
         records = [table.all() for table in self._tables.values()]
         return json.dumps([records, self._next_id, self.custom_objects, self._numbers])
 
     def load(self, text: str) -> None:
-        """Take over the contents that a store was ``dumped`` with; this one must be new."""
+        """Load what :meth:`dump` has returned; this store must be empty."""
         records, self._next_id, self.custom_objects, numbers = json.loads(text)
         for record_type, of_type in zip(self.record_types.values(), records, strict=True):
             for record in of_type:
@@ -70,13 +70,13 @@ class RecordStore:
         return {name: len(table.records) for name, table in self._tables.items()}
 
     def table(self, record_type: RecordType) -> RecordTable:
-        """Return the records of the type, by their ids."""
+        """Return the table that holds the records of this type."""
         return self._tables[record_type.name]
 
     def put(self, record_type: RecordType, record: Record, seconds: float | None = None) -> None:
-        """Put a whole record in, as it is.
+        """Store a complete record without any check.
 
-        :param seconds: when, by the clock's source; ``None`` for now.
+        :param seconds: the time of the change, in seconds of the clock's source; ``None`` for now.
         """
         record_id, name = record[record_type.id_field], record_type.name
         what = "updated" if record_id in self._tables[name].records else "created"
@@ -84,13 +84,13 @@ class RecordStore:
         self._write(what, record_type, record_id, record, seconds)
 
     def all(self, record_type: RecordType) -> list[Record]:
-        """Return every record of the type as it is, in the order of their ids."""
+        """Return the current records of the type, in the order of their ids."""
         return self.table(record_type).all()
 
     def get(self, record_type: RecordType, record_id: int) -> Record:
         """Return the record.
 
-        :raises NotFound: if there is none of this id.
+        :raises NotFound: if there is no record with this id.
         """
         try:
             return self.table(record_type).records[record_id]
@@ -102,7 +102,7 @@ class RecordStore:
     ) -> Record:
         """Create a record as a client does, and return it.
 
-        :param parent: the ids that say what it belongs to.
+        :param parent: fields that make it a child of another record.
         :raises BadRequest: if a field is missing, of the wrong kind or too long.
         """
         given, seconds = {**given, **(parent or {})}, self.clock.source()
@@ -121,7 +121,7 @@ class RecordStore:
 
         :raises BadRequest: if there is no id, or a field is of the wrong kind, too long or emptied
             although it is required.
-        :raises NotFound: if there is no record of this id.
+        :raises NotFound: if there is no record with this id.
         """
         record_id = given.get(record_type.id_field)
         if isinstance(record_id, bool) or not isinstance(record_id, int):
@@ -137,7 +137,7 @@ class RecordStore:
     def delete(self, record_type: RecordType, record_id: int) -> None:
         """Delete the record.
 
-        :raises NotFound: if there is none of this id.
+        :raises NotFound: if there is no record with this id.
         """
         self.get(record_type, record_id)
         self._write("deleted", record_type, record_id, None)
@@ -145,13 +145,13 @@ class RecordStore:
     def write_any_fields(
         self, record_type: RecordType, given: Mapping[str, Any], record_id: int | None = None
     ) -> Record:
-        """Create or change a record as nobody but the CRM itself can, and return it.
+        """Create or change a record as only the CRM itself can, and return it.
 
-        Every field is taken, read-only and unknown ones included; nothing is required.
+        Every field can be set, read-only and unknown ones included. No field is required.
 
-        :param record_id: the record to change; ``None`` creates one.
-        :raises BadRequest: if a known field is of the wrong kind, or the id is taken.
-        :raises NotFound: if there is no record to change.
+        :param record_id: the record to change; ``None`` creates a record.
+        :raises BadRequest: if a known field is of the wrong kind, or another record has the id.
+        :raises NotFound: if there is no record with the id ``record_id``.
         """
         every_field, seconds = frozenset(record_type.fields), self.clock.source()
         if record_id is None:
@@ -180,7 +180,7 @@ class RecordStore:
         record: Record | None,
         seconds: float | None = None,
     ) -> None:
-        """Put a record on its table, or take it away, and keep in mind that it was so."""
+        """Store a record, or delete it if ``record`` is ``None``. Add the change to the history."""
         table, at = self.table(record_type), self.clock.source() if seconds is None else seconds
         updated = updated_at(table.records[record_id] if record is None else record)
         shown_at = at + self.behaviour.random_delay()
@@ -191,7 +191,7 @@ class RecordStore:
     def _new_record(
         self, record_type: RecordType, given: Mapping[str, Any], seconds: float, *, read_only: frozenset[str]
     ) -> Record:
-        """Return a record with an id, what is ``given``, and defaults for the rest."""
+        """Return a record that has an id, the ``given`` fields, and defaults for all other fields."""
         checks, now = self._inputs[record_type.name], self.clock.record_time(seconds)
         record_id = given.get(record_type.id_field) if record_type.id_field in read_only else None
         if record_id is None:
@@ -211,7 +211,7 @@ class RecordStore:
 
 
 def _set_update_time(record_type: RecordType, record: Record, time: str) -> None:
-    """Set the time of update where the type has it: custom objects have it among their custom fields."""
+    """Set the update time if the type has one. Custom objects have it among their custom fields."""
     if UPDATED in record_type.fields:
         record[UPDATED] = time
     elif record_type.has_updates:
@@ -220,7 +220,7 @@ def _set_update_time(record_type: RecordType, record: Record, time: str) -> None
 
 
 def _required_references(record_type: RecordType) -> frozenset[str]:
-    """Return the read-only fields that a record can't be created without: what it belongs to."""
+    """Return the read-only fields that a new record needs: the ids of the records that it belongs to."""
     return frozenset(
         name
         for name, field in record_type.fields.items()

@@ -1,4 +1,4 @@
-"""The records of one type: as they are, and as searches show them, found without looking at each."""
+"""The records of one type, both the current ones and those that searches show, with an index for searches."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ _Entry = tuple[str, int]
 """A record's update time and its id."""
 
 BULK_SORT_SIZE = 50
-"""From how many new records on they are sorted in together instead of one by one."""
+"""From this many new records on, the index is sorted as a whole. Fewer are inserted one by one."""
 
 
 def updated_at(record: Record) -> str:
-    """Return when the record was last updated, or created where it doesn't tell; ``""`` if neither."""
+    """Return a record's update time, or else its creation time, or else ``""``."""
     return field_value(record, UPDATED) or field_value(record, CREATED) or ""
 
 
 @dataclass(frozen=True)
 class UpdatedAfterFilter:
-    """Which update times are found.
+    """Finds the records that were updated after a time.
 
-    :param after: a time in the API's notation; ``None`` finds all.
-    :param inclusive: whether that very time is found, too.
+    :param after: the time in the API's notation; ``None`` finds all records.
+    :param inclusive: whether records that were updated at exactly this time are found, too.
     """
 
     after: str | None = None
     inclusive: bool = False
 
     def start_index(self, by_update: Sequence[_Entry]) -> int:
-        """Return where in a list ordered by update time those that are found begin."""
+        """Return the index of the first match in a list that is sorted by update time."""
         if self.after is None:
             return 0
         find = bisect_left if self.inclusive else bisect_right
         return find(by_update, self.after, key=lambda entry: entry[0])
 
     def matches(self, updated: str) -> bool:
-        """Whether this update time is found."""
+        """Whether a record with this update time is found."""
         return self.after is None or updated > self.after or (self.inclusive and updated == self.after)
 
 
 class RecordTable:
-    """Records by their ids; a record is never changed in place, only put anew.
+    """The records of one type by their ids. A record is never changed in place, but replaced.
 
-    :ivar records: the records as they are.
-    :ivar shown: the records as searches show them: the same, but for changes that aren't visible yet.
+    :ivar records: the current records.
+    :ivar shown: the records that searches show. They lack the changes that aren't visible yet.
     """
 
     def __init__(self) -> None:
@@ -69,9 +69,10 @@ class RecordTable:
         self._pending_changes: list[tuple[float, int, int, Record | None]] = []
 
     def put(self, record_id: int, record: Record | None, shown_at: float | None = None) -> None:
-        """Keep a record as it is from now on; ``None`` takes it away.
+        """Store a record; ``None`` deletes it.
 
-        :param shown_at: the seconds at which :meth:`show_due_changes` makes it visible; ``None`` for at once.
+        :param shown_at: when :meth:`show_due_changes` makes the change visible, in seconds since 1970;
+            ``None`` makes it visible at once.
         """
         if record is None:
             self.records.pop(record_id, None)
@@ -84,32 +85,32 @@ class RecordTable:
             heapq.heappush(self._pending_changes, (shown_at, serial, record_id, record))
 
     def show_due_changes(self, now: float) -> None:
-        """Make visible what is due by ``now``, in seconds."""
+        """Make the changes visible whose ``shown_at`` is not later than ``now``, in seconds since 1970."""
         while self._pending_changes and self._pending_changes[0][0] <= now:
             _, serial, record_id, record = heapq.heappop(self._pending_changes)
-            # A later change of the same record may have become visible first: it stands.
+            # A later change of the same record may be visible already. It must not be undone.
             if serial > self._shown_serial.get(record_id, 0):
                 self._show(record_id, record, serial)
 
     def all(self) -> list[Record]:
-        """Return the records as they are, in the order of their ids."""
+        """Return the current records in the order of their ids."""
         return [self.records[record_id] for record_id in sorted(self.records)]
 
     def ids_by_update_time(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
-        """Return the ids of what searches find, by update time, then by id; valid until the next change."""
+        """Return the ids of the records found, by update time, then by id; valid until the next change."""
         self._sort_added()
         return _IdSequence(self._by_update, updated_after.start_index(self._by_update))
 
     def ids_by_id(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
-        """Return the ids of what searches find, in their order; valid until the next change."""
+        """Return the ids of the records found, in ascending order; valid until the next change."""
         return self._sorted_ids(updated_after, None)
 
     def ids_in_stable_order(self, updated_after: UpdatedAfterFilter, seed: int) -> Sequence[int]:
-        """Return the same in an order that only ``seed`` decides."""
+        """Return the ids of the records found, in an arbitrary order that depends on ``seed`` alone."""
         return self._sorted_ids(updated_after, seed)
 
     def _sorted_ids(self, updated_after: UpdatedAfterFilter, seed: int | None) -> Sequence[int]:
-        """Return ids in order; the last listing is kept up to date, since pages of the same search follow."""
+        """Return sorted ids. The last result is kept up to date, for the next page of the same search."""
         self._sort_added()
         last = self._last_sorted
         if last is None or (last.updated_after, last.seed) != (updated_after, seed):
@@ -131,7 +132,7 @@ class RecordTable:
             self._added.append((updated_at(record), record_id))
 
     def _sort_added(self) -> None:
-        """Put in order what was added since."""
+        """Add the new records to the index."""
         if len(self._added) < BULK_SORT_SIZE:
             for entry in self._added:
                 insort(self._by_update, entry)
@@ -145,7 +146,7 @@ class RecordTable:
 
 
 class _IdSequence(Sequence[int]):
-    """The ids in a list ordered by update time, from an index on."""
+    """The ids in a list that is sorted by update time, from one index to the end."""
 
     def __init__(self, entries: list[_Entry], first: int) -> None:
         self._entries = entries
@@ -168,7 +169,7 @@ class _IdSequence(Sequence[int]):
 
 
 class _SortedIds:
-    """Ids that one search finds, kept in order while records come and go."""
+    """The ids that one search finds. They stay sorted while records are added and removed."""
 
     def __init__(self, updated_after: UpdatedAfterFilter, seed: int | None, ids: Sequence[int]) -> None:
         self.updated_after = updated_after

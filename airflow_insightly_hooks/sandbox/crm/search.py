@@ -1,4 +1,4 @@
-"""Searches of a store, with the behaviours that it was told to have."""
+"""Searches of a record store. They behave as the store's ``behaviour`` says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Search", "SearchResult"]
 
 
 class SearchResult(NamedTuple):
-    """A page of records, and how many were found in all."""
+    """A page of records, and how many records the search finds in all."""
 
     records: list[Record]
     total: int
@@ -24,7 +24,7 @@ class SearchResult(NamedTuple):
 class Search:
     """Answers searches as ``store.behaviour`` says.
 
-    :param store: where the records are; ``between_pages`` changes them.
+    :param store: holds the records. ``between_pages`` changes them.
     """
 
     def __init__(self, store: RecordStore) -> None:
@@ -39,12 +39,12 @@ class Search:
         after: str | None = None,
         matches: Callable[[Record], bool] | None = None,
     ) -> SearchResult:
-        """Return one page; then comes what happens between pages.
+        """Return one page, after which ``between_pages`` changes records.
 
-        :param skip: how many are left out at the beginning.
-        :param top: how many at most; ``None`` for all.
-        :param after: only those updated later than this time, a text in the API's notation.
-        :param matches: only those for which it holds.
+        :param skip: how many records are left out at the beginning.
+        :param top: the largest number of records on the page; ``None`` for no limit.
+        :param after: finds only records that were updated after this time, which is in the API's notation.
+        :param matches: finds only records for which it returns true.
         """
         table, behaviour = self.store.table(record_type), self.store.behaviour
         table.show_due_changes(self.store.clock.source())
@@ -54,7 +54,7 @@ class Search:
         total = len(ids)
         stop = total if top is None else min(total, skip + top)
         if behaviour.order == "none":
-            # A page of a list shuffled anew is a sample of it.
+            # Each page is of a newly shuffled list, so a random sample is the same.
             page: Sequence[int] = behaviour.random.sample(ids, max(0, stop - skip))
         else:
             page = ids[skip:stop]
@@ -75,7 +75,10 @@ class Search:
     def _change_between_pages(
         self, record_type: RecordType, between: BetweenPages, read: islice[int]
     ) -> None:
-        """Delete, update and create as a user of the CRM does; ``read`` are the ids read already."""
+        """Delete, update and create records as a user of the CRM does.
+
+        :param read: the ids of the records that were read already.
+        """
         records, wanted = self.store.table(record_type).records, between.delete + between.update
         if between.where == "first":
             chosen = list(islice((record_id for record_id in read if record_id in records), wanted))

@@ -1,4 +1,4 @@
-"""What makes reading changes from the API hard: how searches behave while records change."""
+"""How searches behave: their order, delays, and what changes between pages."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ MAX_CHANGES = 10_000
 
 @dataclass
 class BetweenPages:
-    """What a user of the CRM does after each answer that lists records, so between any two pages.
+    """The changes that a user of the CRM makes after each list, and thus between any two pages.
 
-    :param record_type: only after lists of this type; ``None`` for any, the type that was listed.
+    :param record_type: makes changes after lists of this type only. ``None`` makes them after every list;
+        they concern the type that was listed.
     :param delete: how many records are deleted each time.
     :param update: how many are updated.
     :param create: how many are created.
-    :param where: which are deleted and updated: ``any``; or ``first``, of those that were read already the
-        ones at the beginning, which moves all that follow.
-    :param seed: what the choice among ``any`` depends on.
-    :param times: after how many answers; ``None`` for all.
+    :param where: which records are deleted and updated. ``any`` chooses them at random. ``first`` takes the
+        first ones of those that were read already, which moves all records that follow.
+    :param seed: the seed of the random choice for ``any``.
+    :param times: how many lists are followed by changes; ``None`` for all.
     """
 
     record_type: str | None = None
@@ -52,7 +53,7 @@ class BetweenPages:
 
     @classmethod
     def parse(cls, given: Any, record_types: Collection[str]) -> BetweenPages:
-        """Read it from a request's body.
+        """Return the setting ``between_pages`` of a request's body.
 
         :raises BadRequest: if a key is unknown, or a value is of the wrong kind.
         """
@@ -73,7 +74,7 @@ class BetweenPages:
         )
 
     def check_and_count(self, record_type: str) -> bool:
-        """Whether it is done now, after a list of this type; counts one time if so."""
+        """Whether changes follow this list of ``record_type``. Counts the list if so."""
         if self.record_type not in (None, record_type) or self.times == 0:
             return False
         if self.times is not None:
@@ -83,15 +84,16 @@ class BetweenPages:
 
 @dataclass
 class SearchBehaviour:
-    """How answers that list records behave.
+    """How searches and lists behave.
 
-    :param order: ``id``; ``updated``, by update time, then id; ``stable``, arbitrary, but the same each
-        time; ``none``, shuffled anew for each request.
-    :param updated_after: whether ``updated_after_utc`` itself is found: ``exclusive`` or ``inclusive``.
-    :param visibility_delay: a change becomes visible up to so many seconds after it was made, each after a
-        random time; until then the record is listed as it was before.
-    :param between_pages: what a user of the CRM does between pages; ``None`` for nothing.
-    :param seed: what the orders ``stable`` and ``none``, and the delays, depend on.
+    :param order: ``id``; ``updated`` (by update time, then by id); ``stable`` (arbitrary, but the same each
+        time); or ``none`` (shuffled for each request).
+    :param updated_after: ``inclusive`` if a search finds records that were updated at exactly
+        ``updated_after_utc``, ``exclusive`` if it doesn't.
+    :param visibility_delay: the longest time in seconds until a change is visible. Each change has a random
+        delay; until then lists show the record as it was before.
+    :param between_pages: the changes that a user of the CRM makes between pages; ``None`` for no changes.
+    :param seed: the seed of the orders ``stable`` and ``none``, and of the delays.
     """
 
     order: str = "id"
@@ -105,7 +107,10 @@ class SearchBehaviour:
 
     @staticmethod
     def parsers(record_types: Collection[str]) -> dict[str, Callable[[Any], Any]]:
-        """Return what reads each setting from a request's body, or raises ``BadRequest``."""
+        """Return, by setting, a function that checks its value in a request's body.
+
+        Each function returns the value, or raises ``BadRequest``.
+        """
         return {
             "order": lambda value: checked_choice("order", value, ORDER_CHOICES),
             "updated_after": lambda value: checked_choice("updated_after", value, UPDATED_AFTER_CHOICES),
@@ -115,16 +120,16 @@ class SearchBehaviour:
         }
 
     def update(self, settings: dict[str, Any]) -> None:
-        """Take settings that were read; a ``seed`` begins its random numbers again."""
+        """Change settings whose values were checked. A ``seed`` begins the random numbers anew."""
         for name, value in settings.items():
             setattr(self, name, value)
         if "seed" in settings:
             self.random = Random(self.seed)
 
     def random_delay(self) -> float:
-        """Return after how many seconds the next change becomes visible."""
+        """Return a random visibility delay for the next change, in seconds."""
         return self.random.uniform(0, self.visibility_delay) if self.visibility_delay else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as ``GET /_sandbox`` shows it."""
+        """Return the settings as ``GET /_sandbox`` shows them."""
         return asdict(self)

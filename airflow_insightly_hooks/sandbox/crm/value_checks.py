@@ -1,4 +1,4 @@
-"""Values from a request's body, checked: each refusal names the key, never the value."""
+"""Checks of values in a request's body. An error names the key, never the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["checked_choice", "checked_integer", "checked_keys", "checked_number"
 def checked_number(name: str, value: Any, minimum: float, maximum: float = math.inf) -> float:
     """Return ``value`` if it is a number from ``minimum`` to ``maximum``.
 
-    :raises BadRequest: if it isn't; names ``name``.
+    :raises BadRequest: if it isn't. The error names ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
         raise BadRequest(f"{name} is not a number {_range(minimum, maximum)}.")
@@ -24,7 +24,7 @@ def checked_number(name: str, value: Any, minimum: float, maximum: float = math.
 def checked_integer(name: str, value: Any, minimum: int = 0, maximum: float = math.inf) -> int:
     """Return ``value`` if it is a whole number from ``minimum`` to ``maximum``.
 
-    :raises BadRequest: if it isn't; names ``name``.
+    :raises BadRequest: if it isn't. The error names ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise BadRequest(f"{name} is not a whole number {_range(minimum, maximum)}.")
@@ -34,7 +34,7 @@ def checked_integer(name: str, value: Any, minimum: int = 0, maximum: float = ma
 def checked_text(name: str, value: Any) -> str:
     """Return ``value`` if it is a text.
 
-    :raises BadRequest: if it isn't; names ``name``.
+    :raises BadRequest: if it isn't. The error names ``name``.
     """
     if not isinstance(value, str):
         raise BadRequest(f"{name} is not a text.")
@@ -44,7 +44,7 @@ def checked_text(name: str, value: Any) -> str:
 def checked_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return ``value`` if it is one of ``choices``.
 
-    :raises BadRequest: if it isn't; names ``name`` and the choices.
+    :raises BadRequest: if it isn't. The error names ``name`` and the choices.
     """
     if not isinstance(value, str) or value not in choices:
         raise BadRequest(f"{name} is none of {', '.join(choices)}.")
@@ -54,9 +54,9 @@ def checked_choice(name: str, value: Any, choices: Collection[str]) -> str:
 def checked_keys(
     name: str, value: Any, known: Collection[str], required: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return ``value`` if it is an object with the ``required`` keys and none but the ``known``.
+    """Return ``value`` if it is an object with all ``required`` keys and without unknown keys.
 
-    :raises BadRequest: if it isn't; names ``name`` and the keys.
+    :raises BadRequest: if it isn't. The error names ``name`` and the keys.
     """
     if not isinstance(value, dict) or not set(required) <= value.keys() <= set(known):
         needs = f", {' and '.join(required)} required" if required else ""

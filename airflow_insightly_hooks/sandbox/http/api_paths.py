@@ -1,4 +1,4 @@
-"""The paths below ``/v3.1``: what Insightly's API answers for records, custom fields and the account."""
+"""The paths of Insightly's API, below ``/v3.1``: records, custom fields and the account."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def _plural(name: str) -> str:
 
 
 WRONG_PLURALS = {_plural(name) for name in (*RECORD_TYPES, "Instance") if not name.endswith("s")}
-"""Paths that look right and aren't: the API has ``/Ticket`` and answers ``/Tickets`` with 405."""
+"""Plurals that are not paths of the API: it has ``/Ticket``, and answers ``/Tickets`` with 405."""
 
 
 def api_router(state: SandboxState) -> Router:
-    """Return the paths below ``/v3.1``."""
+    """Return a router for the paths below ``/v3.1``."""
     api = _ApiPaths(state)
     paths = {
         "/CustomFields/{record_type}": api.custom_fields,
@@ -64,7 +64,7 @@ def api_router(state: SandboxState) -> Router:
 def parsed_id(text: str) -> int:
     """Return an id from a path.
 
-    :raises NotFound: if it is none: such a path does not exist.
+    :raises NotFound: if ``text`` is not an id, since there is no path like this.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise NotFound
@@ -72,7 +72,7 @@ def parsed_id(text: str) -> int:
 
 
 class _ApiPaths:
-    """One method per path; each tells by the request's method what to do."""
+    """One Python method for each path, which handles all HTTP methods."""
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state
@@ -211,8 +211,9 @@ class _ApiPaths:
     def _record_type(self, request: Request, parameter: str = "record_type") -> RecordType:
         """Return the record type in the path.
 
-        :raises ApiError: 404 if there is none such or the plan lacks it, 403 if the key has no access
-            to it, 405 for a plural that the API doesn't have.
+        :raises NotFound: if there is no such record type, or the account's plan lacks it.
+        :raises Forbidden: if the API key has no access to it.
+        :raises MethodNotAllowed: for a plural that the API doesn't have.
         """
         name = request.path_params[parameter]
         if name in WRONG_PLURALS:
@@ -241,9 +242,9 @@ class _ApiPaths:
         return ChildRelation(parent_type, child_type), self._record(request)[1]
 
     def _check_is_child(self, relation: ChildRelation, parent: Record, child_id: Any) -> None:
-        """Check that the parent has a child of this id; what is no id is left to others.
+        """Check that the record with this id is a child of ``parent``, unless it is not an id at all.
 
-        :raises NotFound: if it hasn't.
+        :raises NotFound: if it is the child of another record, or there is no record with this id.
         """
         if isinstance(child_id, int) and not relation.is_child(
             parent, self._state.store.get(relation.child, child_id)

@@ -1,4 +1,4 @@
-"""Basic authentication, as both the API and the request bins read it."""
+"""HTTP Basic authentication, for both the API and the request bins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["credentials"]
 
 
 def credentials(request: Request) -> tuple[str, str] | None:
-    """Return the user name and password of a request, ``None`` where it has none."""
+    """Return the user name and password of a request; ``None`` if it has no valid credentials."""
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -1,4 +1,4 @@
-"""The paths below ``/bin``."""
+"""The paths of the request bins, below ``/bin``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 class BinPaths:
-    """One method per path."""
+    """One Python method for each path, which handles all HTTP methods."""
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state

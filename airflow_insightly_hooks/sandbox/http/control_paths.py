@@ -1,4 +1,4 @@
-"""The paths below ``/_sandbox``: the sandbox's own, for tests and for playing the CRM itself."""
+"""The sandbox's own paths, below ``/_sandbox``: settings, history, and records with any fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEN_YEARS = 10 * 366 * 86400
 
 
 class ControlPaths:
-    """One method per path."""
+    """One Python method for each path, which handles all HTTP methods."""
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state
@@ -38,16 +38,16 @@ class ControlPaths:
         return json_response(self._state.as_json())
 
     async def history(self, request: Request) -> Response:
-        """Answer what happened to the records, after the change of the number ``since``."""
+        """Answer with the changes of records after the change with the number ``since``."""
         since = request.query_params.get("since", "0")
         if not (since.isascii() and since.isdigit() and len(since) < 19):
             raise BadRequest("since is not a whole number from 0.")
         return json_response([change.as_json() for change in self._state.store.history.since(int(since))])
 
     async def records(self, request: Request) -> Response:
-        """Create a record, or each of a list of them, as the CRM itself does.
+        """Create a record, or a list of records, as only the CRM itself can.
 
-        The answer has them, or with ``answer=ids`` their ids alone, for lists of many thousands.
+        The answer holds the records, or their ids alone with ``answer=ids``, for lists of many thousands.
         """
         record_type = self._record_type(request)
         form = checked_choice("answer", request.query_params.get("answer", "records"), ("records", "ids"))
@@ -60,7 +60,7 @@ class ControlPaths:
         return json_response(created if isinstance(body, list) else created[0], 201)
 
     async def record(self, request: Request) -> Response:
-        """Change a record as the CRM itself does."""
+        """Change a record as only the CRM itself can."""
         record_type = self._record_type(request)
         record_id = parsed_id(request.path_params["record_id"])
         return json_response(
@@ -74,9 +74,9 @@ class ControlPaths:
             raise NotFound("There is no such record type.") from None
 
     def _update_settings(self, given: dict[str, Any]) -> None:
-        """Take new settings, all of them or none.
+        """Change settings. If one of them is invalid, none is changed.
 
-        :raises BadRequest: naming the key that is unknown or of the wrong kind.
+        :raises BadRequest: if a key is unknown, or a value is of the wrong kind. The error names the key.
         """
         search_parsers = SearchBehaviour.parsers(self._state.store.record_types)
         parsers: dict[str, Callable[[Any], Any]] = {

@@ -1,4 +1,4 @@
-"""The sandbox's pages for people. Everything on them is escaped; they load nothing and run no script."""
+"""The sandbox's pages for people. All values are escaped. The pages load nothing and run no script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["bin_page", "html_response", "index_page"]
 
 MAX_SHOWN_REQUESTS = 100
 REFRESH = 3
-"""Seconds after which a bin's page shows what has come since."""
+"""Seconds between two refreshes of a bin's page."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -45,14 +45,14 @@ _HEADERS = {
 
 
 def html_response(page: str) -> HTMLResponse:
-    """Return a page with the headers that keep it harmless."""
+    """Return a page, with security headers such as a content security policy."""
     return HTMLResponse(page, headers=_HEADERS)
 
 
 def index_page(base_url: str, bins: Mapping[str, RequestBin]) -> str:
-    """Return the page that says what this is.
+    """Return the page at ``/``, which explains the sandbox and lists the bins.
 
-    :param base_url: where the sandbox is, without a slash at the end.
+    :param base_url: the sandbox's URL, without a slash at the end.
     """
     api = f"{base_url}/v3.1"
     lines = {
@@ -128,7 +128,7 @@ def _table(headers: Mapping[str, str]) -> str:
 
 
 def _pretty(body: str) -> str:
-    """Return a JSON body with line breaks, anything else as it is."""
+    """Return a JSON body with line breaks, or any other body as it is."""
     try:
         pretty = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
         pretty.encode()

@@ -1,4 +1,4 @@
-"""JSON in and out: request bodies that are checked before anything is done, and answers."""
+"""JSON bodies of requests, which are checked, and of responses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["json_body", "json_response", "object_body"]
 async def json_body(request: Request) -> Any:
     """Return the request's body.
 
-    :raises BadRequest: if it is not JSON, or holds what JSON in UTF-8 can't hold.
+    :raises BadRequest: if it is not JSON, or holds text that UTF-8 can't encode.
     """
     raw = await request.body()
     try:
         body = json.loads(raw, parse_constant=_reject_constant)
         if b"\\u" in raw:
-            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair has no UTF-8
+            json.dumps(body, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
     return body
@@ -32,7 +32,7 @@ async def json_body(request: Request) -> Any:
 async def object_body(request: Request) -> dict[str, Any]:
     """Return the request's body, a JSON object.
 
-    :raises BadRequest: if it is none.
+    :raises BadRequest: if it is not a JSON object.
     """
     body = await json_body(request)
     if not isinstance(body, dict):
@@ -41,7 +41,7 @@ async def object_body(request: Request) -> dict[str, Any]:
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer whose body is ``content``."""
+    """Return a response with the body ``content``."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Response(body, status, headers, media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""What stands before the API: the key, the limits, faults, and the headers of every answer."""
+"""Middleware: checks the API key, applies limits and faults, and adds headers to every response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTROL_PATH = "/_sandbox"
 
 
 class SandboxMiddleware:
-    """ASGI middleware over the whole sandbox; lets a request through to ``app``, or answers it."""
+    """ASGI middleware for all paths. It passes a request on to ``app``, or answers it with an error."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class SandboxMiddleware:
             await (error_response or self._app)(scope, receive, send_with_headers)
 
     def _error_response(self, request: Request, path: str) -> Response | None:
-        """Return the answer to an API request that may not pass."""
+        """Return the error that answers an API request, or ``None`` if the request goes on to ``app``."""
         if credentials(request) != (API_KEY, ""):
             headers = {"WWW-Authenticate": 'Basic realm="Insightly"'}
             return _message_response(401, "The API key is missing or wrong.", headers)
@@ -72,7 +72,7 @@ class SandboxMiddleware:
 
 
 def _truncated(send: Send) -> Send:
-    """Return what sends half of a body; that the rest is missing makes the server close the connection."""
+    """Return a ``send`` that sends half of a body. The server then closes the connection."""
 
     async def send_half(message: Message) -> None:
         if message["type"] == "http.response.body":

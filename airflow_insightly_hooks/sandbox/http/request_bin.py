@@ -1,4 +1,4 @@
-"""A request bin: it keeps what is POSTed to it, and answers as it is told to."""
+"""A request bin: it keeps the requests that are POSTed to it, and answers as it was configured."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """A request that came.
+    """A request that a bin has received.
 
-    :param received_at: when, in ISO 8601, UTC, with milliseconds.
-    :param headers: by name in lower case, without those that hold credentials.
+    :param received_at: the time in UTC, in ISO 8601 with milliseconds.
+    :param headers: the headers by their names in lower case, without those that hold credentials.
     :param body: the body's exact text.
-    :param username: from Basic authentication; ``None`` where there was none.
-    :param acknowledged_with: the HTTP status that it was answered with.
+    :param username: the user name of Basic authentication; ``None`` if the request had no credentials.
+    :param acknowledged_with: the HTTP status of the response.
     """
 
     received_at: str
@@ -41,12 +41,13 @@ class BinResponse:
     """How a bin answers.
 
     :param status: the HTTP status.
-    :param times: how many POSTs are answered so, the rest with 200; ``None`` for all.
-    :param delay: seconds to wait before answering.
-    :param headers: headers of the answer, such as ``Location`` or ``Retry-After``.
-    :param match: answer so only the POSTs whose body contains this text, the rest with 200 at once.
-    :param username: what Basic authentication must say; ``None`` asks for none.
-    :param password: likewise.
+    :param times: how many POSTs get this response; later ones get 200. ``None`` for all.
+    :param delay: seconds to wait before the response is sent.
+    :param headers: headers of the response, such as ``Location`` or ``Retry-After``.
+    :param match: only POSTs whose body contains this text get this response; others get 200 at once.
+    :param username: the user name that Basic authentication must have. If both this and ``password`` are
+        ``None``, a request needs no credentials.
+    :param password: the password that it must have.
     """
 
     status: int = OK
@@ -59,9 +60,9 @@ class BinResponse:
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> BinResponse:
-        """Read it from a request's body.
+        """Return the response that a request's body describes.
 
-        :raises BadRequest: naming the key that is unknown or of the wrong kind.
+        :raises BadRequest: if a key is unknown, or a value is of the wrong kind. The error names the key.
         """
         unknown = given.keys() - cls.__dataclass_fields__.keys()
         if unknown:
@@ -80,13 +81,13 @@ class BinResponse:
         return response
 
     def accepts(self, credentials: tuple[str, str] | None) -> bool:
-        """Whether a request with these credentials may leave something here."""
+        """Whether a request with these credentials is accepted."""
         if self.username is None and self.password is None:
             return True
         return credentials == (self.username or "", self.password or "")
 
     def response_to(self, body: str) -> BinResponse:
-        """Return the answer to a POST of ``body``; counts one time."""
+        """Return the response to a POST of ``body``, and count it towards ``times``."""
         if self.match not in body or self.times == 0:
             return BinResponse()
         if self.times is not None:
@@ -95,7 +96,11 @@ class BinResponse:
 
 
 class RequestBin:
-    """Keeps the last requests, oldest first."""
+    """Keeps the last requests, oldest first.
+
+    :ivar requests: the requests.
+    :ivar response: how the bin answers.
+    """
 
     def __init__(self) -> None:
         self.requests: deque[ReceivedRequest] = deque(maxlen=MAX_REQUESTS)
@@ -104,7 +109,7 @@ class RequestBin:
     def receive(
         self, received_at: str, headers: dict[str, str], body: str, credentials: tuple[str, str] | None
     ) -> BinResponse:
-        """Keep a request, and return the answer to it."""
+        """Keep a request, and return the response to it."""
         if self.response.accepts(credentials):
             response = self.response.response_to(body)
         else:
@@ -117,7 +122,7 @@ class RequestBin:
 
 
 def _is_header(name: Any, value: Any) -> bool:
-    """Whether it may stand in an answer; those that frame the body are the server's own."""
+    """Whether a response may have this header. Headers that frame the body are set by the server alone."""
     if not isinstance(name, str) or not isinstance(value, str):
         return False
     framing = name.lower() in ("content-length", "content-type", "transfer-encoding", "connection")

@@ -1,4 +1,4 @@
-"""The API's limits: requests a second and requests a day."""
+"""The API's rate limits: requests a second and requests a day."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ WINDOW = 1.0
 
 @dataclass(frozen=True)
 class RateLimitResult:
-    """Whether a request may pass, and after how many seconds to ask again.
+    """Whether a request is allowed.
 
-    ``retry_after`` is ``None`` where waiting is useless: the day's quota is spent.
+    :param allowed: whether it is.
+    :param retry_after: if it isn't, the seconds to wait before the next try. ``None`` if the day's quota is
+        used up, since waiting is useless then.
     """
 
     allowed: bool
@@ -27,10 +29,10 @@ class RateLimitResult:
 
 
 class RequestLimits:
-    """Counts the requests that have passed. A refused request costs nothing.
+    """Counts the requests that were allowed. A rejected request is not counted.
 
-    The day's quota starts anew at midnight UTC by the sandbox's clock; the window of a second goes by
-    the clock's source, so that moving the clock neither opens nor shuts it.
+    The day's quota starts anew at midnight UTC by the sandbox's clock. Requests a second are measured by
+    the clock's source, so that a change of ``clock_offset`` has no effect on them.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -42,7 +44,7 @@ class RequestLimits:
 
     @property
     def used_today(self) -> int:
-        """How many requests the quota of this day has been charged with."""
+        """How many requests of this day's quota are used."""
         today = self._clock.now().date().isoformat()
         if today != self._day:
             self._day, self._used = today, 0
@@ -50,11 +52,11 @@ class RequestLimits:
 
     @property
     def remaining_today(self) -> int:
-        """How many requests are left for this day."""
+        """How many requests of this day's quota are left."""
         return max(0, self._settings.requests_per_day - self.used_today)
 
     def acquire(self) -> RateLimitResult:
-        """Charge one request, if it may pass."""
+        """Count a request if it is allowed, and return whether it is."""
         now = self._clock.source()
         while self._recent and self._recent[0] <= now - WINDOW:
             self._recent.popleft()

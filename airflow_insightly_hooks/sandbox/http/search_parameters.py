@@ -1,4 +1,4 @@
-"""The parameters of a search, and the page of records that it asks for."""
+"""The parameters of a search: its filters, and which page of the result is asked for."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class PageParameters:
-    """Which of the records found are answered, and how.
+    """Which of the records found are answered, and in which form.
 
-    :param skip: how many are left out at the beginning.
-    :param top: how many at most.
-    :param brief: whether lists are left out of each record.
-    :param count_total: whether the answer tells how many there are in all.
+    :param skip: how many records are left out at the beginning.
+    :param top: the largest number of records on the page.
+    :param brief: whether records are answered without the fields that hold lists.
+    :param count_total: whether the response says how many records were found in all.
     """
 
     skip: int
@@ -38,9 +38,9 @@ class PageParameters:
 
     @classmethod
     def parse(cls, query: QueryParams) -> PageParameters:
-        """Read it from a query string.
+        """Return the parameters in a query string.
 
-        :raises BadRequest: naming the parameter that can't be read.
+        :raises BadRequest: if a parameter is invalid. The error names it.
         """
         return cls(
             skip=_whole_number(query, "skip", 0),
@@ -50,7 +50,7 @@ class PageParameters:
         )
 
     def apply_brief(self, record_type: RecordType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return ``records`` as they are answered."""
+        """Return ``records``, without the fields that hold lists if ``brief`` is set."""
         if not self.brief:
             return records
         lists = {name for name, field in record_type.fields.items() if field.kind in LIST_KINDS}
@@ -58,18 +58,19 @@ class PageParameters:
 
 
 def updated_after(query: QueryParams) -> str | None:
-    """Return ``updated_after_utc`` in the API's notation, ``None`` where it isn't given.
+    """Return ``updated_after_utc`` in the API's notation; ``None`` if it isn't given.
 
-    :raises BadRequest: if it is no time.
+    :raises BadRequest: if it is not a time.
     """
     text = query.get("updated_after_utc")
     return None if text is None else checked_time("updated_after_utc", text)
 
 
 def field_filter(record_type: RecordType, query: QueryParams) -> Callable[[dict[str, Any]], bool] | None:
-    """Return what ``field_name`` and ``field_value`` ask of a record, ``None`` where they aren't given.
+    """Return whether a record has ``field_value`` in ``field_name``, as a function.
 
-    :raises BadRequest: if one of them is missing, or there is no such field.
+    :return: the function; ``None`` if both parameters are missing.
+    :raises BadRequest: if one of them is missing, or the field can't be searched.
     """
     name, wanted = query.get("field_name"), query.get("field_value")
     if name is None and wanted is None:

@@ -1,4 +1,4 @@
-"""What ``PUT /_sandbox`` can set, but for the clock and how searches behave."""
+"""The settings of ``PUT /_sandbox``, except those of the clock and of searches."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def path_template(path: str) -> str:
 
 @dataclass(kw_only=True)
 class _PathRule:
-    """Which requests are met.
+    """A rule for requests of one path. It begins after some requests, and holds for some of them or all.
 
-    :param path: their path, as in ``/v3.1/Contacts/Search``; ``{id}`` stands for any id.
-    :param after: how many requests of that path are let through before.
-    :param times: how many are met then; ``None`` for all.
+    :param path: the path, such as ``/v3.1/Contacts/Search``; ``{id}`` stands for any id.
+    :param after: how many requests of this path the rule leaves alone first.
+    :param times: for how many requests the rule holds then; ``None`` for all.
     """
 
     path: str
@@ -34,7 +34,7 @@ class _PathRule:
     times: int | None = None
 
     def check_and_count(self, path: str) -> bool:
-        """Whether a request of this path is met; counts it if so."""
+        """Whether the rule holds for this request of ``path``. Counts the request."""
         if self.path not in (path, path_template(path)) or self.times == 0:
             return False
         if self.after:
@@ -46,7 +46,7 @@ class _PathRule:
 
     @classmethod
     def _checked(cls, name: str, given: Any, *required: str) -> dict[str, Any]:
-        """Return what was given but for nulls, these three checked.
+        """Return the keys that are not null. Only ``path``, ``after`` and ``times`` are checked already.
 
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
@@ -60,11 +60,11 @@ class _PathRule:
 
 @dataclass(kw_only=True)
 class Fault(_PathRule):
-    """An answer in place of the API's own.
+    """A response in place of the API's own.
 
-    :param status: the HTTP status to answer.
-    :param retry_after: what ``Retry-After`` says: seconds, or a text such as an HTTP date; ``None`` leaves
-        the header out.
+    :param status: the HTTP status of the response.
+    :param retry_after: the value of the header ``Retry-After``: seconds, or a text such as an HTTP date.
+        ``None`` leaves the header out.
     """
 
     status: int
@@ -72,7 +72,7 @@ class Fault(_PathRule):
 
     @classmethod
     def parse(cls, given: Any) -> Fault:
-        """Read it from a request's body.
+        """Return the setting that a request's body describes.
 
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
@@ -88,16 +88,16 @@ class Fault(_PathRule):
 
 @dataclass(kw_only=True)
 class Shorten(_PathRule):
-    """Fewer records in a list than were asked for, although there are more.
+    """A list has fewer records than were asked for, although there are more.
 
-    :param to: how many at most.
+    :param to: the largest number of records in the list.
     """
 
     to: int
 
     @classmethod
     def parse(cls, given: Any) -> Shorten:
-        """Read it from a request's body.
+        """Return the setting that a request's body describes.
 
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
@@ -108,11 +108,11 @@ class Shorten(_PathRule):
 
 @dataclass(kw_only=True)
 class Cut(_PathRule):
-    """An answer that breaks off: half of its body, then the connection is closed."""
+    """A response breaks off: half of the body is sent, then the connection is closed."""
 
     @classmethod
     def parse(cls, given: Any) -> Cut:
-        """Read it from a request's body.
+        """Return the setting that a request's body describes.
 
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
@@ -121,15 +121,15 @@ class Cut(_PathRule):
 
 @dataclass
 class Settings:
-    """How the stand-in answers.
+    """How the sandbox answers.
 
-    :param requests_per_second: more in any one second are answered 429.
-    :param requests_per_day: after that many, all are answered 429 until midnight UTC.
-    :param fault: an answer in place of the API's own.
-    :param shorten: lists that are shorter than asked for.
-    :param cut: answers that break off.
-    :param no_access: record types that the API key has no access to: 403.
-    :param not_in_plan: record types that the account's plan lacks: 404.
+    :param requests_per_second: further requests within a second are answered with 429.
+    :param requests_per_day: further requests are answered with 429 until midnight UTC.
+    :param fault: requests that get another response than the API's own.
+    :param shorten: lists that are shorter than was asked for.
+    :param cut: responses that break off.
+    :param no_access: record types that the API key has no access to; they are answered with 403.
+    :param not_in_plan: record types that the account's plan lacks; they are answered with 404.
     """
 
     requests_per_second: int = 10

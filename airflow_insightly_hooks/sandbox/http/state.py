@@ -17,9 +17,9 @@ __all__ = ["SandboxState"]
 
 
 class SandboxState:
-    """The state of one sandbox; only its server's event loop uses it, so it needs no lock.
+    """The state of one sandbox. Only the event loop of its server uses it, so it needs no lock.
 
-    :param source: the clock, in seconds since 1970.
+    :param source: returns the time, in seconds since 1970.
     """
 
     def __init__(self, source: Callable[[], float]) -> None:
@@ -28,7 +28,7 @@ class SandboxState:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the beginning: the records as they were, no requests, nothing set."""
+        """Go back to the beginning: the seeded records, no requests, the default settings."""
         self.clock = Clock(self._source)
         self.settings = Settings()
         self.limits = RequestLimits(self.settings, self.clock)
@@ -38,7 +38,7 @@ class SandboxState:
         self.search = Search(self.store)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``GET /_sandbox`` answers."""
+        """Return the state as ``GET /_sandbox`` shows it."""
         return {
             "clock": {
                 "now": self.clock.now().isoformat(),

@@ -1,4 +1,4 @@
-"""Makes records for the seed: ids, times, owners and custom fields, and picks what they are tied to."""
+"""Makes the records of the seed: gives them ids, times, owners and custom fields, and links them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _T = TypeVar("_T")
 
 
 class RecordMaker:
-    """Makes the same records each time, but for their times, which lie in the year before ``started``.
+    """Makes the same records each time. Only their times differ: they lie in the year before ``started``.
 
-    :param store: where the records go.
+    :param store: gets the records.
+    :param started: the start of the sandbox.
     """
 
     def __init__(self, store: RecordStore, started: datetime) -> None:
@@ -46,7 +47,7 @@ class RecordMaker:
         self._last_numbers: dict[str, int] = {}
 
     def add(self, name: str, **fields: Any) -> Record:
-        """Add a record of the type ``name`` with these fields, an owner, times and custom fields."""
+        """Add a record of the type ``name``: these fields, an owner, times and custom fields. Return it."""
         record_type = self.store.record_types[name]
         if not self.records(name):
             fields[record_type.id_field] = FIRST_IDS.get(name, OTHER_FIRST_ID)
@@ -86,23 +87,23 @@ class RecordMaker:
         return self.store.all(self.store.record_types[name])
 
     def random_record(self, name: str) -> Record:
-        """Return one of the records of the type."""
+        """Return a random record of the type."""
         return self.choice(self.records(name))
 
     def choice(self, choices: Sequence[_T]) -> _T:
-        """Return one of the choices."""
+        """Return one of ``choices`` at random."""
         return self.random.choice(choices)
 
     def random_user_id(self) -> int:
-        """Return the id of a user."""
+        """Return the id of a random user."""
         return FIRST_IDS["Users"] + self.random.randrange(5)
 
     def random_phone(self) -> str:
-        """Return a number from the range that belongs to nobody."""
+        """Return a random phone number with 555, which belongs to nobody."""
         return f"+1 202 555 {self.random.randint(0, 9999):04}"
 
     def random_tags(self) -> list[dict[str, str]]:
-        """Return none to two tags."""
+        """Return up to two random tags."""
         return [{"TAG_NAME": tag} for tag in self.random.sample(sample_words.TAGS, self.random.randrange(3))]
 
     def link(self, name: str, record: Record) -> dict[str, Any]:
@@ -111,12 +112,12 @@ class RecordMaker:
         return {"LINK_OBJECT_NAME": record_type.title, "LINK_OBJECT_ID": record[record_type.id_field]}
 
     def random_day(self, first: int, last: int) -> str:
-        """Return a time of day so many days from the start."""
+        """Return a random time from ``first`` to ``last`` days after the start, as the API writes it."""
         moment = self.started + timedelta(days=self.random.randint(first, last))
         return format_time(moment.replace(hour=self.random.randrange(8, 18), minute=0, second=0))
 
     def next_number(self, name: str) -> int:
-        """Return 1, 2, 3 … for each name."""
+        """Count on for this name, and return the number: 1, 2, 3, …"""
         self._last_numbers[name] = self._last_numbers.get(name, 0) + 1
         return self._last_numbers[name]
 
@@ -124,7 +125,7 @@ class RecordMaker:
 def address_fields(
     prefix: str, street: str, city: str, state: str | None, postcode: str, country: str
 ) -> dict[str, str | None]:
-    """Return the fields of an address; ``prefix`` says which of a record's addresses it is."""
+    """Return the fields of an address; their names begin with ``prefix``, such as ``ADDRESS_MAIL``."""
     return {
         f"{prefix}_STREET": street,
         f"{prefix}_CITY": city,

@@ -1,4 +1,4 @@
-"""The words that the seeded records are made of. The people and companies are made up."""
+"""The words that the seeded records are made of. People and companies are fictitious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that a sandbox begins with: made up, the same each time, tied to one another."""
+"""The records that a sandbox begins with. They are made up, the same each time, and linked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_insightly_hooks.sandbox.seed.record_maker import FIRST_IDS, YEAR, R
 __all__ = ["HELP_PAGE_TASK", "seeded_store"]
 
 API_USER_ID = FIRST_IDS["Users"]
-"""The user whose key ``sandbox-key`` is."""
+"""The user whom the API key ``sandbox-key`` belongs to."""
 
 HELP_PAGE_TASK: Record = {
     "TASK_ID": 99922875,
@@ -36,20 +36,20 @@ HELP_PAGE_TASK: Record = {
     "REMINDER_SENT": False,
     "TASKLINKS": [],
 }
-"""The task of Insightly's help page on webhooks, as the API would answer it: its fields, in its order."""
+"""The task of Insightly's help page on webhooks, as the API would answer it, in the page's order."""
 
 
 def seeded_store(clock: Clock, started: float) -> RecordStore:
     """Return a store with records of every type.
 
-    :param started: seconds since 1970; the records' times lie in the year before it.
+    :param started: seconds since 1970. The records' times lie in the year before.
     """
     store = RecordStore(clock, API_USER_ID)
     store.load(_seeded_records(started))
     return store
 
 
-@lru_cache(maxsize=1)  # for sandboxes that are reset again and again, between tests
+@lru_cache(maxsize=1)  # tests reset a sandbox again and again
 def _seeded_records(started: float) -> str:
     store = RecordStore(Clock(lambda: started), API_USER_ID)
     maker = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))
