@@ -107,14 +107,14 @@ def test_a_port_in_use_is_one_clear_line(capsys):
 
 
 @pytest.mark.parametrize("port", ["70000", "-1", "x"])
-def test_a_port_that_is_none(capsys, port):
-    """What is no port is refused before anything is opened."""
+def test_an_invalid_port(capsys, port):
+    """An invalid port is refused before anything is opened."""
     with pytest.raises(SystemExit):
         main([f"--port={port}"])
     assert "a port is a number from 0 to 65535" in capsys.readouterr().err
 
 
-def test_a_host_that_is_none(capsys):
+def test_an_invalid_host(capsys):
     """An address that this machine does not have is one clear line too."""
     assert main(["--host", "192.0.2.1", "--port", "0"]) == 1
     assert capsys.readouterr().err == (

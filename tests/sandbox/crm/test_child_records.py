@@ -114,6 +114,6 @@ def test_notes_under_a_parent_are_searched_like_records(sandbox):
         ("POST", "/Notes", 405),
     ],
 )
-def test_paths_that_are_none(still, method, path, status):
+def test_invalid_paths(still, method, path, status):
     """Parents and children that don't go together are 404, methods that aren't there 405."""
     assert still.api(method, path, {} if method == "POST" else None).status_code == status

@@ -1,4 +1,4 @@
-"""What makes reading changes hard: order, changes between pages, clocks, delays, answers that break off."""
+"""How searches behave: order, changes between pages, clocks, delays, and answers that break off."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ def test_many_records_at_once(crm):
         ({"fault": {"path": SEARCH, "status": 503, "retry_after": ""}}, "fault.retry_after"),
     ],
 )
-def test_what_is_no_behaviour_is_refused(running, settings, named):
+def test_invalid_search_settings_are_refused(running, settings, named):
     """What can't be set is 400, names the key and what it may be, and nothing is set."""
     before = running.ask("GET", "/_sandbox")[2]
     status, _, answer = running.ask("PUT", "/_sandbox", {"requests_per_day": 7, **settings})

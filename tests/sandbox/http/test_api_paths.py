@@ -54,13 +54,13 @@ def test_plurals_of_singular_paths_are_405(still, path):
     ],
 )
 def test_unknown_paths_are_404(still, path):
-    """What is no path is 404 with a Message, and nothing is redirected."""
+    """An unknown path is 404 with a Message, and nothing is redirected."""
     answer = still.api("GET", path)
     assert (answer.status_code, list(answer.json())) == (404, ["Message"])
 
 
-def test_an_id_of_any_length_is_none(still):
-    """Digits without end are no id."""
+def test_an_endless_id_is_404(still):
+    """A very long number is not an id."""
     assert still.api("GET", "/Contacts/" + "9" * 5000).status_code == 404
 
 

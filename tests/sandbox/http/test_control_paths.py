@@ -1,4 +1,4 @@
-"""The control plane: settings, playing the CRM itself, and going back to the beginning."""
+"""The paths below ``/_sandbox``: settings, records with any fields, and going back to the beginning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ import pytest
         {"fault": {"path": "/v3.1/Instance", "status": 503, "method": "GET"}},
     ],
 )
-def test_settings_that_are_none_are_refused(still, settings):
+def test_invalid_settings_are_refused(still, settings):
     """Unknown keys and values of the wrong kind are 400, and nothing is set, not even what was right."""
     before = still.ask("GET", "/_sandbox").json()
     response = still.ask("PUT", "/_sandbox", json={"requests_per_day": 7, **settings})
@@ -36,7 +36,7 @@ def test_settings_that_are_none_are_refused(still, settings):
     assert still.ask("GET", "/_sandbox").json() == before
 
 
-def test_settings_are_told(sandbox):
+def test_get_shows_the_settings(sandbox):
     """GET /_sandbox tells the settings and the clock, and how often a fault is still to come."""
     sandbox.configure(
         clock_offset=60, fault={"path": "/v3.1/Instance", "status": 503, "times": 2}, no_access=["Ticket"]

@@ -1,4 +1,4 @@
-"""What stands before the API: the key, the limits, faults, and the headers of every answer."""
+"""The middleware: the API key, limits, faults, and the headers of every answer."""
 
 from __future__ import annotations
 

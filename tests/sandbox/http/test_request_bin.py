@@ -173,7 +173,7 @@ def _remembering(bins):
         [],
     ],
 )
-def test_answers_that_are_none_are_refused(sandbox, answer):
+def test_invalid_answers_are_refused(sandbox, answer):
     """Unknown keys and values of the wrong kind are 400, and the bin answers as before."""
     response = sandbox.ask("PUT", "/bin/billing", json=answer)
     assert (response.status_code, list(response.json())) == (400, ["Message"])

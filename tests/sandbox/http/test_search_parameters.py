@@ -36,7 +36,7 @@ def test_order_is_that_of_ids_whatever_the_update_times(sandbox):
 
 @pytest.mark.parametrize("parameter", ["skip", "top"])
 @pytest.mark.parametrize("value", ["-1", "x", "", "1.5", "٣", "9" * 5000])
-def test_counts_that_are_none_are_refused(still, parameter, value):
+def test_invalid_counts_are_refused(still, parameter, value):
     """skip and top are whole numbers from 0; the answer names the parameter."""
     response = still.api("GET", "/Contacts/Search", params={parameter: value})
     assert (response.status_code, parameter in response.json()["Message"]) == (400, True)
@@ -62,8 +62,8 @@ def test_updated_after_compares_milliseconds(still):
 
 
 @pytest.mark.parametrize("bound", ["yesterday", "2024-13-01T00:00:00Z", "", "2024-02-30", "1712681894"])
-def test_updated_after_garbage_is_refused(still, bound):
-    """What is no time is answered 400, without repeating it."""
+def test_an_invalid_updated_after_is_refused(still, bound):
+    """A text that is not a time is answered with 400, and the answer does not repeat it."""
     response = still.api("GET", "/Contacts/Search", params={"updated_after_utc": bound})
     assert response.status_code == 400
     assert response.json()["Message"].startswith("updated_after_utc is not a time such as")
