@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import ApiError
+from airflow_insightly_hooks.sandbox.crm.error_answers import ApiError
 from airflow_insightly_hooks.sandbox.http.api_paths import api_router
 from airflow_insightly_hooks.sandbox.http.bin_paths import BinPaths
 from airflow_insightly_hooks.sandbox.http.control_paths import ControlPaths

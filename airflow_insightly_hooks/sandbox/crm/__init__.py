@@ -10,5 +10,7 @@ Public modules, for tests that search without HTTP (``docs/sandbox.md`` shows ho
 The other modules are details of these: ``record_table`` (the records of one type, indexed),
 ``change_history`` (what happened to the records), ``record_input`` (the check of a client's fields),
 ``derived_fields`` (fields that the CRM fills in), ``child_records`` (records below other records),
-``custom_fields``, ``value_checks`` and ``api_errors``.
+``custom_fields``, ``value_checks`` and ``error_answers``.
+
+Public: ``clock``, ``record_store``, ``search``, ``search_behaviour``.
 """

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.records import CREATED, LIST_ITEMS, UPDATED, Field, RecordType
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS, custom_field_entry
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 
 __all__ = ["LIST_KINDS", "RecordInput", "blank_value", "checked_time"]
 

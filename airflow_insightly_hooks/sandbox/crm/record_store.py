@@ -15,11 +15,11 @@ from airflow_insightly_hooks.core.records import (
     RecordType,
     field_value,
 )
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.change_history import ChangeHistory
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_OBJECTS, custom_field_entry
 from airflow_insightly_hooks.sandbox.crm.derived_fields import default_values, set_derived_fields
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.record_input import RecordInput, blank_value, checked_time
 from airflow_insightly_hooks.sandbox.crm.record_table import Record, RecordTable, updated_at
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour

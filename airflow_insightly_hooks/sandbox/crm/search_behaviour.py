@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from random import Random
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 from airflow_insightly_hooks.sandbox.crm.value_checks import (
     checked_choice,
     checked_integer,

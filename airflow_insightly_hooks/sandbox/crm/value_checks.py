@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 
 __all__ = ["checked_choice", "checked_integer", "checked_keys", "checked_number", "checked_text"]
 

@@ -6,4 +6,6 @@
 * ``middleware``, ``basic_auth``, ``request_limits``: the API key, limits and faults
 * ``state``: everything that a running sandbox remembers
 * ``json_body``: JSON bodies of requests and responses
+
+Private.
 """

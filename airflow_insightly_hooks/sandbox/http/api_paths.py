@@ -11,9 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
 from airflow_insightly_hooks.sandbox.crm.child_records import ChildRelation
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS
+from airflow_insightly_hooks.sandbox.crm.error_answers import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+)
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
 from airflow_insightly_hooks.sandbox.http.json_body import json_response, object_body
 from airflow_insightly_hooks.sandbox.http.middleware import METHODS

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import NotFound
+from airflow_insightly_hooks.sandbox.crm.error_answers import NotFound
 from airflow_insightly_hooks.sandbox.http.basic_auth import credentials
 from airflow_insightly_hooks.sandbox.http.html_pages import bin_page, html_response
 from airflow_insightly_hooks.sandbox.http.json_body import json_response, object_body

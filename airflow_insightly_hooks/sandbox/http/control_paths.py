@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_insightly_hooks.core.records import RecordType
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.clock import RECORD_TIMES_CHOICES
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour
 from airflow_insightly_hooks.sandbox.crm.value_checks import checked_choice, checked_integer, checked_number
 from airflow_insightly_hooks.sandbox.http.api_paths import parsed_id

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 
 __all__ = ["json_body", "json_response", "object_body"]
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 from airflow_insightly_hooks.sandbox.crm.value_checks import checked_integer, checked_number
 
 __all__ = ["BinResponse", "ReceivedRequest", "RequestBin"]

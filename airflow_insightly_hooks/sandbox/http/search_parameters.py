@@ -9,9 +9,9 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from airflow_insightly_hooks.core.records import Field, RecordType, field_value
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
 from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 from airflow_insightly_hooks.sandbox.crm.record_input import LIST_KINDS, checked_time
 
 __all__ = ["PageParameters", "field_filter", "updated_after"]

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_insightly_hooks.sandbox.crm.api_errors import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 from airflow_insightly_hooks.sandbox.crm.value_checks import checked_integer, checked_keys, checked_text
 
 __all__ = ["Cut", "Fault", "Settings", "Shorten", "path_template"]

@@ -2,4 +2,6 @@
 
 ``seeded_records`` says which records there are, ``record_maker`` gives them ids, times, owners and custom
 fields, and ``sample_words`` holds the words that they are made of.
+
+Private.
 """
