@@ -32,12 +32,12 @@ def record_times(record: Mapping[str, Any], record_type: RecordType | None = Non
     :param record_type: what an error names before the field; ``None``: it names the field alone.
     :raises InvalidTime: if one of the times can't be read.
     """
-    return RecordTimes(*(_time(record, field, record_type) for field in TIME_FIELDS))
+    return RecordTimes(_time(record, CREATED, record_type), _time(record, UPDATED, record_type))
 
 
 def readable_times(record: Mapping[str, Any]) -> RecordTimes:
     """Return when a record was created and updated; ``None`` also for a time that can't be read."""
-    return RecordTimes(*(_readable_time(record, field) for field in TIME_FIELDS))
+    return RecordTimes(_readable_time(record, CREATED), _readable_time(record, UPDATED))
 
 
 def has_time(record: Mapping[str, Any]) -> bool:
