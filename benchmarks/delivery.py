@@ -3,7 +3,7 @@
 Each figure is the median of five; the contestants take turns, so that whatever else the machine does hits
 all of them. The receiver is a process of its own on loopback (benchmarks/receiver.py). The engine is
 ``WebhookOperator`` with all that it does (a ledger in a state store that takes as long as Airflow's, a
-connection for each POST, its address judged each time, one deadline, throttle, metrics, report). The
+connection for each POST, its address judged each time, one deadline, limits, metrics, report). The
 others are a loop over a ``requests.Session`` that keeps its connection open, and Airflow's own
 ``HttpOperator``, mapped.
 

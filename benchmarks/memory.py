@@ -108,9 +108,9 @@ def enter(store: CountingStore, entries: Iterable[PendingWebhook]) -> None:
 
 
 def take(store: CountingStore, count: int) -> None:
-    book = PendingWebhooks(store, KEY)
-    due = book.due(NOON + timedelta(days=30))[:count]
-    assert len(book.remove(entry.record_id for entry in due)) == count
+    pending = PendingWebhooks(store, KEY)
+    due = pending.due(NOON + timedelta(days=30))[:count]
+    assert len(pending.remove(entry.record_id for entry in due)) == count
 
 
 def webhook(record_id: int, seconds: int = 0) -> PendingWebhook:

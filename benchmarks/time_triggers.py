@@ -2,7 +2,7 @@
 
 It measures the scheduler's own query for queued runs on a fresh metadata database (PostgreSQL where it
 answers, else SQLite), in three states: nothing pending; one queued run for each of 10,000 pending ones,
-to be started by ``run_after``; and 10,000 in a pending book with one queued run (``operators.pending``).
+to be started by ``run_after``; and 10,000 as entries with one queued run (``operators.pending``).
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ def measure() -> None:
     for what, runs in (
         ("nothing pending", 0),
         (f"{PENDING:,} queued runs, one for each", PENDING),
-        (f"{PENDING:,} in a pending book, one queued run", 1),
+        (f"{PENDING:,} as entries, one queued run", 1),
     ):
         with create_session() as session:
             session.execute(delete(DagRun))
         queue(runs)
         found[runs] = milliseconds(look), milliseconds(count_active)
         print(f"{what:44}{found[runs][0]:18.2f}{found[runs][1]:18.2f}")
-    for runs, what in ((PENDING, "queued runs"), (1, "pending book")):
+    for runs, what in ((PENDING, "queued runs"), (1, "entries")):
         ratios = [with_them / without for with_them, without in zip(found[runs], found[0], strict=True)]
         print(f"{what}: {ratios[0]:.2f} and {ratios[1]:.2f} times as long as with nothing pending")
 
@@ -141,7 +141,7 @@ def measure() -> None:
         PendingWebhook(i, due + timedelta(seconds=i), "added", changed_at) for i in range(1, PENDING + 1)
     ]
     PendingWebhooks(store, "pending").add(entries)
-    print(f"entering {PENDING:,} into the book: {store.calls} calls of the state store")
+    print(f"entering {PENDING:,} into the state: {store.calls} calls of the state store")
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ def entry(record_id: int, due: str = CHANGED_AT, changed_at: str = CHANGED_AT) -
     return {"record_id": record_id, "due": due, "event": "updated", "changed_at": changed_at}
 
 
-def book(context: dict[str, Any]) -> PendingWebhooks:
+def pending_in(context: dict[str, Any]) -> PendingWebhooks:
     return PendingWebhooks(context["asset_state_store"][ASSET], BOOK)
 
 
@@ -171,7 +171,7 @@ def test_what_is_due_is_read_again(insightly: RunningSandbox) -> None:
     (found,) = due_task().execute(context)
     assert (found["record_id"], found["event"], found["changed_at"]) == (now_due, "updated", CHANGED_AT)
     assert found["record"]["FIRST_NAME"] == "Zoë, later"
-    assert [e.record_id for e in book(context)] == [later]
+    assert [e.record_id for e in pending_in(context)] == [later]
     assert context["ti"].xcom["next_due"] == FAR
     assert context["ti"].xcom["pending"] == {"count": 1, "first": [entry(later, FAR)]}
 
@@ -185,7 +185,7 @@ def test_a_second_trigger_neither_moves_nor_doubles(insightly: RunningSandbox) -
     again = due_context([entry(record_id, CHANGED_AT, "2026-01-11T00:00:00Z")], context["asset_state_store"])
     with pytest.raises(DownstreamTasksSkipped):
         due_task().execute(again)
-    assert [e.as_dict() for e in book(again)] == [entry(record_id, FAR)]
+    assert [e.as_dict() for e in pending_in(again)] == [entry(record_id, FAR)]
 
 
 def test_without_anything_due_what_follows_is_skipped_but_the_wake_up(insightly: RunningSandbox) -> None:
@@ -205,15 +205,15 @@ def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:
     insightly.configure(no_access=["Contacts"])
     with pytest.raises(InsightlyAccessError):
         due_task().execute(context)
-    assert len(book(context)) == 0  # taken
+    assert len(pending_in(context)) == 0  # taken
     insightly.configure(no_access=[])
     assert [c["record_id"] for c in due_task().execute(context)] == [first]
     # Meanwhile the same record has triggered again, for a later time, and another one is due: both stay.
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     later = [entry(first, FAR), entry(second, iso_time(soon))]
-    book(context).add(map(PendingWebhook.of, later))
+    pending_in(context).add(map(PendingWebhook.of, later))
     assert [c["record_id"] for c in due_task().execute(context)] == [first]
-    assert {e.record_id for e in book(context)} == {first, second}
+    assert {e.record_id for e in pending_in(context)} == {first, second}
 
 
 def test_a_deleted_record_is_reported(insightly: RunningSandbox, logged: Logged) -> None:
@@ -315,7 +315,7 @@ def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
     cancelling = due_context(None, context["asset_state_store"], cancel=[first, 12345])
     with pytest.raises(DownstreamTasksSkipped):
         due_task().execute(cancelling)
-    assert [e.record_id for e in book(cancelling)] == [second]
+    assert [e.record_id for e in pending_in(cancelling)] == [second]
     assert f"later: 1 cancelled: [{first}]" in logged.messages("info")
 
 
@@ -357,10 +357,10 @@ def test_a_cleared_task_schedules_nothing_again(insightly: RunningSandbox) -> No
     context = due_context([entry(record_id, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
         due_task().execute(context)
-    book(context).remove([record_id])
+    pending_in(context).remove([record_id])
     with pytest.raises(DownstreamTasksSkipped):
         due_task().execute(context)
-    assert book(context).all() == []
+    assert pending_in(context).all() == []
 
 
 def test_it_keeps_inlets_of_ones_own() -> None:

@@ -1,4 +1,4 @@
-"""Pending webhooks: when each is due, and a book that loses none, wherever a task stops."""
+"""Pending webhooks: when each is due, and a store that loses none, wherever a task stops."""
 
 from __future__ import annotations
 
@@ -135,17 +135,17 @@ def test_a_change_without_a_time_is_refused():
     assert caught.value.where == "changed_at"
 
 
-# --- the book ----------------------------------------------------------------------------------------------
+# --- the store of them ---------------------------------------------------------------------------------
 
 
-def book(store: StateStore) -> PendingWebhooks:
-    """Return the book as another task finds it."""
+def pending_in(store: StateStore) -> PendingWebhooks:
+    """Return what is pending as another task finds it."""
     return PendingWebhooks(store, KEY)
 
 
 def content(store: StateStore) -> dict[int, PendingWebhook]:
     """Return what is pending, by record."""
-    return {entry.record_id: entry for entry in book(store)}
+    return {entry.record_id: entry for entry in pending_in(store)}
 
 
 def in_order(entries) -> list[PendingWebhook]:
@@ -161,10 +161,10 @@ histories = st.lists(
 def applied(store: StateStore, history) -> dict[int, PendingWebhook]:
     """Do what the history says, check each answer against a plain dict, and return that."""
     model: dict[int, PendingWebhook] = {}
-    subject = book(store)
+    subject = pending_in(store)
     for action, batch, anew in history:
         if anew:
-            subject = book(store)
+            subject = pending_in(store)
         if action == "add":
             new = {}
             for item in batch:
@@ -214,13 +214,13 @@ def test_a_crash_while_adding_loses_nothing(history, batch, later):
     store = CrashingStore()
     before = applied(store, history)
     whole = CrashingStore(store.values)
-    book(whole).add(batch)
+    pending_in(whole).add(batch)
     after = content(whole)
-    for crashed in each_crash(store.values, lambda s: book(s).add(batch)):
+    for crashed in each_crash(store.values, lambda s: pending_in(s).add(batch)):
         found = content(crashed)
         assert before.items() <= found.items() <= after.items()
         again = CrashingStore(crashed.values)
-        added = book(again).add(batch)
+        added = pending_in(again).add(batch)
         assert content(again) == after
         assert {e.record_id for e in added} == after.keys() - found.keys()
         check_growth(crashed, later)
@@ -237,25 +237,25 @@ def test_a_crash_while_removing_loses_nothing(history, data, later):
         list(before)[data.draw(st.integers(0, len(before))) :]
     )  # whole blocks, often the last ones
     after = {record_id: item for record_id, item in before.items() if record_id not in leaving}
-    for crashed in each_crash(store.values, lambda s: book(s).remove(leaving)):
+    for crashed in each_crash(store.values, lambda s: pending_in(s).remove(leaving)):
         found = content(crashed)
         assert after.items() <= found.items() <= before.items()
         again = CrashingStore(crashed.values)
-        removed = book(again).remove(leaving)
+        removed = pending_in(again).remove(leaving)
         assert removed == in_order(found[record_id] for record_id in leaving & found.keys())
         assert content(again) == after
         check_growth(crashed, later)
 
 
 def check_growth(crashed: CrashingStore, later: list[PendingWebhook]) -> None:
-    """Assert that what a crash has left beyond the head doesn't come back when the book grows over it."""
+    """Assert that what a crash has left beyond the head doesn't come back when more are added over it."""
     expected = content(crashed)
-    book(crashed).add(later)
+    pending_in(crashed).add(later)
     for item in later:
         expected.setdefault(item.record_id, item)
     assert content(crashed) == expected
     for record_id in range(101, 115):
-        book(crashed).add([entry(record_id)])
+        pending_in(crashed).add([entry(record_id)])
         expected.setdefault(record_id, entry(record_id))
     assert content(crashed) == expected
 
@@ -263,11 +263,11 @@ def check_growth(crashed: CrashingStore, later: list[PendingWebhook]) -> None:
 def test_an_instance_whose_write_failed_can_be_asked_again():
     """After a failure that the caller survives, the same instance reads anew what was stored."""
     store = CrashingStore()
-    book(store).add(map(entry, range(1, 8)))
+    pending_in(store).add(map(entry, range(1, 8)))
     subjects: list[PendingWebhooks] = []
 
     def act(store: CrashingStore) -> None:
-        subjects.append(book(store))
+        subjects.append(pending_in(store))
         subjects[-1].remove([1, 7])
 
     for crashed in each_crash(store.values, act):
@@ -280,17 +280,17 @@ def test_a_pending_webhook_is_neither_moved_nor_doubled():
     """A second trigger of a record changes nothing, be it earlier or later, within a batch or after it."""
     store = StateStore()
     first = entry(7, NOON)
-    assert book(store).add([first, entry(7, NOON - DAY)]) == [first]
-    assert book(store).add([entry(7, NOON + DAY, "updated"), entry(8)]) == [entry(8)]
-    assert book(store).all() == [first, entry(8)]
-    assert book(store).remove([7]) == [first]
-    assert book(store).add([entry(7, NOON + DAY)]) == [entry(7, NOON + DAY)]
+    assert pending_in(store).add([first, entry(7, NOON - DAY)]) == [first]
+    assert pending_in(store).add([entry(7, NOON + DAY, "updated"), entry(8)]) == [entry(8)]
+    assert pending_in(store).all() == [first, entry(8)]
+    assert pending_in(store).remove([7]) == [first]
+    assert pending_in(store).add([entry(7, NOON + DAY)]) == [entry(7, NOON + DAY)]
 
 
 def test_what_is_due():
     """Due is what has its time at the moment or before, earliest first; it stays until it is removed."""
     store = StateStore()
-    subject = book(store)
+    subject = pending_in(store)
     subject.add([entry(1, NOON + DAY), entry(3, NOON), entry(2, NOON), entry(4, NOON - DAY)])
     assert [item.record_id for item in subject.due(NOON)] == [4, 2, 3]
     assert subject.due(NOON - timedelta(microseconds=1)) == [entry(4, NOON - DAY)]
@@ -305,7 +305,7 @@ def test_times_are_kept_in_utc():
     """A time of another zone is the same moment in UTC."""
     store = StateStore()
     there = timezone(timedelta(hours=-7))
-    (added,) = book(store).add([entry(1, NOON.astimezone(there))])
+    (added,) = pending_in(store).add([entry(1, NOON.astimezone(there))])
     assert added.due.tzinfo is UTC
     assert store.get(f"{KEY}/0")["1"].startswith("2024-06-01T12:00:00Z ")
 
@@ -313,7 +313,9 @@ def test_times_are_kept_in_utc():
 def test_how_a_book_is_stored():
     """A head and blocks that an operator can read, and edit: a form that later versions must read."""
     store = StateStore()
-    book(store).add([entry(7), entry(8, NOON + DAY, "updated", "2024-06-01 12:00:00"), entry(9), entry(10)])
+    pending_in(store).add(
+        [entry(7), entry(8, NOON + DAY, "updated", "2024-06-01 12:00:00"), entry(9), entry(10)]
+    )
     assert store.get(KEY) == {"version": 1, "blocks": 2}
     assert store.get(f"{KEY}/0") == {
         "7": "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z",
@@ -326,7 +328,7 @@ def test_how_a_book_is_stored():
 def test_the_order_of_writes():
     """Blocks before the head that counts them; a smaller head before the blocks that it no longer counts."""
     store = CrashingStore()
-    subject = book(store)
+    subject = pending_in(store)
     subject.add(map(entry, range(1, 8)))
     assert store.calls == [
         ("get", KEY),
@@ -385,13 +387,13 @@ def test_state_that_cannot_be_read_is_refused(key, value):
     store.set(KEY, {"version": 1, "blocks": 2})
     store.set(f"{KEY}/0", {"1": ENTRY})
     store.set(f"{KEY}/1", {"2": ENTRY})
-    assert book(store).all() == [entry(1), entry(2)]
+    assert pending_in(store).all() == [entry(1), entry(2)]
     if value is None:
         store.delete(key)
     else:
         store.set(key, value)
     before = dict(store.values)
-    subject = book(store)
+    subject = pending_in(store)
     for ask in (
         subject.all,
         subject.next_due,
@@ -420,7 +422,7 @@ def test_state_that_cannot_be_read_is_refused(key, value):
 def test_what_could_not_be_read_again_is_not_added(wrong):
     """One wrong entry, and nothing of the batch is entered."""
     store = StateStore()
-    subject = book(store)
+    subject = pending_in(store)
     with pytest.raises(ValueError, match=r"must|changed_at"):
         subject.add([entry(1), wrong])
     assert (subject.all(), store.values) == ([], {})
@@ -432,11 +434,11 @@ def test_ten_thousand_entries(monkeypatch):
     store = CrashingStore()  # it asserts the size of each value
     longest = "2024-06-01T12:00:00.123456789+00:00"
     due = NOON + timedelta(microseconds=1)
-    book(store).add(entry(2**63 - 1 - i, due + i * DAY / 24, "updated", longest) for i in range(10_000))
+    pending_in(store).add(entry(2**63 - 1 - i, due + i * DAY / 24, "updated", longest) for i in range(10_000))
     assert len(store.values) == 21
     assert max(map(len, store.values.values())) < STATE_LIMIT
     store.calls.clear()
-    subject = book(store)
+    subject = pending_in(store)
     subject.add([entry(1)])
     assert len(store.made("get")) == 21
     assert store.made("set") == [f"{KEY}/20", KEY]

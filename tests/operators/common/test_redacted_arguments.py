@@ -67,7 +67,7 @@ def pulling(value: Any, **entries: Any) -> dict[str, Any]:
     return context
 
 
-def assert_withheld(shown: object) -> None:
+def assert_redacted(shown: object) -> None:
     text = json.dumps(shown, default=str)
     for secret in (SECRET, PASSWORD, TOKEN, "user:"):
         assert secret not in text
@@ -82,7 +82,7 @@ def test_literal_values(operator: type[BaseOperator], field: str, value: list[di
     task = operator(task_id="task", **{field: value})
     task.render_template_fields(run_context())
     shown = _serialize_rendered_fields(task)
-    assert_withheld(shown)
+    assert_redacted(shown)
     assert shown[field]["count"] == len(value)
     assert shown[field]["first_record_ids"]["Contacts"][0] == value[0]["record_id"]
     assert sum(len(ids) for ids in shown[field]["first_record_ids"].values()) <= 20
@@ -101,7 +101,7 @@ def test_output_of_another_task(
     monkeypatch.setattr(type(upstream.output), "resolve", lambda *_: value)
     task.render_template_fields(run_context())
     shown = _serialize_rendered_fields(task)
-    assert_withheld(shown)
+    assert_redacted(shown)
     assert shown[field]["count"] == len(value)
     assert unredacted(getattr(task, field)) == value
 
@@ -135,18 +135,18 @@ def test_mapped_task(
     task = context["ti"].task
     assert type(task) is operator
     shown = _serialize_rendered_fields(task)
-    assert_withheld(shown)
+    assert_redacted(shown)
     assert shown[field]["count"] == len(value)
     assert unredacted(getattr(task, field)) == value
 
 
 def test_template_is_rendered() -> None:
-    """A template in the field itself is rendered, and its result is withheld."""
+    """A template in the field itself is rendered, and its result is redacted."""
     with DAG("dag", schedule=None, render_template_as_native_obj=True):
         task = WebhookOperator(task_id="task", payloads="{{ payloads }}")
     task.render_template_fields(run_context(payloads=PAYLOADS))
     shown = _serialize_rendered_fields(task)
-    assert_withheld(shown)
+    assert_redacted(shown)
     assert shown["payloads"]["count"] == 50
     assert unredacted(task.payloads) == PAYLOADS
 
@@ -160,7 +160,7 @@ def test_uri() -> None:
     task.render_template_fields(run_context())
     assert _serialize_rendered_fields(task)["uri"] == "https://receiver.example.com/hook"
     assert unredacted(task.uri) == URI
-    assert_withheld(repr(task.uri))
+    assert_redacted(repr(task.uri))
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -177,7 +177,7 @@ def test_templated_uri(mapped: bool) -> None:
     for task, number in zip(tasks, "12", strict=True):
         task.render_template_fields(run_context(receiver=URI + number))
         assert unredacted(task.uri) == URI + number
-        assert_withheld(_serialize_rendered_fields(task))
+        assert_redacted(_serialize_rendered_fields(task))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_serialized_dag() -> None:
         evaluate >> build
     stored = DagSerialization.to_dict(dag)
     DagSerialization.validate_schema(stored)
-    assert_withheld(stored)
+    assert_redacted(stored)
     assert "'count': 50" in json.dumps(stored) or '"count": 50' in json.dumps(stored)
     assert DagSerialization.to_dict(dag) == stored
     again = DagSerialization.from_dict(stored)
