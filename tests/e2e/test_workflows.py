@@ -225,7 +225,7 @@ def test_a_second_workflow_begins_now_beside_an_idle_one(stack: Stack) -> None:
     assert stack.tasks("second_from_a_file", run)["detect"]["state"] == "skipped"
     log = stack.log("second_from_a_file", run, "detect")
     assert "Cursor 'second_from_a_file/detect' is new: changes are read from" in log
-    assert f"record type: from_a_file/detect (read to {idle_since})" in log
+    assert f"from_a_file/detect (read to {idle_since})" in log
     assert stack.received("second") == []
 
     run = run_all(stack, "from_a_file")["from_a_file"]
