@@ -22,7 +22,8 @@ from airflow_insightly_hooks.core.dates import (
     parse_ms_date,
     time_zone,
 )
-from airflow_insightly_hooks.core.detection.changes import EVENTS
+from airflow_insightly_hooks.core.delivery.message_id import message_id_of
+from airflow_insightly_hooks.core.detection.changes import EVENTS, RecordChange
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, OCCASION_DATE, OCCASIONS, RECORD_TYPES
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_payloads",
     "format_ms_date",
     "parse_ms_date",
+    "payload_of",
 ]
 
 DateFormat = Literal["microsoft", "iso8601"]
@@ -210,3 +212,18 @@ def check_payloads(value: object) -> list[Payload]:
             raise InvalidPayload(where, "its message_id is that of an earlier one")
         ids.add(payload["message_id"])
     return cast("list[Payload]", list(value))
+
+
+def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
+    """Return the payload of a change.
+
+    :param scope: what the message's id belongs to, besides the change.
+    """
+    return {
+        "message_id": message_id_of(change, scope),
+        "record_type": change["record_type"],
+        "record_id": change["record_id"],
+        "event": change["event"],
+        "changed_at": change["changed_at"],
+        "body": body,
+    }

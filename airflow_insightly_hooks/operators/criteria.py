@@ -10,7 +10,6 @@ from airflow.sdk import BaseOperator, XComArg
 
 from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, check_changes
-from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
@@ -27,10 +26,7 @@ from airflow_insightly_hooks.runs.task_state import TaskState
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["EvaluateCriteriaOperator", "trigger_once_of"]
-
-TRIGGERED = "triggered"
-"""The first part of the keys of what remembers which records have triggered."""
+__all__ = ["EvaluateCriteriaOperator"]
 
 
 class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
@@ -145,7 +141,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
         state = TaskState(context["task_state_store"])
-        trigger_once = trigger_once_of(task, context["asset_state_store"][self.asset], state, workflow)
+        trigger_once = TriggerOnce.of_task(task, context["asset_state_store"][self.asset], state, workflow)
         first = {change["record_id"]: change for change in reversed(matching)}
         admitted = trigger_once.admit(first)
         triggering = [c for c in matching if c["record_id"] in admitted and first[c["record_id"]] is c]
@@ -160,14 +156,3 @@ def _task_of(changes: object) -> str | None:
             return operator.window_from
         return str(operator.task_id)
     return None
-
-
-def trigger_once_of(task: Any, store: Any, state: TaskState, workflow: str) -> TriggerOnce:
-    """Return what remembers which records have triggered a workflow, for one task of a run.
-
-    :param task: what has the ids of the DAG, the run and the task.
-    :param store: the state of the asset that stands for the records.
-    :param state: the task's own.
-    """
-    run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}")
-    return TriggerOnce(store, state, f"{TRIGGERED}/{workflow}", run)

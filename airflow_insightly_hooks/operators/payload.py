@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_insightly_hooks.core.dates import time_zone
-from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import exact_record
-from airflow_insightly_hooks.core.payload import DateFormat, Payload, build_body, check_date_format
+from airflow_insightly_hooks.core.payload import (
+    DateFormat,
+    Payload,
+    build_body,
+    check_date_format,
+    payload_of,
+)
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.operators.common.field_checks import (
     CUSTOM_DATES,
@@ -23,7 +28,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import Redacted
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["BuildPayloadOperator", "id_of", "payload_of"]
+__all__ = ["BuildPayloadOperator"]
 
 
 class BuildPayloadOperator(BaseOperator):
@@ -139,25 +144,3 @@ class BuildPayloadOperator(BaseOperator):
             else frozenset()
             for record_type in record_types
         }
-
-
-def id_of(change: RecordChange, scope: str) -> str:
-    """Return the id of the message that tells of a change.
-
-    :param scope: what the message belongs to besides.
-    """
-    return message_id(
-        scope, change["record_type"], change["record_id"], change["event"], change["changed_at"]
-    )
-
-
-def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
-    """Return the payload of a change."""
-    return {
-        "message_id": id_of(change, scope),
-        "record_type": change["record_type"],
-        "record_id": change["record_id"],
-        "event": change["event"],
-        "changed_at": change["changed_at"],
-        "body": body,
-    }

@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.errors import UndeliveredError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["RetryAfterPolicy"]
+__all__ = ["RETRY_AFTER", "RetryAfterPolicy"]
 
 LONGEST_DELAY = timedelta(hours=1)
 JITTER = 0.2
@@ -66,3 +66,6 @@ def _share(ti: Any, try_number: int) -> float:
     about = (ti.dag_id, ti.run_id, ti.task_id, getattr(ti, "map_index", -1), try_number)
     digest = hashlib.sha256("\n".join(map(str, about)).encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32
+
+
+RETRY_AFTER = RetryAfterPolicy()

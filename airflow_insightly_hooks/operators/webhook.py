@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -18,12 +17,12 @@ from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.hooks.assets import with_asset
-from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
     RedactedField,
     RedactedUri,
     RedactedUriField,
+    check_uri,
     is_template,
     unredacted,
 )
@@ -38,16 +37,15 @@ from airflow_insightly_hooks.operators.delivery.outcome import (
     push_report,
 )
 from airflow_insightly_hooks.operators.links import ReceiverLink
-from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
+from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-__all__ = ["UndeliverableError", "WebhookOperator", "check_uri"]
+__all__ = ["UndeliverableError", "WebhookOperator"]
 
 DEFAULT_CONNECTION = "webhook_default"
-RETRY_AFTER = RetryAfterPolicy()
 
 
 class WebhookOperator(BaseOperator):
@@ -260,21 +258,6 @@ class WebhookOperator(BaseOperator):
         """Take the asset off the outlets: Airflow emits an event for each that is there at the end."""
         if self.undelivered_asset is not None:
             self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]
-
-
-def check_uri(uri: object) -> None:
-    """Refuse what can be seen to be no URI, and a template that holds a password in clear.
-
-    Airflow logs a template that it can't render, so what is secret must come from inside of the braces.
-    """
-    if not isinstance(uri, str):
-        return
-    if not is_template(uri):
-        Endpoint.from_uri(uri)
-        return
-    literal = re.search(r"://([^/]*)@", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", uri))
-    if literal and literal[1].strip(":"):
-        raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")
 
 
 def _check_connection_id(webhook_conn_id: object) -> None:

@@ -24,11 +24,11 @@ from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
-from airflow_insightly_hooks.operators.criteria import trigger_once_of
+from airflow_insightly_hooks.operators.common.redacted_arguments import check_uri
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
-from airflow_insightly_hooks.operators.webhook import RETRY_AFTER, check_uri
+from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
 from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -256,7 +256,9 @@ class InsightlyWorkflowOperator(BaseOperator):
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self
-        return trigger_once_of(task, context["asset_state_store"][self.asset], state, self.workflow.dag_id)
+        return TriggerOnce.of_task(
+            task, context["asset_state_store"][self.asset], state, self.workflow.dag_id
+        )
 
     def _deliver(
         self, batch: list[RecordChange], deliveries: dict[str, BatchDelivery], memory: TriggerOnce | None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["message_id"]
+from airflow_insightly_hooks.core.detection.changes import RecordChange
+
+__all__ = ["message_id", "message_id_of"]
 
 
 def message_id(workflow: str, record_type: str, record_id: int, event: str, changed_at: str) -> str:
@@ -18,3 +20,13 @@ def message_id(workflow: str, record_type: str, record_id: int, event: str, chan
     parts = (workflow, record_type, str(record_id), event, changed_at)
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return f"msg_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def message_id_of(change: RecordChange, scope: str) -> str:
+    """Return the id of the message that tells of a change.
+
+    :param scope: what the message belongs to besides.
+    """
+    return message_id(
+        scope, change["record_type"], change["record_id"], change["event"], change["changed_at"]
+    )

@@ -16,13 +16,17 @@ to that run's next try. What is not committed was never decided.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.core.state.state_store import StateStore
 
 __all__ = ["TriggerOnce"]
 
+TRIGGERED = "triggered"
+"""The first part of the keys of what is remembered."""
 OWN = "triggered"
 """The key of the run's state that keeps what it has let through."""
 COMMITTED_AT_ONCE = 2_500
@@ -44,6 +48,20 @@ class TriggerOnce:
         self._run = run
         self._memory = IdSet(memory, key)
         self._own = IdSet(state, OWN)
+
+    @classmethod
+    def of_task(
+        cls, task: Any, asset_state: StateStore, task_state: StateStore, workflow: str
+    ) -> TriggerOnce:
+        """Return what one task of a run asks.
+
+        :param task: what has the ids of the DAG, the run and the task.
+        :param asset_state: the state of the asset that stands for the records.
+        :param task_state: the task's own.
+        :param workflow: what is remembered belongs to it.
+        """
+        run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}")
+        return cls(asset_state, task_state, f"{TRIGGERED}/{workflow}", run)
 
     def admit(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose records may trigger in this run.

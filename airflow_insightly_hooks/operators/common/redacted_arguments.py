@@ -9,6 +9,7 @@ record stays text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,15 @@ from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 
-__all__ = ["Redacted", "RedactedField", "RedactedUri", "RedactedUriField", "is_template", "unredacted"]
+__all__ = [
+    "Redacted",
+    "RedactedField",
+    "RedactedUri",
+    "RedactedUriField",
+    "check_uri",
+    "is_template",
+    "unredacted",
+]
 
 IDS_SHOWN = 20
 
@@ -101,3 +110,18 @@ def is_template(text: str) -> bool:
 def unredacted(value: Any) -> Any:
     """Return what was assigned to a redacted field."""
     return value.value if isinstance(value, Redacted | RedactedUri) else value
+
+
+def check_uri(uri: object) -> None:
+    """Refuse what can be seen to be no URI, and a template that holds a password in clear.
+
+    Airflow logs a template that it can't render, so what is secret must come from inside of the braces.
+    """
+    if not isinstance(uri, str):
+        return
+    if not is_template(uri):
+        Endpoint.from_uri(uri)
+        return
+    literal = re.search(r"://([^/]*)@", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", uri))
+    if literal and literal[1].strip(":"):
+        raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")

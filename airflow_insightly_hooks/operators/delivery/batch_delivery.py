@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.payload import Payload, build_body
+from airflow_insightly_hooks.core.payload import Payload, build_body, payload_of
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
-from airflow_insightly_hooks.operators.payload import id_of, payload_of
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
@@ -87,20 +87,22 @@ class BatchDelivery:
     def expect(self, changes: Iterable[RecordChange]) -> None:
         """Note the changes' messages, and store that."""
         for change in changes:
-            message = id_of(change, self._scope)
+            message = message_id_of(change, self._scope)
             self._unseen.discard(message)
             self._ledger.expect(message, f"{change['record_id']} {change['event']}")
         self._writer.write()
 
     def drop(self, changes: Iterable[RecordChange]) -> None:
         """Forget messages that are not to be sent after all."""
-        self._ledger.forget([id_of(change, self._scope) for change in changes])
+        self._ledger.forget([message_id_of(change, self._scope) for change in changes])
 
     def deliver(self, changes: Iterable[RecordChange]) -> None:
         """POST what is not acknowledged, once each, and record what came of it."""
         if self._delivery.has_given_up:
             return
-        payloads = self._payloads(c for c in changes if not self._ledger[id_of(c, self._scope)].is_settled)
+        payloads = self._payloads(
+            c for c in changes if not self._ledger[message_id_of(c, self._scope)].is_settled
+        )
         if payloads:
             self._delivery.post(SendQueue(payloads, self._ledger, ordered=False))
         archived = self._ledger.archive_acknowledged()
