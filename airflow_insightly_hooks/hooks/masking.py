@@ -26,6 +26,7 @@ def mask_user_information(uri: str) -> None:
         parts = urlsplit(uri)
     except ValueError:
         return
-    if parts.password:
-        user, password = unquote(parts.username or ""), unquote(parts.password)
-        mask(parts.password, password, base64.b64encode(f"{user}:{password}".encode()).decode())
+    if "@" in parts.netloc:
+        written = parts.password or ""
+        user, password = unquote(parts.username or ""), unquote(written)
+        mask(written, password, base64.b64encode(f"{user}:{password}".encode()).decode())

@@ -782,14 +782,14 @@ def test_proxy_credentials_are_masked(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, redact: Callable[[str], str], scheme: str
 ) -> None:
     """Airflow masks the proxy's password and its Authorization, too, if the proxy is used."""
-    encoded = base64.b64encode(b"proxy:masked-word").decode()
-    monkeypatch.setenv(f"{scheme}_proxy", "http://proxy:masked-word@proxy.example.com:3128")
+    encoded = base64.b64encode(b"proxy:masked/word").decode()
+    monkeypatch.setenv(f"{scheme}_proxy", "http://proxy:masked%2Fword@proxy.example.com:3128")
     connect("direct", host=f"{scheme}://receiver.example.com", extra={"trust_env": False})
     WebhookHook("direct").get_conn()
-    assert redact(f"a masked-word {encoded} b") == f"a masked-word {encoded} b"
+    assert redact(f"a masked/word {encoded} b") == f"a masked/word {encoded} b"
     connect("receiver", host=f"{scheme}://receiver.example.com")
     WebhookHook("receiver").get_conn()
-    for secret in ("masked-word", encoded):
+    for secret in ("masked/word", "masked%2Fword", encoded):
         assert redact(f"a {secret} b") == "a *** b"
     assert redact("a proxy Basic b") == "a proxy Basic b"
 

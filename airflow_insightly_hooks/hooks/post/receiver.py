@@ -80,9 +80,7 @@ class ReceiverSettings:
         if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
         mask(*secrets.split(), *self.headers.values())
-        for authenticated in (endpoint, self.transport.proxy):
-            if authenticated is not None:
-                mask(authenticated.password, *(authenticated.authorization or "").split())
+        mask(endpoint.password, *(endpoint.authorization or "").split())
 
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:

@@ -26,6 +26,7 @@ from airflow_insightly_hooks.hooks.connection_failures import (
     own_look_up_fault,
     tls_reason,
 )
+from airflow_insightly_hooks.hooks.masking import mask_user_information
 from airflow_insightly_hooks.hooks.post.blocked_addresses import literal_address, why_not_sent_to
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import tls_context
@@ -330,7 +331,9 @@ def _proxy(endpoint: Endpoint) -> Endpoint | None:
     uri = proxies.get(endpoint.scheme) or proxies.get("all")
     if not uri or endpoint.is_loopback or proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
         return None
-    return Endpoint.from_uri(uri if "://" in uri else f"http://{uri}", "proxy")
+    uri = uri if "://" in uri else f"http://{uri}"
+    mask_user_information(uri)
+    return Endpoint.from_uri(uri, "proxy")
 
 
 def _resolve(host: str, port: int, timeout: float) -> list[str]:
