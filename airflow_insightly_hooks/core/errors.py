@@ -8,8 +8,8 @@ InsightlyHooksError
 ├── InvalidCriteria            criteria that cannot be compiled; says where in them
 ├── InvalidWorkflow            a workflow with mistakes; holds each with its path
 │   └── InvalidWorkflowFile        a workflow file with mistakes; holds each with its line
-├── InvalidChange              what should be a change is none; says what is missing
-├── InvalidPayload             what should be a payload is none; says what is missing
+├── InvalidChange              an object that is not a change; says what is missing
+├── InvalidPayload             an object that is not a payload; says what is missing
 ├── InvalidConnection          an Airflow connection that cannot be used; says which field
 ├── WorkerExhausted            this worker has no file descriptors or the like left to connect with
 ├── LostCursor                 a sensor's cursor is gone although it has run before
@@ -329,7 +329,7 @@ def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:
 def told(error: BaseException) -> str:
     """Return what may be said of an error whose text may hold anything: its class, and where it was raised.
 
-    Such as ``KeyError at workers.py:42``.
+    Such as ``KeyError at post_threads.py:42``.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

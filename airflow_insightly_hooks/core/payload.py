@@ -91,8 +91,8 @@ def build_body(
         their names); blank where the record lacks one. ``None`` sends the record as it is.
     :param custom_date_fields: the names of the custom fields that hold dates, from their metadata.
     :raises InvalidPayload: if a number is not finite, which JSON cannot hold; it names the field.
-    :raises UnknownRecordType: if ``record_type`` is none.
-    :raises ValueError: if ``date_format`` is none.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
+    :raises ValueError: if ``date_format`` is not one of the two.
     :raises ZoneInfoNotFoundError: if there is no such time zone.
 
     A date field whose text is no time is sent as it is: the receiver gets what the API delivered.
@@ -186,7 +186,7 @@ def _name_of(key: object, fields: Mapping[str, Any]) -> str:
 def check_payloads(value: object) -> list[Payload]:
     """Return ``value``, a list of payloads as ``BuildPayloadOperator``'s XCom holds it.
 
-    :raises InvalidPayload: if something in it is none, or two have one message id.
+    :raises InvalidPayload: if an item is not a payload, or two have the same message id.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InvalidPayload("payloads", f"a list of payloads is needed, not {type(value).__name__}")

@@ -11,7 +11,7 @@ __all__ = ["mask", "mask_user_information"]
 
 
 def mask(*secrets: str) -> None:
-    """Have Airflow mask texts; an empty one, and the word ``Basic``, are none."""
+    """Have Airflow mask texts, but for empty ones and the word ``Basic``."""
     for secret in secrets:
         if secret and secret != "Basic":  # noqa: S105 — the scheme's name is none
             mask_secret(secret)
@@ -20,7 +20,7 @@ def mask(*secrets: str) -> None:
 def mask_user_information(uri: str) -> None:
     """Have Airflow mask the password of a URI, such as a proxy's: as written, decoded, and as it is sent.
 
-    A text that is no URI is passed over.
+    A text that is not a URI is passed over.
     """
     try:
         parts = urlsplit(uri)

@@ -29,9 +29,8 @@ class RateLimit:
             now = time.monotonic()
             if now < self._next:
                 return self._next - now
-            is_late = (
-                now - self._next < self._gap
-            )  # by a moment, as who waited is: the next turn isn't put off
+            # A caller that waited comes a moment late. That does not put off the next turn.
+            is_late = now - self._next < self._gap
             self._next = (self._next if is_late else now) + self._gap
             return 0.0
 

@@ -76,7 +76,7 @@ class WebhookHook(BaseHook):
 
     @property
     def rate_limit(self) -> RateLimit:
-        """The receiver's ``requests_per_second``, for who sends without waiting."""
+        """The receiver's ``requests_per_second``, for callers that send without waiting."""
         return self._settings.rate_limit
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
@@ -103,8 +103,8 @@ class WebhookHook(BaseHook):
         :param body: the exact text to send, in UTF-8.
         :param message_id: goes out as ``webhook-id``.
         :param headers: further headers; over the connection's, under the protected ones.
-        :param waits: whether to wait here for the turn that ``requests_per_second`` gives; who doesn't takes
-            it from ``rate_limit``.
+        :param waits: whether to wait here for the turn that ``requests_per_second`` gives. A caller that
+            passes ``False`` takes its turn from ``rate_limit``.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
         try:

@@ -198,7 +198,7 @@ class WebhookOperator(BaseOperator):
             log=self.log,
             ti=ti,
         )
-        delivery.tell_of_doubt(payload["message_id"] for payload in payloads)
+        delivery.log_payloads_in_doubt(payload["message_id"] for payload in payloads)
         if redelivery is not None:
             redelivery.begin(payloads, writer.ledger)
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
@@ -247,7 +247,7 @@ class WebhookOperator(BaseOperator):
         )
         if delivery.has_given_up:
             self.log.warning("Nothing could be sent many times in a row (give_up_after): the rest waits")
-        delivery.tell_of_failures(report["total"] - report["delivered"])
+        delivery.log_failures_and_count_try(report["total"] - report["delivered"])
 
     def _emit_event(self, context: Context, report: Report) -> None:
         events: Any = context.get("outlet_events")

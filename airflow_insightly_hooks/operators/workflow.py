@@ -78,13 +78,13 @@ class InsightlyWorkflowOperator(BaseOperator):
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises InvalidWorkflow: if a webhook has a time trigger or no usable receiver, when the DAG is parsed.
-    :raises ValueError: if another argument is none of what is described here, when the DAG is parsed.
+    :raises ValueError: if another argument is not as described here, when the DAG is parsed.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
     :raises StoppedError: if the task was told to end before the window was read to its end.
     :raises SupersededError: if a later try of this task has begun while this one was still alive.
     :raises InvalidConnection: if a receiver can't be sent to; nothing was sent to any.
-    :raises InvalidWindow: if ``window`` is none.
+    :raises InvalidWindow: if ``window`` is not a window.
     :raises LostCursor: if the cursor is gone although the task has run before.
     :raises UntrustedClock: if the cursor is a minute ahead of the server's clock.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
@@ -158,7 +158,8 @@ class InsightlyWorkflowOperator(BaseOperator):
             is_read = True
         finally:  # after the task's time-out, too, the report tells what is undelivered
             reports = [
-                delivery.report(is_read=is_read, share=len(deliveries)) for delivery in deliveries.values()
+                delivery.report(is_read=is_read, report_count=len(deliveries))
+                for delivery in deliveries.values()
             ]
             result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
             total = _combined(reports)

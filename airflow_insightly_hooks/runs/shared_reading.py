@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.state.state_store import StateStore
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-__all__ = ["SharedReading", "Superseded"]
+__all__ = ["ReadByAnotherRun", "SharedReading"]
 
 RUN_TYPES = ("backfill", "scheduled")
 BEHIND = 3
@@ -65,7 +65,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Superseded(Exception):
+class ReadByAnotherRun(Exception):
     """Another run has begun at the same time to read this one's window with its own."""
 
     def __init__(self, run_id: str) -> None:
@@ -135,7 +135,7 @@ class SharedReading:
         """Return whether another run is reading now what this one needs."""
         run_id = self._attempt(self._who_reads, None)
         if run_id is not None:
-            self._log.info("%s: looking in %g s what it has found", Superseded(run_id), WAIT)
+            self._log.info("%s: looking in %g s what it has found", ReadByAnotherRun(run_id), WAIT)
         return run_id is not None
 
     def find(self, record_type: RecordType, events: Collection[Event]) -> WindowRead | None:
@@ -159,7 +159,7 @@ class SharedReading:
         """Claim the reading for the block that reads the window, and share what it has seen.
 
         :param until: up to when changes are visible, by the API server's clock.
-        :raises Superseded: out of the block, early on, if another run has begun to read the same.
+        :raises ReadByAnotherRun: out of the block, early on, if another run has begun to read the same.
         """
         chunks = self._attempt(self._chunks, None) or []
         end = self._window.end
@@ -191,7 +191,7 @@ class SharedReading:
             claim = {"run_id": self._ti.run_id, "reader": self._reader, "beats_at": now}
             self._store.set(self._claim_key, {**claimed.as_dict(), **claim})
         elif may_give_way:  # only at first: later, what has been read would be thrown away
-            raise Superseded(run_id)
+            raise ReadByAnotherRun(run_id)
 
     def _who_reads(self) -> str | None:
         """Return the run, other than this one, that is reading this one's window with its own."""
@@ -270,7 +270,7 @@ class SharedReading:
         """Return what ``act`` returns, ``otherwise`` if it fails: a run needs nothing of what is shared."""
         try:
             return act()
-        except Superseded:
+        except ReadByAnotherRun:
             raise
         except Exception as error:
             self._log.warning("Runs can't share what they read (%s)", told(error))

@@ -53,7 +53,7 @@ CLOCK_TOLERANCE = timedelta(seconds=60)
 IDS_SHOWN = 20
 CURSORS_SHOWN = 50
 EARLIER_RUNS = 20
-"""How many runs are asked at most: whether another than a backfill's has been before, and for its window."""
+"""How many earlier runs are asked, at most: whether one was not a backfill's, and for its window."""
 LONGEST_SETTLE = timedelta(minutes=10)
 """How far ahead an event's watermark may be to be waited for; what is further ahead is nobody's settling."""
 ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED)
@@ -67,7 +67,7 @@ class RunWindows:
     :param asset: the asset that keeps the cursor; one of the task's inlets.
     :param explicit: rule 1's window, if there is one.
     :param cursor: the cursor's name; by default ``{dag_id}/{task_id}``.
-    :raises InvalidWindow: if it is none.
+    :raises InvalidWindow: if ``explicit`` is not a window.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class RunWindows:
         payloads = [(event.extra or {}).get("payload") for of_asset in events for event in of_asset]
         found = []
         for payload in payloads:
-            # What can't be read is none of our watchers': a DAG may be scheduled by other assets, too.
+            # An event that can't be read is another asset's: a DAG may be scheduled by several.
             with contextlib.suppress(InvalidTime, KeyError):
                 found.append(api_time(payload[end] if isinstance(payload, dict) else None, "event"))
         return found

@@ -26,7 +26,7 @@ from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
-from airflow_insightly_hooks.runs.shared_reading import SharedReading, Superseded
+from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
 from airflow_insightly_hooks.runs.windows import RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -86,9 +86,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         default_deferrable`` by default.
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
-    :raises ValueError: if another argument is none of what is described here, when the DAG is parsed.
-    :raises InvalidWindow: if ``window`` is none, when the task runs.
-    :raises InvalidTime: if a text in ``window`` is no time, when the task runs.
+    :raises ValueError: if another argument is not as described here, when the DAG is parsed.
+    :raises InvalidWindow: if ``window`` is not a window, when the task runs.
+    :raises InvalidTime: if a text in ``window`` is not a time, when the task runs.
     :raises LostCursor: if rule 3 applies and the cursor is gone although the task has run before.
     :raises UntrustedClock: if rule 3 applies and the cursor is a minute ahead of the server's clock.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
@@ -250,7 +250,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             window = windows.open(settled_until)
         try:
             return window, self._read(hook, window, shared, settled_until, search)
-        except Superseded as other:
+        except ReadByAnotherRun as other:
             self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
             return _Wait(SHARED_WAIT)
 

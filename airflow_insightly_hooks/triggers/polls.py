@@ -1,4 +1,4 @@
-"""Looking whether records have changed, for all triggers of one process.
+"""Polling Insightly for changes, for all triggers of one process.
 
 An account's polls share its hooks, whose sessions are kept from poll to poll, and a few threads of their own:
 requests block, and neither the triggerer's loop nor the threads of other triggers may wait for them.
@@ -51,7 +51,7 @@ class Poll:
     :param server_time: the server's clock at the answer.
     :param at: our monotonic clock at the answer.
     :param records: what has changed: ids and times alone.
-    :param is_complete: whether that is all; it stops at the first page that shows what was asked for.
+    :param is_complete: whether that is all; it stops soon after the first page that shows what was asked for.
     """
 
     kind: RecordType
@@ -109,7 +109,7 @@ class Poller:
         :param max_age: how many seconds old it may be.
         :raises InsightlyAPIError: if it can't be asked, or couldn't so lately.
         """
-        return await self._in_thread(self._shared_look, RECORD_TYPES[record_type], since, events, max_age)
+        return await self._in_thread(self._shared_poll, RECORD_TYPES[record_type], since, events, max_age)
 
     def spaced(self, interval: float, requests: int = 0) -> float:
         """Return the seconds between two polls so that the day's requests last; never less than asked for.
@@ -136,7 +136,7 @@ class Poller:
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    def _shared_look(
+    def _shared_poll(
         self, kind: RecordType, since: datetime, events: Collection[Event], max_age: float
     ) -> Poll:
         with self._locks.setdefault(kind.name, Lock()):  # whoever waits here may find what it needs

@@ -189,7 +189,7 @@ class Watch(SharedStreamProducer):
         if getattr(error, "day_is_spent", False):
             # At least an interval: our clock may be ahead of the one by which the day ends.
             soonest = datetime.now(timezone.utc) + timedelta(seconds=interval)
-            moment = max(getattr(error, "resets_at", None) or _next_midnight(), soonest)
+            moment = max(getattr(error, "resets_at", None) or soonest, soonest)
             log.warning("%s; watching %s goes on at %s", error, self._record_type, iso_time(moment))
             await sleep_until(moment)
             return
@@ -275,8 +275,3 @@ def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccesso
 def _told(error: Exception) -> str:
     """Return what can be said of an error: our own say it themselves, others might hold secrets."""
     return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__
-
-
-def _next_midnight() -> datetime:
-    now = datetime.now(timezone.utc)
-    return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

@@ -53,16 +53,16 @@ class AcknowledgedIds:
 
     @classmethod
     def load(cls, pieces: Iterable[object]) -> AcknowledgedIds:
-        """Return the archive that was stored; all of it is to be stored again, elsewhere.
+        """Return the set that was stored; all of it is to be stored again, elsewhere.
 
         :raises InvalidState: if a piece can't be read; its key is the number.
         """
         ids: set[bytes] = set()
         for number, piece in enumerate(pieces):
             ids.update(_ids(_decoded(number, piece)))
-        archive = cls()
-        archive._add(sorted(ids))
-        return archive
+        acknowledged = cls()
+        acknowledged._add(sorted(ids))
+        return acknowledged
 
     def _add(self, ids: list[bytes]) -> None:
         if not ids:
@@ -94,7 +94,7 @@ def _is_in(run: bytes, wanted: bytes) -> bool:
 def _decoded(number: int, piece: object) -> bytes:
     if not isinstance(piece, str):
         raise InvalidState(
-            str(number), "a part of the archive is missing: it can't be told what was delivered"
+            str(number), "a part of the acknowledged ids is missing: it can't be told what was delivered"
         )
     try:
         content = base64.b64decode(piece, validate=True)

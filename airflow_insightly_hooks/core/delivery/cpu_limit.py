@@ -6,7 +6,7 @@ __all__ = ["MEASURE_INTERVAL", "CpuLimit"]
 
 MEASURE_INTERVAL = 0.05
 """Seconds over which the use of the processor is measured."""
-SATURATED = 0.9
+BUSY = 0.9
 """Share of one processor above which fewer threads are to work …"""
 UNUSED = 0.7
 """… and below which more may."""
@@ -48,7 +48,7 @@ class CpuLimit:
         share = (used - self._since[1]) / passed
         self._since = now, used
         wanted = int(self.limit * AIM / max(share, AIM / 2))  # twice as many at most
-        if share > SATURATED:
+        if share > BUSY:
             fewer = max(wanted, self.limit * 3 // 4, LEAST_THREADS)
             self.limit = min(self.limit, fewer)
         elif share < UNUSED:

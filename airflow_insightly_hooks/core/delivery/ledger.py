@@ -13,9 +13,9 @@ The ledger keeps, for each message id, in which state its payload is and how oft
 What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
 however many payloads there are, and a head that counts them; only changed blocks are asked for again.
 
-A task that can't hold all of its messages at once has the ledger archive what is acknowledged
-(``core.delivery.acknowledged_ids``), and keep beside each other message what it is about: its payload may
-never come again.
+A task that can't hold all of its messages at once has the ledger move what is acknowledged to a set of ids
+(``core.delivery.acknowledged_ids``). Beside each other message, the ledger then keeps what it is about: its
+payload may never come again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LedgerEntry(NamedTuple):
 
 UNSENT = LedgerEntry("unsent", 0)
 NEW_ROUND = LedgerEntry(FAILED, 0)
-ARCHIVED = LedgerEntry(ACKNOWLEDGED, 0)
+MOVED = LedgerEntry(ACKNOWLEDGED, 0)
 
 _entry = cache(LedgerEntry)  # there are few different ones
 
@@ -78,15 +78,15 @@ class Ledger:
 
     :param generation: which round of attempts this is; another one when the task is cleared. What isn't
         acknowledged from an earlier round is tried again, its attempts counted anew.
-    :ivar archive: acknowledged messages that have no entry any more.
-    :ivar archived_attempts: how many POSTs these have taken.
+    :ivar acknowledged: acknowledged messages that have no entry any more.
+    :ivar acknowledged_attempts: how many POSTs these have taken.
     """
 
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation
         self.redelivered: list[str] = []  # those begun in this generation
-        self.archive = AcknowledgedIds()
-        self.archived_attempts = 0
+        self.acknowledged = AcknowledgedIds()
+        self.acknowledged_attempts = 0
         self._about: dict[str, str] = {}  # of messages whose payloads may not come again
         self._blocks: list[dict[str, LedgerEntry]] = []
         self._block_of: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Ledger:
         block = self._block_of.get(message)
         if block is not None:
             return self._blocks[block][message]
-        return ARCHIVED if message in self.archive else UNSENT
+        return MOVED if message in self.acknowledged else UNSENT
 
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
@@ -145,12 +145,12 @@ class Ledger:
                 if entry.state != ACKNOWLEDGED:
                     yield message, self._about.get(message, "")
 
-    def archive_acknowledged(self) -> list[str]:
-        """Put what is acknowledged into the archive; return it, to be forgotten once that is stored."""
+    def move_acknowledged(self) -> list[str]:
+        """Add what is acknowledged to the set of ids; return it, to be forgotten once that is stored."""
         found = [m for block in self._blocks for m, e in block.items() if e.state == ACKNOWLEDGED]
-        fresh = [message for message in found if message not in self.archive]
-        self.archive.add(fresh)
-        self.archived_attempts += sum(self[message].attempts for message in fresh)
+        fresh = [message for message in found if message not in self.acknowledged]
+        self.acknowledged.add(fresh)
+        self.acknowledged_attempts += sum(self[message].attempts for message in fresh)
         return found
 
     def forget(self, messages: Iterable[str]) -> None:
@@ -196,7 +196,7 @@ class Ledger:
 
         The head comes last, so that it never counts a block that isn't there.
         """
-        for number, piece in self.archive.unstored():
+        for number, piece in self.acknowledged.unstored():
             yield f"archive/{number}", piece
         for block in sorted(self._dirty):
             yield str(block), {m: self._text(m, e) for m, e in self._blocks[block].items()}
@@ -206,9 +206,9 @@ class Ledger:
             "redelivered": list(self.redelivered),
             "blocks": len(self._blocks),
         }
-        if self.archive.pieces:
-            head |= {"archive": self.archive.pieces, "archived_attempts": self.archived_attempts}
-        has_content = self._blocks or self.archive.pieces or self._stored_head is not None
+        if self.acknowledged.pieces:
+            head |= {"archive": self.acknowledged.pieces, "archived_attempts": self.acknowledged_attempts}
+        has_content = self._blocks or self.acknowledged.pieces or self._stored_head is not None
         if has_content and head != self._stored_head:
             yield "head", head
             self._stored_head = head
@@ -224,21 +224,21 @@ class Ledger:
         head: Mapping[str, Any],
         blocks: Sequence[object],
         generation: int,
-        archive: AcknowledgedIds | None = None,
+        acknowledged: AcknowledgedIds | None = None,
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 
         :param head: what was stored as ``head``, checked.
         :param blocks: what was stored as ``0`` and so on, as many as the head counts.
         :param generation: the present round of attempts.
-        :param archive: what was stored as ``archive/0`` and so on, as many as the head counts there.
+        :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
         :raises InvalidState: if a block can't be read; its key is the number.
         """
         ledger = cls(generation)
         ledger._stored_head = ELSEWHERE
-        if archive is not None:
-            ledger.archive = archive
-            ledger.archived_attempts = head["archived_attempts"]
+        if acknowledged is not None:
+            ledger.acknowledged = acknowledged
+            ledger.acknowledged_attempts = head["archived_attempts"]
         is_new_round = head["generation"] != generation
         if not is_new_round:
             ledger.redelivered = [str(redelivery) for redelivery in head.get("redelivered", ())]

@@ -87,19 +87,19 @@ class LedgerStore:
             raise InvalidState(key, "it is not an object")
         count_in(key, head, "generation")
         keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
-        archived = self._archived_keys(holder, head)
+        id_keys = self._acknowledged_keys(holder, head)
         try:
-            archive = AcknowledgedIds.load(map(self._store.get, archived)) if archived else None
+            acknowledged = AcknowledgedIds.load(map(self._store.get, id_keys)) if id_keys else None
         except InvalidState as error:
-            raise InvalidState(archived[int(error.key)], error.reason) from None
+            raise InvalidState(id_keys[int(error.key)], error.reason) from None
         try:
-            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation, archive)
+            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation, acknowledged)
         except InvalidState as error:
             raise InvalidState(_key(holder, error.key), error.reason) from None
-        self._stale = [key, *keys, *archived]
+        self._stale = [key, *keys, *id_keys]
         return ledger
 
-    def _archived_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
+    def _acknowledged_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
         if "archive" not in head:
             return []
         key = _key(holder, "head")

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery import ledger as delivery
-from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_DOUBT, POSTS_A_ROUND, Ledger
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload
 
@@ -38,13 +37,13 @@ def make_report(
     why_unsent: Callable[[str], str],
     started_at: datetime,
     ended_at: datetime,
-    share: int = 1,
+    report_count: int = 1,
 ) -> Report:
     """Return the report of a try.
 
     :param failures: what became of the payloads that were tried and not acknowledged, by message id.
     :param why_unsent: a message id -> why it wasn't tried.
-    :param share: how many reports share the room that there is for one.
+    :param report_count: how many reports share the room that there is for one.
     """
     total = attempts = undelivered = size = 0
     listed: list[UndeliveredPayload] = []
@@ -53,14 +52,14 @@ def make_report(
         entry = ledger[payload["message_id"]]
         total += 1
         attempts += entry.attempts
-        if entry.state == delivery.ACKNOWLEDGED:
+        if entry.state == ACKNOWLEDGED:
             continue
         undelivered += 1
         if is_full:
             continue
         item = _item(payload, ledger, failures.get(payload["message_id"]), why_unsent)
         size += len(json.dumps(item)) + 2
-        is_full = size > LIST_BYTES // share or len(listed) == LISTED // share
+        is_full = size > LIST_BYTES // report_count or len(listed) == LISTED // report_count
         if not is_full:
             listed.append(item)
     report: Report = {
@@ -82,12 +81,12 @@ def _item(
     entry = ledger[payload["message_id"]]
     if failure is not None:
         error = failure.error
-    elif entry.state == delivery.GONE:
+    elif entry.state == GONE:
         error = "the receiver will not take it (said in an earlier try)"
-    elif entry.state == delivery.IN_DOUBT:
+    elif entry.state == IN_DOUBT:
         error = "in doubt: POSTed, and what became of it is not recorded"
     elif entry.is_settled:
-        error = f"its {delivery.POSTS_A_ROUND} POSTs are used up"
+        error = f"its {POSTS_A_ROUND} POSTs are used up"
     else:
         error = why_unsent(payload["message_id"])
     return {

@@ -90,7 +90,7 @@ class ChangeWindow:
 
         The ends are aware times or texts that ``core.dates.api_time`` reads.
 
-        :raises InvalidWindow: if it is none of these.
+        :raises InvalidWindow: if it is something else.
         :raises InvalidTime: if an end is a text that is no time.
         """
         if isinstance(value, cls):

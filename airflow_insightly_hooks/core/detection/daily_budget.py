@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta, timezone
 
-__all__ = ["LOW", "RESERVE", "Budget"]
+__all__ = ["LOW", "RESERVE", "DailyBudget"]
 
 LOW = 0.2
 """The fraction of the day's requests from which on few are left."""
@@ -16,7 +16,7 @@ RESERVE = 0.5
 """The fraction of what is left that polls leave for what reads records."""
 
 
-class Budget:
+class DailyBudget:
     """The requests of the account's present day.
 
     Each ``now`` is an aware time, by the API server's clock; one of another day begins anew.

@@ -82,7 +82,7 @@ class NearbyChanges:
     def see(self, record: Mapping[str, Any]) -> None:
         """Take note of a record of the scan, whichever.
 
-        A time that can't be read ends the keeping: whoever needs that record must meet it itself.
+        A time that can't be read ends what is kept: a run that needs that record must read it itself.
         """
         try:
             created, updated = record_times(record)

@@ -34,7 +34,7 @@ def problems_of(
         loc = problem["loc"]
         where = joined(path, *loc)
         cause = problem.get("ctx", {}).get("error")
-        if problem["type"] == "default_factory_not_called":  # what it is made from is wrong, and told
+        if problem["type"] == "default_factory_not_called":  # its input is invalid, and the error says so
             continue
         if isinstance(cause, Misplaced):
             yield joined(where, cause.path), str(cause)

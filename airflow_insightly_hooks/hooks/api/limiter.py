@@ -11,7 +11,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from airflow_insightly_hooks.core.detection.daily_budget import Budget
+from airflow_insightly_hooks.core.detection.daily_budget import DailyBudget
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
@@ -42,7 +42,7 @@ class Limiter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rate_limit = RateLimit(0)
-        self._budget = Budget()
+        self._budget = DailyBudget()
         self._held_until = 0.0
         self._ahead = timedelta(0)
         self._warned_for: datetime | None = None
@@ -104,7 +104,7 @@ class Limiter:
             return Spent(self._budget.resets_at(now))
 
     def spaced(self, interval: float, requests: int = 1) -> float:
-        """Return the seconds between two polls so that the day's requests last (``Budget.spaced``)."""
+        """Return the seconds between two polls so that the day's requests last (``DailyBudget.spaced``)."""
         with self._lock:
             return self._budget.spaced(interval, self.server_now(), requests)
 

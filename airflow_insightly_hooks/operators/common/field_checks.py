@@ -120,7 +120,7 @@ def _multi_select_fields(
     criteria: Criteria,
     records: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> set[str] | None:
-    """Return the custom fields that hold several options; ``None`` where it need or can not be known.
+    """Return the custom fields that hold several options; ``None`` where nobody needs or can know that.
 
     Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
     custom field that isn't empty.

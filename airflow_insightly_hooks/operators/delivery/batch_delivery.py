@@ -72,7 +72,7 @@ class BatchDelivery:
             ti=ti,
         )
         self._unseen = {message for message, _ in self._ledger.unacknowledged()}
-        self._delivery.tell_of_doubt(self._unseen, f"{webhook.name}: ")
+        self._delivery.log_payloads_in_doubt(self._unseen, f"{webhook.name}: ")
 
     @property
     def retry_after(self) -> float | None:
@@ -105,9 +105,9 @@ class BatchDelivery:
         )
         if payloads:
             self._delivery.post(SendQueue(payloads, self._ledger, ordered=False))
-        archived = self._ledger.archive_acknowledged()
-        self._writer.write()  # the archive is stored before the entries go
-        self._ledger.forget(archived)
+        moved = self._ledger.move_acknowledged()
+        self._writer.write()  # the ids are stored before the entries go
+        self._ledger.forget(moved)
 
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
         webhook = self._webhook
@@ -137,20 +137,20 @@ class BatchDelivery:
             for message, _ in self._ledger.unacknowledged()
         )
 
-    def report(self, *, is_read: bool, share: int) -> Report:
+    def report(self, *, is_read: bool, report_count: int) -> Report:
         """Return the report of the try, and log and count what it says.
 
         :param is_read: whether the window was read to its end.
-        :param share: how many reports share the room that there is for one.
+        :param report_count: how many reports share the room that there is for one.
         """
-        self._ledger.forget(self._ledger.archive_acknowledged())
+        self._ledger.forget(self._ledger.move_acknowledged())
         report = self._delivery.report(
-            self._left(), lambda message: self._why_unsent(message, is_read=is_read), share
+            self._left(), lambda message: self._why_unsent(message, is_read=is_read), report_count
         )
-        undelivered, delivered = report["total"], len(self._ledger.archive)
+        undelivered, delivered = report["total"], len(self._ledger.acknowledged)
         report["total"] += delivered
         report["delivered"] = delivered
-        report["attempts"] += self._ledger.archived_attempts
+        report["attempts"] += self._ledger.acknowledged_attempts
         self._log.info(
             "%s: %d of %d payloads delivered, %d POSTs in this try",
             self._webhook.name,
@@ -158,7 +158,7 @@ class BatchDelivery:
             report["total"],
             self._delivery.tally.posted,
         )
-        self._delivery.tell_of_failures(undelivered)
+        self._delivery.log_failures_and_count_try(undelivered)
         return report
 
     def _left(self) -> Iterator[Payload]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_insightly_hooks.core.delivery import ledger as delivery
 from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE
 from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
@@ -229,7 +229,7 @@ class ConcurrentPosts:
             self._tally.posted += 1
             metrics.time_post(result.elapsed, self._tags)
         if result.acknowledged:
-            self._ledger.answered(payload["message_id"], delivery.ACKNOWLEDGED)
+            self._ledger.answered(payload["message_id"], ACKNOWLEDGED)
             self._queue.delivered(payload)
             self._tally.acknowledged += 1
         else:
@@ -240,7 +240,7 @@ class ConcurrentPosts:
         message_id = payload["message_id"]
         error = result.error or "not acknowledged"
         if result.sent:
-            self._ledger.answered(message_id, delivery.GONE if result.gone else delivery.FAILED)
+            self._ledger.answered(message_id, GONE if result.gone else FAILED)
             what = f"was not acknowledged, POST {self._ledger[message_id].attempts}"
         else:
             self._ledger.not_posted(message_id)

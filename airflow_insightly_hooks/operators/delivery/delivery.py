@@ -68,7 +68,7 @@ class Delivery:
         """Whether too many in a row couldn't be sent."""
         return self._last is not None and self._last.has_given_up
 
-    def tell_of_doubt(self, messages: Iterable[str], receiver: str = "") -> None:
+    def log_payloads_in_doubt(self, messages: Iterable[str], receiver: str = "") -> None:
         """Log and count which of the messages an earlier try has left in doubt.
 
         :param receiver: what the line of the log begins with.
@@ -111,12 +111,15 @@ class Delivery:
         return self._last.why_unsent(message) if self._last is not None else UNSENT
 
     def report(
-        self, payloads: Iterable[Payload], why_unsent: Callable[[str], str] | None = None, share: int = 1
+        self,
+        payloads: Iterable[Payload],
+        why_unsent: Callable[[str], str] | None = None,
+        report_count: int = 1,
     ) -> Report:
-        """Return the report of this try; log a table of its failures.
+        """Return the report of this try.
 
         :param why_unsent: a message id -> why it wasn't tried; ``None``: as ``why_unsent`` tells.
-        :param share: how many reports share the room that there is for one.
+        :param report_count: how many reports share the room that there is for one.
         """
         return make_report(
             payloads,
@@ -125,10 +128,10 @@ class Delivery:
             why_unsent or self.why_unsent,
             self._started_at,
             datetime.now(timezone.utc),
-            share,
+            report_count,
         )
 
-    def tell_of_failures(self, undelivered: int) -> None:
+    def log_failures_and_count_try(self, undelivered: int) -> None:
         """Log a table of what failed, and count what the try has done.
 
         :param undelivered: how many payloads are undelivered after it.

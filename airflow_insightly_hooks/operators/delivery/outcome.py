@@ -53,11 +53,11 @@ def judge(
         return
     if may_go_on or is_last:
         raise UndeliveredError(report, retry_after)
-    raise UndeliverableError(report)  # Airflow would try again
+    raise UndeliverableError(report)  # after an UndeliveredError, Airflow would try again
 
 
 def _is_last_try(ti: Any) -> bool:
-    """Return whether Airflow makes no further try; not where it isn't known."""
+    """Return whether Airflow makes no further try; ``False`` where that is unknown."""
     number = getattr(ti, "try_number", None)
     return isinstance(number, int) and number > ti.max_tries
 

@@ -97,7 +97,7 @@ def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]
         for number, state in enumerate(batch, start):
             ledger.posting(message(number))
             ledger.answered(message(number), state)
-        archived = ledger.archive_acknowledged()
+        archived = ledger.move_acknowledged()
         store |= dict(ledger.changed())
         ledger.forget(archived)
         store |= dict(ledger.changed())
@@ -109,7 +109,7 @@ def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]
         for number, state in enumerate([*first, *second]):
             assert one[message(number)].state == state
         assert one[message(len(first) + len(second))] == UNSENT
-        assert one.archived_attempts == [*first, *second].count(ACKNOWLEDGED)
+        assert one.acknowledged_attempts == [*first, *second].count(ACKNOWLEDGED)
 
 
 @given(st.sets(st.integers(0, 2 * BLOCK_SIZE + 20), max_size=40))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.detection.daily_budget import LOW, Budget
+from airflow_insightly_hooks.core.detection.daily_budget import LOW, DailyBudget
 
 NOON = datetime(2026, 7, 11, 12, tzinfo=timezone.utc)
 MIDNIGHT = datetime(2026, 7, 12, tzinfo=timezone.utc)
@@ -25,8 +25,8 @@ maybe = st.none() | counts
 
 def budget_of(
     now: datetime, share: int | None = None, limit: int | None = None, remaining: int | None = None
-) -> Budget:
-    budget = Budget(share)
+) -> DailyBudget:
+    budget = DailyBudget(share)
     budget.answered(now, limit, remaining)
     return budget
 
@@ -57,7 +57,7 @@ def test_counts(
 
 def test_own_requests_count_without_headers() -> None:
     """While the API tells no counts, our own requests use up the share; counts that it tells replace them."""
-    budget = Budget(3)
+    budget = DailyBudget(3)
     for used in range(3):
         assert budget.left(NOON) == 3 - used
         assert not budget.share_is_used(NOON)
@@ -92,14 +92,14 @@ def test_low(now: datetime, limit: int, remaining: int) -> None:
 
 def test_unknown_counts_are_not_low() -> None:
     """Where nothing tells how many there are, nobody is warned."""
-    assert not Budget().is_low(NOON)
+    assert not DailyBudget().is_low(NOON)
     assert not budget_of(NOON, remaining=0).is_low(NOON)
 
 
 @given(instants)
 def test_reset(now: datetime) -> None:
     """The day ends at the next midnight UTC, whatever zone the time is in."""
-    ends = Budget().resets_at(now)
+    ends = DailyBudget().resets_at(now)
     assert ends.utcoffset() == timedelta(0)
     assert (ends.hour, ends.minute, ends.second, ends.microsecond) == (0, 0, 0, 0)
     assert timedelta(0) < ends - now <= timedelta(days=1)
@@ -117,14 +117,14 @@ def test_a_refusal_lasts_until_the_day_ends(
     later = now + timedelta(seconds=seconds)
     assert budget.left(now) == 0
     assert budget.is_refused(later) == (later < ends)
-    fresh = Budget(share)
+    fresh = DailyBudget(share)
     assert (budget.left(ends), budget.total(ends)) == (fresh.left(ends), fresh.total(ends))
     assert not budget.is_refused(ends)
 
 
 def test_a_clock_that_was_set_back() -> None:
     """An earlier day begins anew as well: a clock that was wrong once holds nothing up."""
-    budget = Budget()
+    budget = DailyBudget()
     budget.refused(NOON + timedelta(days=300))
     assert not budget.is_refused(NOON)
 
@@ -134,7 +134,7 @@ def test_a_clock_that_was_set_back() -> None:
 
 def test_polls_without_counts() -> None:
     """Where nothing tells how many are left, polls keep their interval."""
-    assert Budget().spaced(15.0, NOON) == 15.0
+    assert DailyBudget().spaced(15.0, NOON) == 15.0
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_polls_last_until_the_day_ends(
     """However few are left and whenever, a poll always finds requests for it, and is there the next day."""
     now = MIDNIGHT - timedelta(days=1) + timedelta(seconds=second)
     limit = 5000
-    budget = Budget(remaining if by_share else None)
+    budget = DailyBudget(remaining if by_share else None)
     left = max(remaining, requests)
     used = 0
     while now < MIDNIGHT:

@@ -478,7 +478,7 @@ def test_a_report_that_cannot_be_stored(receiver: RunningSandbox, logged: Logged
     context["ti"].xcom_push = fail
     undelivered(context, payloads(1))
     (told,) = [line for line in logged.messages("warning") if "stored" in line]
-    assert told.startswith("The report can't be stored: ConnectionError at test_webhook_delivery.py:")
+    assert told.startswith("The report can't be stored: ConnectionError at test_concurrent_posts.py:")
 
 
 def test_what_is_not_come_to_burns_no_attempt(connect: Connect) -> None:
