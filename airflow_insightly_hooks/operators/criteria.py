@@ -22,6 +22,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.windows import WINDOW
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -127,7 +128,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         """Return what relative dates are measured from: the same in every try of this run."""
         ti = context.get("ti")
         if ti is not None and self.window_from is not None:
-            window = ti.xcom_pull(task_ids=self.window_from, key="window")
+            window = ti.xcom_pull(task_ids=self.window_from, key=WINDOW)
             if window is not None:
                 return ChangeWindow.of(window).end
         run = context.get("dag_run")

@@ -30,7 +30,7 @@ from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWrite
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
-from airflow_insightly_hooks.runs.windows import RunWindows
+from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         windows = RunWindows(context, ti or self, self.asset, self.window, cursor)
         window = self._settled_window(hook, windows, state)
         if ti is not None:
-            ti.xcom_push(key="window", value=window.as_dict())
+            ti.xcom_push(key=WINDOW, value=window.as_dict())
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = self._deliveries(context, state, metadata)
         is_read = False

@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstance
 
-__all__ = ["RunWindows", "warn_of_timeless"]
+__all__ = ["WINDOW", "RunWindows", "warn_of_timeless"]
 
 log = logging.getLogger(__name__)
 
+WINDOW = "window"
+"""The XCom key of the window that a run covers."""
 TAKEN = "window"
 """The key of the task's state that keeps the window a run has taken by rule 3."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -207,7 +209,7 @@ class RunWindows:
             return None
         ti = self._context["ti"]
         for run_id in self._earlier_runs():
-            window = ti.xcom_pull(task_ids=ti.task_id, key=TAKEN, run_id=run_id)
+            window = ti.xcom_pull(task_ids=ti.task_id, key=WINDOW, run_id=run_id)
             try:
                 end = ChangeWindow.of(window).end
             except InsightlyHooksError:  # marked so by hand, or its XCom is gone

@@ -27,7 +27,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
-from airflow_insightly_hooks.runs.windows import RunWindows, warn_of_timeless
+from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -223,7 +223,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self._tell_of_updated_again(window, found)
         windows.take(window)
         if (ti := context.get("ti")) is not None:
-            ti.xcom_push(key="window", value=window.as_dict())
+            ti.xcom_push(key=WINDOW, value=window.as_dict())
         if not found.changes and self.on_empty != "succeed":
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
         return [storable(change) for change in found.changes]

@@ -38,7 +38,7 @@ from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sle
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
-__all__ = ["ChangeNotice", "Watch", "Watcher", "watching"]
+__all__ = ["ChangeNotice", "Watch", "Watcher", "state_of", "watching"]
 
 log = logging.getLogger(__name__)
 

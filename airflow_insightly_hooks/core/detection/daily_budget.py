@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta, timezone
 
-__all__ = ["LOW", "RESERVE", "DailyBudget"]
+__all__ = ["LOW", "DailyBudget"]
 
 LOW = 0.2
 """The fraction of the day's requests from which on few are left."""
