@@ -23,10 +23,12 @@ def mask_user_information(uri: str) -> None:
     A text that is not a URI is passed over.
     """
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(uri if "://" in uri else f"http://{uri}")  # as clients take a proxy's
     except ValueError:
         return
     if "@" in parts.netloc:
-        written = parts.password or ""
-        user, password = unquote(parts.username or ""), unquote(written)
-        mask(written, password, base64.b64encode(f"{user}:{password}".encode()).decode())
+        secret = parts.password or parts.username or ""  # a token may stand alone
+        credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        # requests sends Latin-1 where it can; others, and ours, send UTF-8.
+        sent = {credentials.encode(), credentials.encode("latin-1", errors="replace")}
+        mask(secret, unquote(secret), *(base64.b64encode(one).decode() for one in sent))

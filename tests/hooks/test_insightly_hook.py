@@ -157,6 +157,15 @@ def test_proxy_password_is_masked(
     encoded = base64.b64encode(b"user:pr0xy/word").decode()
     for secret in ("pr0xy%2Fword", "pr0xy/word", encoded):
         assert redact(f"a {secret} b") == "a *** b"
+    monkeypatch.setenv("https_proxy", "us:n0-sch\u00e9me@proxy.example.com:3128")
+    InsightlyHook("crm").get_conn()
+    for charset in ("utf-8", "latin-1"):
+        encoded = base64.b64encode("us:n0-sch\u00e9me".encode(charset)).decode()
+        assert redact(f"a {encoded} b") == "a *** b"
+    assert redact("a n0-sch\u00e9me b") == "a *** b"
+    monkeypatch.setenv("https_proxy", "http://t0ken-alone@proxy.example.com:3128")
+    InsightlyHook("crm").get_conn()
+    assert redact("a t0ken-alone b") == "a *** b"
     monkeypatch.setenv("https_proxy", "http://[no-uri")
     InsightlyHook("crm").get_conn()
 
