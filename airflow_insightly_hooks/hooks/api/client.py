@@ -21,7 +21,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyUnreachable,
 )
 from airflow_insightly_hooks.hooks.api.limiter import Spent, limiter_for
-from airflow_insightly_hooks.hooks.connection_failures import causes, tls_reason
+from airflow_insightly_hooks.hooks.connection_failures import causes, own_fault, own_look_up_fault, tls_reason
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
 from airflow_insightly_hooks.hooks.masking import mask_user_information
 from airflow_insightly_hooks.version import __version__
@@ -302,7 +302,9 @@ def _reason(error: BaseException, timeout: float) -> str:
         return f"no answer within {timeout:g} s"
     for cause in causes(error):
         if isinstance(cause, socket.gaierror):
-            return UNKNOWN_HOST
+            return own_look_up_fault(cause) or UNKNOWN_HOST
+        if isinstance(cause, OSError) and (lack := own_fault(cause)):
+            return lack
         if reason := tls_reason(cause):
             return reason
         if isinstance(cause, ConnectionRefusedError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -162,6 +165,28 @@ def test_unknown_host(connect: Connect, naps: list[float]) -> None:
         InsightlyHook("crm").get_record("Contacts", 1)
     assert caught.value.host == "no-such-pod.invalid"
     assert len(naps) == 3
+
+
+def test_lack_of_file_descriptors_is_no_unknown_host(
+    connect: Connect, naps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no file descriptor is left, a failed look-up says so, and nothing of the pod."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    connect("crm", "insightly", host="na1", password=KEY)
+    hook = InsightlyHook("crm")
+    hook.get_conn()
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InsightlyUnreachable, match="this worker has no more file descriptors") as caught:
+        hook.get_record("Contacts", 1)
+    monkeypatch.undo()
+    assert "pod" not in str(caught.value)
 
 
 def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:
