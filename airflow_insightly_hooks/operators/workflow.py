@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
@@ -114,8 +115,6 @@ class InsightlyWorkflowOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         _check(workflow)
-        if cursor == "":
-            raise ValueError("cursor must not be empty")
         if not 1 <= batch_size <= LARGEST_BATCH:
             raise ValueError(f"batch_size must be 1 to {LARGEST_BATCH}, not {batch_size}")
         check_on_undelivered(on_undelivered)
@@ -127,7 +126,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         self.asset = asset
         self.workflow = workflow
         self.window = window
-        self.cursor = cursor
+        self.cursor = None if cursor is None else check_cursor_name(cursor)
         self.batch_size = batch_size
         self.on_undelivered = on_undelivered
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included

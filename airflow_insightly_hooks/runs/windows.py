@@ -144,8 +144,12 @@ class RunWindows:
         if self._explicit is not None:
             return
         if self._interval is None:
-            self._context["task_state_store"].set(TAKEN, window.as_dict())
+            state = self._context["task_state_store"]
+            is_repeated = state.get(TAKEN) is not None
+            state.set(TAKEN, window.as_dict())
             cursor = self.cursor()
+            if is_repeated and cursor is None:
+                return  # the last run's window says where to go on, not that of a run which was cleared
             if cursor is not None and cursor < window.start:
                 # It was set back, or given another name, since this run has taken its window.
                 log.warning(
@@ -277,8 +281,8 @@ class RunWindows:
                 ]  # a run that was started by hand says nothing of the schedule
             if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
                 log.warning(
-                    "Cursor %r was moved by %s.%s before. If that task still runs, each of the two misses "
-                    "what the other one reads: give them cursors of different names",
+                    "Cursor %r was moved by %s.%s before. After a rename, that is as it should be. If that "
+                    "task still runs, each of the two misses what the other one reads: give them two names",
                     *(self.cursor_name, before["dag"], before["task"]),
                 )
         if before != entry:

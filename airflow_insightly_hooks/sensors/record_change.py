@@ -20,6 +20,7 @@ from airflow_insightly_hooks.core.detection.changes import (
     changes_in,
     check_events,
 )
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.storable_changes import storable
@@ -127,7 +128,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.settle = settle
         self.field_name = field_name
         self.field_value = field_value
-        self.cursor = cursor
+        self.cursor = None if cursor is None else check_cursor_name(cursor)
         self.insightly_conn_id = insightly_conn_id
         self.deferrable = deferrable
         if on_empty not in ("skip", "wait", "succeed"):
@@ -136,8 +137,6 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             raise ValueError(f"settle must not be negative, not {settle}")
         if (field_name is None) != (field_value is None):
             raise ValueError("field_name and field_value go together")
-        if cursor == "":
-            raise ValueError("cursor must not be empty")
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes, once the window has settled."""

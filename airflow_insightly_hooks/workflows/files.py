@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.sdk import DAG, get_parsing_context
 
@@ -48,28 +49,71 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         raise TypeError("dag_id is for one workflow: give it in the file")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
-    dags: dict[str, DAG] = {}
-    file_of: dict[str, str] = {}
-    owner_of: dict[tuple[str, str, str], str] = {}  # of a cursor: account, record type, name -> DAG
+    found: list[_Found] = []
+    broken: set[Path] = set()
+
+    def refuse(path: Path, error: InvalidWorkflowFile) -> None:
+        log.error("%s", error)
+        _BrokenFile(path, error)
+        broken.add(path)
+
     for path in _files(root):
         name = path.relative_to(root).as_posix()
         try:
             text = _text(path, name)
-            for workflow in read_workflows(text, name, Workflow, only=wanted):
-                if workflow.dag_id in dags:
-                    reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
-                    raise located(text, name, workflow, InvalidWorkflow((("dag_id", reason),)))
-                cursor = (workflow.insightly_conn_id, workflow.record_type, cursor_of(workflow))
-                owner = owner_of.setdefault(cursor, workflow.dag_id)
-                if owner != workflow.dag_id:
-                    reason = f"{cursor[-1]!r} is that of {owner!r}: each would miss what the other one reads"
-                    raise located(text, name, workflow, InvalidWorkflow((("cursor", reason),)))
-                dags[workflow.dag_id] = _dag(text, name, workflow, arguments)
-                file_of[workflow.dag_id] = name
+            found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=wanted)]
         except InvalidWorkflowFile as error:
-            log.error("%s", error)
-            _BrokenFile(path, error)
+            refuse(path, error)
+    owners: dict[_Cursor, list[_Found]] = {}
+    for one in found:
+        owners.setdefault(_cursor(one.workflow), []).append(one)
+    dags: dict[str, DAG] = {}
+    file_of: dict[str, str] = {}
+    for one in found:
+        if one.path in broken:
+            continue
+        try:
+            _check_ids(one, file_of, owners)
+            dags[one.workflow.dag_id] = _dag(one.text, one.name, one.workflow, arguments)
+            file_of[one.workflow.dag_id] = one.name
+        except InvalidWorkflowFile as error:
+            refuse(one.path, error)
     return dags
+
+
+class _Found(NamedTuple):
+    """A workflow, and the file that it was read from."""
+
+    path: Path
+    name: str
+    text: str
+    workflow: Workflow
+
+
+_Cursor = tuple[str, str, str]
+"""Account, record type and name."""
+
+
+def _cursor(workflow: Workflow) -> _Cursor:
+    return workflow.insightly_conn_id, workflow.record_type, cursor_of(workflow)
+
+
+def _check_ids(one: _Found, file_of: Mapping[str, str], owners: Mapping[_Cursor, Sequence[_Found]]) -> None:
+    """Refuse a workflow whose DAG's id, or whose cursor, is another one's.
+
+    Of workflows with one cursor, those that name it are refused. The one whose DAG it belongs to is made.
+
+    :raises InvalidWorkflowFile: if it is refused.
+    """
+    workflow = one.workflow
+    if workflow.dag_id in file_of:
+        reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
+        raise located(one.text, one.name, workflow, InvalidWorkflow((("dag_id", reason),)))
+    others = [other for other in owners[_cursor(workflow)] if other is not one]
+    if others and workflow.cursor is not None:
+        other = f"{others[0].workflow.dag_id!r} ({others[0].name})"
+        reason = f"{workflow.cursor!r} is that of {other}, too: each would miss what the other one reads"
+        raise located(one.text, one.name, workflow, InvalidWorkflow((("cursor", reason),)))
 
 
 def _files(root: Path) -> list[Path]:

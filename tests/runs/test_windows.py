@@ -467,6 +467,16 @@ def test_a_run_whose_cursor_is_another_now_moves_it_past_nothing(logged: Logged)
     assert following.open(TEN) == ChangeWindow(EIGHT, TEN)
 
 
+def test_a_cleared_run_makes_no_cursor(logged: Logged) -> None:
+    """Where the cursor is missing, the last run's window says where to go on, not a cleared one's."""
+    _, first = run_of(None, "dag", EIGHT)
+    _, second = run_of(first, "dag", NINE)
+    run_of(second, "dag", TEN)
+    cleared = named(second, "sync")
+    cleared.take(cleared.fixed() or WINDOW)
+    assert second["asset_state_store"][ASSET].get("cursor/sync") is None
+
+
 def test_two_tasks_that_share_a_cursor_are_warned_of(logged: Logged) -> None:
     """Each would miss what the other one reads: whoever moves a cursor after another task says so."""
     context = run_context()

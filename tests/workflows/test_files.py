@@ -207,13 +207,16 @@ def test_the_examples_load() -> None:
 
 
 def test_two_workflows_of_a_folder_share_no_cursor(folder: Path) -> None:
-    """Each would miss what the other one reads: the second one with a cursor is refused, with its line."""
+    """Each would miss what the other one reads: who names another one's cursor is refused, with its line."""
+    write(folder, "a.yaml", GOOD.format(name="A copy") + "cursor: one/detect\n")
     write(folder, "one.yaml", GOOD.format(name="One"))
-    write(folder, "two.yaml", GOOD.format(name="Two") + "cursor: one/detect\n")
-    write(folder, "zwei.yaml", GOOD.format(name="Zwei") + "cursor: old\n")
-    write(folder, "zwei_a.yaml", GOOD.format(name="Zwei a") + "cursor: old\ninsightly_conn_id: other\n")
+    write(folder, "old_1.yaml", GOOD.format(name="Old 1") + "cursor: old\n")
+    write(folder, "old_2.yaml", GOOD.format(name="Old 2") + "cursor: old\n")
+    write(folder, "other.yaml", GOOD.format(name="Other") + "cursor: old\ninsightly_conn_id: other\n")
     dags, errors = parsed(folder)
-    assert set(dags) == {"one", "zwei", "zwei_a"}
-    (error,) = errors.values()
-    reason = "'one/detect' is that of 'one': each would miss what the other one reads"
-    assert error.endswith(f": two.yaml:4: cursor: {reason}")
+    assert set(dags) == {"one", "other"}
+    assert set(errors) == {f"crm/workflows/{name}.yaml" for name in ("a", "old_1", "old_2")}
+    reason = "'one/detect' is that of 'one' (one.yaml), too: each would miss what the other one reads"
+    assert errors["crm/workflows/a.yaml"].endswith(f": a.yaml:4: cursor: {reason}")
+    assert "'old' is that of 'old_2' (old_2.yaml), too" in errors["crm/workflows/old_1.yaml"]
+    assert "'old' is that of 'old_1' (old_1.yaml), too" in errors["crm/workflows/old_2.yaml"]

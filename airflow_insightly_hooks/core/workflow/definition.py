@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -25,6 +26,7 @@ from pydantic import (
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration
 from airflow_insightly_hooks.core.detection.changes import Event
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.core.workflow.parts import (
@@ -124,7 +126,7 @@ class WorkflowDefinition(Model):
         BeforeValidator(_seconds),
         WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
     ] = 5.0
-    cursor: Name | None = None
+    cursor: Annotated[str, AfterValidator(check_cursor_name)] | None = None
     tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
 
     @field_validator("record_type")

@@ -1,0 +1,51 @@
+"""Names of cursors: what can be one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+
+REFUSED = [
+    ("", "1 to 505 characters"),
+    (" \n", "1 to 505 characters"),
+    ("x" * 506, "1 to 505 characters, not 506"),
+    ("a\x00b", "control characters"),
+    ("{{ dag.dag_id }}/v1", "must not be a template"),
+    ("{% raw %}", "must not be a template"),
+]
+
+
+def workflow(**arguments: Any) -> Workflow:
+    webhooks = [Webhook(name="w", conn_id="c")]
+    return Workflow(name="New contacts", record_type="Contacts", webhooks=webhooks, **arguments)
+
+
+@pytest.mark.parametrize("name", ["contacts", "old_dag/group.detect", "x" * 505, "é/?#%&="])
+def test_names(name: str) -> None:
+    """A name is taken as it is, but for white space around it; it may be that of any task's cursor."""
+    assert check_cursor_name(f" {name}\n") == name
+    assert workflow(cursor=f" {name} ").cursor == name
+    assert InsightlyRecordChangeSensor(task_id="t", record_type="Tasks", cursor=f" {name} ").cursor == name
+    assert InsightlyWorkflowOperator(task_id="t", workflow=workflow(), cursor=f" {name} ").cursor == name
+
+
+@pytest.mark.parametrize(("name", "reason"), [*REFUSED, (5, "a text, not int"), (["a"], "a text, not list")])
+def test_refused(name: Any, reason: str) -> None:
+    """Anything else is refused when the DAG is parsed, wherever it is given."""
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        check_cursor_name(name)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        InsightlyRecordChangeSensor(task_id="t", record_type="Tasks", cursor=name)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        InsightlyWorkflowOperator(task_id="t", workflow=workflow(), cursor=name)
+    with pytest.raises(InvalidWorkflow) as caught:
+        workflow(cursor=name)
+    assert [path for path, _ in caught.value.problems] == ["cursor"]
