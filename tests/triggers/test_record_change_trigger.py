@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,6 +301,7 @@ def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += timedelta(minutes=50)
 
     monkeypatch.setattr(module, "datetime", Clock)
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    # The module's name alone: a sandbox that serves other tests sleeps in a thread of this process.
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
     assert events(trigger(open_since=None, look_at="2031-03-10T09:00:30Z")) == [{"reason": "settled"}]
     assert slept == [60, 60]
