@@ -30,5 +30,5 @@ def mask_user_information(uri: str) -> None:
         secret = parts.password or parts.username or ""  # a token may stand alone
         credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
         # requests sends Latin-1 where it can; others, and ours, send UTF-8.
-        sent = {credentials.encode(), credentials.encode("latin-1", errors="replace")}
+        sent = {credentials.encode(charset, errors="replace") for charset in ("utf-8", "latin-1")}
         mask(secret, unquote(secret), *(base64.b64encode(one).decode() for one in sent))

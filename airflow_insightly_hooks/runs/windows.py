@@ -276,9 +276,8 @@ class RunWindows:
         before = known.get(self.cursor_key)
         if before is not None:
             if not entry["woken"] and not self._is_scheduled:
-                entry["woken"] = before[
-                    "woken"
-                ]  # a run that was started by hand says nothing of the schedule
+                # A run that was started by hand says nothing of the schedule.
+                entry["woken"] = before["woken"]
             if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
                 log.warning(
                     "Cursor %r was moved by %s.%s before. After a rename, that is as it should be. If that "

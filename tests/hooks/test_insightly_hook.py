@@ -166,8 +166,9 @@ def test_proxy_password_is_masked(
     monkeypatch.setenv("https_proxy", "http://t0ken-alone@proxy.example.com:3128")
     InsightlyHook("crm").get_conn()
     assert redact("a t0ken-alone b") == "a *** b"
-    monkeypatch.setenv("https_proxy", "http://[no-uri")
-    InsightlyHook("crm").get_conn()
+    for odd in ("http://[no-uri", "http://u:\udcff@proxy.example.com"):
+        monkeypatch.setenv("https_proxy", odd)
+        InsightlyHook("crm").get_conn()
 
 
 def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
