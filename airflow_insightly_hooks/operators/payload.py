@@ -18,12 +18,13 @@ from airflow_insightly_hooks.core.payload import (
     payload_of,
 )
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
+from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.operators.common.field_checks import (
     CUSTOM_DATES,
     custom_fields_of,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, is_template, unredacted
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

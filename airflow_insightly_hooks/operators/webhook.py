@@ -16,6 +16,7 @@ from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.payload import check_payloads
+from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
@@ -23,7 +24,6 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedUri,
     RedactedUriField,
     check_uri,
-    is_template,
     unredacted,
 )
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery

@@ -66,7 +66,7 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
         :param multi_select: the names of the custom fields that hold several options, as far as known.
         :param triggered: the ids of the records that have triggered before (``until_triggered``).
         :raises InvalidChange: if one of them is no change.
-        :raises InvalidTime: if a change's time is none.
+        :raises InvalidTime: if a change's time is not a time.
         :raises ValueError: if ``now`` has no time zone.
         """
         return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)

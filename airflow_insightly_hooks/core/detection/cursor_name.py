@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_insightly_hooks.core.templates import is_template
+
 __all__ = ["check_cursor_name"]
 
 LONGEST = 505
@@ -22,6 +24,6 @@ def check_cursor_name(name: object) -> str:
         raise ValueError(f"cursor must have 1 to {LONGEST} characters, not {len(stripped)}")
     if not stripped.isprintable():
         raise ValueError("cursor must not hold control characters")
-    if "{{" in stripped or "{%" in stripped:
+    if is_template(stripped):
         raise ValueError("cursor must not be a template: it is not rendered")
     return stripped

@@ -15,7 +15,7 @@ from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predic
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
-from airflow_insightly_hooks.operators.common.redacted_arguments import is_template
+from airflow_insightly_hooks.core.templates import is_template
 
 __all__ = [
     "CUSTOM_DATES",

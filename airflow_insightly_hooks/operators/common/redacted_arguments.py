@@ -16,6 +16,7 @@ from typing import Any
 from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "RedactedUri",
     "RedactedUriField",
     "check_uri",
-    "is_template",
     "unredacted",
 ]
 
@@ -100,11 +100,6 @@ class RedactedUriField(RedactedField):
     def __set__(self, instance: Any, value: Any) -> None:
         uri = unredacted(value)  # rendering changes the wrapper: each task gets its own
         instance.__dict__[self._name] = RedactedUri(uri) if isinstance(uri, str) else uri
-
-
-def is_template(text: str) -> bool:
-    """Return whether Airflow has yet to render a text."""
-    return "{{" in text or "{%" in text
 
 
 def unredacted(value: Any) -> Any:

@@ -171,7 +171,7 @@ class ConcurrentPosts:
             self._record()
 
     def _put_off(self) -> None:
-        """Take out of doubt what won't be come to within an interval, where the receiver has slowed down."""
+        """Mark as unsent again what will not be reached within an interval, if the receiver is slower now."""
         at_once = max(self._tally.posted - self._posted_before, self._least_batch)
         self._threads.take_back(self._prepared, but=at_once)
         if self._prepared:
