@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
 from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
@@ -28,6 +28,7 @@ from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -35,7 +36,17 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-__all__ = ["CANCEL", "DueWebhooksOperator", "ScheduleWebhooksOperator", "TimeTrigger", "WakeUpOperator"]
+__all__ = [
+    "CANCEL",
+    "NEXT_DUE",
+    "NOTHING",
+    "RETRIES",
+    "DueWebhooksOperator",
+    "ScheduleWebhooksOperator",
+    "TimeTrigger",
+    "WakeUpOperator",
+    "wake_up_run_id",
+]
 
 FROM = "pending_from"
 """The key of a run's conf that says which task has scheduled something."""
@@ -131,7 +142,7 @@ class ScheduleWebhooksOperator(BaseOperator):
         }
         # A retry finds the run that it has triggered already; a cleared task, too, unless it schedules else.
         run_id = f"from__{digest_of(repr((*source.values(), scheduled)))}"
-        raise _trigger(self.pending_dag_id, run_id, {FROM: source})
+        raise run_trigger(self.pending_dag_id, run_id, {FROM: source})
 
 
 class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
@@ -329,10 +340,15 @@ class WakeUpOperator(BaseOperator):
             raise AirflowSkipException("nothing is pending")
         moment = _rounded_up(min(times))
         # The run of a moment that has passed has been, and its name is taken.
-        name = f"due__{iso_time(moment)}"
+        name = wake_up_run_id(moment)
         if moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after):
             name += f"__{digest_of(repr((ti.run_id,)))}"
-        raise _trigger(ti.dag_id, name, {}, moment)
+        raise run_trigger(ti.dag_id, name, {}, moment)
+
+
+def wake_up_run_id(due: datetime) -> str:
+    """Return the id of the run that is queued for what is due then."""
+    return f"due__{iso_time(_rounded_up(due))}"
 
 
 def _first_now(state: TaskState, run_after: datetime) -> datetime:
@@ -377,22 +393,3 @@ def _rounded_up(moment: datetime) -> datetime:
         return moment + -(moment - EPOCH) % WAKE_UP_STEP
     except OverflowError:  # the year 9999 ends
         return moment
-
-
-def _trigger(
-    dag_id: str, run_id: str, conf: dict[str, Any], run_after: datetime | None = None
-) -> DagRunTriggerException:
-    """Return what ends a task by triggering a run, once for each run id (see ``TriggerDagRunOperator``)."""
-    return DagRunTriggerException(
-        trigger_dag_id=dag_id,
-        dag_run_id=run_id,
-        conf=conf,
-        run_after=run_after,
-        reset_dag_run=False,
-        skip_when_already_exists=True,
-        wait_for_completion=False,
-        allowed_states=[],
-        failed_states=[],
-        poke_interval=60,
-        deferrable=False,
-    )

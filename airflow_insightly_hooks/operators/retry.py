@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.errors import UndeliveredError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["RETRY_AFTER", "RetryAfterPolicy"]
+__all__ = ["RETRY_AFTER", "RetryAfterPolicy", "longest_delay"]
 
 LONGEST_DELAY = timedelta(hours=1)
 JITTER = 0.2
@@ -41,14 +41,13 @@ class RetryAfterPolicy(RetryPolicy):
         ti: Any = context.get("ti") if context else None
         shortest = task.retry_delay if task is not None else timedelta(0)
         if exception.retry_after is not None:
-            asked = timedelta(seconds=min(exception.retry_after, LONGEST_DELAY.total_seconds()))
-            delay, reason = max(shortest, asked), "the receiver's Retry-After"
+            delay, reason = _delay(shortest, exception.retry_after), "the receiver's Retry-After"
         elif ti is None or task is None or getattr(task, "retry_exponential_backoff", None):
             return RetryDecision.default()
         else:
             delay, reason = shortest, "the task's retry_delay, with jitter"
         if ti is not None:
-            delay = min(delay * (1 + JITTER * _share(ti, try_number)), max(delay, LONGEST_DELAY))
+            delay = _spread(delay, _share(ti, try_number))
         return RetryDecision.retry(delay=delay, reason=reason)
 
     def serialize(self) -> dict[str, Any]:
@@ -59,6 +58,22 @@ class RetryAfterPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> RetryAfterPolicy:  # noqa: ARG003 — Airflow's signature
         """Return the policy."""
         return cls()
+
+
+def longest_delay(retry_delay: timedelta, retry_after: float | None) -> timedelta:
+    """Return how long the policy waits at most.
+
+    :param retry_after: the seconds that the receiver asked for; ``None`` where it didn't.
+    """
+    return _spread(_delay(retry_delay, retry_after or 0.0), 1.0)
+
+
+def _delay(shortest: timedelta, asked: float) -> timedelta:
+    return max(shortest, timedelta(seconds=min(asked, LONGEST_DELAY.total_seconds())))
+
+
+def _spread(delay: timedelta, share: float) -> timedelta:
+    return min(delay * (1 + JITTER * share), max(delay, LONGEST_DELAY))
 
 
 def _share(ti: Any, try_number: int) -> float:

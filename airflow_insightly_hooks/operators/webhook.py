@@ -15,7 +15,7 @@ from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.core.payload import check_payloads
+from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
@@ -211,7 +211,7 @@ class WebhookOperator(BaseOperator):
             sum(writer.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
         )
         try:
-            delivery.post(queue)
+            self._post(context, delivery, queue)
         finally:  # after the task's time-out, too, the report tells what is undelivered
             report = delivery.report(payloads)
             self._tell(report, delivery)
@@ -220,21 +220,38 @@ class WebhookOperator(BaseOperator):
         if report["delivered"] == report["total"]:
             self._drop_event()
             return report
-        judge(
-            report,
-            ti,
-            may_go_on=len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0,
-            on_undelivered=self.on_undelivered,
-            retry_after=delivery.retry_after,
-            log=self.log,
-            is_stopped=self._stopped,
-        )
+        may_go_on = len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0
+        self._judge(context, payloads, delivery, report, may_go_on=may_go_on)
         self._emit_event(context, report)
         return report
 
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""
         self._stopped = True
+
+    def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:  # noqa: ARG002
+        """POST what is in the queue."""
+        delivery.post(queue)
+
+    def _judge(
+        self,
+        context: Context,
+        payloads: Sequence[Payload],  # noqa: ARG002
+        delivery: Delivery,
+        report: Report,
+        *,
+        may_go_on: bool,
+    ) -> None:
+        """End a try that has left something undelivered: see ``outcome.judge``."""
+        judge(
+            report,
+            context.get("ti"),
+            may_go_on=may_go_on,
+            on_undelivered=self.on_undelivered,
+            retry_after=delivery.retry_after,
+            log=self.log,
+            is_stopped=self._stopped,
+        )
 
     def _tell(self, report: Report, delivery: Delivery) -> None:
         """Log and count what the try has done."""
