@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.criteria",
                     f"{package}.operators.payload",
                     f"{package}.operators.pending",
+                    f"{package}.operators.retry_queue",
                     f"{package}.operators.webhook",
                     f"{package}.operators.workflow",
                 ],

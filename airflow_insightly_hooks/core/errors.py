@@ -315,6 +315,28 @@ class UndeliveredError(InsightlyHooksError):
         return f"{missing} of {total} payloads are undelivered: {', '.join(lines)}"
 
 
+class LostPayloads(InsightlyHooksError):
+    """Payloads that a run has left to be sent again, and that are gone from its XCom.
+
+    :param sources: the DAG's id, the run's, and how many.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, sources: list[tuple[str, str, int]]) -> None:
+        super().__init__(sources)
+        self.sources = sources
+
+    def __str__(self) -> str:
+        count = sum(number for _, _, number in self.sources)
+        runs = ", ".join(f"{run_id!r} of {dag_id!r}" for dag_id, run_id, _ in self.sources[: self.SHOWN])
+        return (
+            f"{count} payloads are undelivered: they are gone from the XCom of {len(self.sources)} runs "
+            f"({runs}). Were these deleted? What they have found can be sent by a backfill, or by a run over "
+            f"the same window"
+        )
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'equals'?"``, or an empty text where nothing is close."""
     close = get_close_matches(str(word), known, n=1, cutoff=0.6)

@@ -51,15 +51,19 @@ def check_date_format(date_format: str) -> None:
         raise ValueError(f"date_format must be one of {list(DATE_FORMATS)}, not {date_format!r}")
 
 
-class Payload(TypedDict):
-    """A payload as it passes through XCom: what to send, and which change it tells of."""
-
+class _Payload(TypedDict):
     message_id: str
     record_type: str
     record_id: int
     event: str
     changed_at: str  # ISO 8601, UTC
     body: str  # the exact text that is POSTed
+
+
+class Payload(_Payload, total=False):
+    """A payload as it passes through XCom: what to send, and which change it tells of."""
+
+    earlier: str  # what another task's ledger has of it (core.delivery.ledger), where that has left it
 
 
 class _Literal(str):
@@ -197,10 +201,12 @@ def check_payloads(value: object) -> list[Payload]:
             raise InvalidPayload(
                 where, f"a payload is needed, not {type(payload).__name__} (chunks go to .expand(payloads=…))"
             )
-        if missing := missing_keys(payload, Payload.__annotations__):
+        if missing := missing_keys(payload, _Payload.__annotations__):
             raise InvalidPayload(where, f"it lacks {missing}")
         if not isinstance(payload["body"], str):
             raise InvalidPayload(where, "its body must be text")
+        if not isinstance(payload.get("earlier", ""), str):
+            raise InvalidPayload(where, "its earlier attempts must be text")
         if not isinstance(payload["message_id"], str) or not _MESSAGE_ID.fullmatch(payload["message_id"]):
             raise InvalidPayload(where, "its message_id must be 1 to 64 letters, digits, '_' or '-'")
         # What a report and a log line name must be what it says, and nothing of a record.

@@ -199,6 +199,8 @@ class WebhookOperator(BaseOperator):
             ti=ti,
         )
         delivery.log_payloads_in_doubt(payload["message_id"] for payload in payloads)
+        for payload in payloads:
+            writer.ledger.go_on_from(payload["message_id"], payload.get("earlier", ""))
         if redelivery is not None:
             redelivery.begin(payloads, writer.ledger)
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)

@@ -1,7 +1,9 @@
 """A workflow -> its DAG: ``detect``, ``evaluate``, and for each webhook ``build`` and ``deliver``.
 
 Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a second one,
-``{dag_id}__pending``, which runs when something is due (``operators.pending``).
+``{dag_id}__pending``, which runs when something is due (``operators.pending``). What waits for a receiver
+that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overlap
+(``operators.workflow_delivery``).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from airflow.sdk import (
     DeltaTriggerTimetable,
     Param,
     TaskGroup,
+    XComArg,
 )
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
@@ -32,7 +36,12 @@ from airflow_insightly_hooks.operators.pending import (
     TimeTrigger,
     WakeUpOperator,
 )
-from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.operators.retry_queue import (
+    PAYLOADS,
+    CollectRetriesOperator,
+    RetryWebhookOperator,
+)
+from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import changes_asset
 
@@ -44,8 +53,12 @@ __all__ = ["cursor_of", "workflow_dag", "workflow_group"]
 TAG = "insightly"
 DETECT = "detect"
 """The id of the task whose cursor a workflow has."""
-ALSO_PENDING = ("default_args", "tags", "access_control", "on_failure_callback")
-"""The arguments of a workflow's DAG that the DAG of its pending webhooks gets, too."""
+ALSO_SENDING = ("default_args", "tags", "access_control", "on_failure_callback")
+"""The arguments of a workflow's DAG that the DAGs get, too, which send what is pending, or waits."""
+MOST_RUNS = 16
+"""Runs of a workflow that are active at once: at most one waits for each receiver that is down."""
+RETRY_RUNS = 8
+"""Runs of a retry DAG, for each webhook: one is queued, three or four wait, others end at once."""
 NO_CRON = ("@once", "@continuous")
 ON_CHANGE = "on_change"
 """The schedule of a workflow that runs when there are changes."""
@@ -65,7 +78,7 @@ def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
         "description": workflow.description or None,
         "start_date": workflow.start_date,
         "catchup": has_intervals,  # intervals that are not run are not read
-        "max_active_runs": 1,
+        "max_active_runs": MOST_RUNS,
         "tags": list(dict.fromkeys([TAG, *workflow.tags])),
         **arguments,
     }
@@ -79,8 +92,8 @@ def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
         dag.timetable.validate()
     except Exception as error:
         raise InvalidWorkflow((("schedule", f"Airflow refuses it: {error}"),)) from None
-    pending = _pending_dag(workflow, **{name: arguments[name] for name in ALSO_PENDING if name in arguments})
-    for made in (dag, pending) if registers else ():
+    shared = {name: arguments[name] for name in ALSO_SENDING if name in arguments}
+    for made in (dag, _pending_dag(workflow, **shared), _retry_dag(workflow, **shared)) if registers else ():
         _register(made)
     return dag
 
@@ -90,7 +103,8 @@ def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **
     group_id = group_id or workflow.slug or workflow.dag_id
     with TaskGroup(group_id, **{"tooltip": workflow.description, **arguments}) as group:
         _tasks(workflow)
-    _register(_pending_dag(workflow, tags=[TAG], default_args=arguments.get("default_args")))
+    for make in (_pending_dag, _retry_dag):
+        _register(make(workflow, tags=[TAG], default_args=arguments.get("default_args")))
     return group
 
 
@@ -141,6 +155,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
         insightly_conn_id=workflow.insightly_conn_id,
         cursor=workflow.cursor,
         deferrable=True,
+        max_active_tis_per_dag=1,  # runs overlap, and a cursor has one reader
     )
     evaluate = EvaluateCriteriaOperator(
         task_id="evaluate",
@@ -177,18 +192,29 @@ def _send(workflow: WorkflowDefinition, webhook: Webhook, changes: BaseOperator)
         workflow=workflow.message_scope(webhook),
         insightly_conn_id=workflow.insightly_conn_id,
     )
-    receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
     try:
-        WebhookOperator(
-            task_id=f"deliver{_suffix(workflow, webhook)}",
+        WorkflowWebhookOperator(
             payloads=build.output,
-            concurrency=webhook.concurrency,
-            headers=webhook.headers or None,
-            **receiver,
+            payloads_task_id=build.task_id,
+            retry_dag_id=workflow.dag_id + RETRY_SUFFIX,
+            **_delivery(workflow, webhook),
         )
     except InvalidConnection as error:
         path = f"webhooks[{workflow.webhooks.index(webhook)}]"
         raise InvalidWorkflow(((path, str(error)),)) from None
+
+
+def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
+    """Return the arguments that all tasks have which send a webhook."""
+    receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
+    return {
+        "task_id": f"deliver{_suffix(workflow, webhook)}",
+        "asset": records_asset(workflow.insightly_conn_id, workflow.record_type),
+        "webhook": f"{workflow.dag_id}/{webhook.slug}",
+        "concurrency": webhook.concurrency,
+        "headers": webhook.headers or None,
+        **receiver,
+    }
 
 
 def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:
@@ -226,6 +252,38 @@ def _pending_dag(
     with dag, dag.task_group:  # the group that is open, if any, is of another DAG
         due = [_due(workflow, webhook) for webhook in timed]
         WakeUpOperator(task_id="wake_up", trigger_rule="all_done").set_upstream(due)
+    return dag
+
+
+def _retry_dag(
+    workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
+) -> DAG:
+    """Return the DAG that sends what tasks have left which would have waited for a receiver."""
+    dag = DAG(
+        workflow.dag_id + RETRY_SUFFIX,
+        dag_display_name=f"{workflow.name}: retry",
+        description=f"Sends what {workflow.dag_id} has left for receivers that are down; started by it.",
+        schedule=None,
+        is_paused_upon_creation=False,  # what is left must be sent
+        auto_register=False,
+        max_active_runs=RETRY_RUNS * len(workflow.webhooks),
+        default_args={**(default_args or {}), "depends_on_past": False},
+        **arguments,
+    )
+    with dag, dag.task_group:  # the group that is open, if any, is of another DAG
+        deliveries = {webhook.slug: _delivery(workflow, webhook) for webhook in workflow.webhooks}
+        collect = CollectRetriesOperator(
+            task_id="collect",
+            asset=records_asset(workflow.insightly_conn_id, workflow.record_type),
+            deliver_task_ids={d["webhook"]: d["task_id"] for d in deliveries.values()},
+        )
+        for delivery in deliveries.values():
+            RetryWebhookOperator(
+                payloads=XComArg(collect, key=PAYLOADS + delivery["task_id"]),
+                collect_task_id=collect.task_id,
+                **delivery,
+            )
+        collect >> WakeUpOperator(task_id="wake_up", trigger_rule="all_done")
     return dag
 
 

@@ -13,7 +13,7 @@ from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.workflow import Workflow
@@ -44,7 +44,7 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
     """Make the DAGs of the workflows in a folder; ``load_workflows`` says more."""
     # While a task runs, its DAG alone is made.
     only = get_parsing_context().dag_id
-    wanted = only.removesuffix(PENDING_SUFFIX) if only is not None else None
+    wanted = only.removesuffix(PENDING_SUFFIX).removesuffix(RETRY_SUFFIX) if only is not None else None
     if "dag_id" in arguments:
         raise TypeError("dag_id is for one workflow: give it in the file")
     if not root.is_dir():

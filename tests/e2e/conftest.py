@@ -35,7 +35,18 @@ CANARY = "canary-d1e5a7"
 BINS = (
     *("added", "updated", "unmet", "later", "never", "some", "cleared", "example", "help_page"),
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
-    *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
+    *(
+        "created",
+        "created_and_edited",
+        "until_triggered",
+        "dead",
+        "alive",
+        "down",
+        "up",
+        "timed",
+        "watched",
+        "grouped",
+    ),
     *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second"),
 )

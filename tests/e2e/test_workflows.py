@@ -75,6 +75,44 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
     assert len({kept["headers"]["webhook-id"] for kept in stack.received("dead")}) == 1
 
 
+def test_runs_do_not_wait_for_a_receiver_that_another_run_waits_for(stack: Stack) -> None:
+    """One waits; what later ones find goes to the well one at once, and to the other one when it is well."""
+    run_all(stack, "overlapping")
+    stack.bin_answers("down", status=503, headers={"Retry-After": "20"}, times=1)
+    leads = []
+    runs = []
+    for _ in range(3):
+        lead = {"LAST_NAME": "e2e", "LEAD_DESCRIPTION": CANARY, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1}
+        leads.append(stack.crm("POST", "/Leads", lead)["LEAD_ID"])
+        time.sleep(2.1)  # it has settled
+        runs.append(stack.start_run("overlapping"))
+        wait_for(
+            "the well receiver", lambda: set(leads) <= set(stack.received_ids("up", "LEAD_ID")), timeout=60
+        )
+    assert (
+        stack.wait_for_run("overlapping", runs[1]) == stack.wait_for_run("overlapping", runs[2]) == "success"
+    )
+    assert stack.received_ids("down", "LEAD_ID") == leads[:1]  # it has asked to wait
+    report = stack.xcom("overlapping", runs[2], "deliver_down")
+    assert (report["total"], report["delivered"], report["undelivered"], report["left"]) == (1, 0, [], 1)
+    assert "is failing since" in stack.log("overlapping", runs[2], "deliver_down")
+    assert stack.wait_for_run("overlapping", runs[0]) == "success"  # its retry
+    wait_for("the rest", lambda: set(leads) <= set(stack.received_ids("down", "LEAD_ID")), timeout=90)
+    received = [kept["headers"]["webhook-id"] for kept in stack.received("down")]
+    assert len(received) == len(set(received)) + 1 == 4  # the first one twice, the others once
+    assert len(stack.received("up")) == 3
+
+    def ended() -> list[dict[str, Any]]:
+        found = stack.airflow.api("/dags/overlapping__retry/dagRuns")["dag_runs"]
+        return found if all(run["state"] == "success" for run in found) else []
+
+    retries = wait_for("the retry DAG's runs", ended, timeout=60)
+    assert len(retries) == 3  # one for each of the two that left something, and one that sent it
+    tasks = [stack.tasks("overlapping__retry", run["dag_run_id"]) for run in retries]
+    assert sorted(of_run["deliver_down"]["state"] for of_run in tasks) == ["skipped", "skipped", "success"]
+    assert all(of_run["deliver_up"]["state"] == "skipped" for of_run in tasks)
+
+
 def test_a_time_trigger(stack: Stack) -> None:
     """Sent at its time, as the record is then; not moved, not doubled, not lost; rechecked; cancelled."""
     stack.skip_on_sqlite(TO_SAVE_TIME)

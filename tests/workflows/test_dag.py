@@ -71,7 +71,7 @@ def test_the_four_tasks_are_visible() -> None:
         "new_contacts",
         "New contacts",
         False,
-        1,
+        16,
         {"insightly"},
     )
 
@@ -136,7 +136,7 @@ def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     dag = workflow(BILLING, LATER).to_dag(
         default_args={"retry_delay": timedelta(seconds=3), "depends_on_past": True}
     )
-    assert registered.ids() == {"new_contacts", "new_contacts__pending"}
+    assert registered.ids() == {"new_contacts", "new_contacts__pending", "new_contacts__retry"}
     assert edges(dag)["evaluate"] == {"build_billing", "schedule"}
     assert dag.get_task("schedule").pending_dag_id == "new_contacts__pending"
     pending = registered["new_contacts__pending"]
@@ -245,6 +245,28 @@ def test_runs_may_overlap_and_what_remembers_does_not() -> None:
     assert dag.max_active_runs == 3
     assert dag.get_task("evaluate").max_active_tis_per_dag == 1
     assert workflow().to_dag().get_task("evaluate").max_active_tis_per_dag is None
+    assert workflow().to_dag().get_task("detect").max_active_tis_per_dag == 1
+
+
+def test_what_waits_for_a_receiver_has_a_dag_of_its_own(registered: Any) -> None:
+    """One for all webhooks, timed ones included: it keeps what deliver tasks have left, and sends it."""
+    dag = workflow(BILLING, LATER).to_dag(default_args={"retry_delay": timedelta(seconds=3)})
+    retry = registered["new_contacts__retry"]
+    assert edges(retry) == {
+        "collect": {"deliver_a_week_later", "deliver_billing", "wake_up"},
+        "deliver_billing": set(),
+        "deliver_a_week_later": set(),
+        "wake_up": set(),
+    }
+    assert (retry.is_paused_upon_creation, retry.max_active_runs) == (False, 16)
+    assert retry.get_task("collect").max_active_tis_per_dag == 1
+    pending = registered["new_contacts__pending"]
+    for slug, first in (("billing", dag), ("a_week_later", pending)):
+        left, sent = first.get_task(f"deliver_{slug}"), retry.get_task(f"deliver_{slug}")
+        assert left.retry_dag_id == "new_contacts__retry"
+        assert left.payloads_task_id == f"build_{slug}"
+        assert left.webhook == sent.webhook == f"new_contacts/{slug}"
+        assert (sent.retry_delay, sent.webhook_conn_id) == (timedelta(seconds=3), left.webhook_conn_id)
 
 
 def test_a_task_group(registered: Any) -> None:
@@ -288,7 +310,7 @@ def test_every_dag_can_be_serialized(registered: Any) -> None:
         for name, after in (("now", None), ("later", "1d"))
     ]
     workflow(*secrets, evaluate="until_triggered").to_dag()
-    for dag_id in ("new_contacts", "new_contacts__pending"):
+    for dag_id in ("new_contacts", "new_contacts__pending", "new_contacts__retry"):
         text = str(DagSerialization.to_dict(registered[dag_id]))
         assert "s3cret" not in text
         assert "x.example" in text

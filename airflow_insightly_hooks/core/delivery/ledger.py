@@ -126,6 +126,19 @@ class Ledger:
         self._before.pop(message, None)
         self._note(message, _entry(state, self[message].attempts))
 
+    def text_of(self, message: str) -> str:
+        """Return what is known of a message, for another task's ledger to go on from; see ``go_on_from``."""
+        entry = self[message]
+        return "" if entry == UNSENT else f"{_CODES[entry.state]}{entry.attempts}"
+
+    def go_on_from(self, message: str, text: str) -> None:
+        """Note what another task's ledger has of a message, where this one has nothing yet.
+
+        :raises InvalidState: if ``text`` is none of ``text_of``.
+        """
+        if text and self[message] == UNSENT:
+            self._note(message, _read_entry(message, text)[0])
+
     def expect(self, message: str, about: str) -> None:
         """Note a message that is to be POSTed, so that it is missed if its payload never comes again.
 

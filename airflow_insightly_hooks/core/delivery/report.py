@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload
 
-__all__ = ["Failure", "Tally", "make_report"]
+__all__ = ["ERROR_LENGTH", "Failure", "Tally", "make_report"]
 
 LISTED = 200
 """Undelivered payloads that a report lists one by one, at most."""

@@ -32,3 +32,4 @@ class Report(_WholeReport, total=False):
     """What a deliver task did, as it passes through XCom."""
 
     undelivered_count: int  # where ``undelivered`` doesn't list them all
+    left: int  # payloads that a workflow's retry DAG sends

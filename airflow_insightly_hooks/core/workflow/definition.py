@@ -42,7 +42,7 @@ from airflow_insightly_hooks.core.workflow.parts import (
 )
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
 
-__all__ = ["PENDING_SUFFIX", "Evaluate", "WorkflowDefinition"]
+__all__ = ["PENDING_SUFFIX", "RETRY_SUFFIX", "Evaluate", "WorkflowDefinition"]
 
 Evaluate = Literal["created", "created_and_edited", "until_triggered"]
 EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
@@ -52,6 +52,8 @@ EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
 }
 PENDING_SUFFIX = "__pending"
 """The ending of the id of the DAG that sends the webhooks of time triggers."""
+RETRY_SUFFIX = "__retry"
+"""The ending of the id of the DAG that sends what waits for a receiver that is down."""
 
 
 def _seconds(value: object) -> object:
@@ -157,10 +159,9 @@ class WorkflowDefinition(Model):
     @field_validator("dag_id")
     @classmethod
     def _check_dag_id(cls, dag_id: str) -> str:
-        if dag_id.endswith(PENDING_SUFFIX):
-            raise ValueError(
-                f"{PENDING_SUFFIX!r} is the ending of DAGs that send the webhooks of time triggers"
-            )
+        for suffix, what in ((PENDING_SUFFIX, "time triggers"), (RETRY_SUFFIX, "receivers that are down")):
+            if dag_id.endswith(suffix):
+                raise ValueError(f"{suffix!r} is the ending of DAGs that send the webhooks of {what}")
         if not re.fullmatch(r"[\w.-]+", dag_id):
             raise ValueError(
                 "letters, digits, '_', '-' and '.' are needed: give a dag_id, or a name with some"

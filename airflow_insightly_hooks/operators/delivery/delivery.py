@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT
+from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
@@ -62,6 +62,16 @@ class Delivery:
         self._started_at = datetime.now(timezone.utc)
         self.tally = Tally(0, time.monotonic())
         self.retry_after: float | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is known of the messages."""
+        return self._writer.ledger
+
+    @property
+    def failures(self) -> Mapping[str, Failure]:
+        """Why messages were not acknowledged in this try, by their ids."""
+        return self._failures
 
     @property
     def has_given_up(self) -> bool:

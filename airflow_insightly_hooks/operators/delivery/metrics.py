@@ -9,7 +9,7 @@ from airflow.sdk.observability import stats
 
 from airflow_insightly_hooks.core.delivery.report import Tally
 
-__all__ = ["count_in_doubt", "count_try", "tags_of", "time_post"]
+__all__ = ["count_in_doubt", "count_try", "gauge_failing", "gauge_waiting", "tags_of", "time_post"]
 
 ATTEMPTS = "insightly_webhook.attempts"
 """Counter: POSTs."""
@@ -21,6 +21,10 @@ LATENCY = "insightly_webhook.latency"
 """Timing: each POST, from its begin to its answer."""
 UNDELIVERED = "insightly_webhook.undelivered"
 """Counter: payloads that are undelivered at the end of a try."""
+FAILING = "insightly_webhook.failing_seconds"
+"""Gauge: for how long a webhook's receiver has been down; 0 when it is well."""
+WAITING = "insightly_webhook.waiting"
+"""Gauge: messages that wait in a workflow's retry DAG."""
 
 Tags = dict[str, str]
 
@@ -33,6 +37,16 @@ def tags_of(ti: Any) -> Tags:
 def time_post(seconds: float, tags: Tags) -> None:
     """Report how long a POST took."""
     stats.timing(LATENCY, timedelta(seconds=seconds), tags=tags)
+
+
+def gauge_failing(seconds: float, webhook: str, tags: Tags) -> None:
+    """Report for how long a webhook's receiver has been down."""
+    stats.gauge(FAILING, seconds, tags={**tags, "webhook": webhook})
+
+
+def gauge_waiting(count: int, webhook: str, tags: Tags) -> None:
+    """Report how many messages of a webhook wait to be sent again."""
+    stats.gauge(WAITING, count, tags={**tags, "webhook": webhook})
 
 
 def count_in_doubt(count: int, tags: Tags) -> None:

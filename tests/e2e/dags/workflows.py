@@ -32,6 +32,11 @@ workflow(
     criteria={"field": "LAST_NAME", "operator": "equals", "value": "e2e"},
 ).to_dag(default_args=SOON)
 
+# Of two receivers one is down for a while, and others' runs don't wait for it.
+workflow("Overlapping", "Leads", ("down", {}), ("up", {}), evaluate="created").to_dag(
+    default_args={"retry_delay": timedelta(seconds=15)}
+)
+
 workflow(
     "Some seconds later",
     "Opportunities",

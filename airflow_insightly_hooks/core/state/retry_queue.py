@@ -1,0 +1,166 @@
+"""The messages that wait for a receiver that fails, kept in a state store by where they stand in XCom.
+
+A head, under the key of the queue, says which entries wait. They are numbered, and stand in blocks of 40,
+under the key, ``/`` and a number: ``[{"dag_id", "run_id", "task_id", "map_index", "payloads_task_id",
+"messages", "entered_by"}, …]``. No contents: these stay in the runs' XCom.
+
+Each change of what waits is one write of the head. A block is written before the head counts its entries, and
+deleted after the head has done with it. What a run takes is noted in the head until it has noted it itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, missing_keys
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+
+__all__ = ["MessageSource", "RetryQueue"]
+
+VERSION = 1
+BLOCK_SIZE = 40
+"""Entries a block: at 1,400 characters each at most (ids have 250) a block stays below 60 kB."""
+BLOCKS_SEARCHED = 8
+"""In how many blocks a run is looked for that may have entered before it was killed."""
+
+
+class MessageSource(NamedTuple):
+    """Where the messages stand that a deliver task has left to be sent again.
+
+    :param dag_id: of the task, as are the next three.
+    :param payloads_task_id: the task of the same run whose XCom has the payloads.
+    :param messages: how many.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    payloads_task_id: str
+    messages: int
+
+    @classmethod
+    def of(cls, value: object) -> MessageSource:
+        """Return the source that JSON holds as the mapping of its fields.
+
+        :raises InvalidPayload: if it is none.
+        """
+        if not isinstance(value, Mapping):
+            raise InvalidPayload("retry", f"an object is needed, not {type(value).__name__}")
+        if missing := missing_keys(value, cls._fields):
+            raise InvalidPayload("retry", f"it lacks {missing}")
+        source = cls(**{name: value[name] for name in cls._fields})
+        for name in cls._fields:
+            kind = int if name in ("map_index", "messages") else str
+            if type(value[name]) is not kind:
+                raise InvalidPayload("retry", f"its {name} must be of type {kind.__name__}")
+        return source
+
+
+class RetryQueue:
+    """What waits for one receiver. An instance is for one task, and nobody else may write meanwhile.
+
+    :param store: where it is kept. No value under the key: nothing waits.
+    :param key: the head's key.
+    :ivar due: from when on what waits may be taken; ``None`` if nothing waits.
+    :ivar waiting: how many messages wait.
+
+    Each method raises ``InvalidState`` if what is stored can't be read.
+    """
+
+    def __init__(self, store: StateStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        head = read_head(store, key, VERSION) or {"version": VERSION, "first": 0, "next": 0, "taken": 0}
+        self._first, self._next, self._taken = (count_in(key, head, n) for n in ("first", "next", "taken"))
+        self.due = api_time(head["due"], key) if head.get("due") else None
+        self.waiting = head.get("waiting", 0)
+        self._being_taken: dict[str, list[int]] = dict(head.get("being_taken", {}))
+        if not self._first * BLOCK_SIZE <= self._taken <= self._next:
+            raise InvalidState(key, "its numbers contradict each other")
+
+    def enter(self, source: MessageSource, run_id: str, not_before: datetime) -> bool:
+        """Add messages, once for each run that enters them.
+
+        :param not_before: when they may be taken, unless some that wait may be earlier.
+        :returns: whether they weren't in before.
+        """
+        last = self._number(self._next)
+        blocks = {n: self._block(n) for n in range(max(self._first, last - BLOCKS_SEARCHED + 1), last + 1)}
+        known = (
+            entry
+            for n, block in blocks.items()
+            for seq, entry in enumerate(block, n * BLOCK_SIZE)
+            if seq < self._next
+        )
+        if any(entry["entered_by"] == run_id for entry in known):
+            return False
+        counted = blocks[last][: self._next - last * BLOCK_SIZE]
+        self._store.set(self._block_key(last), [*counted, {**source._asdict(), "entered_by": run_id}])
+        self._next += 1
+        self.waiting += source.messages
+        self.due = not_before if self.due is None else min(self.due, not_before)
+        self._write_head()
+        return True
+
+    def take(self, run_id: str, now: datetime) -> list[MessageSource]:
+        """Take what waits, if it is due; a run that takes again gets the same until ``has_taken``."""
+        if run_id not in self._being_taken:
+            if self.due is None or now < self.due:
+                return []
+            self._being_taken[run_id] = [self._taken, self._next]
+            self._taken, self.due, self.waiting = self._next, None, 0
+            self._write_head()
+        start, end = self._being_taken[run_id]
+        blocks = {n: self._block(n) for n in range(self._number(start), self._number(end - 1) + 1)}
+        return [self._entry(blocks[self._number(seq)], seq) for seq in range(start, end)]
+
+    def has_taken(self, run_id: str) -> None:
+        """Forget what the run has taken: it has noted that."""
+        if self._being_taken.pop(run_id, None) is None:
+            return
+        needed = min([self._taken, *(start for start, _ in self._being_taken.values())])
+        # One block more stays, by which a run that enters again is known.
+        first, self._first = self._first, max(self._first, self._number(needed) - 1)
+        self._write_head()
+        for number in range(first, self._first):
+            self._store.delete(self._block_key(number))
+
+    def _number(self, seq: int) -> int:
+        return seq // BLOCK_SIZE
+
+    def _block_key(self, number: int) -> str:
+        return f"{self._key}/{number}"
+
+    def _block(self, number: int) -> list[dict[str, Any]]:
+        block = self._store.get(self._block_key(number), [])
+        counted = min(self._next - number * BLOCK_SIZE, BLOCK_SIZE)
+        if not isinstance(block, list) or len(block) < counted:
+            raise InvalidState(
+                self._block_key(number), "a part of the queue is missing: it can't be told what waits"
+            )
+        return block
+
+    def _entry(self, block: list[dict[str, Any]], seq: int) -> MessageSource:
+        try:
+            return MessageSource.of(block[seq % BLOCK_SIZE])
+        except InvalidPayload as error:
+            key = self._block_key(self._number(seq))
+            raise InvalidState(key, f"entry {seq} can't be read: {error}") from None
+
+    def _write_head(self) -> None:
+        self._store.set(
+            self._key,
+            {
+                "version": VERSION,
+                "first": self._first,
+                "next": self._next,
+                "taken": self._taken,
+                "due": iso_time(self.due) if self.due else None,
+                "waiting": self.waiting,
+                "being_taken": self._being_taken,
+            },
+        )

@@ -1,0 +1,215 @@
+"""A workflow's retry DAG: keeps what deliver tasks have left (``operators.workflow_delivery``), and sends it.
+
+One ``CollectRetriesOperator`` runs at a time: it alone writes what waits. A run that brings messages has them
+entered, and ends; one that was queued for the time at which they are due sends all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.errors import InvalidPayload, LostPayloads
+from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, MessageSource, RetryQueue
+from airflow_insightly_hooks.hooks.assets import add_inlet
+from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.operators.delivery import metrics
+from airflow_insightly_hooks.operators.delivery.outcome import push_report
+from airflow_insightly_hooks.operators.pending import (
+    NEXT_DUE,
+    NOTHING,
+    RETRIES,
+    WakeUpOperator,
+    wake_up_run_id,
+)
+from airflow_insightly_hooks.operators.workflow_delivery import LEFT_BY, UNACKNOWLEDGED, WorkflowDelivery
+from airflow_insightly_hooks.runs.task_state import TaskState
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["PAYLOADS", "CollectRetriesOperator", "LostPayloadsError", "RetryWebhookOperator"]
+
+RETRY = "retry"
+"""The first part of the keys of the asset's state for what waits to be sent again."""
+PAYLOADS = "payloads_"
+"""What the XCom key of a webhook's payloads begins with; then comes the id of the task that sends them."""
+LOST = "lost_"
+WAITING = "waiting"
+ENTERED = "entered"
+TAKEN = "taken"
+SHOWN = 20
+
+
+class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
+    """Keeps the messages that deliver tasks have left, and hands them on when it is time.
+
+    :param asset: the records' asset.
+    :param deliver_task_ids: the tasks right after this one that send: a webhook, as
+        ``WorkflowWebhookOperator`` knows it -> its task.
+    :param retries: 5 by default.
+    :raises InvalidPayload: if what a run's conf says is no such task.
+    :raises InvalidState: if what waits can't be read.
+
+    XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
+    ``lost_{task_id}`` the runs whose payloads are gone. Under ``waiting`` how many messages wait, by webhook,
+    and until when; under ``next_due`` the first of these times.
+    """
+
+    ui_color = "#f3e0d8"
+    inherits_from_skipmixin = True
+
+    def __init__(
+        self,
+        *,
+        asset: Asset,
+        deliver_task_ids: Mapping[str, str],
+        retries: int | None = RETRIES,
+        **kwargs: Any,
+    ) -> None:
+        add_inlet(kwargs, asset)
+        kwargs.setdefault("max_active_tis_per_dag", 1)  # one writer of what waits
+        super().__init__(retries=retries, **kwargs)
+        self.asset = asset
+        self.deliver_task_ids = dict(deliver_task_ids)
+
+    def execute(self, context: Context) -> None:
+        """Enter what this run brings, and push what is due."""
+        ti: Any = context["ti"]
+        run: Any = context["dag_run"]
+        state = TaskState(context["task_state_store"])
+        # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
+        now = max(datetime.now(timezone.utc), run.run_after)
+        waiting: dict[str, dict[str, Any]] = {}
+        idle: list[str] = []
+        due: list[datetime] = []
+        for webhook, task_id in self.deliver_task_ids.items():
+            queue = RetryQueue(context["asset_state_store"][self.asset], f"{RETRY}/{webhook}")
+            self._enter(webhook, queue, run, state, ti.run_id)
+            sources = _taken(state, webhook, queue, ti.run_id, now)
+            if sources:
+                self._push_payloads(ti, task_id, sources)
+            else:
+                idle.append(task_id)
+            metrics.gauge_waiting(queue.waiting, webhook, metrics.tags_of(ti))
+            if queue.due is not None:
+                due.append(queue.due)
+                waiting[webhook] = {"messages": queue.waiting, "until": iso_time(queue.due)}
+                self.log.info("%s: %d messages wait until %s", webhook, queue.waiting, iso_time(queue.due))
+        ti.xcom_push(key=WAITING, value=waiting)
+        ti.xcom_push(key=NEXT_DUE, value=iso_time(min(due)) if due else NOTHING)
+        followers = {task.task_id: task for task in self.downstream_list}
+        needless = [followers[task_id] for task_id in idle]
+        if not due or _is_queued(ti, min(due), now):
+            needless += [task for task in followers.values() if isinstance(task, WakeUpOperator)]
+        if needless:
+            self.skip(ti=ti, tasks=needless)
+
+    def _enter(self, webhook: str, queue: RetryQueue, run: Any, state: TaskState, run_id: str) -> None:
+        """Add what the task that has triggered this run has left, unless that is done."""
+        left = (run.conf or {}).get(LEFT_BY)
+        if left is None or state.get(ENTERED):
+            return
+        source = MessageSource.of(left)
+        if left.get("webhook") not in self.deliver_task_ids:
+            raise InvalidPayload(LEFT_BY, "its webhook is none of this DAG's")
+        if left["webhook"] == webhook:
+            queue.enter(source, run_id, api_time(left.get("not_before"), LEFT_BY))
+            state.set(ENTERED, True)
+
+    def _push_payloads(self, ti: Any, task_id: str, sources: Sequence[MessageSource]) -> None:
+        payloads: dict[str, Payload] = {}
+        lost: list[dict[str, Any]] = []
+        for source in sources:
+            found = _payloads(ti, source)
+            for payload in found:
+                payloads.setdefault(payload["message_id"], payload)
+            if len(found) < source.messages:
+                lost.append({**source._asdict(), "messages": source.messages - len(found)})
+        self.log.info(
+            "%s: sending again %d messages of %d runs, from %s",
+            *(task_id, len(payloads), len(sources), ", ".join(s.run_id for s in sources[:SHOWN])),
+        )
+        ti.xcom_push(key=f"{PAYLOADS}{task_id}", value=list(payloads.values()))
+        ti.xcom_push(key=f"{LOST}{task_id}", value=lost)
+
+
+class RetryWebhookOperator(WorkflowDelivery):
+    """The deliver task of a workflow's retry DAG: sends what deliver tasks of other runs have left.
+
+    :param collect_task_id: the ``CollectRetriesOperator`` right before it.
+    :raises LostPayloadsError: if payloads were gone from the XCom of the runs that left them; all others are
+        delivered.
+
+    Other parameters, and what it raises, are those of ``WebhookOperator``. A message's attempts count on from
+    what the tasks before have made.
+    """
+
+    def __init__(self, *, collect_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.collect_task_id = collect_task_id
+
+    def execute(self, context: Context) -> Report:
+        """Send what is not acknowledged yet; return the report."""
+        ti: Any = context["ti"]
+        lost = ti.xcom_pull(task_ids=self.collect_task_id, key=f"{LOST}{ti.task_id}") or []
+        error = LostPayloadsError([(item["dag_id"], item["run_id"], item["messages"]) for item in lost])
+        if lost:
+            self.log.error("%s", error)
+        report = super().execute(context)
+        if lost:
+            push_report(ti, report, self.log)
+            raise error
+        return report
+
+
+class LostPayloadsError(LostPayloads, AirflowFailException):
+    """What is lost doesn't come back: no retry is made."""
+
+
+def _taken(
+    state: TaskState, webhook: str, queue: RetryQueue, run_id: str, now: datetime
+) -> list[MessageSource]:
+    """Return what this run takes, the same in all of its tries."""
+    key = f"{TAKEN}/{webhook}"
+    count = state.get(key)
+    if count is None:
+        sources = queue.take(run_id, now)
+        blocks = [sources[i : i + BLOCK_SIZE] for i in range(0, len(sources), BLOCK_SIZE)]
+        for number, block in enumerate(blocks):
+            state.set(f"{key}/{number}", [source._asdict() for source in block])
+        state.set(key, len(blocks))
+    else:
+        sources = [MessageSource.of(item) for n in range(count) for item in state.get(f"{key}/{n}") or ()]
+    queue.has_taken(run_id)
+    return sources
+
+
+def _payloads(ti: Any, source: MessageSource) -> list[Payload]:
+    """Return what a task has left, as far as it is there."""
+
+    def pull(task_id: str, key: str) -> Any:
+        return ti.xcom_pull(
+            dag_id=source.dag_id,
+            run_id=source.run_id,
+            task_ids=task_id,
+            map_indexes=source.map_index,
+            key=key,
+        )
+
+    left = pull(source.task_id, UNACKNOWLEDGED) or {}
+    payloads: list[Payload] = pull(source.payloads_task_id, "return_value") or []
+    return [{**p, "earlier": left[p["message_id"]]} for p in payloads if p["message_id"] in left]
+
+
+def _is_queued(ti: Any, due: datetime, now: datetime) -> bool:
+    """Return whether a run is queued that takes what is due then."""
+    name = wake_up_run_id(due)
+    return due > now and ti.get_dr_count(dag_id=ti.dag_id, run_ids=[name], states=["queued"]) > 0

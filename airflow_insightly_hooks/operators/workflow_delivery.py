@@ -1,0 +1,249 @@
+"""Runs of a workflow that don't wait for a receiver that another run waits for.
+
+A deliver task that isn't done waits for its next try, and its run stays active so long. With a run for each
+change, a receiver that is down would soon hold as many as a DAG may have, and keep all other receivers from
+theirs. So one run waits. A task that comes meanwhile leaves its messages to the workflow's retry DAG,
+``{dag_id}__retry``: at once where the receiver is known to be down, or has asked to wait; else after its
+POSTs, if some were not acknowledged. There, ``CollectRetriesOperator`` keeps what was left, and hands it to
+``RetryWebhookOperator`` when it is time: one try for all of it, not one for each change. Each message has
+three attempts in all.
+
+What is known of a receiver, and what waits for it, is kept in the state of the records' asset. One
+``CollectRetriesOperator`` runs at a time, and it alone writes what waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
+from airflow_insightly_hooks.core.delivery.receiver_status import ReceiverStatus, is_down
+from airflow_insightly_hooks.core.delivery.report import make_report
+from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.payload import Payload, check_payloads
+from airflow_insightly_hooks.core.state.retry_queue import MessageSource
+from airflow_insightly_hooks.hooks.assets import add_inlet
+from airflow_insightly_hooks.operators.common.redacted_arguments import unredacted
+from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
+from airflow_insightly_hooks.operators.delivery import metrics
+from airflow_insightly_hooks.operators.delivery.delivery import Delivery
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.retry import longest_delay
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.runs.task_state import TaskState
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["LEFT_BY", "UNACKNOWLEDGED", "WorkflowDelivery", "WorkflowWebhookOperator"]
+
+RECEIVER = "receiver"
+"""The first part of the key of the asset's state for what is known of a webhook's receiver."""
+LEFT_BY = "left_by"
+"""The key of a run's conf that says which task has left messages."""
+UNACKNOWLEDGED = "unacknowledged"
+"""The XCom key of what a task has left: message id -> what its ledger has of it."""
+LEFT = "left"
+"""The key of the task's state for the run that gets what the task has left."""
+
+
+class WorkflowDelivery(WebhookOperator):
+    """A deliver task that tells those of other runs how its receiver is.
+
+    :param asset: the records' asset.
+    :param webhook: the workflow's ``dag_id``, a slash, and the webhook's slug.
+    """
+
+    def __init__(self, *, asset: Asset, webhook: str, **kwargs: Any) -> None:
+        add_inlet(kwargs, asset)
+        super().__init__(**kwargs)
+        self.asset = asset
+        self.webhook = webhook
+
+    def execute(self, context: Context) -> Report:
+        """Send what is not acknowledged yet; return the report."""
+        try:
+            return super().execute(context)
+        except (InvalidConnection, AirflowNotFoundException) as error:
+            self._unusable(context, str(error))
+            raise
+
+    def _unusable(self, context: Context, error: str) -> None:
+        """Note that nothing can be sent to the receiver as its connection is."""
+        self._note_failure(context, error, is_down=True)
+
+    def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
+        super()._post(context, delivery, queue)
+        if delivery.tally.acknowledged:
+            self._note_acknowledgement(context)
+
+    def _judge(
+        self,
+        context: Context,
+        payloads: Sequence[Payload],
+        delivery: Delivery,
+        report: Report,
+        *,
+        may_go_on: bool,
+    ) -> None:
+        failures = list(delivery.failures.values())
+        asked = delivery.retry_after
+        down = is_down(delivery.tally.acknowledged, failures, was_asked_to_wait=asked is not None)
+        error = failures[-1].error if failures else "nothing was sent"
+        self._note_failure(context, error, is_down=down, retry_after=asked)
+        super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
+
+    # --- what is known of the receiver ---------------------------------------------------------------------
+
+    def _read_status(self, context: Context) -> ReceiverStatus | None:
+        return ReceiverStatus.of(context["asset_state_store"][self.asset].get(f"{RECEIVER}/{self.webhook}"))
+
+    def _others_wait(self, context: Context) -> ReceiverStatus | None:
+        """Return the receiver's status if another run's task waits for it."""
+        status = self._read_status(context)
+        is_so = status is not None and status.others_wait(_run_of(context), datetime.now(timezone.utc))
+        return status if is_so else None
+
+    def _note_failure(
+        self, context: Context, error: str, *, is_down: bool, retry_after: float | None = None
+    ) -> None:
+        """Note that the receiver fails, and that this task waits for it."""
+        before = self._read_status(context)
+        now = datetime.now(timezone.utc)
+        goes_on = before is not None and before.is_down and is_down
+        status = ReceiverStatus(
+            before.failing_since if before is not None and goes_on else now,
+            now + longest_delay(self.retry_delay, retry_after),
+            _run_of(context),
+            is_down,
+            error,
+        )
+        context["asset_state_store"][self.asset].set(f"{RECEIVER}/{self.webhook}", status.as_dict())
+        if is_down:
+            seconds = (now - status.failing_since).total_seconds()
+            metrics.gauge_failing(seconds, self.webhook, metrics.tags_of(context.get("ti")))
+            self.log.warning(
+                "The receiver of webhook %r is failing since %s", self.webhook, iso_time(status.failing_since)
+            )
+
+    def _note_acknowledgement(self, context: Context) -> None:
+        """Note that the receiver is not down; a task that waits for it still does."""
+        before = self._read_status(context)
+        if before is None or not before.is_down:
+            return
+        status = before._replace(is_down=False)
+        context["asset_state_store"][self.asset].set(f"{RECEIVER}/{self.webhook}", status.as_dict())
+        metrics.gauge_failing(0.0, self.webhook, metrics.tags_of(context.get("ti")))
+        since = iso_time(before.failing_since)
+        self.log.info("The receiver of webhook %r was failing since %s, and is well", self.webhook, since)
+
+
+class WorkflowWebhookOperator(WorkflowDelivery):
+    """The deliver task of a workflow: a ``WebhookOperator`` that doesn't wait where another run's waits.
+
+    :param retry_dag_id: the DAG that sends what is left to it.
+    :param payloads_task_id: the task whose XCom has the payloads.
+
+    Other parameters, and what it raises, are those of ``WebhookOperator``. A task that leaves messages to the
+    retry DAG succeeds. Its report counts them under ``left``; what becomes of them, the retry DAG's deliver
+    task reports. Cleared, it sends nothing of them unless ``redeliver`` asks for it: it leaves them once more
+    if the retry DAG's run is gone, and else is skipped.
+    """
+
+    def __init__(self, *, retry_dag_id: str, payloads_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.retry_dag_id = retry_dag_id
+        self.payloads_task_id = payloads_task_id
+
+    def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
+        if not self.redeliver:
+            if self._has_left(context):
+                self.log.info("The messages were left to DAG %r before", self.retry_dag_id)
+                return
+            status = self._others_wait(context)
+            if status is not None and status.is_down:
+                self.log.warning(
+                    "Nothing is sent: the receiver is failing since %s (%s), and run %s waits until %s",
+                    *(iso_time(status.failing_since), status.error, status.waiting),
+                    iso_time(status.retry_at),
+                )
+                return
+        super()._post(context, delivery, queue)
+
+    def _judge(
+        self,
+        context: Context,
+        payloads: Sequence[Payload],
+        delivery: Delivery,
+        report: Report,
+        *,
+        may_go_on: bool,
+    ) -> None:
+        status = self._others_wait(context)
+        if not self._stopped and ((may_go_on and status is not None) or self._has_left(context)):
+            self._leave(context, payloads, delivery.ledger, report, status)
+        super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
+
+    def _unusable(self, context: Context, error: str) -> None:
+        if (status := self._others_wait(context)) is not None:
+            payloads = check_payloads(unredacted(self.payloads))
+            ledger = LedgerWriter(context["task_state_store"], context.get("ti")).ledger
+            now = datetime.now(timezone.utc)
+            report = make_report(payloads, ledger, {}, lambda _message: error, now, now)
+            self._leave(context, payloads, ledger, report, status)
+        super()._unusable(context, error)
+
+    def _has_left(self, context: Context) -> bool:
+        return context["task_state_store"].get(LEFT) is not None and not self.redeliver
+
+    def _leave(
+        self,
+        context: Context,
+        payloads: Sequence[Payload],
+        ledger: Ledger,
+        report: Report,
+        status: ReceiverStatus | None,
+    ) -> NoReturn:
+        """End the task by leaving what isn't acknowledged to the retry DAG."""
+        ti: Any = context["ti"]
+        messages = {
+            message: ledger.text_of(message)
+            for message in (payload["message_id"] for payload in payloads)
+            if ledger[message].state != ACKNOWLEDGED
+        }
+        state = TaskState(context["task_state_store"])
+        left = state.get(LEFT) if self._has_left(context) else None
+        if left is None:
+            soonest = datetime.now(timezone.utc)
+            if any(ledger[message].attempts for message in messages):
+                soonest += self.retry_delay
+            source = MessageSource(
+                ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self.payloads_task_id, len(messages)
+            )
+            not_before = iso_time(max(soonest, status.retry_at) if status is not None else soonest)
+            left = {
+                "run_id": f"from__{digest_of(repr((*source, sorted(messages))))}",
+                "conf": {LEFT_BY: {**source._asdict(), "webhook": self.webhook, "not_before": not_before}},
+            }
+            state.set(LEFT, left)
+        self.log.warning("%d messages are left to DAG %r", len(messages), self.retry_dag_id)
+        report["undelivered"] = []
+        report.pop("undelivered_count", None)
+        report["left"] = len(messages)
+        ti.xcom_push(key=UNACKNOWLEDGED, value=messages)
+        ti.xcom_push(key="return_value", value=report)
+        raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])
+
+
+def _run_of(context: Context) -> str:
+    ti: Any = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}"

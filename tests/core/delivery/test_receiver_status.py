@@ -1,0 +1,58 @@
+"""What runs tell each other of a receiver."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.delivery.receiver_status import ReceiverStatus, is_down
+from airflow_insightly_hooks.core.delivery.report import Failure
+from tests.strategies import instants
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+
+
+@given(st.builds(ReceiverStatus, instants, instants, st.text(), st.booleans(), st.text(max_size=300)))
+def test_a_status_comes_back_from_json(status):
+    """What one task has stored, another reads as it was."""
+    assert ReceiverStatus.of(json.loads(json.dumps(status.as_dict()))) == status
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, {"failing_since": "noon"}, "down"])
+def test_what_is_no_status_is_none(value):
+    """It decides nothing, so a task goes on without it."""
+    assert ReceiverStatus.of(value) is None
+
+
+def test_who_waits():
+    """Another run's task, and until its next try only."""
+    status = ReceiverStatus(NOON, NOON + HOUR, "dag/run", True, "503")
+    assert status.others_wait("dag/other", NOON + HOUR - timedelta(seconds=1))
+    assert not status.others_wait("dag/other", NOON + HOUR)
+    assert not status.others_wait("dag/run", NOON)
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "statuses", "asked", "expected"),
+    [
+        (0, [503], False, True),
+        (0, [500, 422], False, True),
+        (0, [None], False, True),  # no answer
+        (0, [429], False, True),
+        (0, [408], False, True),
+        (0, [422], False, False),  # this message alone
+        (0, [401], False, False),
+        (0, [422], True, True),
+        (1, [503, None], True, False),
+        (0, [], False, False),
+    ],
+)
+def test_a_receiver_that_is_down(acknowledged, statuses, asked, expected):
+    """It took nothing, and what it said, or didn't, is about itself."""
+    failures = [Failure(status, "x") for status in statuses]
+    assert is_down(acknowledged, failures, was_asked_to_wait=asked) is expected

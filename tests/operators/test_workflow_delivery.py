@@ -1,0 +1,382 @@
+"""Deliver tasks of several runs, one receiver: one waits, the others leave their messages to another DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, XComArg
+from airflow.sdk.exceptions import DagRunTriggerException, DownstreamTasksSkipped
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, UndeliveredError
+from airflow_insightly_hooks.core.state.retry_queue import RetryQueue
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.operators.delivery import metrics
+from airflow_insightly_hooks.operators.pending import WakeUpOperator
+from airflow_insightly_hooks.operators.retry_queue import (
+    CollectRetriesOperator,
+    LostPayloadsError,
+    RetryWebhookOperator,
+)
+from airflow_insightly_hooks.operators.webhook import UndeliverableError
+from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import AssetStateStores, Connect, Logged, TaskInstance, run_context
+from tests.deliveries import CANARY, payloads
+
+ASSET = records_asset("insightly_default", "Contacts")
+WEBHOOK = "flow/out"
+STATUS = f"receiver/{WEBHOOK}"
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_contents_logged(logged: Logged) -> Iterator[None]:
+    yield
+    assert CANARY not in logged.text
+
+
+@pytest.fixture
+def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """The sandbox, with ``webhook_default`` leading to its request bin ``out``."""
+    connect("webhook_default", host=sandbox.bin_url("out"), extra={"timeout": 2})
+    return sandbox
+
+
+@pytest.fixture
+def assets() -> AssetStateStores:
+    """The asset's state, which all runs share."""
+    return AssetStateStores()
+
+
+def in_run(number: int, assets: AssetStateStores, dag_id: str = "flow", **conf: Any) -> dict[str, Any]:
+    """Return the context of a run."""
+    return run_context(
+        ti=TaskInstance(dag_id, "deliver", f"run_{number}"),
+        asset_state_store=assets,
+        dag_run=SimpleNamespace(run_type="scheduled", run_after=datetime.now(timezone.utc), conf=conf),
+    )
+
+
+def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> Any:
+    operator = WorkflowWebhookOperator(
+        task_id="deliver",
+        payloads=given,
+        payloads_task_id="build",
+        retry_dag_id="flow__retry",
+        asset=ASSET,
+        webhook=WEBHOOK,
+        **arguments,
+    )
+    return operator.execute(context)
+
+
+def left(context: dict[str, Any], given: Any, **arguments: Any) -> DagRunTriggerException:
+    """Run a deliver task that leaves its messages; return how it ends."""
+    with pytest.raises(DagRunTriggerException) as caught:
+        deliver(context, given, **arguments)
+    assert caught.value.trigger_dag_id == "flow__retry"
+    return caught.value
+
+
+def fails(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
+    with pytest.raises(UndeliveredError) as caught:
+        deliver(context, given, **arguments)
+    return caught.value
+
+
+def status(assets: AssetStateStores) -> dict[str, Any]:
+    return assets[ASSET].get(STATUS)
+
+
+def sent(sandbox: RunningSandbox) -> list[str]:
+    return [kept["headers"]["webhook-id"] for kept in sandbox.received("out")]
+
+
+# --- the deliver task --------------------------------------------------------------------------------------
+
+
+def test_one_run_waits_and_the_next_one_leaves_its_messages(
+    receiver: RunningSandbox, assets: AssetStateStores, logged: Logged
+) -> None:
+    """Without a POST: the receiver is down, and has asked to wait."""
+    receiver.answer_with("out", status=503, headers={"Retry-After": "600"})
+    before = datetime.now(timezone.utc)
+    fails(in_run(1, assets), payloads(1))
+    found = status(assets)
+    assert (found["waiting"], found["is_down"]) == ("flow/run_1", True)
+    assert api_time(found["retry_at"]) >= before + timedelta(seconds=600 * 1.2)
+    second = in_run(2, assets)
+    trigger = left(second, payloads(2, first=1))
+    assert sent(receiver) == ["msg_0"]
+    assert trigger.conf == {
+        "left_by": {
+            "dag_id": "flow",
+            "run_id": "run_2",
+            "task_id": "deliver",
+            "map_index": -1,
+            "payloads_task_id": "build",
+            "messages": 2,
+            "webhook": WEBHOOK,
+            "not_before": found["retry_at"],
+        }
+    }
+    assert second["ti"].xcom["unacknowledged"] == {"msg_1": "", "msg_2": ""}
+    report = second["ti"].xcom["return_value"]
+    assert (report["total"], report["delivered"], report["undelivered"], report["left"]) == (2, 0, [], 2)
+    assert "is failing since" in logged.text
+    assert "2 messages are left to DAG 'flow__retry'" in logged.text
+
+
+def test_the_run_that_waits_goes_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """Its retry POSTs; once the receiver is well, later runs POST at once."""
+    receiver.answer_with("out", status=503, times=1)
+    first = in_run(1, assets)
+    fails(first, payloads(1))
+    assert deliver(first, payloads(1))["delivered"] == 1
+    assert status(assets)["is_down"] is False
+    assert deliver(in_run(2, assets), payloads(1, first=1))["delivered"] == 1
+
+
+def test_a_message_that_is_refused_holds_up_no_other(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """The receiver isn't down: other runs POST. What they can't deliver waits in the retry DAG."""
+    receiver.answer_with("out", status=422, times=2)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    before = datetime.now(timezone.utc)
+    trigger = left(second, payloads(2, first=1), concurrency=1)
+    assert second["ti"].xcom["unacknowledged"] == {"msg_1": "F1"}
+    assert second["ti"].xcom["return_value"]["delivered"] == 1
+    assert api_time(trigger.conf["left_by"]["not_before"]) >= before + MINUTE
+    assert sent(receiver) == ["msg_0", "msg_1", "msg_2"]
+
+
+def test_a_status_that_is_out_of_date_keeps_nobody(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """Whoever waited is long gone."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1), retry_delay=timedelta(0))
+    assert deliver(in_run(2, assets), payloads(1, first=1))["delivered"] == 1
+
+
+def test_what_may_not_be_sent_again_fails_at_once(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """Another DAG could do no better."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    assets[ASSET].set(STATUS, {**status(assets), "is_down": False})
+    receiver.answer_with("out", status=410)
+    assert isinstance(fails(in_run(2, assets), payloads(1, first=1)), UndeliverableError)
+
+
+def test_a_connection_that_cannot_be_used(
+    receiver: RunningSandbox, assets: AssetStateStores, connect: Connect
+) -> None:
+    """One run's task waits for it, too; what the others leave has made no attempt."""
+    connect("webhook_default", host="ftp://receiver.example.com")
+    with pytest.raises(InvalidConnection):
+        deliver(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    left(second, payloads(1, first=1))
+    assert second["ti"].xcom["unacknowledged"] == {"msg_1": ""}
+    assert second["ti"].xcom["return_value"]["left"] == 1
+
+
+def test_a_task_that_is_told_to_end_leaves_nothing(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """It fails: whoever has stopped it doesn't want another task to send."""
+    receiver.answer_with("out", status=503)
+    fails(in_run(1, assets), payloads(1))
+    operator = WorkflowWebhookOperator(
+        task_id="deliver",
+        payloads=payloads(1),
+        payloads_task_id="build",
+        retry_dag_id="flow__retry",
+        asset=ASSET,
+        webhook=WEBHOOK,
+    )
+    operator.on_kill()
+    with pytest.raises(UndeliveredError):
+        operator.execute(in_run(2, assets))
+
+
+def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """By the same run, which is there once: nothing is sent twice. With ``redeliver``, it is sent."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    first = left(second, payloads(1, first=1))
+    second["ti"].max_tries = 5
+    assets[ASSET].delete(STATUS)  # meanwhile the receiver is well
+    again = left(second, payloads(1, first=1))
+    assert (again.dag_run_id, again.conf) == (first.dag_run_id, first.conf)
+    assert again.skip_when_already_exists
+    assert deliver(second, payloads(1, first=1), redeliver="all")["delivered"] == 1
+    assert sent(receiver) == ["msg_0", "msg_1"]
+
+
+def test_metrics(receiver: RunningSandbox, assets: AssetStateStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long a receiver has been down, as one thing."""
+    gauges: list[tuple[str, float, str]] = []
+    monkeypatch.setattr(
+        metrics.stats, "gauge", lambda name, value, tags: gauges.append((name, value, tags["webhook"]))
+    )
+    receiver.answer_with("out", status=503, times=1)
+    first = in_run(1, assets)
+    fails(first, payloads(1))
+    deliver(first, payloads(1))
+    assert [(name, webhook) for name, _, webhook in gauges] == [
+        ("insightly_webhook.failing_seconds", WEBHOOK)
+    ] * 2
+    assert gauges[-1][1] == 0
+
+
+# --- the retry DAG -----------------------------------------------------------------------------------------
+
+
+def retry_tasks() -> tuple[CollectRetriesOperator, RetryWebhookOperator]:
+    with DAG("flow__retry", schedule=None):
+        collect = CollectRetriesOperator(
+            task_id="collect",
+            asset=ASSET,
+            deliver_task_ids={WEBHOOK: "deliver", "flow/other": "deliver_other"},
+        )
+        send = RetryWebhookOperator(
+            task_id="deliver",
+            payloads=XComArg(collect, key="payloads_deliver"),
+            collect_task_id="collect",
+            asset=ASSET,
+            webhook=WEBHOOK,
+        )
+        other = RetryWebhookOperator(
+            task_id="deliver_other", payloads=[], collect_task_id="collect", asset=ASSET, webhook="flow/other"
+        )
+        collect >> [other, WakeUpOperator(task_id="wake_up", trigger_rule="all_done")]
+    return collect, send
+
+
+def collected(context: dict[str, Any], *, is_queued: bool = False) -> set[str]:
+    """Run the collecting task; return the tasks that it has skipped."""
+    context["ti"].get_dr_count = lambda **_asked: int(is_queued)
+    collect, _ = retry_tasks()
+    try:
+        collect.execute(context)
+    except DownstreamTasksSkipped as skipped:
+        return set(skipped.tasks)
+    return set()
+
+
+def brings(number: int, assets: AssetStateStores, trigger: DagRunTriggerException) -> dict[str, Any]:
+    """Return the context of the retry DAG's run that a deliver task has triggered."""
+    assert trigger.conf
+    return in_run(number, assets, "flow__retry", **trigger.conf)
+
+
+def hand_over(context: dict[str, Any], of: dict[str, Any], given: Any) -> None:
+    """Let a task of the retry DAG find what a run of the workflow has in XCom."""
+    run_id = of["ti"].run_id
+    others = context["ti"].others
+    if "unacknowledged" in of["ti"].xcom:
+        others[run_id, "deliver", "unacknowledged"] = of["ti"].xcom["unacknowledged"]
+    if given is not None:
+        others[run_id, "build", "return_value"] = given
+
+
+def test_messages_wait_and_are_sent_at_their_time(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """A run for each that brings some, which ends; one run for all of them, at their time."""
+    receiver.answer_with("out", status=503, times=1, headers={"Retry-After": "600"})
+    fails(in_run(1, assets), payloads(1))
+    runs = [(in_run(n, assets), payloads(2, first=10 * n)) for n in (2, 3)]
+    for context, given in runs:
+        trigger = left(context, given)
+        entering = brings(10 + context["ti"].xcom["return_value"]["left"], assets, trigger)
+        entering["ti"].run_id = trigger.dag_run_id
+        assert collected(entering) == {"deliver", "deliver_other"}
+        assert collected(entering) == {"deliver", "deliver_other"}  # cleared, it enters nothing again
+    assert entering["ti"].xcom["waiting"] == {
+        WEBHOOK: {"messages": 4, "until": trigger.conf["left_by"]["not_before"]}
+    }
+    assert entering["ti"].xcom["next_due"] == trigger.conf["left_by"]["not_before"]
+    assert collected(entering, is_queued=True) == {"deliver", "deliver_other", "wake_up"}
+
+    due = in_run(20, assets, "flow__retry")
+    due["dag_run"].run_after += timedelta(hours=1)
+    for context, given in runs:
+        hand_over(due, context, given)
+    assert collected(due) == {"deliver_other", "wake_up"}
+    found = due["ti"].xcom["payloads_deliver"]
+    assert [payload["message_id"] for payload in found] == ["msg_20", "msg_21", "msg_30", "msg_31"]
+    assert collected(due) == {"deliver_other", "wake_up"}  # cleared, it hands on the same
+    assert due["ti"].xcom["payloads_deliver"] == found
+    assert retry_send(due, found)["delivered"] == 4
+    assert status(assets)["is_down"] is False
+
+
+def retry_send(context: dict[str, Any], found: Any) -> Any:
+    _, send = retry_tasks()
+    context["ti"].task_id = "deliver"
+    if "lost_deliver" in context["ti"].xcom:
+        context["ti"].others["collect", "lost_deliver"] = context["ti"].xcom["lost_deliver"]
+    send.payloads = found
+    return send.execute(context)
+
+
+def test_attempts_are_counted_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """Three in all, whichever task has made them; another round begins when the task is cleared."""
+    receiver.answer_with("out", status=503)
+    context = in_run(1, assets, "flow__retry")
+    found = [
+        {**payload, "earlier": earlier}
+        for payload, earlier in zip(payloads(4), ("", "F1", "D2", "G1"), strict=True)
+    ]
+    for posts in (3, 5, 6):
+        with pytest.raises(UndeliveredError) as caught:
+            retry_send(context, found)
+        assert len(sent(receiver)) == posts
+    attempts = {item["message_id"]: item["attempts"] for item in caught.value.report["undelivered"]}
+    assert attempts == {"msg_0": 3, "msg_1": 3, "msg_2": 3, "msg_3": 1}
+    assert isinstance(caught.value, UndeliverableError)
+    context["ti"].max_tries = 5
+    with pytest.raises(UndeliveredError):
+        retry_send(context, found)
+    assert len(sent(receiver)) == 6 + 4
+
+
+def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """Who deletes a run deletes its payloads: all others are sent, and then the task fails."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    for number, given in ((2, payloads(1, first=2)), (3, None)):
+        context = in_run(number, assets)
+        trigger = left(context, payloads(1, first=number))
+        due = brings(10 + number, assets, trigger)
+        due["dag_run"].run_after += timedelta(hours=1) * (number == 3)
+        if number == 2:
+            first = context
+            collected(due)
+        else:
+            hand_over(due, first, payloads(1, first=2))
+            hand_over(due, context, given)
+            collected(due)
+    with pytest.raises(LostPayloadsError, match=r"1 payloads are undelivered.*'run_3' of 'flow'"):
+        retry_send(due, due["ti"].xcom["payloads_deliver"])
+    assert sent(receiver) == ["msg_0", "msg_2"]
+    assert due["ti"].xcom["return_value"]["delivered"] == 1
+
+
+@pytest.mark.parametrize(
+    "conf", [3, {}, {"webhook": WEBHOOK}, {"webhook": "no/such"}, {"not_before": "soon", "messages": "x"}]
+)
+def test_a_conf_made_by_hand(assets: AssetStateStores, conf: Any) -> None:
+    """An error of ours, and nothing is entered."""
+    context = in_run(1, assets, "flow__retry", left_by=conf)
+    with pytest.raises(InvalidPayload):
+        collected(context)
+    assert RetryQueue(assets[ASSET], f"retry/{WEBHOOK}").waiting == 0
