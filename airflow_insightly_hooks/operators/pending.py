@@ -23,6 +23,7 @@ from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
@@ -57,9 +58,7 @@ NOTHING = ""
 """What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
 CANCEL = "cancel"
 """The parameter of a run that names the records whose webhooks are not to be sent."""
-TAKEN = "taken"
 LOOKED_AT = "looked_at"
-ENTERED = "entered"
 REASONS: Mapping[int | None, str] = {
     403: "this API key's user may not read the record",
     404: "the record is gone",
@@ -205,17 +204,21 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         pending = PendingWebhooks(
             context["asset_state_store"][self.asset], f"{PENDING}/{self.workflow}/{self.webhook}"
         )
-        self._enter(pending, context)
-        self._cancel(pending, context)
-        # Noted in the task's state first: whatever stops this task, the next try takes them again, and
-        # decides the same.
-        state = TaskState(context["task_state_store"])
-        now = _first_now(state, run.run_after)
-        taken = PendingWebhooks(state, TAKEN)
-        taken.add(pending.due(now)[: max(0, MOST_AT_ONCE - len(taken))])
-        due = taken.all()
-        waiting = set(pending.all())  # since an earlier try, a record may have been entered anew
-        pending.remove(entry.record_id for entry in due if entry in waiting)
+        now = _first_now(TaskState(context["task_state_store"]), run.run_after)
+        run_name = digest_of(repr((ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
+        due_once = DueOnce(pending, TaskState(context["task_state_store"]), run_name)
+        to_cancel = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
+        decision = due_once.decide(
+            lambda: self._scheduled(context), to_cancel, until=now, at_most=MOST_AT_ONCE
+        )
+        if decision is None:
+            self.log.info("%s: an earlier try has entered and cancelled what was asked for", self.webhook)
+        else:
+            self.log.info("%s: %d new", self.webhook, len(decision.entered))
+            if to_cancel:
+                ids = [entry.record_id for entry in decision.cancelled]
+                self.log.info("%s: %d cancelled: %s", self.webhook, len(ids), ids)
+        due = due_once.taken()
         next_due = pending.next_due()
         ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else NOTHING)
         first = [entry.as_dict() for entry in pending.all()[:LISTED]]
@@ -232,12 +235,11 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
             self.skip_for_empty(ti, [t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
         return changes
 
-    def _enter(self, pending: PendingWebhooks, context: Context) -> None:
-        """Add what the task that has triggered this run has scheduled."""
+    def _scheduled(self, context: Context) -> list[PendingWebhook]:
+        """Return what the task that has triggered this run has scheduled."""
         source = (context["dag_run"].conf or {}).get(FROM)
-        state = TaskState(context["task_state_store"])
-        if source is None or state.get(ENTERED):  # a cleared task must not schedule again what is sent
-            return
+        if source is None:
+            return []
         found = context["ti"].xcom_pull(
             dag_id=source["dag_id"],
             run_id=source["run_id"],
@@ -251,16 +253,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                 f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has "
                 f"left nothing: was it cleared, or deleted? Clear it, and this run",
             )
-        entries = [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
-        added = pending.add(entries)
-        state.set(ENTERED, True)
-        self.log.info("%s: %d new, %d pending before", self.webhook, len(added), len(entries) - len(added))
-
-    def _cancel(self, pending: PendingWebhooks, context: Context) -> None:
-        ids = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
-        if ids:
-            removed = pending.remove(ids)
-            self.log.info("%s: %d cancelled: %s", self.webhook, len(removed), [e.record_id for e in removed])
+        return [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
 
     def _read(self, due: Sequence[PendingWebhook], now: datetime, context: Context) -> list[RecordChange]:
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook

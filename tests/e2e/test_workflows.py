@@ -125,16 +125,23 @@ def test_a_time_trigger(stack: Stack) -> None:
         ids[name] = stack.crm("POST", "/Opportunities", made)["OPPORTUNITY_ID"]
     first_run = run_all(stack, dag_id)[dag_id]
     scheduled = stack.xcom(dag_id, first_run, "schedule", "pending")
-    change = {"OPPORTUNITY_ID": ids["sent"], "OPPORTUNITY_NAME": "e2e sent, later"}
-    stack.crm("PUT", "/Opportunities", change)  # a second trigger, while it is pending
-    run_all(stack, dag_id)
-    stack.crm("PUT", "/Opportunities", {"OPPORTUNITY_ID": ids["lost"], "OPPORTUNITY_STATE": "LOST"})
-    stack.crm("DELETE", f"/Opportunities/{ids['deleted']}")
     cancelling = stack.start_run(pending, cancel=[ids["cancelled"]])
     assert stack.wait_for_run(pending, cancelling) == "success"
     waiting = stack.xcom(pending, cancelling, "due", "pending")
     assert {entry["record_id"] for entry in waiting["first"]} == {ids["sent"], ids["lost"], ids["deleted"]}
-    assert waiting["count"] == 3
+    # A second trigger: of one that is pending, and of the one that was cancelled.
+    for name in ("sent", "cancelled"):
+        stack.crm(
+            "PUT", "/Opportunities", {"OPPORTUNITY_ID": ids[name], "OPPORTUNITY_NAME": f"e2e {name}, later"}
+        )
+    run_all(stack, dag_id)
+    stack.crm("PUT", "/Opportunities", {"OPPORTUNITY_ID": ids["lost"], "OPPORTUNITY_STATE": "LOST"})
+    stack.crm("DELETE", f"/Opportunities/{ids['deleted']}")
+    stack.clear(pending, cancelling, "due")  # it cancels once, not again what was scheduled since
+    assert stack.wait_for_run(pending, cancelling) == "success"
+    waiting = stack.xcom(pending, cancelling, "due", "pending")
+    assert {entry["record_id"] for entry in waiting["first"]} == set(ids.values())
+    assert waiting["count"] == 4
     (sent,) = [entry for entry in waiting["first"] if entry["record_id"] == ids["sent"]]
     (first,) = [entry for entry in scheduled["timed"] if entry["record_id"] == ids["sent"]]
     assert sent == first  # not moved by the second trigger
@@ -143,9 +150,9 @@ def test_a_time_trigger(stack: Stack) -> None:
         stack.airflow.processes.stop(component)
         stack.airflow.start(component)
 
-    wait_for("what is pending", lambda: stack.received("timed"), 90)
-    (body,) = bodies(stack, "timed")
-    assert body["entity"]["OPPORTUNITY_NAME"] == "e2e sent, later"
+    wait_for("what is pending", lambda: len(stack.received("timed")) > 1, 90)
+    names_sent = sorted(body["entity"]["OPPORTUNITY_NAME"] for body in bodies(stack, "timed"))
+    assert names_sent == ["e2e cancelled, later", "e2e sent, later"]
 
     def ended() -> bool:
         found = stack.airflow.api(f"/dags/{pending}/dagRuns?limit=50")["dag_runs"]
@@ -163,7 +170,7 @@ def test_a_time_trigger(stack: Stack) -> None:
             (ids["deleted"], "the record is gone"),
         ]
     )
-    assert len(stack.received("timed")) == 1
+    assert len(stack.received("timed")) == 2
 
 
 def _not_sent(stack: Stack, dag_id: str, run_id: str) -> list[dict[str, Any]]:

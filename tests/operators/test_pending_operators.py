@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,8 @@ from airflow_insightly_hooks.operators.pending import (
 )
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import API_KEY, Logged, TaskInstance, run_context
+from tests.core.state.test_due_once import Power, PoweredStore
+from tests.core.state.test_id_set import Crash
 
 UTC = timezone.utc
 NOW = datetime(2026, 1, 10, 8, tzinfo=UTC)
@@ -317,6 +320,69 @@ def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
         due_task().execute(cancelling)
     assert [e.record_id for e in pending_in(cancelling)] == [second]
     assert f"later: 1 cancelled: [{first}]" in logged.messages("info")
+
+
+def test_a_request_to_cancel_is_carried_out_once(insightly: RunningSandbox) -> None:
+    """A retry, or a cleared task, doesn't cancel what was scheduled since."""
+    (record_id,) = seeded(insightly, 1)
+    context = due_context([entry(record_id, FAR)])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+    cancelling = due_context(None, context["asset_state_store"], cancel=[record_id])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(cancelling)
+    again = PendingWebhook.of(entry(record_id, FAR, "2026-01-11T00:00:00Z"))
+    pending_in(context).add([again])
+    for _ in range(2):
+        with pytest.raises(DownstreamTasksSkipped):
+            due_task().execute(cancelling)
+        assert pending_in(context).all() == [again]
+
+
+def test_a_task_that_is_killed_sends_nothing_twice(insightly: RunningSandbox) -> None:
+    """Killed at any call of a state store: its retry doesn't enter what another run has sent since."""
+    (record_id,) = seeded(insightly, 1)
+    for calls_left in range(200):
+        power = Power()
+        killed = due_context([entry(record_id, FAR)], {ASSET: PoweredStore(power)}, run_after=NOW)
+        killed["task_state_store"] = PoweredStore(power)
+        killed["ti"].run_id = "killed"
+        power.calls_left = calls_left
+        is_killed = False
+        try:
+            due_task().execute(killed)
+        except Crash:
+            is_killed = True
+        except DownstreamTasksSkipped:
+            pass
+        power.calls_left = None
+        far = datetime(2999, 1, 2, tzinfo=UTC)
+        sent = []
+        for context in (due_context(None, killed["asset_state_store"], run_after=far), killed, killed):
+            try:
+                sent += due_task().execute(context)
+            except DownstreamTasksSkipped:
+                continue
+        last = due_context(None, killed["asset_state_store"], run_after=far)
+        last["ti"].run_id = "last"
+        with suppress(DownstreamTasksSkipped):
+            sent += due_task().execute(last)
+        assert [change["record_id"] for change in sent] == [record_id]
+        if not is_killed:
+            return
+    raise AssertionError("it has no end")
+
+
+def test_a_lost_head_is_an_error(insightly: RunningSandbox) -> None:
+    """What is pending isn't forgotten without a word."""
+    context = due_context([entry(7, FAR)])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+    context["asset_state_store"][ASSET].delete(BOOK)
+    with pytest.raises(InvalidState) as caught:
+        due_task().execute(due_context([entry(8, FAR)], context["asset_state_store"]))
+    assert caught.value.key == BOOK
+    assert insightly.configure()["requests"] == {}
 
 
 def test_the_rest_of_many_comes_in_the_next_run(

@@ -2,9 +2,9 @@
 
 A directory, under the set's key, names leaves; each holds the ids of a range, under a key of its own:
 
-- ``{"version": 1, "leaves": [[first, number], …], "next": number}``: the leaf ``number`` has the ids from
+- ``{"version": 2, "leaves": [[first, number], …], "next": number}``: the leaf ``number`` has the ids from
   ``first`` up to, and without, the next leaf's first; the first leaf's range starts at 1. ``next`` is a
-  number above all that were ever used.
+  number above all that were ever used. Version 1 is the same, without a note of it (``state_store.Head``).
 - A leaf is a text: ids in ascending order, each as its difference from the one before (the first one's from
   0), as eight bytes, the low one first; then all low bytes, all second bytes, and so on, as long runs of
   zeros; deflated (zlib), in base64.
@@ -31,11 +31,10 @@ from typing import NamedTuple
 
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import is_record_id
-from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, on_failure, read_head
+from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in, on_failure
 
 __all__ = ["IdSet"]
 
-VERSION = 1
 LEAF_IDS = 65_536
 LEAF_CHARACTERS = 45_000
 """A leaf with more of either is halved; that keeps it well below the 65,535 bytes that Airflow stores."""
@@ -59,8 +58,8 @@ class IdSet:
     added is stored at once. Where that fails half-way, all that was in is in still, and a part of what was
     to be added is; to do it again completes it.
 
-    :param store: where the set is kept. No value under the key is an empty set: whether one has been lost,
-        the caller has to know.
+    :param store: where the set is kept. No value under the key is an empty set, unless there are traces of
+        one: whether all of it has been lost, the caller has to know.
     :param key: the directory's key, and with ``/`` and a number behind it the leaves'.
 
     Each method raises ``InvalidState`` if what is stored can't be read, and ``ValueError`` for what is no id.
@@ -69,6 +68,7 @@ class IdSet:
     def __init__(self, store: StateStore, key: str) -> None:
         self._store = store
         self._key = key
+        self._head = Head(store, key, {"leaves": [], "next": 0})
         self._leaves: list[_Leaf] = []  # empty until the directory is read
         self._next = 0
         self._ids: dict[int, Sequence[int]] = {}  # of the leaves that were read, by number
@@ -102,6 +102,7 @@ class IdSet:
 
     def _replace(self, replaced: Mapping[_Leaf, Sequence[tuple[Sequence[int], str]]]) -> None:
         """Put new leaves in the place of each of these."""
+        self._head.prepare()
         leaves: list[_Leaf] = []
         number = self._next
         for leaf in self._leaves:
@@ -113,12 +114,7 @@ class IdSet:
                 self._write(number, ids, text)
                 leaves.append(_Leaf(first, end, number))
                 number += 1
-        directory = {
-            "version": VERSION,
-            "leaves": [[leaf.first, leaf.number] for leaf in leaves],
-            "next": number,
-        }
-        self._store.set(self._key, directory)
+        self._head.write({"leaves": [[leaf.first, leaf.number] for leaf in leaves], "next": number})
         self._leaves, self._next = leaves, number
         # Last: until now a crash would have left the directory that names them.
         for leaf in replaced:
@@ -167,8 +163,8 @@ class IdSet:
     def _directory(self) -> list[_Leaf]:
         """Return the leaves, by their ranges, which cover all ids."""
         if not self._leaves:
-            head = read_head(self._store, self._key, VERSION)
-            if head is None:
+            head = self._head.read()
+            if head is None or head == self._head.empty:
                 self._leaves = [_Leaf(1, END, None)]
             else:
                 following = count_in(self._key, head, "next")

@@ -1,33 +1,40 @@
 """Webhooks that wait for their time, kept in a state store.
 
-An operator can read them through Airflow's REST API. A head, under their key, counts the blocks,
-``{"version": 1, "blocks": 2}``; each block, under the key, ``/`` and its number from 0, is an object:
+An operator can read them through Airflow's REST API. A head, under their key, names the blocks by number,
+``{"version": 2, "blocks": [0, 2], "runs": [["<run>", [3]]]}``; each block, under the key, ``/`` and its
+number, is an object:
 
 ``{"<record id>": "<due> <event> <changed at>", …}``, such as
 ``{"7": "2024-06-02T09:00:00Z added 2024-06-01T09:00:00Z"}``.
 
-New blocks are written before the head that counts them, and when the last ones are empty, the head is
-written before they are deleted. So a block that the head doesn't count, which a crash may leave, is written
-anew before it ever counts again.
+Under ``runs`` stand decisions of runs, until each has noted its own: the blocks of what it has taken out to
+send (``core.state.due_once``). Version 1 only counted its blocks, from 0, in ``{"version": 1, "blocks": 2}``.
+
+A block is never changed: what changes is written as a new block, under a number that the head doesn't name,
+then the head that names it, then the old block is deleted. So one write, the head's, makes every change as a
+whole; a crash leaves at most blocks that nothing names, whose numbers are used again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, TypeGuard
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, InvalidTime, missing_keys
 from airflow_insightly_hooks.core.records import field_value, is_record_id
-from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, on_failure, read_head
+from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in, on_failure
 
-__all__ = ["PendingWebhook", "PendingWebhooks", "due_time"]
+__all__ = ["Decision", "PendingWebhook", "PendingWebhooks", "due_time"]
 
-VERSION = 1
 BLOCK_SIZE = 500
 """Entries a block: at 100 bytes at the most each a block stays below 60 kB."""
+RUNS_KEPT = 500
+"""Runs of which the head knows that they have decided, though they have taken nothing; the earliest go. A run
+stays there only where it was stopped right after it had decided, and was never tried again."""
 
 
 class PendingWebhook(NamedTuple):
@@ -90,12 +97,24 @@ def due_time(
         return None
 
 
+class Decision(NamedTuple):
+    """What a run has done to what is pending."""
+
+    entered: list[PendingWebhook]
+    cancelled: list[PendingWebhook]
+    taken: list[PendingWebhook]  # those that it is to send
+
+
+class _Block(NamedTuple):
+    number: int | None  # None until it is stored
+    entries: dict[int, PendingWebhook]
+
+
 class PendingWebhooks:
     """The pending webhooks of one kind, at most one for each record, kept in a state store.
 
     It reads all of them when it is first asked, and keeps them: an instance is for one task, and nobody else
-    may write meanwhile. A change is stored at once. Where that fails half-way, a part of it is done, and
-    no other entry is touched; to do it again completes it.
+    may write meanwhile. A change is stored at once, and as a whole or not at all.
 
     :param store: where they are kept. No value under the key: there are none.
     :param key: the head's key, and with ``/`` and a number behind it the blocks'.
@@ -106,17 +125,20 @@ class PendingWebhooks:
     def __init__(self, store: StateStore, key: str) -> None:
         self._store = store
         self._key = key
-        self._blocks: list[dict[int, PendingWebhook]] | None = None
+        self._head = Head(store, key, {"blocks": 0})
+        self._blocks: list[_Block] = []
+        self._runs: dict[str, list[int]] = {}
+        self._is_loaded = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._loaded()))
+        return sum(len(block.entries) for block in self._loaded())
 
     def __iter__(self) -> Iterator[PendingWebhook]:
         return iter(self.all())
 
     def all(self) -> list[PendingWebhook]:
         """Return the entries, by the time that they are due, then by record id."""
-        return _in_order(entry for block in self._loaded() for entry in block.values())
+        return _in_order(entry for block in self._loaded() for entry in block.entries.values())
 
     def due(self, until: datetime) -> list[PendingWebhook]:
         """Return the entries that are due at ``until`` or earlier, in order; they stay pending."""
@@ -124,7 +146,8 @@ class PendingWebhooks:
 
     def next_due(self) -> datetime | None:
         """Return when the next entry is due; ``None`` if there is none."""
-        return min((entry.due for block in self._loaded() for entry in block.values()), default=None)
+        times = (entry.due for block in self._loaded() for entry in block.entries.values())
+        return min(times, default=None)
 
     def add(self, entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
         """Enter those whose records have no entry, the first one of each record.
@@ -132,75 +155,137 @@ class PendingWebhooks:
         :returns: the new entries.
         :raises ValueError: if one is no such entry.
         """
-        with on_failure(self._forget):
-            blocks = self._loaded()
-            known = {record_id for block in blocks for record_id in block}
-            new: dict[int, PendingWebhook] = {}
-            for entry in map(_checked, entries):
-                if entry.record_id not in known:
-                    new.setdefault(entry.record_id, entry)
-            changed = set()
-            number = 0
-            counted = len(blocks)
-            for record_id, entry in new.items():
-                while number < len(blocks) and len(blocks[number]) >= BLOCK_SIZE:
-                    number += 1
-                if number == len(blocks):
-                    blocks.append({})
-                blocks[number][record_id] = entry
-                changed.add(number)
-            self._write_blocks(changed)
-            if len(blocks) != counted:
-                self._write_head()
-            return list(new.values())
+        blocks = self._copies()
+        new = _entered(blocks, entries)
+        self._store_change(blocks, self._runs)
+        return new
 
     def remove(self, record_ids: Iterable[int]) -> list[PendingWebhook]:
-        """Take the entries of these records out, sent or cancelled.
+        """Take the entries of these records out.
 
         :returns: those that were in, in order.
         """
-        with on_failure(self._forget):
-            blocks = self._loaded()
-            leaving = set(record_ids)
-            changed = {number for number, block in enumerate(blocks) if not leaving.isdisjoint(block)}
-            removed = [blocks[n].pop(record_id) for n in changed for record_id in leaving & blocks[n].keys()]
-            counted = len(blocks)
-            while blocks and not blocks[-1]:
-                blocks.pop()
-            self._write_blocks(number for number in changed if number < len(blocks))
-            if len(blocks) != counted:
-                self._write_head()
-            for number in range(len(blocks), counted):
-                self._store.delete(self._block_key(number))
-            return _in_order(removed)
+        blocks = self._copies()
+        removed = _removed(blocks, set(record_ids))
+        self._store_change(blocks, self._runs)
+        return removed
 
-    def _forget(self) -> None:
-        """Read everything anew when it is asked next."""
-        self._blocks = None
+    def decide(
+        self,
+        run: str,
+        *,
+        enter: Iterable[PendingWebhook] = (),
+        cancel: Iterable[int] = (),
+        take: Callable[[Sequence[PendingWebhook]], Iterable[PendingWebhook]],
+    ) -> Decision:
+        """Enter entries, cancel those of some records, and take some out to send: all of it, or nothing.
+
+        What was taken, ``taken_by`` returns until ``forget`` is called.
+
+        :param run: the name of who decides: letters and digits, 20 at the most.
+        :param take: is given what is pending then, in order, and returns what is to be sent of it.
+        :raises ValueError: if one of ``enter`` is no such entry.
+        """
+        blocks = self._copies()
+        entered = _entered(blocks, enter)
+        cancelled = _removed(blocks, set(cancel))
+        waiting = _in_order(entry for block in blocks for entry in block.entries.values())
+        taken = _removed(blocks, {entry.record_id for entry in take(waiting)})
+        if entered or cancelled or taken:
+            self._store_change(blocks, self._runs, run, taken)
+        return Decision(entered, cancelled, taken)
+
+    def taken_by(self, run: str) -> list[PendingWebhook] | None:
+        """Return what a run has taken, in order; ``None`` if it hasn't decided, or it was forgotten."""
+        self._loaded()
+        if run not in self._runs:
+            return None
+        seen: set[int] = set()
+        blocks = [self._read_block(number, seen) for number in self._runs[run]]
+        return _in_order(entry for block in blocks for entry in block.entries.values())
+
+    def forget(self, run: str) -> None:
+        """Forget that a run has decided: it has noted that itself."""
+        blocks = self._loaded()
+        if run in self._runs:
+            self._store_change(blocks, {name: n for name, n in self._runs.items() if name != run})
+
+    def _copies(self) -> list[_Block]:
+        return [_Block(block.number, dict(block.entries)) for block in self._loaded()]
+
+    def _store_change(
+        self,
+        blocks: Sequence[_Block],
+        runs: Mapping[str, list[int]],
+        run: str | None = None,
+        taken: Sequence[PendingWebhook] = (),
+    ) -> None:
+        """Store these blocks and runs in the place of what is there; ``run`` has just ``taken`` entries."""
+        before = {block.number: block.entries for block in self._loaded()}
+        if run is None and runs == self._runs and {b.number: b.entries for b in blocks} == before:
+            return
+        with on_failure(self._read_anew):
+            named = {number for number in before if number is not None}.union(*self._runs.values())
+            free = (number for number in count() if number not in named)
+            self._head.prepare()
+            after: list[_Block] = []
+            for block in blocks:
+                if before.get(block.number) == block.entries:
+                    after.append(block)
+                elif block.entries:
+                    after.append(self._write_block(next(free), block.entries.values()))
+            runs = dict(runs)
+            if run is not None:
+                runs[run] = []
+                for start, number in zip(range(0, len(taken), BLOCK_SIZE), free, strict=False):
+                    self._write_block(number, taken[start : start + BLOCK_SIZE])
+                    runs[run].append(number)
+                for name in [name for name, numbers in runs.items() if not numbers][:-RUNS_KEPT]:
+                    del runs[name]
+            self._head.write(
+                {"blocks": [block.number for block in after], "runs": [list(item) for item in runs.items()]}
+            )
+            self._blocks, self._runs = after, runs
+            left = {block.number for block in after}.union(*runs.values())
+            for number in sorted(named - left):
+                self._store.delete(self._block_key(number))
+
+    def _read_anew(self) -> None:
+        self._is_loaded = False
 
     def _block_key(self, number: int) -> str:
         return f"{self._key}/{number}"
 
-    def _write_blocks(self, numbers: Iterable[int]) -> None:
-        for number in sorted(numbers):
-            entries = self._loaded()[number].values()
-            self._store.set(
-                self._block_key(number), {str(entry.record_id): _text(entry) for entry in entries}
-            )
+    def _write_block(self, number: int, entries: Collection[PendingWebhook]) -> _Block:
+        self._store.set(self._block_key(number), {str(entry.record_id): _text(entry) for entry in entries})
+        return _Block(number, {entry.record_id: entry for entry in entries})
 
-    def _write_head(self) -> None:
-        self._store.set(self._key, {"version": VERSION, "blocks": len(self._loaded())})
-
-    def _loaded(self) -> list[dict[int, PendingWebhook]]:
-        if self._blocks is None:
-            head = read_head(self._store, self._key, VERSION)
-            count = 0 if head is None else count_in(self._key, head, "blocks")
+    def _loaded(self) -> list[_Block]:
+        if not self._is_loaded:
+            head = self._head.read()
+            numbers, self._runs = ([], {}) if head is None else self._numbers_in(head)
             seen: set[int] = set()
             # Nothing is kept of entries that can't all be read.
-            self._blocks = [self._read_block(number, seen) for number in range(count)]
+            self._blocks = [self._read_block(number, seen) for number in numbers]
+            self._is_loaded = True
         return self._blocks
 
-    def _read_block(self, number: int, seen: set[int]) -> dict[int, PendingWebhook]:
+    def _numbers_in(self, head: Mapping[str, Any]) -> tuple[list[int], dict[str, list[int]]]:
+        """Return the numbers of the blocks, and by run those of what it has taken."""
+        if head["version"] == 1:
+            return list(range(count_in(self._key, head, "blocks"))), {}
+        blocks, pairs = head.get("blocks"), head.get("runs")
+        if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+            raise InvalidState(self._key, "its runs can't be read")
+        runs = dict(pairs) if all(isinstance(name, str) for name, _ in pairs) else {}
+        if len(runs) != len(pairs) or not _is_numbers(blocks) or not all(map(_is_numbers, runs.values())):
+            raise InvalidState(self._key, "its blocks or runs can't be read")
+        numbers = [number for some in (blocks, *runs.values()) for number in some]
+        if len(set(numbers)) != len(numbers):
+            raise InvalidState(self._key, "it names a block twice")
+        return blocks, runs
+
+    def _read_block(self, number: int, seen: set[int]) -> _Block:
         key = self._block_key(number)
         block = self._store.get(key)
         if not isinstance(block, Mapping):
@@ -212,7 +297,37 @@ class PendingWebhooks:
                 raise InvalidState(key, f"record {entry.record_id} is pending twice")
             seen.add(entry.record_id)
             entries[entry.record_id] = entry
-        return entries
+        return _Block(number, entries)
+
+
+def _entered(blocks: list[_Block], entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
+    """Put those into the blocks whose records are in none, and return them."""
+    known = {record_id for block in blocks for record_id in block.entries}
+    new: dict[int, PendingWebhook] = {}
+    for entry in map(_checked, entries):
+        if entry.record_id not in known:
+            new.setdefault(entry.record_id, entry)
+    number = 0
+    for record_id, entry in new.items():
+        while number < len(blocks) and len(blocks[number].entries) >= BLOCK_SIZE:
+            number += 1
+        if number == len(blocks):
+            blocks.append(_Block(None, {}))
+        blocks[number].entries[record_id] = entry
+    return list(new.values())
+
+
+def _removed(blocks: list[_Block], record_ids: set[int]) -> list[PendingWebhook]:
+    """Take the entries of these records out of the blocks, and return them, in order."""
+    return _in_order(
+        block.entries.pop(record_id) for block in blocks for record_id in record_ids & block.entries.keys()
+    )
+
+
+def _is_numbers(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value
+    )
 
 
 def _in_order(entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:

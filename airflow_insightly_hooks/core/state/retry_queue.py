@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, missing_keys
-from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in
 
 __all__ = ["MessageSource", "RetryQueue"]
 
-VERSION = 1
 BLOCK_SIZE = 40
 """Entries a block: at 1,400 characters each at most (ids have 250) a block stays below 60 kB."""
 BLOCKS_SEARCHED = 8
@@ -74,7 +73,8 @@ class RetryQueue:
     def __init__(self, store: StateStore, key: str) -> None:
         self._store = store
         self._key = key
-        head = read_head(store, key, VERSION) or {"version": VERSION, "first": 0, "next": 0, "taken": 0}
+        self._head = Head(store, key, {"first": 0, "next": 0, "taken": 0})
+        head = self._head.read() or self._head.empty
         self._first, self._next, self._taken = (count_in(key, head, n) for n in ("first", "next", "taken"))
         self.due = api_time(head["due"], key) if head.get("due") else None
         self.waiting = head.get("waiting", 0)
@@ -98,6 +98,7 @@ class RetryQueue:
         )
         if any(entry["entered_by"] == run_id for entry in known):
             return False
+        self._head.prepare()
         counted = blocks[last][: self._next - last * BLOCK_SIZE]
         self._store.set(self._block_key(last), [*counted, {**source._asdict(), "entered_by": run_id}])
         self._next += 1
@@ -152,10 +153,8 @@ class RetryQueue:
             raise InvalidState(key, f"entry {seq} can't be read: {error}") from None
 
     def _write_head(self) -> None:
-        self._store.set(
-            self._key,
+        self._head.write(
             {
-                "version": VERSION,
                 "first": self._first,
                 "next": self._next,
                 "taken": self._taken,

@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["StateStore", "count_in", "on_failure", "read_head"]
+__all__ = ["Head", "StateStore", "count_in", "on_failure"]
+
+VERSION = 2
+"""Of heads whose loss is noticed."""
+KEPT = "kept"
 
 
 class StateStore(Protocol):
@@ -37,19 +41,62 @@ def on_failure(forget: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def read_head(store: StateStore, key: str, version: int) -> Mapping[str, Any] | None:
-    """Return the head that was stored under ``key``; ``None`` where there is none.
+class Head:
+    """The value that says which other values something is kept in: its parts, under ``{key}/<number>``.
 
-    :raises InvalidState: if it is of another version than ``version``, or no head at all.
+    Under ``{key}/kept`` is a note that there is a head, so that a lost one is not taken for none. The note is
+    written before the first part, and before it a head without parts: a crash leaves no note without a head.
+    A head of version 1 may lack the note.
+
+    :param store: where it is kept.
+    :param key: the head's key.
+    :param empty: a head without parts; its version is 1.
+    :ivar empty: that head.
     """
-    head = store.get(key)
-    if head is None:
-        return None
-    if not isinstance(head, Mapping):
-        raise InvalidState(key, "it is not an object")
-    if count_in(key, head, "version") != version:
-        raise InvalidState(key, "it was written by another version of airflow-insightly-hooks")
-    return head
+
+    def __init__(self, store: StateStore, key: str, empty: Mapping[str, Any]) -> None:
+        self._store = store
+        self._key = key
+        self.empty = {"version": 1, **empty}
+        self._version = 0  # of what is stored; 0 is none
+
+    def read(self) -> Mapping[str, Any] | None:
+        """Return the head; ``None`` where there has never been one.
+
+        :raises InvalidState: if it is missing although parts are there, if it was written by a version that
+            this one can't read, or if it is no head at all.
+        """
+        self._version = 0
+        head = self._store.get(self._key)
+        if head is None:
+            for left in (f"{self._key}/{KEPT}", f"{self._key}/0"):
+                if self._store.get(left) is not None:
+                    raise InvalidState(
+                        self._key,
+                        f"it is missing, yet {left!r} is there: it can't be told what was kept. Put it back, "
+                        f"or delete {left!r}, too, to begin with nothing (docs/workflows.md)",
+                    )
+            return None
+        if not isinstance(head, Mapping):
+            raise InvalidState(self._key, "it is not an object")
+        version = count_in(self._key, head, "version")
+        if version not in (1, VERSION):
+            raise InvalidState(self._key, "it was written by another version of airflow-insightly-hooks")
+        self._version = version
+        return head
+
+    def prepare(self) -> None:
+        """Make sure that the loss of the head is noticed; to be called before a new part is written."""
+        if self._version == 0:
+            self._store.set(self._key, self.empty)
+            self._version = 1
+        if self._version == 1:
+            self._store.set(f"{self._key}/{KEPT}", True)
+
+    def write(self, head: Mapping[str, Any]) -> None:
+        """Store the head, after ``prepare`` and the parts that are new in it."""
+        self._store.set(self._key, {"version": VERSION, **head})
+        self._version = VERSION
 
 
 def count_in(key: str, head: Mapping[str, Any], name: str) -> int:

@@ -44,6 +44,7 @@ class TriggerOnce:
 
     def __init__(self, memory: StateStore, state: StateStore, key: str, run: str) -> None:
         self._store = memory
+        self._key = key
         self._open_key = f"{key}/open"
         self._run = run
         self._memory = IdSet(memory, key)
@@ -101,7 +102,14 @@ class TriggerOnce:
 
     def _open(self) -> dict[str, bool]:
         """Return the runs whose decisions are committed, and whether the memory has them already."""
-        found = self._store.get(self._open_key, {})
+        found = self._store.get(self._open_key)
+        if found is None:
+            if self._store.get(self._key) is not None:  # nothing is remembered before it was committed there
+                raise InvalidState(
+                    self._open_key,
+                    "it is missing, yet something was remembered: put {} there if no run is open",
+                )
+            return {}
         if not isinstance(found, dict):
             raise InvalidState(self._open_key, "it is no list of runs")
         return dict(found)

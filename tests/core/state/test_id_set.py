@@ -149,7 +149,9 @@ def test_it_is_a_set(history, limit):
         assert records(store).known(model | {1, 2, 2**63 - 1}) == model
         directory = store.get(KEY, {"leaves": []})
         named = {f"{KEY}/{number}" for _, number in directory["leaves"]}
-        assert set(store.values) - {KEY} == named, "nothing is left over where nothing has failed"
+        assert set(store.values) - {KEY, f"{KEY}/kept"} == named, (
+            "nothing is left over where nothing has failed"
+        )
 
 
 @settings(deadline=None, max_examples=20)
@@ -196,7 +198,7 @@ def test_how_it_is_stored():
     """A directory, and leaves that other tools can read: a form that later versions must read."""
     store = StateStore()
     records(store).add([1000, 7, 8])
-    assert store.get(KEY) == {"version": 1, "leaves": [[1, 0]], "next": 1}
+    assert store.get(KEY) == {"version": 2, "leaves": [[1, 0]], "next": 1}
     planes = zlib.decompress(base64.b64decode(store.get(f"{KEY}/0")))
     assert planes == bytes([7, 1, 992 % 256, 0, 0, 992 // 256]) + bytes(18)
     store.set(f"{KEY}/0", leaf_text(3, 2**62))
@@ -209,11 +211,12 @@ def test_a_leaf_is_halved_under_new_numbers(monkeypatch):
     store = CrashingStore()
     subject = records(store)
     subject.add([10, 20, 30, 40])
-    assert store.calls == [("get", KEY), ("set", f"{KEY}/0"), ("set", KEY)]
+    assert store.made("get") == [KEY, f"{KEY}/kept", f"{KEY}/0"]
+    assert store.made("set") == [KEY, f"{KEY}/kept", f"{KEY}/0", KEY]
     store.calls.clear()
     subject.add([50])
     assert store.calls == [("set", f"{KEY}/1"), ("set", f"{KEY}/2"), ("set", KEY), ("delete", f"{KEY}/0")]
-    assert store.get(KEY) == {"version": 1, "leaves": [[1, 1], [30, 2]], "next": 3}
+    assert store.get(KEY) == {"version": 2, "leaves": [[1, 1], [30, 2]], "next": 3}
     store.calls.clear()
     subject.add([29, 10])
     assert store.calls == [("set", f"{KEY}/1")]
@@ -262,13 +265,15 @@ DIRECTORY = {"version": 1, "leaves": [[1, 4], [100, 2]], "next": 5}
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        (KEY, {**DIRECTORY, "version": 2}),
+        (KEY, None),
+        (KEY, {**DIRECTORY, "version": 3}),
         (KEY, {**DIRECTORY, "version": True}),
         (KEY, {"leaves": [[1, 4]], "next": 5}),
         (KEY, "directory"),
         (KEY, []),
         (KEY, {**DIRECTORY, "leaves": None}),
         (KEY, {**DIRECTORY, "leaves": []}),
+        (KEY, {"version": 2, "leaves": [], "next": 0}),
         (KEY, {**DIRECTORY, "leaves": [[1, 4], [100]]}),
         (KEY, {**DIRECTORY, "leaves": [[1, 4], [100, "2"]]}),
         (KEY, {**DIRECTORY, "leaves": [[2, 4], [100, 2]]}),
@@ -300,6 +305,7 @@ DIRECTORY = {"version": 1, "leaves": [[1, 4], [100, 2]], "next": 5}
 def test_state_that_cannot_be_read_is_refused(key, value):
     """Another version, a missing leaf, or anything else that isn't ours raises, and is left as it is."""
     store = StateStore()
+    store.set(f"{KEY}/kept", True)
     store.set(KEY, DIRECTORY)
     store.set(f"{KEY}/4", leaf_text(1, 98))
     store.set(f"{KEY}/2", leaf_text(100, 2**63 - 101))
@@ -314,6 +320,41 @@ def test_state_that_cannot_be_read_is_refused(key, value):
             getattr(records(store), method)([99, 100])
         assert caught.value.key == key
     assert store.values == before
+
+
+def test_a_set_of_version_1_goes_on_and_its_loss_is_noticed_from_its_next_leaf_on(monkeypatch):
+    """What earlier versions have stored is read; until then its loss is noticed if leaf 0 is there."""
+    monkeypatch.setattr(triggered, "LEAF_IDS", 3)
+    store = StateStore()
+    store.set(KEY, {"version": 1, "leaves": [[1, 0]], "next": 1})
+    store.set(f"{KEY}/0", leaf_text(1, 98))
+    records(store).add([50])
+    lost = CrashingStore(store.values)
+    lost.delete(KEY)
+    with pytest.raises(InvalidState, match="missing"):
+        records(lost).known([1])
+    records(store).add([51])
+    assert content(store) == {1, 50, 51, 99}
+    assert store.get(KEY)["version"] == 2
+    store.delete(KEY)
+    with pytest.raises(InvalidState, match="missing"):
+        records(store).known([1])
+
+
+@settings(deadline=None, max_examples=20)
+@given(histories, st.lists(record_ids, min_size=1, max_size=12), limits)
+def test_a_lost_directory_is_no_empty_set(history, batch, limit):
+    """Wherever a crash has stopped the set's first writes or later ones: what was in is not forgotten."""
+    store = StateStore()
+    with small_leaves(*limit):
+        applied(store, history)
+        for crashed in each_crash(store.values, lambda s: records(s).add(batch)):
+            held = content(crashed)
+            crashed.delete(KEY)
+            if held:
+                with pytest.raises(InvalidState) as caught:
+                    records(crashed).known([7])
+                assert caught.value.key == KEY
 
 
 def test_a_leaf_that_the_ids_are_not_in_need_not_be_there():

@@ -202,9 +202,9 @@ def test_it_keeps_one_entry_for_each_record(history):
     store = StateStore()
     model = applied(store, history)
     assert content(store) == model
-    blocks = store.get(KEY, {"blocks": 0})["blocks"]
-    assert set(store.values) - {KEY} == {f"{KEY}/{number}" for number in range(blocks)}
-    assert blocks == 0 or store.get(f"{KEY}/{blocks - 1}"), "the last block isn't empty"
+    blocks = store.get(KEY, {"blocks": []})["blocks"]
+    assert set(store.values) - {KEY, f"{KEY}/kept"} == {f"{KEY}/{number}" for number in blocks or ()}
+    assert all(store.get(f"{KEY}/{number}") for number in blocks or ()), "no block is empty"
 
 
 @settings(deadline=None, max_examples=8)
@@ -316,7 +316,8 @@ def test_how_a_book_is_stored():
     pending_in(store).add(
         [entry(7), entry(8, NOON + DAY, "updated", "2024-06-01 12:00:00"), entry(9), entry(10)]
     )
-    assert store.get(KEY) == {"version": 1, "blocks": 2}
+    assert store.get(KEY) == {"version": 2, "blocks": [0, 1], "runs": []}
+    assert store.get(f"{KEY}/kept") is True
     assert store.get(f"{KEY}/0") == {
         "7": "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z",
         "8": "2024-06-02T12:00:00Z updated 2024-06-01 12:00:00",
@@ -326,29 +327,63 @@ def test_how_a_book_is_stored():
 
 
 def test_the_order_of_writes():
-    """Blocks before the head that counts them; a smaller head before the blocks that it no longer counts."""
+    """New blocks, the head that names them, and only then the old ones go; numbers are used again."""
     store = CrashingStore()
     subject = pending_in(store)
     subject.add(map(entry, range(1, 8)))
-    assert store.calls == [
-        ("get", KEY),
-        ("set", f"{KEY}/0"),
-        ("set", f"{KEY}/1"),
-        ("set", f"{KEY}/2"),
-        ("set", KEY),
-    ]
+    assert store.made("get") == [KEY, f"{KEY}/kept", f"{KEY}/0"]
+    assert store.made("set") == [KEY, f"{KEY}/kept", f"{KEY}/0", f"{KEY}/1", f"{KEY}/2", KEY]
     store.calls.clear()
-    subject.remove([1, 4, 5, 6])  # the block in the middle is empty: it stays until those behind it are, too
-    assert store.calls == [("set", f"{KEY}/0"), ("set", f"{KEY}/1")]
+    subject.remove([1, 4, 5, 6])  # the block in the middle is empty: it goes
+    assert store.calls == [("set", f"{KEY}/3"), ("set", KEY), ("delete", f"{KEY}/0"), ("delete", f"{KEY}/1")]
     store.calls.clear()
     subject.add([entry(9), entry(10)])
-    assert store.calls == [("set", f"{KEY}/0"), ("set", f"{KEY}/1")]
+    assert store.calls == [
+        *[("set", f"{KEY}/{number}") for number in (0, 1)],
+        ("set", KEY),
+        *[("delete", f"{KEY}/{number}") for number in (2, 3)],
+    ]
     store.calls.clear()
-    subject.remove([10, 2, 7])
-    assert store.calls == [("set", f"{KEY}/0"), ("set", KEY), ("delete", f"{KEY}/1"), ("delete", f"{KEY}/2")]
+    subject.remove([10, 2, 7, 3, 9])
+    assert store.calls == [("set", KEY), ("delete", f"{KEY}/0"), ("delete", f"{KEY}/1")]
+    store.calls.clear()
+    subject.add([entry(3)])
     store.calls.clear()
     assert subject.add([entry(3)]) == subject.remove([99]) == []
     assert store.calls == []
+
+
+@settings(deadline=None, max_examples=8)
+@given(histories, st.lists(entries, min_size=1, max_size=10))
+def test_a_lost_head_is_not_taken_for_nothing_pending(history, batch):
+    """Wherever a crash has stopped the first writes or later ones: no entry is forgotten without a word."""
+    store = StateStore()
+    applied(store, history)
+    for crashed in each_crash(store.values, lambda s: pending_in(s).add(batch)):
+        held = content(crashed)
+        crashed.delete(KEY)
+        if held:
+            with pytest.raises(InvalidState) as caught:
+                pending_in(crashed).add([entry(7)])
+            assert caught.value.key == KEY
+            assert f"{KEY}/kept" in str(caught.value)
+
+
+def test_what_version_1_has_stored():
+    """It is read, changed, and its loss is noticed."""
+    store = StateStore()
+    store.set(KEY, {"version": 1, "blocks": 2})
+    store.set(f"{KEY}/0", {"1": ENTRY})
+    store.set(f"{KEY}/1", {"2": ENTRY})
+    lost = CrashingStore(store.values)
+    lost.delete(KEY)
+    with pytest.raises(InvalidState, match=f"'{KEY}/0' is there"):
+        pending_in(lost).all()
+    assert pending_in(store).remove([1]) == [entry(1)]
+    assert pending_in(store).all() == [entry(2)]
+    store.delete(KEY)
+    with pytest.raises(InvalidState, match=f"'{KEY}/kept' is there"):
+        pending_in(store).all()
 
 
 ENTRY = "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z"
@@ -357,7 +392,18 @@ ENTRY = "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z"
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        (KEY, None),
+        (KEY, {"version": 3, "blocks": 2}),
         (KEY, {"version": 2, "blocks": 2}),
+        (KEY, {"version": 2, "blocks": 2, "runs": []}),
+        (KEY, {"version": 2, "blocks": [0, 1]}),
+        (KEY, {"version": 2, "blocks": [0, 1], "runs": [["r"]]}),
+        (KEY, {"version": 2, "blocks": [0, 1], "runs": [[7, []]]}),
+        (KEY, {"version": 2, "blocks": [0, 1], "runs": [["r", 2]]}),
+        (KEY, {"version": 2, "blocks": [0, 1], "runs": [["r", [1]]]}),
+        (KEY, {"version": 2, "blocks": [0, 0], "runs": []}),
+        (KEY, {"version": 2, "blocks": [0, True], "runs": []}),
+        (KEY, {"version": 2, "blocks": [0, -1], "runs": []}),
         (KEY, {"blocks": 2}),
         (KEY, {"version": 1}),
         (KEY, {"version": 1, "blocks": "2"}),
@@ -435,7 +481,7 @@ def test_ten_thousand_entries(monkeypatch):
     longest = "2024-06-01T12:00:00.123456789+00:00"
     due = NOON + timedelta(microseconds=1)
     pending_in(store).add(entry(2**63 - 1 - i, due + i * DAY / 24, "updated", longest) for i in range(10_000))
-    assert len(store.values) == 21
+    assert len(store.values) == 22
     assert max(map(len, store.values.values())) < STATE_LIMIT
     store.calls.clear()
     subject = pending_in(store)
@@ -446,4 +492,13 @@ def test_ten_thousand_entries(monkeypatch):
     first = subject.due(NOON + 10 * DAY)[:100]
     assert subject.remove(item.record_id for item in first) == first
     assert len(first) == 100
-    assert store.calls == [("set", f"{KEY}/0"), ("set", KEY), ("delete", f"{KEY}/20")]
+    assert store.calls == [
+        ("set", f"{KEY}/21"),
+        ("set", KEY),
+        ("delete", f"{KEY}/0"),
+        ("delete", f"{KEY}/20"),
+    ]
+    store.calls.clear()
+    decision = subject.decide("r", take=lambda waiting: waiting[:1_000])
+    assert decision.taken == pending_in(store).taken_by("r")
+    assert len(store.made("set")) <= 6
