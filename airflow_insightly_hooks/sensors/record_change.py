@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -85,7 +85,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file.
     :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
         default_deferrable`` by default.
-    :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``.
+    :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``. ``soft_fail``
+        skips the task where its ``timeout`` is over, and for nothing else: errors fail it.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
     :raises ValueError: if another argument is not as described here, when the DAG is parsed.
     :raises InvalidWindow: if ``window`` is not a window, when the task runs.
@@ -141,7 +142,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes, once the window has settled."""
         if not self.deferrable:
-            changes: list[RecordChange] = super().execute(context)
+            with self._only_a_timeout_is_soft():
+                changes: list[RecordChange] = super().execute(context)
             return changes
         return self._poll_or_defer(
             context, until=datetime.now(timezone.utc) + timedelta(seconds=self.timeout)
@@ -155,6 +157,30 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     ) -> list[RecordChange]:
         """Look again, after the trigger has said that it is worth it (or that the time is up)."""
         return self._poll_or_defer(context, until=api_time(until))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral."""
+        with self._only_a_timeout_is_soft():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    @contextmanager
+    def _only_a_timeout_is_soft(self) -> Iterator[None]:
+        """Raise what ``soft_fail`` would turn into a skip although more than time is wanting.
+
+        Airflow's sensor skips for errors that fail a task without a retry, such as a refused API key, and
+        after a deferral for each of Airflow's own: such a task would be green, and no change ever be found.
+        """
+        try:
+            yield
+        except AirflowSkipException as skipped:
+            cause = skipped.__cause__
+            if (
+                self.soft_fail
+                and isinstance(cause, Exception)
+                and not isinstance(cause, AirflowSensorTimeout)
+            ):
+                raise cause from None
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once, or a few times where the window settles within seconds."""

@@ -14,12 +14,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def test_a_refused_key_fails_at_once_and_names_the_connection(stack: Stack, started: datetime) -> None:
-    """401 from the API -> fails without a retry, says which connection, and shows no key."""
+    """401 from the API -> fails without a retry, says which connection, and shows no key.
+
+    In every mode, and with ``soft_fail``, too.
+    """
     run = stack.start_run_since(started, "any", dag_id="wrong_key")
     assert stack.wait_for_run("wrong_key", run) == "failed"
 
-    task = stack.tasks("wrong_key", run)["detect"]
-    assert (task["state"], task["try_number"]) == ("failed", 1)
+    tasks = stack.tasks("wrong_key", run)
+    assert {task_id: (task["state"], task["try_number"]) for task_id, task in tasks.items()} == dict.fromkeys(
+        ("detect", "soft_poke", "soft_reschedule", "soft_deferred"), ("failed", 1)
+    )
     log = stack.log("wrong_key", run, "detect")
     assert "connection 'insightly_wrong_key'" in log
     assert "refuses the API key (401)" in log

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import (
+    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferralError,
     TaskDeferred,
 )
 
@@ -24,10 +26,11 @@ from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
-from tests.conftest import API_KEY, Logged, ended, run_context
+from tests.conftest import API_KEY, Logged, TaskInstance, ended, run_context
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 """Later than every seeded record, so that only a test's own ones change there."""
+LONG_AGO = datetime(2017, 3, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 CANARY = "canary-of-a-record"
 KEY = "cursor/dag/task"
@@ -463,6 +466,66 @@ def test_error_of_the_trigger(crm: RunningSandbox) -> None:
         sensor(deferrable=True, on_empty="wait").execute_complete(
             context, {"reason": "error"}, **event.kwargs
         )
+
+
+SOFT_MODES = pytest.mark.parametrize(
+    "mode", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=["poke", "reschedule", "deferred"]
+)
+
+
+@SOFT_MODES
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_soft_fail_skips_no_refused_access(
+    crm: RunningSandbox, mode: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong key is no "nothing yet": the task must not be green, at its first look or after a deferral."""
+    monkeypatch.setattr(TaskInstance, "get_first_reschedule_date", lambda *_: None, raising=False)
+    operator = sensor(soft_fail=True, on_empty="wait", **mode)
+    context = with_cursor()
+    waiting = deferred(operator, context) if mode.get("deferrable") else None
+    crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status})
+    with pytest.raises(InsightlyAccessError):
+        operator.execute(context)
+    if waiting is not None:
+        with pytest.raises(InsightlyAccessError):
+            operator.resume_execution(
+                "execute_complete", {**waiting.kwargs, "event": {"reason": "error"}}, context
+            )
+
+
+@pytest.mark.parametrize("error", [AirflowNotFoundException("gone"), TaskDeferralError("the trigger")])
+def test_soft_fail_skips_no_other_error_after_a_deferral(
+    crm: RunningSandbox, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is gone, a trigger that has failed."""
+
+    def broken(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    operator = sensor(soft_fail=True, deferrable=True)
+    monkeypatch.setattr(operator, "execute_complete", broken)
+    with pytest.raises(type(error)):
+        operator.resume_execution("execute_complete", {"event": {}, "until": "2017-03-10"}, with_cursor())
+
+
+@SOFT_MODES
+def test_soft_fail_skips_where_the_time_is_up(
+    crm: RunningSandbox, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what it is for; "nothing changed" is a skip, too."""
+    monkeypatch.setattr(TaskInstance, "get_first_reschedule_date", lambda *_: LONG_AGO, raising=False)
+    context = with_cursor()
+    operator = sensor(soft_fail=True, on_empty="wait", timeout=0.01, **mode)
+    past = {"until": "2017-03-10T08:00:00Z", "event": {"reason": "timeout"}}
+    if not mode.get("deferrable"):
+        with pytest.raises(AirflowSkipException):
+            operator.execute(context)
+        return
+    with pytest.raises(AirflowSkipException):
+        operator.resume_execution("execute_complete", past, context)
+    skipping = sensor(soft_fail=True, deferrable=True)
+    with pytest.raises(AirflowSkipException, match="nothing changed"):
+        skipping.resume_execution("execute_complete", past, context)
 
 
 # --- gaps ------------------------------------------------------------------------------------------------

@@ -52,6 +52,18 @@ with DAG("mapped_over_chunks", schedule=None):
 
 with DAG("wrong_key", schedule=None):
     detect(window=WINDOW, insightly_conn_id="insightly_wrong_key")
+    for mode, arguments in {
+        "poke": {"deferrable": False},
+        "reschedule": {"deferrable": False, "mode": "reschedule"},
+        "deferred": {"deferrable": True},
+    }.items():
+        detect(
+            task_id=f"soft_{mode}",
+            window=WINDOW,
+            insightly_conn_id="insightly_wrong_key",
+            soft_fail=True,
+            **arguments,
+        )
 
 with DAG("poke_and_deferrable", schedule=None):
     for mode, arguments in {
