@@ -140,11 +140,14 @@ class InsightlyHook(BaseHook):
         """Return one record.
 
         :raises UnknownRecordType: if there is no such record type.
+        :raises InsightlyAPIError: if the answer is not the record with this id.
         """
-        path = f"{RECORD_TYPES[record_type].path}/{int(record_id)}"
+        kind = RECORD_TYPES[record_type]
+        path = f"{kind.path}/{int(record_id)}"
         record = self._get(path).content
-        if not isinstance(record, dict):
-            raise self._unexpected(path, "a record was expected")
+        answered = record.get(kind.id_field) if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not is_record_id(answered) or answered != int(record_id):
+            raise self._unexpected(path, f"a record with {kind.id_field} {int(record_id)} was expected")
         return record
 
     def custom_fields(self, record_type: str) -> list[dict[str, Any]]:

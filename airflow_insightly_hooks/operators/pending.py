@@ -59,6 +59,10 @@ NOTHING = ""
 CANCEL = "cancel"
 """The parameter of a run that names the records whose webhooks are not to be sent."""
 LOOKED_AT = "looked_at"
+NOT_SENT = "not_sent"
+POSTPONED = "postponed"
+POSTPONED_FOR = timedelta(minutes=15)
+"""Until a record is asked for again whose answer was not that record."""
 REASONS: Mapping[int | None, str] = {
     403: "this API key's user may not read the record",
     404: "the record is gone",
@@ -167,7 +171,9 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
 
     XCom: a list of changes, with the event and the time of the change that triggered; under ``pending`` how
     many wait and the first 100 of them; under ``next_due`` when the next one is due; under ``not_sent`` those
-    that are not sent although they were due, and why: the record is gone, or doesn't meet the criteria.
+    that are not sent although they were due, and why: the record is gone, or doesn't meet the criteria; under
+    ``postponed`` those that are asked for again a quarter of an hour later, since Insightly's answer was not
+    the record: that holds back no other.
     """
 
     template_fields = ("criteria",)
@@ -219,21 +225,23 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                 ids = [entry.record_id for entry in decision.cancelled]
                 self.log.info("%s: %d cancelled: %s", self.webhook, len(ids), ids)
         due = due_once.taken()
+        self._tell_pending(ti, pending, len(due))
+        changes, postponed = self._read(due, now, context)
+        if postponed:
+            due_once.postpone(postponed, datetime.now(timezone.utc) + POSTPONED_FOR)
+            self._tell_pending(ti, pending, len(due) - len(postponed))
+        if not changes:
+            self.skip_for_empty(ti, [t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
+        return changes
+
+    def _tell_pending(self, ti: Any, pending: PendingWebhooks, due: int) -> None:
+        """Log and push what is pending, and when the next one is due."""
         next_due = pending.next_due()
         ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else NOTHING)
         first = [entry.as_dict() for entry in pending.all()[:LISTED]]
         ti.xcom_push(key=PENDING, value={"count": len(pending), "first": first})
-        self.log.info(
-            "%s: %d due, %d pending%s",
-            self.webhook,
-            len(due),
-            len(pending),
-            f", the next at {iso_time(next_due)}" if next_due else "",
-        )
-        changes = self._read(due, now, context)
-        if not changes:
-            self.skip_for_empty(ti, [t for t in self.downstream_list if not isinstance(t, WakeUpOperator)])
-        return changes
+        then = f", the next at {iso_time(next_due)}" if next_due else ""
+        self.log.info("%s: %d due, %d pending%s", self.webhook, due, len(pending), then)
 
     def _scheduled(self, context: Context) -> list[PendingWebhook]:
         """Return what the task that has triggered this run has scheduled."""
@@ -255,12 +263,15 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
             )
         return [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
 
-    def _read(self, due: Sequence[PendingWebhook], now: datetime, context: Context) -> list[RecordChange]:
+    def _read(
+        self, due: Sequence[PendingWebhook], now: datetime, context: Context
+    ) -> tuple[list[RecordChange], list[int]]:
+        """Return the changes to be sent, and the ids of the records that can't be read yet."""
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
         records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
-        there = [(self.record_type, record) for record in records.values() if not isinstance(record, str)]
+        there = [(self.record_type, record) for record in records.values() if isinstance(record, dict)]
         meets = predicate_over(
             self.log,
             Criteria(self.criteria),
@@ -270,9 +281,14 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         )
         changes: list[RecordChange] = []
         not_sent: list[dict[str, Any]] = []
+        postponed: list[dict[str, Any]] = []
         for entry in due:
             record = records[entry.record_id]
-            if isinstance(record, str):
+            if isinstance(record, Exception):
+                postponed.append(
+                    _not_sent(self.webhook, entry.record_id, f"in {POSTPONED_FOR} again: {record}")
+                )
+            elif isinstance(record, str):
                 not_sent.append(_not_sent(self.webhook, entry.record_id, record))
             elif not meets(record):
                 not_sent.append(_not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
@@ -289,20 +305,25 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                     )
                 )
         _report_not_sent(self, context, not_sent)
-        return changes
+        _report_not_sent(self, context, postponed, POSTPONED)
+        return changes, [item["record_id"] for item in postponed]
 
-    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str:
-        """Return the record, or why there is none."""
-        from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
+    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str | Exception:
+        """Return the record, why there is none, or the error if the answer doesn't tell."""
+        from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
 
         try:
             return hook.get_record(self.record_type, record_id)
-        except InsightlyAccessError as error:
-            if error.status not in REASONS:
+        except InsightlyAPIError as error:
+            if isinstance(error, InsightlyAccessError) and error.status in REASONS:
+                found: str | Exception = REASONS[error.status]
+            elif type(error) is InsightlyAPIError:  # not one of those that are about the account
+                found = error
+            else:
                 raise
-            # An API without this record type, or a key without access to it, answers so for every record.
-            next(hook.iter_records(self.record_type, page_size=1), None)
-            return REASONS[error.status]
+        # What is wrong with the whole record type, or with the API, is answered for every record.
+        next(hook.iter_records(self.record_type, page_size=1), None)
+        return found
 
 
 class WakeUpOperator(BaseOperator):
@@ -372,13 +393,15 @@ def _not_sent(webhook: str, record_id: int, reason: str) -> dict[str, Any]:
     return {"webhook": webhook, "record_id": record_id, "reason": reason}
 
 
-def _report_not_sent(operator: BaseOperator, context: Context, not_sent: list[dict[str, Any]]) -> None:
+def _report_not_sent(
+    operator: BaseOperator, context: Context, not_sent: list[dict[str, Any]], key: str = NOT_SENT
+) -> None:
     if not_sent:
-        context["ti"].xcom_push(key="not_sent", value=not_sent)
+        context["ti"].xcom_push(key=key, value=not_sent)
     for item in not_sent[:LISTED]:
         operator.log.warning("%s: record %s is not sent: %s", *item.values())
     if len(not_sent) > LISTED:
-        operator.log.warning("and %d more are not sent: see the XCom not_sent", len(not_sent) - LISTED)
+        operator.log.warning("and %d more are not sent: see the XCom %s", len(not_sent) - LISTED, key)
 
 
 def _rounded_up(moment: datetime) -> datetime:

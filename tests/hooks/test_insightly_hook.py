@@ -127,7 +127,7 @@ def test_refused_key(connect: Connect, given: dict[str, Any], field: str) -> Non
 @pytest.mark.parametrize("field", ["login", "password"])
 def test_authorization(connect: Connect, field: str) -> None:
     """The key is sent as the user name of Basic authentication, with an empty password."""
-    with serving([as_json({})]) as server:
+    with serving([as_json({"CONTACT_ID": 7})]) as server:
         connect("crm", "insightly", host=f"{server.url}/v3.1", **{field: f" {KEY} "})
         InsightlyHook("crm").get_record("Contacts", 7)
     (request,) = server.requests
@@ -177,7 +177,7 @@ def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, 
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    with serving([as_json({})]) as server:
+    with serving([as_json({"CONTACT_ID": 7})]) as server:
         hook_for(connect, server).get_record("Contacts", 7)
     assert server.requests[0].headers["authorization"] == f"Basic {ENCODED_KEY}"
 
@@ -386,7 +386,7 @@ def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyP
     now = [1000.0]
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: now[0]))
     dates = ["Fri, 10 Mar 2017 08:00:00 GMT", "Fri, 10 Mar 2017 09:00:00 GMT"]
-    with serving(lambda n: [as_json({}, "200 OK", f"Date: {dates[n]}")]) as server:
+    with serving(lambda n: [as_json({"CONTACT_ID": 1}, "200 OK", f"Date: {dates[n]}")]) as server:
         hook = hook_for(connect, server)
         hook.get_record("Contacts", 1)
         now[0] += 299.5
@@ -462,6 +462,10 @@ def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
         ("get_record", b"", 200),
         ("get_record", b"[]", None),
         ("get_record", b"\xff\xfe{}", 200),
+        ("get_record", b'{"Message": "Secret"}', None),
+        ("get_record", b'{"CONTACT_ID": 2, "FIRST_NAME": "Secret"}', None),
+        ("get_record", b'{"CONTACT_ID": "1"}', None),
+        ("get_record", b'{"CONTACT_ID": true}', None),
         ("custom_fields", b"{}", None),
         ("iter_records", b"{}", None),
         ("iter_records", b"null", None),

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
-from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators import pending as module
@@ -257,6 +257,50 @@ def test_one_record_that_may_not_be_read_keeps_back_no_other(
     context = due_context([entry(first), entry(second)])
     assert [c["record_id"] for c in due_task().execute(context)] == [second]
     assert context["ti"].xcom["not_sent"][0]["reason"] == "this API key's user may not read the record"
+
+
+def test_an_answer_that_is_not_the_record_holds_back_no_other(
+    insightly: RunningSandbox, logged: Logged
+) -> None:
+    """It is neither sent nor lost: it is put back, told of, and asked for again later."""
+    odd, good = seeded(insightly, 2)
+    insightly.configure(fault={"path": f"/v3.1/Contacts/{odd}", "status": 200})  # {"Message": …}
+    context = due_context([entry(odd), entry(good)])
+    before = datetime.now(UTC)
+    for _ in range(2):  # a cleared task, too
+        assert [change["record_id"] for change in due_task().execute(context)] == [good]
+        assert "not_sent" not in context["ti"].xcom
+        (waiting,) = pending_in(context)
+        assert (waiting.record_id, waiting.changed_at) == (odd, CHANGED_AT)
+        assert timedelta(minutes=15) <= waiting.due - before < timedelta(minutes=16)
+    assert context["ti"].xcom["next_due"] == iso_time(waiting.due)
+    (told,) = context["ti"].xcom["postponed"]
+    assert told["record_id"] == odd
+    assert f"a record with CONTACT_ID {odd} was expected" in told["reason"]
+    assert any(f"record {odd} is not sent" in line for line in logged.messages("warning"))
+    insightly.configure(fault=None)
+    later = due_context(None, context["asset_state_store"], run_after=waiting.due)
+    assert [change["record_id"] for change in due_task().execute(later)] == [odd]
+    assert pending_in(context).all() == []
+
+
+def test_an_api_that_answers_oddly_altogether_is_an_error(
+    insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due stays the task's own; nothing is put back."""
+    (record_id,) = seeded(insightly, 1)
+    context = due_context([entry(record_id)])
+
+    def odd(hook: InsightlyHook, *_: Any, **_options: Any) -> Any:
+        raise InsightlyAPIError("insightly_default", "/Contacts", "something else was expected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InsightlyHook, "get_record", odd)
+        patch.setattr(InsightlyHook, "iter_records", odd)
+        with pytest.raises(InsightlyAPIError):
+            due_task().execute(context)
+    assert pending_in(context).all() == []
+    assert [change["record_id"] for change in due_task().execute(context)] == [record_id]
 
 
 def test_recheck_renders_templates() -> None:

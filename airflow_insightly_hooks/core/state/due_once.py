@@ -17,6 +17,7 @@ from airflow_insightly_hooks.core.state.state_store import StateStore
 __all__ = ["DueOnce"]
 
 TAKEN = "taken"
+POSTPONED = "postponed"
 DECIDED = "decided"
 ENTERED = "entered"
 """What an earlier version noted: that the run's entries were entered."""
@@ -34,6 +35,7 @@ class DueOnce:
         self._book = book
         self._state = state
         self._run = run
+        self._postponing = f"{run}p"  # its name in the book for what it puts back
         self._own = PendingWebhooks(state, TAKEN)
 
     def decide(
@@ -53,6 +55,7 @@ class DueOnce:
         :raises InvalidState: if what is stored can't be read.
         """
         decision = None
+        self._finish_postponing()
         if not self._state.get(DECIDED):
             taken = self._book.taken_by(self._run)
             if taken is None:
@@ -69,6 +72,28 @@ class DueOnce:
             self._state.set(DECIDED, True)
         self._book.forget(self._run)
         return decision
+
+    def postpone(self, record_ids: Iterable[int], until: datetime) -> None:
+        """Put some of what this run has taken back, to be due at ``until``: a later run takes them.
+
+        A record that is pending again by now stays as it is.
+        """
+        leaving = set(record_ids)
+        if leaving:
+            self._state.set(POSTPONED, sorted(leaving))
+            entries = [entry for entry in self._own.all() if entry.record_id in leaving]
+            enter = [entry._replace(due=until) for entry in entries]
+            self._book.decide(self._postponing, enter=enter, take=lambda _: ())
+            self._own.remove(leaving)
+            self._finish_postponing()
+
+    def _finish_postponing(self) -> None:
+        """Take out of this run's own what the book has again, if an earlier try was stopped at that."""
+        if leaving := self._state.get(POSTPONED):
+            if self._book.taken_by(self._postponing) is not None:
+                self._own.remove(leaving)
+            self._state.delete(POSTPONED)
+        self._book.forget(self._postponing)
 
     def taken(self) -> list[PendingWebhook]:
         """Return what this run has taken, in order."""

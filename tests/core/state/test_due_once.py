@@ -207,6 +207,55 @@ def test_a_request_to_cancel_is_carried_out_once():
     each_kill(lambda runs: runs.try_once(1, [entry(7, 5)], [], NOON), act)
 
 
+def test_what_is_put_back_is_sent_once():
+    """Killed at any call, tried again, cleared: the entry is this run's or pending, never both or neither."""
+    for crash_at in range(200):
+        power = Power()
+        book, state = PoweredStore(power), PoweredStore(power)
+        later = NOON + timedelta(hours=1)
+
+        def run() -> DueOnce:
+            subject = DueOnce(PendingWebhooks(book, KEY), state, "r")  # noqa: B023 — called in this round
+            subject.decide(lambda: [entry(1), entry(2)], [], NOON, AT_MOST)
+            return subject
+
+        first = run()
+        power.calls_left = crash_at
+        is_killed = False
+        try:
+            first.postpone([2], later)
+        except Crash:
+            is_killed = True
+        power.calls_left = None
+        again = run()
+        taken, waiting = again.taken(), PendingWebhooks(book, KEY).all()
+        assert (taken, waiting) in (
+            ([entry(1), entry(2)], []),
+            ([entry(1)], [entry(2)._replace(due=later)]),
+        )
+        if entry(2) in taken:
+            again.postpone([2], later)
+        assert run().taken() == [entry(1)]
+        assert PendingWebhooks(book, KEY).all() == [entry(2)._replace(due=later)]
+        assert book.get(KEY)["runs"] == []
+        if not is_killed:
+            return
+    raise AssertionError("it has no end")
+
+
+def test_what_is_put_back_doubles_nothing():
+    """Where its record is pending again, that one stays."""
+    book, state = StateStore(), StateStore()
+    subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
+    subject.decide(lambda: [entry(1)], [], NOON, AT_MOST)
+    newer = entry(1, 3, "2024-06-02T12:00:00Z")
+    PendingWebhooks(book, KEY).add([newer])
+    subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
+    subject.postpone([1], NOON)
+    assert subject.taken() == []
+    assert PendingWebhooks(book, KEY).all() == [newer]
+
+
 def test_what_an_earlier_version_noted_counts():
     """An upgrade between a task's tries: what it has entered is entered, what it has taken is its own."""
     book, state = StateStore(), StateStore()

@@ -191,9 +191,9 @@ def test_lack_of_file_descriptors_is_no_unknown_host(
 
 def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:
     """The time limit is one for each read: a server that drips is waited for, one that stops is not."""
-    script = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", *repeat(b"", 0.1, 1), b"{}"]
+    script = [b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n", *repeat(b"", 0.1, 1), b'{"CONTACT_ID":1}']
     with serving(script) as server:
-        assert hook_for(connect, server, timeout=0.3).get_record("Contacts", 1) == {}
+        assert hook_for(connect, server, timeout=0.3).get_record("Contacts", 1) == {"CONTACT_ID": 1}
 
 
 # --- 429 and 503 -----------------------------------------------------------------------------------------
@@ -291,7 +291,9 @@ def test_longest_wait(connect: Connect, naps: list[float]) -> None:
 
 def test_a_429_holds_all_hooks(connect: Connect, naps: list[float]) -> None:
     """While one hook waits as a 429 asks, another of the same account doesn't ask; others' accounts do."""
-    with serving(lambda n: [as_json({}, TOO_MANY, "Retry-After: 30")] if n == 0 else [as_json({})]) as server:
+    with serving(
+        lambda n: [as_json({}, TOO_MANY, "Retry-After: 30")] if n == 0 else [as_json({"CONTACT_ID": 1})]
+    ) as server:
         first, second = hook_for(connect, server), hook_for(connect, server)
         first.patience = second.patience = 10
         for hook in (first, second):
@@ -311,7 +313,7 @@ def test_a_429_holds_all_hooks(connect: Connect, naps: list[float]) -> None:
 
 def test_keeps_to_its_own_limit(connect: Connect) -> None:
     """No more requests a second go out than the connection allows, whatever hook and thread they are from."""
-    with serving([as_json({})]) as server:
+    with serving([as_json({"CONTACT_ID": 1})]) as server:
         hooks = [hook_for(connect, server, requests_per_second=20) for _ in range(2)]
         asking = [threading.Thread(target=hook.get_record, args=("Contacts", 1)) for hook in hooks * 3]
         started = time.monotonic()
@@ -326,7 +328,7 @@ def test_keeps_to_its_own_limit(connect: Connect) -> None:
 
 def test_the_latest_settings_hold(connect: Connect) -> None:
     """Where two connections of one account set different limits, the one that was opened last counts."""
-    with serving([as_json({})]) as server:
+    with serving([as_json({"CONTACT_ID": 1})]) as server:
         slow = hook_for(connect, server, requests_per_second=0.01)
         slow.get_conn()
         fast = hook_for(connect, server)
@@ -393,7 +395,9 @@ def test_nothing_remains(connect: Connect, naps: list[float], headers: list[str]
 
 def test_nothing_remaining_is_no_refusal(connect: Connect) -> None:
     """It is the API's refusal that ends the day, not a count of 0 in an answer."""
-    with serving([as_json({}, "200 OK", "X-RateLimit-Limit: 10", "X-RateLimit-Remaining: 0")]) as server:
+    with serving(
+        [as_json({"CONTACT_ID": 1}, "200 OK", "X-RateLimit-Limit: 10", "X-RateLimit-Remaining: 0")]
+    ) as server:
         hook = hook_for(connect, server)
         for _ in range(3):
             hook.get_record("Contacts", 1)
@@ -425,7 +429,7 @@ def test_share(noon: RunningSandbox, connect: Connect) -> None:
 
 def test_share_without_headers(connect: Connect) -> None:
     """While the API tells no counts, the process's own requests are counted against the share."""
-    with serving([as_json({})]) as server:
+    with serving([as_json({"CONTACT_ID": 1})]) as server:
         for _ in range(3):
             hook_for(connect, server, requests_per_day=3).get_record("Contacts", 1)
         with pytest.raises(InsightlyRateLimitError, match="requests_per_day"):
@@ -460,7 +464,7 @@ def test_each_day_is_warned_of(connect: Connect, logged: Logged) -> None:
         ["Date: Sat, 11 Jul 2026 23:00:00 GMT", *counts],
         ["Date: Sun, 12 Jul 2026 12:00:00 GMT", *counts],
     ]
-    with serving(lambda n: [as_json({}, "200 OK", *answers[n])]) as server:
+    with serving(lambda n: [as_json({"CONTACT_ID": 1}, "200 OK", *answers[n])]) as server:
         for _ in answers:
             hook_for(connect, server).get_record("Contacts", 1)
     assert [warning[-20:] for warning in logged.messages("warning")] == [
