@@ -11,7 +11,7 @@ __all__ = ["RECORD_TIMES_CHOICES", "Clock", "format_time", "normalised_time"]
 
 _TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"([T ](?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})(?P<fraction>\.[0-9]{1,7})?Z?)?"
+    r"([T ](?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,7})?Z?)?"
 )
 
 
@@ -62,8 +62,7 @@ def format_time(moment: datetime) -> str:
 def normalised_time(text: str) -> str:
     """Return a time in the API's notation: ``2018-04-09T16:58:14Z`` becomes ``2018-04-09 16:58:14``.
 
-    Milliseconds are kept unless they are 0, so that the texts sort in the order of the times. A date
-    without a time becomes its midnight.
+    The API's times have whole seconds: fractions are cut off. A date without a time becomes its midnight.
 
     :raises ValueError: if ``text`` is not a time. The error says what a time looks like.
     """
@@ -75,5 +74,4 @@ def normalised_time(text: str) -> str:
         datetime.fromisoformat(whole)
     except ValueError:  # Python's text holds the value, which may be personal data
         raise ValueError(A_TIME) from None
-    milliseconds = (match["fraction"] or "")[1:4].ljust(3, "0")
-    return whole if milliseconds == "000" else f"{whole}.{milliseconds}"
+    return whole

@@ -31,12 +31,15 @@ HELP_PAGE_TASK: Record = {
     "OWNER_VISIBLE": False,
     "RESPONSIBLE_USER_ID": API_USER_ID,
     "OWNER_USER_ID": API_USER_ID,
-    "DATE_CREATED_UTC": "2017-03-10 03:34:10.787",
-    "DATE_UPDATED_UTC": "2017-03-10 03:34:10.787",
+    "DATE_CREATED_UTC": "2017-03-10 03:34:10",
+    "DATE_UPDATED_UTC": "2017-03-10 03:34:10",
     "REMINDER_SENT": False,
     "TASKLINKS": [],
 }
-"""The task of Insightly's help page on webhooks, as the API would answer it, in the page's order."""
+"""The task of Insightly's help page on webhooks, as the API would answer it, in the page's order.
+
+The page's times of creation and update have milliseconds; the API's have whole seconds.
+"""
 
 
 def seeded_store(clock: Clock, started: float) -> RecordStore:

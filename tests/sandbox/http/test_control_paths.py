@@ -97,11 +97,11 @@ def test_any_field_can_be_written(sandbox):
 def test_times_of_records_with_any_fields(sandbox):
     """Without an update time, a new record was updated when it was created, and a changed one just now."""
     created = sandbox.create("Users", {"DATE_CREATED_UTC": "2025-01-02T03:04:05.678Z"})
-    assert created["DATE_UPDATED_UTC"] == "2025-01-02 03:04:05.678"
+    assert created["DATE_UPDATED_UTC"] == "2025-01-02 03:04:05"
     path = f"/_sandbox/records/Users/{created['USER_ID']}"
     changed = sandbox.ask("PUT", path, json={"LAST_NAME": "x"}).json()
     assert (changed["DATE_CREATED_UTC"], changed["DATE_UPDATED_UTC"]) == (
-        "2025-01-02 03:04:05.678",
+        "2025-01-02 03:04:05",
         "2025-11-24 10:26:40",
     )
     changed = sandbox.ask("PUT", path, json={"DATE_UPDATED_UTC": "2025-05-05T00:00:00Z", "USER_ID": 5}).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_the_help_pages_task(still):
         '"DUE_DATE": "2017-03-10 08:00:00", "PUBLICLY_VISIBLE": true, "COMPLETED": false, "DETAILS": "", '
         '"STATUS": "NOT STARTED", "PRIORITY": 2, "PERCENT_COMPLETE": 0, "OWNER_VISIBLE": false, '
         '"RESPONSIBLE_USER_ID": 999308, "OWNER_USER_ID": 999308, '
-        '"DATE_CREATED_UTC": "2017-03-10 03:34:10.787", "DATE_UPDATED_UTC": "2017-03-10 03:34:10.787", '
+        '"DATE_CREATED_UTC": "2017-03-10 03:34:10", "DATE_UPDATED_UTC": "2017-03-10 03:34:10", '
         '"REMINDER_SENT": false, "TASKLINKS": []}'
     )
 
@@ -96,6 +97,41 @@ def test_times_are_in_the_year_before_the_start(still):
     updates = [updated for _, updated in created_and_updated]
     assert max(updates) <= "2025-11-24 10:23:40"
     assert max(updates) > "2025-11-24 00:00:00"
+
+
+A_FRACTION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:]{8}[.,][0-9]")
+
+
+def test_times_have_whole_seconds(sandbox):
+    """In every record, as the API's: seeded, created and changed ones, custom objects, records below records.
+
+    Public clients read no other.
+    """
+    late = "2025-12-01T10:00:00.787Z"
+    contact = sandbox.post(
+        "/Contacts",
+        FIRST_NAME="Ada",
+        DATE_OF_BIRTH=late,
+        DATES=[{"OCCASION_NAME": "x", "OCCASION_DATE": late}],
+        CUSTOMFIELDS=[{"FIELD_NAME": "Customer_since__c", "FIELD_VALUE": late}],
+    )
+    sandbox.put("/Contacts", CONTACT_ID=contact["CONTACT_ID"], DATE_OF_BIRTH=late)
+    times = {"DATE_CREATED_UTC": late, "DATE_UPDATED_UTC": late}
+    for name in NAMES:
+        made = sandbox.create(name, times)
+        record_id = made[RECORD_TYPES[name].id_field]
+        sandbox.ask("PUT", f"/_sandbox/records/{name}/{record_id}", json=times)
+        assert (field_value(made, "DATE_UPDATED_UTC") or late)[:19].replace("T", " ") in (
+            "2025-12-01 10:00:00",
+            "2025-11-24 10:26:40",
+        )
+    sandbox.post(f"/Contacts/{contact['CONTACT_ID']}/Notes", TITLE="x", BODY="y")
+    project = sandbox.get("/Projects")[0]["PROJECT_ID"]
+    sandbox.post(f"/Projects/{project}/Milestones", TITLE="x", DUE_DATE=late, COMPLETED=False)
+    for name in NAMES:
+        for record in _all(sandbox, name):
+            assert A_FRACTION.search(json.dumps(record)) is None, (name, record)
+    assert A_FRACTION.search(json.dumps(sandbox.get("/CustomObjects"))) is None
 
 
 def test_the_seed_is_the_same_each_time(sandbox, clock):
