@@ -56,6 +56,7 @@ def as_the_api_answers(schema, *, required=False):
        that hold one value and are not required: lists are empty, and what is required is there.
     3. It says ``maxLength: 0`` where there is no limit.
     4. It says that the value of a custom field is an object; the API answers texts, numbers and booleans.
+    5. It does not say what one pipeline is answered with; like the list's pipelines, that is.
 
     And one thing more strictly: the range of int32 and int64, which JSON Schema does not look at.
     """
@@ -87,6 +88,9 @@ def as_the_api_answers(schema, *, required=False):
 
 def adapted_description():
     adapted = copy.deepcopy(DESCRIPTION)
+    listed = adapted["paths"]["/Pipelines"]["get"]["responses"]["200"]
+    one = {"description": "", "schema": listed["schema"]["items"]}
+    adapted["paths"]["/Pipelines/{id}"]["get"]["responses"].setdefault("200", one)
     adapted["definitions"] = as_the_api_answers(adapted["definitions"], required=True)
     adapted["definitions"]["APICustomField"]["properties"]["FIELD_VALUE"] = {}
     for operations in adapted["paths"].values():
@@ -101,10 +105,20 @@ def adapted_description():
 SCHEMA = schemathesis.openapi.from_dict(adapted_description())
 
 
-def _is_in_the_sandbox(path):
-    """Whether the sandbox has this path of the description."""
+LISTS = (
+    *("ActivitySets", "Countries", "Currencies", "LeadSources", "LeadStatuses", "OpportunityCategories"),
+    *("OpportunityStateReasons", "Pipelines", "PipelineStages", "ProjectCategories", "Relationships"),
+    *("Tags", "TaskCategories", "TeamMembers", "Teams"),
+)
+"""The lists beside the records; the sandbox has them to be read only."""
+
+
+def _is_in_the_sandbox(path, method):
+    """Whether the sandbox has this operation of the description."""
     names = {*RECORD_TYPES, "{objectName}"}
     first, *rest = path.strip("/").split("/")
+    if first in LISTS:
+        return method == "get"
     if first in ("CustomFields", "CustomObjects", "Instance"):
         return True
     if first not in names or len(rest) > 3:
@@ -118,13 +132,13 @@ OPERATIONS = [
     (method.upper(), path)
     for path, operations in DESCRIPTION["paths"].items()
     for method in operations
-    if _is_in_the_sandbox(path)
+    if _is_in_the_sandbox(path, method)
 ]
 OTHERS = [
     (method.upper(), path)
     for path, operations in DESCRIPTION["paths"].items()
     for method in operations
-    if not _is_in_the_sandbox(path)
+    if not _is_in_the_sandbox(path, method)
 ]
 CHECKED = Counter()
 
@@ -165,6 +179,11 @@ def _example(sandbox, path):
     first, *rest = path.replace("{objectName}", CUSTOM_OBJECT).strip("/").split("/")
     if first in ("CustomFields", "CustomObjects", "Instance"):
         return path.format(objectName="Contacts", customObjectName=CUSTOM_OBJECT), None
+    if first in LISTS:
+        if not rest:
+            return path, None
+        item = sandbox.get(f"/{first}")[0]
+        return path.format(id=item[next(iter(item))]), None
     parent = RECORD_TYPES[first]
     records = sandbox.get(f"/{first}", top=500)
     if len(rest) > 1 and rest[1] in RECORD_TYPES:
@@ -280,6 +299,8 @@ def test_an_answer_is_as_described(request, method, path):
         options["body"] = body
     elif path.endswith("/SearchByTag"):
         options["params"] = {"tagName": body["TAG_NAME"], "top": 500}
+    elif path == "/Tags":
+        options["params"] = {"record_type": "Contacts"}
     elif path == "/CustomFields/{objectName}/Search":
         options["params"] = {"fieldName": "Region__c"}
     elif path.removeprefix("/{objectName}").count("/") < 2:
@@ -308,11 +329,12 @@ def test_generated_requests_are_answered_as_described(request, method, path):
 
 @pytest.mark.parametrize(("method", "path"), OTHERS)
 def test_what_the_sandbox_has_not_is_404(still, method, path):
-    """The rest of the description is not in the sandbox, and it says so."""
+    """The rest of the description is not in the sandbox, and it says so; 405 where it can be read only."""
     url = path.replace("{objectName}", CUSTOM_OBJECT).replace("{", "").replace("}", "")
     url = "/".join("5" if part.lower().endswith("id") else part for part in url.split("/"))
     response = still.api(method, url)
-    assert (response.status_code, list(response.json())) == (404, ["Message"])
+    is_read_only = path.strip("/").split("/")[0] in LISTS and "get" in DESCRIPTION["paths"][path]
+    assert (response.status_code, list(response.json())) == (405 if is_read_only else 404, ["Message"])
 
 
 @pytest.mark.parametrize("name", [*RECORD_TYPES, "{objectName}"])
@@ -330,6 +352,18 @@ def test_every_seeded_record_is_as_described(still, name):
         check(still, "GET", f"/{name}/{{id}}", f"/{record_type.name}/{record_id}")
         extra = {"PUBLICLY_VISIBLE", "TASKLINKS"} if record_id == HELP_PAGE_TASK else set()
         assert set(record) - fields == extra
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_item_of_a_list_has_the_described_fields(still, name):
+    """No field is missing, none is one too many, and they come in the description's order."""
+    path = f"/{name}"
+    schema = _described(DESCRIPTION["paths"][path]["get"]["responses"]["200"]["schema"])
+    params = {"Tags": {"record_type": "Contacts"}, "LeadStatuses": {"include_converted": "true"}}.get(name)
+    items = check(still, "GET", path, path, params=params).json()
+    assert len(items) > 1
+    for item in items:
+        assert list(item) == list(schema["properties"])
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,16 @@ from airflow_insightly_hooks.sandbox.crm.error_answers import (
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
 from airflow_insightly_hooks.sandbox.http.json_body import json_response, object_body
 from airflow_insightly_hooks.sandbox.http.middleware import METHODS
-from airflow_insightly_hooks.sandbox.http.search_parameters import PageParameters, field_filter, updated_after
+from airflow_insightly_hooks.sandbox.http.reference_paths import reference_routes
+from airflow_insightly_hooks.sandbox.http.search_parameters import (
+    PageParameters,
+    field_filter,
+    parsed_id,
+    updated_after,
+)
 from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
-__all__ = ["api_router", "parsed_id"]
+__all__ = ["api_router"]
 
 INSTANCE = {
     "INSTANCE_NAME": "Sandbox Trading",
@@ -63,17 +69,7 @@ def api_router(state: SandboxState) -> Router:
         "/{path:path}": api.unknown,
     }
     routes = [Route(path, endpoint, methods=list(METHODS)) for path, endpoint in paths.items()]
-    return Router(routes, redirect_slashes=False)
-
-
-def parsed_id(text: str) -> int:
-    """Return an id from a path.
-
-    :raises NotFound: if ``text`` is not an id, since there is no path like this.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise NotFound
-    return int(text)
+    return Router([*reference_routes(state), *routes], redirect_slashes=False)
 
 
 class _ApiPaths:

@@ -13,8 +13,8 @@ from airflow_insightly_hooks.sandbox.crm.clock import RECORD_TIMES_CHOICES
 from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour
 from airflow_insightly_hooks.sandbox.crm.value_checks import checked_choice, checked_integer, checked_number
-from airflow_insightly_hooks.sandbox.http.api_paths import parsed_id
 from airflow_insightly_hooks.sandbox.http.json_body import json_body, json_response, object_body
+from airflow_insightly_hooks.sandbox.http.search_parameters import parsed_id
 from airflow_insightly_hooks.sandbox.http.settings import Cut, Fault, Shorten
 from airflow_insightly_hooks.sandbox.http.state import SandboxState
 

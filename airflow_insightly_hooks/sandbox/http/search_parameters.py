@@ -11,10 +11,10 @@ from starlette.datastructures import QueryParams
 from airflow_insightly_hooks.core.records import Field, RecordType, field_value
 from airflow_insightly_hooks.sandbox.crm.clock import normalised_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_FIELDS
-from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
+from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest, NotFound
 from airflow_insightly_hooks.sandbox.crm.record_input import LIST_KINDS, checked_time
 
-__all__ = ["PageParameters", "field_filter", "updated_after"]
+__all__ = ["PageParameters", "boolean", "field_filter", "parsed_id", "updated_after"]
 
 DEFAULT_TOP = 100
 MAX_TOP = 500
@@ -45,8 +45,8 @@ class PageParameters:
         return cls(
             skip=_whole_number(query, "skip", 0),
             top=min(_whole_number(query, "top", DEFAULT_TOP), MAX_TOP),
-            brief=_boolean(query, "brief"),
-            count_total=_boolean(query, "count_total"),
+            brief=boolean(query, "brief"),
+            count_total=boolean(query, "count_total"),
         )
 
     def apply_brief(self, record_type: RecordType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,7 +111,21 @@ def _whole_number(query: QueryParams, name: str, default: int) -> int:
     return int(text)
 
 
-def _boolean(query: QueryParams, name: str) -> bool:
+def parsed_id(text: str) -> int:
+    """Return an id from a path.
+
+    :raises NotFound: if ``text`` is not an id, since there is no path like this.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise NotFound
+    return int(text)
+
+
+def boolean(query: QueryParams, name: str) -> bool:
+    """Return a parameter that is true or false, and false if it isn't given.
+
+    :raises BadRequest: if it is something else. The error names it.
+    """
     try:
         return BOOLEANS[query.get(name, "false").lower()]
     except KeyError:

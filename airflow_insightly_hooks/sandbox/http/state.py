@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_insightly_hooks.sandbox.crm.clock import Clock
@@ -11,6 +12,7 @@ from airflow_insightly_hooks.sandbox.crm.search import Search
 from airflow_insightly_hooks.sandbox.http.request_bin import RequestBin
 from airflow_insightly_hooks.sandbox.http.request_limits import RequestLimits
 from airflow_insightly_hooks.sandbox.http.settings import Settings
+from airflow_insightly_hooks.sandbox.seed.reference_lists import reference_lists
 from airflow_insightly_hooks.sandbox.seed.seeded_records import seeded_store
 
 __all__ = ["SandboxState"]
@@ -36,6 +38,9 @@ class SandboxState:
         self.bins: dict[str, RequestBin] = {}
         self.store = seeded_store(self.clock, self._started)
         self.search = Search(self.store)
+        self.reference_lists = reference_lists(
+            datetime.fromtimestamp(self._started, timezone.utc), self.store.user_id
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the state as ``GET /_sandbox`` shows it."""

@@ -9,7 +9,7 @@ from airflow_insightly_hooks.sandbox.crm.clock import Clock, format_time
 from airflow_insightly_hooks.sandbox.crm.custom_fields import CUSTOM_OBJECTS
 from airflow_insightly_hooks.sandbox.crm.record_store import RecordStore
 from airflow_insightly_hooks.sandbox.crm.record_table import Record
-from airflow_insightly_hooks.sandbox.seed import sample_words
+from airflow_insightly_hooks.sandbox.seed import reference_lists, sample_words
 from airflow_insightly_hooks.sandbox.seed.record_maker import FIRST_IDS, YEAR, RecordMaker, address_fields
 
 __all__ = ["HELP_PAGE_TASK", "seeded_store"]
@@ -142,8 +142,8 @@ def _add_people(maker: RecordMaker) -> None:
             INDUSTRY=maker.choice(sample_words.INDUSTRIES),
             EMPLOYEE_COUNT=maker.random.randint(3, 900),
             LEAD_RATING=maker.random.randint(1, 5),
-            LEAD_SOURCE_ID=maker.random.randint(3_300_001, 3_300_004),
-            LEAD_STATUS_ID=maker.random.randint(3_400_001, 3_400_003),
+            LEAD_SOURCE_ID=maker.choice(reference_lists.LEAD_SOURCE_IDS),
+            LEAD_STATUS_ID=maker.choice(reference_lists.LEAD_STATUS_IDS),
             PHONE=maker.random_phone(),
             **address_fields("ADDRESS", *maker.choice(sample_words.PLACES)),
             TAGS=maker.random_tags(),
@@ -185,10 +185,11 @@ def _add_sales(maker: RecordMaker) -> None:
                 USE_STANDARD_PRICE=True,
                 ACTIVE=True,
             )
-    for _ in range(30):
+    for number in range(30):
         organisation = maker.random_record("Organisations")
         maker.add(
             "Opportunities",
+            **reference_lists.opportunity_fields(number),
             OPPORTUNITY_NAME=f"{maker.choice(sample_words.DEALS)}, {organisation['ORGANISATION_NAME']}",
             OPPORTUNITY_STATE=maker.choice(("OPEN", "WON", "LOST", "SUSPENDED")),
             BID_AMOUNT=maker.random.randint(5, 900) * 100,
@@ -247,6 +248,7 @@ def _add_projects_and_activities(maker: RecordMaker) -> None:
         organisation = maker.random_record("Organisations")
         maker.add(
             "Projects",
+            **reference_lists.project_fields(number),
             PROJECT_NAME=f"{maker.choice(sample_words.PROJECTS)}, {organisation['ORGANISATION_NAME']}",
             STATUS=maker.choice(("NOT STARTED", "IN PROGRESS", "DEFERRED", "COMPLETED")),
             STARTED_DATE=maker.random_day(-200, -1),
