@@ -25,13 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=_port, default=8765, help="port, 0 for a free one (default: %(default)s)"
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name that requests may be addressed to, such as a container's; can be repeated",
+    )
     options = parser.parse_args(arguments)
 
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        with running_sandbox(options.port, host=options.host) as sandbox:
+        with running_sandbox(options.port, host=options.host, allowed_hosts=options.allow_host) as sandbox:
             _print_line(f"Insightly sandbox on {sandbox.url} (API {sandbox.api_url}, key {sandbox.api_key})")
             stopped.wait()
     except OSError as error:

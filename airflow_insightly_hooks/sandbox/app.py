@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,15 +19,17 @@ from airflow_insightly_hooks.sandbox.http.control_paths import ControlPaths
 from airflow_insightly_hooks.sandbox.http.html_pages import html_response, index_page
 from airflow_insightly_hooks.sandbox.http.json_body import json_response
 from airflow_insightly_hooks.sandbox.http.middleware import API_PATH, CONTROL_PATH, METHODS, SandboxMiddleware
+from airflow_insightly_hooks.sandbox.http.request_guard import RequestGuard
 from airflow_insightly_hooks.sandbox.http.state import SandboxState
 
 __all__ = ["create_app"]
 
 
-def create_app(clock: Callable[[], float] = time.time) -> Starlette:
+def create_app(clock: Callable[[], float] = time.time, *, hosts: Collection[str] = ()) -> Starlette:
     """Return a new sandbox with records, bins and settings of its own.
 
     :param clock: the time, in seconds since 1970; the seeded records' times are relative to it.
+    :param hosts: what requests may be addressed to, besides this machine's own names: see ``RequestGuard``.
     """
     state = SandboxState(clock)
     bins, control = BinPaths(state), ControlPaths(state)
@@ -46,7 +48,7 @@ def create_app(clock: Callable[[], float] = time.time) -> Starlette:
             Route(f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}", control.record, methods=["PUT"]),
             Mount(API_PATH, app=api_router(state)),
         ],
-        middleware=[Middleware(SandboxMiddleware, state=state)],
+        middleware=[Middleware(RequestGuard, hosts=hosts), Middleware(SandboxMiddleware, state=state)],
         exception_handlers={ApiError: _api_error_response, HTTPException: _http_exception_response},
     )
     app.router.redirect_slashes = False

@@ -14,12 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from airflow_insightly_hooks.sandbox.app import create_app
 from airflow_insightly_hooks.sandbox.http.middleware import API_KEY, API_PATH
 
 __all__ = ["RunningSandbox", "running_sandbox"]
 
+MAX_HEAD = 64 * 1024
+"""The most bytes of a request line and headers: as much as uvicorn's other parser, h11, takes."""
 START_TIMEOUT = 10.0
 """How many seconds a server may take until it listens."""
 
@@ -34,13 +37,16 @@ class RunningSandbox:
 
     api_key = API_KEY
 
-    def __init__(self, host: str, port: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, host: str, port: int, clock: Callable[[], float], allowed_hosts: Iterable[str] = ()
+    ) -> None:
         self._socket = _listening_socket(host, port)
         self._host, self._port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         self.api_url = f"{self.url}{API_PATH}"
         config = uvicorn.Config(
-            create_app(clock),
+            create_app(clock, hosts=[host, *allowed_hosts]),
+            http=_HeadLimitProtocol,
             log_config=None,
             access_log=False,
             loop="asyncio",
@@ -126,20 +132,50 @@ class RunningSandbox:
 
 @contextmanager
 def running_sandbox(
-    port: int = 0, *, host: str = "127.0.0.1", clock: Callable[[], float] = time.time
+    port: int = 0,
+    *,
+    host: str = "127.0.0.1",
+    clock: Callable[[], float] = time.time,
+    allowed_hosts: Iterable[str] = (),
 ) -> Iterator[RunningSandbox]:
     """Run a sandbox in a thread of this process, and stop it at the end.
 
     :param port: the port to listen on; 0 chooses a free one.
     :param host: the address to listen on.
     :param clock: the sandbox's time, in seconds since 1970.
+    :param allowed_hosts: further names that requests may be addressed to, such as a container's.
     :raises OSError: if the port is in use.
     """
-    sandbox = RunningSandbox(host, port, clock)
+    sandbox = RunningSandbox(host, port, clock, allowed_hosts)
     try:
         yield sandbox
     finally:
         sandbox.stop()
+
+
+class _HeadLimitProtocol(HttpToolsProtocol):
+    """Closes the connection when a head is longer than ``MAX_HEAD``: httptools itself has no limit."""
+
+    _is_in_head = False
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("The request's head is too large.")
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._is_in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        """End counting; what was received with the end is in memory already."""
+        self._is_in_head = False
+        super().on_headers_complete()
 
 
 class _Server(uvicorn.Server):

@@ -37,7 +37,7 @@ class Sandbox:
         self.clock = clock
         self._loop = asyncio.new_event_loop()
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(create_app(clock)),
+            transport=httpx.ASGITransport(create_app(clock, hosts=["sandbox"])),
             base_url="http://sandbox",
             auth=("sandbox-key", ""),
             trust_env=False,  # no proxy

@@ -13,6 +13,8 @@ from airflow_insightly_hooks.sandbox.crm.value_checks import checked_integer, ch
 __all__ = ["BinResponse", "ReceivedRequest", "RequestBin"]
 
 MAX_REQUESTS = 10_000
+MAX_KEPT = 256 * 2**20
+"""Characters of bodies that a bin keeps in all; the oldest requests go, but not the newest."""
 OK = 200
 UNAUTHORISED = 401
 HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -103,8 +105,9 @@ class RequestBin:
     """
 
     def __init__(self) -> None:
-        self.requests: deque[ReceivedRequest] = deque(maxlen=MAX_REQUESTS)
+        self.requests: deque[ReceivedRequest] = deque()
         self.response = BinResponse()
+        self._kept = 0  # characters of their bodies
 
     def receive(
         self, received_at: str, headers: dict[str, str], body: str, credentials: tuple[str, str] | None
@@ -117,8 +120,16 @@ class RequestBin:
                 status=UNAUTHORISED, headers={"WWW-Authenticate": 'Basic realm="request bin"'}
             )
         username = credentials[0] if credentials else None
+        if len(self.requests) == MAX_REQUESTS:
+            self._drop_oldest()
         self.requests.append(ReceivedRequest(received_at, headers, body, username, response.status))
+        self._kept += len(body)
+        while self._kept > MAX_KEPT and len(self.requests) > 1:
+            self._drop_oldest()
         return response
+
+    def _drop_oldest(self) -> None:
+        self._kept -= len(self.requests.popleft().body)
 
 
 def _is_header(name: Any, value: Any) -> bool:
