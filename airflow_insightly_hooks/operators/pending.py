@@ -17,7 +17,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
-from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
+from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
@@ -29,7 +29,7 @@ from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
-from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
+from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ __all__ = [
     "ScheduleWebhooksOperator",
     "TimeTrigger",
     "WakeUpOperator",
-    "wake_up_run_id",
 ]
 
 FROM = "pending_from"
@@ -72,8 +71,6 @@ MOST_AT_ONCE = 1_000
 LISTED = 100
 RETRIES = 5
 """Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
-WAKE_UP_STEP = timedelta(seconds=10)
-"""Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
 
 
 class TimeTrigger(NamedTuple):
@@ -352,17 +349,12 @@ class WakeUpOperator(BaseOperator):
             raise InvalidState(NEXT_DUE, f"{', '.join(silent)} has not said what is pending: clear it")
         if not times:
             raise AirflowSkipException("nothing is pending")
-        moment = _rounded_up(min(times))
+        moment = wake_up_time(min(times))
         # The run of a moment that has passed has been, and its name is taken.
         name = wake_up_run_id(moment)
         if moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after):
             name += f"__{digest_of(repr((ti.run_id,)))}"
         raise run_trigger(ti.dag_id, name, {}, moment)
-
-
-def wake_up_run_id(due: datetime) -> str:
-    """Return the id of the run that is queued for what is due then."""
-    return f"due__{iso_time(_rounded_up(due))}"
 
 
 def _first_now(state: TaskState, run_after: datetime) -> datetime:
@@ -402,10 +394,3 @@ def _report_not_sent(
         operator.log.warning("%s: record %s is not sent: %s", *item.values())
     if len(not_sent) > LISTED:
         operator.log.warning("and %d more are not sent: see the XCom %s", len(not_sent) - LISTED, key)
-
-
-def _rounded_up(moment: datetime) -> datetime:
-    try:
-        return moment + -(moment - EPOCH) % WAKE_UP_STEP
-    except OverflowError:  # the year 9999 ends
-        return moment

@@ -20,15 +20,10 @@ from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_run_id
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.outcome import push_report
-from airflow_insightly_hooks.operators.pending import (
-    NEXT_DUE,
-    NOTHING,
-    RETRIES,
-    WakeUpOperator,
-    wake_up_run_id,
-)
+from airflow_insightly_hooks.operators.pending import NEXT_DUE, NOTHING, RETRIES, WakeUpOperator
 from airflow_insightly_hooks.operators.workflow_delivery import LEFT_BY, UNACKNOWLEDGED, WorkflowDelivery
 from airflow_insightly_hooks.runs.task_state import TaskState
 

@@ -1,13 +1,18 @@
-"""Ending a task by triggering a run of another DAG."""
+"""Ending a task by triggering a run: at once, or at the time when something is due."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import DagRunTriggerException
 
-__all__ = ["run_trigger"]
+from airflow_insightly_hooks.core.dates import EPOCH, iso_time
+
+__all__ = ["run_trigger", "wake_up_run_id", "wake_up_time"]
+
+WAKE_UP_STEP = timedelta(seconds=10)
+"""Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
 
 
 def run_trigger(
@@ -27,3 +32,16 @@ def run_trigger(
         poke_interval=60,
         deferrable=False,
     )
+
+
+def wake_up_time(due: datetime) -> datetime:
+    """Return the moment of the run that takes what is due then."""
+    try:
+        return due + -(due - EPOCH) % WAKE_UP_STEP
+    except OverflowError:  # the year 9999 ends
+        return due
+
+
+def wake_up_run_id(due: datetime) -> str:
+    """Return the id of the run that is queued for what is due then."""
+    return f"due__{iso_time(wake_up_time(due))}"
