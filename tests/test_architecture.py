@@ -56,7 +56,7 @@ MAY_IMPORT = {
 }
 """The rooms, and what each may import of ours: downwards only, and never the sandbox."""
 
-CORE_LIBRARIES = {"pydantic", "yaml"}
+CORE_LIBRARIES = {"pydantic", "pydantic_core", "yaml"}
 """What core may import besides Python's own library."""
 
 CORE_AVOIDS = {

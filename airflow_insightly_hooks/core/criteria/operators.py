@@ -8,13 +8,13 @@ where they are the same text. Of a multi-select (``Music;Sports``), ``contains``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from operator import eq, ge, gt, le, lt
 from typing import Any, NamedTuple
 
+from airflow_insightly_hooks.core.criteria.linear_regex import InvalidPattern, compile_pattern
 from airflow_insightly_hooks.core.criteria.operands import Operand, instant_of, number_of, text_of, utc
 from airflow_insightly_hooks.core.dates import relative_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria
@@ -122,13 +122,13 @@ def _matches(operand: Operand) -> Test:
             operand.path, f"a regular expression is needed, not {type(operand.value).__name__}"
         )
     try:
-        pattern = re.compile(operand.value, 0 if operand.case_sensitive else re.IGNORECASE)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InvalidCriteria(operand.path, f"not a regular expression: {error}") from None
+        is_in = compile_pattern(operand.value, case_sensitive=operand.case_sensitive)
+    except InvalidPattern as error:
+        raise InvalidCriteria(operand.path, str(error)) from None
 
     def test(value: Any) -> bool | None:
         text = text_of(value)
-        return None if text is None else pattern.search(text) is not None
+        return None if text is None else is_in(text)
 
     return test
 

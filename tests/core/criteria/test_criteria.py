@@ -622,6 +622,17 @@ def test_what_is_no_regular_expression_is_refused(pattern):
     assert caught.value.reason.startswith("not a regular expression: ")
 
 
+def test_what_takes_backtracking_is_refused():
+    """When the DAG is parsed, with what to use instead; what Python takes for ever over ends at once."""
+    with pytest.raises(InvalidCriteria) as caught:
+        check_criteria({"all": [condition(operator="matches", value="^(?!.*test)")]})
+    assert caught.value.path == "criteria.all[0].value"
+    assert caught.value.reason.endswith("use several conditions instead, in a group (all, any, none)")
+    assert not compile_criteria(condition(operator="matches", value=r"^(\w+\s?)*$"))(
+        {"TITLE": "a" * 60 + "!"}
+    )
+
+
 @pytest.mark.parametrize("operator", ["greater_than", "greater_or_equal", "less_than", "less_or_equal"])
 @pytest.mark.parametrize(
     "value",

@@ -1,0 +1,180 @@
+"""Regular expressions: Python's meaning, in linear time; what would need more is refused."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.criteria.linear_regex import InvalidPattern, compile_pattern
+from tests.strategies import any_text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"^(\w+\s?)*$", "a" * 60 + "!"),
+        (r"^(a+)+$", "a" * 100_000 + "b"),
+        (r"(x+x+)+y", "x" * 100_000),
+        (r"^(([a-z])+.)+[0-9]([a-z])+$", "a" * 100_000),
+        (r"(.*)(.*)(.*)(.*)(.*)=", "x" * 100_000),
+        (r"\b(?:\w+\s?)*\b!$", "äö " * 30_000),
+        (r"(?:x.{0,300}y){3}z", "xy" * 50_000),
+    ],
+)
+def test_no_pattern_takes_long(pattern: str, text: str) -> None:
+    """What takes Python's engine longer than a life is answered at once."""
+    started = time.process_time()
+    assert not compile_pattern(pattern, case_sensitive=False)(text)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        (r"a(?=b)", "look-arounds, such as (?=…)"),
+        (r"^(?!.*test)", "look-arounds, such as (?!…)"),
+        (r"(?<=a)b", "look-arounds, such as (?=…) and (?<=…)"),
+        (r"(?<!a)b", "look-arounds, such as (?!…) and (?<!…)"),
+        (r"(a)\1", "back references, such as \\1"),
+        (r"(?P<x>a)(?P=x)", "back references, such as \\1"),
+        (r"(a)?(?(1)b|c)", "conditional groups"),
+        (r"a{1001}", "not a regular expression: it repeats more than 1000 times"),
+        (r"(?:(?:a{10}){10}b){11,}", "not a regular expression: it repeats more than 1000 times"),
+        (r"\w{900}", "not a regular expression: it is too large: a count such as"),
+        ("x" * 10_001, "not a regular expression: it is longer than 10000 characters"),
+        ("\ud800", "not a regular expression: it nests too deeply, or holds half a character"),
+        ("(" * 300 + ")" * 300, "not a regular expression: it nests too deeply"),
+        ("(?au)a", "not a regular expression: bad inline flags"),
+        (r"\p{L}", "not a regular expression: bad escape \\p"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_what_is_refused_says_why(pattern: str, reason: str) -> None:
+    """A construct that takes backtracking is named, with what to use instead."""
+    with pytest.raises(InvalidPattern) as caught:
+        compile_pattern(pattern, case_sensitive=False)
+    assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize("pattern", ["(?>a)b", "a++b"])
+def test_atomic_groups_are_refused(pattern: str) -> None:
+    """Python 3.10 doesn't know them yet; later ones do, and they match less than a plain group."""
+    with pytest.raises(InvalidPattern):
+        compile_pattern(pattern, case_sensitive=True)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("Berlin$", "Berlin\n"),
+        (r"Berlin\Z", "Berlin\n"),
+        ("^b$", "a\nb\nc"),
+        ("(?m)^b$", "a\nb\nc"),
+        ("a.b", "a\nb"),
+        ("(?s)a.b", "a\nb"),
+        ("(?s:a.)b.", "a\nb\n"),
+        ("(?x) a b # c", "ab"),
+        ("(?x)[ ]", "a b"),
+        ("a(?#comment)b", "ab"),
+        ("[[]", "["),
+        ("[a&&b]", "&"),
+        ("[[:alpha:]]", "x"),
+        ("[[:alpha:]]", "a]"),
+        (r"\<b\>", "a b c"),
+        (r"\<b\>", "<b>"),
+        ("{x}", "{x}"),
+        ("a{,2}b", "aab"),
+        (r"\141", "a"),
+        (r"\x41\u00e4\N{DIGIT ONE}", "Aä1"),
+        (r"^\w+$", "Müller²"),
+        (r"^\w+$", "田中"),
+        (r"\bäpfel\b", "rote äpfel"),
+        (r"(?a)^\w+$", "Müller"),
+        (r"(?a)\d", "٣"),
+        (r"^\d$", "٣"),
+        (r"^\s$", "\x1c"),
+        (r"[\W\d]", "_"),
+        (r"[^\W\d]", "ä"),
+        (r"[^\w\s]", "!"),
+        ("(?i)STRASSE", "straße"),
+        ("(?-i:A)b", "aB"),
+        ("", "x"),
+        ("a|", "x"),
+        ("^(?:a|bc?)*?$", "abcb"),
+        (r"\A\Bx", "x"),
+    ],
+)
+def test_a_pattern_means_what_it_means_to_python(pattern: str, text: str) -> None:
+    """Also where the engine's own syntax has another meaning, which would silently match no longer."""
+    for case_sensitive in (True, False):
+        expected = re.search(pattern, text, 0 if case_sensitive else re.IGNORECASE) is not None
+        assert compile_pattern(pattern, case_sensitive=case_sensitive)(text) is expected
+
+
+CHARACTERS = "aAbä_1 \n!]-^"
+atoms = st.sampled_from(
+    [".", *map(re.escape, CHARACTERS), r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"\b", "^"]
+)
+members = st.sampled_from(
+    ["a", "A", "b", "ä", "_", r"\-", r"\]", "0-9", r"\w", r"\W", r"\d", r"\S", "a-b", "&", "["]
+)
+classes = st.builds(
+    lambda sign, found: f"[{sign}{''.join(found)}]",
+    st.sampled_from(["", "^"]),
+    st.lists(members, min_size=1, max_size=3),
+)
+
+
+def composed(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    quantifiers = st.sampled_from(["*", "+", "?", "{2}", "{0,2}", "{1,}", "*?", "+?"])
+    return (
+        st.lists(inner, min_size=1, max_size=3).map("".join)
+        | st.lists(inner, min_size=2, max_size=3).map(lambda found: f"(?:{'|'.join(found)})")
+        | st.builds(lambda one, many: f"(?:{one}){many}", inner, quantifiers)
+        | st.builds(lambda flag, one: f"(?{flag}:{one})", st.sampled_from(["i", "-i", "s", "m"]), inner)
+        | st.builds(lambda one: f"({one})", inner)
+    )
+
+
+patterns = st.recursive(atoms | classes, composed, max_leaves=6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@settings(max_examples=300)
+@given(patterns, st.sampled_from(["", "$", r"\Z"]), st.text(CHARACTERS, max_size=7), st.booleans())
+def test_any_pattern_means_what_it_means_to_python(pattern: str, end: str, text: str, case: bool) -> None:
+    """Of all that is supported, composed at random, over short texts."""
+    expected = re.search(pattern + end, text, 0 if case else re.IGNORECASE) is not None
+    assert compile_pattern(pattern + end, case_sensitive=case)(text) is expected
+
+
+@given(any_text, st.booleans())
+def test_any_text_can_be_searched_for_and_in(text: str, case_sensitive: bool) -> None:
+    """Lone surrogates, which JSON's escapes can bring, included; any other text finds itself."""
+    holds = compile_pattern(".", case_sensitive=case_sensitive)
+    assert holds(text) is bool(re.search(".", text))
+    if not re.search("[\ud800-\udfff]", text):
+        assert compile_pattern(re.escape(text), case_sensitive=case_sensitive)(text)
+
+
+@given(st.text(max_size=12) | st.text(st.sampled_from(r"ab\[](){}?*+|^$.<>=!:Pix-1,"), max_size=14))
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=300)
+def test_any_pattern_is_compiled_or_refused(pattern: Any) -> None:
+    """Nothing but one error comes out; what Python refuses is refused."""
+    try:
+        re.compile(pattern, re.IGNORECASE)
+    except (re.error, OverflowError, ValueError):
+        with pytest.raises(InvalidPattern):
+            compile_pattern(pattern, case_sensitive=False)
+    else:
+        try:
+            compile_pattern(pattern, case_sensitive=False)("a b")
+        except InvalidPattern as error:
+            assert "supported" in str(error) or "repeats" in str(error)  # noqa: PT017 — it may compile
