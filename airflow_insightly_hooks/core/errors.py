@@ -129,34 +129,47 @@ class InvalidCriteria(InsightlyHooksError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{_printable(self.path)}: {_printable(self.reason)}"
 
 
 class InvalidWorkflow(InsightlyHooksError, ValueError):
-    """A workflow with mistakes: ``problems`` are their paths (``webhooks[0].name``) and reasons."""
+    """A workflow with mistakes: ``problems`` are their paths (``webhooks[0].name``) and reasons.
 
-    def __init__(self, problems: tuple[tuple[str, str], ...]) -> None:
-        super().__init__(problems)
+    Of many, the first ones are there, and ``more`` counts the others.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, problems: tuple[tuple[str, str], ...], more: int = 0) -> None:
+        super().__init__(problems, more)
         self.problems = problems
+        self.more = more
 
     def __str__(self) -> str:
-        return "\n".join(f"{path or 'workflow'}: {reason}" for path, reason in self.problems)
+        lines = [f"{_printable(path) or 'workflow'}: {_printable(reason)}" for path, reason in self.problems]
+        return "\n".join([*lines, *self._rest()])
+
+    def _rest(self) -> list[str]:
+        return [f"and {self.more} more"] if self.more else []
 
 
 class InvalidWorkflowFile(InvalidWorkflow):
     """A workflow file with mistakes: ``file``'s name, and with each path and reason its line, from 1."""
 
-    def __init__(self, file: str, problems: tuple[tuple[str, str], ...], lines: tuple[int, ...]) -> None:
-        super().__init__(problems)
-        self.args = (file, problems, lines)
+    def __init__(
+        self, file: str, problems: tuple[tuple[str, str], ...], lines: tuple[int, ...], more: int = 0
+    ) -> None:
+        super().__init__(problems, more)
+        self.args = (file, problems, lines, more)
         self.file = file
         self.lines = lines
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{self.file}:{line}: {path}: {reason}" if path else f"{self.file}:{line}: {reason}"
-            for line, (path, reason) in zip(self.lines, self.problems, strict=True)
-        )
+        shown = [
+            ": ".join([f"{_printable(self.file)}:{line}", *map(_printable, filter(None, problem))])
+            for line, problem in zip(self.lines, self.problems, strict=True)
+        ]
+        return "\n".join([*shown, *self._rest()])
 
 
 class InvalidChange(InsightlyHooksError, ValueError):
@@ -337,9 +350,24 @@ class LostPayloads(InsightlyHooksError):
         )
 
 
+LONGEST_SHOWN = 2_000
+"""Characters of a path or a reason that a message shows."""
+LONGEST_WORD = 100
+"""Characters of a word that near ones are looked for of: the time grows with its length."""
+
+
+def _printable(text: str) -> str:
+    """Return a text as a log and Airflow's database can hold it: cut, control characters written out."""
+    if len(text) > LONGEST_SHOWN:
+        text = f"{text[:LONGEST_SHOWN]}…"
+    # PostgreSQL takes no U+0000, and nobody half of a surrogate pair.
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'equals'?"``, or an empty text where nothing is close."""
-    close = get_close_matches(str(word), known, n=1, cutoff=0.6)
+    word = str(word)
+    close = get_close_matches(word, known, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

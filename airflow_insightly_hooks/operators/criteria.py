@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
 
-from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
+from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, check_changes
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import (
-    has_templates,
+    check_parsed,
     predicate_over,
     warn_of_unknown_fields,
 )
@@ -86,6 +86,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         super().__init__(**kwargs)
         self.window_from = _task_of(changes)
         self.changes = changes
+        check_parsed(criteria)  # before Airflow looks for other tasks' output in them, which recurses
         self.criteria = criteria
         self.until_triggered = until_triggered
         self.record_type = record_type
@@ -93,8 +94,6 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         self.active = active
         self.multi_select_fields = multi_select_fields
         self.insightly_conn_id = insightly_conn_id
-        if not has_templates(criteria):
-            check_criteria(criteria)
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes that meet the criteria."""

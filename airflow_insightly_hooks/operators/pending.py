@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_insightly_hooks.core.criteria import Criteria, check_criteria
+from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import storable
@@ -26,7 +26,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.common.field_checks import has_templates, predicate_over
+from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
@@ -196,10 +196,9 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         self.webhook = webhook
         self.workflow = workflow
         self.record_type = record_type
+        check_parsed(criteria)  # before Airflow looks for other tasks' output in them, which recurses
         self.criteria = criteria
         self.insightly_conn_id = insightly_conn_id
-        if not has_templates(criteria):
-            check_criteria(criteria)
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return what is due, read again."""

@@ -23,7 +23,7 @@ from airflow.sdk import (
     XComArg,
 )
 
-from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidCriteria, InvalidWorkflow
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -157,16 +157,19 @@ def _tasks(workflow: WorkflowDefinition) -> None:
         deferrable=True,
         max_active_tis_per_dag=1,  # runs overlap, and a cursor has one reader
     )
-    evaluate = EvaluateCriteriaOperator(
-        task_id="evaluate",
-        changes=detect.output,
-        criteria=workflow.criteria,
-        until_triggered=workflow.evaluate == "until_triggered",
-        record_type=workflow.record_type,
-        workflow=workflow.dag_id,
-        active=workflow.active,
-        insightly_conn_id=workflow.insightly_conn_id,
-    )
+    try:
+        evaluate = EvaluateCriteriaOperator(
+            task_id="evaluate",
+            changes=detect.output,
+            criteria=workflow.criteria,
+            until_triggered=workflow.evaluate == "until_triggered",
+            record_type=workflow.record_type,
+            workflow=workflow.dag_id,
+            active=workflow.active,
+            insightly_conn_id=workflow.insightly_conn_id,
+        )
+    except InvalidCriteria as error:  # what they mean was checked; whether Airflow can store them, was not
+        raise InvalidWorkflow(((error.path, error.reason),)) from None
     for webhook in workflow.webhooks:
         if not webhook.is_timed:
             _send(workflow, webhook, evaluate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile, told
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
@@ -21,6 +22,9 @@ from airflow_insightly_hooks.workflows.workflow import Workflow
 __all__ = ["load_folder", "load_workflows"]
 
 SUFFIXES = (".yaml", ".yml")
+LARGEST_FILE = 1_000_000
+"""Bytes of a workflow file."""
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +62,15 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         broken.add(path)
 
     for path in _files(root):
-        name = path.relative_to(root).as_posix()
+        name = _shown(path.relative_to(root).as_posix())
         try:
             text = _text(path, name)
             found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=wanted)]
         except InvalidWorkflowFile as error:
             refuse(path, error)
+        except Exception as error:  # what nobody has thought of must not keep back the others either
+            reason = f"it can't be read: {told(error)}"
+            refuse(path, InvalidWorkflowFile(name, (("", reason),), (1,)))
     owners: dict[_Cursor, list[_Found]] = {}
     for one in found:
         owners.setdefault(_cursor(one.workflow), []).append(one)
@@ -109,33 +116,54 @@ def _check_ids(one: _Found, file_of: Mapping[str, str], owners: Mapping[_Cursor,
     if workflow.dag_id in file_of:
         reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
         raise located(one.text, one.name, workflow, InvalidWorkflow((("dag_id", reason),)))
-    others = [other for other in owners[_cursor(workflow)] if other is not one]
-    if others and workflow.cursor is not None:
-        other = f"{others[0].workflow.dag_id!r} ({others[0].name})"
+    sharing = next((other for other in owners[_cursor(workflow)] if other is not one), None)
+    if sharing is not None and workflow.cursor is not None:
+        other = f"{sharing.workflow.dag_id!r} ({sharing.name})"
         reason = f"{workflow.cursor!r} is that of {other}, too: each would miss what the other one reads"
         raise located(one.text, one.name, workflow, InvalidWorkflow((("cursor", reason),)))
 
 
 def _files(root: Path) -> list[Path]:
-    """Return the files that may hold workflows, and the folders that can't be listed."""
-    unreadable: list[Path] = []
-    walk = os.walk(root, onerror=lambda error: unreadable.append(Path(error.filename)))
-    found = [Path(folder) / name for folder, _, names in walk for name in names]
+    """Return what is named as a workflow file, folders included, and the folders that can't be listed."""
+    found: set[Path] = set()
+    walk = os.walk(root, onerror=lambda error: found.add(Path(error.filename)))
+    for folder, folders, names in walk:
+        found.update(Path(folder) / name for name in (*folders, *names) if name.endswith(SUFFIXES))
     # Hidden ones are an editor's, git's, or the real files behind a Kubernetes volume's links.
     return sorted(
-        path
-        for path in (*found, *unreadable)
-        if (path.suffix in SUFFIXES or path in unreadable)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
 
 
 def _text(path: Path, name: str) -> str:
+    """Return the text of a regular file that isn't too large; nothing else is opened.
+
+    :raises InvalidWorkflowFile: if it is something else, or can't be read.
+    """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"it can't be read: {type(error).__name__}"
-        raise InvalidWorkflowFile(name, (("", reason),), (1,)) from None
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise _no_text(name, f"it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, and no file")
+        # It may be another one by now: to open a pipe would wait for a writer without O_NONBLOCK.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise _no_text(name, f"it is larger than {LARGEST_FILE:,} bytes: cut it into several files")
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"it can't be read: byte {error.start + 1} is not UTF-8"
+    except OSError as error:
+        reason = f"it can't be read: {type(error).__name__}: {os.strerror(error.errno or 0)}"
+    raise _no_text(name, reason)
+
+
+def _no_text(name: str, reason: str) -> InvalidWorkflowFile:
+    return InvalidWorkflowFile(name, (("", reason),), (1,))
+
+
+def _shown(path: str) -> str:
+    """Return a path as Airflow can store it: bytes that are no text are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _dag(text: str, name: str, workflow: WorkflowDefinition, arguments: dict[str, Any]) -> DAG:
@@ -174,4 +202,5 @@ class _BrokenFile(DAG):
     @relative_fileloc.setter
     def relative_fileloc(self, dag_file: str | None) -> None:
         beside = os.path.relpath(self._path, Path(self.fileloc).parent) if dag_file else None
-        self._relative = os.path.normpath(Path(dag_file).parent / beside) if dag_file and beside else None
+        file = os.path.normpath(Path(dag_file).parent / beside) if dag_file and beside else None
+        self._relative = None if file is None else _shown(file)

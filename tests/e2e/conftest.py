@@ -30,6 +30,12 @@ USERNAME = "récepteur"
 PASSWORD = "pässword-7c3e:51%2F"  # what Basic authentication and URIs find hard
 SIGNING_SECRET = "whsec_" + base64.b64encode(b"a key of the end-to-end tests").decode()
 CANARY = "canary-d1e5a7"
+NUMBER = """
+name: A number beyond 64 bits
+record_type: Notes
+criteria: {field: TITLE, operator: equals, value: 18446744073709551616}
+webhooks: [{name: any, conn_id: any}]
+"""
 """Stands in every record that a test makes; it may be in XCom and at receivers, and nowhere else."""
 
 BINS = (
@@ -187,6 +193,11 @@ def _dags(home: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for source in ("tests/e2e/dags", "dags"):
         shutil.copytree(ROOT / source, folder, ignore=ignored, dirs_exist_ok=True)
+    # Beside a good and a broken workflow file, what could hold up all of them.
+    os.mkfifo(folder / "folder" / "pipe.yaml")
+    (folder / "folder" / "keys.yaml").write_text("".join(f"key_{n}: 1\n" for n in range(60_000)))
+    (folder / "folder" / os.fsdecode(b"caf\xe9.yaml")).write_text("[")
+    (folder / "folder" / "number.yaml").write_text(NUMBER)
     return folder
 
 

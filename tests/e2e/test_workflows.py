@@ -236,8 +236,17 @@ def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
         return {error["filename"]: error["stack_trace"] for error in found}
 
     errors = wait_for("the import error", shown, 130)
-    assert list(errors) == ["folder/broken.yaml"]
-    assert "broken.yaml:5: webhooks[0].conn: not a key that is known here" in errors["folder/broken.yaml"]
+    reasons = {
+        "broken": "broken.yaml:5: webhooks[0].conn: not a key that is known here",
+        "pipe": "pipe.yaml:1: it is a named pipe, and no file",
+        "keys": "keys.yaml:1: key_0: not a key that is known here",
+        r"caf\xe9": r"caf\xe9.yaml:2: not YAML: did not find expected node content",
+        "number": "number.yaml:4: criteria.value: a number beyond 64 bits can't be stored",
+    }
+    assert set(errors) == {f"folder/{name}.yaml" for name in reasons}
+    for name, reason in reasons.items():
+        assert reason in errors[f"folder/{name}.yaml"]
+    assert errors["folder/keys.yaml"].rstrip().endswith("\nand 59983 more")
     run_all(stack, "from_a_file")
 
 

@@ -19,6 +19,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.pending import DueWebhooksOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from tests.conftest import AssetStateStores, Connect, Logged, StateStore, TaskInstance, run_context
@@ -124,6 +125,20 @@ def test_criteria_are_checked_when_parsed() -> None:
         EvaluateCriteriaOperator(
             task_id="evaluate", changes=[], criteria={"field": "TITLE", "operator": "equal", "value": "x"}
         )
+
+
+@pytest.mark.parametrize("template", ["x", "{{ x }}"])
+@pytest.mark.parametrize("operator", [EvaluateCriteriaOperator, DueWebhooksOperator])
+def test_criteria_that_nest_too_deeply(operator: Any, template: str) -> None:
+    """They are refused when the DAG is parsed, before Airflow looks into them, templates in them or not."""
+    criteria: Any = {"field": "TITLE", "operator": "equals", "value": template}
+    for _ in range(5_000):
+        criteria = {"all": [criteria]}
+    arguments: dict[str, Any] = {"changes": []}
+    if operator is DueWebhooksOperator:
+        arguments = {"webhook": "w", "workflow": "w", "record_type": "Tasks"}
+    with pytest.raises(InvalidCriteria, match="nested more than 250 levels deep"):
+        operator(task_id="task", criteria=criteria, **arguments)
 
 
 def test_templates_in_criteria() -> None:

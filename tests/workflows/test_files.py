@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import textwrap
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,17 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, name: str, text: str) -> None:
     (folder / "crm" / "workflows" / name).write_text(textwrap.dedent(text))
+
+
+@contextlib.contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """A socket's path is short."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def parsed(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -77,6 +92,140 @@ def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
     wrong = errors["crm/workflows/deeper/wrong.yaml"]
     assert "deeper/wrong.yaml:3: webhooks[0].con_id: not a key that is known here; did you mean" in wrong
     assert "binary.yaml:1: it can't be read" in errors["crm/workflows/binary.yaml"]
+
+
+def test_what_is_no_regular_file(folder: Path) -> None:
+    """Pipes, sockets, devices, folders, links that lead nowhere: none is waited for, each is shown."""
+    workflows = folder / "crm" / "workflows"
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    (folder / "crm" / "elsewhere").write_text(GOOD.format(name="Linked"))
+    (workflows / "link.yaml").symlink_to(folder / "crm" / "elsewhere")
+    os.mkfifo(workflows / "pipe.yaml")
+    (workflows / "linked_pipe.yaml").symlink_to("pipe.yaml")
+    (workflows / "device.yaml").symlink_to("/dev/zero")
+    (workflows / "loop.yaml").symlink_to("loop.yaml")
+    (workflows / "nowhere.yaml").symlink_to("nothing")
+    (workflows / "folder.yaml").mkdir()
+    write(folder, "folder.yaml/within.yaml", GOOD.format(name="Within"))
+    with socket.socket(socket.AF_UNIX) as listening, in_folder(workflows):
+        listening.bind("socket.yaml")
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good", "linked", "within"}
+    reasons = {
+        "pipe": "it is a named pipe, and no file",
+        "linked_pipe": "it is a named pipe, and no file",
+        "device": "it is a device, and no file",
+        "loop": "it can't be read: OSError: Too many levels of symbolic links",
+        "nowhere": "it can't be read: FileNotFoundError: No such file or directory",
+        "folder": "it is a folder, and no file",
+        "socket": "it is a socket, and no file",
+    }
+    assert {path.rpartition("/")[2] for path in errors} == {f"{name}.yaml" for name in reasons}
+    for name, reason in reasons.items():
+        assert errors[f"crm/workflows/{name}.yaml"].endswith(f": {name}.yaml:1: {reason}")
+
+
+def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and the opening."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    os.mkfifo(folder / "crm" / "workflows" / "pipe.yaml")
+    monkeypatch.setattr(files.stat, "S_ISREG", lambda mode: True)
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good"}
+    assert "pipe.yaml:1: the file is empty" in errors["crm/workflows/pipe.yaml"]
+
+
+def test_contents_that_are_no_text(folder: Path) -> None:
+    """Binary content, other encodings, and more than a megabyte stop their own file only."""
+    workflows = folder / "crm" / "workflows"
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    (workflows / "latin.yaml").write_bytes(GOOD.format(name="Müller").encode("latin-1"))
+    (workflows / "utf16.yaml").write_bytes(GOOD.format(name="A").encode("utf-16"))
+    (workflows / "binary.yaml").write_bytes(bytes(range(256)))
+    (workflows / "large.yaml").write_text(GOOD.format(name="Large") + "#" * 1_000_000)
+    (workflows / "bom.yaml").write_bytes(GOOD.format(name="Marked").encode("utf-8-sig"))
+    laughs = (f"{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+    write(folder, "laughs.yaml", f"0: &a0 [x, x]\n{''.join(laughs)}")
+    write(folder, "deep.yaml", "[" * 100_000)
+    write(
+        folder,
+        "number.yaml",
+        GOOD.format(name="N") + f"criteria: {{field: TITLE, operator: in, value: [{2**64}]}}",
+    )
+    write(folder, "nul.yaml", GOOD.format(name='"a\\0"'))
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good", "marked"}
+    expected = {
+        "latin": "1: it can't be read: byte 8 is not UTF-8",
+        "utf16": "1: it can't be read: byte 1 is not UTF-8",
+        "binary": "1: it can't be read: byte 129 is not UTF-8",
+        "large": "1: it is larger than 1,000,000 bytes: cut it into several files",
+        "laughs": "the file holds more than 100000 values",
+        "deep": "1: it is nested more than 250 levels deep",
+        "number": "4: criteria.value[0]: a number beyond 64 bits can't be stored: write it as a text",
+        "nul": "1: it holds U+0000",
+    }
+    assert {path.rpartition("/")[2].removesuffix(".yaml") for path in errors} == set(expected)
+    for name, reason in expected.items():
+        assert f"{name}.yaml:" in errors[f"crm/workflows/{name}.yaml"]
+        assert reason in errors[f"crm/workflows/{name}.yaml"]
+
+
+def test_a_name_that_is_no_text(folder: Path) -> None:
+    """Airflow could not store it, and would lose what it knows of the whole DAG file."""
+    name = os.fsdecode(b"caf\xe9.yaml")
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, name, "[")
+    write(folder, os.fsdecode(b"caf\xe8.yaml"), GOOD.format(name="Fine"))
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good", "fine"}
+    ((path, error),) = errors.items()
+    assert path == r"crm/workflows/caf\xe9.yaml"
+    assert r"caf\xe9.yaml:2: not YAML" in error
+    (path + error).encode()
+
+
+def test_what_airflow_hands_on(folder: Path) -> None:
+    """The DAG processor packs all DAGs of the folder into one message: what one holds may not stop them."""
+    from airflow.sdk.execution_time.comms import _RequestFrame
+
+    write(
+        folder,
+        "large.yaml",
+        GOOD.format(name="L") + f"criteria: {{field: TITLE, operator: in, value: ['{2**64}', {2**64 - 1}]}}",
+    )
+    dags, errors = parsed(folder)
+    assert errors == {}
+    assert _RequestFrame(id=1, body={"dags": dags}).as_bytes()
+
+
+def test_an_error_that_nobody_has_thought_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops its own file, and shows nothing of it."""
+    read = files.read_workflows
+
+    def fail(text: str, name: str, *rest: Any, **more: Any) -> Any:
+        if name == "strange.yaml":
+            raise RecursionError(text)
+        return read(text, name, *rest, **more)
+
+    monkeypatch.setattr(files, "read_workflows", fail)
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, "strange.yaml", GOOD.format(name="Strange"))
+    dags, errors = parsed(folder)
+    assert set(dags) == {"good"}
+    assert "strange.yaml:1: it can't be read: RecursionError at test_files.py:" in str(errors)
+    assert "Notes" not in str(errors)
+
+
+def test_thousands_of_files(folder: Path) -> None:
+    """Those that want one cursor, or are broken, too: the time grows with their number, not its square."""
+    for number in range(2_000):
+        write(folder, f"{number}.yaml", GOOD.format(name="Same") + "cursor: one\n")
+    started = time.process_time()
+    assert len(load_folder(folder / "crm" / "workflows")) == 0
+    assert time.process_time() - started < 30
 
 
 @pytest.mark.parametrize(
@@ -145,7 +294,7 @@ def test_a_folder_that_cannot_be_listed_is_shown(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(files, "_files", lambda root: [root / "deeper", root / "good.yaml"])
     dags, errors = parsed(folder)
     assert set(dags) == {"good"}
-    assert "it can't be read: IsADirectoryError" in errors["crm/workflows/deeper"]
+    assert "it is a folder" in errors["crm/workflows/deeper"]
 
 
 def test_two_workflows_of_one_id(folder: Path) -> None:

@@ -83,7 +83,8 @@ else:
             try:
                 return super().__call__(*args, **kwargs)
             except ValidationError as error:
-                raise InvalidWorkflow(tuple(problems_of(error, cls, PARTS))) from None
+                problems, count = problems_of(error, cls, PARTS)
+                raise InvalidWorkflow(tuple(problems), count - len(problems)) from None
 
     class Model(BaseModel, metaclass=_ModelType):
         """What workflows and their parts have in common."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidWorkflow, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["Misplaced", "joined", "problems_of"]
 
@@ -20,33 +24,46 @@ class Misplaced(ValueError):
 
 
 def problems_of(
-    error: ValidationError, model: type[BaseModel], parts: Mapping[str, type[BaseModel]], path: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Yield the path and the reason of each problem, such as ``webhooks[0].name``.
+    error: ValidationError,
+    model: type[BaseModel],
+    parts: Mapping[str, type[BaseModel]],
+    path: str = "",
+    *,
+    most: int = InvalidWorkflow.SHOWN,
+) -> tuple[list[tuple[str, str]], int]:
+    """Return the path and the reason of each problem, such as ``webhooks[0].name``, and how many there are.
 
     No reason holds what was typed: it may be a secret.
 
     :param model: the model that was to be built.
     :param parts: the models of its fields that are models themselves, by name.
     :param path: where it stands.
+    :param most: how many problems are looked into; the others are counted.
     """
-    for problem in error.errors(include_url=False, include_input=False):
-        loc = problem["loc"]
-        where = joined(path, *loc)
-        cause = problem.get("ctx", {}).get("error")
-        if problem["type"] == "default_factory_not_called":  # its input is invalid, and the error says so
-            continue
-        if isinstance(cause, Misplaced):
-            yield joined(where, cause.path), str(cause)
-        elif isinstance(cause, InvalidCriteria):
-            yield joined(path, cause.path), cause.reason
-        elif problem["type"] == "extra_forbidden":
-            known = (parts.get(str(loc[0]), model) if len(loc) > 1 else model).model_fields
-            yield where, f"not a key that is known here{did_you_mean(loc[-1], known)}"
-        elif problem["type"] == "missing":
-            yield where, "it is missing"
-        else:
-            yield where, str(cause) if cause is not None else problem["msg"]
+    found = [
+        problem
+        for problem in error.errors(include_url=False, include_input=False)
+        if problem["type"] != "default_factory_not_called"  # its input is invalid, and the error says so
+    ]
+    return [_problem(problem, model, parts, path) for problem in found[:most]], len(found)
+
+
+def _problem(
+    problem: ErrorDetails, model: type[BaseModel], parts: Mapping[str, type[BaseModel]], path: str
+) -> tuple[str, str]:
+    loc = problem["loc"]
+    where = joined(path, *loc)
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, Misplaced):
+        return joined(where, cause.path), str(cause)
+    if isinstance(cause, InvalidCriteria):
+        return joined(path, cause.path), cause.reason
+    if problem["type"] == "extra_forbidden":
+        known = (parts.get(str(loc[0]), model) if len(loc) > 1 else model).model_fields
+        return where, f"not a key that is known here{did_you_mean(loc[-1], known)}"
+    if problem["type"] == "missing":
+        return where, "it is missing"
+    return where, str(cause) if cause is not None else problem["msg"]
 
 
 def joined(path: str, *steps: int | str) -> str:

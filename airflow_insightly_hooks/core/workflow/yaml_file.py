@@ -7,7 +7,8 @@ are truth values (so the operator ``on`` needs no quotes), numbers are decimal, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeVar
 
 import yaml
@@ -27,6 +28,7 @@ DEEPEST = 250
 MOST_NODES = 100_000
 """Values in a file, aliases opened; a few lines of YAML can stand for billions."""
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 # The parser in C, where PyYAML has it, is some ten times as fast as the one in Python.
@@ -72,26 +74,46 @@ def read_workflows(text: str, file: str, model: type[W], *, only: str | None = N
     if not entries:
         raise InvalidWorkflowFile(file, (("", "the list holds no workflow"),), (_line(root),))
     workflows: list[W] = []
-    problems: list[tuple[str, str]] = []
+    ids: set[str] = set()
+    problems = _Problems()
     for path, entry in entries:
         if not isinstance(entry, Mapping):
-            problems.append((path, "a workflow is needed: a mapping with name, record_type and webhooks"))
+            problems.add(path, "a workflow is needed: a mapping with name, record_type and webhooks")
             continue
         if only is not None and only != _dag_id(entry):
             continue
         try:
             workflow = model.model_validate(entry)
         except ValidationError as error:
-            problems += problems_of(error, model, PARTS, path)
+            problems.extend(*problems_of(error, model, PARTS, path, most=problems.room))
             continue
-        if any(workflow.dag_id == other.dag_id for other in workflows):
-            problems.append(
-                (joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")
-            )
+        if workflow.dag_id in ids:
+            problems.add(joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")
+        ids.add(workflow.dag_id)
         workflows.append(workflow)
-    if problems:
-        raise _with_lines(file, root, problems)
+    if problems.count:
+        raise _with_lines(file, root, problems.first, problems.count)
     return workflows
+
+
+class _Problems:
+    """The first problems of a file, and how many there are."""
+
+    def __init__(self) -> None:
+        self.first: list[tuple[str, str]] = []
+        self.count = 0
+
+    @property
+    def room(self) -> int:
+        """How many more are shown."""
+        return InvalidWorkflowFile.SHOWN - len(self.first)
+
+    def add(self, path: str, reason: str) -> None:
+        self.extend([(path, reason)][: self.room], 1)
+
+    def extend(self, problems: list[tuple[str, str]], count: int) -> None:
+        self.first += problems
+        self.count += count
 
 
 def located(
@@ -106,13 +128,15 @@ def located(
     path = ""
     if isinstance(value, list):
         path = f"[{[_dag_id(entry) for entry in value].index(workflow.dag_id)}]"
-    return _with_lines(file, root, [(joined(path, place), reason) for place, reason in error.problems])
+    problems = [(joined(path, place), reason) for place, reason in error.problems]
+    return _with_lines(file, root, problems, len(problems) + error.more)
 
 
-def _with_lines(file: str, root: yaml.Node, problems: Iterable[tuple[str, str]]) -> InvalidWorkflowFile:
-    problems = tuple(problems)
+def _with_lines(
+    file: str, root: yaml.Node, problems: Sequence[tuple[str, str]], count: int
+) -> InvalidWorkflowFile:
     lines = tuple(_line(_node_at(root, path)) for path, _ in problems)
-    return InvalidWorkflowFile(file, problems, lines)
+    return InvalidWorkflowFile(file, tuple(problems), lines, count - len(problems))
 
 
 def _check_depth(text: str, file: str) -> None:
@@ -173,25 +197,35 @@ class _Values:
             if key.value in seen:
                 raise self._error(key, f"{key.value!r} stands here twice")
             seen.add(key.value)
-            yield key.value, self.of(value)
+            yield self._text(key), self.of(value)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         text: str = node.value
         if kind == "str":
-            return text
+            return self._text(node)
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
-        try:
-            if kind == "int":
-                return int(text)
-            if kind == "float":
-                return float(text)
-        except ValueError:
-            raise self._error(node, f"it is no number: !!{kind}") from None
+        if kind in ("int", "float"):
+            return self._number(node, int if kind == "int" else float)
         raise self._error(node, "tags such as !!python or !include are not taken")
+
+    def _number(self, node: yaml.ScalarNode, read: Callable[[str], float]) -> float:
+        try:
+            number = read(node.value)
+        except ValueError:
+            raise self._error(node, f"it is no number: !!{read.__name__}") from None
+        if isinstance(number, float) and not isfinite(number):
+            raise self._error(node, "the number is too large: write it in quotes")
+        return number
+
+    def _text(self, node: yaml.ScalarNode) -> str:
+        text: str = node.value
+        if _UNSTORABLE.search(text):
+            raise self._error(node, "it holds U+0000 or half of a surrogate pair, which can't be stored")
+        return text
 
     def _error(self, node: yaml.Node, reason: str) -> InvalidWorkflowFile:
         return InvalidWorkflowFile(self._file, (("", reason),), (_line(node),))

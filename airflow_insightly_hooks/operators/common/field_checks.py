@@ -11,7 +11,8 @@ from typing import Any
 from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predicate
+from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predicate, check_criteria
+from airflow_insightly_hooks.core.criteria.storable import check_storable
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
@@ -20,6 +21,7 @@ from airflow_insightly_hooks.core.templates import is_template
 __all__ = [
     "CUSTOM_DATES",
     "MULTI_SELECTS",
+    "check_parsed",
     "custom_fields_of",
     "has_templates",
     "predicate_of",
@@ -32,6 +34,16 @@ MULTI_SELECTS = ("MULTISELECT",)
 """The ``FIELD_TYPE`` of custom fields whose text holds several options."""
 CUSTOM_DATES = ("DATE", "DATETIME")
 """The ``FIELD_TYPE`` of custom fields that hold dates."""
+
+
+def check_parsed(criteria: Mapping[str, Any] | None) -> None:
+    """Check criteria when the DAG is parsed, as far as they are known then.
+
+    :raises InvalidCriteria: if they can't be stored or, without templates in them, not compiled.
+    """
+    check_storable(criteria)
+    if not has_templates(criteria):
+        check_criteria(criteria)
 
 
 def has_templates(criteria: object) -> bool:

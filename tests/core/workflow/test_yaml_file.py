@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,66 @@ def test_deep_nesting_is_an_error():
     """Not a crash."""
     for text in ("[" * 5_000 + "]" * 5_000, "name: " + "[" * 100_000, "- " * 100_000 + "x"):
         assert problems(text)[0] == "contacts.yaml:1: it is nested more than 250 levels deep"
+
+
+KEYS = "".join(f"key_{number}: 1\n" for number in range(60_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "more"),
+    [
+        (CONTACTS + KEYS, "contacts.yaml:15: key_0: not a key that is known here", 59_980),
+        (
+            CONTACTS + "".join(f"    key_{number}: 1\n" for number in range(60_000)),
+            "contacts.yaml:15: webhooks[0].key_0: not a key that is known here",
+            59_980,
+        ),
+        (
+            f"{{{','.join(f'k{number}' for number in range(90_000))}}}",
+            "contacts.yaml:1: name: it is missing",
+            None,
+        ),
+        ("- 3\n" * 90_000, "contacts.yaml:1: [0]: a workflow is needed: a mapping", 89_980),
+        (
+            "- {name: n, record_type: Notes, webhooks: [{name: w, conn_id: c}]}\n" * 8_000,
+            "contacts.yaml:2: [1].dag_id: 'n' is an earlier workflow's in this file",
+            7_979,
+        ),
+        ("a: 1\n" * 60_000, "contacts.yaml:2: 'a' stands here twice", 0),
+    ],
+    ids=["keys", "a webhook's keys", "flow", "list", "ids", "twice"],
+)
+def test_many_mistakes_are_counted_in_linear_time(text: str, first: str, more: int | None):
+    """The first twenty are shown, with their lines; the others are a number."""
+    started = time.process_time()
+    found = problems(text)
+    assert time.process_time() - started < 20  # seconds for what took minutes
+    assert found[0].startswith(first)
+    assert len(found) <= 21
+    if more:
+        assert found[-1] == f"and {more} more"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"a\\0": 1', "f:1: it holds U+0000 or half of a surrogate pair, which can't be stored"),
+        ('name: "a\\0"', "f:1: it holds U+0000 or half of a surrogate pair, which can't be stored"),
+        ("a: 1e400", "f:1: the number is too large: write it in quotes"),
+        (f"a: {'9' * 5000}", "f:1: it is no number: !!int"),
+    ],
+)
+def test_what_airflow_cannot_store_is_refused(text: str, expected: str):
+    """It would stop all DAGs of the folder: they are handed on together."""
+    assert problems(text, "f") == [expected]
+
+
+def test_long_and_strange_names_are_shown_as_a_log_can_hold_them():
+    """Cut, and on one line."""
+    (line,) = problems(f'{CONTACTS}? "a\\tb\\x7f{"x" * 50_000}"\n: 1\n')[-1:]
+    assert line.startswith("contacts.yaml:15: a\\tb\\x7fxxx")
+    assert len(line) < 2_200
+    assert len(str(problems(CONTACTS.replace("operator: equals", f"operator: {'e' * 50_000}")))) < 2_200
 
 
 def test_an_error_shows_no_value_of_the_file():
