@@ -19,7 +19,11 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     predicate_over,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
+from airflow_insightly_hooks.operators.common.redacted_arguments import (
+    RedactedField,
+    RedactedPartial,
+    unredacted,
+)
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.runs.task_state import TaskState
 from airflow_insightly_hooks.runs.windows import WINDOW
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateCriteriaOperator"]
 
 
-class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
+class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
     """Passes on the changes whose records meet the criteria; skips what follows when there are none.
 
     :param changes: a sensor's output: a list of changes.

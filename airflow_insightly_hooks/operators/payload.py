@@ -24,7 +24,11 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     custom_fields_of,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
+from airflow_insightly_hooks.operators.common.redacted_arguments import (
+    RedactedField,
+    RedactedPartial,
+    unredacted,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildPayloadOperator"]
 
 
-class BuildPayloadOperator(BaseOperator):
+class BuildPayloadOperator(RedactedPartial, BaseOperator):
     """Makes a payload of each change: the body of its webhook and the id of its message.
 
     :param changes: the output of a sensor, or of ``EvaluateCriteriaOperator``.

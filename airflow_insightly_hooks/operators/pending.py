@@ -27,7 +27,11 @@ from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
-from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
+from airflow_insightly_hooks.operators.common.redacted_arguments import (
+    RedactedField,
+    RedactedPartial,
+    unredacted,
+)
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.task_state import TaskState
@@ -82,7 +86,7 @@ class TimeTrigger(NamedTuple):
     field: str | None = None
 
 
-class ScheduleWebhooksOperator(BaseOperator):
+class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
     """Says when the webhooks of time triggers are to be sent, and hands them to the DAG that sends them.
 
     :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.

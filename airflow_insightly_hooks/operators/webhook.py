@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
     RedactedField,
-    RedactedUri,
+    RedactedPartial,
     RedactedUriField,
     check_uri,
     unredacted,
@@ -48,7 +48,7 @@ __all__ = ["UndeliverableError", "WebhookOperator"]
 DEFAULT_CONNECTION = "webhook_default"
 
 
-class WebhookOperator(BaseOperator):
+class WebhookOperator(RedactedPartial, BaseOperator):
     """POSTs payloads to a receiver and reports what it acknowledged.
 
     Three attempts are made in all, through the task's own retries; a retry POSTs only what is not yet
@@ -159,14 +159,8 @@ class WebhookOperator(BaseOperator):
         """Take the arguments that all mapped tasks share; the serialized DAG shows no secrets of them."""
         check_uri(kwargs.get("uri"))
         _check_connection_id(kwargs.get("webhook_conn_id"))
-        shown: tuple[tuple[str, type, Callable[[Any], object]], ...] = (
-            ("payloads", list, Redacted),
-            ("uri", str, RedactedUri),
-            ("headers", Mapping, Redacted),
-        )
-        for name, kind, redact in shown:
-            if isinstance(kwargs.get(name), kind):
-                kwargs[name] = redact(kwargs[name])
+        if isinstance(kwargs.get("headers"), Mapping):
+            kwargs["headers"] = Redacted(kwargs["headers"])
         if asset := kwargs.get("undelivered_asset"):
             kwargs["outlets"] = with_asset(kwargs.get("outlets"), asset)
         return super().partial(**kwargs)

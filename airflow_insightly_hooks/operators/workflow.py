@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
-from airflow_insightly_hooks.operators.common.redacted_arguments import check_uri
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri, check_uri
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
@@ -284,9 +284,12 @@ class InsightlyWorkflowOperator(BaseOperator):
             rendered = webhook.model_copy(
                 update={
                     name: self.render_template(getattr(webhook, name), context)
-                    for name in ("conn_id", "uri", "fields", "envelope")
+                    for name in ("conn_id", "fields", "envelope")
                 }
             )
+            if webhook.uri is not None:
+                uri = RedactedUri(webhook.uri, self.render_template).resolve(context)
+                rendered = rendered.model_copy(update={"uri": uri})
             hook = WebhookHook(rendered.conn_id or "", uri=rendered.uri)
             hook.get_conn()
             hook.check_headers(webhook.headers)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import CANARY, PASSWORD, USERNAME, Stack
+from tests.e2e.conftest import CANARY, PASSWORD, TO_SAVE_TIME, USERNAME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -195,6 +195,20 @@ def test_a_uri_from_a_variable_is_sent_to_and_shown_nowhere(stack: Stack, starte
     rendered = stack.tasks("uri_from_variable", run)["deliver"]["rendered_fields"]
     assert rendered["uri"] == f"{stack.sandbox}/bin/variable"
     assert rendered["payloads"]["count"] == 1
+
+
+def test_what_is_given_literally_is_used_and_shown_nowhere(stack: Stack) -> None:
+    """A query's token, headers, changes, payloads: ``test_secrets`` finds them in no table and no log."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    run = stack.start_run("literals", host=stack.sandbox.removeprefix("http://"))
+    assert stack.wait_for_run("literals", run) == "failed"
+    states = {task_id: task["state"] for task_id, task in stack.tasks("literals", run).items()}
+    assert states == dict.fromkeys(("one", "shared", "evaluate", "build"), "success") | {
+        "unrendered": "failed"
+    }
+    kept = stack.received("literals")
+    assert [one["headers"]["x-literal"] for one in kept] == [CANARY] * 2
+    assert [json.loads(one["body"]) for one in kept] == [{"BODY": CANARY}] * 2
 
 
 def test_mapped_tasks_deliver_chunks_and_show_no_contents(stack: Stack, started: datetime) -> None:

@@ -9,19 +9,25 @@ record stays text.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
+from jinja2 import TemplateSyntaxError
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.core.templates import is_template
+from airflow_insightly_hooks.core.templates import is_template, parts_of
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 __all__ = [
     "Redacted",
     "RedactedField",
+    "RedactedPartial",
     "RedactedUri",
     "RedactedUriField",
     "check_uri",
@@ -29,6 +35,9 @@ __all__ = [
 ]
 
 IDS_SHOWN = 20
+
+_QUERY = re.compile("[?#]")
+_TEXT_IN_CODE = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)""", re.DOTALL)
 
 
 class Redacted:
@@ -67,24 +76,43 @@ class RedactedField:
     def __set__(self, instance: Any, value: Any) -> None:
         # What is assigned over a template is what that was rendered to.
         is_first = instance.__dict__.get(self._name) in (None, value)
-        to_be_rendered = isinstance(value, ResolveMixin | Redacted) or (
-            isinstance(value, str) and is_template(value) and is_first
-        )
-        instance.__dict__[self._name] = value if value is None or to_be_rendered else Redacted(value)
+        instance.__dict__[self._name] = self.wrapped(value, may_be_template=is_first)
+
+    def wrapped(self, value: Any, *, may_be_template: bool = True) -> Any:
+        """Return what stands for a value that is assigned."""
+        if value is None or isinstance(value, ResolveMixin | Redacted):
+            return value
+        if may_be_template and isinstance(value, str) and is_template(value):
+            return value
+        return Redacted(value)
 
 
 class RedactedUri:
     """A URI, or the template of one, that is shown without user information and query."""
 
-    template_fields = ("value",)
-
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str, render: Callable[[str, Any], Any] | None = None) -> None:
         self.value = value
+        self._render = render
+
+    def resolve(self, context: Any) -> str:
+        """Return the URI: Airflow calls it to render the template.
+
+        Were the text itself rendered by Airflow, that would log it where it can't be rendered.
+
+        :raises InvalidConnection: if it is no template; nothing of it is shown.
+        """
+        if self._render is None:
+            return self.value
+        try:
+            return str(self._render(self.value, context))
+        except TemplateSyntaxError as error:  # its text quotes the template
+            reason = f"it is no template: {type(error).__name__} in line {error.lineno}"
+            raise InvalidConnection("uri", "URI", reason) from None
 
     def serialize(self) -> str:
         """Return what Airflow shows of it: nothing of what can't be read as a URI, and might be a secret."""
         if is_template(self.value):
-            return "***" if "@" in self.value else self.value
+            return _shown_template(self.value)
         try:
             return str(Endpoint.from_uri(self.value))
         except InvalidConnection:
@@ -97,14 +125,54 @@ class RedactedUri:
 class RedactedUriField(RedactedField):
     """An operator's attribute that holds a URI; templates in it are rendered all the same."""
 
-    def __set__(self, instance: Any, value: Any) -> None:
-        uri = unredacted(value)  # rendering changes the wrapper: each task gets its own
-        instance.__dict__[self._name] = RedactedUri(uri) if isinstance(uri, str) else uri
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        held = super().__get__(instance, owner)
+        return RedactedUri(held.value, instance.render_template) if isinstance(held, RedactedUri) else held
+
+    def wrapped(
+        self,
+        value: Any,
+        *,
+        may_be_template: bool = True,  # noqa: ARG002 — what it was rendered to may hold braces, too
+    ) -> Any:
+        """Return what stands for a value that is assigned."""
+        return RedactedUri(value) if isinstance(value, str) else value
 
 
 def unredacted(value: Any) -> Any:
     """Return what was assigned to a redacted field."""
     return value.value if isinstance(value, Redacted | RedactedUri) else value
+
+
+def _shown_template(uri: str) -> str:
+    """Return the template of a URI up to a literal query; texts and comments in braces are left out."""
+    parts = list(parts_of(uri))
+    if any("@" in part for part, is_code in parts if not is_code):
+        return "***"
+    shown = ""
+    for part, is_code in parts:
+        if is_code:
+            shown += "" if part.startswith("{#") else _TEXT_IN_CODE.sub("'***'", part)
+            continue
+        before, *query = _QUERY.split(part, maxsplit=1)
+        shown += before
+        if query:
+            break
+    return shown
+
+
+class RedactedPartial:
+    """Has ``.partial()`` of an operator wrap what its redacted fields are given: Airflow stores it."""
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        for name, value in kwargs.items():
+            field = inspect.getattr_static(cls, name, None)
+            if isinstance(field, RedactedField):
+                kwargs[name] = field.wrapped(value)
+        made: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]  # an operator's
+        return made
 
 
 def check_uri(uri: object) -> None:
@@ -117,6 +185,6 @@ def check_uri(uri: object) -> None:
     if not is_template(uri):
         Endpoint.from_uri(uri)
         return
-    literal = re.search(r"://([^/]*)@", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", uri))
+    literal = re.search(r"://([^/]*)@", "".join(part for part, is_code in parts_of(uri) if not is_code))
     if literal and literal[1].strip(":"):
         raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")

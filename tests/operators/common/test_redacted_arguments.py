@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import traceback
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +13,15 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.operators.common.redacted_arguments import Redacted, RedactedUri, unredacted
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.pending import ScheduleWebhooksOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
-from tests.conftest import run_context
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
+from airflow_insightly_hooks.workflows.dag import _pending_dag as pending_dag
+from tests.conftest import Logged, run_context
 
 SECRET = "Secret-of-a-record"
 PASSWORD = "Pa55-of-the-tests"
@@ -50,6 +56,11 @@ OPERATORS: list[tuple[type[BaseOperator], str, list[dict[str, Any]]]] = [
     (BuildPayloadOperator, "changes", CHANGES),
     (WebhookOperator, "payloads", PAYLOADS),
 ]
+WORKFLOW = Workflow(
+    name="w",
+    record_type="Contacts",
+    webhooks=[Webhook(name="w", uri=URI, headers={"X-Api-Key": SECRET})],
+)
 by_operator = pytest.mark.parametrize(("operator", "field", "value"), OPERATORS)
 
 
@@ -191,12 +202,52 @@ def test_templated_uri(mapped: bool) -> None:
         (f"u:{PASSWORD}@receiver.example.com", "***"),
         (f"https:/u:{PASSWORD}@receiver.example.com", "***"),
         ("{{ var.value.receiver }}", "{{ var.value.receiver }}"),
+        (f"https://{{{{ host }}}}/hook?token={TOKEN}", "https://{{ host }}/hook"),
+        (f"https://{{{{ host }}}}/hook?token={TOKEN}&run={{{{ run_id }}}}", "https://{{ host }}/hook"),
+        (f"{{{{ var.value.receiver }}}}#{TOKEN}", "{{ var.value.receiver }}"),
+        ("https://{{ 'a?b' }}/{% if x %}y{% endif %}?{{ z }}", "https://{{ '***' }}/{% if x %}y{% endif %}"),
+        (
+            f"{{{{ var.value.get('receiver', 'https://u:{PASSWORD}@h/?t={TOKEN}') }}}}",
+            "{{ var.value.get('***', '***') }}",
+        ),
+        (f'{{{{ "{TOKEN}\\"{PASSWORD}" }}}}', "{{ '***' }}"),
+        (f"{{{{ '{TOKEN} }}}}", "{{ '***'"),
+        (f"{{{{ x, '{TOKEN}", "{{ x, '***'"),
+        (f"https://h/{{# {TOKEN} #}}{{{{ path }}}}", "https://h/{{ path }}"),
+        (f"https://u:{PASSWORD[:4]}?{PASSWORD}@{{{{ host }}}}/", "***"),
         (f"https://u:{PASSWORD}@{{{{ host }}}}/", "***"),
     ],
 )
 def test_shown_uri(uri: str, shown: str) -> None:
     """Scheme, host and path are shown of what can be sent to, templates of what has no '@', else nothing."""
     assert RedactedUri(uri).serialize() == shown
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("wrong", ["{{ nothing.at.all }}", "{{ 'x", "{{ x y }}"])
+def test_a_template_that_cannot_be_rendered(wrong: str, mapped: bool, logged: Logged) -> None:
+    """Airflow logs the template: without the token that stands in it, nor is that in the error."""
+    uri = f"https://receiver.example.com/{{# {TOKEN} #}}{wrong}?token={TOKEN}"
+    with DAG("dag", schedule=None) as dag:
+        if mapped:
+            task: Any = (
+                WebhookOperator.partial(task_id="task", uri=uri).expand(payloads=[[]]).unmap({"payloads": []})
+            )
+        else:
+            task = WebhookOperator(task_id="task", payloads=[], uri=uri)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 — Jinja's own, or ours
+        task.render_template_fields(run_context(dag=dag, task=task))
+    assert "Exception rendering Jinja template for task" in logged.text
+    assert_redacted(logged.text)
+    assert_redacted("".join(traceback.format_exception(caught.value)).replace(__file__, ""))
+
+
+def test_the_dags_macros_are_there() -> None:
+    """A URI's template is rendered as the task's other ones are."""
+    with DAG("dag", schedule=None, user_defined_macros={"receiver": lambda: URI}):
+        task = WebhookOperator(task_id="task", payloads=[], uri="{{ receiver() }}")
+    task.render_template_fields(run_context(task=task))
+    assert unredacted(task.uri) == URI
 
 
 # --- the serialized DAG ----------------------------------------------------------------------------------
@@ -221,6 +272,64 @@ def test_serialized_dag() -> None:
     assert again.get_task("mapped").upstream_task_ids == {"build"}
     assert again.get_task("deliver").has_retry_policy
     assert again.get_task("mapped").has_retry_policy
+
+
+TIME_TRIGGERS = {"time_triggers": [("w", timedelta(days=1))]}
+
+
+@pytest.mark.parametrize(
+    ("operator", "shared", "mapped"),
+    [
+        (EvaluateCriteriaOperator, {"changes": CHANGES}, {"criteria": [None, None]}),
+        (EvaluateCriteriaOperator, {"changes": tuple(CHANGES)}, {"criteria": [None, None]}),
+        (BuildPayloadOperator, {"changes": CHANGES}, {"envelope": ["a", "b"]}),
+        (ScheduleWebhooksOperator, {"changes": CHANGES, **TIME_TRIGGERS}, {"pending_dag_id": ["a", "b"]}),
+        (WebhookOperator, {"payloads": PAYLOADS}, {"webhook_conn_id": ["a", "b"]}),
+        (WebhookOperator, {"payloads": tuple(PAYLOADS)}, {"webhook_conn_id": ["a", "b"]}),
+        (WebhookOperator, {"uri": URI, "headers": {"X-Api-Key": SECRET}}, {"payloads": [[], []]}),
+        (WebhookOperator, {"uri": f"https://{{{{ host }}}}/?token={TOKEN}"}, {"payloads": [[], []]}),
+        (InsightlyWorkflowOperator, {"workflow": WORKFLOW}, {"batch_size": [1, 2]}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "+".join(value),
+)
+def test_literal_arguments_of_partial(
+    operator: Any, shared: dict[str, Any], mapped: dict[str, list[Any]]
+) -> None:
+    """The DAG that Airflow stores shows none of their contents; the mapped tasks get them."""
+    with DAG("dag", schedule=None) as dag:
+        task = operator.partial(task_id="task", **shared).expand(**mapped)
+    stored = DagSerialization.to_dict(dag)
+    assert_redacted(stored)
+    DagSerialization.from_dict(stored)
+    made = task.unmap({name: values[0] for name, values in mapped.items()})
+    for name, value in shared.items():
+        if name != "time_triggers":
+            assert unredacted(getattr(made, name)) == value
+
+
+def test_templates_and_outputs_of_partial() -> None:
+    """What is still to be rendered is handed on as it is."""
+    with DAG("dag", schedule=None) as dag:
+        upstream = Upstream(task_id="upstream")
+        task = EvaluateCriteriaOperator.partial(task_id="a", changes=upstream.output).expand(criteria=[None])
+        EvaluateCriteriaOperator.partial(task_id="b", changes="{{ changes }}").expand(criteria=[None])
+    assert task.upstream_task_ids == {"upstream"}
+    assert "{{ changes }}" in json.dumps(DagSerialization.to_dict(dag))
+
+
+@pytest.mark.parametrize("uri", [URI, f"https://{{{{ host }}}}/{{{{ path }}}}?token={TOKEN}"])
+def test_a_workflows_webhooks(uri: str) -> None:
+    """Neither a URI's query or user information nor headers stand in the DAGs of a workflow."""
+    webhook = {"uri": uri, "headers": {"X-Api-Key": SECRET}}
+    webhooks = [{"name": "now", **webhook}, {"name": "later", "after": "1d", **webhook}]
+    made = Workflow(name="w", record_type="Contacts", schedule=None, webhooks=webhooks)  # type: ignore[arg-type]
+    assert_redacted(repr(made))
+    with DAG("group", schedule=None) as group:
+        made.task_group()
+    for dag in (made.to_dag(), pending_dag(made), group):
+        stored = DagSerialization.to_dict(dag)
+        assert_redacted(stored)
+        assert "deliver" in json.dumps(stored)
 
 
 def test_shared_arguments_of_mapped_tasks() -> None:
