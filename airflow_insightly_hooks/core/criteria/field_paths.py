@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.criteria.operators import OPERATORS, compared_
 from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, LIST_ITEMS, RecordType
 
-__all__ = ["check_field", "custom_value", "flat", "is_custom", "is_plain", "values_of"]
+__all__ = ["check_field", "custom_value", "flat", "is_custom", "is_plain", "is_tags", "values_of"]
 
 TAGS = "TAGS"
 TAG_NAMES = "TAGS.TAG_NAME"
@@ -35,6 +35,11 @@ NEVER_FITS: Mapping[str, frozenset[str]] = {
 def is_plain(field: str) -> bool:
     """Tell whether a field is a record's own or a custom one, and not a path into nested data."""
     return field != TAGS and "." not in field
+
+
+def is_tags(field: str) -> bool:
+    """Tell whether a field is the tags' names."""
+    return field in (TAGS, TAG_NAMES)
 
 
 def is_custom(field: str) -> bool:
@@ -109,7 +114,7 @@ def check_field(record_type: RecordType, field: str, operator: str, value: Any, 
 
 def _kind(record_type: RecordType, field: str) -> str | None:
     """Return a field's kind, ``None`` where it can't be known."""
-    if field in (TAGS, TAG_NAMES):
+    if is_tags(field):
         return "text"
     name, *steps = field.split(".")
     if name in record_type.fields:

@@ -3,7 +3,8 @@
 A test answers ``None`` where it can't compare a value, such as a number with a text that is no number.
 Text is compared without regard to case unless asked; numbers as numbers, also where they are written as text;
 dates as instants. Texts are equal where they mean the same instant, if the wanted one reads as a date, else
-where they are the same text. Of a multi-select (``Music;Sports``), ``contains`` asks for a whole option.
+where they are the same text. Of a multi-select (``Music;Sports``), ``contains`` asks for a whole option, and
+of tags for a whole tag.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from airflow_insightly_hooks.core.criteria.operands import Operand, instant_of, 
 from airflow_insightly_hooks.core.dates import relative_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 
-__all__ = ["OPERATORS", "Operator", "Test", "among_options", "compared_kind"]
+__all__ = ["OPERATORS", "Operator", "Test", "among_options", "compared_kind", "whole_option"]
 
 Test = Callable[[Any], "bool | None"]
 """A condition's test of one value that is not blank; ``None`` where it can't be compared."""
@@ -112,6 +113,18 @@ def among_options(operand: Operand, *, known: bool) -> Test:
         if text is None or not (known or ";" in text):
             return in_text(value)
         return wanted != "" and wanted in [fold(option.strip()) for option in text.split(";")]
+
+    return test
+
+
+def whole_option(operand: Operand) -> Test:
+    """Return the test of ``contains`` for a value that is one option or tag as a whole."""
+    _contains(operand)  # which refuses what no text can be asked for
+    wanted, fold = operand.text().strip(), operand.fold
+
+    def test(value: Any) -> bool | None:
+        text = text_of(value)
+        return None if text is None else wanted != "" and fold(text.strip()) == wanted
 
     return test
 

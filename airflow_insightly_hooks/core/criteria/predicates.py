@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from airflow_insightly_hooks.core.criteria.field_paths import custom_value, flat, is_plain, values_of
+from airflow_insightly_hooks.core.criteria.field_paths import custom_value, flat, is_plain, is_tags, values_of
 from airflow_insightly_hooks.core.criteria.logic import Expression
 from airflow_insightly_hooks.core.criteria.operands import Operand, Reference
-from airflow_insightly_hooks.core.criteria.operators import OPERATORS, Test, among_options
+from airflow_insightly_hooks.core.criteria.operators import OPERATORS, Test, among_options, whole_option
 from airflow_insightly_hooks.core.criteria.parsing import Condition
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 
@@ -17,7 +17,7 @@ __all__ = ["OPTION_OPERATORS", "Incomparable", "Predicate", "combine", "compile_
 Predicate = Callable[[Mapping[str, Any]], bool]
 
 OPTION_OPERATORS = frozenset({"contains", "not_contains"})
-"""The operators that ask for one option of a multi-select."""
+"""The operators that ask for one option of a multi-select, or for one tag."""
 
 NUMBERS_AND_CHECKBOXES = frozenset({int, float, bool})
 
@@ -43,8 +43,12 @@ def compile_conditions(
         operator = OPERATORS[condition.operator]
         operand = Operand(condition.value, condition.case_sensitive, f"{condition.path}.value", reference)
         test = custom_test = operator.build(operand)
-        if condition.operator in OPTION_OPERATORS and is_plain(condition.field):
-            if multi_select is None:
+        if condition.operator in OPTION_OPERATORS:
+            if is_tags(condition.field):
+                test = whole_option(operand)
+            elif not is_plain(condition.field):
+                pass
+            elif multi_select is None:
                 custom_test = among_options(operand, known=False)
             elif condition.field in multi_select:
                 test = custom_test = among_options(operand, known=True)

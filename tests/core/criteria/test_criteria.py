@@ -165,6 +165,19 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("Hobbies__c", "starts_with", "mus"), True),
         (("Region__c", "contains", "ort"), True),
         (("CODES", "contains", "B;C"), True),  # a standard field is never a multi-select
+        # tags: one as a whole
+        (("TAGS", "contains", "lead"), True),
+        (("TAGS", "contains", " HOT "), True),
+        (("TAGS", "contains", "ho"), False),
+        (("TAGS", "contains", " "), False),
+        (("TAGS", "not_contains", "hot"), False),
+        (("TAGS", "not_contains", "ho"), True),
+        (("TAGS.TAG_NAME", "contains", "ot"), False),
+        (("TAGS.TAG_NAME", "contains", "hot"), True),
+        (("TAGS", "starts_with", "ho"), True),
+        (("TAGS", "ends_with", "OT"), True),
+        (("TAGS", "matches", "^h"), True),
+        (("LINKS.ROLE", "contains", "uye"), True),
         # regular expressions
         (("TITLE", "matches", r"^new\s+lead\b"), True),
         (("TITLE", "matches", r"^lead"), False),
@@ -317,6 +330,26 @@ def test_a_known_multi_select_may_have_one_option():
     assert compile_criteria(spec)(RECORD)
     assert not compile_criteria(spec, multi_select=["Region__c"])(RECORD)
     assert compile_criteria({**spec, "value": "north"}, multi_select=["Region__c"])(RECORD)
+
+
+def test_tags_are_asked_for_as_a_whole():
+    """`vi` is no tag of a record tagged VIP and Services; case counts where asked, ';' is a letter."""
+    record = {"TAGS": [{"TAG_NAME": "VIP"}, {"TAG_NAME": "Services"}, {"TAG_NAME": "a;b"}, {"TAG_NAME": " "}]}
+    for value, expected in {
+        "vi": False,
+        "vip": True,
+        "ser": False,
+        "services": True,
+        "a": False,
+        "A;B": True,
+    }.items():
+        spec = {"field": "TAGS", "operator": "contains", "value": value}
+        for multi_select in (None, (), ("TAGS",)):
+            assert compile_criteria(spec, multi_select=multi_select)(record) is expected
+        assert compile_criteria({**spec, "operator": "not_contains"})(record) is not expected
+    sensitive = {"field": "TAGS", "operator": "contains", "value": "vip", "case_sensitive": True}
+    assert not compile_criteria(sensitive)(record)
+    assert compile_criteria({**sensitive, "value": "VIP"})(record)
 
 
 def test_options_can_count_case():
@@ -1011,7 +1044,9 @@ def interpret(spec: dict[str, Any] | None, record: dict[str, Any], multi_select:
     sensitive, wanted = spec.get("case_sensitive", False), spec.get("value")
     for value in values_of(record, field):
         options = options_of(value, field, record.get(field) is None, multi_select)
-        if operator == "contains" and field != "TAGS" and options is not None:
+        if field == "TAGS":
+            options = [value.strip()]
+        if operator == "contains" and options is not None:
             if any(same(option, str(wanted).strip(), sensitive) for option in options):
                 return True
         elif holds(value, operator, wanted, sensitive):
