@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow, RecordChange
+from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.core.records import RECORD_TYPES, Field
 
 UTC = timezone.utc
@@ -20,6 +21,19 @@ RECORD_TYPE_NAMES = (*RECORD_TYPES, "Invoice__c")
 any_text = st.text(st.characters(exclude_categories=()), max_size=12)
 names = st.text(st.characters(codec="ascii", categories=("Lu", "Ll", "Nd")), min_size=1, max_size=8)
 custom_names = names.map(lambda name: f"F{name}__c")
+
+# Numbers as JSON writes them, and values as core.exact_json reads them.
+number_texts = (
+    st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.integers().map(str)
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
+exact_numbers = number_texts.map(loads)
+exact_values = st.recursive(
+    st.none() | st.booleans() | exact_numbers | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=10,
+)
 
 # --- times -------------------------------------------------------------------------------------------------
 

@@ -49,10 +49,10 @@ MAY_IMPORT = {
     "operators": {"operators", "runs", "triggers", "hooks", "core"},
     "plugin": {"plugin", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "workflows": {"workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
-    "sandbox": {"sandbox", "core.records"},
-    "sandbox.http": {"sandbox.http", "sandbox.seed", "sandbox.crm", "core.records"},
+    "sandbox": {"sandbox", "core.records", "core.exact_json"},
+    "sandbox.http": {"sandbox.http", "sandbox.seed", "sandbox.crm", "core.records", "core.exact_json"},
     "sandbox.seed": {"sandbox.seed", "sandbox.crm", "core.records"},
-    "sandbox.crm": {"sandbox.crm", "core.records"},
+    "sandbox.crm": {"sandbox.crm", "core.records", "core.exact_json"},
 }
 """The rooms, and what each may import of ours: downwards only, and never the sandbox."""
 

@@ -7,8 +7,6 @@ once, deterministically; every attempt sends the same bytes.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -25,17 +23,29 @@ from airflow_insightly_hooks.core.dates import (
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.detection.changes import EVENTS, RecordChange
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime, missing_keys
-from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, OCCASION_DATE, OCCASIONS, RECORD_TYPES
+from airflow_insightly_hooks.core.exact_json import Literal as JSONText
+from airflow_insightly_hooks.core.exact_json import check_json, dumps
+from airflow_insightly_hooks.core.record_checks import check_lists
+from airflow_insightly_hooks.core.records import (
+    CUSTOM_FIELDS,
+    OCCASION_DATE,
+    OCCASIONS,
+    RECORD_TYPES,
+    custom_fields_in,
+)
 
 __all__ = [
     "DateFormat",
     "Payload",
+    "UndeliverablePayload",
     "build_body",
+    "build_payload",
     "check_date_format",
     "check_payloads",
     "format_ms_date",
     "parse_ms_date",
     "payload_of",
+    "why_undeliverable",
 ]
 
 DateFormat = Literal["microsoft", "iso8601"]
@@ -66,10 +76,10 @@ class Payload(_Payload, total=False):
     earlier: str  # what another task's ledger has of it (core.delivery.ledger), where that has left it
 
 
-class _Literal(str):
-    """JSON text that is written as it is."""
+class UndeliverablePayload(Payload):
+    """What stands for a change of which no body can be built: it is never sent, and reported."""
 
-    __slots__ = ()
+    undeliverable: str  # why; no contents
 
 
 def build_body(
@@ -94,13 +104,16 @@ def build_body(
     :param fields: the names to send, in this order, custom fields included (they come out on top, by
         their names); blank where the record lacks one. ``None`` sends the record as it is.
     :param custom_date_fields: the names of the custom fields that hold dates, from their metadata.
-    :raises InvalidPayload: if a number is not finite, which JSON cannot hold; it names the field.
+    :raises InvalidPayload: if no body can be built: a number is not finite, values nest deeper than 100
+        levels, ``CUSTOMFIELDS`` or ``DATES`` are no lists of objects; it names the field.
     :raises UnknownRecordType: if ``record_type`` is not a known record type.
     :raises ValueError: if ``date_format`` is not one of the two.
     :raises ZoneInfoNotFoundError: if there is no such time zone.
 
-    A date field whose text is no time is sent as it is: the receiver gets what the API delivered.
+    A date field whose text is no time is sent as it is: the receiver gets what the API delivered. Numbers are
+    written as the API has written them, if ``core.exact_json`` has read them.
     """
+    check_lists(record)
     dates = _all_date_fields() if record_type is None else RECORD_TYPES[record_type].date_fields
     write_date = _date_writer(date_format, timezone)
     entity: dict[str, Any] = {}
@@ -116,13 +129,14 @@ def build_body(
             ]
         else:
             entity[name] = value
-    text = _encode({envelope: entity} if envelope else entity, "")
+    check_json(entity, "record", -1)
+    text = dumps({envelope: entity} if envelope else entity, ensure_ascii=False)
     # A lone surrogate has no UTF-8; JSON's own escape keeps it exact.
     return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _selected(record: Mapping[str, Any], fields: Iterable[str]) -> Iterable[tuple[str, Any]]:
-    custom = {c.get("FIELD_NAME"): c.get("FIELD_VALUE") for c in record.get(CUSTOM_FIELDS) or ()}
+    custom = dict(custom_fields_in(record))
     return [(name, record[name] if name in record else custom.get(name)) for name in fields]
 
 
@@ -145,7 +159,7 @@ def _date_writer(date_format: DateFormat, timezone: str) -> Callable[[Any], Any]
     time_zone(timezone)
     if date_format == "iso8601":
         return partial(_write, form=iso_time)
-    return partial(_write, form=lambda instant: _Literal(f'"{_escaped(format_ms_date(instant, timezone))}"'))
+    return partial(_write, form=lambda instant: JSONText(f'"{_escaped(format_ms_date(instant, timezone))}"'))
 
 
 def _write(value: Any, form: Callable[[datetime], str]) -> Any:
@@ -164,29 +178,6 @@ def _all_date_fields() -> frozenset[str]:
     return frozenset().union(*(record_type.date_fields for record_type in RECORD_TYPES.values()))
 
 
-def _encode(value: Any, where: str) -> str:
-    if isinstance(value, _Literal):
-        return value
-    if isinstance(value, Mapping):
-        items = (
-            f"{json.dumps(str(key), ensure_ascii=False)}:{_encode(item, _name_of(key, value))}"
-            for key, item in value.items()
-        )
-        return f"{{{','.join(items)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_encode(item, where) for item in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidPayload(where, "a number that is not finite cannot be sent as JSON")
-    if value is None or isinstance(value, str | bool | int | float):
-        return json.dumps(value, ensure_ascii=False)
-    raise InvalidPayload(where, f"a {type(value).__name__} cannot be sent as JSON")
-
-
-def _name_of(key: object, fields: Mapping[str, Any]) -> str:
-    """Return the name of a field as its user knows it: a custom field's own."""
-    return str(fields.get("FIELD_NAME") if key == "FIELD_VALUE" else key)
-
-
 def check_payloads(value: object) -> list[Payload]:
     """Return ``value``, a list of payloads as ``BuildPayloadOperator``'s XCom holds it.
 
@@ -203,6 +194,8 @@ def check_payloads(value: object) -> list[Payload]:
             )
         if missing := missing_keys(payload, _Payload.__annotations__):
             raise InvalidPayload(where, f"it lacks {missing}")
+        if not isinstance(payload.get("undeliverable", ""), str):
+            raise InvalidPayload(where, "its undeliverable must be text")
         if not isinstance(payload["body"], str):
             raise InvalidPayload(where, "its body must be text")
         if not isinstance(payload.get("earlier", ""), str):
@@ -233,3 +226,26 @@ def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
         "changed_at": change["changed_at"],
         "body": body,
     }
+
+
+def build_payload(change: RecordChange, scope: str, record: Mapping[str, Any], **options: Any) -> Payload:
+    """Return the payload of a change, or what stands for it if no body can be built.
+
+    :param scope: what the message's id belongs to, besides the change.
+    :param record: the change's record, its fields in the API's order.
+    :param options: ``build_body``'s.
+    """
+    reason = change.get("undeliverable")
+    if reason is None:
+        try:
+            return payload_of(change, scope, build_body(record, record_type=change["record_type"], **options))
+        except InvalidPayload as error:
+            reason = str(error)
+    payload: UndeliverablePayload = {**payload_of(change, scope, ""), "undeliverable": reason}
+    return payload
+
+
+def why_undeliverable(payload: Payload) -> str | None:
+    """Return why a payload can't be sent; ``None`` if it can."""
+    reason = cast("Mapping[str, Any]", payload).get("undeliverable")
+    return reason if isinstance(reason, str) else None

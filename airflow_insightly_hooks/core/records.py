@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 
@@ -28,6 +28,7 @@ __all__ = [
     "UPDATED",
     "Field",
     "RecordType",
+    "custom_fields_in",
     "field_value",
     "is_record_id",
     "unknown_fields",
@@ -210,7 +211,7 @@ def _is_custom_object_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z]\w*__c", name) is not None
 
 
-def is_record_id(value: object) -> bool:
+def is_record_id(value: object) -> TypeGuard[int]:
     """Return whether a value can be a record's id: a positive integer of 63 bits, as the API's int64 are."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
@@ -226,7 +227,7 @@ def unknown_fields(
     seen: set[str] = set()
     for record in records if missing else ():
         seen.update(record)
-        seen.update(custom.get("FIELD_NAME", "") for custom in record.get(CUSTOM_FIELDS) or ())
+        seen.update(name for name, _ in custom_fields_in(record))
     return sorted(set(missing) - seen)
 
 
@@ -238,7 +239,15 @@ def field_value(record: Mapping[str, Any], name: str) -> Any:
     """
     if record.get(name) is not None:
         return record[name]
-    for custom_field in record.get(CUSTOM_FIELDS) or ():
-        if custom_field.get("FIELD_NAME") == name:
-            return custom_field.get("FIELD_VALUE")
+    for custom_name, value in custom_fields_in(record):
+        if custom_name == name:
+            return value
     return None
+
+
+def custom_fields_in(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of a record's custom fields; what is no custom field is passed over."""
+    items = record.get(CUSTOM_FIELDS)
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, Mapping) and isinstance(item.get("FIELD_NAME"), str):
+            yield item["FIELD_NAME"], item.get("FIELD_VALUE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.sandbox.app import create_app
 from airflow_insightly_hooks.sandbox.http.middleware import API_KEY, API_PATH
 
@@ -120,9 +120,9 @@ class RunningSandbox:
     def _request(self, method: str, path: str, body: Any = None) -> Any:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=120)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body))
+            connection.request(method, path, None if body is None else exact_json.dumps(body))
             response = connection.getresponse()
-            answer = json.loads(response.read())
+            answer = exact_json.loads(response.read())
         finally:
             connection.close()
         if response.status >= 400:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time, parse_duration, relative_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidDuration, InvalidTime
+from airflow_insightly_hooks.core.exact_json import ExactNumber
 
 __all__ = ["Operand", "Reference", "instant_of", "number_of", "text_of", "utc"]
 
@@ -106,6 +107,8 @@ def text_of(value: object) -> str | None:
     """Return a text, or a number as one."""
     if isinstance(value, str):
         return value
+    if isinstance(value, ExactNumber):
+        return value.text
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -121,7 +124,7 @@ def number_of(value: object) -> Decimal | None:
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):
-        value = repr(value)
+        value = value.text if isinstance(value, ExactNumber) else repr(value)
     # Decimal also takes 1_000 and the digits of every script, which JSON and Insightly don't write.
     if not isinstance(value, str) or not value.isascii() or "_" in value:
         return None

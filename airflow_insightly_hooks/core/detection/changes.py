@@ -3,6 +3,10 @@
 A window is half-open, ``[start, end)``, in UTC. A record whose creation time falls into it was added;
 else, if its update time does, it was updated; else it did not change there. So over adjoining windows
 every creation and every (last) update falls into exactly one.
+
+A record that can't be delivered stops nothing but itself. The change that stands for it has no contents, and
+says under ``undeliverable`` why. It passes all tasks, whatever the criteria are, up to the deliver task's
+report.
 """
 
 from __future__ import annotations
@@ -14,8 +18,15 @@ from typing import Any, Literal, TypedDict, cast
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.record_times import record_times
-from airflow_insightly_hooks.core.errors import InvalidChange, InvalidWindow, missing_keys
-from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
+from airflow_insightly_hooks.core.errors import (
+    InvalidChange,
+    InvalidPayload,
+    InvalidTime,
+    InvalidWindow,
+    missing_keys,
+)
+from airflow_insightly_hooks.core.record_checks import check_record
+from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
 
 __all__ = [
     "EVENTS",
@@ -25,11 +36,14 @@ __all__ = [
     "changes_in",
     "check_changes",
     "check_events",
+    "checked_change",
 ]
 
 Event = Literal["added", "updated"]
 EVENTS: tuple[Event, ...] = ("added", "updated")
 
+NO_ID = 0
+"""The id of what stands for records that have no usable one."""
 EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 SEARCH_MARGIN = timedelta(seconds=2)
 """How much before a window's start the API is asked: its bound may be exclusive and counts whole seconds."""
@@ -47,6 +61,7 @@ class RecordChange(_RecordChange, total=False):
     """A change as it passes through XCom."""
 
     record_json: str  # the exact text, where a store would lose some of it (core.detection.storable_changes)
+    undeliverable: str  # why it can't be delivered; then ``record`` is empty
 
 
 @dataclass(frozen=True)
@@ -121,20 +136,45 @@ def changes_in(
     :param records: as the API delivers them; those outside of the window are passed over.
     :param events: which kinds of change to yield. Where ``added`` is not among them, a record that was
         created within the window counts as updated if it was updated after that.
-    :raises InvalidTime: if a record's creation or update time is not one.
+
+    A record that can't be delivered comes out as what stands for it, also where its times can't be read, so
+    that no window can be told. Those without a usable id come last, as one.
     """
     seen: set[int] = set()
+    without_id: list[RecordChange] = []
     for record in records:
         change = _change(window, record_type, record, events)
-        if change is not None and change["record_id"] not in seen:
+        if change is None:
+            continue
+        if change["record_id"] == NO_ID:
+            without_id.append(change)
+        elif change["record_id"] not in seen:
             seen.add(change["record_id"])
-            yield change
+            yield checked_change(change)
+    if without_id:
+        yield _undeliverable(
+            {**without_id[0], "changed_at": iso_time(window.start)},
+            f"{len(without_id)} of the records have no usable {record_type.id_field}",
+        )
 
 
 def _change(
     window: ChangeWindow, record_type: RecordType, record: dict[str, Any], events: Collection[Event]
 ) -> RecordChange | None:
-    created, updated = record_times(record, record_type)
+    record_id = record.get(record_type.id_field)
+    change: RecordChange = {
+        "record_type": record_type.name,
+        "record_id": record_id if is_record_id(record_id) else NO_ID,
+        "event": "updated" if "updated" in events else "added",
+        "changed_at": iso_time(window.start),
+        "record": record,
+    }
+    try:
+        created, updated = record_times(record, record_type)
+    except InvalidTime as error:
+        return _undeliverable(change, str(error))
+    if created is None and updated is None and change["record_id"] == NO_ID:
+        return change
     was_added = created is not None and created in window
     if was_added and ("added" in events or created == updated):
         event, instant = "added", created
@@ -142,12 +182,28 @@ def _change(
         event, instant = "updated", updated
     if instant is None or instant not in window or event not in events:
         return None
+    return {**change, "event": cast("Event", event), "changed_at": iso_time(instant)}
+
+
+def checked_change(change: RecordChange) -> RecordChange:
+    """Return the change, or what stands for it if no body can be built of its record."""
+    if "undeliverable" in change:
+        return change
+    try:
+        check_record(change["record"])
+    except InvalidPayload as error:
+        return _undeliverable(change, str(error))
+    return change
+
+
+def _undeliverable(change: RecordChange, reason: str) -> RecordChange:
     return {
-        "record_type": record_type.name,
-        "record_id": record[record_type.id_field],
-        "event": cast("Event", event),
-        "changed_at": iso_time(instant),
-        "record": record,
+        "record_type": change["record_type"],
+        "record_id": change["record_id"],
+        "event": change["event"],
+        "changed_at": change["changed_at"],
+        "record": {},
+        "undeliverable": reason,
     }
 
 
@@ -188,6 +244,8 @@ def check_changes(value: object) -> list[RecordChange]:
             raise InvalidChange(index, f"its event must be one of {list(EVENTS)}")
         if not isinstance(change["record_id"], int) or not isinstance(change["changed_at"], str):
             raise InvalidChange(index, "its record_id must be a number, and its changed_at a text")
+        if not isinstance(change.get("undeliverable", ""), str):
+            raise InvalidChange(index, "its undeliverable must be a text")
         if not isinstance(change["record"], Mapping):
             raise InvalidChange(index, "its record is not an object")
     return cast("list[RecordChange]", list(value))

@@ -9,7 +9,6 @@ both.
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.core.dates import EPOCH, api_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, Event, RecordChange, changes_in
 from airflow_insightly_hooks.core.detection.record_times import record_times
@@ -82,7 +82,8 @@ class NearbyChanges:
     def see(self, record: Mapping[str, Any]) -> None:
         """Take note of a record of the scan, whichever.
 
-        A time that can't be read ends what is kept: a run that needs that record must read it itself.
+        A time that can't be read, or a record that nests too deep, ends what is kept: a run that needs that
+        record must read it itself.
         """
         try:
             created, updated = record_times(record)
@@ -94,7 +95,11 @@ class NearbyChanges:
         self._seen += 1
         times = {time for time in (created, updated) if time and self.start <= time < self.end}
         if times:
-            text = json.dumps(record)
+            try:
+                text = exact_json.dumps(record)
+            except RecursionError:
+                self.start = self.end
+                return
             for time in times:
                 self._keep(time, text)
 
@@ -207,7 +212,7 @@ def read_window(
 
 
 def _growth(texts: Mapping[int, str], start: datetime, end: datetime) -> int:
-    return _change_of_spans(map(json.loads, texts.values()), start, end)
+    return _change_of_spans(map(exact_json.loads, texts.values()), start, end)
 
 
 def _change_of_spans(records: Iterable[Mapping[str, Any]], start: datetime, end: datetime) -> int:
@@ -233,7 +238,7 @@ def _packed(texts: Mapping[int, str]) -> str:
 
 def _unpacked(text: str) -> dict[int, dict[str, Any]]:
     try:
-        found = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+        found = exact_json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
     except (ValueError, zlib.error):  # their texts may quote a record
         raise ValueError("a slice of changes can't be read") from None
     return {int(position): record for position, record in found.items()}

@@ -1,23 +1,28 @@
 """Changes in a store of JSON that keeps neither the order of keys nor every character.
 
 Changes pass from task to task through Airflow's metadata database. PostgreSQL's JSONB and MySQL's JSON give
-an object's keys back in an order of their own, and JSONB holds neither NUL nor lone surrogates. A body has
-its record's fields in the API's order; so what a store would lose is restored when the body is built: by
-the order of the API description, which the table of record types has, and where a record isn't in that
-order, or has such a character, from its exact text, kept beside it.
+an object's keys back in an order of their own, and JSONB holds neither NUL nor lone surrogates. It gives
+``1e20`` back as an integer, which has too many digits for what Airflow's tasks speak with its API server, and
+``-0.0`` without its sign. Airflow itself takes keys such as ``__classname__`` for its own. A body has its
+record's fields in the API's order and its numbers as they were written; so what would be lost is restored
+when the body is built: by the order of the API description, which the table of record types has, and where a
+record isn't in that order, or holds anything of the above, from its exact text, kept beside it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.core.detection.changes import RecordChange
+from airflow_insightly_hooks.core.exact_json import ExactNumber
 from airflow_insightly_hooks.core.records import LIST_ITEMS, RECORD_TYPES, RecordType
 
-__all__ = ["exact_record", "storable"]
+__all__ = ["exact_record", "record_of", "storable"]
 
 KEYS_OF_ITEMS: Mapping[str, tuple[str, ...]] = {
     "custom_fields": ("FIELD_NAME", "FIELD_VALUE", "CUSTOM_FIELD_ID"),
@@ -25,20 +30,31 @@ KEYS_OF_ITEMS: Mapping[str, tuple[str, ...]] = {
 }
 """The keys of a list field's items in the API's order, by the field's kind."""
 
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_FLOAT = 1e16
+"""From here on Python writes floats with an exponent, and JSONB as integers."""
+RESERVED = "__"
+"""What the keys begin with that Airflow takes for its own."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SUSPICIOUS = re.compile(r'[0-9]{19}|[0-9]e\+|-0\.0|"__')
+"""What the JSON text of a record has if a number or a key in it may be lost. There may be no loss at all."""
 
 
 def storable(change: RecordChange) -> RecordChange:
     """Return the change in a form that any JSON store keeps; ``exact_record`` gives its record back.
 
-    Characters that a store may refuse come out as U+FFFD in ``record``; then, and where its fields aren't in
-    the API's order, the exact record is added as JSON text, ``record_json``.
+    Characters that a store may refuse come out as U+FFFD in ``record``, keys that Airflow takes for its own
+    begin with it, and numbers are the nearest ones that a store keeps, else texts. Then, and where its fields
+    aren't in the API's order, the exact record is added as JSON text, ``record_json``.
     """
     record = change["record"]
-    text = json.dumps(record)  # all ASCII: what a store may refuse is escaped twice over
+    text = exact_json.dumps(record)  # all ASCII: what a store may refuse is escaped twice over
+    if exact_json.has_text(record) or _SUSPICIOUS.search(text):
+        return {**change, "record": _without_unstorable(record), "record_json": text}
     if _UNSTORABLE.search(json.dumps(record, ensure_ascii=False).replace("\\u0000", "\x00")):
         return {**change, "record": _without_unstorable(record), "record_json": text}
-    if text != json.dumps(_in_api_order(RECORD_TYPES[change["record_type"]], record)):
+    if text != exact_json.dumps(_in_api_order(RECORD_TYPES[change["record_type"]], record)):
         return {**change, "record_json": text}
     return change
 
@@ -48,11 +64,19 @@ def exact_record(change: RecordChange) -> dict[str, Any]:
 
     A record that somebody has changed since then, to leave something out perhaps, is taken as it is.
     """
+    record = record_of(change)
+    if record is change["record"]:
+        return _in_api_order(RECORD_TYPES[change["record_type"]], record)
+    return record
+
+
+def record_of(change: RecordChange) -> dict[str, Any]:
+    """Return the change's record with its exact values, its fields in any order."""
     if "record_json" in change:
-        record: dict[str, Any] = json.loads(change["record_json"])
+        record: dict[str, Any] = exact_json.loads(change["record_json"])
         if _without_unstorable(record) == change["record"]:
             return record
-    return _in_api_order(RECORD_TYPES[change["record_type"]], change["record"])
+    return change["record"]
 
 
 def _in_api_order(record_type: RecordType, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +106,21 @@ def _without_unstorable(value: Any) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):
-        return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
+        return {_storable_key(key): _without_unstorable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_unstorable(item) for item in value]
-    return value
+    return _storable_number(value) if type(value) in (int, float, ExactNumber) else value
+
+
+def _storable_key(key: str) -> str:
+    key = _UNSTORABLE.sub("\ufffd", key)
+    return f"\ufffd{key}" if key.startswith(RESERVED) else key
+
+
+def _storable_number(number: float) -> float | str:
+    """Return the nearest number that a store gives back as it is; a text if there is none."""
+    if isinstance(number, int):
+        return number if abs(number) <= LARGEST_INTEGER else str(number)
+    if math.isfinite(number) and abs(number) < LARGEST_FLOAT:
+        return float(number) + 0.0  # no -0.0
+    return number.text if isinstance(number, ExactNumber) else repr(number)

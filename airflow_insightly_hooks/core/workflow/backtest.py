@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_insightly_hooks.core.criteria import ConditionOutcome, Criteria, Explanation, Predicate
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.detection.storable_changes import record_of
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
@@ -76,9 +77,10 @@ def backtest(
     for change in check_changes(list(changes)):
         at = now or api_time(change["changed_at"], "changed_at")
         meets, explain = compiled_at(at if relative else now)
-        conditions = tuple(explain(change["record"]))
+        record = record_of(change)
+        conditions = tuple(explain(record))
         reason = _reason(workflow, change, seen)
-        if reason is None and not meets(change["record"]):
+        if reason is None and not meets(record):
             reason = "the record does not meet the criteria"
         verdicts.append(Verdict(change, reason is None, reason, conditions))
         if reason is None:
@@ -92,6 +94,8 @@ def _reason(workflow: WorkflowDefinition, change: RecordChange, seen: set[int]) 
         return "the workflow is not active"
     if change["record_type"] != workflow.record_type:
         return f"it is a change of {change['record_type']}, not {workflow.record_type}"
+    if "undeliverable" in change:
+        return f"it can't be delivered: {change['undeliverable']}"
     if change["event"] not in workflow.events:
         return f"the record was {change['event']}, and evaluate is {workflow.evaluate!r}"
     if workflow.evaluate == "until_triggered" and change["record_id"] in seen:

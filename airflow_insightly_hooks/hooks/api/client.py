@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import (
     UNKNOWN_HOST,
@@ -55,7 +56,7 @@ _BROKEN_CONNECTIONS = (
 class Answer:
     """What a GET was answered.
 
-    :param content: the parsed JSON.
+    :param content: the parsed JSON; numbers that Python would write in another way are ``ExactNumber``s.
     :param total: how many records there are in all (``X-Total-Count``); ``None`` unless it was asked for.
     :param date: when it was answered, by the server's clock, to the second; ``None`` if it doesn't say.
     """
@@ -238,8 +239,8 @@ class Client:
     def _answer(self, response: requests.Response, path: str) -> _Outcome:
         """Return what a 200 says, or that it is no JSON."""
         try:
-            content = response.json()
-        except (ValueError, RecursionError):  # it may have been cut on its way
+            content = exact_json.loads(response.content)
+        except ValueError:  # it may have been cut on its way
             unexpected = self._unexpected(path, "JSON was expected", response.status_code)
             return _TransientFailure("the answer is no JSON", unexpected)
         headers = response.headers

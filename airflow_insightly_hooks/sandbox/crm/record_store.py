@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.core.records import (
     CREATED,
     CUSTOM_FIELDS,
@@ -55,11 +55,11 @@ class RecordStore:
     def dump(self) -> str:
         """Return the contents as a text. Loading it is far faster than making the records again."""
         records = [table.all() for table in self._tables.values()]
-        return json.dumps([records, self._next_id, self.custom_objects, self._numbers])
+        return exact_json.dumps([records, self._next_id, self.custom_objects, self._numbers])
 
     def load(self, text: str) -> None:
         """Load what :meth:`dump` has returned; this store must be empty."""
-        records, self._next_id, self.custom_objects, numbers = json.loads(text)
+        records, self._next_id, self.custom_objects, numbers = exact_json.loads(text)
         for record_type, of_type in zip(self.record_types.values(), records, strict=True):
             for record in of_type:
                 self._tables[record_type.name].put(record[record_type.id_field], record)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.sandbox.crm.error_answers import BadRequest
 
 __all__ = ["json_body", "json_response", "object_body"]
@@ -21,10 +21,10 @@ async def json_body(request: Request) -> Any:
     """
     raw = await request.body()
     try:
-        body = json.loads(raw, parse_constant=_reject_constant)
+        body = exact_json.loads(raw, _reject_constant)
         if b"\\u" in raw:
-            json.dumps(body, ensure_ascii=False).encode()  # fails for half a surrogate pair
-    except (ValueError, RecursionError):
+            exact_json.dumps(body, ensure_ascii=False).encode()  # fails for half a surrogate pair
+    except ValueError:
         raise BadRequest("The body is not JSON.") from None
     return body
 
@@ -42,7 +42,7 @@ async def object_body(request: Request) -> dict[str, Any]:
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response with the body ``content``."""
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    body = exact_json.dumps(content, ensure_ascii=False)
     return Response(body, status, headers, media_type="application/json")
 
 

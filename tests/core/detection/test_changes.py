@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.dates import api_time, format_api_time
+from airflow_insightly_hooks.core.dates import api_time, format_api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import (
     EVENTS,
     ChangeWindow,
@@ -18,14 +18,28 @@ from airflow_insightly_hooks.core.detection.changes import (
     changes_in,
     check_changes,
     check_events,
+    checked_change,
 )
+from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidTime, InvalidWindow
+from airflow_insightly_hooks.core.exact_json import loads
+from airflow_insightly_hooks.core.payload import build_body
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from tests.strategies import adjoining_windows, api_text, changes, milliseconds, recent, records, windows
+from tests.strategies import (
+    adjoining_windows,
+    api_text,
+    changes,
+    exact_values,
+    milliseconds,
+    recent,
+    records,
+    windows,
+)
 
 UTC = timezone.utc
 NINE, TEN = datetime(2020, 5, 1, 9, tzinfo=UTC), datetime(2020, 5, 1, 10, tzinfo=UTC)
 WINDOW = ChangeWindow(NINE, TEN)
+INSIDE = "2020-05-01 09:30:00"
 CONTACTS, EMAILS, INVOICES = (RECORD_TYPES[name] for name in ("Contacts", "Emails", "Invoice__c"))
 
 
@@ -257,12 +271,76 @@ def test_records_are_read_one_by_one():
 
 @pytest.mark.parametrize("field", ["DATE_CREATED_UTC", "DATE_UPDATED_UTC"])
 @pytest.mark.parametrize("value", ["soon", 20200501, True, ["2020-05-01"]])
-def test_a_record_whose_times_cannot_be_read_is_refused(field, value):
-    """InvalidTime names record type and field: passing over the record would lose a change silently."""
+def test_a_record_whose_times_cannot_be_read_is_undeliverable(field, value):
+    """No window can be told of it: passing over it would lose a change silently. The others are found."""
     record = {**contact("2019-01-01 00:00:00", "2019-01-01 00:00:00"), field: value}
-    with pytest.raises(InvalidTime) as caught:
-        list(changes_in(WINDOW, CONTACTS, [record]))
-    assert caught.value.where == f"Contacts.{field}"
+    good = contact(INSIDE, record_id=8)
+    bad, found = changes_in(WINDOW, CONTACTS, [record, good])
+    assert bad == {
+        "record_type": "Contacts",
+        "record_id": record["CONTACT_ID"],
+        "event": "updated",
+        "changed_at": iso_time(WINDOW.start),
+        "record": {},
+        "undeliverable": f"Contacts.{field} is not a time such as '2017-03-10 08:00:00' or "
+        "'2017-03-10T08:00:00Z'",
+    }
+    assert found["record"] is good
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"CUSTOMFIELDS": [None]}, "CUSTOMFIELDS[0]: it must be an object, not null"),
+        ({"CUSTOMFIELDS": ["Zoë"]}, "CUSTOMFIELDS[0]: it must be an object, not text"),
+        ({"CUSTOMFIELDS": {"FIELD_NAME": "Zoë"}}, "CUSTOMFIELDS: it must be a list, not object"),
+        (
+            {"CUSTOMFIELDS": [{"FIELD_NAME": {}}]},
+            "CUSTOMFIELDS[0].FIELD_NAME: it must be text, and is object",
+        ),
+        ({"DATES": [None]}, "DATES[0]: it must be an object, not null"),
+        ({"TITLE": float("nan")}, "TITLE: a number that is not finite cannot be sent as JSON"),
+        ({"TITLE": loads("[" * 950 + "]" * 950)}, "TITLE: its values nest deeper than 100 levels"),
+    ],
+)
+def test_a_record_that_no_body_can_be_built_of_is_undeliverable(fields, reason):
+    """It keeps its id, event and time, shows nothing of its contents, and stops none of the others."""
+    bad, found = changes_in(WINDOW, CONTACTS, [{**contact(INSIDE), **fields}, contact(INSIDE, record_id=8)])
+    whole = next(changes_in(WINDOW, CONTACTS, [contact(INSIDE)]))
+    assert bad == {**whole, "record": {}, "undeliverable": reason}
+    assert found["record_id"] == 8
+    assert checked_change({**whole, "record": {**whole["record"], **fields}}) == bad
+    assert checked_change(bad) is bad
+    assert checked_change(whole) is whole
+    outside = {**contact("2019-01-01 00:00:00"), **fields}
+    assert list(changes_in(WINDOW, CONTACTS, [outside])) == []
+
+
+@pytest.mark.parametrize("record_id", [None, "7", 7.5, True, 0, -7, [7], {"a": 1}, 2**63])
+def test_records_without_a_usable_id_are_undeliverable(record_id):
+    """They are told of together: one by one, they couldn't be told apart."""
+    without = {**contact(INSIDE), "CONTACT_ID": record_id}
+    outside = {**contact("2019-01-01 00:00:00"), "CONTACT_ID": record_id}
+    found, bad = changes_in(WINDOW, CONTACTS, [without, contact(INSIDE, record_id=8), {}, outside])
+    assert found["record_id"] == 8
+    assert (bad["record_id"], bad["record"]) == (0, {})
+    assert bad["undeliverable"] == "2 of the records have no usable CONTACT_ID"
+    assert bad["changed_at"] == iso_time(WINDOW.start)
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(list(CONTACTS.fields)), exact_values), max_size=3),
+    st.sampled_from([("added",), ("updated",), EVENTS]),
+)
+def test_any_json_in_a_record_stops_only_itself(odd, events):
+    """Whatever JSON stands in some records, nothing is raised, the good ones are found, and none is twice."""
+    good = [contact(INSIDE, "2020-05-01 09:31:00", record_id=number) for number in (10**6, 10**6 + 1)]
+    changes = list(changes_in(WINDOW, CONTACTS, [good[0], *odd, good[1]], events))
+    assert [c["record"] for c in changes if c["record_id"] >= 10**6 and "undeliverable" not in c] == good
+    assert check_changes([storable(change) for change in changes])
+    for change in changes:
+        if "undeliverable" not in change:
+            build_body(change["record"], record_type="Contacts")
 
 
 @given(windows(), st.lists(records("Contacts"), max_size=5), st.sets(st.sampled_from(EVENTS)))
@@ -296,7 +374,7 @@ def test_a_record_changes_once_a_window_and_added_beats_updated(adjoining, data)
 @given(adjoining_windows(), st.lists(st.tuples(milliseconds, milliseconds), max_size=6))
 def test_adjoining_windows_find_what_one_window_would(adjoining, times):
     """Split into windows, no addition is lost, and none is found twice."""
-    delivered = [contact(api_text(a), api_text(b), record_id=i) for i, (a, b) in enumerate(times)]
+    delivered = [contact(api_text(a), api_text(b), record_id=i) for i, (a, b) in enumerate(times, 1)]
     whole = ChangeWindow(adjoining[0].start, adjoining[-1].end)
     added = [
         change["record_id"]

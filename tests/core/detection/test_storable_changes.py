@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import copy
 import json
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
+from airflow.sdk.serde import deserialize, serialize
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.detection.storable_changes import exact_record, storable
+from airflow_insightly_hooks.core.detection.storable_changes import exact_record, record_of, storable
+from airflow_insightly_hooks.core.exact_json import dumps, loads
 from airflow_insightly_hooks.core.payload import build_body
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from tests.strategies import any_text, changes
+from tests.strategies import any_text, changes, exact_values, number_texts
 
 
 def jsonb(value: Any) -> Any:
-    """Return what PostgreSQL's JSONB gives back, its keys in order of length; some characters it refuses."""
+    """Return what PostgreSQL's JSONB gives back: keys in order of length, numbers as its numeric writes them.
+
+    Some characters it refuses.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = Decimal(repr(value))
+        assert number.is_finite()
+        return json.loads(f"{number if number else abs(number):f}")
     if isinstance(value, str):
         assert "\0" not in value
         value.encode()
@@ -26,6 +37,16 @@ def jsonb(value: Any) -> Any:
         keys = sorted(value, key=lambda key: (len(key.encode()), key))
         return {jsonb(key): jsonb(value[key]) for key in keys}
     return [jsonb(item) for item in value] if isinstance(value, list) else value
+
+
+def through_xcom(value: Any) -> Any:
+    """Return what the next task gets on PostgreSQL: serialized by Airflow, and both ways over its wire."""
+
+    def over_the_wire(sent: Any) -> Any:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(sent))
+
+    stored = jsonb(json.loads(json.dumps(over_the_wire(serialize(value)), allow_nan=False)))
+    return deserialize(over_the_wire(stored))
 
 
 def change_of(record: dict[str, Any], record_type: str = "Contacts") -> RecordChange:
@@ -107,6 +128,82 @@ def test_any_record_survives_a_store(change, more, random):
     assert json.dumps(record) == json.dumps(change["record"])
     assert build_body(record) == build_body(change["record"])
     assert check_changes([kept]) == [kept]
+
+
+NUMBERS = [
+    *(
+        "18446744073709551616",
+        "-9223372036854775809",
+        "1e20",
+        "1e400",
+        "-1E400",
+        "1e16",
+        "12345678901234567.0",
+    ),
+    *(
+        "1234567890123456.78",
+        "1.10",
+        "1E2",
+        "1e-400",
+        "-0",
+        "-0.0",
+        "0.1",
+        "5e-324",
+        "1.7976931348623157e308",
+    ),
+    "9" * 5_000,
+]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_a_number_that_a_store_changes(text):
+    """A number that JSONB writes in another way, or that Airflow's wire refuses, keeps its own text."""
+    record = loads(f'{{"OPPORTUNITY_ID":7,"OPPORTUNITY_VALUE":{text},"LINKS":[{{"A":[{text},"x"]}}]}}')
+    kept = through_xcom(storable(change_of(record, "Opportunities")))
+    assert dumps(exact_record(kept)) == dumps(record)
+    assert build_body(exact_record(kept)) == build_body(record)
+    assert record_of(kept) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("1.10", 1.1), ("-0", 0), ("1e20", "1e20"), ("1e400", "1e400"), (str(2**64), str(2**64)), ("5", 5)],
+)
+def test_what_stands_for_such_a_number(text, shown):
+    """In the record, the nearest number stands that a store keeps, else its text."""
+    stored = storable(change_of(loads(f'{{"CONTACT_ID":7,"X":{text}}}')))
+    assert stored["record"]["X"] == shown
+    assert type(stored["record"]["X"]) in (int, float, str)
+
+
+@pytest.mark.parametrize(
+    "key", ["__classname__", "__version__", "__data__", "__type", "__var", "__id__", "__"]
+)
+def test_a_key_that_airflow_takes_for_its_own(key):
+    """Airflow refuses such keys, or takes them for what they aren't."""
+    record = {"CONTACT_ID": 7, key: "builtins.tuple", "TAGS": [{key: 1, "__version__": 2, "__data__": 3}]}
+    assert exact_record(through_xcom(storable(change_of(record)))) == record
+
+
+json_records = st.dictionaries(
+    st.sampled_from(list(RECORD_TYPES["Contacts"].fields)) | any_text, exact_values, max_size=6
+)
+
+
+@given(json_records, st.lists(number_texts, max_size=3))
+def test_any_json_passes_through_xcom(record, texts):
+    """Any JSON value that the API can send reaches the next task exactly, and so does its body."""
+    record = {**record, "NUMBERS": [loads(text) for text in texts]}
+    record.pop("CUSTOMFIELDS", None), record.pop("DATES", None)  # of these, a body can't hold anything at all
+    change = change_of(record)
+    kept = through_xcom(storable(change))
+    assert dumps(exact_record(kept)) == dumps(record)
+    assert dumps(record_of(kept)) == dumps(record) or "record_json" not in kept
+    assert build_body(exact_record(kept), record_type="Contacts") == build_body(
+        record, record_type="Contacts"
+    )
+    assert check_changes([kept]) == [kept]
+    assert storable(kept | {"record": record}) == storable(change)
 
 
 def test_a_record_that_was_changed_since_is_taken_as_it_is() -> None:

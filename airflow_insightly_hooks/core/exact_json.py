@@ -1,0 +1,181 @@
+"""JSON whose numbers stay as they are written.
+
+Python reads ``1234567890123456.78`` as a float that it writes as ``1234567890123456.8``, and ``1E2`` as one
+that it writes as ``100.0``. Here, a number that Python would write in another way keeps its text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from airflow_insightly_hooks.core.errors import InvalidPayload
+
+__all__ = ["MAX_NESTING", "ExactNumber", "Literal", "check_json", "dumps", "has_text", "kind_of", "loads"]
+
+MAX_NESTING = 100
+"""How deep a record's values may nest; what the API answers nests three or four levels."""
+
+SHORT_INTEGER = 4_000
+"""Up to so many digits Python reads and writes integers; beyond 4,300 it refuses by default."""
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
+_NAME = re.compile(r"\w{1,64}", re.ASCII)
+
+
+class ExactNumber(float):
+    """A number that Python would write in another way: it counts as the nearest float, or as an infinity.
+
+    :ivar text: the number as JSON writes it.
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> ExactNumber:  # noqa: D102 — the class's own text says it
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExactNumber, (self.text,)
+
+
+class Literal(str):
+    """JSON text that is written as it is."""
+
+    __slots__ = ()
+
+
+def loads(text: str | bytes, parse_constant: Callable[[str], Any] = float) -> Any:
+    """Return the value that a JSON text means.
+
+    What nests too deep to be read comes out without its innermost values: it still nests deeper than
+    ``MAX_NESTING``.
+
+    :param parse_constant: makes a value of ``NaN`` and ``Infinity``, which are no JSON.
+    :raises ValueError: if it is no JSON.
+    """
+    read = partial(json.loads, parse_float=_float, parse_int=_integer, parse_constant=parse_constant)
+    try:
+        return read(text)
+    except RecursionError:
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return read("".join(_cut(text)))
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return number if repr(number) == text else ExactNumber(text)
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) < SHORT_INTEGER and text != "-0" else ExactNumber(text)
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Yield the text without what nests some levels deeper than ``MAX_NESTING``."""
+    depth = start = 0
+    deepest = MAX_NESTING + 10  # beyond the list and the record that values stand in
+    for token in _TOKEN.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth == deepest:
+                yield text[start : token.start()]
+                start = len(text)
+        elif token[0] in ("]", "}"):
+            if depth == deepest:
+                yield "[]"
+                start = token.end()
+            depth -= 1
+    yield text[start:]
+
+
+def dumps(value: Any, *, ensure_ascii: bool = True) -> str:
+    """Return a value as JSON text, its numbers as they were written, without white space.
+
+    :param value: what ``check_json`` has found nothing wrong with.
+    :param ensure_ascii: write other characters than ASCII's as escapes.
+    """
+    if has_text(value):
+        return _encode(value, ensure_ascii=ensure_ascii)
+    return json.dumps(value, ensure_ascii=ensure_ascii, separators=(",", ":"))
+
+
+def has_text(value: Any) -> bool:
+    """Return whether something in it is written as its own text."""
+    if isinstance(value, Mapping):
+        if type(value) is not dict:
+            return True  # Python's encoder takes no other mappings
+        return any(type(item) not in _PLAIN and has_text(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(type(item) not in _PLAIN and has_text(item) for item in value)
+    return isinstance(value, ExactNumber | Literal)
+
+
+def _encode(value: Any, *, ensure_ascii: bool) -> str:
+    if isinstance(value, Literal):
+        return value
+    if isinstance(value, ExactNumber):
+        return value.text
+    if isinstance(value, Mapping):
+        items = [
+            f"{json.dumps(str(key), ensure_ascii=ensure_ascii)}:{_encode(item, ensure_ascii=ensure_ascii)}"
+            for key, item in value.items()
+        ]
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join([_encode(item, ensure_ascii=ensure_ascii) for item in value])}]"
+    return json.dumps(value, ensure_ascii=ensure_ascii)
+
+
+def check_json(value: Any, where: str = "value", depth: int = 0) -> None:
+    """Check that JSON can hold a value.
+
+    :param where: what to call it in an error.
+    :param depth: how deep it nests in what is checked.
+    :raises InvalidPayload: if not. It names the field, a custom one by its own name, and never a value.
+    """
+    if depth > MAX_NESTING:
+        raise InvalidPayload(where, f"its values nest deeper than {MAX_NESTING} levels")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(item) is not str:
+                check_json(item, _name_of(key, value, where), depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if type(item) is not str:
+                check_json(item, where, depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value) and not isinstance(value, ExactNumber):
+            raise InvalidPayload(where, "a number that is not finite cannot be sent as JSON")
+    elif isinstance(value, int):
+        if value.bit_length() > 3 * SHORT_INTEGER:
+            raise InvalidPayload(where, f"a number of more than {SHORT_INTEGER} digits cannot be sent")
+    elif value is not None and not isinstance(value, str):
+        raise InvalidPayload(where, f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def _name_of(key: object, fields: Mapping[str, Any], where: str) -> str:
+    """Return the name of a field as its user knows it, a custom field's own; ``where`` if it is no name."""
+    name = fields.get("FIELD_NAME") if key == "FIELD_VALUE" else key
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else where
+
+
+def kind_of(value: object) -> str:
+    """Return what JSON calls a value's kind: ``null``, ``boolean``, ``number``, ``text``, ``list``, …"""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list | tuple) else "object"
