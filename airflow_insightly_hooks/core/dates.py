@@ -25,6 +25,7 @@ __all__ = [
     "parse_duration",
     "parse_ms_date",
     "relative_time",
+    "rounded_up",
     "time_zone",
 ]
 
@@ -122,6 +123,14 @@ def relative_time(text: object) -> Callable[[datetime], datetime] | None:
     return lambda now: (
         now.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0) + offset
     )
+
+
+def rounded_up(moment: datetime, step: timedelta) -> datetime:
+    """Return the first whole multiple of ``step``, from 1970 on, that is not before an aware time."""
+    try:
+        return moment + -(moment - EPOCH) % step
+    except OverflowError:  # the year 9999 ends
+        return moment
 
 
 def format_api_time(instant: datetime) -> str:

@@ -16,6 +16,7 @@ from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.dates import format_api_time
 from airflow_insightly_hooks.core.detection.scan import PageRequest, Scan
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
@@ -95,7 +96,10 @@ class InsightlyHook(BaseHook):
         page_size: int = LARGEST_PAGE,
         **search: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Yield records, each once, in the order the API gives them.
+        """Yield records, each once, in the order the API gives them, as the API delivers them.
+
+        A number that Python would write in another way is an ``ExactNumber``, a float that knows its text.
+        Among the records may be some without a usable id; what is no object comes out as an empty record.
 
         The search is read to its end whatever happens between its pages, or an error is raised: what it
         yielded until then isn't all. ``core.detection.scan`` says how.
@@ -115,18 +119,19 @@ class InsightlyHook(BaseHook):
     def _scan(self, kind: RecordType, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         scan = Scan(kind, max(2, parameters["top"]))
         ahead: Future[Answer] | None = None
+        without_id: dict[object, dict[str, Any]] = {}
         while scan.request is not None:
             answer = ahead.result() if ahead else self._page(kind, parameters, scan.request)
             ahead = None
-            page = answer.content
-            if not isinstance(page, list) or not all(
-                isinstance(r, dict) and is_record_id(r.get(kind.id_field)) for r in page
-            ):
+            content = answer.content
+            if not isinstance(content, list) or (content and not any(isinstance(r, dict) for r in content)):
                 raise self._unexpected(kind.path, f"a list of records with {kind.id_field} was expected")
+            page = list(_with_ids(content, kind.id_field, scan.request.skip, without_id))
             records = scan.feed(page, answer.total, answer.date)
             if scan.request is not None and scan.left > parameters["top"]:
                 ahead = _in_background(partial(self._page, kind, parameters, scan.request))
-            yield from records
+            for record in records:
+                yield without_id.get(record[kind.id_field], record)
 
     def _page(self, kind: RecordType, parameters: dict[str, Any], request: PageRequest) -> Answer:
         asked = {**parameters, "skip": request.skip, "top": request.top}
@@ -206,6 +211,27 @@ def records_page(insightly_conn_id: str, record_type: str) -> str:
     kind = RECORD_TYPES[record_type]
     pod = re.match(r"https://api\.([a-z0-9]+)\.insightly\.com/", hook.base_url)
     return f"https://crm.{pod[1]}.insightly.com/list/{kind.title}/" if pod else hook.base_url + kind.path
+
+
+def _with_ids(
+    page: list[Any], id_field: str, skip: int, without_id: dict[object, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a page's records; one without a usable id gets a text for it, by its contents and its place.
+
+    :param skip: how many records stand before the page.
+    :param without_id: gets the records that the API has delivered, by these texts.
+    """
+    for place, record in enumerate(page, skip):
+        if isinstance(record, dict) and is_record_id(record.get(id_field)):
+            yield record
+            continue
+        try:
+            digest = digest_of(repr(record))
+        except RecursionError:
+            digest = "nested too deep"
+        stand_in = f"{digest} {place}"
+        without_id[stand_in] = record if isinstance(record, dict) else {}
+        yield {**without_id[stand_in], id_field: stand_in}
 
 
 def _in_background(ask: Callable[[], Answer]) -> Future[Answer]:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, XComArg
 
 from airflow_insightly_hooks.core.criteria import Criteria
-from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, check_changes
+from airflow_insightly_hooks.core.detection.changes import (
+    ChangeWindow,
+    RecordChange,
+    check_changes,
+    checked_change,
+)
+from airflow_insightly_hooks.core.detection.storable_changes import record_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
@@ -26,6 +32,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
 )
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW
 
 if TYPE_CHECKING:
@@ -57,7 +64,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
     :raises InvalidState: if what is remembered can't be read.
 
-    XCom: the changes that meet the criteria, in their order.
+    XCom: the changes that meet the criteria, in their order, and those that can't be delivered: of them it
+    can't be told whether they do, and the deliver task reports them.
     """
 
     template_fields = ("changes", "criteria")
@@ -114,6 +122,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
 
     def _matching(self, changes: list[RecordChange], context: Context) -> list[RecordChange]:
         criteria = Criteria(self.criteria)
+        changes = [checked_change(change) for change in changes]
+        log_undeliverable(self.log, changes)
         meets = predicate_over(
             self.log,
             criteria,
@@ -123,8 +133,9 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
             multi_select=self.multi_select_fields,
         )
         warn_of_unknown_fields(self.log, changes, criteria.fields)
-        matching = [change for change in changes if meets(change["record"])]
-        self.log.info("%d of %d changes meet the criteria", len(matching), len(changes))
+        matching = [change for change in changes if "undeliverable" in change or meets(record_of(change))]
+        undeliverable = sum("undeliverable" in change for change in matching)
+        self.log.info("%d of %d changes meet the criteria", len(matching) - undeliverable, len(changes))
         return self._for_the_first_time(matching, context) if self.until_triggered else matching
 
     def _now(self, context: Context) -> datetime:
@@ -146,11 +157,14 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
         state = TaskState(context["task_state_store"])
         trigger_once = TriggerOnce.of_task(task, context["asset_state_store"][self.asset], state, workflow)
-        first = {change["record_id"]: change for change in reversed(matching)}
+        first = {c["record_id"]: c for c in reversed(matching) if "undeliverable" not in c}
         admitted = trigger_once.admit(first)
-        triggering = [c for c in matching if c["record_id"] in admitted and first[c["record_id"]] is c]
-        self.log.info("%d of them for the first time", len(triggering))
-        return triggering
+        self.log.info("%d of them for the first time", len(admitted))
+        return [
+            c
+            for c in matching
+            if "undeliverable" in c or (c["record_id"] in admitted and first[c["record_id"]] is c)
+        ]
 
 
 def _task_of(changes: object) -> str | None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_insightly_hooks.core.dates import time_zone
-from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
+from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
 from airflow_insightly_hooks.core.detection.storable_changes import exact_record
 from airflow_insightly_hooks.core.payload import (
     DateFormat,
     Payload,
-    build_body,
+    build_payload,
     check_date_format,
-    payload_of,
+    why_undeliverable,
 )
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.templates import is_template
@@ -29,6 +29,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedPartial,
     unredacted,
 )
+from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -55,10 +56,11 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
     :raises ValueError: if an argument is none of what is described here, when the DAG is parsed.
     :raises ZoneInfoNotFoundError: if there is no such time zone, when the DAG is parsed.
     :raises InvalidChange: if ``changes`` holds something else.
-    :raises InvalidPayload: if a record holds a number that is not finite.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
 
-    XCom: a list of payloads, or with ``chunk_size`` a list of such lists.
+    XCom: a list of payloads, or with ``chunk_size`` a list of such lists. A change of which no body can be
+    built is logged as an error; what stands for it among the payloads is never sent, and says why under
+    ``undeliverable``: the deliver task reports it, and fails after it has sent the others.
     """
 
     template_fields = ("changes", "fields", "envelope", "workflow")
@@ -100,7 +102,7 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
 
     def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
         """Return the payloads."""
-        changes = check_changes(unredacted(self.changes))
+        changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
         if isinstance(self.fields, str):
             raise ValueError(
                 "fields must be a list of names: a template of it needs render_template_as_native_obj"
@@ -112,25 +114,23 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
         payloads = [
             self._payload(change, workflow, custom_dates[change["record_type"]]) for change in changes
         ]
-        size = sum(len(payload["body"]) for payload in payloads)
-        self.log.info("%d payloads built, %d characters in all", len(payloads), size)
+        log_undeliverable(self.log, payloads)
+        sizes = [len(payload["body"]) for payload in payloads if why_undeliverable(payload) is None]
+        self.log.info("%d payloads built, %d characters in all", len(sizes), sum(sizes))
         if self.chunk_size is None:
             return payloads
         return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
 
     def _payload(self, change: RecordChange, workflow: str, custom_dates: frozenset[str]) -> Payload:
-        return payload_of(
+        return build_payload(
             change,
             workflow,
-            build_body(
-                exact_record(change),
-                record_type=change["record_type"],
-                envelope=self.envelope,
-                date_format=self.date_format,
-                timezone=self.timezone,
-                fields=self.fields,
-                custom_date_fields=custom_dates,
-            ),
+            exact_record(change),
+            envelope=self.envelope,
+            date_format=self.date_format,
+            timezone=self.timezone,
+            fields=self.fields,
+            custom_date_fields=custom_dates,
         )
 
     def _custom_date_fields(self, changes: list[RecordChange]) -> dict[str, frozenset[str]]:

@@ -18,8 +18,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
-from airflow_insightly_hooks.core.detection.storable_changes import storable
+from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
+from airflow_insightly_hooks.core.detection.storable_changes import record_of, storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
+from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, report_not_sent
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedField,
     RedactedPartial,
@@ -35,6 +36,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,13 +58,14 @@ FROM = "pending_from"
 """The key of a run's conf that says which task has scheduled something."""
 PENDING = "pending"
 """The XCom key of what a task has scheduled; the first part of the keys of what is pending."""
+UNDELIVERABLE = "undeliverable records"
+"""The key, beside those of webhooks, of the changes that can't be delivered: due at once, to be reported."""
 NEXT_DUE = "next_due"
 NOTHING = ""
 """What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
 CANCEL = "cancel"
 """The parameter of a run that names the records whose webhooks are not to be sent."""
 LOOKED_AT = "looked_at"
-NOT_SENT = "not_sent"
 POSTPONED = "postponed"
 POSTPONED_FOR = timedelta(minutes=15)
 """Until a record is asked for again whose answer was not that record."""
@@ -72,7 +75,6 @@ REASONS: Mapping[int | None, str] = {
 }
 MOST_AT_ONCE = 1_000
 """Webhooks that a run takes; what is due beyond that comes in the run after it."""
-LISTED = 100
 RETRIES = 5
 """Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
 
@@ -96,7 +98,8 @@ class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
     :raises InvalidChange: if ``changes`` holds something else.
 
     XCom: under the key ``pending``, by webhook, a list of ``{"record_id", "due", "event", "changed_at"}``.
-    A record whose date field is empty has no time: it is named in the log and under ``not_sent``.
+    A record whose date field is empty has no time: it is named in the log and under ``not_sent``. Changes
+    that can't be delivered go there as they are: the other DAG's deliver tasks report them, and fail.
     """
 
     template_fields = ("changes",)
@@ -120,22 +123,25 @@ class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Push what is scheduled; then end by triggering the other DAG."""
-        changes = check_changes(unredacted(self.changes))
-        scheduled: dict[str, list[dict[str, Any]]] = {}
-        not_sent: list[dict[str, Any]] = []
+        changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
+        undeliverable = [dict(change) for change in changes if "undeliverable" in change]
+        scheduled = {UNDELIVERABLE: undeliverable} if undeliverable else {}
+        left_out: list[dict[str, Any]] = []
         for trigger in self.time_triggers:
             entries = scheduled[trigger.webhook] = []
             for change in changes:
+                if "undeliverable" in change:
+                    continue
                 entry = _pending(change, trigger)
                 if entry is not None:
                     entries.append(entry.as_dict())
                 else:
-                    not_sent.append(
-                        _not_sent(trigger.webhook, change["record_id"], f"{trigger.field} is empty")
+                    left_out.append(
+                        not_sent(trigger.webhook, change["record_id"], f"{trigger.field} is empty")
                     )
         ti = context["ti"]
         ti.xcom_push(key=PENDING, value=scheduled)
-        _report_not_sent(self, context, not_sent)
+        report_not_sent(self, context, left_out)
         if not any(scheduled.values()):
             raise AirflowSkipException("nothing to send at a later time")
         source = {
@@ -227,6 +233,8 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         due = due_once.taken()
         self._tell_pending(ti, pending, len(due))
         changes, postponed = self._read(due, now, context)
+        changes += self._undeliverable(context)
+        log_undeliverable(self.log, changes)
         if postponed:
             due_once.postpone(postponed, datetime.now(timezone.utc) + POSTPONED_FOR)
             self._tell_pending(ti, pending, len(due) - len(postponed))
@@ -248,13 +256,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         source = (context["dag_run"].conf or {}).get(FROM)
         if source is None:
             return []
-        found = context["ti"].xcom_pull(
-            dag_id=source["dag_id"],
-            run_id=source["run_id"],
-            task_ids=source["task_id"],
-            map_indexes=source["map_index"],
-            key=PENDING,
-        )
+        found = _left_by_schedule(context)
         if not isinstance(found, Mapping):
             raise InvalidPayload(
                 "pending",
@@ -262,6 +264,11 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                 f"left nothing: was it cleared, or deleted? Clear it, and this run",
             )
         return [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
+
+    def _undeliverable(self, context: Context) -> list[RecordChange]:
+        """Return what the task that has triggered this run has found to be undeliverable, in each try."""
+        found = _left_by_schedule(context)
+        return check_changes(found.get(UNDELIVERABLE, ())) if isinstance(found, Mapping) else []
 
     def _read(
         self, due: Sequence[PendingWebhook], now: datetime, context: Context
@@ -280,32 +287,32 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
             now=lambda: now,
         )
         changes: list[RecordChange] = []
-        not_sent: list[dict[str, Any]] = []
+        left_out: list[dict[str, Any]] = []
         postponed: list[dict[str, Any]] = []
         for entry in due:
             record = records[entry.record_id]
             if isinstance(record, Exception):
-                postponed.append(
-                    _not_sent(self.webhook, entry.record_id, f"in {POSTPONED_FOR} again: {record}")
-                )
-            elif isinstance(record, str):
-                not_sent.append(_not_sent(self.webhook, entry.record_id, record))
-            elif not meets(record):
-                not_sent.append(_not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
+                reason = f"in {POSTPONED_FOR} again: {record}"
+                postponed.append(not_sent(self.webhook, entry.record_id, reason))
+                continue
+            if isinstance(record, str):
+                left_out.append(not_sent(self.webhook, entry.record_id, record))
+                continue
+            change = checked_change(
+                {
+                    "record_type": self.record_type,
+                    "record_id": entry.record_id,
+                    "event": entry.event,  # type: ignore[typeddict-item]  # one that a change had
+                    "changed_at": entry.changed_at,
+                    "record": record,
+                }
+            )
+            if "undeliverable" in change or meets(record):
+                changes.append(storable(change))
             else:
-                changes.append(
-                    storable(
-                        {
-                            "record_type": self.record_type,
-                            "record_id": entry.record_id,
-                            "event": entry.event,  # type: ignore[typeddict-item]  # one that a change had
-                            "changed_at": entry.changed_at,
-                            "record": record,
-                        }
-                    )
-                )
-        _report_not_sent(self, context, not_sent)
-        _report_not_sent(self, context, postponed, POSTPONED)
+                left_out.append(not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
+        report_not_sent(self, context, left_out)
+        report_not_sent(self, context, postponed, POSTPONED)
         return changes, [item["record_id"] for item in postponed]
 
     def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str | Exception:
@@ -360,6 +367,20 @@ class WakeUpOperator(BaseOperator):
         raise run_trigger(ti.dag_id, name, {}, moment)
 
 
+def _left_by_schedule(context: Context) -> Any:
+    """Return what the task that has triggered this run has scheduled; ``None`` if there is nothing."""
+    source = (context["dag_run"].conf or {}).get(FROM)
+    if source is None:
+        return None
+    return context["ti"].xcom_pull(
+        dag_id=source["dag_id"],
+        run_id=source["run_id"],
+        task_ids=source["task_id"],
+        map_indexes=source["map_index"],
+        key=PENDING,
+    )
+
+
 def _first_now(state: TaskState, run_after: datetime) -> datetime:
     """Return the time of this task's first try."""
     text = state.get(LOOKED_AT)
@@ -372,28 +393,8 @@ def _first_now(state: TaskState, run_after: datetime) -> datetime:
 
 
 def _pending(change: RecordChange, trigger: TimeTrigger) -> PendingWebhook | None:
-    due = due_time(
-        change["record"],
-        change["changed_at"],
-        after=trigger.after,
-        before=trigger.before,
-        field=trigger.field,
-    )
+    _, after, before, field = trigger
+    due = due_time(record_of(change), change["changed_at"], after=after, before=before, field=field)
     if due is None:
         return None
     return PendingWebhook(change["record_id"], due, change["event"], change["changed_at"])
-
-
-def _not_sent(webhook: str, record_id: int, reason: str) -> dict[str, Any]:
-    return {"webhook": webhook, "record_id": record_id, "reason": reason}
-
-
-def _report_not_sent(
-    operator: BaseOperator, context: Context, not_sent: list[dict[str, Any]], key: str = NOT_SENT
-) -> None:
-    if not_sent:
-        context["ti"].xcom_push(key=key, value=not_sent)
-    for item in not_sent[:LISTED]:
-        operator.log.warning("%s: record %s is not sent: %s", *item.values())
-    if len(not_sent) > LISTED:
-        operator.log.warning("and %d more are not sent: see the XCom %s", len(not_sent) - LISTED, key)

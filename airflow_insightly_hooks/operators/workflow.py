@@ -266,10 +266,11 @@ class InsightlyWorkflowOperator(BaseOperator):
         for delivery in deliveries.values():
             delivery.expect(batch)
         if memory is not None:  # after they are noted: who is let through once isn't let through again
-            admitted = memory.admit(change["record_id"] for change in batch)
+            deliverable = [change for change in batch if "undeliverable" not in change]
+            admitted = memory.admit(change["record_id"] for change in deliverable)
             for delivery in deliveries.values():
-                delivery.drop(change for change in batch if change["record_id"] not in admitted)
-            batch = [change for change in batch if change["record_id"] in admitted]
+                delivery.drop(change for change in deliverable if change["record_id"] not in admitted)
+            batch = [c for c in batch if "undeliverable" in c or c["record_id"] in admitted]
         for delivery in deliveries.values():
             delivery.deliver(batch)
 

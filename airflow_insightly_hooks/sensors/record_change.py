@@ -24,10 +24,11 @@ from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.storable_changes import storable
-from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
+from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -96,7 +97,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
 
     XCom: a list of changes ``{"record_type", "record_id", "event", "changed_at", "record"}``; under the key
-    ``window`` the window that was read.
+    ``window`` the window that was read. A record that can't be delivered is logged as an error; its change
+    has an empty ``record``, and says why under ``undeliverable``.
     """
 
     template_fields = ("window", "field_value")
@@ -246,6 +248,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         if not is_open:
             windows.warn_of_unread(self.log, window)
         self._tell_of_updated_again(window, found)
+        log_undeliverable(self.log, found.changes)
         windows.take(window)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
@@ -322,8 +325,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             nonlocal read
             for record in (search or self._search(hook, nearby.search_from)).records:
                 read += 1
-                if not has_time(record):
-                    timeless.append(record[kind.id_field])
+                if not has_time(record) and is_record_id(record_id := record.get(kind.id_field)):
+                    timeless.append(record_id)
                 nearby.see(record)
                 yield record
 

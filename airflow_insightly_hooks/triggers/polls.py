@@ -169,7 +169,7 @@ class Poller:
                 hook.iter_records(kind.name, updated_after=search_from, page_size=PAGE, **search), 1
             ):
                 now = hook.server_time()  # that of the page's own answer
-                slim = {kind.id_field: record[kind.id_field], **time_fields(record)}
+                slim = {kind.id_field: record.get(kind.id_field), **time_fields(record)}
                 if any(changes_in(_window(first, now), kind, [slim])):
                     found.append(slim)
                     is_enough = is_enough or any(changes_in(_window(since, now), kind, [slim], events))

@@ -16,6 +16,7 @@ import pendulum
 import pytest
 
 from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidConnection, UnknownRecordType
+from airflow_insightly_hooks.core.exact_json import dumps
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.hooks.api.api_errors import (
@@ -470,7 +471,7 @@ def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
         ("iter_records", b"{}", None),
         ("iter_records", b"null", None),
         ("iter_records", b"[1]", None),
-        ("iter_records", b'[{"CONTACT_ID": 1}, {"FIRST_NAME": "Secret"}]', None),
+        ("iter_records", b'["Secret"]', None),
     ],
 )
 def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None, naps: list[float]) -> None:
@@ -489,6 +490,47 @@ def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None
     assert "Welcome" not in str(caught.value)
     assert "Secret" not in str(caught.value)
     assert len(server.requests) == (1 if status is None else 4)  # what is no JSON may have been cut
+
+
+@pytest.mark.parametrize("odd", ["null", '"x"', "[]", '{"A":1}', '{"CONTACT_ID":"7"}', '{"CONTACT_ID":[1]}'])
+def test_a_record_without_a_usable_id_stops_only_itself(connect: Connect, odd: str) -> None:
+    """The others are read, each once, over pages that overlap; it comes out as it is, no object as empty."""
+    records = [odd, '{"CONTACT_ID": 1}', odd, '{"CONTACT_ID": 2}', '{"CONTACT_ID": 3}']
+
+    def page(connection: Any) -> None:
+        skip = int(server.requests[-1].request_line.split("skip=")[1].split("&")[0])
+        body = f"[{','.join(records[skip : skip + 4])}]"
+        connection.sendall(answer("200 OK", "X-Total-Count: 5", body=body.encode()))
+
+    with serving([page]) as server:
+        found = list(hook_for(connect, server).iter_records("Contacts", page_size=4))
+    assert [record["CONTACT_ID"] for record in found if record.get("CONTACT_ID") in (1, 2, 3)] == [1, 2, 3]
+    assert len(server.requests) == 2
+    record = json.loads(odd)
+    others = [record for record in found if record.get("CONTACT_ID") not in (1, 2, 3)]
+    assert others == [record if isinstance(record, dict) else {}] * 2
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 950 + "]" * 950, "[" * 9_000 + "]" * 9_000, "9" * 5_000, "NaN", "1e400"]
+)
+def test_a_value_that_python_cannot_read_stops_only_its_record(connect: Connect, value: str) -> None:
+    """However deep it nests, or long it is, the records beside it are read."""
+    page = f'[{{"CONTACT_ID": 1}}, {{"CONTACT_ID": 2, "A": {value}}}, {{"CONTACT_ID": 3}}]'
+    with serving([answer("200 OK", "X-Total-Count: 3", body=page.encode())]) as server:
+        found = list(hook_for(connect, server).iter_records("Contacts"))
+    assert [record["CONTACT_ID"] for record in found] == [1, 2, 3]
+    assert dumps(found[1]["A"]) == value or not value[0].isdigit()
+
+
+def test_numbers_keep_their_text(connect: Connect) -> None:
+    """Decimals come exactly as the API writes them; they are floats to calculate with."""
+    body = b'{"CONTACT_ID": 1, "A": 1234567890123456.78, "B": 1.10, "C": 1E2, "D": 5, "E": 0.5}'
+    with serving([answer("200 OK", body=body)]) as server:
+        record = hook_for(connect, server).get_record("Contacts", 1)
+    assert dumps(record).encode() == body.replace(b" ", b"")
+    assert record["A"] == 1234567890123456.78
+    assert [type(record[name]) for name in "DE"] == [int, float]
 
 
 def test_bad_request(connect: Connect, naps: list[float]) -> None:

@@ -13,7 +13,9 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria, UnknownRecordType
+from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -60,6 +62,55 @@ def test_a_field_that_no_record_has(logged: Logged) -> None:
         "No record of Contacts has a field ADDRESS_MAIL_CONTRY: it counts as blank; "
         "did you mean 'ADDRESS_MAIL_COUNTRY'?"
     )
+
+
+def undeliverable(number: int, reason: str = "its time is none") -> dict[str, Any]:
+    return {**change(number, None), "record": {}, "undeliverable": reason}
+
+
+def test_a_bad_record_passes_whatever_the_criteria_are(logged: Logged) -> None:
+    """It can't be told whether it meets them: the deliver task is to report it, beside those that do."""
+    nan = {**change(2, "France"), "record": {"CONTACT_ID": 2, "A": float("nan")}}
+    given = [change(1, "France"), nan, undeliverable(3), change(4, "Spain")]
+    found = evaluating(task_id="evaluate", changes=given, criteria=FRANCE).execute(
+        run_context(ti=TaskInstance())
+    )
+    reason = "A: a number that is not finite cannot be sent as JSON"
+    assert found == [given[0], undeliverable(2, reason), undeliverable(3)]
+    assert logged.messages("error") == [
+        f"Contacts 2 can't be delivered: {reason}",
+        "Contacts 3 can't be delivered: its time is none",
+    ]
+    assert "1 of 4 changes meet the criteria" in logged.text
+
+
+def test_a_bad_record_has_not_triggered() -> None:
+    """``until_triggered`` doesn't remember it: when it is mended, it triggers."""
+    context = run_context()
+    given = [undeliverable(1), change(2, "France")]
+    assert once(given).execute(context) == given
+    assert ids(once([change(1, "France"), change(2, "France")]).execute(next_run(context))) == [1]
+
+
+@pytest.mark.parametrize("text", ["1234567890123456.78", "1e400", "18446744073709551616", "1E20"])
+def test_criteria_compare_exact_numbers(text: str) -> None:
+    """What came by a store that keeps no such numbers is compared as the API has written it."""
+    record = loads(f'{{"CONTACT_ID": 1, "A": {text}}}')
+    given = storable({**change(1, None), "record": record})
+
+    def meets(operator: str, value: Any) -> bool:
+        criteria = {"field": "A", "operator": operator, "value": value}
+        try:
+            evaluate = evaluating(task_id="evaluate", changes=[given], criteria=criteria)
+            return evaluate.execute(run_context(ti=TaskInstance())) == [given]
+        except DownstreamTasksSkipped:
+            return False
+
+    assert meets("equals", text)
+    assert meets("greater_than", "1234567890123456.7799")
+    assert not meets("less_or_equal", "1234567890123456.7799")
+    assert meets("equals", "1234567890123456.78") == (text == "1234567890123456.78")
+    assert not meets("equals", "1234567890123456.8")
 
 
 def test_no_criteria() -> None:

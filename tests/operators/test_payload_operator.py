@@ -9,7 +9,10 @@ from zoneinfo import ZoneInfoNotFoundError
 import pytest
 
 from airflow_insightly_hooks.core.delivery.message_id import message_id
-from airflow_insightly_hooks.core.errors import InvalidChange, InvalidPayload
+from airflow_insightly_hooks.core.detection.storable_changes import storable
+from airflow_insightly_hooks.core.errors import InvalidChange
+from airflow_insightly_hooks.core.exact_json import dumps, loads
+from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -169,12 +172,42 @@ def test_refused_changes() -> None:
         build([{"record_type": "Contacts"}])
 
 
-def test_refused_number() -> None:
-    """A number that JSON can't hold names its field, not its record's contents."""
-    with pytest.raises(InvalidPayload) as caught:
-        build([change(BUDGET=float("nan"))])
-    assert caught.value.where == "BUDGET"
-    assert "Zoë" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"BUDGET": float("nan")}, "BUDGET: a number that is not finite cannot be sent as JSON"),
+        ({"CUSTOMFIELDS": [None]}, "CUSTOMFIELDS[0]: it must be an object, not null"),
+        ({"CUSTOMFIELDS": [{"FIELD_NAME": []}]}, "CUSTOMFIELDS[0].FIELD_NAME: it must be text, and is list"),
+        ({"DATES": ["Zoë"]}, "DATES[0]: it must be an object, not text"),
+        ({"A": loads("[" * 950 + "]" * 950)}, "A: its values nest deeper than 100 levels"),
+    ],
+)
+def test_one_record_that_no_body_can_be_built_of(
+    fields: dict[str, Any], reason: str, insightly: RunningSandbox, logged: Logged
+) -> None:
+    """What stands for it is never sent, and says why, without contents; the others are built."""
+    first, bad, last = build([change(1), change(2, **fields), change(3)])
+    assert bad == {**build([change(2)])[0], "body": "", "undeliverable": reason}
+    assert [first, last] == build([change(1), change(3)])
+    assert logged.messages("error") == [f"Contacts 2 can't be delivered: {reason}"]
+    assert "Zoë" not in logged.text
+
+
+def test_what_was_found_undeliverable_before_is_passed_on() -> None:
+    """An earlier task's reason is the payload's."""
+    given = {**change(2), "record": {}, "undeliverable": "its time is none"}
+    (payload,) = build([given])
+    assert (payload["undeliverable"], payload["body"]) == ("its time is none", "")
+    assert check_payloads([payload]) == [payload]
+
+
+def test_numbers_are_sent_as_they_were_written() -> None:
+    """Also where a change has come by a store that keeps no such numbers."""
+    record = loads(
+        '{"CONTACT_ID": 1, "A": 1234567890123456.78, "B": 1.10, "C": 1e400, "D": 18446744073709551616}'
+    )
+    (payload,) = build([storable({**change(1), "record": record})])
+    assert payload["body"] == '{"entity":' + dumps(record) + "}"
 
 
 def test_template_fields() -> None:

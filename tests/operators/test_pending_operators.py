@@ -119,6 +119,18 @@ def test_many_that_are_not_sent_make_a_short_log(logged: Logged) -> None:
     assert logged.messages("warning")[-1] == "and 50 more are not sent: see the XCom not_sent"
 
 
+def test_what_cannot_be_delivered_goes_to_the_other_dag_at_once() -> None:
+    """It has no time and no criteria to meet: the other DAG's deliver tasks are to report it."""
+    bad = {**change(2), "record": {}, "undeliverable": "its time is none"}
+    context, ended = scheduling([change(1), bad], TimeTrigger("w", after=timedelta(days=3)))
+    scheduled = context["ti"].xcom["pending"]
+    assert [one["record_id"] for one in scheduled["w"]] == [1]
+    assert scheduled["undeliverable records"] == [bad]
+    assert isinstance(ended, DagRunTriggerException)
+    _, alone = scheduling([bad], TimeTrigger("w", field="DATE_OF_BIRTH"))
+    assert isinstance(alone, DagRunTriggerException)
+
+
 # --- due ---------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +189,38 @@ def test_what_is_due_is_read_again(insightly: RunningSandbox) -> None:
     assert [e.record_id for e in pending_in(context)] == [later]
     assert context["ti"].xcom["next_due"] == FAR
     assert context["ti"].xcom["pending"] == {"count": 1, "first": [entry(later, FAR)]}
+
+
+def test_what_could_not_be_scheduled_is_handed_on_in_each_try(insightly: RunningSandbox) -> None:
+    """To the deliver task's report, beside what is due."""
+    (record_id,) = seeded(insightly, 1)
+    bad = {**change(2), "record": {}, "undeliverable": "its time is none"}
+    context = due_context([entry(record_id)])
+    context["ti"].others["schedule", "pending"]["undeliverable records"] = [bad]
+    for _ in range(2):
+        found = due_task().execute(context)
+        assert [one["record_id"] for one in found] == [record_id, 2]
+        assert found[1] == bad
+
+
+def test_a_due_record_that_cannot_be_delivered_stops_only_itself(
+    insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """What no body can be built of when it is read again is handed on, to be reported, beside the others."""
+    good, bad = seeded(insightly, 2)
+    read = InsightlyHook.get_record
+    odd = {bad: {"CUSTOMFIELDS": [None]}}
+    monkeypatch.setattr(
+        InsightlyHook,
+        "get_record",
+        lambda hook, kind, number: {**read(hook, kind, number), **odd.get(number, {})},
+    )
+    criteria = {"field": "FIRST_NAME", "operator": "is_not_blank"}
+    found = due_task(criteria=criteria).execute(due_context([entry(good), entry(bad)]))
+    assert [one["record_id"] for one in found] == [good, bad]
+    assert found[1]["record"] == {}
+    assert found[1]["undeliverable"] == "CUSTOMFIELDS[0]: it must be an object, not null"
+    assert logged.messages("error") == [f"Contacts {bad} can't be delivered: {found[1]['undeliverable']}"]
 
 
 def test_a_second_trigger_neither_moves_nor_doubles(insightly: RunningSandbox) -> None:

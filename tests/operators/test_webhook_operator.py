@@ -293,6 +293,46 @@ def test_one_body_too_large(receiver: RunningSandbox, connect: Connect) -> None:
     assert sorted(received_ids(receiver)) == ["msg_0", "msg_2"]
 
 
+def test_what_cannot_be_delivered_is_reported_after_the_others_are_sent(
+    receiver: RunningSandbox, logged: Logged
+) -> None:
+    """It is never sent, whatever is asked for; the task fails with its id and reason, and isn't retried."""
+    given = payloads(4)
+    given[1] |= {"body": "", "undeliverable": "CUSTOMFIELDS[0]: it must be an object, not null"}
+    context = run_context()
+    error = undelivered(context, given)
+    assert isinstance(error, UndeliverableError)
+    (item,) = error.report["undelivered"]
+    assert item == {
+        "message_id": "msg_1",
+        "record_type": "Contacts",
+        "record_id": 1,
+        "event": "added",
+        "status": None,
+        "error": "no body can be built: CUSTOMFIELDS[0]: it must be an object, not null",
+        "attempts": 0,
+    }
+    assert (error.report["total"], error.report["delivered"]) == (4, 3)
+    assert "Contacts 1 (no body can be built: CUSTOMFIELDS[0]" in str(error)
+    assert sorted(received_ids(receiver)) == ["msg_0", "msg_2", "msg_3"]
+    context["ti"].max_tries += 3  # as Airflow does where a task is cleared
+    again = undelivered(context, given, redeliver="all")
+    assert again.report["undelivered"] == error.report["undelivered"]
+    assert "msg_1" not in received_ids(receiver)
+    report = deliver(run_context(), given, on_undelivered="report")
+    assert report["undelivered"] == error.report["undelivered"]
+
+
+def test_what_cannot_be_delivered_holds_back_later_changes_of_its_record(receiver: RunningSandbox) -> None:
+    """Where the order counts, what comes after it waits, as after any that isn't delivered."""
+    given = payloads(3)
+    given[2] |= {"record_id": given[0]["record_id"], "changed_at": "2017-03-10T09:00:00Z"}
+    given[0] |= {"body": "", "undeliverable": "its time is none"}
+    error = undelivered(run_context(), given, ordered=True)
+    assert [item["message_id"] for item in error.report["undelivered"]] == ["msg_0", "msg_2"]
+    assert received_ids(receiver) == ["msg_1"]
+
+
 # --- several tries ---------------------------------------------------------------------------------------
 
 

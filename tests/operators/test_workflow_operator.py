@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.errors import (
     SupersededError,
     UndeliveredError,
 )
+from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
@@ -366,6 +367,60 @@ def test_record_that_left_the_window(crm: RunningSandbox) -> None:
     assert (item["record_id"], item["event"], item["attempts"]) == (failing, "updated", 1)
     assert "left the window" in item["error"]
     assert len(messages(crm)) == 2
+
+
+ODD = {
+    "null": {"CUSTOMFIELDS": [None]},
+    "text": {"CUSTOMFIELDS": [CANARY]},
+    "object": {"CUSTOMFIELDS": {CANARY: 1}},
+    "name": {"CUSTOMFIELDS": [{"FIELD_NAME": {CANARY: 1}}]},
+    "dates": {"DATES": [None]},
+    "deep": {"DETAILS": loads("[" * 950 + "]" * 950)},
+    "NaN": {"DETAILS": float("nan")},
+    "time": {"DATE_UPDATED_UTC": CANARY},
+    "id": {"CONTACT_ID": CANARY},
+}
+
+
+@pytest.mark.parametrize("evaluate", ["created_and_edited", "until_triggered"])
+def test_bad_records_stop_only_themselves(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged, evaluate: str
+) -> None:
+    """The others are delivered, in each try; those are reported with their ids and reasons, no contents."""
+    added = add_contacts(crm, len(ODD) + 2, ADDRESS_MAIL_COUNTRY="France")
+    odd = dict(zip(added[1:], ODD.values(), strict=False))
+    read = InsightlyHook.iter_records
+
+    def with_odd(*arguments: Any, **search: Any) -> Iterator[Any]:
+        return ({**record, **odd.get(record["CONTACT_ID"], {})} for record in read(*arguments, **search))
+
+    monkeypatch.setattr(InsightlyHook, "iter_records", with_odd)
+    given = workflow(OUT, criteria=FRANCE, evaluate=evaluate)
+    context = run_context(ti=TaskInstance())
+    for _ in range(2):
+        error = failed(context, given, batch_size=3)
+        assert isinstance(error, UndeliverableError)
+        assert sorted(record_ids(crm)) == [added[0], added[-1]]
+        report = error.report
+        assert (report["total"], report["delivered"]) == (len(ODD) + 2, 2)
+        missing = {item["record_id"]: item["error"] for item in report["undelivered"]}
+        assert set(missing) == {*added[1:-2], 0}
+        assert all(item["attempts"] == 0 for item in report["undelivered"])
+        assert missing[0] == "no body can be built: 1 of the records have no usable CONTACT_ID"
+        assert missing[added[1]] == "no body can be built: CUSTOMFIELDS[0]: it must be an object, not null"
+    assert len(logged.messages("error")) == 2 * len(ODD)
+
+
+def test_numbers_are_sent_as_the_api_writes_them(crm: RunningSandbox) -> None:
+    """By the one task as by the DAG."""
+    (added,) = add_contacts(crm, 1)
+    numbers = '{"A":1234567890123456.78,"B":1.10,"C":1E2,"D":1e400,"E":18446744073709551616,"F":-0.0}'
+    crm.update("Contacts", added, NUMBERS=loads(numbers), DATE_UPDATED_UTC="2024-05-01 12:00:00")
+    flow(run_context(), workflow(OUT))
+    run_the_dag(workflow(OUT))
+    (_, one), (_, other) = messages(crm)
+    assert numbers in one
+    assert one == other
 
 
 def test_until_triggered(crm: RunningSandbox) -> None:

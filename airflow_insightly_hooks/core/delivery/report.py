@@ -11,7 +11,7 @@ from typing import NamedTuple
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_DOUBT, POSTS_A_ROUND, Ledger
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
-from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
 __all__ = ["ERROR_LENGTH", "Failure", "Tally", "make_report"]
 
@@ -79,7 +79,10 @@ def _item(
     payload: Payload, ledger: Ledger, failure: Failure | None, why_unsent: Callable[[str], str]
 ) -> UndeliveredPayload:
     entry = ledger[payload["message_id"]]
-    if failure is not None:
+    reason = why_undeliverable(payload)
+    if reason is not None:
+        error = f"no body can be built: {reason}"
+    elif failure is not None:
         error = failure.error
     elif entry.state == GONE:
         error = "the receiver will not take it (said in an earlier try)"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
-from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
 __all__ = ["SendQueue"]
 
@@ -15,7 +15,7 @@ __all__ = ["SendQueue"]
 class SendQueue:
     """Payloads in the order in which they are sent.
 
-    :param payloads: a deliver task's, all of them.
+    :param payloads: a deliver task's, all of them; those that can't be delivered don't wait.
     :param ledger: what is known of them; those that are settled don't wait.
     :param ordered: whether a record's changes go one after another, in the order of their times, and those
         behind one that isn't delivered stay. Otherwise nothing waits for anything.
@@ -28,15 +28,19 @@ class SendQueue:
         self._behind: dict[_Record, deque[Payload]] = {}  # those behind the first one of their record
         self._blocked: list[str] = []  # those behind one that won't be delivered in this round
         waiting = [p for p in payloads if ledger[p["message_id"]].state != ACKNOWLEDGED]
+
+        def is_settled(payload: Payload) -> bool:
+            return ledger[payload["message_id"]].is_settled or why_undeliverable(payload) is not None
+
         if not ordered:
-            self._free.extend(p for p in waiting if not ledger[p["message_id"]].is_settled)
+            self._free.extend(payload for payload in waiting if not is_settled(payload))
             return
         blocking: set[_Record] = set()
         for payload in sorted(waiting, key=lambda p: api_time(p["changed_at"], "changed_at")):
             record = _record(payload)
             if record in blocking:
                 self._blocked.append(payload["message_id"])
-            elif ledger[payload["message_id"]].is_settled:
+            elif is_settled(payload):
                 blocking.add(record)
             elif record in self._behind:
                 self._behind[record].append(payload)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_insightly_hooks.core.criteria import Criteria, Predicate
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in
 from airflow_insightly_hooks.core.detection.record_times import has_time
-from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+from airflow_insightly_hooks.core.records import (
+    RECORD_TYPES,
+    custom_fields_in,
+    is_record_id,
+    unknown_fields,
+)
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.operators.common.field_checks import (
     MULTI_SELECTS,
@@ -19,6 +24,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     warn_of_unknown,
 )
 from airflow_insightly_hooks.operators.common.progress_timer import ProgressTimer
+from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import warn_of_timeless
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ PAGE = 500
 
 class Reading:
     """The changes of a window that meet a workflow's criteria; one page of records is in memory at a time.
+
+    Those that can't be delivered are among them, whatever the criteria are.
 
     :param hook: the account.
     :param window: what is read; relative dates are measured from its end.
@@ -83,14 +91,17 @@ class Reading:
         records = self._hook.iter_records(self._kind.name, updated_after=self._window.search_from)
         while page := list(islice(records, PAGE)):
             self._read += len(page)
-            self._timeless += [record[self._kind.id_field] for record in page if not has_time(record)]
+            for record in page:
+                if not has_time(record) and is_record_id(record_id := record.get(self._kind.id_field)):
+                    self._timeless.append(record_id)
             changes = list(changes_in(self._window, self._kind, page, self._workflow.events))
+            log_undeliverable(self._log, changes)
             self._changes += len(changes)
             if self._unknown:
                 self._unknown = unknown_fields(self._kind, (c["record"] for c in changes), self._unknown)
             meets = self._predicate(changes)
-            matching = [change for change in changes if meets(change["record"])]
-            self._matching += len(matching)
+            matching = [change for change in changes if "undeliverable" in change or meets(change["record"])]
+            self._matching += sum("undeliverable" not in change for change in matching)
             if self._progress.is_due():
                 self._log.info("%s", self._so_far())
             yield matching
@@ -115,4 +126,4 @@ class Reading:
 
 
 def _has_custom_field(record: Mapping[str, Any], names: frozenset[str]) -> bool:
-    return any(custom.get("FIELD_NAME") in names for custom in record.get(CUSTOM_FIELDS) or ())
+    return any(name in names for name, _ in custom_fields_in(record))

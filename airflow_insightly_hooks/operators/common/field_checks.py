@@ -15,7 +15,7 @@ from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predic
 from airflow_insightly_hooks.core.criteria.storable import check_storable
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import did_you_mean
-from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES, unknown_fields
+from airflow_insightly_hooks.core.records import RECORD_TYPES, custom_fields_in, unknown_fields
 from airflow_insightly_hooks.core.templates import is_template
 
 __all__ = [
@@ -141,7 +141,7 @@ def _multi_select_fields(
     record_types = {
         record_type
         for record_type, record in (records if asked else ())
-        if any(custom.get("FIELD_NAME") in asked for custom in record.get(CUSTOM_FIELDS) or ())
+        if any(name in asked for name, _ in custom_fields_in(record))
     }
     if not record_types:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import DagRunTriggerException
 
-from airflow_insightly_hooks.core.dates import EPOCH, iso_time
+from airflow_insightly_hooks.core.dates import iso_time, rounded_up
 
 __all__ = ["run_trigger", "wake_up_run_id", "wake_up_time"]
 
@@ -36,10 +36,7 @@ def run_trigger(
 
 def wake_up_time(due: datetime) -> datetime:
     """Return the moment of the run that takes what is due then."""
-    try:
-        return due + -(due - EPOCH) % WAKE_UP_STEP
-    except OverflowError:  # the year 9999 ends
-        return due
+    return rounded_up(due, WAKE_UP_STEP)
 
 
 def wake_up_run_id(due: datetime) -> str:

@@ -10,7 +10,7 @@ from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.payload import Payload, build_body, payload_of
+from airflow_insightly_hooks.core.payload import Payload, build_payload, why_undeliverable
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
@@ -71,6 +71,7 @@ class BatchDelivery:
             log=log,
             ti=ti,
         )
+        self._undeliverable: dict[str, Payload] = {}  # by message id
         self._unseen = {message for message, _ in self._ledger.unacknowledged()}
         self._delivery.log_payloads_in_doubt(self._unseen, f"{webhook.name}: ")
 
@@ -90,6 +91,8 @@ class BatchDelivery:
             message = message_id_of(change, self._scope)
             self._unseen.discard(message)
             self._ledger.expect(message, f"{change['record_id']} {change['event']}")
+            if "undeliverable" in change:
+                self._undeliverable[message] = self._payload(change)
         self._writer.write()
 
     def drop(self, changes: Iterable[RecordChange]) -> None:
@@ -110,30 +113,36 @@ class BatchDelivery:
         self._ledger.forget(moved)
 
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
+        """Return what is to be sent; what can't be is kept for the report."""
+        payloads = []
+        for payload in map(self._payload, changes):
+            if why_undeliverable(payload) is None:
+                payloads.append(payload)
+            else:
+                self._undeliverable[payload["message_id"]] = payload
+        return payloads
+
+    def _payload(self, change: RecordChange) -> Payload:
         webhook = self._webhook
-        return [
-            payload_of(
-                change,
-                self._scope,
-                build_body(
-                    change["record"],
-                    record_type=change["record_type"],
-                    envelope=webhook.envelope,
-                    date_format=webhook.date_format,
-                    timezone=webhook.timezone,
-                    fields=webhook.fields,
-                    custom_date_fields=self._custom_dates() if change["record"].get(CUSTOM_FIELDS) else (),
-                ),
-            )
-            for change in changes
-        ]
+        return build_payload(
+            change,
+            self._scope,
+            change["record"],
+            envelope=webhook.envelope,
+            date_format=webhook.date_format,
+            timezone=webhook.timezone,
+            fields=webhook.fields,
+            custom_date_fields=self._custom_dates() if change["record"].get(CUSTOM_FIELDS) else (),
+        )
 
     # --- what came of it -----------------------------------------------------------------------------------
 
     def may_go_on(self) -> bool:
         """Return whether a later try can POST something, after the window was read to its end."""
         return any(
-            not self._ledger[message].is_settled and message not in self._unseen
+            not self._ledger[message].is_settled
+            and message not in self._unseen
+            and message not in self._undeliverable
             for message, _ in self._ledger.unacknowledged()
         )
 
@@ -164,6 +173,9 @@ class BatchDelivery:
     def _left(self) -> Iterator[Payload]:
         """Yield what is undelivered, without bodies."""
         for message, about in self._ledger.unacknowledged():
+            if message in self._undeliverable:
+                yield self._undeliverable[message]
+                continue
             record_id, _, event = about.partition(" ")
             if not record_id.isdecimal():
                 raise InvalidState(self._webhook.name, "the ledger doesn't say what a message is about")
