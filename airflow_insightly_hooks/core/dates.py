@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.errors import InvalidDuration, InvalidTime
 __all__ = [
     "EPOCH",
     "api_time",
+    "day_of",
     "format_api_time",
     "format_ms_date",
     "iso_time",
@@ -26,6 +27,7 @@ __all__ = [
     "parse_ms_date",
     "relative_time",
     "rounded_up",
+    "start_of_day",
     "time_zone",
 ]
 
@@ -46,6 +48,7 @@ LAST_DAY = datetime(9999, 12, 31, tzinfo=timezone.utc)
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?P<midnight>[T ]00:00(?::00(?:\.0{1,9})?)?Z?)?", re.ASCII)
 _DURATION = re.compile(r"(?P<number>\d{1,6})(?P<unit>[smhdw])", re.ASCII)
 _RELATIVE = re.compile(rf"(?P<base>now|today)((?P<sign>[+-]){_DURATION.pattern})?", re.ASCII)
 _MS_DATE = re.compile(r"\\?/Date\((-?\d+)(?:([+-])(\d\d)(\d\d))?\)\\?/", re.ASCII)
@@ -87,6 +90,32 @@ def _offset(text: str | None) -> timedelta:
         raise ValueError(text)
     offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
     return -offset if text[0] == "-" else offset
+
+
+def day_of(text: object, *, at_midnight: bool) -> date | None:
+    """Return the day that ``text`` means, which has no time; ``None`` if it means something else.
+
+    :param at_midnight: whether ``2017-03-10 00:00:00`` means a day, too, and not ``2017-03-10`` alone.
+    """
+    match = _DAY.fullmatch(text) if isinstance(text, str) else None
+    if match is None or (match["midnight"] and not at_midnight):
+        return None
+    try:
+        return date.fromisoformat(match[1])
+    except ValueError:
+        return None
+
+
+def start_of_day(day: date, timezone: str) -> datetime:
+    """Return the instant at which a day begins in the zone of an IANA name, else in UTC.
+
+    :raises ZoneInfoNotFoundError: if there is no such zone.
+    """
+    midnight = datetime(day.year, day.month, day.day, tzinfo=time_zone(timezone))
+    try:
+        return midnight.astimezone(EPOCH.tzinfo)
+    except OverflowError:  # before the year 1
+        return midnight.replace(tzinfo=EPOCH.tzinfo)
 
 
 def parse_duration(text: object, where: str = "duration") -> timedelta:

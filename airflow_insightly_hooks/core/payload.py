@@ -3,6 +3,11 @@
 The body is what Insightly's own webhooks send: the record's fields in the API's order under ``entity``,
 dates as Microsoft JSON dates with escaped slashes (``"\\/Date(1489132800000-0800)\\/"``). The text is made
 once, deterministically; every attempt sends the same bytes.
+
+A date without a time is written as the due date of Insightly's example: midnight in the account's zone, with
+that zone's offset. So it is the same day for receivers that apply the offset. Such are texts without a time
+(unless the field's name ends in ``_UTC``), and midnights of custom fields of the type ``DATE``. All else is
+an instant: the API description calls all dates of records ``date-time``.
 """
 
 from __future__ import annotations
@@ -10,14 +15,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, TypedDict, cast
 
 from airflow_insightly_hooks.core.dates import (
     api_time,
+    day_of,
     format_ms_date,
     iso_time,
     parse_ms_date,
+    start_of_day,
     time_zone,
 )
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
@@ -50,6 +57,9 @@ __all__ = [
 
 DateFormat = Literal["microsoft", "iso8601"]
 DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")
+
+UTC_SUFFIX = "_UTC"
+"""What the names of fields end in that hold instants: a date alone is midnight UTC there."""
 
 _MESSAGE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -91,6 +101,7 @@ def build_body(
     timezone: str = "America/Los_Angeles",
     fields: Sequence[str] | None = None,
     custom_date_fields: Collection[str] = (),
+    custom_day_fields: Collection[str] = (),
 ) -> str:
     """Return the body of a webhook that tells of ``record``, as JSON text without white space.
 
@@ -104,6 +115,7 @@ def build_body(
     :param fields: the names to send, in this order, custom fields included (they come out on top, by
         their names); blank where the record lacks one. ``None`` sends the record as it is.
     :param custom_date_fields: the names of the custom fields that hold dates, from their metadata.
+    :param custom_day_fields: those of them that hold days (``FIELD_TYPE`` ``DATE``): midnight means no time.
     :raises InvalidPayload: if no body can be built: a number is not finite, values nest deeper than 100
         levels, ``CUSTOMFIELDS`` or ``DATES`` are no lists of objects; it names the field.
     :raises UnknownRecordType: if ``record_type`` is not a known record type.
@@ -115,16 +127,19 @@ def build_body(
     """
     check_lists(record)
     dates = _all_date_fields() if record_type is None else RECORD_TYPES[record_type].date_fields
-    write_date = _date_writer(date_format, timezone)
+    write_date = _DateWriter(date_format, timezone, custom_day_fields)
     entity: dict[str, Any] = {}
     for name, value in record.items() if fields is None else _selected(record, fields):
         if name in dates or name in custom_date_fields:
-            entity[name] = write_date(value)
+            entity[name] = write_date(name, value)
         elif name == CUSTOM_FIELDS and value:
             entity[name] = [_custom_field(custom, dates, custom_date_fields, write_date) for custom in value]
         elif name == OCCASIONS and value:
             entity[name] = [
-                {key: write_date(item) if key == OCCASION_DATE else item for key, item in occasion.items()}
+                {
+                    key: write_date(key, item) if key == OCCASION_DATE else item
+                    for key, item in occasion.items()
+                }
                 for occasion in value
             ]
         else:
@@ -144,29 +159,42 @@ def _custom_field(
     custom: Mapping[str, Any],
     dates: Collection[str],
     custom_dates: Collection[str],
-    write_date: Callable[[Any], Any],
+    write_date: Callable[[str, Any], Any],
 ) -> dict[str, Any]:
     # A custom object's own times stand among its custom fields, hence dates too.
-    is_date = custom.get("FIELD_NAME") in custom_dates or custom.get("FIELD_NAME") in dates
+    name = custom["FIELD_NAME"]
+    is_date = name in custom_dates or name in dates
     return {
-        key: write_date(value) if is_date and key == "FIELD_VALUE" else value for key, value in custom.items()
+        key: write_date(name, value) if is_date and key == "FIELD_VALUE" else value
+        for key, value in custom.items()
     }
 
 
-def _date_writer(date_format: DateFormat, timezone: str) -> Callable[[Any], Any]:
-    # A format or a zone that is none is found here, not at the first date.
-    check_date_format(date_format)
-    time_zone(timezone)
-    if date_format == "iso8601":
-        return partial(_write, form=iso_time)
-    return partial(_write, form=lambda instant: JSONText(f'"{_escaped(format_ms_date(instant, timezone))}"'))
+class _DateWriter:
+    """Writes dates into bodies; what is no date stays as it is.
 
+    :param days: the names of the custom fields whose midnights mean no time.
+    """
 
-def _write(value: Any, form: Callable[[datetime], str]) -> Any:
-    try:
-        return form(api_time(value))
-    except InvalidTime:
-        return value
+    def __init__(self, date_format: DateFormat, timezone: str, days: Collection[str]) -> None:
+        # A format or a zone that is none is found here, not at the first date.
+        check_date_format(date_format)
+        time_zone(timezone)
+        self._is_iso, self._timezone, self._days = date_format == "iso8601", timezone, days
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """Return the value of the field ``name`` as a body has it."""
+        day = None if name.endswith(UTC_SUFFIX) else day_of(value, at_midnight=name in self._days)
+        if day is not None:
+            return day.isoformat() if self._is_iso else self._microsoft(start_of_day(day, self._timezone))
+        try:
+            instant = api_time(value)
+        except InvalidTime:
+            return value
+        return iso_time(instant) if self._is_iso else self._microsoft(instant)
+
+    def _microsoft(self, instant: datetime) -> str:
+        return JSONText(f'"{_escaped(format_ms_date(instant, self._timezone))}"')
 
 
 def _escaped(text: str) -> str:

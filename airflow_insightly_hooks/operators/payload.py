@@ -20,8 +20,7 @@ from airflow_insightly_hooks.core.payload import (
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.operators.common.field_checks import (
-    CUSTOM_DATES,
-    custom_fields_of,
+    custom_dates_of,
     warn_of_unknown_fields,
 )
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
@@ -51,7 +50,8 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
     :param workflow: what the ids of the messages belong to, besides record, event and time of the change;
         ``None`` takes the DAG's id and the task's.
     :param custom_date_fields: the names of custom fields that hold dates; ``None`` asks Insightly, once a
-        record type, and only where records have custom fields that aren't empty.
+        record type, and only where records have custom fields that aren't empty. Insightly also tells which
+        of them hold no time: their midnights are written as days.
     :param insightly_conn_id: the connection to ask.
     :raises ValueError: if an argument is none of what is described here, when the DAG is parsed.
     :raises ZoneInfoNotFoundError: if there is no such time zone, when the DAG is parsed.
@@ -110,7 +110,7 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
         warn_of_unknown_fields(self.log, changes, self.fields or ())
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        custom_dates = self._custom_date_fields(changes)
+        custom_dates = self._custom_dates(changes)
         payloads = [
             self._payload(change, workflow, custom_dates[change["record_type"]]) for change in changes
         ]
@@ -121,7 +121,7 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
             return payloads
         return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
 
-    def _payload(self, change: RecordChange, workflow: str, custom_dates: frozenset[str]) -> Payload:
+    def _payload(self, change: RecordChange, workflow: str, custom_dates: dict[str, Any]) -> Payload:
         return build_payload(
             change,
             workflow,
@@ -130,22 +130,23 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
             date_format=self.date_format,
             timezone=self.timezone,
             fields=self.fields,
-            custom_date_fields=custom_dates,
+            **custom_dates,
         )
 
-    def _custom_date_fields(self, changes: list[RecordChange]) -> dict[str, frozenset[str]]:
-        """Return the custom fields that hold dates, by record type."""
+    def _custom_dates(self, changes: list[RecordChange]) -> dict[str, dict[str, Any]]:
+        """Return what ``build_body`` is to know of custom fields that hold dates, by record type."""
         record_types = {change["record_type"] for change in changes}
         if self.custom_date_fields is not None:
-            return dict.fromkeys(record_types, frozenset(self.custom_date_fields))
+            named = {"custom_date_fields": frozenset(self.custom_date_fields)}
+            return dict.fromkeys(record_types, named)
         # requests is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id)
         with_custom_fields = {c["record_type"] for c in changes if c["record"].get(CUSTOM_FIELDS)}
         return {
-            record_type: custom_fields_of(hook.custom_fields(record_type), CUSTOM_DATES)
+            record_type: custom_dates_of(hook.custom_fields(record_type))
             if record_type in with_custom_fields
-            else frozenset()
+            else {}
             for record_type in record_types
         }

@@ -24,7 +24,9 @@ from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
-from airflow_insightly_hooks.operators.common.field_checks import CUSTOM_DATES, custom_fields_of
+from airflow_insightly_hooks.operators.common.field_checks import (
+    custom_dates_of,
+)
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri, check_uri
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
@@ -303,7 +305,7 @@ class InsightlyWorkflowOperator(BaseOperator):
                 self.workflow.record_type,
                 hook,
                 LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), ti),
-                lambda: custom_fields_of(metadata(), CUSTOM_DATES),
+                lambda: custom_dates_of(metadata()),
                 is_stopped=lambda: self._stopped,
                 log=self.log,
                 ti=ti,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+from contextlib import suppress
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
@@ -123,6 +125,73 @@ def test_custom_dates():
     assert renewal == {"FIELD_NAME": "Renewal__c", "FIELD_VALUE": date, "CUSTOM_FIELD_ID": "Renewal__c"}
     assert note["FIELD_VALUE"] == when
     assert empty["FIELD_VALUE"] is None
+
+
+DAY = "2017-03-10"
+ZONES = ["America/Los_Angeles", "UTC", "Asia/Kathmandu", "Pacific/Auckland", "America/St_Johns"]
+
+
+@pytest.mark.parametrize(
+    "text", [DAY, f"{DAY} 00:00:00", f"{DAY}T00:00:00Z", f"{DAY} 00:00", f"{DAY} 00:00:00.000"]
+)
+def test_a_custom_field_that_holds_days(text):
+    """Its midnight means no time: the same day for who applies the offset, as in Insightly's example."""
+    record = {"CUSTOMFIELDS": [{"FIELD_NAME": "Renewal__c", "FIELD_VALUE": text}]}
+    names = {"custom_date_fields": ["Renewal__c"], "custom_day_fields": ["Renewal__c"]}
+    assert r'"FIELD_VALUE":"\/Date(1489132800000-0800)\/"' in build_body(record, **names)
+    assert '"FIELD_VALUE":"2017-03-10"' in build_body(record, date_format="iso8601", **names)
+    assert build_body(record, fields=["Renewal__c"], **names) == (
+        r'{"entity":{"Renewal__c":"\/Date(1489132800000-0800)\/"}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        (DAY, "/Date(1489132800000-0800)/"),
+        (f"{DAY} 00:00:00", "/Date(1489104000000-0800)/"),
+        (f"{DAY} 08:00:00", "/Date(1489132800000-0800)/"),
+    ],
+)
+def test_a_date_of_a_record(text, written):
+    """A text without a time is a day; with one it is an instant, midnight included: the API calls it so."""
+    for record in ({"DUE_DATE": text}, {"DATES": [{"OCCASION_DATE": text}]}):
+        assert written.replace("/", r"\/") in build_body(record)
+    assert written in json.loads(build_body({"DUE_DATE": text}))["entity"].values()
+
+
+def test_a_custom_field_that_holds_times():
+    """Midnight is an instant like any other where the field has a time."""
+    record = {"CUSTOMFIELDS": [{"FIELD_NAME": "Call__c", "FIELD_VALUE": f"{DAY} 00:00:00"}]}
+    assert "Date(1489104000000-0800)" in build_body(record, custom_date_fields=["Call__c"])
+    days = {"custom_date_fields": ["Call__c"], "custom_day_fields": ["Call__c"]}
+    record["CUSTOMFIELDS"][0]["FIELD_VALUE"] = f"{DAY} 08:00:00"
+    assert "Date(1489132800000-0800)" in build_body(record, **days)
+
+
+CHANGED_AT_MIDNIGHT = ["America/Sao_Paulo", "Africa/Cairo", "Atlantic/Azores"]
+
+
+# Before 1950, zones were off by seconds, which Microsoft JSON dates can't show.
+@given(
+    st.dates(date(1950, 1, 1)),
+    st.sampled_from([*ZONES, *CHANGED_AT_MIDNIGHT]),
+)
+def test_a_day_stays_the_same_day(day, zone):
+    """Whoever applies the offset sees that day, at its first moment, also where clocks were changed then."""
+    text = json.loads(build_body({"DUE_DATE": day.isoformat()}, timezone=zone))["entity"]["DUE_DATE"]
+    sign, hours, minutes = re.search(r"([+-])(\d\d)(\d\d)\)/$", text).groups()
+    offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+    with suppress(OverflowError):  # the last day there is
+        shown = parse_ms_date(text) + offset
+        assert (shown.date(), shown.hour) in ((day, 0), (day, 1))
+
+
+@pytest.mark.parametrize("text", ["2017-02-30", "20170310", "2017-03-10Z", "2017-W10-5"])
+def test_a_day_that_is_none(text):
+    """It is sent as it is, or as the instant that it means."""
+    sent = json.loads(build_body({"DUE_DATE": text}))["entity"]["DUE_DATE"]
+    assert sent == ("/Date(1489104000000-0800)/" if text.endswith("Z") else text)
 
 
 def test_a_custom_objects_times_among_its_custom_fields():

@@ -110,6 +110,20 @@ def test_custom_dates(insightly: RunningSandbox) -> None:
     assert asked == {"GET /v3.1/CustomFields/Contacts": 1}
 
 
+def test_custom_days(insightly: RunningSandbox) -> None:
+    """Where the custom field's type is DATE, midnight is that day in the zone; with DATETIME, an instant."""
+    day, time = (
+        custom("Customer_since__c", "2017-03-10 00:00:00"),
+        custom("Next_call__c", "2017-03-10 00:00:00"),
+    )
+    (contact,) = build([change(1, CUSTOMFIELDS=[day])])
+    assert r"\/Date(1489132800000-0800)\/" in contact["body"]
+    (contact,) = build([change(1, CUSTOMFIELDS=[day])], timezone="Asia/Kathmandu", date_format="microsoft")
+    assert r"\/Date(1489083300000+0545)\/" in contact["body"]
+    (lead,) = build([change(1, "Leads", CUSTOMFIELDS=[time])])
+    assert r"\/Date(1489104000000-0800)\/" in lead["body"]
+
+
 @pytest.mark.parametrize("fields", [{}, {"CUSTOMFIELDS": []}, {"CUSTOMFIELDS": None}])
 def test_custom_dates_are_not_asked_for(fields: dict[str, Any]) -> None:
     """Nothing is asked where no record has a custom field: no connection is needed then."""
@@ -121,7 +135,7 @@ def test_named_custom_dates() -> None:
     fields = {"CUSTOMFIELDS": [custom("Since__c", "2017-03-10"), custom("Born__c", "2017-03-10")]}
     (payload,) = build([change(**fields)], custom_date_fields=["Since__c"], insightly_conn_id="missing")
     values = [f["FIELD_VALUE"] for f in json.loads(payload["body"])["entity"]["CUSTOMFIELDS"]]
-    assert values == ["/Date(1489104000000-0800)/", "2017-03-10"]
+    assert values == ["/Date(1489132800000-0800)/", "2017-03-10"]
     assert build([change(**fields)], custom_date_fields=[], insightly_conn_id="missing")
 
 

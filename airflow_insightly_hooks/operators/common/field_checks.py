@@ -19,9 +19,9 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, custom_fields_in,
 from airflow_insightly_hooks.core.templates import is_template
 
 __all__ = [
-    "CUSTOM_DATES",
     "MULTI_SELECTS",
     "check_parsed",
+    "custom_dates_of",
     "custom_fields_of",
     "has_templates",
     "predicate_of",
@@ -34,6 +34,8 @@ MULTI_SELECTS = ("MULTISELECT",)
 """The ``FIELD_TYPE`` of custom fields whose text holds several options."""
 CUSTOM_DATES = ("DATE", "DATETIME")
 """The ``FIELD_TYPE`` of custom fields that hold dates."""
+CUSTOM_DAYS = ("DATE",)
+"""The ``FIELD_TYPE`` of custom fields that hold dates without a time."""
 
 
 def check_parsed(criteria: Mapping[str, Any] | None) -> None:
@@ -161,6 +163,15 @@ def _multi_select_fields(
         name
         for record_type in record_types
         for name in custom_fields_of(hook.custom_fields(record_type), MULTI_SELECTS)
+    }
+
+
+def custom_dates_of(metadata: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+    """Return what ``build_body`` is to know of the custom fields that hold dates."""
+    metadata = list(metadata)
+    return {
+        "custom_date_fields": custom_fields_of(metadata, CUSTOM_DATES),
+        "custom_day_fields": custom_fields_of(metadata, CUSTOM_DAYS),
     }
 
 

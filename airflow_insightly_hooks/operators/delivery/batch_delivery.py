@@ -38,7 +38,8 @@ class BatchDelivery:
     :param record_type: the records' type.
     :param hook: the receiver, checked.
     :param writer: the ledger of this try.
-    :param custom_dates: returns the names of custom fields that hold dates; asked only if records have some.
+    :param custom_dates: returns what ``build_body`` is to know of custom fields that hold dates; asked only
+        if records have custom fields.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
     :param ti: the task instance; ``None`` outside of Airflow.
@@ -51,7 +52,7 @@ class BatchDelivery:
         record_type: str,
         hook: WebhookHook,
         writer: LedgerWriter,
-        custom_dates: Callable[[], frozenset[str]],
+        custom_dates: Callable[[], dict[str, frozenset[str]]],
         *,
         is_stopped: Callable[[], bool],
         log: Any,
@@ -132,7 +133,7 @@ class BatchDelivery:
             date_format=webhook.date_format,
             timezone=webhook.timezone,
             fields=webhook.fields,
-            custom_date_fields=self._custom_dates() if change["record"].get(CUSTOM_FIELDS) else (),
+            **(self._custom_dates() if change["record"].get(CUSTOM_FIELDS) else {}),
         )
 
     # --- what came of it -----------------------------------------------------------------------------------
