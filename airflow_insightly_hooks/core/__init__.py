@@ -1,4 +1,4 @@
 """The pure core: no Airflow, no HTTP, no clock of its own.
 
-Public: ``criteria``, ``errors``, ``payload``, ``records``.
+Public: ``criteria``, ``errors``, ``exact_json``, ``payload``, ``records``.
 """

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from airflow_insightly_hooks.core.exact_json import loads
 from tests.e2e.conftest import CANARY, TO_SAVE_TIME, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -36,3 +37,53 @@ def test_a_retry_sends_what_is_missing(stack: Stack, started: datetime) -> None:
     stack.clear("one_task", run, "flow")
     assert stack.wait_for_run("one_task", run) == "success"
     assert len(stack.received("one_task")) == 6
+
+
+NUMBERS = (
+    '{"A":1234567890123456.78,"B":1.10,"C":1E2,"D":1e20,"E":1e400,"F":18446744073709551616,"G":-0.0,'
+    '"H":[123456789012345678901234567890,0.5,7],"I":100000000000000000000.0}'
+)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "last"), [("change_to_webhook", "deliver"), ("one_task_odd_records", "flow")]
+)
+def test_odd_records(stack: Stack, started: datetime, dag_id: str, last: str) -> None:
+    """Numbers that JSONB changes arrive as written; a record that nests too deep stops only itself."""
+    title = f"odd {dag_id}"
+    task = {"DETAILS": CANARY, "NUMBERS": loads(NUMBERS)}
+    effort = [{"FIELD_NAME": "Effort_hours__c", "FIELD_VALUE": loads("1234567890123456.78")}]
+    odd = stack.put_record("Tasks", {**task, "TITLE": f"{title} 1", "CUSTOMFIELDS": effort})["TASK_ID"]
+    deep = loads("[" * 200 + f'"{CANARY}"' + "]" * 200)
+    bad = stack.put_record("Tasks", {**task, "TITLE": f"{title} 2", "DEEP": deep})["TASK_ID"]
+    good = stack.add_task(f"{title} 3")["TASK_ID"]
+    run = stack.start_run_since(started, title, dag_id=dag_id, receiver="receiver_odd_records")
+    assert stack.wait_for_run(dag_id, run) == "failed"
+
+    kept = [kept["body"] for kept in stack.received("odd_records")]
+    bodies = {json.loads(body)["entity"]["TASK_ID"]: body for body in kept if title in body}
+    assert set(bodies) == {odd, good}
+    assert f'"NUMBERS":{NUMBERS}' in bodies[odd]
+    assert '"FIELD_VALUE":1234567890123456.78' in bodies[odd]
+    report = stack.xcom(dag_id, run, last)
+    assert (report["total"], report["delivered"]) == (3, 2)
+    (item,) = report["undelivered"]
+    assert (item["record_type"], item["record_id"], item["attempts"]) == ("Tasks", bad, 0)
+    assert item["error"] == "no body can be built: DEEP: its values nest deeper than 100 levels"
+    states = stack.tasks(dag_id, run)
+    assert {name: one["state"] for name, one in states.items() if name != last} == {
+        name: "success" for name in states if name != last
+    }
+    assert states[last]["try_number"] == 1  # another try could change nothing
+    first = stack.log(dag_id, run, "detect" if "detect" in states else last)
+    assert f"Tasks {bad} can't be delivered: DEEP" in first
+    assert CANARY not in first + stack.log(dag_id, run, last) + json.dumps(states)
+
+
+def test_the_report_of_a_skipped_deliver_task(stack: Stack) -> None:
+    """A task behind it with the rule ``none_failed`` runs, and gets ``None`` for the report."""
+    stack.skip_on_sqlite(TO_SAVE_TIME)
+    run = stack.start_run("after_a_skip")
+    assert stack.wait_for_run("after_a_skip", run) == "success"
+    assert stack.tasks("after_a_skip", run)["deliver"]["state"] == "skipped"
+    assert stack.xcom("after_a_skip", run, "after") == {"report": None}

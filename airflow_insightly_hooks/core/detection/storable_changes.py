@@ -49,12 +49,17 @@ def storable(change: RecordChange) -> RecordChange:
     aren't in the API's order, the exact record is added as JSON text, ``record_json``.
     """
     record = change["record"]
-    text = exact_json.dumps(record)  # all ASCII: what a store may refuse is escaped twice over
-    if exact_json.has_text(record) or _SUSPICIOUS.search(text):
+    # The text is all ASCII: what a store may refuse is escaped twice over.
+    if exact_json.has_text(record):
+        return {**change, "record": _without_unstorable(record), "record_json": exact_json.dumps(record)}
+    text = json.dumps(record)
+    if _SUSPICIOUS.search(text):
         return {**change, "record": _without_unstorable(record), "record_json": text}
-    if _UNSTORABLE.search(json.dumps(record, ensure_ascii=False).replace("\\u0000", "\x00")):
+    if "\\u" in text and _UNSTORABLE.search(
+        json.dumps(record, ensure_ascii=False).replace("\\u0000", "\x00")
+    ):
         return {**change, "record": _without_unstorable(record), "record_json": text}
-    if text != exact_json.dumps(_in_api_order(RECORD_TYPES[change["record_type"]], record)):
+    if text != json.dumps(_in_api_order(RECORD_TYPES[change["record_type"]], record)):
         return {**change, "record_json": text}
     return change
 

@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.criteria import (
     compile_explanation,
 )
 from airflow_insightly_hooks.core.errors import InvalidCriteria
+from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from tests.strategies import (
     CRITERIA_NOW,
@@ -1237,7 +1238,12 @@ def test_any_record_is_decided_on(record):
 
 
 @pytest.mark.parametrize(
-    "value", [10**5000, -(10**5000), "9" * 100_000, float("inf"), float("nan"), "sNaN"], ids=type
+    "value",
+    [
+        *(10**5000, -(10**5000), "9" * 100_000, float("inf"), float("nan"), "sNaN"),
+        *map(loads, ("1e400", "1E-999999", "9" * 100_000, "1e99999999999999999999")),
+    ],
+    ids=type,
 )
 def test_monstrous_numbers_are_decided_on(value):
     """Numbers that Python itself will not write, or that are none, are compared or not met."""

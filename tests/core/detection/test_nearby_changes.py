@@ -22,6 +22,7 @@ from airflow_insightly_hooks.core.detection.nearby_changes import (
     read_window,
 )
 from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.exact_json import dumps, loads
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from tests.strategies import api_text, records
 
@@ -241,3 +242,21 @@ def test_what_is_no_chunk_is_refused(change):
         Chunk.of({**chunk.as_dict(), **change})
     with pytest.raises(TypeError):
         Chunk.of(None)
+
+
+def test_numbers_are_kept_as_they_are_written() -> None:
+    """What another run takes from a slice is what the API has written."""
+    number = loads("1234567890123456.78")
+    chunk, slices = scan(after(), [{**contact(1, at(1), at(1)), "A": number}])
+    (change,) = from_chunk(chunk, slices, ChangeWindow(at(0), at(2))).changes
+    assert dumps(change["record"]["A"]) == "1234567890123456.78"
+
+
+def test_what_nests_too_deep_is_not_kept() -> None:
+    """Who needs it reads it anew."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    nearby = after()
+    nearby.see({**contact(1, at(1), at(1)), "A": deep})
+    assert nearby.start == nearby.end

@@ -1,9 +1,12 @@
 # A workflow in one task: over a window that comes in through the run's conf.
 from datetime import timedelta
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 
 WORKFLOW = Workflow(
@@ -22,3 +25,28 @@ with DAG("one_task", schedule=None):
         batch_size=2,
         retry_delay=timedelta(seconds=1),
     )
+
+with DAG("one_task_odd_records", schedule=None):
+    InsightlyWorkflowOperator(
+        task_id="flow",
+        workflow=WORKFLOW.model_copy(
+            update={"webhooks": [Webhook(name="Odd records", conn_id="receiver_odd_records")]}
+        ),
+        window={"start": "{{ dag_run.conf['start'] }}", "end": "{{ dag_run.conf['end'] }}"},
+        retry_delay=timedelta(seconds=1),
+    )
+
+
+# What a task after a skipped deliver task gets of it.
+with DAG("after_a_skip", schedule=None):
+    nothing = EvaluateCriteriaOperator(task_id="evaluate", changes=[])
+    payloads = BuildPayloadOperator(task_id="build", changes=nothing.output)
+    deliver = WebhookOperator(
+        task_id="deliver", webhook_conn_id="receiver_one_task", payloads=payloads.output
+    )
+
+    @task(trigger_rule="none_failed")
+    def after(report):
+        return {"report": report}
+
+    after(deliver.output)
