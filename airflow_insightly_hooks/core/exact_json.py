@@ -52,16 +52,19 @@ class Literal(str):
     __slots__ = ()
 
 
-def loads(text: str | bytes, parse_constant: Callable[[str], Any] = float) -> Any:
+def loads(text: str | bytes, *, exact: bool = True, parse_constant: Callable[[str], Any] = float) -> Any:
     """Return the value that a JSON text means.
 
     What nests too deep to be read comes out without its innermost values: it still nests deeper than
     ``MAX_NESTING``.
 
+    :param exact: whether a number that Python would write in another way is an ``ExactNumber``; else it is
+        Python's own, such as a float.
     :param parse_constant: makes a value of ``NaN`` and ``Infinity``, which are no JSON.
     :raises ValueError: if it is no JSON.
     """
-    read = partial(json.loads, parse_float=_float, parse_int=_integer, parse_constant=parse_constant)
+    parse_float, parse_int = (_float, _integer) if exact else (float, _plain_integer)
+    read = partial(json.loads, parse_float=parse_float, parse_int=parse_int, parse_constant=parse_constant)
     try:
         return read(text)
     except RecursionError:
@@ -77,6 +80,10 @@ def _float(text: str) -> float:
 
 def _integer(text: str) -> int | float:
     return int(text) if len(text) < SHORT_INTEGER and text != "-0" else ExactNumber(text)
+
+
+def _plain_integer(text: str) -> int | float:
+    return int(text) if len(text) < SHORT_INTEGER else float(text)
 
 
 def _cut(text: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ class InsightlyHook(BaseHook):
 
     :param insightly_conn_id: an Airflow connection of type ``insightly``: password or login is the API
         key; host the pod (``na1``) or a base URL; README lists the fields of its extra.
+    :param exact_numbers: whether a number that Python would write in another way (``1.10``) comes out as an
+        ``ExactNumber``, a float that knows its text, and not as a float. XCom takes no such numbers.
     :ivar patience: seconds that a request may wait in all for 429s and 503s to end.
 
     Several threads may use it at once. All hooks of a process that ask one account share its limits.
@@ -52,9 +54,10 @@ class InsightlyHook(BaseHook):
 
     patience: float = 120.0
 
-    def __init__(self, insightly_conn_id: str = default_conn_name) -> None:
+    def __init__(self, insightly_conn_id: str = default_conn_name, *, exact_numbers: bool = False) -> None:
         super().__init__()
         self.insightly_conn_id = insightly_conn_id
+        self.exact_numbers = exact_numbers
         self._opened: Client | None = None
         self._opening = threading.Lock()
 
@@ -63,7 +66,9 @@ class InsightlyHook(BaseHook):
         with self._opening:  # one for all threads: it counts the requests
             if self._opened is None:
                 account = Account(self.get_connection(self.insightly_conn_id))
-                self._opened = Client(self.insightly_conn_id, account, self.log)
+                self._opened = Client(
+                    self.insightly_conn_id, account, self.log, exact_numbers=self.exact_numbers
+                )
             return self._opened
 
     @property
@@ -98,7 +103,6 @@ class InsightlyHook(BaseHook):
     ) -> Iterator[dict[str, Any]]:
         """Yield records, each once, in the order the API gives them, as the API delivers them.
 
-        A number that Python would write in another way is an ``ExactNumber``, a float that knows its text.
         Among the records may be some without a usable id; what is no object comes out as an empty record.
 
         The search is read to its end whatever happens between its pages, or an error is raised: what it

@@ -276,7 +276,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         """Return the changes to be sent, and the ids of the records that can't be read yet."""
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-        hook = InsightlyHook(self.insightly_conn_id)
+        hook = InsightlyHook(self.insightly_conn_id, exact_numbers=True)
         records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
         there = [(self.record_type, record) for record in records.values() if isinstance(record, dict)]
         meets = predicate_over(

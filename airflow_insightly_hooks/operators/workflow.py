@@ -138,7 +138,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         # requests is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-        hook = InsightlyHook(self.workflow.insightly_conn_id)
+        hook = InsightlyHook(self.workflow.insightly_conn_id, exact_numbers=True)
         ti: Any = context.get("ti")
         state = TaskState(context["task_state_store"])
         cursor = self.cursor or self.workflow.cursor

@@ -221,7 +221,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         try:
-            return self._poll_once(context, InsightlyHook(self.insightly_conn_id))
+            return self._poll_once(context, InsightlyHook(self.insightly_conn_id, exact_numbers=True))
         except InsightlyAPIError as error:
             if error.status not in (429, 503) or getattr(error, "day_is_spent", False):
                 raise

@@ -518,16 +518,21 @@ def test_a_value_that_python_cannot_read_stops_only_its_record(connect: Connect,
     """However deep it nests, or long it is, the records beside it are read."""
     page = f'[{{"CONTACT_ID": 1}}, {{"CONTACT_ID": 2, "A": {value}}}, {{"CONTACT_ID": 3}}]'
     with serving([answer("200 OK", "X-Total-Count: 3", body=page.encode())]) as server:
-        found = list(hook_for(connect, server).iter_records("Contacts"))
+        plain = list(hook_for(connect, server).iter_records("Contacts"))
+        found = list(InsightlyHook("crm", exact_numbers=True).iter_records("Contacts"))
+    assert [record["CONTACT_ID"] for record in plain] == [1, 2, 3]
     assert [record["CONTACT_ID"] for record in found] == [1, 2, 3]
     assert dumps(found[1]["A"]) == value or not value[0].isdigit()
 
 
 def test_numbers_keep_their_text(connect: Connect) -> None:
-    """Decimals come exactly as the API writes them; they are floats to calculate with."""
+    """Decimals come exactly as the API writes them, if asked for; they are floats to calculate with."""
     body = b'{"CONTACT_ID": 1, "A": 1234567890123456.78, "B": 1.10, "C": 1E2, "D": 5, "E": 0.5}'
     with serving([answer("200 OK", body=body)]) as server:
-        record = hook_for(connect, server).get_record("Contacts", 1)
+        plain = hook_for(connect, server).get_record("Contacts", 1)
+        record = InsightlyHook("crm", exact_numbers=True).get_record("Contacts", 1)
+    assert plain == record
+    assert [type(plain[name]) for name in "ABCDE"] == [float, float, float, int, float]
     assert dumps(record).encode() == body.replace(b" ", b"")
     assert record["A"] == 1234567890123456.78
     assert [type(record[name]) for name in "DE"] == [int, float]

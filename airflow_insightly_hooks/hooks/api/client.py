@@ -56,7 +56,7 @@ _BROKEN_CONNECTIONS = (
 class Answer:
     """What a GET was answered.
 
-    :param content: the parsed JSON; numbers that Python would write in another way are ``ExactNumber``s.
+    :param content: the parsed JSON.
     :param total: how many records there are in all (``X-Total-Count``); ``None`` unless it was asked for.
     :param date: when it was answered, by the server's clock, to the second; ``None`` if it doesn't say.
     """
@@ -106,12 +106,13 @@ class Client:
     """Asks the API of one account; several threads may do so at once.
 
     :param conn_id: names the connection in errors and logs.
+    :param exact_numbers: whether a number that Python would write in another way is an ``ExactNumber``.
     :ivar session: what the requests go through: authenticated, connections kept.
     :ivar limiter: what all clients of the account in this process share.
     :ivar requests_made: how many requests were sent.
     """
 
-    def __init__(self, conn_id: str, account: Account, log: Logger) -> None:
+    def __init__(self, conn_id: str, account: Account, log: Logger, *, exact_numbers: bool = False) -> None:
         self.conn_id = conn_id
         self.account = account
         self.limiter = limiter_for(account.base_url, account.api_key)
@@ -126,6 +127,7 @@ class Client:
         self.requests_made = 0
         self._counting = threading.Lock()
         self._log = log
+        self._exact_numbers = exact_numbers
         self._clock: tuple[datetime, float] | None = None
 
     def server_time(self) -> datetime | None:
@@ -239,7 +241,7 @@ class Client:
     def _answer(self, response: requests.Response, path: str) -> _Outcome:
         """Return what a 200 says, or that it is no JSON."""
         try:
-            content = exact_json.loads(response.content)
+            content = exact_json.loads(response.content, exact=self._exact_numbers)
         except ValueError:  # it may have been cut on its way
             unexpected = self._unexpected(path, "JSON was expected", response.status_code)
             return _TransientFailure("the answer is no JSON", unexpected)

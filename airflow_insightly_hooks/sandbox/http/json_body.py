@@ -21,7 +21,7 @@ async def json_body(request: Request) -> Any:
     """
     raw = await request.body()
     try:
-        body = exact_json.loads(raw, _reject_constant)
+        body = exact_json.loads(raw, parse_constant=_reject_constant)
         if b"\\u" in raw:
             exact_json.dumps(body, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except ValueError:
