@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.module_loading import import_string
 
 from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import polls as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -305,3 +306,14 @@ def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
     assert events(trigger(open_since=None, look_at="2031-03-10T09:00:30Z")) == [{"reason": "settled"}]
     assert slept == [60, 60]
+
+
+def test_a_record_whose_times_cannot_be_read_wakes(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops no poll, and the run that is woken reports it."""
+    odd = [{"TASK_ID": 1, "DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": [None]}, {}]
+    monkeypatch.setattr(InsightlyHook, "iter_records", lambda *_, **__: iter(odd))
+    since = datetime.now(timezone.utc).replace(microsecond=0)
+    poll = asyncio.run(module.Poller("insightly_default").poll("Tasks", since))
+    assert poll.changes(("updated",), since) == [since, since]
