@@ -17,6 +17,9 @@ __all__ = ["MAX_PARENTHESES", "Expression", "Operation", "parse_logic"]
 MAX_PARENTHESES = 100
 """How deep a line's parentheses may nest."""
 
+MOST_OPERANDS = 20_000
+"""How often a line may name conditions: each time they are asked, for each record."""
+
 Expression = Union[int, "Operation"]
 """A condition's number, or an operation."""
 
@@ -26,10 +29,14 @@ _SHOWN = 20
 
 
 class Operation(NamedTuple):
-    """What groups do: ``all``, ``any`` or ``none`` of the members hold."""
+    """What groups do: ``all``, ``any`` or ``none`` of the members hold.
+
+    ``path`` says where it stands in the criteria; ``None`` for a part of a logic line.
+    """
 
     kind: str
     members: tuple[Expression, ...]
+    path: str | None = None
 
 
 class _Level:
@@ -72,6 +79,7 @@ def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offse
         raise InvalidCriteria(path, f"a text is needed, not {type(text).__name__}")
     levels = [_Level(0)]
     used: set[int] = set()
+    operands = 0
     operand_is_next = True
     for column, symbol in _symbols(text):
         level, word = levels[-1], symbol.upper()
@@ -85,6 +93,7 @@ def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offse
             elif symbol.isascii() and symbol.isdigit():
                 number = _number(symbol, count, path, column)
                 used.add(number)
+                operands += 1
                 level.add(number + offset)
                 operand_is_next = False
             else:
@@ -106,6 +115,8 @@ def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offse
         raise _mistake(path, end, "a number, NOT or '(' is needed, not the end of the line")
     if len(levels) > 1:
         raise _mistake(path, end, f"a ')' is needed for the '(' in column {levels[-1].column}")
+    if operands > MOST_OPERANDS:
+        raise InvalidCriteria(path, f"the line names conditions more than {MOST_OPERANDS} times")
     if len(used) < count:
         unused = next(number for number in range(1, count + 1) if number not in used)
         raise _mistake(path, end, f"condition {unused} is needed, which the line does not use")

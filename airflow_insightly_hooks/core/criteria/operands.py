@@ -17,6 +17,9 @@ from airflow_insightly_hooks.core.exact_json import ExactNumber
 
 __all__ = ["Operand", "Reference", "instant_of", "number_of", "text_of", "utc"]
 
+MOST_VALUES = 100_000
+"""Values in a list."""
+
 _read_iso = datetime.fromisoformat  # looked up once, since that takes as long as reading
 
 
@@ -100,6 +103,8 @@ class Operand(NamedTuple):
             raise InvalidCriteria(self.path, f"a list is needed, not {type(self.value).__name__}")
         if not self.value:
             raise InvalidCriteria(self.path, "the list is empty")
+        if len(self.value) > MOST_VALUES:
+            raise InvalidCriteria(self.path, f"the list holds more than {MOST_VALUES} values")
         return [self._replace(value=value, path=f"{self.path}[{i}]") for i, value in enumerate(self.value)]
 
 

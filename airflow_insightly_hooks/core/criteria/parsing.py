@@ -13,6 +13,8 @@ __all__ = ["MAX_DEPTH", "Condition", "Spec", "parse_criteria"]
 
 MAX_DEPTH = 100
 """How deep groups may nest."""
+MAX_MEMBERS = 10_000
+"""Conditions and groups in all: a few lists that hold each other can stand for billions."""
 
 Spec = Mapping[str, Any] | None
 """Criteria as they are written."""
@@ -34,52 +36,68 @@ class Condition(NamedTuple):
 
 def parse_criteria(spec: object) -> tuple[list[Condition], Expression]:
     """Return the conditions in their order, and how they are combined; they are numbered from 1."""
-    conditions: list[Condition] = []
-    return conditions, _expression(spec, "criteria", 0, conditions)
+    reader = _Reader()
+    expression = reader.expression(spec, "criteria", 0)
+    return reader.conditions, expression
 
 
-def _expression(spec: object, path: str, depth: int, conditions: list[Condition]) -> Expression:
-    if spec is None:
-        return Operation("all", ())
-    if not isinstance(spec, Mapping):
-        raise InvalidCriteria(path, f"a group or a condition is needed, not {type(spec).__name__}")
-    if any(key in spec for key in NUMBERED_KEYS):
-        return _numbered(spec, path, conditions)
-    if not any(key in spec for key in GROUPS):
-        conditions.append(_condition(spec, path))
-        return len(conditions)
-    if len(spec) != 1:
-        raise InvalidCriteria(
-            path, f"a group has one key, {', '.join(GROUPS)}; this has {', '.join(map(str, spec))}"
-        )
-    if depth == MAX_DEPTH:
-        raise InvalidCriteria(path, f"groups nest deeper than {MAX_DEPTH} levels")
-    ((kind, members),) = spec.items()
-    read: list[Expression] = []
-    for i, member in enumerate(_members(members, f"{path}.{kind}", "a group needs at least one member")):
-        read.append(_expression(member, f"{path}.{kind}[{i}]", depth + 1, conditions))
-    return Operation(kind, tuple(read))
+class _Reader:
+    """Reads criteria from top to bottom."""
 
+    def __init__(self) -> None:
+        self.conditions: list[Condition] = []
+        self._members = 0
 
-def _numbered(spec: Mapping[str, Any], path: str, conditions: list[Condition]) -> Expression:
-    if any(key not in NUMBERED_KEYS for key in spec):
-        raise InvalidCriteria(
-            path,
-            f"numbered conditions have the keys {' and '.join(NUMBERED_KEYS)}; "
-            f"this has {', '.join(map(str, spec))}",
-        )
-    before = len(conditions)
-    path_of_list = f"{path}.conditions"
-    for i, member in enumerate(
-        _members(spec.get("conditions"), path_of_list, "at least one condition is needed")
-    ):
-        if not isinstance(member, Mapping) or any(key in member for key in (*GROUPS, *NUMBERED_KEYS)):
-            found = "a group" if isinstance(member, Mapping) else type(member).__name__
-            raise InvalidCriteria(f"{path_of_list}[{i}]", f"a condition is needed, not {found}")
-        conditions.append(_condition(member, f"{path_of_list}[{i}]"))
-    if spec.get("logic") is None:
-        return Operation("all", tuple(range(before + 1, len(conditions) + 1)))
-    return parse_logic(spec["logic"], len(conditions) - before, path=f"{path}.logic", offset=before)
+    def expression(self, spec: object, path: str, depth: int) -> Expression:
+        self._count(1, path)
+        if spec is None:
+            return Operation("all", ())
+        if not isinstance(spec, Mapping):
+            raise InvalidCriteria(path, f"a group or a condition is needed, not {type(spec).__name__}")
+        if any(key in spec for key in NUMBERED_KEYS):
+            return self._numbered(spec, path)
+        if not any(key in spec for key in GROUPS):
+            self.conditions.append(_condition(spec, path))
+            return len(self.conditions)
+        if len(spec) != 1:
+            raise InvalidCriteria(
+                path, f"a group has one key, {', '.join(GROUPS)}; this has {', '.join(map(str, spec))}"
+            )
+        if depth == MAX_DEPTH:
+            raise InvalidCriteria(path, f"groups nest deeper than {MAX_DEPTH} levels")
+        ((kind, members),) = spec.items()
+        path = f"{path}.{kind}"
+        read: list[Expression] = []
+        for i, member in enumerate(_members(members, path, "a group needs at least one member")):
+            read.append(self.expression(member, f"{path}[{i}]", depth + 1))
+        return Operation(kind, tuple(read), path)
+
+    def _numbered(self, spec: Mapping[str, Any], path: str) -> Expression:
+        if any(key not in NUMBERED_KEYS for key in spec):
+            raise InvalidCriteria(
+                path,
+                f"numbered conditions have the keys {' and '.join(NUMBERED_KEYS)}; "
+                f"this has {', '.join(map(str, spec))}",
+            )
+        before = len(self.conditions)
+        path_of_list = f"{path}.conditions"
+        members = _members(spec.get("conditions"), path_of_list, "at least one condition is needed")
+        self._count(len(members), path_of_list)
+        for i, member in enumerate(members):
+            if not isinstance(member, Mapping) or any(key in member for key in (*GROUPS, *NUMBERED_KEYS)):
+                found = "a group" if isinstance(member, Mapping) else type(member).__name__
+                raise InvalidCriteria(f"{path_of_list}[{i}]", f"a condition is needed, not {found}")
+            self.conditions.append(_condition(member, f"{path_of_list}[{i}]"))
+        if spec.get("logic") is None:
+            return Operation("all", tuple(range(before + 1, len(self.conditions) + 1)), path_of_list)
+        path_of_line = f"{path}.logic"
+        line = parse_logic(spec["logic"], len(members), path=path_of_line, offset=before)
+        return line._replace(path=path_of_line) if isinstance(line, Operation) else line
+
+    def _count(self, members: int, path: str) -> None:
+        self._members += members
+        if self._members > MAX_MEMBERS:
+            raise InvalidCriteria(path, f"there are more than {MAX_MEMBERS} conditions and groups in all")
 
 
 def _members(members: object, path: str, at_least_one: str) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import time
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from fractions import Fraction
@@ -424,6 +425,88 @@ def test_groups_nest_a_hundred_levels_deep():
                 function(spec)
             assert caught.value.path == "criteria" + ".all[0]" * MAX_DEPTH
             assert caught.value.reason == "groups nest deeper than 100 levels"
+
+
+# --- what is large -----------------------------------------------------------------------------------------
+
+
+def test_a_long_list_takes_no_longer_than_a_short_one():
+    """However many values ``in`` has, a record is decided on at once."""
+    spec = {"field": "X", "operator": "in", "value": [*range(50_000), *(f"text {n}" for n in range(50_000))]}
+    meets = compile_criteria(spec)
+    started = time.process_time()
+    for _ in range(1_000):
+        assert meets({"X": "TEXT 49999"})
+        assert meets({"X": "49999"})
+        assert not meets({"X": "50000"})
+    assert time.process_time() - started < 1
+
+
+def many(depth: int, members: int, inner: Any) -> Any:
+    """Return a few lists that stand for very many."""
+    for _ in range(depth):
+        inner = {"all": [inner] * members}
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "reason"),
+    [
+        (
+            {"field": "X", "operator": "in", "value": ["x"] * 100_001},
+            "criteria.value",
+            "the list holds more than 100000 values",
+        ),
+        (
+            {"all": [YES] * 10_001},
+            "criteria.all[9999]",
+            "there are more than 10000 conditions and groups in all",
+        ),
+        (
+            {"all": [None] * 10_001},
+            "criteria.all[9999]",
+            "there are more than 10000 conditions and groups in all",
+        ),
+        (
+            {"conditions": [YES] * 10_001},
+            "criteria.conditions",
+            "there are more than 10000 conditions and groups in all",
+        ),
+        (
+            {"conditions": [YES], "logic": "1 OR " * 20_000 + "1"},
+            "criteria.logic",
+            "the line names conditions more than 20000 times",
+        ),
+    ],
+    ids=["values", "conditions", "nothing", "numbered", "line"],
+)
+def test_what_is_too_large_is_refused(spec, path, reason):
+    """At once, whatever it stands for."""
+    started = time.process_time()
+    with pytest.raises(InvalidCriteria) as caught:
+        check_criteria(spec)
+    assert time.process_time() - started < 5
+    assert path in (None, caught.value.path)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("inner", [YES, None])
+def test_a_few_lists_cannot_stand_for_billions(inner):
+    """They are counted as what they stand for."""
+    with pytest.raises(InvalidCriteria) as caught:
+        check_criteria(many(90, 10, inner))
+    assert caught.value.reason == "there are more than 10000 conditions and groups in all"
+
+
+def test_thousands_of_conditions_are_fine():
+    """In a group, or with a logic line that names each of them."""
+    line = " OR ".join(str(number) for number in range(1, 9_001))
+    started = time.process_time()
+    for spec in ({"any": [NO] * 9_000}, {"conditions": [NO] * 9_000, "logic": line}):
+        check_criteria(spec, RECORD_TYPES["Tasks"])
+        assert not compile_criteria(spec)(RECORD)
+        assert len(compile_explanation(spec)(RECORD)) == 9_000
+    assert time.process_time() - started < 10
 
 
 # --- what is refused ---------------------------------------------------------------------------------------
