@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -139,28 +138,28 @@ def test_a_body_that_says_it_is_huge_is_not_read(sandbox):
             assert connection.recv(1_000).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("endless", [b"X: " + b"x" * 1_000, b"X: y\r\n" * 100])
+@pytest.mark.parametrize("endless", [b"x" * 10_000, b"X: y\r\n" * 2_000], ids=["value", "headers"])
 def test_a_head_is_bounded(endless):
     """One header without end, or headers without end: the connection is closed."""
     with running_sandbox() as sandbox:
         parts = urlsplit(sandbox.url)
         with socket.create_connection((str(parts.hostname), parts.port or 0), timeout=5) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-            sent = 0
-            answer = b""
-            connection.settimeout(0.01)
-            deadline = time.monotonic() + 5
-            while not answer and time.monotonic() < deadline:
+            if b"\r\n" not in endless:
+                connection.sendall(b"X: ")
+            is_closed = False
+            connection.settimeout(0.05)
+            for _ in range(10 * MAX_HEAD // len(endless)):
                 try:
-                    connection.sendall(endless if sent == 0 or b"\r\n" in endless else b"x" * 1_000)
-                    sent += 1_000
-                    answer = connection.recv(1_000)
+                    connection.sendall(endless)
+                    is_closed = connection.recv(1_000) == b"" or is_closed
                 except TimeoutError:
                     continue
                 except ConnectionError:
+                    is_closed = True
+                if is_closed:
                     break
-            assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
-            assert sent < 10 * MAX_HEAD
+            assert is_closed
         assert ask(sandbox.url, "GET", "/", None, X="x" * 60_000).status == 200
 
 
