@@ -28,6 +28,7 @@ from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, 
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
 from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, report_not_sent
+from airflow_insightly_hooks.operators.common.record_reading import read_record
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedField,
     RedactedPartial,
@@ -40,8 +41,6 @@ from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
 __all__ = [
     "CANCEL",
@@ -69,10 +68,6 @@ LOOKED_AT = "looked_at"
 POSTPONED = "postponed"
 POSTPONED_FOR = timedelta(minutes=15)
 """Until a record is asked for again whose answer was not that record."""
-REASONS: Mapping[int | None, str] = {
-    403: "this API key's user may not read the record",
-    404: "the record is gone",
-}
 MOST_AT_ONCE = 1_000
 """Webhooks that a run takes; what is due beyond that comes in the run after it."""
 RETRIES = 5
@@ -277,7 +272,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id, exact_numbers=True)
-        records = {entry.record_id: self._record(hook, entry.record_id) for entry in due}
+        records = {entry.record_id: read_record(hook, self.record_type, entry.record_id) for entry in due}
         there = [(self.record_type, record) for record in records.values() if isinstance(record, dict)]
         meets = predicate_over(
             self.log,
@@ -314,23 +309,6 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         report_not_sent(self, context, left_out)
         report_not_sent(self, context, postponed, POSTPONED)
         return changes, [item["record_id"] for item in postponed]
-
-    def _record(self, hook: InsightlyHook, record_id: int) -> dict[str, Any] | str | Exception:
-        """Return the record, why there is none, or the error if the answer doesn't tell."""
-        from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
-
-        try:
-            return hook.get_record(self.record_type, record_id)
-        except InsightlyAPIError as error:
-            if isinstance(error, InsightlyAccessError) and error.status in REASONS:
-                found: str | Exception = REASONS[error.status]
-            elif type(error) is InsightlyAPIError:  # not one of those that are about the account
-                found = error
-            else:
-                raise
-        # What is wrong with the whole record type, or with the API, is answered for every record.
-        next(hook.iter_records(self.record_type, page_size=1), None)
-        return found
 
 
 class WakeUpOperator(BaseOperator):
