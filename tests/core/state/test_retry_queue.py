@@ -108,6 +108,14 @@ def test_what_is_no_source_is_refused(value, reason):
 steps = st.lists(st.sampled_from(["enter", "take", "crash in enter", "crash in take"]), max_size=40)
 
 
+def test_a_lost_head_is_not_taken_for_nothing_waiting():
+    """Else what a task has left would never be sent."""
+    store = filled(1)
+    store.delete(KEY)
+    with pytest.raises(InvalidState, match="it is missing"):
+        queue(store)
+
+
 @settings(max_examples=200)
 @given(steps, st.randoms())
 def test_nothing_is_lost_or_taken_twice(steps, random):
