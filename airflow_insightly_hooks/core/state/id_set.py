@@ -6,8 +6,7 @@ A directory, under the set's key, names leaves; each holds the ids of a range, u
   ``first`` up to, and without, the next leaf's first; the first leaf's range starts at 1. ``next`` is a
   number above all that were ever used. Version 1 is the same, without a note of it (``state_store.Head``).
 - A leaf is a text: ids in ascending order, each as its difference from the one before (the first one's from
-  0), as eight bytes, the low one first; then all low bytes, all second bytes, and so on, as long runs of
-  zeros; deflated (zlib), in base64.
+  0), packed (``packed_integers``).
 
 A leaf that has grown too large is halved, as often as needed: its parts are written under new numbers, then
 the directory that names them, then the old leaf is deleted. Whatever stops that, the directory names leaves
@@ -20,9 +19,6 @@ reach 60 kB at about eight million. A million ids in a row make 16 leaves, of 11
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +27,7 @@ from typing import NamedTuple
 
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import is_record_id
+from airflow_insightly_hooks.core.state.packed_integers import packed, unpacked
 from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in, on_failure
 
 __all__ = ["IdSet"]
@@ -40,9 +37,6 @@ LEAF_CHARACTERS = 45_000
 """A leaf with more of either is halved; that keeps it well below the 65,535 bytes that Airflow stores."""
 END = 2**63
 """Ids are below it."""
-
-_BYTES = 8
-"""Bytes of a difference between two ids."""
 
 
 class _Leaf(NamedTuple):
@@ -201,33 +195,13 @@ def _parts(ids: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
 
 
 def _encoded(ids: Sequence[int]) -> str:
-    differences = [end - start for start, end in pairwise((0, *ids))]
-    raw = struct.pack(f"<{len(differences)}Q", *differences)
-    planes = b"".join(raw[place::_BYTES] for place in range(_BYTES))
-    # Runs are all that there is to find besides the bytes' frequencies. To look for runs alone is as small
-    # as zlib's usual way for any ids, smaller for some, and several times faster.
-    deflate = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)
-    return base64.b64encode(deflate.compress(planes) + deflate.flush()).decode()
+    return packed([end - start for start, end in pairwise((0, *ids))])
 
 
 def _decoded(text: object) -> list[int] | None:
     """Return the ids that were encoded; ``None`` if the text is none of an ascending sequence of ids."""
-    if not isinstance(text, str):
-        return None
-    inflate = zlib.decompressobj()
-    try:
-        # A little text can inflate to anything: no more of it than a leaf has.
-        planes = inflate.decompress(base64.b64decode(text, validate=True), _BYTES * LEAF_IDS + 1)
-    except (ValueError, zlib.error):
-        return None
-    if not inflate.eof or inflate.unused_data or len(planes) % _BYTES:
-        return None
-    count = len(planes) // _BYTES
-    raw = bytearray(len(planes))
-    for place in range(_BYTES):
-        raw[place::_BYTES] = planes[place * count : (place + 1) * count]
-    differences = struct.unpack(f"<{count}Q", raw)
-    return None if 0 in differences else list(accumulate(differences))
+    differences = unpacked(text, LEAF_IDS)
+    return None if differences is None or 0 in differences else list(accumulate(differences))
 
 
 def _is_in(ids: Sequence[int], record_id: int) -> bool:
