@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["Head", "StateStore", "count_in", "on_failure"]
+__all__ = ["Head", "StateStore", "count_in", "on_failure", "read_head"]
 
 VERSION = 2
 """Of heads whose loss is noticed."""
@@ -97,6 +97,21 @@ class Head:
         """Store the head, after ``prepare`` and the parts that are new in it."""
         self._store.set(self._key, {"version": VERSION, **head})
         self._version = VERSION
+
+
+def read_head(store: StateStore, key: str, version: int) -> Mapping[str, Any] | None:
+    """Return the head that was stored under ``key``; ``None`` where there is none, or none any more.
+
+    :raises InvalidState: if it is of another version than ``version``, or no head at all.
+    """
+    head = store.get(key)
+    if head is None:
+        return None
+    if not isinstance(head, Mapping):
+        raise InvalidState(key, "it is not an object")
+    if count_in(key, head, "version") != version:
+        raise InvalidState(key, "it was written by another version of airflow-insightly-hooks")
+    return head
 
 
 def count_in(key: str, head: Mapping[str, Any], name: str) -> int:

@@ -1,0 +1,183 @@
+"""What a run tells: the changes of its window, and those from before it that have become visible late.
+
+For each record, everything up to its last seen change has been told (or has passed by). So a known record is
+looked at from there on, and an unknown one as if its window began with the lookback's zone, the span before
+the window that is read again. What was created there and never seen was added; if it was updated meanwhile,
+too, that is one change, as within a window.
+
+Of a part of the zone that nobody has watched, such as where a cursor was set forward by hand, and of all of
+it in a first run, what stands there is only remembered. What lies in the window is told in any case: a cursor
+that was set back repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_insightly_hooks.core.detection.changes import (
+    EARLIEST,
+    ChangeWindow,
+    Event,
+    RecordChange,
+    changes_in,
+)
+from airflow_insightly_hooks.core.detection.record_times import RecordTimes, readable_times
+from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
+from airflow_insightly_hooks.core.records import RecordType, is_record_id
+
+__all__ = ["LateChanges", "SameChanges", "zone_before"]
+
+
+def zone_before(window: ChangeWindow, lookback: timedelta, before: SeenChanges | None) -> ChangeWindow:
+    """Return the span before a window that is read again, up to the window's start.
+
+    :param before: what was seen up to there; ``None`` if nothing is remembered.
+    """
+    start = window.start - min(lookback, window.start - EARLIEST)
+    if before is not None:
+        start = min(max(start, before.since), window.start)
+    return ChangeWindow(start, window.start)
+
+
+class LateChanges:
+    """Finds a window's changes and the late ones before it, each once.
+
+    :param window: the run's window.
+    :param record_type: of what.
+    :param events: the events to tell; the others are remembered, too.
+    :param lookback: how far back to read.
+    :param before: what the runs before have seen; ``None``: what stands before the window is only remembered.
+    :param settled_until: up to when the changes have settled that are visible now. What is a lookback older
+        than that is not waited for: with a window long past, nothing is.
+    :ivar zone: the span before the window that is read again.
+    :ivar after: what has been seen once all records have passed.
+    :ivar told: what was told that another run could tell, too; with ``plain`` it tells the same again.
+    :ivar late: how many of the changes were from before the window.
+    """
+
+    def __init__(
+        self,
+        window: ChangeWindow,
+        record_type: RecordType,
+        events: Collection[Event],
+        lookback: timedelta,
+        before: SeenChanges | None,
+        settled_until: datetime,
+    ) -> None:
+        self.window = window
+        self.zone = zone_before(window, lookback, before)
+        self._record_type, self._events = record_type, events
+        self._before = before
+        watched_until = self.zone.start if before is None else min(before.until, window.start)
+        # Empty, if there is nothing to tell of before the window.
+        self._watched = ChangeWindow(self.zone.start, max(watched_until, self.zone.start))
+        start = settled_until.replace(microsecond=0)
+        start -= min(lookback, start - EARLIEST)
+        since = min(max(start, self.zone.start), window.end)
+        self._since = max(since, window.start)
+        self.after = (before or SeenChanges(since, since)).within(since, window.end)
+        self.told = SeenChanges(self.zone.start, window.end)
+        self._told_ids: set[int] = set()
+        self.late = 0
+
+    @property
+    def search_from(self) -> datetime:
+        """The ``updated_after_utc`` to ask for."""
+        return ChangeWindow(self.zone.start, self.window.end).search_from
+
+    @property
+    def plain(self) -> ChangeWindow:
+        """The span whose changes a repetition needs no memory for: it tells all of them."""
+        start = self.window.start
+        if self.told.since > self.zone.start:  # not all late ones could be kept
+            return ChangeWindow(self.zone.start, max(self._since, self.told.since))
+        return ChangeWindow(start, self._since)
+
+    def changes(self, records: Iterable[dict[str, Any]]) -> Iterator[RecordChange]:
+        """Yield the changes to tell, in the records' order; a record has one at most.
+
+        :param records: as the API delivers them, a part of them perhaps.
+        :raises InvalidTime: as ``changes_in`` does.
+        """
+        without_id: list[dict[str, Any]] = []
+        for record in records:
+            record_id: Any = record.get(self._record_type.id_field)
+            if not is_record_id(record_id):
+                without_id.append(record)
+                continue
+            times = readable_times(record)
+            change = self._change(record_id, times, record) if record_id not in self._told_ids else None
+            self.after.see(record_id, times)
+            if change is not None:
+                if not any(times):  # they can't be read, so that any window might hold it: once
+                    self.after.see(record_id, [self.window.end - MICROSECOND])
+                self._told_ids.add(record_id)
+                self._note(record_id, times, change)
+                yield change
+        # They can't be remembered, so they count in the window alone.
+        yield from changes_in(self.window, self._record_type, without_id, self._events)
+
+    def _change(self, record_id: int, times: RecordTimes, record: dict[str, Any]) -> RecordChange | None:
+        last = max((time for time in times if time), default=None)
+        seen = self._before.seen_up_to(record_id) if self._before is not None else None
+        if seen is not None and seen >= self.window.start:  # the cursor was set back
+            seen = self.window.start - MICROSECOND
+        if seen is not None and (last is None or last <= seen):
+            return None
+        first = min((time for time in times if time), default=self.window.start)
+        for span in (self._watched, self.window):
+            begin = span.start if seen is None else max(span.start, seen + MICROSECOND)
+            if max(begin, first) >= span.end:
+                continue
+            of_record = ChangeWindow(begin, span.end) if begin != span.start else span
+            for change in changes_in(of_record, self._record_type, [record], self._events):
+                return change
+        return None
+
+    def _note(self, record_id: int, times: RecordTimes, change: RecordChange) -> None:
+        at = times.created if change["event"] == "added" else times.updated
+        if at is None:
+            at = self.window.end - MICROSECOND
+        self.late += at < self.window.start
+        if at < self.window.start or at >= self._since:
+            self.told.see(record_id, [at])
+
+
+class SameChanges:
+    """Finds what an earlier try of a run has told, and nothing that other runs have told or will tell.
+
+    :param record_type: of what.
+    :param events: the events to tell.
+    :param told: by record, what was told; of ``LateChanges``.
+    :param plain: the span of which all is told; of ``LateChanges``.
+    """
+
+    def __init__(
+        self,
+        record_type: RecordType,
+        events: Collection[Event],
+        told: SeenChanges,
+        plain: ChangeWindow,
+    ) -> None:
+        self._record_type, self._events = record_type, events
+        self._told, self._plain = told, plain
+        self._told_ids: set[int] = set()
+
+    @property
+    def search_from(self) -> datetime:
+        """The ``updated_after_utc`` to ask for."""
+        start = min(self._plain.start, self._told.since)
+        return ChangeWindow(start, max(start, self._plain.end)).search_from
+
+    def changes(self, records: Iterable[dict[str, Any]]) -> Iterator[RecordChange]:
+        """Yield the changes to tell, as ``LateChanges`` does."""
+        for record in records:
+            record_id = record.get(self._record_type.id_field)
+            at = self._told.seen_up_to(record_id)
+            span = self._plain if at is None else ChangeWindow(at, at + MICROSECOND)
+            for change in changes_in(span, self._record_type, [record], self._events):
+                if change["record_id"] not in self._told_ids:
+                    self._told_ids.add(change["record_id"])
+                    yield change

@@ -1,0 +1,168 @@
+"""What was seen, kept beside a cursor: for two positions of the cursor, so that a kill loses nothing.
+
+The cursor's own write is what commits a run. What the run has seen is written before that, for the position
+that the cursor is to have, in the place of the older of two states; the state for the present position stays.
+So whatever stops a run, a state for where the cursor stands is there and whole.
+
+A state, under ``{cursor's key}~a`` or ``{cursor's key}~b``:
+
+``{"version": 1, "since": …, "until": …, "reader": …, "runs": [[…]], "blocks": 2, "digest": …, "first": …}``
+
+It is for a cursor at ``until``. ``reader`` tells what was searched for. ``runs`` are the last runs that have
+moved the cursor, each with the position that it moved it to; the first entry may be the position only. The
+first block is in ``first``, the others are under ``{cursor's key}~a1`` and so on. The digest is the blocks'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS, SeenChanges
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+
+__all__ = ["SeenState", "SeenStore", "read_seen", "seen_keys", "write_seen"]
+
+VERSION = 1
+SLOTS = ("a", "b")
+RUNS = 64
+"""How many runs are named."""
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class SeenState(NamedTuple):
+    """What was seen by the time that the cursor was at ``until``."""
+
+    since: datetime
+    until: datetime
+    reader: str
+    runs: list[list[str]]
+    """The last runs that have moved the cursor: the position, ISO 8601, and the run's name."""
+    slot: str
+
+    def has_run(self, until: datetime, run: str) -> bool | None:
+        """Return whether a run has moved the cursor to ``until``; ``None`` if that is too long ago."""
+        if [iso_time(until), run] in self.runs:
+            return True
+        return None if not self.runs or until <= api_time(self.runs[0][0]) else False
+
+
+class SeenStore:
+    """The two states of a cursor.
+
+    :param store: where the cursor is kept.
+    :param cursor_key: the cursor's key.
+    """
+
+    def __init__(self, store: StateStore, cursor_key: str) -> None:
+        self._store = store
+        self._key = f"{cursor_key}~"
+        self._blocks: dict[str, int] = {}  # by slot
+
+    def states(self) -> list[SeenState]:
+        """Return the states that there are, the latest position last; what can't be read is none."""
+        found = []
+        for slot in SLOTS:
+            try:
+                head = read_head(self._store, self._key + slot, VERSION)
+                if head is not None:
+                    found.append(_state(head, slot))
+                    self._blocks[slot] = count_in(self._key + slot, head, "blocks")
+            except (InvalidState, KeyError, TypeError, ValueError):  # written by another version
+                continue
+        return sorted(found, key=lambda state: state.until)
+
+    def read(self, state: SeenState) -> SeenChanges:
+        """Return what was seen.
+
+        :raises InvalidState: if a part of it is missing, or belongs to something else.
+        """
+        return read_seen(self._store, self._key + state.slot, state.since, state.until)
+
+    def write(
+        self, seen: SeenChanges, *, reader: str, run: str, since: datetime, base: SeenState | None
+    ) -> None:
+        """Keep what a run has seen, for a cursor that it is about to move to ``seen.until``.
+
+        :param reader: what was searched for.
+        :param run: the run's name.
+        :param since: the position that the run moves the cursor from.
+        :param base: the state that the run has begun with; it stays.
+        """
+        runs = base.runs if base is not None and base.runs else [[iso_time(since), ""]]
+        runs = [*runs, [iso_time(seen.until), run]][-RUNS:]
+        slot = next(slot for slot in SLOTS if base is None or slot != base.slot)
+        entries = {"reader": reader, "runs": runs}
+        write_seen(self._store, self._key + slot, seen, entries, replaced=self._blocks.get(slot, 0))
+
+
+def seen_keys(cursor_key: str) -> Iterator[str]:
+    """Yield all keys that can be in use beside a cursor's, so that they can be deleted with it."""
+    for slot in SLOTS:
+        yield from _keys(f"{cursor_key}~{slot}")
+
+
+def write_seen(
+    store: StateStore, key: str, seen: SeenChanges, entries: Mapping[str, Any], replaced: int = 0
+) -> None:
+    """Keep what was seen under a key, and further ones that begin with it; the head comes last.
+
+    :param entries: what else to keep in the head.
+    :param replaced: how many blocks there are from before.
+    """
+    blocks = seen.blocks()
+    keys = list(_keys(key))
+    for block_key, block in zip(keys[1:], blocks[1:], strict=False):
+        store.set(block_key, block)
+    store.set(
+        key,
+        {
+            "version": VERSION,
+            "since": iso_time(seen.since),
+            "until": iso_time(seen.until),
+            **entries,
+            "blocks": len(blocks),
+            "digest": _digest(blocks),
+            "first": blocks[0] if blocks else "",
+        },
+    )
+    for block_key in keys[max(len(blocks), 1) : replaced]:
+        store.delete(block_key)
+
+
+def read_seen(store: StateStore, key: str, since: datetime, until: datetime) -> SeenChanges:
+    """Return what ``write_seen`` has kept.
+
+    :raises InvalidState: if a part of it is missing, or belongs to something else.
+    """
+    head = read_head(store, key, VERSION) or {}
+    count = count_in(key, head, "blocks")
+    blocks = [head.get("first"), *(store.get(k) for k in list(_keys(key))[1:count])] if count else []
+    if head.get("digest") != _digest(blocks):
+        raise InvalidState(key, "its parts don't belong together")
+    try:
+        return SeenChanges.of(since, until, blocks)
+    except ValueError as error:
+        raise InvalidState(key, str(error)) from None
+
+
+def _keys(key: str) -> Iterator[str]:
+    yield key
+    yield from (key + digit for digit in DIGITS[1:MOST_BLOCKS])
+
+
+def _digest(blocks: list[Any]) -> str:
+    return digest_of("\n".join(map(str, blocks)))
+
+
+def _state(head: Mapping[str, Any], slot: str) -> SeenState:
+    runs = [[str(until), str(run)] for until, run in head["runs"]]
+    for until, _ in runs:
+        api_time(until, "runs")
+    return SeenState(
+        api_time(head["since"], "since"), api_time(head["until"], "until"), str(head["reader"]), runs, slot
+    )

@@ -1,0 +1,130 @@
+"""Two states of what was seen: one for where the cursor stands is always whole."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_insightly_hooks.core.detection import seen_changes
+from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
+from airflow_insightly_hooks.core.detection.seen_store import RUNS, SeenStore, seen_keys
+from airflow_insightly_hooks.core.errors import InvalidState
+from tests.conftest import StateStore
+from tests.core.state.test_id_set import each_crash
+
+START = datetime(2026, 3, 29, 12, tzinfo=timezone.utc)
+KEY = "cursor/dag/detect"
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def seen(until: float, records: int = 3) -> SeenChanges:
+    found = SeenChanges(START, at(until))
+    for number in range(records):
+        found.see(number * 7 + 1, [at(0)])
+    return found
+
+
+def written(store: StateStore, *positions: int, records: int = 3) -> None:
+    """Write states for these positions of the cursor, each by a run that began with the one before."""
+    for position in positions:
+        found = SeenStore(store, KEY)
+        base = next(iter(found.states()[::-1]), None)
+        since = base.until if base else START
+        found.write(seen(position, records), reader="r", run=f"run{position}", since=since, base=base)
+
+
+def test_the_last_two_positions_are_kept():
+    """A write takes the place of the older state; the one that a run has begun with stays."""
+    store = StateStore()
+    written(store, 60, 120, 180)
+    found = SeenStore(store, KEY)
+    assert [state.until for state in found.states()] == [at(120), at(180)]
+    assert [len(found.read(state)) for state in found.states()] == [3, 3]
+    assert set(store.values) == {f"{KEY}~a", f"{KEY}~b"}
+
+
+def test_the_runs_that_have_moved_the_cursor():
+    """The last runs are named with their positions; what is too long ago can't be told."""
+    store = StateStore()
+    written(store, *range(60, 60 * (RUNS + 10), 60))
+    _, state = SeenStore(store, KEY).states()
+    assert state.has_run(at(60 * 20), "run1200") is True
+    assert state.has_run(at(60 * 20), "run1260") is False
+    assert state.has_run(at(60 * 3), "run180") is None
+    assert len(state.runs) == RUNS
+
+
+def test_a_first_state_knows_where_it_began():
+    """A run that ended elsewhere than the first one that is named hasn't moved the cursor."""
+    store = StateStore()
+    written(store, 60)
+    (state,) = SeenStore(store, KEY).states()
+    assert state.has_run(at(30), "other") is False
+    assert state.has_run(START, "other") is None
+
+
+@pytest.mark.parametrize("records", [3, 500])
+def test_a_kill_leaves_a_state_for_where_the_cursor_stands(monkeypatch, records):
+    """Whichever write is the last one: the state that the run has begun with can be read."""
+    monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
+    before = StateStore()
+    written(before, 60, records=records)
+    written(before, 120, records=250)
+    for store in each_crash(before.values, lambda store: written(store, 180, records=records)):
+        found = SeenStore(store, KEY)
+        state = next(state for state in found.states() if state.until == at(120))
+        assert len(found.read(state)) == 250
+        written(store, 180, records=records)
+        state = found.states()[-1]
+        assert (state.until, len(found.read(state))) == (at(180), records)
+
+
+def test_values_that_are_no_longer_used_are_deleted(monkeypatch):
+    """A state that shrinks leaves no values behind, and no key is in use that isn't among seen_keys."""
+    monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
+    store = StateStore()
+    written(store, 60, 120, records=2_300)
+    assert len(store.values) == 46
+    assert set(store.values) <= set(seen_keys(KEY))
+    written(store, 180, 240)
+    assert set(store.values) == {f"{KEY}~a", f"{KEY}~b"}
+    assert len(set(seen_keys(KEY))) == 48
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x",
+        {},
+        {"version": 2},
+        {"version": 1, "since": "2026-03-29T12:00:00Z", "until": "x", "reader": "", "runs": [], "blocks": 0},
+        {"version": 1, "since": "2026-03-29T12:00:00Z", "until": "2026-03-29T12:00:00Z", "reader": ""},
+    ],
+)
+def test_what_cannot_be_read_is_no_state(value):
+    """What another version has written, or a person, counts as if it weren't there."""
+    store = StateStore()
+    store.set(f"{KEY}~a", value)
+    assert SeenStore(store, KEY).states() == []
+
+
+def test_parts_that_do_not_belong_together(monkeypatch):
+    """A block that is missing, or another state's, is noticed."""
+    monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
+    store = StateStore()
+    written(store, 60, records=250)
+    found = SeenStore(store, KEY)
+    (state,) = found.states()
+    first, second = store.get(f"{KEY}~a1"), store.get(f"{KEY}~a2")
+    store.set(f"{KEY}~a1", second)
+    with pytest.raises(InvalidState, match="belong together"):
+        found.read(state)
+    store.delete(f"{KEY}~a1")
+    with pytest.raises(InvalidState, match="belong together"):
+        found.read(state)
+    store.set(f"{KEY}~a1", first)
+    assert len(found.read(state)) == 250
