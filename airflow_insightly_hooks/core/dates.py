@@ -29,6 +29,7 @@ __all__ = [
     "rounded_up",
     "start_of_day",
     "time_zone",
+    "utc_time",
 ]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -170,6 +171,12 @@ def format_api_time(instant: datetime) -> str:
 def iso_time(instant: datetime) -> str:
     """Return ``instant`` as ISO 8601 in UTC, to the microsecond where it has a fraction, ending in ``Z``."""
     return instant.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def utc_time(instant: datetime) -> datetime:
+    """Return ``instant`` in UTC as a plain time: Airflow's, pendulum's, reckon in another way."""
+    utc = instant.astimezone(timezone.utc)
+    return datetime(*utc.timetuple()[:6], utc.microsecond, tzinfo=timezone.utc)
 
 
 def format_ms_date(instant: datetime, timezone: str = "America/Los_Angeles") -> str:

@@ -14,11 +14,13 @@ from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
+from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWorkflow,
     StoppedError,
 )
+from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Webhook
@@ -32,6 +34,7 @@ from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDeliv
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
+from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -143,7 +146,9 @@ class InsightlyWorkflowOperator(BaseOperator):
         state = TaskState(context["task_state_store"])
         cursor = self.cursor or self.workflow.cursor
         windows = RunWindows(context, ti or self, self.asset, self.window, cursor)
-        window = self._settled_window(hook, windows, state)
+        lookback = self._lookback(context, windows, hook)
+        window, settled_until = self._settled_window(hook, windows, state)
+        detection = lookback.changes(window, settled_until)
         if ti is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
@@ -151,10 +156,12 @@ class InsightlyWorkflowOperator(BaseOperator):
         is_read = False
         try:
             memory = self._memory(context, state)
-            for batch in self._batches(hook, window, metadata, context):
+            for batch in self._batches(hook, window, detection, metadata, context):
                 self._deliver(batch, deliveries, memory)
             if self._stopped:
                 raise StoppedError
+            if self.workflow.active:  # else nothing was read
+                lookback.keep(detection)
             windows.take(window)
             is_read = True
         finally:  # after the task's time-out, too, the report tells what is undelivered
@@ -193,8 +200,17 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     # --- the window ----------------------------------------------------------------------------------------
 
-    def _settled_window(self, hook: InsightlyHook, windows: RunWindows, state: TaskState) -> ChangeWindow:
-        """Return the run's window, the same in all of its tries, once it has settled."""
+    def _lookback(self, context: Context, windows: RunWindows, hook: InsightlyHook) -> RunLookback:
+        kind, events = RECORD_TYPES[self.workflow.record_type], self.workflow.events
+        searched = (None, None)  # as a sensor that searches for no field
+        return RunLookback(
+            context, windows, self.asset, hook, searched, kind, events, self.workflow.lookback, self.log
+        )
+
+    def _settled_window(
+        self, hook: InsightlyHook, windows: RunWindows, state: TaskState
+    ) -> tuple[ChangeWindow, datetime]:
+        """Return the run's window, the same in all of its tries, once it has settled; and up to when."""
         window = windows.fixed()
         if window is None and (kept := state.get(READING)) is not None:
             window = ChangeWindow.of(kept)
@@ -216,7 +232,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             state.set(READING, window.as_dict())
         else:
             windows.warn_of_unread(self.log, window)
-        return window
+        return window, until
 
     def _defer(self, seconds: float) -> None:
         look_at = iso_time(datetime.now(timezone.utc) + timedelta(seconds=seconds))
@@ -240,6 +256,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
+        detection: LateChanges | SameChanges,
         metadata: Callable[[], list[dict[str, Any]]],
         context: Context,
     ) -> Iterator[list[RecordChange]]:
@@ -247,7 +264,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             self.log.info("The changes in %s pass by: the workflow is not active", window)
             return
         criteria = Criteria(self.render_template(self.workflow.criteria, context))
-        reading = Reading(hook, window, self.workflow, criteria, metadata, self.log)
+        reading = Reading(hook, window, detection, self.workflow, criteria, metadata, self.log)
         for batch in reading.batches(self.batch_size):
             if self._stopped:
                 return

@@ -93,6 +93,16 @@ class RunWindows:
         self.cursor_name = cursor or f"{owner.dag_id}/{owner.task_id}"
         self.cursor_key = cursor_key(self.cursor_name)
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether rule 3 gives the window."""
+        return self._explicit is None and self._interval is None
+
+    @property
+    def moves_cursor(self) -> bool:
+        """Whether ``take`` moves the cursor."""
+        return self.is_open_ended or (self._explicit is None and self._is_scheduled)
+
     def fixed(self) -> ChangeWindow | None:
         """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
         if self._explicit is not None:

@@ -17,15 +17,21 @@ from airflow_insightly_hooks.core.detection.changes import (
     EVENTS,
     ChangeWindow,
     RecordChange,
-    changes_in,
     check_events,
 )
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
+from airflow_insightly_hooks.core.detection.late_changes import (
+    LOOKBACK,
+    LateChanges,
+    SameChanges,
+    check_lookback,
+)
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
+from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
@@ -77,6 +83,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         skipped); or ``succeed`` with an empty list.
     :param settle: seconds that must have passed since the window's end, by the API server's clock, so that
         changes of its last moment are visible.
+    :param lookback: seconds before its window that a run reads again, 0 to 86,400: what has become visible
+        there since it was read comes out now, with its own time; 0 for none. Only runs with a cursor have it.
     :param field_name: only records that have ``field_value`` in this field now: a standard or a custom one
         (``Region__c``). The search asks for it, so that others aren't read; how values are compared is
         Insightly's own, and exact. For anything else there are criteria.
@@ -113,6 +121,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         window: Any = None,
         on_empty: OnEmpty = "skip",
         settle: float = 5.0,
+        lookback: float = LOOKBACK,
         field_name: str | None = None,
         field_value: str | float | bool | None = None,
         insightly_conn_id: str = "insightly_default",
@@ -129,6 +138,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.window = window
         self.on_empty = on_empty
         self.settle = settle
+        self.lookback = check_lookback(lookback)
         self.field_name = field_name
         self.field_value = field_value
         self.cursor = None if cursor is None else check_cursor_name(cursor)
@@ -230,25 +240,34 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
 
     def _poll_once(self, context: Context, hook: InsightlyHook) -> list[RecordChange] | _Wait:
         windows = RunWindows(context, context.get("ti") or self, self.asset, self.window, self.cursor)
-        window = windows.fixed()
-        is_open = window is None
-        shared = SharedReading.of_run(
-            context, self.asset, window, hook, (self.field_name, self.field_value), self.log
+        kind, searched = RECORD_TYPES[self.record_type], (self.field_name, self.field_value)
+        lookback = RunLookback(
+            context, windows, self.asset, hook, searched, kind, self.events, self.lookback, self.log
         )
+        window = lookback.binding(windows.fixed())
+        is_open = window is None
+        shared = None
+        if window is not None and not lookback.may_grow(window):
+            shared = SharedReading.of_run(context, self.asset, window, hook, searched, self.log)
         if shared is not None and shared.is_being_read():
             return _Wait(SHARED_WAIT)
-        found = shared.find(RECORD_TYPES[self.record_type], self.events) if shared is not None else None
+        found = shared.find(kind, self.events) if shared is not None else None
         if window is None or found is None:
-            read = self._read_settled(hook, windows, window, shared)
+            read = self._read_settled(hook, windows, lookback, window, shared)
             if isinstance(read, _Wait):
                 return read
-            window, found = read
+            window, found, changes = read
+        else:
+            changes = lookback.changes(window, datetime.now(timezone.utc))
         if not found.changes and is_open and self.on_empty == "wait":
+            if window.is_empty:  # a first run has its cursor already
+                lookback.keep(changes)
             return _Wait(self.poke_interval, open_since=window.start, is_poke=True)
         if not is_open:
             windows.warn_of_unread(self.log, window)
         self._tell_of_updated_again(window, found)
         log_undeliverable(self.log, found.changes)
+        lookback.keep(changes)
         windows.take(window)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
@@ -260,15 +279,16 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self,
         hook: InsightlyHook,
         windows: RunWindows,
+        lookback: RunLookback,
         window: ChangeWindow | None,
         shared: SharedReading | None,
-    ) -> tuple[ChangeWindow, WindowRead] | _Wait:
+    ) -> tuple[ChangeWindow, WindowRead, LateChanges | SameChanges] | _Wait:
         """Read the run's window, or the one that is open so far, if it has settled by the server's clock."""
         search = None
         start = window.start if window is not None else windows.cursor()
         if shared is None and start is not None and self._seems_settled(window):
             # The first answer tells the server's time: no request is needed for that alone.
-            search = self._search(hook, ChangeWindow(start, start).search_from)
+            search = self._search(hook, lookback.search_from(window or ChangeWindow(start, start)))
         settled_until = hook.server_time() - timedelta(seconds=self.settle)
         if (unsettled := windows.unsettled(settled_until, window)) is not None:
             if window is not None:
@@ -276,8 +296,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             return _Wait(unsettled.total_seconds())
         if window is None:
             window = windows.open(settled_until)
+        changes = lookback.changes(window, settled_until)
         try:
-            return window, self._read(hook, window, shared, settled_until, search)
+            return window, self._read(hook, window, changes, shared, settled_until, search), changes
         except ReadByAnotherRun as other:
             self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
             return _Wait(SHARED_WAIT)
@@ -309,6 +330,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
+        changes: LateChanges | SameChanges,
         shared: SharedReading | None,
         settled_until: datetime,
         search: _Search | None,
@@ -316,14 +338,16 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         kind = RECORD_TYPES[self.record_type]
         if window.is_empty:
             self.log.info("%s: nothing to read yet, watching from %s", kind.name, iso_time(window.end))
-            return WindowRead([], 0)
+            if changes.is_empty:
+                return WindowRead([], 0)
         began = time.monotonic() if search is None else search.began
         read = 0
         timeless: list[Any] = []
 
         def seen(nearby: NearbyChanges) -> Iterable[dict[str, Any]]:
             nonlocal read
-            for record in (search or self._search(hook, nearby.search_from)).records:
+            search_from = min(nearby.search_from, changes.search_from)
+            for record in (search or self._search(hook, search_from)).records:
                 read += 1
                 if not has_time(record) and is_record_id(record_id := record.get(kind.id_field)):
                     timeless.append(record_id)
@@ -331,18 +355,18 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 yield record
 
         with shared.reading(settled_until) if shared else nullcontext(NearbyChanges(window)) as nearby:
-            changes = list(changes_in(window, kind, seen(nearby), self.events))
+            found = list(changes.changes(seen(nearby)))
         self.log.info(
             "%s in %s: %s; %d records read in %d requests, %.1f s",
             self.record_type,
             window,
-            _counts(changes),
+            _counts(found),
             read,
             hook.requests_made,
             time.monotonic() - began,
         )
         warn_of_timeless(self.log, self.record_type, timeless)
-        return WindowRead(changes, nearby.updated_again)
+        return WindowRead(found, nearby.updated_again)
 
 
 def _counts(changes: Sequence[RecordChange]) -> str:

@@ -152,6 +152,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
         record_type=workflow.record_type,
         events=workflow.events,
         settle=workflow.settle,
+        lookback=workflow.lookback,
         insightly_conn_id=workflow.insightly_conn_id,
         cursor=workflow.cursor,
         deferrable=True,

@@ -321,7 +321,7 @@ def test_a_run_that_is_not_behind_shares_nothing(insightly: RunningSandbox, runs
     context = runs.context(0, "scheduled")
     context |= {"data_interval_start": now - 2 * HOUR, "data_interval_end": now - HOUR}
     sensor().execute(context)
-    assert set(runs.state.values) == {"cursor/dag/task", "cursors"}
+    assert set(runs.state.values) == {"cursor/dag/task", "cursor/dag/task~a", "cursors"}
 
 
 def test_a_mapped_sensor_reads_by_itself(crm: RunningSandbox, runs: Runs) -> None:

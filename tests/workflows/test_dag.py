@@ -101,18 +101,22 @@ def test_each_webhook_has_its_own_tasks() -> None:
 
 def test_what_a_workflow_says_reaches_its_tasks() -> None:
     """Events, criteria, memory, switch, account, settling."""
-    dag = workflow(evaluate="until_triggered", active=False, insightly_conn_id="crm", settle=7).to_dag()
+    dag = workflow(
+        evaluate="until_triggered", active=False, insightly_conn_id="crm", settle=7, lookback=60
+    ).to_dag()
     detect, evaluate = dag.get_task("detect"), dag.get_task("evaluate")
     assert (
         detect.record_type,
         detect.events,
         detect.settle,
+        detect.lookback,
         detect.insightly_conn_id,
         detect.deferrable,
     ) == (
         "Contacts",
         ("added", "updated"),
         7,
+        60,
         "crm",
         True,
     )

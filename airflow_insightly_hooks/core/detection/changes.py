@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypedDict, cast
 
-from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.dates import api_time, iso_time, utc_time
 from airflow_insightly_hooks.core.detection.record_times import record_times
 from airflow_insightly_hooks.core.errors import (
     InvalidChange,
@@ -79,7 +79,9 @@ class ChangeWindow:
             instant = getattr(self, end)
             if not isinstance(instant, datetime) or instant.tzinfo is None:
                 raise InvalidWindow(f"its {end} must be a time with a time zone")
-            object.__setattr__(self, end, instant.astimezone(timezone.utc))
+            # Most are in UTC already, and there may be a window for each of many records.
+            is_utc = type(instant) is datetime and instant.tzinfo is timezone.utc
+            object.__setattr__(self, end, instant if is_utc else utc_time(instant))
         if self.end < self.start:
             raise InvalidWindow(f"it ends at {iso_time(self.end)}, before its start {iso_time(self.start)}")
 

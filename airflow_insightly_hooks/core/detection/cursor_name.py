@@ -6,14 +6,15 @@ from airflow_insightly_hooks.core.templates import is_template
 
 __all__ = ["check_cursor_name"]
 
-LONGEST = 505
-"""Characters; with ``cursor/`` before it, a name is a key of Airflow's state store, which takes 512."""
+LONGEST = 502
+"""Characters: with ``cursor/`` before it, and three characters behind it for what the cursor's runs have seen
+(``core.detection.seen_store``), a name is a key of Airflow's state store, which takes 512."""
 
 
 def check_cursor_name(name: object) -> str:
     """Return the name of a cursor without white space around it.
 
-    :param name: a text of 1 to 505 characters. Templates are not rendered: tasks that share the text of one
+    :param name: a text of 1 to 502 characters. Templates are not rendered: tasks that share the text of one
         would share a cursor, and each would miss what the others read.
     :raises ValueError: if it is not such a text.
     """

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_insightly_hooks.core.dates import utc_time
 from airflow_insightly_hooks.core.detection.changes import (
     EARLIEST,
     ChangeWindow,
@@ -27,17 +28,45 @@ from airflow_insightly_hooks.core.detection.record_times import RecordTimes, rea
 from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
 from airflow_insightly_hooks.core.records import RecordType, is_record_id
 
-__all__ = ["LateChanges", "SameChanges", "zone_before"]
+__all__ = [
+    "LONGEST_LOOKBACK",
+    "LOOKBACK",
+    "LateChanges",
+    "SameChanges",
+    "check_lookback",
+    "watched_since",
+    "zone_before",
+]
+
+LOOKBACK = 900.0
+"""Seconds that a run reads back by default: imports become visible over minutes."""
+LONGEST_LOOKBACK = 86_400.0
 
 
-def zone_before(window: ChangeWindow, lookback: timedelta, before: SeenChanges | None) -> ChangeWindow:
+def check_lookback(seconds: float) -> float:
+    """Return a lookback in seconds; 0 is none.
+
+    :raises ValueError: if it is not 0 to a day.
+    """
+    if not 0 <= seconds <= LONGEST_LOOKBACK:
+        raise ValueError(f"lookback must be 0 to {LONGEST_LOOKBACK:g} seconds (a day), not {seconds}")
+    return seconds
+
+
+def watched_since(settled_until: datetime, lookback: timedelta) -> datetime:
+    """Return from when on changes may yet become visible, if those up to ``settled_until`` have settled."""
+    start = utc_time(settled_until).replace(microsecond=0)
+    return start - min(lookback, start - EARLIEST)
+
+
+def zone_before(window: ChangeWindow, lookback: timedelta, since: datetime | None) -> ChangeWindow:
     """Return the span before a window that is read again, up to the window's start.
 
-    :param before: what was seen up to there; ``None`` if nothing is remembered.
+    :param since: from when on is remembered what was seen; ``None`` if nothing is.
     """
     start = window.start - min(lookback, window.start - EARLIEST)
-    if before is not None:
-        start = min(max(start, before.since), window.start)
+    if since is not None:
+        start = min(max(start, since), window.start)
     return ChangeWindow(start, window.start)
 
 
@@ -67,17 +96,19 @@ class LateChanges:
         settled_until: datetime,
     ) -> None:
         self.window = window
-        self.zone = zone_before(window, lookback, before)
+        since = watched_since(settled_until, lookback)
+        self.zone = zone_before(window, lookback, before.since if before is not None else None)
+        if before is None:  # more of it would not even be remembered
+            self.zone = ChangeWindow(min(max(self.zone.start, since), window.start), window.start)
         self._record_type, self._events = record_type, events
         self._before = before
         watched_until = self.zone.start if before is None else min(before.until, window.start)
         # Empty, if there is nothing to tell of before the window.
         self._watched = ChangeWindow(self.zone.start, max(watched_until, self.zone.start))
-        start = settled_until.replace(microsecond=0)
-        start -= min(lookback, start - EARLIEST)
-        since = min(max(start, self.zone.start), window.end)
+        since = min(max(since, self.zone.start), window.end)
         self._since = max(since, window.start)
         self.after = (before or SeenChanges(since, since)).within(since, window.end)
+        self._remembered_since = since
         self.told = SeenChanges(self.zone.start, window.end)
         self._told_ids: set[int] = set()
         self.late = 0
@@ -86,6 +117,16 @@ class LateChanges:
     def search_from(self) -> datetime:
         """The ``updated_after_utc`` to ask for."""
         return ChangeWindow(self.zone.start, self.window.end).search_from
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return self.zone.start == self.window.end
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether more was seen than can be remembered; ``after.since`` tells from when on it is."""
+        return self.after.since > self._remembered_since
 
     @property
     def plain(self) -> ChangeWindow:
@@ -150,29 +191,40 @@ class SameChanges:
 
     :param record_type: of what.
     :param events: the events to tell.
-    :param told: by record, what was told; of ``LateChanges``.
-    :param plain: the span of which all is told; of ``LateChanges``.
+    :param plain: the span of which all is told; of ``LateChanges``. A run without a lookback tells its
+        window so.
+    :param told: by record, what else was told; of ``LateChanges``.
+    :ivar late: how many of the changes were from before the window.
     """
 
     def __init__(
         self,
         record_type: RecordType,
         events: Collection[Event],
-        told: SeenChanges,
         plain: ChangeWindow,
+        told: SeenChanges | None = None,
     ) -> None:
         self._record_type, self._events = record_type, events
-        self._told, self._plain = told, plain
+        self._plain = plain
+        self._told = told or SeenChanges(plain.start, plain.start)
         self._told_ids: set[int] = set()
 
     @property
     def search_from(self) -> datetime:
         """The ``updated_after_utc`` to ask for."""
-        start = min(self._plain.start, self._told.since)
+        start = self._plain.start if not self._told else min(self._plain.start, self._told.since)
         return ChangeWindow(start, max(start, self._plain.end)).search_from
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return self._plain.is_empty and not self._told
 
     def changes(self, records: Iterable[dict[str, Any]]) -> Iterator[RecordChange]:
         """Yield the changes to tell, as ``LateChanges`` does."""
+        if not self._told:
+            yield from changes_in(self._plain, self._record_type, records, self._events)
+            return
         for record in records:
             record_id = record.get(self._record_type.id_field)
             at = self._told.seen_up_to(record_id)

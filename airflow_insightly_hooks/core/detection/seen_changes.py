@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 from typing import Any
 
-from airflow_insightly_hooks.core.dates import EPOCH
+from airflow_insightly_hooks.core.dates import EPOCH, utc_time
 from airflow_insightly_hooks.core.records import is_record_id
 from airflow_insightly_hooks.core.state.packed_integers import packed, unpacked
 
@@ -42,7 +42,7 @@ class SeenChanges:
     """
 
     def __init__(self, since: datetime, until: datetime) -> None:
-        self.since, self.until = since, until
+        self.since, self.until = utc_time(since), utc_time(until)
         # Microseconds since EPOCH: a hundred thousand of them take a third of what as many datetimes do.
         self._seen: dict[int, int] = {}
 
@@ -79,7 +79,7 @@ class SeenChanges:
     def within(self, since: datetime, until: datetime) -> SeenChanges:
         """Return what is remembered of another span; of what this one doesn't cover, that is nothing."""
         part = SeenChanges(since, until)
-        first, end = _microseconds(since), _microseconds(until)
+        first, end = _microseconds(part.since), _microseconds(part.until)
         part._seen = {record_id: seen for record_id, seen in self._seen.items() if first <= seen < end}
         return part
 

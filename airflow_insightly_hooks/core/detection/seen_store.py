@@ -15,7 +15,7 @@ first block is in ``first``, the others are under ``{cursor's key}~a1`` and so o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ class SeenStore:
 
         :raises InvalidState: if a part of it is missing, or belongs to something else.
         """
-        return read_seen(self._store, self._key + state.slot, state.since, state.until)
+        return read_seen(self._store, self._key + state.slot)
 
     def write(
         self, seen: SeenChanges, *, reader: str, run: str, since: datetime, base: SeenState | None
@@ -92,12 +92,15 @@ class SeenStore:
         :param run: the run's name.
         :param since: the position that the run moves the cursor from.
         :param base: the state that the run has begun with; it stays.
+
+        What doesn't fit is given up: ``seen.since`` tells.
         """
         runs = base.runs if base is not None and base.runs else [[iso_time(since), ""]]
         runs = [*runs, [iso_time(seen.until), run]][-RUNS:]
         slot = next(slot for slot in SLOTS if base is None or slot != base.slot)
         entries = {"reader": reader, "runs": runs}
-        write_seen(self._store, self._key + slot, seen, entries, replaced=self._blocks.get(slot, 0))
+        replaced = self._blocks.get(slot, 0)
+        write_seen(self._store, self._key + slot, seen, seen.blocks(), entries, replaced)
 
 
 def seen_keys(cursor_key: str) -> Iterator[str]:
@@ -107,14 +110,19 @@ def seen_keys(cursor_key: str) -> Iterator[str]:
 
 
 def write_seen(
-    store: StateStore, key: str, seen: SeenChanges, entries: Mapping[str, Any], replaced: int = 0
+    store: StateStore,
+    key: str,
+    seen: SeenChanges,
+    blocks: Sequence[str],
+    entries: Mapping[str, Any],
+    replaced: int = 0,
 ) -> None:
     """Keep what was seen under a key, and further ones that begin with it; the head comes last.
 
+    :param blocks: of what was seen.
     :param entries: what else to keep in the head.
     :param replaced: how many blocks there are from before.
     """
-    blocks = seen.blocks()
     keys = list(_keys(key))
     for block_key, block in zip(keys[1:], blocks[1:], strict=False):
         store.set(block_key, block)
@@ -134,7 +142,7 @@ def write_seen(
         store.delete(block_key)
 
 
-def read_seen(store: StateStore, key: str, since: datetime, until: datetime) -> SeenChanges:
+def read_seen(store: StateStore, key: str) -> SeenChanges:
     """Return what ``write_seen`` has kept.
 
     :raises InvalidState: if a part of it is missing, or belongs to something else.
@@ -145,7 +153,9 @@ def read_seen(store: StateStore, key: str, since: datetime, until: datetime) -> 
     if head.get("digest") != _digest(blocks):
         raise InvalidState(key, "its parts don't belong together")
     try:
-        return SeenChanges.of(since, until, blocks)
+        return SeenChanges.of(
+            api_time(head.get("since"), "since"), api_time(head.get("until"), "until"), blocks
+        )
     except ValueError as error:
         raise InvalidState(key, str(error)) from None
 
@@ -155,7 +165,7 @@ def _keys(key: str) -> Iterator[str]:
     yield from (key + digit for digit in DIGITS[1:MOST_BLOCKS])
 
 
-def _digest(blocks: list[Any]) -> str:
+def _digest(blocks: Sequence[Any]) -> str:
     return digest_of("\n".join(map(str, blocks)))
 
 

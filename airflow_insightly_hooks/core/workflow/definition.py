@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration
 from airflow_insightly_hooks.core.detection.changes import Event
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
+from airflow_insightly_hooks.core.detection.late_changes import LONGEST_LOOKBACK, LOOKBACK
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.core.workflow.parts import (
@@ -96,6 +97,8 @@ class WorkflowDefinition(Model):
         intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
         API server's clock.
+    :param lookback: seconds (or a duration such as ``15m``, a day at most) before its window that a run reads
+        again: what has become visible there since it was read comes out now, with its own time; 0 for none.
     :param cursor: the name of the cursor, which says where the workflow has read to; ``None``: that of the
         detect task. A workflow whose DAG is renamed goes on with the old one: ``{old dag_id}/detect``.
     :param tags: tags of the DAG, besides ``insightly``.
@@ -128,6 +131,14 @@ class WorkflowDefinition(Model):
         BeforeValidator(_seconds),
         WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
     ] = 5.0
+    lookback: Annotated[
+        float,
+        Field(ge=0, le=LONGEST_LOOKBACK, strict=True, allow_inf_nan=False),
+        BeforeValidator(_seconds),
+        WithJsonSchema(
+            {"anyOf": [{"type": "number", "minimum": 0, "maximum": LONGEST_LOOKBACK}, DURATION_SCHEMA]}
+        ),
+    ] = LOOKBACK
     cursor: Annotated[str, AfterValidator(check_cursor_name)] | None = None
     tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
 

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.criteria import Criteria, Predicate
-from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange, changes_in
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
+from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.records import (
     RECORD_TYPES,
@@ -42,6 +43,7 @@ class Reading:
 
     :param hook: the account.
     :param window: what is read; relative dates are measured from its end.
+    :param detection: finds the changes among the records that are read.
     :param workflow: what to look for.
     :param criteria: the workflow's, rendered.
     :param metadata: returns what Insightly says of the record type's custom fields; asked only where
@@ -53,12 +55,14 @@ class Reading:
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
+        detection: LateChanges | SameChanges,
         workflow: WorkflowDefinition,
         criteria: Criteria,
         metadata: Callable[[], list[dict[str, Any]]],
         log: Any,
     ) -> None:
         self._hook, self._window, self._workflow = hook, window, workflow
+        self._detection = detection
         self._kind = RECORD_TYPES[workflow.record_type]
         self._criteria, self._metadata, self._log = criteria, metadata, log
         self._now = window.end if criteria.has_relative_dates else None
@@ -86,15 +90,15 @@ class Reading:
 
     def _pages(self) -> Iterator[list[RecordChange]]:
         """Yield what matches, page by page."""
-        if self._window.is_empty:
+        if self._detection.is_empty:
             return
-        records = self._hook.iter_records(self._kind.name, updated_after=self._window.search_from)
+        records = self._hook.iter_records(self._kind.name, updated_after=self._detection.search_from)
         while page := list(islice(records, PAGE)):
             self._read += len(page)
             for record in page:
                 if not has_time(record) and is_record_id(record_id := record.get(self._kind.id_field)):
                     self._timeless.append(record_id)
-            changes = list(changes_in(self._window, self._kind, page, self._workflow.events))
+            changes = list(self._detection.changes(page))
             log_undeliverable(self._log, changes)
             self._changes += len(changes)
             if self._unknown:

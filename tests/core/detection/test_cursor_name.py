@@ -14,9 +14,9 @@ from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 
 REFUSED = [
-    ("", "1 to 505 characters"),
-    (" \n", "1 to 505 characters"),
-    ("x" * 506, "1 to 505 characters, not 506"),
+    ("", "1 to 502 characters"),
+    (" \n", "1 to 502 characters"),
+    ("x" * 503, "1 to 502 characters, not 503"),
     ("a\x00b", "control characters"),
     ("{{ dag.dag_id }}/v1", "must not be a template"),
     ("{% raw %}", "must not be a template"),
@@ -28,7 +28,7 @@ def workflow(**arguments: Any) -> Workflow:
     return Workflow(name="New contacts", record_type="Contacts", webhooks=webhooks, **arguments)
 
 
-@pytest.mark.parametrize("name", ["contacts", "old_dag/group.detect", "x" * 505, "é/?#%&="])
+@pytest.mark.parametrize("name", ["contacts", "old_dag/group.detect", "x" * 502, "é/?#%&="])
 def test_names(name: str) -> None:
     """A name is taken as it is, but for white space around it; it may be that of any task's cursor."""
     assert check_cursor_name(f" {name}\n") == name

@@ -141,6 +141,8 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"settle": -1}, "settle", "0"),
         ({"settle": float("inf")}, "settle", "finite"),
         ({"settle": "5"}, "settle", "duration"),
+        ({"lookback": -1}, "lookback", "0"),
+        ({"lookback": "2d"}, "lookback", "86400"),
         ({"active": "no"}, "active", "boolean"),
         ({"tags": ["x" * 101]}, "tags[0]", "100"),
         ({"dag_id": "x__pending"}, "dag_id", "'__pending' is the ending"),
@@ -217,6 +219,11 @@ def test_durations_and_times_are_read():
     assert all(webhook.is_timed for webhook in made.webhooks)
     assert made.start_date == datetime(2026, 1, 31, 8, tzinfo=UTC)
     assert workflow(settle="2m").settle == 120
+    assert (workflow().lookback, workflow(lookback="1h").lookback, workflow(lookback=0).lookback) == (
+        900,
+        3600,
+        0,
+    )
     assert workflow(start_date=datetime(2026, 1, 31)).start_date == datetime(2026, 1, 31, tzinfo=UTC)  # noqa: DTZ001 — what is tested
 
 
