@@ -31,6 +31,8 @@ if "AIRFLOW_HOME" not in os.environ:  # before Airflow is imported: it makes its
 
 import certifi  # noqa: E402 — after the environment is set
 import pytest  # noqa: E402 — likewise
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType  # noqa: E402 — likewise
+from airflow.sdk.execution_time.comms import ErrorResponse  # noqa: E402 — likewise
 from hypothesis import settings  # noqa: E402 — likewise
 
 from airflow_insightly_hooks.core.criteria import criteria as criteria_module  # noqa: E402 — likewise
@@ -88,6 +90,7 @@ class TaskInstance:
     :ivar xcom: what was pushed, by key.
     :ivar others: what other tasks have pushed, by task id and key, or by run id, task id and key.
     :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
+    :ivar gone_dags: the ids of DAGs that Airflow doesn't know; it knows all others.
     """
 
     map_index = -1
@@ -98,6 +101,7 @@ class TaskInstance:
         self.xcom: dict[str, Any] = {}
         self.others: dict[tuple[str, ...], Any] = {}
         self.previous: dict[str, list[SimpleNamespace]] = {}
+        self.gone_dags: set[str] = set()
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = json.loads(json.dumps(value))
@@ -113,7 +117,16 @@ class TaskInstance:
         ended = {p.run_id: state for state, runs in self.previous.items() for p in runs}
         return {run_id: {self.task_id: state} for run_id, state in ended.items()}
 
-    def get_previous_ti(self, state: str | None = None, logical_date: datetime | None = None) -> Any:
+    def get_dag(self, dag_id: str) -> Any:
+        if dag_id in self.gone_dags:
+            raise AirflowRuntimeError(
+                ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404})
+            )
+        return SimpleNamespace(dag_id=dag_id)
+
+    def get_previous_ti(
+        self, state: str | None = None, logical_date: datetime | None = None, map_index: int = -1
+    ) -> Any:
         found = self.previous.get(str(getattr(state, "value", state)), [])
         return next((p for p in found if logical_date is None or p.logical_date < logical_date), None)
 

@@ -7,21 +7,37 @@ from typing import Any
 
 from airflow.sdk import Asset
 
-__all__ = ["CURSORS", "WATCHED", "add_inlet", "cursor_key", "records_asset", "with_asset"]
+from airflow_insightly_hooks.core.digest import digest_of
+
+__all__ = [
+    "CURSOR_LISTS",
+    "WATCHED",
+    "add_inlet",
+    "cursor_key",
+    "cursor_list",
+    "records_asset",
+    "with_asset",
+]
 
 WATCHED = "watched"
 """The key of the asset's state for up to when the watcher has said that there are changes."""
-CURSORS = "cursors"
-"""The key of the asset's state for whose cursors there are: key -> ``{"dag", "task", "woken"}``.
+CURSOR_LISTS = ("cursors", *(f"cursors/{part:x}" for part in range(16)))
+"""The keys of the asset's state for whose cursors there are; each holds a part of them, since it takes 65 kB.
 
-``dag`` and ``task`` are the ids of the task that moved it last; ``woken`` tells that a watcher's events
-trigger its runs.
+A part is a mapping, from a cursor's key to ``{"dag", "task", "woken"}``. ``dag`` and ``task`` are the ids of
+the task that moved it last; ``woken`` tells that a watcher's events trigger its runs. The first part is what
+earlier versions wrote; where another one has the same cursor, that counts.
 """
 
 
 def cursor_key(name: str) -> str:
     """Return the key of the asset's state for a cursor, by the cursor's name."""
     return f"cursor/{name}"
+
+
+def cursor_list(key: str) -> str:
+    """Return the key of the part of the list that a cursor is in, by the cursor's key."""
+    return CURSOR_LISTS[1 + int(digest_of(key)[0], 16)]
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:

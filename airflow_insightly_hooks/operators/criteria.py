@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
@@ -31,6 +31,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     unredacted,
 )
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.runs.airflow_runs import is_test
 from airflow_insightly_hooks.runs.task_state import TaskState
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW
@@ -52,7 +53,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         the state of the asset that stands for the account's records of this type. One such task of the DAG
         runs at a time, however many runs there are.
     :param record_type: the changes' record type; ``until_triggered`` needs it.
-    :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's.
+    :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's. Templates
+        are rendered, so that map indexes can have memories of their own.
     :param active: ``False`` passes nothing on, and remembers nothing.
     :param multi_select_fields: the names of custom fields that hold several options; ``None`` asks Insightly,
         where ``contains`` or ``not_contains`` is asked of a custom field that isn't empty.
@@ -68,7 +70,7 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
     can't be told whether they do, and the deliver task reports them.
     """
 
-    template_fields = ("changes", "criteria")
+    template_fields = ("changes", "criteria", "workflow")
     template_fields_renderers = {"criteria": "json"}  # noqa: RUF012 — Airflow declares it so
     ui_color = "#e8f0d8"
     inherits_from_skipmixin = True
@@ -142,9 +144,10 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         """Return what relative dates are measured from: the same in every try of this run."""
         ti = context.get("ti")
         if ti is not None and self.window_from is not None:
-            window = ti.xcom_pull(task_ids=self.window_from, key=WINDOW)
-            if window is not None:
-                return ChangeWindow.of(window).end
+            for map_index in dict.fromkeys((ti.map_index, -1)):  # both in one mapped task group, or not
+                window = ti.xcom_pull(task_ids=self.window_from, key=WINDOW, map_indexes=map_index)
+                if window is not None:
+                    return ChangeWindow.of(window).end
         run = context.get("dag_run")
         moment = context.get("data_interval_end") or getattr(run, "run_after", None)
         if moment is None:
@@ -156,7 +159,14 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
         state = TaskState(context["task_state_store"])
-        trigger_once = TriggerOnce.of_task(task, context["asset_state_store"][self.asset], state, workflow)
+        trigger_once = TriggerOnce.of_task(
+            task,
+            context["asset_state_store"][self.asset],
+            state,
+            workflow,
+            now=datetime.now(timezone.utc),
+            is_test=is_test(context),
+        )
         first = {c["record_id"]: c for c in reversed(matching) if "undeliverable" not in c}
         admitted = trigger_once.admit(first)
         self.log.info("%d of them for the first time", len(admitted))

@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
-from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
@@ -34,6 +33,8 @@ from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDeliv
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
+from airflow_insightly_hooks.runs.airflow_runs import is_test
+from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
@@ -77,6 +78,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
         will do, too); templates are rendered. By default the run's data interval, else from the cursor on.
     :param cursor: the name of the cursor; by default the workflow's ``cursor``, else ``{dag_id}/{task_id}``.
+        Templates are rendered: in a mapped task group, each map index needs a name of its own.
     :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
     :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
         (default) fails the task, ``"report"`` has it succeed.
@@ -103,7 +105,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     of this run have come across. Under the key ``window`` the window.
     """
 
-    template_fields = ("window",)
+    template_fields = ("window", "cursor")
     ui_color = "#d8e8f3"
 
     def __init__(
@@ -131,7 +133,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         self.asset = asset
         self.workflow = workflow
         self.window = window
-        self.cursor = None if cursor is None else check_cursor_name(cursor)
+        self.cursor = check_cursor_argument(self, workflow.cursor if cursor is None else cursor, window)
         self.batch_size = batch_size
         self.on_undelivered = on_undelivered
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
@@ -144,8 +146,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         hook = InsightlyHook(self.workflow.insightly_conn_id, exact_numbers=True)
         ti: Any = context.get("ti")
         state = TaskState(context["task_state_store"])
-        cursor = self.cursor or self.workflow.cursor
-        windows = RunWindows(context, ti or self, self.asset, self.window, cursor)
+        windows = RunWindows(context, ti or self, self.asset, self.window, self.cursor)
         lookback = self._lookback(context, windows, hook)
         window, settled_until = self._settled_window(hook, windows, state)
         detection = lookback.changes(window, settled_until)
@@ -229,7 +230,8 @@ class InsightlyWorkflowOperator(BaseOperator):
             time.sleep(min(seconds, 1.0))
         if window is None:
             window = windows.open(until)
-            state.set(READING, window.as_dict())
+            if not windows.is_test:
+                state.set(READING, window.as_dict())
         else:
             windows.warn_of_unread(self.log, window)
         return window, until
@@ -276,7 +278,12 @@ class InsightlyWorkflowOperator(BaseOperator):
             return None
         task = context.get("ti") or self
         return TriggerOnce.of_task(
-            task, context["asset_state_store"][self.asset], state, self.workflow.dag_id
+            task,
+            context["asset_state_store"][self.asset],
+            state,
+            self.workflow.dag_id,
+            now=datetime.now(timezone.utc),
+            is_test=is_test(context),
         )
 
     def _deliver(

@@ -27,8 +27,9 @@ from airflow_insightly_hooks.core.detection.nearby_changes import (
     read_window,
 )
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import told
+from airflow_insightly_hooks.core.errors import InvalidWindow, told
 from airflow_insightly_hooks.core.records import RecordType
+from airflow_insightly_hooks.runs.airflow_runs import interval_of, type_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -111,16 +112,13 @@ class SharedReading:
 
         :raises InvalidConnection: if the connection can't be used.
         """
-        run, ti = context.get("dag_run"), context.get("ti")
-        run_type = getattr(run, "run_type", None)
-        run_type = getattr(run_type, "value", run_type)
-        interval = context.get("data_interval_start"), context.get("data_interval_end")
-        if (
-            ti is None
-            or window is None
-            or run_type not in RUN_TYPES
-            or (window.start, window.end) != interval
-        ):
+        run, ti, run_type = context.get("dag_run"), context.get("ti"), type_of(context)
+        if ti is None or window is None or run_type not in RUN_TYPES:
+            return None
+        try:
+            if window != interval_of(context):
+                return None
+        except InvalidWindow:  # it has an explicit one
             return None
         if datetime.now(timezone.utc) - window.end < BEHIND * (window.end - window.start):
             return None

@@ -6,37 +6,40 @@
    watcher's events say that there are changes; a first run starts there, or, where such events have triggered
    it, where the changes that they tell of begin.
 
+A run that is only a test (``runs.airflow_runs``) covers the same window, and takes nothing.
+
 The cursor is kept in the state of an asset that stands for the account and the record type, since a
 task's own state ends with its run. It moves forward only: by rule 3, and by a scheduled run's interval, so
 that a manual run without a logical date goes on from the last interval. A window that a run has taken by
 rule 3 is kept in the task's state, so that a retry or a cleared run covers the same one again.
 
-A cursor that is missing is not "from now on" where the task has run before: then its last run's own window
-(XCom ``window``) says where to go on. A task that hasn't run before begins now, whatever other cursors there
-are: one that was renamed says by the cursor's name where it goes on. The log of a first run lists the names.
+A cursor that is missing is not "from now on" where the task has taken a window before: then its last run's
+(``runs.earlier_runs``) says where to go on. A task that has taken none begins now, whatever other cursors
+there are: one that was renamed says by the cursor's name where it goes on. The log of a first run lists the
+names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskInstanceState
-
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.errors import (
-    InsightlyHooksError,
     InvalidTime,
     InvalidWindow,
     LostCursor,
     UntrustedClock,
 )
-from airflow_insightly_hooks.hooks.assets import CURSORS, cursor_key
+from airflow_insightly_hooks.hooks.assets import cursor_key
+from airflow_insightly_hooks.runs.airflow_runs import interval_of, is_test, type_of
+from airflow_insightly_hooks.runs.cursor_lists import CursorLists
+from airflow_insightly_hooks.runs.earlier_runs import WINDOW, EarlierRuns
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
@@ -46,19 +49,13 @@ __all__ = ["WINDOW", "RunWindows", "warn_of_timeless"]
 
 log = logging.getLogger(__name__)
 
-WINDOW = "window"
-"""The XCom key of the window that a run covers."""
 TAKEN = "window"
 """The key of the task's state that keeps the window a run has taken by rule 3."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
 IDS_SHOWN = 20
-CURSORS_SHOWN = 50
-EARLIER_RUNS = 20
-"""How many earlier runs are asked, at most: whether one was not a backfill's, and for its window."""
 LONGEST_SETTLE = timedelta(minutes=10)
 """How far ahead an event's watermark may be to be waited for; what is further ahead is nobody's settling."""
-ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED)
 
 
 class RunWindows:
@@ -69,7 +66,8 @@ class RunWindows:
     :param asset: the asset that keeps the cursor; one of the task's inlets.
     :param explicit: rule 1's window, if there is one.
     :param cursor: the cursor's name; by default ``{dag_id}/{task_id}``.
-    :raises InvalidWindow: if ``explicit`` is not a window.
+    :raises InvalidWindow: if ``explicit`` is not a window, or a backfill's run has none.
+    :raises ValueError: if ``cursor`` is not a name.
     """
 
     def __init__(
@@ -80,18 +78,21 @@ class RunWindows:
         explicit: object = None,
         cursor: str | None = None,
     ) -> None:
-        run = context.get("dag_run")
-        start, end = context.get("data_interval_start"), context.get("data_interval_end")
         self._context = context
-        self._owner = owner
+        self._owner: Any = owner
         self._asset = asset
         self._explicit = ChangeWindow.of(explicit) if explicit is not None else None
-        self._interval = (
-            ChangeWindow(start, end) if start is not None and end is not None and start < end else None
-        )
-        self._is_scheduled = getattr(run, "run_type", None) == "scheduled"
-        self.cursor_name = cursor or f"{owner.dag_id}/{owner.task_id}"
+        self._interval = interval_of(context) if self._explicit is None else None
+        self._is_scheduled = type_of(context) == "scheduled"
+        self.is_test = is_test(context)
+        map_index = getattr(owner, "map_index", None)
+        self._map_index = -1 if map_index is None else map_index
+        # Which map index is which may change from run to run, so they have no cursors by themselves.
+        self._has_cursor = cursor is not None or self._map_index < 0
+        default = f"{owner.dag_id}/{owner.task_id}"
+        self.cursor_name = default if cursor is None else check_cursor_name(cursor)
         self.cursor_key = cursor_key(self.cursor_name)
+        self._earlier = EarlierRuns(context.get("ti"), self.cursor_name, is_test=self.is_test)
 
     @property
     def is_open_ended(self) -> bool:
@@ -101,7 +102,9 @@ class RunWindows:
     @property
     def moves_cursor(self) -> bool:
         """Whether ``take`` moves the cursor."""
-        return self.is_open_ended or (self._explicit is None and self._is_scheduled)
+        if self._explicit is not None or self.is_test or not self._has_cursor:
+            return False
+        return self.is_open_ended or self._is_scheduled
 
     def fixed(self) -> ChangeWindow | None:
         """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
@@ -121,6 +124,7 @@ class RunWindows:
         :raises UntrustedClock: if the cursor is ahead of ``until`` by more than clocks differ.
         """
         until = until.replace(microsecond=0)
+        self._check_map_index()
         cursor = self.cursor() or self._end_of_last_run()
         if cursor is None:
             since = min([until, *self._woken_for("since")])
@@ -151,7 +155,13 @@ class RunWindows:
 
         By rule 3, a retry will read it again. The cursor moves by rule 3, and by a scheduled interval.
         """
-        if self._explicit is not None:
+        if self._explicit is not None or not (self._interval is None or self._is_scheduled):
+            return
+        if self.is_test:
+            self._earlier.note(window)
+            log.warning("A test: it takes no window, so the next run covers %s again", window)
+            return
+        if not self._has_cursor:
             return
         if self._interval is None:
             state = self._context["task_state_store"]
@@ -166,14 +176,22 @@ class RunWindows:
                     "Cursor %r stays at %s: %s is not next", self.cursor_name, iso_time(cursor), window
                 )
                 return
-        elif not self._is_scheduled:
-            return
         self._advance(window.end)
-        self._enlist()
+        self._earlier.note(window)
+        self._lists().enlist(
+            self.cursor_key,
+            {
+                "dag": self._owner.dag_id,
+                "task": self._owner.task_id,
+                "woken": bool(self._woken_for("until")),
+            },
+            # A run that was started by hand says nothing of the schedule.
+            keeps_woken=not self._is_scheduled,
+        )
 
     def unread_before(self, window: ChangeWindow) -> ChangeWindow | None:
         """Return what a scheduled run by rule 2 leaves out: from the cursor to its interval's start."""
-        if self._explicit is not None or not self._is_scheduled:
+        if self._explicit is not None or not self._is_scheduled or not self._has_cursor:
             return None
         cursor = self.cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
@@ -201,6 +219,8 @@ class RunWindows:
         return None if text is None else api_time(text, where)
 
     def _advance(self, to: datetime) -> None:
+        if self.is_test:
+            return
         cursor = self.cursor()
         if cursor is None or cursor < to:
             self._state().set(self.cursor_key, iso_time(to))
@@ -210,99 +230,60 @@ class RunWindows:
             return self._context["asset_state_store"][self._asset]
         except KeyError:  # a mapped task has no inlets of its own
             raise InvalidWindow(
-                "a sensor that is mapped over record types or connections has no cursor: give it a window, "
-                "or use a timetable with data intervals"
+                "a mapped task has no cursor, since Airflow gives it no asset of its own: put it into a "
+                "mapped task group, with a cursor whose name depends on what the group is mapped over; or "
+                "give it a window, or the DAG a timetable with data intervals"
             ) from None
 
+    def _check_map_index(self) -> None:
+        """Refuse what would have several map indexes move one cursor.
+
+        :raises InvalidWindow: if this map index has no cursor of its own.
+        """
+        if self._map_index < 0:
+            return
+        if not self._has_cursor:
+            raise InvalidWindow(
+                "the map indexes of a mapped task group would share one cursor, and each would miss what the "
+                "others read: give the sensor a cursor whose name depends on what the group is mapped over, "
+                "a window, or a timetable with data intervals"
+            )
+        self._earlier.note(None)
+        self._earlier.check_other_map_indexes()
+
     def _end_of_last_run(self) -> datetime | None:
-        """Return where the last run's window ended; ``None`` if this is the first one.
+        """Return where the last run's window ended; ``None`` if none has taken one.
 
         :raises LostCursor: if there were runs, and none tells of its window any more.
         """
-        if not self._has_run():
+        self._earlier.note(None)
+        try:
+            last = self._earlier.last_window()
+        except LookupError:
+            owner = self._owner
+            raise LostCursor(owner.dag_id, owner.task_id, self._asset.name, self.cursor_key) from None
+        if last is None:
             return None
-        ti = self._context["ti"]
-        for run_id in self._earlier_runs():
-            window = ti.xcom_pull(task_ids=ti.task_id, key=WINDOW, run_id=run_id)
-            try:
-                end = ChangeWindow.of(window).end
-            except InsightlyHooksError:  # marked so by hand, or its XCom is gone
-                continue
-            log.warning(
-                "No cursor %r in the state of asset %r: going on from where run %s has read to, %s",
-                *(self.cursor_key, self._asset.name, run_id, iso_time(end)),
-            )
-            return end
-        raise LostCursor(self._owner.dag_id, self._owner.task_id, self._asset.name, self.cursor_key)
-
-    def _has_run(self) -> bool:
-        """Return whether a run of this task, other than a backfill's, has ended well before."""
-        ti = self._context["ti"]
-        for state in ENDED:
-            before: datetime | None = None
-            for _ in range(EARLIER_RUNS):
-                earlier = ti.get_previous_ti(state=state, logical_date=before)
-                # Without a try it was skipped from outside, and never looked.
-                if earlier is None or earlier.run_id == ti.run_id or earlier.try_number == 0:
-                    break
-                if not earlier.run_id.startswith("backfill"):
-                    return True
-                before = earlier.logical_date
-        return False
-
-    def _earlier_runs(self) -> list[str]:
-        """Return the ids of runs in which this task has ended well, the latest first."""
-        ti = self._context["ti"]
-        # Asset-triggered runs have no logical date to be ordered by; their ids hold their time.
-        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id])
-        ended = [
-            run_id
-            for run_id, of_run in states.items()
-            if of_run.get(ti.task_id) in ENDED and run_id != ti.run_id and not run_id.startswith("backfill")
-        ]
-        return sorted(ended, key=_time_of, reverse=True)[:EARLIER_RUNS]
+        run_id, window = last
+        log.warning(
+            "No cursor %r in the state of asset %r: going on from where run %s has read to, %s",
+            *(self.cursor_key, self._asset.name, run_id, iso_time(window.end)),
+        )
+        return window.end
 
     def _tell_of_first_run(self, since: datetime) -> None:
         """Log from when on changes are read, and what other cursors there are: one may be its old one."""
-        log.info("Cursor %r is new: changes are read from %s on", self.cursor_name, iso_time(since))
-        state = self._state()
-        keys = sorted(set(state.get(CURSORS) or ()) - {self.cursor_key})
-        if not keys:
-            return
-        names = {key: key.removeprefix(cursor_key("")) for key in keys[:CURSORS_SHOWN]}
-        shown = [f"{name} (read to {state.get(key)})" for key, name in names.items()]
-        if len(keys) > len(shown):
-            shown.append(f"and {len(keys) - len(shown)} more")
-        log.info(
-            "Other cursors for this account and record type: %s. If this task had another id before, give it "
-            "cursor=… with that name to go on from there",
-            ", ".join(shown),
+        # A warning: a DAG that was deleted, and is back, looks the same, and what it has missed is not read.
+        log.warning(
+            "Cursor %r is new: changes are read from %s on. If this task has read changes before, and its "
+            "DAG was deleted since, give it an explicit window for what lies between",
+            *(self.cursor_name, iso_time(since)),
         )
+        if not self.is_test:
+            self._lists().tell_of_others(self.cursor_key)
 
-    def _enlist(self) -> None:
-        """Note whose cursor it is, for a watcher, and for the log of another task's first run."""
-        state, entry = self._state(), self._entry()
-        known = state.get(CURSORS) or {}
-        before = known.get(self.cursor_key)
-        if before is not None:
-            if not entry["woken"] and not self._is_scheduled:
-                # A run that was started by hand says nothing of the schedule.
-                entry["woken"] = before["woken"]
-            if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
-                log.warning(
-                    "Cursor %r was moved by %s.%s before. After a rename, that is as it should be. If that "
-                    "task still runs, each of the two misses what the other one reads: give them two names",
-                    *(self.cursor_name, before["dag"], before["task"]),
-                )
-        if before != entry:
-            state.set(CURSORS, {**known, self.cursor_key: entry})
-
-    def _entry(self) -> dict[str, Any]:
-        return {
-            "dag": self._owner.dag_id,
-            "task": self._owner.task_id,
-            "woken": bool(self._woken_for("until")),
-        }
+    def _lists(self) -> CursorLists:
+        return CursorLists(self._state(), self._context["ti"])
 
 
 def warn_of_timeless(log: Any, record_type: str, ids: Sequence[int]) -> None:
@@ -314,9 +295,3 @@ def warn_of_timeless(log: Any, record_type: str, ids: Sequence[int]) -> None:
             record_type,
             ids[:IDS_SHOWN],
         )
-
-
-def _time_of(run_id: str) -> str:
-    """Return the time that Airflow's own run ids end in, as a text that sorts; others come first."""
-    match = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?", run_id)
-    return match[0] if match else ""

@@ -17,9 +17,9 @@ from airflow_insightly_hooks.core.detection.changes import (
     EVENTS,
     ChangeWindow,
     RecordChange,
+    changes_in,
     check_events,
 )
-from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import (
     LOOKBACK,
     LateChanges,
@@ -31,11 +31,12 @@ from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
+from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
-from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows, warn_of_timeless
+from airflow_insightly_hooks.runs.windows import CLOCK_TOLERANCE, WINDOW, RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -91,7 +92,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :param field_value: the value, a text as the API takes it, a number or a boolean; templates are rendered.
     :param insightly_conn_id: a connection of type ``insightly``.
     :param cursor: a name for where the sensor has read to, if it has no data intervals (rule 3); by default
-        ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file.
+        ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file. Templates
+        are rendered: in a mapped task group, each map index needs a name of its own.
     :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
         default_deferrable`` by default.
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``. ``soft_fail``
@@ -109,7 +111,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     has an empty ``record``, and says why under ``undeliverable``.
     """
 
-    template_fields = ("window", "field_value")
+    template_fields = ("window", "field_value", "cursor")
     operator_extra_links = (InsightlyRecordsLink(),)
     ui_color = "#e6dcf2"
 
@@ -141,7 +143,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.lookback = check_lookback(lookback)
         self.field_name = field_name
         self.field_value = field_value
-        self.cursor = None if cursor is None else check_cursor_name(cursor)
+        self.cursor = check_cursor_argument(self, cursor, window)
         self.insightly_conn_id = insightly_conn_id
         self.deferrable = deferrable
         if on_empty not in ("skip", "wait", "succeed"):
@@ -284,7 +286,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         shared: SharedReading | None,
     ) -> tuple[ChangeWindow, WindowRead, LateChanges | SameChanges] | _Wait:
         """Read the run's window, or the one that is open so far, if it has settled by the server's clock."""
-        search = None
+        search, is_open = None, window is None
         start = window.start if window is not None else windows.cursor()
         if shared is None and start is not None and self._seems_settled(window):
             # The first answer tells the server's time: no request is needed for that alone.
@@ -298,7 +300,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             window = windows.open(settled_until)
         changes = lookback.changes(window, settled_until)
         try:
-            return window, self._read(hook, window, changes, shared, settled_until, search), changes
+            found = self._read(hook, window, changes, shared, settled_until, search, is_open=is_open)
+            return window, found, changes
         except ReadByAnotherRun as other:
             self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
             return _Wait(SHARED_WAIT)
@@ -334,6 +337,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         shared: SharedReading | None,
         settled_until: datetime,
         search: _Search | None,
+        *,
+        is_open: bool,
     ) -> WindowRead:
         kind = RECORD_TYPES[self.record_type]
         if window.is_empty:
@@ -341,17 +346,21 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             if changes.is_empty:
                 return WindowRead([], 0)
         began = time.monotonic() if search is None else search.began
-        read = 0
+        read = later = 0
         timeless: list[Any] = []
+        now = max(window.end, settled_until + timedelta(seconds=self.settle) + CLOCK_TOLERANCE)
+        after = ChangeWindow(window.end, now)
 
         def seen(nearby: NearbyChanges) -> Iterable[dict[str, Any]]:
-            nonlocal read
+            nonlocal read, later
             search_from = min(nearby.search_from, changes.search_from)
             for record in (search or self._search(hook, search_from)).records:
                 read += 1
                 if not has_time(record) and is_record_id(record_id := record.get(kind.id_field)):
                     timeless.append(record_id)
                 nearby.see(record)
+                if is_open:
+                    later += any(True for _ in changes_in(after, kind, [record], self.events))
                 yield record
 
         with shared.reading(settled_until) if shared else nullcontext(NearbyChanges(window)) as nearby:
@@ -365,6 +374,11 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             hook.requests_made,
             time.monotonic() - began,
         )
+        if later and not found:
+            self.log.info(
+                "%s changed after the window's end; the next run takes %s",
+                *(("1 record", "it") if later == 1 else (f"{later} records", "them")),
+            )
         warn_of_timeless(self.log, self.record_type, timeless)
         return WindowRead(found, nearby.updated_again)
 

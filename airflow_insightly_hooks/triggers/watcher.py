@@ -31,7 +31,7 @@ from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
-from airflow_insightly_hooks.hooks.assets import CURSORS, WATCHED, records_asset
+from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
 
@@ -259,7 +259,10 @@ class _Unread:
 
     async def _cursors(self) -> dict[str, str]:
         """Return how far the DAGs have read that watchers wake."""
-        known: Any = await self._state.aget(CURSORS) or {}
+        known: dict[str, Any] = {}
+        for part in CURSOR_LISTS:
+            of_part: Any = await self._state.aget(part)
+            known |= of_part or {}
         woken = [key for key, entry in known.items() if entry.get("woken")]
         read_to = {key: await self._state.aget(key) for key in woken}
         return {key: text for key, text in read_to.items() if isinstance(text, str)}

@@ -222,7 +222,7 @@ def test_refused_changes(changes: Any) -> None:
 
 def test_template_fields() -> None:
     """These fields are rendered."""
-    assert EvaluateCriteriaOperator.template_fields == ("changes", "criteria")
+    assert EvaluateCriteriaOperator.template_fields == ("changes", "criteria", "workflow")
 
 
 def test_criteria_with_python_dates_are_checked() -> None:
@@ -413,6 +413,51 @@ def test_a_retry_and_a_cleared_task_let_through_the_same() -> None:
     assert ids(once(CHANGES).execute(context)) == [1, 3]
     assert ids(once(CHANGES).execute(next_run(context))) == []
     assert ids(once(CHANGES).execute(context)) == [1, 3]
+
+
+def test_map_indexes_are_tasks_of_their_own() -> None:
+    """One dies after it has decided, the next carries that out; the first one's retry passes the same on."""
+    context = run_context()
+    memory = context["asset_state_store"][once([]).asset]
+    first = TaskInstance()
+    first.map_index = 0
+    context["ti"] = first
+    fuse = [2]  # the second write of all
+    crashing = AssetStateStores({once([]).asset: CrashingStore(fuse, memory.values)})
+    with pytest.raises(Killed):
+        once(CHANGES[:1]).execute({**context, "asset_state_store": crashing})
+    second = run_context(asset_state_store=context["asset_state_store"])
+    second["ti"].map_index = 1
+    assert ids(once([change(5, "France")]).execute(second)) == [5]
+    assert ids(once(CHANGES[:1]).execute(context)) == [1]
+
+
+def test_a_test_remembers_nothing() -> None:
+    """It passes on what would trigger; the next run does the same."""
+    context = run_context(dag_run=SimpleNamespace(run_type="manual", run_id="__airflow_temporary_run_1__"))
+    assert ids(once(CHANGES).execute(context)) == [1, 3]
+    assert context["asset_state_store"][once([]).asset].values == {}
+    assert ids(once(CHANGES).execute(next_run(context))) == [1, 3]
+
+
+def test_dates_are_measured_from_the_window_of_the_same_map_index() -> None:
+    """In a mapped task group, each index has a window of its own."""
+    context = run_context()
+    context["ti"].map_index = 1
+    asked = []
+
+    def pull(task_ids: str, key: str, map_indexes: int) -> Any:
+        asked.append(map_indexes)
+        return {"start": TEN.isoformat(), "end": TEN.isoformat()} if map_indexes == 1 else None
+
+    context["ti"].xcom_pull = pull
+    operator = evaluating(task_id="e", changes=[])
+    operator.window_from = "detect"
+    assert operator._now(context) == TEN
+    context["ti"].map_index = 0
+    with pytest.raises(InvalidCriteria):
+        operator._now(context)
+    assert asked == [1, 0, -1]
 
 
 def test_a_record_that_changed_twice_within_a_run_triggers_once() -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, task_group
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
@@ -155,11 +155,11 @@ def test_arguments() -> None:
 
 
 def test_defaults() -> None:
-    """Three attempts, as WebhookOperator's; what the DAG says counts; nothing but the window is rendered."""
+    """Three attempts, as WebhookOperator's; what the DAG says counts; two fields are rendered."""
     operator = task(workflow())
     assert (operator.retries, operator.retry_delay) == (2, timedelta(seconds=60))
     assert isinstance(operator.retry_policy, RetryAfterPolicy)
-    assert InsightlyWorkflowOperator.template_fields == ("window",)
+    assert InsightlyWorkflowOperator.template_fields == ("window", "cursor")
     with DAG("dag", schedule=None, default_args={"retries": 5, "retry_policy": None}) as dag:
         operator = task(workflow(evaluate="until_triggered", criteria=FRANCE))
     assert (operator.retries, operator.retry_policy, operator.max_active_tis_per_dag) == (5, None, 1)
@@ -758,3 +758,19 @@ def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
     flow(late, workflow(), window=None)
     warning, *_ = logged.messages("warning")
     assert warning.startswith("No run has read [2024-05-01T02:00:00Z, 2024-05-01T03:00:00Z)")
+
+
+def test_map_indexes_that_would_share_a_cursor_are_refused() -> None:
+    """When the DAG is parsed; a cursor for each of them will do."""
+    for cursor, is_fine in ((None, False), ("shared", False), ("{{ ti.map_index }}", True)):
+        with DAG("dag", schedule=None):
+
+            @task_group
+            def of_city(city: Any, cursor: str | None = cursor) -> None:
+                task(workflow(), cursor=cursor, window=None)
+
+            if is_fine:
+                of_city.expand(city=["Berlin", "Paris"])
+            else:
+                with pytest.raises(ValueError, match="would share"):
+                    of_city.expand(city=["Berlin", "Paris"])

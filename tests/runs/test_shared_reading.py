@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
-from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.assets import cursor_list, records_asset
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.runs import shared_reading
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -321,7 +321,7 @@ def test_a_run_that_is_not_behind_shares_nothing(insightly: RunningSandbox, runs
     context = runs.context(0, "scheduled")
     context |= {"data_interval_start": now - 2 * HOUR, "data_interval_end": now - HOUR}
     sensor().execute(context)
-    assert set(runs.state.values) == {"cursor/dag/task", "cursor/dag/task~a", "cursors"}
+    assert set(runs.state.values) == {"cursor/dag/task", "cursor/dag/task~a", cursor_list("cursor/dag/task")}
 
 
 def test_a_mapped_sensor_reads_by_itself(crm: RunningSandbox, runs: Runs) -> None:

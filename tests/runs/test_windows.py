@@ -8,11 +8,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import (
+    Asset,
+    CronTriggerTimetable,
+    DeltaTriggerTimetable,
+    MultipleCronTriggerTimetable,
+)
+from airflow.sdk.definitions.timetables.simple import ContinuousTimetable, NullTimetable
+from airflow.timetables.trigger import CronTriggerTimetable as CoreCronTriggerTimetable
 
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.errors import InvalidTime, InvalidWindow, LostCursor, UntrustedClock
-from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, cursor_list, records_asset
+from airflow_insightly_hooks.runs import cursor_lists
+from airflow_insightly_hooks.runs import windows as windows_module
 from airflow_insightly_hooks.runs.windows import RunWindows
 from tests.conftest import Logged, TaskInstance, ended, run_context
 
@@ -371,8 +380,10 @@ def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
 # --- whose cursors there are -----------------------------------------------------------------------------
 
 
-def cursors(context: dict[str, Any]) -> Any:
-    return context["asset_state_store"][ASSET].get("cursors")
+def cursors(context: dict[str, Any]) -> dict[str, Any]:
+    """Return all that is listed, from all parts of the list."""
+    state = context["asset_state_store"][ASSET]
+    return {key: entry for part in CURSOR_LISTS for key, entry in (state.get(part) or {}).items()}
 
 
 def run_of(
@@ -396,7 +407,7 @@ def test_each_task_is_listed() -> None:
     by_hand = SimpleNamespace(run_type="manual")
     _, context = run_of(context, "dag", NINE, dag_run=by_hand)
     assert cursors(context) == {KEY: entry}
-    assert context["asset_state_store"][ASSET].writes.count("cursors") == 1
+    assert context["asset_state_store"][ASSET].writes.count(cursor_list(KEY)) == 1
     _, context = run_of(context, "dag", NINE)  # by a schedule, now
     assert cursors(context) == {KEY: {**entry, "woken": False}}
 
@@ -496,3 +507,269 @@ def test_an_entry_of_an_earlier_version_is_read() -> None:
     windows = windows_of(context, ASSET)
     windows.take(windows.open(NINE))
     assert cursors(context) == {KEY: {"dag": "dag", "task": "task", "woken": False}}
+
+
+# --- the list of cursors stays small --------------------------------------------------------------------
+
+
+def test_two_thousand_cursors_fit() -> None:
+    """No part of the list outgrows the store, whatever the ids, and each cursor is found again."""
+    context = run_context()
+    for number in range(2_000):
+        ti = TaskInstance(f"a_dag_with_a_rather_long_name_of_about_sixty_characters_{number:04}", "detect")
+        context = next_run(context, ti=ti)
+        windows = windows_of(context, ASSET)
+        windows.take(windows.open(EIGHT))
+    state = context["asset_state_store"][ASSET]
+    assert len(cursors(context)) == 2_000
+    assert max(len(state.values[part]) for part in CURSOR_LISTS[1:]) < 60_000
+
+
+def test_more_cursors_than_fit_are_kept_and_not_listed(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says what is given up."""
+    monkeypatch.setattr(cursor_lists, "LARGEST_PART", 50)
+    _, context = run_of(None, "dag", EIGHT)
+    assert cursor(context) == "2017-03-10T08:00:00Z"
+    assert cursors(context) == {}
+    assert "Cursor 'dag/task' is kept, but not listed" in logged.text
+
+
+@pytest.mark.parametrize(
+    ("position", "is_gone", "stays"),
+    [
+        ("2017-03-10T08:00:00Z", True, False),
+        ("2017-03-10T08:00:00Z", False, True),
+        ("2199-03-10T08:00:00Z", True, True),
+        ("by hand", True, True),
+        (None, False, False),
+    ],
+    ids=["old and gone", "paused", "gone of late", "no time", "no cursor"],
+)
+def test_cursors_of_dags_that_are_gone_are_deleted(
+    monkeypatch: pytest.MonkeyPatch, position: str | None, is_gone: bool, stays: bool
+) -> None:
+    """With all that was kept for their tasks, once they have not moved for 90 days."""
+    monkeypatch.setattr(windows_module.CursorLists, "tell_of_others", lambda self, key: None)
+    monkeypatch.setattr(cursor_lists, "cursor_list", lambda key: "cursors/0")
+    _, context = run_of(None, "old", EIGHT)
+    state = context["asset_state_store"][ASSET]
+    state.delete("cursor/old/task")
+    if position is not None:
+        state.set("cursor/old/task", position)
+    state.set("claim/old/task", {})
+    state.set("chunks/old/task", [])
+    ti = TaskInstance("new")
+    ti.gone_dags = {"old"} if is_gone else set()
+    windows = windows_of(context := next_run(context, ti=ti), ASSET)
+    windows.take(windows.open(EIGHT))
+    kept = {key for key in ("cursor/old/task", "claim/old/task", "chunks/old/task") if key in state.values}
+    assert ("cursor/old/task" in cursors(context)) == stays
+    assert kept == ({"cursor/old/task", "claim/old/task", "chunks/old/task"} if stays else set())
+
+
+def test_an_entry_moves_out_of_an_earlier_versions_list() -> None:
+    """Which had one part; it is deleted with its last entry."""
+    context = with_cursor(run_context())
+    state = context["asset_state_store"][ASSET]
+    entry = {"dag": "dag", "task": "task", "woken": True}
+    state.set(CURSOR_LISTS[0], {KEY: entry})
+    run_of(context, "dag", NINE, dag_run=SimpleNamespace(run_type="manual"))
+    assert state.get(CURSOR_LISTS[0]) is None
+    assert cursors(context) == {KEY: entry}
+
+
+def test_a_first_run_warns_of_cursors_whose_dags_are_gone(logged: Logged) -> None:
+    """One of them may be its old one."""
+    _, context = run_of(None, "gone", EIGHT)
+    _, context = run_of(context, "there", EIGHT)
+    ti = TaskInstance("new")
+    ti.gone_dags = {"gone"}
+    windows_of(next_run(context, ti=ti), ASSET).open(NINE)
+    (warning,) = [m for m in logged.text.splitlines() if "whose DAGs are gone" in m]
+    assert "gone: gone/task (read to 2017-03-10T08:00:00Z). If" in warning
+    assert "record type: there/task (read to 2017-03-10T08:00:00Z). If" in logged.text
+
+
+# --- tests ------------------------------------------------------------------------------------------------
+
+
+def in_a_test(context: dict[str, Any], **entries: Any) -> dict[str, Any]:
+    run = SimpleNamespace(run_type="manual", run_id="manual__x", triggering_user_name="dag_test")
+    return next_run(context, **{"dag_run": run, **entries})
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        SimpleNamespace(run_type="manual", run_id="manual__x", triggering_user_name="dag_test"),
+        SimpleNamespace(run_type="manual", run_id="__airflow_temporary_run_2026__"),
+    ],
+    ids=["dag.test()", "airflow tasks test"],
+)
+def test_a_test_takes_no_window(logged: Logged, run: SimpleNamespace) -> None:
+    """It covers what the next run does, and leaves everything as it was."""
+    context = with_cursor(run_context())
+    before = dict(context["asset_state_store"][ASSET].values)
+    test = in_a_test(context, dag_run=run)
+    windows = windows_of(test, ASSET)
+    assert windows.open(NINE) == WINDOW
+    windows.take(WINDOW)
+    assert context["asset_state_store"][ASSET].values == before
+    assert test["task_state_store"].values == {}
+    assert "A test: it takes no window" in logged.text
+
+
+@pytest.mark.parametrize("user", [None, "dag_test"])
+def test_a_run_that_a_scheduler_has_made_is_no_test(user: str | None) -> None:
+    """Whoever has triggered what."""
+    context = with_cursor(run_context())
+    run = SimpleNamespace(run_type="scheduled", run_id="scheduled__2017", triggering_user_name=user)
+    windows = windows_of(next_run(context, dag_run=run), ASSET)
+    windows.take(windows.open(NINE))
+    assert cursor(context) == "2017-03-10T09:00:00Z"
+
+
+def test_a_test_before_the_first_run_marks_nothing() -> None:
+    """The first real run begins by itself; a later test goes on from the earlier one."""
+    context = run_context()
+    first = in_a_test(context)
+    windows = windows_of(first, ASSET)
+    windows.take(windows.open(EIGHT))
+    assert context["asset_state_store"][ASSET].values == {}
+
+    def after_it(following: dict[str, Any]) -> ChangeWindow:
+        ti = following["ti"]
+        ti.run_id = "another"
+        ti.previous = {"success": [ended("manual__x", EIGHT)]}
+        ti.others["manual__x", "task", "cursor"] = first["ti"].xcom["cursor"]
+        return windows_of(following, ASSET).open(NINE)
+
+    assert after_it(in_a_test(context)) == WINDOW
+    assert after_it(next_run(context)) == ChangeWindow(NINE, NINE)
+
+
+# --- backfills --------------------------------------------------------------------------------------------
+
+
+class FromElsewhere(CronTriggerTimetable):
+    """A timetable of somebody's own."""
+
+
+def backfilled(timetable: Any, moment: datetime = NINE) -> dict[str, Any]:
+    run = SimpleNamespace(run_type="backfill", run_id="backfill__x", logical_date=moment)
+    return interval(NINE, NINE, dag_run=run, dag=SimpleNamespace(timetable=timetable))
+
+
+@pytest.mark.parametrize(
+    ("timetable", "start"),
+    [
+        (CronTriggerTimetable("0 * * * *", timezone="UTC"), EIGHT),
+        (CoreCronTriggerTimetable("*/20 * * * *", timezone="UTC"), NINE - timedelta(minutes=20)),
+        (CronTriggerTimetable("0 10 * * 1-5", timezone="Europe/Berlin"), NINE - timedelta(days=1)),
+        (DeltaTriggerTimetable(timedelta(minutes=5)), NINE - timedelta(minutes=5)),
+        (
+            MultipleCronTriggerTimetable("0 * * * *", "30 * * * *", timezone="UTC"),
+            NINE - timedelta(minutes=30),
+        ),
+        (CronTriggerTimetable("40 * * * *", timezone="UTC"), NINE - timedelta(minutes=20)),
+    ],
+    ids=["hourly", "of the scheduler", "work days", "delta", "several", "edited since"],
+)
+def test_a_backfill_without_intervals_reads_what_its_schedule_says(timetable: Any, start: datetime) -> None:
+    """From the schedule's time before its own; it moves no cursor, and begins none."""
+    context = backfilled(timetable)
+    windows = windows_of(context, ASSET)
+    assert windows.fixed() == ChangeWindow(start, NINE)
+    windows.take(ChangeWindow(start, NINE))
+    assert context["asset_state_store"][ASSET].values == {}
+    assert context["task_state_store"].values == {}
+
+
+@pytest.mark.parametrize("timetable", [None, FromElsewhere("0 * * * *", timezone="UTC"), NullTimetable()])
+def test_a_backfill_whose_past_is_unknown_is_refused(timetable: Any) -> None:
+    """Before anything is read; an explicit window will do."""
+    context = with_cursor(backfilled(timetable))
+    with pytest.raises(InvalidWindow, match="data_interval: true"):
+        windows_of(context, ASSET)
+    assert windows_of(context, ASSET, WINDOW).fixed() == WINDOW
+
+
+def test_a_continuous_run_goes_on_from_the_cursor() -> None:
+    """Its interval is no window: it would be closed, so that there would be nothing to wait for."""
+    context = with_cursor(interval(EIGHT, NINE, dag=SimpleNamespace(timetable=ContinuousTimetable())))
+    windows = windows_of(context, ASSET)
+    assert windows.fixed() is None
+    assert windows.open(TEN) == ChangeWindow(EIGHT, TEN)
+
+
+# --- mapped task groups -----------------------------------------------------------------------------------
+
+
+def mapped(context: dict[str, Any], map_index: int) -> dict[str, Any]:
+    ti = TaskInstance()
+    ti.map_index = map_index
+    return next_run(context, ti=ti)
+
+
+def test_a_map_index_needs_a_cursor_of_its_own() -> None:
+    """Without one there is no open window; intervals need none, and move none."""
+    context = run_context()
+    with pytest.raises(InvalidWindow, match="map indexes"):
+        windows_of(mapped(context, 0), ASSET).open(NINE)
+    of_interval = mapped(context, 1) | {"data_interval_start": EIGHT, "data_interval_end": NINE}
+    windows = windows_of(of_interval, ASSET)
+    assert windows.unread_before(WINDOW) is None
+    windows.take(WINDOW)
+    assert context["asset_state_store"][ASSET].values == {}
+
+
+def test_map_indexes_with_names_go_on_by_themselves() -> None:
+    """By their names, whichever index has them."""
+    context = run_context()
+    for index, city in enumerate(("Berlin", "Paris")):
+        run = mapped(context, index)
+        windows = RunWindows(run, run["ti"], ASSET, cursor=city)
+        windows.take(windows.open(EIGHT + index * timedelta(minutes=1)))
+    run = mapped(context, 0)
+    windows = RunWindows(run, run["ti"], ASSET, cursor="Paris")
+    assert windows.open(NINE) == ChangeWindow(EIGHT + timedelta(minutes=1), NINE)
+
+
+def test_map_indexes_that_share_a_name_are_refused() -> None:
+    """At least the one that comes second."""
+    run = mapped(run_context(), 1)
+    entries = [{"name": "city", "window": None, "is_test": False}] * 2
+    run["ti"].others["scheduled__1", "task", "cursor"] = entries
+    with pytest.raises(InvalidWindow, match="several map indexes"):
+        RunWindows(run, run["ti"], ASSET, cursor="city").open(NINE)
+
+
+def test_a_map_indexes_lost_cursor_is_found_by_its_name() -> None:
+    """What another index was called before doesn't count; a name that is new begins."""
+    run = mapped(run_context(), 0)
+    ti = run["ti"]
+    ti.previous = {"success": [ended("scheduled__0", EIGHT)]}
+    ti.others["scheduled__0", "task", "cursor"] = [
+        {"name": "Berlin", "window": ChangeWindow(EIGHT, EIGHT).as_dict(), "is_test": False},
+        {"name": "Paris", "window": WINDOW.as_dict(), "is_test": False},
+    ]
+    assert RunWindows(run, ti, ASSET, cursor="Paris").open(TEN) == ChangeWindow(NINE, TEN)
+    assert RunWindows(run, ti, ASSET, cursor="Rome").open(TEN) == ChangeWindow(TEN, TEN)
+
+
+# --- runs that ended without a window ---------------------------------------------------------------------
+
+
+def test_a_run_that_took_no_window_is_none_before() -> None:
+    """A first run that was skipped, or marked by hand: there is no cursor to have lost."""
+    failed = run_context()
+    with pytest.raises(UntrustedClock):
+        RunWindows(with_cursor(failed, "2199-01-01T00:00:00Z"), failed["ti"], ASSET).open(NINE)
+    failed["asset_state_store"][ASSET].delete(KEY)
+    windows_of(failed, ASSET)._end_of_last_run()
+    context = run_context()
+    context["ti"].previous = {"skipped": [ended("scheduled__0", EIGHT)]}
+    context["ti"].others["scheduled__0", "task", "cursor"] = failed["ti"].xcom["cursor"]
+    assert windows_of(context, ASSET).open(NINE) == ChangeWindow(NINE, NINE)

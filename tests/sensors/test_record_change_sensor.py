@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable, task_group
+from airflow.sdk.definitions.timetables.simple import ContinuousTimetable
 from airflow.sdk.exceptions import (
     AirflowNotFoundException,
     AirflowRescheduleException,
@@ -120,6 +121,7 @@ def deferred(operator: InsightlyRecordChangeSensor, context: dict[str, Any]) -> 
         ({"field_name": "TITLE"}, ValueError),
         ({"field_value": "x"}, ValueError),
         ({"cursor": ""}, ValueError),
+        ({"cursor": 5}, ValueError),
     ],
 )
 def test_refused_when_the_dag_is_parsed(arguments: dict[str, Any], error: type[Exception]) -> None:
@@ -137,7 +139,7 @@ def test_arguments() -> None:
     assert sensor().outlets == []
     assert sensor(events="added").events == ("added",)
     assert sensor(events=["updated", "added", "updated"]).events == ("updated", "added")
-    assert InsightlyRecordChangeSensor.template_fields == ("window", "field_value")
+    assert InsightlyRecordChangeSensor.template_fields == ("window", "field_value", "cursor")
 
 
 # --- what changed ----------------------------------------------------------------------------------------
@@ -676,3 +678,84 @@ def test_a_cursor_of_its_own_name_is_gone_on_from_under_any_id(crm: RunningSandb
     context["asset_state_store"][ASSET].set("cursor/new contacts", START.isoformat())
     assert events(sensor(cursor="new contacts").execute(context)) == [(number, "added")]
     assert context["asset_state_store"][ASSET].get("cursor/new contacts") > START.isoformat()
+
+
+# --- mapped task groups ------------------------------------------------------------------------------------
+
+
+def of_cities(schedule: Any = None, **arguments: Any) -> DAG:
+    """Return a DAG with a sensor for each city."""
+    with DAG("dag", schedule=schedule, start_date=START, max_active_runs=1) as dag:
+
+        @task_group
+        def of_city(city: Any) -> None:
+            by_city = {name: city if value is CITY else value for name, value in arguments.items()}
+            sensor(field_name="ADDRESS_MAIL_CITY", field_value=city, **by_city)
+
+        of_city.expand(city=["Berlin", "Paris"])
+    return dag
+
+
+CITY = object()
+"""Stands for what the task group is mapped over."""
+
+
+@pytest.mark.parametrize("schedule", [None, "*/5 * * * *", "@continuous", timedelta(minutes=5), [ASSET]])
+@pytest.mark.parametrize("cursor", [None, "contacts"])
+def test_map_indexes_that_would_share_a_cursor_are_refused(schedule: Any, cursor: str | None) -> None:
+    """When the DAG is parsed: each would miss what the others read."""
+    with pytest.raises(ValueError, match="would share"):
+        of_cities(schedule, cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cursor": CITY},
+        {"cursor": "cities/{{ ti.map_index }}"},
+        {"window": (START, START + HOUR)},
+        {"schedule": CronDataIntervalTimetable("0 * * * *", timezone="UTC")},
+        {"schedule": CronTriggerTimetable("0 * * * *", timezone="UTC", interval=HOUR)},
+    ],
+)
+def test_map_indexes_with_cursors_of_their_own_are_fine(arguments: dict[str, Any]) -> None:
+    """And those that need none."""
+    assert len(of_cities(**arguments).tasks) == 1
+
+
+# --- what the log says -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("records", "said"), [(1, "1 record changed after"), (2, "2 records changed after"), (0, None)]
+)
+def test_an_empty_window_says_what_came_after_it(
+    crm: RunningSandbox, logged: Logged, records: int, said: str | None
+) -> None:
+    """What hasn't settled yet is the next run's."""
+    for _ in range(records):
+        contact(crm, START + HOUR + timedelta(seconds=58))
+    with pytest.raises(AirflowSkipException):
+        sensor(settle=10).execute(with_cursor(START + HOUR))
+    assert ("the next run takes" in logged.text) == (said is not None)
+    assert said is None or f"{said} the window's end" in logged.text
+
+
+def test_what_came_after_a_window_that_holds_changes_is_not_told(crm: RunningSandbox, logged: Logged) -> None:
+    """There, the next run says it."""
+    contact(crm, START + HOUR + timedelta(seconds=10))
+    contact(crm, START + HOUR + timedelta(seconds=58))
+    assert len(sensor(settle=10).execute(with_cursor(START + HOUR))) == 1
+    assert "after the window's end" not in logged.text
+
+
+@MODES
+def test_a_continuous_run_waits_for_a_change(crm: RunningSandbox, deferrable: bool) -> None:
+    """Its interval is over before it begins: it goes on from the cursor, and up to now."""
+    context = with_cursor(START + HOUR, dag=SimpleNamespace(timetable=ContinuousTimetable()))
+    context |= {"data_interval_start": START, "data_interval_end": START + HOUR}
+    operator = sensor(on_empty="wait", deferrable=deferrable)
+    if deferrable:
+        assert deferred(operator, context).trigger.open_since is not None
+    else:
+        assert operator.poke(context) is False

@@ -4,22 +4,24 @@ Two stores take part: the memory, which outlasts runs, and the run's own state, 
 finds again. No write goes to both, so a decision is committed in the memory first, as a whole, and only then
 carried out:
 
-1. the ids that the run lets through, under ``{key}/open/{run}``;
-2. the run's name among those under ``{key}/open``: this write commits;
-3. the ids into the memory, and into the run's own state;
-4. the name out again.
+1. the run's name and the ids that it lets through, under ``{key}/decided``: this write commits;
+2. the ids into the memory, and into the run's own state;
+3. the decision is deleted.
 
-Whoever comes next carries out what is committed: for another run's ids, the memory's part; the rest is left
-to that run's next try. What is not committed was never decided.
+Whoever comes next carries out what is committed. Another run's decision is kept for its next try, under
+``{key}/open/{run}``, and the run's name with the time under ``{key}/open``; after 30 days it is forgotten.
+What is not committed was never decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_insightly_hooks.core.dates import EPOCH, api_time, iso_time
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.core.state.state_store import StateStore
 
@@ -33,6 +35,12 @@ COMMITTED_AT_ONCE = 2_500
 """Ids: as numbers of up to 19 digits they stay below what a store takes under one key."""
 
 
+DONE = "done"
+"""What stands for a stopped run while its ids are being deleted."""
+KEPT_FOR = timedelta(days=30)
+"""How long a stopped run's decision waits for its next try; Airflow keeps the state of a task as long."""
+
+
 class TriggerOnce:
     """The memory of a workflow, for one run of it; one at a time may use it, however many runs there are.
 
@@ -40,29 +48,52 @@ class TriggerOnce:
     :param state: the run's own store.
     :param key: the memory's key; ``{key}/…`` belongs to it, too.
     :param run: the run's name, the same in all of its tries, of letters and digits.
+    :param now: the present time; it decides only what is forgotten.
+    :param is_test: whether the run is only a test, which decides nothing.
     """
 
-    def __init__(self, memory: StateStore, state: StateStore, key: str, run: str) -> None:
+    def __init__(
+        self,
+        memory: StateStore,
+        state: StateStore,
+        key: str,
+        run: str,
+        *,
+        now: datetime = EPOCH,
+        is_test: bool = False,
+    ) -> None:
         self._store = memory
         self._key = key
         self._open_key = f"{key}/open"
+        self._decided_key = f"{key}/decided"
         self._run = run
+        self._now = now
+        self._is_test = is_test
         self._memory = IdSet(memory, key)
         self._own = IdSet(state, OWN)
 
     @classmethod
     def of_task(
-        cls, task: Any, asset_state: StateStore, task_state: StateStore, workflow: str
+        cls,
+        task: Any,
+        asset_state: StateStore,
+        task_state: StateStore,
+        workflow: str,
+        *,
+        now: datetime,
+        is_test: bool = False,
     ) -> TriggerOnce:
         """Return what one task of a run asks.
 
-        :param task: what has the ids of the DAG, the run and the task.
+        :param task: what has the ids of the DAG, the run and the task, and the map index.
         :param asset_state: the state of the asset that stands for the records.
         :param task_state: the task's own.
         :param workflow: what is remembered belongs to it.
         """
-        run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}")
-        return cls(asset_state, task_state, f"{TRIGGERED}/{workflow}", run)
+        map_index = getattr(task, "map_index", None)
+        of_map = "" if map_index is None or map_index < 0 else f"/{map_index}"
+        run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}{of_map}")
+        return cls(asset_state, task_state, f"{TRIGGERED}/{workflow}", run, now=now, is_test=is_test)
 
     def admit(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose records may trigger in this run.
@@ -72,47 +103,81 @@ class TriggerOnce:
         :raises InvalidState: if what is remembered can't be read.
         """
         asked = set(ids)
+        if self._is_test:
+            own = self._own.known(asked)
+            decision = self._decision()
+            return own | (asked - self._memory.known(asked) - set(decision[1] if decision else ()))
         self._carry_out()
         own = self._own.known(asked)
         new = sorted(asked - own - self._memory.known(asked - own))
         for start in range(0, len(new), COMMITTED_AT_ONCE):
-            self._store.set(self._ids_key(self._run), new[start : start + COMMITTED_AT_ONCE])
-            self._store.set(self._open_key, {**self._open(), self._run: False})
-            self._carry_out()
+            decided = new[start : start + COMMITTED_AT_ONCE]
+            self._store.set(self._decided_key, {"run": self._run, "ids": decided})
+            self._carry_out_decision(self._run, decided)
         return own | set(new)
 
     def _carry_out(self) -> None:
         """Do what is committed and not yet done."""
+        if (decision := self._decision()) is not None:
+            self._carry_out_decision(*decision)
         open_runs = self._open()
-        for run, is_remembered in list(open_runs.items()):
-            if is_remembered and run != self._run:
-                continue
-            ids = self._store.get(self._ids_key(run))
-            if not isinstance(ids, list):
-                raise InvalidState(self._ids_key(run), "the ids that a run has let through are missing")
-            self._memory.add(ids)
-            if run == self._run:
-                self._own.add(ids)
-                del open_runs[run]
-            else:
-                open_runs[run] = True
-            self._store.set(self._open_key, open_runs)
-            if run == self._run:
+        for run, since in list(open_runs.items()):
+            if since is False:  # of an earlier version, which remembered it last
+                self._memory.add(self._ids(run))
+            if run == self._run and since != DONE:
+                self._own.add(self._ids(run))
+        kept = {
+            run: iso_time(self._now) if isinstance(since, bool) else since
+            for run, since in open_runs.items()
+            if run != self._run and not self._is_over(since)
+        }
+        if gone := open_runs.keys() - kept.keys():
+            self._store.set(self._open_key, {**kept, **dict.fromkeys(gone, DONE)})
+            for run in gone:
                 self._store.delete(self._ids_key(run))
+        if kept != open_runs:
+            self._store.set(self._open_key, kept)
 
-    def _open(self) -> dict[str, bool]:
-        """Return the runs whose decisions are committed, and whether the memory has them already."""
-        found = self._store.get(self._open_key)
-        if found is None:
-            if self._store.get(self._key) is not None:  # nothing is remembered before it was committed there
-                raise InvalidState(
-                    self._open_key,
-                    "it is missing, yet something was remembered: put {} there if no run is open",
-                )
-            return {}
+    def _carry_out_decision(self, run: str, ids: list[int]) -> None:
+        self._memory.add(ids)
+        if run == self._run:
+            self._own.add(ids)
+        else:
+            self._store.set(self._ids_key(run), ids)
+            self._store.set(self._open_key, {**self._open(), run: iso_time(self._now)})
+        self._store.delete(self._decided_key)
+
+    def _decision(self) -> tuple[str, list[int]] | None:
+        """Return what is committed and not yet carried out: whose it is, and the ids."""
+        match self._store.get(self._decided_key):
+            case None:
+                return None
+            case {"run": str(run), "ids": list(ids)}:
+                return run, ids
+            case _:
+                raise InvalidState(self._decided_key, "it is no decision of a run")
+
+    def _open(self) -> dict[str, Any]:
+        """Return the stopped runs whose decisions are kept for them, and since when."""
+        found = self._store.get(self._open_key, {})
         if not isinstance(found, dict):
             raise InvalidState(self._open_key, "it is no list of runs")
         return dict(found)
+
+    def _ids(self, run: str) -> list[int]:
+        ids = self._store.get(self._ids_key(run))
+        if not isinstance(ids, list):
+            raise InvalidState(self._ids_key(run), "the ids that a run has let through are missing")
+        return ids
+
+    def _is_over(self, since: object) -> bool:
+        """Return whether nobody waits any more for what is kept since then."""
+        if since == DONE or isinstance(since, bool):
+            return since == DONE
+        try:
+            return api_time(since, self._open_key) < self._now - KEPT_FOR
+        except InvalidTime as error:
+            raise InvalidState(self._open_key, str(error)) from None
 
     def _ids_key(self, run: str) -> str:
         return f"{self._open_key}/{run}"

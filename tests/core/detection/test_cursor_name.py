@@ -18,9 +18,8 @@ REFUSED = [
     (" \n", "1 to 502 characters"),
     ("x" * 503, "1 to 502 characters, not 503"),
     ("a\x00b", "control characters"),
-    ("{{ dag.dag_id }}/v1", "must not be a template"),
-    ("{% raw %}", "must not be a template"),
 ]
+TEMPLATES = ["{{ dag.dag_id }}/v1", "{% raw %}"]
 
 
 def workflow(**arguments: Any) -> Workflow:
@@ -49,3 +48,14 @@ def test_refused(name: Any, reason: str) -> None:
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(cursor=name)
     assert [path for path, _ in caught.value.problems] == ["cursor"]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates(name: str) -> None:
+    """A task's argument is rendered; a workflow's name isn't, since it is checked earlier."""
+    assert InsightlyRecordChangeSensor(task_id="t", record_type="Tasks", cursor=name).cursor == name
+    assert InsightlyWorkflowOperator(task_id="t", workflow=workflow(), cursor=name).cursor == name
+    with pytest.raises(ValueError, match="must not be a template"):
+        check_cursor_name(name)
+    with pytest.raises(InvalidWorkflow, match="must not be a template"):
+        workflow(cursor=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -9,10 +11,18 @@ from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from tests.conftest import StateStore
 
 KEY = "triggered/w"
+NOW = datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
 
 
-def run(memory: StateStore, name: str, state: StateStore | None = None) -> TriggerOnce:
-    return TriggerOnce(memory, state or StateStore(), KEY, name)
+def run(
+    memory: StateStore,
+    name: str,
+    state: StateStore | None = None,
+    now: datetime = NOW,
+    *,
+    is_test: bool = False,
+) -> TriggerOnce:
+    return TriggerOnce(memory, state or StateStore(), KEY, name, now=now, is_test=is_test)
 
 
 def test_a_large_batch_is_committed_in_parts() -> None:
@@ -38,8 +48,7 @@ def test_a_small_batch_costs_a_few_calls() -> None:
 def test_what_another_run_has_committed_counts() -> None:
     """A run that was stopped right after it had decided, and given up, has decided."""
     memory = StateStore()
-    memory.set(f"{KEY}/open/r1", [1, 2])
-    memory.set(f"{KEY}/open", {"r1": False})
+    memory.set(f"{KEY}/decided", {"run": "r1", "ids": [1, 2]})
     assert run(memory, "r2").admit([2, 3]) == {3}
     assert run(memory, "r3").admit([1, 4]) == {4}
     assert run(memory, "r1").admit([1, 2, 3]) == {1, 2}  # cleared, it lets through what it had decided
@@ -47,15 +56,53 @@ def test_what_another_run_has_committed_counts() -> None:
     assert memory.get(f"{KEY}/open/r1") is None
 
 
-def test_what_was_not_committed_was_never_decided() -> None:
-    """The ids alone commit nothing."""
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_what_an_earlier_version_has_committed_counts(is_remembered: bool) -> None:
+    """It kept a decision under ``open``, and marked there whether it was remembered."""
     memory = StateStore()
     memory.set(f"{KEY}/open/r1", [1, 2])
-    assert run(memory, "r2").admit([1]) == {1}
-    assert run(memory, "r1").admit([1, 2]) == {2}
+    memory.set(f"{KEY}/open", {"r1": is_remembered})
+    assert run(memory, "r2").admit([2, 3]) == ({2, 3} if is_remembered else {3})
+    assert run(memory, "r1").admit([1, 2]) == {1, 2}
+    assert memory.get(f"{KEY}/open") == {}
 
 
-@pytest.mark.parametrize(("key", "value"), [("open", "text"), ("open", {"r1": False}), ("open/r1", "text")])
+def test_runs_that_are_never_tried_again_leave_nothing() -> None:
+    """What a killed run had decided is kept for its next try for 30 days; the memory keeps the ids."""
+    memory = StateStore()
+    for number in range(50):
+        memory.set(f"{KEY}/decided", {"run": f"killed{number}", "ids": [number + 1]})
+        run(memory, "r", now=NOW + timedelta(days=number)).admit([])
+    open_runs = memory.get(f"{KEY}/open")
+    assert len(open_runs) == 31
+    assert set(memory.values) == {KEY, f"{KEY}/0", f"{KEY}/open", *(f"{KEY}/open/{r}" for r in open_runs)} | {
+        key for key in memory.values if key.removeprefix(f"{KEY}/").isdigit()
+    }
+    assert run(memory, "later", now=NOW + timedelta(days=200)).admit(range(1, 52)) == {51}
+    assert not [key for key in memory.values if key.startswith(f"{KEY}/open/")]
+
+
+def test_a_test_decides_nothing() -> None:
+    """It says what may trigger, and writes nothing, whatever was decided and not carried out."""
+    memory, state = StateStore(), StateStore()
+    run(memory, "r1").admit([1])
+    memory.set(f"{KEY}/decided", {"run": "r2", "ids": [2]})
+    before = dict(memory.values)
+    assert run(memory, "test", state, is_test=True).admit([1, 2, 3]) == {3}
+    assert (memory.values, state.values) == (before, {})
+    assert run(memory, "r3").admit([1, 2, 3]) == {3}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("open", "text"),
+        ("open", {"r1": False}),
+        ("open/r1", "text"),
+        ("open", {"r1": "yesterday"}),
+        ("decided", [1]),
+    ],
+)
 def test_state_that_cannot_be_read_is_an_error(key: str, value: object) -> None:
     """Not an empty memory."""
     memory = StateStore()
