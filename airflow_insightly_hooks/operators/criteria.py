@@ -31,8 +31,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     unredacted,
 )
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
-from airflow_insightly_hooks.runs.airflow_runs import is_test
-from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW
 
@@ -62,7 +61,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
     :raises InvalidCriteria: if the criteria can't be compiled, or there is nothing to measure dates from.
     :raises InvalidChange: if ``changes`` holds something else.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
-    :raises ValueError: if ``until_triggered`` lacks its record type, when the DAG is parsed.
+    :raises ValueError: if ``until_triggered`` lacks its record type, or in a mapped task group its workflow,
+        when the DAG is parsed.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
     :raises InvalidState: if what is remembered can't be read.
 
@@ -98,6 +98,12 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
             # Runs may overlap, backfills beside the schedule; the memory has one writer at a time.
             kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
+        if until_triggered and workflow is None and self.get_closest_mapped_task_group() is not None:
+            raise ValueError(
+                f"until_triggered: the map indexes of {self.task_id!r} would share one memory, so that a "
+                f"record triggers in one of them only: give it a workflow whose name depends on what the task "
+                f"group is mapped over, or a fixed one to share it"
+            )
         self.window_from = _task_of(changes)
         self.changes = changes
         check_parsed(criteria)  # before Airflow looks for other tasks' output in them, which recurses
@@ -158,14 +164,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         """Return the first change of each record that has not triggered in an earlier run."""
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        state = TaskState(context["task_state_store"])
         trigger_once = TriggerOnce.of_task(
-            task,
-            context["asset_state_store"][self.asset],
-            state,
-            workflow,
-            now=datetime.now(timezone.utc),
-            is_test=is_test(context),
+            task, *memory_of(context, self.asset), workflow, datetime.now(timezone.utc)
         )
         first = {c["record_id"]: c for c in reversed(matching) if "undeliverable" not in c}
         admitted = trigger_once.admit(first)

@@ -109,7 +109,7 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
             )
         warn_of_unknown_fields(self.log, changes, self.fields or ())
         task = context.get("ti") or self
-        workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
+        workflow = self.workflow or self._default_workflow(task)
         custom_dates = self._custom_dates(changes)
         payloads = [
             self._payload(change, workflow, custom_dates[change["record_type"]]) for change in changes
@@ -120,6 +120,14 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
         if self.chunk_size is None:
             return payloads
         return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
+
+    def _default_workflow(self, task: Any) -> str:
+        """Return what the messages' ids are made from: DAG, task and, in a mapped task group, map index."""
+        default = f"{task.dag_id}/{task.task_id}"
+        map_index = getattr(task, "map_index", None)
+        # The map indexes of one mapped task share out one window's changes; those of a group are workflows.
+        is_of_group = map_index is not None and map_index >= 0 and self.get_closest_mapped_task_group()
+        return f"{default}/{map_index}" if is_of_group else default
 
     def _payload(self, change: RecordChange, workflow: str, custom_dates: dict[str, Any]) -> Payload:
         return build_payload(

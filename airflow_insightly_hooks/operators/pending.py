@@ -36,7 +36,8 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
 )
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
-from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.airflow_runs import is_test
+from airflow_insightly_hooks.runs.task_state import TaskState, memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
         ti = context["ti"]
         ti.xcom_push(key=PENDING, value=scheduled)
         report_not_sent(self, context, left_out)
+        if is_test(context):
+            raise AirflowSkipException(f"a test schedules nothing; a run would: {len(changes)} changes")
         if not any(scheduled.values()):
             raise AirflowSkipException("nothing to send at a later time")
         source = {
@@ -208,12 +211,11 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     def execute(self, context: Context) -> list[RecordChange]:
         """Return what is due, read again."""
         ti, run = context["ti"], context["dag_run"]
-        pending = PendingWebhooks(
-            context["asset_state_store"][self.asset], f"{PENDING}/{self.workflow}/{self.webhook}"
-        )
-        now = _first_now(TaskState(context["task_state_store"]), run.run_after)
+        memory, state = memory_of(context, self.asset)
+        pending = PendingWebhooks(memory, f"{PENDING}/{self.workflow}/{self.webhook}")
+        now = _first_now(state, run.run_after)
         run_name = digest_of(repr((ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
-        due_once = DueOnce(pending, TaskState(context["task_state_store"]), run_name)
+        due_once = DueOnce(pending, state, run_name)
         to_cancel = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
         decision = due_once.decide(
             lambda: self._scheduled(context), to_cancel, until=now, at_most=MOST_AT_ONCE

@@ -33,10 +33,9 @@ from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDeliv
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
-from airflow_insightly_hooks.runs.airflow_runs import is_test
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
-from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState
+from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState, memory_of
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -156,7 +155,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         deliveries = self._deliveries(context, state, metadata)
         is_read = False
         try:
-            memory = self._memory(context, state)
+            memory = self._memory(context)
             for batch in self._batches(hook, window, detection, metadata, context):
                 self._deliver(batch, deliveries, memory)
             if self._stopped:
@@ -215,6 +214,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         window = windows.fixed()
         if window is None and (kept := state.get(READING)) is not None:
             window = ChangeWindow.of(kept)
+        if window is None:
+            windows.begin()
         settle = timedelta(seconds=self.workflow.settle)
         is_told = False
         while (unsettled := windows.unsettled(until := hook.server_time() - settle, window)) is not None:
@@ -272,18 +273,13 @@ class InsightlyWorkflowOperator(BaseOperator):
                 return
             yield batch
 
-    def _memory(self, context: Context, state: TaskState) -> TriggerOnce | None:
+    def _memory(self, context: Context) -> TriggerOnce | None:
         """Return what remembers which records have triggered, where the workflow asks for that."""
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self
         return TriggerOnce.of_task(
-            task,
-            context["asset_state_store"][self.asset],
-            state,
-            self.workflow.dag_id,
-            now=datetime.now(timezone.utc),
-            is_test=is_test(context),
+            task, *memory_of(context, self.asset), self.workflow.dag_id, datetime.now(timezone.utc)
         )
 
     def _deliver(

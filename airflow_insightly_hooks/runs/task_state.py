@@ -1,12 +1,25 @@
-"""A task's state store: values that last as long as the run does, and a part of a store."""
+"""State stores as tasks are given them: how long values last, a part of a store, and what tests may do."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-__all__ = ["PrefixedStore", "TaskState"]
+from airflow_insightly_hooks.runs.airflow_runs import is_test
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset, Context
+
+    from airflow_insightly_hooks.core.state.state_store import StateStore
+
+__all__ = ["PrefixedStore", "TaskState", "memory_of"]
+
+
+def memory_of(context: Context, asset: Asset) -> tuple[StateStore, StateStore]:
+    """Return the state of an asset, and of the task. A test reads both, and writes to neither."""
+    stores = context["asset_state_store"][asset], TaskState(context["task_state_store"])
+    return (_Unwritten(stores[0]), _Unwritten(stores[1])) if is_test(context) else stores
 
 
 class TaskState:
@@ -42,3 +55,21 @@ class PrefixedStore:
     def delete(self, key: str) -> None:
         """Forget the key."""
         self._store.delete(self._prefix + key)
+
+
+class _Unwritten:
+    """A store's values, and over them what is written to this object alone."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._written: dict[str, Any] = {}  # None stands for what is deleted
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._written[key] if key in self._written else self._store.get(key)
+        return default if value is None else value
+
+    def set(self, key: str, value: Any) -> None:
+        self._written[key] = value
+
+    def delete(self, key: str) -> None:
+        self._written[key] = None

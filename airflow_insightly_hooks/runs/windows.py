@@ -115,6 +115,16 @@ class RunWindows:
         taken = self._context["task_state_store"].get(TAKEN)
         return ChangeWindow.of(taken) if taken is not None else None
 
+    def begin(self) -> datetime | None:
+        """Return the cursor, before an open window is looked for; without one, note that none was taken yet.
+
+        So that a run which ends before it has taken one, whatever stops it, isn't taken for one that has.
+        """
+        cursor = self.cursor()
+        if cursor is None:
+            self._earlier.note(None)
+        return cursor
+
     def open(self, until: datetime) -> ChangeWindow:
         """Return the window of rule 3 that ends at ``until``; it starts there, too, in a task's first run.
 
@@ -256,7 +266,6 @@ class RunWindows:
 
         :raises LostCursor: if there were runs, and none tells of its window any more.
         """
-        self._earlier.note(None)
         try:
             last = self._earlier.last_window()
         except LookupError:

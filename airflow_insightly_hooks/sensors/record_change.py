@@ -287,7 +287,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     ) -> tuple[ChangeWindow, WindowRead, LateChanges | SameChanges] | _Wait:
         """Read the run's window, or the one that is open so far, if it has settled by the server's clock."""
         search, is_open = None, window is None
-        start = window.start if window is not None else windows.cursor()
+        start = window.start if window is not None else windows.begin()
         if shared is None and start is not None and self._seems_settled(window):
             # The first answer tells the server's time: no request is needed for that alone.
             search = self._search(hook, lookback.search_from(window or ChangeWindow(start, start)))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, NEVER_EXPIRE, Asset
+from airflow.sdk import DAG, NEVER_EXPIRE, Asset, task_group
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,6 +437,7 @@ def test_a_test_remembers_nothing() -> None:
     context = run_context(dag_run=SimpleNamespace(run_type="manual", run_id="__airflow_temporary_run_1__"))
     assert ids(once(CHANGES).execute(context)) == [1, 3]
     assert context["asset_state_store"][once([]).asset].values == {}
+    assert context["task_state_store"].values == {}
     assert ids(once(CHANGES).execute(next_run(context))) == [1, 3]
 
 
@@ -510,6 +511,22 @@ def test_until_triggered_needs_a_record_type(arguments: dict[str, Any], error: t
     """When the DAG is parsed."""
     with pytest.raises(error):
         EvaluateCriteriaOperator(task_id="e", changes=[], until_triggered=True, **arguments)
+
+
+@pytest.mark.parametrize("workflow", [None, "shared", "{{ ti.map_index }}"])
+def test_until_triggered_in_a_mapped_task_group_needs_a_workflow(workflow: str | None) -> None:
+    """When the DAG is parsed: by default, its map indexes would share one memory."""
+    with DAG("dag", schedule=None):
+
+        @task_group
+        def of_city(city: Any) -> None:
+            once([], workflow=workflow)
+
+        if workflow is not None:
+            of_city.expand(city=[1, 2])
+        else:
+            with pytest.raises(ValueError, match="share one memory"):
+                of_city.expand(city=[1, 2])
 
 
 class Killed(BaseException):

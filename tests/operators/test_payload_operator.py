@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
+from airflow.sdk import DAG, task_group
 
 from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.core.detection.storable_changes import storable
@@ -239,3 +240,25 @@ def test_template_fields() -> None:
     (payload,) = operator.execute(context)
     assert payload["body"] == '{"FIRST_NAME":{"FIRST_NAME":"Zoë"}}'
     assert payload["message_id"] == message_id("FIRST_NAME", "Contacts", 1, "added", CHANGED_AT)
+
+
+@pytest.mark.parametrize(
+    ("is_of_group", "scope"), [(True, "dag/of_city.build/1"), (False, "dag/of_city.build")]
+)
+def test_map_indexes_of_a_group_name_their_messages_apart(is_of_group: bool, scope: str) -> None:
+    """Each is a workflow of its own; those of a mapped task share out one workflow's changes."""
+    with DAG("dag", schedule=None):
+
+        @task_group
+        def of_city(city: Any) -> None:
+            BuildPayloadOperator(task_id="build", changes=[change()], fields=city)
+
+        group = (
+            of_city.expand(city=[["FIRST_NAME"], ["LAST_NAME"]]) if is_of_group else of_city(["FIRST_NAME"])
+        )
+    operator = group.children["of_city.build"]
+    operator.fields = None
+    context = run_context(ti=TaskInstance(task_id="of_city.build"))
+    context["ti"].map_index = 1
+    (payload,) = operator.execute(context)
+    assert payload["message_id"] == message_id(scope, "Contacts", 1, "added", CHANGED_AT)

@@ -82,6 +82,19 @@ def test_each_change_gets_a_time_for_each_webhook() -> None:
     }
 
 
+def test_a_test_schedules_nothing() -> None:
+    """It says how many changes a run would schedule."""
+    operator = ScheduleWebhooksOperator(
+        task_id="schedule",
+        changes=[change(1)],
+        time_triggers=[TimeTrigger("w", after=timedelta(0))],
+        pending_dag_id="dag__pending",
+    )
+    run = SimpleNamespace(run_type="manual", run_id="manual__1", triggering_user_name="dag_test")
+    with pytest.raises(AirflowSkipException, match="1 changes"):
+        operator.execute(run_context(dag_run=run))
+
+
 def test_a_retry_triggers_the_same_run() -> None:
     """So that it is there once, whatever stopped the task."""
     trigger = TimeTrigger("w", after=timedelta(0))
@@ -243,6 +256,19 @@ def test_without_anything_due_what_follows_is_skipped_but_the_wake_up(insightly:
     assert list(skipped.value.tasks) == ["build"]
     assert context["ti"].xcom["return_value"] == []
     assert insightly.configure()["requests"] == {}
+
+
+def test_a_test_takes_nothing(insightly: RunningSandbox) -> None:
+    """It returns what is due, and leaves it to the next run."""
+    (record_id,) = seeded(insightly, 1)
+    context = due_context([])
+    pending_in(context).add([PendingWebhook.of(entry(record_id))])
+    test = {**context, "dag_run": SimpleNamespace(**vars(context["dag_run"]))}
+    test["dag_run"].run_type, test["dag_run"].triggering_user_name = "manual", "dag_test"
+    assert [c["record_id"] for c in due_task().execute(test)] == [record_id]
+    assert len(pending_in(context)) == 1
+    real = due_context([], assets=context["asset_state_store"])
+    assert [c["record_id"] for c in due_task().execute(real)] == [record_id]
 
 
 def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:

@@ -49,18 +49,10 @@ class TriggerOnce:
     :param key: the memory's key; ``{key}/…`` belongs to it, too.
     :param run: the run's name, the same in all of its tries, of letters and digits.
     :param now: the present time; it decides only what is forgotten.
-    :param is_test: whether the run is only a test, which decides nothing.
     """
 
     def __init__(
-        self,
-        memory: StateStore,
-        state: StateStore,
-        key: str,
-        run: str,
-        *,
-        now: datetime = EPOCH,
-        is_test: bool = False,
+        self, memory: StateStore, state: StateStore, key: str, run: str, now: datetime = EPOCH
     ) -> None:
         self._store = memory
         self._key = key
@@ -68,20 +60,12 @@ class TriggerOnce:
         self._decided_key = f"{key}/decided"
         self._run = run
         self._now = now
-        self._is_test = is_test
         self._memory = IdSet(memory, key)
         self._own = IdSet(state, OWN)
 
     @classmethod
     def of_task(
-        cls,
-        task: Any,
-        asset_state: StateStore,
-        task_state: StateStore,
-        workflow: str,
-        *,
-        now: datetime,
-        is_test: bool = False,
+        cls, task: Any, asset_state: StateStore, task_state: StateStore, workflow: str, now: datetime
     ) -> TriggerOnce:
         """Return what one task of a run asks.
 
@@ -93,7 +77,7 @@ class TriggerOnce:
         map_index = getattr(task, "map_index", None)
         of_map = "" if map_index is None or map_index < 0 else f"/{map_index}"
         run = digest_of(f"{task.dag_id}/{getattr(task, 'run_id', '')}/{task.task_id}{of_map}")
-        return cls(asset_state, task_state, f"{TRIGGERED}/{workflow}", run, now=now, is_test=is_test)
+        return cls(asset_state, task_state, f"{TRIGGERED}/{workflow}", run, now)
 
     def admit(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose records may trigger in this run.
@@ -103,10 +87,6 @@ class TriggerOnce:
         :raises InvalidState: if what is remembered can't be read.
         """
         asked = set(ids)
-        if self._is_test:
-            own = self._own.known(asked)
-            decision = self._decision()
-            return own | (asked - self._memory.known(asked) - set(decision[1] if decision else ()))
         self._carry_out()
         own = self._own.known(asked)
         new = sorted(asked - own - self._memory.known(asked - own))

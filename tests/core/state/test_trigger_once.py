@@ -19,10 +19,8 @@ def run(
     name: str,
     state: StateStore | None = None,
     now: datetime = NOW,
-    *,
-    is_test: bool = False,
 ) -> TriggerOnce:
-    return TriggerOnce(memory, state or StateStore(), KEY, name, now=now, is_test=is_test)
+    return TriggerOnce(memory, state or StateStore(), KEY, name, now)
 
 
 def test_a_large_batch_is_committed_in_parts() -> None:
@@ -80,17 +78,6 @@ def test_runs_that_are_never_tried_again_leave_nothing() -> None:
     }
     assert run(memory, "later", now=NOW + timedelta(days=200)).admit(range(1, 52)) == {51}
     assert not [key for key in memory.values if key.startswith(f"{KEY}/open/")]
-
-
-def test_a_test_decides_nothing() -> None:
-    """It says what may trigger, and writes nothing, whatever was decided and not carried out."""
-    memory, state = StateStore(), StateStore()
-    run(memory, "r1").admit([1])
-    memory.set(f"{KEY}/decided", {"run": "r2", "ids": [2]})
-    before = dict(memory.values)
-    assert run(memory, "test", state, is_test=True).admit([1, 2, 3]) == {3}
-    assert (memory.values, state.values) == (before, {})
-    assert run(memory, "r3").admit([1, 2, 3]) == {3}
 
 
 @pytest.mark.parametrize(
