@@ -101,8 +101,8 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         if until_triggered and workflow is None and self.get_closest_mapped_task_group() is not None:
             raise ValueError(
                 f"until_triggered: the map indexes of {self.task_id!r} would share one memory, so that a "
-                f"record triggers in one of them only: give it a workflow whose name depends on what the task "
-                f"group is mapped over, or a fixed one to share it"
+                f"record triggers in one of them only: give it a workflow whose name depends on what the "
+                f"task group is mapped over, or a fixed one to share it"
             )
         self.window_from = _task_of(changes)
         self.changes = changes

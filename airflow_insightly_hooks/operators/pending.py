@@ -37,11 +37,13 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.airflow_runs import is_test
-from airflow_insightly_hooks.runs.task_state import TaskState, memory_of
+from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_insightly_hooks.core.state.state_store import StateStore
 
 __all__ = [
     "CANCEL",
@@ -361,7 +363,7 @@ def _left_by_schedule(context: Context) -> Any:
     )
 
 
-def _first_now(state: TaskState, run_after: datetime) -> datetime:
+def _first_now(state: StateStore, run_after: datetime) -> datetime:
     """Return the time of this task's first try."""
     text = state.get(LOOKED_AT)
     if text is not None:

@@ -8,6 +8,7 @@ import pickle
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -396,6 +397,35 @@ def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyP
         now[0] += 1
         assert hook.server_time().isoformat() == "2017-03-10T09:00:00+00:00"
     assert server.requests[1].request_line == "GET /v3.1/Instance HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "asked", "expected"),
+    [
+        ([0], 1, 0),
+        ([-30], 1, -30),
+        ([50, 0, 0], 3, 0),
+        ([50, 0, 50], 3, 0),
+        ([50, 50, 50], 3, 50),
+        ([50, None, None], 3, 50),
+    ],
+    ids=["right", "behind", "one wrong", "two servers", "our own clock is behind", "without dates"],
+)
+def test_one_answer_ahead_of_our_own_clock_is_not_believed(
+    connect: Connect, ahead: list[float | None], asked: int, expected: float
+) -> None:
+    """More are asked for, once, and by other connections; then the slowest clock counts."""
+    started = datetime.now(timezone.utc)
+
+    def told(seconds: float | None) -> bytes:
+        dates = [] if seconds is None else [started + timedelta(seconds=seconds)]
+        return as_json({}, "200 OK", *(f"Date: {format_datetime(date, usegmt=True)}" for date in dates))
+
+    with serving(lambda n: [told(ahead[min(n, len(ahead) - 1)])]) as server:
+        hook = hook_for(connect, server)
+        times = [hook.server_time() for _ in range(3)]
+    assert len(server.requests) == asked
+    assert all(abs((time - started).total_seconds() - expected) < 2 for time in times)
 
 
 @pytest.mark.parametrize(

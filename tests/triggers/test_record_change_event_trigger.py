@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,8 +13,9 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.api import client, server_clock
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyRateLimitError
+from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, cursor_list
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -59,6 +61,7 @@ def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.Monkey
     monkeypatch.setattr(client, "QUICK_RETRIES", 0)
     monkeypatch.setattr(polls, "PATIENCE", 0.0)
     monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
+    monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # its clock is years ahead, and believed at once
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
     state.values["watched"] = "2031-03-10T08:00:00Z"
     return insightly
@@ -259,8 +262,14 @@ def test_no_state_no_harm(crm: RunningSandbox, state: AssetState, logged: Logged
 
 
 def woken(**read_to: str) -> dict[str, Any]:
-    cursors = {f"cursor/{dag}/detect": {"woken": dag != "by_cron"} for dag in read_to}
-    return {"cursors": cursors, **{f"cursor/{dag}/detect": read_to[dag] for dag in read_to}}
+    """Return a state that lists these cursors, the first one as an earlier version did."""
+    values: dict[str, Any] = {}
+    for number, dag in enumerate(read_to):
+        key = f"cursor/{dag}/detect"
+        values[key] = read_to[dag]
+        part = cursor_list(key) if number else CURSOR_LISTS[0]
+        values.setdefault(part, {})[key] = {"woken": dag != "by_cron"}
+    return values
 
 
 def test_what_nobody_known_reads_is_said_twice(crm: RunningSandbox, state: AssetState) -> None:

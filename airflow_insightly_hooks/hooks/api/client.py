@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
@@ -22,6 +22,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyUnreachable,
 )
 from airflow_insightly_hooks.hooks.api.limiter import Spent, limiter_for
+from airflow_insightly_hooks.hooks.api.server_clock import ServerClock
 from airflow_insightly_hooks.hooks.connection_failures import causes, own_fault, own_look_up_fault, tls_reason
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
 from airflow_insightly_hooks.hooks.masking import mask_user_information
@@ -42,8 +43,6 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.1, 3600.0
 """The bounds, in seconds, of what ``Retry-After`` may ask."""
 SHORT_WAIT = 60.0
 """Up to so many seconds in ``Retry-After``, a 429 is about the last second, not about the day."""
-CLOCK_VALID_FOR = 300.0
-"""Seconds for which a reading of the server's clock is carried on by our own monotonic one."""
 
 _BROKEN_CONNECTIONS = (
     requests.ConnectionError,
@@ -128,15 +127,15 @@ class Client:
         self._counting = threading.Lock()
         self._log = log
         self._exact_numbers = exact_numbers
-        self._clock: tuple[datetime, float] | None = None
+        self._clock = ServerClock()
 
     def server_time(self) -> datetime | None:
         """Return the time by the server's clock, never ahead of it; ``None`` if it was not read lately."""
-        if self._clock is None:
-            return None
-        date, read_at = self._clock
-        since = time.monotonic() - read_at
-        return date + timedelta(seconds=since) if since <= CLOCK_VALID_FOR else None
+        return self._clock.time(time.monotonic(), datetime.now(timezone.utc))
+
+    def answers_wanted(self) -> int:
+        """Return how many more answers it takes to believe the server's time; it is for the caller to ask."""
+        return self._clock.answers_wanted(time.monotonic(), datetime.now(timezone.utc))
 
     def get(self, path: str, parameters: dict[str, Any] | None = None, *, patience: float) -> Answer:
         """Return what a GET is answered; ask again where asking again can help.
@@ -181,6 +180,7 @@ class Client:
             return self._spent(spent)
         with self._counting:
             self.requests_made += 1
+        sent_at = time.monotonic()
         try:
             response = self.session.get(
                 self.account.base_url + path,
@@ -190,7 +190,7 @@ class Client:
             )
         except requests.RequestException as error:
             return self._no_answer(error, path)
-        self._read_headers(response)
+        self._read_headers(response, sent_at)
         status = response.status_code
         if status == 200:
             return self._answer(response, path)
@@ -205,12 +205,12 @@ class Client:
             return InsightlyAccessError(self.conn_id, self.account.base_url, path, status)
         return self._unexpected(path, "200 was expected", status)
 
-    def _read_headers(self, response: requests.Response) -> None:
+    def _read_headers(self, response: requests.Response, sent_at: float) -> None:
         """Keep the server's clock and the day's counts; warn where few requests are left."""
         headers = response.headers
         date = http_date(headers.get("Date"))
         if date is not None:
-            self._clock = date, time.monotonic()
+            self._clock.answered(date, sent_at, time.monotonic())
         few_left = self.limiter.answered(
             date,
             limit=whole_number(headers.get("X-RateLimit-Limit")),
