@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset, task_group
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, task_group
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
@@ -21,6 +21,7 @@ from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
+    InvalidWindow,
     InvalidWorkflow,
     LostCursor,
     StoppedError,
@@ -774,3 +775,17 @@ def test_map_indexes_that_would_share_a_cursor_are_refused() -> None:
             else:
                 with pytest.raises(ValueError, match="would share"):
                     of_city.expand(city=["Berlin", "Paris"])
+
+
+def test_a_backfill_of_a_plain_schedule_reads_up_to_its_own_time(crm: RunningSandbox) -> None:
+    """From the schedule's time before; where nothing tells that, nothing is read."""
+    add_contacts(crm, 1)
+    noon = START + timedelta(hours=12)
+    run = SimpleNamespace(run_type="backfill", logical_date=noon + timedelta(hours=1))
+    dag = SimpleNamespace(timetable=CronTriggerTimetable("0 * * * *", timezone="UTC"))
+    report = flow(run_context(dag_run=run, dag=dag), workflow(), window=None)
+    assert report["total"] == 1
+    before = crm.configure()["requests"]
+    with pytest.raises(InvalidWindow, match="backfill"):
+        flow(run_context(dag_run=run), workflow(), window=None)
+    assert crm.configure()["requests"] == before

@@ -767,6 +767,7 @@ def test_a_run_that_took_no_window_is_none_before() -> None:
     failed = run_context()
     assert windows_of(failed, ASSET).begin() is None
     context = run_context()
-    context["ti"].previous = {"skipped": [ended("scheduled__0", EIGHT)]}
+    never_looked = ended("scheduled__1_hour_before", SEVEN, try_number=0)
+    context["ti"].previous = {"skipped": [ended("scheduled__0", EIGHT), never_looked]}
     context["ti"].others["scheduled__0", "task", "cursor"] = failed["ti"].xcom["cursor"]
     assert windows_of(context, ASSET).open(NINE) == ChangeWindow(NINE, NINE)
