@@ -39,6 +39,7 @@ from airflow_insightly_hooks.operators.delivery.delivery import Delivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.retry import longest_delay
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.runs.airflow_runs import is_test
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class WorkflowDelivery(WebhookOperator):
     # --- what is known of the receiver ---------------------------------------------------------------------
 
     def _read_status(self, context: Context) -> ReceiverStatus | None:
+        if is_test(context):  # it neither leaves anything to another run, nor has others wait
+            return None
         return ReceiverStatus.of(context["asset_state_store"][self.asset].get(f"{RECEIVER}/{self.webhook}"))
 
     def _others_wait(self, context: Context) -> ReceiverStatus | None:
@@ -117,6 +120,8 @@ class WorkflowDelivery(WebhookOperator):
         self, context: Context, error: str, *, is_down: bool, retry_after: float | None = None
     ) -> None:
         """Note that the receiver fails, and that this task waits for it."""
+        if is_test(context):
+            return
         before = self._read_status(context)
         now = datetime.now(timezone.utc)
         goes_on = before is not None and before.is_down and is_down

@@ -222,6 +222,17 @@ def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetS
     assert sent(receiver) == ["msg_0", "msg_1"]
 
 
+def test_a_test_run_leaves_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """It is as if there were no other runs, for it and for them."""
+    receiver.answer_with("out", status=503)
+    fails(in_run(1, assets), payloads(1))
+    before = dict(assets[ASSET].values)
+    context = in_run(2, assets)
+    context["dag_run"].run_id = "__airflow_temporary_run_x"
+    assert fails(context, payloads(1, first=1)).report["attempts"] == 1
+    assert assets[ASSET].values == before
+
+
 def test_metrics(receiver: RunningSandbox, assets: AssetStateStores, monkeypatch: pytest.MonkeyPatch) -> None:
     """For how long a receiver has been down, as one thing."""
     gauges: list[tuple[str, float, str]] = []
