@@ -21,9 +21,10 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
 from airflow_insightly_hooks.core.detection.storable_changes import record_of, storable
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.due_once import DueOnce
+from airflow_insightly_hooks.core.state.pending_entries import entries_in, source_of
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
@@ -170,7 +171,8 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     :param retries: 2 by default.
     :raises InvalidCriteria: if the criteria can't be compiled, when the DAG is parsed.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
-    :raises InvalidPayload: if what was scheduled is gone from the scheduling task's XCom.
+    :raises InvalidPayload: if what was scheduled is gone from the scheduling task's XCom, or the run's conf
+        names no such task.
     :raises InsightlyAPIError: if Insightly can't be read.
     :raises InvalidState: if what is pending can't be read.
 
@@ -252,17 +254,8 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
 
     def _scheduled(self, context: Context) -> list[PendingWebhook]:
         """Return what the task that has triggered this run has scheduled."""
-        source = (context["dag_run"].conf or {}).get(FROM)
-        if source is None:
-            return []
-        found = _left_by_schedule(context)
-        if not isinstance(found, Mapping):
-            raise InvalidPayload(
-                "pending",
-                f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has "
-                f"left nothing: was it cleared, or deleted? Clear it, and this run",
-            )
-        return [PendingWebhook.of(entry) for entry in found.get(self.webhook, ())]
+        source = source_of(context["dag_run"].conf, FROM)
+        return [] if source is None else entries_in(_left_by_schedule(context), self.webhook, source)
 
     def _undeliverable(self, context: Context) -> list[RecordChange]:
         """Return what the task that has triggered this run has found to be undeliverable, in each try."""
@@ -351,7 +344,7 @@ class WakeUpOperator(BaseOperator):
 
 def _left_by_schedule(context: Context) -> Any:
     """Return what the task that has triggered this run has scheduled; ``None`` if there is nothing."""
-    source = (context["dag_run"].conf or {}).get(FROM)
+    source = source_of(context["dag_run"].conf, FROM)
     if source is None:
         return None
     return context["ti"].xcom_pull(

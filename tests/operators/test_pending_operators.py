@@ -522,6 +522,71 @@ def test_lost_entries_are_an_error() -> None:
         due_task().execute(context)
 
 
+SOURCE = {"dag_id": "flow", "run_id": "r", "task_id": "schedule", "map_index": -1}
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("flow", "pending_from: an object is needed, not str"),
+        (["flow"], "pending_from: an object is needed, not list"),
+        (True, "pending_from: an object is needed, not bool"),
+        ({}, "pending_from: dag_id must be a text"),
+        ({**SOURCE, "dag_id": 5}, "pending_from: dag_id must be a text"),
+        ({**SOURCE, "run_id": ""}, "pending_from: run_id must be a text"),
+        ({**SOURCE, "run_id": "a\0"}, "pending_from: run_id must be a text"),
+        ({**SOURCE, "task_id": ["schedule"]}, "pending_from: task_id must be a text"),
+        ({**SOURCE, "task_id": "\ud800"}, "pending_from: task_id must be a text"),
+        ({**SOURCE, "map_index": "1"}, "pending_from: map_index must be a whole number"),
+        ({**SOURCE, "map_index": True}, "pending_from: map_index must be a whole number"),
+        ({**SOURCE, "map_index": 1.5}, "pending_from: map_index must be a whole number"),
+        ({**SOURCE, "map_index": -2}, "pending_from: map_index must be a whole number"),
+        ({**SOURCE, "map_index": 10**30}, "pending_from: map_index must be a whole number"),
+    ],
+    ids=str,
+)
+def test_a_conf_that_is_made_by_hand(source: Any, reason: str) -> None:
+    """What names no task is an error that says so, and nothing is entered."""
+    context = due_context([])
+    context["dag_run"].conf = {"pending_from": source}
+    with pytest.raises(InvalidPayload) as caught:
+        due_task().execute(context)
+    assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "reason"),
+    [
+        ("text", "pending webhooks: a list is needed, not str"),
+        (5, "pending webhooks: a list is needed, not int"),
+        ([5], "pending webhook: an object is needed, not int"),
+        ([{}], "pending webhook: it lacks 'record_id', 'due', 'event', 'changed_at'"),
+        ([{"record_id": "7", "due": [], "event": 1, "changed_at": None}], "pending webhook: "),
+        (
+            [{"record_id": 7, "due": "now", "event": "added", "changed_at": CHANGED_AT}],
+            "pending webhook: due is not a time",
+        ),
+    ],
+    ids=str,
+)
+def test_an_xcom_that_is_made_by_hand(scheduled: Any, reason: str) -> None:
+    """What is no list of pending webhooks is an error that says so."""
+    context = due_context([])
+    for found in context["ti"].others.values():
+        found["later"] = scheduled
+    with pytest.raises(InvalidPayload) as caught:
+        due_task().execute(context)
+    assert str(caught.value).startswith(reason)
+
+
+def test_a_conf_without_a_map_index() -> None:
+    """It means the task that isn't mapped."""
+    context = due_context([])
+    del context["dag_run"].conf["pending_from"]["map_index"]
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+
+
 def test_criteria_are_checked_when_the_dag_is_parsed() -> None:
     """And not when it is due."""
     with pytest.raises(InvalidCriteria):

@@ -1,0 +1,51 @@
+"""What a run of a pending DAG is to enter, from its conf and another task's XCom: either may be hand-made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_insightly_hooks.core.errors import InvalidPayload
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook
+
+__all__ = ["entries_in", "source_of"]
+
+
+def source_of(conf: object, key: str) -> Mapping[str, Any] | None:
+    """Return which task has scheduled something, as a run's conf says, which may be made by hand.
+
+    :returns: ``{"dag_id", "run_id", "task_id", "map_index"}``; ``None`` where nothing stands under the key.
+    :raises InvalidPayload: if what stands there names no task.
+    """
+    source = conf.get(key) if isinstance(conf, Mapping) else None
+    if source is None:
+        return None
+    if not isinstance(source, Mapping):
+        raise InvalidPayload(key, f"an object is needed, not {type(source).__name__}")
+    for name in ("dag_id", "run_id", "task_id"):
+        value = source.get(name)
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise InvalidPayload(key, f"{name} must be a text: the id of what has scheduled something")
+    index = source.get("map_index", -1)
+    if isinstance(index, bool) or not isinstance(index, int) or not -1 <= index < 2**31:
+        raise InvalidPayload(key, "map_index must be a whole number from -1 on")
+    return {**source, "map_index": index}
+
+
+def entries_in(found: object, webhook: str, source: Mapping[str, Any]) -> list[PendingWebhook]:
+    """Return what a task has scheduled of a webhook.
+
+    :param found: the task's XCom.
+    :param source: the task, as ``source_of`` returns it.
+    :raises InvalidPayload: if it is no list of what ``PendingWebhook.as_dict`` gave, by webhook.
+    """
+    if not isinstance(found, Mapping):
+        raise InvalidPayload(
+            "pending",
+            f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has "
+            f"left nothing: was it cleared, or deleted? Clear it, and this run",
+        )
+    entries = found.get(webhook) or []
+    if not isinstance(entries, list):
+        raise InvalidPayload("pending webhooks", f"a list is needed, not {type(entries).__name__}")
+    return [PendingWebhook.of(entry) for entry in entries]
