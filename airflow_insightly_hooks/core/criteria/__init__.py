@@ -26,6 +26,7 @@ from airflow_insightly_hooks.core.criteria.criteria import (
     compile_criteria,
     compile_explanation,
 )
+from airflow_insightly_hooks.core.criteria.explanation import GroupOutcome
 from airflow_insightly_hooks.core.criteria.operators import OPERATORS
 from airflow_insightly_hooks.core.criteria.parsing import MAX_DEPTH
 from airflow_insightly_hooks.core.criteria.predicates import Incomparable, Predicate
@@ -36,6 +37,7 @@ __all__ = [
     "ConditionOutcome",
     "Criteria",
     "Explanation",
+    "GroupOutcome",
     "Incomparable",
     "Predicate",
     "check_criteria",

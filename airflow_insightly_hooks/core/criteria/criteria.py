@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from airflow_insightly_hooks.core.criteria.explanation import GroupOutcome, culprits_of, group_outcomes
 from airflow_insightly_hooks.core.criteria.field_paths import check_field, is_custom
 from airflow_insightly_hooks.core.criteria.operands import Reference
 from airflow_insightly_hooks.core.criteria.parsing import Spec, parse_criteria
@@ -127,6 +128,23 @@ class Criteria:
             ConditionOutcome(condition.path, condition.field, condition.operator, predicate(record))
             for condition, predicate in zip(self._conditions, predicates, strict=True)
         ]
+
+    def group_outcomes(self, conditions: Sequence[ConditionOutcome]) -> list[GroupOutcome]:
+        """Return how each group and logic line came out, a group before its members.
+
+        :param conditions: what an explanation has told of a record.
+        """
+        return group_outcomes(self._expression, [condition.held for condition in conditions])
+
+    def culprits(self, conditions: Sequence[ConditionOutcome]) -> list[ConditionOutcome]:
+        """Return the conditions by whose outcomes a record does not meet the criteria: none if it does.
+
+        A condition in a ``none`` group, or behind a ``NOT``, is among them if it held.
+
+        :param conditions: what an explanation has told of the record.
+        """
+        numbers = culprits_of(self._expression, [condition.held for condition in conditions])
+        return [condition for number, condition in enumerate(conditions, 1) if number in numbers]
 
 
 def compile_criteria(

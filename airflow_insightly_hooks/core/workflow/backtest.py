@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_insightly_hooks.core.criteria import ConditionOutcome, Criteria, Explanation, Predicate
+from airflow_insightly_hooks.core.criteria import (
+    ConditionOutcome,
+    Criteria,
+    Explanation,
+    GroupOutcome,
+    Predicate,
+)
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import record_of
@@ -16,6 +23,10 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 
 __all__ = ["Backtest", "Verdict", "backtest"]
+
+_INDEX = re.compile(r"\[\d+\]")
+_NUMBERED = re.compile(r"\.conditions\[(\d+)\]$")
+"""The end of the path of a condition that a logic line can name; the line counts from 1."""
 
 
 class Verdict(NamedTuple):
@@ -27,6 +38,37 @@ class Verdict(NamedTuple):
     """Why it does not trigger; no contents of the record."""
     conditions: tuple[ConditionOutcome, ...]
     """Each condition of the criteria, and whether it held."""
+    groups: tuple[GroupOutcome, ...] = ()
+    """Each group and logic line of the criteria, and whether it held; a group before its members."""
+    culprits: tuple[ConditionOutcome, ...] = ()
+    """Those of the conditions by whose outcomes the record does not meet the criteria."""
+
+    def explained(self) -> Iterator[str]:
+        """Yield a line for each group and condition, in their order: ``>`` marks the culprits."""
+        culprits = {culprit.path for culprit in self.culprits}
+        groups = {group.path: group for group in self.groups}
+        for condition in self.conditions:
+            for path in _groups_of(condition.path):
+                if path in groups:  # else it was told of before an earlier condition
+                    yield f"  {path}: {_met(groups.pop(path).held)}"
+            number = _NUMBERED.search(condition.path)
+            named = f"{int(number[1]) + 1}: " if number else ""
+            mark = "> " if condition.path in culprits else "  "
+            about = f"{condition.field} {condition.operator}"
+            yield f"{mark}{condition.path}: {named}{about}: {_met(condition.held)}"
+
+
+def _met(held: bool) -> str:
+    return "met" if held else "not met"
+
+
+def _groups_of(condition: str) -> Iterator[str]:
+    """Yield the paths of the groups in which a condition stands, and of its logic line, outermost first."""
+    for index in _INDEX.finditer(condition):
+        group = condition[: index.start()]
+        yield group
+        if group.endswith(".conditions"):
+            yield f"{group.removesuffix('.conditions')}.logic"
 
 
 class Backtest(NamedTuple):
@@ -41,14 +83,12 @@ class Backtest(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{len(self.triggering)} of {len(self.verdicts)} changes trigger"]
-        for change, triggers, reason, conditions in self.verdicts:
+        for verdict in self.verdicts:
+            change = verdict.change
             about = f"{change['record_type']} {change['record_id']} {change['event']} {change['changed_at']}"
-            lines.append(f"  {about}: {'triggers' if triggers else reason}")
-            lines += [
-                f"    {c.path}: {c.field} {c.operator}: {'met' if c.held else 'not met'}"
-                for c in conditions
-                if not triggers
-            ]
+            lines.append(f"  {about}: {'triggers' if verdict.triggers else verdict.reason}")
+            if not verdict.triggers:
+                lines += [f"  {line}" for line in verdict.explained()]
         return "\n".join(lines)
 
 
@@ -82,7 +122,8 @@ def backtest(
         reason = _reason(workflow, change, seen)
         if reason is None and not meets(record):
             reason = "the record does not meet the criteria"
-        verdicts.append(Verdict(change, reason is None, reason, conditions))
+        groups, culprits = criteria.group_outcomes(conditions), criteria.culprits(conditions)
+        verdicts.append(Verdict(change, reason is None, reason, conditions, tuple(groups), tuple(culprits)))
         if reason is None:
             seen.add(change["record_id"])
     return Backtest(tuple(verdicts))

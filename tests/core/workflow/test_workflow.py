@@ -279,6 +279,58 @@ def test_a_backtest_tells_what_would_have_triggered_and_why_not():
     assert "Chile" not in str(found)
 
 
+def test_a_backtest_marks_the_culprits():
+    """In ``none`` and behind NOT the conditions that held; each group has a verdict, numbers count from 1."""
+    titled = {"field": "TITLE", "operator": "is_not_blank"}
+    tagged = {"field": "TAGS", "operator": "contains", "value": "VIP"}
+    made = workflow(
+        criteria={
+            "all": [
+                IN_FRANCE,
+                {"none": [titled, {"any": [tagged, None]}]},
+                {"none": [{"all": [None]}]},
+                {"conditions": [IN_FRANCE, titled, tagged], "logic": "1 AND NOT (2 OR 3)"},
+                {"conditions": [IN_FRANCE], "logic": "NOT 1"},
+                {"conditions": [titled]},
+            ]
+        }
+    )
+    (verdict,) = made.backtest([change(1, ADDRESS_MAIL_COUNTRY="France", TITLE="Head")]).verdicts
+    assert str(made.backtest([verdict.change])).splitlines()[2:] == [
+        "    criteria.all: not met",
+        "    criteria.all[0]: ADDRESS_MAIL_COUNTRY equals: met",
+        "    criteria.all[1].none: not met",
+        "  > criteria.all[1].none[0]: TITLE is_not_blank: met",
+        "    criteria.all[1].none[1].any: met",
+        "    criteria.all[1].none[1].any[0]: TAGS contains: not met",
+        "    criteria.all[3].logic: not met",
+        "    criteria.all[3].conditions[0]: 1: ADDRESS_MAIL_COUNTRY equals: met",
+        "  > criteria.all[3].conditions[1]: 2: TITLE is_not_blank: met",
+        "    criteria.all[3].conditions[2]: 3: TAGS contains: not met",
+        "    criteria.all[4].logic: not met",
+        "  > criteria.all[4].conditions[0]: 1: ADDRESS_MAIL_COUNTRY equals: met",
+        "    criteria.all[5].conditions: met",
+        "    criteria.all[5].conditions[0]: 1: TITLE is_not_blank: met",
+    ]
+    assert ("criteria.all[2].none", False) in verdict.groups
+    assert ("criteria.all[2].none[0].all", True) in verdict.groups
+    assert [culprit.path for culprit in verdict.culprits] == [
+        "criteria.all[1].none[0]",
+        "criteria.all[3].conditions[1]",
+        "criteria.all[4].conditions[0]",
+    ]
+
+
+def test_a_backtest_blames_nobody_where_the_criteria_are_met():
+    """Whatever else keeps the change from triggering."""
+    made = workflow(
+        evaluate="created", criteria={"any": [IN_FRANCE, {"field": "TITLE", "operator": "is_blank"}]}
+    )
+    (verdict,) = made.backtest([change(1, "updated", ADDRESS_MAIL_COUNTRY="France")]).verdicts
+    assert not verdict.triggers
+    assert (verdict.groups, verdict.culprits) == ((("criteria.any", True),), ())
+
+
 def test_a_backtest_remembers_what_has_triggered():
     """``until_triggered``: a record's first change that meets the criteria counts, and no later one."""
     made = workflow(evaluate="until_triggered", criteria=IN_FRANCE)
