@@ -134,6 +134,9 @@ class WebhookHook(BaseHook):
         delay = next((seconds for seconds in told if seconds is not None), None)
         result = partial(PostResult, status=answer.status, retry_after=delay, elapsed=elapsed)
         if 200 <= answer.status < 300:
+            if answer.is_early:  # the receiver can't know the whole message
+                error = f"answered {answer.status} before the message was completely sent"
+                return result(acknowledged=False, error=error)
             if settings.expect_body not in answer.body:
                 error = f"answered {answer.status} without the text that is expected (expect_body)"
                 return result(acknowledged=False, error=error)

@@ -66,7 +66,7 @@ Send = Callable[..., Outcome]
 def fault(number: int, title: str, *, requests: Literal["passes", "fails"] | None = None) -> Any:
     """Mark a test with the fault that it is of.
 
-    :param number: its line in the list of faults, 1 to 100; several tests may have one number.
+    :param number: its line in the list of faults; several tests may have one number.
     :param title: the fault, in a few words.
     :param requests: whether a plain ``requests.post`` passes the test; ``None`` where it can't be asked.
     """

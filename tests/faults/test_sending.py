@@ -1,7 +1,8 @@
-"""Faults 13 to 19: while the message goes out."""
+"""Faults 13 to 19, and 106: while the message goes out."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import socket
@@ -26,6 +27,14 @@ BIG = json.dumps({"entity": {"BACKGROUND": "x" * 8_000_000}})
 def read_head(connection: socket.socket) -> None:
     """Read the headers and the beginning of the body."""
     connection.recv(65536)
+
+
+def drain(connection: socket.socket) -> None:
+    """Read until nothing comes for a moment."""
+    connection.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while connection.recv(1 << 20):
+            pass
 
 
 def deliver(context: dict[str, Any], body: str) -> dict[str, Any]:
@@ -95,6 +104,34 @@ def test_early_refusal_without_a_close(send: Send, interim: bytes) -> None:
         outcome = send(server.url, body=BIG, timeout=TIMEOUT)
     assert (outcome.acknowledged, outcome.status) == (False, 413)
     assert outcome.elapsed < TIMEOUT
+
+
+@fault(106, "a 200 before the message was completely sent", requests="fails")
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["at once", "after a 102"])
+@pytest.mark.parametrize("then", [[], [0.3, drain]], ids=["close", "reads on"])
+def test_early_acknowledgement(send: Send, interim: bytes, then: list[Any]) -> None:
+    """A 2xx that comes before the whole message was sent is no acknowledgement; it counts as an attempt."""
+    with serving([read_head, interim + answer(), *then], reads=False) as server:
+        outcome = send(server.url, body=BIG, timeout=3)
+    assert (outcome.acknowledged, outcome.sent) == (False, True)
+    assert outcome.status == 200
+    assert outcome.tells("answered 200 before the message was completely sent")
+    assert server.connections == 1
+
+
+@fault(106, "a 200 before the message was completely sent: then what")
+def test_early_acknowledgement_is_retried(connect: Connect) -> None:
+    """After a 2xx that came too early, the task's next try sends the same bytes under the same id."""
+    context = run_context()
+    scripts = [[read_head, answer()], [READ, answer()]]
+    with serving(lambda n: scripts[n], reads=False) as server:
+        connect("webhook_default", host=server.url)
+        with pytest.raises(UndeliveredError, match="before the message was completely sent") as caught:
+            deliver(context, BIG)
+        assert caught.value.report["attempts"] == 1
+        assert deliver(context, BIG)["delivered"] == 1
+    assert server.requests[0].body == BIG.encode()
+    assert server.requests[0].headers["webhook-id"] == MESSAGE_ID
 
 
 @fault(15, "a close without an answer while the body is sent", requests="passes")

@@ -28,12 +28,14 @@ class Response:
     """A final response: its status, its headers by lower-cased name, and a note where its body was odd.
 
     :param body: what was read of the body, undecoded, ``BODY_LIMIT`` bytes at most.
+    :param is_early: whether it began before the request was completely sent.
     """
 
     status: int
     headers: list[tuple[str, str]]
     note: str | None = None
     body: bytes = field(default=b"", repr=False)
+    is_early: bool = False
 
 
 class NotDelivered(Exception):
@@ -76,11 +78,11 @@ def post(
             connection.open()
             if transport.has_tunnel:
                 _open_tunnel(connection, transport, endpoint)
-            reader = _ask(connection, request)
+            reader, is_early = _ask(connection, request)
             if is_forwarded and reader.status == 407:
                 raise NotDelivered("proxy: it answered 407", sent=False)
             note = _read_some(connection, reader)
-            return Response(reader.status, reader.headers, note, reader.body)
+            return Response(reader.status, reader.headers, note, reader.body, is_early)
         except NotDialled as error:
             reason, sent, is_own_fault = str(error), False, error.is_own_fault
         except (httpcore.TimeoutException, DeadlineExceeded):
@@ -97,7 +99,8 @@ def _open_tunnel(connection: Connection, transport: Transport, endpoint: Endpoin
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     authority = f"{host}:{endpoint.port}"
     headers = [("host", authority), ("accept", "*/*"), *_proxy_headers(transport)]
-    status = _ask(connection, _head("CONNECT", authority, headers)).status
+    reader, _ = _ask(connection, _head("CONNECT", authority, headers))
+    status = reader.status
     if not 200 <= status < 300:
         raise NotDelivered(f"proxy: it answered {status}", sent=False)
     connection.secure()
@@ -121,14 +124,23 @@ def _head(method: str, target: str, headers: _Headers) -> bytes:
     return head.encode("ascii")
 
 
-def _ask(connection: Connection, request: bytes) -> ResponseReader:
-    """Send a request, and read until the final response's head is whole."""
-    with suppress(httpcore.WriteError):  # who refuses a request may not read it, and answer all the same
-        connection.write(request)
+def _ask(connection: Connection, request: bytes) -> tuple[ResponseReader, bool]:
+    """Send a request, and read until the final response's head is whole.
+
+    The flag says whether that head began before the request was completely sent.
+    """
     reader = ResponseReader()
+    try:
+        connection.write(request)
+        is_sent = True
+    except httpcore.WriteError:  # a receiver that refuses a request may answer without reading it
+        is_sent = False
+    if early := connection.take_early():
+        reader.feed(early)
+    is_early = not is_sent or reader.has_begun
     while not reader.status:
         reader.feed(connection.read())
-    return reader
+    return reader, is_early
 
 
 def _read_some(connection: Connection, reader: ResponseReader) -> str | None:

@@ -57,6 +57,11 @@ class ResponseReader:
         return bytes(self._message.body)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether something of the final response has come (or of an interim one that isn't whole yet)."""
+        return bool(self.status or self._head)
+
+    @property
     def is_complete(self) -> bool:
         """Whether all of it has come; whatever comes behind it is ignored."""
         return self._message.is_complete

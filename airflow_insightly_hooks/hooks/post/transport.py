@@ -273,12 +273,14 @@ class Connection:
 
     def read(self) -> bytes:
         """Return what has come, once something has; nothing at the end."""
-        if self._early:
-            early, self._early = self._early, b""
-            return early
         data = self._stream.read(PIECE, self._deadline.left())
         self.received = self.received or bool(data)
         return data
+
+    def take_early(self) -> bytes:
+        """Return what has come while ``write`` was sending; it is not returned again."""
+        early, self._early = self._early, b""
+        return early
 
     def write(self, data: bytes) -> None:
         """Send.
