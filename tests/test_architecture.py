@@ -23,6 +23,7 @@ MODULES = {
 }
 
 HOOKS_SHARE = {
+    "hooks.blocked_addresses",
     "hooks.connection_extras",
     "hooks.connection_failures",
     "hooks.connection_fields",

@@ -108,7 +108,12 @@ def test_the_form_shows_every_field(conn_type: str) -> None:
 @pytest.mark.parametrize(("conn_type", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
 def test_a_field_is_declared_soundly(conn_type: str, field: ConnectionField) -> None:
     """A field has a label and a default of its own kind; only a text may be without one, and a secret is."""
-    kinds: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "boolean": (bool,)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "string": (str,),
+        "number": (int, float),
+        "integer": (int,),
+        "boolean": (bool,),
+    }
     assert field.label
     assert field.default is not None or field.kind == "string"
     assert field.default is None or type(field.default) in kinds[field.kind]
@@ -127,16 +132,22 @@ def test_every_field_is_read(conn_type: str, field: ConnectionField, monkeypatch
 
 @pytest.mark.parametrize(
     ("conn_type", "field"),
-    [(conn_type, field) for conn_type, field in FIELDS if field.kind == "number"],
+    [(conn_type, field) for conn_type, field in FIELDS if field.kind in ("number", "integer")],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_a_number_has_its_lower_bound(
+def test_a_number_has_its_bounds(
     conn_type: str, field: ConnectionField, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The smallest number that a field's declaration allows is taken, and a smaller one refused."""
-    settings_with(conn_type, {field.name: field.at_least}, monkeypatch)
-    with pytest.raises(InvalidConnection, match=f"a number from {field.at_least:g} on is needed"):
-        settings_with(conn_type, {field.name: field.at_least - 0.001}, monkeypatch)
+    """The smallest and the largest number that a field's declaration allows are taken, and none beyond."""
+    for number in (field.at_least, field.at_most, *([0, "0"] if field.may_be_zero else [])):
+        settings_with(conn_type, {field.name: number}, monkeypatch)
+    tiny = field.at_least / 2 if field.kind == "number" else field.at_least - 1
+    odd: list[Any] = [tiny or -1, -field.at_least, field.at_most + 1, 1e10, 1e300, 10**400, "1e400", 1e-300]
+    odd += ["NaN", True, *([] if field.may_be_zero else [0]), *([1.5] if field.kind == "integer" else [])]
+    for number in odd:
+        with pytest.raises(InvalidConnection, match=r"number from [\d.]+ to [\d.]+.* is needed") as caught:
+            settings_with(conn_type, {field.name: number}, monkeypatch)
+        assert caught.value.field == f"extra.{field.name}"
 
 
 @pytest.mark.parametrize("conn_type", CONNECTIONS)

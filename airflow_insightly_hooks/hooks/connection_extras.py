@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
 from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
@@ -13,10 +13,35 @@ from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["ConnectionExtras"]
+__all__ = ["NOT_WRITABLE", "ConnectionExtras", "connection_text", "is_writable"]
 
-LARGEST = 1e12
-"""More than any field can mean: seconds, bytes, requests a second."""
+NOT_WRITABLE = "it holds half of a character (a lone surrogate), which can't be written in UTF-8"
+
+OwnField = Literal["host", "login", "password", "schema"]
+
+
+def connection_text(connection: Connection, name: OwnField) -> str:
+    """Return one of a connection's own fields; an empty text where it has no value.
+
+    :raises InvalidConnection: if it is no text, or one that can't be written in UTF-8.
+    """
+    value: object = getattr(connection, name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidConnection(connection.conn_id, name, "a text is needed")
+    if not is_writable(value):
+        raise InvalidConnection(connection.conn_id, name, NOT_WRITABLE)
+    return value
+
+
+def is_writable(text: str) -> bool:
+    """Return whether a text can be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class ConnectionExtras:
@@ -34,13 +59,14 @@ class ConnectionExtras:
         self._conn_id = connection.conn_id
         try:
             given = json.loads(connection.extra) if connection.extra else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
             raise InvalidConnection(self._conn_id, "extra", "a JSON object is needed")
         self._given: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v != ""}
         for name in self._given:
             if name not in self._fields:
+                name = name.encode(errors="backslashreplace").decode()  # it goes into logs
                 raise self.invalid(name, f"there is no such field{did_you_mean(name, self._fields)}")
 
     def _value(self, name: str) -> Any:
@@ -53,14 +79,21 @@ class ConnectionExtras:
     def text(self, name: str) -> str:
         """Return a field's text; an empty one without a value.
 
-        :raises InvalidConnection: if it is no text.
+        :raises InvalidConnection: if it is no text, or holds what can't be written or named.
         """
         value = self._value(name)
         if value is None:
             return ""
         if not isinstance(value, str):
             raise self.invalid(name, "a text is needed")
-        return value.strip()
+        return self._checked(name, value).strip()
+
+    def _checked(self, name: str, text: str) -> str:
+        if "\0" in text:
+            raise self.invalid(name, "it holds the character NUL")
+        if not is_writable(text):
+            raise self.invalid(name, NOT_WRITABLE)
+        return text
 
     def is_blank(self, name: str) -> bool:
         """Return whether a field is a text of white space alone, which is neither a value nor none."""
@@ -70,16 +103,26 @@ class ConnectionExtras:
     def number(self, name: str) -> float:
         """Return a field's number.
 
-        :raises InvalidConnection: if it is no number, less than the field's ``at_least``, or beyond all use.
+        :raises InvalidConnection: if it is no number, beyond the field's bounds, or not whole.
         """
-        value, at_least = self._value(name), self._fields[name].at_least
+        value, field = self._value(name), self._fields[name]
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not at_least <= number <= LARGEST:  # false for what is not a number
-            raise self.invalid(name, f"a number from {at_least:g} on is needed")
+        is_within = field.at_least <= number <= field.at_most  # false for what is not a number
+        if not (is_within or (field.may_be_zero and number == 0)):
+            raise self.invalid(name, f"{_wanted(field)} is needed")
+        if field.kind == "integer" and not number.is_integer():
+            raise self.invalid(name, f"{_wanted(field)} is needed")
         return number
+
+    def whole_number(self, name: str) -> int:
+        """Return a field's whole number.
+
+        :raises InvalidConnection: if it is none, or beyond the field's bounds.
+        """
+        return int(self.number(name))
 
     def flag(self, name: str) -> bool:
         """Return whether a field is set.
@@ -97,7 +140,7 @@ class ConnectionExtras:
         """Return whether a field is set, or its text where that is neither true nor false."""
         value = self._value(name)
         if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
-            return value.strip()
+            return self._checked(name, value).strip()
         return self.flag(name)
 
     def texts(self, name: str) -> dict[str, str]:
@@ -111,8 +154,14 @@ class ConnectionExtras:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
         if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
             raise self.invalid(name, "a JSON object of texts is needed")
         return dict(value)
+
+
+def _wanted(field: ConnectionField) -> str:
+    number = "a whole number" if field.kind == "integer" else "a number"
+    zero = ", or 0 for no limit," if field.may_be_zero else ""
+    return f"{number} from {field.at_least:.12g} to {field.at_most:.12g}{zero}"

@@ -1,4 +1,4 @@
-"""The extra fields of both connection types: name, type, default, lower bound and meaning of each.
+"""The extra fields of both connection types: name, type, default, bounds and meaning of each.
 
 The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and README's table
 (``tools/connection_table.py``) are made from these declarations. Airflow loads this module while it starts,
@@ -25,18 +25,27 @@ class ConnectionField:
     :param description: what form and README say of it; may be empty.
     :param details: what only README says of it, after the description.
     :param at_least: the smallest number that is accepted; counts for numbers only.
+    :param at_most: the largest one, likewise.
+    :param may_be_zero: whether 0 is accepted, too, for no limit.
     :param is_secret: whether it is a password field in the form.
     """
 
     name: str
     label: str
-    kind: Literal["string", "number", "boolean"]
+    kind: Literal["string", "number", "integer", "boolean"]
     default: str | float | bool | None = None
     description: str = ""
     details: str = ""
     at_least: float = 0
+    at_most: float = 1_000_000_000
+    may_be_zero: bool = False
     is_secret: bool = False
 
+
+LONGEST_TIMEOUT = 3600
+"""Seconds."""
+MOST_A_SECOND = 1_000_000
+"""More requests than one process can send."""
 
 INSIGHTLY_FIELDS = (
     ConnectionField(
@@ -44,7 +53,8 @@ INSIGHTLY_FIELDS = (
         label="API version",
         kind="string",
         default="v3.1",
-        details="The last part of the API's address. A base URL in the host has its own.",
+        details="The last part of the API's address. A URL in the host has its own; another version here "
+        "is refused then.",
     ),
     ConnectionField(
         name="timeout",
@@ -52,6 +62,7 @@ INSIGHTLY_FIELDS = (
         kind="number",
         default=30,
         at_least=0.1,
+        at_most=LONGEST_TIMEOUT,
         description="Seconds without data.",
     ),
     ConnectionField(
@@ -60,16 +71,26 @@ INSIGHTLY_FIELDS = (
         kind="number",
         default=10,
         at_least=0.01,
+        at_most=MOST_A_SECOND,
         description="For each process; Insightly allows 10.",
     ),
     ConnectionField(
         name="requests_per_day",
         label="Requests a day",
-        kind="number",
+        kind="integer",
         default=0,
-        at_least=0,
+        at_least=1,
+        may_be_zero=True,
         description="Ask no more once the account has made so many in a day; 0 for all that the plan allows.",
         details="The requests of all of the account's users count, since midnight UTC.",
+    ),
+    ConnectionField(
+        name="allow_insecure_http",
+        label="Allow insecure http",
+        kind="boolean",
+        default=False,
+        description="Send the API key over http, too.",
+        details="Else it goes over https only, but for this machine itself.",
     ),
 )
 """The fields of the connection type ``insightly``, in the order of its form."""
@@ -93,6 +114,7 @@ WEBHOOK_FIELDS = (
         kind="number",
         default=30,
         at_least=0.1,
+        at_most=LONGEST_TIMEOUT,
         description="Seconds for a whole exchange.",
     ),
     ConnectionField(
@@ -152,7 +174,9 @@ WEBHOOK_FIELDS = (
         label="Requests a second",
         kind="number",
         default=0,
-        at_least=0,
+        at_least=0.001,
+        at_most=MOST_A_SECOND,
+        may_be_zero=True,
         description="For each task; 0 sets no limit.",
     ),
     ConnectionField(
@@ -166,7 +190,7 @@ WEBHOOK_FIELDS = (
     ConnectionField(
         name="max_body_bytes",
         label="Largest body",
-        kind="number",
+        kind="integer",
         default=25_000_000,
         at_least=1,
         description="Bytes; a larger one is not sent.",

@@ -46,20 +46,55 @@ pytestmark = pytest.mark.usefixtures("no_key_logged")
         ({"host": "na1", "extra": {"api_version": "v2.3"}}, "https://api.na1.insightly.com/v2.3"),
         ({"host": "api.na1.insightly.com"}, "https://api.na1.insightly.com/v3.1"),
         ({"host": "crm.example.com", "port": 8443}, "https://crm.example.com:8443/v3.1"),
-        ({"host": "crm.example.com", "schema": "http"}, "http://crm.example.com/v3.1"),
+        (
+            {"host": "crm.example.com", "schema": "http", "extra": {"allow_insecure_http": True}},
+            "http://crm.example.com/v3.1",
+        ),
+        (
+            {"host": "http://crm.example.com/v3.1", "extra": {"allow_insecure_http": "true"}},
+            "http://crm.example.com/v3.1",
+        ),
         ({"host": "localhost", "schema": "http", "port": 8765}, "http://localhost:8765/v3.1"),
         ({"host": "localhost"}, "https://localhost/v3.1"),
-        ({"host": "crm", "schema": "http"}, "http://crm/v3.1"),
+        ({"host": "crm", "schema": "HTTPS"}, "https://crm/v3.1"),
         ({"host": "crm", "port": 8765}, "https://crm:8765/v3.1"),
         ({"host": "[::1]", "port": 8765, "schema": "http"}, "http://[::1]:8765/v3.1"),
         ({"host": "http://127.0.0.1:8765/v3.1"}, "http://127.0.0.1:8765/v3.1"),
         ({"host": "http://127.0.0.1:8765/v3.1/"}, "http://127.0.0.1:8765/v3.1"),
         ({"host": "https://gateway.example.com/insightly"}, "https://gateway.example.com/insightly"),
         ({"host": "http://[::1]:8765/v3.1"}, "http://[::1]:8765/v3.1"),
+        ({"host": "http://[::ffff:127.0.0.1]:8765/v3.1"}, "http://[::ffff:127.0.0.1]:8765/v3.1"),
+        ({"host": "EU1"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "EU1", "port": 0}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "eu1", "schema": "https"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "https://EU1/"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "API.EU1.Insightly.com"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "api.eu1.insightly.com/"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "api.eu1.insightly.com/v3.1"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "api.eu1.insightly.com/v3.1/", "port": 443}, "https://api.eu1.insightly.com:443/v3.1"),
+        ({"host": "https://api.eu1.insightly.com"}, "https://api.eu1.insightly.com/v3.1"),
+        ({"host": "HTTPS://API.eu1.insightly.com/"}, "https://api.eu1.insightly.com/v3.1"),
+        (
+            {"host": "api.eu1.insightly.com", "extra": {"api_version": "v2.3"}},
+            "https://api.eu1.insightly.com/v2.3",
+        ),
+        (
+            {"host": "https://api.eu1.insightly.com", "extra": {"api_version": "v2.3"}},
+            "https://api.eu1.insightly.com/v2.3",
+        ),
+        (
+            {"host": "https://gateway.example.com/v2.3", "extra": {"api_version": "v2.3"}},
+            "https://gateway.example.com/v2.3",
+        ),
+        (
+            {"host": "https://gateway.example.com/insightly", "extra": {"api_version": "v3.1"}},
+            "https://gateway.example.com/insightly",
+        ),
+        ({"host": "gateway.example.com/insightly"}, "https://gateway.example.com/insightly/v3.1"),
     ],
 )
 def test_base_url(connect: Connect, given: dict[str, Any], base_url: str) -> None:
-    """A bare label is a pod, a host with '://' the whole base URL, anything else a host name."""
+    """A pod or a URL, in any case, with or without a scheme; anything else is a host name."""
     connect("crm", "insightly", password=KEY, **given)
     assert InsightlyHook("crm").base_url == base_url
 
@@ -83,6 +118,24 @@ def test_base_url(connect: Connect, given: dict[str, Any], base_url: str) -> Non
         ({"host": f"https://{'a' * 64}.insightly.com/v3.1"}, "host"),
         ({"host": "https://crm.example.com:70000/v3.1"}, "host"),
         ({"host": "https://crm.example.com:0/v3.1"}, "host"),
+        ({"host": "http://crm.example.com/v3.1"}, "host"),
+        ({"host": "crm", "schema": "http"}, "host"),
+        ({"host": "http://10.0.0.5/v3.1"}, "host"),
+        ({"host": "http://localhost.example.com/v3.1"}, "host"),
+        ({"host": "http://169.254.169.254/", "extra": {"allow_insecure_http": True}}, "host"),
+        ({"host": "https://169.254.169.254/v3.1"}, "host"),
+        ({"host": "http://2852039166/v3.1", "extra": {"allow_insecure_http": True}}, "host"),
+        ({"host": "https://[fd00:ec2::254]/v3.1"}, "host"),
+        ({"host": "https://[64:ff9b::a9fe:a9fe]/v3.1"}, "host"),
+        ({"host": "https://www.insightly.com"}, "host"),
+        ({"host": "api.insightly.com"}, "host"),
+        ({"host": "na1", "extra": {"allow_insecure_http": "perhaps"}}, "extra.allow_insecure_http"),
+        ({"host": "https://na1/v2.3", "extra": {"api_version": "v3.1"}}, "extra.api_version"),
+        (
+            {"host": "https://gateway.example.com/x", "extra": {"api_version": "v2.3"}},
+            "extra.api_version",
+        ),
+        ({"host": "gateway.example.com/v3.0", "extra": {"api_version": "v2.3"}}, "extra.api_version"),
         ({"host": "na1", "extra": {"api_version": "3.1"}}, "extra.api_version"),
         ({"host": "na1", "extra": {"api_version": "v3.1/.."}}, "extra.api_version"),
         ({"host": "na1", "extra": {"api_version": 3.1}}, "extra.api_version"),
@@ -104,6 +157,24 @@ def test_refused_connection(connect: Connect, given: dict[str, Any], field: str)
         InsightlyHook("crm").server_time()
     assert (caught.value.conn_id, caught.value.field) == ("crm", field)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://crm.eu1.insightly.com/home",
+        "https://crm.EU1.insightly.com/list/Contact/?page=1#top",
+        "crm.eu1.insightly.com",
+        "http://crm.eu1.insightly.com/details/Contact/7",
+        "eu1.insightly.com",
+    ],
+)
+def test_address_of_the_browser(connect: Connect, host: str) -> None:
+    """The address of Insightly's pages is no address of its API: the error names the pod to give."""
+    connect("crm", "insightly", password=KEY, host=host)
+    with pytest.raises(InvalidConnection, match="give the pod alone, 'eu1'") as caught:
+        InsightlyHook("crm").get_conn()
+    assert caught.value.field == "host"
 
 
 @pytest.mark.parametrize(

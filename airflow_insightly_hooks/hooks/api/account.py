@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
+from airflow_insightly_hooks.hooks.api.base_url import VERSION, base_url
+from airflow_insightly_hooks.hooks.blocked_addresses import (
+    is_loopback,
+    literal_address,
+    why_not_sent_to,
+)
+from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras, connection_text
 from airflow_insightly_hooks.hooks.connection_fields import INSIGHTLY_FIELDS
 from airflow_insightly_hooks.hooks.masking import mask
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["Account", "base_url"]
-
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_BASE_URL = re.compile(
-    rf"https?://({_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{{1,5}}))?(/[\w.\-/]*)?",
-    re.ASCII,
-)
+__all__ = ["Account"]
 
 
 class Account:
@@ -39,16 +40,14 @@ class Account:
         extras = ConnectionExtras(connection, INSIGHTLY_FIELDS)
         self.api_key = _api_key(connection)
         version = extras.text("api_version")
-        if not re.fullmatch(r"v\d+(\.\d+)?", version):
+        if not VERSION.fullmatch(version):
             raise extras.invalid("api_version", "a version such as 'v3.1' is needed")
         self.base_url = base_url(connection, version)
         self.host = re.split(r"://|/", self.base_url)[1]
+        _check_address(connection.conn_id, self.base_url, allows_http=extras.flag("allow_insecure_http"))
         self.timeout = extras.number("timeout")
         self.requests_per_second = extras.number("requests_per_second")
-        per_day = extras.number("requests_per_day")
-        if per_day != int(per_day):
-            raise extras.invalid("requests_per_day", "a whole number is needed, 0 for no bound")
-        self.requests_per_day = int(per_day) or None
+        self.requests_per_day = extras.whole_number("requests_per_day") or None
 
 
 def _api_key(connection: Connection) -> str:
@@ -57,7 +56,8 @@ def _api_key(connection: Connection) -> str:
     :raises InvalidConnection: if there is none, or two, or what can be none.
     """
     conn_id = connection.conn_id
-    login, password = (connection.login or "").strip(), (connection.password or "").strip()
+    login = connection_text(connection, "login").strip()
+    password = connection_text(connection, "password").strip()
     if login and password:
         raise InvalidConnection(conn_id, "login", "an API key stands here and in the password: give one")
     key = login or password
@@ -70,37 +70,15 @@ def _api_key(connection: Connection) -> str:
     return key
 
 
-def base_url(connection: Connection, version: str) -> str:
-    """Return the API's base URL that a connection names.
-
-    The one rule: a host with ``://`` is the whole base URL, its version included; a bare label without
-    schema and port is a pod (``na1``); anything else is a host name, to which schema (``https``), port and
-    version are added.
-
-    :raises InvalidConnection: if it names none.
-    """
-    conn_id, host = connection.conn_id, (connection.host or "").strip().rstrip("/")
-    if not host:
+def _check_address(conn_id: str, url: str, *, allows_http: bool) -> None:
+    """Refuse to show the key to whoever listens on the way, or to a cloud's metadata service."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    address = literal_address(host)
+    refusal = why_not_sent_to(address) if address else None
+    if refusal is not None:
+        raise InvalidConnection(conn_id, "host", refusal)
+    if parts.scheme == "http" and not is_loopback(host) and not allows_http:
         raise InvalidConnection(
-            conn_id, "host", "the pod is needed, such as 'na1' (Insightly: User Settings > API)"
+            conn_id, "host", "plain http shows the API key: use https (or allow_insecure_http)"
         )
-    if "://" in host:
-        if connection.schema or connection.port:
-            raise InvalidConnection(conn_id, "host", "it is a whole URL: leave schema and port empty")
-        url = host
-    elif (
-        re.fullmatch(r"[a-z0-9]+", host)
-        and not connection.schema
-        and not connection.port
-        and host != "localhost"
-    ):
-        url = f"https://api.{host}.insightly.com/{version}"
-    else:
-        port = f":{connection.port}" if connection.port else ""
-        url = f"{connection.schema or 'https'}://{host}{port}/{version}"
-    match = _BASE_URL.fullmatch(url)
-    if match is None or not 0 < int(match["port"] or 443) < 65536:
-        raise InvalidConnection(
-            conn_id, "host", "a pod, a host name or an http(s) URL without user information is needed"
-        )
-    return url

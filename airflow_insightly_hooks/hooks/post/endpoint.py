@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import idna
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.hooks.blocked_addresses import is_loopback
+from airflow_insightly_hooks.hooks.connection_extras import NOT_WRITABLE, connection_text, is_writable
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -87,13 +89,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether the host says by itself that it is this machine."""
-        if self.host == "localhost":
-            return True
-        try:
-            address = ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        return is_loopback(self.host)
 
     def redirected(self, location: str) -> Endpoint | None:
         """Return where a redirect leads; ``None`` if that is another scheme, host or port, or no address.
@@ -120,9 +116,11 @@ class Endpoint:
         :raises InvalidConnection: if it names none; no message holds a credential.
         """
         conn_id = connection.conn_id
-        host = (connection.host or "").strip()
+        host = connection_text(connection, "host").strip()
+        schema = connection_text(connection, "schema")
+        login, password = connection_text(connection, "login"), connection_text(connection, "password")
         if "://" in host:
-            if connection.schema or connection.port:
+            if schema or connection.port:
                 raise InvalidConnection(conn_id, "host", "it is a whole URI: leave schema and port empty")
             uri = host
         elif re.search("[/?#@]", host):
@@ -130,20 +128,20 @@ class Endpoint:
                 conn_id, "host", "a name has no / ? # @: give the whole URI, or the path in extra.path"
             )
         else:
-            port = f":{connection.port}" if connection.port is not None else ""
+            port = f":{connection.port}" if connection.port else ""  # Airflow's form sends 0 for none
             bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
             bare = re.sub("%(?!25)", "%25", bare) if bare.startswith("[") else bare  # an IPv6 zone
-            uri = f"{connection.schema or 'https'}://{bare}{port}"
+            uri = f"{schema or 'https'}://{bare}{port}"
         endpoint = cls.from_uri(uri, conn_id)
         if path:
             endpoint = _with_path(endpoint, path, conn_id)
-        if connection.login or connection.password:
+        if login or password:
             if endpoint.username is not None:
                 raise InvalidConnection(
                     conn_id, "host", "credentials stand in the URI and in login/password: give one"
                 )
-            _check_user(connection.login or "", conn_id)
-            endpoint = replace(endpoint, username=connection.login or "", password=connection.password or "")
+            _check_user(login, conn_id)
+            endpoint = replace(endpoint, username=login, password=password)
         return endpoint
 
     @classmethod
@@ -157,6 +155,8 @@ class Endpoint:
         def refused(reason: str) -> InvalidConnection:
             return InvalidConnection(conn_id, "host" if conn_id != "uri" else "URI", reason)
 
+        if not is_writable(uri):
+            raise refused(NOT_WRITABLE)
         if _FORBIDDEN.search(uri):
             raise refused("spaces, control characters and backslashes are not allowed")
         if _BAD_ESCAPE.search(uri):

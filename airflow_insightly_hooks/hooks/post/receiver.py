@@ -61,12 +61,12 @@ class ReceiverSettings:
         if endpoint.authorization and "authorization" in self.headers:
             raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
         self.rate_limit = RateLimit(extras.number("requests_per_second"))
-        self.max_body_bytes = int(extras.number("max_body_bytes"))
+        self.max_body_bytes = extras.whole_number("max_body_bytes")
         self.web_url = extras.text("web_url")
         if self.web_url and not re.match(r"https?://[^\s@]+$", self.web_url):
             raise extras.invalid("web_url", "an http(s) address without user information is needed")
         self.allow_redirects = extras.flag("allow_redirects")
-        self.expect_body = extras.text("expect_body").encode(errors="surrogatepass")
+        self.expect_body = extras.text("expect_body").encode()
         self.transport = _transport(endpoint, extras)
         if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
             raise extras.invalid("signing_secret", "it holds nothing but white space")

@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 
+from airflow_insightly_hooks.hooks.blocked_addresses import literal_address, why_not_sent_to
 from airflow_insightly_hooks.hooks.connection_failures import (
     NO_MORE_THREADS,
     causes,
@@ -27,7 +28,6 @@ from airflow_insightly_hooks.hooks.connection_failures import (
     tls_reason,
 )
 from airflow_insightly_hooks.hooks.masking import mask_user_information
-from airflow_insightly_hooks.hooks.post.blocked_addresses import literal_address, why_not_sent_to
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import tls_context
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_insightly_hooks.hooks.post.blocked_addresses import literal_address, why_not_sent_to
+from airflow_insightly_hooks.hooks.blocked_addresses import literal_address, why_not_sent_to
 
 METADATA = [
     "169.254.169.254",  # Amazon, Google, Azure, Oracle and others
@@ -29,6 +29,21 @@ METADATA = [
     "2002:a9fe:a9fe::1",
     "2002:a83f:8110::1",
     "2001:0:4136:e378:8000:63bf:5601:5601",  # Teredo
+    "2600::5efe:169.254.169.254",  # ISATAP
+    "2600::200:5efe:169.254.169.254",
+    "2600::5efe:168.63.129.16",
+    "2600::5efe:169.254.3.4",
+    "64:ff9b:1:a9fe:a9:fe00::",  # NAT64 of one's own: the lengths of RFC 6052, 2.2
+    "64:ff9b:1:a9:fe:a9fe::",
+    "64:ff9b:1:1:a9:fea9:fe00::",
+    "64:ff9b:1:64:64:64c8::",
+    "2600:1:a9fe:a9fe::",
+    "2600:1:a9fe:a9fe::7",
+    "2600:1:a9:fea9:fe::",
+    "2600:1:2:a9fe:a9:fe00::",
+    "2600:1:2:a9:fe:a9fe::",
+    "2600:1:2:3:a9:fea9:fe00::",
+    "2600:1:2:3:4:5:a9fe:aa02",
 ]
 PRIVATE = [
     "10.1.2.3",
@@ -42,6 +57,9 @@ PRIVATE = [
     "100.127.255.255",
     "192.0.0.1",
     "192.0.2.1",
+    "192.88.99.1",
+    "198.51.100.1",
+    "203.0.113.1",
     "198.18.0.1",
     "224.0.0.1",
     "240.0.0.1",
@@ -53,6 +71,14 @@ PRIVATE = [
     "fec0::1",
     "ff02::1",
     "2001:db8::1",
+    "100::1",
+    "3fff::1",
+    "5f00::1",
+    "4000::1",
+    "2600::5efe:10.1.2.3",
+    "2001:db8::5efe:8.8.8.8",
+    "64:ff9b:1::8.8.8.8",
+    "64:ff9b:1:a01:2:300::",
     "::ffff:10.1.2.3",
     "::ffff:127.0.0.1",
     "64:ff9b::10.1.2.3",
@@ -68,6 +94,10 @@ PUBLIC = [
     "::ffff:8.8.8.8",
     "64:ff9b::8.8.8.8",
     "2002:808:808::1",
+    "2600::5efe:8.8.8.8",
+    "2a00:1450:4001:800::200e",
+    "3ffe::1",
+    "2600:1:2:3:4:5:a9fe:1",
 ]
 
 
