@@ -66,6 +66,23 @@ INSIGHTLY_FIELDS = (
         description="Seconds without data.",
     ),
     ConnectionField(
+        name="answer_timeout",
+        label="Time-out of an answer",
+        kind="number",
+        default=300,
+        at_least=0.1,
+        at_most=24 * 3600,
+        description="Seconds until an answer is whole, however steadily it comes.",
+    ),
+    ConnectionField(
+        name="max_answer_bytes",
+        label="Largest answer",
+        kind="integer",
+        default=64_000_000,
+        at_least=1_000,
+        description="Bytes of an answer, unpacked; more of it is not read.",
+    ),
+    ConnectionField(
         name="requests_per_second",
         label="Requests a second",
         kind="number",

@@ -5,14 +5,25 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
+from airflow_insightly_hooks.core.dates import EPOCH
+
 __all__ = ["http_date", "retry_after", "whole_number"]
 
 _MOST_DIGITS = 12
 """More than any count can have; Python refuses to read thousands of them."""
 
 
+LATEST_YEAR = 9000
+"""No server's clock shows a later one; from there, times with a duration added may not exist any more."""
+
+
 def http_date(text: str | None) -> datetime | None:
-    """Return the time of a ``Date`` header, in UTC; ``None`` if there is none that can be read."""
+    """Return the time of a ``Date`` header, in UTC; ``None`` if none can be read, or it can't be right."""
+    date = _date(text)
+    return date if date is not None and EPOCH.year <= date.year < LATEST_YEAR else None
+
+
+def _date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text or "")
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
@@ -34,5 +45,5 @@ def retry_after(text: str | None, now: datetime) -> float | None:
     digits = (text or "").strip()
     if digits.isascii() and digits.isdigit():
         return float(digits[:_MOST_DIGITS])  # more are as good as endless
-    moment = http_date(text)
+    moment = _date(text)
     return None if moment is None else max(0.0, (moment - now).total_seconds())

@@ -166,8 +166,8 @@ class InsightlyHook(BaseHook):
         """
         path = f"/CustomFields/{RECORD_TYPES[record_type].name}"
         fields = self._get(path).content
-        if not isinstance(fields, list):
-            raise self._unexpected(path, "a list of custom fields was expected")
+        if not isinstance(fields, list) or not all(map(_is_custom_field, fields)):
+            raise self._unexpected(path, "a list of custom fields with FIELD_NAME was expected")
         return fields
 
     def server_time(self) -> pendulum.DateTime:
@@ -241,6 +241,14 @@ def _with_ids(
         stand_in = f"{digest} {place}"
         without_id[stand_in] = record if isinstance(record, dict) else {}
         yield {**without_id[stand_in], id_field: stand_in}
+
+
+def _is_custom_field(value: object) -> bool:
+    """Return whether something is a custom field as the API describes one: a name, and the name of a type."""
+    if not isinstance(value, dict) or not isinstance(value.get("FIELD_TYPE", ""), str | None):
+        return False
+    name = value.get("FIELD_NAME")
+    return isinstance(name, str) and name != ""
 
 
 def _in_background(ask: Callable[[], Answer]) -> Future[Answer]:

@@ -31,6 +31,8 @@ class Account:
     :ivar base_url: the API's address, such as ``https://api.na1.insightly.com/v3.1``.
     :ivar host: its host, with a port where one is given.
     :ivar timeout: seconds to connect, and to wait for each piece of an answer.
+    :ivar answer_timeout: seconds from a request's end until its answer is whole.
+    :ivar max_answer_bytes: how large an answer may be, unpacked.
     :ivar requests_per_second: how many requests go out at most.
     :ivar requests_per_day: how many the account may have made in a day; ``None`` for all that it has.
     :raises InvalidConnection: if the connection can't be used.
@@ -46,6 +48,8 @@ class Account:
         self.host = re.split(r"://|/", self.base_url)[1]
         _check_address(connection.conn_id, self.base_url, allows_http=extras.flag("allow_insecure_http"))
         self.timeout = extras.number("timeout")
+        self.answer_timeout = extras.number("answer_timeout")
+        self.max_answer_bytes = extras.whole_number("max_answer_bytes")
         self.requests_per_second = extras.number("requests_per_second")
         self.requests_per_day = extras.whole_number("requests_per_day") or None
 

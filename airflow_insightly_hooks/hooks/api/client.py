@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import threading
@@ -11,9 +12,18 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.api.account import Account
+from airflow_insightly_hooks.hooks.api.answer_limits import (
+    AddressRefused,
+    AnswerTooLarge,
+    AnswerTooSlow,
+    LimitedAdapter,
+    read_body,
+)
 from airflow_insightly_hooks.hooks.api.api_errors import (
     UNKNOWN_HOST,
     InsightlyAccessError,
@@ -117,6 +127,8 @@ class Client:
         self.limiter = limiter_for(account.base_url, account.api_key)
         self.limiter.configure(account.requests_per_second, account.requests_per_day)
         self.session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, LimitedAdapter(account.answer_timeout))
         self.session.auth = (account.api_key, "")
         self.session.headers.update(
             {"Accept": "application/json", "User-Agent": f"airflow-insightly-hooks/{__version__}"}
@@ -181,19 +193,28 @@ class Client:
         with self._counting:
             self.requests_made += 1
         sent_at = time.monotonic()
+        body = b""
         try:
-            response = self.session.get(
+            with self.session.get(
                 self.account.base_url + path,
                 params=parameters,
                 timeout=self.account.timeout,
                 allow_redirects=False,
-            )
-        except requests.RequestException as error:
+                stream=True,
+            ) as response:
+                if response.status_code == 200:  # what else an answer says is in its head
+                    body = read_body(response, self.account.max_answer_bytes)
+        except AddressRefused as refusal:
+            raise InvalidConnection(self.conn_id, "host", str(refusal)) from None
+        except AnswerTooLarge:
+            limit = self.account.max_answer_bytes
+            return self._unexpected(path, f"at most {limit} bytes were expected (max_answer_bytes)", 200)
+        except (OSError, ValueError, HTTPError) as error:  # those of requests are OSErrors
             return self._no_answer(error, path)
         self._read_headers(response, sent_at)
         status = response.status_code
         if status == 200:
-            return self._answer(response, path)
+            return self._answer(response, body, path)
         if status == 429:
             return self._too_many_requests(response)
         if status == 503:
@@ -225,8 +246,13 @@ class Client:
                 f"{few_left.resets_at:%Y-%m-%d %H:%M}",
             )
 
-    def _no_answer(self, error: requests.RequestException, path: str) -> _Outcome:
+    def _no_answer(self, error: Exception, path: str) -> _Outcome:
         """Return whether a request that got no whole answer may be repeated."""
+        if any(isinstance(cause, AnswerTooSlow) for cause in causes(error)):
+            seconds = self.account.answer_timeout
+            return self._unexpected(
+                path, f"a whole answer was expected within {seconds:g} s (answer_timeout)"
+            )
         if isinstance(error, _BROKEN_CONNECTIONS):
             reason = _reason(error, self.account.timeout)
             unreachable = InsightlyUnreachable(self.conn_id, self.account.host, reason)
@@ -238,11 +264,12 @@ class Client:
             return _TransientFailure(reason, unexpected)
         return unexpected
 
-    def _answer(self, response: requests.Response, path: str) -> _Outcome:
+    def _answer(self, response: requests.Response, body: bytes, path: str) -> _Outcome:
         """Return what a 200 says, or that it is no JSON."""
         try:
-            content = exact_json.loads(response.content, exact=self._exact_numbers)
-        except ValueError:  # it may have been cut on its way
+            encoding = response.encoding or json.detect_encoding(body)
+            content = exact_json.loads(body.decode(encoding, errors="replace"), exact=self._exact_numbers)
+        except (ValueError, LookupError, RecursionError):  # it may have been cut on its way
             unexpected = self._unexpected(path, "JSON was expected", response.status_code)
             return _TransientFailure("the answer is no JSON", unexpected)
         headers = response.headers

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 import pytest
 
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.hooks.api import answer_limits
 from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyAPIError,
     InsightlyRateLimitError,
@@ -23,7 +27,8 @@ from airflow_insightly_hooks.hooks.process_registry import clear_process_registr
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import API_KEY, Connect, Logged
 from tests.insightly import KEY, as_json, hook_for
-from tests.servers import RESET, answer, repeat, serving
+from tests.network import NameService
+from tests.servers import READ, RESET, answer, repeat, serving
 
 pytestmark = pytest.mark.usefixtures("no_key_logged")
 
@@ -494,3 +499,117 @@ def test_polls_of_a_spent_day(noon: RunningSandbox) -> None:
     with pytest.raises(InsightlyRateLimitError):
         hook.server_time()
     assert hook.spaced(15.0) == pytest.approx(12 * 3600, abs=30)
+
+
+# --- what one answer may cost ----------------------------------------------------------------------------
+
+
+def gzipped(size: int, *, layers: int = 1) -> bytes:
+    """Return a gzip file of so many zeros, as JSON's white space."""
+    body = b"[" + b" " * size + b"]"
+    for _ in range(layers):
+        body = gzip.compress(body)
+    return body
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_answer_that_explodes(connect: Connect, naps: list[float], layers: int, chunked: bool) -> None:
+    """A small body that unpacks to a large one is read up to max_answer_bytes, once, in little memory."""
+    body = gzipped(200_000_000, layers=layers)
+    assert len(body) < 250_000
+    encoding = f"Content-Encoding: {', '.join(['gzip'] * layers)}"
+    whole = answer("200 OK", encoding, body=body)
+    if chunked:
+        head = f"HTTP/1.1 200 OK\r\n{encoding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        whole = head.encode() + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    with serving([whole]) as server:
+        hook = hook_for(connect, server, max_answer_bytes=1_000_000, timeout=5)
+        hook.get_conn()
+        tracemalloc.start()
+        try:
+            with pytest.raises(InsightlyAPIError, match="at most 1000000 bytes") as caught:
+                hook.custom_fields("Contacts")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 20_000_000
+    assert caught.value.status == 200
+    assert len(server.requests) == 1
+
+
+def test_answer_without_an_end(connect: Connect, naps: list[float]) -> None:
+    """A body that tells no length, and doesn't end, is read up to max_answer_bytes."""
+    with serving([b"HTTP/1.1 200 OK\r\n\r\n[", *repeat(b" " * 100_000, 0, 1_000)]) as server:
+        with pytest.raises(InsightlyAPIError, match="max_answer_bytes"):
+            hook_for(connect, server, max_answer_bytes=1_000_000).custom_fields("Contacts")
+    assert len(server.requests) == 1
+
+
+def test_largest_answer(connect: Connect) -> None:
+    """A body of just so many bytes as are allowed is read, packed or not, and the connection is kept."""
+    body = b"[" + b" " * 99_998 + b"]"
+    with serving([answer(body=body)]) as server:
+        assert hook_for(connect, server, max_answer_bytes=100_000).custom_fields("Contacts") == []
+        packed = answer("200 OK", "Content-Encoding: gzip", body=gzip.compress(body))
+    with serving([packed]) as server:
+        assert hook_for(connect, server, max_answer_bytes=100_000).custom_fields("Contacts") == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Filler: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2710\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+    ids=["status line", "header", "body", "chunk", "body without a length"],
+)
+def test_answer_by_single_bytes(connect: Connect, naps: list[float], start: bytes) -> None:
+    """An answer that comes byte by byte ends after answer_timeout, although no read takes long."""
+    with serving([start, *repeat(b"H", 0.05, 100)]) as server:
+        hook = hook_for(connect, server, answer_timeout=0.4, timeout=2)
+        started = time.monotonic()
+        with pytest.raises(InsightlyAPIError, match=r"within 0\.4 s \(answer_timeout\)") as caught:
+            hook.custom_fields("Contacts")
+        assert 0.35 < time.monotonic() - started < 1.5
+    assert type(caught.value) is InsightlyAPIError
+    assert len(server.requests) == 1
+
+
+def test_connections_are_kept(connect: Connect) -> None:
+    """Answers that are whole leave their connection for the next request, with its time limit as it was."""
+    again = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    with serving([again, READ, again, READ, 0.4, again]) as server:
+        hook = hook_for(connect, server, answer_timeout=0.6, timeout=5)
+        for _ in range(3):
+            assert hook.custom_fields("Contacts") == []
+            time.sleep(0.3)
+    assert (server.connections, len(server.requests)) == (1, 3)
+
+
+def test_name_of_a_metadata_address(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, naps: list[float]
+) -> None:
+    """A name that leads to a cloud's metadata service is told of as such, and is sent nothing."""
+    with serving([as_json([])]) as server:
+        NameService(monkeypatch, {"metadata.example.com": ["127.0.0.1"]})
+        monkeypatch.setattr(answer_limits, "why_not_sent_to", lambda address: f"{address} is metadata's")
+        host = f"http://metadata.example.com:{server.port}/v3.1"
+        connect("crm", "insightly", host=host, password=KEY, extra={"allow_insecure_http": True})
+        with pytest.raises(InvalidConnection, match=r"127\.0\.0\.1 is metadata's") as caught:
+            InsightlyHook("crm").custom_fields("Contacts")
+        assert caught.value.field == "host"
+    assert server.requests == []
+
+
+def test_date_of_the_last_year(connect: Connect) -> None:
+    """A Date that no clock shows is none: there is nothing to measure by."""
+    never = "Date: Fri, 31 Dec 9999 23:59:59 GMT"
+    with serving([as_json({}, "200 OK", never)]) as server:
+        hook = hook_for(connect, server)
+        with pytest.raises(InsightlyAPIError, match="a Date header was expected"):
+            hook.server_time()
+        assert hook.spaced(60) == 60
