@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_insightly_hooks.core.bounds import check_whole
 from airflow_insightly_hooks.core.dates import time_zone
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
 from airflow_insightly_hooks.core.detection.storable_changes import exact_record
@@ -94,8 +95,8 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
         self.insightly_conn_id = insightly_conn_id
         check_date_format(date_format)
         time_zone(timezone)
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        if chunk_size is not None:
+            check_whole("chunk_size", chunk_size, at_least=1)
         for name, value in (("fields", fields), ("custom_date_fields", custom_date_fields)):
             if isinstance(value, str) and not is_template(value):
                 raise ValueError(f"{name} must be a list of names")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_insightly_hooks.core.bounds import check_durations
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
@@ -118,6 +119,7 @@ class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
         super().__init__(retries=retries, **kwargs)
         self.changes = changes
         self.time_triggers = [TimeTrigger(*trigger) for trigger in time_triggers]
+        check_durations(self.time_triggers, "after", "before")
         self.pending_dag_id = pending_dag_id
 
     def execute(self, context: Context) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator, XComArg
 
+from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, check_seconds, check_whole
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
 from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
@@ -122,17 +123,17 @@ class WebhookOperator(RedactedPartial, BaseOperator):
         retry_policy: RetryPolicy | None = RETRY_AFTER,
         **kwargs: Any,
     ) -> None:
+        check_seconds("retry_delay", retry_delay, or_timedelta=True)
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        check_whole("concurrency", concurrency, at_least=1, at_most=MOST_CONCURRENT)
         check_uri(uri)
         _check_connection_id(webhook_conn_id)
         if uri is not None and webhook_conn_id != DEFAULT_CONNECTION:
             raise ValueError("webhook_conn_id and uri name two receivers: give one")
         if headers is not None and not isinstance(headers, Mapping | Redacted):
             raise ValueError("headers must map names to values")
-        if give_up_after is not None and give_up_after < 0:
-            raise ValueError(f"give_up_after must not be negative, as {give_up_after} is")
+        if give_up_after is not None:
+            check_whole("give_up_after", give_up_after, at_least=0)
         check_on_undelivered(on_undelivered)
         if undelivered_asset is not None and on_undelivered != REPORT:
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
@@ -121,8 +122,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         _check(workflow)
-        if not 1 <= batch_size <= LARGEST_BATCH:
-            raise ValueError(f"batch_size must be 1 to {LARGEST_BATCH}, not {batch_size}")
+        check_whole("batch_size", batch_size, at_least=1, at_most=LARGEST_BATCH)
+        check_seconds("retry_delay", retry_delay, or_timedelta=True)
         check_on_undelivered(on_undelivered)
         asset = records_asset(workflow.insightly_conn_id, workflow.record_type)
         add_inlet(kwargs, asset)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
+from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE, check_seconds
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import (
     EVENTS,
@@ -131,6 +132,10 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
+        check_seconds("settle", settle, at_most=LONGEST_SETTLE)
+        for name in ("timeout", "poke_interval"):
+            if name in kwargs:
+                check_seconds(name, kwargs[name], or_timedelta=True)
         asset = records_asset(insightly_conn_id, record_type)
         add_inlet(kwargs, asset)
         super().__init__(**kwargs)
@@ -148,8 +153,6 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.deferrable = deferrable
         if on_empty not in ("skip", "wait", "succeed"):
             raise ValueError(f"on_empty must be 'skip', 'wait' or 'succeed', not {on_empty!r}")
-        if settle < 0:
-            raise ValueError(f"settle must not be negative, not {settle}")
         if (field_name is None) != (field_value is None):
             raise ValueError("field_name and field_value go together")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
+from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE, SHORTEST_POLL, check_seconds
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -159,6 +160,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
     :param unknown: arguments of another version of this package, until its DAG file has been read again.
     :raises UnknownRecordType: if there is no such record type.
+    :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
 
     A poll that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
     never ends by itself, since Airflow would start it again at once.
@@ -176,6 +178,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
+        check_seconds("poll_interval", poll_interval, at_least=SHORTEST_POLL)
+        check_seconds("settle", settle, at_most=LONGEST_SETTLE)
         self.record_type = RECORD_TYPES[record_type].name
         self.insightly_conn_id = insightly_conn_id
         self.poll_interval = poll_interval
@@ -265,9 +269,10 @@ def changes_asset(
     :param poll_interval: seconds between two polls, one small request each.
     :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
     :raises UnknownRecordType: if there is no such record type.
+    :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
     """
-    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
     trigger = InsightlyRecordChangeEventTrigger(record_type, insightly_conn_id, poll_interval, settle)
+    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )

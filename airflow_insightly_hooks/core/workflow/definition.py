@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration
 from airflow_insightly_hooks.core.detection.changes import Event
@@ -127,9 +128,11 @@ class WorkflowDefinition(Model):
     ) = None
     settle: Annotated[
         float,
-        Field(ge=0, strict=True, allow_inf_nan=False),
+        Field(ge=0, le=LONGEST_SETTLE, strict=True, allow_inf_nan=False),
         BeforeValidator(_seconds),
-        WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
+        WithJsonSchema(
+            {"anyOf": [{"type": "number", "minimum": 0, "maximum": LONGEST_SETTLE}, DURATION_SCHEMA]}
+        ),
     ] = 5.0
     lookback: Annotated[
         float,

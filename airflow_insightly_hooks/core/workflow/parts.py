@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from airflow_insightly_hooks.core.bounds import LONGEST_DURATION, MOST_CONCURRENT, SHORTEST_POLL
 from airflow_insightly_hooks.core.dates import parse_duration, time_zone
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
 from airflow_insightly_hooks.core.payload import DateFormat
@@ -41,7 +42,6 @@ __all__ = [
 LONGEST_ID = 200
 """Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
 LONGEST_TAG = 100
-LONGEST_DURATION = timedelta(days=36_500)
 
 DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
 NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -119,7 +119,7 @@ class Webhook(Model):
     timezone: Zone = "America/Los_Angeles"
     envelope: str = "entity"
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    concurrency: int = Field(8, ge=1, strict=True)
+    concurrency: int = Field(8, ge=1, le=MOST_CONCURRENT, strict=True)
     after: Duration | None = None
     before: Duration | None = None
     field: Name | None = None
@@ -180,6 +180,8 @@ class Schedule(Model):
         for name in ("every", "watch"):
             if (length := getattr(self, name)) is not None and length <= timedelta(0):
                 raise Misplaced(name, "it must be longer than nothing")
+        if self.watch is not None and self.watch.total_seconds() < SHORTEST_POLL:
+            raise Misplaced("watch", f"it must be at least {SHORTEST_POLL} s")
         return self
 
 
