@@ -71,7 +71,7 @@ def test_modules_are_named() -> None:
     root = Path(import_module("airflow_insightly_hooks").__file__ or "").parent
     bases = {
         "hooks": r"\(BaseHook\b",
-        "operators": r"\(BaseOperator\b",
+        "operators": r"\((\w+, )*BaseOperator\b",
         "sensors": r"\(BaseSensorOperator\b",
         "triggers": r"\(Base(Event)?Trigger\b",
     }
