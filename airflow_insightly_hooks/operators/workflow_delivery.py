@@ -28,7 +28,7 @@ from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.errors import InvalidConnection, told
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource
 from airflow_insightly_hooks.hooks.assets import add_inlet
@@ -96,19 +96,13 @@ class WorkflowDelivery(WebhookOperator):
         *,
         may_go_on: bool,
     ) -> None:
-        failures = list(delivery.failures.values())
-        asked = delivery.retry_after
-        down = is_down(delivery.tally.acknowledged, failures, was_asked_to_wait=asked is not None)
-        error = failures[-1].error if failures else "nothing was sent"
-        self._note_failure(context, error, is_down=down, retry_after=asked)
+        if failures := list(delivery.failures.values()):
+            asked = delivery.retry_after
+            down = is_down(delivery.tally.acknowledged, failures, was_asked_to_wait=asked is not None)
+            self._note_failure(context, failures[-1].error, is_down=down, retry_after=asked)
         super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
 
     # --- what is known of the receiver ---------------------------------------------------------------------
-
-    def _read_status(self, context: Context) -> ReceiverStatus | None:
-        if is_test(context):  # it neither leaves anything to another run, nor has others wait
-            return None
-        return ReceiverStatus.of(context["asset_state_store"][self.asset].get(f"{RECEIVER}/{self.webhook}"))
 
     def _others_wait(self, context: Context) -> ReceiverStatus | None:
         """Return the receiver's status if another run's task waits for it."""
@@ -120,36 +114,49 @@ class WorkflowDelivery(WebhookOperator):
         self, context: Context, error: str, *, is_down: bool, retry_after: float | None = None
     ) -> None:
         """Note that the receiver fails, and that this task waits for it."""
-        if is_test(context):
-            return
         before = self._read_status(context)
         now = datetime.now(timezone.utc)
-        goes_on = before is not None and before.is_down and is_down
         status = ReceiverStatus(
-            before.failing_since if before is not None and goes_on else now,
+            before.failing_since if before is not None and before.is_down and is_down else now,
             now + longest_delay(self.retry_delay, retry_after),
             _run_of(context),
             is_down,
             error,
         )
-        context["asset_state_store"][self.asset].set(f"{RECEIVER}/{self.webhook}", status.as_dict())
+        self._write_status(context, status)
         if is_down:
-            seconds = (now - status.failing_since).total_seconds()
-            metrics.gauge_failing(seconds, self.webhook, metrics.tags_of(context.get("ti")))
-            self.log.warning(
-                "The receiver of webhook %r is failing since %s", self.webhook, iso_time(status.failing_since)
-            )
+            since = iso_time(status.failing_since)
+            self.log.warning("The receiver of webhook %r is failing since %s", self.webhook, since)
 
     def _note_acknowledgement(self, context: Context) -> None:
         """Note that the receiver is not down; a task that waits for it still does."""
         before = self._read_status(context)
-        if before is None or not before.is_down:
+        if before is not None and before.is_down:
+            self._write_status(context, before._replace(is_down=False))
+            since = iso_time(before.failing_since)
+            self.log.info("The receiver of webhook %r was failing since %s, and is well", self.webhook, since)
+
+    def _read_status(self, context: Context) -> ReceiverStatus | None:
+        if is_test(context):  # it neither leaves anything to another run, nor has others wait
+            return None
+        try:
+            state = context["asset_state_store"][self.asset]
+            return ReceiverStatus.of(state.get(f"{RECEIVER}/{self.webhook}"))
+        except Exception as error:  # it decides nothing that a message depends on
+            self.log.warning("What is known of the receiver can't be read: %s", told(error))
+            return None
+
+    def _write_status(self, context: Context, status: ReceiverStatus) -> None:
+        if is_test(context):
             return
-        status = before._replace(is_down=False)
-        context["asset_state_store"][self.asset].set(f"{RECEIVER}/{self.webhook}", status.as_dict())
-        metrics.gauge_failing(0.0, self.webhook, metrics.tags_of(context.get("ti")))
-        since = iso_time(before.failing_since)
-        self.log.info("The receiver of webhook %r was failing since %s, and is well", self.webhook, since)
+        seconds = (datetime.now(timezone.utc) - status.failing_since).total_seconds()
+        tags = metrics.tags_of(context.get("ti"))
+        metrics.gauge_failing(seconds if status.is_down else 0.0, self.webhook, tags)
+        try:
+            state = context["asset_state_store"][self.asset]
+            state.set(f"{RECEIVER}/{self.webhook}", status.as_dict())
+        except Exception as error:  # what was delivered matters more
+            self.log.warning("What is known of the receiver can't be kept: %s", told(error))
 
 
 class WorkflowWebhookOperator(WorkflowDelivery):

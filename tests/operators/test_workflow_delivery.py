@@ -222,6 +222,34 @@ def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetS
     assert sent(receiver) == ["msg_0", "msg_1"]
 
 
+def test_what_is_known_of_the_receiver_decides_nothing_else(
+    receiver: RunningSandbox, assets: AssetStateStores, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can't be read or kept, messages are sent, tried again and reported all the same."""
+
+    def broken(*_given: Any) -> Any:
+        raise ConnectionError("the API server is gone: secret")
+
+    for name in ("get", "set"):
+        monkeypatch.setattr(assets[ASSET], name, broken)
+    receiver.answer_with("out", status=503, times=1)
+    first = in_run(1, assets)
+    fails(first, payloads(1))
+    assert deliver(first, payloads(1))["delivered"] == 1
+    assert "What is known of the receiver can't be kept: ConnectionError" in logged.text
+    assert "secret" not in logged.text
+
+
+def test_a_record_that_cannot_be_sent_says_nothing_of_the_receiver(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """Others' tasks neither wait for it nor leave their messages."""
+    bad = {**payloads(1)[0], "body": "", "undeliverable": "its CUSTOMFIELDS are no list"}
+    assert isinstance(fails(in_run(1, assets), [bad, *payloads(1, first=1)]), UndeliverableError)
+    assert status(assets) is None
+    assert sent(receiver) == ["msg_1"]
+
+
 def test_a_test_run_leaves_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
     """It is as if there were no other runs, for it and for them."""
     receiver.answer_with("out", status=503)
