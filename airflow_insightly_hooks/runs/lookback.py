@@ -105,6 +105,9 @@ class RunLookback:
         """
         if window is None or self._store is None or not self._windows.is_open_ended:
             return window
+        told = self._task_state.get(TOLD)
+        if isinstance(told, dict) and told.get("window") != window.as_dict():
+            return None  # a try after that one has opened another, and was stopped, too
         return None if self._has_told(window) is False else window
 
     def may_grow(self, window: ChangeWindow) -> bool:
@@ -176,7 +179,7 @@ class RunLookback:
             )
         if changes.late:
             self._log.info(
-                "%d of the changes are from before %s: they were not visible then", changes.late, window
+                "%d of the changes are from before %s: they have become visible late", changes.late, window
             )
 
     def _has_told(self, window: ChangeWindow) -> bool | None:

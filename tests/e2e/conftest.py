@@ -42,20 +42,11 @@ webhooks: [{name: any, conn_id: any}]
 BINS = (
     *("added", "updated", "unmet", "later", "never", "some", "cleared", "example", "help_page"),
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
-    *(
-        "created",
-        "created_and_edited",
-        "until_triggered",
-        "dead",
-        "alive",
-        "down",
-        "up",
-        "timed",
-        "watched",
-        "grouped",
-    ),
+    *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
+    *("down", "up"),
     *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
+    *("late", "late_in_one_task"),
 )
 TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXTRAS_OF: dict[str, dict[str, Any]] = {
