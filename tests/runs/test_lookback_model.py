@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from airflow_insightly_hooks.core.dates import format_api_time, iso_time
+from airflow_insightly_hooks.core.dates import format_api_time
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from tests.conftest import AssetStateStores, StateStore, TaskInstance, run_context
@@ -205,7 +205,7 @@ class LateHistory(RuleBasedStateMachine):
         self.has_failed = False
 
     def check_once(self, run: Run, kill: tuple[int, bool] | None) -> None:
-        before = self.cursor()
+        before, remembered = self.cursor(), self.remembers()
         expected, known = self.expected(before)
         self.kill.calls_left, self.kill.is_done = kill or (None, False)
         try:
@@ -230,6 +230,10 @@ class LateHistory(RuleBasedStateMachine):
             self.told |= set(run.expected)
         elif changes is None:
             run.tries[int(self.crm.now) - SETTLE] = tried
+            if not remembered and self.remembers():  # what stood before its window was not to be told
+                for record_id, times in shown.items():
+                    if past := [time for time in times if time < before]:
+                        self.known[record_id] = max(past)
         if changes is None:
             return
         run.has_ended = True
@@ -244,9 +248,7 @@ class LateHistory(RuleBasedStateMachine):
         """Return what a new window, up to now, has to tell, and up to when each record is known then."""
         end = int(self.crm.now) - SETTLE
         first = cursor if cursor is not None else end
-        remembers = cursor is not None and any(
-            self.asset_state.get(f"{KEY}~{slot}", {}).get("until") == iso_time(at(first)) for slot in "ab"
-        )
+        remembers = cursor is not None and self.remembers()
         expected, known = set(), dict(self.known)
         for record_id, (created, updated) in self.crm.shown().items():
             times = [time for time in (created, updated) if time < end]
@@ -259,6 +261,9 @@ class LateHistory(RuleBasedStateMachine):
             if times:
                 known[record_id] = max([*times, *([known[record_id]] if record_id in known else [])])
         return expected, known
+
+    def remembers(self) -> bool:
+        return any(self.asset_state.get(f"{KEY}~{slot}") for slot in "ab")
 
     def cursor(self) -> int | None:
         text = self.asset_state.get(KEY)
