@@ -28,6 +28,7 @@ HOOKS_SHARE = {
     "hooks.connection_failures",
     "hooks.connection_fields",
     "hooks.header_values",
+    "hooks.hints",
     "hooks.masking",
     "hooks.process_registry",
     "hooks.rate_limit",

@@ -12,8 +12,9 @@ from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+    from airflow.sdk.types import Logger
 
-__all__ = ["NOT_WRITABLE", "ConnectionExtras", "connection_text", "is_writable"]
+__all__ = ["NOT_WRITABLE", "ConnectionExtras", "connection_text", "is_writable", "warn_of_type"]
 
 NOT_WRITABLE = "it holds half of a character (a lone surrogate), which can't be written in UTF-8"
 
@@ -33,6 +34,17 @@ def connection_text(connection: Connection, name: OwnField) -> str:
     if not is_writable(value):
         raise InvalidConnection(connection.conn_id, name, NOT_WRITABLE)
     return value
+
+
+def warn_of_type(connection: Connection, expected: str, log: Logger) -> None:
+    """Warn of a connection of another type: its fields are read all the same, as those of this type."""
+    if connection.conn_type and connection.conn_type != expected:
+        log.warning(
+            "Connection %r is of type %r, and is used as one of type %r: is it the right one?",
+            connection.conn_id,
+            connection.conn_type,
+            expected,
+        )
 
 
 def is_writable(text: str) -> bool:

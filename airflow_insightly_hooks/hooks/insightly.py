@@ -21,6 +21,8 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_re
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.api.client import Answer, Client
+from airflow_insightly_hooks.hooks.connection_extras import warn_of_type
+from airflow_insightly_hooks.hooks.hints import for_a_test
 
 __all__ = ["InsightlyHook", "records_page"]
 
@@ -65,9 +67,10 @@ class InsightlyHook(BaseHook):
     def _client(self) -> Client:
         with self._opening:  # one for all threads: it counts the requests
             if self._opened is None:
-                account = Account(self.get_connection(self.insightly_conn_id))
+                connection = self.get_connection(self.insightly_conn_id)
+                warn_of_type(connection, self.conn_type, self.log)
                 self._opened = Client(
-                    self.insightly_conn_id, account, self.log, exact_numbers=self.exact_numbers
+                    self.insightly_conn_id, Account(connection), self.log, exact_numbers=self.exact_numbers
                 )
             return self._opened
 
@@ -196,7 +199,7 @@ class InsightlyHook(BaseHook):
         try:
             instance = self._get("/Instance").content
         except Exception as error:  # Airflow shows the text; nothing may be raised here
-            return False, str(error)
+            return False, for_a_test(error, self.insightly_conn_id)
         name = instance.get("INSTANCE_NAME") if isinstance(instance, dict) else None
         return True, f"Connected to Insightly account {name!r}" if name else "Connected to Insightly"
 
@@ -204,7 +207,7 @@ class InsightlyHook(BaseHook):
         return self._client.get(path, parameters, patience=self.patience)
 
     def _unexpected(self, path: str, expected: str) -> InsightlyAPIError:
-        return InsightlyAPIError(self.insightly_conn_id, path, expected)
+        return InsightlyAPIError(self.insightly_conn_id, path, expected, base_url=self.base_url)
 
 
 def records_page(insightly_conn_id: str, record_type: str) -> str:

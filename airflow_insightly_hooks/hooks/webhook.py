@@ -11,7 +11,9 @@ from functools import partial
 from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
+from airflow_insightly_hooks.hooks.connection_extras import warn_of_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
+from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
@@ -58,12 +60,15 @@ class WebhookHook(BaseHook):
     def _settings(self) -> ReceiverSettings:
         with self._reading:
             if self._read is None:
-                self._read = (
-                    ReceiverSettings.from_connection(self.get_connection(self.webhook_conn_id))
-                    if self._uri is None
-                    else ReceiverSettings.from_uri(self._uri)
-                )
+                self._read = self._read_settings()
             return self._read
+
+    def _read_settings(self) -> ReceiverSettings:
+        if self._uri is not None:
+            return ReceiverSettings.from_uri(self._uri)
+        connection = self.get_connection(self.webhook_conn_id)
+        warn_of_type(connection, self.conn_type, self.log)
+        return ReceiverSettings.from_connection(connection)
 
     def get_conn(self) -> Endpoint:
         """Return the receiver's address, checked; its text holds no credentials."""
@@ -121,7 +126,7 @@ class WebhookHook(BaseHook):
         except NotDelivered as failure:
             return PostResult(
                 acknowledged=False,
-                error=failure.reason,
+                error=failure.reason if failure.is_own_fault else _advised(failure.reason),
                 elapsed=time.monotonic() - started,
                 sent=failure.sent,
                 is_own_fault=failure.is_own_fault,
@@ -206,15 +211,10 @@ class WebhookHook(BaseHook):
             result = self.send("{}", message_id="msg_connection_test")
             endpoint = self._settings.endpoint
         except Exception as error:  # Airflow shows the text; nothing may be raised here
-            return False, str(error)
+            return False, for_a_test(error, self.webhook_conn_id)
         if result.acknowledged:
             return True, f"{endpoint.origin} acknowledged a test message with {result.status}"
-        advice = {
-            401: "check login and password",
-            403: "check login and password",
-            404: "check the path",
-        }.get(result.status or 0)
-        return False, f"{endpoint.origin}: {result.error}{f'; {advice}' if advice else ''}"
+        return False, f"{endpoint.origin}: {result.error}"
 
 
 def _encoded(body: str, message_id: str, limit: int) -> bytes:
@@ -236,6 +236,11 @@ def _meaning(status: int, follows: bool) -> str:
         return f"answered {status}: {FOLLOWED if follows else 'redirects are not followed'}"
     if status == 410:
         return "answered 410: the receiver is gone"
-    if status in (401, 403):
-        return f"answered {status}: the credentials are refused"
-    return f"answered {status}"
+    refusal = ": the credentials are refused" if status in (401, 403) else ""
+    return _advised(f"answered {status}{refusal}", status)
+
+
+def _advised(reason: str, status: int | None = None) -> str:
+    """Return why a message wasn't acknowledged, and what to do where that is known."""
+    hint = receiver_hint(status if status is not None else reason)
+    return f"{reason}; {hint}" if hint else reason

@@ -6,7 +6,7 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow_stack import wait_for
+from airflow_stack import StackError, wait_for
 
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, WRONG_KEY, Stack
 
@@ -204,12 +204,41 @@ def test_the_test_button_says_what_is_wrong(stack: Stack) -> None:
     ok, text = press(conn_type="insightly", host="nosuchpod", password=API_KEY)
     assert not ok
     assert "api.nosuchpod.insightly.com" in text
-    assert "there is no such host. Is the pod right?" in text
+    assert "there is no such host; is the pod right?" in text
     receiver = {"conn_type": "insightly_webhook", "host": f"{stack.sandbox}/bin/form", "login": USERNAME}
     ok, text = press(**receiver, password="another")
     assert not ok
     assert "401" in text
     assert "check login and password" in text
+    ok, text = press(conn_type="insightly", host="http://crm.example.com/v3.1", password=API_KEY)
+    assert not ok
+    assert text.startswith("this connection, host: plain http")  # Airflow tests under an id that it makes up
+
+
+def test_the_list_of_connections_tests_one_with_port_0(stack: Stack) -> None:
+    """Airflow's list tests a connection only if its port is stored: 0 will do, or the command."""
+    host = f"{stack.sandbox}/v3.1"
+    stored = {"connection_id": "insightly_listed", "conn_type": "insightly", "host": host}
+    stack.airflow.api("/connections", "POST", {**stored, "password": API_KEY})
+    shown = stack.airflow.api("/connections/insightly_listed")
+    # What the button in the list sends: what is shown, with texts for what is empty, and 0 for no port.
+    sent = {**stored, "login": "", "schema": "", "extra": shown["extra"] or "{}", "port": shown["port"] or 0}
+    sent["password"] = shown["password"] or ""
+    with pytest.raises(StackError, match="answered 400"):
+        stack.airflow.api("/connections/test", "POST", sent)
+    assert "Connected to Insightly" in stack.airflow.cli("connections", "test", "insightly_listed")
+    stack.airflow.api("/connections/insightly_listed?update_mask=port", "PATCH", {**stored, "port": 0})
+    assert stack.airflow.api("/connections/test", "POST", sent)["status"] is True
+    receiver = {
+        "connection_id": "receiver_listed",
+        "conn_type": "insightly_webhook",
+        "host": stack.sandbox.removeprefix("http://").partition(":")[0],
+        "schema": "http",
+        "port": 0,
+    }
+    stack.airflow.api("/connections", "POST", receiver)
+    told = stack.airflow.api("/connections/test", "POST", receiver)
+    assert told["message"].startswith("http://127.0.0.1: ")  # 0 is no port: the scheme's own was asked
 
 
 def test_the_example_dags_run_unchanged(stack: Stack) -> None:

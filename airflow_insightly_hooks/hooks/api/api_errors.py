@@ -7,17 +7,16 @@ from datetime import datetime
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.hooks.hints import api_hint
 
 __all__ = [
     "NO_CONNECTION",
-    "UNKNOWN_HOST",
     "InsightlyAPIError",
     "InsightlyAccessError",
     "InsightlyRateLimitError",
     "InsightlyUnreachable",
 ]
 
-UNKNOWN_HOST = "there is no such host"
 NO_CONNECTION = (AirflowException, InsightlyHooksError)
 """What asking for a connection raises if it is missing or wrong."""
 
@@ -25,19 +24,24 @@ NO_CONNECTION = (AirflowException, InsightlyHooksError)
 class InsightlyAPIError(InsightlyHooksError):
     """An answer of Insightly's API that is none of the documented ones.
 
-    ``conn_id``, ``path`` below the base URL, what was ``expected``, and the ``status`` where there was one.
+    ``conn_id``, ``path`` below ``base_url``, what was ``expected``, and the ``status`` where there was one.
     """
 
-    def __init__(self, conn_id: str, path: str, expected: str, status: int | None = None) -> None:
-        super().__init__(conn_id, path, expected, status)
+    def __init__(
+        self, conn_id: str, path: str, expected: str, status: int | None = None, base_url: str = ""
+    ) -> None:
+        super().__init__(conn_id, path, expected, status, base_url)
         self.conn_id = conn_id
         self.path = path
         self.expected = expected
         self.status = status
+        self.base_url = base_url
 
     def __str__(self) -> str:
         answered = "" if self.status is None else f" it answered {self.status};"
-        return f"Insightly (connection {self.conn_id!r}), {self.path}:{answered} {self.expected}"
+        hint = api_hint(self.status or 0)
+        advice = f" ({hint})" if hint else ""
+        return f"connection {self.conn_id!r}: {self.base_url}{self.path}:{answered} {self.expected}{advice}"
 
 
 class InsightlyUnreachable(InsightlyAPIError):
@@ -55,12 +59,8 @@ class InsightlyUnreachable(InsightlyAPIError):
         self.reason = f"it answered {why}" if isinstance(why, int) else why
 
     def __str__(self) -> str:
-        advice = ""
-        if self.reason == UNKNOWN_HOST:
-            advice = (
-                ". Is the pod right? It stands beside the API key in Insightly's User Settings, and in the "
-                "account's address (crm.<pod>.insightly.com)"
-            )
+        hint = api_hint(self.reason)
+        advice = f"; {hint}" if hint else ""
         tried = "for longer than the request may wait" if self.status == 503 else "after three retries"
         return f"connection {self.conn_id!r}: no use of {self.host}, {tried}: {self.reason}{advice}"
 
@@ -72,9 +72,8 @@ class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
     """
 
     def __init__(self, conn_id: str, base_url: str, path: str, status: int) -> None:
-        super().__init__(conn_id, path, "", status)
+        super().__init__(conn_id, path, "", status, base_url)
         self.args = (conn_id, base_url, path, status)
-        self.base_url = base_url
 
     def __str__(self) -> str:
         reason = {
@@ -97,13 +96,20 @@ class InsightlyRateLimitError(InsightlyAPIError):
 
     :param resets_at: when the day ends, in UTC, if it is spent: until then nothing is asked.
     :param share: the connection's ``requests_per_day``, if it is what is spent.
+    :param host: which was asked.
     """
 
     def __init__(
-        self, conn_id: str, day_is_spent: bool, resets_at: datetime | None = None, share: int | None = None
+        self,
+        conn_id: str,
+        day_is_spent: bool,
+        resets_at: datetime | None = None,
+        share: int | None = None,
+        host: str = "Insightly",
     ) -> None:
         super().__init__(conn_id, "", "", 429)
-        self.args = (conn_id, day_is_spent, resets_at, share)
+        self.args = (conn_id, day_is_spent, resets_at, share, host)
+        self.host = host
         self.day_is_spent = day_is_spent
         self.resets_at = resets_at
         self.share = share
@@ -111,8 +117,8 @@ class InsightlyRateLimitError(InsightlyAPIError):
     def __str__(self) -> str:
         if not self.day_is_spent:
             return (
-                f"connection {self.conn_id!r}: Insightly answers 429, too many requests, for longer than the "
-                "request may wait"
+                f"connection {self.conn_id!r}: {self.host} answers 429, too many requests, for longer than "
+                "the request may wait"
             )
         until = f"{self.resets_at:%Y-%m-%d %H:%M} UTC" if self.resets_at else "midnight UTC"
         if self.share is not None:
@@ -122,6 +128,6 @@ class InsightlyRateLimitError(InsightlyAPIError):
                 "often, or raise requests_per_day"
             )
         return (
-            f"connection {self.conn_id!r}: the account's requests for today are spent; Insightly answers 429 "
-            f"until {until}. Poll less often, or raise the plan's limit"
+            f"connection {self.conn_id!r}: the account's requests for today are spent; {self.host} answers "
+            f"429 until {until}. Poll less often, or raise the plan's limit"
         )

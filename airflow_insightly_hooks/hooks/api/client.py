@@ -25,7 +25,6 @@ from airflow_insightly_hooks.hooks.api.answer_limits import (
     read_body,
 )
 from airflow_insightly_hooks.hooks.api.api_errors import (
-    UNKNOWN_HOST,
     InsightlyAccessError,
     InsightlyAPIError,
     InsightlyRateLimitError,
@@ -35,6 +34,7 @@ from airflow_insightly_hooks.hooks.api.limiter import Spent, limiter_for
 from airflow_insightly_hooks.hooks.api.server_clock import ServerClock
 from airflow_insightly_hooks.hooks.connection_failures import causes, own_fault, own_look_up_fault, tls_reason
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
+from airflow_insightly_hooks.hooks.hints import UNKNOWN_HOST
 from airflow_insightly_hooks.hooks.masking import mask_user_information
 from airflow_insightly_hooks.version import __version__
 
@@ -182,7 +182,7 @@ class Client:
         """Wait as the latest 429 asks, whichever thread it was that got it."""
         while (delay := self.limiter.held()) > 0:
             if not waits.may_wait(delay):
-                raise InsightlyRateLimitError(self.conn_id, day_is_spent=False)
+                raise InsightlyRateLimitError(self.conn_id, day_is_spent=False, host=self.account.host)
             self._log.info("Insightly answered 429; asking again in %.1f s", delay)
             time.sleep(delay)
 
@@ -284,10 +284,10 @@ class Client:
         return _TooManyRequests(told)
 
     def _spent(self, spent: Spent) -> InsightlyRateLimitError:
-        return InsightlyRateLimitError(self.conn_id, True, spent.resets_at, spent.share)
+        return InsightlyRateLimitError(self.conn_id, True, spent.resets_at, spent.share, self.account.host)
 
     def _unexpected(self, path: str, expected: str, status: int | None = None) -> InsightlyAPIError:
-        return InsightlyAPIError(self.conn_id, path, expected, status)
+        return InsightlyAPIError(self.conn_id, path, expected, status, self.account.base_url)
 
 
 class _Waits:

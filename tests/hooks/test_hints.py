@@ -1,0 +1,153 @@
+"""What to do about a failure, wherever it is told of: in results and reports, errors, logs, and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError, InsightlyUnreachable
+from airflow_insightly_hooks.hooks.hints import UNKNOWN_HOST, api_hint, receiver_hint
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
+from tests.certificates import Authority
+from tests.conftest import Connect, Logged, run_context
+from tests.deliveries import payloads, undelivered
+from tests.insightly import KEY, as_json, hook_for
+from tests.servers import answer, serving
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (401, "check login and password"),
+        (403, "check login and password"),
+        (404, "check the path"),
+        (405, "check the path"),
+        (500, None),
+        (302, None),
+        ("TLS: self-signed certificate", "as verify"),
+        ("TLS: self signed certificate", "as verify"),
+        ("TLS: self-signed certificate in certificate chain", "as verify"),
+        ("TLS: unable to get local issuer certificate", "as verify"),
+        ("TLS: Hostname mismatch, certificate is not valid for 'x'.", "check the host"),
+        ("TLS: IP address mismatch, certificate is not valid for '10.0.0.1'.", "check the host"),
+        ("TLS: certificate has expired", "renew"),
+        ("TLS: tlsv13 alert certificate required", "as cert"),
+        ("the host can't be looked up: name or service not known", "check the host"),
+        ("connection refused", "check host and port"),
+        ("no answer within 30 s", None),
+    ],
+)
+def test_receiver(why: str | int, words: str | None) -> None:
+    """A receiver's failure has its advice, and none where there is nothing to say."""
+    hint = receiver_hint(why)
+    assert hint is None if words is None else words in (hint or "")
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (302, "redirects are not followed"),
+        (400, None),
+        (200, None),
+        (UNKNOWN_HOST, "is the pod right?"),
+        ("TLS: self-signed certificate", "REQUESTS_CA_BUNDLE"),
+        ("TLS: certificate has expired", "renew"),
+        ("connection refused", "check host and port"),
+        ("the connection broke", None),
+    ],
+)
+def test_api(why: str | int, words: str | None) -> None:
+    """So has the API's."""
+    hint = api_hint(why)
+    assert hint is None if words is None else words in (hint or "")
+
+
+def test_in_the_report(connect: Connect, logged: Logged) -> None:
+    """The delivery report and the log of the deliver task hold the advice."""
+    with serving([answer("404 Not Found")]) as server:
+        connect("webhook_default", host=server.url)
+        error = undelivered(run_context(), payloads(1))
+    assert error.report["undelivered"][0]["error"] == "answered 404; check the path"
+    assert "answered 404; check the path" in str(error)
+    assert any("answered 404; check the path" in line for line in logged.messages("warning", "error"))
+
+
+def test_self_signed_receiver(connect: Connect, tmp_path: Path) -> None:
+    """A receiver whose certificate nobody has signed is told of with the field that mends it."""
+    authority = Authority(tmp_path)
+    with serving([answer()], tls=authority.server()) as server:
+        connect("webhook_default", host=server.url)
+        error = undelivered(run_context(), payloads(1))
+        connect("webhook_default", host=server.url, extra={"verify": str(authority.file)})
+        assert WebhookHook("webhook_default").send("{}", message_id="msg_1").acknowledged
+    assert "as verify" in error.report["undelivered"][0]["error"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 410, 418])
+def test_refused_answer_names_the_host(connect: Connect, status: int) -> None:
+    """An error of the API names the address that was asked."""
+    with serving([as_json({}, f"{status} Refused", "Location: https://elsewhere.example.com/")]) as server:
+        with pytest.raises(InsightlyAPIError) as caught:
+            hook_for(connect, server).custom_fields("Contacts")
+    assert f"{server.url}/v3.1/CustomFields/Contacts: it answered {status}" in str(caught.value)
+    assert ("redirects are not followed" in str(caught.value)) == (status < 400)
+    assert "elsewhere" not in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", [[], ["X-RateLimit-Remaining: 0", "Retry-After: 9999"]])
+def test_429_names_the_host(connect: Connect, headers: list[str]) -> None:
+    """So does one of 429s, of the second as of the day."""
+    with serving([as_json({}, "429 Too Many Requests", *headers)]) as server:
+        hook = hook_for(connect, server)
+        hook.patience = 0
+        with pytest.raises(InsightlyAPIError, match=f"127.0.0.1:{server.port} answers 429"):
+            hook.custom_fields("Contacts")
+
+
+def test_self_signed_api(connect: Connect, tmp_path: Path) -> None:
+    """An API whose certificate nobody has signed is told of with the variable that mends it."""
+    with serving([as_json([])], tls=Authority(tmp_path).server()) as server:
+        connect("crm", "insightly", host=f"{server.url}/v3.1", password=KEY)
+        with pytest.raises(InsightlyUnreachable, match="REQUESTS_CA_BUNDLE"):
+            InsightlyHook("crm").custom_fields("Contacts")
+
+
+@pytest.mark.parametrize("conn_type", ["http", "insightly_webhook"])
+def test_another_type(connect: Connect, logged: Logged, conn_type: str) -> None:
+    """A connection of another type is warned of, once, and used."""
+    connect("crm", conn_type, host="na1", password=KEY)
+    hook = InsightlyHook("crm")
+    assert hook.base_url == "https://api.na1.insightly.com/v3.1"
+    hook.get_conn()
+    (warning,) = logged.messages("warning")
+    assert f"'crm' is of type '{conn_type}'" in warning
+    assert "'insightly'" in warning
+
+
+def test_another_type_of_receiver(connect: Connect, logged: Logged) -> None:
+    """So is a receiver's; one without a type, and one of the right type, is not."""
+    connect("a", "http", host="https://receiver.example.com")
+    connect("b", "insightly_webhook", host="https://receiver.example.com")
+    connect("c", "", host="https://receiver.example.com")
+    for conn_id in "abc":
+        WebhookHook(conn_id).get_conn()
+    (warning,) = logged.messages("warning")
+    assert "'a' is of type 'http'" in warning
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "told"),
+    [("crm_test", "connection 'crm_test', host"), ("aB3dE5gH", "this connection, host")],
+)
+def test_id_in_a_test(connect: Connect, conn_id: str, told: str) -> None:
+    """The test of a connection names it by its id, unless that is one which Airflow's form has made up."""
+    connect(conn_id, "insightly", password=KEY)
+    ok, text = InsightlyHook(conn_id).test_connection()
+    assert not ok
+    assert text.startswith(told)
+    connect(conn_id, host="no host")
+    ok, text = WebhookHook(conn_id).test_connection()
+    assert not ok
+    assert text.startswith(told)
