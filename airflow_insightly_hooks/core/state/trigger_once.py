@@ -55,7 +55,6 @@ class TriggerOnce:
         self, memory: StateStore, state: StateStore, key: str, run: str, now: datetime = EPOCH
     ) -> None:
         self._store = memory
-        self._key = key
         self._open_key = f"{key}/open"
         self._decided_key = f"{key}/decided"
         self._run = run
