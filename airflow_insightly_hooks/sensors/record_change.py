@@ -83,8 +83,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :param on_empty: what to do when nothing changed: ``skip`` this task and what follows; ``wait`` for a
         change, looking every ``poke_interval`` (only an open window can still get one: a closed one is
         skipped); or ``succeed`` with an empty list.
-    :param settle: seconds that must have passed since the window's end, by the API server's clock, so that
-        changes of its last moment are visible.
+    :param settle: seconds, up to a day, that must have passed since the window's end, by the API server's
+        clock, so that changes of its last moment are visible.
     :param lookback: seconds before its window that a run reads again, 0 to 86,400: what has become visible
         there since it was read comes out now, with its own time; 0 for none. Only runs with a cursor have it.
     :param field_name: only records that have ``field_value`` in this field now: a standard or a custom one
