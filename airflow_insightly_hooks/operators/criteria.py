@@ -25,11 +25,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     predicate_over,
     warn_of_unknown_fields,
 )
-from airflow_insightly_hooks.operators.common.redacted_arguments import (
-    RedactedField,
-    RedactedPartial,
-    unredacted,
-)
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
@@ -37,11 +33,12 @@ from airflow_insightly_hooks.runs.windows import WINDOW
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 __all__ = ["EvaluateCriteriaOperator"]
 
 
-class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
+class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     """Passes on the changes whose records meet the criteria; skips what follows when there are none.
 
     :param changes: a sensor's output: a list of changes.
@@ -114,6 +111,11 @@ class EvaluateCriteriaOperator(RedactedPartial, BaseOperator, EmptySkipMixin):
         self.active = active
         self.multi_select_fields = multi_select_fields
         self.insightly_conn_id = insightly_conn_id
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes that meet the criteria."""

@@ -26,18 +26,18 @@ from airflow_insightly_hooks.operators.common.field_checks import (
 )
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedField,
-    RedactedPartial,
     unredacted,
 )
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 __all__ = ["BuildPayloadOperator"]
 
 
-class BuildPayloadOperator(RedactedPartial, BaseOperator):
+class BuildPayloadOperator(BaseOperator):
     """Makes a payload of each change: the body of its webhook and the id of its message.
 
     :param changes: the output of a sensor, or of ``EvaluateCriteriaOperator``.
@@ -100,6 +100,11 @@ class BuildPayloadOperator(RedactedPartial, BaseOperator):
         for name, value in (("fields", fields), ("custom_date_fields", custom_date_fields)):
             if isinstance(value, str) and not is_template(value):
                 raise ValueError(f"{name} must be a list of names")
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
         """Return the payloads."""

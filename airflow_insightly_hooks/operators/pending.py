@@ -33,7 +33,6 @@ from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, 
 from airflow_insightly_hooks.operators.common.record_reading import read_record
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedField,
-    RedactedPartial,
     unredacted,
 )
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
@@ -44,6 +43,7 @@ from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_insightly_hooks.core.state.state_store import StateStore
 
@@ -88,7 +88,7 @@ class TimeTrigger(NamedTuple):
     field: str | None = None
 
 
-class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
+class ScheduleWebhooksOperator(BaseOperator):
     """Says when the webhooks of time triggers are to be sent, and hands them to the DAG that sends them.
 
     :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.
@@ -121,6 +121,11 @@ class ScheduleWebhooksOperator(RedactedPartial, BaseOperator):
         self.time_triggers = [TimeTrigger(*trigger) for trigger in time_triggers]
         check_durations(self.time_triggers, "after", "before")
         self.pending_dag_id = pending_dag_id
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> None:
         """Push what is scheduled; then end by triggering the other DAG."""

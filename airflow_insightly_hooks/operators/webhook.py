@@ -22,7 +22,6 @@ from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
     RedactedField,
-    RedactedPartial,
     RedactedUriField,
     check_uri,
     unredacted,
@@ -49,7 +48,7 @@ __all__ = ["UndeliverableError", "WebhookOperator"]
 DEFAULT_CONNECTION = "webhook_default"
 
 
-class WebhookOperator(RedactedPartial, BaseOperator):
+class WebhookOperator(BaseOperator):
     """POSTs payloads to a receiver and reports what it acknowledged.
 
     Three attempts are made in all, through the task's own retries; a retry POSTs only what is not yet
@@ -164,7 +163,7 @@ class WebhookOperator(RedactedPartial, BaseOperator):
             kwargs["headers"] = Redacted(kwargs["headers"])
         if asset := kwargs.get("undelivered_asset"):
             kwargs["outlets"] = with_asset(kwargs.get("outlets"), asset)
-        return super().partial(**kwargs)
+        return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> Report:
         """Send what is not acknowledged yet; return the report."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
 from jinja2 import TemplateSyntaxError
@@ -21,13 +21,9 @@ from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.templates import is_template, parts_of
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 
-if TYPE_CHECKING:
-    from airflow.sdk.definitions.mappedoperator import OperatorPartial
-
 __all__ = [
     "Redacted",
     "RedactedField",
-    "RedactedPartial",
     "RedactedUri",
     "RedactedUriField",
     "check_uri",
@@ -85,6 +81,19 @@ class RedactedField:
         if may_be_template and isinstance(value, str) and is_template(value):
             return value
         return Redacted(value)
+
+    @staticmethod
+    def in_partial(operator: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of an operator's ``.partial()``, those of its redacted fields wrapped.
+
+        Airflow stores them, and makes the operator of them later.
+        """
+        redacted = dict(arguments)
+        for name, value in arguments.items():
+            field = inspect.getattr_static(operator, name, None)
+            if isinstance(field, RedactedField):
+                redacted[name] = field.wrapped(value)
+        return redacted
 
 
 class RedactedUri:
@@ -159,20 +168,6 @@ def _shown_template(uri: str) -> str:
         if query:
             break
     return shown
-
-
-class RedactedPartial:
-    """Has ``.partial()`` of an operator wrap what its redacted fields are given: Airflow stores it."""
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
-        for name, value in kwargs.items():
-            field = inspect.getattr_static(cls, name, None)
-            if isinstance(field, RedactedField):
-                kwargs[name] = field.wrapped(value)
-        made: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]  # an operator's
-        return made
 
 
 def check_uri(uri: object) -> None:
