@@ -97,6 +97,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         are rendered: in a mapped task group, each map index needs a name of its own.
     :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
         default_deferrable`` by default.
+    :param retries: 2 by default. A retry loses and doubles nothing, and Airflow needs it: under load, its
+        scheduler may hear late that a deferred task's first part has ended, and fail the second part for it.
+    :param retry_delay: 10 s by default.
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``. ``soft_fail``
         skips the task where its ``timeout`` is over, and for nothing else: errors fail it.
     :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
@@ -130,6 +133,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         insightly_conn_id: str = "insightly_default",
         cursor: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        retries: int | None = 2,
+        retry_delay: timedelta | float = timedelta(seconds=10),
         **kwargs: Any,
     ) -> None:
         check_seconds("settle", settle, at_most=LONGEST_SETTLE)
@@ -138,7 +143,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
                 check_seconds(name, kwargs[name], or_timedelta=True)
         asset = records_asset(insightly_conn_id, record_type)
         add_inlet(kwargs, asset)
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
         self.asset = asset
         self.record_type = record_type
         self.events = check_events(RECORD_TYPES[record_type], events)

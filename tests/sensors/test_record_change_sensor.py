@@ -769,3 +769,16 @@ def test_a_continuous_run_waits_for_a_change(crm: RunningSandbox, deferrable: bo
         assert deferred(operator, context).trigger.open_since is not None
     else:
         assert operator.poke(context) is False
+
+
+def test_retries() -> None:
+    """Two by default, soon; a DAG's defaults, an argument and a mapping decide otherwise."""
+    it = sensor()
+    assert (it.retries, it.retry_delay) == (2, timedelta(seconds=10))
+    with DAG("dag", schedule=None, default_args={"retries": 5, "retry_delay": timedelta(seconds=7)}):
+        it = sensor()
+        own = InsightlyRecordChangeSensor(task_id="own", record_type="Contacts", retries=0)
+        mapped = InsightlyRecordChangeSensor.partial(task_id="mapped").expand(record_type=["Contacts"])
+    assert (it.retries, it.retry_delay) == (5, timedelta(seconds=7))
+    assert own.retries == 0
+    assert mapped.partial_kwargs["retries"] == 5

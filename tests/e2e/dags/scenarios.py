@@ -18,9 +18,7 @@ SOON = timedelta(seconds=1)
 
 
 def detect(task_id="detect", **arguments):
-    # On a busy machine, Airflow's scheduler may take the end of a deferred task's first part, heard late, for
-    # that of its second part, which is running by then. It fails such a task unless it has retries.
-    arguments = {"record_type": "Tasks", "settle": 1, "retries": 2, "retry_delay": SOON, **arguments}
+    arguments = {"record_type": "Tasks", "settle": 1, "retry_delay": SOON, **arguments}
     return InsightlyRecordChangeSensor(task_id=task_id, **arguments)
 
 
