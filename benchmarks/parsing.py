@@ -91,7 +91,8 @@ def parse(path: str) -> tuple[float, int]:
     bag.process_file(path, safe_mode=False)
     taken = time.perf_counter() - started
     assert not bag.import_errors, bag.import_errors
-    return taken, len(bag.dags)
+    # Each workflow has a retry DAG besides, which is a part of what it costs.
+    return taken, len([dag_id for dag_id in bag.dags if not dag_id.endswith("__retry")])
 
 
 def median(path: Path) -> float:
