@@ -225,7 +225,7 @@ def test_the_list_of_connections_tests_one_with_port_0(stack: Stack) -> None:
     sent["password"] = shown["password"] or ""
     with pytest.raises(StackError, match="answered 400"):
         stack.airflow.api("/connections/test", "POST", sent)
-    assert "Connected to Insightly" in stack.airflow.cli("connections", "test", "insightly_listed")
+    assert "Connection success!" in stack.airflow.cli("connections", "test", "insightly_listed")
     stack.airflow.api("/connections/insightly_listed?update_mask=port", "PATCH", {**stored, "port": 0})
     assert stack.airflow.api("/connections/test", "POST", sent)["status"] is True
     receiver = {
