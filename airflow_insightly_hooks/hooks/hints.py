@@ -38,9 +38,7 @@ def receiver_hint(why: str | int) -> str | None:
         return "give a client's certificate as cert"
     if "the host can't be looked up" in why:
         return "check the host"
-    if "connection refused" in why:
-        return "check host and port"
-    return _certificate_hint(why)
+    return _certificate_hint(why)  # a refused connection is most often a receiver that is down
 
 
 def api_hint(why: str | int) -> str | None:

@@ -533,7 +533,7 @@ def test_connection_refused(connect: Connect) -> None:
         pass
     result = send(hook_for(connect, server))
     assert (result.acknowledged, result.status, result.sent) == (False, None, False)
-    assert result.error == "connection refused; check host and port"
+    assert result.error == "connection refused"
 
 
 def test_unknown_host(connect: Connect) -> None:
