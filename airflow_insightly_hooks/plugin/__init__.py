@@ -5,13 +5,17 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_insightly_hooks.operators.links import ReceiverLink
+from airflow_insightly_hooks.plugin.unpausing import StartWatchers
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 
 __all__ = ["InsightlyHooksPlugin"]
 
 
 class InsightlyHooksPlugin(AirflowPlugin):
-    """Registers the links from tasks to Insightly and to receivers."""
+    """Registers the links from tasks to Insightly and to receivers, and has watchers started in time."""
 
     name = "insightly_hooks"
     operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so
+    fastapi_root_middlewares = [  # noqa: RUF012
+        {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
+    ]
