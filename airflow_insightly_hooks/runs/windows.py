@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
@@ -126,7 +126,7 @@ class RunWindows:
         return cursor
 
     def open(self, until: datetime) -> ChangeWindow:
-        """Return the window of rule 3 that ends at ``until``; it starts there, too, in a task's first run.
+        """Return the window of rule 3 that ends at ``until``; a first run's covers the time since it began.
 
         :param until: the server's time, less what has to settle. Its fraction of a second is cut: more
             changes of that second may come, and the API's times have whole seconds.
@@ -137,7 +137,7 @@ class RunWindows:
         self._check_map_index()
         cursor = self.cursor() or self._end_of_last_run()
         if cursor is None:
-            since = min([until, *self._woken_for("since")])
+            since = min([self._began(until), *self._woken_for("since")])
             self._tell_of_first_run(since)
             if since == until:
                 self._advance(until)
@@ -193,7 +193,8 @@ class RunWindows:
             {
                 "dag": self._owner.dag_id,
                 "task": self._owner.task_id,
-                "woken": bool(self._woken_for("until")),
+                # A watcher of its own looks after its cursor itself.
+                "woken": bool(self._woken_for("until")) and not self._is_woken_alone(),
             },
             # A run that was started by hand says nothing of the schedule.
             keeps_woken=not self._is_scheduled,
@@ -211,12 +212,29 @@ class RunWindows:
         if (unread := self.unread_before(window)) is not None:
             log.warning("No run has read %s: this run covers %s. Backfill what is missing", unread, window)
 
+    def _began(self, until: datetime) -> datetime:
+        """Return what ``until`` would have been when the run began: a task may wait, and be tried again.
+
+        So a new DAG's first run covers the time since it was unpaused, as near as Airflow tells.
+        """
+        began: datetime | None = getattr(self._context.get("dag_run"), "start_date", None)
+        if began is None:
+            return until
+        age = datetime.now(timezone.utc) - began  # of two clocks that the server's is not one of
+        return min(until, (until - age).replace(microsecond=0))
+
+    def _payloads(self) -> list[Any]:
+        """Return what the events say that triggered the run."""
+        events = (self._context.get("triggering_asset_events") or {}).values()
+        return [(event.extra or {}).get("payload") for of_asset in events for event in of_asset]
+
+    def _is_woken_alone(self) -> bool:
+        return any(isinstance(payload, dict) and "cursor" in payload for payload in self._payloads())
+
     def _woken_for(self, end: str) -> list[datetime]:
         """Return from or up to when there are changes, by the watcher's events that triggered the run."""
-        events = (self._context.get("triggering_asset_events") or {}).values()
-        payloads = [(event.extra or {}).get("payload") for of_asset in events for event in of_asset]
         found = []
-        for payload in payloads:
+        for payload in self._payloads():
             # An event that can't be read is another asset's: a DAG may be scheduled by several.
             with contextlib.suppress(InvalidTime, KeyError):
                 found.append(api_time(payload[end] if isinstance(payload, dict) else None, "event"))

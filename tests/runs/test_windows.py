@@ -333,6 +333,19 @@ def test_a_first_run_that_changes_have_woken_reads_them() -> None:
     assert cursor(context) == "2017-03-10T10:00:00Z"
 
 
+def test_a_first_run_covers_the_time_since_it_began(logged: Logged) -> None:
+    """A DAG's first run begins when the DAG is unpaused; its task may wait, or be tried again, for long."""
+    began = datetime.now(timezone.utc) - timedelta(minutes=10)
+    run = SimpleNamespace(run_type="scheduled", start_date=began)
+    context = run_context(dag_run=run)
+    window = windows_of(context, ASSET).open(NINE)
+    assert window.end == NINE
+    assert timedelta(seconds=-2) <= window.start - (NINE - timedelta(minutes=10)) <= timedelta(0)
+    assert f"changes are read from {window.start:%Y-%m-%dT%H:%M:%S}" in logged.text
+    run.start_date = datetime.now(timezone.utc) + timedelta(minutes=1)  # by a clock that is ahead
+    assert windows_of(run_context(dag_run=run), ASSET).open(NINE).is_empty
+
+
 def test_a_later_run_takes_no_notice_of_events() -> None:
     """Its cursor says where it goes on."""
     context = with_cursor(run_context(**woken(EIGHT - timedelta(days=1))))
@@ -396,6 +409,13 @@ def run_of(
     window = windows.open(until)
     windows.take(window)
     return window, context
+
+
+def test_a_watcher_of_its_own_looks_after_a_cursor_itself() -> None:
+    """Those that it shares with others must not wake them for it."""
+    payload = {"since": EIGHT.isoformat(), "until": EIGHT.isoformat(), "cursor": "dag/task"}
+    _, context = run_of(None, "dag", EIGHT, **woken(payload=payload))
+    assert cursors(context) == {KEY: {"dag": "dag", "task": "task", "woken": False}}
 
 
 def test_each_task_is_listed() -> None:
