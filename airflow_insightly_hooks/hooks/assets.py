@@ -25,9 +25,8 @@ CURSOR_LISTS = ("cursors", *(f"cursors/{part:x}" for part in range(16)))
 """The keys of the asset's state for whose cursors there are; each holds a part of them, since it takes 65 kB.
 
 A part is a mapping, from a cursor's key to ``{"dag", "task", "woken"}``. ``dag`` and ``task`` are the ids of
-the task that moved it last; ``woken`` tells that events of a
-watcher which it shares trigger its runs. The first part is what
-earlier versions wrote; where another one has the same cursor, that counts.
+the task that moved it last; ``woken`` tells that events of a watcher which it shares trigger its runs. The
+first part is what earlier versions wrote; where another one has the same cursor, that counts.
 """
 
 

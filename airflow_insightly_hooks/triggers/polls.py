@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["ONE_SECOND", "Poll", "Poller", "poller", "sleep_until"]
+__all__ = ["CLOCK_TOLERANCE", "ONE_SECOND", "Poll", "Poller", "poller", "sleep_until"]
 
 PAGE = 500
 THREADS = 4
@@ -52,6 +52,7 @@ class Poll:
     :param at: our monotonic clock at the answer.
     :param records: what has changed: ids and times alone.
     :param is_complete: whether that is all; it stops soon after the first page that shows what was asked for.
+    :param pages: how many pages were read.
     """
 
     kind: RecordType
@@ -60,6 +61,7 @@ class Poll:
     at: float
     records: tuple[dict[str, Any], ...]
     is_complete: bool
+    pages: int
 
     def changes(self, events: Collection[Event], since: datetime) -> list[datetime]:
         """Return when there were such changes since then."""
@@ -92,14 +94,15 @@ class Poller:
 
         :raises InsightlyAPIError: if it can't be asked.
         """
-        return await self._in_thread(self._server_time)
+        return await self.in_thread(self._server_time)
 
-    async def poll(self, record_type: str, since: datetime) -> Poll:
+    async def poll(self, record_type: str, since: datetime, first: datetime | None = None) -> Poll:
         """Return what has changed since then: one small request if nothing has.
 
+        :param first: from when on to ask, if that is earlier; what was before ``since`` stops nothing.
         :raises InsightlyAPIError: if it can't be asked.
         """
-        return await self._in_thread(self._poll, RECORD_TYPES[record_type], since, EVENTS, since)
+        return await self.in_thread(self._poll, RECORD_TYPES[record_type], first or since, EVENTS, since)
 
     async def shared_poll(
         self, record_type: str, since: datetime, events: Collection[Event], max_age: float
@@ -109,7 +112,7 @@ class Poller:
         :param max_age: how many seconds old it may be.
         :raises InsightlyAPIError: if it can't be asked, or couldn't so lately.
         """
-        return await self._in_thread(self._shared_poll, RECORD_TYPES[record_type], since, events, max_age)
+        return await self.in_thread(self._shared_poll, RECORD_TYPES[record_type], since, events, max_age)
 
     def spaced(self, interval: float, requests: int = 0) -> float:
         """Return the seconds between two polls so that the day's requests last; never less than asked for.
@@ -133,7 +136,8 @@ class Poller:
         finally:
             del waiting[mine]
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in one of the account's own threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     def _shared_poll(
@@ -162,7 +166,7 @@ class Poller:
         # Without custom fields answers are small; a custom object's times may stand among them.
         search: dict[str, Any] = {} if kind.is_custom_object else {"brief": True}
         found: list[dict[str, Any]] = []
-        is_complete, is_enough = True, False
+        is_complete, is_enough, count = True, False, 0
         search_from = ChangeWindow(first, first).search_from
         with self._hook() as hook:
             for count, record in enumerate(
@@ -177,7 +181,8 @@ class Poller:
                     is_complete = False
                     break
             server_time = hook.server_time()
-        return Poll(kind, first, server_time, time.monotonic(), tuple(found), is_complete)
+        pages = max(1, -(-count // PAGE))
+        return Poll(kind, first, server_time, time.monotonic(), tuple(found), is_complete, pages)
 
     def _server_time(self) -> datetime:
         with self._hook() as hook:

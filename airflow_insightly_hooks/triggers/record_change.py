@@ -7,13 +7,18 @@ import time
 from collections.abc import AsyncIterator, Hashable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from airflow.sdk import Asset, AssetWatcher
+from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher
+from airflow.sdk.definitions.timetables.simple import OnceTimetable
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE, SHORTEST_POLL, check_seconds
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import check_events
+from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
+from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK, check_lookback
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, poller, sleep_until
 
@@ -22,10 +27,16 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.triggers.watcher import ChangeNotice
 
-__all__ = ["InsightlyRecordChangeEventTrigger", "InsightlyRecordChangeTrigger", "changes_asset"]
+__all__ = [
+    "InsightlyRecordChangeEventTrigger",
+    "InsightlyRecordChangeTrigger",
+    "changes_asset",
+    "changes_schedule",
+]
 
 VERSION = 1
 """Of the arguments of a deferred sensor's trigger, which another version of this package may read."""
+LONGEST_NAME = 505
 LONGEST_HOLD = 60.0
 """Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
 
@@ -158,6 +169,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     :param insightly_conn_id: a connection of type ``insightly``.
     :param poll_interval: seconds between two polls, and between two events at least.
     :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
+    :param lookback: seconds after which a change is not waited for any more that is visible later than that.
+    :param cursor: the name of the cursor of the one DAG that it wakes; ``None`` if several share it.
     :param unknown: arguments of another version of this package, until its DAG file has been read again.
     :raises UnknownRecordType: if there is no such record type.
     :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
@@ -175,6 +188,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         insightly_conn_id: str = "insightly_default",
         poll_interval: float = 15.0,
         settle: float = 5.0,
+        lookback: float = LOOKBACK,
+        cursor: str | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
@@ -184,6 +199,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         self.insightly_conn_id = insightly_conn_id
         self.poll_interval = poll_interval
         self.settle = settle
+        self.lookback = lookback
+        self.cursor = cursor
         self.unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -195,6 +212,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 "insightly_conn_id": self.insightly_conn_id,
                 "poll_interval": self.poll_interval,
                 "settle": self.settle,
+                "lookback": self.lookback,
+                "cursor": self.cursor,
                 **self.unknown,
             },
         )
@@ -209,32 +228,46 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         from airflow_insightly_hooks.triggers.watcher import Watch
 
         it = cls(**kwargs)
-        return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle)
+        return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle, it.lookback)
 
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[ChangeNotice]
     ) -> AsyncIterator[TriggerEvent]:
         """Yield an event for what the watch has to say, when it has settled and the interval is over."""
-        from airflow_insightly_hooks.triggers.watcher import watching
+        from airflow_insightly_hooks.triggers.own_cursor import OwnCursor
+        from airflow_insightly_hooks.triggers.watcher import state_of, watching
 
+        own = None
+        if self.cursor is not None:
+            state = state_of(self.insightly_conn_id, self.record_type)
+            own = OwnCursor(state, self.cursor, self.poll_interval)
         said_at: float | None = None
         until = datetime.min.replace(tzinfo=timezone.utc)
         with watching(self):
             async for notice in shared_stream:
-                if notice.is_new or said_at is None:
+                is_for_others = notice.is_repeat and own is not None
+                if (notice.is_new and not is_for_others) or said_at is None:
                     self.unsaid_since = min(notice.since, self.unsaid_since or notice.since)
                     until = max(until, notice.until)
                 now = time.monotonic()
                 # Polls don't come to the millisecond: one a little early is the one that is meant.
-                is_early = said_at is not None and now - said_at < 0.8 * self.poll_interval
-                if self.unsaid_since is None or is_early:
+                if said_at is not None and now - said_at < 0.8 * self.poll_interval:
+                    continue
+                if self.unsaid_since is not None:
+                    if notice.poll is not None:
+                        seconds = notice.poll.seconds_until(until + timedelta(seconds=self.settle))
+                        await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
+                    since = self.unsaid_since
+                    if own is not None:
+                        await own.said(since, until)
+                    self.unsaid_since = None
+                elif own is not None and (again := await own.to_repeat()) is not None:
+                    since, until = again[0], max(until, again[1])
+                else:
                     continue
                 said_at = now
-                if notice.poll is not None:
-                    seconds = notice.poll.seconds_until(until + timedelta(seconds=self.settle))
-                    await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
-                since, self.unsaid_since = self.unsaid_since, None
-                yield TriggerEvent({"since": iso_time(since), "until": iso_time(until)})
+                payload = {"since": iso_time(since), "until": iso_time(until)}
+                yield TriggerEvent(payload if own is None else {**payload, "cursor": self.cursor})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Do the same with a watch of its own; Airflow's triggerer shares one."""
@@ -257,25 +290,74 @@ def changes_asset(
     insightly_conn_id: str = "insightly_default",
     poll_interval: float = 15.0,
     settle: float = 5.0,
+    lookback: float = LOOKBACK,
+    cursor: str | None = None,
 ) -> Asset:
     """Return the asset to schedule a DAG by, so that it runs when records change.
 
-    It is the same for all DAGs that watch these records in the same way, so that there is one watcher. It
-    isn't the one that keeps cursors: Airflow takes the watchers from whichever mention of an asset it sees
-    last.
+    With ``cursor`` it is this DAG's own: while the DAG has something left to read, because it was paused or
+    Airflow has lost an event, it alone is woken again, at each poll. Without, it is the same for all DAGs
+    that watch these records in the same way; then what one of them has left wakes all, after longer and
+    longer, up to an hour. Either way there is one poll for all. It isn't the asset that keeps cursors:
+    Airflow takes the watchers from whichever mention of an asset it sees last.
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
     :param poll_interval: seconds between two polls, one small request each.
     :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
+    :param lookback: seconds; how far back changes are looked for that become visible late, as of the sensor.
+    :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
     :raises UnknownRecordType: if there is no such record type.
-    :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
+    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
     """
-    trigger = InsightlyRecordChangeEventTrigger(record_type, insightly_conn_id, poll_interval, settle)
     name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
+    if check_lookback(lookback) != LOOKBACK:
+        name += f"/{lookback:g}s"
+    if cursor is not None:
+        # Airflow wants ASCII, and not too much of it.
+        cursor = check_cursor_name(cursor)
+        quoted = quote(cursor, safe="")
+        name += f"/{quoted if len(quoted) <= LONGEST_NAME else digest_of(cursor)}"
+    trigger = InsightlyRecordChangeEventTrigger(
+        record_type, insightly_conn_id, poll_interval, settle, lookback, cursor
+    )
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )
+
+
+def changes_schedule(
+    record_type: str,
+    cursor: str,
+    *,
+    insightly_conn_id: str = "insightly_default",
+    poll_interval: float = 15.0,
+    settle: float = 5.0,
+    lookback: float = LOOKBACK,
+) -> AssetOrTimeSchedule:
+    """Return a schedule for one DAG: it runs when records change, and once when it is first unpaused.
+
+    That run is where the DAG begins: changes are read from then on. Without it, that would be where its
+    watcher starts, which Airflow does when it next reads the DAG's file.
+
+    :param record_type: as of ``changes_asset``, which the schedule is made of.
+    :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
+    :param insightly_conn_id: likewise.
+    :param poll_interval: likewise.
+    :param settle: likewise.
+    :param lookback: likewise.
+    :raises UnknownRecordType: likewise.
+    :raises ValueError: likewise.
+    """
+    changes = changes_asset(
+        record_type,
+        insightly_conn_id=insightly_conn_id,
+        poll_interval=poll_interval,
+        settle=settle,
+        lookback=lookback,
+        cursor=cursor,
+    )
+    return AssetOrTimeSchedule(timetable=OnceTimetable(), assets=[changes])
 
 
 def _may_pass(error: Exception) -> bool:

@@ -11,7 +11,8 @@ says again what may have got lost; what a watcher has failed to say, the next po
 
 Events are wake-up calls. Airflow can hold one back until the next one comes, and keeps none for a paused DAG;
 but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
-behind, it is said again, after longer and longer.
+behind, it is said again: to that DAG alone if it has a watcher of its own (``triggers.own_cursor``), else to
+all who share one, after longer and longer.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
+from airflow_insightly_hooks.triggers.late_polls import LatePolls
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
 
 if TYPE_CHECKING:
@@ -59,18 +60,29 @@ class Watcher(Protocol):
     insightly_conn_id: str
     poll_interval: float
     settle: float
+    lookback: float
+    cursor: str | None
     unsaid_since: datetime | None
     """From when on it holds changes back."""
 
 
 class ChangeNotice(NamedTuple):
-    """What one poll says to all watchers: whether there are changes in ``[since, until)``."""
+    """What one poll says to all watchers: whether there are changes in ``[since, until)``.
+
+    :param since: from when on.
+    :param until: up to when; later than all that a run may have read that knows nothing of a late change.
+    :param is_new: whether there are any.
+    :param poll: ``None`` at a watch's first start, which says only where it begins.
+    :param place: up to when changes have been looked for.
+    :param is_repeat: whether it is said again, for DAGs that have not read it yet.
+    """
 
     since: datetime
     until: datetime
     is_new: bool
     poll: Poll | None
-    """``None`` at a watch's first start, which says only where it begins."""
+    place: datetime
+    is_repeat: bool = False
 
 
 _watchers = ProcessRegistry[tuple[str, str], list[Watcher]](lambda _key: [])
@@ -95,18 +107,24 @@ class Watch(SharedStreamProducer):
     :param record_type: a name of Insightly's API.
     :param poll_interval: seconds between two polls, as long as no watcher listens.
     :param settle: seconds that changes take to be visible, likewise.
+    :param lookback: seconds after which a change is not waited for any more, likewise.
     """
 
-    def __init__(self, insightly_conn_id: str, record_type: str, poll_interval: float, settle: float) -> None:
+    def __init__(
+        self, insightly_conn_id: str, record_type: str, poll_interval: float, settle: float, lookback: float
+    ) -> None:
         self._conn_id = insightly_conn_id
         self._poller = poller(insightly_conn_id)
         self._record_type = record_type
         self._watchers = _watchers.get((insightly_conn_id, record_type))
-        self._poll_interval, self._settle = poll_interval, settle
+        self._poll_interval, self._settle, self._lookback = poll_interval, settle, lookback
+        self._polls = LatePolls(self._poller, record_type)
         self._state = state_of(insightly_conn_id, record_type)
         self._since: datetime | None = None
         self._said: datetime | None = None  # acknowledged
         self._stored: datetime | None = None
+        self._is_unsaid = False
+        self._settles_at: datetime | None = None
         self._unread = _Unread(self._state)
 
     async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
@@ -121,7 +139,7 @@ class Watch(SharedStreamProducer):
                 await self._outlast(error, failures)
                 continue
             failures = 0
-            self._since = notice.until
+            self._since = notice.place
             yield notice, notice
             elapsed = time.monotonic() - started
             interval = self._next_interval()
@@ -133,9 +151,10 @@ class Watch(SharedStreamProducer):
             notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
                 self._since = min(self._since, notice.since)
+                self._is_unsaid = self._is_unsaid or notice.is_new
                 return
             if notice.is_new or self._said is None:
-                self._said = notice.until
+                self._said = notice.place
         held_back = [w.unsaid_since for w in self._watchers if w.unsaid_since is not None]
         place = min(held_back, default=self._said)
         if place is not None and self._said is not None:
@@ -154,17 +173,27 @@ class Watch(SharedStreamProducer):
         settle = timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
         if self._since is None:
             begin = (await self._poller.server_time() - settle).replace(microsecond=0)
-            return ChangeNotice(begin, begin, True, None)
+            return ChangeNotice(begin, begin, True, None, begin)
         since = self._since
-        poll = await self._poller.poll(self._record_type, since)
-        changes = poll.changes(EVENTS, since)
+        lookback = timedelta(seconds=max((w.lookback for w in self._watchers), default=self._lookback))
+        poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
-        until = max([since, settled, *(change + ONE_SECOND for change in changes)])
-        if changes:
+        until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
+        if self._settles_at is not None and poll.server_time < self._settles_at:
+            is_late = False  # what was said last is read later than this
+        is_late, self._is_unsaid = is_late or self._is_unsaid, False
+        if is_late:  # a run reads it whose window ends later than that of any which may have passed it by
+            until = max(until, settled + ONE_SECOND)
+        if changes or is_late:
+            self._settles_at = until + settle
             self._unread.said(since, until, max(self._next_interval(), FIRST_REPEAT))
-        elif (again := await self._unread.to_repeat()) is not None:
-            return ChangeNotice(again[0], max(until, again[1]), True, poll)
-        return ChangeNotice(since, until, bool(changes), poll)
+        elif self._is_shared() and (again := await self._unread.to_repeat()) is not None:
+            return ChangeNotice(again[0], max(until, again[1]), True, poll, place, is_repeat=True)
+        return ChangeNotice(since, until, bool(changes) or is_late, poll, place)
+
+    def _is_shared(self) -> bool:
+        """Return whether a watcher wakes DAGs whose cursors it doesn't know."""
+        return any(watcher.cursor is None for watcher in self._watchers)
 
     async def _restored(self) -> datetime | None:
         text = await self._state.aget(WATCHED)
@@ -206,7 +235,7 @@ class _Behind(NamedTuple):
 
 
 class _Unread:
-    """Whether DAGs have read what was said, by their cursors.
+    """Whether the DAGs that share a watcher have read what was said, by their cursors.
 
     Each that is behind has it said again, after longer and longer as long as it stays where it is: a DAG that
     is paused for long, or gone, wakes the others ever more rarely.

@@ -43,7 +43,7 @@ from airflow_insightly_hooks.operators.retry_queue import (
 )
 from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
-from airflow_insightly_hooks.triggers.record_change import changes_asset
+from airflow_insightly_hooks.triggers.record_change import changes_schedule
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -131,14 +131,14 @@ def _timetable(schedule: Any, workflow: WorkflowDefinition) -> Any:
     if not isinstance(schedule, Schedule):
         return schedule
     if schedule.watch is not None:
-        return [
-            changes_asset(
-                workflow.record_type,
-                insightly_conn_id=workflow.insightly_conn_id,
-                poll_interval=schedule.watch.total_seconds(),
-                settle=workflow.settle,
-            )
-        ]
+        return changes_schedule(
+            workflow.record_type,
+            cursor_of(workflow),
+            insightly_conn_id=workflow.insightly_conn_id,
+            poll_interval=schedule.watch.total_seconds(),
+            settle=workflow.settle,
+            lookback=workflow.lookback,
+        )
     if schedule.cron is not None:
         cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable
         return cron(schedule.cron, timezone=schedule.timezone)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import BaseEventTrigger
+from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -19,9 +20,13 @@ from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, cursor_list
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from airflow_insightly_hooks.triggers import polls
+from airflow_insightly_hooks.triggers import own_cursor, polls
 from airflow_insightly_hooks.triggers import watcher as module
-from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger, changes_asset
+from airflow_insightly_hooks.triggers.record_change import (
+    InsightlyRecordChangeEventTrigger,
+    changes_asset,
+    changes_schedule,
+)
 from tests.conftest import API_KEY, Connect, Logged
 from tests.triggers.conftest import AssetState
 
@@ -92,6 +97,8 @@ def test_serialize() -> None:
         "insightly_conn_id": "insightly_default",
         "poll_interval": 15.0,
         "settle": 5.0,
+        "lookback": 900.0,
+        "cursor": None,
     }
     assert import_string(path)(**stored).serialize() == (path, stored)
     assert issubclass(InsightlyRecordChangeEventTrigger, BaseEventTrigger)
@@ -112,7 +119,31 @@ def test_one_asset_for_all_that_watch_as_often() -> None:
     assert first.name == "insightly/insightly_default/Contacts/changes/15s/5s"
     assert first.name != changes_asset("Contacts", poll_interval=60).name
     assert first.name != changes_asset("Contacts", settle=60).name
+    assert first.name != changes_asset("Contacts", lookback=60).name
     assert len(first.watchers) == 1
+
+
+@pytest.mark.parametrize("cursor", ["dag/detect", "Zoë's cursor / 2", "ö" * 500])
+def test_an_asset_of_ones_own(cursor: str) -> None:
+    """Its name is one that Airflow takes, whatever the cursor's is; all share one watch."""
+    first, shared = changes_asset("Contacts", cursor=cursor), changes_asset("Contacts")
+    assert first.name.startswith(f"{shared.name}/")
+    assert first.name == changes_asset("Contacts", cursor=cursor).name
+    assert first.name != changes_asset("Contacts", cursor=cursor[:-1]).name
+    (own,), (other,) = ([w.trigger for w in asset.watchers] for asset in (first, shared))
+    assert own.cursor == cursor
+    assert own.shared_stream_key() == other.shared_stream_key()
+
+
+def test_a_schedule_of_ones_own() -> None:
+    """By that asset; and once, so that a new DAG begins when it is unpaused."""
+    made = changes_schedule("Contacts", "dag/detect", poll_interval=30, lookback=0)
+    (asset,) = made.asset_condition.objects
+    assert asset.name == changes_asset("Contacts", poll_interval=30, lookback=0, cursor="dag/detect").name
+    with pytest.raises(ValueError, match="template"):
+        changes_schedule("Contacts", "{{ dag.dag_id }}/detect")
+    with pytest.raises(ValueError, match="lookback"):
+        changes_schedule("Contacts", "dag/detect", lookback=-1)
 
 
 def test_an_unknown_record_type_is_found_when_the_dag_is_parsed() -> None:
@@ -163,9 +194,9 @@ def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState
     assert 3 <= len(asked) <= 6
     assert {path for path, _ in asked} == {"/Contacts/Search"}
     assert all(parameters["brief"] == "true" for _, parameters in asked)
-    # It looks from a little before the last poll, not from where changes were said last.
-    assert asked[0][1]["updated_after_utc"].startswith("2031-03-10T07:59:58")
-    assert asked[-1][1]["updated_after_utc"].startswith("2031-03-10T08:00:5")
+    # It looks from a lookback before the last poll, not from where changes were said last.
+    assert asked[0][1]["updated_after_utc"].startswith("2031-03-10T07:44:58")
+    assert asked[-1][1]["updated_after_utc"].startswith("2031-03-10T07:45:5")
 
 
 def test_the_session_is_kept(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,3 +394,79 @@ def _already_reset(error: InsightlyRateLimitError, name: str) -> Any:
 def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
     """Those without an update time, too."""
     assert len(events(trigger(record_type=record_type), seconds=0.3)) == 1
+
+
+def test_one_with_a_watcher_of_its_own_is_woken_again_alone(
+    crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that share one aren't; and what they have left doesn't wake it."""
+    add(crm, 5)
+    state.values |= woken(a="2031-03-10T08:01:00Z", alone="2031-03-10T08:00:03Z")
+    state.values["cursors"]["cursor/alone/detect"] = {"dag": "alone", "task": "detect", "woken": False}
+    monkeypatch.setattr(own_cursor, "count_runs", no_runs)
+    assert len(events(trigger())) == 1
+    state.values["watched"] = "2031-03-10T08:00:00Z"
+    found = events(trigger(cursor="alone/detect"))
+    assert len(found) > 5
+    assert all(event == {**found[0], "cursor": "alone/detect"} for event in found)
+    state.values |= woken(paused="2031-03-10T08:00:03Z", alone="2031-03-10T08:03:00Z")
+    state.values["watched"] = "2031-03-10T08:00:00Z"
+    assert len(events(trigger(cursor="alone/detect"))) == 1
+
+
+async def no_runs(*_of: str) -> own_cursor.Runs:
+    return own_cursor.Runs(0, 0)
+
+
+# --- what becomes visible late ---------------------------------------------------------------------------
+
+
+def test_what_becomes_visible_late_is_said(crm: RunningSandbox, state: AssetState) -> None:
+    """With a watermark that only a run can reach which has looked since; the place doesn't move for it."""
+    state.values["watched"] = "2031-03-10T08:00:50Z"
+    state.values |= woken(a="2031-03-10T08:05:00Z")
+
+    async def late() -> tuple[list[Any], datetime]:
+        found: list[Any] = []
+
+        async def collect() -> None:
+            async for event in trigger(settle=1.0).run():
+                found.append(event.payload)
+
+        running = asyncio.ensure_future(collect())
+        await asyncio.sleep(1)
+        assert len(found) == 1
+        now = await asyncio.to_thread(server_time, crm)
+        await asyncio.to_thread(add, crm, -300)
+        await asyncio.sleep(3.5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return found, now
+
+    found, now = asyncio.run(late())
+    assert len(found) == 2
+    assert found[1]["since"] >= "2031-03-10T08:00:50Z"
+    assert now <= datetime.fromisoformat(found[1]["until"]) <= now + timedelta(seconds=3)
+    assert state.values["watched"] < found[1]["until"]
+
+
+def test_a_late_change_that_was_not_handed_over_is_said_again(crm: RunningSandbox, state: AssetState) -> None:
+    """The next poll doesn't show it as late any more."""
+    state.values["watched"] = "2031-03-10T08:00:50Z"
+
+    async def lose() -> list[bool]:
+        it = trigger(settle=1.0)
+        watch = it.create_shared_stream_producer(it.serialize()[1])
+        said = []
+        async for notice, payload in watch.open_stream():
+            said.append(notice.is_new)
+            is_lost = notice.is_new and sum(said) == 1
+            outcome = AdvanceOutcome(acked=0, failed=1) if is_lost else AdvanceOutcome(acked=1, failed=0)
+            await watch.advance([AdvanceItem(payload, outcome)])
+            if len(said) == 1:
+                await asyncio.to_thread(add, crm, -300)
+            if len(said) == 4:
+                return said
+        raise AssertionError("the stream has ended")
+
+    assert asyncio.run(lose()) == [False, True, True, False]

@@ -209,6 +209,30 @@ def test_what_one_could_not_say_is_found_again(
     asyncio.run(play())
 
 
+def test_what_those_who_share_a_watcher_have_left_wakes_no_other(
+    crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DAG with a watcher of its own, beside a shared one that says something again and again."""
+    monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
+    state.values |= {
+        "cursors": {"cursor/shared/detect": {"dag": "shared", "task": "detect", "woken": True}},
+        "cursor/shared/detect": (datetime.now(timezone.utc) - timedelta(hours=1)).isoformat(),
+        "cursor/own/detect": (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat(),
+    }
+
+    async def play() -> Triggerer:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher(poll_interval=0.1))
+        triggerer.start(2, watcher(poll_interval=0.1, cursor="own/detect"))
+        await until(lambda: triggerer.said.get(1) and triggerer.said.get(2))
+        await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
+        await until(lambda: len(triggerer.said[1]) >= 5)
+        await triggerer.stop()
+        return triggerer
+
+    assert len(asyncio.run(play()).said[2]) == 2
+
+
 def test_other_accounts_and_types_have_watches_of_their_own() -> None:
     """What is shared is one account's records of one type."""
     keys = {

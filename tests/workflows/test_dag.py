@@ -206,18 +206,38 @@ def test_a_schedule_with_intervals(schedule: Any, kind: type) -> None:
 
 
 def test_a_schedule_by_changes() -> None:
-    """By the one asset of all that watch these records as often."""
-    made = workflow(schedule=Schedule(watch="30s"), insightly_conn_id="crm", settle="2m").to_dag()
+    """By an asset of its own, whose watcher knows the cursor; and once, when it is first unpaused."""
+    arguments = {"insightly_conn_id": "crm", "settle": "2m", "lookback": "1h"}
+    made = workflow(schedule=Schedule(watch="30s"), **arguments).to_dag()
     (asset,) = made.timetable.asset_condition.objects
-    expected = changes_asset("Contacts", insightly_conn_id="crm", poll_interval=30, settle=120)
+    expected = changes_asset(
+        "Contacts",
+        insightly_conn_id="crm",
+        poll_interval=30,
+        settle=120,
+        lookback=3600,
+        cursor=f"{made.dag_id}/detect",
+    )
     assert (asset.name, asset.uri) == (expected.name, expected.uri)
     assert asset.watchers[0].trigger.serialize() == expected.watchers[0].trigger.serialize()
+    assert type(made.timetable.timetable).__name__ == "OnceTimetable"
+    assert not made.catchup
+
+
+def test_a_schedule_by_changes_knows_the_cursors_name() -> None:
+    """One that was given, or that of the DAG as it is made."""
+    for made, cursor in (
+        (workflow(schedule="on_change", cursor="old/detect").to_dag(), "old/detect"),
+        (workflow(schedule="on_change").to_dag(dag_id="other"), "other/detect"),
+    ):
+        (asset,) = made.timetable.asset_condition.objects
+        assert asset.watchers[0].trigger.cursor == cursor
 
 
 def test_on_change() -> None:
     """The same as to watch every 15 s; given to the workflow, or when its DAG is made."""
-    expected = changes_asset("Contacts", poll_interval=15, settle=5)
     for made in (workflow(schedule="on_change").to_dag(), workflow().to_dag(schedule="on_change")):
+        expected = changes_asset("Contacts", poll_interval=15, settle=5, cursor=f"{made.dag_id}/detect")
         (asset,) = made.timetable.asset_condition.objects
         assert asset.name == expected.name
 

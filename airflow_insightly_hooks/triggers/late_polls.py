@@ -1,0 +1,85 @@
+"""Which changes a watch's polls show late: their time is before what was already said.
+
+A poll asks from a lookback before that, and what it shows there is remembered. That costs no request as long
+as one page holds it all. Where it takes more pages, it is read in a poll of its own: only where an ordinary
+one has found nothing (what that finds wakes DAGs, which look back themselves), and so rarely that it is a
+request in ten seconds at most.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from airflow_insightly_hooks.core.detection.changes import EARLIEST, EVENTS
+from airflow_insightly_hooks.core.detection.record_times import readable_times
+from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
+from airflow_insightly_hooks.triggers.polls import CLOCK_TOLERANCE, ONE_SECOND, Poll, Poller
+
+__all__ = ["LatePolls"]
+
+SECONDS_A_PAGE = 10.0
+"""How long a page of what was read before is not read again, where it takes several."""
+
+
+class Found(NamedTuple):
+    """What a poll has found.
+
+    :param poll: the poll.
+    :param changes: when there were changes since what was already said.
+    :param is_late: whether it shows anything from before that no poll has shown yet.
+    """
+
+    poll: Poll
+    changes: list[datetime]
+    is_late: bool
+
+
+class LatePolls:
+    """Polls, and finds what shows up late. Its first poll only remembers what there is.
+
+    :param poller: of the account.
+    :param record_type: a name of Insightly's API.
+    """
+
+    def __init__(self, poller: Poller, record_type: str) -> None:
+        self._poller, self._record_type = poller, record_type
+        self._seen: SeenChanges | None = None
+        self._fits_one_page = True
+        self._look_at = 0.0
+
+    async def poll(self, since: datetime, lookback: timedelta) -> Found:
+        """Return what has changed since then, and whether anything from before shows up only now.
+
+        :raises InsightlyAPIError: if it can't be asked.
+        """
+        first = since - min(lookback, since - EARLIEST)
+        if self._seen is not None:
+            first = min(max(first, self._seen.since), since)  # what was seen before that is not known
+        if not self._fits_one_page:
+            found = await self._poll(since, since, first)
+            if found.changes or found.is_late or time.monotonic() < self._look_at:
+                return found
+        found = await self._poll(since, first, first)
+        self._fits_one_page = found.poll.is_complete and found.poll.pages == 1
+        self._look_at = time.monotonic() + SECONDS_A_PAGE * found.poll.pages
+        return found
+
+    async def _poll(self, since: datetime, ask_from: datetime, zone_start: datetime) -> Found:
+        poll = await self._poller.poll(self._record_type, since, ask_from)
+        return await self._poller.in_thread(self._found, poll, since, zone_start)
+
+    def _found(self, poll: Poll, since: datetime, zone_start: datetime) -> Found:
+        """Remember what a poll shows, and say what is new in it."""
+        until = max(since, poll.server_time + CLOCK_TOLERANCE) + ONE_SECOND
+        is_first = self._seen is None
+        seen = SeenChanges(zone_start, until) if self._seen is None else self._seen.within(zone_start, until)
+        is_late = False
+        for record in poll.records:
+            record_id, times = record[poll.kind.id_field], readable_times(record)
+            if not is_first and not is_late:
+                is_late = seen.is_unseen(record_id, [at for at in times if at and at < since])
+            seen.see(record_id, times)
+        self._seen = seen
+        return Found(poll, poll.changes(EVENTS, since), is_late)

@@ -1,0 +1,115 @@
+"""Whether the one DAG that a watcher wakes has read what was said; if not, when it is said again.
+
+Airflow queues no event for a paused DAG, nor does it tell a trigger that a DAG is paused. So as long as the
+DAG has had no run since, and its sensor is not at work, it is said again at each poll: that wakes nobody
+else, and makes no run while it is paused. Else it is said again after longer and longer: it may be failing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.hooks.assets import CURSORS, cursor_key
+
+if TYPE_CHECKING:
+    from airflow.sdk.execution_time.comms import GetDRCount, GetTICount
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+__all__ = ["FIRST_REPEAT", "LONGEST_REPEAT", "OwnCursor"]
+
+log = logging.getLogger(__name__)
+
+FIRST_REPEAT = 5.0
+"""Seconds that DAGs get at least to read what was said, before it is said again."""
+LONGEST_REPEAT = 3600.0
+AT_WORK = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"]
+
+
+class Runs(NamedTuple):
+    """How many runs a DAG has, and how many tasks that move the cursor are at work in them."""
+
+    all: int
+    reading: int
+
+
+class OwnCursor:
+    """What was said to one DAG, until its cursor shows that it was read.
+
+    :param state: of the asset that keeps the cursor.
+    :param cursor: the cursor's name.
+    :param poll_interval: seconds between two polls.
+    """
+
+    def __init__(self, state: AssetStateStoreAccessors, cursor: str, poll_interval: float) -> None:
+        self._state = state
+        self._key = cursor_key(cursor)
+        self._first_delay = max(poll_interval, FIRST_REPEAT)
+        self._said: tuple[datetime, datetime] | None = None
+        self._runs: Runs | None = None
+        self._delay = self._due = 0.0
+
+    async def said(self, since: datetime, until: datetime) -> None:
+        """Note what is being said."""
+        self._said = (min(since, self._said[0]) if self._said else since), until
+        self._runs = await self._count_runs()
+        self._delay = self._first_delay
+        self._due = time.monotonic() + self._delay
+
+    async def to_repeat(self) -> tuple[datetime, datetime] | None:
+        """Return what to say again now, if anything: from when to when there are changes."""
+        if self._said is None:
+            return None
+        try:
+            read_to = await self._state.aget(self._key)
+            if read_to is not None and api_time(read_to, self._key) >= self._said[1]:
+                self._said = None
+                return None
+        except Exception as error:
+            log.info("How far %s has read can't be seen: %s", self._key, type(error).__name__)
+            read_to = None
+        runs = await self._count_runs()
+        if runs is not None and runs == self._runs and not runs.reading:
+            return self._said
+        if time.monotonic() < self._due:
+            return None
+        said = self._said
+        if read_to is None:  # there is no such cursor, perhaps never: once more, then, and no more
+            self._said = None
+        self._delay = min(2 * self._delay, LONGEST_REPEAT)
+        self._due = time.monotonic() + self._delay
+        self._runs = runs
+        return said
+
+    async def _count_runs(self) -> Runs | None:
+        """Return how many runs the DAG has; ``None`` if that can't be said, as before its first one."""
+        try:
+            known: Any = await self._state.aget(CURSORS) or {}
+            entry = known.get(self._key)
+            return None if entry is None else await count_runs(entry["dag"], entry["task"])
+        except Exception as error:
+            log.info("The runs of %s can't be counted: %s", self._key, type(error).__name__)
+            return None
+
+
+async def count_runs(dag_id: str, task_id: str) -> Runs:
+    """Return how many runs a DAG has, and in how many of them a task is at work."""
+    from airflow.sdk.execution_time.comms import GetDRCount, GetTICount
+
+    return Runs(
+        await _count(GetDRCount(dag_id=dag_id)),
+        await _count(GetTICount(dag_id=dag_id, task_ids=[task_id], states=AT_WORK)),
+    )
+
+
+async def _count(what: GetDRCount | GetTICount) -> int:
+    from airflow.sdk.execution_time.comms import DRCount, TICount
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    answer: Any = await SUPERVISOR_COMMS.asend(what)
+    if not isinstance(answer, DRCount | TICount):
+        raise TypeError(f"no count, but {type(answer).__name__}")
+    return answer.count

@@ -1,0 +1,141 @@
+"""What a watch finds that becomes visible late, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.triggers import late_polls, polls
+from airflow_insightly_hooks.triggers.late_polls import Found, LatePolls
+
+Poll = Callable[[], Coroutine[Any, Any, Found]]
+
+START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
+NOW = START + timedelta(minutes=20)
+LOOKBACK = timedelta(minutes=15)
+SINCE = NOW - timedelta(seconds=5)
+
+
+@pytest.fixture
+def crm(insightly: RunningSandbox) -> RunningSandbox:
+    """The sandbox, whose clock shows NOW."""
+    insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
+    return insightly
+
+
+def api(seconds_ago: float) -> str:
+    return (NOW - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def add(sandbox: RunningSandbox, *seconds_ago: float) -> int:
+    """Add contacts that were created so long ago; return the id of the last one."""
+    made = [{"FIRST_NAME": "Zoë", "DATE_CREATED_UTC": api(seconds)} for seconds in seconds_ago]
+    return sandbox.create_many("Contacts", made)[-1]
+
+
+def asked(sandbox: RunningSandbox) -> int:
+    counts: dict[str, int] = sandbox.configure()["requests"]
+    return sum(count for path, count in counts.items() if path.startswith("GET /v3.1"))
+
+
+def play(scene: Callable[[Poll], Coroutine[Any, Any, None]]) -> None:
+    """Run a scene in which polls are made, always with what was said up to SINCE."""
+    it = LatePolls(polls.poller("insightly_default"), "Contacts")
+    asyncio.run(scene(lambda: it.poll(SINCE, LOOKBACK)))
+
+
+def test_what_shows_up_late_is_found_once(crm: RunningSandbox) -> None:
+    """Added, or updated again: a change of before what was said that no poll has shown yet."""
+    known = add(crm, 600)
+
+    async def scene(poll: Poll) -> None:
+        assert not (await poll()).is_late  # what stands there at first is remembered only
+        add(crm, 300)
+        found = await poll()
+        assert (found.changes, found.is_late) == ([], True)
+        assert not (await poll()).is_late
+        crm.update("Contacts", known, DATE_UPDATED_UTC=api(60))
+        assert (await poll()).is_late
+        assert not (await poll()).is_late
+
+    play(scene)
+
+
+def test_what_is_older_than_the_lookback_is_not_waited_for(crm: RunningSandbox) -> None:
+    """Nor is what comes in time late, or what a poll has shown as new before."""
+
+    async def scene(poll: Poll) -> None:
+        await poll()
+        add(crm, 16 * 60)
+        assert not (await poll()).is_late
+        add(crm, 1)
+        found = await poll()
+        assert (len(found.changes), found.is_late) == (1, False)
+
+    play(scene)
+
+
+def test_one_page_costs_no_request_more(crm: RunningSandbox) -> None:
+    """With a change in ten seconds, 90 stand in the lookback: each poll is one request."""
+    add(crm, *range(6, 900, 10))
+
+    async def scene(poll: Poll) -> None:
+        before = asked(crm)
+        for _ in range(5):
+            assert not (await poll()).is_late
+        assert asked(crm) - before == 5
+        add(crm, 300)
+        assert (await poll()).is_late
+
+    play(scene)
+
+
+def test_several_pages_are_read_rarely(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read as rarely as they are many; between that, a poll is one request; late ones are found."""
+    monkeypatch.setattr(polls, "PAGE", 20)
+    add(crm, *range(6, 900, 10))
+
+    async def scene(poll: Poll) -> None:
+        await poll()
+        before = asked(crm)
+        for _ in range(5):
+            assert not (await poll()).is_late
+        assert asked(crm) - before == 5
+        add(crm, 300)
+        assert not (await poll()).is_late
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 61)
+        monkeypatch.setattr(late_polls, "time", clock)
+        before = asked(crm)
+        assert (await poll()).is_late
+        assert 5 <= asked(crm) - before <= 9  # of 20 records each, five of which overlap
+        before = asked(crm)
+        assert not (await poll()).is_late
+        assert asked(crm) - before == 1
+
+    play(scene)
+
+
+def test_what_is_new_spares_the_look_back(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes DAGs, which look back themselves: so with many changes a second nothing more is asked."""
+    monkeypatch.setattr(polls, "PAGE", 20)
+    monkeypatch.setattr(late_polls, "SECONDS_A_PAGE", 0.0)
+    add(crm, *range(6, 900, 10))
+
+    async def scene(poll: Poll) -> None:
+        await poll()
+        before = asked(crm)
+        await poll()
+        assert asked(crm) - before > 5
+        add(crm, 1)
+        before = asked(crm)
+        assert len((await poll()).changes) == 1
+        assert asked(crm) - before == 1
+
+    play(scene)
