@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,22 +24,21 @@ from tests.e2e.conftest import CANARY, TO_SAVE_TIME, Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 WOKEN = ("woken_first", "woken_second", "woken_rarely")
+ALONE = ("woken_alone", "woken_beside")
+ALONE_EVERY = 3.0
+BUSY = 6.0
+"""Seconds more, of a machine with two processors and much to do."""
 SEARCH = "/v3.1/Ticket/Search"
 SOON = 90.0
 """Seconds within which a run comes and ends, even where the machine is busy."""
 
 
-class Tickets:
-    """Tickets that are added, and how often each DAG has found them."""
+class Added:
+    """Records that are added, and how often each DAG has found them."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.added: list[int] = []
-
-    def add(self, count: int = 1) -> None:
-        for _ in range(count):
-            made = self.stack.put_record("Ticket", {"TITLE": CANARY})
-            self.added.append(made["TICKET_ID"])
 
     def found(self, dag_id: str) -> Counter[int]:
         return found(self.stack, dag_id)
@@ -50,6 +50,23 @@ class Tickets:
                 f"all changes in {dag_id}", lambda d=dag_id: set(self.added) <= set(self.found(d)), SOON, 1
             )
             assert self.found(dag_id) == Counter(self.added), dag_id
+
+
+class Tickets(Added):
+    def add(self, count: int = 1) -> None:
+        for _ in range(count):
+            made = self.stack.put_record("Ticket", {"TITLE": CANARY})
+            self.added.append(made["TICKET_ID"])
+
+
+class Milestones(Added):
+    def add(self, seconds_ago: float = 0) -> int:
+        """Add one that says it was created so long ago; return its id."""
+        created = datetime.now(timezone.utc) - timedelta(seconds=seconds_ago)
+        times = {"DATE_CREATED_UTC": created.strftime("%Y-%m-%d %H:%M:%S")} if seconds_ago else {}
+        made: int = self.stack.put_record("Milestones", {"TITLE": CANARY, **times})["MILESTONE_ID"]
+        self.added.append(made)
+        return made
 
 
 def runs(stack: Stack, dag_id: str) -> list[dict[str, Any]]:
@@ -82,11 +99,10 @@ def pause(stack: Stack, dag_id: str, is_paused: bool) -> None:
 
 
 def begin(stack: Stack, *dag_ids: str) -> None:
-    """Unpause DAGs, have Airflow start their watchers, and wait for the runs that mark where they begin."""
+    """Unpause DAGs, whereupon their watchers start, and wait for the runs that mark where they begin."""
     for dag_id in dag_ids:
         stack.airflow.wait_for_dag(dag_id)
         pause(stack, dag_id, False)
-    stack.parse(dag_ids[0])
     for dag_id in dag_ids:
         wait_for(
             f"the first run of {dag_id}",
@@ -115,7 +131,7 @@ def test_bursts_and_quiet(stack: Stack, tickets: Tickets) -> None:
         tickets.add(4)
         time.sleep(1.3)
     tickets.wait_until_found(*WOKEN)
-    time.sleep(2)
+    time.sleep(6)  # a second that was seen in part has its rest taken for late: one run more
     before = searches(stack)
     time.sleep(6)
     assert 2 <= searches(stack) - before <= 8
@@ -222,6 +238,64 @@ def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack
         assert both() == Counter(added)
     finally:
         pause(stack, "woken_renamed", True)
+
+
+@pytest.fixture(scope="module")
+def milestones(stack: Stack, tickets: Tickets) -> Iterator[Milestones]:
+    """Two DAGs that wait for milestones, each with a watcher of its own."""
+    begin(stack, *ALONE)
+    yield Milestones(stack)
+    for dag_id in ALONE:
+        pause(stack, dag_id, True)
+
+
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_a_paused_dag_wakes_no_other_and_reads_soon_what_it_missed(
+    stack: Stack, milestones: Milestones, length: str
+) -> None:
+    """While it is paused, the other one runs for the change alone; unpaused, it has a run within two polls.
+
+    In a long pause Airflow ends its watcher, and starts it again; in a short one the watcher goes on.
+    """
+    milestones.wait_until_found(*ALONE)
+    wait_for("the last runs' end", lambda: not _unfinished(stack, *ALONE), SOON)
+    watched = len(_watchers(stack))
+    pause(stack, "woken_beside", True)
+    if length == "long":
+        stack.parse("woken_beside")
+        wait_for("the watcher's end", lambda: len(_watchers(stack)) < watched, SOON)
+    milestones.add()
+    milestones.wait_until_found("woken_alone")
+    awake, paused = len(runs(stack, "woken_alone")), len(runs(stack, "woken_beside"))
+    time.sleep(10)
+    assert len(runs(stack, "woken_alone")) == awake
+    pause(stack, "woken_beside", False)
+    wait_for("a run", lambda: len(runs(stack, "woken_beside")) > paused, 2 * ALONE_EVERY + BUSY)
+    milestones.wait_until_found(*ALONE)
+
+
+def test_what_becomes_visible_late_wakes_dags(stack: Stack, milestones: Milestones) -> None:
+    """A record whose time was read past is found as soon as it shows up, though nothing else happens."""
+    milestones.wait_until_found(*ALONE)
+    time.sleep(5)
+    milestones.add(seconds_ago=60)
+    milestones.wait_until_found(*ALONE)
+
+
+def test_a_new_dag_begins_when_it_is_unpaused(stack: Stack, milestones: Milestones) -> None:
+    """Long before Airflow starts its watcher: what is made from then on is found, and nothing older."""
+    milestones.add()
+    time.sleep(8)
+    pause(stack, "woken_at_last", False)
+    made = milestones.add()
+    wait_for("a run", lambda: any(run["state"] == "success" for run in runs(stack, "woken_at_last")), SOON)
+    wait_for("what was made", lambda: found(stack, "woken_at_last"), SOON, 1)
+    pause(stack, "woken_at_last", True)
+    assert found(stack, "woken_at_last") == Counter([made])
+    first = next(run for run in runs(stack, "woken_at_last") if run["run_type"] == "scheduled")
+    assert "'woken_at_last/detect' is new: changes are read from" in stack.log(
+        "woken_at_last", first["dag_run_id"], "detect"
+    )
 
 
 def test_the_triggerer_was_never_blocked(stack: Stack, tickets: Tickets) -> None:
