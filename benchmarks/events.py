@@ -4,8 +4,10 @@
 every 5 s, settled after 2 s). ``deferred``: memory and processor time of the triggerer with sensors that wait
 for a change, asking every 60 s; Airflow's scheduler defers them itself, so that starting them takes no time.
 ``airflows-own``: the same with a trigger of Airflow's own that waits for a far moment, to compare.
+``pause``: of two DAGs one is paused for so many seconds, while a record changes: how soon after unpausing it
+reads that, and how often the other one runs meanwhile. With a watcher that both share, and with one for each.
 
-Usage: python benchmarks/events.py latency|deferred|airflows-own [count] [postgresql]
+Usage: python benchmarks/events.py latency|deferred|airflows-own|pause [count] [postgresql]
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from postgresql import temporary_database
 
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
-COUNTS = {"latency": 50, "deferred": 500, "airflows-own": 500}
+COUNTS = {"latency": 50, "deferred": 500, "airflows-own": 500, "pause": 85}
 MEASURED = 60.0
 ENOUGH = {"requests_per_second": 1000, "requests_per_day": 10**9}
 _BLOCKED = re.compile(r"was blocked for ([\d.]+) seconds")
@@ -45,6 +47,21 @@ from airflow_insightly_hooks.triggers.record_change import changes_asset
 
 with DAG("woken", schedule=[changes_asset("Tasks", poll_interval=5, settle=2)], max_active_runs=1):
     InsightlyRecordChangeSensor(task_id="detect", record_type="Tasks", settle=2, deferrable=True)
+"""
+
+PAUSE = """
+from airflow.sdk import DAG
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from airflow_insightly_hooks.triggers.record_change import changes_asset, changes_schedule
+
+for name in ("shared_awake", "shared_paused", "own_awake", "own_paused"):
+    record_type = "Tasks" if name.startswith("shared") else "Contacts"
+    if name.startswith("shared"):
+        schedule = [changes_asset(record_type, poll_interval=5, settle=2)]
+    else:
+        schedule = changes_schedule(record_type, f"{name}/detect", poll_interval=5, settle=2)
+    with DAG(name, schedule=schedule, max_active_runs=1):
+        InsightlyRecordChangeSensor(task_id="detect", record_type=record_type, settle=2, deferrable=True)
 """
 
 DEFERRED = """
@@ -80,7 +97,7 @@ with DAG("deferred", schedule=None, max_active_runs=10_000):
 def latency(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
     """Print the median and the worst time from a change to its task's start."""
     with step("first run"):
-        wait_for("the first run", lambda: _ended(airflow), 120)
+        wait_for("the first run", lambda: _ended(airflow, "woken"), 120)
     changed = {}
     with step(f"{count} changes"):
         for _ in range(count):
@@ -90,7 +107,7 @@ def latency(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
     started: dict[int, datetime] = {}
 
     def all_read() -> bool:
-        for run in _ended(airflow):
+        for run in _ended(airflow, "woken"):
             path = f"/dags/woken/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect"
             entries = airflow.api(f"{path}/xcomEntries")["xcom_entries"]
             if any(entry["key"] == "return_value" for entry in entries):
@@ -104,10 +121,45 @@ def latency(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
     print(f"{count} changes: median {statistics.median(seconds):.1f} s, worst {seconds[-1]:.1f} s")
 
 
-def _ended(airflow: AirflowStack) -> list[dict[str, Any]]:
+def pause(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
+    """Print how soon a DAG that was paused for so many seconds reads what it has missed."""
+    names = ("shared_awake", "shared_paused", "own_awake", "own_paused")
+    for name in names:
+        airflow.wait_for_dag(name)
+        airflow.unpause(name)
+    for name in names:
+        wait_for(f"the first run of {name}", lambda n=name: _ended(airflow, n), 120)
+    time.sleep(30)
+    for kind, record_type in (("shared", "Tasks"), ("own", "Contacts")):
+        airflow.api(f"/dags/{kind}_paused", "PATCH", {"is_paused": True})
+        time.sleep(2)
+        runs = len(_ended(airflow, f"{kind}_awake"))
+        made = sandbox.create(record_type, **{"TITLE" if kind == "shared" else "FIRST_NAME": "changed"})
+        record = next(iter(made.values()))
+        time.sleep(count)
+        woken = len(_ended(airflow, f"{kind}_awake")) - runs
+        airflow.unpause(f"{kind}_paused")
+        began = time.monotonic()
+        wait_for("the record", lambda k=kind, r=record: r in _found(airflow, f"{k}_paused"), 3600, 0.5)
+        seconds = time.monotonic() - began
+        print(f"{kind}: read {seconds:.1f} s after unpausing; the other DAG ran {woken} times", flush=True)
+
+
+def _found(airflow: AirflowStack, dag_id: str) -> set[int]:
+    """Return what a DAG's latest runs have found."""
+    found: set[int] = set()
+    for run in airflow.api(f"/dags/{dag_id}/dagRuns?limit=5&order_by=-run_after")["dag_runs"]:
+        path = f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect/xcomEntries"
+        if any(entry["key"] == "return_value" for entry in airflow.api(path)["xcom_entries"]):
+            value = airflow.api(f"{path}/return_value?deserialize=true")["value"]
+            found.update(change["record_id"] for change in value)
+    return found
+
+
+def _ended(airflow: AirflowStack, dag_id: str) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     while True:
-        path = f"/dags/woken/dagRuns?state=success&limit=100&offset={len(runs)}"
+        path = f"/dags/{dag_id}/dagRuns?state=success&limit=100&offset={len(runs)}"
         page = airflow.api(path)["dag_runs"]
         runs += page
         if len(page) < 100:
@@ -179,7 +231,8 @@ def main() -> None:
         dags = Path(folder, "dags")
         dags.mkdir()
         now = (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat(timespec="seconds")
-        text = LATENCY if name == "latency" else DEFERRED.format(now=now, is_ours=name == "deferred")
+        texts = {"latency": LATENCY, "pause": PAUSE}
+        text = texts.get(name) or DEFERRED.format(now=now, is_ours=name == "deferred")
         (dags / "events.py").write_text(text)
         connections = {
             "insightly_default": {
@@ -189,16 +242,18 @@ def main() -> None:
             }
         }
         requests.put(f"{sandbox.url}/_sandbox", json=ENOUGH, timeout=10)
-        airflow = AirflowStack(Path(folder, "airflow"), dags, connections, address)
+        settings = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30"}  # Airflow's default
+        airflow = AirflowStack(Path(folder, "airflow"), dags, connections, address, settings)
         try:
             with step("Airflow"):
                 airflow.migrate()
                 airflow.start()
                 airflow.wait_until_healthy(240)
-                dag_id = "woken" if name == "latency" else "deferred"
-                airflow.wait_for_dag(dag_id)
-                airflow.unpause(dag_id)
-            (latency if name == "latency" else deferred)(airflow, sandbox, count)
+                if name != "pause":
+                    dag_id = "woken" if name == "latency" else "deferred"
+                    airflow.wait_for_dag(dag_id)
+                    airflow.unpause(dag_id)
+            {"latency": latency, "pause": pause}.get(name, deferred)(airflow, sandbox, count)
         finally:
             airflow.stop()
 
