@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time
-from airflow_insightly_hooks.hooks.assets import CURSORS, cursor_key
+from airflow_insightly_hooks.hooks.assets import cursor_key, cursor_list
 
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.comms import GetDRCount, GetTICount
@@ -87,7 +87,7 @@ class OwnCursor:
     async def _count_runs(self) -> Runs | None:
         """Return how many runs the DAG has; ``None`` if that can't be said, as before its first one."""
         try:
-            known: Any = await self._state.aget(CURSORS) or {}
+            known: Any = await self._state.aget(cursor_list(self._key)) or {}
             entry = known.get(self._key)
             return None if entry is None else await count_runs(entry["dag"], entry["task"])
         except Exception as error:

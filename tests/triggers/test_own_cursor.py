@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.hooks.assets import cursor_list
 from airflow_insightly_hooks.triggers import own_cursor
 from airflow_insightly_hooks.triggers.own_cursor import OwnCursor, Runs
 from tests.triggers.conftest import AssetState
@@ -47,7 +48,10 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
 def state() -> AssetState:
     """The DAG's cursor stands before what is said."""
     return AssetState(
-        **{"cursors": {KEY: {"dag": "woken", "task": "detect", "woken": False}}, KEY: "2031-03-10T08:00:00Z"}
+        **{
+            cursor_list(KEY): {KEY: {"dag": "woken", "task": "detect", "woken": False}},
+            KEY: "2031-03-10T08:00:00Z",
+        }
     )
 
 

@@ -402,7 +402,8 @@ def test_one_with_a_watcher_of_its_own_is_woken_again_alone(
     """Those that share one aren't; and what they have left doesn't wake it."""
     add(crm, 5)
     state.values |= woken(a="2031-03-10T08:01:00Z", alone="2031-03-10T08:00:03Z")
-    state.values["cursors"]["cursor/alone/detect"] = {"dag": "alone", "task": "detect", "woken": False}
+    key = "cursor/alone/detect"
+    state.values[cursor_list(key)] = {key: {"dag": "alone", "task": "detect", "woken": False}}
     monkeypatch.setattr(own_cursor, "count_runs", no_runs)
     assert len(events(trigger())) == 1
     state.values["watched"] = "2031-03-10T08:00:00Z"
