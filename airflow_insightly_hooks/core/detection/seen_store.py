@@ -62,6 +62,7 @@ class SeenStore:
         self._store = store
         self._key = f"{cursor_key}~"
         self._blocks: dict[str, int] = {}  # by slot
+        self._untils: dict[str, datetime] = {}  # likewise
 
     def states(self) -> list[SeenState]:
         """Return the states that there are, the latest position last; what can't be read is none."""
@@ -71,6 +72,7 @@ class SeenStore:
                 head = read_head(self._store, self._key + slot, VERSION)
                 if head is not None:
                     found.append(_state(head, slot))
+                    self._untils[slot] = found[-1].until
                     self._blocks[slot] = count_in(self._key + slot, head, "blocks")
             except (InvalidState, KeyError, TypeError, ValueError):  # written by another version
                 continue
@@ -95,9 +97,11 @@ class SeenStore:
 
         What doesn't fit is given up: ``seen.since`` tells.
         """
-        runs = base.runs if base is not None and base.runs else [[iso_time(since), ""]]
-        runs = [*runs, [iso_time(seen.until), run]][-RUNS:]
-        slot = next(slot for slot in SLOTS if base is None or slot != base.slot)
+        # What is ahead of the cursor was never committed, or the cursor was set back: it goes first.
+        known = [entry for entry in base.runs if api_time(entry[0]) <= since] if base is not None else []
+        runs = [*(known or [[iso_time(since), ""]]), [iso_time(seen.until), run]][-RUNS:]
+        ahead = [slot for slot, until in self._untils.items() if until > since]
+        slot = next(slot for slot in (*ahead, *SLOTS) if slot in ahead or base is None or slot != base.slot)
         entries = {"reader": reader, "runs": runs}
         replaced = self._blocks.get(slot, 0)
         write_seen(self._store, self._key + slot, seen, seen.blocks(), entries, replaced)
