@@ -54,7 +54,10 @@ LEFT_BY = "left_by"
 UNACKNOWLEDGED = "unacknowledged"
 """The XCom key of what a task has left: message id -> what its ledger has of it."""
 LEFT = "left"
-"""The key of the task's state for the run that gets what the task has left."""
+"""The key of the task's state for the run that gets what the task has left; the ids of these messages stand
+under ``left/0`` and so on."""
+IDS_A_BLOCK = 750
+"""Message ids under one key: at 64 characters each at most they stay below 60 kB."""
 
 
 class WorkflowDelivery(WebhookOperator):
@@ -168,7 +171,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
     Other parameters, and what it raises, are those of ``WebhookOperator``. A task that leaves messages to the
     retry DAG succeeds. Its report counts them under ``left``; what becomes of them, the retry DAG's deliver
     task reports. Cleared, it sends nothing of them unless ``redeliver`` asks for it: it leaves them once more
-    if the retry DAG's run is gone, and else is skipped.
+    if the retry DAG's run is gone, and else is skipped. What its payloads have beside them by then, it sends.
     """
 
     def __init__(self, *, retry_dag_id: str, payloads_task_id: str, **kwargs: Any) -> None:
@@ -178,8 +181,10 @@ class WorkflowWebhookOperator(WorkflowDelivery):
 
     def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
         if not self.redeliver:
-            if self._has_left(context):
-                self.log.info("The messages were left to DAG %r before", self.retry_dag_id)
+            if (ids := self._left_before(context)) is not None:
+                self.log.info("%d messages were left to DAG %r before", len(ids), self.retry_dag_id)
+                if fresh := self._fresh(ids):
+                    super()._post(context, delivery, SendQueue(fresh, delivery.ledger, ordered=self.ordered))
                 return
             status = self._others_wait(context)
             if status is not None and status.is_down:
@@ -200,13 +205,23 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         *,
         may_go_on: bool,
     ) -> None:
-        status = self._others_wait(context)
-        if not self._stopped and ((may_go_on and status is not None) or self._has_left(context)):
+        ids = self._left_before(context)
+        status = self._others_wait(context) if ids is None else None
+        if ids is not None and not self._stopped:
+            ledger = delivery.ledger
+            fresh = [p for p in self._fresh(ids) if ledger[p["message_id"]].state != ACKNOWLEDGED]
+            if not fresh:
+                self._leave(context, payloads, ledger, report, status)
+            self._push_left(context, {message: ledger.text_of(message) for message in ids})
+            may_go_on = len(SendQueue(fresh, ledger, ordered=self.ordered)) > 0
+        elif may_go_on and status is not None and not self._stopped:
             self._leave(context, payloads, delivery.ledger, report, status)
         super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
 
     def _unusable(self, context: Context, error: str) -> None:
-        if (status := self._others_wait(context)) is not None:
+        ids = self._left_before(context)
+        is_fresh = ids is not None and self._fresh(ids)
+        if (status := self._others_wait(context)) is not None and not is_fresh:
             payloads = check_payloads(unredacted(self.payloads))
             ledger = LedgerWriter(context["task_state_store"], context.get("ti")).ledger
             now = datetime.now(timezone.utc)
@@ -214,8 +229,23 @@ class WorkflowWebhookOperator(WorkflowDelivery):
             self._leave(context, payloads, ledger, report, status)
         super()._unusable(context, error)
 
-    def _has_left(self, context: Context) -> bool:
-        return context["task_state_store"].get(LEFT) is not None and not self.redeliver
+    def _left_before(self, context: Context) -> set[str] | None:
+        """Return the ids of the messages that an earlier try, or a cleared one, has left, if it has."""
+        state = context["task_state_store"]
+        left = None if self.redeliver else state.get(LEFT)
+        if left is None:
+            return None
+        return {
+            message for number in range(left["blocks"]) for message in state.get(f"{LEFT}/{number}") or ()
+        }
+
+    def _fresh(self, ids: set[str]) -> list[Payload]:
+        """Return the payloads that were not there when the task left its messages."""
+        return [p for p in check_payloads(unredacted(self.payloads)) if p["message_id"] not in ids]
+
+    def _push_left(self, context: Context, messages: dict[str, str]) -> None:
+        """Push what the retry DAG reads; Airflow deletes a task's XComs when its next try begins."""
+        context["ti"].xcom_push(key=UNACKNOWLEDGED, value=messages)
 
     def _leave(
         self,
@@ -227,14 +257,16 @@ class WorkflowWebhookOperator(WorkflowDelivery):
     ) -> NoReturn:
         """End the task by leaving what isn't acknowledged to the retry DAG."""
         ti: Any = context["ti"]
+        state = TaskState(context["task_state_store"])
+        ids = self._left_before(context)
         messages = {
             message: ledger.text_of(message)
-            for message in (payload["message_id"] for payload in payloads)
+            for message in (ids if ids is not None else [payload["message_id"] for payload in payloads])
             if ledger[message].state != ACKNOWLEDGED
         }
-        state = TaskState(context["task_state_store"])
-        left = state.get(LEFT) if self._has_left(context) else None
-        if left is None:
+        if ids is not None:
+            left = state.get(LEFT)
+        else:
             soonest = datetime.now(timezone.utc)
             if any(ledger[message].attempts for message in messages):
                 soonest += self.retry_delay
@@ -245,13 +277,17 @@ class WorkflowWebhookOperator(WorkflowDelivery):
             left = {
                 "run_id": f"from__{digest_of(repr((*source, sorted(messages))))}",
                 "conf": {LEFT_BY: {**source._asdict(), "webhook": self.webhook, "not_before": not_before}},
+                "blocks": -(-len(messages) // IDS_A_BLOCK),
             }
+            listed = list(messages)
+            for number in range(left["blocks"]):
+                state.set(f"{LEFT}/{number}", listed[number * IDS_A_BLOCK :][:IDS_A_BLOCK])
             state.set(LEFT, left)
         self.log.warning("%d messages are left to DAG %r", len(messages), self.retry_dag_id)
         report["undelivered"] = []
         report.pop("undelivered_count", None)
         report["left"] = len(messages)
-        ti.xcom_push(key=UNACKNOWLEDGED, value=messages)
+        self._push_left(context, messages)
         ti.xcom_push(key="return_value", value=report)
         raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])
 

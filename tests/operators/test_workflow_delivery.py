@@ -222,6 +222,37 @@ def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetS
     assert sent(receiver) == ["msg_0", "msg_1"]
 
 
+def test_a_cleared_task_sends_what_is_new(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """A run that was cleared from its start may read more: that was left to nobody."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    first = left(second, payloads(800, first=1))
+    second["ti"].max_tries = 5
+    assets[ASSET].delete(STATUS)
+    receiver.answer_with("out", status=503, times=1)
+    second["ti"].xcom.clear()
+    fails(second, payloads(801, first=1))
+    assert len(second["ti"].xcom["unacknowledged"]) == 800  # the retry DAG may not have read it yet
+    again = left(second, payloads(801, first=1))
+    assert again.dag_run_id == first.dag_run_id
+    assert second["ti"].xcom["unacknowledged"].keys() == {f"msg_{n}" for n in range(1, 801)}
+    assert sent(receiver) == ["msg_0", "msg_801", "msg_801"]
+
+
+def test_a_cleared_task_with_new_payloads_fails_where_the_connection_cannot_be_used(
+    receiver: RunningSandbox, assets: AssetStateStores, connect: Connect
+) -> None:
+    """To leave them once more would leave only what was left before."""
+    receiver.answer_with("out", status=503)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    left(second, payloads(1, first=1))
+    connect("webhook_default", host="ftp://receiver.example.com")
+    with pytest.raises(InvalidConnection):
+        deliver(second, payloads(2, first=1))
+
+
 def test_what_is_known_of_the_receiver_decides_nothing_else(
     receiver: RunningSandbox, assets: AssetStateStores, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
