@@ -15,8 +15,13 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.delivery.report_types import Report
-from airflow_insightly_hooks.core.errors import InvalidPayload, LostPayloads
-from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.errors import (
+    InsightlyHooksError,
+    InvalidPayload,
+    InvalidState,
+    LostPayloads,
+)
+from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
@@ -30,13 +35,20 @@ from airflow_insightly_hooks.runs.task_state import TaskState
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["PAYLOADS", "CollectRetriesOperator", "LostPayloadsError", "RetryWebhookOperator"]
+__all__ = [
+    "PAYLOADS",
+    "CollectRetriesOperator",
+    "LostPayloadsError",
+    "RetryWebhookOperator",
+    "UnreadableQueueError",
+]
 
 RETRY = "retry"
 """The first part of the keys of the asset's state for what waits to be sent again."""
 PAYLOADS = "payloads_"
 """What the XCom key of a webhook's payloads begins with; then comes the id of the task that sends them."""
 LOST = "lost_"
+UNREADABLE = "unreadable_"
 WAITING = "waiting"
 ENTERED = "entered"
 TAKEN = "taken"
@@ -51,11 +63,11 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         ``WorkflowWebhookOperator`` knows it -> its task.
     :param retries: 5 by default.
     :raises InvalidPayload: if what a run's conf says is no such task.
-    :raises InvalidState: if what waits can't be read.
 
     XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
-    ``lost_{task_id}`` the runs whose payloads are gone. Under ``waiting`` how many messages wait, by webhook,
-    and until when; under ``next_due`` the first of these times.
+    ``lost_{task_id}`` the runs whose payloads are gone. Where what waits for one webhook can't be read, its
+    task gets the reason under ``unreadable_{task_id}``, and fails; the others go on. Under ``waiting`` how
+    many messages wait, by webhook, and until when; under ``next_due`` the first of these times.
     """
 
     ui_color = "#f3e0d8"
@@ -86,9 +98,15 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         idle: list[str] = []
         due: list[datetime] = []
         for webhook, task_id in self.deliver_task_ids.items():
-            queue = RetryQueue(context["asset_state_store"][self.asset], f"{RETRY}/{webhook}")
-            self._enter(webhook, queue, run, state, ti.run_id)
-            sources = _taken(state, webhook, queue, ti.run_id, now)
+            try:
+                queue = RetryQueue(context["asset_state_store"][self.asset], f"{RETRY}/{webhook}")
+                self._enter(webhook, queue, run, state, ti.run_id)
+                sources = _taken(state, webhook, queue, ti.run_id, now)
+            except InvalidState as error:  # what waits for other receivers can be read
+                self.log.error("%s: %s", webhook, error)
+                ti.xcom_push(key=f"{PAYLOADS}{task_id}", value=[])
+                ti.xcom_push(key=f"{UNREADABLE}{task_id}", value=str(error))
+                continue
             if sources:
                 self._push_payloads(ti, task_id, sources)
             else:
@@ -123,7 +141,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         payloads: dict[str, Payload] = {}
         lost: list[dict[str, Any]] = []
         for source in sources:
-            found = _payloads(ti, source)
+            found = self._payloads(ti, source)
             for payload in found:
                 payloads.setdefault(payload["message_id"], payload)
             if len(found) < source.messages:
@@ -135,11 +153,35 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         ti.xcom_push(key=f"{PAYLOADS}{task_id}", value=list(payloads.values()))
         ti.xcom_push(key=f"{LOST}{task_id}", value=lost)
 
+    def _payloads(self, ti: Any, source: MessageSource) -> list[Payload]:
+        """Return what a task has left, as far as it is there; what is something else isn't."""
+
+        def pull(task_id: str, key: str) -> Any:
+            return ti.xcom_pull(
+                dag_id=source.dag_id,
+                run_id=source.run_id,
+                task_ids=task_id,
+                map_indexes=source.map_index,
+                key=key,
+            )
+
+        left = pull(source.task_id, UNACKNOWLEDGED)
+        try:
+            if not isinstance(left, Mapping):
+                raise InvalidPayload(UNACKNOWLEDGED, "what the task has left is missing")
+            payloads = check_payloads(pull(source.payloads_task_id, "return_value"))
+            found = [p for p in payloads if p["message_id"] in left]
+            return check_payloads([{**p, "earlier": left[p["message_id"]]} for p in found])
+        except InvalidPayload as error:  # of one run; others' payloads are sent
+            self.log.error("Run %r of %r: %s", source.run_id, source.dag_id, error)
+            return []
+
 
 class RetryWebhookOperator(WorkflowDelivery):
     """The deliver task of a workflow's retry DAG: sends what deliver tasks of other runs have left.
 
     :param collect_task_id: the ``CollectRetriesOperator`` right before it.
+    :raises UnreadableQueueError: if what waits for the webhook can't be read.
     :raises LostPayloadsError: if payloads were gone from the XCom of the runs that left them; all others are
         delivered.
 
@@ -154,6 +196,9 @@ class RetryWebhookOperator(WorkflowDelivery):
     def execute(self, context: Context) -> Report:
         """Send what is not acknowledged yet; return the report."""
         ti: Any = context["ti"]
+        reason = ti.xcom_pull(task_ids=self.collect_task_id, key=f"{UNREADABLE}{ti.task_id}")
+        if reason:
+            raise UnreadableQueueError(f"{reason}. Then clear task {self.collect_task_id!r} of this run")
         lost = ti.xcom_pull(task_ids=self.collect_task_id, key=f"{LOST}{ti.task_id}") or []
         error = LostPayloadsError([(item["dag_id"], item["run_id"], item["messages"]) for item in lost])
         if lost:
@@ -163,6 +208,10 @@ class RetryWebhookOperator(WorkflowDelivery):
             push_report(ti, report, self.log)
             raise error
         return report
+
+
+class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
+    """What waits can't be read, and a retry changes nothing of that."""
 
 
 class LostPayloadsError(LostPayloads, AirflowFailException):
@@ -185,23 +234,6 @@ def _taken(
         sources = [MessageSource.of(item) for n in range(count) for item in state.get(f"{key}/{n}") or ()]
     queue.has_taken(run_id)
     return sources
-
-
-def _payloads(ti: Any, source: MessageSource) -> list[Payload]:
-    """Return what a task has left, as far as it is there."""
-
-    def pull(task_id: str, key: str) -> Any:
-        return ti.xcom_pull(
-            dag_id=source.dag_id,
-            run_id=source.run_id,
-            task_ids=task_id,
-            map_indexes=source.map_index,
-            key=key,
-        )
-
-    left = pull(source.task_id, UNACKNOWLEDGED) or {}
-    payloads: list[Payload] = pull(source.payloads_task_id, "return_value") or []
-    return [{**p, "earlier": left[p["message_id"]]} for p in payloads if p["message_id"] in left]
 
 
 def _is_queued(ti: Any, due: datetime, now: datetime) -> bool:

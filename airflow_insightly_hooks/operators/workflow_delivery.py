@@ -231,7 +231,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
 
     def _left_before(self, context: Context) -> set[str] | None:
         """Return the ids of the messages that an earlier try, or a cleared one, has left, if it has."""
-        state = context["task_state_store"]
+        state: Any = context["task_state_store"]
         left = None if self.redeliver else state.get(LEFT)
         if left is None:
             return None

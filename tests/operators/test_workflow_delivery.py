@@ -21,6 +21,7 @@ from airflow_insightly_hooks.operators.retry_queue import (
     CollectRetriesOperator,
     LostPayloadsError,
     RetryWebhookOperator,
+    UnreadableQueueError,
 )
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
@@ -439,6 +440,62 @@ def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: A
         retry_send(due, due["ti"].xcom["payloads_deliver"])
     assert sent(receiver) == ["msg_0", "msg_2"]
     assert due["ti"].xcom["return_value"]["delivered"] == 1
+
+
+def test_a_conf_made_by_hand_takes_nothing_from_others(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """What stands where it says are no payloads: they count as lost, and all others are sent."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    good = in_run(2, assets)
+    trigger = left(good, payloads(1, first=1))
+    collected(brings(12, assets, trigger))
+    assert trigger.conf
+    found: list[tuple[Any, Any]] = [
+        ([], []),
+        ({"x": ""}, [{"record_id": 3}]),
+        ({"msg_9": 3}, payloads(1, first=9)),
+        ({"msg_9": ""}, None),
+    ]
+    due = in_run(20, assets, "flow__retry")
+    due["dag_run"].run_after += timedelta(hours=1)
+    for number, (unacknowledged, given) in enumerate(found, 30):
+        by_hand = {**trigger.conf["left_by"], "run_id": f"run_{number}"}
+        collected(in_run(number, assets, "flow__retry", left_by=by_hand))
+        due["ti"].others[f"run_{number}", "deliver", "unacknowledged"] = unacknowledged
+        due["ti"].others[f"run_{number}", "build", "return_value"] = given
+    hand_over(due, good, payloads(1, first=1))
+    collected(due)
+    with pytest.raises(LostPayloadsError, match="4 payloads are undelivered"):
+        retry_send(due, due["ti"].xcom["payloads_deliver"])
+    assert sent(receiver) == ["msg_0", "msg_1"]
+
+
+@pytest.mark.parametrize("broken", [WEBHOOK, "flow/other"])
+def test_what_waits_for_one_receiver_cannot_be_read(
+    receiver: RunningSandbox, assets: AssetStateStores, broken: str
+) -> None:
+    """Its task fails, and says what to do; what waits for others is sent."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    good = in_run(2, assets)
+    collected(brings(12, assets, left(good, payloads(1, first=1))))
+    assets[ASSET].delete(f"retry/{broken}")
+    assets[ASSET].set(f"retry/{broken}/0", [])
+    due = in_run(20, assets, "flow__retry")
+    due["dag_run"].run_after += timedelta(hours=1)
+    hand_over(due, good, payloads(1, first=1))
+    assert collected(due) == ({"deliver_other", "wake_up"} if broken == WEBHOOK else {"wake_up"})
+    for key, value in due["ti"].xcom.items():
+        due["ti"].others["collect", key] = value
+    _, send = retry_tasks()
+    due["ti"].task_id = "deliver" if broken == WEBHOOK else "deliver_other"
+    send.payloads = []
+    with pytest.raises(UnreadableQueueError, match=rf"'retry/{broken}'.*Then clear task 'collect'"):
+        send.execute(due)
+    if broken != WEBHOOK:
+        assert retry_send(due, due["ti"].xcom["payloads_deliver"])["delivered"] == 1
 
 
 @pytest.mark.parametrize(
