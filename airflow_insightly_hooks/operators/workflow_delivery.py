@@ -120,12 +120,10 @@ class WorkflowDelivery(WebhookOperator):
         before = self._read_status(context)
         now = datetime.now(timezone.utc)
         status = ReceiverStatus(
-            before.failing_since if before is not None and before.is_down and is_down else now,
-            now + longest_delay(self.retry_delay, retry_after),
-            _run_of(context),
-            is_down,
-            error,
+            now, now + longest_delay(self.retry_delay, retry_after), _run_of(context), is_down, error
         )
+        if before is not None:
+            status = status.after(before, now)
         self._write_status(context, status)
         if is_down:
             since = iso_time(status.failing_since)

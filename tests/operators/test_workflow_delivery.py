@@ -399,6 +399,22 @@ def retry_send(context: dict[str, Any], found: Any) -> Any:
     return send.execute(context)
 
 
+def test_a_wait_that_was_asked_for_is_not_shortened(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """Of several servers behind one address, one asks to wait for an hour, and another for nothing."""
+    receiver.answer_with("out", status=503, times=1, headers={"Retry-After": "3600"})
+    fails(in_run(1, assets), payloads(1))
+    before = status(assets)
+    receiver.answer_with("out", status=503)
+    with pytest.raises(UndeliveredError):
+        retry_send(in_run(2, assets, "flow__retry"), payloads(1, first=1))
+    assert status(assets)["retry_at"] == before["retry_at"]
+    trigger = left(in_run(3, assets), payloads(1, first=2))
+    assert trigger.conf
+    assert trigger.conf["left_by"]["not_before"] == before["retry_at"]
+
+
 def test_attempts_are_counted_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
     """Three in all, whichever task has made them; another round begins when the task is cleared."""
     receiver.answer_with("out", status=503)

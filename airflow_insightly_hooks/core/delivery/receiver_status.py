@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
@@ -14,6 +14,8 @@ __all__ = ["ReceiverStatus", "is_down"]
 
 MAY_RECOVER = frozenset((408, 425, 429))
 """Statuses below 500 that say something of the receiver, not of the message."""
+LONGEST_WAIT = timedelta(hours=1)
+"""For how long a receiver may ask to wait; a task's own ``retry_delay`` may be longer."""
 
 
 class ReceiverStatus(NamedTuple):
@@ -38,6 +40,19 @@ class ReceiverStatus(NamedTuple):
     def others_wait(self, run: str, now: datetime) -> bool:
         """Return whether another run's task waits now."""
         return self.waiting != run and now < self.retry_at
+
+    def after(self, before: ReceiverStatus, now: datetime) -> ReceiverStatus:
+        """Return this status as the next one: what is down has been so since before.
+
+        Where another run's task was asked to wait for longer, others go on waiting for that one. Else each
+        answer without ``Retry-After`` would have one more of them try, and wait.
+        """
+        if not (self.is_down and before.is_down):
+            return self
+        status = self._replace(failing_since=before.failing_since)
+        if before.others_wait(self.waiting, now) and self.retry_at < before.retry_at <= now + LONGEST_WAIT:
+            status = status._replace(retry_at=before.retry_at, waiting=before.waiting)
+        return status
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it, times in ISO 8601; ``of`` reads it again."""

@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.delivery.report import Failure
 from tests.strategies import instants
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 @given(st.builds(ReceiverStatus, instants, instants, st.text(), st.booleans(), st.text(max_size=300)))
@@ -35,6 +35,30 @@ def test_who_waits():
     assert status.others_wait("dag/other", NOON + HOUR - timedelta(seconds=1))
     assert not status.others_wait("dag/other", NOON + HOUR)
     assert not status.others_wait("dag/run", NOON)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ((HOUR, "dag/other", True), (HOUR, "dag/other")),
+        ((HOUR, "dag/run", True), (MINUTE, "dag/run")),  # its own, of an earlier try
+        ((HOUR, "dag/other", False), (MINUTE, "dag/run")),  # it was well meanwhile
+        ((MINUTE / 2, "dag/other", True), (MINUTE, "dag/run")),
+        ((-MINUTE, "dag/other", True), (MINUTE, "dag/run")),
+        ((24 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # by a clock that is wrong
+    ],
+)
+def test_the_longest_wait_that_was_asked_for_counts(before, expected):
+    """A try that wasn't asked to wait shortens no wait of the others, and a receiver stays down since when
+    it was."""
+    wait, waiting, down = before
+    earlier = ReceiverStatus(NOON - HOUR, NOON + wait, waiting, down, "503")
+    after = ReceiverStatus(NOON, NOON + MINUTE, "dag/run", True, "502").after(earlier, NOON)
+    assert (after.retry_at - NOON, after.waiting) == expected
+    assert after.failing_since == (NOON - HOUR if down else NOON)
+    assert after.error == "502"
+    refused = ReceiverStatus(NOON, NOON + MINUTE, "dag/run", False, "422")
+    assert refused.after(earlier, NOON) == refused
 
 
 @pytest.mark.parametrize(
