@@ -59,6 +59,8 @@ MOST_RUNS = 16
 """Runs of a workflow that are active at once: at most one waits for each receiver that is down."""
 RETRY_RUNS = 8
 """Runs of a retry DAG, for each webhook: one is queued, three or four wait, others end at once."""
+INDEPENDENT = {"depends_on_past": False, "wait_for_downstream": False}
+"""What no ``default_args`` change there: a run that failed must not keep back what is due in the next one."""
 NO_CRON = ("@once", "@continuous")
 ON_CHANGE = "on_change"
 """The schedule of a workflow that runs when there are changes."""
@@ -240,8 +242,7 @@ def _pending_dag(
         schedule=None,
         is_paused_upon_creation=False,  # what is scheduled must be sent
         auto_register=False,
-        # A run that failed must not keep back what is due in the next one.
-        default_args={**(default_args or {}), "depends_on_past": False},
+        default_args={**(default_args or {}), **INDEPENDENT},
         params={
             CANCEL: Param(
                 [],
@@ -271,7 +272,7 @@ def _retry_dag(
         is_paused_upon_creation=False,  # what is left must be sent
         auto_register=False,
         max_active_runs=RETRY_RUNS * len(workflow.webhooks),
-        default_args={**(default_args or {}), "depends_on_past": False},
+        default_args={**(default_args or {}), **INDEPENDENT},
         **arguments,
     )
     with dag, dag.task_group:  # the group that is open, if any, is of another DAG

@@ -135,6 +135,15 @@ def test_the_name_of_a_cursor_reaches_the_sensor() -> None:
     assert workflow().to_dag().get_task("detect").cursor is None
 
 
+@pytest.mark.parametrize("argument", ["depends_on_past", "wait_for_downstream"])
+def test_a_run_that_failed_keeps_back_nothing(registered: Any, argument: str) -> None:
+    """What is due, or waits, goes with the next one, whatever the workflow's own runs wait for."""
+    dag = workflow(BILLING, LATER).to_dag(default_args={argument: True})
+    assert dag.get_task("deliver_billing").depends_on_past
+    for suffix in ("pending", "retry"):
+        assert not any(task.depends_on_past for task in registered[f"new_contacts__{suffix}"].tasks)
+
+
 def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     """Unpaused from the start, by hand only, one run at a time; it can cancel."""
     dag = workflow(BILLING, LATER).to_dag(
