@@ -30,10 +30,12 @@ from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.outcome import push_report
 from airflow_insightly_hooks.operators.pending import NEXT_DUE, NOTHING, RETRIES, WakeUpOperator
 from airflow_insightly_hooks.operators.workflow_delivery import LEFT_BY, UNACKNOWLEDGED, WorkflowDelivery
-from airflow_insightly_hooks.runs.task_state import TaskState
+from airflow_insightly_hooks.runs.task_state import memory_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_insightly_hooks.core.state.state_store import StateStore
 
 __all__ = [
     "PAYLOADS",
@@ -91,7 +93,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         """Enter what this run brings, and push what is due."""
         ti: Any = context["ti"]
         run: Any = context["dag_run"]
-        state = TaskState(context["task_state_store"])
+        asset_state, state = memory_of(context, self.asset)  # a test takes nothing
         # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
         now = max(datetime.now(timezone.utc), run.run_after)
         waiting: dict[str, dict[str, Any]] = {}
@@ -99,7 +101,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         due: list[datetime] = []
         for webhook, task_id in self.deliver_task_ids.items():
             try:
-                queue = RetryQueue(context["asset_state_store"][self.asset], f"{RETRY}/{webhook}")
+                queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
                 self._enter(webhook, queue, run, state, ti.run_id)
                 sources = _taken(state, webhook, queue, ti.run_id, now)
             except InvalidState as error:  # what waits for other receivers can be read
@@ -125,7 +127,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         if needless:
             self.skip(ti=ti, tasks=needless)
 
-    def _enter(self, webhook: str, queue: RetryQueue, run: Any, state: TaskState, run_id: str) -> None:
+    def _enter(self, webhook: str, queue: RetryQueue, run: Any, state: StateStore, run_id: str) -> None:
         """Add what the task that has triggered this run has left, unless that is done."""
         left = (run.conf or {}).get(LEFT_BY)
         if left is None or state.get(ENTERED):
@@ -219,7 +221,7 @@ class LostPayloadsError(LostPayloads, AirflowFailException):
 
 
 def _taken(
-    state: TaskState, webhook: str, queue: RetryQueue, run_id: str, now: datetime
+    state: StateStore, webhook: str, queue: RetryQueue, run_id: str, now: datetime
 ) -> list[MessageSource]:
     """Return what this run takes, the same in all of its tries."""
     key = f"{TAKEN}/{webhook}"

@@ -399,6 +399,23 @@ def retry_send(context: dict[str, Any], found: Any) -> Any:
     return send.execute(context)
 
 
+def test_a_test_takes_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """``airflow tasks test`` deletes its run: what that had taken would be sent by nobody."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    good = in_run(2, assets)
+    collected(brings(12, assets, left(good, payloads(1, first=1))))
+    before = dict(assets[ASSET].values)
+    due = in_run(20, assets, "flow__retry")
+    for run_id in ("__airflow_temporary_run_x", "run_20"):
+        due["dag_run"].run_id = run_id
+        due["dag_run"].run_after += timedelta(hours=1)
+        hand_over(due, good, payloads(1, first=1))
+        collected(due)
+        assert [payload["message_id"] for payload in due["ti"].xcom["payloads_deliver"]] == ["msg_1"]
+        assert (assets[ASSET].values == before) is (run_id != "run_20")
+
+
 def test_a_wait_that_was_asked_for_is_not_shortened(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
