@@ -65,6 +65,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         ``WorkflowWebhookOperator`` knows it -> its task.
     :param retries: 5 by default.
     :raises InvalidPayload: if what a run's conf says is no such task.
+    :raises ForsakenMessagesError: if what is due is for a webhook that is none of the tasks' any more.
 
     XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
     ``lost_{task_id}`` the runs whose payloads are gone. Where what waits for one webhook can't be read, its
@@ -96,13 +97,15 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         asset_state, state = memory_of(context, self.asset)  # a test takes nothing
         # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
         now = max(datetime.now(timezone.utc), run.run_after)
+        known = _KnownWebhooks(asset_state, f"{RETRY}/{ti.dag_id}")
         waiting: dict[str, dict[str, Any]] = {}
         idle: list[str] = []
+        is_sending = False
         due: list[datetime] = []
         for webhook, task_id in self.deliver_task_ids.items():
             try:
                 queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
-                self._enter(webhook, queue, run, state, ti.run_id)
+                self._enter(webhook, queue, ti, run.conf, state, known)
                 sources = _taken(state, webhook, queue, ti.run_id, now)
             except InvalidState as error:  # what waits for other receivers can be read
                 self.log.error("%s: %s", webhook, error)
@@ -110,6 +113,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 ti.xcom_push(key=f"{UNREADABLE}{task_id}", value=str(error))
                 continue
             if sources:
+                is_sending = True
                 self._push_payloads(ti, task_id, sources)
             else:
                 idle.append(task_id)
@@ -118,8 +122,23 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 due.append(queue.due)
                 waiting[webhook] = {"messages": queue.waiting, "until": iso_time(queue.due)}
                 self.log.info("%s: %d messages wait until %s", webhook, queue.waiting, iso_time(queue.due))
+        forsaken: dict[str, list[MessageSource]] = {}
+        for webhook in sorted(known.webhooks - self.deliver_task_ids.keys()):
+            try:
+                queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
+                # To fail would hold up what is being sent to others.
+                sources = [] if is_sending else _taken(state, webhook, queue, ti.run_id, now)
+            except InvalidState as error:
+                self.log.error("%s: %s", webhook, error)
+                continue
+            if sources:
+                forsaken[webhook] = sources
+            if queue.due is not None:
+                due.append(queue.due)
         ti.xcom_push(key=WAITING, value=waiting)
         ti.xcom_push(key=NEXT_DUE, value=iso_time(min(due)) if due else NOTHING)
+        if forsaken:
+            raise ForsakenMessagesError(forsaken)
         followers = {task.task_id: task for task in self.downstream_list}
         needless = [followers[task_id] for task_id in idle]
         if not due or _is_queued(ti, min(due), now):
@@ -127,16 +146,20 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         if needless:
             self.skip(ti=ti, tasks=needless)
 
-    def _enter(self, webhook: str, queue: RetryQueue, run: Any, state: StateStore, run_id: str) -> None:
+    def _enter(
+        self, webhook: str, queue: RetryQueue, ti: Any, conf: Any, state: StateStore, known: _KnownWebhooks
+    ) -> None:
         """Add what the task that has triggered this run has left, unless that is done."""
-        left = (run.conf or {}).get(LEFT_BY)
+        left = (conf or {}).get(LEFT_BY)
         if left is None or state.get(ENTERED):
             return
         source = MessageSource.of(left)
         if left.get("webhook") not in self.deliver_task_ids:
             raise InvalidPayload(LEFT_BY, "its webhook is none of this DAG's")
         if left["webhook"] == webhook:
-            queue.enter(source, run_id, api_time(left.get("not_before"), LEFT_BY))
+            not_before = api_time(left.get("not_before"), LEFT_BY)
+            known.add(webhook)
+            queue.enter(source, ti.run_id, not_before)
             state.set(ENTERED, True)
 
     def _push_payloads(self, ti: Any, task_id: str, sources: Sequence[MessageSource]) -> None:
@@ -216,8 +239,46 @@ class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
     """What waits can't be read, and a retry changes nothing of that."""
 
 
+class ForsakenMessagesError(InsightlyHooksError, AirflowFailException):
+    """Messages wait for a webhook that its workflow no longer has, or has under another name.
+
+    :param left: the webhook -> where they stand.
+    """
+
+    def __init__(self, left: Mapping[str, Sequence[MessageSource]]) -> None:
+        super().__init__(left)
+        self.left = left
+
+    def __str__(self) -> str:
+        found = []
+        for webhook, sources in self.left.items():
+            count, runs = sum(source.messages for source in sources), [s.run_id for s in sources[:SHOWN]]
+            found.append(f"{count} messages of {len(sources)} runs wait for {webhook!r} ({', '.join(runs)})")
+        return (
+            f"{'; '.join(found)}, and the workflow has no such webhook any more: they are undelivered. To "
+            f"send them, give a webhook that name again, and clear this task"
+        )
+
+
 class LostPayloadsError(LostPayloads, AirflowFailException):
     """What is lost doesn't come back: no retry is made."""
+
+
+class _KnownWebhooks:
+    """The webhooks for which something has waited: one that is renamed, or gone, may leave some.
+
+    :ivar webhooks: as the deliver tasks know them.
+    """
+
+    def __init__(self, store: StateStore, key: str) -> None:
+        self._store, self._key = store, key
+        found = store.get(key)
+        self.webhooks = {str(webhook) for webhook in found} if isinstance(found, list) else set()
+
+    def add(self, webhook: str) -> None:
+        if webhook not in self.webhooks:
+            self.webhooks.add(webhook)
+            self._store.set(self._key, sorted(self.webhooks))
 
 
 def _taken(

@@ -13,12 +13,13 @@ from airflow.sdk.exceptions import DagRunTriggerException, DownstreamTasksSkippe
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, UndeliveredError
-from airflow_insightly_hooks.core.state.retry_queue import RetryQueue
+from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.pending import WakeUpOperator
 from airflow_insightly_hooks.operators.retry_queue import (
     CollectRetriesOperator,
+    ForsakenMessagesError,
     LostPayloadsError,
     RetryWebhookOperator,
     UnreadableQueueError,
@@ -312,13 +313,12 @@ def test_metrics(receiver: RunningSandbox, assets: AssetStateStores, monkeypatch
 # --- the retry DAG -----------------------------------------------------------------------------------------
 
 
-def retry_tasks() -> tuple[CollectRetriesOperator, RetryWebhookOperator]:
+BOTH = {WEBHOOK: "deliver", "flow/other": "deliver_other"}
+
+
+def retry_tasks(webhooks: dict[str, str] = BOTH) -> tuple[CollectRetriesOperator, RetryWebhookOperator]:
     with DAG("flow__retry", schedule=None):
-        collect = CollectRetriesOperator(
-            task_id="collect",
-            asset=ASSET,
-            deliver_task_ids={WEBHOOK: "deliver", "flow/other": "deliver_other"},
-        )
+        collect = CollectRetriesOperator(task_id="collect", asset=ASSET, deliver_task_ids=webhooks)
         send = RetryWebhookOperator(
             task_id="deliver",
             payloads=XComArg(collect, key="payloads_deliver"),
@@ -397,6 +397,40 @@ def retry_send(context: dict[str, Any], found: Any) -> Any:
         context["ti"].others["collect", "lost_deliver"] = context["ti"].xcom["lost_deliver"]
     send.payloads = found
     return send.execute(context)
+
+
+def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """It is reported at its time, once, and holds up no other; under its old name it can be sent."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    runs = [in_run(number, assets) for number in (2, 3)]
+    for number, context in enumerate(runs, 2):
+        trigger = left(context, payloads(1, first=number))
+        assert trigger.conf
+        if number == 2:  # for a webhook that is gone by now
+            old = RetryQueue(assets[ASSET], "retry/flow/old")
+            source = {name: trigger.conf["left_by"][name] for name in MessageSource._fields}
+            old.enter(MessageSource.of(source), "run_12", api_time(trigger.conf["left_by"]["not_before"]))
+            assets[ASSET].set("retry/flow__retry", ["flow/old"])
+        else:
+            collected(brings(13, assets, trigger))
+    assert assets[ASSET].get("retry/flow__retry") == ["flow/old", WEBHOOK]
+    first, second, third = (in_run(number, assets, "flow__retry") for number in (20, 21, 22))
+    for context in (first, second, third):
+        context["dag_run"].run_after += timedelta(hours=1)
+        for of in runs:
+            hand_over(context, of, payloads(1, first=int(of["ti"].run_id[-1])))
+    assert collected(first) == {"deliver_other"}  # what is due for others goes first
+    for _ in range(2):  # cleared, it finds the same
+        with pytest.raises(
+            ForsakenMessagesError, match=r"1 messages of 1 runs wait for 'flow/old' \(run_2\)"
+        ):
+            collected(second)
+    assert collected(third) == {"deliver", "deliver_other", "wake_up"}
+    renamed, _ = retry_tasks({"flow/old": "deliver"})
+    with pytest.raises(DownstreamTasksSkipped):
+        renamed.execute(second)
+    assert [payload["message_id"] for payload in second["ti"].xcom["payloads_deliver"]] == ["msg_2"]
 
 
 def test_a_test_takes_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
