@@ -24,8 +24,9 @@ from airflow_insightly_hooks.core.detection.changes import (
     RecordChange,
     changes_in,
 )
-from airflow_insightly_hooks.core.detection.record_times import RecordTimes, readable_times
+from airflow_insightly_hooks.core.detection.record_times import RecordTimes, readable_times, record_times
 from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
+from airflow_insightly_hooks.core.errors import InvalidTime
 from airflow_insightly_hooks.core.records import RecordType, is_record_id
 
 __all__ = [
@@ -152,7 +153,7 @@ class LateChanges:
             change = self._change(record_id, times, record) if record_id not in self._told_ids else None
             self.after.see(record_id, times)
             if change is not None:
-                if not any(times):  # they can't be read, so that any window might hold it: once
+                if "undeliverable" in change and not _are_readable(record):  # any window might hold it: once
                     self.after.see(record_id, [self.window.end - MICROSECOND])
                 self._told_ids.add(record_id)
                 self._note(record_id, times, change)
@@ -184,6 +185,14 @@ class LateChanges:
         self.late += at < self.window.start
         if at < self.window.start or at >= self._since:
             self.told.see(record_id, [at])
+
+
+def _are_readable(record: dict[str, Any]) -> bool:
+    try:
+        record_times(record)
+    except InvalidTime:
+        return False
+    return True
 
 
 class SameChanges:

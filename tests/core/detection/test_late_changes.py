@@ -68,6 +68,26 @@ def test_a_late_record_is_told_once_with_its_own_time():
     assert told(late(window(120, 180), second.after).changes(records)) == []
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": "later"},
+        {"DATE_CREATED_UTC": format_api_time(at(-9_000)), "DATE_UPDATED_UTC": "later"},
+        {"DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": format_api_time(at(30))},
+        {"DATE_CREATED_UTC": "soon"},
+    ],
+)
+@pytest.mark.parametrize("events", [EVENTS, ("added",), ("updated",)])
+def test_a_record_whose_times_cannot_be_read_is_told_once(times: dict, events: tuple):
+    """Each run reads it again as long as the lookback reaches back to it."""
+    before, counts = None, []
+    for number in range(10):
+        reading = late(window(60 * number, 60 * number + 60), before, events)
+        counts.append(len(list(reading.changes([{"CONTACT_ID": 1, **times}]))))
+        before = reading.after
+    assert counts == [1] + 9 * [0]
+
+
 def test_a_late_update_is_told_as_one():
     """An update that shows up late is an update, of a known record as of one from long ago."""
     before = seen(window(0, 60), record(1, 30), record(2, -9_000, 20))
