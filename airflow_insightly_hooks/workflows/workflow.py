@@ -22,14 +22,15 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
     def to_dag(self, **arguments: Any) -> DAG:
         """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
 
-        It is registered with Airflow as if a ``with`` statement had made it. Webhooks with a time trigger
-        get a second DAG, ``{dag_id}__pending``, which sends them at their time.
+        It is registered with Airflow as if a ``with`` statement had made it. Two further DAGs can come with
+        it: ``{dag_id}__retry`` always, which sends what waits for a receiver that is down, and
+        ``{dag_id}__pending`` where a webhook has a time trigger, which sends such webhooks at their time.
 
         :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
-            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (1), ``default_args``…
+            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (16), and so on.
         :raises InvalidWorkflow: if Airflow refuses something of it.
 
-        The second DAG gets ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
+        The further DAGs get ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
         """
         # Airflow is loaded only where a DAG is made.
         from airflow_insightly_hooks.workflows.dag import workflow_dag
@@ -39,9 +40,10 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
     def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
         """Return the workflow as a task group of the DAG that is being defined.
 
-        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. Webhooks
-        with a time trigger get a DAG of their own, ``{dag_id}__pending``, as with ``to_dag``. What comes
-        after the group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
+        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. The same
+        further DAGs come with it as with ``to_dag``, named after the workflow's ``dag_id``: give groups in
+        two DAG files a ``dag_id`` each, since two files can't have a DAG of one id. What comes after the
+        group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
 
         :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
         :param arguments: arguments of Airflow's ``TaskGroup``.
