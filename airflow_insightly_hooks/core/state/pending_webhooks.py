@@ -140,10 +140,6 @@ class PendingWebhooks:
         """Return the entries, by the time that they are due, then by record id."""
         return _in_order(entry for block in self._loaded() for entry in block.entries.values())
 
-    def due(self, until: datetime) -> list[PendingWebhook]:
-        """Return the entries that are due at ``until`` or earlier, in order; they stay pending."""
-        return [entry for entry in self.all() if entry.due <= until]
-
     def next_due(self) -> datetime | None:
         """Return when the next entry is due; ``None`` if there is none."""
         times = (entry.due for block in self._loaded() for entry in block.entries.values())

@@ -175,10 +175,7 @@ def applied(store: StateStore, history) -> dict[int, PendingWebhook]:
         else:
             leaving = {item.record_id for item in batch}
             if action == "take":
-                until = max((item.due for item in batch), default=NOON)
-                due = subject.due(until)
-                assert due == in_order(item for item in model.values() if item.due <= until)
-                leaving = {item.record_id for item in due[:5]}
+                leaving = {item.record_id for item in subject.all()[:5]}
             removed = subject.remove(record_id for record_id in leaving)
             assert removed == in_order(model.pop(record_id) for record_id in leaving & model.keys())
         assert len(subject) == len(model)
@@ -287,14 +284,12 @@ def test_a_pending_webhook_is_neither_moved_nor_doubled():
     assert pending_in(store).add([entry(7, NOON + DAY)]) == [entry(7, NOON + DAY)]
 
 
-def test_what_is_due():
-    """Due is what has its time at the moment or before, earliest first; it stays until it is removed."""
+def test_the_earliest_come_first():
+    """By the time that they are due, then by record id; each stays until it is removed."""
     store = StateStore()
     subject = pending_in(store)
     subject.add([entry(1, NOON + DAY), entry(3, NOON), entry(2, NOON), entry(4, NOON - DAY)])
-    assert [item.record_id for item in subject.due(NOON)] == [4, 2, 3]
-    assert subject.due(NOON - timedelta(microseconds=1)) == [entry(4, NOON - DAY)]
-    assert subject.due(NOON - 2 * DAY) == []
+    assert [item.record_id for item in subject.all()] == [4, 2, 3, 1]
     assert subject.next_due() == NOON - DAY
     assert len(subject) == 4
     assert subject.remove([4, 99]) == [entry(4, NOON - DAY)]
@@ -444,7 +439,6 @@ def test_state_that_cannot_be_read_is_refused(key, value):
         subject.all,
         subject.next_due,
         subject.__len__,
-        lambda: subject.due(NOON),
         lambda: subject.add([entry(3)]),
         lambda: subject.remove([1]),
     ):
@@ -489,7 +483,7 @@ def test_ten_thousand_entries(monkeypatch):
     assert len(store.made("get")) == 21
     assert store.made("set") == [f"{KEY}/20", KEY]
     store.calls.clear()
-    first = subject.due(NOON + 10 * DAY)[:100]
+    first = subject.all()[:100]
     assert subject.remove(item.record_id for item in first) == first
     assert len(first) == 100
     assert store.calls == [
