@@ -295,7 +295,7 @@ def _taken(
         state.set(key, len(blocks))
     else:
         sources = [MessageSource.of(item) for n in range(count) for item in state.get(f"{key}/{n}") or ()]
-    queue.has_taken(run_id)
+    queue.forget(run_id)
     return sources
 
 

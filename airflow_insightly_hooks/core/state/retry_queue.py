@@ -108,7 +108,7 @@ class RetryQueue:
         return True
 
     def take(self, run_id: str, now: datetime) -> list[MessageSource]:
-        """Take what waits, if it is due; a run that takes again gets the same until ``has_taken``."""
+        """Take what waits, if it is due; a run that takes again gets the same until ``forget``."""
         if run_id not in self._being_taken:
             if self.due is None or now < self.due:
                 return []
@@ -119,8 +119,8 @@ class RetryQueue:
         blocks = {n: self._block(n) for n in range(self._number(start), self._number(end - 1) + 1)}
         return [self._entry(blocks[self._number(seq)], seq) for seq in range(start, end)]
 
-    def has_taken(self, run_id: str) -> None:
-        """Forget what the run has taken: it has noted that."""
+    def forget(self, run_id: str) -> None:
+        """Forget what the run has taken: it has noted that itself."""
         if self._being_taken.pop(run_id, None) is None:
             return
         needed = min([self._taken, *(start for start, _ in self._being_taken.values())])

@@ -52,8 +52,8 @@ def test_a_run_takes_the_same_until_it_has_noted_it():
     taken = queue(store).take("taker", NOON)
     queue(store).enter(source(9), "late", NOON)
     assert queue(store).take("taker", NOON) == taken
-    queue(store).has_taken("taker")
-    queue(store).has_taken("taker")  # as often as it is tried
+    queue(store).forget("taker")
+    queue(store).forget("taker")  # as often as it is tried
     assert queue(store).take("taker", NOON) == [source(9)]
 
 
@@ -62,7 +62,7 @@ def test_a_run_enters_once():
     store = filled(1)
     assert not queue(store).enter(source(0), "enter_0", NOON)
     queue(store).take("taker", NOON)
-    queue(store).has_taken("taker")
+    queue(store).forget("taker")
     assert not queue(store).enter(source(0), "enter_0", NOON)
     assert queue(store).due is None
 
@@ -75,7 +75,7 @@ def test_the_store_stays_small():
         queue(store).enter(long, f"{number:0250}", NOON)
         if number % 40 == 0:
             queue(store).take(f"taker_{number}", NOON)
-            queue(store).has_taken(f"taker_{number}")
+            queue(store).forget(f"taker_{number}")
     assert len(store.values) <= 4
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_lost_or_taken_twice(steps, random):
             def act(store=store, number=number, noted=noted):
                 if not noted:
                     noted.append(queue(store).take(f"take_{number}", NOON))
-                queue(store).has_taken(f"take_{number}")
+                queue(store).forget(f"take_{number}")
 
         for _ in range(random.randint(1, 3) if step.startswith("crash") else 0):
             store.calls.clear()
