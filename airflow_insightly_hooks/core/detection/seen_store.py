@@ -69,7 +69,7 @@ class SeenStore:
         found = []
         for slot in SLOTS:
             try:
-                head = read_head(self._store, self._key + slot, VERSION)
+                head = read_head(self._store, self._key + slot, (VERSION,))
                 if head is not None:
                     found.append(_state(head, slot))
                     self._untils[slot] = found[-1].until
@@ -151,7 +151,7 @@ def read_seen(store: StateStore, key: str) -> SeenChanges:
 
     :raises InvalidState: if a part of it is missing, or belongs to something else.
     """
-    head = read_head(store, key, VERSION) or {}
+    head = read_head(store, key, (VERSION,)) or {}
     count = count_in(key, head, "blocks")
     blocks = [head.get("first"), *(store.get(k) for k in list(_keys(key))[1:count])] if count else []
     if head.get("digest") != _digest(blocks):

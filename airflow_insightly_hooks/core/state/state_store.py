@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -66,8 +66,8 @@ class Head:
         :raises InvalidState: if it is missing although parts are there, if it was written by a version that
             this one can't read, or if it is no head at all.
         """
-        self._version = 0
-        head = self._store.get(self._key)
+        head = read_head(self._store, self._key, (1, VERSION))
+        self._version = 0 if head is None else head["version"]
         if head is None:
             for left in (f"{self._key}/{KEPT}", f"{self._key}/0"):
                 if self._store.get(left) is not None:
@@ -76,13 +76,6 @@ class Head:
                         f"it is missing, yet {left!r} is there: it can't be told what was kept. Put it back, "
                         f"or delete {left!r}, too, to begin with nothing (docs/workflows.md)",
                     )
-            return None
-        if not isinstance(head, Mapping):
-            raise InvalidState(self._key, "it is not an object")
-        version = count_in(self._key, head, "version")
-        if version not in (1, VERSION):
-            raise InvalidState(self._key, "it was written by another version of airflow-insightly-hooks")
-        self._version = version
         return head
 
     def prepare(self) -> None:
@@ -99,17 +92,18 @@ class Head:
         self._version = VERSION
 
 
-def read_head(store: StateStore, key: str, version: int) -> Mapping[str, Any] | None:
-    """Return the head that was stored under ``key``; ``None`` where there is none, or none any more.
+def read_head(store: StateStore, key: str, versions: Collection[int]) -> Mapping[str, Any] | None:
+    """Return the head that is stored under ``key``; ``None`` where there is no value, lost or never written.
 
-    :raises InvalidState: if it is of another version than ``version``, or no head at all.
+    :param versions: those that the caller can read.
+    :raises InvalidState: if it is of another version, or no head at all.
     """
     head = store.get(key)
     if head is None:
         return None
     if not isinstance(head, Mapping):
         raise InvalidState(key, "it is not an object")
-    if count_in(key, head, "version") != version:
+    if count_in(key, head, "version") not in versions:
         raise InvalidState(key, "it was written by another version of airflow-insightly-hooks")
     return head
 
