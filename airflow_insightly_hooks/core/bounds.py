@@ -7,6 +7,7 @@ from datetime import timedelta
 
 __all__ = [
     "LONGEST_DURATION",
+    "LONGEST_LOOKBACK",
     "LONGEST_SETTLE",
     "MOST_CONCURRENT",
     "SHORTEST_POLL",
@@ -17,6 +18,8 @@ __all__ = [
 
 LONGEST_DURATION = timedelta(days=36_500)
 """Of what waits; times so far from now still have a year of four digits."""
+LONGEST_LOOKBACK = 86_400.0
+"""Seconds."""
 LONGEST_SETTLE = 86_400.0
 """Seconds: what takes longer than a day to be visible is no matter of settling."""
 SHORTEST_POLL = 0.01

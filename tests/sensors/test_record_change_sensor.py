@@ -126,6 +126,7 @@ def deferred(operator: InsightlyRecordChangeSensor, context: dict[str, Any]) -> 
         ({"lookback": -1}, ValueError),
         ({"lookback": 86_401}, ValueError),
         ({"lookback": float("nan")}, ValueError),
+        ({"lookback": "15m"}, ValueError),
         ({"field_name": "TITLE"}, ValueError),
         ({"field_value": "x"}, ValueError),
         ({"cursor": ""}, ValueError),

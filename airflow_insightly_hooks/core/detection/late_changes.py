@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_insightly_hooks.core.bounds import LONGEST_LOOKBACK, check_seconds
 from airflow_insightly_hooks.core.dates import utc_time
 from airflow_insightly_hooks.core.detection.changes import (
     EARLIEST,
@@ -30,7 +31,6 @@ from airflow_insightly_hooks.core.errors import InvalidTime
 from airflow_insightly_hooks.core.records import RecordType, is_record_id
 
 __all__ = [
-    "LONGEST_LOOKBACK",
     "LOOKBACK",
     "LateChanges",
     "SameChanges",
@@ -41,16 +41,14 @@ __all__ = [
 
 LOOKBACK = 900.0
 """Seconds that a run reads back by default: imports become visible over minutes."""
-LONGEST_LOOKBACK = 86_400.0
 
 
 def check_lookback(seconds: float) -> float:
     """Return a lookback in seconds; 0 is none.
 
-    :raises ValueError: if it is not 0 to a day.
+    :raises ValueError: if it is not a number from 0 to a day.
     """
-    if not 0 <= seconds <= LONGEST_LOOKBACK:
-        raise ValueError(f"lookback must be 0 to {LONGEST_LOOKBACK:g} seconds (a day), not {seconds}")
+    check_seconds("lookback", seconds, at_most=LONGEST_LOOKBACK)
     return seconds
 
 

@@ -23,12 +23,12 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE
+from airflow_insightly_hooks.core.bounds import LONGEST_LOOKBACK, LONGEST_SETTLE
 from airflow_insightly_hooks.core.criteria import check_criteria
 from airflow_insightly_hooks.core.dates import api_time, parse_duration
 from airflow_insightly_hooks.core.detection.changes import Event
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
-from airflow_insightly_hooks.core.detection.late_changes import LONGEST_LOOKBACK, LOOKBACK
+from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.core.workflow.parts import (
