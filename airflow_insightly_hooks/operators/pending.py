@@ -316,12 +316,14 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
 
 
 class WakeUpOperator(BaseOperator):
-    """Queues a run of its DAG for the moment at which the next pending webhook is due.
+    """Queues a run of its DAG for the moment at which the DAG has something to send next.
 
-    What is due next, it learns from the due tasks right before it.
+    Each task right before it says under the XCom key ``next_due`` when that is: the due tasks of a pending
+    DAG, or the collecting task of a retry DAG.
 
     :param retries: 5 by default.
-    :raises InvalidState: if nothing is known to be pending, and a due task has not said whether something is.
+    :raises InvalidState: if nothing is known to wait, and one of these tasks has not said whether something
+        does.
     """
 
     ui_color = "#f3e0d8"
@@ -330,7 +332,7 @@ class WakeUpOperator(BaseOperator):
         super().__init__(retries=retries, **kwargs)
 
     def execute(self, context: Context) -> None:
-        """End by triggering the run, if something is pending."""
+        """End by triggering the run, if something waits."""
         ti = context["ti"]
         found = {task: ti.xcom_pull(task_ids=task, key=NEXT_DUE) for task in sorted(self.upstream_task_ids)}
         times = [api_time(text, NEXT_DUE) for text in found.values() if text]

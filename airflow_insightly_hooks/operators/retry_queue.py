@@ -64,7 +64,9 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
     :param deliver_task_ids: the tasks right after this one that send: a webhook, as
         ``WorkflowWebhookOperator`` knows it -> its task.
     :param retries: 5 by default.
-    :raises InvalidPayload: if what a run's conf says is no such task.
+    :raises InvalidPayload: if a run's conf names messages, but not the task that has left them, or the
+        webhook of another DAG.
+    :raises InvalidTime: if the conf's ``not_before`` is no time.
     :raises ForsakenMessagesError: if what is due is for a webhook that is none of the tasks' any more.
 
     XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
@@ -155,7 +157,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
             return
         source = MessageSource.of(left)
         if left.get("webhook") not in self.deliver_task_ids:
-            raise InvalidPayload(LEFT_BY, "its webhook is none of this DAG's")
+            raise InvalidPayload(LEFT_BY, "its webhook is not one of this DAG's")
         if left["webhook"] == webhook:
             not_before = api_time(left.get("not_before"), LEFT_BY)
             known.add(webhook)
@@ -261,7 +263,7 @@ class ForsakenMessagesError(InsightlyHooksError, AirflowFailException):
 
 
 class LostPayloadsError(LostPayloads, AirflowFailException):
-    """What is lost doesn't come back: no retry is made."""
+    """Fails a task without a retry: payloads that are gone don't come back."""
 
 
 class _KnownWebhooks:

@@ -1,12 +1,12 @@
 """Runs of a workflow that don't wait for a receiver that another run waits for.
 
-A deliver task that isn't done waits for its next try, and its run stays active so long. With a run for each
-change, a receiver that is down would soon hold as many as a DAG may have, and keep all other receivers from
-theirs. So one run waits. A task that comes meanwhile leaves its messages to the workflow's retry DAG,
-``{dag_id}__retry``: at once where the receiver is known to be down, or has asked to wait; else after its
-POSTs, if some were not acknowledged. There, ``CollectRetriesOperator`` keeps what was left, and hands it to
-``RetryWebhookOperator`` when it is time: one try for all of it, not one for each change. Each message has
-three attempts in all.
+A deliver task that isn't done waits for its next try, and its run stays active for as long. With a run for
+each change, a receiver that is down would soon take up all the active runs that a DAG may have, and other
+receivers would wait, too. So one run waits. A task that comes meanwhile leaves its messages to the workflow's
+retry DAG, ``{dag_id}__retry``: at once where the receiver is known to be down, or has asked to wait; else
+after its POSTs, if some were not acknowledged. There, ``CollectRetriesOperator`` keeps what was left. When it
+is time, it hands that to ``RetryWebhookOperator``: one try for all of it, not one for each change. Each
+message has three attempts in all.
 
 What is known of a receiver, and what waits for it, is kept in the state of the records' asset. One
 ``CollectRetriesOperator`` runs at a time, and it alone writes what waits.
@@ -61,10 +61,12 @@ IDS_A_BLOCK = 750
 
 
 class WorkflowDelivery(WebhookOperator):
-    """A deliver task that tells those of other runs how its receiver is.
+    """A deliver task that notes for other runs whether its receiver is down, and until when it waits.
 
-    :param asset: the records' asset.
+    :param asset: the asset of the workflow's records; its state keeps the note.
     :param webhook: the workflow's ``dag_id``, a slash, and the webhook's slug.
+
+    Other parameters, and what it raises, are those of ``WebhookOperator``.
     """
 
     def __init__(self, *, asset: Asset, webhook: str, **kwargs: Any) -> None:

@@ -54,8 +54,8 @@ TAKEN = "window"
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
 IDS_SHOWN = 20
-LONGEST_SETTLE = timedelta(minutes=10)
-"""How far ahead an event's watermark may be to be waited for; what is further ahead is nobody's settling."""
+LONGEST_WAIT_FOR_EVENT = timedelta(minutes=10)
+"""How far ahead of what has settled a watcher's event may be to be waited for; a later one may be wrong."""
 
 
 class RunWindows:
@@ -156,7 +156,7 @@ class RunWindows:
         if window is not None:
             end = window.end
         else:
-            last = until + LONGEST_SETTLE
+            last = until + LONGEST_WAIT_FOR_EVENT
             end = max((mark for mark in self._woken_for("until") if mark <= last), default=until)
         return end - until if end > until else None
 

@@ -21,14 +21,14 @@ LONGEST_WAIT = timedelta(hours=1)
 class ReceiverStatus(NamedTuple):
     """A receiver that fails, and the task that waits to send to it again.
 
-    It saves POSTs, and tasks that wait, and decides nothing else: where it is out of date, or lost, no harm
-    is done.
+    It saves POSTs, and keeps tasks from waiting; nothing else depends on it. If it is out of date, or lost,
+    no harm is done.
 
     :param failing_since: when a first message was not acknowledged, none having been since.
     :param retry_at: until when the task waits.
     :param waiting: which one, as ``{dag_id}/{run_id}``.
     :param is_down: whether other messages would fare no better.
-    :param error: what the last try has met with; no contents.
+    :param error: why the last try failed; no contents.
     """
 
     failing_since: datetime

@@ -44,7 +44,7 @@ def on_failure(forget: Callable[[], None]) -> Iterator[None]:
 class Head:
     """The value that says which other values something is kept in: its parts, under ``{key}/<number>``.
 
-    Under ``{key}/kept`` is a note that there is a head, so that a lost one is not taken for none. The note is
+    Under ``{key}/kept`` is a note that there is a head, so that a lost head is noticed. The note is
     written before the first part, and before it a head without parts: a crash leaves no note without a head.
     A head of version 1 may lack the note.
 
