@@ -3,8 +3,8 @@
 1. an explicit window;
 2. else the run's data interval, if it is not empty (interval timetables, backfills);
 3. else from where this task has read to, its cursor, up to now less ``settle``, and at least up to where a
-   watcher's events say that there are changes; a first run starts there, or, where such events have triggered
-   it, where the changes that they tell of begin.
+   watcher's events say that there are changes. A task's first window starts when its run began, or, where
+   such events have triggered the run, where the changes that they tell of begin.
 
 A run that is only a test (``runs.airflow_runs``) covers the same window, and takes nothing.
 
@@ -14,9 +14,9 @@ that a manual run without a logical date goes on from the last interval. A windo
 rule 3 is kept in the task's state, so that a retry or a cleared run covers the same one again.
 
 A cursor that is missing is not "from now on" where the task has taken a window before: then its last run's
-(``runs.earlier_runs``) says where to go on. A task that has taken none begins now, whatever other cursors
-there are: one that was renamed says by the cursor's name where it goes on. The log of a first run lists the
-names.
+(``runs.earlier_runs``) says where to go on. A task that has taken none begins anew, whatever other cursors
+there are. A task that was renamed goes on where its old cursor stands if it is given that cursor's name; the
+log of a first run lists the names.
 """
 
 from __future__ import annotations

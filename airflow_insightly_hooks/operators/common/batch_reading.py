@@ -61,7 +61,7 @@ class Reading:
         metadata: Callable[[], list[dict[str, Any]]],
         log: Any,
     ) -> None:
-        self._hook, self._window, self._workflow = hook, window, workflow
+        self._hook, self._window = hook, window
         self._detection = detection
         self._kind = RECORD_TYPES[workflow.record_type]
         self._criteria, self._metadata, self._log = criteria, metadata, log
