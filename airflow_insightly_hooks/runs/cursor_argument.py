@@ -54,6 +54,9 @@ def check_cursor_argument(operator: BaseOperator, cursor: Any, window: object) -
 def _may_have_intervals(operator: BaseOperator) -> bool:
     timetable: Any = operator.dag.timetable if operator.has_dag() else None
     name = type(timetable).__name__
+    if name == "AssetOrTimeSchedule":
+        timetable = timetable.timetable
+        name = type(timetable).__name__
     if name == "MultipleCronTriggerTimetable":
         timetable = next(iter(getattr(timetable, "timetables", ())), None)
         name = type(timetable).__name__

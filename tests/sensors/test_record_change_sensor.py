@@ -28,7 +28,7 @@ from airflow_insightly_hooks.hooks.process_registry import clear_process_registr
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
-from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
+from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger, changes_schedule
 from tests.conftest import API_KEY, Logged, TaskInstance, ended, run_context
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
@@ -711,7 +711,18 @@ CITY = object()
 """Stands for what the task group is mapped over."""
 
 
-@pytest.mark.parametrize("schedule", [None, "*/5 * * * *", "@continuous", timedelta(minutes=5), [ASSET]])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        None,
+        "*/5 * * * *",
+        "@continuous",
+        timedelta(minutes=5),
+        [ASSET],
+        changes_schedule("Contacts", cursor="dag/of_city.detect"),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
 @pytest.mark.parametrize("cursor", [None, "contacts"])
 def test_map_indexes_that_would_share_a_cursor_are_refused(schedule: Any, cursor: str | None) -> None:
     """When the DAG is parsed: each would miss what the others read."""
