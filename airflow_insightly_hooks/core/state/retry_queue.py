@@ -116,19 +116,25 @@ class RetryQueue:
             self._taken, self.due, self.waiting = self._next, None, 0
             self._write_head()
         start, end = self._being_taken[run_id]
-        blocks = {n: self._block(n) for n in range(self._number(start), self._number(end - 1) + 1)}
+        blocks = {n: self._block(n) for n in self._numbers(start, end)}
         return [self._entry(blocks[self._number(seq)], seq) for seq in range(start, end)]
 
     def forget(self, run_id: str) -> None:
         """Forget what the run has taken: it has noted that itself."""
-        if self._being_taken.pop(run_id, None) is None:
+        if (taken := self._being_taken.pop(run_id, None)) is None:
             return
-        needed = min([self._taken, *(start for start, _ in self._being_taken.values())])
-        # One block more stays, by which a run that enters again is known.
-        first, self._first = self._first, max(self._first, self._number(needed) - 1)
+        # One block more stays, by which a run that enters again is known; and those that a run needs which
+        # was stopped before it could note what it has taken.
+        first, self._first = self._first, max(self._first, self._number(self._taken) - 1)
         self._write_head()
-        for number in range(first, self._first):
-            self._store.delete(self._block_key(number))
+        needed = {n for part in self._being_taken.values() for n in self._numbers(*part)}
+        for number in {*range(first, self._first), *self._numbers(*taken)} - needed:
+            if number < self._first:
+                self._store.delete(self._block_key(number))
+
+    def _numbers(self, start: int, end: int) -> range:
+        """Return the numbers of the blocks that hold these entries."""
+        return range(self._number(start), self._number(end - 1) + 1)
 
     def _number(self, seq: int) -> int:
         return seq // BLOCK_SIZE

@@ -79,6 +79,22 @@ def test_the_store_stays_small():
     assert len(store.values) <= 4
 
 
+def test_a_run_that_never_notes_what_it_took_keeps_that_alone():
+    """Its messages are there for its next try; blocks before and behind them go."""
+    store = filled(3 * BLOCK_SIZE)
+    first = queue(store).take("killed", NOON)
+    for number in range(1, 11):
+        for entry in range(BLOCK_SIZE):
+            queue(store).enter(source(entry), f"{number}_{entry}", NOON)
+        queue(store).take(f"taker_{number}", NOON)
+        queue(store).forget(f"taker_{number}")
+    blocks = {int(key.rpartition("/")[2]) for key in store.values if key.rpartition("/")[2].isdigit()}
+    assert blocks == {0, 1, 2, 12}
+    assert queue(store).take("killed", NOON) == first
+    queue(store).forget("killed")
+    assert len([key for key in store.values if key.rpartition("/")[2].isdigit()]) == 1
+
+
 def test_a_part_that_is_missing_is_an_error():
     """What waits can't be told then."""
     store = filled(3)
