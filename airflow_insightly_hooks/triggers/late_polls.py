@@ -9,12 +9,13 @@ request in ten seconds at most.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.detection.changes import EARLIEST, EVENTS
 from airflow_insightly_hooks.core.detection.record_times import readable_times
-from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
+from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
 from airflow_insightly_hooks.triggers.polls import CLOCK_TOLERANCE, ONE_SECOND, Poll, Poller
 
 __all__ = ["LatePolls"]
@@ -78,8 +79,13 @@ class LatePolls:
         is_late = False
         for record in poll.records:
             record_id, times = record[poll.kind.id_field], readable_times(record)
+            if not any(times):  # any window might hold it: it is told of once
+                is_late = is_late or (not is_first and seen.seen_up_to(record_id) is None)
+                seen.see(record_id, [until - MICROSECOND])
+                continue
             if not is_first and not is_late:
                 is_late = seen.is_unseen(record_id, [at for at in times if at and at < since])
             seen.see(record_id, times)
         self._seen = seen
-        return Found(poll, poll.changes(EVENTS, since), is_late)
+        with_times = replace(poll, records=tuple(r for r in poll.records if any(readable_times(r))))
+        return Found(poll, with_times.changes(EVENTS, since), is_late)

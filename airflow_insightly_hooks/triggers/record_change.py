@@ -310,17 +310,18 @@ def changes_asset(
     :raises UnknownRecordType: if there is no such record type.
     :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
     """
+    if cursor is not None:
+        cursor = check_cursor_name(cursor)
+    trigger = InsightlyRecordChangeEventTrigger(
+        record_type, insightly_conn_id, poll_interval, settle, check_lookback(lookback), cursor
+    )
     name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
-    if check_lookback(lookback) != LOOKBACK:
+    if lookback != LOOKBACK:
         name += f"/{lookback:g}s"
     if cursor is not None:
         # Airflow wants ASCII, and not too much of it.
-        cursor = check_cursor_name(cursor)
         quoted = quote(cursor, safe="")
         name += f"/{quoted if len(quoted) <= LONGEST_NAME else digest_of(cursor)}"
-    trigger = InsightlyRecordChangeEventTrigger(
-        record_type, insightly_conn_id, poll_interval, settle, lookback, cursor
-    )
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.core.detection.record_times import readable_times
 from airflow_insightly_hooks.hooks.api import server_clock
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import late_polls, polls
@@ -52,6 +53,26 @@ def play(scene: Callable[[Poll], Coroutine[Any, Any, None]]) -> None:
     """Run a scene in which polls are made, always with what was said up to SINCE."""
     it = LatePolls(polls.poller("insightly_default"), "Contacts")
     asyncio.run(scene(lambda: it.poll(SINCE, LOOKBACK)))
+
+
+def test_a_record_whose_times_cannot_be_read_is_told_of_once(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any window might hold it, so that each poll would tell of a change."""
+    add(crm, 600)
+
+    async def scene(poll: Poll) -> None:
+        assert not (await poll()).is_late
+        record_id = add(crm, 300)
+        monkeypatch.setattr(
+            late_polls,
+            "readable_times",
+            lambda record: (None, None) if record["CONTACT_ID"] == record_id else readable_times(record),
+        )
+        found = [await poll() for _ in range(3)]
+        assert [(f.is_late, f.changes) for f in found] == [(True, []), (False, []), (False, [])]
+
+    play(scene)
 
 
 def test_what_shows_up_late_is_found_once(crm: RunningSandbox) -> None:
