@@ -219,7 +219,9 @@ class InsightlyWorkflowOperator(BaseOperator):
             windows.begin()
         settle = timedelta(seconds=self.workflow.settle)
         is_told = False
-        while (unsettled := windows.unsettled(until := hook.server_time() - settle, window)) is not None:
+        while (
+            unsettled := windows.unsettled(until := hook.server_time() - settle, window, settle)
+        ) is not None:
             seconds = unsettled.total_seconds()
             if not is_told:
                 what = "What woke this run" if window is None else f"Window {window}"

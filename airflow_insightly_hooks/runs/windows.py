@@ -146,17 +146,20 @@ class RunWindows:
             raise UntrustedClock(iso_time(until), self.cursor_key, iso_time(cursor))
         return ChangeWindow(min(cursor, until), until)
 
-    def unsettled(self, until: datetime, window: ChangeWindow | None) -> timedelta | None:
+    def unsettled(
+        self, until: datetime, window: ChangeWindow | None, settle: timedelta = timedelta(0)
+    ) -> timedelta | None:
         """Return how long to wait until the changes have settled that this run is to read, if at all.
 
         :param until: the server's time, less what has to settle.
         :param window: the run's window; ``None`` for one that ``open`` is yet to give, which then ends where
             a watcher's events say that there are changes, or later.
+        :param settle: what has to settle.
         """
         if window is not None:
             end = window.end
         else:
-            last = until + LONGEST_WAIT_FOR_EVENT
+            last = until + settle + LONGEST_WAIT_FOR_EVENT
             end = max((mark for mark in self._woken_for("until") if mark <= last), default=until)
         return end - until if end > until else None
 

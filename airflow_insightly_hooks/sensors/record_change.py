@@ -299,8 +299,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         if shared is None and start is not None and self._seems_settled(window):
             # The first answer tells the server's time: no request is needed for that alone.
             search = self._search(hook, lookback.search_from(window or ChangeWindow(start, start)))
-        settled_until = hook.server_time() - timedelta(seconds=self.settle)
-        if (unsettled := windows.unsettled(settled_until, window)) is not None:
+        settle = timedelta(seconds=self.settle)
+        settled_until = hook.server_time() - settle
+        if (unsettled := windows.unsettled(settled_until, window, settle)) is not None:
             if window is not None:
                 self.log.info("Window %s settles in %.0f s", window, unsettled.total_seconds())
             return _Wait(unsettled.total_seconds())
