@@ -58,7 +58,8 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
 
     def refuse(path: Path, error: InvalidWorkflowFile) -> None:
         log.error("%s", error)
-        _BrokenFile(path, error)
+        if wanted is None:  # it would keep a task's own DAG from being serialized
+            _BrokenFile(path, error)
         broken.add(path)
 
     for path in _files(root):
