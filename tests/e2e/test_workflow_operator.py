@@ -29,7 +29,7 @@ def test_a_retry_sends_what_is_missing(stack: Stack, started: datetime) -> None:
     assert (report["total"], report["delivered"], report["attempts"]) == (5, 5, 6)
     task = stack.tasks("one_task", run)["flow"]
     assert task["try_number"] == 2
-    assert set(task["rendered_fields"]) == {"window"}
+    assert set(task["rendered_fields"]) == {"window", "cursor"}
     logs = "".join(stack.log("one_task", run, "flow", number) for number in (1, 2))
     assert "4 of 5 payloads delivered" in logs
     assert CANARY not in logs + json.dumps(task)
