@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from airflow_insightly_hooks.core.dates import utc_time
 from airflow_insightly_hooks.core.detection.changes import EARLIEST, EVENTS
 from airflow_insightly_hooks.core.detection.record_times import readable_times
 from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
@@ -73,7 +74,7 @@ class LatePolls:
 
     def _found(self, poll: Poll, since: datetime, zone_start: datetime) -> Found:
         """Remember what a poll shows, and say what is new in it."""
-        until = max(since, poll.server_time + CLOCK_TOLERANCE) + ONE_SECOND
+        until = utc_time(max(since, poll.server_time + CLOCK_TOLERANCE)) + ONE_SECOND
         is_first = self._seen is None
         seen = SeenChanges(zone_start, until) if self._seen is None else self._seen.within(zone_start, until)
         is_late = False
