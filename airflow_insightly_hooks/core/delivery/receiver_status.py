@@ -14,8 +14,8 @@ __all__ = ["ReceiverStatus", "is_down"]
 
 MAY_RECOVER = frozenset((408, 425, 429))
 """Statuses below 500 that say something of the receiver, not of the message."""
-LONGEST_WAIT = timedelta(hours=1)
-"""For how long a receiver may ask to wait; a task's own ``retry_delay`` may be longer."""
+LONGEST_WAIT = timedelta(days=1)
+"""What is further ahead was written by a clock that is wrong, or by hand: nobody waits for it."""
 
 
 class ReceiverStatus(NamedTuple):
@@ -39,7 +39,7 @@ class ReceiverStatus(NamedTuple):
 
     def others_wait(self, run: str, now: datetime) -> bool:
         """Return whether another run's task waits now."""
-        return self.waiting != run and now < self.retry_at
+        return self.waiting != run and now < self.retry_at <= now + LONGEST_WAIT
 
     def after(self, before: ReceiverStatus, now: datetime) -> ReceiverStatus:
         """Return this status as the next one: what is down has been so since before.
@@ -50,7 +50,7 @@ class ReceiverStatus(NamedTuple):
         if not (self.is_down and before.is_down):
             return self
         status = self._replace(failing_since=before.failing_since)
-        if before.others_wait(self.waiting, now) and self.retry_at < before.retry_at <= now + LONGEST_WAIT:
+        if before.others_wait(self.waiting, now) and self.retry_at < before.retry_at:
             status = status._replace(retry_at=before.retry_at, waiting=before.waiting)
         return status
 

@@ -35,6 +35,8 @@ def test_who_waits():
     assert status.others_wait("dag/other", NOON + HOUR - timedelta(seconds=1))
     assert not status.others_wait("dag/other", NOON + HOUR)
     assert not status.others_wait("dag/run", NOON)
+    assert status.others_wait("dag/other", NOON - 23 * HOUR)
+    assert not status.others_wait("dag/other", NOON - 24 * HOUR)  # the clock of whoever wrote it is wrong
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_who_waits():
         ((HOUR, "dag/other", False), (MINUTE, "dag/run")),  # it was well meanwhile
         ((MINUTE / 2, "dag/other", True), (MINUTE, "dag/run")),
         ((-MINUTE, "dag/other", True), (MINUTE, "dag/run")),
-        ((24 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # by a clock that is wrong
+        ((25 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # by a clock that is wrong
     ],
 )
 def test_the_longest_wait_that_was_asked_for_counts(before, expected):
