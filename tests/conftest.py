@@ -90,6 +90,7 @@ class TaskInstance:
     :ivar xcom: what was pushed, by key.
     :ivar others: what other tasks have pushed, by task id and key, or by run id, task id and key.
     :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
+    :ivar runs: the states of other runs of its DAG, by their ids.
     :ivar gone_dags: the ids of DAGs that Airflow doesn't know; it knows all others.
     """
 
@@ -101,6 +102,7 @@ class TaskInstance:
         self.xcom: dict[str, Any] = {}
         self.others: dict[tuple[str, ...], Any] = {}
         self.previous: dict[str, list[SimpleNamespace]] = {}
+        self.runs: dict[str, str] = {}
         self.gone_dags: set[str] = set()
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -116,6 +118,10 @@ class TaskInstance:
         assert (dag_id, task_ids) == (self.dag_id, [self.task_id])
         ended = {p.run_id: state for state, runs in self.previous.items() for p in runs}
         return {run_id: {self.task_id: state} for run_id, state in ended.items()}
+
+    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        assert dag_id == self.dag_id
+        return sum(states is None or self.runs[run] in states for run in run_ids if run in self.runs)
 
     def get_dag(self, dag_id: str) -> Any:
         if dag_id in self.gone_dags:

@@ -344,11 +344,19 @@ class WakeUpOperator(BaseOperator):
         if not times:
             raise AirflowSkipException("nothing is pending")
         moment = wake_up_time(min(times))
-        # The run of a moment that has passed has been, and its name is taken.
+        # The run of a moment that has passed has been, and its name is taken. It may have been although the
+        # moment is yet to come: by a scheduler's clock that is ahead of this worker's, or ended by hand.
         name = wake_up_run_id(moment)
-        if moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after):
+        has_passed = moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after)
+        if has_passed or _has_begun(ti, name):
             name += f"__{digest_of(repr((ti.run_id,)))}"
         raise run_trigger(ti.dag_id, name, {}, moment)
+
+
+def _has_begun(ti: Any, run_id: str) -> bool:
+    """Return whether a run of this DAG is there, and is no longer queued."""
+    run: dict[str, Any] = {"dag_id": ti.dag_id, "run_ids": [run_id]}
+    return bool(ti.get_dr_count(**run) > ti.get_dr_count(**run, states=["queued"]))
 
 
 def _left_by_schedule(context: Context) -> Any:

@@ -614,11 +614,14 @@ def test_it_keeps_inlets_of_ones_own() -> None:
     assert due_task(inlets=other).inlets == [other, ASSET]
 
 
-def waking(*next_due: str | None, run_after: datetime = NOW) -> BaseException:
+def waking(
+    *next_due: str | None, run_after: datetime = NOW, runs: dict[str, str] | None = None
+) -> BaseException:
     context = run_context(
         ti=TaskInstance("flow__pending", "wake_up"),
         dag_run=SimpleNamespace(run_type="operator_triggered", run_after=run_after),
     )
+    context["ti"].runs = runs or {}
     with DAG("flow__pending", schedule=None):
         operator = WakeUpOperator(task_id="wake_up")
         for number, text in enumerate(next_due):
@@ -658,6 +661,19 @@ def test_the_run_of_its_own_moment_is_not_asked_for_again() -> None:
     ended = waking("2999-01-01T00:00:00Z", run_after=datetime(2999, 1, 1, tzinfo=UTC))
     assert isinstance(ended, DagRunTriggerException)
     assert ended.dag_run_id.startswith("due__2999-01-01T00:00:00Z__")
+
+
+@pytest.mark.parametrize("state", ["running", "success", "failed"])
+def test_a_run_that_has_begun_before_its_moment_takes_nothing_more(state: str) -> None:
+    """By a scheduler's clock that is ahead, or since it was ended by hand: what is due then needs another."""
+    moment, name = "2999-01-01T00:00:00Z", "due__2999-01-01T00:00:00Z"
+    ended = waking(moment, runs={name: state})
+    assert isinstance(ended, DagRunTriggerException)
+    assert ended.dag_run_id.startswith(f"{name}__")
+    assert ended.run_after == datetime(2999, 1, 1, tzinfo=UTC)
+    queued = waking(moment, runs={name: "queued"})
+    assert isinstance(queued, DagRunTriggerException)
+    assert queued.dag_run_id == name
 
 
 def test_what_only_talks_to_airflow_is_tried_again() -> None:

@@ -68,9 +68,7 @@ class Task:
         ti.max_tries = self.max_tries
         ti.xcom_push = lambda key, value: self.airflow.xcom.__setitem__((*self.key, key), value)
         ti.xcom_pull = self.airflow.pull(self.key[0], self.key[1])
-        ti.get_dr_count = lambda dag_id, run_ids, states: sum(
-            run.key[1] in run_ids for run in self.airflow.waiting
-        )
+        ti.get_dr_count = self.airflow.count_runs
         assets = AssetStateStores()
         assets[ASSET] = self.airflow.assets
         return {"ti": ti, "task_state_store": self.store, "asset_state_store": assets, "dag_run": self.run}
@@ -94,6 +92,10 @@ class Airflow:
         self.count = 0
         self.clears = 0
         self.kills = 0
+
+    def count_runs(self, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        queued = {task.key[1] for task in self.waiting if task.key[2] == "collect" and not task.tries}
+        return len((self.known_runs if states is None else queued).intersection(run_ids))
 
     def pull(self, own_dag: str, own_run: str) -> Any:
         def xcom_pull(
