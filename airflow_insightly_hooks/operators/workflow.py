@@ -147,8 +147,13 @@ class InsightlyWorkflowOperator(BaseOperator):
         ti: Any = context.get("ti")
         state = TaskState(context["task_state_store"])
         windows = RunWindows(context, ti or self, self.asset, self.window, self.cursor)
+        window = windows.fixed()
+        if window is None and (kept := state.get(READING)) is not None:
+            window = ChangeWindow.of(kept)
+        if window is None:
+            windows.begin()  # before anything can fail
         lookback = self._lookback(context, windows, hook)
-        window, settled_until = self._settled_window(hook, windows, state)
+        window, settled_until = self._settled_window(hook, windows, state, window)
         detection = lookback.changes(window, settled_until)
         if ti is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
@@ -209,14 +214,9 @@ class InsightlyWorkflowOperator(BaseOperator):
         )
 
     def _settled_window(
-        self, hook: InsightlyHook, windows: RunWindows, state: TaskState
+        self, hook: InsightlyHook, windows: RunWindows, state: TaskState, window: ChangeWindow | None
     ) -> tuple[ChangeWindow, datetime]:
         """Return the run's window, the same in all of its tries, once it has settled; and up to when."""
-        window = windows.fixed()
-        if window is None and (kept := state.get(READING)) is not None:
-            window = ChangeWindow.of(kept)
-        if window is None:
-            windows.begin()
         settle = timedelta(seconds=self.workflow.settle)
         is_told = False
         while (

@@ -250,11 +250,14 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
 
     def _poll_once(self, context: Context, hook: InsightlyHook) -> list[RecordChange] | _Wait:
         windows = RunWindows(context, context.get("ti") or self, self.asset, self.window, self.cursor)
+        fixed = windows.fixed()
+        if fixed is None:
+            windows.begin()  # before anything can fail
         kind, searched = RECORD_TYPES[self.record_type], (self.field_name, self.field_value)
         lookback = RunLookback(
             context, windows, self.asset, hook, searched, kind, self.events, self.lookback, self.log
         )
-        window = lookback.binding(windows.fixed())
+        window = lookback.binding(fixed)
         is_open = window is None
         shared = None
         if window is not None and not lookback.may_grow(window):

@@ -282,7 +282,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("e2e") is None:
             return False, False, False, False
         is_shared = "stack" in getattr(item, "fixturenames", ())
-        return True, is_shared, "[postgresql]" in item.nodeid, "test_secrets" in item.nodeid
+        return True, is_shared, "[postgresql" in item.nodeid, "test_secrets" in item.nodeid
 
     items.sort(key=order)
 

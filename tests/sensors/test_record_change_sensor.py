@@ -794,3 +794,11 @@ def test_retries() -> None:
     assert (it.retries, it.retry_delay) == (5, timedelta(seconds=7))
     assert own.retries == 0
     assert mapped.partial_kwargs["retries"] == 5
+
+
+def test_a_run_that_fails_before_it_looks_is_no_run_before() -> None:
+    """Marked as a success by hand, it has not taken a window: that is noted before anything can fail."""
+    context = run_context()
+    with pytest.raises(AirflowNotFoundException):
+        sensor(insightly_conn_id="insightly_later").execute(context)
+    assert context["ti"].xcom["cursor"] == {"name": "dag/task", "window": None, "is_test": False}
