@@ -67,7 +67,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
     :raises InvalidPayload: if a run's conf names messages, but not the task that has left them, or the
         webhook of another DAG.
     :raises InvalidTime: if the conf's ``not_before`` is no time.
-    :raises ForsakenMessagesError: if what is due is for a webhook that is none of the tasks' any more.
+    :raises OrphanedMessagesError: if what is due is for a webhook that is none of the tasks' any more.
 
     XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
     ``lost_{task_id}`` the runs whose payloads are gone. Where what waits for one webhook can't be read, its
@@ -124,7 +124,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 due.append(queue.due)
                 waiting[webhook] = {"messages": queue.waiting, "until": iso_time(queue.due)}
                 self.log.info("%s: %d messages wait until %s", webhook, queue.waiting, iso_time(queue.due))
-        forsaken: dict[str, list[MessageSource]] = {}
+        orphaned: dict[str, list[MessageSource]] = {}
         for webhook in sorted(known.webhooks - self.deliver_task_ids.keys()):
             try:
                 queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
@@ -134,13 +134,13 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 self.log.error("%s: %s", webhook, error)
                 continue
             if sources:
-                forsaken[webhook] = sources
+                orphaned[webhook] = sources
             if queue.due is not None:
                 due.append(queue.due)
         ti.xcom_push(key=WAITING, value=waiting)
         ti.xcom_push(key=NEXT_DUE, value=iso_time(min(due)) if due else NOTHING)
-        if forsaken:
-            raise ForsakenMessagesError(forsaken)
+        if orphaned:
+            raise OrphanedMessagesError(orphaned)
         followers = {task.task_id: task for task in self.downstream_list}
         needless = [followers[task_id] for task_id in idle]
         if not due or _is_queued(ti, min(due), now):
@@ -241,7 +241,7 @@ class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
     """What waits can't be read, and a retry changes nothing of that."""
 
 
-class ForsakenMessagesError(InsightlyHooksError, AirflowFailException):
+class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
     """Messages wait for a webhook that its workflow no longer has, or has under another name.
 
     :param left: the webhook -> where they stand.

@@ -19,8 +19,8 @@ from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.pending import WakeUpOperator
 from airflow_insightly_hooks.operators.retry_queue import (
     CollectRetriesOperator,
-    ForsakenMessagesError,
     LostPayloadsError,
+    OrphanedMessagesError,
     RetryWebhookOperator,
     UnreadableQueueError,
 )
@@ -423,7 +423,7 @@ def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, asse
     assert collected(first) == {"deliver_other"}  # what is due for others goes first
     for _ in range(2):  # cleared, it finds the same
         with pytest.raises(
-            ForsakenMessagesError, match=r"1 messages of 1 runs wait for 'flow/old' \(run_2\)"
+            OrphanedMessagesError, match=r"1 messages of 1 runs wait for 'flow/old' \(run_2\)"
         ):
             collected(second)
     assert collected(third) == {"deliver", "deliver_other", "wake_up"}
