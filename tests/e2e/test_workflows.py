@@ -87,6 +87,12 @@ def test_runs_do_not_wait_for_a_receiver_that_another_run_waits_for(stack: Stack
         time.sleep(2.1)  # it has settled
         runs.append(stack.start_run("overlapping"))
         wait_for("the receiver that is down", lambda: stack.received("down"), timeout=60)
+        # Else a run before, which is late, takes this lead with its own, and this one finds nothing.
+        wait_for(
+            "its detect task",
+            lambda run=runs[-1]: stack.tasks("overlapping", run)["detect"]["state"] == "success",
+            timeout=60,
+        )
     assert [stack.wait_for_run("overlapping", run) for run in runs[1:]] == ["success"] * 2
     assert set(stack.received_ids("up", "LEAD_ID")) == set(leads)
     assert stack.received_ids("down", "LEAD_ID") == leads[:1]  # it has asked to wait
