@@ -1206,7 +1206,7 @@ def test_without_the_culprits_outcomes_the_criteria_are_met(spec, record):
     assert not (met and culprits)
     otherwise = [outcome.held is not (outcome in culprits) for outcome in outcomes]
     # Nobody is to blame where only ``null`` is left, and all are where a line says "1 AND NOT 1".
-    if culprits and "'logic'" not in repr(spec):
+    if culprits and "'logic'" not in repr(spec) and "None" not in repr(spec):
         assert decided(spec, otherwise)
     groups = parsed.group_outcomes(outcomes)
     if groups and groups[0].path in ("criteria.all", "criteria.any", "criteria.none", "criteria.logic"):
