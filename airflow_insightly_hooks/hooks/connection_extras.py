@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
-from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
+from airflow_insightly_hooks.hooks.connection_fields import CONNECTION_FIELDS, ConnectionField
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from airflow.sdk.types import Logger
 
-__all__ = ["NOT_WRITABLE", "ConnectionExtras", "connection_text", "is_writable", "warn_of_type"]
+__all__ = ["NOT_WRITABLE", "ConnectionExtras", "check_type", "connection_text", "is_writable"]
 
 NOT_WRITABLE = "it holds half of a character (a lone surrogate), which can't be written in UTF-8"
 
@@ -36,8 +36,16 @@ def connection_text(connection: Connection, name: OwnField) -> str:
     return value
 
 
-def warn_of_type(connection: Connection, expected: str, log: Logger) -> None:
-    """Warn of a connection of another type: its fields are read all the same, as those of this type."""
+def check_type(connection: Connection, expected: str, log: Logger) -> None:
+    """Warn of a connection of another type: its fields are read all the same, as those of this type.
+
+    :raises InvalidConnection: if it is of the other one of this package's two types: an API key would be
+        sent to a receiver, or a receiver's password to the API.
+    """
+    if connection.conn_type in CONNECTION_FIELDS and connection.conn_type != expected:
+        raise InvalidConnection(
+            connection.conn_id, "type", f"it is {connection.conn_type!r}, and {expected!r} is needed"
+        )
     if connection.conn_type and connection.conn_type != expected:
         log.warning(
             "Connection %r is of type %r, and is used as one of type %r: is it the right one?",

@@ -21,7 +21,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_re
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.api.client import Answer, Client
-from airflow_insightly_hooks.hooks.connection_extras import warn_of_type
+from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.hints import for_a_test
 
 __all__ = ["InsightlyHook", "records_page"]
@@ -68,7 +68,7 @@ class InsightlyHook(BaseHook):
         with self._opening:  # one for all threads: it counts the requests
             if self._opened is None:
                 connection = self.get_connection(self.insightly_conn_id)
-                warn_of_type(connection, self.conn_type, self.log)
+                check_type(connection, self.conn_type, self.log)
                 self._opened = Client(
                     self.insightly_conn_id, Account(connection), self.log, exact_numbers=self.exact_numbers
                 )

@@ -11,7 +11,7 @@ from functools import partial
 from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
-from airflow_insightly_hooks.hooks.connection_extras import warn_of_type
+from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
 from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
@@ -67,7 +67,7 @@ class WebhookHook(BaseHook):
         if self._uri is not None:
             return ReceiverSettings.from_uri(self._uri)
         connection = self.get_connection(self.webhook_conn_id)
-        warn_of_type(connection, self.conn_type, self.log)
+        check_type(connection, self.conn_type, self.log)
         return ReceiverSettings.from_connection(connection)
 
     def get_conn(self) -> Endpoint:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError, InsightlyUnreachable
 from airflow_insightly_hooks.hooks.hints import UNKNOWN_HOST, api_hint, receiver_hint
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -114,15 +115,24 @@ def test_self_signed_api(connect: Connect, tmp_path: Path) -> None:
             InsightlyHook("crm").custom_fields("Contacts")
 
 
-@pytest.mark.parametrize("conn_type", ["http", "insightly_webhook"])
-def test_another_type(connect: Connect, logged: Logged, conn_type: str) -> None:
+def test_the_wrong_one_of_two_types(connect: Connect) -> None:
+    """An API key must not go to a receiver, nor a receiver's password to the API."""
+    connect("crm", "insightly", host="na1", password=KEY)
+    connect("receiver", "insightly_webhook", host="https://receiver.example.com")
+    with pytest.raises(InvalidConnection, match="'crm', type: it is 'insightly', and 'insightly_webhook' is"):
+        WebhookHook("crm").get_conn()
+    with pytest.raises(InvalidConnection, match="'receiver', type: it is 'insightly_webhook', and"):
+        InsightlyHook("receiver").get_conn()
+
+
+def test_another_type(connect: Connect, logged: Logged) -> None:
     """A connection of another type is warned of, once, and used."""
-    connect("crm", conn_type, host="na1", password=KEY)
+    connect("crm", "http", host="na1", password=KEY)
     hook = InsightlyHook("crm")
     assert hook.base_url == "https://api.na1.insightly.com/v3.1"
     hook.get_conn()
     (warning,) = logged.messages("warning")
-    assert f"'crm' is of type '{conn_type}'" in warning
+    assert "'crm' is of type 'http'" in warning
     assert "'insightly'" in warning
 
 
