@@ -124,6 +124,8 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 due.append(queue.due)
                 waiting[webhook] = {"messages": queue.waiting, "until": iso_time(queue.due)}
                 self.log.info("%s: %d messages wait until %s", webhook, queue.waiting, iso_time(queue.due))
+            elif not sources:
+                self.log.info("%s: no messages wait here", webhook)
         orphaned: dict[str, list[MessageSource]] = {}
         for webhook in sorted(known.webhooks - self.deliver_task_ids.keys()):
             try:
