@@ -45,8 +45,8 @@ def check_cursor_argument(operator: BaseOperator, cursor: Any, window: object) -
             raise ValueError(
                 f"the map indexes of {operator.task_id!r} would share one cursor, and each would miss what "
                 f"the others read: give it a cursor whose name depends on what the task group is mapped over "
-                f"(cursor=city, or a template such as 'cities/{{{{ ti.map_index }}}}'), a window, or give "
-                f"the DAG a timetable with data intervals"
+                f"(a template such as '{{{{ dag.dag_id }}}}/{{{{ ti.map_index }}}}', or cursor=city if no "
+                f"other DAG uses these names), a window, or give the DAG a timetable with data intervals"
             )
     return cursor
 
