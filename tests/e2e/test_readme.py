@@ -49,7 +49,7 @@ def test_the_workflow_becomes_dags(tmp_path: Path) -> None:
         "bag = DagBag(sys.argv[1]); assert not bag.import_errors, bag.import_errors; print(sorted(bag.dags))"
     )
     found = run([sys.executable, "-c", show, str(tmp_path / "dags")], tmp_path).splitlines()[-1]
-    assert found == "['opportunity_won', 'opportunity_won__pending']"
+    assert found == "['opportunity_won', 'opportunity_won__pending', 'opportunity_won__retry']"
 
 
 def test_the_dag_is_loaded_by_airflow(tmp_path: Path) -> None:
