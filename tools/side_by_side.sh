@@ -3,7 +3,7 @@
 set -uo pipefail
 set -m # else processes in the background would not hear of Ctrl-C
 cd "$(dirname "$0")/.."
-heavy="test_kills or test_backfill or test_events or test_example_workflows"
+heavy="test_kills or test_backfill or test_events or test_example_workflows or test_windows"
 groups=("postgresql and ($heavy)" "postgresql and not ($heavy)" "not postgresql")
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
