@@ -137,7 +137,9 @@ class WorkflowDelivery(WebhookOperator):
         if before is not None and before.is_down:
             self._write_status(context, before._replace(is_down=False))
             since = iso_time(before.failing_since)
-            self.log.info("The receiver of webhook %r was failing since %s, and is well", self.webhook, since)
+            self.log.info(
+                "The receiver of webhook %r works again; it had been failing since %s", self.webhook, since
+            )
 
     def _read_status(self, context: Context) -> ReceiverStatus | None:
         if is_test(context):  # it neither leaves anything to another run, nor has others wait

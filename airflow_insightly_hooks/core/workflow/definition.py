@@ -190,7 +190,8 @@ class WorkflowDefinition(Model):
             path = f"webhooks[{index}]"
             if webhook.slug in seen:
                 raise Misplaced(
-                    f"{path}.name", f"{webhook.name!r} is too like {seen[webhook.slug]!r}: task ids differ"
+                    f"{path}.name",
+                    f"{webhook.name!r} is too similar to {seen[webhook.slug]!r}: their task ids must differ",
                 )
             seen[webhook.slug] = webhook.name
             for number, name in enumerate(webhook.fields or ()):

@@ -111,7 +111,11 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"webhooks": [{"name": "x"}]}, "webhooks[0]", "conn_id or uri"),
         ({"webhooks": [{**WEBHOOK, "uri": "https://x"}]}, "webhooks[0]", "conn_id or uri"),
         ({"webhooks": [{"name": "x", "conn_id": "https://x"}]}, "webhooks[0].conn_id", "a URI goes to uri"),
-        ({"webhooks": [WEBHOOK, {**WEBHOOK, "name": "billing!"}]}, "webhooks[1].name", "too like 'Billing'"),
+        (
+            {"webhooks": [WEBHOOK, {**WEBHOOK, "name": "billing!"}]},
+            "webhooks[1].name",
+            "too similar to 'Billing'",
+        ),
         ({"webhooks": [{**WEBHOOK, "fiels": ["A"]}]}, "webhooks[0].fiels", "did you mean 'fields'?"),
         ({"webhooks": [{**WEBHOOK, "fields": ["FIRST_NAM"]}]}, "webhooks[0].fields[0]", "'FIRST_NAME'"),
         ({"webhooks": [{**WEBHOOK, "fields": []}]}, "webhooks[0].fields", "at least 1"),
