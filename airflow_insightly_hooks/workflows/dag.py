@@ -228,6 +228,18 @@ def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:
     return f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
 
 
+def _sending_dag(dag_id: str, default_args: dict[str, Any] | None, **arguments: Any) -> DAG:
+    """Return a DAG beside a workflow's own, which sends what that has handed to it."""
+    return DAG(
+        dag_id,
+        schedule=None,
+        is_paused_upon_creation=False,  # what was handed to it must be sent
+        auto_register=False,
+        default_args={**(default_args or {}), **INDEPENDENT},
+        **arguments,
+    )
+
+
 def _pending_dag(
     workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
 ) -> DAG | None:
@@ -235,14 +247,11 @@ def _pending_dag(
     timed = _timed(workflow)
     if not timed:
         return None
-    dag = DAG(
+    dag = _sending_dag(
         workflow.dag_id + PENDING_SUFFIX,
+        default_args,
         dag_display_name=f"{workflow.name}: pending",
         description=f"Sends webhooks of {workflow.dag_id} at their time; started by it, and by itself.",
-        schedule=None,
-        is_paused_upon_creation=False,  # what is scheduled must be sent
-        auto_register=False,
-        default_args={**(default_args or {}), **INDEPENDENT},
         params={
             CANCEL: Param(
                 [],
@@ -264,15 +273,12 @@ def _retry_dag(
     workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
 ) -> DAG:
     """Return the DAG that sends what tasks have left which would have waited for a receiver."""
-    dag = DAG(
+    dag = _sending_dag(
         workflow.dag_id + RETRY_SUFFIX,
+        default_args,
         dag_display_name=f"{workflow.name}: retry",
         description=f"Sends what {workflow.dag_id} has left for receivers that are down; started by it.",
-        schedule=None,
-        is_paused_upon_creation=False,  # what is left must be sent
-        auto_register=False,
         max_active_runs=RETRY_RUNS * len(workflow.webhooks),
-        default_args={**(default_args or {}), **INDEPENDENT},
         **arguments,
     )
     with dag, dag.task_group:  # the group that is open, if any, is of another DAG
