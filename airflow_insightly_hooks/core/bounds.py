@@ -40,7 +40,7 @@ def check_seconds(
 
     :param name: what to call it in an error.
     :param or_timedelta: whether a ``timedelta`` will do, too.
-    :raises ValueError: if it is none, or out of bounds.
+    :raises ValueError: if the value is not a number of seconds, or out of bounds.
     """
     seconds = value.total_seconds() if or_timedelta and isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -66,7 +66,7 @@ def check_durations(holders: Iterable[object], *names: str) -> None:
 def check_whole(name: str, value: object, *, at_least: int, at_most: int = 1_000_000_000) -> None:
     """Check a whole number.
 
-    :raises ValueError: if it is none, or out of bounds.
+    :raises ValueError: if the value is not a whole number, or out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= at_most:
         raise ValueError(f"{name} must be a whole number from {at_least} to {at_most}")

@@ -225,14 +225,14 @@ class WebhookOperator(BaseOperator):
         """Send nothing more; what is under way may end, and is recorded."""
         self._stopped = True
 
-    def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:  # noqa: ARG002
+    def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:  # noqa: ARG002 — for subclasses
         """POST what is in the queue."""
         delivery.post(queue)
 
     def _judge(
         self,
         context: Context,
-        payloads: Sequence[Payload],  # noqa: ARG002
+        payloads: Sequence[Payload],  # noqa: ARG002 — likewise
         delivery: Delivery,
         report: Report,
         *,

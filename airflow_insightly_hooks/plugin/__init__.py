@@ -16,6 +16,6 @@ class InsightlyHooksPlugin(AirflowPlugin):
 
     name = "insightly_hooks"
     operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so
-    fastapi_root_middlewares = [  # noqa: RUF012
+    fastapi_root_middlewares = [  # noqa: RUF012 — likewise
         {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
     ]

@@ -134,7 +134,7 @@ class Ledger:
     def go_on_from(self, message: str, text: str) -> None:
         """Note what another task's ledger has of a message, where this one has nothing yet.
 
-        :raises InvalidState: if ``text`` is none of ``text_of``.
+        :raises InvalidState: if ``text_of`` can't have returned ``text``.
         """
         if text and self[message] == UNSENT:
             self._note(message, _read_entry(message, text)[0])

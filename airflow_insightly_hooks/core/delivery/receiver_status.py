@@ -61,7 +61,7 @@ class ReceiverStatus(NamedTuple):
 
     @classmethod
     def of(cls, value: object) -> ReceiverStatus | None:
-        """Return the status that ``as_dict`` gave; ``None`` where there is none, or it can't be read."""
+        """Return the status that ``as_dict`` gave; ``None`` if there is no status, or it can't be read."""
         if not isinstance(value, Mapping):
             return None
         try:

@@ -65,7 +65,7 @@ class SeenStore:
         self._untils: dict[str, datetime] = {}  # likewise
 
     def states(self) -> list[SeenState]:
-        """Return the states that there are, the latest position last; what can't be read is none."""
+        """Return the states that there are, the latest position last, without those that can't be read."""
         found = []
         for slot in SLOTS:
             try:
