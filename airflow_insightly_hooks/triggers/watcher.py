@@ -34,6 +34,7 @@ from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.triggers.late_polls import LatePolls
+from airflow_insightly_hooks.triggers.own_cursor import FIRST_REPEAT, LONGEST_REPEAT
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ __all__ = ["ChangeNotice", "Watch", "Watcher", "state_of", "watching"]
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 300.0
-FIRST_REPEAT = 5.0
-"""Seconds that DAGs get at least to read what was said, before it is said again."""
-LONGEST_REPEAT = 3600.0
 GIVEN_UP = timedelta(days=7)
 """How old a cursor is that no longer counts as behind: its DAG is gone."""
 LONGEST_PAST = timedelta(days=1)
