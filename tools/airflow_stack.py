@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import requests
 
@@ -26,6 +27,13 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 TRIES = 3
 """Of a call that answers 500: on SQLite a transaction may wait a minute for another, and is then undone."""
 STOP_WITHIN = 20.0
+PAGE = 500
+"""Rows that one call of the API returns at most: more than tests and demo have of anything."""
+NOT_PASSED_ON = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
+"""Environment variables that the components don't get, by how they begin.
+
+Each task is a new process. Without compiled modules it compiles all that it imports, and takes twice as long.
+"""
 
 
 class StackError(Exception):
@@ -39,7 +47,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, look: Callable[[], T | None], timeout: float, interval: float = 0.25) -> T:
+def wait_for(what: str, look: Callable[[], T | None], timeout: float, interval: float = 0.5) -> T:
     """Return what ``look`` returns once that is true.
 
     :raises StackError: if it isn't within ``timeout`` seconds.
@@ -133,7 +141,7 @@ class AirflowStack:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(NOT_PASSED_ON)},
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -146,6 +154,7 @@ class AirflowStack:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(PAGE),
             "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-this-machine-0123456789abcdef0123456789abcdef",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home / 'airflow.db'}?timeout=60",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -182,7 +191,7 @@ class AirflowStack:
         for name in components or COMPONENTS:
             self.processes.start(name, [sys.executable, "-m", "airflow", name], self.env)
 
-    def wait_until_healthy(self, timeout: float = 120.0) -> None:
+    def wait_until_healthy(self, timeout: float = 240.0) -> None:
         """Wait until every component that was started says that it is healthy.
 
         :raises StackError: if one has ended, or the time is up.
@@ -222,7 +231,34 @@ class AirflowStack:
             raise StackError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer.json() if answer.content else None
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 90.0) -> None:
+    def dags(self) -> list[dict[str, Any]]:
+        """Return all DAGs that the DAG processor has found."""
+        found: list[dict[str, Any]] = self.api(f"/dags?limit={PAGE}")["dags"]
+        return found
+
+    def unfinished(self) -> str:
+        """Return what Airflow has not ended yet, a run a line, with its tasks' states."""
+        # An API server that doesn't answer must not hide what failed.
+        try:
+            paused = {dag["dag_id"] for dag in self.dags() if dag["is_paused"]}
+            runs = self.api(f"/dags/~/dagRuns?state=queued&state=running&limit={PAGE}")["dag_runs"]
+            lines = []
+            for run in runs:
+                dag_id, run_id = run["dag_id"], run["dag_run_id"]
+                tasks = self.api(f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit={PAGE}")
+                states = [
+                    f"{task['task_id']} {task['state']} (try {task['try_number']})"
+                    for task in tasks["task_instances"]
+                ]
+                is_paused = ", its DAG is paused" if dag_id in paused else ""
+                lines.append(
+                    f"{dag_id} {run_id} is {run['state']}{is_paused}: {', '.join(states) or 'no tasks'}"
+                )
+        except (StackError, requests.RequestException) as error:
+            return f"Airflow doesn't say what it does: {error}"
+        return "\n".join(lines) or "no run is queued or running"
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 180.0) -> None:
         """Wait until the DAG processor has found a DAG.
 
         :raises StackError: if it doesn't, with the import errors there are.
@@ -230,7 +266,7 @@ class AirflowStack:
 
         def found() -> bool:
             self.processes.check()
-            return any(dag["dag_id"] == dag_id for dag in self.api("/dags?limit=200")["dags"])
+            return any(dag["dag_id"] == dag_id for dag in self.dags())
 
         try:
             wait_for(f"DAG {dag_id}", found, timeout)
