@@ -1,10 +1,10 @@
-# The workflows of the end-to-end tests: made in Python, and from a folder with a good and a broken file.
+# The workflows of the end-to-end tests.
 from datetime import timedelta
 
 from airflow.sdk import DAG
 from airflow.sdk import task as airflow_task
 
-from airflow_insightly_hooks import Schedule, Webhook, Workflow, load_workflows
+from airflow_insightly_hooks import Schedule, Webhook, Workflow
 
 SOON = {"retry_delay": timedelta(seconds=1)}
 
@@ -40,7 +40,7 @@ workflow("Overlapping", "Leads", ("down", {}), ("up", {}), evaluate="created").t
 workflow(
     "Some seconds later",
     "Opportunities",
-    ("timed", {"after": timedelta(seconds=40), "recheck": True}),
+    ("timed", {"after": timedelta(seconds=120), "recheck": True}),
     criteria={
         "all": [
             {"field": "OPPORTUNITY_NAME", "operator": "starts_with", "value": "e2e"},
@@ -59,5 +59,3 @@ with DAG("grouped", schedule=None):
         return "done"
 
     group >> afterwards()
-
-dags = load_workflows("folder")
