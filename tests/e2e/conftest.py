@@ -1,4 +1,8 @@
-"""A real Airflow and the sandbox, started once for all end-to-end tests: on SQLite, and on PostgreSQL."""
+"""A real Airflow and the sandbox, started once for all end-to-end tests, on PostgreSQL.
+
+Tests that are marked ``on_sqlite`` run a second time, on an Airflow with SQLite: of each kind of state one.
+All others depend on no database.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -48,7 +52,6 @@ BINS = (
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task"),
 )
-TO_SAVE_TIME = "it depends on no database: it runs on PostgreSQL only, to save time"
 EXTRAS_OF: dict[str, dict[str, Any]] = {
     "redelivered": {"signing_secret": SIGNING_SECRET},
     "failing": {"requests_per_second": 1_000},  # 10,000 take 10 s, however fast the machine is
@@ -64,10 +67,7 @@ class Stack:
     sandbox: str
     database: str
     collector: Collector
-
-    def skip_on_sqlite(self, because: str) -> None:
-        if self.database.startswith("sqlite"):
-            pytest.skip(because)
+    unpaused: set[str] = field(default_factory=set)
 
     # --- the CRM ---------------------------------------------------------------------------------------
 
@@ -106,6 +106,8 @@ class Stack:
     # --- Airflow -------------------------------------------------------------------------------------------
 
     def start_run(self, dag_id: str, **conf: Any) -> str:
+        """Start a run of a DAG, which is paused until then: so nothing runs that no test waits for."""
+        self.unpause(dag_id)
         body = {"logical_date": None, "conf": conf}
         return self.airflow.api(f"/dags/{dag_id}/dagRuns", "POST", body)["dag_run_id"]
 
@@ -117,7 +119,19 @@ class Stack:
         window = {"start": started.isoformat(), "end": end.isoformat()}
         return self.start_run(dag_id, title=title, **window, **conf)
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 90) -> str:
+    def unpause(self, *dag_ids: str) -> None:
+        """Let DAGs be scheduled."""
+        for dag_id in set(dag_ids) - self.unpaused:
+            self.airflow.unpause(dag_id)
+            self.unpaused.add(dag_id)
+
+    def pause(self, *dag_ids: str) -> None:
+        """Have DAGs start nothing more."""
+        for dag_id in dag_ids:
+            self.airflow.api(f"/dags/{dag_id}", "PATCH", {"is_paused": True})
+            self.unpaused.discard(dag_id)
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 240) -> str:
         """Return the state in which a run ended."""
 
         def ended() -> str | None:
@@ -125,7 +139,10 @@ class Stack:
             state = self.airflow.api(f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"]
             return state if state in ("success", "failed") else None
 
-        return wait_for(f"the end of {dag_id} {run_id}", ended, timeout)
+        try:
+            return wait_for(f"the end of {dag_id} {run_id}", ended, timeout)
+        except StackError as error:
+            raise StackError(f"{error}; unfinished:\n{self.airflow.unfinished()}") from None
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """Return a run's task instances by task id; of a mapped task, one."""
@@ -155,7 +172,7 @@ class Stack:
         self.airflow.api(f"/dags/{dag_id}/clearTaskInstances", "POST", body)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Airflow and the sandbox; ended with all that was started, and nothing else."""
     with contextlib.ExitStack() as cleanup:
@@ -175,14 +192,17 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         requests.put(f"{sandbox}/_sandbox", json={"requests_per_second": 200}, timeout=10).raise_for_status()
         for name in BINS:
             stack.bin_answers(name)
-        for dag_id in ("connection_forms", "watched", "from_a_file", "ten_thousand", "woken_first"):
-            airflow.wait_for_dag(dag_id)
-        for dag in airflow.api("/dags?limit=200")["dags"]:
-            # The first ones are for their tests to start; the others would run every five minutes.
-            starts_itself = dag["fileloc"].endswith(("insightly_workflows.py", "/events.py"))
-            if dag["dag_id"] not in ("hourly", "every_few_seconds", "watched") and not starts_itself:
-                airflow.unpause(dag["dag_id"])
+        wait_for("the DAGs of all files", lambda: _files_with_dags(airflow) >= _files(airflow), 240)
         yield stack
+
+
+def _files(airflow: AirflowStack) -> set[str]:
+    return {path.name for path in Path(airflow.env["AIRFLOW__CORE__DAGS_FOLDER"]).glob("*.py")}
+
+
+def _files_with_dags(airflow: AirflowStack) -> set[str]:
+    airflow.processes.check()
+    return {Path(dag["fileloc"]).name for dag in airflow.dags()}
 
 
 def _dags(home: Path) -> Path:
@@ -256,9 +276,9 @@ def _settings(sandbox: str, collector: Collector) -> dict[str, str]:
         "AIRFLOW__METRICS__OTEL_ON": "True",
         "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "insightly_webhook",
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.url,
-        # No DAG file changes while the tests run: parsing them again and again took a quarter of two cores.
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        # A file is read again where a test says so (``Stack.parse``), or where a watcher has to be started.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "86400",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
     }
 
@@ -271,10 +291,30 @@ def _postgresql(cleanup: contextlib.ExitStack) -> str:
         pytest.skip(str(error))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Say which databases a test runs on."""
+    if "stack" in metafunc.fixturenames:
+        is_on_sqlite = metafunc.definition.get_closest_marker("on_sqlite") is not None
+        databases = ["sqlite", "postgresql"] if is_on_sqlite else ["postgresql"]
+        metafunc.parametrize("stack", databases, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a test that failed what its Airflow was about."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        report.sections.append(("What Airflow has not ended", stack.airflow.unfinished()))
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run database by database, behind all fast tests; in each, look for secrets at the end.
 
-    ``make test-e2e`` gives each database a process: what these tests do most is wait for Airflow. What has an
+    ``make test-e2e`` shares them out to processes: what these tests do most is wait for Airflow. What has an
     Airflow of its own comes first, so that no second one runs beside it in its process.
     """
 
@@ -282,7 +322,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("e2e") is None:
             return False, False, False, False
         is_shared = "stack" in getattr(item, "fixturenames", ())
-        return True, is_shared, "[postgresql" in item.nodeid, "test_secrets" in item.nodeid
+        return True, is_shared, "postgresql" in item.nodeid, "test_secrets" in item.nodeid
 
     items.sort(key=order)
 

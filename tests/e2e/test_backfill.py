@@ -13,21 +13,21 @@ from airflow_stack import wait_for
 
 from tests.e2e.conftest import CANARY, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(540)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 START = datetime(2024, 6, 3, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
-WINDOWS = 48
+WINDOWS = 24
 RECORDS = 1_000
 SEARCH = "GET /v3.1/Events/Search"
 
 
 def test_a_backfill_reads_once_for_all_its_windows(stack: Stack) -> None:
-    """Two days of hourly windows, four at a time: each change in exactly its window, for a few scans."""
-    stack.skip_on_sqlite("Airflow's `backfill create` doesn't work reliably there: see test_detection.py")
+    """A day of hourly windows, four at a time: each change in exactly its window, for a few scans."""
     expected = _put_events(stack)
     before = _searches(stack)
     dates = ("--from-date", START.isoformat(), "--to-date", (START + (WINDOWS - 1) * HOUR).isoformat())
+    stack.unpause("backfilled")
     stack.airflow.cli("backfill", "create", "--dag-id", "backfilled", *dates, "--max-active-runs", "4")
 
     def ended() -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_a_backfill_reads_once_for_all_its_windows(stack: Stack) -> None:
     before = _searches(stack)
     run = runs[WINDOWS // 2]["dag_run_id"]
     stack.clear("backfilled", run, "detect")
-    wait_for("its second try", lambda: stack.tasks("backfilled", run)["detect"]["try_number"] == 2, 60)
+    wait_for("its second try", lambda: stack.tasks("backfilled", run)["detect"]["try_number"] == 2, 240)
     assert stack.wait_for_run("backfilled", run) == "success"
     assert _searches(stack) > before
     again = stack.xcom("backfilled", run, "detect")

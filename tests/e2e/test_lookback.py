@@ -10,7 +10,7 @@ import requests
 
 from tests.e2e.conftest import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 DAGS = ("late", "late_in_one_task")
 

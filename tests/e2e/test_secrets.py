@@ -11,7 +11,7 @@ import sqlalchemy
 
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, SIGNING_SECRET, USERNAME, WRONG_KEY, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.on_sqlite, pytest.mark.timeout(900)]
 
 BASIC = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 KEY_BASIC = base64.b64encode(f"{API_KEY}:".encode()).decode()

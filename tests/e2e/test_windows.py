@@ -13,7 +13,7 @@ from airflow_stack import wait_for
 
 from tests.e2e.conftest import API_KEY, CANARY, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def organisation(stack: Stack, created: datetime | None = None, city: str = "Rome") -> int:
@@ -40,11 +40,11 @@ def of_map_index(stack: Stack, run_id: str, map_index: int) -> list[int]:
 
 def test_a_backfill_of_a_plain_cron_line_reads_the_past(stack: Stack) -> None:
     """Each run reads from the time before its own, although Airflow gives it no interval."""
-    stack.skip_on_sqlite("Airflow's `backfill create` doesn't work reliably there: see test_detection.py")
     base = datetime(2024, 3, 5, 10, tzinfo=timezone.utc)
     minutes = (-61, -60, -1, 0, 59, 60)
     made = {organisation(stack, base + timedelta(minutes=minute)): minute for minute in minutes}
     dates = ("--from-date", base.isoformat(), "--to-date", (base + timedelta(hours=1)).isoformat())
+    stack.unpause("plain_cron")
     stack.airflow.cli("backfill", "create", "--dag-id", "plain_cron", *dates)
 
     def ended() -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def test_a_backfill_of_a_plain_cron_line_reads_the_past(stack: Stack) -> None:
         runs: list[dict[str, Any]] = stack.airflow.api(path)["dag_runs"]
         return runs if len(runs) == 2 else []
 
-    runs = wait_for("the backfill's two runs", ended, 120)
+    runs = wait_for("the backfill's two runs", ended, 240)
     assert {run["state"] for run in runs} == {"success"}
     assert {run["data_interval_start"] == run["data_interval_end"] for run in runs} == {True}
     found = [stack.xcom("plain_cron", run["dag_run_id"], "detect") for run in runs]
@@ -74,6 +74,7 @@ def test_airflow_tasks_test_takes_nothing(stack: Stack) -> None:
     assert stack.xcom("tested", second, "detect", "window")["start"] == first["end"]
 
 
+@pytest.mark.on_sqlite
 def test_each_map_index_of_a_task_group_has_a_cursor(stack: Stack) -> None:
     """By the name that it is given: each city's records are found, and by its own task."""
     run(stack, "cities")
