@@ -4,8 +4,13 @@ set -uo pipefail
 set -m # else processes in the background would not hear of Ctrl-C
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
-# The first one has three that are started one after another.
-groups=("test_kills or not postgresql" "postgresql and not test_kills")
+first="test_backfill or test_events or test_example_workflows or test_windows or test_detection"
+# The last one has three that are started one after another. Each looks for secrets in what it has done.
+groups=(
+    "postgresql and not test_kills and ($first or test_secrets)"
+    "postgresql and not test_kills and not ($first)"
+    "test_kills or not postgresql"
+)
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
 
