@@ -193,7 +193,8 @@ LOAD = """
 import importlib, json, runpy, sys
 
 def heavy():
-    names = ("airflow", "requests", "httptools", "airflow_insightly_hooks.sandbox")
+    ours = (f"airflow_insightly_hooks.{name}" for name in ("hooks.post.exchange", "sandbox"))
+    names = ("airflow", "requests", *ours)
     return [name for name in names if name in sys.modules]
 
 loaded = {}

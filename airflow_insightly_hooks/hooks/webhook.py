@@ -15,11 +15,12 @@ from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
 from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
+from airflow_insightly_hooks.hooks.post.deadline import Deadline
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, Response, post
+from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, post
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
 from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers
-from airflow_insightly_hooks.hooks.post.transport import Deadline
+from airflow_insightly_hooks.hooks.post.response import Response
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 from airflow_insightly_hooks.version import __version__
 

@@ -1,19 +1,15 @@
-"""Connections to a receiver, or to the proxy before it: looked up, judged, dialled, under one deadline.
+"""The way to a receiver, or to the proxy before it: looked up, judged, dialled, under one deadline.
 
 The sockets are httpcore's. Each wait on the network gets what is left until the deadline, so that no sequence
-of slow steps outlasts it. A connection serves one POST and is closed.
+of slow steps outlasts it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,28 +24,16 @@ from airflow_insightly_hooks.hooks.connection_failures import (
     tls_reason,
 )
 from airflow_insightly_hooks.hooks.masking import mask_user_information
+from airflow_insightly_hooks.hooks.post.deadline import Deadline, DeadlineExceeded
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import tls_context
 
-__all__ = [
-    "Connection",
-    "Deadline",
-    "DeadlineExceeded",
-    "NotDialled",
-    "Transport",
-    "TransportSettings",
-]
+__all__ = ["NotDialled", "Transport", "TransportSettings"]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one address to take a connection (a black hole takes none, and says nothing)."""
 LOOK_UP_LASTS = 1.0
-"""Seconds for which POSTs that are under way at once may share a look-up of the receiver's name."""
-PIECE = 16 * 1024
-"""Bytes that are sent, or read, between two looks at the deadline."""
-EARLY_LIMIT = 64 * 1024
-"""Bytes that are read of a receiver that answers without reading."""
-
-_FAILURE = re.compile(rb"(?:^|\r\n\r\n)HTTP/1\.[01] [3-9]")
+"""Seconds for which connections that are open at once may share a look-up of the receiver's name."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +52,6 @@ class TransportSettings:
     allow_private: bool
 
 
-class DeadlineExceeded(Exception):
-    """The time for the whole exchange is over."""
-
-
 class NotDialled(Exception):
     """Why there is no connection.
 
@@ -81,23 +61,6 @@ class NotDialled(Exception):
     def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
         super().__init__(reason)
         self.is_own_fault = is_own_fault
-
-
-class Deadline:
-    """A moment by the monotonic clock, ``seconds`` from now."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds left.
-
-        :raises DeadlineExceeded: if there are none.
-        """
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceeded
-        return left
 
 
 class Transport:
@@ -120,7 +83,7 @@ class Transport:
             # Its own: a client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
         self._lock = threading.Lock()  # for what follows
-        self._under_way = 0
+        self._open = 0
         self._addresses: list[str] = []
         self._looked_up_at = float("-inf")
 
@@ -171,11 +134,11 @@ class Transport:
         raise NotDialled(reason, is_own_fault=any(failure.is_own_fault for failure in telling or failures))
 
     def _look_up(self, deadline: Deadline) -> list[str]:
-        """Look the host up, unless it is an address, or others are under way that have just done so."""
+        """Look the host up, unless it is an address, or it was just done for another that is open."""
         if self._needs_no_look_up:
             return [self._first.host]
         with self._lock:
-            is_shared = self._under_way > 1 and time.monotonic() - self._looked_up_at < LOOK_UP_LASTS
+            is_shared = self._open > 1 and time.monotonic() - self._looked_up_at < LOOK_UP_LASTS
             if is_shared:
                 return self._addresses
         started = time.monotonic()
@@ -184,20 +147,17 @@ class Transport:
             self._addresses, self._looked_up_at = addresses, started
         return addresses
 
-    @contextlib.contextmanager
-    def connection(self, deadline: Deadline) -> Iterator[Connection]:
-        """Have a connection for one POST; it isn't open yet, and is closed at the end of the block."""
-        connection = Connection(self, deadline)
+    def opening(self) -> None:
+        """Note that a connection is about to be opened; ``closed`` is to follow."""
         with self._lock:
-            self._under_way += 1
-            if self._under_way == 1:
+            self._open += 1
+            if self._open == 1:
                 self._looked_up_at = float("-inf")  # nobody is there to share it with
-        try:
-            yield connection
-        finally:
-            with self._lock:
-                self._under_way -= 1
-            connection.close()
+
+    def closed(self) -> None:
+        """Note that a connection is closed, or was never opened after all."""
+        with self._lock:
+            self._open -= 1
 
     def secure(
         self, stream: httpcore.NetworkStream, deadline: Deadline, *, is_proxy: bool
@@ -213,119 +173,6 @@ class Transport:
             raise DeadlineExceeded from None
         except httpcore.ConnectError as error:
             raise _not_connected(error) from None
-
-
-class _NotOpen(httpcore.NetworkStream):
-    """Stands for a stream that isn't there yet."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-_NOT_OPEN = _NotOpen()
-
-
-class Connection:
-    """A connection whose every wait ends at the deadline.
-
-    :ivar sent: whether the receiver may have read something.
-    :ivar received: whether anything came back from it.
-    """
-
-    def __init__(self, transport: Transport, deadline: Deadline) -> None:
-        self._transport = transport
-        self._deadline = deadline
-        self._stream: httpcore.NetworkStream = _NOT_OPEN
-        self._layers = 0  # of TLS
-        self._early = b""  # what was read of an answer that came while the request was being sent
-        self._is_through = False  # what is sent is for the receiver, no more for a proxy that opens a tunnel
-        self._at_receiver = transport.proxy is None
-        self.sent = False
-        self.received = False
-
-    @property
-    def is_at_proxy(self) -> bool:
-        """Whether all that has happened so far was between this machine and a proxy."""
-        return not self._at_receiver and not self.sent
-
-    def open(self) -> None:
-        """Connect to the receiver, or to the proxy, with TLS where it is spoken there.
-
-        :raises NotDialled: if nothing takes a connection.
-        """
-        self._stream = self._transport.dial(self._deadline)
-        if self._transport.proxy is not None and self._transport.proxy.is_secured:
-            self._secure(is_proxy=True)
-        if self._transport.proxy is None and self._transport.is_secured:
-            self.secure()
-        self._is_through = not self._transport.has_tunnel
-
-    def secure(self) -> None:
-        """Begin TLS with the receiver; in a tunnel, once that is open."""
-        self._at_receiver = True
-        self._secure(is_proxy=False)
-        self._is_through = True
-
-    def _secure(self, *, is_proxy: bool) -> None:
-        self.received = False  # what came before was a proxy's
-        self._stream = self._transport.secure(self._stream, self._deadline, is_proxy=is_proxy)
-        self._layers += 1
-
-    def read(self) -> bytes:
-        """Return what has come, once something has; nothing at the end."""
-        data = self._stream.read(PIECE, self._deadline.left())
-        self.received = self.received or bool(data)
-        return data
-
-    def take_early(self) -> bytes:
-        """Return what has come while ``write`` was sending; it is not returned again."""
-        early, self._early = self._early, b""
-        return early
-
-    def write(self, data: bytes) -> None:
-        """Send.
-
-        :raises httpcore.WriteError: if the other side answers with a failure instead of reading, or closes:
-            there may be an answer to read.
-        """
-        for start in range(0, len(data), PIECE):
-            # At first there is room. In TLS in TLS, what can be read isn't seen on the socket.
-            if start and self._layers < 2:
-                self._wait_for_room()
-            left = self._deadline.left()
-            self.sent = self.sent or self._is_through
-            self._stream.write(data[start : start + PIECE], left)
-
-    def _wait_for_room(self) -> None:
-        """Wait until more can be sent, and see whether the receiver answers instead of reading.
-
-        RFC 9112, 9.5, asks for that: such a receiver may never read on.
-
-        :raises httpcore.WriteError: if it answers with a failure, or closes.
-        """
-        connection = self._stream.get_extra_info("socket")
-        poll = select.poll()
-        poll.register(connection, select.POLLIN | select.POLLOUT)
-        while events := poll.poll(self._deadline.left() * 1000):
-            if events[0][1] & ~select.POLLIN:  # there is room, or an error, which writing shows
-                return
-            connection.settimeout(0)
-            try:
-                data = connection.recv(PIECE)
-            except (BlockingIOError, ssl.SSLWantReadError):  # TLS has messages of its own
-                continue
-            except OSError:
-                raise httpcore.WriteError from None
-            self._early += data
-            self.received = self.received or bool(data)
-            if not data or len(self._early) > EARLY_LIMIT or _FAILURE.search(self._early):
-                raise httpcore.WriteError
-        raise DeadlineExceeded
-
-    def close(self) -> None:
-        """Close it, if it is open."""
-        with contextlib.suppress(OSError):
-            self._stream.close()
 
 
 def _proxy(endpoint: Endpoint) -> Endpoint | None:
