@@ -53,7 +53,7 @@ def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> Undeli
 
 def outstanding_of(ledger: Ledger, messages: Iterable[str]) -> list[str]:
     """Return those of the messages that are to be POSTed, in order."""
-    return [message for message in messages if not ledger[message].is_settled]
+    return [message for message in messages if not ledger.is_settled(message)]
 
 
 def recorded(store: StateStore) -> dict[str, str]:

@@ -60,11 +60,6 @@ class LedgerEntry(NamedTuple):
     state: str
     attempts: int
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether no further POST of it is to be made in this round."""
-        return self.state in (ACKNOWLEDGED, GONE) or self.attempts >= POSTS_A_ROUND
-
 
 UNSENT = LedgerEntry("unsent", 0)
 NEW_ROUND = LedgerEntry(FAILED, 0)
@@ -99,6 +94,13 @@ class Ledger:
         if block is not None:
             return self._blocks[block][message]
         return MOVED if message in self.acknowledged else UNSENT
+
+    def is_settled(self, message: str) -> bool:
+        """Return whether no further POST of it is to be made in this round."""
+        return self._settles(self[message])
+
+    def _settles(self, entry: LedgerEntry) -> bool:
+        return entry.state in (ACKNOWLEDGED, GONE) or entry.attempts >= POSTS_A_ROUND
 
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
@@ -267,7 +269,7 @@ class Ledger:
                     ledger._about[message] = about
                 entries[message] = NEW_ROUND if is_new_round and entry.state != ACKNOWLEDGED else entry
         # What is still to be sent comes together, so that few blocks change while it is.
-        for message, entry in sorted(entries.items(), key=lambda item: not item[1].is_settled):
+        for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
             ledger._note(message, entry)
         return ledger
 

@@ -88,7 +88,7 @@ def _item(
         error = "the receiver will not take it (said in an earlier try)"
     elif entry.state == IN_DOUBT:
         error = "in doubt: POSTed, and what became of it is not recorded"
-    elif entry.is_settled:
+    elif ledger.is_settled(payload["message_id"]):
         error = f"its {POSTS_A_ROUND} POSTs are used up"
     else:
         error = why_unsent(payload["message_id"])

@@ -30,7 +30,7 @@ class SendQueue:
         waiting = [p for p in payloads if ledger[p["message_id"]].state != ACKNOWLEDGED]
 
         def is_settled(payload: Payload) -> bool:
-            return ledger[payload["message_id"]].is_settled or why_undeliverable(payload) is not None
+            return ledger.is_settled(payload["message_id"]) or why_undeliverable(payload) is not None
 
         if not ordered:
             self._free.extend(payload for payload in waiting if not is_settled(payload))

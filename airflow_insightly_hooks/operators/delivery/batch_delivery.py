@@ -105,7 +105,7 @@ class BatchDelivery:
         if self._delivery.has_given_up:
             return
         payloads = self._payloads(
-            c for c in changes if not self._ledger[message_id_of(c, self._scope)].is_settled
+            c for c in changes if not self._ledger.is_settled(message_id_of(c, self._scope))
         )
         if payloads:
             self._delivery.post(SendQueue(payloads, self._ledger, ordered=False))
@@ -141,7 +141,7 @@ class BatchDelivery:
     def may_go_on(self) -> bool:
         """Return whether a later try can POST something, after the window was read to its end."""
         return any(
-            not self._ledger[message].is_settled
+            not self._ledger.is_settled(message)
             and message not in self._unseen
             and message not in self._undeliverable
             for message, _ in self._ledger.unacknowledged()
