@@ -99,16 +99,20 @@ def make_payloads(number: int) -> list[dict[str, Any]]:
     return payloads
 
 
-def by_engine(url: str, payloads: Sequence[dict[str, Any]], concurrency: int = 8) -> Run:
+def by_engine(
+    url: str, payloads: Sequence[dict[str, Any]], concurrency: int = 8, *, ca: str | None = None
+) -> Run:
     """Have this project's deliver task send them, with a ledger and everything else it has.
 
+    :param ca: the file of the authority's certificate, for https.
     :raises AssertionError: if not all are delivered.
     """
     from airflow_insightly_hooks.operators.webhook import WebhookOperator
 
     conn_id = f"benchmark_{next(_numbers)}"
+    extra = {"timeout": TIMEOUT} | ({"verify": ca} if ca is not None else {})
     os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(
-        {"conn_type": "insightly_webhook", "host": url, "extra": {"timeout": TIMEOUT}}
+        {"conn_type": "insightly_webhook", "host": url, "extra": extra}
     )
     operator = WebhookOperator(
         task_id="deliver", payloads=payloads, webhook_conn_id=conn_id, concurrency=concurrency
@@ -121,8 +125,13 @@ def by_engine(url: str, payloads: Sequence[dict[str, Any]], concurrency: int = 8
     return run
 
 
-def by_session(url: str, payloads: Sequence[dict[str, Any]], threads: int = 1) -> Run:
-    """POST them as a plain Python task would: a loop over a ``requests.Session``, one for each thread."""
+def by_session(
+    url: str, payloads: Sequence[dict[str, Any]], threads: int = 1, *, ca: str | None = None
+) -> Run:
+    """POST them as a plain Python task would: a loop over a ``requests.Session``, one for each thread.
+
+    :param ca: the file of the authority's certificate, for https.
+    """
 
     def loop(part: Sequence[dict[str, Any]]) -> None:
         with requests.Session() as session:
@@ -132,6 +141,7 @@ def by_session(url: str, payloads: Sequence[dict[str, Any]], threads: int = 1) -
                     data=payload["body"].encode(),
                     headers={"Content-Type": "application/json", "webhook-id": payload["message_id"]},
                     timeout=TIMEOUT,
+                    verify=True if ca is None else ca,
                 ).raise_for_status()
 
     wall, cpu = time.perf_counter(), time.process_time()

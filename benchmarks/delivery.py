@@ -68,7 +68,8 @@ def on_loopback(repetitions: int, posts: int) -> dict[str, float]:
     payloads = make_payloads(posts)
     runs: dict[str, list[Run]] = defaultdict(list)
     limits: list[float] = []
-    with receiving() as url:
+    with receiving() as receiver:
+        url = receiver.url
         name, limit = receivers_limit(url)
         contestants: dict[str, Callable[[], Run]] = {
             "this project's engine, 8 at once": lambda: by_engine(url, payloads),
@@ -103,8 +104,8 @@ def with_slow_receivers(repetitions: int, scale: float) -> dict[str, float]:
     for _ in range(repetitions):
         for delay, at_once in SLOW.items():
             posts = round(at_once * max(2, scale * 10 / delay))
-            with receiving(delay) as url:
-                run = by_engine(url, make_payloads(posts), concurrency=at_once)
+            with receiving(delay) as receiver:
+                run = by_engine(receiver.url, make_payloads(posts), concurrency=at_once)
             shares[delay].append(run.rate * delay / at_once)
     print("\nReceivers that take their time: of the ideal")
     for delay, of_ideal in shares.items():
@@ -131,10 +132,10 @@ def by_size(repetitions: int, scale: float) -> dict[str, float]:
     sizes = [round(size * scale) for size in SIZES]
     runs: dict[int, list[Run]] = defaultdict(list)
     memory: dict[int, list[float]] = defaultdict(list)
-    with receiving() as url:
+    with receiving() as receiver:
         for _ in range(repetitions):
             for size in sizes:
-                process = spawn.Process(target=measure_size, args=(url, size, results))
+                process = spawn.Process(target=measure_size, args=(receiver.url, size, results))
                 process.start()
                 run, megabytes = results.get(timeout=1_200)
                 process.join()
@@ -158,9 +159,9 @@ def on_airflow(repetitions: int) -> dict[str, float]:
     print()
     seconds: dict[str, list[float]] = defaultdict(list)
     with (
-        receiving() as url,
+        receiving() as receiver,
         tempfile.TemporaryDirectory() as folder,
-        with_airflow(Path(folder) / "airflow", url, MAPPED, ONE_TASK) as tasks,
+        with_airflow(Path(folder) / "airflow", receiver.url, MAPPED, ONE_TASK) as tasks,
     ):
         tasks.one_task(ONE_TASK[0])  # what is loaded only once, is now
         for _ in range(repetitions):

@@ -1,34 +1,113 @@
 """A receiver of webhooks that is as fast as Python allows: a process of its own, on loopback.
 
-It keeps connections open and answers each POST with 200 and no body, after a delay if one is asked for.
+It answers each POST with 204, after a delay if one is asked for. As nginx does, it keeps connections open
+for 75 s without a request; when a request asks for the end of its connection, the answer says so, and the
+receiver closes without waiting for the sender. It counts connections, TLS handshakes and POSTs: for each
+line on its standard input it prints the counts as JSON and starts again from zero.
 
-Usage: python benchmarks/receiver.py [delay in seconds]
+Usage: python benchmarks/receiver.py delay-in-seconds [folder]
+
+With a folder it speaks TLS. It makes a certificate authority there, whose certificate is the file ca.pem.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import ssl
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+from processes import is_left, own_process, run
+
+__all__ = ["Counts", "RunningReceiver", "receiving"]
+
+IDLE = 75.0
+"""Seconds for which a connection without a request is kept, as nginx does by default."""
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 
 
-class Receiver(asyncio.Protocol):
+@dataclass
+class Counts:
+    """What a receiver has seen since its counts were last taken.
+
+    :ivar full: TLS handshakes with certificates.
+    :ivar resumed: TLS handshakes that go on from an earlier session.
+    :ivar cpu: seconds of processor time that the receiver took.
+    """
+
+    connections: int = 0
+    full: int = 0
+    resumed: int = 0
+    posts: int = 0
+    cpu: float = 0.0
+
+
+class RunningReceiver:
+    """A receiver in a process of its own.
+
+    :ivar url: where to POST to.
+    :ivar ca: the file with the certificate of its authority, if it speaks TLS.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], url: str, ca: str | None) -> None:
+        self._process = process
+        self.url = url
+        self.ca = ca
+
+    def take_counts(self) -> Counts:
+        """Return what was counted since the last call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Counts(**json.loads(self._process.stdout.readline()))
+
+
+@contextlib.contextmanager
+def receiving(delay: float = 0.0, *, tls: bool = False) -> Iterator[RunningReceiver]:
+    """Run a receiver until the end of the block; it answers after ``delay`` seconds."""
+    with contextlib.ExitStack() as cleanup:
+        folder = [cleanup.enter_context(tempfile.TemporaryDirectory())] if tls else []
+        process, url = cleanup.enter_context(own_process("receiver.py", str(delay), *folder))
+        yield RunningReceiver(process, url, str(Path(folder[0]) / "ca.pem") if tls else None)
+
+
+class Connection(asyncio.Protocol):
     """One connection: parses no more of a request than where it ends."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, counts: Counts) -> None:
         self._delay = delay
+        self._counts = counts
         self._received = b""
+        self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: Any) -> None:
+        self._counts.connections += 1
         self._transport = transport
+        self._active_at = self._loop.time()
+        self._timer = self._loop.call_later(IDLE, self._end_if_idle)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 — asyncio's signature
+        self._timer.cancel()
+
+    def _end_if_idle(self) -> None:
+        left = self._active_at + IDLE - self._loop.time()
+        if left <= 0:
+            self._end()
+        else:  # one timer a connection, not one a request
+            self._timer = self._loop.call_later(left, self._end_if_idle)
 
     def data_received(self, data: bytes) -> None:
+        self._active_at = self._loop.time()
         received = self._received + data if self._received else data
         while (end := received.find(b"\r\n\r\n")) >= 0:
             head = received[:end].lower()
@@ -37,46 +116,107 @@ class Receiver(asyncio.Protocol):
             if len(received) < end:
                 break
             received = received[end:]
+            self._counts.posts += 1
             is_last = b"\r\nconnection: close" in head
             if self._delay:
-                asyncio.get_running_loop().call_later(self._delay, self._answer, is_last)
+                self._loop.call_later(self._delay, self._answer, is_last)
             else:
                 self._answer(is_last)
         self._received = received
 
     def _answer(self, is_last: bool) -> None:
-        self._transport.write(ANSWER)
+        if self._transport.is_closing():
+            return
+        self._send(LAST_ANSWER if is_last else ANSWER)
         if is_last:
-            self._transport.close()
+            self._end()
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _end(self) -> None:
+        self._transport.close()
 
 
-@contextlib.contextmanager
-def receiving(delay: float = 0.0) -> Iterator[str]:
-    """Run a receiver in a process of its own until the end of the block; yield its address."""
-    command = [sys.executable, str(Path(__file__)), str(delay)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+class TlsConnection(Connection):
+    """One connection with TLS.
+
+    Not by asyncio's own TLS: that waits for the sender's end of TLS before it closes, which nginx doesn't.
+    """
+
+    def __init__(self, delay: float, counts: Counts, context: ssl.SSLContext) -> None:
+        super().__init__(delay, counts)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._is_established = False
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.write(data)
         try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+            if not self._is_established:
+                self._tls.do_handshake()
+                self._is_established = True
+                self._counts.resumed += bool(self._tls.session_reused)
+                self._counts.full += not self._tls.session_reused
+                self._flush()  # the tickets by which sessions are resumed
+            while not self._transport.is_closing() and (received := self._tls.read(65_536)):
+                super().data_received(received)
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError:
+            self._flush()  # the alert
+            self._transport.close()
+        else:
+            self._end()
+
+    def _send(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self._transport.is_closing():
+            self._transport.write(self._outgoing.read())
+
+    def _end(self) -> None:
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()  # says that this side has ended
+        self._flush()
+        self._transport.close()
 
 
-async def serve(delay: float) -> None:
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Receiver(delay), "127.0.0.1", backlog=1024
-    )
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook", flush=True)
-    await server.serve_forever()
+def server_context(folder: Path) -> ssl.SSLContext:
+    """Return the TLS settings of the receiver; its authority's certificate is left in the folder."""
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    from certificates import Authority
+
+    return Authority(folder).server()
 
 
-def main() -> None:
-    with contextlib.suppress(ImportError):
-        import uvloop
+async def serve(delay: float, context: ssl.SSLContext | None) -> None:
+    counts = Counts()
+    cpu = time.process_time()
+    loop = asyncio.get_running_loop()
 
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
+    def print_counts() -> None:
+        nonlocal cpu
+        now = time.process_time()
+        counts.cpu, cpu = now - cpu, now
+        print(json.dumps(asdict(counts)), flush=True)
+        vars(counts).update(asdict(Counts()))
+
+    def connection() -> Connection:
+        return TlsConnection(delay, counts, context) if context is not None else Connection(delay, counts)
+
+    server = await loop.create_server(connection, "127.0.0.1", backlog=1024)
+    scheme = "http" if context is None else "https"
+    print(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook", flush=True)
+    await is_left(print_counts)
+    server.close()
+
+
+def main(delay: str = "0", *folder: str) -> None:
+    run(serve(float(delay), server_context(Path(folder[0])) if folder else None))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

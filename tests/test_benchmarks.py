@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+LAST = b"POST /hook HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def test_contestants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine and the loops deliver all payloads to the benchmark's receiver, fast or slow."""
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_contestants() -> None:
+    """The engine and the loops deliver all payloads to the benchmark's receiver, fast or slow."""
     from contestants import by_engine, by_session, make_payloads
     from receiver import receiving
 
     payloads = make_payloads(20)
     with receiving() as fast, receiving(0.01) as slow:
-        runs = [by_engine(fast, payloads), by_engine(slow, payloads, concurrency=4)]
-        runs += [by_session(fast, payloads), by_session(fast, payloads, threads=2)]
+        runs = [by_engine(fast.url, payloads), by_engine(slow.url, payloads, concurrency=4)]
+        runs += [by_session(fast.url, payloads), by_session(fast.url, payloads, threads=2)]
     assert [run.posts for run in runs] == [20] * 4
     assert all(run.rate > 0 and run.cpu_a_post > 0 for run in runs)
     assert runs[1].wall >= 20 * 0.01 / 4
+
+
+def test_tls() -> None:
+    """The receiver counts connections, handshakes and POSTs of contestants that speak TLS, each time anew."""
+    from contestants import by_engine, by_session, make_payloads
+    from receiver import receiving
+
+    payloads = make_payloads(20)
+    with receiving(tls=True) as receiver:
+        by_session(receiver.url, payloads, 2, ca=receiver.ca)
+        of_sessions = receiver.take_counts()
+        by_engine(receiver.url, payloads, ca=receiver.ca)
+        of_engine = receiver.take_counts()
+        nothing = receiver.take_counts()
+    assert (of_sessions.connections, of_sessions.full, of_sessions.resumed) == (2, 2, 0)
+    assert of_sessions.posts == 20
+    assert of_sessions.cpu > 0
+    assert of_engine.posts >= 20
+    assert of_engine.full + of_engine.resumed == of_engine.connections > 0
+    assert (nothing.connections, nothing.full, nothing.posts) == (0, 0, 0)
+
+
+def test_resumed_handshake() -> None:
+    """A handshake that resumes a session is counted as such; the receiver ends what it is asked to end."""
+    from receiver import receiving
+
+    with receiving(tls=True) as receiver:
+        address = ("127.0.0.1", urlsplit(receiver.url).port)
+        context = ssl.create_default_context(cafile=receiver.ca)
+        session = None
+        for _ in range(2):
+            with (
+                socket.create_connection(address, timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secured,
+            ):
+                secured.sendall(LAST)
+                answer = b"".join(iter(lambda: secured.recv(1024), b""))
+                session = secured.session
+                assert answer.startswith(b"HTTP/1.1 204 ")
+                assert b"\r\nConnection: close\r\n" in answer
+        counts = receiver.take_counts()
+    assert (counts.connections, counts.full, counts.resumed, counts.posts) == (2, 1, 1, 2)
