@@ -1,9 +1,11 @@
-"""The benchmark of deliveries runs: what it compares sends what it is given."""
+"""The benchmark of deliveries runs: what it compares sends what it is given, and its network is one."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,3 +74,44 @@ def test_resumed_handshake() -> None:
                 assert b"\r\nConnection: close\r\n" in answer
         counts = receiver.take_counts()
     assert (counts.connections, counts.full, counts.resumed, counts.posts) == (2, 1, 1, 2)
+
+
+def test_round_trips() -> None:
+    """Through the proxy, connecting, TLS and each POST take a round trip, as they do on a network."""
+    from contestants import by_session, make_payloads
+    from delaying_proxy import delayed
+    from receiver import receiving
+
+    with receiving(tls=True) as receiver, delayed(receiver.url, 0.2) as url:
+        walls = [by_session(url, make_payloads(number), ca=receiver.ca).wall for number in (1, 5)]
+    assert 2.95 <= walls[0] / 0.2 < 5  # a busy machine adds to it
+    assert 6.95 <= walls[1] / 0.2 < 10
+
+
+def test_half_closed_connection() -> None:
+    """The proxy forwards the end of each direction by itself, behind all bytes and as late as they are."""
+    from delaying_proxy import delayed
+
+    received = []
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            received.append(b"".join(iter(lambda: connection.recv(1024), b"")))
+            connection.sendall(b"answer")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        with delayed(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.1) as url:
+            started = time.perf_counter()
+            with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=5) as sender:
+                sender.sendall(b"one ")
+                time.sleep(0.01)
+                sender.sendall(b"two")
+                sender.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: sender.recv(1024), b""))
+            taken = time.perf_counter() - started
+        server.join(5)
+    assert received == [b"one two"]
+    assert answer == b"answer"
+    assert 1.95 <= taken / 0.1 < 4  # the first bytes wait for the connection's own round trip
