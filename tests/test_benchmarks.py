@@ -115,3 +115,13 @@ def test_half_closed_connection() -> None:
     assert received == [b"one two"]
     assert answer == b"answer"
     assert 1.95 <= taken / 0.1 < 4  # the first bytes wait for the connection's own round trip
+
+
+def test_table() -> None:
+    """What the table measures has a target each."""
+    from delivery import TARGETS
+    from delivery_table import by_distance
+
+    measured = by_distance(repetitions=1, scale=0.01)
+    assert len(measured) == 5
+    assert measured.keys() <= TARGETS.keys()
