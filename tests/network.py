@@ -6,6 +6,7 @@ import contextlib
 import errno
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -54,18 +55,28 @@ def dialled_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def tunnel(port: int) -> list[bytes | Callable[[socket.socket], None]]:
-    """Return the steps of a proxy that opens a tunnel to a port of 127.0.0.1, whatever it was asked for."""
+    """Return the steps of a proxy that opens a tunnel to a port of 127.0.0.1, whatever it was asked for.
+
+    It hands on all that comes, from either side: bytes, the end, a reset.
+    """
 
     def relay(client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", port)) as server, contextlib.suppress(OSError):
-            while True:
-                ready, _, _ = select.select([client, server], [], [], 5)
-                for one in ready:
-                    data = one.recv(65536)
-                    if not data:
-                        return
-                    (server if one is client else client).sendall(data)
+            other = {client: server, server: client}  # of those that may still say something
+            while other:
+                ready, _, _ = select.select(list(other), [], [], 5)
                 if not ready:
                     return
+                for one in ready:
+                    try:
+                        data = one.recv(65536)
+                    except ConnectionResetError:
+                        for end in (client, server):
+                            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    if data:
+                        other[one].sendall(data)
+                    else:
+                        other.pop(one).shutdown(socket.SHUT_WR)
 
     return [b"HTTP/1.1 200 Connected\r\n\r\n", relay]
