@@ -19,7 +19,12 @@ from airflow_insightly_hooks.hooks.post.deadline import Deadline
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, post
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
-from airflow_insightly_hooks.hooks.post.receiver import IN_CLEAR, ReceiverSettings, checked_headers
+from airflow_insightly_hooks.hooks.post.receiver import (
+    AUTHORIZATION,
+    IN_CLEAR,
+    ReceiverSettings,
+    checked_headers,
+)
 from airflow_insightly_hooks.hooks.post.response import Response
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 from airflow_insightly_hooks.version import __version__
@@ -94,10 +99,10 @@ class WebhookHook(BaseHook):
 
     def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
         checked = checked_headers(headers, "the operator")
-        if "authorization" in checked:
+        if AUTHORIZATION in checked:
             if self._settings.refuses_credentials:
                 raise InvalidPayload("the operator", f"headers: {IN_CLEAR}")
-            if self._settings.endpoint.authorization or "authorization" in self._settings.headers:
+            if self._settings.endpoint.authorization or AUTHORIZATION in self._settings.headers:
                 raise InvalidPayload("the operator", "headers: the connection has an Authorization already")
         return checked
 
@@ -182,25 +187,25 @@ class WebhookHook(BaseHook):
 
     def _headers(self, content: bytes, message_id: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         settings = self._settings
-        fields = {
-            "host": settings.endpoint.host_header,
-            "content-type": "application/json; charset=utf-8",
-            "user-agent": f"airflow-insightly-hooks/{__version__}",
-            "accept": "*/*",
+        ours = {
+            "Host": settings.endpoint.host_header,
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": f"airflow-insightly-hooks/{__version__}",
+            "Accept": "*/*",
         }
         if settings.endpoint.authorization is not None:
-            fields["authorization"] = settings.endpoint.authorization
+            ours[AUTHORIZATION] = settings.endpoint.authorization
         timestamp = int(time.time())
-        fields |= settings.headers | self._checked(headers)
-        fields |= {
-            "accept-encoding": "identity",
-            "connection": "close",
+        protected = {  # the last three as their specification writes them
+            "Accept-Encoding": "identity",
+            "Connection": "close",
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
         }
         if settings.signer is not None:
-            fields["webhook-signature"] = settings.signer.sign(message_id, timestamp, content)
-        return list(fields.items())
+            protected["webhook-signature"] = settings.signer.sign(message_id, timestamp, content)
+        given = (ours, settings.headers, self._checked(headers), protected)
+        return list({name.lower(): (name, value) for one in given for name, value in one.items()}.values())
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the receiver answers, and a sentence for the person who pressed the button.

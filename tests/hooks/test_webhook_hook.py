@@ -159,6 +159,18 @@ def test_headers(connect: Connect) -> None:
     assert headers["accept-encoding"] == "identity"
 
 
+def test_names_of_headers(connect: Connect) -> None:
+    """They go out as they are customary, and those of one's own as they are written."""
+    with serving([answer()]) as server:
+        hook = hook_for(connect, server, headers={"ACCEPT": "text/plain", "X-Api-KEY": "1"})
+        send(hook, headers={"x-api-key": "2", "user-agent": "mine"})
+    names = {line.partition(b":")[0].decode() for line in server.requests[0].head.split(b"\r\n")[1:]}
+    assert names == {
+        *("Host", "Content-Type", "Content-Length", "User-Agent", "Accept", "Accept-Encoding", "Connection"),
+        *("Authorization", "x-api-key", "webhook-id", "webhook-timestamp"),
+    }
+
+
 def test_secrets_are_masked(connect: Connect, redact: Callable[[str], str]) -> None:
     """Airflow masks credentials, headers' values and signing secrets in whatever others log."""
     encoded = base64.b64encode(b"user:masked-word").decode()

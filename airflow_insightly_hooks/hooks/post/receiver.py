@@ -20,7 +20,7 @@ from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["IN_CLEAR", "ReceiverSettings", "checked_headers"]
+__all__ = ["AUTHORIZATION", "IN_CLEAR", "ReceiverSettings", "checked_headers"]
 
 PROTECTED_HEADERS = frozenset(
     {
@@ -42,6 +42,11 @@ PROTECTED_HEADERS = frozenset(
 
 IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
 
+AUTHORIZATION = "Authorization"
+_CUSTOMARY = {
+    name.lower(): name for name in (AUTHORIZATION, "Accept", "Accept-Encoding", "Host", "User-Agent")
+}
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -58,7 +63,7 @@ class ReceiverSettings:
             self.headers = checked_headers(extras.texts("headers"), "the connection")
         except InvalidPayload as error:
             raise extras.invalid("headers", error.reason) from None
-        if endpoint.authorization and "authorization" in self.headers:
+        if endpoint.authorization and AUTHORIZATION in self.headers:
             raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
         self.rate_limit = RateLimit(extras.number("requests_per_second"))
         self.max_body_bytes = extras.whole_number("max_body_bytes")
@@ -77,7 +82,7 @@ class ReceiverSettings:
             raise extras.invalid("signing_secret", str(error)) from None
         in_clear = not endpoint.is_secured and not endpoint.is_loopback
         self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http")
-        if self.refuses_credentials and (endpoint.authorization or "authorization" in self.headers):
+        if self.refuses_credentials and (endpoint.authorization or AUTHORIZATION in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
         mask(*secrets.split(), *self.headers.values())
         mask(endpoint.password, *(endpoint.authorization or "").split())
@@ -133,7 +138,9 @@ def _check_worker(error: OSError) -> None:
 
 
 def checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return headers by lower-cased name.
+    """Return headers as they go out: well-known names as they are customary, others as they are written.
+
+    A name's case means nothing; but receivers made by hand look for ``Authorization``.
 
     :param where: whose they are, for an error.
     :raises InvalidPayload: if they can't be sent; it names the header, not its value.
@@ -147,7 +154,6 @@ def checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
             raise InvalidPayload(
                 where, f"the header {name} holds what no header can: printable ASCII is needed"
             )
-    checked = {name.lower(): value.strip() for name, value in headers.items()}
-    if len(checked) < len(headers):
+    if len({name.lower() for name in headers}) < len(headers):
         raise InvalidPayload(where, "a header is given twice, in upper and lower case")
-    return checked
+    return {_CUSTOMARY.get(name.lower(), name): value.strip() for name, value in headers.items()}
