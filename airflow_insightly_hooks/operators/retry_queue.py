@@ -215,7 +215,7 @@ class RetryWebhookOperator(WorkflowDelivery):
         delivered.
 
     Other parameters, and what it raises, are those of ``WebhookOperator``. A message's attempts count on from
-    what the tasks before have made.
+    what the tasks before have made, up to ``1 + retries`` of this task in all.
     """
 
     def __init__(self, *, collect_task_id: str, **kwargs: Any) -> None:

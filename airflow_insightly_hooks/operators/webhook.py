@@ -51,8 +51,9 @@ DEFAULT_CONNECTION = "webhook_default"
 class WebhookOperator(BaseOperator):
     """POSTs payloads to a receiver and reports what it acknowledged.
 
-    Three attempts are made in all, through the task's own retries; a retry POSTs only what is not yet
-    acknowledged, and so does a cleared task. What has been acknowledged is kept in the task state store.
+    A payload is POSTed up to ``1 + retries`` times, three by default, once in each try of the task. A retry
+    POSTs only what is not yet acknowledged, and so does a cleared task, which begins with new attempts. What
+    has been acknowledged is kept in the task state store.
     Where a receiver says that it is asked too much, or slows down, fewer POSTs are under way for a while.
 
     :param payloads: the output of ``BuildPayloadOperator``; one of its chunks with ``.expand(payloads=…)``.
@@ -76,7 +77,7 @@ class WebhookOperator(BaseOperator):
         record ids (a list, or ``"7, 8"``); ``None``, ``""`` and ``"None"`` (default): what is missing. A
         template, such as ``"{{ var.json.get('redeliver', {}).get(run_id, '') }}"``: a run's params are fixed
         when it starts. Done once each time that the task is cleared: retries go on from there.
-    :param retries: 2 by default, hence three attempts.
+    :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
@@ -181,7 +182,7 @@ class WebhookOperator(BaseOperator):
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
-        writer = LedgerWriter(context["task_state_store"], ti)
+        writer = LedgerWriter(context["task_state_store"], ti, self.retries)
         delivery = Delivery(
             hook,
             writer,

@@ -69,10 +69,11 @@ class InsightlyWorkflowOperator(BaseOperator):
     shown. Webhooks take turns at each batch, so a slow receiver slows down the others; one that can't be
     reached 20 times in a row is tried no more in this try.
 
-    A retry reads the same window again and POSTs only what is not acknowledged, three times at most. A
-    message whose record has left the window since (it was edited, or deleted), or no longer meets the
-    criteria, can't be built again: unless acknowledged, it is reported as undelivered, and not retried. The
-    cursor moves once the window was read to its end and each batch was attempted.
+    A retry reads the same window again and POSTs only what is not acknowledged: each message up to
+    ``1 + retries`` times, three by default. One whose record has left the window since (it was edited, or
+    deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is reported as
+    undelivered, and not retried. The cursor moves once the window was read to its end and each batch was
+    attempted.
 
     :param workflow: without time triggers.
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
@@ -82,7 +83,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
     :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
         (default) fails the task, ``"report"`` has it succeed.
-    :param retries: 2 by default, hence three attempts.
+    :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises InvalidWorkflow: if a webhook has a time trigger or no usable receiver, when the DAG is parsed.
@@ -327,7 +328,7 @@ class InsightlyWorkflowOperator(BaseOperator):
                 self.render_template(self.workflow.message_scope(webhook), context),
                 self.workflow.record_type,
                 hook,
-                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), ti),
+                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), ti, self.retries),
                 lambda: custom_dates_of(metadata()),
                 is_stopped=lambda: self._stopped,
                 log=self.log,

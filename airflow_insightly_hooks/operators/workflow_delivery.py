@@ -6,7 +6,7 @@ receivers would wait, too. So one run waits. A task that comes meanwhile leaves 
 retry DAG, ``{dag_id}__retry``: at once where the receiver is known to be down, or has asked to wait; else
 after its POSTs, if some were not acknowledged. There, ``CollectRetriesOperator`` keeps what was left. When it
 is time, it hands that to ``RetryWebhookOperator``: one try for all of it, not one for each change. Each
-message has three attempts in all.
+message has ``1 + retries`` attempts in all, counted over both tasks.
 
 What is known of a receiver, and what waits for it, is kept in the state of the records' asset. One
 ``CollectRetriesOperator`` runs at a time, and it alone writes what waits.
@@ -225,7 +225,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         is_fresh = ids is not None and self._fresh(ids)
         if (status := self._others_wait(context)) is not None and not is_fresh:
             payloads = check_payloads(unredacted(self.payloads))
-            ledger = LedgerWriter(context["task_state_store"], context.get("ti")).ledger
+            ledger = LedgerWriter(context["task_state_store"], context.get("ti"), self.retries).ledger
             now = datetime.now(timezone.utc)
             report = make_report(payloads, ledger, {}, lambda _message: error, now, now)
             self._leave(context, payloads, ledger, report, status)

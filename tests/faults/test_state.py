@@ -36,7 +36,7 @@ from airflow_insightly_hooks.operators.webhook import UndeliverableError, Webhoo
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
 from tests.deliveries import deliver, payloads, recorded, undelivered
 from tests.faults.conftest import fault
-from tests.servers import Request, Server, answer, serving
+from tests.servers import RESET, Request, Server, answer, serving
 
 SECRETS = [b"k" * 24, b"another key of 32 bytes, as it is"]
 SIGNING_SECRETS = [f"whsec_{base64.b64encode(secret).decode()}" for secret in SECRETS]
@@ -415,18 +415,36 @@ def test_an_endpoint_that_fails_now_and_then(connect: Connect) -> None:
 
 
 @fault(92, "attempts multiplied: a client's retries by the task's")
-def test_three_attempts_in_all(connect: Connect) -> None:
-    """Three POSTs of a message, however many retries the task has: then it fails without a further one."""
-    context = run_context()
-    context["ti"].max_tries = 9
-    with serving(lambda n: [0.05, answer("503 X")]) as server:
-        connect("webhook_default", host=server.url)
-        for _ in range(2):
-            undelivered(context, payloads(1), retries=9)
-        for _ in range(3):
-            with pytest.raises(UndeliverableError):
-                deliver(context, payloads(1), retries=9)
-    assert ids(server) == ["msg_0"] * 3
+def test_one_attempt_and_one_for_each_retry(connect: Connect) -> None:
+    """``1 + retries`` POSTs of a message in all, as the task says, whatever ends its tries: then no more."""
+    for retries in (0, 1, 2, 5):
+        context = run_context()
+        context["ti"].max_tries = 9
+        with serving(lambda n: [0.05, answer("503 X")] if n % 2 == 0 else [RESET]) as server:
+            connect("webhook_default", host=server.url)
+            for _ in range(retries):
+                assert type(undelivered(context, payloads(1), retries=retries)) is UndeliveredError
+            for _ in range(3):
+                with pytest.raises(UndeliverableError):
+                    deliver(context, payloads(1), retries=retries)
+        assert ids(server) == ["msg_0"] * (1 + retries)
+
+
+@fault(92, "attempts multiplied: by a try that is killed, or by another task")
+def test_attempts_made_before(connect: Connect) -> None:
+    """What a killed try has POSTed counts, and so does what the task has that left a message to this one."""
+    for retries in (0, 1, 2, 5):
+        context = run_context()
+        store = context["task_state_store"]
+        store.set("delivery", {"version": 2, "epoch": 1, "token": "killed", "of": []})
+        store.set("delivery/killed/head", {"generation": 2, "redelivered": [], "blocks": 1})
+        store.set("delivery/killed/0", {"msg_0": "D1"})
+        given = [*payloads(1), {**payloads(1, first=1)[0], "earlier": "F1"}]
+        with serving(lambda n: [answer("503 X")]) as server:
+            connect("webhook_default", host=server.url)
+            for _ in range(2 + retries):
+                undelivered(context, given, retries=retries)
+        assert sorted(ids(server)) == ["msg_0"] * retries + ["msg_1"] * retries
 
 
 @fault(93, "SIGTERM in mid-POST")

@@ -316,7 +316,9 @@ def test_metrics(receiver: RunningSandbox, assets: AssetStateStores, monkeypatch
 BOTH = {WEBHOOK: "deliver", "flow/other": "deliver_other"}
 
 
-def retry_tasks(webhooks: dict[str, str] = BOTH) -> tuple[CollectRetriesOperator, RetryWebhookOperator]:
+def retry_tasks(
+    webhooks: dict[str, str] = BOTH, **arguments: Any
+) -> tuple[CollectRetriesOperator, RetryWebhookOperator]:
     with DAG("flow__retry", schedule=None):
         collect = CollectRetriesOperator(task_id="collect", asset=ASSET, deliver_task_ids=webhooks)
         send = RetryWebhookOperator(
@@ -325,6 +327,7 @@ def retry_tasks(webhooks: dict[str, str] = BOTH) -> tuple[CollectRetriesOperator
             collect_task_id="collect",
             asset=ASSET,
             webhook=WEBHOOK,
+            **arguments,
         )
         other = RetryWebhookOperator(
             task_id="deliver_other", payloads=[], collect_task_id="collect", asset=ASSET, webhook="flow/other"
@@ -390,8 +393,8 @@ def test_messages_wait_and_are_sent_at_their_time(receiver: RunningSandbox, asse
     assert status(assets)["is_down"] is False
 
 
-def retry_send(context: dict[str, Any], found: Any) -> Any:
-    _, send = retry_tasks()
+def retry_send(context: dict[str, Any], found: Any, **arguments: Any) -> Any:
+    _, send = retry_tasks(**arguments)
     context["ti"].task_id = "deliver"
     if "lost_deliver" in context["ti"].xcom:
         context["ti"].others["collect", "lost_deliver"] = context["ti"].xcom["lost_deliver"]
@@ -466,25 +469,48 @@ def test_a_wait_that_was_asked_for_is_not_shortened(
     assert trigger.conf["left_by"]["not_before"] == before["retry_at"]
 
 
-def test_attempts_are_counted_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """Three in all, whichever task has made them; another round begins when the task is cleared."""
+@pytest.mark.parametrize(
+    ("retries", "posts"),
+    [(0, [1]), (1, [2, 3]), (2, [3, 5, 6]), (5, [3, 6, 9, 12, 14, 15])],
+)
+def test_attempts_are_counted_on(
+    receiver: RunningSandbox, assets: AssetStateStores, retries: int, posts: list[int]
+) -> None:
+    """``1 + retries`` in all, whichever task has made them; a clear of the task begins another round."""
     receiver.answer_with("out", status=503)
     context = in_run(1, assets, "flow__retry")
     found = [
         {**payload, "earlier": earlier}
         for payload, earlier in zip(payloads(4), ("", "F1", "D2", "G1"), strict=True)
     ]
-    for posts in (3, 5, 6):
+    for so_far in posts:
         with pytest.raises(UndeliveredError) as caught:
-            retry_send(context, found)
-        assert len(sent(receiver)) == posts
+            retry_send(context, found, retries=retries)
+        assert len(sent(receiver)) == so_far
     attempts = {item["message_id"]: item["attempts"] for item in caught.value.report["undelivered"]}
-    assert attempts == {"msg_0": 3, "msg_1": 3, "msg_2": 3, "msg_3": 1}
+    allowed = 1 + retries
+    assert attempts == {"msg_0": allowed, "msg_1": allowed, "msg_2": max(allowed, 2), "msg_3": 1}
     assert isinstance(caught.value, UndeliverableError)
-    context["ti"].max_tries = 5
+    context["ti"].max_tries = 9
     with pytest.raises(UndeliveredError):
-        retry_send(context, found)
-    assert len(sent(receiver)) == 6 + 4
+        retry_send(context, found, retries=retries)
+    assert len(sent(receiver)) == posts[-1] + 4
+
+
+def test_one_attempt_in_all(receiver: RunningSandbox, assets: AssetStateStores) -> None:
+    """Without retries nobody sends a message twice: what was sent fails, what was not is left, and sent."""
+    receiver.answer_with("out", status=503)
+    assert isinstance(fails(in_run(1, assets), payloads(1), retries=0), UndeliverableError)
+    second = in_run(2, assets)
+    trigger = left(second, payloads(2, first=1), retries=0)
+    assert sent(receiver) == ["msg_0"]
+    due = brings(3, assets, trigger)
+    due["dag_run"].run_after += timedelta(hours=1)
+    hand_over(due, second, payloads(2, first=1))
+    collected(due)
+    with pytest.raises(UndeliverableError):
+        retry_send(due, due["ti"].xcom["payloads_deliver"], retries=0)
+    assert sorted(sent(receiver)) == ["msg_0", "msg_1", "msg_2"]
 
 
 def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: AssetStateStores) -> None:

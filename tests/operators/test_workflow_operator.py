@@ -307,21 +307,22 @@ def test_retry_sends_what_is_missing(crm: RunningSandbox) -> None:
     assert len(messages(crm)) == 8
 
 
-def test_three_posts(crm: RunningSandbox) -> None:
-    """A message is POSTed three times at most; after that nothing is retried, until the task is cleared."""
+@pytest.mark.parametrize("retries", [0, 1, 2, 5])
+def test_attempts(crm: RunningSandbox, retries: int) -> None:
+    """A message has ``1 + retries`` attempts; then nothing is retried, until the task is cleared."""
     add_contacts(crm, 2)
     crm.answer_with("out", status=500)
     context = run_context()
-    assert type(failed(context, workflow())) is UndeliveredError
-    failed(context, workflow())
-    error = failed(context, workflow())
+    for _ in range(retries):
+        assert type(failed(context, workflow(), retries=retries)) is UndeliveredError
+    error = failed(context, workflow(), retries=retries)
     assert type(error) is UndeliverableError
-    assert error.report["attempts"] == 6
-    failed(context, workflow())
-    assert len(messages(crm)) == 6
-    context["ti"].max_tries = 5
+    assert error.report["attempts"] == 2 * (1 + retries)
+    failed(context, workflow(), retries=retries)
+    assert len(messages(crm)) == 2 * (1 + retries)
+    context["ti"].max_tries = 9
     crm.answer_with("out", status=200)
-    assert flow(context, workflow())["delivered"] == 2
+    assert flow(context, workflow(), retries=retries)["delivered"] == 2
 
 
 def test_one_of_two_webhooks_fails(crm: RunningSandbox) -> None:

@@ -7,7 +7,7 @@ The ledger keeps, for each message id, in which state its payload is and how oft
 - ``in doubt``: a POST is about to be made, or was, and nothing is recorded of its outcome (it is under way,
   or the try was killed); it counts as made;
 - ``acknowledged``: the receiver took it; it is not POSTed again unless a redelivery is asked for;
-- ``failed``: no positive acknowledgement; POSTed again until its three attempts are used up;
+- ``failed``: no positive acknowledgement; POSTed again until its attempts are used up;
 - ``gone``: the receiver said that it will never take it (410); not POSTed again in this round.
 
 What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
@@ -32,7 +32,6 @@ __all__ = [
     "FAILED",
     "GONE",
     "IN_DOUBT",
-    "POSTS_A_ROUND",
     "Ledger",
     "LedgerEntry",
 ]
@@ -42,8 +41,6 @@ FAILED = "failed"
 GONE = "gone"
 IN_DOUBT = "in doubt"
 
-POSTS_A_ROUND = 3
-"""POSTs of one message in a round at most; one whose outcome a crash has hidden counts."""
 BLOCK_SIZE = 750
 """Messages a block: at 75 characters each at most a block stays below 60 kB."""
 
@@ -73,12 +70,15 @@ class Ledger:
 
     :param generation: which round of attempts this is; another one when the task is cleared. What isn't
         acknowledged from an earlier round is tried again, its attempts counted anew.
+    :param max_attempts: POSTs of one message in a round at most; one whose outcome a crash has hidden counts.
+        It is not stored: each try says how many there may be.
     :ivar acknowledged: acknowledged messages that have no entry any more.
     :ivar acknowledged_attempts: how many POSTs these have taken.
     """
 
-    def __init__(self, generation: int = 0) -> None:
+    def __init__(self, generation: int = 0, max_attempts: int = 3) -> None:
         self.generation = generation
+        self.max_attempts = max_attempts
         self.redelivered: list[str] = []  # those begun in this generation
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
@@ -100,7 +100,7 @@ class Ledger:
         return self._settles(self[message])
 
     def _settles(self, entry: LedgerEntry) -> bool:
-        return entry.state in (ACKNOWLEDGED, GONE) or entry.attempts >= POSTS_A_ROUND
+        return entry.state in (ACKNOWLEDGED, GONE) or entry.attempts >= self.max_attempts
 
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
@@ -239,6 +239,7 @@ class Ledger:
         head: Mapping[str, Any],
         blocks: Sequence[object],
         generation: int,
+        max_attempts: int,
         acknowledged: AcknowledgedIds | None = None,
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
@@ -246,10 +247,11 @@ class Ledger:
         :param head: what was stored as ``head``, checked.
         :param blocks: what was stored as ``0`` and so on, as many as the head counts.
         :param generation: the present round of attempts.
+        :param max_attempts: POSTs of one message in a round at most.
         :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
         :raises InvalidState: if a block can't be read; its key is the number.
         """
-        ledger = cls(generation)
+        ledger = cls(generation, max_attempts)
         ledger._stored_head = ELSEWHERE
         if acknowledged is not None:
             ledger.acknowledged = acknowledged

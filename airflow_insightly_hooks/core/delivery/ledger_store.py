@@ -47,10 +47,11 @@ class LedgerStore:
         self._has_failed = False  # the last write did
         self._stale: list[str] = []  # keys of the ledger that this one goes on from
 
-    def open(self, generation: int) -> Ledger:
+    def open(self, generation: int, max_attempts: int) -> Ledger:
         """Claim the ledger for this try and return it as earlier tries have left it.
 
         :param generation: the present round of attempts.
+        :param max_attempts: POSTs of one message in a round at most.
         :raises InvalidState: if it was stored by a version that this one can't read.
         """
         found = self._store.get(HEAD)
@@ -60,8 +61,8 @@ class LedgerStore:
         for holder in holders:  # read after the claim, so that nothing is recorded there behind our back
             head = self._store.get(_key(holder, "head"))
             if head is not None:
-                return self._load(holder, head, generation)
-        return Ledger(generation)
+                return self._load(holder, head, generation, max_attempts)
+        return Ledger(generation, max_attempts)
 
     def _holders(self, found: object) -> tuple[int, list[str]]:
         """Return the epoch that was claimed last, and the tokens whose ledger may count, newest first."""
@@ -81,7 +82,7 @@ class LedgerStore:
         has_written = self._store.get(_key(token, "head")) is not None
         return count_in(HEAD, found, "epoch"), [token] if has_written else [token, *earlier]
 
-    def _load(self, holder: str, head: object, generation: int) -> Ledger:
+    def _load(self, holder: str, head: object, generation: int, max_attempts: int) -> Ledger:
         key = _key(holder, "head")
         if not isinstance(head, Mapping):
             raise InvalidState(key, "it is not an object")
@@ -93,7 +94,8 @@ class LedgerStore:
         except InvalidState as error:
             raise InvalidState(id_keys[int(error.key)], error.reason) from None
         try:
-            ledger = Ledger.load(head, [self._store.get(block) for block in keys], generation, acknowledged)
+            blocks = [self._store.get(block) for block in keys]
+            ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged)
         except InvalidState as error:
             raise InvalidState(_key(holder, error.key), error.reason) from None
         self._stale = [key, *keys, *id_keys]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_DOUBT, POSTS_A_ROUND, Ledger
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
@@ -89,7 +89,7 @@ def _item(
     elif entry.state == IN_DOUBT:
         error = "in doubt: POSTed, and what became of it is not recorded"
     elif ledger.is_settled(payload["message_id"]):
-        error = f"its {POSTS_A_ROUND} POSTs are used up"
+        error = f"its attempts are used up: {entry.attempts} made, {ledger.max_attempts} allowed"
     else:
         error = why_unsent(payload["message_id"])
     return {

@@ -24,15 +24,17 @@ class LedgerWriter:
 
     :param store: the task's state store, or a part of it.
     :param ti: the task instance; ``None`` outside of Airflow.
+    :param retries: the task's: a message has one attempt more.
     :raises InvalidState: if what is stored can't be read.
     """
 
-    def __init__(self, store: Any, ti: Any) -> None:
+    def __init__(self, store: Any, ti: Any, retries: int | None) -> None:
         # A name that is unlike any other try's.
         token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
         self._store = LedgerStore(store, token)
         # Airflow raises max_tries when a task is cleared, and at no retry: a new round of attempts.
-        self.ledger: Ledger = self._store.open(ti.max_tries if ti is not None else 0)
+        generation = ti.max_tries if ti is not None else 0
+        self.ledger: Ledger = self._store.open(generation, max_attempts=1 + max(retries or 0, 0))
         self.is_lost = False  # a later try has it
         self.is_broken = False  # it couldn't be written for so long that the try ends
         self._due = 0.0  # the first write comes before the first POST

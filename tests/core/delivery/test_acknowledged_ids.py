@@ -104,7 +104,7 @@ def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]
     head = store["head"]
     archive = AcknowledgedIds.load([store[f"archive/{piece}"] for piece in range(head.get("archive", 0))])
     head = {"archived_attempts": 0, **head}
-    again = Ledger.load(head, [store[str(block)] for block in range(head["blocks"])], 0, archive)
+    again = Ledger.load(head, [store[str(block)] for block in range(head["blocks"])], 0, 3, archive)
     for one in (ledger, again):
         for number, state in enumerate([*first, *second]):
             assert one[message(number)].state == state

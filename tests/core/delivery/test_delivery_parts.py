@@ -288,7 +288,7 @@ def test_each_kind_of_undelivered_payload_says_why():
     assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in told["undelivered"]] == [
         ("f", 503, "answered 503", 1),
         ("g", None, "the receiver will not take it (said in an earlier try)", 1),
-        ("u", None, "its 3 POSTs are used up", 3),
+        ("u", None, "its attempts are used up: 3 made, 3 allowed", 3),
         ("d", None, "in doubt: POSTed, and what became of it is not recorded", 1),
         ("n", None, "not sent: for a reason", 0),
     ]

@@ -16,7 +16,6 @@ from airflow_insightly_hooks.core.delivery.ledger import (
     FAILED,
     GONE,
     IN_DOUBT,
-    POSTS_A_ROUND,
     Ledger,
     LedgerEntry,
 )
@@ -72,10 +71,11 @@ def stored(ledger: Ledger) -> dict[str, Any]:
     return {key: json.loads(json.dumps(value)) for key, value in ledger.changed()}
 
 
-def loaded(store: dict[str, Any], generation: int = 0) -> Ledger:
+def loaded(store: dict[str, Any], generation: int = 0, max_attempts: int = 3) -> Ledger:
     """Return the ledger that was stored."""
     head = store["head"]
-    return Ledger.load(head, [store.get(str(block)) for block in range(head["blocks"])], generation)
+    blocks = [store.get(str(block)) for block in range(head["blocks"])]
+    return Ledger.load(head, blocks, generation, max_attempts)
 
 
 def test_a_message_that_is_unknown_is_outstanding():
@@ -103,16 +103,52 @@ def test_outcomes(state, outstanding):
     assert outstanding_of(ledger, ["m"]) == outstanding
 
 
-@pytest.mark.parametrize("state", [FAILED, IN_DOUBT])
-def test_attempts_are_used_up(state):
-    """After three POSTs in a round there is no further one, whether their outcomes are known or not."""
-    ledger = Ledger()
-    for number in range(1, POSTS_A_ROUND + 1):
+@given(st.lists(st.sampled_from([FAILED, IN_DOUBT]), min_size=1, max_size=8), st.booleans())
+def test_attempts_are_used_up(states, is_stored):
+    """As many POSTs in a round as are allowed, whether their outcomes are known or not; a retry counts on."""
+    ledger = Ledger(max_attempts=len(states))
+    for number, state in enumerate(states, 1):
         assert outstanding_of(ledger, ["m"]) == ["m"]
         ledger.posting("m")
-        ledger.answered("m", state)
+        if state == FAILED:
+            ledger.answered("m", FAILED)
         assert ledger["m"] == (state, number)
+        if is_stored:
+            ledger = loaded(stored(ledger), max_attempts=len(states))
     assert outstanding_of(ledger, ["m"]) == []
+    cleared = loaded(stored(ledger), 1, len(states))
+    assert (cleared["m"], outstanding_of(cleared, ["m"])) == ((FAILED, 0), ["m"])
+
+
+def test_three_attempts_by_default():
+    """Whoever says nothing else gets as many as the operators have by default."""
+    assert Ledger().max_attempts == 3
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([FAILED, IN_DOUBT]))
+def test_another_number_of_attempts(made, allowed, state):
+    """The number is not stored: where it was changed between two tries, the present one counts."""
+    store = {
+        "0": {"m": f"{'F' if state == FAILED else 'D'}{made}", "a": "A1"},
+        "head": {"generation": 0, "redelivered": [], "blocks": 1},
+    }
+    ledger = loaded(store, max_attempts=allowed)
+    assert ledger["m"] == (state, made)
+    assert outstanding_of(ledger, ["m", "a", "n"]) == ["m", "n"][made >= allowed :]
+    assert stored(ledger) == store
+
+
+@given(st.integers(0, 8), st.integers(1, 8))
+def test_attempts_of_another_tasks_ledger(made, allowed):
+    """A message that moves to another task's ledger has as many attempts less as it has made before."""
+    ledger = Ledger(max_attempts=allowed)
+    ledger.go_on_from("m", f"F{made}" if made else "")
+    posts = 0
+    while not ledger.is_settled("m"):
+        ledger.posting("m")
+        ledger.answered("m", FAILED)
+        posts += 1
+    assert posts == max(allowed - made, 0)
 
 
 def test_an_interrupted_posting_is_taken_back(monkeypatch):
@@ -313,5 +349,5 @@ UNREADABLE = "an entry of the ledger can't be read"
 def test_a_ledger_that_cannot_be_read_is_refused(blocks, key, reason):
     """InvalidState names the block: guessing would POST again what was delivered, or lose what wasn't."""
     with pytest.raises(InvalidState) as caught:
-        Ledger.load({"generation": 0, "blocks": len(blocks)}, blocks, generation=0)
+        Ledger.load({"generation": 0, "blocks": len(blocks)}, blocks, generation=0, max_attempts=3)
     assert (caught.value.key, caught.value.reason) == (key, reason)

@@ -17,7 +17,7 @@ OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
 
 def opened(store: StateStore, token: str, generation: int = 0) -> tuple[LedgerStore, Ledger]:
     writer = LedgerStore(store, token)
-    return writer, writer.open(generation)
+    return writer, writer.open(generation, 3)
 
 
 def post(ledger: Ledger, state: str, *messages: str) -> None:

@@ -279,21 +279,6 @@ def test_mapped_tasks_have_the_asset_as_outlet(receiver: RunningSandbox) -> None
     assert task.outlets == [Asset("other")]
 
 
-def test_used_up(receiver: RunningSandbox) -> None:
-    """After three POSTs of each no retry is made, however many the task has."""
-    receiver.answer_with("out", status=500)
-    context = run_context()
-    context["ti"].max_tries = 9
-    for _ in range(2):
-        assert type(undelivered(context, payloads(1), retries=9)) is UndeliveredError
-    assert isinstance(undelivered(context, payloads(1), retries=9), UndeliverableError)
-    error = undelivered(context, payloads(1), retries=9)
-    assert error.report["undelivered"][0]["error"] == "its 3 POSTs are used up"
-    assert len(received_ids(receiver)) == 3
-    context["ti"].try_number = 10
-    assert type(undelivered(context, payloads(1), retries=9)) is UndeliveredError, "there is no retry to stop"
-
-
 # --- concurrency, log, metrics ---------------------------------------------------------------------------
 
 

@@ -1,0 +1,117 @@
+"""How often the deliver task POSTs a message: ``1 + retries`` times, whatever becomes of its tries."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from tests.conftest import Connect, StateStore, run_context
+from tests.deliveries import deliver, payloads, undelivered
+from tests.servers import serving
+
+
+@pytest.fixture
+def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
+    """The sandbox, with ``webhook_default`` leading to its request bin ``out``."""
+    connect("webhook_default", host=sandbox.bin_url("out"))
+    return sandbox
+
+
+def received_ids(sandbox: RunningSandbox) -> list[str]:
+    return [kept["headers"]["webhook-id"] for kept in sandbox.received("out")]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2, 5])
+def test_used_up(receiver: RunningSandbox, retries: int) -> None:
+    """When ``1 + retries`` POSTs of each are made, no further try is, even if Airflow had some left."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+    context["ti"].max_tries = 9
+    for _ in range(retries):
+        assert type(undelivered(context, payloads(2), retries=retries)) is UndeliveredError
+    assert isinstance(undelivered(context, payloads(2), retries=retries), UndeliverableError)
+    error = undelivered(context, payloads(2), retries=retries)
+    assert [(item["attempts"], item["error"]) for item in error.report["undelivered"]] == [
+        (1 + retries, f"its attempts are used up: {1 + retries} made, {1 + retries} allowed")
+    ] * 2
+    assert len(received_ids(receiver)) == 2 * (1 + retries)
+    context["ti"].try_number = 10
+    error = undelivered(context, payloads(2), retries=retries)
+    assert type(error) is UndeliveredError, "there is no retry to stop"
+
+
+def test_retries_are_changed_between_two_tries(receiver: RunningSandbox) -> None:
+    """Each try has the number that its task has then: more may be sent again, or nothing any more."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+    context["ti"].max_tries = 9
+    for retries, kind, posts in (
+        (1, UndeliveredError, 1),
+        (1, UndeliverableError, 2),
+        (3, UndeliveredError, 3),  # raised
+        (0, UndeliverableError, 3),  # lowered
+        (3, UndeliverableError, 4),
+    ):
+        error = undelivered(context, payloads(1), retries=retries)
+        assert (type(error), len(received_ids(receiver))) == (kind, posts)
+        if posts == 3 and retries == 0:
+            told = "its attempts are used up: 3 made, 1 allowed"
+            assert error.report["undelivered"][0]["error"] == told
+
+
+def test_retries_of_default_args_and_without_a_task_instance(receiver: RunningSandbox) -> None:
+    """What counts is the operator's ``retries``, wherever these come from, and whoever runs it."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+    del context["ti"]
+    with DAG("dag", schedule=None, default_args={"retries": "1"}):
+        operator = WebhookOperator(task_id="deliver", payloads=payloads(1))
+        mapped = WebhookOperator.partial(task_id="mapped").expand(payloads=[payloads(1, first=1)])
+        none = WebhookOperator(task_id="none", payloads=payloads(1, first=2), retries=None)
+    tasks = (operator, mapped.unmap({"payloads": payloads(1, first=1)}), none)
+    for task, posts in zip(tasks, (2, 2, 1), strict=True):
+        context["task_state_store"] = StateStore()
+        before = len(received_ids(receiver))
+        for _ in range(3):
+            with pytest.raises(UndeliveredError):
+                task.execute(context)
+        assert len(received_ids(receiver)) - before == posts
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, retries: int) -> None:
+    """They are counted anew, by the present ``retries``; so are those of a redelivery."""
+    receiver.answer_with("out", status=500)
+    context = run_context()
+    context["ti"].max_tries = retries
+    for rounds in (1, 2):
+        for _ in range(2 + retries):
+            undelivered(context, payloads(1), retries=retries)
+        assert len(received_ids(receiver)) == rounds * (1 + retries)
+        context["ti"].max_tries += 1 + retries  # as Airflow does where the task is cleared after its last try
+    for _ in range(2 + retries):
+        undelivered(context, payloads(1), retries=retries, redeliver="all")
+    assert len(received_ids(receiver)) == 3 * (1 + retries)
+
+
+def test_attempts_that_are_left_when_the_tries_are_used_up(
+    receiver: RunningSandbox, connect: Connect
+) -> None:
+    """A refused connection uses up a try, no attempt; what is left then is told, and sent after a clear."""
+    with serving([]) as server:
+        pass
+    context = run_context()
+    context["ti"].max_tries, context["ti"].try_number = 1, 1
+    connect("webhook_default", host=server.url)
+    assert type(undelivered(context, payloads(1), retries=1)) is UndeliveredError
+    context["ti"].try_number = 2
+    error = undelivered(context, payloads(1), retries=1)
+    assert (type(error), error.report["undelivered"][0]["attempts"]) == (UndeliveredError, 0)
+    connect("webhook_default", host=receiver.bin_url("out"))
+    receiver.answer_with("out", status=500, times=1)
+    context["ti"].max_tries, context["ti"].try_number = 3, 3
+    undelivered(context, payloads(1), retries=1)
+    assert deliver(context, payloads(1), retries=1)["attempts"] == 2
