@@ -15,9 +15,11 @@ from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
 from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
+from airflow_insightly_hooks.hooks.post.connection import Headers
 from airflow_insightly_hooks.hooks.post.deadline import Deadline
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, post
+from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections, ProvisionalAnswer
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
 from airflow_insightly_hooks.hooks.post.receiver import (
     AUTHORIZATION,
@@ -106,8 +108,19 @@ class WebhookHook(BaseHook):
                 raise InvalidPayload("the operator", "headers: the connection has an Authorization already")
         return checked
 
+    def keep_connections(self) -> KeptConnections:
+        """Return what ``send`` is to be given to use connections again; its owner ends them."""
+        return KeptConnections(self._settings.transport)
+
     def send(
-        self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None, waits: bool = True
+        self,
+        body: str,
+        *,
+        message_id: str,
+        headers: Mapping[str, str] | None = None,
+        waits: bool = True,
+        connections: KeptConnections | None = None,
+        is_last: bool = True,
     ) -> PostResult:
         """POST a body once and say what became of it; may be called from several threads at once.
 
@@ -116,6 +129,9 @@ class WebhookHook(BaseHook):
         :param headers: further headers; over the connection's, under the protected ones.
         :param waits: whether to wait here for the turn that ``requests_per_second`` gives. A caller that
             passes ``False`` takes its turn from ``rate_limit``.
+        :param connections: what ``keep_connections`` has returned, to use a connection again; what came of
+            the POST may then be decided later (``PostResult.provisional``). ``None``: one of its own.
+        :param is_last: whether its connection isn't needed any more.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
         try:
@@ -128,7 +144,7 @@ class WebhookHook(BaseHook):
         lines = self._headers(content, message_id, headers or {})  # with the time: that of the POST
         started = time.monotonic()
         try:
-            answer = self._exchange(lines, content)
+            answer, provisional = self._exchange(lines, content, connections, is_last)
         except NotDelivered as failure:
             return PostResult(
                 acknowledged=False,
@@ -143,7 +159,13 @@ class WebhookHook(BaseHook):
         now = datetime.now(timezone.utc)  # ours: the receiver's clock may be any
         told = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
         delay = next((seconds for seconds in told if seconds is not None), None)
-        result = partial(PostResult, status=answer.status, retry_after=delay, elapsed=elapsed)
+        result = partial(
+            PostResult,
+            status=answer.status,
+            retry_after=delay,
+            elapsed=elapsed,
+            provisional=provisional,
+        )
         if 200 <= answer.status < 300:
             if answer.is_early:  # the receiver can't know the whole message
                 error = f"answered {answer.status} before the message was completely sent"
@@ -167,11 +189,15 @@ class WebhookHook(BaseHook):
                 "The receiver's clock and this worker's are %.0f s apart: it may refuse timestamps", apart
             )
 
-    def _exchange(self, lines: list[tuple[str, str]], content: bytes) -> Response:
+    def _exchange(
+        self, lines: Headers, content: bytes, connections: KeptConnections | None, is_last: bool
+    ) -> tuple[Response, ProvisionalAnswer | None]:
         """POST, and where the connection allows it go where redirects lead; it is one attempt."""
         settings = self._settings
         transport, endpoint = settings.transport, settings.endpoint
         deadline = Deadline(transport.settings.timeout)
+        if connections is not None and not settings.allow_redirects:
+            return connections.post(endpoint, lines, content, deadline, is_last=is_last)
         answer = post(transport, endpoint, lines, content, deadline)
         for _ in range(MOST_REDIRECTS if settings.allow_redirects else 0):
             locations = [value for name, value in answer.headers if name == "location"]
@@ -183,9 +209,9 @@ class WebhookHook(BaseHook):
                 answer = post(transport, endpoint, lines, content, deadline)
             except NotDelivered as failure:  # what redirected has read it
                 raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
-        return answer
+        return answer, None
 
-    def _headers(self, content: bytes, message_id: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    def _headers(self, content: bytes, message_id: str, headers: Mapping[str, str]) -> Headers:
         settings = self._settings
         ours = {
             "Host": settings.endpoint.host_header,
@@ -198,7 +224,6 @@ class WebhookHook(BaseHook):
         timestamp = int(time.time())
         protected = {  # the last three as their specification writes them
             "Accept-Encoding": "identity",
-            "Connection": "close",
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
         }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +21,7 @@ import requests as plain_requests
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from tests.conftest import Connect
+from tests.faults.ways import Way
 
 __all__ = ["Outcome", "Send", "fault"]
 
@@ -85,6 +87,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     fails = pytest.mark.xfail(strict=True, reason="what a plain requests.post does wrong", raises=Exception)
     plain = [pytest.param("requests", marks=[fails] if mark.args[2] == "fails" else [])]
     metafunc.parametrize("send", ["hook", *(plain if mark.args[2] else [])], indirect=True)
+
+
+@pytest.fixture(params=["http", "https", "tunnel"])
+def way(
+    request: pytest.FixtureRequest, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> Way:
+    """Return how a receiver is reached that keeps its connections open; a test runs with each way."""
+    return Way(request.param, tmp_path, connect, monkeypatch)
 
 
 @pytest.fixture

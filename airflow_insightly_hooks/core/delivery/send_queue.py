@@ -60,6 +60,10 @@ class SendQueue:
         """Have these go next, that were taken and not sent, in the same order."""
         self._free.extendleft(reversed(list(payloads)))
 
+    def is_awaited(self, payload: Payload) -> bool:
+        """Return whether another change of its record waits for it."""
+        return self._ordered and bool(self._behind[_record(payload)])
+
     def delivered(self, payload: Payload) -> None:
         """Let the next change of its record go."""
         if self._ordered and (behind := self._behind[_record(payload)]):

@@ -56,15 +56,18 @@ class Connection:
         self._http = new_client()
         self.stream.secure()
 
-    def post(self, endpoint: Endpoint, headers: Headers, body: bytes) -> Response:
+    def post(self, endpoint: Endpoint, headers: Headers, body: bytes, *, is_last: bool = True) -> Response:
         """POST ``body`` and return the final response.
 
+        :param is_last: whether the receiver is asked to close the connection.
         :raises ProxyRefused: if the proxy asks for other credentials.
         :raises ValueError: if a header holds what none can; nothing was sent.
         """
         is_forwarded = self._transport.proxy is not None and not self._transport.has_tunnel
         target = endpoint.url if is_forwarded else endpoint.target
         headers = [*headers, ("Content-Length", str(len(body)))]
+        if is_last:
+            headers.append(("Connection", "close"))
         if is_forwarded:
             headers += self._proxy_headers()
         try:
@@ -103,6 +106,26 @@ class Connection:
         """Return what tells a proxy who asks."""
         authorization = self._transport.proxy.authorization if self._transport.proxy is not None else None
         return [] if authorization is None else [("Proxy-Authorization", authorization)]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the response has come to its end."""
+        return self._http.their_state in (h11.DONE, h11.MUST_CLOSE)
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether something came behind it."""
+        return bool(self._http.trailing_data[0])
+
+    @property
+    def allows_another(self) -> bool:
+        """Whether both sides are ready for a further exchange."""
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    def begin(self, deadline: Deadline) -> None:
+        """Begin a further exchange."""
+        self._http.start_next_cycle()
+        self.stream.begin(deadline)
 
     def close(self) -> None:
         """Close it, whatever may still come."""

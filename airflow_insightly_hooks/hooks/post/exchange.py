@@ -11,7 +11,13 @@ from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.response import InvalidResponse, Response
 from airflow_insightly_hooks.hooks.post.transport import NotDialled, Transport
 
-__all__ = ["NotDelivered", "post"]
+__all__ = ["FAILURES", "NotDelivered", "check_address", "not_delivered", "post"]
+
+FAILURES = (
+    *(NotDialled, ProxyRefused, DeadlineExceeded, InvalidResponse),
+    *(httpcore.TimeoutException, httpcore.NetworkError),
+)
+"""What an exchange ends with where there is no final response."""
 
 
 class NotDelivered(Exception):
@@ -32,35 +38,34 @@ class NotDelivered(Exception):
 def post(
     transport: Transport, endpoint: Endpoint, headers: Headers, body: bytes, deadline: Deadline
 ) -> Response:
-    """POST ``body`` and return the final response; redirects are responses like others.
+    """POST ``body`` over a connection of its own, and return the final response.
 
     :param endpoint: the transport's; or another path there.
     :param deadline: of this exchange, and of those before it that led here.
     :raises NotDelivered: if there is no final response within the time limit.
     :raises ValueError: if a header holds what none can; nothing was sent.
     """
-    refusal = transport.why_not_asked()
-    if refusal is not None:
-        raise NotDelivered(refusal, sent=False)
+    check_address(transport)
     connection = Connection(transport, deadline)
     try:
         connection.open(endpoint)
         return connection.post(endpoint, headers, body)
     except FAILURES as error:
-        failure = _not_delivered(error, connection, transport)
+        failure = not_delivered(error, connection, transport)
     finally:
         connection.close()
     raise failure
 
 
-FAILURES = (
-    *(NotDialled, ProxyRefused, DeadlineExceeded, InvalidResponse),
-    *(httpcore.TimeoutException, httpcore.NetworkError),
-)
+def check_address(transport: Transport) -> None:
+    """Raise NotDelivered where a proxy would be asked to connect to an address that isn't sent to."""
+    refusal = transport.why_not_asked()
+    if refusal is not None:
+        raise NotDelivered(refusal, sent=False)
 
 
-def _not_delivered(error: Exception, connection: Connection, transport: Transport) -> NotDelivered:
-    """Return what an error of an exchange means."""
+def not_delivered(error: Exception, connection: Connection, transport: Transport) -> NotDelivered:
+    """Return what one of ``FAILURES`` means, that an exchange ended with."""
     stream = connection.stream
     is_own_fault = isinstance(error, NotDialled) and error.is_own_fault
     if isinstance(error, ProxyRefused):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.kept_connections import ProvisionalAnswer
 
 __all__ = ["PostResult"]
 
@@ -19,6 +23,7 @@ class PostResult:
     :param sent: whether the receiver may have read anything; if not, it was no attempt.
     :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
     :param is_own_fault: whether this worker lacked what it takes to connect, whatever the receiver is like.
+    :param provisional: what tells, once its connection has ended, whether this counts; ``None``: it counts.
     """
 
     acknowledged: bool
@@ -29,3 +34,4 @@ class PostResult:
     sent: bool = True
     gone: bool = False
     is_own_fault: bool = False
+    provisional: ProvisionalAnswer | None = field(default=None, repr=False, compare=False)

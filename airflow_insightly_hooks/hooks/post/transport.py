@@ -6,11 +6,13 @@ of slow steps outlasts it.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
+from typing import cast
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -82,6 +84,7 @@ class Transport:
         if self.proxy is not None and self.proxy.is_secured:
             # Its own: a client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
+        self._session: ssl.SSLSession | None = None
         self._lock = threading.Lock()  # for what follows
         self._open = 0
         self._addresses: list[str] = []
@@ -167,12 +170,30 @@ class Transport:
         :raises NotDialled: if it can't be spoken there, or the certificate is refused.
         """
         to, context = (self._first, self._first_context) if is_proxy else (self._endpoint, self._context)
+        if not is_proxy and self._session is not None:
+            context = cast(ssl.SSLContext, _ResumingContext(context, self._session))
         try:
             return stream.start_tls(context, to.host.partition("%")[0], deadline.left())
         except httpcore.ConnectTimeout:
             raise DeadlineExceeded from None
         except httpcore.ConnectError as error:
             raise _not_connected(error) from None
+
+    def keep_session(self, connection: ssl.SSLSocket) -> None:
+        """Have the next connection resume this one's TLS session, which saves both sides work."""
+        with contextlib.suppress(ValueError, OSError):
+            self._session = connection.session or self._session
+
+
+class _ResumingContext:
+    """As much of an ``SSLContext`` as httpcore asks for; it can't be given a session otherwise."""
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
+        self._context, self._session = context, session
+
+    def wrap_socket(self, connection: socket.socket, server_hostname: str) -> ssl.SSLSocket:
+        """Begin TLS."""
+        return self._context.wrap_socket(connection, server_hostname=server_hostname, session=self._session)
 
 
 def _proxy(endpoint: Endpoint) -> Endpoint | None:

@@ -23,6 +23,7 @@ from airflow_insightly_hooks.operators.delivery import ledger_writer, metrics
 from airflow_insightly_hooks.operators.delivery.post_threads import Attempt, PostThreads
 
 if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnection, KeptConnections
     from airflow_insightly_hooks.hooks.post.post_result import PostResult
     from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
@@ -41,12 +42,15 @@ TAKEN_OVER = "not sent: a later try of this task has taken over"
 NOT_RECORDED = "not sent: the ledger can't be written"
 HELD_BACK = "not sent: held back by an earlier change"
 REFUSED = "refused before it was sent"
+SURPLUS = "in doubt: the receiver answered once too often on its connection"
+BROKEN = "in doubt: its connection broke before the next answer came"
 
 
 class ConcurrentPosts:
     """POSTs each payload of a queue once, at most.
 
-    :param send: makes one POST; called from several threads.
+    :param send: makes one POST, told whether its connection isn't needed any more; for several threads.
+    :param connections: those that are used again; all have ended at the end.
     :param rate_limit: when a POST may begin.
     :param concurrency: how many are under way at once, at most.
     :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
@@ -63,7 +67,8 @@ class ConcurrentPosts:
         self,
         queue: SendQueue,
         writer: ledger_writer.LedgerWriter,
-        send: Callable[[Payload], PostResult],
+        send: Callable[[Payload, bool], PostResult],
+        connections: KeptConnections,
         rate_limit: RateLimit,
         *,
         concurrency: int,
@@ -79,8 +84,10 @@ class ConcurrentPosts:
         self._receiver_limit = ReceiverLimit(concurrency)
         self._threads = PostThreads(
             send,
+            connections,
             self._receiver_limit,
             rate_limit,
+            goes_alone=queue.is_awaited,
             give_up_after=give_up_after,
             record_within=RECORD_WITHIN * ledger_writer.LEDGER_INTERVAL,
             is_secured=is_secured,
@@ -88,6 +95,7 @@ class ConcurrentPosts:
         )
         self._log, self._tags = log, tags
         self._prepared: deque[Payload] = deque()  # noted as in doubt, not given to the workers yet
+        self._provisional: dict[KeptConnection, list[Attempt]] = {}  # what counts once these have ended
         self._noted = 0  # how many answers the next write records
         self._batch = self._least_batch = 2 * concurrency
         self._batch_at = float("-inf")
@@ -101,7 +109,7 @@ class ConcurrentPosts:
         """Send; return when nothing is left, or nothing more is to be sent, and all of it is recorded."""
         try:
             self._prepare()
-            while self._threads.have_work:
+            while self._threads.have_work or (self._provisional and not self._threads.is_held):
                 self._collect()
                 self._prepare()
         finally:  # after the task's time-out, too, what is under way may end, and is recorded
@@ -143,6 +151,7 @@ class ConcurrentPosts:
         task is killed, what it never came to. Hence it grows while it lasts less, and faster while it lasts
         less than a quarter. While it is written, the rest of the last one goes out.
         """
+        self._threads.expect_more(are_expected=bool(len(self._queue)))
         if self._threads.is_held or not self._is_running_out:
             return
         now = time.monotonic()
@@ -158,6 +167,7 @@ class ConcurrentPosts:
         if self._prepared:
             self._record()
             self._threads.give(self._prepared)
+            self._threads.expect_more(are_expected=bool(len(self._queue)))
 
     def _record(self) -> None:
         noted, self._noted = self._noted, 0
@@ -198,6 +208,7 @@ class ConcurrentPosts:
                 self._note(self._threads.done.get_nowait())
         except Empty:
             self._threads.check()
+        self._settle()
         self._threads.measure_cpu()
         self._record_if_due()
         if self._progress.is_due():
@@ -218,16 +229,50 @@ class ConcurrentPosts:
                 with suppress(Exception):  # the last write tells of it
                     self._record_if_due()
         self._threads.join()
+        self._settle()
         self._writer.write()
 
     # --- what came of it ---------------------------------------------------------------------------------
 
-    def _note(self, attempt: Attempt) -> None:
-        payload, result, is_refused = attempt
+    def _note(self, attempt: Attempt | None) -> None:
+        if attempt is None:
+            return
         self._noted += 1
-        if result.sent:
+        if attempt.result.sent:
             self._tally.posted += 1
-            metrics.time_post(result.elapsed, self._tags)
+            metrics.time_post(attempt.result.elapsed, self._tags)
+        if attempt.result.provisional is None:
+            self._count(attempt)
+        else:
+            self._provisional.setdefault(attempt.result.provisional.connection, []).append(attempt)
+
+    def _settle(self) -> None:
+        """Count what came over connections that have ended, and have sent again what doesn't count."""
+        for connection in [one for one in self._provisional if one.counting is not None]:
+            again = []
+            for attempt in self._provisional.pop(connection):
+                provisional = attempt.result.provisional
+                if provisional is None or provisional.counts:
+                    self._count(attempt)
+                else:
+                    again.append(attempt.payload)
+            self._send_again(again, connection)
+
+    def _send_again(self, payloads: list[Payload], connection: KeptConnection) -> None:
+        """Leave these in doubt, and send them again if they have attempts left."""
+        if not payloads:
+            return
+        reason = SURPLUS if connection.has_surplus else BROKEN
+        self._log.warning("What was answered to %d payloads doesn't count: %s", len(payloads), reason)
+        for payload in payloads:
+            message_id = payload["message_id"]
+            self.failures[message_id] = Failure(None, reason)
+            if self._ledger.is_settled(message_id):
+                self._tally.failed(reason)
+        self._queue.put_back(p for p in payloads if not self._ledger.is_settled(p["message_id"]))
+
+    def _count(self, attempt: Attempt) -> None:
+        payload, result, is_refused = attempt
         if result.acknowledged:
             self._ledger.answered(payload["message_id"], ACKNOWLEDGED)
             self._queue.delivered(payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT, Ledger
@@ -17,6 +18,7 @@ from airflow_insightly_hooks.operators.delivery.concurrent_posts import Concurre
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 
 if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections
     from airflow_insightly_hooks.hooks.post.post_result import PostResult
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
@@ -95,6 +97,7 @@ class Delivery:
             queue,
             self._writer,
             self._send,
+            self._connections,
             self._hook.rate_limit,
             concurrency=self._concurrency,
             give_up_after=self._give_up_after,
@@ -111,9 +114,19 @@ class Delivery:
             if posts.retry_after is not None:
                 self.retry_after = max(self.retry_after or 0.0, posts.retry_after)
 
-    def _send(self, payload: Payload) -> PostResult:
+    @cached_property
+    def _connections(self) -> KeptConnections:
+        """One for the try: a receiver that has answered once too often has none of its own used again."""
+        return self._hook.keep_connections()
+
+    def _send(self, payload: Payload, is_last: bool) -> PostResult:
         return self._hook.send(
-            payload["body"], message_id=payload["message_id"], headers=self._headers, waits=False
+            payload["body"],
+            message_id=payload["message_id"],
+            headers=self._headers,
+            waits=False,
+            connections=self._connections,
+            is_last=is_last,
         )
 
     def why_unsent(self, message: str) -> str:

@@ -1,4 +1,7 @@
-"""The threads of one try of a deliver task: each takes what is ready, and POSTs it when it may."""
+"""The threads of one try of a deliver task: each takes what is ready, and POSTs it when it may.
+
+When there is nothing to send, they end connections that aren't needed any more.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ from airflow_insightly_hooks.hooks.connection_failures import NO_MORE_THREADS
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
 
 if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnection, KeptConnections
     from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
 __all__ = ["Attempt", "PostThreads"]
 
+LOOKS_AT_IDLE = 0.1
+"""Seconds after which a thread without work looks again for connections to end."""
 MOST_OWN_FAULTS = 20
 """Failures in a row for what this worker lacks, until no more are tried: it says nothing of the receiver."""
 
@@ -43,29 +49,34 @@ class PostThreads:
     They hold while the task is to end, and after too many failures in a row in which nothing could be sent:
     an answer to what is still under way sets them going again.
 
-    :param send: makes one POST; called from several threads.
+    :param send: makes one POST, told whether its connection isn't needed any more; for several threads.
+    :param connections: those that are used again.
     :param receiver_limit: how many may be under way at once, for the receiver's sake.
     :param rate_limit: when each may begin; nobody who waits for it is under way.
     :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
     :param record_within: seconds until none begins while what has ended isn't recorded.
     :param is_secured: whether TLS is spoken, most of whose work isn't Python's.
     :param is_stopped: whether the task is to end.
-    :ivar done: what came of each.
+    :param goes_alone: whether a payload must not wait for a connection's end until its answer counts.
+    :ivar done: what came of each; ``None`` where a connection has ended.
     :ivar unreachable: failures in a row in which nothing could be sent.
     """
 
     def __init__(
         self,
-        send: Callable[[Payload], PostResult],
+        send: Callable[[Payload, bool], PostResult],
+        connections: KeptConnections,
         receiver_limit: ReceiverLimit,
         rate_limit: RateLimit,
         *,
+        goes_alone: Callable[[Payload], bool],
         give_up_after: int,
         record_within: float,
         is_secured: bool,
         is_stopped: Callable[[], bool],
     ) -> None:
         self._send, self._receiver_limit, self._rate_limit = send, receiver_limit, rate_limit
+        self._connections, self._goes_alone = connections, goes_alone
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
         self._cpu_limit = None if is_secured else CpuLimit(receiver_limit.most)
@@ -75,12 +86,13 @@ class PostThreads:
         self._ready: deque[Payload] = deque()
         self._under_way = 0
         self._unrecorded: deque[float] = deque()  # when what isn't recorded yet has ended
+        self._are_all_given = False
         self._is_closed = False
         self._turn = threading.Condition()  # for all of the above, and what follows
         self._own_faults = 0
         self._lack = ""
         self.unreachable = 0
-        self.done: SimpleQueue[Attempt] = SimpleQueue()
+        self.done: SimpleQueue[Attempt | None] = SimpleQueue()
 
     @property
     def ready(self) -> int:
@@ -123,6 +135,13 @@ class PostThreads:
                 if not self._threads:
                     self._own_faults, self._lack = MOST_OWN_FAULTS, NO_MORE_THREADS
                 return
+
+    def expect_more(self, *, are_expected: bool) -> None:
+        """Note whether there is more to be given; if not, connections end with what is ready."""
+        with self._turn:
+            if self._are_all_given == are_expected:
+                self._are_all_given = not are_expected
+                self._turn.notify_all()
 
     @property
     def are_limited(self) -> bool:
@@ -170,11 +189,20 @@ class PostThreads:
 
     def _work(self) -> None:
         attempt = None
-        while (payload := self._next(attempt)) is not None:
-            attempt = self._attempt(payload)
+        while (work := self._next(attempt)) is not None:
+            if isinstance(work, tuple):
+                attempt = self._attempt(*work)
+            else:
+                attempt = None
+                self._connections.end(work)
+                self.done.put(None)
 
-    def _next(self, ended: Attempt | None) -> Payload | None:
-        """Take account of what has ended, and return what to send next, once that may go."""
+    def _next(self, ended: Attempt | None) -> tuple[Payload, bool] | KeptConnection | None:
+        """Take account of what has ended, and return what to send next, once that may go.
+
+        Beside a payload stands whether its connection isn't needed any more. Else it is a connection to end;
+        at the end, nothing.
+        """
         with self._turn:
             if ended is not None:
                 self._under_way -= 1
@@ -182,15 +210,20 @@ class PostThreads:
                 self._unrecorded.append(time.monotonic())
                 self._account(ended)
                 self.done.put(ended)  # last: who sees it sees whether it set the threads going again
-            while not self._is_closed:
-                until = None
+            while True:
+                is_idle = self._is_closed or (self._are_all_given and not self._ready)
+                connection = self._connections.take_to_end(everything=is_idle)
+                if connection is not None or self._is_closed:
+                    return connection
+                until = LOOKS_AT_IDLE if self._connections.have_open else None
                 if self._ready and self._may_begin():
                     until = self._rate_limit.take()
                     if not until:
                         self._under_way += 1
-                        return self._ready.popleft()
+                        payload = self._ready.popleft()
+                        is_last = self._are_all_given and len(self._ready) < self._under_way
+                        return payload, is_last or self._goes_alone(payload)
                 self._turn.wait(until)
-        return None
 
     def _may_begin(self) -> bool:
         since = self._unrecorded[0] if self._unrecorded else float("inf")
@@ -220,10 +253,10 @@ class PostThreads:
         elif not ended.is_refused:
             self.unreachable += 1
 
-    def _attempt(self, payload: Payload) -> Attempt:
+    def _attempt(self, payload: Payload, is_last: bool) -> Attempt:
         began = time.monotonic()
         try:
-            return Attempt(payload, self._send(payload))
+            return Attempt(payload, self._send(payload, is_last))
         except InsightlyHooksError as error:
             refused = PostResult(acknowledged=False, error=str(error), sent=False)
             return Attempt(payload, refused, is_refused=True)

@@ -1,0 +1,473 @@
+"""Connections that serve several POSTs: when they are used again, and which of their answers count."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from airflow_insightly_hooks.hooks.post import kept_connections
+from airflow_insightly_hooks.hooks.post.deadline import Deadline
+from airflow_insightly_hooks.hooks.post.exchange import NotDelivered
+from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections, ProvisionalAnswer
+from airflow_insightly_hooks.hooks.post.receiver import ReceiverSettings
+from airflow_insightly_hooks.hooks.post.response import Response
+from tests.receiver import OK, Link, Moment, Receiver, Script, answer_all, receiving
+
+TIMEOUT = 2.0
+
+
+class Client:
+    """POSTs messages to a receiver; at the end of its block, its connections are ended."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        settings = ReceiverSettings.from_uri(f"{receiver.url}/")
+        self._endpoint, self._transport = settings.endpoint, settings.transport
+        self.connections = KeptConnections(settings.transport)
+        self.answers: list[ProvisionalAnswer | None] = []
+
+    def post(self, *, is_last: bool = False, body: bytes = b"{}", timeout: float = TIMEOUT) -> Response:
+        """POST the next message; ``answers`` then has what tells whether its answer counts."""
+        number = len(self.answers)
+        headers = [("Host", "receiver"), ("webhook-id", f"msg_{number}")]
+        self.answers.append(None)
+        response, self.answers[number] = self.connections.post(
+            self._endpoint, headers, body, Deadline(timeout), is_last=is_last
+        )
+        return response
+
+    def end(self) -> None:
+        """End all connections."""
+        while (kept := self.connections.take_to_end(everything=True)) is not None:
+            self.connections.end(kept)
+        assert not self.connections.have_open
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def counts(self) -> list[bool | None]:
+        """Return of each message whether its answer counts; ``None`` where that isn't known yet."""
+        return [True if answer is None else answer.counts for answer in self.answers]
+
+
+@pytest.fixture(autouse=True)
+def _long_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections live for long, which on this machine are opened at once."""
+    monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 9.0)
+
+
+def answering(count: int, then: Callable[[Link], None]) -> Script:
+    """Return a script that answers the first POSTs, and then does something else."""
+
+    def script(link: Link) -> None:
+        for _ in range(count):
+            link.answer(link.read())
+        then(link)
+
+    return script
+
+
+# --- what counts -----------------------------------------------------------------------------------------
+
+
+def test_one_post() -> None:
+    """The answer on a connection of its own counts at once; the receiver is asked to close it."""
+    with receiving() as receiver, Client(receiver) as client:
+        client.post(is_last=True)
+    assert client.answers == [None]
+    assert [post.closes for post in receiver.posts] == [True]
+
+
+def test_answers_count_after_a_clean_end() -> None:
+    """No answer on a connection that is used again counts before it has ended; then all do."""
+    with receiving() as receiver, Client(receiver) as client:
+        for _ in range(3):
+            client.post()
+        assert client.counts == [None, None, None]
+        client.end()
+    assert client.counts == [True, True, True]
+    assert client.connections.are_used_again
+    assert receiver.by_connection == [["msg_0", "msg_1", "msg_2"]]
+
+
+def test_last_post_ends_a_connection() -> None:
+    """The last POST on a connection asks the receiver to close it; when it has, all its answers count."""
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        client.post(is_last=True)
+        client.end()
+    assert client.counts == [True, True]
+    assert [post.closes for post in receiver.posts] == [False, True]
+    assert len(receiver.links) == 1
+
+
+def test_post_does_not_wait_for_the_end() -> None:
+    """A POST has ended with its answer, however long its connection takes to end."""
+
+    def slowly(link: Link) -> None:
+        link.answer(link.read(), heeds_close=False)
+        time.sleep(0.5)
+
+    with receiving(answering(1, slowly)) as receiver, Client(receiver) as client:
+        client.post()
+        began = time.monotonic()
+        client.post(is_last=True)
+        assert time.monotonic() - began < 0.3
+        assert client.counts == [None, None]
+    assert client.counts == [True, True]
+
+
+@pytest.mark.parametrize("clean", [1, 2])
+def test_surplus_behind_an_answer(clean: int) -> None:
+    """Bytes behind an answer take back every answer of that connection, the first one, too."""
+
+    def too_long(link: Link) -> None:
+        link.answer(link.read(), then=b"\n")
+
+    with receiving(answering(clean, too_long)) as receiver, Client(receiver) as client:
+        for _ in range(clean + 1):
+            client.post()
+        assert not client.connections.are_used_again
+        client.end()
+    assert client.counts == [False] * (clean + 1)
+    assert not client.connections.are_used_again
+
+
+def test_surplus_while_idle() -> None:
+    """A byte that is there before the next POST takes back what was answered; that POST goes elsewhere."""
+
+    def late(link: Link) -> None:
+        link.send(b"\n")
+        answer_all(link)
+
+    with receiving(answering(2, late)) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+        time.sleep(0.1)
+        client.post()
+    assert client.counts == [False, False, True]
+    assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
+    assert [post.closes for post in receiver.posts] == [False, False, True]
+
+
+def test_surplus_at_the_end() -> None:
+    """A byte that comes after the last answer, before the receiver's end, takes all back."""
+
+    def late(link: Link) -> None:
+        time.sleep(0.02)
+        link.send(OK)
+
+    with receiving(answering(2, late)) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+        client.end()
+    assert client.counts == [False, False]
+    assert not client.connections.are_used_again
+
+
+def test_surplus_stops_others() -> None:
+    """Once one connection had a byte too many, idle ones are ended, and each new one carries one POST."""
+    has_come, may_go_on = threading.Event(), threading.Event()
+
+    def busy(link: Link) -> None:
+        post = link.read()
+        has_come.set()
+        may_go_on.wait(TIMEOUT)
+        link.answer(post)
+        answer_all(link)
+
+    def too_long(link: Link) -> None:
+        link.answer(link.read(), then=OK)
+        link.wait_for_end()
+
+    with receiving(busy, too_long) as receiver, Client(receiver) as client:
+        other = threading.Thread(target=client.post)
+        other.start()
+        assert has_come.wait(TIMEOUT)
+        client.post()
+        may_go_on.set()
+        other.join()
+        client.post()
+        while (kept := client.connections.take_to_end(everything=False)) is not None:
+            client.connections.end(kept)
+        assert not client.connections.have_open
+    assert client.counts == [True, False, True]
+    assert receiver.by_connection == [["msg_0"], ["msg_1"], ["msg_2"]]
+    assert [post.closes for post in receiver.posts] == [False, False, True]
+
+
+def test_receiver_that_never_ends() -> None:
+    """What it has acknowledged counts after a while; its connections are not used again."""
+    with receiving(answering(2, Link.hold)) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+        began = time.monotonic()
+        client.end()
+        assert time.monotonic() - began < kept_connections.ENDS_WITHIN + 1
+        assert client.counts == [True, True]
+        client.post(is_last=False)
+    assert not client.connections.are_used_again
+    assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
+
+
+# --- answers that came too early -------------------------------------------------------------------------
+
+
+def test_answer_before_the_request_has_arrived() -> None:
+    """A 2xx that comes while the receiver's TCP hasn't the whole request is one too many."""
+    big = b'"' + b"x" * 60_000 + b'"'
+
+    def early(link: Link) -> None:
+        link.wait_for_bytes()  # there is no room for all of them
+        time.sleep(0.1)
+        link.send(OK)
+        link.wait_for_end()  # and no further answer shows that
+
+    with receiving(answering(1, early), window=4096) as receiver, Client(receiver) as client:
+        client.post()
+        assert not client.post(body=big).is_early, "it was seen while the request was being sent"
+    assert client.counts == [False, False]
+    assert not client.connections.are_used_again
+
+
+@pytest.mark.parametrize("status", [200, 413])
+def test_answer_before_the_request_is_sent(status: int) -> None:
+    """A 2xx that comes before the request was sent is one too many; a refusal may come at any time."""
+
+    def early(link: Link) -> None:
+        link.answer(link.read_head(), status)
+        link.wait_for_end(0.3)
+
+    with receiving(answering(1, early)) as receiver, Client(receiver) as client:
+        client.post()
+        assert client.post(body=b"x" * 8_000_000).is_early
+        client.end()
+    assert client.counts == [status != 200] * 2
+    assert client.connections.are_used_again == (status != 200)
+    assert len(receiver.links) == 1
+
+
+# --- connections that break ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", ["finish", "close", "reset"])
+def test_ended_while_idle(ends: str) -> None:
+    """An end behind the last answer is a clean one; the next POST goes out on a new connection."""
+    with receiving(answering(2, lambda link: getattr(link, ends)())) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+        time.sleep(0.1)
+        assert client.post().status == 200
+        client.end()
+    assert client.counts == [True, True, True]
+    assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
+
+
+@pytest.mark.parametrize("ends", ["close", "reset"])
+def test_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """A POST of which the receiver can have read nothing goes out again; what was answered before counts."""
+    moment = Moment(monkeypatch, "msg_2")
+
+    def closing(link: Link) -> None:
+        with moment:
+            getattr(link, ends)()
+
+    with receiving(answering(2, closing)) as receiver, Client(receiver) as client:
+        for _ in range(3):
+            assert client.post().status == 200
+        client.end()
+    assert client.counts == [True, True, True]
+    assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
+
+
+def test_half_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that only sends no more may have read the POST: it isn't sent again."""
+    moment = Moment(monkeypatch, "msg_1")
+
+    def ending(link: Link) -> None:
+        with moment:
+            link.finish()
+        link.read()
+
+    with receiving(answering(1, ending)) as receiver, Client(receiver) as client:
+        client.post()
+        with pytest.raises(NotDelivered) as failure:
+            client.post()
+    assert failure.value.sent
+    assert receiver.by_connection == [["msg_0", "msg_1"]]
+
+
+def test_new_connection_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A POST that goes out again has one new connection: if that ends before an answer, it has failed."""
+    moment = Moment(monkeypatch, "msg_1")
+
+    def closing(link: Link) -> None:
+        with moment:
+            link.close()
+
+    with receiving(answering(1, closing), Link.read) as receiver, Client(receiver) as client:
+        client.post()
+        with pytest.raises(NotDelivered):
+            client.post()
+    assert receiver.by_connection == [["msg_0"], ["msg_1"]]
+
+
+@pytest.mark.parametrize("ends", ["finish", "close", "reset", "hold"])
+@pytest.mark.parametrize("clean", [1, 4])
+def test_broken_before_an_answer(clean: int, ends: str) -> None:
+    """If a connection breaks before a message is answered, its last answer doesn't count, but the first."""
+
+    def breaking(link: Link) -> None:
+        link.read()
+        getattr(link, ends)()
+
+    with receiving(answering(clean, breaking)) as receiver, Client(receiver) as client:
+        for _ in range(clean):
+            client.post()
+        with pytest.raises(NotDelivered) as failure:
+            client.post(timeout=0.3)
+    assert failure.value.sent
+    assert client.counts[:-1] == [True] * max(clean - 1, 1) + [False] * (clean > 1)
+    assert client.connections.are_used_again
+    assert not client.connections.have_open
+
+
+def test_broken_within_an_answer() -> None:
+    """If the body of an answer breaks off, that answer doesn't count, unless it is the first one."""
+
+    def breaking(link: Link) -> None:
+        link.read()
+        link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")
+
+    with receiving(answering(2, breaking), breaking) as receiver, Client(receiver) as client:
+        for _ in range(4):
+            client.post()
+    assert client.counts == [True, True, False, True]
+    assert receiver.by_connection == [["msg_0", "msg_1", "msg_2"], ["msg_3"]]
+
+
+# --- how long connections are used -----------------------------------------------------------------------
+
+
+def test_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The POST after a connection's time is its last one."""
+    monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 0.4)
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        time.sleep(0.25)
+        client.post()
+        time.sleep(0.25)
+        client.post()
+        client.end()
+    assert [post.closes for post in receiver.posts] == [False, False, True]
+    assert len(receiver.links) == 1
+
+
+def test_idle_past_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle connection whose time is over is ended, so that its answers count soon."""
+    monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 0.2)
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        assert client.connections.take_to_end(everything=False) is None
+        time.sleep(0.25)
+        kept = client.connections.take_to_end(everything=False)
+        assert kept is not None
+        client.connections.end(kept)
+    assert client.counts == [True]
+
+
+@pytest.mark.parametrize(("header", "limit"), [("timeout=1", 0.8), ("timeout=60", 5.0), ("max=9", 5.0)])
+def test_idle_limit(header: str, limit: float) -> None:
+    """An idle connection is ended after five seconds, or earlier than its receiver says that it would."""
+    with (
+        receiving(lambda link: link.answer(link.read(), 200, f"Keep-Alive: {header}")) as receiver,
+        Client(receiver) as client,
+    ):
+        client.post()
+        [kept] = client.connections._idle
+        kept._idle_since -= limit - 0.1
+        assert not kept.is_to_end
+        kept._idle_since -= 0.2
+        assert kept.is_to_end
+        assert client.connections.take_to_end(everything=False) is kept
+        client.connections.end(kept)
+
+
+@pytest.mark.parametrize(
+    "told", [["max=3"] * 3, ["timeout=5, max=3", "max=2", "max=1"], ["max=3", "timeout=5", ""]]
+)
+def test_keep_alive_max(told: list[str]) -> None:
+    """A connection carries no more POSTs than its receiver says, and its last one says so."""
+
+    def counting(link: Link) -> None:
+        for value in told:
+            link.answer(link.read(), 200, *([f"Keep-Alive: {value}"] if value else []))
+
+    with receiving(counting) as receiver, Client(receiver) as client:
+        for _ in range(3):
+            client.post()
+        client.end()
+    by_connection = [[p.closes for p in receiver.posts if p.connection == n] for n in range(2)]
+    assert by_connection[0] in ([False, True], [False, False, True])
+    assert client.counts == [True] * 3
+
+
+def test_slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose receiver is slow is used no more; its one answer counts at once."""
+    monkeypatch.setattr(kept_connections, "ANSWERS_WITHIN", 0.05)
+
+    def slowly(link: Link) -> None:
+        post = link.read()
+        time.sleep(0.1)
+        link.answer(post)
+        answer_all(link)
+
+    with receiving(default=slowly) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+    assert client.answers == [None, None]
+    assert receiver.by_connection == [["msg_0"], ["msg_1"]]
+
+
+@pytest.mark.parametrize("answer", [("Connection: close", "1.1"), ("X-Any: 1", "1.0")])
+def test_receiver_that_allows_no_other(answer: tuple[str, str]) -> None:
+    """A receiver that closes the connection, or speaks HTTP/1.0, gets each POST on a new one."""
+    header, version = answer
+
+    def one(link: Link) -> None:
+        link.answer(link.read(), 200, header, version=version)
+        link.wait_for_end()
+
+    with receiving(default=one) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+    assert client.answers == [None, None]
+    assert len(receiver.links) == 2
+
+
+def test_system_that_tells_nothing_of_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system doesn't tell what was acknowledged, no connection is used again."""
+    monkeypatch.delattr(socket, "TCP_INFO")
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+    assert client.answers == [None, None]
+    assert len(receiver.links) == 2
+
+
+def test_refused_header() -> None:
+    """A header that can't be sent is refused; nothing was sent, and the connection is closed."""
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        with suppress(ValueError):
+            client.connections.post(client._endpoint, [("X", "a\nb")], b"", Deadline(TIMEOUT), is_last=False)
+        assert not client.connections.have_open
+    assert client.counts == [True]
