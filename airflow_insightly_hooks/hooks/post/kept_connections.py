@@ -142,7 +142,7 @@ class KeptConnection:
         now = self.connection.stream.tcp_state()
         if now is None:
             return False
-        # After a reset nothing is left to be acknowledged.
+        # After a reset nothing waits to be acknowledged; what was acknowledged may be an earlier request.
         return (
             not now.is_acknowledged or now.acknowledged - before.acknowledged < self.connection.stream.written
         )

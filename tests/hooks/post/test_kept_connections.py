@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,11 @@ from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections,
 from airflow_insightly_hooks.hooks.post.receiver import ReceiverSettings
 from airflow_insightly_hooks.hooks.post.response import Response
 from tests.receiver import OK, Link, Moment, Receiver, Script, answer_all, receiving
+from tests.servers import answer, serving
 
 TIMEOUT = 2.0
+LARGE = b"x" * 8_000_000
+"""More than the buffers between two sockets of one machine hold."""
 
 
 class Client:
@@ -173,6 +177,21 @@ def test_surplus_at_the_end() -> None:
     assert not client.connections.are_used_again
 
 
+def test_end_is_waited_for() -> None:
+    """A receiver has twice the time of an answer to end a connection, before it is half-closed."""
+
+    def answered_late(link: Link) -> None:
+        time.sleep(0.2)
+        link.answer(link.read())
+        if not link.wait_for_end(0.2):
+            link.send(OK)
+
+    with receiving(answering(1, answered_late)) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+    assert client.counts == [False, False]
+
+
 def test_surplus_stops_others() -> None:
     """Once one connection had a byte too many, idle ones are ended, and each new one carries one POST."""
     has_come, may_go_on = threading.Event(), threading.Event()
@@ -248,11 +267,26 @@ def test_answer_before_the_request_is_sent(status: int) -> None:
 
     with receiving(answering(1, early)) as receiver, Client(receiver) as client:
         client.post()
-        assert client.post(body=b"x" * 8_000_000).is_early
-        client.end()
-    assert client.counts == [status != 200] * 2
+        assert client.post(body=LARGE).is_early
+        client.post()
+    assert client.counts == [status != 200, status != 200, True]
     assert client.connections.are_used_again == (status != 200)
-    assert len(receiver.links) == 1
+    assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
+
+
+def test_first_answer_before_the_request_is_sent() -> None:
+    """The first answer on a connection is no other message's, however early: its caller judges it."""
+
+    def early(link: Link) -> None:
+        link.answer(link.read_head())
+        link.wait_for_end(0.3)
+
+    with receiving(early) as receiver, Client(receiver) as client:
+        assert client.post(body=LARGE).is_early
+        client.post()
+    assert client.answers[0] is None
+    assert client.connections.are_used_again
+    assert receiver.by_connection == [["msg_0"], ["msg_1"]]
 
 
 # --- connections that break ------------------------------------------------------------------------------
@@ -371,6 +405,34 @@ def test_life(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(receiver.links) == 1
 
 
+@pytest.mark.parametrize(("longest", "is_last"), [(10.0, False), (0.05, True)])
+def test_life_depends_on_connecting(monkeypatch: pytest.MonkeyPatch, longest: float, is_last: bool) -> None:
+    """A connection that took long to be opened lives long, but not for ever."""
+    connect = socket.socket.connect
+
+    def slowly(connection: socket.socket, address: Any) -> None:
+        time.sleep(0.05)
+        connect(connection, address)
+
+    monkeypatch.setattr(socket.socket, "connect", slowly)
+    monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 0.05)
+    monkeypatch.setattr(kept_connections, "LONGEST_LIFE", longest)
+    with receiving() as receiver, Client(receiver) as client:
+        client.post()
+        time.sleep(0.06)
+        client.post()
+    assert [post.closes for post in receiver.posts] == [is_last, is_last]
+
+
+def test_each_post_has_its_own_deadline() -> None:
+    """A connection can be used again after the time limit of an earlier POST."""
+    with receiving() as receiver, Client(receiver) as client:
+        client.post(timeout=0.2)
+        time.sleep(0.25)
+        client.post()
+    assert receiver.by_connection == [["msg_0", "msg_1"]]
+
+
 def test_idle_past_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle connection whose time is over is ended, so that its answers count soon."""
     monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 0.2)
@@ -397,8 +459,10 @@ def test_idle_limit(header: str, limit: float) -> None:
         assert not kept.is_to_end
         kept._idle_since -= 0.2
         assert kept.is_to_end
+        client.post()
         assert client.connections.take_to_end(everything=False) is kept
         client.connections.end(kept)
+    assert receiver.by_connection == [["msg_0"], ["msg_1"]]
 
 
 @pytest.mark.parametrize(
@@ -418,6 +482,19 @@ def test_keep_alive_max(told: list[str]) -> None:
     by_connection = [[p.closes for p in receiver.posts if p.connection == n] for n in range(2)]
     assert by_connection[0] in ([False, True], [False, False, True])
     assert client.counts == [True] * 3
+
+
+def test_keep_alive_of_one() -> None:
+    """A connection whose receiver takes no further request carries no second POST."""
+
+    def one(link: Link) -> None:
+        link.answer(link.read(), 200, "Keep-Alive: max=1")
+        link.wait_for_end()
+
+    with receiving(default=one) as receiver, Client(receiver) as client:
+        client.post()
+        client.post()
+    assert client.answers == [None, None]
 
 
 def test_slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,3 +548,15 @@ def test_refused_header() -> None:
             client.connections.post(client._endpoint, [("X", "a\nb")], b"", Deadline(TIMEOUT), is_last=False)
         assert not client.connections.have_open
     assert client.counts == [True]
+
+
+def test_address_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy isn't asked for an address that isn't sent to."""
+    with serving([answer()]) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        settings = ReceiverSettings.from_uri("http://169.254.169.254/")
+        with pytest.raises(NotDelivered, match="is not sent to"):
+            KeptConnections(settings.transport).post(
+                settings.endpoint, [("Host", "receiver")], b"{}", Deadline(TIMEOUT), is_last=True
+            )
+    assert proxy.connections == 0
