@@ -110,7 +110,13 @@ class WebhookHook(BaseHook):
 
     def keep_connections(self) -> KeptConnections:
         """Return what ``send`` is to be given to use connections again; its owner ends them."""
-        return KeptConnections(self._settings.transport)
+        return KeptConnections(self._settings.transport, self._is_taken)
+
+    def _is_taken(self, answer: Response) -> bool:
+        """Return whether an answer acknowledges the message."""
+        return (
+            200 <= answer.status < 300 and not answer.is_early and self._settings.expect_body in answer.body
+        )
 
     def send(
         self,

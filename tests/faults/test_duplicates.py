@@ -350,6 +350,66 @@ def test_killed_before_it_shows(way: Way, monkeypatch: pytest.MonkeyPatch) -> No
     assert (report["delivered"], receiver.counts) == (4, dict.fromkeys(ids(4), 1))
 
 
+@fault(102, "a duplicate response hides a 500, and the connection breaks later on")
+@pytest.mark.parametrize("ends", ["reset", "close", "finish", "silence", "reset while idle"])
+def test_shifted_answers_and_a_break(way: Way, ends: str) -> None:
+    """Where a surplus can't show any more, no acknowledgement before a failure counts but the first one."""
+    if way.kind == "tunnel" and ends == "reset while idle":
+        pytest.skip("a proxy hands on a reset as an end")
+
+    def shifted(link: Link) -> None:
+        link.answer(link.read())
+        refused = link.read()
+        time.sleep(0.02)
+        link.send(OK)
+        further = link.read()
+        time.sleep(0.02)
+        link.answer(refused, 500)
+        link.read()
+        time.sleep(0.02)
+        link.answer(further)
+        if ends == "reset while idle":
+            link.reset()
+            return
+        link.read()
+        if ends == "silence":
+            link.wait_for_end()
+        else:
+            getattr(link, ends)()
+
+    given = payloads(4 if ends == "reset while idle" else 6)
+    with way(shifted, timeout=1) as receiver:
+        done = tried(receiver, run_context(), given, concurrency=1)
+    assert len(receiver.on(0)) == (4 if ends == "reset while idle" else 5)
+    assert (done.ledger["msg_0"], done.ledger["msg_1"]) == ("A1", "A2")
+
+
+@fault(102, "a duplicate response hides an answer without the expected text, and the connection breaks")
+@http_only
+def test_shifted_answers_and_expect_body(way: Way) -> None:
+    """An answer without the text that is expected is a failure here, too."""
+    good, bad = (f"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{text}".encode() for text in ("good", "sad!"))
+
+    def shifted(link: Link) -> None:
+        for answer in (good, good, bad, good):
+            post = link.read()
+            time.sleep(0.02)
+            link.send(answer)
+            if post is not None and post.message == "msg_0":
+                post.is_taken = True
+        link.read()
+        link.reset()
+
+    def well(link: Link) -> None:
+        while post := link.read():
+            post.is_taken = True
+            link.send(good)
+
+    with way(shifted, default=well, expect_body="good") as receiver:
+        done = tried(receiver, run_context(), payloads(5), concurrency=1)
+    assert (done.ledger["msg_0"], done.ledger["msg_1"]) == ("A1", "A2")
+
+
 # --- after the last POST ---------------------------------------------------------------------------------
 
 

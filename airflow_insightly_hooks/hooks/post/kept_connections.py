@@ -7,11 +7,13 @@ many. Its last request asks the receiver to close it, and what comes is read to 
 doesn't close it is told, after a while, that nothing more is sent (a half-close). A connection lives for some
 seconds at most, so that no answer waits long.
 
-A response that came although the receiver's TCP had not acknowledged the request yet is one too many, too. If
-a connection breaks before a message is answered, nobody knows whether one was too many: the last answer on it
-doesn't count, unless it is the first one, which is that to the first message in any case. (Two late ones on
-one connection that neither show before it breaks would be needed to hide more. To count none would have
-receivers that break connections now and then get everything twice.)
+A response that came although the receiver's TCP had not acknowledged the request yet is one too many, too.
+
+If a connection breaks before a message is answered, or is reset, a byte too many can't show any more, and the
+answers may have shifted by one. So the last one doesn't count, unless it was a reset while nothing was under
+way; and if one of them was no acknowledgement, none counts but the first one, which always does. (Two late
+responses on one connection that neither show before it breaks would be needed to hide more. To count none
+would have receivers that break connections now and then get everything twice.)
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import math
 import re
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -80,6 +83,7 @@ class KeptConnection:
         self.is_mute = False
         self._opened_at = self._idle_since = time.monotonic()
         self._life = SHORTEST_LIFE
+        self._are_all_taken = True  # each message was acknowledged
         self._is_early = False  # an answer came before its request can have been read
         self._longest = 0.0  # seconds that an answer took
         self._requests_left = math.inf
@@ -134,6 +138,10 @@ class KeptConnection:
         self.answers += 1
         return response
 
+    def note(self, *, is_taken: bool) -> None:
+        """Note whether the last answer acknowledges its message."""
+        self._are_all_taken = self._are_all_taken and is_taken
+
     def _is_unacknowledged(self, before: TcpState) -> bool:
         """Return whether the receiver's TCP has not acknowledged the whole request yet.
 
@@ -159,6 +167,7 @@ class KeptConnection:
         """
         stream = self.connection.stream
         if not stream.written:
+            stream.was_reset = True
             return True
         until = time.monotonic() + RESETS_WITHIN
         while (now := stream.tcp_state()) and now.acknowledged == before.acknowledged:
@@ -215,6 +224,8 @@ class KeptConnection:
         self.connection.close()
         if self.has_surplus:
             self.counting = 0
+        elif not self._are_all_taken and (not is_answered or self.connection.stream.was_reset):
+            self.counting = min(self.answers, 1)
         else:
             self.counting = self.answers if is_answered else max(self.answers - 1, min(self.answers, 1))
 
@@ -239,12 +250,13 @@ class KeptConnections:
     """The connections of one try to a receiver; shared by the threads that send to it.
 
     :param transport: the way to the receiver.
+    :param is_taken: whether a response acknowledges its message.
     :ivar are_used_again: whether they are; not any more once one had a byte too many, or never ended.
         Those that aren't needed any more are ended by ``take_to_end`` and ``end``.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport, is_taken: Callable[[Response], bool]) -> None:
+        self._transport, self._is_taken = transport, is_taken
         self._idle: list[KeptConnection] = []  # the one that was used last comes last
         self._to_end: list[KeptConnection] = []
         self._lock = threading.Lock()
@@ -283,6 +295,7 @@ class KeptConnections:
                 kept.open(endpoint)
             is_last = is_last or kept.is_last or not self.are_used_again
             response = kept.post(endpoint, headers, body, is_last=is_last)
+            kept.note(is_taken=self._is_taken(response))
         except _NothingRead:
             kept.close(is_answered=True)
             raise

@@ -60,6 +60,7 @@ class Stream:
     :ivar sent: whether the receiver may have read something of the present exchange.
     :ivar received: whether anything came back from it.
     :ivar written: bytes of it that this machine has taken to be sent.
+    :ivar was_reset: whether the other side has broken it off, before it was told that nothing more is sent.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
@@ -74,6 +75,7 @@ class Stream:
         self.sent = False
         self.received = False
         self.written = 0
+        self.was_reset = False
 
     @property
     def is_at_proxy(self) -> bool:
@@ -211,7 +213,8 @@ class Stream:
         except (BlockingIOError, ssl.SSLWantReadError):  # TLS has messages of its own
             return None
         except OSError:
-            return b""
+            data = b""
+        self._note_reset(data)
         return data
 
     def take_last(self, quiet: float, limit: float) -> bytes | None:
@@ -222,7 +225,9 @@ class Stream:
         """
         connection = self._stream.get_extra_info("socket")
         with contextlib.suppress(TimeoutError):
-            return _receive(connection, quiet)
+            data = _receive(connection, quiet)
+            self._note_reset(data)
+            return data
         with contextlib.suppress(TimeoutError):
             connection.settimeout(limit)
             try:
@@ -239,6 +244,11 @@ class Stream:
                 return b""
             return _receive(connection, limit)
         return None
+
+    def _note_reset(self, data: bytes) -> None:
+        """Note whether it was a reset that ended the connection: Python's TLS doesn't tell."""
+        state = self.tcp_state()
+        self.was_reset = not data and state is not None and state.is_closed
 
 
 def _receive(connection: socket.socket, timeout: float) -> bytes:

@@ -251,8 +251,10 @@ class ConcurrentPosts:
         for connection in [one for one in self._provisional if one.counting is not None]:
             again = []
             for attempt in self._provisional.pop(connection):
-                provisional = attempt.result.provisional
-                if provisional is None or provisional.counts:
+                result = attempt.result
+                # One that isn't in step with its message at worst has this sent again by the next try.
+                is_failure = not (result.acknowledged or result.gone or connection.has_surplus)
+                if is_failure or result.provisional is None or result.provisional.counts:
                     self._count(attempt)
                 else:
                     again.append(attempt.payload)

@@ -31,7 +31,7 @@ class Client:
     def __init__(self, receiver: Receiver) -> None:
         settings = ReceiverSettings.from_uri(f"{receiver.url}/")
         self._endpoint, self._transport = settings.endpoint, settings.transport
-        self.connections = KeptConnections(settings.transport)
+        self.connections = KeptConnections(settings.transport, lambda answer: answer.status < 300)
         self.answers: list[ProvisionalAnswer | None] = []
 
     def post(self, *, is_last: bool = False, body: bytes = b"{}", timeout: float = TIMEOUT) -> Response:
@@ -556,7 +556,7 @@ def test_address_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", proxy.url)
         settings = ReceiverSettings.from_uri("http://169.254.169.254/")
         with pytest.raises(NotDelivered, match="is not sent to"):
-            KeptConnections(settings.transport).post(
+            KeptConnections(settings.transport, lambda answer: answer.status < 300).post(
                 settings.endpoint, [("Host", "receiver")], b"{}", Deadline(TIMEOUT), is_last=True
             )
     assert proxy.connections == 0
