@@ -52,6 +52,11 @@ class SendQueue:
         """How many there are that may still be sent."""
         return len(self._free) + sum(map(len, self._behind.values()))
 
+    @property
+    def has_free(self) -> bool:
+        """Whether there is one that may go now."""
+        return bool(self._free)
+
     def take(self, count: int) -> list[Payload]:
         """Take up to so many that may go now."""
         return [self._free.popleft() for _ in range(min(count, len(self._free)))]

@@ -151,7 +151,7 @@ class ConcurrentPosts:
         task is killed, what it never came to. Hence it grows while it lasts less, and faster while it lasts
         less than a quarter. While it is written, the rest of the last one goes out.
         """
-        self._threads.expect_more(are_expected=bool(len(self._queue)))
+        self._threads.expect_more(are_expected=self._has_more)
         if self._threads.is_held or not self._is_running_out:
             return
         now = time.monotonic()
@@ -167,7 +167,7 @@ class ConcurrentPosts:
         if self._prepared:
             self._record()
             self._threads.give(self._prepared)
-            self._threads.expect_more(are_expected=bool(len(self._queue)))
+            self._threads.expect_more(are_expected=self._has_more)
 
     def _record(self) -> None:
         noted, self._noted = self._noted, 0
@@ -190,6 +190,11 @@ class ConcurrentPosts:
             self._queue.put_back(self._prepared)
             self._prepared.clear()
             self._batch = at_once
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is more to send now, or may be, once what is under way is delivered."""
+        return self._queue.has_free or (bool(len(self._queue)) and self._threads.have_work)
 
     @property
     def _is_running_out(self) -> bool:
