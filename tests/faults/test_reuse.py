@@ -6,6 +6,7 @@ import json
 import ssl
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,32 @@ def test_tls_session_is_resumed(way: Way, newest: ssl.TLSVersion) -> None:
     assert done.ledger == once(6)
     assert [len(messages) for messages in receiver.by_connection] == [2, 2, 2]
     assert [link.is_resumed for link in receiver.links] == [False, True, True]
+
+
+@fault(104, "a receiver that refuses to go on with a TLS session")
+@directly
+def test_tls_session_is_refused(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is made once more, without one, and so are all further ones of the try."""
+    wrap, asked = ssl.SSLContext.wrap_socket, []
+
+    def refusing(context: ssl.SSLContext, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        if not named.get("server_side"):
+            asked.append(named.get("session") is not None)
+            if asked[-1]:
+                refusal = ssl.SSLError(1, "an alert")
+                refusal.reason = "SSLV3_ALERT_HANDSHAKE_FAILURE"
+                raise refusal
+        return wrap(context, *arguments, **named)
+
+    def two(link: Link) -> None:
+        link.answer(link.read())
+        link.answer(link.read(), 200, "Connection: close")
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", refusing)
+    with way(default=two) as receiver:
+        done = tried(receiver, run_context(), payloads(6), concurrency=1)
+    assert done.ledger == once(6)
+    assert asked == ([False, True, False, False] if way.kind == "https" else [])
 
 
 @fault(104, "a receiver's name leads elsewhere from now on")
@@ -251,6 +278,64 @@ def test_ended_after_some_requests_of_many(way: Way, ends: str) -> None:
         done = tried(receiver, run_context(), payloads(60), concurrency=4)
     assert done.ledger == once(60)
     assert max(map(len, receiver.by_connection)) == 5
+
+
+@fault(104, "a receiver that ends each connection soon after its first answer, without saying so")
+@pytest.mark.parametrize("reads", [False, True], ids=["unread", "after reading"])
+def test_ends_without_a_word(way: Way, reads: bool) -> None:
+    """Once a further message has found no answer, connections carry one each for the rest of the try."""
+
+    def one(link: Link) -> None:
+        link.answer(link.read(), heeds_close=False)
+        if reads:
+            link.read()
+        else:
+            time.sleep(0.02)
+        link.close()
+
+    context = run_context()
+    with way(default=one) as receiver:
+        first = tried(receiver, context, payloads(40), concurrency=2, is_exact=reads)
+        second = tried(receiver, context, payloads(40), concurrency=2, is_exact=reads)
+    assert 1 <= len(first.undelivered) <= 2
+    assert second.report["delivered"] == 40
+
+
+@fault(104, "answers that are too long to be read to the end, now and then")
+def test_long_answers_now_and_then(way: Way) -> None:
+    """What had such an answer behind another one is POSTed again; then connections carry one message each."""
+
+    def now_and_then(link: Link) -> None:
+        while post := link.read():
+            if int(post.message[4:]) % 3 < 2:
+                link.answer(post)
+            else:
+                post.is_taken = True
+                link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_000)
+            if post.closes:
+                return
+
+    with way(default=now_and_then) as receiver:
+        done = tried(receiver, run_context(), payloads(30), concurrency=1)
+    assert done.ledger == {**once(30), "msg_2": "A2"}
+
+
+@fault(105, "the first of several changes of a record fails, in order")
+def test_held_back_changes_keep_no_connection(way: Way) -> None:
+    """A try whose further messages are held back ends its connections at once, and itself."""
+    way.take_to_connect(0.1)  # then it would be kept for seconds
+
+    def refusing_one(link: Link) -> None:
+        while post := link.read():
+            link.answer(post, 500 if post.message == "msg_1" else 200)
+            if post.closes:
+                return
+
+    given = [*payloads(3), payload_of("msg_3", 1, '{"entity":{}}')]
+    with way(default=refusing_one) as receiver:
+        done = tried(receiver, run_context(), given, concurrency=1, ordered=True)
+    assert done.undelivered.keys() == {"msg_1", "msg_3"}
+    assert done.elapsed < PROMPT / 2
 
 
 # --- what a receiver asks for ----------------------------------------------------------------------------

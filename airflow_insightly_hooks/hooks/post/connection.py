@@ -9,7 +9,7 @@ from airflow_insightly_hooks.hooks.post.deadline import Deadline
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.response import Response, new_client, read_body, take_head
 from airflow_insightly_hooks.hooks.post.stream import Stream
-from airflow_insightly_hooks.hooks.post.transport import NotDialled, Transport
+from airflow_insightly_hooks.hooks.post.transport import NotDialled, SessionRefused, Transport
 
 __all__ = ["Connection", "Headers", "ProxyRefused"]
 
@@ -42,6 +42,15 @@ class Connection:
         :raises NotDialled: if nothing takes a connection.
         :raises ProxyRefused: if the proxy opens no tunnel.
         """
+        try:
+            self._open(endpoint)
+        except SessionRefused:
+            self.stream.close()
+            self.stream = Stream(self._transport, self.stream.deadline)
+            self._http = new_client()
+            self._open(endpoint)
+
+    def _open(self, endpoint: Endpoint) -> None:
         self.stream.open()
         if not self._transport.has_tunnel:
             return

@@ -251,7 +251,8 @@ class KeptConnections:
 
     :param transport: the way to the receiver.
     :param is_taken: whether a response acknowledges its message.
-    :ivar are_used_again: whether they are; not any more once one had a byte too many, or never ended.
+    :ivar are_used_again: whether they are; not any more once one had a byte too many, never ended, or broke
+        when it was used again: some servers end connections without a word, just after an answer.
         Those that aren't needed any more are ended by ``take_to_end`` and ``end``.
     """
 
@@ -301,6 +302,8 @@ class KeptConnections:
             raise
         except FAILURES as error:
             failure = not_delivered(error, kept.connection, self._transport)
+            if kept.answers and isinstance(error, InvalidResponse | httpcore.NetworkError):
+                self.are_used_again = False
         except BaseException:
             kept.close(is_answered=False)
             raise
@@ -317,7 +320,7 @@ class KeptConnections:
             kept.connection.close()  # no other was answered there: it is the answer to this one
             return None
         else:
-            self._note_surplus(kept)
+            self._note_end(kept)
             self._put(self._to_end, kept)
         return provisional
 
@@ -338,10 +341,10 @@ class KeptConnections:
                 kept.connection.begin(deadline)
                 return kept
             else:
-                self._note_surplus(kept)
+                self._note_end(kept)
 
-    def _note_surplus(self, kept: KeptConnection) -> None:
-        if kept.has_surplus or kept.is_mute:
+    def _note_end(self, kept: KeptConnection) -> None:
+        if kept.has_surplus or kept.is_mute or not kept.connection.is_complete:
             self.are_used_again = False
 
     @property
@@ -362,4 +365,4 @@ class KeptConnections:
     def end(self, kept: KeptConnection) -> None:
         """End one that isn't used any more; this may take some seconds."""
         kept.end()
-        self._note_surplus(kept)
+        self._note_end(kept)

@@ -30,7 +30,7 @@ from airflow_insightly_hooks.hooks.post.deadline import Deadline, DeadlineExceed
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 from airflow_insightly_hooks.hooks.post.tls import tls_context
 
-__all__ = ["NotDialled", "Transport", "TransportSettings"]
+__all__ = ["NotDialled", "SessionRefused", "Transport", "TransportSettings"]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one address to take a connection (a black hole takes none, and says nothing)."""
@@ -65,6 +65,10 @@ class NotDialled(Exception):
         self.is_own_fault = is_own_fault
 
 
+class SessionRefused(NotDialled):
+    """The receiver refused TLS with a session of an earlier connection; it may take a connection without."""
+
+
 class Transport:
     """The way to one receiver; shared by the threads that send to it.
 
@@ -85,6 +89,7 @@ class Transport:
             # Its own: a client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
         self._session: ssl.SSLSession | None = None
+        self._resumes = True
         self._lock = threading.Lock()  # for what follows
         self._open = 0
         self._addresses: list[str] = []
@@ -167,22 +172,29 @@ class Transport:
     ) -> httpcore.NetworkStream:
         """Begin TLS with the receiver, or with the proxy.
 
+        :raises SessionRefused: if it can't be spoken there with a session of before; none is tried again.
         :raises NotDialled: if it can't be spoken there, or the certificate is refused.
         """
         to, context = (self._first, self._first_context) if is_proxy else (self._endpoint, self._context)
-        if not is_proxy and self._session is not None:
-            context = cast(ssl.SSLContext, _ResumingContext(context, self._session))
+        session = None if is_proxy else self._session
+        if session is not None:
+            context = cast(ssl.SSLContext, _ResumingContext(context, session))
         try:
             return stream.start_tls(context, to.host.partition("%")[0], deadline.left())
         except httpcore.ConnectTimeout:
             raise DeadlineExceeded from None
         except httpcore.ConnectError as error:
-            raise _not_connected(error) from None
+            failure = _not_connected(error)
+        if session is not None:  # some servers refuse to go on with a session, others to take it as none
+            self._session, self._resumes = None, False
+            raise SessionRefused(str(failure))
+        raise failure
 
     def keep_session(self, connection: ssl.SSLSocket) -> None:
         """Have the next connection resume this one's TLS session, which saves both sides work."""
         with contextlib.suppress(ValueError, OSError):
-            self._session = connection.session or self._session
+            if self._resumes:
+                self._session = connection.session or self._session
 
 
 class _ResumingContext:
