@@ -18,7 +18,7 @@ from airflow_insightly_hooks.hooks.masking import mask
 from airflow_insightly_hooks.hooks.post.connection import Headers
 from airflow_insightly_hooks.hooks.post.deadline import Deadline
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.post.exchange import NotDelivered, post
+from airflow_insightly_hooks.hooks.post.exchange import NotDelivered
 from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections, ProvisionalAnswer
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
 from airflow_insightly_hooks.hooks.post.receiver import (
@@ -200,11 +200,11 @@ class WebhookHook(BaseHook):
     ) -> tuple[Response, ProvisionalAnswer | None]:
         """POST, and where the connection allows it go where redirects lead; it is one attempt."""
         settings = self._settings
-        transport, endpoint = settings.transport, settings.endpoint
-        deadline = Deadline(transport.settings.timeout)
-        if connections is not None and not settings.allow_redirects:
-            return connections.post(endpoint, lines, content, deadline, is_last=is_last)
-        answer = post(transport, endpoint, lines, content, deadline)
+        endpoint = settings.endpoint
+        deadline = Deadline(settings.transport.settings.timeout)
+        if connections is None or settings.allow_redirects:
+            connections, is_last = self.keep_connections(), True
+        answer, provisional = connections.post(endpoint, lines, content, deadline, is_last=is_last)
         for _ in range(MOST_REDIRECTS if settings.allow_redirects else 0):
             locations = [value for name, value in answer.headers if name == "location"]
             to = endpoint.redirected(locations[0]) if len(locations) == 1 else None
@@ -212,10 +212,10 @@ class WebhookHook(BaseHook):
                 break
             endpoint = to
             try:
-                answer = post(transport, endpoint, lines, content, deadline)
+                answer, _ = connections.post(endpoint, lines, content, deadline, is_last=True)
             except NotDelivered as failure:  # what redirected has read it
                 raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
-        return answer, None
+        return answer, provisional
 
     def _headers(self, content: bytes, message_id: str, headers: Mapping[str, str]) -> Headers:
         settings = self._settings

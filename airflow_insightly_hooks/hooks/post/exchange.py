@@ -1,17 +1,16 @@
-"""One HTTP POST, and what it means where it fails; connection.py makes it."""
+"""What it means where the exchange of a POST and its response fails; connection.py makes it."""
 
 from __future__ import annotations
 
 import httpcore
 
 from airflow_insightly_hooks.hooks.connection_failures import causes, tls_reason
-from airflow_insightly_hooks.hooks.post.connection import Connection, Headers, ProxyRefused
-from airflow_insightly_hooks.hooks.post.deadline import Deadline, DeadlineExceeded
-from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
-from airflow_insightly_hooks.hooks.post.response import InvalidResponse, Response
+from airflow_insightly_hooks.hooks.post.connection import Connection, ProxyRefused
+from airflow_insightly_hooks.hooks.post.deadline import DeadlineExceeded
+from airflow_insightly_hooks.hooks.post.response import InvalidResponse
 from airflow_insightly_hooks.hooks.post.transport import NotDialled, Transport
 
-__all__ = ["FAILURES", "NotDelivered", "check_address", "not_delivered", "post"]
+__all__ = ["FAILURES", "NotDelivered", "check_address", "not_delivered"]
 
 FAILURES = (
     *(NotDialled, ProxyRefused, DeadlineExceeded, InvalidResponse),
@@ -33,28 +32,6 @@ class NotDelivered(Exception):
         self.reason = reason
         self.sent = sent
         self.is_own_fault = is_own_fault
-
-
-def post(
-    transport: Transport, endpoint: Endpoint, headers: Headers, body: bytes, deadline: Deadline
-) -> Response:
-    """POST ``body`` over a connection of its own, and return the final response.
-
-    :param endpoint: the transport's; or another path there.
-    :param deadline: of this exchange, and of those before it that led here.
-    :raises NotDelivered: if there is no final response within the time limit.
-    :raises ValueError: if a header holds what none can; nothing was sent.
-    """
-    check_address(transport)
-    connection = Connection(transport, deadline)
-    try:
-        connection.open(endpoint)
-        return connection.post(endpoint, headers, body)
-    except FAILURES as error:
-        failure = not_delivered(error, connection, transport)
-    finally:
-        connection.close()
-    raise failure
 
 
 def check_address(transport: Transport) -> None:

@@ -270,6 +270,8 @@ class KeptConnections:
 
         That is ``None`` where it counts in any case: nothing else was answered on its connection.
 
+        :param endpoint: the transport's; or another path there. Redirects are responses like others.
+        :param deadline: of this exchange, and of those before it that led here.
         :param is_last: whether the connection is not needed any more.
         :raises NotDelivered: if there is no final response within the time limit.
         :raises ValueError: if a header holds what none can; nothing was sent.
