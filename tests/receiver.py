@@ -17,11 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.servers import Request
+from tests.servers import Request, accepting
 
 __all__ = ["OK", "Link", "Moment", "Post", "Receiver", "Script", "answer_all", "receiving"]
 
@@ -296,25 +297,16 @@ def receiving(
     :param window: about how many bytes the system takes of what isn't read yet.
     """
     listener = socket.create_server((address, port), backlog=128)
-    listener.settimeout(0.02)
     if window is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     receiver = Receiver(listener.getsockname()[1], address, "http" if tls is None else "https")
     stopped = threading.Event()
-    threads: list[threading.Thread] = []
 
-    def accept() -> None:
-        while not stopped.is_set():
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                continue
-            link = Link(receiver, connection, stopped)
-            receiver.links.append(link)
-            receiver.most_open = max(receiver.most_open, receiver.open_connections)
-            thread = threading.Thread(target=serve, args=(link,), daemon=True)
-            thread.start()
-            threads.append(thread)
+    def accepted(connection: socket.socket) -> Callable[[], None]:
+        link = Link(receiver, connection, stopped)
+        receiver.links.append(link)
+        receiver.most_open = max(receiver.most_open, receiver.open_connections)
+        return partial(serve, link)
 
     def serve(link: Link) -> None:
         try:
@@ -325,16 +317,8 @@ def receiving(
         finally:
             link.end()
 
-    acceptor = threading.Thread(target=accept, daemon=True)
-    acceptor.start()
-    try:
+    with accepting(listener, accepted, stopped):
         yield receiver
-    finally:
-        stopped.set()
-        acceptor.join()
-        listener.close()
-        for thread in threads:
-            thread.join(LONGEST)
 
 
 class Moment:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 __all__ = [
     "CLOSE",
@@ -23,6 +24,7 @@ __all__ = [
     "Request",
     "Script",
     "Server",
+    "accepting",
     "answer",
     "read_request",
     "repeat",
@@ -106,23 +108,14 @@ def serving(
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.create_server((address, port), family=family, backlog=128)
-    listener.settimeout(0.02)
     host = f"[{address}]" if ":" in address else address
     server = Server(listener.getsockname()[1], host, scheme="https" if tls else "http")
     stopped = threading.Event()
-    threads: list[threading.Thread] = []
 
-    def accept() -> None:
-        while not stopped.is_set():
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                continue
-            steps = script(server.connections) if callable(script) else script
-            server.connections += 1
-            thread = threading.Thread(target=serve, args=(connection, steps), daemon=True)
-            thread.start()
-            threads.append(thread)
+    def accepted(connection: socket.socket) -> Callable[[], None]:
+        steps = script(server.connections) if callable(script) else script
+        server.connections += 1
+        return partial(serve, connection, steps)
 
     def serve(connection: socket.socket, steps: Script) -> None:
         connection.settimeout(10)
@@ -132,10 +125,37 @@ def serving(
             with contextlib.closing(connection):
                 _play(connection, [READ, *steps] if reads else steps, server, stopped)
 
+    with accepting(listener, accepted, stopped):
+        yield server
+
+
+@contextmanager
+def accepting(
+    listener: socket.socket,
+    accepted: Callable[[socket.socket], Callable[[], None]],
+    stopped: threading.Event,
+) -> Iterator[None]:
+    """Take connections until the end of the block, and serve each in a thread of its own.
+
+    :param accepted: takes a connection and returns what serves it; called for one after another.
+    :param stopped: set at the end of the block; the threads have five seconds then.
+    """
+    listener.settimeout(0.02)
+    threads: list[threading.Thread] = []
+
+    def accept() -> None:
+        while not stopped.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            threads.append(threading.Thread(target=accepted(connection), daemon=True))
+            threads[-1].start()
+
     acceptor = threading.Thread(target=accept, daemon=True)
     acceptor.start()
     try:
-        yield server
+        yield
     finally:
         stopped.set()
         acceptor.join()
