@@ -20,7 +20,7 @@ class Deadline:
     def left(self) -> float:
         """Return the seconds left.
 
-        :raises DeadlineExceeded: if there are none.
+        :raises DeadlineExceeded: if the time is over.
         """
         left = self._end - time.monotonic()
         if left <= 0:

@@ -331,7 +331,7 @@ class KeptConnections:
             connections.append(kept)
 
     def _take(self, deadline: Deadline) -> KeptConnection | None:
-        """Return a connection that can be used again, the next exchange begun; ``None`` if there is none."""
+        """Begin the next exchange on a connection that can be used again; ``None`` where all are busy."""
         while True:
             with self._lock:
                 kept = self._idle.pop() if self._idle and self.are_used_again else None

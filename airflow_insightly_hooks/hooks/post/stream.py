@@ -31,7 +31,7 @@ _TCP_INFO = struct.Struct("=B23xI92xQQ")
 class TcpState(NamedTuple):
     """What TCP knows of a connection, whatever programs have read.
 
-    :param is_closed: whether there is none any more.
+    :param is_closed: whether the connection is over, on both sides.
     :param is_acknowledged: whether the other side's TCP has acknowledged all that was sent.
     :param acknowledged: bytes of it since the beginning, those of TLS among them.
     :param received: bytes that came since the beginning; the other side's end counts as one.

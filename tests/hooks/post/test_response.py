@@ -1,4 +1,4 @@
-"""What a response is, however it comes in pieces; and what is none."""
+"""Which responses are taken, however they come in pieces; and which are refused."""
 
 from __future__ import annotations
 
