@@ -320,6 +320,16 @@ def test_long_answers_now_and_then(way: Way) -> None:
     assert done.ledger == {**once(30), "msg_2": "A2"}
 
 
+@fault(105, "fewer messages than connections")
+def test_few_messages_each_close_their_connection(way: Way) -> None:
+    """Each message says ``Connection: close``, and its answer counts at once."""
+    for _ in range(10):
+        with way() as receiver:
+            done = tried(receiver, run_context(), payloads(2), concurrency=8)
+        assert done.ledger == once(2)
+        assert [post.closes for post in receiver.posts] == [True, True]
+
+
 @fault(105, "the first of several changes of a record fails, in order")
 def test_held_back_changes_keep_no_connection(way: Way) -> None:
     """A try whose further messages are held back ends its connections at once, and itself."""

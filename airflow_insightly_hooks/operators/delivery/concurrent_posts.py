@@ -166,8 +166,7 @@ class ConcurrentPosts:
             self._ledger.posting(payload["message_id"])
         if self._prepared:
             self._record()
-            self._threads.give(self._prepared)
-            self._threads.expect_more(are_expected=self._has_more)
+            self._threads.give(self._prepared, are_all=not len(self._queue))
 
     def _record(self) -> None:
         noted, self._noted = self._noted, 0

@@ -121,9 +121,13 @@ class PostThreads:
         """Whether no more are sent, for now."""
         return self._is_stopped() or self.has_given_up or self.lack is not None
 
-    def give(self, payloads: deque[Payload]) -> None:
-        """Have these sent; they are taken from the queue."""
+    def give(self, payloads: deque[Payload], *, are_all: bool) -> None:
+        """Have these sent; they are taken from the queue.
+
+        :param are_all: whether no more are to be given; see ``expect_more``.
+        """
         with self._turn:
+            self._are_all_given = are_all
             while payloads:
                 self._ready.append(payloads.popleft())
             wanted = min(self._receiver_limit.most, self._under_way + len(self._ready))
@@ -221,17 +225,21 @@ class PostThreads:
                     if not until:
                         self._under_way += 1
                         payload = self._ready.popleft()
-                        is_last = self._are_all_given and len(self._ready) < self._under_way
+                        # What is ready then is for the other threads.
+                        is_last = self._are_all_given and len(self._ready) < self._limit
                         return payload, is_last or self._goes_alone(payload)
                 self._turn.wait(until)
 
     def _may_begin(self) -> bool:
         since = self._unrecorded[0] if self._unrecorded else float("inf")
         is_recorded = time.monotonic() - since < self._record_within
+        return self._under_way < self._limit and is_recorded and not self.is_held
+
+    @property
+    def _limit(self) -> int:
+        """How many may be under way at once, for now."""
         limit = self._receiver_limit.limit
-        if self._cpu_limit is not None:
-            limit = min(limit, self._cpu_limit.limit)
-        return self._under_way < limit and is_recorded and not self.is_held
+        return limit if self._cpu_limit is None else min(limit, self._cpu_limit.limit)
 
     def _account(self, ended: Attempt) -> None:
         result = ended.result
