@@ -279,6 +279,8 @@ def _settings(sandbox: str, collector: Collector) -> dict[str, str]:
         # A file is read again where a test says so (``Stack.parse``), or where a watcher has to be started.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "86400",
+        # What tests wait for most is a run's next task.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
     }
 
