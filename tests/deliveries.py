@@ -57,7 +57,12 @@ def outstanding_of(ledger: Ledger, messages: Iterable[str]) -> list[str]:
 
 
 def recorded(store: StateStore) -> dict[str, str]:
-    """Return what the ledger in a store says: message ids, and a state's letter with a number of POSTs."""
+    """Return what the ledger in a store says: message ids, and a state's letter with a number of POSTs.
+
+    What no POST was begun of is left out, and so is what is kept of each message besides.
+    """
     token = store.get("delivery")["token"]
     head = store.get(f"delivery/{token}/head") or {"blocks": 0}
-    return {m: e for n in range(head["blocks"]) for m, e in store.get(f"delivery/{token}/{n}").items()}
+    blocks = [store.get(f"delivery/{token}/{number}") for number in range(head["blocks"])]
+    found = {message: text.split(" ")[0] for block in blocks for message, text in block.items()}
+    return {message: entry for message, entry in found.items() if entry != "F0"}

@@ -83,6 +83,11 @@ class WebhookHook(BaseHook):
         return self._settings.endpoint
 
     @property
+    def conn_id(self) -> str | None:
+        """The id of its connection; ``None`` where a URI stands for one."""
+        return self.webhook_conn_id if self._uri is None else None
+
+    @property
     def web_url(self) -> str:
         """The address of a page that shows what the receiver got; an empty text where none is named."""
         return self._settings.web_url

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator, XComArg
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, check_seconds, check_whole
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
@@ -15,7 +16,7 @@ from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
-from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.hooks.assets import with_asset
@@ -26,7 +27,12 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import (
     check_uri,
     unredacted,
 )
-from airflow_insightly_hooks.operators.delivery.delivery import Delivery
+from airflow_insightly_hooks.operators.delivery.delivery import (
+    Delivery,
+    expect,
+    note_receiver,
+    record_unsent,
+)
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import (
     FAIL,
@@ -38,10 +44,13 @@ from airflow_insightly_hooks.operators.delivery.outcome import (
 )
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
+from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
 __all__ = ["UndeliverableError", "WebhookOperator"]
 
@@ -174,15 +183,19 @@ class WebhookOperator(BaseOperator):
         payloads = check_payloads(unredacted(self.payloads))
         redelivery = Redelivery.read(self.redeliver)
         hook = WebhookHook(self.webhook_conn_id, uri=unredacted(self.uri))
-        receiver = hook.get_conn()
-        hook.check_headers(self.headers or {})
+        try:
+            receiver = hook.get_conn()
+            hook.check_headers(self.headers or {})
+        except (InsightlyHooksError, AirflowNotFoundException) as error:
+            self._record_unusable(context, hook, payloads, str(error))
+            raise
         if not payloads:
             self.log.info("There are no payloads to send to %s", receiver)
             self._drop_event()
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
-        writer = LedgerWriter(context["task_state_store"], ti, self.retries)
+        writer = self._open_ledger(context)
         delivery = Delivery(
             hook,
             writer,
@@ -196,6 +209,7 @@ class WebhookOperator(BaseOperator):
         delivery.log_payloads_in_doubt(payload["message_id"] for payload in payloads)
         for payload in payloads:
             writer.ledger.go_on_from(payload["message_id"], payload.get("earlier", ""))
+        expect(writer.ledger, payloads)
         if redelivery is not None:
             redelivery.begin(payloads, writer.ledger)
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
@@ -210,6 +224,7 @@ class WebhookOperator(BaseOperator):
         try:
             self._post(context, delivery, queue)
         finally:  # after the task's time-out, too, the report tells what is undelivered
+            delivery.record_unsent(payloads)
             report = delivery.report(payloads)
             self._tell(report, delivery)
             if report["delivered"] < report["total"] and ti is not None and not writer.is_lost:
@@ -221,6 +236,20 @@ class WebhookOperator(BaseOperator):
         self._judge(context, payloads, delivery, report, may_go_on=may_go_on)
         self._emit_event(context, report)
         return report
+
+    def _open_ledger(self, context: Context) -> LedgerWriter:
+        return LedgerWriter(TaskState(context["task_state_store"]), context.get("ti"), self.retries)
+
+    def _record_unusable(
+        self, context: Context, hook: WebhookHook, payloads: Sequence[Payload], error: str
+    ) -> None:
+        """Leave in the ledger that nothing can be sent, as the connection or the headers are."""
+        if not payloads:
+            return
+        writer = self._open_ledger(context)
+        note_receiver(writer.ledger, hook, None)
+        expect(writer.ledger, payloads)
+        record_unsent(writer, payloads, lambda _message: error)
 
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""

@@ -36,7 +36,6 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import unredact
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
-from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.retry import longest_delay
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.runs.airflow_runs import is_test
@@ -225,7 +224,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         is_fresh = ids is not None and self._fresh(ids)
         if (status := self._others_wait(context)) is not None and not is_fresh:
             payloads = check_payloads(unredacted(self.payloads))
-            ledger = LedgerWriter(context["task_state_store"], context.get("ti"), self.retries).ledger
+            ledger = self._open_ledger(context).ledger
             now = datetime.now(timezone.utc)
             report = make_report(payloads, ledger, {}, lambda _message: error, now, now)
             self._leave(context, payloads, ledger, report, status)

@@ -184,10 +184,10 @@ class GivenUpStore:
     def get(self, key: str, default: Any = None) -> Any:
         return default if self.is_given_up else self.store.get(key, default)
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, **how: Any) -> None:
         if self.is_given_up:
             raise ConnectionError("the API server answers 404: no such task instance")
-        self.store.set(key, value)
+        self.store.set(key, value, **how)
 
     def delete(self, key: str) -> None:
         self.store.delete(key)
@@ -512,6 +512,7 @@ def test_what_is_kept(connect: Connect) -> None:
         "delivery",
         f"delivery/{token}/0",
         f"delivery/{token}/head",
+        f"delivery/{token}/texts/0",
     ]
 
 

@@ -144,12 +144,13 @@ def test_delivers_all(receiver: RunningSandbox, logged: Logged) -> None:
         (one["message_id"], one["body"]) for one in given
     )
     assert {one["username"] for one in kept} == {"user"}
-    sending, delivered = logged.messages("info", "warning", "error")
+    sending, delivered, listed = logged.messages("info", "warning", "error")
     assert sending == (
         f"Sending 30 of 30 payloads to {receiver.bin_url('out')} (connection 'webhook_default'), "
         f"0 are acknowledged already"
     )
     assert delivered.startswith("30 of 30 payloads delivered, 30 POSTs in ")
+    assert re.fullmatch(r"Delivered: (Contacts \d+ \(msg_\d+\)(, | )){20}and 10 more", listed)
 
 
 def test_nothing_to_deliver(receiver: RunningSandbox) -> None:
@@ -190,13 +191,17 @@ def test_refused_payloads(receiver: RunningSandbox, given: Any) -> None:
 
 
 def test_unusable_connection(connect: Connect) -> None:
-    """A receiver that can't be sent to fails the task before anything is stored."""
+    """A receiver that can't be sent to fails the task before anything is sent; the ledger says why."""
     connect("webhook_default", host="receiver.example.com", schema="http", login="user", password=PASSWORD)
     context = run_context()
     with pytest.raises(InvalidConnection) as caught:
         deliver(context, payloads(1))
     assert PASSWORD not in str(caught.value)
-    assert context["task_state_store"].values == {}
+    token = context["task_state_store"].get("delivery")["token"]
+    head = context["task_state_store"].get(f"delivery/{token}/head")
+    assert (head["counts"], head["about"]) == ({"failed": 1}, {"conn_id": "webhook_default"})
+    assert str(caught.value) in context["task_state_store"].get(f"delivery/{token}/texts/0")
+    assert PASSWORD not in str(context["task_state_store"].values)
 
 
 def test_some_fail(receiver: RunningSandbox, logged: Logged) -> None:
@@ -470,7 +475,13 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
     claim = store.get("delivery")
     assert (claim["version"], claim["epoch"], claim["of"]) == (2, 1, [])
     head = store.get(f"delivery/{claim['token']}/head")
-    assert head == {"generation": 2, "redelivered": [], "blocks": 1}
+    assert head == {
+        "generation": 2,
+        "redelivered": [],
+        "blocks": 1,
+        "counts": {"acknowledged": 1},
+        "about": {"conn_id": "webhook_default", "receiver": f"{server.url}/"},
+    }
 
 
 def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -689,10 +700,10 @@ def test_task_time_out_in_the_last_write(connect: Connect, monkeypatch: pytest.M
     store = context["task_state_store"]
     write, interruptions = store.set, [AirflowTaskTimeout()]
 
-    def interrupted(key: str, value: Any) -> None:
+    def interrupted(key: str, value: Any, **how: Any) -> None:
         if server.requests and interruptions:
             raise interruptions.pop()
-        write(key, value)
+        write(key, value, **how)
 
     store.set = interrupted
     with serving([answer()]) as server:

@@ -243,14 +243,14 @@ def test_templates_are_rendered(crm: RunningSandbox) -> None:
 
 
 def test_report(crm: RunningSandbox, logged: Logged) -> None:
-    """A report has WebhookOperator's shape; the window goes to XCom, and no more than counts to the log."""
+    """A report has WebhookOperator's shape; the window goes to XCom, and counts and ids to the log."""
     add_contacts(crm, 3)
     context = run_context()
     report = flow(context, workflow())
     assert set(report) == set(Report.__annotations__) - {"undelivered_count", "left"}
     assert (report["total"], report["delivered"], report["undelivered"]) == (3, 3, [])
     assert context["ti"].xcom == {"window": WINDOW}
-    assert len(logged.messages("info")) == 2
+    assert len(logged.messages("info")) == 3
     assert "3 records read" in logged.text
 
 
@@ -521,7 +521,8 @@ def test_memory_is_constant(crm: RunningSandbox) -> None:
         assert (again["delivered"], again["attempts"]) == (count, count)
         assert xcom < 1_000
         assert values < 20 + count / 200
-    assert peaks[6_000] - peaks[2_000] < 600 * 4_000, peaks  # bytes; a change itself takes some 3,000
+    # In bytes, the store in this process included; a change itself takes some 3,000.
+    assert peaks[6_000] - peaks[2_000] < 750 * 4_000, peaks
 
 
 # --- what stops it ---------------------------------------------------------------------------------------
@@ -553,7 +554,7 @@ def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
     count, batch = 9, 3
     add_contacts(crm, count)
     given = workflow(Webhook(name="Out", conn_id="out", concurrency=1), evaluate=evaluate)
-    for crash in range(2, 40):
+    for crash in range(2, 80):
         values: dict[str, str] = {}
         context = run_context(task_state_store=Crashing(values, crash))
         before = len(messages(crm))

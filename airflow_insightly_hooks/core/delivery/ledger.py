@@ -13,18 +13,23 @@ The ledger keeps, for each message id, in which state its payload is and how oft
 What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
 however many payloads there are, and a head that counts them; only changed blocks are asked for again.
 
+Beside its state, the ledger keeps of each message which change it tells of, and what came of its last POSTs
+(``core.delivery.delivery_record``): so the ledger is the delivery record, too, that can be searched after the
+run, and it knows what is missing where a payload never comes again.
+
 A task that can't hold all of its messages at once has the ledger move what is acknowledged to a set of ids
-(``core.delivery.acknowledged_ids``). Beside each other message, the ledger then keeps what it is about: its
-payload may never come again.
+(``core.delivery.acknowledged_ids``). What was kept of these messages is written once, in pieces of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, TextTable, add_outcome
 from airflow_insightly_hooks.core.errors import InvalidState
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "IN_DOUBT",
     "Ledger",
     "LedgerEntry",
+    "read_entry",
 ]
 
 ACKNOWLEDGED = "acknowledged"
@@ -41,8 +47,14 @@ FAILED = "failed"
 GONE = "gone"
 IN_DOUBT = "in doubt"
 
-BLOCK_SIZE = 750
-"""Messages a block: at 75 characters each at most a block stays below 60 kB."""
+BLOCK_BYTES = 57_000
+"""Of JSON that a block has at most, once all of its messages have as many outcomes as are kept."""
+ROOM_FOR_OUTCOMES = 110
+"""Bytes that the outcomes of a message, its state and the JSON around it take at most."""
+USUAL_DETAILS = 60
+"""Bytes that the change of a message takes, where it is not known yet."""
+DONE_PIECE = 300
+"""Messages a piece of those that have left the ledger."""
 
 ELSEWHERE: Mapping[str, Any] = {}
 """Stands for the head of a ledger that was stored under other keys."""
@@ -74,6 +86,8 @@ class Ledger:
         It is not stored: each try says how many there may be.
     :ivar acknowledged: acknowledged messages that have no entry any more.
     :ivar acknowledged_attempts: how many POSTs these have taken.
+    :ivar texts: the texts of errors and of receivers' answers.
+    :ivar about: what is to be known of the task besides, such as its receiver; a small JSON object.
     """
 
     def __init__(self, generation: int = 0, max_attempts: int = 3) -> None:
@@ -82,8 +96,15 @@ class Ledger:
         self.redelivered: list[str] = []  # those begun in this generation
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
-        self._about: dict[str, str] = {}  # of messages whose payloads may not come again
+        self.texts = TextTable()
+        self.about: dict[str, Any] = {}
+        self._details: dict[str, str] = {}  # which change a message tells of, and what came of its POSTs
+        self._counts: Counter[str] = Counter()  # messages by state
+        self._done: list[dict[str, str]] = []  # what is to be stored of those that have no entry any more
+        self._done_pieces = 0
+        self.earlier_pieces: list[tuple[str, int]] = []  # where earlier tries have stored that
         self._blocks: list[dict[str, LedgerEntry]] = []
+        self._room = 0  # bytes left in the last block
         self._block_of: dict[str, int] = {}
         self._before: dict[str, LedgerEntry] = {}  # of those under way: what they were
         self._dirty: set[int] = set()
@@ -107,31 +128,44 @@ class Ledger:
         before = self._before[message] = self[message]
         self._note(message, _entry(IN_DOUBT, before.attempts + 1))
 
-    def not_posted(self, message: str) -> None:
+    def not_posted(self, message: str, outcome: PostOutcome | None = None) -> None:
         """Take back a ``posting``: nothing left this machine, so it was no attempt.
 
         A ``posting`` that an interruption kept from its end, or its beginning, is taken back as well.
+
+        :param outcome: why nothing was sent, to be kept.
         """
         before = self._before.pop(message, None)
-        if before is None:
-            return
-        if before == UNSENT:
-            block = self._block_of.pop(message, None)
-            if block is not None:
-                self._blocks[block].pop(message, None)
-                self._dirty.add(block)
-        else:
-            self._note(message, before)
+        if before is not None:
+            if before == UNSENT:
+                self._remove(message)
+            else:
+                self._note(message, before)
+        if outcome is not None:
+            self.keep_outcome(message, outcome)
 
-    def answered(self, message: str, state: str) -> None:
-        """Note the outcome of its POST: acknowledged, failed or gone."""
+    def answered(self, message: str, state: str, outcome: PostOutcome | None = None) -> None:
+        """Note the outcome of its POST: acknowledged, failed or gone.
+
+        :param outcome: more about it, to be kept.
+        """
         self._before.pop(message, None)
+        if outcome is not None:
+            self.keep_outcome(message, outcome)
         self._note(message, _entry(state, self[message].attempts))
+
+    def keep_outcome(self, message: str, outcome: PostOutcome) -> None:
+        """Keep what came of a POST, or why none was made; the message's state stays as it is."""
+        details = self._details.get(message)
+        if details is not None:
+            self._details[message] = add_outcome(details, outcome, self.texts)
+            if (block := self._block_of.get(message)) is not None:
+                self._dirty.add(block)
 
     def text_of(self, message: str) -> str:
         """Return what is known of a message, for another task's ledger to go on from; see ``go_on_from``."""
         entry = self[message]
-        return "" if entry == UNSENT else f"{_CODES[entry.state]}{entry.attempts}"
+        return "" if entry in (UNSENT, NEW_ROUND) else f"{_CODES[entry.state]}{entry.attempts}"
 
     def go_on_from(self, message: str, text: str) -> None:
         """Note what another task's ledger has of a message, where this one has nothing yet.
@@ -139,26 +173,31 @@ class Ledger:
         :raises InvalidState: if ``text_of`` can't have returned ``text``.
         """
         if text and self[message] == UNSENT:
-            self._note(message, _read_entry(message, text)[0])
+            self._note(message, read_entry(message, text)[0])
 
     def expect(self, message: str, about: str) -> None:
         """Note a message that is to be POSTed, so that it is missed if its payload never comes again.
 
-        :param about: what to say of it then, up to 30 characters.
+        :param about: which change it tells of, as ``delivery_record.about_of`` writes it.
         """
         entry = self[message]
-        if entry.state == ACKNOWLEDGED:
+        if entry == MOVED:
             return
-        self._about[message] = about
+        self._details.setdefault(message, about)
         if entry == UNSENT:
             self._note(message, NEW_ROUND)
 
     def unacknowledged(self) -> Iterator[tuple[str, str]]:
-        """Yield the messages that are noted and not acknowledged, and what they are about."""
+        """Yield the messages that are noted and not acknowledged, and what is kept of them."""
+        for message, entry, details in self.entries():
+            if entry.state != ACKNOWLEDGED:
+                yield message, details
+
+    def entries(self) -> Iterator[tuple[str, LedgerEntry, str]]:
+        """Yield the messages that have an entry, and what is kept of them."""
         for block in self._blocks:
             for message, entry in block.items():
-                if entry.state != ACKNOWLEDGED:
-                    yield message, self._about.get(message, "")
+                yield message, entry, self._details.get(message, "")
 
     def move_acknowledged(self) -> list[str]:
         """Add what is acknowledged to the set of ids; return it, to be forgotten once that is stored."""
@@ -166,6 +205,10 @@ class Ledger:
         fresh = [message for message in found if message not in self.acknowledged]
         self.acknowledged.add(fresh)
         self.acknowledged_attempts += sum(self[message].attempts for message in fresh)
+        for start in range(0, len(found), DONE_PIECE):
+            piece = found[start : start + DONE_PIECE]
+            self._done.append({message: self._text(message, self[message]) for message in piece})
+            self._done_pieces += 1
         return found
 
     def forget(self, messages: Iterable[str]) -> None:
@@ -176,12 +219,14 @@ class Ledger:
         first = min(self._block_of[message] for message in dropped)
         moving = {m: entry for block in self._blocks[first:] for m, entry in block.items()}
         del self._blocks[first:]
+        self._room = 0
         self._dirty = {block for block in self._dirty if block < first}
-        for message in moving:
+        for message, entry in moving.items():
             del self._block_of[message]
+            self._counts[entry.state] -= 1
         for message in dropped:
             del moving[message]
-            self._about.pop(message, None)
+            self._details.pop(message, None)
         for message, entry in moving.items():
             self._note(message, entry)
 
@@ -200,17 +245,35 @@ class Ledger:
     def _note(self, message: str, entry: LedgerEntry) -> None:
         block = self._block_of.get(message)
         if block is None:
-            if not self._blocks or len(self._blocks[-1]) >= BLOCK_SIZE:
+            size = len(message) + len(self._details.get(message) or " " * USUAL_DETAILS) + ROOM_FOR_OUTCOMES
+            if not self._blocks or self._room < size:
                 self._blocks.append({})
+                self._room = BLOCK_BYTES
+            self._room -= size
             block = self._block_of[message] = len(self._blocks) - 1
-        self._blocks[block][message] = entry
+        entries = self._blocks[block]
+        if (before := entries.get(message)) is not None:
+            self._counts[before.state] -= 1
+        entries[message] = entry
+        self._counts[entry.state] += 1
         self._dirty.add(block)
+
+    def _remove(self, message: str) -> None:
+        block = self._block_of.pop(message, None)
+        if block is not None and (before := self._blocks[block].pop(message, None)) is not None:
+            self._counts[before.state] -= 1
+            self._dirty.add(block)
 
     def changed(self) -> Iterator[tuple[str, Any]]:
         """Yield what is to be stored, name and JSON value, and count it as stored once it was taken.
 
         The head comes last, so that it never counts a block that isn't there.
         """
+        for number, texts in self.texts.unstored():
+            yield f"texts/{number}", texts
+        while self._done:
+            yield f"done/{self._done_pieces - len(self._done)}", self._done[0]
+            del self._done[0]
         for number, piece in self.acknowledged.unstored():
             yield f"archive/{number}", piece
         for block in sorted(self._dirty):
@@ -220,7 +283,14 @@ class Ledger:
             "generation": self.generation,
             "redelivered": list(self.redelivered),
             "blocks": len(self._blocks),
+            "counts": {state: count for state, count in sorted(self._counts.items()) if count},
         }
+        if self.about:
+            head["about"] = self.about
+        if self.texts.pieces:
+            head["texts"] = self.texts.pieces
+        if self._done_pieces or self.earlier_pieces:
+            head |= {"done": self._done_pieces, "earlier": [list(pieces) for pieces in self.earlier_pieces]}
         if self.acknowledged.pieces:
             head |= {"archive": self.acknowledged.pieces, "archived_attempts": self.acknowledged_attempts}
         has_content = self._blocks or self.acknowledged.pieces or self._stored_head is not None
@@ -229,9 +299,9 @@ class Ledger:
             self._stored_head = head
 
     def _text(self, message: str, entry: LedgerEntry) -> str:
-        about = self._about.get(message)
+        details = self._details.get(message)
         text = f"{_CODES[entry.state]}{entry.attempts}"
-        return text if about is None else f"{text} {about}"
+        return text if details is None else f"{text} {details}"
 
     @classmethod
     def load(
@@ -241,6 +311,7 @@ class Ledger:
         generation: int,
         max_attempts: int,
         acknowledged: AcknowledgedIds | None = None,
+        texts: TextTable | None = None,
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 
@@ -249,6 +320,7 @@ class Ledger:
         :param generation: the present round of attempts.
         :param max_attempts: POSTs of one message in a round at most.
         :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
+        :param texts: what was stored as ``texts/0`` and so on, likewise.
         :raises InvalidState: if a block can't be read; its key is the number.
         """
         ledger = cls(generation, max_attempts)
@@ -256,6 +328,8 @@ class Ledger:
         if acknowledged is not None:
             ledger.acknowledged = acknowledged
             ledger.acknowledged_attempts = head["archived_attempts"]
+        if texts is not None:
+            ledger.texts = texts
         is_new_round = head["generation"] != generation
         if not is_new_round:
             ledger.redelivered = [str(redelivery) for redelivery in head.get("redelivered", ())]
@@ -266,9 +340,9 @@ class Ledger:
                     str(number), "a part of the ledger is missing: it can't be told what was delivered"
                 )
             for message, text in block.items():
-                entry, about = _read_entry(str(number), text)
-                if about:
-                    ledger._about[message] = about
+                entry, details = read_entry(str(number), text)
+                if details:
+                    ledger._details[message] = details
                 entries[message] = NEW_ROUND if is_new_round and entry.state != ACKNOWLEDGED else entry
         # What is still to be sent comes together, so that few blocks change while it is.
         for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
@@ -276,8 +350,12 @@ class Ledger:
         return ledger
 
 
-def _read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
-    state, _, about = text.partition(" ") if isinstance(text, str) else ("", "", "")
+def read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
+    """Return what a stored text says of a message: its entry, and what is kept of it.
+
+    :raises InvalidState: with the key, if it can't be read.
+    """
+    state, _, details = text.partition(" ") if isinstance(text, str) else ("", "", "")
     if state[:1] in _STATES and state[1:].isdecimal():
-        return _entry(_STATES[state[0]], int(state[1:])), about
+        return _entry(_STATES[state[0]], int(state[1:])), details
     raise InvalidState(key, "an entry of the ledger can't be read")

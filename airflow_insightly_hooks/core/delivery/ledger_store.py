@@ -15,16 +15,19 @@ it is read, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
+from airflow_insightly_hooks.core.delivery.delivery_record import TextTable
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
 
 __all__ = ["HEAD", "LedgerStore"]
+
+_T = TypeVar("_T")
 
 HEAD = "delivery"
 VERSION = 2
@@ -89,17 +92,23 @@ class LedgerStore:
         count_in(key, head, "generation")
         keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
         id_keys = self._acknowledged_keys(holder, head)
-        try:
-            acknowledged = AcknowledgedIds.load(map(self._store.get, id_keys)) if id_keys else None
-        except InvalidState as error:
-            raise InvalidState(id_keys[int(error.key)], error.reason) from None
+        text_keys = _text_keys(holder, head)
+        acknowledged = self._pieces(AcknowledgedIds.load, id_keys) if id_keys else None
+        texts = self._pieces(TextTable.load, text_keys)
         try:
             blocks = [self._store.get(block) for block in keys]
-            ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged)
+            ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts)
         except InvalidState as error:
             raise InvalidState(_key(holder, error.key), error.reason) from None
-        self._stale = [key, *keys, *id_keys]
+        ledger.earlier_pieces = _done_pieces(holder, head)  # these stay where they are
+        self._stale = [key, *keys, *id_keys, *text_keys]
         return ledger
+
+    def _pieces(self, load: Callable[[Iterable[object]], _T], keys: list[str]) -> _T:
+        try:
+            return load(map(self._store.get, keys))
+        except InvalidState as error:
+            raise InvalidState(keys[int(error.key)], error.reason) from None
 
     def _acknowledged_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
         if "archive" not in head:
@@ -141,6 +150,25 @@ class LedgerStore:
             while self._stale:
                 self._store.delete(self._stale[0])
                 del self._stale[0]
+
+
+def _text_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
+    if "texts" not in head:
+        return []
+    return [_key(holder, f"texts/{piece}") for piece in range(count_in(_key(holder, "head"), head, "texts"))]
+
+
+def _done_pieces(holder: str, head: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return where is kept what was moved out of the ledger: which try's, and how many pieces."""
+    if "done" not in head:
+        return []
+    key, earlier = _key(holder, "head"), head.get("earlier")
+    pieces = [(holder, count_in(key, head, "done"))]
+    for item in earlier if isinstance(earlier, list) else [None]:
+        if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+            raise InvalidState(key, "its earlier pieces are missing")
+        pieces.append((item[0], count_in(key, {"earlier": item[1]}, "earlier")))
+    return [(token, count) for token, count in pieces if count]
 
 
 def _key(token: str, name: str) -> str:

@@ -21,6 +21,8 @@ LIST_BYTES = 44_000
 """Bytes of JSON that the list has at most; the whole report stays below 48 KB."""
 ERROR_LENGTH = 300
 KINDS_SHOWN = 20
+DELIVERED_SHOWN = 20
+"""Acknowledged payloads that a try's log names."""
 
 
 class Failure(NamedTuple):
@@ -110,6 +112,7 @@ class Tally:
     :param now: when it began, in seconds by a monotonic clock.
     :ivar started: ``now``.
     :ivar posted: POSTs that were made, whatever came of them.
+    :ivar acknowledged: payloads that were acknowledged; the first of them are listed.
     :ivar failures: how many payloads were tried and not acknowledged.
     """
 
@@ -117,7 +120,15 @@ class Tally:
         self.to_send = to_send
         self.posted = self.acknowledged = self.failures = 0
         self._kinds: Counter[str] = Counter()
+        self._delivered: list[str] = []
         self.started = now
+
+    def delivered(self, payload: Payload) -> None:
+        """Count a payload that was acknowledged."""
+        self.acknowledged += 1
+        if len(self._delivered) < DELIVERED_SHOWN:
+            about = payload["record_type"], payload["record_id"], payload["message_id"]
+            self._delivered.append("{} {} ({})".format(*about))
 
     def failed(self, kind: str) -> None:
         """Count a payload that was tried and not acknowledged."""
@@ -133,6 +144,11 @@ class Tally:
             f"{done} of {self.to_send} payloads sent, {self.acknowledged} acknowledged, "
             f"{self.failures} failing, {rate:.1f}/s, {left}"
         )
+
+    def list_delivered(self) -> str:
+        """Return which payloads were acknowledged, the first of them, by records' and messages' ids."""
+        more = self.acknowledged - len(self._delivered)
+        return ", ".join(self._delivered) + (f" and {more} more" if more else "")
 
     def table(self) -> str:
         """Return what failed, by kind, the most frequent first; an empty text where nothing did."""

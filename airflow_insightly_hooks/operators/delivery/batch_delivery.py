@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from airflow_insightly_hooks.core.delivery.delivery_record import about_of, read_details
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
@@ -91,7 +92,8 @@ class BatchDelivery:
         for change in changes:
             message = message_id_of(change, self._scope)
             self._unseen.discard(message)
-            self._ledger.expect(message, f"{change['record_id']} {change['event']}")
+            about = (change["record_type"], change["record_id"], change["event"], change["changed_at"])
+            self._ledger.expect(message, about_of(*about))
             if "undeliverable" in change:
                 self._undeliverable[message] = self._payload(change)
         self._writer.write()
@@ -173,19 +175,19 @@ class BatchDelivery:
 
     def _left(self) -> Iterator[Payload]:
         """Yield what is undelivered, without bodies."""
-        for message, about in self._ledger.unacknowledged():
+        for message, details in self._ledger.unacknowledged():
             if message in self._undeliverable:
                 yield self._undeliverable[message]
                 continue
-            record_id, _, event = about.partition(" ")
-            if not record_id.isdecimal():
+            about, _ = read_details(details, self._ledger.texts)
+            if about is None:
                 raise InvalidState(self._webhook.name, "the ledger doesn't say what a message is about")
             yield {
                 "message_id": message,
-                "record_type": self._record_type,
-                "record_id": int(record_id),
-                "event": event,
-                "changed_at": "",
+                "record_type": about.record_type or self._record_type,
+                "record_id": about.record_id,
+                "event": about.event,
+                "changed_at": about.changed_at,
                 "body": "",
             }
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timezone
 from functools import cached_property
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE
 from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally
@@ -273,28 +275,31 @@ class ConcurrentPosts:
         for payload in payloads:
             message_id = payload["message_id"]
             self.failures[message_id] = Failure(None, reason)
+            now = datetime.now(timezone.utc)
+            self._ledger.keep_outcome(message_id, PostOutcome(now, 0.0, None, reason))
             if self._ledger.is_settled(message_id):
                 self._tally.failed(reason)
         self._queue.put_back(p for p in payloads if not self._ledger.is_settled(p["message_id"]))
 
     def _count(self, attempt: Attempt) -> None:
-        payload, result, is_refused = attempt
+        payload, result = attempt.payload, attempt.result
         if result.acknowledged:
-            self._ledger.answered(payload["message_id"], ACKNOWLEDGED)
+            self._ledger.answered(payload["message_id"], ACKNOWLEDGED, _outcome(attempt))
             self._queue.delivered(payload)
-            self._tally.acknowledged += 1
+            self._tally.delivered(payload)
         else:
-            self._tally.failed(REFUSED if is_refused else result.error or "not acknowledged")
-            self._note_failure(payload, result)
+            self._tally.failed(REFUSED if attempt.is_refused else result.error or "not acknowledged")
+            self._note_failure(attempt)
 
-    def _note_failure(self, payload: Payload, result: PostResult) -> None:
+    def _note_failure(self, attempt: Attempt) -> None:
+        payload, result = attempt.payload, attempt.result
         message_id = payload["message_id"]
         error = result.error or "not acknowledged"
         if result.sent:
-            self._ledger.answered(message_id, GONE if result.gone else FAILED)
+            self._ledger.answered(message_id, GONE if result.gone else FAILED, _outcome(attempt))
             what = f"was not acknowledged, POST {self._ledger[message_id].attempts}"
         else:
-            self._ledger.not_posted(message_id)
+            self._ledger.not_posted(message_id, _outcome(attempt))
             what = "was not sent"
         if result.retry_after is not None:
             self.retry_after = max(self.retry_after or 0.0, result.retry_after)
@@ -304,3 +309,10 @@ class ConcurrentPosts:
             self._log.warning("%s %s (%s) %s: %s", *about, what, error)
         elif self._tally.failures == WARNINGS + 1:
             self._log.warning("Further failures are counted only: see the report, and the table at the end")
+
+
+def _outcome(attempt: Attempt) -> PostOutcome:
+    result = attempt.result
+    at = datetime.fromtimestamp(attempt.ended_at, timezone.utc)
+    error = None if result.acknowledged else result.error or "not acknowledged"
+    return PostOutcome(at, result.elapsed, result.status, error, is_sent=result.sent)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
 from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
-from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.post.post_result import PostResult
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "expect", "note_receiver", "record_unsent"]
 
 UNSENT = "not sent: the task ended before its turn came"
+LONGEST_RECEIVER = 500
 
 
 class Delivery:
@@ -63,6 +66,7 @@ class Delivery:
         self._last: ConcurrentPosts | None = None
         self._started_at = datetime.now(timezone.utc)
         self.tally = Tally(0, time.monotonic())
+        note_receiver(writer.ledger, hook, str(hook.get_conn()))
         self.retry_after: float | None = None
 
     @property
@@ -129,6 +133,12 @@ class Delivery:
             is_last=is_last,
         )
 
+    def record_unsent(self, payloads: Iterable[Payload]) -> None:
+        """Note in the ledger why payloads were not sent in this try, if that can be written."""
+        record_unsent(
+            self._writer, (p for p in payloads if p["message_id"] not in self._failures), self.why_unsent
+        )
+
     def why_unsent(self, message: str) -> str:
         """Return why a message that still waits wasn't sent."""
         return self._last.why_unsent(message) if self._last is not None else UNSENT
@@ -159,6 +169,47 @@ class Delivery:
 
         :param undelivered: how many payloads are undelivered after it.
         """
+        if self.tally.acknowledged:
+            self._log.info("Delivered: %s", self.tally.list_delivered())
         if table := self.tally.table():
             self._log.info("%s", table)
         metrics.count_try(self.tally, undelivered, self._tags)
+
+
+def note_receiver(ledger: Ledger, hook: WebhookHook, receiver: str | None) -> None:
+    """Note in the ledger where its messages go.
+
+    :param receiver: the URI without user information, where it is known.
+    """
+    if hook.conn_id is not None:
+        ledger.about["conn_id"] = hook.conn_id
+    if receiver is not None:
+        ledger.about["receiver"] = receiver[:LONGEST_RECEIVER]
+
+
+def expect(ledger: Ledger, payloads: Iterable[Payload]) -> None:
+    """Note in the ledger which changes the messages tell of."""
+    for payload in payloads:
+        about = (payload["record_type"], payload["record_id"], payload["event"], payload["changed_at"])
+        ledger.expect(payload["message_id"], about_of(*about))
+
+
+def record_unsent(
+    writer: LedgerWriter, payloads: Iterable[Payload], why_unsent: Callable[[str], str]
+) -> None:
+    """Note in the ledger why payloads that still wait were not sent, if that can be written.
+
+    :param why_unsent: a message id -> the reason, where a body could be built.
+    """
+    ledger, now = writer.ledger, datetime.now(timezone.utc)
+    are_some = False
+    for payload in payloads:
+        if ledger.is_settled(message := payload["message_id"]):
+            continue
+        reason = why_undeliverable(payload)
+        error = why_unsent(message) if reason is None else f"no body can be built: {reason}"
+        ledger.keep_outcome(message, PostOutcome(now, 0.0, None, error, is_sent=False))
+        are_some = True
+    if are_some and not writer.is_lost:
+        with suppress(Exception):  # it decides nothing that a message depends on
+            writer.write()

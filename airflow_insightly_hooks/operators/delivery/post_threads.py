@@ -35,11 +35,13 @@ MOST_OWN_FAULTS = 20
 class Attempt(NamedTuple):
     """What came of a POST.
 
+    :param ended_at: when it ended, in seconds since 1970.
     :param is_refused: whether the payload was refused before anything was tried.
     """
 
     payload: Payload
     result: PostResult
+    ended_at: float
     is_refused: bool = False
 
 
@@ -264,11 +266,11 @@ class PostThreads:
     def _attempt(self, payload: Payload, is_last: bool) -> Attempt:
         began = time.monotonic()
         try:
-            return Attempt(payload, self._send(payload, is_last))
+            return Attempt(payload, self._send(payload, is_last), time.time())
         except InsightlyHooksError as error:
             refused = PostResult(acknowledged=False, error=str(error), sent=False)
-            return Attempt(payload, refused, is_refused=True)
+            return Attempt(payload, refused, time.time(), is_refused=True)
         except Exception as error:  # one payload's fault must not keep back the others
             took = time.monotonic() - began
             failed = PostResult(acknowledged=False, error=f"unexpected {told(error)}", elapsed=took)
-            return Attempt(payload, failed)
+            return Attempt(payload, failed, time.time())

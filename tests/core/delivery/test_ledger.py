@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.delivery import ledger as delivery
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
 from airflow_insightly_hooks.core.delivery.ledger import (
     ACKNOWLEDGED,
     FAILED,
@@ -130,7 +132,12 @@ def test_another_number_of_attempts(made, allowed, state):
     """The number is not stored: where it was changed between two tries, the present one counts."""
     store = {
         "0": {"m": f"{'F' if state == FAILED else 'D'}{made}", "a": "A1"},
-        "head": {"generation": 0, "redelivered": [], "blocks": 1},
+        "head": {
+            "generation": 0,
+            "redelivered": [],
+            "blocks": 1,
+            "counts": {"acknowledged": 1, state: 1},
+        },
     }
     ledger = loaded(store, max_attempts=allowed)
     assert ledger["m"] == (state, made)
@@ -206,7 +213,15 @@ def test_how_a_ledger_is_stored():
     ledger.posting("d")
     assert list(ledger.changed()) == [
         ("0", {"a": "A1", "f": "F2", "g": "G1", "d": "D1"}),
-        ("head", {"generation": 2, "redelivered": [], "blocks": 1}),
+        (
+            "head",
+            {
+                "generation": 2,
+                "redelivered": [],
+                "blocks": 1,
+                "counts": {"acknowledged": 1, "failed": 1, "gone": 1, "in doubt": 1},
+            },
+        ),
     ]
 
 
@@ -216,15 +231,15 @@ def test_a_new_ledger_has_nothing_to_store():
 
 
 def test_only_what_changed_is_stored_again(monkeypatch):
-    """A change touches the block of its message; the head, which comes last, only when there is one more."""
-    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    """A change touches the block of its message; the head, which counts states, comes last."""
+    monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     ledger = Ledger()
     for message in "abcde":
         ledger.posting(message)
     assert list(stored(ledger)) == ["0", "1", "2", "head"]
     assert stored(ledger) == {}
     ledger.answered("c", ACKNOWLEDGED)
-    assert list(stored(ledger)) == ["1"]
+    assert list(stored(ledger)) == ["1", "head"]
     ledger.posting("f")
     ledger.posting("g")
     assert list(stored(ledger)) == ["2", "3", "head"]
@@ -235,14 +250,15 @@ def test_a_loaded_ledger_is_to_be_stored_whole():
     ledger = Ledger()
     ledger.posting("a")
     again = loaded(stored(ledger))
-    assert stored(again) == {"0": {"a": "D1"}, "head": {"generation": 0, "redelivered": [], "blocks": 1}}
+    head = {"generation": 0, "redelivered": [], "blocks": 1, "counts": {"in doubt": 1}}
+    assert stored(again) == {"0": {"a": "D1"}, "head": head}
     again.posting("b")
-    assert stored(again) == {"0": {"a": "D1", "b": "D1"}}
+    assert stored(again) == {"0": {"a": "D1", "b": "D1"}, "head": head | {"counts": {"in doubt": 2}}}
 
 
 def test_what_is_still_to_be_sent_is_stored_together(monkeypatch):
     """A few failures among many messages change few blocks when they are sent again."""
-    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     ledger = Ledger()
     for message in "abcdef":
         ledger.posting(message)
@@ -251,13 +267,14 @@ def test_what_is_still_to_be_sent_is_stored_together(monkeypatch):
     stored(again)
     for message in "be":
         again.posting(message)
-    assert stored(again) == {"2": {"b": "D2", "e": "D2"}}
+    assert list(stored(again)) == ["2", "head"]
+    assert again["b"] == again["e"] == (IN_DOUBT, 2)
 
 
 @pytest.mark.parametrize("fails_at", range(4))
 def test_a_store_that_fails_half_way_gets_the_rest_next_time(monkeypatch, fails_at):
     """What was not taken, the head included, is yielded again; what was taken is not."""
-    monkeypatch.setattr(delivery, "BLOCK_SIZE", 1)
+    monkeypatch.setattr(delivery, "BLOCK_BYTES", 200)
     ledger = Ledger()
     for message in "abc":
         ledger.posting(message)
@@ -319,12 +336,18 @@ def test_a_redelivery_is_begun_once():
 
 
 def test_entries_of_a_large_ledger_stay_small():
-    """With 100,000 messages, of the longest ids, each entry stays below what a state store holds."""
-    ledger = Ledger(generation=10**6)
-    for number in range(100_000):
-        ledger.posting(f"{number:064}")
+    """With 20,000 messages, of the longest ids and with many outcomes, each stays below a state's bound."""
+    ledger = Ledger(generation=10**6, max_attempts=9)
+    for number in range(20_000):
+        ledger.expect(
+            f"{number:064}", about_of("A_custom_object__c", 10**12, "updated", "2026-01-01T00:00:00Z")
+        )
+        for attempt in range(4):
+            ledger.posting(f"{number:064}")
+            outcome = PostOutcome(datetime.now(timezone.utc), 120.0, 503, f"error {attempt}")
+            ledger.answered(f"{number:064}", FAILED, outcome)
     sizes = [len(json.dumps(value).encode()) for _, value in ledger.changed()]
-    assert len(sizes) == 135
+    assert len(sizes) == 85
     assert max(sizes) < STATE_LIMIT
 
 

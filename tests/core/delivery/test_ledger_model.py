@@ -281,5 +281,5 @@ def test_delivery_keeps_its_promises_whatever_happens(monkeypatch):
     """Over POSTs, failing writes, crashes, retries, clearing, redelivery and tries that overlap: what is
     acknowledged and recorded is not POSTed again, nothing is POSTed more often in a round than a try of it
     may, and what isn't acknowledged is reported."""
-    monkeypatch.setattr(delivery, "BLOCK_SIZE", 2)
+    monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     run_state_machine_as_test(DeliveryMachine, settings=settings(max_examples=60, stateful_step_count=40))
