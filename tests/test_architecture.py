@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "sensors": {"sensors", "runs", "triggers", "hooks", "core"},
     "operators": {"operators", "runs", "triggers", "hooks", "core"},
     "plugin": {"plugin", "operators", "sensors", "runs", "triggers", "hooks", "core"},
+    "database": {"database", "runs", "hooks", "core"},
     "workflows": {"workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "sandbox": {"sandbox", "core.records", "core.exact_json"},
     "sandbox.http": {"sandbox.http", "sandbox.seed", "sandbox.crm", "core.records", "core.exact_json"},

@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
 
-__all__ = ["HEAD", "LedgerStore"]
+__all__ = ["HEAD", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
 
 _T = TypeVar("_T")
 
@@ -62,7 +62,7 @@ class LedgerStore:
         self._claim = {"version": VERSION, "epoch": epoch + 1, "token": self._token, "of": holders}
         self._store.set(HEAD, self._claim)
         for holder in holders:  # read after the claim, so that nothing is recorded there behind our back
-            head = self._store.get(_key(holder, "head"))
+            head = self._store.get(key_of(holder, "head"))
             if head is not None:
                 return self._load(holder, head, generation, max_attempts)
         return Ledger(generation, max_attempts)
@@ -74,34 +74,28 @@ class LedgerStore:
         version = count_in(HEAD, found, "version")
         if version == 1:
             head = {name: count_in(HEAD, found, name) for name in ("generation", "blocks")}
-            self._store.set(_key(OF_VERSION_1, "head"), head)
+            self._store.set(key_of(OF_VERSION_1, "head"), head)
             return 0, [OF_VERSION_1]
-        if version != VERSION:
-            raise InvalidState(HEAD, "it was written by another version of airflow-insightly-hooks")
-        token, earlier = found.get("token"), found.get("of")
-        if not isinstance(token, str) or not isinstance(earlier, list):
-            raise InvalidState(HEAD, "its token is missing")
-        # A try that has written nothing yet leaves it to those before it.
-        has_written = self._store.get(_key(token, "head")) is not None
-        return count_in(HEAD, found, "epoch"), [token] if has_written else [token, *earlier]
+        tokens = tokens_of(found, lambda token: self._store.get(key_of(token, "head")) is not None)
+        return count_in(HEAD, found, "epoch"), tokens
 
     def _load(self, holder: str, head: object, generation: int, max_attempts: int) -> Ledger:
-        key = _key(holder, "head")
+        key = key_of(holder, "head")
         if not isinstance(head, Mapping):
             raise InvalidState(key, "it is not an object")
         count_in(key, head, "generation")
-        keys = [_key(holder, str(block)) for block in range(count_in(key, head, "blocks"))]
+        keys = block_keys(holder, head)
         id_keys = self._acknowledged_keys(holder, head)
-        text_keys = _text_keys(holder, head)
+        texts_at = text_keys(holder, head)
         acknowledged = self._pieces(AcknowledgedIds.load, id_keys) if id_keys else None
-        texts = self._pieces(TextTable.load, text_keys)
+        texts = self._pieces(TextTable.load, texts_at)
         try:
             blocks = [self._store.get(block) for block in keys]
             ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts)
         except InvalidState as error:
-            raise InvalidState(_key(holder, error.key), error.reason) from None
+            raise InvalidState(key_of(holder, error.key), error.reason) from None
         ledger.earlier_pieces = _done_pieces(holder, head)  # these stay where they are
-        self._stale = [key, *keys, *id_keys, *text_keys]
+        self._stale = [key, *keys, *id_keys, *texts_at]
         return ledger
 
     def _pieces(self, load: Callable[[Iterable[object]], _T], keys: list[str]) -> _T:
@@ -113,9 +107,9 @@ class LedgerStore:
     def _acknowledged_keys(self, holder: str, head: Mapping[str, Any]) -> list[str]:
         if "archive" not in head:
             return []
-        key = _key(holder, "head")
+        key = key_of(holder, "head")
         count_in(key, head, "archived_attempts")
-        return [_key(holder, f"archive/{piece}") for piece in range(count_in(key, head, "archive"))]
+        return [key_of(holder, f"archive/{piece}") for piece in range(count_in(key, head, "archive"))]
 
     def write(self, ledger: Ledger) -> None:
         """Store what has changed.
@@ -127,7 +121,7 @@ class LedgerStore:
             self._check_claim()
         self._has_failed = True
         for name, value in ledger.changed():
-            self._store.set(_key(self._token, name), value)
+            self._store.set(key_of(self._token, name), value)
             self._is_written = True
         self._check_claim()
         self._has_failed = False
@@ -152,17 +146,53 @@ class LedgerStore:
                 del self._stale[0]
 
 
-def _text_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
+def tokens_of(claim: Mapping[str, Any], has_head: Callable[[str], bool]) -> list[str]:
+    """Return the tokens whose ledger may count, newest first.
+
+    :param claim: what stands under ``HEAD``.
+    :param has_head: whether a token's ledger has a head.
+    :raises InvalidState: if it is no claim that this version can read.
+    """
+    if claim.get("version") != VERSION:
+        raise InvalidState(HEAD, "it was written by another version of airflow-insightly-hooks")
+    token, earlier = claim.get("token"), claim.get("of")
+    if not isinstance(token, str) or not isinstance(earlier, list):
+        raise InvalidState(HEAD, "its token is missing")
+    # A try that has written nothing yet leaves it to those before it.
+    return [token] if has_head(token) else [token, *earlier]
+
+
+def block_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the messages that have an entry.
+
+    :raises InvalidState: if the head doesn't count them.
+    """
+    return [key_of(holder, str(n)) for n in range(count_in(key_of(holder, "head"), head, "blocks"))]
+
+
+def text_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
+    """Return the keys of errors' texts.
+
+    :raises InvalidState: if the head doesn't count them.
+    """
     if "texts" not in head:
         return []
-    return [_key(holder, f"texts/{piece}") for piece in range(count_in(_key(holder, "head"), head, "texts"))]
+    return [key_of(holder, f"texts/{n}") for n in range(count_in(key_of(holder, "head"), head, "texts"))]
+
+
+def done_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
+    """Return the keys of what was moved out of the ledger, the oldest first.
+
+    :raises InvalidState: if the head doesn't count them.
+    """
+    return [key_of(t, f"done/{n}") for t, count in reversed(_done_pieces(holder, head)) for n in range(count)]
 
 
 def _done_pieces(holder: str, head: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Return where is kept what was moved out of the ledger: which try's, and how many pieces."""
     if "done" not in head:
         return []
-    key, earlier = _key(holder, "head"), head.get("earlier")
+    key, earlier = key_of(holder, "head"), head.get("earlier")
     pieces = [(holder, count_in(key, head, "done"))]
     for item in earlier if isinstance(earlier, list) else [None]:
         if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
@@ -171,5 +201,6 @@ def _done_pieces(holder: str, head: Mapping[str, Any]) -> list[tuple[str, int]]:
     return [(token, count) for token, count in pieces if count]
 
 
-def _key(token: str, name: str) -> str:
+def key_of(token: str, name: str) -> str:
+    """Return the key of a part of a try's ledger."""
     return f"{HEAD}/{token}/{name}" if token else f"{HEAD}/{name}"

@@ -1,0 +1,121 @@
+"""What a stored ledger says of its messages, read without a claim: for searches, after or beside the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.delivery.delivery_record import About, PostOutcome, TextTable, read_details
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, read_entry
+from airflow_insightly_hooks.core.delivery.ledger_store import (
+    HEAD,
+    block_keys,
+    done_keys,
+    key_of,
+    text_keys,
+    tokens_of,
+)
+from airflow_insightly_hooks.core.errors import InvalidState
+
+__all__ = ["DELIVERED", "LEFT", "STATES", "UNSENT", "StoredLedger", "StoredMessage"]
+
+DELIVERED = "delivered"
+UNSENT = "unsent"
+LEFT = "left"
+STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT)
+"""What is said of a message: ``left`` waits in its workflow's retry DAG, where it has an entry of its own."""
+
+Get = Callable[[str], Any]
+"""A key of the state store -> its value, ``None`` where there is none."""
+
+
+class StoredMessage(NamedTuple):
+    """What the delivery record says of a message."""
+
+    message_id: str
+    about: About | None
+    """The change; ``None`` where an earlier version of this package has kept none."""
+    state: str
+    """One of ``STATES``."""
+    attempts: int
+    """POSTs in this round."""
+    outcomes: tuple[PostOutcome, ...]
+    """Of the last POSTs, the oldest first."""
+
+
+class StoredLedger:
+    """A ledger as it is stored: its head, and its messages on demand.
+
+    :param head: the head, as ``find`` has found it.
+    :param token: whose it is.
+    :ivar about: what the ledger says of the task: ``conn_id``, ``receiver``, ``left_to``.
+    :ivar counts: how many messages are in which state of a ledger.
+    """
+
+    def __init__(self, token: str, head: Mapping[str, Any]) -> None:
+        self.token, self.head = token, head
+        about, counts = head.get("about"), head.get("counts")
+        self.about: Mapping[str, Any] = about if isinstance(about, Mapping) else {}
+        self.counts: Mapping[str, int] = counts if isinstance(counts, Mapping) else {}
+
+    @classmethod
+    def find(cls, get: Get) -> StoredLedger | None:
+        """Return the ledger that counts; ``None`` where there is none yet.
+
+        :raises InvalidState: if it can't be read.
+        """
+        found = get(HEAD)
+        if found is None:
+            return None
+        if not isinstance(found, Mapping):
+            raise InvalidState(HEAD, "it is not an object")
+        for token in tokens_of(found, lambda token: get(key_of(token, "head")) is not None):
+            head = get(key_of(token, "head"))
+            if isinstance(head, Mapping):
+                return cls(token, head)
+        return None
+
+    @property
+    def may_be_undelivered(self) -> bool:
+        """Whether some of its messages may not be delivered; ``True`` where it doesn't count them."""
+        return not self.counts or any(self.counts.get(state) for state in (FAILED, GONE, IN_DOUBT))
+
+    @property
+    def has_delivered(self) -> bool:
+        """Whether some of its messages are delivered."""
+        return bool(self.counts.get(ACKNOWLEDGED) or self.head.get("done") or self.head.get("earlier"))
+
+    @property
+    def block_keys(self) -> list[str]:
+        """The keys under which its messages stand; earlier ones first."""
+        return [*done_keys(self.token, self.head), *block_keys(self.token, self.head)]
+
+    @property
+    def text_keys(self) -> list[str]:
+        """The keys under which texts of errors stand."""
+        return text_keys(self.token, self.head)
+
+    def messages(self, get: Get) -> Iterator[StoredMessage]:
+        """Yield its messages, each once.
+
+        What a task is just writing may be missing, or be a moment old.
+
+        :raises InvalidState: if an entry can't be read.
+        """
+        texts = TextTable.load(piece for key in self.text_keys if (piece := get(key)) is not None)
+        entries: dict[str, str] = {}
+        for key in self.block_keys:
+            block = get(key)
+            if isinstance(block, Mapping):
+                entries |= block
+        left = self.about.get("left_to") is not None
+        for message, text in entries.items():
+            entry, details = read_entry(message, text)
+            about, outcomes = read_details(details, texts)
+            if entry.state == ACKNOWLEDGED:
+                state = DELIVERED
+            elif left:
+                state = LEFT
+            else:
+                state = UNSENT if entry.state == FAILED and entry.attempts == 0 else entry.state
+            yield StoredMessage(message, about, state, entry.attempts, tuple(outcomes))

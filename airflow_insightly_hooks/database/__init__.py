@@ -1,0 +1,1 @@
+"""Reading and writing Airflow's own metadata database, for the command line and the UI; never in a worker."""

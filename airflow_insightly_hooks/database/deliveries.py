@@ -1,0 +1,309 @@
+"""What was delivered, and what was not: a search over the ledgers in Airflow's task state store.
+
+A ledger's head says where its task delivers to and counts its messages by state, so most ledgers need not be
+opened. They are looked through from the one that was written last, until there are enough deliveries.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.models.task_state_store import TaskStateStoreModel as State
+from sqlalchemy import and_, or_, select
+
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
+from airflow_insightly_hooks.core.delivery.stored_deliveries import (
+    DELIVERED,
+    LEFT,
+    StoredLedger,
+    StoredMessage,
+)
+from airflow_insightly_hooks.core.errors import InvalidState
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["UNDELIVERED", "Deliveries", "Delivery", "DeliveryFilter", "TaskKey", "search_deliveries"]
+
+UNDELIVERED = "undelivered"
+"""A filter's state for all that is neither delivered nor left to a retry DAG."""
+_KEY = re.compile(rf"((?:[^/]+/)?)({HEAD}(?:/([0-9]+-[0-9a-f]+)/(.+))?)")
+"""A ledger's keys: the prefix, the ledger's own key, the token of a try, and the part's name."""
+CHUNKS = (100, 400, 2_000, 10_000)
+"""Ledgers that are looked at in one step; each step takes more."""
+
+
+class TaskKey(NamedTuple):
+    """A deliver task of a run, and which of its ledgers: a task can deliver to several receivers."""
+
+    dag_run_id: int
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    prefix: str  # of the ledger's keys: "" or the webhook's slug and a slash
+
+
+class DeliveryFilter(NamedTuple):
+    """Which deliveries are looked for; what is ``None`` excludes nothing.
+
+    :param dag_ids: of these DAGs only.
+    :param task: of this task of a run only: DAG id, run id and, unless ``None``, task id.
+    :param receiver: a connection's id, or a part of the receiver's URI.
+    :param record_id: about this record.
+    :param record_type: about records of this type.
+    :param message_ids: these messages.
+    :param state: one of ``core.delivery.stored_deliveries.STATES``, or ``"undelivered"``.
+    :param since: what happened at this time or later; aware.
+    :param until: what happened before this time; aware.
+    """
+
+    dag_ids: Collection[str] | None = None
+    task: tuple[str, str, str | None] | None = None
+    receiver: str | None = None
+    record_id: int | None = None
+    record_type: str | None = None
+    message_ids: Collection[str] | None = None
+    state: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Delivery(NamedTuple):
+    """A message, and what became of it in one task of one run."""
+
+    key: TaskKey
+    conn_id: str | None
+    receiver: str | None
+    message: StoredMessage
+    at: datetime
+    """UTC: when its last POST ended; before the first one, when the ledger was written last."""
+
+    @property
+    def last(self) -> PostOutcome | None:
+        """The last outcome, if there is one."""
+        return self.message.outcomes[-1] if self.message.outcomes else None
+
+
+class Deliveries(NamedTuple):
+    """A page of deliveries, newest first."""
+
+    rows: list[Delivery]
+    has_more: bool
+    unreadable: int
+    """Ledgers that couldn't be read: of another version, or kept by a worker's own state store backend."""
+
+
+def search_deliveries(
+    session: Session, wanted: DeliveryFilter, *, limit: int = 100, offset: int = 0
+) -> Deliveries:
+    """Return deliveries that match, newest first.
+
+    :param limit: how many at most.
+    :param offset: how many of the newest are passed over.
+    """
+    search = _Search(session, wanted)
+    rows: list[Delivery] = []
+    for number, row in enumerate(search.rows()):
+        if number == offset + limit:
+            return Deliveries(rows, True, search.unreadable)
+        if number >= offset:
+            rows.append(row)
+    return Deliveries(rows, False, search.unreadable)
+
+
+class _Head(NamedTuple):
+    key: TaskKey
+    token: str
+    updated_at: datetime
+
+
+class _Search:
+    """One search.
+
+    :ivar unreadable: ledgers that couldn't be read so far.
+    """
+
+    def __init__(self, session: Session, wanted: DeliveryFilter) -> None:
+        self._session, self._wanted = session, wanted
+        self.unreadable = 0
+
+    def rows(self) -> Iterator[Delivery]:
+        """Yield what matches, newest first.
+
+        No message of a ledger is newer than the ledger's last write: so what is newer than all ledgers that
+        are still to be opened can be yielded.
+        """
+        waiting: list[tuple[float, int, Delivery]] = []
+        count = 0
+        for heads, oldest in self._chunks():
+            for row in self._messages(heads):
+                count += 1
+                heapq.heappush(waiting, (-row.at.timestamp(), count, row))
+            # Outcomes are kept in whole seconds.
+            while waiting and (oldest is None or -waiting[0][0] >= int(oldest.timestamp())):
+                yield heapq.heappop(waiting)[2]
+
+    def _chunks(self) -> Iterator[tuple[list[_Head], datetime | None]]:
+        """Yield heads, the last written first, and the time of the oldest one while there may be more."""
+        last: tuple[datetime, int] | None = None
+        sizes = iter(CHUNKS)
+        size = 0
+        while True:
+            size = next(sizes, size)
+            found = self._session.execute(self._heads(last).limit(size)).all()
+            heads = [
+                _Head(TaskKey(row[2], row[3], row[4], row[5], row[6], parts[1]), parts[3], row[1])
+                for row in found
+                if (parts := _KEY.fullmatch(row[7])) is not None and parts[4] == "head"
+            ]
+            is_end = len(found) < size
+            yield heads, None if is_end else found[-1][1]
+            if is_end:
+                return
+            last = (found[-1][1], found[-1][0])
+
+    def _heads(self, last: tuple[datetime, int] | None) -> Any:
+        query = select(
+            State.id,
+            State.updated_at,
+            State.dag_run_id,
+            State.dag_id,
+            State.run_id,
+            State.task_id,
+            State.map_index,
+            State.key,
+        ).where(State.key.like(f"%{HEAD}/%/head"))
+        wanted = self._wanted
+        if wanted.dag_ids is not None:
+            query = query.where(State.dag_id.in_(wanted.dag_ids))
+        if wanted.task is not None:
+            dag_id, run_id, task_id = wanted.task
+            query = query.where(State.dag_id == dag_id, State.run_id == run_id)
+            if task_id is not None:
+                query = query.where(State.task_id == task_id)
+        if wanted.since is not None:  # a ledger is written after what it tells of
+            query = query.where(State.updated_at >= wanted.since)
+        if last is not None:
+            query = query.where(
+                or_(State.updated_at < last[0], and_(State.updated_at == last[0], State.id < last[1]))
+            )
+        return query.order_by(State.updated_at.desc(), State.id.desc())
+
+    # --- opening ledgers -----------------------------------------------------------------------------------
+
+    def _messages(self, heads: Sequence[_Head]) -> Iterator[Delivery]:
+        ledgers = dict(self._ledgers(heads))
+        values = self._values(ledgers)
+        for (key, updated_at), ledger in ledgers.items():
+            own = values.get(key, {})
+            try:
+                messages = list(ledger.messages(own.get))
+            except InvalidState:
+                self.unreadable += 1
+                continue
+            conn_id, receiver = ledger.about.get("conn_id"), ledger.about.get("receiver")
+            for message in messages:
+                at = message.outcomes[-1].at if message.outcomes else updated_at
+                row = Delivery(key, conn_id, receiver, message, at)
+                if self._matches(row):
+                    yield row
+
+    def _ledgers(self, heads: Sequence[_Head]) -> Iterator[tuple[tuple[TaskKey, datetime], StoredLedger]]:
+        """Yield the ledgers that count, and may hold something that matches."""
+        small = self._small_values(heads)
+        for head in heads:
+            own = small.get(head.key, {})
+            try:
+                ledger = StoredLedger.find(own.get)
+            except InvalidState:
+                self.unreadable += 1
+                continue
+            # A try that was taken over, or killed before a later one went on from it, has left its head.
+            if ledger is not None and ledger.token == head.token and self._may_match(ledger):
+                yield (head.key, head.updated_at), ledger
+
+    def _small_values(self, heads: Sequence[_Head]) -> Mapping[TaskKey, dict[str, Any]]:
+        """Return claims and heads."""
+        return self._read(
+            heads, or_(State.key == HEAD, State.key.like(f"%/{HEAD}"), State.key.like(f"%{HEAD}/%/head"))
+        )
+
+    def _values(
+        self, ledgers: Mapping[tuple[TaskKey, datetime], StoredLedger]
+    ) -> Mapping[TaskKey, dict[str, Any]]:
+        """Return the blocks and the texts of ledgers; of a record or of messages, only blocks with these."""
+        is_part = and_(
+            State.key.like(f"%{HEAD}/%"), State.key.not_like("%/archive/%"), State.key.not_like("%/head")
+        )
+        patterns = self._patterns()
+        keys = [key for key, _ in ledgers]
+        if patterns:
+            is_text = State.key.like(f"%{HEAD}/%/texts/%")
+            is_part = and_(is_part, or_(is_text, *(State.value.like(f"%{pattern}%") for pattern in patterns)))
+        return self._read(keys, is_part)
+
+    def _patterns(self) -> list[str]:
+        wanted = self._wanted
+        if wanted.message_ids is not None and len(wanted.message_ids) <= 20:
+            return [f'"{message}"'.replace("_", r"\_") for message in wanted.message_ids]
+        return [f" {wanted.record_id} "] if wanted.record_id is not None else []
+
+    def _read(self, keys: Iterable[Any], which: Any) -> Mapping[TaskKey, dict[str, Any]]:
+        """Return values by task and by key, the prefix left out."""
+        runs = sorted({getattr(key, "key", key).dag_run_id for key in keys})
+        found: defaultdict[TaskKey, dict[str, Any]] = defaultdict(dict)
+        columns = (
+            State.dag_run_id,
+            State.dag_id,
+            State.run_id,
+            State.task_id,
+            State.map_index,
+            State.key,
+            State.value,
+        )
+        for start in range(0, len(runs), 5_000):
+            query = select(*columns).where(State.dag_run_id.in_(runs[start : start + 5_000]), which)
+            for row in self._session.execute(query):
+                if (parts := _KEY.fullmatch(row[5])) is not None:
+                    task = TaskKey(row[0], row[1], row[2], row[3], row[4], parts[1])
+                    found[task][parts[2]] = json.loads(row[6])
+        return found
+
+    # --- what matches --------------------------------------------------------------------------------------
+
+    def _may_match(self, ledger: StoredLedger) -> bool:
+        wanted = self._wanted
+        if wanted.state is not None and wanted.state != DELIVERED and not ledger.may_be_undelivered:
+            return False
+        if wanted.state == DELIVERED and ledger.counts and not ledger.has_delivered:
+            return False
+        if wanted.receiver is None:
+            return True
+        conn_id, receiver = ledger.about.get("conn_id"), ledger.about.get("receiver")
+        return wanted.receiver == conn_id or wanted.receiver in str(receiver or "")
+
+    def _matches(self, row: Delivery) -> bool:
+        wanted, message = self._wanted, row.message
+        about = message.about
+        if wanted.record_id is not None and (about is None or about.record_id != wanted.record_id):
+            return False
+        if wanted.record_type is not None and (about is None or about.record_type != wanted.record_type):
+            return False
+        if wanted.message_ids is not None and message.message_id not in wanted.message_ids:
+            return False
+        if wanted.state == UNDELIVERED:
+            if message.state in (DELIVERED, LEFT):
+                return False
+        elif wanted.state is not None and message.state != wanted.state:
+            return False
+        if wanted.since is not None and row.at < wanted.since:
+            return False
+        return wanted.until is None or row.at < wanted.until

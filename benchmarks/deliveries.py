@@ -1,0 +1,252 @@
+"""What a search over 100,000 deliveries in 5,000 runs takes, and what a delivery record costs its task.
+
+The search reads a fresh metadata database (PostgreSQL where it answers, else SQLite) whose ledgers were
+written by the deliver task's own code. The cost is that of a task with 100,000 messages whose store takes
+10 ms a write and whose receiver answers at once, beside the same task without details in its ledger: so all
+of the task's time is its own.
+
+Run: ``python benchmarks/deliveries.py [search|cost]``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+from time_triggers import database, prepare
+
+RUNS, A_RUN = 5_000, 20
+MESSAGES = 100_000
+TARGET_SECONDS = 1.0
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def message_id(number: int) -> str:
+    return f"msg_{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
+
+
+class Rows:
+    """A task state store that collects rows for the database."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+def ledger_of(run: int) -> dict[str, Any]:
+    """Return what the ledger of a run stores: 20 messages, of which every 50th run has failures."""
+    from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
+    from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED
+    from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+
+    rows, at = Rows(), START + timedelta(minutes=run)
+    store = LedgerStore(rows, f"1-{run:08x}")
+    ledger = store.open(2, 3)
+    ledger.about = {"conn_id": f"receiver_{run % 4}", "receiver": f"https://receiver-{run % 4}.example.com/"}
+    for place in range(A_RUN):
+        number = run * A_RUN + place
+        message, is_failure = message_id(number), run % 50 == 0 and place % 5 == 0
+        ledger.expect(message, about_of("Contacts", number % 30_000, "updated", f"{at:%Y-%m-%dT%H:%M:%SZ}"))
+        ledger.posting(message)
+        outcome = PostOutcome(at, 0.12, 503 if is_failure else 200, "503" if is_failure else None)
+        ledger.answered(message, FAILED if is_failure else ACKNOWLEDGED, outcome)
+    store.write(ledger)
+    return rows.values
+
+
+def fill() -> None:
+    from airflow.models.dagrun import DagRun, DagRunType
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+    from sqlalchemy import insert, select
+
+    with create_session() as session:
+        dag_ids = [f"workflow_{number}" for number in range(10)]
+        session.add_all(
+            DagRun(
+                dag_id=dag_ids[run % 10],
+                run_id=f"run_{run}",
+                run_type=DagRunType.SCHEDULED,
+                state=DagRunState.SUCCESS,
+                run_after=START + timedelta(minutes=run),
+                logical_date=START + timedelta(minutes=run),
+            )
+            for run in range(RUNS)
+        )
+        session.flush()
+        ids = dict(session.execute(select(DagRun.run_id, DagRun.id)).all())  # type: ignore[arg-type]
+        rows = [
+            {
+                "dag_run_id": ids[f"run_{run}"],
+                "dag_id": dag_ids[run % 10],
+                "run_id": f"run_{run}",
+                "task_id": "deliver",
+                "map_index": -1,
+                "key": key,
+                "value": json.dumps(value),
+                "updated_at": START + timedelta(minutes=run, seconds=1),
+            }
+            for run in range(RUNS)
+            for key, value in ledger_of(run).items()
+        ]
+        for start in range(0, len(rows), 1_000):
+            session.execute(insert(TaskStateStoreModel), rows[start : start + 1_000])
+
+
+def seconds(call: Callable[[], Any], times: int = 5) -> tuple[float, Any]:
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        result = call()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken), result
+
+
+def searches() -> Iterator[tuple[str, Any, int]]:
+    from airflow_insightly_hooks.database.deliveries import DeliveryFilter
+
+    yield "the newest 100", DeliveryFilter(), 100
+    yield "the deliveries of a record", DeliveryFilter(record_id=12_345), 100
+    yield "one message", DeliveryFilter(message_ids=[message_id(4_321)]), 100
+    yield "all that is undelivered", DeliveryFilter(state="undelivered"), 10_000
+    yield (
+        "one receiver, a week",
+        DeliveryFilter(receiver="receiver_1", since=START + timedelta(days=2)),
+        1_000,
+    )
+    yield "one receiver, nothing undelivered", DeliveryFilter(receiver="receiver_1", state="undelivered"), 100
+    yield "one DAG, all 10,000", DeliveryFilter(dag_ids=["workflow_3"]), 10_000
+    yield "a record that there isn't", DeliveryFilter(record_id=999_999), 100
+    yield "all 100,000, opened one by one", DeliveryFilter(record_type="Leads"), 100
+
+
+def measure_search() -> bool:
+    with tempfile.TemporaryDirectory() as folder, database(Path(folder)) as address:
+        prepare(Path(folder), address)
+        from airflow.utils.session import create_session
+
+        from airflow_insightly_hooks.database.deliveries import search_deliveries
+
+        fill()
+        print(f"{RUNS:,} runs, {RUNS * A_RUN:,} deliveries, {address.split(':')[0]}; medians of 5")
+        slowest = 0.0
+        with create_session() as session:
+            for name, wanted, limit in searches():
+                taken, found = seconds(lambda: search_deliveries(session, wanted, limit=limit))  # noqa: B023
+                slowest = max(slowest, taken)
+                print(f"{name:<36} {taken * 1000:7.0f} ms  {len(found.rows):>6} rows")
+    print(f"slowest: {slowest:.2f} s (wanted: at most {TARGET_SECONDS:.0f} s)")
+    return slowest <= TARGET_SECONDS
+
+
+class SlowStore:
+    """A task state store whose writes take 10 ms, as those of Airflow's do."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, **_: Any) -> None:
+        self.values[key] = json.dumps(value)
+        time.sleep(0.01)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+class TaskInstance:
+    max_tries, try_number, map_index = 2, 1, -1
+    dag_id, run_id, task_id = "workflow", "run", "deliver"
+
+    def xcom_push(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
+def deliver(*, has_details: bool) -> tuple[float, float]:
+    """Return the seconds that a task of 100,000 messages takes, and the megabytes that its ledger has."""
+    from airflow_insightly_hooks.core.delivery.ledger import Ledger
+    from airflow_insightly_hooks.operators.webhook import WebhookOperator
+
+    expect = Ledger.expect
+    if not has_details:
+        Ledger.expect = lambda *_: None  # type: ignore[method-assign,assignment]
+    payloads = [
+        {
+            "message_id": message_id(number),
+            "record_type": "Contacts",
+            "record_id": 300_000_000 + number,
+            "event": "updated",
+            "changed_at": "2026-01-31T08:00:00Z",
+            "body": "{}",
+        }
+        for number in range(MESSAGES)
+    ]
+    store = SlowStore()
+    try:
+        operator = WebhookOperator(task_id="deliver", payloads=payloads)
+        started = time.perf_counter()
+        operator.execute({"task_state_store": store, "ti": TaskInstance()})  # type: ignore[typeddict-item]
+        return time.perf_counter() - started, sum(map(len, store.values.values())) / 1e6
+    finally:
+        Ledger.expect = expect  # type: ignore[method-assign]
+
+
+def measure_cost() -> bool:
+    from airflow_insightly_hooks.hooks.post.post_result import PostResult
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+    def send(*_: Any, **__: Any) -> PostResult:
+        until = time.perf_counter() + 0.0006  # the processor time of a POST, as bench-delivery measures it
+        while time.perf_counter() < until:
+            pass
+        return PostResult(acknowledged=True, status=200, elapsed=0.0006)
+
+    logging.disable(logging.CRITICAL)
+    os.environ["AIRFLOW_CONN_WEBHOOK_DEFAULT"] = '{"conn_type": "insightly_webhook", "host": "http://x.test"}'
+    WebhookHook.send = send  # type: ignore[method-assign,assignment]
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    size = 0.0
+    for _ in range(3):
+        for has_details in (False, True):
+            duration, size = deliver(has_details=has_details)
+            taken[has_details].append(duration)
+    without, with_details = statistics.median(taken[False]), statistics.median(taken[True])
+    share = with_details / without - 1
+    print(
+        f"{MESSAGES:,} messages: {without:.1f} s without, {with_details:.1f} s with the record: {share:+.1%}"
+    )
+    print(f"The ledger with its record: {size:.1f} MB (wanted: at most 12 MB, and 5 % of the time)")
+    return share <= 0.05 and size <= 12
+
+
+def main(which: str | None) -> bool:
+    measures = {"cost": measure_cost, "search": measure_search}
+    results = [measure() for name, measure in measures.items() if which in (None, name)]
+    return all(results)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main(sys.argv[1] if len(sys.argv) > 1 else None) else 1)
