@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
 from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from tests.conftest import StateStore
 
-__all__ = ["CANARY", "deliver", "outstanding_of", "payload_of", "payloads", "recorded", "undelivered"]
+__all__ = [
+    "CANARY",
+    "ask_again",
+    "deliver",
+    "outstanding_of",
+    "payload_of",
+    "payloads",
+    "recorded",
+    "undelivered",
+]
 
 CANARY = "canary-of-a-record"
 """Stands in every body, and must never be seen elsewhere."""
@@ -49,6 +60,15 @@ def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> Undeli
     with pytest.raises(UndeliveredError) as caught:
         deliver(context, given, **arguments)
     return caught.value
+
+
+def ask_again(context: dict[str, Any], *numbers: int, clears: bool = True) -> None:
+    """Ask for payloads, as ``payloads`` numbers them, to be sent again; clear the task as Airflow does."""
+    messages = {f"msg_{number}": f"Contacts {number} added 2017-03-10T08:00:00Z" for number in numbers}
+    request = ResendRequest(secrets.token_hex(6), "somebody", "2026-01-01T00:00:00Z", clears, messages)
+    assert add_request(context["task_state_store"], request, begun=())
+    if clears:
+        context["ti"].max_tries += 3
 
 
 def outstanding_of(ledger: Ledger, messages: Iterable[str]) -> list[str]:

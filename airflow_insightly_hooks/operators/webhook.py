@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator, XComArg
+from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, check_seconds, check_whole
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
-from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
-from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
@@ -37,6 +35,7 @@ from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWrite
 from airflow_insightly_hooks.operators.delivery.outcome import (
     FAIL,
     REPORT,
+    MissingPayloadsError,
     UndeliverableError,
     check_on_undelivered,
     judge,
@@ -82,19 +81,16 @@ class WebhookOperator(BaseOperator):
     :param undelivered_asset: an asset that gets an event then, with the report as its ``extra``; only with
         ``"report"``. It is added to ``outlets``. When all is delivered, it gets none: the operator takes it
         off the task's outlets, so that Airflow has nothing to emit.
-    :param redeliver: what a cleared task sends again, under the same ids: ``"all"``, ``"undelivered"``, or
-        record ids (a list, or ``"7, 8"``); ``None``, ``""`` and ``"None"`` (default): what is missing. A
-        template, such as ``"{{ var.json.get('redeliver', {}).get(run_id, '') }}"``: a run's params are fixed
-        when it starts. Done once each time that the task is cleared: retries go on from there.
     :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
+    :raises MissingPayloadsError: if messages were asked to be sent again whose payloads are gone; the others
+        were sent.
     :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
     :raises SupersededError: if a later try of this task has begun while this one was still alive.
     :raises InvalidConnection: if the receiver can't be sent to; nothing was sent.
-    :raises InvalidPayload: if ``payloads`` holds something else, ``headers`` no headers, or ``redeliver`` no
-        redelivery; nothing was sent.
+    :raises InvalidPayload: if ``payloads`` holds something else, or ``headers`` no headers; nothing was sent.
     :raises InvalidTime: if ``ordered``, and a payload's ``changed_at`` is no time; nothing was sent.
 
     XCom, whether the task succeeds or fails: a report ``{"total", "delivered", "undelivered", "attempts",
@@ -107,7 +103,7 @@ class WebhookOperator(BaseOperator):
     left in doubt), and the timing ``insightly_webhook.latency`` of each POST.
     """
 
-    template_fields = ("payloads", "webhook_conn_id", "uri", "redeliver")
+    template_fields = ("payloads", "webhook_conn_id", "uri")
     operator_extra_links = (ReceiverLink(),)
     ui_color = "#d8e8f3"
 
@@ -126,7 +122,6 @@ class WebhookOperator(BaseOperator):
         give_up_after: int | None = 20,
         on_undelivered: str = FAIL,
         undelivered_asset: Asset | None = None,
-        redeliver: str | Sequence[int | str] | XComArg | None = None,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=60),
         retry_policy: RetryPolicy | None = RETRY_AFTER,
@@ -148,8 +143,6 @@ class WebhookOperator(BaseOperator):
             raise ValueError(
                 f"undelivered_asset needs on_undelivered='{REPORT}': failed tasks emit no events"
             )
-        if not isinstance(redeliver, XComArg) and not is_template(str(redeliver)):
-            Redelivery.read(redeliver)
         self.payloads = payloads
         self.webhook_conn_id = webhook_conn_id
         self.uri = uri
@@ -161,7 +154,6 @@ class WebhookOperator(BaseOperator):
         self.undelivered_asset = undelivered_asset
         if undelivered_asset is not None and undelivered_asset not in self.outlets:
             self.outlets = with_asset(self.outlets, undelivered_asset)
-        self.redeliver = redeliver
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
 
     @classmethod
@@ -181,7 +173,6 @@ class WebhookOperator(BaseOperator):
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
         payloads = check_payloads(unredacted(self.payloads))
-        redelivery = Redelivery.read(self.redeliver)
         hook = WebhookHook(self.webhook_conn_id, uri=unredacted(self.uri))
         try:
             receiver = hook.get_conn()
@@ -210,8 +201,7 @@ class WebhookOperator(BaseOperator):
         for payload in payloads:
             writer.ledger.go_on_from(payload["message_id"], payload.get("earlier", ""))
         expect(writer.ledger, payloads)
-        if redelivery is not None:
-            redelivery.begin(payloads, writer.ledger)
+        missing = self._missing_resends(writer.ledger, payloads)
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
             "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
@@ -231,11 +221,29 @@ class WebhookOperator(BaseOperator):
                 push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
             self._drop_event()
+            if missing:
+                push_report(ti, report, self.log)
+                raise MissingPayloadsError(missing)
             return report
         may_go_on = len(SendQueue(payloads, writer.ledger, ordered=self.ordered)) > 0
         self._judge(context, payloads, delivery, report, may_go_on=may_go_on)
         self._emit_event(context, report)
         return report
+
+    def _missing_resends(self, ledger: Ledger, payloads: Sequence[Payload]) -> list[str]:
+        """Log that messages are sent again, and return those of them that have no payload."""
+        if not ledger.requested:
+            return []
+        self.log.info(
+            "%d messages were asked to be sent again%s",
+            len(ledger.requested),
+            ", and nothing else is sent" if ledger.is_restricted else "",
+        )
+        present = {payload["message_id"] for payload in payloads}
+        missing = sorted(m for m in ledger.requested - present if ledger[m].state != ACKNOWLEDGED)
+        if missing:
+            self.log.error("%s", MissingPayloadsError(missing))
+        return missing
 
     def _open_ledger(self, context: Context) -> LedgerWriter:
         return LedgerWriter(TaskState(context["task_state_store"]), context.get("ti"), self.retries)

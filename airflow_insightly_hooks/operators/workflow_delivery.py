@@ -15,6 +15,7 @@ What is known of a receiver, and what waits for it, is kept in the state of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,6 +37,7 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import unredact
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
+from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.retry import longest_delay
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.runs.airflow_runs import is_test
@@ -171,7 +173,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
 
     Other parameters, and what it raises, are those of ``WebhookOperator``. A task that leaves messages to the
     retry DAG succeeds. Its report counts them under ``left``; what becomes of them, the retry DAG's deliver
-    task reports. Cleared, it sends nothing of them unless ``redeliver`` asks for it: it leaves them once more
+    task reports. Cleared, it sends nothing of them unless it was asked to: it leaves them once more
     if the retry DAG's run is gone, and else is skipped. What its payloads have beside them by then, it sends.
     """
 
@@ -181,20 +183,19 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         self.payloads_task_id = payloads_task_id
 
     def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
-        if not self.redeliver:
-            if (ids := self._left_before(context)) is not None:
-                self.log.info("%d messages were left to DAG %r before", len(ids), self.retry_dag_id)
-                if fresh := self._fresh(ids):
-                    super()._post(context, delivery, SendQueue(fresh, delivery.ledger, ordered=self.ordered))
-                return
-            status = self._others_wait(context)
-            if status is not None and status.is_down:
-                self.log.warning(
-                    "Nothing is sent: the receiver is failing since %s (%s), and run %s waits until %s",
-                    *(iso_time(status.failing_since), status.error, status.waiting),
-                    iso_time(status.retry_at),
-                )
-                return
+        if (ids := self._left_before(context)) is not None:
+            self.log.info("%d messages were left to DAG %r before", len(ids), self.retry_dag_id)
+            if own := self._own(ids, delivery.ledger):
+                super()._post(context, delivery, SendQueue(own, delivery.ledger, ordered=self.ordered))
+            return
+        status = self._others_wait(context)
+        if status is not None and status.is_down and not delivery.ledger.requested:
+            self.log.warning(
+                "Nothing is sent: the receiver is failing since %s (%s), and run %s waits until %s",
+                *(iso_time(status.failing_since), status.error, status.waiting),
+                iso_time(status.retry_at),
+            )
+            return
         super()._post(context, delivery, queue)
 
     def _judge(
@@ -210,39 +211,44 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         status = self._others_wait(context) if ids is None else None
         if ids is not None and not self._stopped:
             ledger = delivery.ledger
-            fresh = [p for p in self._fresh(ids) if ledger[p["message_id"]].state != ACKNOWLEDGED]
-            if not fresh:
-                self._leave(context, payloads, ledger, report, status)
+            own = [p for p in self._own(ids, ledger) if ledger[p["message_id"]].state != ACKNOWLEDGED]
+            if not own:
+                self._leave(context, payloads, delivery.writer, report, status)
             self._push_left(context, {message: ledger.text_of(message) for message in ids})
-            may_go_on = len(SendQueue(fresh, ledger, ordered=self.ordered)) > 0
-        elif may_go_on and status is not None and not self._stopped:
-            self._leave(context, payloads, delivery.ledger, report, status)
+            may_go_on = len(SendQueue(own, ledger, ordered=self.ordered)) > 0
+        elif may_go_on and status is not None and not self._stopped and not delivery.ledger.requested:
+            self._leave(context, payloads, delivery.writer, report, status)
         super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
 
     def _unusable(self, context: Context, error: str) -> None:
         ids = self._left_before(context)
-        is_fresh = ids is not None and self._fresh(ids)
-        if (status := self._others_wait(context)) is not None and not is_fresh:
+        if (status := self._others_wait(context)) is not None:
             payloads = check_payloads(unredacted(self.payloads))
-            ledger = self._open_ledger(context).ledger
-            now = datetime.now(timezone.utc)
-            report = make_report(payloads, ledger, {}, lambda _message: error, now, now)
-            self._leave(context, payloads, ledger, report, status)
+            writer = self._open_ledger(context)
+            has_own = self._own(ids, writer.ledger) if ids is not None else writer.ledger.requested
+            if not has_own:
+                now = datetime.now(timezone.utc)
+                report = make_report(payloads, writer.ledger, {}, lambda _message: error, now, now)
+                self._leave(context, payloads, writer, report, status)
         super()._unusable(context, error)
 
     def _left_before(self, context: Context) -> set[str] | None:
         """Return the ids of the messages that an earlier try, or a cleared one, has left, if it has."""
         state: Any = context["task_state_store"]
-        left = None if self.redeliver else state.get(LEFT)
+        left = state.get(LEFT)
         if left is None:
             return None
         return {
             message for number in range(left["blocks"]) for message in state.get(f"{LEFT}/{number}") or ()
         }
 
-    def _fresh(self, ids: set[str]) -> list[Payload]:
-        """Return the payloads that were not there when the task left its messages."""
-        return [p for p in check_payloads(unredacted(self.payloads)) if p["message_id"] not in ids]
+    def _own(self, ids: set[str], ledger: Ledger) -> list[Payload]:
+        """Return the payloads that the task sends itself, although it has left messages before.
+
+        They were not there then, or were asked to be sent again since.
+        """
+        payloads = check_payloads(unredacted(self.payloads))
+        return [p for p in payloads if (m := p["message_id"]) not in ids or m in ledger.requested]
 
     def _push_left(self, context: Context, messages: dict[str, str]) -> None:
         """Push what the retry DAG reads; Airflow deletes a task's XComs when its next try begins."""
@@ -252,11 +258,12 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         self,
         context: Context,
         payloads: Sequence[Payload],
-        ledger: Ledger,
+        writer: LedgerWriter,
         report: Report,
         status: ReceiverStatus | None,
     ) -> NoReturn:
         """End the task by leaving what isn't acknowledged to the retry DAG."""
+        ledger = writer.ledger
         ti: Any = context["ti"]
         state = TaskState(context["task_state_store"])
         ids = self._left_before(context)
@@ -284,6 +291,9 @@ class WorkflowWebhookOperator(WorkflowDelivery):
             for number in range(left["blocks"]):
                 state.set(f"{LEFT}/{number}", listed[number * IDS_A_BLOCK :][:IDS_A_BLOCK])
             state.set(LEFT, left)
+        ledger.about["left_to"] = self.retry_dag_id
+        with suppress(Exception):  # it decides nothing that a message depends on
+            writer.write()
         self.log.warning("%d messages are left to DAG %r", len(messages), self.retry_dag_id)
         report["undelivered"] = []
         report.pop("undelivered_count", None)

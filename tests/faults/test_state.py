@@ -34,7 +34,7 @@ from airflow_insightly_hooks.operators.delivery import ledger_writer
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
-from tests.deliveries import deliver, payloads, recorded, undelivered
+from tests.deliveries import ask_again, deliver, payloads, recorded, undelivered
 from tests.faults.conftest import fault
 from tests.servers import RESET, Request, Server, answer, serving
 
@@ -232,27 +232,29 @@ def test_two_runs_of_one_window(connect: Connect) -> None:
     assert len({request.body for request in server.requests}) == 1
 
 
-@fault(82, "a redelivery while the task retries")
-def test_redelivery_while_the_task_retries(connect: Connect) -> None:
-    """All goes out under the same ids, and what the redelivery has sent is not sent again by a retry."""
+@fault(82, "a request to send again while the task retries")
+def test_request_while_the_task_retries(connect: Connect) -> None:
+    """All goes out under the same ids, and what was sent on request is not sent again by a retry."""
     context = run_context()
     with serving(lambda n: [answer("500 X" if n == 1 else "200 OK")]) as server:
         connect("webhook_default", host=server.url)
         undelivered(context, payloads(2), concurrency=1)
-        deliver(context, payloads(2), concurrency=1, redeliver="all")
-        deliver(context, payloads(2), redeliver="all")
+        ask_again(context, 0, 1, clears=False)
+        deliver(context, payloads(2), concurrency=1)
+        deliver(context, payloads(2))
     assert ids(server) == ["msg_0", "msg_1", "msg_0", "msg_1"]
 
 
-@fault(83, "a redelivery")
-def test_redelivery(connect: Connect, clock: Callable[[float], None]) -> None:
+@fault(83, "a message is sent again on request")
+def test_sent_again_on_request(connect: Connect, clock: Callable[[float], None]) -> None:
     """It has the same id and body, and a timestamp and a signature of its own."""
     context = run_context()
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url, extra={"signing_secret": SIGNING_SECRETS[0]})
         deliver(context, payloads(1))
         clock(3600)
-        deliver(context, payloads(1), redeliver="all")
+        ask_again(context, 0)
+        deliver(context, payloads(1))
     first, second = server.requests
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
@@ -437,7 +439,7 @@ def test_attempts_made_before(connect: Connect) -> None:
         context = run_context()
         store = context["task_state_store"]
         store.set("delivery", {"version": 2, "epoch": 1, "token": "killed", "of": []})
-        store.set("delivery/killed/head", {"generation": 2, "redelivered": [], "blocks": 1})
+        store.set("delivery/killed/head", {"generation": 2, "blocks": 1})
         store.set("delivery/killed/0", {"msg_0": "D1"})
         given = [*payloads(1), {**payloads(1, first=1)[0], "earlier": "F1"}]
         with serving(lambda n: [answer("503 X")]) as server:
@@ -568,5 +570,5 @@ def test_callers_values_stay(connect: Connect) -> None:
     with serving(lambda n: [answer("500 X" if n % 3 == 0 else "200 OK")]) as server:
         connect("webhook_default", host=server.url)
         undelivered(run_context(), given, headers=headers, ordered=True)
-        undelivered(run_context(), tuple(given), headers=headers, redeliver=[1])
+        undelivered(run_context(), tuple(given), headers=headers)
     assert (given, headers) == before

@@ -30,7 +30,7 @@ from airflow_insightly_hooks.operators.webhook import UndeliverableError, Webhoo
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests import deliveries
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
-from tests.deliveries import CANARY, deliver, payloads, recorded
+from tests.deliveries import CANARY, ask_again, deliver, payloads, recorded
 from tests.servers import RESET, answer, serving
 
 PASSWORD = "Pa55-of-the-tests"
@@ -85,7 +85,7 @@ def test_arguments_when_the_dag_is_parsed() -> None:
             make()
         assert PASSWORD not in str(caught.value)
     assert WebhookOperator(task_id="deliver", payloads=[], uri="{{ var.value.receiver }}").task_id
-    assert WebhookOperator.template_fields == ("payloads", "webhook_conn_id", "uri", "redeliver")
+    assert WebhookOperator.template_fields == ("payloads", "webhook_conn_id", "uri")
 
 
 def test_retries() -> None:
@@ -320,8 +320,8 @@ def test_what_cannot_be_delivered_is_reported_after_the_others_are_sent(
     assert (error.report["total"], error.report["delivered"]) == (4, 3)
     assert "Contacts 1 (no body can be built: CUSTOMFIELDS[0]" in str(error)
     assert sorted(received_ids(receiver)) == ["msg_0", "msg_2", "msg_3"]
-    context["ti"].max_tries += 3  # as Airflow does where a task is cleared
-    again = undelivered(context, given, redeliver="all")
+    ask_again(context, *range(4))
+    again = undelivered(context, given)
     assert again.report["undelivered"] == error.report["undelivered"]
     assert "msg_1" not in received_ids(receiver)
     report = deliver(run_context(), given, on_undelivered="report")
@@ -477,7 +477,6 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
     head = store.get(f"delivery/{claim['token']}/head")
     assert head == {
         "generation": 2,
-        "redelivered": [],
         "blocks": 1,
         "counts": {"acknowledged": 1},
         "about": {"conn_id": "webhook_default", "receiver": f"{server.url}/"},

@@ -1,12 +1,12 @@
 """The ledger of what a deliver task has sent: pure, stored by whoever holds it.
 
 The ledger keeps, for each message id, in which state its payload is and how often it was POSTed in this round
-(a round begins when the task is cleared, or when a redelivery is asked for):
+(a round begins when the task is cleared, or a message is asked to be sent again):
 
 - ``unsent``: no POST was made of it;
 - ``in doubt``: a POST is about to be made, or was, and nothing is recorded of its outcome (it is under way,
   or the try was killed); it counts as made;
-- ``acknowledged``: the receiver took it; it is not POSTed again unless a redelivery is asked for;
+- ``acknowledged``: the receiver took it; it is not POSTed again unless it is asked to be sent again;
 - ``failed``: no positive acknowledgement; POSTed again until its attempts are used up;
 - ``gone``: the receiver said that it will never take it (410); not POSTed again in this round.
 
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, TextTable, add_outcome
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 
 __all__ = [
@@ -84,6 +85,9 @@ class Ledger:
         acknowledged from an earlier round is tried again, its attempts counted anew.
     :param max_attempts: POSTs of one message in a round at most; one whose outcome a crash has hidden counts.
         It is not stored: each try says how many there may be.
+    :ivar resends: the ids of the requests to send again that were begun, and in which generation.
+    :ivar requested: the messages that are sent again in this generation because of a request.
+    :ivar is_restricted: whether no others are sent in this generation.
     :ivar acknowledged: acknowledged messages that have no entry any more.
     :ivar acknowledged_attempts: how many POSTs these have taken.
     :ivar texts: the texts of errors and of receivers' answers.
@@ -93,7 +97,9 @@ class Ledger:
     def __init__(self, generation: int = 0, max_attempts: int = 3) -> None:
         self.generation = generation
         self.max_attempts = max_attempts
-        self.redelivered: list[str] = []  # those begun in this generation
+        self.resends: dict[str, int] = {}  # the requests that were begun, and in which generation
+        self.requested: set[str] = set()  # messages that were asked to be sent again in this round
+        self.is_restricted = False
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
         self.texts = TextTable()
@@ -118,7 +124,11 @@ class Ledger:
 
     def is_settled(self, message: str) -> bool:
         """Return whether no further POST of it is to be made in this round."""
-        return self._settles(self[message])
+        return self._settles(self[message]) or self.is_held(message)
+
+    def is_held(self, message: str) -> bool:
+        """Return whether only others were asked to be sent in this round."""
+        return self.is_restricted and message not in self.requested
 
     def _settles(self, entry: LedgerEntry) -> bool:
         return entry.state in (ACKNOWLEDGED, GONE) or entry.attempts >= self.max_attempts
@@ -230,17 +240,26 @@ class Ledger:
         for message, entry in moving.items():
             self._note(message, entry)
 
-    def redeliver(self, redelivery: str, messages: Iterable[str]) -> None:
-        """Begin new attempts for the messages, even acknowledged ones, once in a generation.
+    def begin_resends(self, requests: Sequence[ResendRequest], *, is_new_round: bool) -> None:
+        """Begin new attempts for the messages of requests that were not begun yet, even acknowledged ones.
 
-        :param redelivery: a name of it, up to 100 characters; one that was begun isn't begun again.
+        :param requests: all that are kept; the messages of those that this generation has begun go on.
+        :param is_new_round: whether this is the first try of the generation.
         """
-        if redelivery in self.redelivered:
-            return
-        self.redelivered.append(redelivery)
-        for message in messages:
-            if message in self._block_of:
+        fresh = [request for request in requests if request.id not in self.resends]
+        if is_new_round:
+            self.is_restricted = any(request.clears for request in fresh)
+        kept = {request.id for request in requests}
+        self.resends = {request: number for request, number in self.resends.items() if request in kept}
+        for request in fresh:
+            self.resends[request.id] = self.generation
+            for message, about in request.messages.items():
+                if about:
+                    self._details.setdefault(message, about)
                 self._note(message, NEW_ROUND)
+        for request in requests:
+            if self.resends[request.id] == self.generation:
+                self.requested.update(request.messages)
 
     def _note(self, message: str, entry: LedgerEntry) -> None:
         block = self._block_of.get(message)
@@ -281,10 +300,11 @@ class Ledger:
             self._dirty.discard(block)
         head = {
             "generation": self.generation,
-            "redelivered": list(self.redelivered),
             "blocks": len(self._blocks),
             "counts": {state: count for state, count in sorted(self._counts.items()) if count},
         }
+        if self.resends:
+            head |= {"resends": self.resends, "is_restricted": self.is_restricted}
         if self.about:
             head["about"] = self.about
         if self.texts.pieces:
@@ -312,6 +332,7 @@ class Ledger:
         max_attempts: int,
         acknowledged: AcknowledgedIds | None = None,
         texts: TextTable | None = None,
+        requests: Sequence[ResendRequest] = (),
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 
@@ -321,6 +342,7 @@ class Ledger:
         :param max_attempts: POSTs of one message in a round at most.
         :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
         :param texts: what was stored as ``texts/0`` and so on, likewise.
+        :param requests: the requests to send again.
         :raises InvalidState: if a block can't be read; its key is the number.
         """
         ledger = cls(generation, max_attempts)
@@ -331,8 +353,12 @@ class Ledger:
         if texts is not None:
             ledger.texts = texts
         is_new_round = head["generation"] != generation
-        if not is_new_round:
-            ledger.redelivered = [str(redelivery) for redelivery in head.get("redelivered", ())]
+        resends = head.get("resends")
+        ledger.resends = dict(resends) if isinstance(resends, Mapping) else {}
+        ledger.is_restricted = not is_new_round and head.get("is_restricted") is True
+        # A task that was cleared for a request leaves all others as they are.
+        is_for_requests = any(r.clears and r.id not in ledger.resends for r in requests)
+        starts_anew = is_new_round and not is_for_requests
         entries: dict[str, LedgerEntry] = {}
         for number, block in enumerate(blocks):
             if not isinstance(block, Mapping):
@@ -343,10 +369,11 @@ class Ledger:
                 entry, details = read_entry(str(number), text)
                 if details:
                     ledger._details[message] = details
-                entries[message] = NEW_ROUND if is_new_round and entry.state != ACKNOWLEDGED else entry
+                entries[message] = NEW_ROUND if starts_anew and entry.state != ACKNOWLEDGED else entry
         # What is still to be sent comes together, so that few blocks change while it is.
         for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
             ledger._note(message, entry)
+        ledger.begin_resends(requests, is_new_round=is_new_round)
         return ledger
 
 

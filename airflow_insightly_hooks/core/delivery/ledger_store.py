@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import TextTable
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
 
@@ -65,7 +66,9 @@ class LedgerStore:
             head = self._store.get(key_of(holder, "head"))
             if head is not None:
                 return self._load(holder, head, generation, max_attempts)
-        return Ledger(generation, max_attempts)
+        ledger = Ledger(generation, max_attempts)
+        ledger.begin_resends(read_requests(self._store), is_new_round=True)
+        return ledger
 
     def _holders(self, found: object) -> tuple[int, list[str]]:
         """Return the epoch that was claimed last, and the tokens whose ledger may count, newest first."""
@@ -91,7 +94,8 @@ class LedgerStore:
         texts = self._pieces(TextTable.load, texts_at)
         try:
             blocks = [self._store.get(block) for block in keys]
-            ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts)
+            requests = read_requests(self._store)
+            ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts, requests)
         except InvalidState as error:
             raise InvalidState(key_of(holder, error.key), error.reason) from None
         ledger.earlier_pieces = _done_pieces(holder, head)  # these stay where they are

@@ -20,6 +20,7 @@ LISTED = 200
 LIST_BYTES = 44_000
 """Bytes of JSON that the list has at most; the whole report stays below 48 KB."""
 ERROR_LENGTH = 300
+HELD = "not sent: only other messages were asked to be sent again"
 KINDS_SHOWN = 20
 DELIVERED_SHOWN = 20
 """Acknowledged payloads that a try's log names."""
@@ -90,6 +91,8 @@ def _item(
         error = "the receiver will not take it (said in an earlier try)"
     elif entry.state == IN_DOUBT:
         error = "in doubt: POSTed, and what became of it is not recorded"
+    elif ledger.is_held(payload["message_id"]):
+        error = HELD
     elif ledger.is_settled(payload["message_id"]):
         error = f"its attempts are used up: {entry.attempts} made, {ledger.max_attempts} allowed"
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.delivery_record import About, PostOutcome, TextTable, read_details
@@ -74,6 +74,12 @@ class StoredLedger:
             if isinstance(head, Mapping):
                 return cls(token, head)
         return None
+
+    @property
+    def begun_requests(self) -> Collection[str]:
+        """The ids of the requests to send again that the task has begun."""
+        resends = self.head.get("resends")
+        return resends.keys() if isinstance(resends, Mapping) else ()
 
     @property
     def may_be_undelivered(self) -> bool:

@@ -159,7 +159,9 @@ class BatchDelivery:
         report = self._delivery.report(
             self._left(), lambda message: self._why_unsent(message, is_read=is_read), report_count
         )
-        undelivered, delivered = report["total"], len(self._ledger.acknowledged)
+        # What was acknowledged, and is to be sent again, counts as undelivered until it is acknowledged anew.
+        again = sum(message in self._ledger.acknowledged for message, _ in self._ledger.unacknowledged())
+        undelivered, delivered = report["total"], len(self._ledger.acknowledged) - again
         report["total"] += delivered
         report["delivered"] = delivered
         report["attempts"] += self._ledger.acknowledged_attempts

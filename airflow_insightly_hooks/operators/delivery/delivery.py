@@ -70,6 +70,11 @@ class Delivery:
         self.retry_after: float | None = None
 
     @property
+    def writer(self) -> LedgerWriter:
+        """The ledger of this try, to be written."""
+        return self._writer
+
+    @property
     def ledger(self) -> Ledger:
         """What is known of the messages."""
         return self._writer.ledger

@@ -7,9 +7,17 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.delivery.report_types import Report
-from airflow_insightly_hooks.core.errors import UndeliveredError, told
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError, told
 
-__all__ = ["FAIL", "REPORT", "UndeliverableError", "check_on_undelivered", "judge", "push_report"]
+__all__ = [
+    "FAIL",
+    "REPORT",
+    "MissingPayloadsError",
+    "UndeliverableError",
+    "check_on_undelivered",
+    "judge",
+    "push_report",
+]
 
 FAIL, REPORT = "fail", "report"
 """What a task does when something stays undelivered after the last attempt."""
@@ -17,6 +25,28 @@ FAIL, REPORT = "fail", "report"
 
 class UndeliverableError(UndeliveredError, AirflowFailException):
     """Nothing of what is undelivered may be POSTed again (410, attempts used up): no retry is made."""
+
+
+class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
+    """Messages were asked to be sent again, and their payloads are gone from the task's input: no retry.
+
+    :param messages: their ids.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(messages)
+        self.messages = messages
+
+    def __str__(self) -> str:
+        more = f" and {more} more" if (more := len(self.messages) - self.SHOWN) > 0 else ""
+        return (
+            f"{len(self.messages)} messages that were asked to be sent again are not among the task's "
+            f"payloads ({', '.join(self.messages[: self.SHOWN])}{more}): its input has changed, or was "
+            f"deleted. Clear the run's first task, which reads the records as they are now, or start a run "
+            f"over the same window"
+        )
 
 
 def check_on_undelivered(value: str) -> None:

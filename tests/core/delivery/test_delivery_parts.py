@@ -1,4 +1,4 @@
-"""What a delivery is made of besides the ledger: the queue, redelivery, concurrency, and what it tells."""
+"""What a delivery is made of besides the ledger: the queue, concurrency, and what it tells."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL, CpuLimit
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
-from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
-from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime
-from tests.deliveries import outstanding_of
+from airflow_insightly_hooks.core.errors import InvalidTime
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -109,58 +107,6 @@ def test_in_order_means_the_instant():
         sent += ids(batch)
         queue.delivered(batch[0])
     assert sent == ["a", "b", "c"]
-
-
-# --- redelivery ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [None, "", "None", " ", [], (), "[]"])
-def test_no_redelivery(value):
-    """These ask for none: templates of missing values are rendered to them."""
-    assert Redelivery.read(value) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "what", "record_ids"),
-    [
-        ("all", "all", set()),
-        (" undelivered ", "undelivered", set()),
-        ([7, "8"], "records", {"7", "8"}),
-        (7, "records", {"7"}),
-        ("7", "records", {"7"}),
-        ("7, 8", "records", {"7", "8"}),
-        ("[7, 8]", "records", {"7", "8"}),
-        ("['7']", "records", {"7"}),
-    ],
-)
-def test_redeliveries(value, what, record_ids):
-    """All, what is undelivered, or records by their ids, as values or as what a template makes of them."""
-    assert Redelivery.read(value) == (what, record_ids)
-
-
-@pytest.mark.parametrize("value", ["everything", "7;8", [None], 1.5, {"a": 1}, {}, "-7", [[7]]])
-def test_what_is_no_redelivery(value):
-    """Anything else is refused: neither nothing nor everything is sent by mistake."""
-    with pytest.raises(InvalidPayload, match="redeliver"):
-        Redelivery.read(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "again"), [("all", "afgd"), ("undelivered", "fgd"), ([1], "af"), ([2], "fg"), ([3], "fd")]
-)
-def test_what_a_redelivery_sends_again(value, again):
-    """What it means begins anew; the rest is as it was, and what is missing anyway is sent."""
-    payloads = [payload("a", 1), payload("f", 1), payload("g", 2), payload("d", 3)]
-    ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), d=(FAILED, 3))
-    redelivery = Redelivery.read(value)
-    assert redelivery is not None
-    redelivery.begin(payloads, ledger)
-    assert outstanding_of(ledger, "afgd") == list(again)
-    for message in again:
-        ledger.posting(message)
-        ledger.answered(message, ACKNOWLEDGED)
-    redelivery.begin(payloads, ledger)
-    assert outstanding_of(ledger, again) == []
 
 
 # --- concurrency -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from airflow_insightly_hooks.core.delivery.ledger import (
     LedgerEntry,
 )
 from airflow_insightly_hooks.core.delivery.message_id import message_id
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 from tests.deliveries import outstanding_of
 from tests.strategies import changes
@@ -73,11 +75,13 @@ def stored(ledger: Ledger) -> dict[str, Any]:
     return {key: json.loads(json.dumps(value)) for key, value in ledger.changed()}
 
 
-def loaded(store: dict[str, Any], generation: int = 0, max_attempts: int = 3) -> Ledger:
+def loaded(
+    store: dict[str, Any], generation: int = 0, max_attempts: int = 3, requests: Sequence[ResendRequest] = ()
+) -> Ledger:
     """Return the ledger that was stored."""
     head = store["head"]
     blocks = [store.get(str(block)) for block in range(head["blocks"])]
-    return Ledger.load(head, blocks, generation, max_attempts)
+    return Ledger.load(head, blocks, generation, max_attempts, requests=requests)
 
 
 def test_a_message_that_is_unknown_is_outstanding():
@@ -134,7 +138,6 @@ def test_another_number_of_attempts(made, allowed, state):
         "0": {"m": f"{'F' if state == FAILED else 'D'}{made}", "a": "A1"},
         "head": {
             "generation": 0,
-            "redelivered": [],
             "blocks": 1,
             "counts": {"acknowledged": 1, state: 1},
         },
@@ -217,7 +220,6 @@ def test_how_a_ledger_is_stored():
             "head",
             {
                 "generation": 2,
-                "redelivered": [],
                 "blocks": 1,
                 "counts": {"acknowledged": 1, "failed": 1, "gone": 1, "in doubt": 1},
             },
@@ -250,7 +252,7 @@ def test_a_loaded_ledger_is_to_be_stored_whole():
     ledger = Ledger()
     ledger.posting("a")
     again = loaded(stored(ledger))
-    head = {"generation": 0, "redelivered": [], "blocks": 1, "counts": {"in doubt": 1}}
+    head = {"generation": 0, "blocks": 1, "counts": {"in doubt": 1}}
     assert stored(again) == {"0": {"a": "D1"}, "head": head}
     again.posting("b")
     assert stored(again) == {"0": {"a": "D1", "b": "D1"}, "head": head | {"counts": {"in doubt": 2}}}
@@ -310,29 +312,65 @@ def test_a_cleared_task_starts_a_new_round():
     ]
 
 
-def test_a_redelivery_is_begun_once():
-    """It begins a new round for the messages that it names, acknowledged ones, too; a retry doesn't again."""
+def asked(request: str, messages: str, *, clears: bool = False) -> ResendRequest:
+    return ResendRequest(request, "somebody", "2026-01-01T00:00:00Z", clears, dict.fromkeys(messages, ""))
+
+
+def test_a_request_is_begun_once():
+    """It begins a new round for its messages, acknowledged ones, too; no retry or clear does so again."""
     ledger = Ledger()
     for message, state in (("a", ACKNOWLEDGED), ("b", ACKNOWLEDGED), ("g", GONE)):
         ledger.posting(message)
         ledger.answered(message, state)
-    ledger.redeliver("first", "ag")
-    ledger.redeliver("first", "abg")
-    assert [ledger[m] for m in "abg"] == [(FAILED, 0), (ACKNOWLEDGED, 1), (FAILED, 0)]
-    ledger.posting("a")
-    ledger.answered("a", ACKNOWLEDGED)
-    again = loaded(stored(ledger))
-    again.redeliver("first", "abg")
-    assert outstanding_of(again, "abg") == ["g"]
-    again.redeliver("second", "ab?")
-    assert outstanding_of(again, "abg?") == ["a", "b", "g", "?"]
+    first, second = asked("first", "ag"), asked("second", "ab?")
+    again = loaded(stored(ledger), requests=[first])
+    assert [again[m] for m in "abg"] == [(FAILED, 0), (ACKNOWLEDGED, 1), (FAILED, 0)]
     again.posting("a")
     again.answered("a", ACKNOWLEDGED)
-    again.redeliver("first", "a")
-    assert outstanding_of(again, "a") == []
-    cleared = loaded(stored(again), generation=1)
-    cleared.redeliver("first", "a")
-    assert outstanding_of(cleared, "a") == ["a"]
+    again = loaded(stored(again), requests=[first])
+    assert outstanding_of(again, "abg") == ["g"]
+    again = loaded(stored(again), requests=[first, second])
+    assert outstanding_of(again, "abg?") == ["a", "b", "g", "?"]
+    for message in "ab?":
+        again.posting(message)
+        again.answered(message, ACKNOWLEDGED)
+    cleared = loaded(stored(again), generation=1, requests=[first, second])
+    assert outstanding_of(cleared, "abg?") == ["g"]
+
+
+@pytest.mark.parametrize("is_retried", [False, True])
+def test_a_round_for_a_request(is_retried):
+    """Where the task was cleared for a request, all other messages stay as they are until the next clear."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    request = asked("first", "ag", clears=True)
+    again = loaded(stored(ledger), generation=1, requests=[request])
+    if is_retried:
+        again = loaded(stored(again), generation=1, requests=[request])
+    assert outstanding_of(again, "afg?") == ["a", "g"]
+    assert (again["f"], again.is_held("f"), again.is_held("a")) == ((FAILED, 1), True, False)
+    joined = loaded(stored(again), generation=1, requests=[request, asked("second", "f")])
+    assert outstanding_of(joined, "afg?") == ["a", "f", "g"]
+    cleared = loaded(stored(joined), generation=2, requests=[request])
+    assert outstanding_of(cleared, "afg?") == ["a", "f", "g", "?"]
+
+
+def test_a_request_that_comes_after_a_clear_holds_nothing_back():
+    """A task that was cleared by somebody else sends what is missing, and what was asked for."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    again = loaded(stored(ledger), generation=1, requests=[asked("first", "a")])
+    assert outstanding_of(again, "af") == ["a", "f"]
+
+
+def test_requests_that_are_gone_are_forgotten():
+    """What the task has begun is kept as long as the request is."""
+    ledger = loaded(stored(loaded({"head": {"generation": 0, "blocks": 0}}, requests=[asked("first", "a")])))
+    assert ledger.resends == {}
 
 
 def test_entries_of_a_large_ledger_stay_small():

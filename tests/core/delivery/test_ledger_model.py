@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 from airflow_insightly_hooks.core.delivery import ledger as delivery
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
-from airflow_insightly_hooks.core.delivery.redelivery import Redelivery
 from airflow_insightly_hooks.core.delivery.report import make_report
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import SupersededError
 from airflow_insightly_hooks.core.payload import Payload
@@ -79,7 +79,7 @@ class Try:
     """A try of the task, as the operator makes it.
 
     :ivar ready: written as in doubt, to be POSTed.
-    :ivar again: acknowledged earlier, and to be redelivered by this try.
+    :ivar again: acknowledged earlier, and to be sent again by this try.
     """
 
     token: str
@@ -92,7 +92,7 @@ class Try:
 
 
 def round_of(ledger: Ledger) -> str:
-    return f"{ledger.generation} {ledger.redelivered}"
+    return f"{ledger.generation} {sorted(r for r, of in ledger.resends.items() if of == ledger.generation)}"
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -110,17 +110,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.allowed: Counter[str] = Counter()  # the most that a try of the round was allowed
         self.acknowledged: set[str] = set()  # what the receiver has ever acknowledged
         self.recorded: set[str] = set()  # acknowledged, and in a write that has succeeded
-        self.start(None)
+        self.requests = 0
+        self.start()
 
-    def start(self, redelivery: str | None) -> None:
+    def start(self) -> None:
         """Begin a try: read the ledger, and see what is to be sent."""
         self.begun += 1
         writer = LedgerStore(self.store, f"t{self.begun}")
         ledger = writer.open(self.generation, self.max_attempts)
-        before = len(ledger.redelivered)
-        if redelivery is not None:
-            Redelivery(redelivery).begin(PAYLOADS, ledger)
-        again = ALL if redelivery == "all" and len(ledger.redelivered) > before else set()
+        again = {m for m in self.recorded if ledger[m].state != ACKNOWLEDGED}
+        assert again <= ledger.requested, "acknowledged, and to be sent again unasked"
         self.allowed[round_of(ledger)] = max(self.allowed[round_of(ledger)], self.max_attempts)
         queue = SendQueue(PAYLOADS, ledger, ordered=self.ordered)
         self.tries.append(Try(f"t{self.begun}", writer, ledger, queue, again=set(again)))
@@ -132,9 +131,21 @@ class DeliveryMachine(RuleBasedStateMachine):
     # --- what may happen ---------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.tries) < 3)
-    @rule(redelivery=st.sampled_from([None, None, "all", "undelivered"]))
-    def retry(self, redelivery: str | None) -> None:
-        self.start(redelivery)
+    @rule()
+    def retry(self) -> None:
+        self.start()
+
+    @precondition(lambda self: len(self.tries) < 3)
+    @rule(messages=st.sets(st.sampled_from(sorted(ALL)), min_size=1), clears=st.booleans())
+    def ask_again(self, messages: set[str], clears: bool) -> None:
+        """Somebody does, while no try is alive, as Airflow's database sees to; then a try begins."""
+        self.tries.clear()
+        self.requests += 1
+        request = ResendRequest(f"r{self.requests}", "", "", clears, dict.fromkeys(sorted(messages), ""))
+        assert add_request(self.store, request, begun=[])
+        if clears:
+            self.generation += 3
+        self.start()
 
     @rule(max_attempts=st.integers(1, 6))
     def change_retries(self, max_attempts: int) -> None:
@@ -142,10 +153,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.max_attempts = max_attempts
 
     @precondition(lambda self: len(self.tries) < 3)
-    @rule(redelivery=st.sampled_from([None, None, "all"]))
-    def clear(self, redelivery: str | None) -> None:
+    @rule()
+    def clear(self) -> None:
         self.generation += 3
-        self.start(redelivery)
+        self.start()
 
     @precondition(lambda self: self.tries)
     @rule(data=st.data())
@@ -181,7 +192,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         except SupersededError:
             assert self.holder != one.token
             self.tries.remove(one)  # what it has under way ends unrecorded
-            self.recorded -= one.again  # the later one may have read of the redelivery, and goes on with it
+            self.recorded -= one.again  # the later one may have read of the request, and goes on with it
             return False
         finally:
             self.store.happens = None
@@ -192,7 +203,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         raise OSError("the store is down")
 
     def begin_later(self) -> None:
-        self.start(None)
+        self.start()
 
     @precondition(lambda self: any(one.ready for one in self.tries))
     @rule(data=st.data())
@@ -206,6 +217,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.received[round_of(one.ledger), message] += 1
         if self.holder == one.token:  # an earlier try notices with its next write
             assert message not in self.recorded - one.again, "acknowledged, recorded, and POSTed again"
+        assert not one.ledger.is_restricted or message in one.ledger.requested, "nobody has asked for it"
         if self.ordered:
             records = [p["record_id"] for p in one.under_way]
             assert len(records) == len(set(records)), "two changes of one record at once"
@@ -232,7 +244,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if one in self.tries:
             self.write(one, 1, "-")
         self.tries.clear()
-        self.start(None)
+        self.start()
 
     def prepare_and_post(self, one: Try) -> None:
         batch = one.queue.take(len(PAYLOADS))
@@ -264,7 +276,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert self.recorded - again <= {m for m in ALL if ledger[m].state == ACKNOWLEDGED} | self.reset()
 
     def reset(self) -> set[str]:
-        """Return what a redelivery has begun to send again, as the ledger has it."""
+        """Return what is to be sent again because somebody has asked for it."""
         return {m for one in self.tries for m in one.again}
 
     @invariant()
@@ -278,8 +290,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
 
 def test_delivery_keeps_its_promises_whatever_happens(monkeypatch):
-    """Over POSTs, failing writes, crashes, retries, clearing, redelivery and tries that overlap: what is
-    acknowledged and recorded is not POSTed again, nothing is POSTed more often in a round than a try of it
-    may, and what isn't acknowledged is reported."""
+    """Over POSTs, failing writes, crashes, retries, clearing, requests to send again and tries that overlap:
+    what is acknowledged and recorded is not POSTed again unasked, nothing is POSTed more often in a round
+    than a try of it may, and what isn't acknowledged is reported."""
     monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     run_state_machine_as_test(DeliveryMachine, settings=settings(max_examples=60, stateful_step_count=40))

@@ -131,7 +131,7 @@ def test_what_cannot_be_deleted_stays():
 
 V1 = {"version": 1, "generation": 0, "blocks": 1}
 V2 = {"version": 2, "epoch": 1, "token": "t", "of": []}
-HEAD_OF_ONE = {"generation": 0, "redelivered": [], "blocks": 1}
+HEAD_OF_ONE = {"generation": 0, "blocks": 1}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, StateStore, run_context
-from tests.deliveries import deliver, payloads, undelivered
+from tests.deliveries import ask_again, deliver, payloads, undelivered
 from tests.servers import serving
 
 
@@ -83,7 +83,7 @@ def test_retries_of_default_args_and_without_a_task_instance(receiver: RunningSa
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
 def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, retries: int) -> None:
-    """They are counted anew, by the present ``retries``; so are those of a redelivery."""
+    """They are counted anew, by the present ``retries``; so are those of what is asked for."""
     receiver.answer_with("out", status=500)
     context = run_context()
     context["ti"].max_tries = retries
@@ -92,8 +92,9 @@ def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, ret
             undelivered(context, payloads(1), retries=retries)
         assert len(received_ids(receiver)) == rounds * (1 + retries)
         context["ti"].max_tries += 1 + retries  # as Airflow does where the task is cleared after its last try
+    ask_again(context, 0)
     for _ in range(2 + retries):
-        undelivered(context, payloads(1), retries=retries, redeliver="all")
+        undelivered(context, payloads(1), retries=retries)
     assert len(received_ids(receiver)) == 3 * (1 + retries)
 
 

@@ -1,4 +1,4 @@
-"""The deliver task's choices: order, redelivery, what undelivered means, giving up; its log and metrics."""
+"""The deliver task's choices: order, sending again, what undelivered means, giving up; log and metrics."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import pytest
 from airflow.sdk import DAG, Asset
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_insightly_hooks.core.errors import InvalidPayload, UndeliveredError
+from airflow_insightly_hooks.core.delivery.report import HELD
+from airflow_insightly_hooks.core.errors import InvalidState, UndeliveredError
 from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
 from airflow_insightly_hooks.operators.common import progress_timer
 from airflow_insightly_hooks.operators.delivery import concurrent_posts, ledger_writer, metrics
+from airflow_insightly_hooks.operators.delivery.outcome import MissingPayloadsError
 from airflow_insightly_hooks.operators.delivery.post_threads import PostThreads
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, run_context
-from tests.deliveries import CANARY, deliver, payloads, recorded, undelivered
+from tests.deliveries import CANARY, ask_again, deliver, payloads, recorded, undelivered
 from tests.servers import answer, serving
 
 DEAD_LETTERS = Asset("dead_letters")
@@ -60,19 +62,12 @@ def changes_of(record_ids: str, first: int = 0) -> list[dict[str, Any]]:
         {"give_up_after": -1},
         {"on_undelivered": "ignore"},
         {"undelivered_asset": DEAD_LETTERS},
-        {"redeliver": "everything"},
     ],
 )
 def test_arguments_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
-    """What can't work is refused when the DAG is parsed; a template waits until it is rendered."""
+    """What can't work is refused when the DAG is parsed."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         WebhookOperator(task_id="deliver", payloads=[], **arguments)
-    for template in ("{{ params.redeliver }}", ["{{ params.record_id }}"]):
-        WebhookOperator(task_id="deliver", payloads=[], redeliver=template)
-    operator = WebhookOperator(task_id="deliver", payloads=[], redeliver="{{ params.redeliver }}")
-    operator.redeliver = "everything"
-    with pytest.raises(InvalidPayload, match="redeliver"):
-        operator.execute(run_context())
 
 
 def test_a_context_may_be_small(receiver: RunningSandbox) -> None:
@@ -152,48 +147,95 @@ def test_ordered_behind_what_is_gone(receiver: RunningSandbox) -> None:
     assert received_ids(receiver) == ["msg_0"]
 
 
-# --- redelivery ------------------------------------------------------------------------------------------
+# --- sending again -------------------------------------------------------------------------------------
 
 
-def test_redeliver_all(receiver: RunningSandbox) -> None:
-    """All is sent again under the same ids, once: a retry sends only what of it is missing."""
+def test_what_was_asked_for_is_sent_again_once(receiver: RunningSandbox) -> None:
+    """It is sent again under the same id, once: a retry sends only what of it is missing; the rest stays."""
     context = run_context()
     deliver(context, payloads(3))
-    context["ti"].max_tries += 3
     receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
-    undelivered(context, payloads(3), redeliver="all")
-    assert sorted(received_ids(receiver)[3:]) == ["msg_0", "msg_1", "msg_2"]
-    assert deliver(context, payloads(3), redeliver="all")["delivered"] == 3
-    assert received_ids(receiver)[6:] == ["msg_1"]
-    deliver(context, payloads(3), redeliver="all")
-    assert len(received_ids(receiver)) == 7
-    context["ti"].max_tries += 1
-    deliver(context, payloads(3), redeliver="all")
-    assert len(received_ids(receiver)) == 10
+    ask_again(context, 0, 1)
+    undelivered(context, payloads(3))
+    assert sorted(received_ids(receiver)[3:]) == ["msg_0", "msg_1"]
+    assert deliver(context, payloads(3))["delivered"] == 3
+    assert received_ids(receiver)[5:] == ["msg_1"]
+    context["ti"].max_tries += 3
+    assert deliver(context, payloads(3))["delivered"] == 3
+    assert len(received_ids(receiver)) == 6
 
 
-@pytest.mark.parametrize(
-    ("redeliver", "sent"),
-    [("", []), ("None", []), (None, []), ("undelivered", []), ([1], ["msg_1"]), ("0, 2", ["msg_0", "msg_2"])],
-)
-def test_redeliver(receiver: RunningSandbox, redeliver: Any, sent: list[str]) -> None:
-    """Records that are named are sent again; without a redelivery only what is missing."""
+def test_others_that_are_undelivered_stay_so(receiver: RunningSandbox, logged: Logged) -> None:
+    """A task that was cleared for a message sends that alone, and reports the others; a clear sends them."""
     context = run_context()
-    deliver(context, payloads(3))
-    context["ti"].max_tries += 1
-    deliver(context, payloads(3), redeliver=redeliver)
-    assert sorted(received_ids(receiver)[3:]) == sent
+    receiver.answer_with("out", status=500)
+    for _ in range(3):
+        undelivered(context, payloads(3))
+    receiver.answer_with("out", status=200)
+    ask_again(context, 1)
+    report = undelivered(context, payloads(3)).report
+    assert received_ids(receiver)[9:] == ["msg_1"]
+    assert [item["error"] for item in report["undelivered"]] == [HELD, HELD]
+    assert "1 messages were asked to be sent again, and nothing else is sent" in logged.text
+    context["ti"].max_tries += 3
+    assert deliver(context, payloads(3))["delivered"] == 3
+    assert sorted(received_ids(receiver)[10:]) == ["msg_0", "msg_2"]
 
 
-def test_redeliver_what_is_undelivered(receiver: RunningSandbox) -> None:
-    """What is gone or has used up its attempts gets new ones, without a clear, too."""
+def test_a_request_that_a_retry_takes_along(receiver: RunningSandbox) -> None:
+    """A task that waits for its retry sends what it has to, and what was asked for."""
+    context = run_context()
+    receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
+    undelivered(context, payloads(3))
+    ask_again(context, 0, clears=False)
+    assert deliver(context, payloads(3))["delivered"] == 3
+    assert sorted(received_ids(receiver)[3:]) == ["msg_0", "msg_1"]
+
+
+def test_two_requests_at_once(receiver: RunningSandbox) -> None:
+    """The one that clears the task, and one that comes before its next try, are both carried out."""
+    context = run_context()
+    deliver(context, payloads(4))
+    ask_again(context, 0)
+    ask_again(context, 2, 0, clears=False)
+    deliver(context, payloads(4))
+    assert sorted(received_ids(receiver)[4:]) == ["msg_0", "msg_2"]
+
+
+def test_what_is_gone_gets_new_attempts(receiver: RunningSandbox) -> None:
+    """A receiver that has said 410 gets it once more if somebody asks for it."""
     context = run_context()
     receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
     undelivered(context, payloads(2))
     receiver.answer_with("out", status=200)
     undelivered(context, payloads(2))
-    assert deliver(context, payloads(2), redeliver="undelivered")["delivered"] == 2
+    ask_again(context, 1)
+    assert deliver(context, payloads(2))["delivered"] == 2
     assert sorted(received_ids(receiver)) == ["msg_0", "msg_1", "msg_1"]
+
+
+def test_a_message_whose_payload_is_gone(receiver: RunningSandbox) -> None:
+    """What can't be sent again fails the task, with the way out; the others are sent."""
+    context = run_context()
+    deliver(context, payloads(3))
+    ask_again(context, 0, 2)
+    with pytest.raises(MissingPayloadsError, match=r"\(msg_2\): .* Clear the run's first task") as caught:
+        deliver(context, payloads(2))
+    assert caught.value.messages == ["msg_2"]
+    assert received_ids(receiver)[3:] == ["msg_0"]
+    assert context["ti"].xcom["return_value"]["delivered"] == 2
+
+
+def test_a_request_that_cannot_be_read(receiver: RunningSandbox) -> None:
+    """Nothing is sent by mistake where it can't be told what was asked for."""
+    context = run_context()
+    deliver(context, payloads(1))
+    ask_again(context, 0)
+    (key,) = [key for key in context["task_state_store"].values if key.startswith("resend/")]
+    context["task_state_store"].delete(key)
+    with pytest.raises(InvalidState, match="what to send again"):
+        deliver(context, payloads(1))
+    assert len(received_ids(receiver)) == 1
 
 
 # --- what happens to what stays undelivered -----------------------------------------------------------

@@ -1,0 +1,168 @@
+"""Sending messages again: a request in the deliver task's state, and the task is cleared.
+
+Both happen in one transaction, which holds the task instance's row: so two requests at once, the scheduler
+and a try that is just beginning take turns. A task that has not begun its next try yet takes the request
+along without being cleared. Who may do this is decided by whoever calls.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow.models import DagModel, XComModel
+from airflow.models.dagbag import DBDagBag
+from airflow.models.log import Log
+from airflow.models.task_state_store import TaskStateStoreModel
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.delivery_record import about_of
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
+from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.database.state import DatabaseStateStore
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_insightly_hooks.database.deliveries import Delivery, TaskKey
+
+__all__ = ["CLEARED", "JOINED", "REFUSED", "Resend", "resend"]
+
+CLEARED, JOINED, REFUSED = "cleared", "joined", "refused"
+"""The task was cleared; it has a try before it that sends them; or they can't be sent again."""
+EVENT = "insightly_resend"
+"""The event in Airflow's audit log."""
+RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
+GONE = (
+    "clear the run's first task, which reads the records as they are now, or start a run over the same window"
+)
+
+
+class Resend(NamedTuple):
+    """What came of a request for the messages of one task."""
+
+    key: TaskKey
+    messages: int
+    outcome: str
+    """``cleared``, ``joined`` or ``refused``."""
+    reason: str
+    """Why it was refused, and the way out; else what the messages wait for, if it is not the scheduler."""
+
+
+def resend(session: Session, deliveries: Sequence[Delivery], *, by: str, what: str) -> Iterator[Resend]:
+    """Ask for messages to be sent again, task by task; yield what came of it.
+
+    :param session: committed after each task, so that what was asked for stays.
+    :param deliveries: what is to be sent, as a search has found it; acknowledged ones, too.
+    :param by: who asks, for the task's log and Airflow's audit log.
+    :param what: what was asked for, in words; likewise.
+    """
+    for key, group in groupby(sorted(deliveries, key=lambda d: _task(d.key)), key=lambda d: _task(d.key)):
+        found = list(group)
+        try:
+            outcome, reason = _ask(session, found, by, what)
+        except InvalidState as error:
+            outcome, reason = REFUSED, str(error)
+        if outcome == REFUSED:
+            session.rollback()
+        else:
+            session.commit()
+        yield Resend(key, len(found), outcome, reason)
+
+
+def _task(key: TaskKey) -> TaskKey:
+    return key._replace(prefix="")
+
+
+def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tuple[str, str]:
+    key = _task(deliveries[0].key)
+    ti = session.scalar(
+        select(TaskInstance)
+        .where(
+            TaskInstance.dag_id == key.dag_id,
+            TaskInstance.run_id == key.run_id,
+            TaskInstance.task_id == key.task_id,
+            TaskInstance.map_index == key.map_index,
+        )
+        .with_for_update(of=TaskInstance)
+    )
+    if ti is None or ti.state == TaskInstanceState.REMOVED:
+        return REFUSED, f"the run has no such task any more: {GONE}"
+    if ti.state in RUNNING:
+        return REFUSED, "the task is running: ask again when it has ended"
+    if reason := _missing_input(session, ti):
+        return REFUSED, reason
+    clears = ti.state in ENDED or ti.state == TaskInstanceState.UPSTREAM_FAILED
+    if not _add_requests(session, key, deliveries, by, clears=clears):
+        return (
+            REFUSED,
+            "too many requests wait for the task already: unpause its DAG, or wait for its next try",
+        )
+    told = {"what": what, "messages": len(deliveries), "outcome": CLEARED if clears else JOINED}
+    session.add(Log(EVENT, ti, owner=by, extra=json.dumps(told)))
+    if clears:
+        clear_task_instances([ti], session)
+    is_paused = session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == key.dag_id))
+    return CLEARED if clears else JOINED, "the DAG is paused: unpause it" if is_paused else ""
+
+
+def _missing_input(session: Session, ti: TaskInstance) -> str | None:
+    """Return why the task can't have its payloads any more, ``None`` if nothing speaks against it."""
+    dag = DBDagBag(load_op_links=False).get_dag_for_run(ti.dag_run, session=session)
+    if dag is None or not dag.has_task(ti.task_id):
+        return f"the DAG has no such task any more: {GONE}"
+    upstream = dag.get_task(ti.task_id).upstream_task_ids
+    if not upstream:  # it reads its records itself
+        return None
+    has_xcom = session.scalar(
+        select(XComModel.task_id)
+        .where(XComModel.dag_id == ti.dag_id, XComModel.run_id == ti.run_id, XComModel.task_id.in_(upstream))
+        .limit(1)
+    )
+    return None if has_xcom else f"its payloads are gone from XCom: {GONE}"
+
+
+def _add_requests(
+    session: Session, task: TaskKey, deliveries: Iterable[Delivery], by: str, *, clears: bool
+) -> bool:
+    """Write the request beside each of the task's ledgers: one without messages has the others stay."""
+    request = ResendRequest(secrets.token_hex(6), by, iso_time(datetime.now(timezone.utc)), clears, {})
+    messages: dict[str, dict[str, str]] = {prefix: {} for prefix in _prefixes(session, task)}
+    for delivery in deliveries:
+        about = delivery.message.about
+        messages.setdefault(delivery.key.prefix, {})[delivery.message.message_id] = (
+            about_of(*about) if about is not None and about.record_type else ""
+        )
+    return all(
+        add_request(
+            (store := DatabaseStateStore(session, task._replace(prefix=prefix))),
+            request._replace(messages=own),
+            ledger.begun_requests if (ledger := StoredLedger.find(store.get)) is not None else (),
+        )
+        for prefix, own in messages.items()
+        if own or clears
+    )
+
+
+def _prefixes(session: Session, task: TaskKey) -> list[str]:
+    """Return the prefixes of the task's ledgers."""
+    State = TaskStateStoreModel  # noqa: N806 — a model
+    keys = session.scalars(
+        select(State.key).where(
+            State.dag_run_id == task.dag_run_id,
+            State.task_id == task.task_id,
+            State.map_index == task.map_index,
+            (State.key == HEAD) | State.key.like(f"%/{HEAD}"),
+        )
+    )
+    return [key.removesuffix(HEAD) for key in keys]

@@ -1,0 +1,62 @@
+"""A task's state store, as Airflow's database holds it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow._shared.timezones import timezone
+from airflow.models.task_state_store import TaskStateStoreModel as State
+from sqlalchemy import select
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_insightly_hooks.database.deliveries import TaskKey
+
+__all__ = ["DatabaseStateStore"]
+
+
+class DatabaseStateStore:
+    """The part of a task's state whose keys begin with a prefix; what is kept lasts as long as the run.
+
+    :param session: what is read and written belongs to its transaction.
+    :param key: the task, and the prefix.
+    """
+
+    def __init__(self, session: Session, key: TaskKey) -> None:
+        self._session, self._key = session, key
+
+    def _row(self, name: str) -> State | None:
+        key = self._key
+        return self._session.scalar(
+            select(State).where(
+                State.dag_run_id == key.dag_run_id,
+                State.task_id == key.task_id,
+                State.map_index == key.map_index,
+                State.key == key.prefix + name,
+            )
+        )
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the value under the key."""
+        row = self._row(key)
+        return default if row is None else json.loads(row.value)
+
+    def set(self, key: str, value: Any, /) -> None:
+        """Keep a value under the key."""
+        row = self._row(key)
+        if row is None:
+            row = State(**{name: getattr(self._key, name) for name in _SCOPE}, key=self._key.prefix + key)
+            self._session.add(row)
+        row.value, row.updated_at, row.expires_at = json.dumps(value), timezone.utcnow(), None
+        self._session.flush()
+
+    def delete(self, key: str, /) -> None:
+        """Forget the key."""
+        if (row := self._row(key)) is not None:
+            self._session.delete(row)
+            self._session.flush()
+
+
+_SCOPE = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
