@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workfl
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["load_folder", "load_workflows"]
+__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "workflow_files"]
 
 SUFFIXES = (".yaml", ".yml")
 LARGEST_FILE = 1_000_000
@@ -53,40 +53,57 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         raise TypeError("dag_id is for one workflow: give it in the file")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
-    found: list[_Found] = []
-    broken: set[Path] = set()
-
-    def refuse(path: Path, error: InvalidWorkflowFile) -> None:
+    named = [(path, _shown(path.relative_to(root).as_posix())) for path in workflow_files(root)]
+    loaded = load_files(named, arguments, only=wanted)
+    for path, error in loaded.errors.items():
         log.error("%s", error)
         if wanted is None:  # it would keep a task's own DAG from being serialized
             _BrokenFile(path, error)
-        broken.add(path)
+    return loaded.dags
 
-    for path in _files(root):
-        name = _shown(path.relative_to(root).as_posix())
+
+class LoadedFiles(NamedTuple):
+    """The DAGs of workflow files by their ids, and what is wrong with the other files."""
+
+    dags: dict[str, DAG]
+    errors: dict[Path, InvalidWorkflowFile]
+
+
+def load_files(
+    files: Iterable[tuple[Path, str]], arguments: dict[str, Any], *, only: str | None = None
+) -> LoadedFiles:
+    """Make the DAGs of workflow files that are loaded together; a file that is wrong breaks its own only.
+
+    :param files: each with the name that errors call it.
+    :param arguments: those of ``Workflow.to_dag``.
+    :param only: the id of the one DAG that is asked for; ``None`` asks for all.
+    """
+    found: list[_Found] = []
+    errors: dict[Path, InvalidWorkflowFile] = {}
+    for path, name in files:
         try:
             text = _text(path, name)
-            found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=wanted)]
+            found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=only)]
         except InvalidWorkflowFile as error:
-            refuse(path, error)
+            errors[path] = error
         except Exception as error:  # what nobody has thought of must not keep back the others either
             reason = f"it can't be read: {told(error)}"
-            refuse(path, InvalidWorkflowFile(name, (("", reason),), (1,)))
+            errors[path] = InvalidWorkflowFile(name, (("", reason),), (1,))
     owners: dict[_Cursor, list[_Found]] = {}
     for one in found:
         owners.setdefault(_cursor(one.workflow), []).append(one)
     dags: dict[str, DAG] = {}
     file_of: dict[str, str] = {}
     for one in found:
-        if one.path in broken:
+        if one.path in errors:
             continue
         try:
             _check_ids(one, file_of, owners)
             dags[one.workflow.dag_id] = _dag(one.text, one.name, one.workflow, arguments)
             file_of[one.workflow.dag_id] = one.name
         except InvalidWorkflowFile as error:
-            refuse(one.path, error)
-    return dags
+            errors[one.path] = error
+    return LoadedFiles(dags, errors)
 
 
 class _Found(NamedTuple):
@@ -124,7 +141,7 @@ def _check_ids(one: _Found, file_of: Mapping[str, str], owners: Mapping[_Cursor,
         raise located(one.text, one.name, workflow, InvalidWorkflow((("cursor", reason),)))
 
 
-def _files(root: Path) -> list[Path]:
+def workflow_files(root: Path) -> list[Path]:
     """Return what is named as a workflow file, folders included, and the folders that can't be listed."""
     found: set[Path] = set()
     walk = os.walk(root, onerror=lambda error: found.add(Path(error.filename)))

@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_listed_is_shown(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refuse)
     assert set(load_folder(folder / "crm" / "workflows")) == {"good"}
     monkeypatch.undo()
-    monkeypatch.setattr(files, "_files", lambda root: [root / "deeper", root / "good.yaml"])
+    monkeypatch.setattr(files, "workflow_files", lambda root: [root / "deeper", root / "good.yaml"])
     dags, errors = parsed(folder)
     assert set(dags) == {"good"}
     assert "it is a folder" in errors["crm/workflows/deeper"]
