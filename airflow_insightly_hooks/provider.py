@@ -53,6 +53,7 @@ def get_provider_info() -> dict[str, Any]:
             f"{package}.sensors.links.InsightlyRecordsLink",
             f"{package}.operators.links.ReceiverLink",
         ],
+        "cli": [f"{package}.cli.definition.get_cli_commands"],
         "connection-types": [
             _connection_type(
                 "insightly",

@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "plugin": {"plugin", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "database": {"database", "runs", "hooks", "core"},
     "workflows": {"workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
+    "cli": {"cli", "workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
+    "__main__": {"cli"},
     "sandbox": {"sandbox", "core.records", "core.exact_json"},
     "sandbox.http": {"sandbox.http", "sandbox.seed", "sandbox.crm", "core.records", "core.exact_json"},
     "sandbox.seed": {"sandbox.seed", "sandbox.crm", "core.records"},

@@ -1,0 +1,32 @@
+"""``check``: mistakes of workflow files, a line each."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.output import print_line, say
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.workflows.check import check_workflows
+
+__all__ = ["check"]
+
+
+def check(args: Namespace) -> int:
+    """Print each mistake; a summary goes to standard error."""
+    paths = [Path(path) for path in args.paths]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+    checked = check_workflows(paths)
+    if not checked.files:
+        raise UsageError(f"no workflow files (*.yaml, *.yml) in {', '.join(map(str, paths))}")
+    for error in checked.errors:
+        print_line(str(error))
+    say(f"{_count(checked.files, 'file')} checked: {_count(checked.mistakes, 'mistake')}")
+    return ExitCode.FOUND if checked.errors else ExitCode.OK
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,74 @@
+"""Printing: what was asked for on standard output, all else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from airflow.cli.simple_table import AirflowConsole, SimpleTable
+from rich.text import Text
+from tabulate import tabulate  # type: ignore[import-untyped]
+
+__all__ = ["Console", "print_line", "print_rows", "print_value", "say"]
+
+
+class Console(AirflowConsole):
+    """Airflow's console, for ``cli.run`` to say what a closed pipe means."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what rich has caught, which else ends the process with 1."""
+        raise BrokenPipeError
+
+
+def say(text: str) -> None:
+    """Print a text for the person at the terminal, to standard error."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
+
+
+def print_line(text: str) -> None:
+    """Print a line to standard output, as it is."""
+    print(text)  # noqa: T201 — a command line prints
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print rows in the format that ``--output`` names: ``table``, ``plain``, ``json`` or ``yaml``.
+
+    Airflow's own way is not used: it makes texts of all values in JSON, reads ``[…]`` in a table's cells as
+    markup, and takes texts for numbers in ``plain``.
+
+    :param rows: mappings with the same keys, of values that JSON can hold.
+    """
+    if output in ("json", "yaml"):
+        print_value([dict(row) for row in rows], output)
+    elif not rows:
+        say("No data found")
+    elif output == "plain":
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        print_line(tabulate(cells, headers=list(rows[0]), tablefmt="plain", disable_numparse=True))
+    else:
+        table = SimpleTable(show_header=True)
+        for name in rows[0]:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*(Text(_cell(value)) for value in row.values()))
+        Console().print(table)
+
+
+def print_value(value: Any, output: str) -> None:
+    """Print a value as JSON or YAML.
+
+    :param output: ``json`` or ``yaml``.
+    """
+    if output == "json":
+        print_line(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        print_line(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,53 @@
+"""Running a command: what becomes of its errors, of Ctrl-C and of a closed pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable
+
+from airflow.cli.utils import redirect_stdout_log_handlers_to_stderr
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.output import say
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
+
+__all__ = ["UsageError", "run"]
+
+
+class UsageError(Exception):
+    """Arguments that can't be used; the text says which, and what to do."""
+
+
+def run(command: Callable[[Namespace], int], args: Namespace) -> None:
+    """Run a command's function.
+
+    :raises SystemExit: always, with an exit code of ``ExitCode``. An error of ours is printed as it is, in
+        one line; of any other one the class and where it was raised, since its text may hold anything.
+    """
+    # Airflow's own commands say so, too: connections come from its database as well, where there is one.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    redirect_stdout_log_handlers_to_stderr()
+    try:
+        code = command(args)
+        sys.stdout.flush()
+    except UsageError as error:
+        say(f"error: {error}")
+        code = ExitCode.USAGE
+    except (InsightlyHooksError, AirflowNotFoundException) as error:
+        say(f"error: {error}")
+        code = ExitCode.FAILED
+    except KeyboardInterrupt:
+        say("interrupted")
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output when it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.BROKEN_PIPE
+    except Exception as error:
+        say("".join(traceback.format_tb(error.__traceback__)) + f"error: {told(error)}")
+        code = ExitCode.FAILED
+    raise SystemExit(int(code))

@@ -1,0 +1,106 @@
+"""What commands end with, and what they print of errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from airflow.cli.cli_parser import get_parser
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.__main__ import parser
+from airflow_insightly_hooks.cli.definition import COMMANDS, get_cli_commands
+from airflow_insightly_hooks.cli.output import print_rows
+from airflow_insightly_hooks.cli.run import UsageError, run
+from airflow_insightly_hooks.core.errors import InvalidConnection
+
+SECRET = "hunter2"
+
+
+def raises(error: BaseException) -> Callable[[Namespace], int]:
+    def command(args: Namespace) -> int:
+        raise error
+
+    return command
+
+
+def ended_with(command: Callable[[Namespace], int]) -> Any:
+    with pytest.raises(SystemExit) as ended:
+        run(command, Namespace())
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("no such file"), 2, "error: no such file\n"),
+        (InvalidConnection("c", "host", "it is empty"), 3, "error: connection 'c', host: it is empty\n"),
+        (AirflowNotFoundException("no connection"), 3, "error: no connection\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_known_errors_are_one_line(
+    error: BaseException, code: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Errors that are known are said in a line, without a traceback, and each kind has its exit code."""
+    assert ended_with(raises(error)) == code
+    assert capfd.readouterr() == ("", said)
+
+
+def test_an_unknown_error_shows_no_values(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of an error that nobody has thought of, the place and the class are shown, never its text."""
+    assert ended_with(raises(KeyError(SECRET))) == 3
+    err = capfd.readouterr().err
+    assert "error: KeyError at test_run.py:" in err
+    assert SECRET not in err
+
+
+def test_a_closed_pipe() -> None:
+    """If the reader of the output goes away, the command ends as shells expect, without a traceback."""
+    code = (
+        "from argparse import Namespace\n"
+        "from airflow_insightly_hooks.cli.output import print_rows\n"
+        "from airflow_insightly_hooks.cli.run import run\n"
+        "run(lambda args: print_rows([{'a': 'x' * 50}] * 10_000, 'table'), Namespace())\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_rows_in_each_format(capfd: pytest.CaptureFixture[str]) -> None:
+    """JSON and YAML keep types; a table shows texts as they are, whatever they look like."""
+    rows = [{"name": "[red]1e5", "count": 2, "options": ["a", "b"], "none": None}]
+    for output, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        print_rows(rows, output)
+        assert read(capfd.readouterr().out) == rows
+    for output in ("table", "plain"):
+        print_rows(rows, output)
+        lines = capfd.readouterr().out.splitlines()
+        assert lines[0].split() == (
+            ["name", "|", "count", "|", "options", "|", "none"]
+            if output == "table"
+            else ["name", "count", "options", "none"]
+        )
+        assert "[red]1e5" in lines[-1] or "[red]1e5" in lines[2]
+
+
+def test_both_entries_have_the_same_commands() -> None:
+    """``airflow insightly`` and ``python -m`` parse the same arguments, and every command has examples."""
+    for command in COMMANDS:
+        assert "Examples:" in command.epilog
+        assert "Exit codes: 0" in command.epilog
+    (group,) = get_cli_commands()
+    assert tuple(group.subcommands) == COMMANDS
+    ours = parser().parse_args(["check", "x", "y"])
+    airflows = get_parser().parse_args(["insightly", "check", "x", "y"])
+    assert vars(ours) == vars(airflows)
