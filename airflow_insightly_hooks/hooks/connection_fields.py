@@ -187,6 +187,14 @@ WEBHOOK_FIELDS = (
         details="The first 16 KiB of the body must hold it. If the field is empty, any 2xx will do.",
     ),
     ConnectionField(
+        name="keep_response",
+        label="Keep responses of failures",
+        kind="boolean",
+        default=False,
+        description="Show the first 500 characters of a failing receiver's response in log and report.",
+        details="The connection's credentials are taken out. Personal data that the receiver echoes is not.",
+    ),
+    ConnectionField(
         name="requests_per_second",
         label="Requests a second",
         kind="number",

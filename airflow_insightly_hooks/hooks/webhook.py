@@ -10,6 +10,7 @@ from functools import partial
 
 from airflow.sdk import BaseHook
 
+from airflow_insightly_hooks.core.delivery.report import with_response
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
@@ -28,6 +29,7 @@ from airflow_insightly_hooks.hooks.post.receiver import (
     checked_headers,
 )
 from airflow_insightly_hooks.hooks.post.response import Response
+from airflow_insightly_hooks.hooks.post.response_excerpt import credentials_of, response_excerpt
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 from airflow_insightly_hooks.version import __version__
 
@@ -176,6 +178,7 @@ class WebhookHook(BaseHook):
             retry_after=delay,
             elapsed=elapsed,
             provisional=provisional,
+            response=self._kept_response(answer, headers or {}),
         )
         if 200 <= answer.status < 300:
             if answer.is_early:  # the receiver can't know the whole message
@@ -187,6 +190,12 @@ class WebhookHook(BaseHook):
             return result(acknowledged=True, error=answer.note)
         gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
         return result(acknowledged=False, error=_meaning(answer.status, settings.allow_redirects), gone=gone)
+
+    def _kept_response(self, answer: Response, headers: Mapping[str, str]) -> str | None:
+        """Return what is to be shown of an answer; only failures are, and only where that is asked for."""
+        if not self._settings.keep_response or self._is_taken(answer):
+            return None
+        return response_excerpt(answer, credentials_of(self._settings, headers))
 
     def _check_clock(self, date: str | None) -> None:
         """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""
@@ -256,7 +265,7 @@ class WebhookHook(BaseHook):
             return False, for_a_test(error, self.webhook_conn_id)
         if result.acknowledged:
             return True, f"{endpoint.origin} acknowledged a test message with {result.status}"
-        return False, f"{endpoint.origin}: {result.error}"
+        return False, f"{endpoint.origin}: {with_response(result.error or '', result.response)}"
 
 
 def _encoded(body: str, message_id: str, limit: int) -> bytes:

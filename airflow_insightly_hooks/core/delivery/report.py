@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
-__all__ = ["ERROR_LENGTH", "Failure", "Tally", "make_report"]
+__all__ = ["ERROR_LENGTH", "Failure", "Tally", "make_report", "with_response"]
 
 LISTED = 200
 """Undelivered payloads that a report lists one by one, at most."""
@@ -27,10 +27,25 @@ DELIVERED_SHOWN = 20
 
 
 class Failure(NamedTuple):
-    """Why a payload wasn't acknowledged in this try: the answer's status, if there was one, and a reason."""
+    """Why a payload wasn't acknowledged in this try.
+
+    :param status: the answer's; ``None`` without an answer.
+    :param error: a reason, without contents of any side.
+    :param response: the beginning of the answer's body, if the connection keeps it; it may hold personal
+        data. ``None`` if it doesn't.
+    """
 
     status: int | None
     error: str
+    response: str | None = None
+
+    def __str__(self) -> str:
+        return with_response(self.error, self.response)
+
+
+def with_response(error: str, response: str | None) -> str:
+    """Return an error's text with what is kept of the response."""
+    return error if response is None else f"{error}; the response: {response}"
 
 
 def make_report(
@@ -86,7 +101,7 @@ def _item(
     if reason is not None:
         error = f"no body can be built: {reason}"
     elif failure is not None:
-        error = failure.error
+        error = str(failure)
     elif entry.state == GONE:
         error = "the receiver will not take it (said in an earlier try)"
     elif entry.state == IN_DOUBT:

@@ -15,7 +15,7 @@ class UndeliveredPayload(TypedDict):
     record_id: int
     event: str
     status: int | None  # the last answer's; None without one
-    error: str | None  # why; no contents
+    error: str | None  # why; no contents, but for a response that its connection keeps
     attempts: int  # POSTs in this round
 
 

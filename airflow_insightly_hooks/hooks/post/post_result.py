@@ -18,6 +18,8 @@ class PostResult:
     :param acknowledged: whether a final 2xx came in time.
     :param status: the final status; ``None`` without one.
     :param error: why it is not acknowledged, or a note on one that is; no content of any side.
+    :param response: the beginning of a failing receiver's response, without credentials; ``None`` where its
+        connection doesn't keep it (``keep_response``), or it has no text. It may hold personal data.
     :param retry_after: seconds that the receiver asks to wait; ``None`` where it doesn't.
     :param elapsed: seconds that it took.
     :param sent: whether the receiver may have read anything; if not, it was no attempt.
@@ -29,6 +31,7 @@ class PostResult:
     acknowledged: bool
     status: int | None = None
     error: str | None = None
+    response: str | None = field(default=None, repr=False)
     retry_after: float | None = None
     elapsed: float = 0.0
     sent: bool = True

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow_insightly_hooks.core.delivery.signing import Signer
+from airflow_insightly_hooks.core.delivery.signing import PREFIX, Signer
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras
 from airflow_insightly_hooks.hooks.connection_failures import own_fault
@@ -75,17 +75,19 @@ class ReceiverSettings:
         self.transport = _transport(endpoint, extras)
         if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
             raise extras.invalid("signing_secret", "it holds nothing but white space")
-        secrets = extras.text("signing_secret")
+        secrets = extras.text("signing_secret").split()
         try:
-            self.signer = Signer(secrets) if secrets else None
+            self.signer = Signer(" ".join(secrets)) if secrets else None
         except ValueError as error:
             raise extras.invalid("signing_secret", str(error)) from None
         in_clear = not endpoint.is_secured and not endpoint.is_loopback
         self.refuses_credentials = in_clear and not extras.flag("allow_insecure_http")
         if self.refuses_credentials and (endpoint.authorization or AUTHORIZATION in self.headers):
             raise InvalidConnection(conn_id, "schema", IN_CLEAR)
-        mask(*secrets.split(), *self.headers.values())
+        mask(*secrets, *self.headers.values())
         mask(endpoint.password, *(endpoint.authorization or "").split())
+        self.keep_response = extras.flag("keep_response")
+        self.signing_secrets = frozenset(secrets) | {secret.removeprefix(PREFIX) for secret in secrets}
 
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:

@@ -294,7 +294,7 @@ class ConcurrentPosts:
     def _note_failure(self, attempt: Attempt) -> None:
         payload, result = attempt.payload, attempt.result
         message_id = payload["message_id"]
-        error = result.error or "not acknowledged"
+        failure = Failure(result.status, result.error or "not acknowledged", result.response)
         if result.sent:
             self._ledger.answered(message_id, GONE if result.gone else FAILED, _outcome(attempt))
             what = f"was not acknowledged, POST {self._ledger[message_id].attempts}"
@@ -303,10 +303,10 @@ class ConcurrentPosts:
             what = "was not sent"
         if result.retry_after is not None:
             self.retry_after = max(self.retry_after or 0.0, result.retry_after)
-        self.failures[message_id] = Failure(result.status, error)
+        self.failures[message_id] = failure
         if self._tally.failures <= WARNINGS:
             about = (payload["record_type"], payload["record_id"], message_id)
-            self._log.warning("%s %s (%s) %s: %s", *about, what, error)
+            self._log.warning("%s %s (%s) %s: %s", *about, what, failure)
         elif self._tally.failures == WARNINGS + 1:
             self._log.warning("Further failures are counted only: see the report, and the table at the end")
 

@@ -1,0 +1,142 @@
+"""The beginning of a failing receiver's answer, as it may be shown: without credentials, and harmless.
+
+What a receiver writes is kept if its connection has ``keep_response``. A receiver may echo the request, so
+every credential of the connection is taken out of it, in each form that it is likely to be echoed in. A
+person reads it in a terminal, so nothing in it may act on one.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, quote_plus
+
+from airflow_insightly_hooks.hooks.post.response import BODY_LIMIT, Response
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.post.receiver import ReceiverSettings
+
+__all__ = ["EXCERPT_LENGTH", "credentials_of", "response_excerpt"]
+
+EXCERPT_LENGTH = 500
+"""Characters that are kept at most."""
+SHORTEST_TEXT = 4
+"""Characters that a header's or a query's value has at least to be hidden: a ``1`` is no credential."""
+SHORTEST_BEGINNING = 8
+"""Characters of a credential's beginning that are taken out, too: a receiver may echo it cut short."""
+HIDDEN = "***"
+
+_WIRE_CHARSETS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9._-]{1,40})", re.IGNORECASE)
+_TEXT_CHARSETS = re.compile("utf-(8|16|32)|ascii|latin|iso8859|cp[0-9]|mac|koi8|gb|big5|euc|shift|hz$")
+"""Python's names of charsets that pages have; others of its decoders take long, or do other things."""
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, the cursor
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and its like: titles, links, the clipboard
+    r"|\x1b[ -/]*[0-~]",
+    re.DOTALL,
+)
+_PUBLIC_HEADERS = frozenset(("accept", "accept-encoding", "accept-language", "user-agent"))
+_SCHEMES = frozenset(("basic", "bearer", "token", "digest", "apikey"))
+
+
+def credentials_of(settings: ReceiverSettings, headers: Mapping[str, str]) -> frozenset[str]:
+    """Return the texts that no excerpt may show.
+
+    :param headers: further headers of the request.
+    """
+    endpoint = settings.endpoint
+    found = {endpoint.password, *settings.signing_secrets}
+    proxy = settings.transport.proxy
+    for authorization in (endpoint.authorization, proxy.authorization if proxy is not None else None):
+        value = (authorization or "").removeprefix("Basic ")
+        found |= {value, base64.b64decode(value).decode(errors="replace").partition(":")[2]}
+    for name, value in (*settings.headers.items(), *headers.items()):
+        if name.lower() not in _PUBLIC_HEADERS:
+            found |= {part for part in (value, *value.split()) if _may_be_secret(part)}
+    query = endpoint.target.partition("?")[2]
+    found |= {value for value in (query, *(v for _, v in parse_qsl(query))) if len(value) >= SHORTEST_TEXT}
+    return frozenset(found - {""})
+
+
+def _may_be_secret(text: str) -> bool:
+    return len(text) >= SHORTEST_TEXT and text.lower().rstrip(":") not in _SCHEMES
+
+
+def response_excerpt(answer: Response, credentials: Iterable[str]) -> str | None:
+    """Return the beginning of an answer's body; ``None`` if it has no text.
+
+    :param credentials: what is hidden, as ``credentials_of`` returns it.
+    :returns: one line of ``EXCERPT_LENGTH`` characters at most, without control characters.
+    """
+    fields = dict(reversed(answer.headers))  # the first of several counts
+    if fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return None  # it was asked for none, so nothing here unpacks it
+    secrets = sorted({form for secret in credentials for form in _forms(secret)}, key=len, reverse=True)
+    content = answer.body
+    for secret in secrets:  # another charset than the one that is told would hide half of a secret
+        for charset in _WIRE_CHARSETS:
+            with suppress(UnicodeEncodeError):
+                content = content.replace(secret.encode(charset), HIDDEN.encode(charset))
+    text = _without(secrets, _decoded(content, fields.get("content-type", "")))
+    if len(answer.body) >= BODY_LIMIT:
+        text = _without_cut_end(secrets, text)
+    text = _ESCAPE_SEQUENCE.sub(" ", text)
+    text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+    text = _without(secrets, " ".join(text.split()))
+    return text[: EXCERPT_LENGTH - 1] + "…" if len(text) > EXCERPT_LENGTH else text or None
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it may stand in a text, in JSON, in HTML, in a URI, or packed once more."""
+    encoded = secret.encode(errors="surrogatepass")
+    yield secret
+    yield from (json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))
+    yield json.dumps(secret)[1:-1].replace("/", "\\/")
+    yield html.escape(secret)
+    yield from (quote(encoded, safe=""), quote(encoded), quote_plus(encoded))
+    if len(encoded) >= SHORTEST_TEXT:
+        yield base64.b64encode(encoded).decode()
+
+
+def _decoded(content: bytes, content_type: str) -> str:
+    told = _CHARSET.search(content_type)
+    if told is not None:
+        try:
+            name = codecs.lookup(told[1]).name
+            if _TEXT_CHARSETS.match(name):
+                return content.decode(name, errors="replace")
+        except (LookupError, ValueError):
+            pass  # read as UTF-8
+    return content.decode(errors="replace")
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    """Return a text without the secrets, and without the long beginnings of them."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+        beginning = secret[:SHORTEST_BEGINNING]
+        at = text.find(beginning) if len(secret) > SHORTEST_BEGINNING else -1
+        while at >= 0:
+            length = _common_length(secret, text[at:])
+            text = text[:at] + HIDDEN + text[at + length :]
+            at = text.find(beginning, at + len(HIDDEN))
+    return text
+
+
+def _without_cut_end(secrets: Iterable[str], text: str) -> str:
+    """Return a text without the beginning of a secret that its end has cut, however short that is."""
+    lengths = (n for secret in secrets for n in range(1, len(secret)) if text.endswith(secret[:n]))
+    return text[: len(text) - max(lengths, default=0)]
+
+
+def _common_length(one: str, other: str) -> int:
+    pairs = zip(one, other)  # noqa: B905 — one of them is longer
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,0 +1,134 @@
+"""What is shown of a failing receiver's answer: its beginning, without credentials, in one harmless line."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.hooks.post.response import BODY_LIMIT, Response
+from airflow_insightly_hooks.hooks.post.response_excerpt import EXCERPT_LENGTH, response_excerpt
+
+SECRET = 'pä:ss/wö"rd & of tests'
+PLAIN = "Pa55word-of-the-tests"
+
+
+def excerpt(body: bytes | str, *secrets: str, **headers: str) -> str | None:
+    content = body.encode() if isinstance(body, str) else body
+    fields = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    return response_excerpt(Response(422, fields, body=content[:BODY_LIMIT]), secrets)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"error": "field EMAIL missing"}', '{"error": "field EMAIL missing"}'),
+        (" a \r\n\tb\u00a0\u2028c ", "a b c"),
+        ("\x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b]8;;http://x\x1b\\link\x9b2J", "red link 2J"),
+        ("a\x00b\x08c\u202ed\u200be", "a b c d e"),
+        ("unclosed \x1b]0;title", "unclosed"),
+        ("", None),
+        (" \n\x00", None),
+        (b"caf\xe9", "caf\ufffd"),
+    ],
+)
+def test_one_harmless_line(body: bytes | str, shown: str | None) -> None:
+    """White space is folded; control characters and escape sequences are gone; no text is ``None``."""
+    assert excerpt(body) == shown
+
+
+@pytest.mark.parametrize(
+    ("charset", "shown"),
+    [
+        ("ISO-8859-1", "café"),
+        ('"windows-1252"', "café"),
+        ("utf-8", "caf\ufffd"),
+        ("no-such-charset", "caf\ufffd"),
+        ("rot13", "caf\ufffd"),
+        ("punycode", "caf\ufffd"),
+    ],
+)
+def test_charset(charset: str, shown: str) -> None:
+    """Bytes are read in the charset that is told, if it is one of text, else in UTF-8."""
+    assert excerpt(b"caf\xe9", content_type=f"text/plain; charset={charset}") == shown
+
+
+def test_length() -> None:
+    """500 characters are kept, and a longer text says that it goes on."""
+    assert excerpt("a" * EXCERPT_LENGTH) == "a" * EXCERPT_LENGTH
+    assert excerpt("a" * 501) == "a" * 499 + "…"
+
+
+def test_packed_answer() -> None:
+    """Nothing is shown of an answer that is compressed, though that was not asked for."""
+    assert excerpt(b"\x1f\x8b\x08\x00", content_encoding="gzip") is None
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("told", [True, False])
+def test_secret_in_any_charset(charset: str, told: bool) -> None:
+    """A credential is hidden, whatever its charset, told or not."""
+    headers = {"content_type": f"text/plain; charset={charset}"} if told else {}
+    shown = excerpt(f"you sent {SECRET}!".encode(charset), SECRET, **headers) or ""
+    assert "ss/w" not in shown.replace(" ", "")
+    assert "***" in shown.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        json.dumps(SECRET),
+        json.dumps(SECRET, ensure_ascii=False),
+        json.dumps(SECRET).replace("/", "\\/"),
+        html.escape(SECRET),
+        quote(SECRET),
+        quote(SECRET, safe=""),
+        quote_plus(SECRET),
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
+)
+def test_secret_in_another_form(echoed: str) -> None:
+    """A credential is hidden as JSON, HTML and URIs write it, and in base64."""
+    assert excerpt(f"you sent {echoed}.", SECRET) in ("you sent ***.", 'you sent "***".')
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (f"Basic {PLAIN[:12]}...", "Basic ***..."),
+        (f"{PLAIN}{PLAIN} {PLAIN[:-1]}", "****** ***"),
+        (f"x {PLAIN[:10]}\x1b[0m{PLAIN[10:]}", f"x *** {PLAIN[10:]}"),
+        (f"{PLAIN[:8]}\u200b{PLAIN}", "*** ***"),
+        ("Pa55", "Pa55"),
+    ],
+)
+def test_part_of_a_secret(body: str, shown: str) -> None:
+    """The beginning of a credential is hidden, too, if it has at least eight characters."""
+    assert excerpt(body, PLAIN) == shown
+
+
+@pytest.mark.parametrize("kept", range(1, len(PLAIN)))
+def test_secret_that_the_limit_cuts(kept: int) -> None:
+    """Where no more of an answer is read, what may be a credential's beginning isn't shown."""
+    assert excerpt("a" + " " * (BODY_LIMIT - kept - 1) + PLAIN, PLAIN) in ("a", "a ***")
+
+
+@given(st.binary(max_size=600) | st.text(max_size=600), st.text(min_size=1, max_size=20))
+def test_any_answer(body: bytes | str, secret: str) -> None:
+    """Whatever is answered: one printable line, of at most 500 characters, without the credential."""
+    try:
+        secret.encode()
+        content = body.encode() if isinstance(body, str) else body
+    except UnicodeEncodeError:
+        return
+    shown = excerpt(content + secret.encode(), secret)
+    if shown is not None:
+        assert len(shown) <= EXCERPT_LENGTH
+        assert all(character == " " or character.isprintable() for character in shown)
+        if not set(secret) & set("*…"):
+            assert secret not in shown
