@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_re
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.api.client import Answer, Client
+from airflow_insightly_hooks.hooks.api.limiter import RequestsLeft
 from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.hints import for_a_test
 
@@ -194,13 +195,29 @@ class InsightlyHook(BaseHook):
             raise self._unexpected("/Instance", "a Date header was expected")
         return pendulum.instance(now)
 
+    def account_name(self) -> str | None:
+        """Return the account's name, as people see it in Insightly; ``None`` if the API doesn't tell it."""
+        instance = self._get("/Instance").content
+        name = instance.get("INSTANCE_NAME") if isinstance(instance, dict) else None
+        return str(name) if name else None
+
+    def check_access(self, record_type: str) -> None:
+        """Ask for one record of a type, and raise ``InsightlyAccessError`` if the key may not read it.
+
+        :raises UnknownRecordType: if there is no such record type.
+        """
+        self._get(f"{RECORD_TYPES[record_type].path}/Search", {"top": 1, "brief": "true"})
+
+    def requests_left(self) -> RequestsLeft | None:
+        """Return how many requests the account's day still has; ``None`` if no answer has told it yet."""
+        return self._client.limiter.requests_left()
+
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the connection works, and a sentence for the person who pressed the button."""
         try:
-            instance = self._get("/Instance").content
+            name = self.account_name()
         except Exception as error:  # Airflow shows the text; nothing may be raised here
             return False, for_a_test(error, self.insightly_conn_id)
-        name = instance.get("INSTANCE_NAME") if isinstance(instance, dict) else None
         return True, f"Connected to Insightly account {name!r}" if name else "Connected to Insightly"
 
     def _get(self, path: str, parameters: dict[str, Any] | None = None) -> Answer:

@@ -15,13 +15,13 @@ from airflow_insightly_hooks.core.detection.daily_budget import DailyBudget
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 
-__all__ = ["FewLeft", "Limiter", "Spent", "limiter_for"]
+__all__ = ["Limiter", "RequestsLeft", "Spent", "limiter_for"]
 
 MOST_LIMITERS = 64
 """Accounts whose limiters a process remembers; the one that was unused for longest goes first."""
 
 
-class FewLeft(NamedTuple):
+class RequestsLeft(NamedTuple):
     """``left`` of a day's ``total`` requests remain until ``resets_at``."""
 
     left: int
@@ -78,7 +78,9 @@ class Limiter:
         self._rate_limit.wait()
         return None
 
-    def answered(self, date: datetime | None, limit: int | None, remaining: int | None) -> FewLeft | None:
+    def answered(
+        self, date: datetime | None, limit: int | None, remaining: int | None
+    ) -> RequestsLeft | None:
         """Take what an answer's headers say; return the counts if few are left (not none), once a day.
 
         :param date: the server's time.
@@ -90,11 +92,24 @@ class Limiter:
                 self._ahead = date - datetime.now(timezone.utc)
             now = self.server_now()
             self._budget.answered(now, limit, remaining)
-            left, total, ends = self._budget.left(now), self._budget.total(now), self._budget.resets_at(now)
-            if not left or total is None or not self._budget.is_low(now) or self._warned_for == ends:
+            counts = self._counts(now)
+            if counts is None or not counts.left or not self._budget.is_low(now):
                 return None
-            self._warned_for = ends
-            return FewLeft(left, total, ends)
+            if self._warned_for == counts.resets_at:
+                return None
+            self._warned_for = counts.resets_at
+            return counts
+
+    def requests_left(self) -> RequestsLeft | None:
+        """Return how many requests the account's day still has for us; ``None`` if nothing has told yet."""
+        with self._lock:
+            return self._counts(self.server_now())
+
+    def _counts(self, now: datetime) -> RequestsLeft | None:
+        left, total = self._budget.left(now), self._budget.total(now)
+        if left is None or total is None:
+            return None
+        return RequestsLeft(left, total, self._budget.resets_at(now))
 
     def refuse_day(self) -> Spent:
         """Note that the API refuses every request until the day ends."""
