@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import structlog
 from airflow.cli.utils import redirect_stdout_log_handlers_to_stderr
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -32,7 +35,8 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     redirect_stdout_log_handlers_to_stderr()
     try:
-        code = command(args)
+        with _structlog_on_stderr():
+            code = command(args)
         sys.stdout.flush()
     except UsageError as error:
         say(f"error: {error}")
@@ -51,3 +55,23 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
         say("".join(traceback.format_tb(error.__traceback__)) + f"error: {told(error)}")
         code = ExitCode.FAILED
     raise SystemExit(int(code))
+
+
+@contextlib.contextmanager
+def _structlog_on_stderr() -> Iterator[None]:
+    """Have loggers that are first used in the block write to standard error.
+
+    Airflow's write to ``sys.stdout``: of a connection in its database it warns that the type's name has a
+    ``_``, in the midst of the command's output.
+    """
+    make_logger = structlog.get_config()["logger_factory"]
+
+    def make_logger_for_stderr(*args: Any) -> Any:
+        with contextlib.redirect_stdout(sys.stderr):
+            return make_logger(*args)
+
+    structlog.configure(logger_factory=make_logger_for_stderr)
+    try:
+        yield
+    finally:
+        structlog.configure(logger_factory=make_logger)

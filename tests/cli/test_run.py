@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 import yaml
 from airflow.cli.cli_parser import get_parser
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -60,6 +61,21 @@ def test_an_unknown_error_shows_no_values(capfd: pytest.CaptureFixture[str]) -> 
     err = capfd.readouterr().err
     assert "error: KeyError at test_run.py:" in err
     assert SECRET not in err
+
+
+def test_logs_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """What Airflow logs meanwhile doesn't come between the lines that were asked for."""
+
+    def command(args: Namespace) -> int:
+        structlog.get_logger("one that is new").warning("something odd")
+        print_rows([{"a": 1}], "json")
+        return 0
+
+    capfd.readouterr()
+    assert ended_with(command) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == [{"a": 1}]
+    assert "something odd" in err
 
 
 def test_a_closed_pipe() -> None:
