@@ -90,6 +90,11 @@ class WebhookHook(BaseHook):
         return self.webhook_conn_id if self._uri is None else None
 
     @property
+    def receiver(self) -> ReceiverSettings:
+        """What connection or URI say of the receiver, checked; it holds credentials."""
+        return self._settings
+
+    @property
     def web_url(self) -> str:
         """The address of a page that shows what the receiver got; an empty text where none is named."""
         return self._settings.web_url

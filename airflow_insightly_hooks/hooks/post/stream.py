@@ -15,7 +15,7 @@ import httpcore
 from airflow_insightly_hooks.hooks.post.deadline import Deadline, DeadlineExceeded
 from airflow_insightly_hooks.hooks.post.transport import Transport
 
-__all__ = ["Stream", "TcpState"]
+__all__ = ["Stream", "TcpState", "TlsState"]
 
 PIECE = 16 * 1024
 """Bytes that are sent, or read, between two looks at the deadline."""
@@ -41,6 +41,17 @@ class TcpState(NamedTuple):
     is_acknowledged: bool
     acknowledged: int
     received: int
+
+
+class TlsState(NamedTuple):
+    """What was agreed on in a TLS handshake.
+
+    :param version: of the protocol, such as ``TLSv1.3``.
+    :param certificate: the receiver's own, in DER.
+    """
+
+    version: str
+    certificate: bytes
 
 
 class _NotOpen(httpcore.NetworkStream):
@@ -184,6 +195,13 @@ class Stream:
         if self._is_counted:
             self._is_counted = False
             self._transport.closed()
+
+    def tls_state(self) -> TlsState | None:
+        """Return what was agreed on with the receiver; ``None`` without TLS."""
+        session = self._stream.get_extra_info("ssl_object")
+        if session is None or not self._transport.is_secured:
+            return None
+        return TlsState(session.version(), session.getpeercert(True))
 
     # --- between exchanges, and at the end ---------------------------------------------------------------
 
