@@ -1,0 +1,24 @@
+"""Which connections stand in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["stored_connections"]
+
+
+def stored_connections(conn_types: Iterable[str]) -> dict[str, str]:
+    """Return the types of the connections that have one of these types, by id.
+
+    :raises NoDatabase: if the database isn't at hand.
+    """
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from airflow_insightly_hooks.database.presence import check_database
+
+    check_database()
+    query = select(Connection.conn_id, Connection.conn_type).where(Connection.conn_type.in_(list(conn_types)))
+    with create_session() as session:
+        return {row.conn_id: row.conn_type for row in session.execute(query)}

@@ -1,0 +1,150 @@
+"""Airflow itself: its version, its settings of the state stores, and whether its components are alive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from airflow_insightly_hooks.diagnosis.findings import OK, PROBLEM, WARNING, Finding
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.database.components import ComponentState
+
+__all__ = ["check_components", "check_encryption", "check_state_store", "check_version"]
+
+OLDEST = (3, 3)
+"""The oldest version of Airflow that this package works with."""
+SHORT_RETENTION = 7
+"""Days; with fewer, a task that is cleared after a long weekend has forgotten what it has sent."""
+LARGEST_VALUE = 65_535
+"""Bytes: how large the values that tasks keep may become, Airflow's own default."""
+
+STATE_STORE = "[state_store] of airflow.cfg"
+
+_NEEDED_FOR = {
+    "scheduler": "nothing runs without it",
+    "triggerer": 'deferrable sensors and schedule="on_change" wait in it',
+    "dag-processor": "DAG files, and workflow files with them, are read by it",
+}
+
+
+def check_version(version: str) -> Finding:
+    """Judge Airflow's version, such as ``3.3.2``."""
+    parts = version.split(".")
+    numbers = tuple(int(part) for part in parts[:2] if part.isdigit())
+    if len(numbers) == 2 and numbers < OLDEST:
+        return Finding("Airflow", PROBLEM, f"version {version}", "Install Airflow 3.3 or later.")
+    return Finding("Airflow", OK, f"version {version}")
+
+
+def check_state_store(setting: Callable[[str], str | None]) -> list[Finding]:
+    """Judge the settings of the state stores.
+
+    :param setting: the name of a setting -> its value, as configured.
+    """
+    return [
+        _retention(setting("default_retention_days")),
+        _clear_on_success(setting("clear_on_success")),
+        _largest_value(setting("max_value_storage_bytes")),
+    ]
+
+
+def _retention(value: str | None) -> Finding:
+    what = f"default_retention_days = {value}"
+    days = _whole_number(value)
+    if days is None or days < 0:
+        return Finding(
+            STATE_STORE,
+            PROBLEM,
+            f"{what}: Airflow refuses it whenever a task keeps something",
+            "Set it to a number of days, or to 0 to keep what tasks know as long as their runs.",
+        )
+    if 0 < days < SHORT_RETENTION:
+        return Finding(
+            STATE_STORE,
+            WARNING,
+            f"{what}: a deliver task that is cleared later than that sends everything again, and a sensor "
+            "reads another window",
+            f"Set it to {SHORT_RETENTION} or more (30 by default; 0 keeps it as long as the run).",
+        )
+    return Finding(STATE_STORE, OK, what)
+
+
+def _clear_on_success(value: str | None) -> Finding:
+    what = f"clear_on_success = {value}"
+    if (value or "").strip().lower() in ("true", "t", "1"):
+        return Finding(
+            STATE_STORE,
+            PROBLEM,
+            f"{what}: a task that is cleared doesn't know what it has sent, read and let through; it sends "
+            "everything again",
+            "Set it to False, its default.",
+        )
+    return Finding(STATE_STORE, OK, what)
+
+
+def _largest_value(value: str | None) -> Finding:
+    what = f"max_value_storage_bytes = {value}"
+    size = _whole_number(value)
+    if size is None:
+        return Finding(STATE_STORE, PROBLEM, f"{what}: it is no number", f"Set it to {LARGEST_VALUE}.")
+    if 0 < size < LARGEST_VALUE:
+        return Finding(
+            STATE_STORE,
+            WARNING,
+            f"{what}: tasks keep larger values, and each of them is warned of in the log; Airflow's API "
+            "refuses to change them",
+            f"Set it to {LARGEST_VALUE}, its default, or to 0 for no limit.",
+        )
+    return Finding(STATE_STORE, OK, what)
+
+
+def _whole_number(value: str | None) -> int | None:
+    try:
+        return int(value or "")
+    except ValueError:
+        return None
+
+
+def check_encryption(fernet_key: str | None) -> Finding:
+    """Judge whether Airflow encrypts the passwords that it stores.
+
+    :param fernet_key: the setting of that name; it is not shown.
+    """
+    if fernet_key and fernet_key.strip():
+        return Finding("Airflow", OK, "passwords of connections are encrypted in the database")
+    return Finding(
+        "Airflow",
+        WARNING,
+        "passwords of connections stand in the database unencrypted: [core] fernet_key is empty",
+        "Set fernet_key, on all machines alike, and save the connections again.",
+    )
+
+
+def check_components(states: Sequence[ComponentState], now: datetime) -> list[Finding]:
+    """Judge which of Airflow's components are alive.
+
+    :param now: the time, aware.
+    """
+    return [_component(state, now) for state in states]
+
+
+def _component(state: ComponentState, now: datetime) -> Finding:
+    subject = f"Airflow's {state.name}"
+    if state.latest_heartbeat is None:
+        level, found = PROBLEM, "it has never run with this database"
+    else:
+        seconds = max(0, int((now - state.latest_heartbeat).total_seconds()))
+        level, found = (OK if state.is_alive else PROBLEM), f"its latest heartbeat is {_ago(seconds)} old"
+    if level is OK:
+        return Finding(subject, OK, f"alive: {found}")
+    why = _NEEDED_FOR.get(state.name, "it is needed")
+    return Finding(subject, PROBLEM, f"not alive: {found}; {why}", f"Start it: airflow {state.name}")
+
+
+def _ago(seconds: int) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,117 @@
+"""All checks, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from airflow_insightly_hooks.core.errors import told
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.diagnosis.airflow_setup import (
+    check_components,
+    check_encryption,
+    check_state_store,
+    check_version,
+)
+from airflow_insightly_hooks.diagnosis.connections import connections_in_environment
+from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING, Finding
+from airflow_insightly_hooks.diagnosis.insightly_account import check_account
+from airflow_insightly_hooks.diagnosis.webhook_receiver import check_receiver
+
+__all__ = ["diagnose"]
+
+ACCOUNT, RECEIVER = "insightly", "insightly_webhook"
+"""The connection types that are checked."""
+AT_ONCE = 8
+"""Connections that are checked at the same time."""
+
+
+def diagnose(
+    accounts: Sequence[str] = (),
+    receivers: Sequence[str] = (),
+    *,
+    record_types: Sequence[str] | None = None,
+    posts: bool = False,
+) -> Iterator[Finding]:
+    """Yield what is found about Airflow, the accounts and the receivers, in this order.
+
+    :param accounts: ids of connections of type ``insightly``.
+    :param receivers: ids of connections of type ``insightly_webhook``. If neither is given, the connections
+        of both types that the environment and the database hold are checked. Those of a secrets backend
+        have to be named.
+    :param record_types: those that must be readable; ``None`` looks at all, and warns of those that aren't.
+    :param posts: whether to POST an empty JSON object to each receiver.
+    :raises UnknownRecordType: if one of them is none.
+    """
+    for record_type in record_types or ():
+        RECORD_TYPES[record_type]  # raises, before anything is asked
+    yield from _airflow()
+    if not accounts and not receivers:
+        found, findings = _known_connections()
+        yield from findings
+        accounts = [conn_id for conn_id, conn_type in found.items() if conn_type == ACCOUNT]
+        receivers = [conn_id for conn_id, conn_type in found.items() if conn_type == RECEIVER]
+        yield from _missing(accounts, receivers)
+    checks = [
+        *(_all_of(check_account(conn_id, record_types), conn_id) for conn_id in accounts),
+        *(_all_of(check_receiver(conn_id, posts=posts), conn_id) for conn_id in receivers),
+    ]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for findings in threads.map(list, checks):
+            yield from findings
+
+
+def _all_of(findings: Iterator[Finding], conn_id: str) -> Iterator[Finding]:
+    """Yield the findings of one connection; what fails unexpectedly is one more, and stops no other."""
+    try:
+        yield from findings
+    except Exception as error:  # its text may hold anything
+        what = f"the check itself has failed: {told(error)}"
+        yield Finding(f"connection {conn_id}", PROBLEM, what, "Please report this as a bug of this package.")
+
+
+def _airflow() -> Iterator[Finding]:
+    from airflow.configuration import conf
+    from airflow.version import version
+
+    from airflow_insightly_hooks.database.components import component_states
+    from airflow_insightly_hooks.database.presence import NoDatabase
+
+    yield check_version(version)
+    yield from check_state_store(lambda name: conf.get("state_store", name, fallback=None))
+    try:
+        states = component_states()
+        yield check_encryption(conf.get("core", "fernet_key", fallback=None))
+        yield from check_components(states, datetime.now(timezone.utc))
+    except NoDatabase as error:
+        yield Finding(
+            "Airflow's components",
+            SKIPPED,
+            f"scheduler, triggerer and dag-processor weren't looked at: {error.reason}",
+            "Run 'airflow insightly doctor' where Airflow's scheduler or API server runs.",
+        )
+
+
+def _known_connections() -> tuple[dict[str, str], list[Finding]]:
+    """Return the types of the connections of this package's types, by id."""
+    from airflow_insightly_hooks.database.connections import stored_connections
+    from airflow_insightly_hooks.database.presence import NoDatabase
+
+    types = (ACCOUNT, RECEIVER)
+    found, findings = connections_in_environment(types)
+    with suppress(NoDatabase):  # the components' finding tells of it
+        found = {**stored_connections(types), **found}  # the environment's come first in Airflow, too
+    return dict(sorted(found.items())), findings
+
+
+def _missing(accounts: Sequence[str], receivers: Sequence[str]) -> Iterator[Finding]:
+    for conn_type, known, option in ((ACCOUNT, accounts, "--insightly"), (RECEIVER, receivers, "--receiver")):
+        if not known:
+            yield Finding(
+                "connections",
+                WARNING,
+                f"neither the environment nor the database has a connection of type {conn_type}",
+                f"Make one, or name one of a secrets backend: {option} CONN_ID",
+            )
