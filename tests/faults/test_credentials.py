@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -15,7 +17,7 @@ from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from tests.conftest import Connect, Logged
 from tests.faults.conftest import BODY, Outcome, Send, fault
 from tests.network import NameService
-from tests.servers import Server, answer, serving
+from tests.servers import Server, answer, read_request, serving
 
 SECRET = "Pa55-of-the-tests"
 SHORT = "q7~Z"
@@ -281,6 +283,27 @@ def test_secrets_in_tracebacks(connect: Connect, uri: str) -> None:
         assert error.__cause__ is None
         assert SECRET not in "".join(traceback.format_exception(error))
         assert SECRET not in repr(pickle.loads(pickle.dumps(error)))  # noqa: S301 — it was pickled here
+
+
+@fault(68, "a receiver that answers with the credentials that it got", requests=None)
+def test_echoed_credentials(connect: Connect, logged: Logged) -> None:
+    """With ``keep_response``, credentials that a receiver echoes are taken out of what is shown."""
+
+    def echo(connection: socket.socket) -> None:
+        request = read_request(connection)
+        assert request is not None
+        sent = request.headers["authorization"]
+        told = f"{sent} is user:{SECRET}, {quote(SECRET)}, {sent[:-6]}..., {SHORT}"
+        connection.sendall(answer("403 Forbidden", body=told.encode()))
+
+    with serving([echo], reads=False) as server:
+        extra = {"keep_response": True, "headers": {"X-Key": SHORT}}
+        connect("receiver", host=with_user(server, f"user:{SECRET}"), extra=extra)
+        result = WebhookHook("receiver").send(BODY, message_id="msg_1")
+    assert result.response == "Basic *** is user:***, ***, Basic ***..., ***"
+    shown = f"{result!r} {result.response} {logged.text}"
+    assert SECRET not in shown
+    assert basic(f"user:{SECRET}").removeprefix("Basic ") not in shown
 
 
 @fault(69, "a short password, which Airflow doesn't mask", requests="passes")
