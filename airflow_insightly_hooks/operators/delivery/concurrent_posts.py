@@ -315,4 +315,4 @@ def _outcome(attempt: Attempt) -> PostOutcome:
     result = attempt.result
     at = datetime.fromtimestamp(attempt.ended_at, timezone.utc)
     error = None if result.acknowledged else result.error or "not acknowledged"
-    return PostOutcome(at, result.elapsed, result.status, error, is_sent=result.sent)
+    return PostOutcome(at, result.elapsed, result.status, error, result.response, is_sent=result.sent)
