@@ -26,15 +26,18 @@ from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_entries import entries_in, source_of
-from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, due_time
+from airflow_insightly_hooks.core.state.pending_request import request_in
+from airflow_insightly_hooks.core.state.pending_webhooks import (
+    PendingWebhook,
+    PendingWebhooks,
+    due_time,
+    pending_key,
+)
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
 from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, report_not_sent
 from airflow_insightly_hooks.operators.common.record_reading import read_record
-from airflow_insightly_hooks.operators.common.redacted_arguments import (
-    RedactedField,
-    unredacted,
-)
+from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.airflow_runs import is_test
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.state.state_store import StateStore
 
 __all__ = [
-    "CANCEL",
     "NEXT_DUE",
     "NOTHING",
     "RETRIES",
@@ -61,14 +63,12 @@ __all__ = [
 FROM = "pending_from"
 """The key of a run's conf that says which task has scheduled something."""
 PENDING = "pending"
-"""The XCom key of what a task has scheduled; the first part of the keys of what is pending."""
+"""The XCom key of what a task has scheduled, and of what is pending."""
 UNDELIVERABLE = "undeliverable records"
 """The key, beside those of webhooks, of the changes that can't be delivered: due at once, to be reported."""
 NEXT_DUE = "next_due"
 NOTHING = ""
 """What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
-CANCEL = "cancel"
-"""The parameter of a run that names the records whose webhooks are not to be sent."""
 LOOKED_AT = "looked_at"
 POSTPONED = "postponed"
 POSTPONED_FOR = timedelta(minutes=15)
@@ -183,7 +183,8 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     :raises InsightlyAPIError: if Insightly can't be read.
     :raises InvalidState: if what is pending can't be read.
 
-    A run's parameter ``cancel`` names records whose pending webhooks are taken away, unsent.
+    A run's parameter ``cancel`` names records whose pending webhooks are taken away, unsent, and ``send_now``
+    those whose are due at once; ``core.state.pending_request`` says more.
 
     XCom: a list of changes, with the event and the time of the change that triggered; under ``pending`` how
     many wait and the first 100 of them; under ``next_due`` when the next one is due; under ``not_sent`` those
@@ -223,21 +224,18 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         """Return what is due, read again."""
         ti, run = context["ti"], context["dag_run"]
         memory, state = memory_of(context, self.asset)
-        pending = PendingWebhooks(memory, f"{PENDING}/{self.workflow}/{self.webhook}")
+        pending = PendingWebhooks(memory, pending_key(self.workflow, self.webhook))
         now = _first_now(state, run.run_after)
         run_name = digest_of(repr((ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
         due_once = DueOnce(pending, state, run_name)
-        to_cancel = [int(i) for i in (context.get("params") or {}).get(CANCEL) or ()]
-        decision = due_once.decide(
-            lambda: self._scheduled(context), to_cancel, until=now, at_most=MOST_AT_ONCE
-        )
+        request = request_in(context.get("params"), run.conf, self.webhook)
+        decision = due_once.decide(lambda: self._scheduled(context), request, until=now, at_most=MOST_AT_ONCE)
         if decision is None:
-            self.log.info("%s: an earlier try has entered and cancelled what was asked for", self.webhook)
+            self.log.info("%s: an earlier try has entered and done what was asked for", self.webhook)
         else:
             self.log.info("%s: %d new", self.webhook, len(decision.entered))
-            if to_cancel:
-                ids = [entry.record_id for entry in decision.cancelled]
-                self.log.info("%s: %d cancelled: %s", self.webhook, len(ids), ids)
+            for line in request.outcome(decision):
+                self.log.info("%s: %s", self.webhook, line)
         due = due_once.taken()
         self._tell_pending(ti, pending, len(due))
         changes, postponed = self._read(due, now, context)

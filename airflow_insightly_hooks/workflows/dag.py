@@ -24,13 +24,13 @@ from airflow.sdk import (
 )
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidCriteria, InvalidWorkflow
+from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, WEBHOOKS
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
-    CANCEL,
     DueWebhooksOperator,
     ScheduleWebhooksOperator,
     TimeTrigger,
@@ -247,19 +247,16 @@ def _pending_dag(
     timed = _timed(workflow)
     if not timed:
         return None
+    slugs = [webhook.slug for webhook in timed]
     dag = _sending_dag(
         workflow.dag_id + PENDING_SUFFIX,
         default_args,
         dag_display_name=f"{workflow.name}: pending",
         description=f"Sends webhooks of {workflow.dag_id} at their time; started by it, and by itself.",
         params={
-            CANCEL: Param(
-                [],
-                type="array",
-                items={"type": "integer"},
-                title="Cancel",
-                description="Ids of records whose pending webhooks are not to be sent.",
-            )
+            CANCEL: _list_param("integer", "Cancel", "Ids of records whose webhooks are not to be sent."),
+            SEND_NOW: _list_param("integer", "Send now", "Ids of records whose webhooks are to be sent now."),
+            WEBHOOKS: _list_param("string", "Webhooks", "Only of these webhooks; empty: of all.", slugs),
         },
         **arguments,
     )
@@ -267,6 +264,11 @@ def _pending_dag(
         due = [_due(workflow, webhook) for webhook in timed]
         WakeUpOperator(task_id="wake_up", trigger_rule="all_done").set_upstream(due)
     return dag
+
+
+def _list_param(item_type: str, title: str, description: str, examples: Sequence[str] = ()) -> Param:
+    schema: dict[str, Any] = {"type": "array", "items": {"type": item_type}, "examples": list(examples)}
+    return Param([], title=title, description=description, **schema)
 
 
 def _retry_dag(

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload, InvalidState
+from airflow_insightly_hooks.core.state.pending_request import request_conf
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -434,6 +435,46 @@ def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
         due_task().execute(cancelling)
     assert [e.record_id for e in pending_in(cancelling)] == [second]
     assert f"later: 1 cancelled: [{first}]" in logged.messages("info")
+
+
+def test_sending_now(insightly: RunningSandbox, logged: Logged) -> None:
+    """As at its time: the record is read again; the change, and so the message id, is the same."""
+    first, second, third = seeded(insightly, 3)
+    context = due_context([entry(i, FAR) for i in (first, second, third)])
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task().execute(context)
+    insightly.update("Contacts", first, FIRST_NAME="Zoë, later")
+    asking = due_context(None, context["asset_state_store"])
+    asking["params"] = {"send_now": [second]}
+    asking["dag_run"].conf = request_conf(
+        "send_now",
+        {"later": {first: CHANGED_AT, 12345: CHANGED_AT}, "another": {third: CHANGED_AT}},
+        requested_by="anna",
+        requested_at=CHANGED_AT,
+    )
+    for _ in range(2):  # a cleared task, too
+        found = due_task().execute(asking)
+        assert [(c["record_id"], c["event"], c["changed_at"]) for c in found] == [
+            (first, "updated", CHANGED_AT),
+            (second, "updated", CHANGED_AT),
+        ]
+        assert found[0]["record"]["FIRST_NAME"] == "Zoë, later"
+    assert [e.as_dict() for e in pending_in(context)] == [entry(third, FAR)]
+    assert asking["ti"].xcom["next_due"] == FAR
+    assert f"later: 2 sent before their time: [{first}, {second}]" in logged.messages("info")
+    assert any("not pending any more: [12345]" in line for line in logged.messages("info"))
+
+
+def test_sending_now_rechecks(insightly: RunningSandbox) -> None:
+    """A record that doesn't meet the criteria any more is reported, and not sent."""
+    (record_id,) = seeded(insightly, 1)
+    criteria = {"field": "FIRST_NAME", "operator": "equals", "value": "another"}
+    context = due_context([entry(record_id, FAR)])
+    context["params"] = {"send_now": [record_id]}
+    with pytest.raises(DownstreamTasksSkipped):
+        due_task(criteria=criteria).execute(context)
+    assert context["ti"].xcom["not_sent"][0]["reason"] == "it no longer meets the criteria"
+    assert pending_in(context).all() == []
 
 
 def test_a_request_to_cancel_is_carried_out_once(insightly: RunningSandbox) -> None:

@@ -166,8 +166,9 @@ def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     assert pending.get_task("due_a_week_later").criteria == IN_FRANCE
     assert pending.get_task("wake_up").trigger_rule == "all_done"
     assert pending.get_task("deliver_a_week_later").retry_delay == timedelta(seconds=3)
-    assert pending.params["cancel"] == []
-    assert "cancel" in str(DagSerialization.to_dict(pending))
+    assert dict(pending.params) == {"cancel": [], "send_now": [], "webhooks": []}
+    assert pending.params.get_param("webhooks").schema["examples"] == ["a_week_later"]
+    assert "send_now" in str(DagSerialization.to_dict(pending))
 
 
 def test_without_recheck_nothing_is_asked_at_its_time(registered: Any) -> None:

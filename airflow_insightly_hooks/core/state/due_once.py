@@ -1,4 +1,4 @@
-"""Each run enters, cancels and takes pending webhooks once, whatever stops it and when.
+"""Each run enters, cancels, hastens and takes pending webhooks once, whatever stops it and when.
 
 Two stores take part: the book of what is pending, which outlasts runs, and the run's own state, which a later
 try of the run, or a cleared one, finds again. No write goes to both. So a run's decision is one write to the
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from airflow_insightly_hooks.core.state.pending_request import PendingRequest
 from airflow_insightly_hooks.core.state.pending_webhooks import Decision, PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.core.state.state_store import StateStore
 
@@ -41,14 +42,14 @@ class DueOnce:
     def decide(
         self,
         scheduled: Callable[[], Iterable[PendingWebhook]],
-        cancelled: Iterable[int],
+        request: PendingRequest,
         until: datetime,
         at_most: int,
     ) -> Decision | None:
-        """Enter, cancel and take, unless an earlier try of this run has.
+        """Enter, cancel, make due and take, unless an earlier try of this run has.
 
         :param scheduled: returns what is to be entered; it is called only if this run has not decided yet.
-        :param cancelled: the ids of the records whose webhooks are not to be sent.
+        :param request: the entries that are not to be sent, and those that are due at ``until`` already.
         :param until: take what is due then.
         :param at_most: how many are taken.
         :returns: what was done; ``None`` if an earlier try has decided.
@@ -64,7 +65,8 @@ class DueOnce:
                 decision = self._book.decide(
                     self._run,
                     enter=() if self._state.get(ENTERED) else scheduled(),
-                    cancel=cancelled,
+                    cancel=request.cancels,
+                    move=lambda entry: min(entry.due, until) if request.sends_now(entry) else None,
                     take=lambda waiting: _due(waiting, noted, until, at_most),
                 )
                 taken = decision.taken

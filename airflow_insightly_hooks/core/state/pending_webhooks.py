@@ -28,7 +28,10 @@ from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, In
 from airflow_insightly_hooks.core.records import field_value, is_record_id
 from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in, on_failure
 
-__all__ = ["Decision", "PendingWebhook", "PendingWebhooks", "due_time"]
+__all__ = ["KEYS", "Decision", "PendingWebhook", "PendingWebhooks", "due_time", "pending_key"]
+
+KEYS = "pending/"
+"""How the keys of all that is pending begin, in the state of an asset."""
 
 BLOCK_SIZE = 500
 """Entries a block: at 100 bytes at the most each a block stays below 60 kB."""
@@ -64,6 +67,11 @@ class PendingWebhook(NamedTuple):
             return _checked(entry._replace(due=api_time(value["due"], "due")))
         except ValueError as error:
             raise InvalidPayload("pending webhook", str(error)) from None
+
+
+def pending_key(workflow: str, webhook: str) -> str:
+    """Return the key of the head under which a workflow's webhook has what is pending."""
+    return f"{KEYS}{workflow}/{webhook}"
 
 
 def due_time(
@@ -102,6 +110,7 @@ class Decision(NamedTuple):
 
     entered: list[PendingWebhook]
     cancelled: list[PendingWebhook]
+    moved: list[PendingWebhook]  # as they were before
     taken: list[PendingWebhook]  # those that it is to send
 
 
@@ -138,12 +147,11 @@ class PendingWebhooks:
 
     def all(self) -> list[PendingWebhook]:
         """Return the entries, by the time that they are due, then by record id."""
-        return _in_order(entry for block in self._loaded() for entry in block.entries.values())
+        return _in_order(_entries_of(self._loaded()))
 
     def next_due(self) -> datetime | None:
         """Return when the next entry is due; ``None`` if there is none."""
-        times = (entry.due for block in self._loaded() for entry in block.entries.values())
-        return min(times, default=None)
+        return min((entry.due for entry in _entries_of(self._loaded())), default=None)
 
     def add(self, entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
         """Enter those whose records have no entry, the first one of each record.
@@ -171,25 +179,29 @@ class PendingWebhooks:
         run: str,
         *,
         enter: Iterable[PendingWebhook] = (),
-        cancel: Iterable[int] = (),
+        cancel: Callable[[PendingWebhook], bool] = lambda _: False,
+        move: Callable[[PendingWebhook], datetime | None] = lambda _: None,
         take: Callable[[Sequence[PendingWebhook]], Iterable[PendingWebhook]],
     ) -> Decision:
-        """Enter entries, cancel those of some records, and take some out to send: all of it, or nothing.
+        """Enter entries, cancel some, move some, and take some out to send: all of it, or nothing.
 
         What was taken, ``taken_by`` returns until ``forget`` is called.
 
         :param run: the name of who decides: letters and digits, 20 at the most.
+        :param cancel: whether an entry, pending or just entered, is not to be sent.
+        :param move: when an entry that stays is due from now on; ``None``: at the time that it has.
         :param take: is given what is pending then, in order, and returns what is to be sent of it.
         :raises ValueError: if one of ``enter`` is no such entry.
         """
         blocks = self._copies()
         entered = _entered(blocks, enter)
-        cancelled = _removed(blocks, set(cancel))
-        waiting = _in_order(entry for block in blocks for entry in block.entries.values())
+        cancelled = _removed(blocks, {entry.record_id for entry in _entries_of(blocks) if cancel(entry)})
+        moved = _moved(blocks, move)
+        waiting = _in_order(_entries_of(blocks))
         taken = _removed(blocks, {entry.record_id for entry in take(waiting)})
-        if entered or cancelled or taken:
+        if entered or cancelled or moved or taken:
             self._store_change(blocks, self._runs, run, taken)
-        return Decision(entered, cancelled, taken)
+        return Decision(entered, cancelled, moved, taken)
 
     def taken_by(self, run: str) -> list[PendingWebhook] | None:
         """Return what a run has taken, in order; ``None`` if it hasn't decided, or it was forgotten."""
@@ -197,8 +209,7 @@ class PendingWebhooks:
         if run not in self._runs:
             return None
         seen: set[int] = set()
-        blocks = [self._read_block(number, seen) for number in self._runs[run]]
-        return _in_order(entry for block in blocks for entry in block.entries.values())
+        return _in_order(_entries_of([self._read_block(number, seen) for number in self._runs[run]]))
 
     def forget(self, run: str) -> None:
         """Forget that a run has decided: it has noted that itself."""
@@ -318,6 +329,22 @@ def _removed(blocks: list[_Block], record_ids: set[int]) -> list[PendingWebhook]
     return _in_order(
         block.entries.pop(record_id) for block in blocks for record_id in record_ids & block.entries.keys()
     )
+
+
+def _moved(blocks: list[_Block], move: Callable[[PendingWebhook], datetime | None]) -> list[PendingWebhook]:
+    """Give the entries another time for which ``move`` returns one, and return them as they were."""
+    moved = []
+    for block in blocks:
+        for record_id, entry in block.entries.items():
+            due = move(entry)
+            if due is not None:
+                block.entries[record_id] = _checked(entry._replace(due=due))
+                moved.append(entry)
+    return _in_order(moved)
+
+
+def _entries_of(blocks: Iterable[_Block]) -> Iterator[PendingWebhook]:
+    return (entry for block in blocks for entry in block.entries.values())
 
 
 def _is_numbers(value: object) -> TypeGuard[list[int]]:

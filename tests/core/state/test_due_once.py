@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.state import pending_webhooks as pending
 from airflow_insightly_hooks.core.state.due_once import DueOnce
+from airflow_insightly_hooks.core.state.pending_request import PendingRequest
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 from tests.conftest import StateStore
 from tests.core.state.test_id_set import Crash
@@ -61,6 +62,17 @@ def entry(record_id: int, hours: int = 0, at: str = CHANGED_AT) -> PendingWebhoo
     return PendingWebhook(record_id, NOON + timedelta(hours=hours), "added", at)
 
 
+NOTHING = PendingRequest()
+
+
+def cancelling(*record_ids: int) -> PendingRequest:
+    return PendingRequest(cancel=dict.fromkeys(record_ids))
+
+
+def sending_now(*entries: PendingWebhook) -> PendingRequest:
+    return PendingRequest(send_now={item.record_id: item.changed_at for item in entries})
+
+
 class Runs:
     """Runs over one book, and what must have come of each."""
 
@@ -68,7 +80,7 @@ class Runs:
         self.power = Power()
         self.book = PoweredStore(self.power)
         self.states: dict[int, PoweredStore] = {}
-        self.inputs: dict[int, tuple[list[PendingWebhook], list[int]]] = {}
+        self.inputs: dict[int, tuple[list[PendingWebhook], PendingRequest]] = {}
         self.decided: dict[int, list[PendingWebhook]] = {}
         self.waiting: dict[int, PendingWebhook] = {}
 
@@ -76,20 +88,20 @@ class Runs:
         self,
         run: int,
         entries: list[PendingWebhook],
-        cancel: list[int],
+        request: PendingRequest,
         until: datetime,
         crash_at: int | None = None,
     ) -> bool:
         """Make a try of a run, its first, a retry or one after a clear; return whether it came to its end."""
-        entries, cancel = self.inputs.setdefault(run, (entries, cancel))
+        entries, request = self.inputs.setdefault(run, (entries, request))
         state = self.states.setdefault(run, PoweredStore(self.power))
         name = f"run{run}"
-        expected_waiting, expected = self._expected(entries, cancel, until)
+        expected_waiting, expected = self._expected(entries, request, until)
         self.power.calls_left = crash_at
         taken: list[PendingWebhook] | None = None
         try:
             subject = DueOnce(PendingWebhooks(self.book, KEY), state, name)
-            decision = subject.decide(lambda: entries, cancel, until, AT_MOST)
+            decision = subject.decide(lambda: entries, request, until, AT_MOST)
             taken = subject.taken()
             assert decision is None or run not in self.decided
         except Crash:
@@ -107,12 +119,16 @@ class Runs:
         return taken is not None
 
     def _expected(
-        self, entries: list[PendingWebhook], cancel: list[int], until: datetime
+        self, entries: list[PendingWebhook], request: PendingRequest, until: datetime
     ) -> tuple[dict[int, PendingWebhook], list[PendingWebhook]]:
         waiting = dict(self.waiting)
         for item in entries:
             waiting.setdefault(item.record_id, item)
-        waiting = {record_id: item for record_id, item in waiting.items() if record_id not in cancel}
+        for record_id, item in list(waiting.items()):
+            if request.cancels(item):
+                del waiting[record_id]
+            elif request.sends_now(item):
+                waiting[record_id] = item._replace(due=min(item.due, until))
         due = sorted((e for e in waiting.values() if e.due <= until), key=lambda e: (e.due, e.record_id))
         taken = due[:AT_MOST]
         return {k: item for k, item in waiting.items() if item not in taken}, taken
@@ -126,11 +142,16 @@ def _small_blocks():
         yield
 
 
+selections = st.dictionaries(
+    st.integers(1, 7),
+    st.none() | st.sampled_from([f"2024-06-01T12:00:{n:02}Z" for n in range(8)]),
+    max_size=3,
+)
 steps = st.lists(
     st.tuples(
         st.integers(0, 4),  # the run
         st.lists(st.tuples(st.integers(1, 7), st.integers(0, 3)), max_size=7),
-        st.lists(st.integers(1, 7), max_size=2),
+        st.builds(PendingRequest, selections, selections),
         st.integers(0, 3),
         st.none() | st.integers(0, 40),
     ),
@@ -141,15 +162,19 @@ steps = st.lists(
 @settings(deadline=None, max_examples=200)
 @given(steps)
 def test_each_run_decides_once(steps):
-    """Entering, cancelling and taking happen together, once a run; no entry is lost, none is taken twice."""
+    """Entering, cancelling, hastening and taking happen together, once a run.
+
+    No entry is lost, and none is taken twice.
+    """
     runs = Runs()
-    for number, (run, entries, cancel, hours, crash_at) in enumerate(steps):
+    for number, (run, entries, request, hours, crash_at) in enumerate(steps):
         new = [entry(record_id, due, f"2024-06-01T12:00:{number:02}Z") for record_id, due in entries]
-        runs.try_once(run, new, cancel, NOON + timedelta(hours=hours), crash_at)
+        runs.try_once(run, new, request, NOON + timedelta(hours=hours), crash_at)
     for run in list(runs.inputs):
-        assert runs.try_once(run, [], [], NOON + timedelta(days=1))
+        assert runs.try_once(run, [], NOTHING, NOON + timedelta(days=1))
     taken = [item for items in runs.decided.values() for item in items]
-    assert len(set(taken)) == len(taken)
+    changes = [(item.record_id, item.changed_at) for item in taken]
+    assert len(set(changes)) == len(changes)
 
 
 def each_kill(prepare, act) -> None:
@@ -166,11 +191,11 @@ def test_a_run_killed_between_entering_and_noting_it_enters_nothing_twice():
     """Another run takes and sends the entry meanwhile; the retry, and a cleared task, enter it no more."""
 
     def act(runs: Runs, crash_at: int) -> bool:
-        ended = runs.try_once(1, [entry(7, 1)], [], NOON, crash_at)
-        assert runs.try_once(2, [], [], NOON + timedelta(hours=1))
+        ended = runs.try_once(1, [entry(7, 1)], NOTHING, NOON, crash_at)
+        assert runs.try_once(2, [], NOTHING, NOON + timedelta(hours=1))
         for _ in range(2):
-            assert runs.try_once(1, [], [], NOON + timedelta(hours=1))
-        assert runs.try_once(3, [], [], NOON + timedelta(hours=1))
+            assert runs.try_once(1, [], NOTHING, NOON + timedelta(hours=1))
+        assert runs.try_once(3, [], NOTHING, NOON + timedelta(hours=1))
         assert sorted(item for taken in runs.decided.values() for item in taken) == [entry(7, 1)]
         return ended
 
@@ -181,30 +206,70 @@ def test_a_run_killed_while_it_takes_takes_what_no_other_run_takes():
     """What it has taken out is its own; what it hasn't, another run takes."""
 
     def act(runs: Runs, crash_at: int) -> bool:
-        ended = runs.try_once(2, [], [], NOON, crash_at)
-        assert runs.try_once(3, [], [], NOON)
-        assert runs.try_once(2, [], [], NOON)
+        ended = runs.try_once(2, [], NOTHING, NOON, crash_at)
+        assert runs.try_once(3, [], NOTHING, NOON)
+        assert runs.try_once(2, [], NOTHING, NOON)
         assert sorted(runs.decided[2] + runs.decided[3]) == [entry(1), entry(2), entry(3)]
         return ended
 
-    each_kill(lambda runs: runs.try_once(1, [entry(1), entry(2), entry(3)], [], NOON - timedelta(1)), act)
+    each_kill(
+        lambda runs: runs.try_once(1, [entry(1), entry(2), entry(3)], NOTHING, NOON - timedelta(1)), act
+    )
 
 
 def test_a_request_to_cancel_is_carried_out_once():
     """A retry, or a cleared task, doesn't cancel what was scheduled since."""
 
     def act(runs: Runs, crash_at: int) -> bool:
-        ended = runs.try_once(2, [], [7], NOON, crash_at)
+        ended = runs.try_once(2, [], cancelling(7), NOON, crash_at)
         has_decided = 2 in runs.decided
         again = entry(7, 5, "2024-06-02T12:00:00Z")
-        assert runs.try_once(3, [again], [], NOON)
-        assert runs.try_once(2, [], [], NOON)
+        assert runs.try_once(3, [again], NOTHING, NOON)
+        assert runs.try_once(2, [], NOTHING, NOON)
         if has_decided:
             assert runs.waiting == {7: again}
-        assert runs.try_once(2, [], [], NOON)
+        assert runs.try_once(2, [], NOTHING, NOON)
         return ended
 
-    each_kill(lambda runs: runs.try_once(1, [entry(7, 5)], [], NOON), act)
+    each_kill(lambda runs: runs.try_once(1, [entry(7, 5)], NOTHING, NOON), act)
+
+
+def test_a_request_to_send_now_is_carried_out_once():
+    """Killed at any call: the entry is sent once, and what the record has triggered since keeps its time."""
+
+    def act(runs: Runs, crash_at: int) -> bool:
+        first, again = entry(7, 5), entry(7, 6, "2024-06-02T12:00:00Z")
+        ended = runs.try_once(2, [], sending_now(first), NOON, crash_at)
+        has_decided = 2 in runs.decided
+        assert runs.try_once(3, [again], NOTHING, NOON)
+        assert runs.try_once(2, [], NOTHING, NOON)
+        assert runs.try_once(2, [], NOTHING, NOON)
+        assert runs.decided[2] == [first._replace(due=NOON)]
+        assert runs.decided[3] == []
+        assert runs.waiting == ({7: again, 8: entry(8, 5)} if has_decided else {8: entry(8, 5)})
+        return ended
+
+    each_kill(lambda runs: runs.try_once(1, [entry(7, 5), entry(8, 5)], NOTHING, NOON), act)
+
+
+def test_what_is_sent_now_beyond_a_run_is_due():
+    """The next run takes it at once: it doesn't wait for its own time."""
+    runs = Runs()
+    many = [entry(record_id, 5) for record_id in range(1, 7)]
+    assert runs.try_once(1, many, NOTHING, NOON)
+    assert runs.try_once(2, [], sending_now(*many), NOON)
+    assert runs.try_once(3, [], NOTHING, NOON)
+    assert [item.record_id for item in runs.decided[2] + runs.decided[3]] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("action", ["cancel", "send_now"])
+def test_an_entry_that_is_named_by_its_change_is_no_other_one(action):
+    """Where the record was sent and scheduled anew since, the new entry stays, and keeps its time."""
+    runs = Runs()
+    newer = entry(7, 5, "2024-06-02T12:00:00Z")
+    assert runs.try_once(1, [newer], NOTHING, NOON)
+    assert runs.try_once(2, [], PendingRequest(**{action: {7: CHANGED_AT}}), NOON)
+    assert (runs.decided[2], runs.waiting) == ([], {7: newer})
 
 
 def test_what_is_put_back_is_sent_once():
@@ -216,7 +281,7 @@ def test_what_is_put_back_is_sent_once():
 
         def run() -> DueOnce:
             subject = DueOnce(PendingWebhooks(book, KEY), state, "r")  # noqa: B023 — called in this round
-            subject.decide(lambda: [entry(1), entry(2)], [], NOON, AT_MOST)
+            subject.decide(lambda: [entry(1), entry(2)], NOTHING, NOON, AT_MOST)
             return subject
 
         first = run()
@@ -247,7 +312,7 @@ def test_what_is_put_back_doubles_nothing():
     """Where its record is pending again, that one stays."""
     book, state = StateStore(), StateStore()
     subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
-    subject.decide(lambda: [entry(1)], [], NOON, AT_MOST)
+    subject.decide(lambda: [entry(1)], NOTHING, NOON, AT_MOST)
     newer = entry(1, 3, "2024-06-02T12:00:00Z")
     PendingWebhooks(book, KEY).add([newer])
     subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
@@ -266,7 +331,7 @@ def test_what_an_earlier_version_noted_counts():
     book.set(KEY, {"version": 1, "blocks": 1})
     book.set(f"{KEY}/0", {"2": noted, "3": noted})
     subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
-    subject.decide(lambda: [entry(4)], [], NOON, AT_MOST)
+    subject.decide(lambda: [entry(4)], NOTHING, NOON, AT_MOST)
     assert subject.taken() == [entry(1), entry(2)]
     assert PendingWebhooks(book, KEY).all() == [entry(3)]
 
