@@ -49,8 +49,8 @@ MAY_IMPORT = {
     "runs": {"runs", "triggers", "hooks", "core"},
     "sensors": {"sensors", "runs", "triggers", "hooks", "core"},
     "operators": {"operators", "runs", "triggers", "hooks", "core"},
-    "plugin": {"plugin", "operators", "sensors", "runs", "triggers", "hooks", "core"},
-    "database": {"database", "runs", "hooks", "core"},
+    "plugin": {"plugin", "database", "operators", "sensors", "runs", "triggers", "hooks", "core"},
+    "database": {"database", "operators", "runs", "triggers", "hooks", "core"},
     "workflows": {"workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "diagnosis": {"diagnosis", "database", "hooks", "core"},
     "cli": {

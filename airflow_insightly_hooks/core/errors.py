@@ -21,6 +21,7 @@ InsightlyHooksError
 │   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
 ├── InvalidState               state that this version can't read
 ├── StoppedError               a task that was told to end before it was done
+├── PendingDagNotFound         no DAG sends what is pending of a webhook (database.pending)
 ├── SupersededError            a later try of the same task has taken over; this one stops
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
     └── UndeliverableError         the receiver will never take them (operators.webhook)

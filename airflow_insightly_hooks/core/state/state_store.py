@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["Head", "StateStore", "count_in", "on_failure", "read_head"]
+__all__ = ["KEPT", "Head", "StateStore", "count_in", "on_failure", "read_head"]
 
 VERSION = 2
 """Of heads whose loss is noticed."""
 KEPT = "kept"
+"""The last part of the key of the note that there is a head."""
 
 
 class StateStore(Protocol):
