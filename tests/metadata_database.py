@@ -25,11 +25,12 @@ BUNDLE = "dags-folder"
 
 
 @contextmanager
-def metadata_database() -> Iterator[Callable[[], Session]]:
+def metadata_database(*, with_tables: bool = True) -> Iterator[Callable[[], Session]]:
     """Have Airflow use a new database, and yield what makes sessions of it."""
     import_all_models()
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    Base.metadata.create_all(engine)
+    if with_tables:
+        Base.metadata.create_all(engine)
     sessions = sessionmaker(engine, expire_on_commit=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "engine", engine)

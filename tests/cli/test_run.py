@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 import yaml
+from airflow.cli.cli_config import GroupCommand
 from airflow.cli.cli_parser import get_parser
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -112,7 +113,8 @@ def test_rows_in_each_format(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_both_entries_have_the_same_commands() -> None:
     """``airflow insightly`` and ``python -m`` parse the same arguments, and every command has examples."""
-    for command in COMMANDS:
+    commands = [*COMMANDS, *(c for g in COMMANDS if isinstance(g, GroupCommand) for c in g.subcommands)]
+    for command in commands:
         assert "Examples:" in command.epilog
         assert "Exit codes: 0" in command.epilog
     (group,) = get_cli_commands()

@@ -76,7 +76,7 @@ def queued(session: Session, dag_id: str) -> list[DagRun]:
     return list(session.scalars(select(DagRun).where(DagRun.dag_id == dag_id).order_by(DagRun.id)))
 
 
-def add_run(session: Session, dag_id: str, run_id: str, state: DagRunState) -> None:
+def add_run(session: Session, dag_id: str, run_id: str, state: str) -> None:
     session.add(DagRun(dag_id=dag_id, run_id=run_id, run_type=DagRunType.MANUAL, state=state))
     session.commit()
 

@@ -51,6 +51,7 @@ BINS = (
     *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task"),
+    *("days_later", "weeks_later"),
 )
 EXTRAS_OF: dict[str, dict[str, Any]] = {
     "redelivered": {"signing_secret": SIGNING_SECRET},

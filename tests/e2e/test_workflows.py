@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import subprocess
+import sys
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +15,8 @@ from urllib.parse import quote
 import pytest
 from airflow_stack import wait_for
 
-from airflow_insightly_hooks.core.dates import format_api_time, iso_time
+from airflow_insightly_hooks.core.dates import api_time, format_api_time, iso_time
+from airflow_insightly_hooks.core.delivery.message_id import message_id
 from tests.e2e.conftest import CANARY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -129,6 +133,68 @@ def test_a_time_trigger(stack: Stack, timed: Timed) -> None:
     for component in ("scheduler", "triggerer"):
         stack.airflow.processes.stop(component)
         stack.airflow.start(component)
+
+
+def insightly_command(stack: Stack, *arguments: object) -> list[dict[str, Any]]:
+    """Run a command of ``airflow insightly`` beside the scheduler; return what it prints as JSON."""
+    command = [sys.executable, "-m", "airflow", "insightly", *map(str, arguments), "--output", "json"]
+    # Where metrics are on, Airflow logs to standard output before a command begins.
+    env = {**stack.airflow.env, "AIRFLOW__METRICS__OTEL_ON": "False"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack) -> None:
+    """Of three leads with two webhooks each, one is cancelled, one is sent now, and the others stay."""
+    pending_dag = "steered__pending"
+    run_all(stack, "steered")
+    ids = {}
+    for name in ("cancelled", "sent", "kept"):
+        lead = {"LAST_NAME": "e2e steered", "LEAD_DESCRIPTION": CANARY, "FIRST_NAME": name}
+        ids[name] = stack.crm("POST", "/Leads", {**lead, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1})["LEAD_ID"]
+    run_all(stack, "steered")
+
+    def pending() -> dict[tuple[str, int], dict[str, Any]]:
+        found = insightly_command(stack, "pending", "list", "--dag-id", "steered")
+        return {(row["webhook"], row["record_id"]): row for row in found}
+
+    both = [(webhook, record_id) for webhook in ("days_later", "weeks_later") for record_id in ids.values()]
+    listed = wait_for("all to be pending", lambda: len(found := pending()) == 6 and found, 240)
+    assert list(listed) == both  # by the time that they are due
+    row = listed["days_later", ids["sent"]]
+    assert (row["record_type"], row["event"], row["sent_by"]) == ("Leads", "added", pending_dag)
+    assert api_time(row["due"]) - api_time(row["changed_at"]) == timedelta(days=3)
+    # Sent at once is the record's state of now, under the id of the change that triggered.
+    stack.crm("PUT", "/Leads", {"LEAD_ID": ids["sent"], "FIRST_NAME": "changed since"})
+    (cancelling,) = insightly_command(stack, "pending", "cancel", "--record", ids["cancelled"], "--yes")
+    (sending,) = insightly_command(
+        stack, "pending", "send-now", "--record", ids["sent"], "--webhook", "days_later", "--yes"
+    )
+    assert (cancelling["dag_id"], cancelling["webhooks"]) == (pending_dag, 2)
+    assert (sending["dag_id"], sending["webhooks"]) == (pending_dag, 1)
+    for run in (cancelling, sending):
+        assert stack.wait_for_run(pending_dag, run["run_id"]) == "success"
+    assert [body["entity"]["FIRST_NAME"] for body in bodies(stack, "days_later")] == ["changed since"]
+    assert stack.received_ids("days_later", "LEAD_ID") == [ids["sent"]]
+    (arrived,) = stack.received("days_later")
+    expected = message_id("steered/days_later", "Leads", ids["sent"], "added", row["changed_at"])
+    assert arrived["headers"]["webhook-id"] == expected
+    assert stack.received("weeks_later") == []
+    assert list(pending()) == [
+        key for key in both if key[1] != ids["cancelled"] and key != ("days_later", ids["sent"])
+    ]
+    found = stack.airflow.api(f"/dags/{pending_dag}/dagRuns/{quote(cancelling['run_id'])}")
+    assert (found["triggered_by"], found["triggering_user_name"]) == ("cli", getpass.getuser())
+    assert found["note"].startswith("2 pending webhooks: cancel, asked for by ")
+    assert f"1 cancelled: [{ids['cancelled']}]" in stack.log(
+        pending_dag, cancelling["run_id"], "due_days_later"
+    )
+    # A cleared task carries the request out no second time, and sends no second time.
+    stack.clear(pending_dag, sending["run_id"], "due_days_later")
+    assert stack.wait_for_run(pending_dag, sending["run_id"]) == "success"
+    assert len(stack.received("days_later")) == 1
 
 
 def test_the_three_modes_of_evaluation(stack: Stack) -> None:

@@ -49,6 +49,15 @@ workflow(
     },
 ).to_dag()
 
+workflow(
+    "Steered",
+    "Leads",
+    ("days_later", {"after": timedelta(days=3)}),
+    ("weeks_later", {"after": timedelta(days=14)}),
+    evaluate="created",
+    criteria={"field": "LAST_NAME", "operator": "equals", "value": "e2e steered"},
+).to_dag()
+
 workflow("Watched", "Pricebook", ("watched", {}), evaluate="created", schedule=Schedule(watch="2s")).to_dag()
 
 with DAG("grouped", schedule=None):

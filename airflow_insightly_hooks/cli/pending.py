@@ -1,0 +1,149 @@
+"""``pending list``, ``pending cancel``, ``pending send-now``: webhooks that wait for their time."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.exceptions import AirflowConfigException
+from airflow.utils.helpers import ask_yesno
+from airflow.utils.platform import getuser
+
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.metadata_session import metadata_session
+from airflow_insightly_hooks.cli.output import print_rows, say
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.workflow.parts import slug_of
+from airflow_insightly_hooks.database import pending
+from airflow_insightly_hooks.database.pending import PendingDag, PendingPage, PendingRow, RequestedRun
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["cancel_pending", "list_pending", "send_pending_now"]
+
+
+def list_pending(args: Namespace) -> int:
+    """Print what is pending, by the time that it is due."""
+    with metadata_session() as session:
+        page = _selected(session, args, limit=args.limit or None, offset=args.offset)
+    print_rows([_shown(row) for row in page.rows], args.output)
+    if len(page.rows) < page.total:
+        say(f"{len(page.rows):,} of {page.total:,} pending webhooks; --limit and --offset show others")
+    _say_what_is_odd(page, page.rows)
+    return ExitCode.OK
+
+
+def cancel_pending(args: Namespace) -> int:
+    """Ask for pending webhooks not to be sent."""
+    return _ask(args, "Cancel", pending.cancel)
+
+
+def send_pending_now(args: Namespace) -> int:
+    """Ask for pending webhooks to be sent before their time."""
+    return _ask(args, "Send now", pending.send_now)
+
+
+def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> int:
+    if not (args.all or args.dag_id or args.webhook or args.record):
+        raise UsageError("name webhooks with --dag-id, --webhook or --record, or give --all")
+    with metadata_session() as session:
+        page = _selected(session, args)
+    rows = [row for row in page.rows if row.pending_dag_id is not None]
+    _say_what_is_odd(page, page.rows)
+    if not rows:
+        say("nothing is pending that was asked for")
+        return ExitCode.FOUND
+    of_each = ", ".join(f"{dag_id}: {number:,}" for dag_id, number in sorted(_per_workflow(rows).items()))
+    if not args.yes and not _is_confirmed(f"{verb} {_count(len(rows), 'pending webhook')} ({of_each})?"):
+        say("nothing was done")
+        return ExitCode.FOUND
+    with metadata_session() as session:
+        runs = ask(session, rows, who=_user())
+    print_rows(
+        [{"dag_id": run.dag_id, "run_id": run.run_id, "webhooks": run.entries} for run in runs], args.output
+    )
+    say(
+        f"{verb}: {_count(len(rows), 'webhook')}, by {_count(len(runs), 'run')}. The logs of the due tasks "
+        "say what has become of them; a webhook that is sent by then is left out"
+    )
+    for dag_id in sorted({run.dag_id for run in runs if run.is_paused}):
+        say(f"{dag_id} is paused: its run waits until you unpause it (airflow dags unpause {dag_id})")
+    return ExitCode.OK
+
+
+def _selected(session: Session, args: Namespace, **page: Any) -> PendingPage:
+    names = args.webhook or ()
+    return pending.pending_webhooks(
+        session,
+        dag_ids=args.dag_id or (),
+        webhooks={*names, *map(slug_of, names)},
+        record_ids=set(args.record or ()),
+        **page,
+    )
+
+
+def _shown(row: PendingRow) -> dict[str, Any]:
+    return {
+        "due": iso_time(row.due),
+        "dag_id": row.dag_id,
+        "webhook": row.webhook,
+        "record_type": row.record_type,
+        "record_id": row.record_id,
+        "event": row.event,
+        "changed_at": iso_time(api_time(row.changed_at)),
+        "sent_by": row.pending_dag_id,
+    }
+
+
+def _say_what_is_odd(page: PendingPage, rows: Iterable[PendingRow]) -> None:
+    """Say why something is missing in a list, or will not be sent."""
+    for error in page.unreadable:
+        say(f"not listed: {error}")
+    for dag in page.dags:
+        _say_of_dag(dag)
+    for (dag_id, webhook), number in sorted(_without_sender(rows).items()):
+        say(
+            f"{dag_id}/{webhook}: no DAG sends {_count(number, 'pending webhook')} of it. Its DAG is gone or "
+            "broken, or the webhook's name, the record type or the connection was changed"
+        )
+
+
+def _say_of_dag(dag: PendingDag) -> None:
+    if dag.is_paused:
+        say(f"{dag.dag_id} is paused: it sends nothing until it is unpaused")
+    if dag.queued:
+        say(
+            f"{dag.dag_id}: {_count(dag.queued, 'queued run')} will enter further webhooks, "
+            "which are not listed yet"
+        )
+
+
+def _without_sender(rows: Iterable[PendingRow]) -> Counter[tuple[str, str]]:
+    return Counter((row.dag_id, row.webhook) for row in rows if row.pending_dag_id is None)
+
+
+def _per_workflow(rows: Sequence[PendingRow]) -> Counter[str]:
+    return Counter(row.dag_id for row in rows)
+
+
+def _is_confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} To confirm without a terminal, give --yes")
+    return ask_yesno(question, output_fn=say)
+
+
+def _user() -> str:
+    """Return the name of the user at the terminal, as Airflow's own commands record it."""
+    try:
+        return getuser()
+    except AirflowConfigException:
+        return "unknown"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
