@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.criteria import (
@@ -22,7 +22,10 @@ from airflow_insightly_hooks.core.detection.storable_changes import record_of
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 
-__all__ = ["Backtest", "Verdict", "backtest"]
+__all__ = ["NOT_MET", "Backtest", "Verdict", "backtest", "verdicts"]
+
+NOT_MET = "the record does not meet the criteria"
+"""The reason of changes that the criteria decide on; others are not looked at."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _NUMBERED = re.compile(r"\.conditions\[(\d+)\]$")
@@ -101,11 +104,26 @@ def backtest(
     triggered: Iterable[int] = (),
 ) -> Backtest:
     """Return what the workflow would have done; ``Workflow.backtest`` says more."""
+    checked = check_changes(list(changes))
+    return Backtest(
+        tuple(verdicts(workflow, checked, now=now, multi_select=multi_select, triggered=triggered))
+    )
+
+
+def verdicts(
+    workflow: WorkflowDefinition,
+    changes: Iterable[RecordChange],
+    *,
+    now: datetime | None = None,
+    multi_select: Iterable[str] | None = None,
+    triggered: Iterable[int] = (),
+) -> Iterator[Verdict]:
+    """Yield what the workflow would have done with each change; ``Workflow.backtest`` says more."""
     options = frozenset(multi_select) if multi_select is not None else None
     criteria = Criteria(workflow.criteria)
     relative = criteria.has_relative_dates
 
-    @cache
+    @lru_cache(maxsize=64)  # relative dates: one for each time
     def compiled_at(at: datetime | None) -> tuple[Predicate, Explanation]:
         return (
             criteria.compile(now=at, multi_select=options),
@@ -113,20 +131,18 @@ def backtest(
         )
 
     seen = set(triggered)
-    verdicts = []
-    for change in check_changes(list(changes)):
+    for change in changes:
         at = now or api_time(change["changed_at"], "changed_at")
         meets, explain = compiled_at(at if relative else now)
         record = record_of(change)
         conditions = tuple(explain(record))
         reason = _reason(workflow, change, seen)
         if reason is None and not meets(record):
-            reason = "the record does not meet the criteria"
+            reason = NOT_MET
         groups, culprits = criteria.group_outcomes(conditions), criteria.culprits(conditions)
-        verdicts.append(Verdict(change, reason is None, reason, conditions, tuple(groups), tuple(culprits)))
         if reason is None:
             seen.add(change["record_id"])
-    return Backtest(tuple(verdicts))
+        yield Verdict(change, reason is None, reason, conditions, tuple(groups), tuple(culprits))
 
 
 def _reason(workflow: WorkflowDefinition, change: RecordChange, seen: set[int]) -> str | None:
