@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.detection.changes import RecordChange
+from airflow_insightly_hooks.core.detection.changes import Event, RecordChange
 from airflow_insightly_hooks.core.workflow.backtest import Backtest, backtest
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.preview import Preview, preview
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, TaskGroup
@@ -72,3 +73,40 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
         :raises ValueError: if ``now`` has no time zone.
         """
         return backtest(self, changes, now=now, multi_select=multi_select, triggered=triggered)
+
+    def preview(
+        self,
+        record: Mapping[str, Any],
+        *,
+        event: Event | None = None,
+        now: datetime | None = None,
+        multi_select: Iterable[str] | None = None,
+        custom_date_fields: Collection[str] = (),
+        custom_day_fields: Collection[str] = (),
+    ) -> Preview:
+        """Return whether a record would trigger the workflow, as added and updated, and what would be sent.
+
+        Bodies and ids are those that the workflow's tasks would make of the record. The workflow counts as
+        active, and its records as ones that have not triggered before.
+
+        :param record: as Insightly's API delivers it (``InsightlyHook(…, exact_numbers=True).get_record``).
+        :param event: ``added`` or ``updated``; ``None`` looks at both.
+        :param now: an aware time that relative dates are measured from, and that the change has where the
+            record tells none; ``None`` takes the change's own time, where a run takes its window's end.
+        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param custom_date_fields: the names of the custom fields that hold dates. A task asks Insightly for
+            them; without them, such dates are in the body as the record has them.
+        :param custom_day_fields: those of them that hold days.
+        :raises InvalidPayload: if the record has no usable id, or neither it nor ``now`` tells a time.
+        :raises InvalidTime: if one of the record's times is not a time.
+        :raises ValueError: if ``now`` has no time zone.
+        """
+        return preview(
+            self,
+            record,
+            event=event,
+            now=now,
+            multi_select=multi_select,
+            custom_date_fields=custom_date_fields,
+            custom_day_fields=custom_day_fields,
+        )

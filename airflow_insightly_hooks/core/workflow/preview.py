@@ -1,0 +1,140 @@
+"""What a workflow would do with one record: whether it triggers, and what would be sent when."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.detection.changes import EVENTS, Event, RecordChange, checked_change
+from airflow_insightly_hooks.core.detection.record_times import record_times
+from airflow_insightly_hooks.core.detection.storable_changes import exact_record, storable
+from airflow_insightly_hooks.core.errors import InvalidPayload
+from airflow_insightly_hooks.core.payload import Payload, build_payload, why_undeliverable
+from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, is_record_id
+from airflow_insightly_hooks.core.state.pending_webhooks import due_time
+from airflow_insightly_hooks.core.workflow.backtest import Verdict, verdicts
+from airflow_insightly_hooks.core.workflow.parts import Webhook
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+
+__all__ = ["Preview", "PreviewedChange", "PreviewedMessage", "preview"]
+
+
+class PreviewedMessage(NamedTuple):
+    """A message that a webhook of the workflow would send of a change."""
+
+    webhook: Webhook
+    payload: Payload
+    """Its id, and its body: the exact text that would be POSTed. It holds personal data."""
+    due: datetime | None
+    """When a time trigger sends it, in UTC, with the record's state then; ``None``: at once."""
+    not_sent: str | None
+    """Why it would not be sent although the change triggers; ``None`` if it would."""
+
+
+class PreviewedChange(NamedTuple):
+    """What the workflow would do with the record as added, or as updated."""
+
+    verdict: Verdict
+    messages: tuple[PreviewedMessage, ...]
+    """One for each webhook, whether the change triggers or not."""
+
+    @property
+    def event(self) -> Event:
+        """``added`` or ``updated``."""
+        return self.verdict.change["event"]
+
+
+class Preview(NamedTuple):
+    """What a workflow would do with a record, as added and as updated."""
+
+    changes: tuple[PreviewedChange, ...]
+
+    @property
+    def triggers(self) -> bool:
+        """Whether one of the changes would trigger the workflow."""
+        return any(change.verdict.triggers for change in self.changes)
+
+    @property
+    def shown(self) -> PreviewedChange:
+        """The first change that triggers, else the first of all: bodies are the same, ids are not."""
+        return next((change for change in self.changes if change.verdict.triggers), self.changes[0])
+
+
+def preview(
+    workflow: WorkflowDefinition,
+    record: Mapping[str, Any],
+    *,
+    event: Event | None = None,
+    now: datetime | None = None,
+    multi_select: Iterable[str] | None = None,
+    custom_date_fields: Collection[str] = (),
+    custom_day_fields: Collection[str] = (),
+) -> Preview:
+    """Return what the workflow would do with a record; ``Workflow.preview`` says more."""
+    kind = RECORD_TYPES[workflow.record_type]
+    if event is not None:
+        events: tuple[Event, ...] = (event,)
+    else:
+        events = EVENTS if kind.has_updates else ("added",)
+    active = workflow.model_copy(update={"active": True})
+    changes = [_change(workflow, record, event, now) for event in events]
+    dates = {"custom_date_fields": custom_date_fields, "custom_day_fields": custom_day_fields}
+    previewed = []
+    for change in changes:
+        (verdict,) = verdicts(active, [change], now=now, multi_select=multi_select)
+        messages = tuple(_message(workflow, webhook, change, dates) for webhook in workflow.webhooks)
+        previewed.append(PreviewedChange(verdict, messages))
+    return Preview(tuple(previewed))
+
+
+def _change(
+    workflow: WorkflowDefinition, record: Mapping[str, Any], event: Event, now: datetime | None
+) -> RecordChange:
+    """Return the change as it would come out of the sensor, through Airflow's database."""
+    kind = RECORD_TYPES[workflow.record_type]
+    record_id = record.get(kind.id_field)
+    if not is_record_id(record_id):
+        raise InvalidPayload("record", f"a record of {kind.name} is needed: it has no usable {kind.id_field}")
+    created, updated = record_times(record, kind)
+    at = (created or updated or now) if event == "added" else (updated or created or now)
+    if at is None:
+        raise InvalidPayload("record", f"it has neither {CREATED} nor {UPDATED}: say when the change was")
+    change: RecordChange = {
+        "record_type": kind.name,
+        "record_id": record_id,
+        "event": event,
+        "changed_at": iso_time(at),
+        "record": dict(record),
+    }
+    return storable(checked_change(change))
+
+
+def _message(
+    workflow: WorkflowDefinition, webhook: Webhook, change: RecordChange, dates: Mapping[str, Any]
+) -> PreviewedMessage:
+    payload = build_payload(
+        change,
+        workflow.message_scope(webhook),
+        exact_record(change),
+        fields=webhook.fields,
+        date_format=webhook.date_format,
+        timezone=webhook.timezone,
+        envelope=webhook.envelope,
+        **dates,
+    )
+    not_sent, due = why_undeliverable(payload), None
+    if webhook.is_timed and not_sent is None:
+        due = due_time(
+            exact_record(change),
+            change["changed_at"],
+            after=webhook.after,
+            before=webhook.before,
+            field=webhook.field,
+        )
+        if due is None:
+            not_sent = f"{webhook.field} is empty" if webhook.field else "its time is out of range"
+    return PreviewedMessage(webhook, payload, due, not_sent)
