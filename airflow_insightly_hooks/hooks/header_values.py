@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 from airflow_insightly_hooks.core.dates import EPOCH
 
-__all__ = ["http_date", "retry_after", "whole_number"]
+__all__ = ["http_date", "retry_after", "shown_value", "whole_number"]
+
+HIDDEN = "***"
+PER_ATTEMPT = "(made for each attempt)"
+_SECRET_NAME = re.compile("auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
 
 _MOST_DIGITS = 12
 """More than any count can have; Python refuses to read thousands of them."""
@@ -47,3 +52,16 @@ def retry_after(text: str | None, now: datetime) -> float | None:
         return float(digits[:_MOST_DIGITS])  # more are as good as endless
     moment = _date(text)
     return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def shown_value(name: str, value: str, *, is_hidden: bool = False) -> str:
+    """Return a header's value as a person may see it: without credentials, and without what changes.
+
+    :param is_hidden: whether it is hidden whatever the name is.
+    """
+    if name.lower() in ("webhook-timestamp", "webhook-signature"):
+        return PER_ATTEMPT
+    scheme, space, _ = value.partition(" ")
+    if name.lower() == "authorization" and space and scheme.isalpha():
+        return f"{scheme} {HIDDEN}"
+    return HIDDEN if is_hidden or _SECRET_NAME.search(name) else value

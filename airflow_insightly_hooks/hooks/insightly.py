@@ -149,6 +149,14 @@ class InsightlyHook(BaseHook):
             asked["updated_after_utc"] = format_api_time(request.updated_after)
         return self._get(f"{kind.path}/Search", asked)
 
+    def count_records(self, record_type: str, updated_after: datetime | None = None) -> int | None:
+        """Return how many records a search finds, by one small request; ``None`` where the API doesn't tell.
+
+        :raises UnknownRecordType: if there is no such record type.
+        """
+        parameters = _search_parameters(1, updated_after, {"brief": True})
+        return self._page(RECORD_TYPES[record_type], parameters, PageRequest(0, 1, count_total=True)).total
+
     def get_record(self, record_type: str, record_id: int) -> dict[str, Any]:
         """Return one record.
 

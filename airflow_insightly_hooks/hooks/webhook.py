@@ -13,7 +13,7 @@ from airflow.sdk import BaseHook
 from airflow_insightly_hooks.core.delivery.report import with_response
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
 from airflow_insightly_hooks.hooks.connection_extras import check_type
-from airflow_insightly_hooks.hooks.header_values import http_date, retry_after
+from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, shown_value
 from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
 from airflow_insightly_hooks.hooks.post.connection import Headers
@@ -139,6 +139,7 @@ class WebhookHook(BaseHook):
         waits: bool = True,
         connections: KeptConnections | None = None,
         is_last: bool = True,
+        keep_response: bool | None = None,
     ) -> PostResult:
         """POST a body once and say what became of it; may be called from several threads at once.
 
@@ -150,6 +151,8 @@ class WebhookHook(BaseHook):
         :param connections: what ``keep_connections`` has returned, to use a connection again; what came of
             the POST may then be decided later (``PostResult.provisional``). ``None``: one of its own.
         :param is_last: whether its connection isn't needed any more.
+        :param keep_response: whether the result holds the beginning of a failing receiver's response;
+            ``None``: as the connection says.
         :raises InvalidPayload: if body or headers can't be sent; nothing was.
         """
         try:
@@ -183,7 +186,7 @@ class WebhookHook(BaseHook):
             retry_after=delay,
             elapsed=elapsed,
             provisional=provisional,
-            response=self._kept_response(answer, headers or {}),
+            response=self._kept_response(answer, headers or {}, keep_response),
         )
         if 200 <= answer.status < 300:
             if answer.is_early:  # the receiver can't know the whole message
@@ -196,9 +199,10 @@ class WebhookHook(BaseHook):
         gone = answer.status == 410 or fields.get("webhook-delivery", "").strip().lower() == "abort-message"
         return result(acknowledged=False, error=_meaning(answer.status, settings.allow_redirects), gone=gone)
 
-    def _kept_response(self, answer: Response, headers: Mapping[str, str]) -> str | None:
+    def _kept_response(self, answer: Response, headers: Mapping[str, str], keep: bool | None) -> str | None:
         """Return what is to be shown of an answer; only failures are, and only where that is asked for."""
-        if not self._settings.keep_response or self._is_taken(answer):
+        keep = self._settings.keep_response if keep is None else keep
+        if not keep or self._is_taken(answer):
             return None
         return response_excerpt(answer, credentials_of(self._settings, headers))
 
@@ -256,6 +260,19 @@ class WebhookHook(BaseHook):
             protected["webhook-signature"] = settings.signer.sign(message_id, timestamp, content)
         given = (ours, settings.headers, self._checked(headers), protected)
         return list({name.lower(): (name, value) for one in given for name, value in one.items()}.values())
+
+    def shown_headers(
+        self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the headers that ``send`` would POST, for people to read: no value in them is a secret.
+
+        :raises InvalidPayload: if body or headers can't be sent.
+        """
+        content = _encoded(body, message_id, self._settings.max_body_bytes)
+        lines = self._headers(content, message_id, headers or {})
+        hidden = {name.lower() for name in self._settings.headers} - {name.lower() for name in headers or {}}
+        shown = {name: shown_value(name, value, is_hidden=name.lower() in hidden) for name, value in lines}
+        return {**shown, "Content-Length": str(len(content))}
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the receiver answers, and a sentence for the person who pressed the button.

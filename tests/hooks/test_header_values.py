@@ -6,7 +6,12 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, whole_number
+from airflow_insightly_hooks.hooks.header_values import (
+    http_date,
+    retry_after,
+    shown_value,
+    whole_number,
+)
 
 NOON = datetime(2026, 7, 11, 12, tzinfo=timezone.utc)
 
@@ -29,6 +34,26 @@ def test_http_date(text: str | None, date: datetime | None) -> None:
     read = http_date(text)
     assert read == date
     assert read is None or read.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", "Basic bWU6cHc=", "Basic ***"),
+        ("authorization", "the-token-alone", "***"),
+        ("authorization", "the:token and more", "***"),
+        ("X-Api-Key", "the-key", "***"),
+        ("Cookie", "session=1", "***"),
+        ("webhook-signature", "v1,AAAA", "(made for each attempt)"),
+        ("webhook-timestamp", "1795690838", "(made for each attempt)"),
+        ("webhook-id", "msg_1", "msg_1"),
+        ("X-Source", "crm", "crm"),
+    ],
+)
+def test_shown_value(name: str, value: str, shown: str) -> None:
+    """Of what may authenticate, no more than the scheme is shown; what differs each time isn't, either."""
+    assert shown_value(name, value) == shown
+    assert shown_value("X-Source", "crm", is_hidden=True) == "***"
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,14 @@ def test_forms_of_a_connection(insightly: RunningSandbox, monkeypatch: pytest.Mo
 # --- reading ---------------------------------------------------------------------------------------------
 
 
+def test_count(insightly: RunningSandbox) -> None:
+    """One small request tells how many records a search finds."""
+    hook = InsightlyHook()
+    assert hook.count_records("Contacts") == len(list(InsightlyHook().iter_records("Contacts")))
+    assert hook.count_records("Contacts", datetime.now(timezone.utc) + timedelta(days=1)) == 0
+    assert hook.requests_made == 2
+
+
 def test_pages(insightly: RunningSandbox) -> None:
     """Records come page by page, all of them once; an empty page is the end."""
     everything = list(InsightlyHook().iter_records("Contacts"))

@@ -884,3 +884,18 @@ def test_endpoint_and_page(connect: Connect) -> None:
     assert str(hook.get_conn()) == "https://receiver.example.com/hook"
     assert hook.web_url == page
     assert WebhookHook(uri="https://receiver.example.com").web_url == ""
+
+
+def test_shown_headers(connect: Connect) -> None:
+    """They are those that go out, in their order, and none shows a secret or a value of the connection."""
+    extra = {"headers": {"X-Tenant": "a secret place"}, "signing_secret": SECRETS[0]}
+    with serving([answer()]) as server:
+        hook = hook_for(connect, server, **extra)
+        shown = hook.shown_headers(BODY, message_id="msg_1", headers={"X-Source": "crm"})
+        send(hook, headers={"X-Source": "crm"})
+    sent = server.requests[0].headers
+    assert [name.lower() for name in shown] == [name for name in sent if name != "connection"]
+    same = {name for name, value in shown.items() if sent[name.lower()] == value}
+    assert {*shown} - same == {"Authorization", "X-Tenant", "webhook-timestamp", "webhook-signature"}
+    for secret in (PASSWORD, AUTHORIZATION.removeprefix("Basic "), "a secret place", *SECRETS):
+        assert secret not in str(shown)
