@@ -12,7 +12,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 from rich.text import Text
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-__all__ = ["Console", "print_line", "print_rows", "print_value", "say"]
+__all__ = ["Console", "ask", "is_structured", "print_line", "print_rows", "print_value", "say"]
 
 
 class Console(AirflowConsole):
@@ -28,6 +28,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
 
 
+def ask(question: str) -> bool:
+    """Ask a question on standard error; anything but y or yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def is_structured(output: str) -> bool:
+    """Return whether ``--output`` asks for something that programs read: JSON or YAML."""
+    return output in ("json", "yaml")
+
+
 def print_line(text: str) -> None:
     """Print a line to standard output, as it is."""
     print(text)  # noqa: T201 — a command line prints
@@ -41,7 +52,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
 
     :param rows: mappings with the same keys, of values that JSON can hold.
     """
-    if output in ("json", "yaml"):
+    if is_structured(output):
         print_value([dict(row) for row in rows], output)
     elif not rows:
         say("No data found")

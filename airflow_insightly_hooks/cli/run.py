@@ -41,8 +41,11 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
     except UsageError as error:
         say(f"error: {error}")
         code = ExitCode.USAGE
-    except (InsightlyHooksError, AirflowNotFoundException) as error:
+    except InsightlyHooksError as error:
         say(f"error: {error}")
+        code = ExitCode.FAILED
+    except AirflowNotFoundException as error:  # its text names the connection
+        say(f"error: {error}: add it (airflow connections add), or set AIRFLOW_CONN_… for it")
         code = ExitCode.FAILED
     except KeyboardInterrupt:
         say("interrupted")

@@ -19,7 +19,7 @@ from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workfl
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "workflow_files"]
+__all__ = ["LoadedFiles", "file_text", "load_files", "load_folder", "load_workflows", "workflow_files"]
 
 SUFFIXES = (".yaml", ".yml")
 LARGEST_FILE = 1_000_000
@@ -82,7 +82,7 @@ def load_files(
     errors: dict[Path, InvalidWorkflowFile] = {}
     for path, name in files:
         try:
-            text = _text(path, name)
+            text = file_text(path, name)
             found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=only)]
         except InvalidWorkflowFile as error:
             errors[path] = error
@@ -153,9 +153,10 @@ def workflow_files(root: Path) -> list[Path]:
     )
 
 
-def _text(path: Path, name: str) -> str:
+def file_text(path: Path, name: str) -> str:
     """Return the text of a regular file that isn't too large; nothing else is opened.
 
+    :param name: what errors call it.
     :raises InvalidWorkflowFile: if it is something else, or can't be read.
     """
     try:

@@ -44,7 +44,11 @@ def ended_with(command: Callable[[Namespace], int]) -> Any:
     [
         (UsageError("no such file"), 2, "error: no such file\n"),
         (InvalidConnection("c", "host", "it is empty"), 3, "error: connection 'c', host: it is empty\n"),
-        (AirflowNotFoundException("no connection"), 3, "error: no connection\n"),
+        (
+            AirflowNotFoundException("no connection"),
+            3,
+            "error: no connection: add it (airflow connections add), or set AIRFLOW_CONN_… for it\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

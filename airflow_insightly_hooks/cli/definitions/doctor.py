@@ -1,0 +1,55 @@
+"""The command that looks for what is wrong."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg
+
+from airflow_insightly_hooks.cli.definitions.shared import lazy
+
+__all__ = ["DOCTOR"]
+
+DOCTOR = ActionCommand(
+    name="doctor",
+    help="Check connections, accounts, receivers and Airflow's settings, and say what to do",
+    description="Check Airflow's version, state store and components, Insightly accounts (key, pod, "
+    "clock, requests left, record types) and receivers (address, TLS). Receivers are connected to, and "
+    "nothing is sent to them unless --post is given. Without --insightly and --receiver, all connections "
+    "of environment and database are checked.",
+    func=lazy("doctor", "doctor"),
+    args=(
+        Arg(
+            ("--insightly",),
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="CONN",
+            help="connections to Insightly accounts",
+        ),
+        Arg(
+            ("--receiver",),
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="CONN",
+            help="connections to receivers of webhooks",
+        ),
+        Arg(
+            ("--record-types",),
+            nargs="+",
+            action="extend",
+            metavar="TYPE",
+            help="record types that the key must be able to read (default: all are tried, and those "
+            "that can't be read are warned of)",
+        ),
+        Arg(
+            ("--post",),
+            action="store_true",
+            help="POST an empty JSON object ({}) to each receiver, to see its answer",
+        ),
+        ARG_OUTPUT,
+    ),
+    epilog="Examples:\n  airflow insightly doctor\n"
+    "  airflow insightly doctor --insightly insightly_default --record-types Contacts Opportunities\n"
+    "  airflow insightly doctor --receiver billing_webhook --post --output json\n\n"
+    "Exit codes: 0 no problem (warnings don't count), 1 problems, 2 wrong usage.",
+)

@@ -1,0 +1,33 @@
+"""What definitions of commands share: how a function is loaded, and arguments.
+
+Airflow loads the definitions whenever ``airflow`` starts, so they import nothing but what Airflow has loaded
+by then. A command's function is imported when the command runs. It takes the parsed arguments and returns an
+exit code of ``cli.exit_codes``; ``cli.run`` says what becomes of errors.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module
+
+from airflow.cli.cli_config import Arg
+
+__all__ = ["ARG_DAG_ID", "ARG_YES", "NEEDS_DATABASE", "lazy"]
+
+
+def lazy(module: str, name: str) -> Callable[[Namespace], None]:
+    """Return what imports a command's function and runs it; it ends by ``SystemExit``."""
+
+    def command(args: Namespace) -> None:
+        from airflow_insightly_hooks.cli.run import run
+
+        run(getattr(import_module(f"airflow_insightly_hooks.cli.{module}"), name), args)
+
+    command.__name__ = name
+    return command
+
+
+ARG_YES = Arg(("-y", "--yes"), action="store_true", help="do not ask for a confirmation")
+ARG_DAG_ID = Arg(("-d", "--dag-id"), nargs="+", metavar="DAG_ID", help="only of these workflows")
+NEEDS_DATABASE = "It needs Airflow's database, so run it where Airflow's scheduler or API server runs."

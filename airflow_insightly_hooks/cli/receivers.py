@@ -1,0 +1,97 @@
+"""The receivers of messages: what they would be sent, and sending it as a test."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.cli.output import ask, say
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.core.templates import is_template
+from airflow_insightly_hooks.core.workflow.parts import Webhook
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+__all__ = ["Request", "check_confirmable", "confirm", "request_of", "send_as_test", "webhook_hook"]
+
+TEMPLATE = "it is a template, which Airflow renders in a task"
+
+
+class Request(NamedTuple):
+    """A POST as it would go out, without secrets.
+
+    :param receiver: the receiver's address, else its connection.
+    :param headers: none where they can't be known here.
+    :param problem: why they can't; ``None`` if they are.
+    """
+
+    receiver: str
+    headers: Mapping[str, str]
+    problem: str | None
+
+
+def webhook_hook(conn_id: str | None, uri: str | None) -> WebhookHook:
+    """Return the hook of a receiver that is a connection or a URI."""
+    # The POST's client takes a while to import, and not every command needs it.
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+    return WebhookHook(uri=uri) if conn_id is None else WebhookHook(conn_id)
+
+
+def request_of(webhook: Webhook, body: str, message_id: str) -> Request:
+    """Return the POST of a webhook's message."""
+    given = f"connection {webhook.conn_id!r}" if webhook.conn_id is not None else "a URI"
+    if is_template(webhook.conn_id or webhook.uri or ""):
+        return Request(given, {}, TEMPLATE)
+    try:
+        hook = webhook_hook(webhook.conn_id, webhook.uri)
+        headers = hook.shown_headers(body, message_id=message_id, headers=webhook.headers)
+        return Request(str(hook.get_conn()), headers, None)
+    except (InsightlyHooksError, AirflowNotFoundException) as error:
+        return Request(given, {}, str(error))
+
+
+def check_confirmable(*, is_confirmed: bool) -> None:
+    """Check that a confirmation is given already, or can be asked for.
+
+    :raises UsageError: if not.
+    """
+    if not is_confirmed and not sys.stdin.isatty():
+        raise UsageError("nobody can be asked for a confirmation here: add --yes")
+
+
+def confirm(question: str, *, is_confirmed: bool) -> None:
+    """Ask whether to go on, unless that is confirmed already.
+
+    :raises KeyboardInterrupt: if the answer is no.
+    """
+    if not is_confirmed and not ask(question):
+        raise KeyboardInterrupt
+
+
+def send_as_test(hook: WebhookHook, body: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """POST a body once, under a new id that says that it is a test; nothing is recorded.
+
+    :returns: what became of it, as commands show it.
+    :raises InvalidConnection: if the receiver can't be sent to.
+    :raises InvalidPayload: if the body or the headers can't be sent.
+    """
+    receiver = str(hook.get_conn())
+    message_id = f"msg_test_{secrets.token_hex(12)}"
+    say(f"POST {receiver} as {message_id}")
+    result = hook.send(body, message_id=message_id, headers=headers, keep_response=True)
+    return {
+        "receiver": receiver,
+        "message_id": message_id,
+        "acknowledged": result.acknowledged,
+        "status": result.status,
+        "seconds": round(result.elapsed, 3),
+        "error": result.error,
+        "response": result.response,
+    }

@@ -1,0 +1,112 @@
+"""Records that arguments name: of Insightly's API, or from a JSON file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES
+from airflow_insightly_hooks.operators.common.field_checks import (
+    MULTI_SELECTS,
+    custom_dates_of,
+    custom_fields_of,
+)
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = [
+    "NOT_ASKED",
+    "CustomFieldTypes",
+    "custom_field_types",
+    "insightly_hook",
+    "json_record",
+    "record_reference",
+]
+
+NOT_ASKED = (
+    "Insightly was not asked which custom fields hold dates, or several options: in a task, such dates are "
+    "written as dates, and each option counts as one"
+)
+
+
+class CustomFieldTypes(NamedTuple):
+    """What a record's criteria and body need to know of its custom fields.
+
+    :param multi_select: those that hold several options; ``None`` where that isn't known.
+    :param dates: what ``build_body`` is to know of those that hold dates.
+    :param is_known: whether Insightly was asked, or needn't be.
+    """
+
+    multi_select: frozenset[str] | None
+    dates: dict[str, Any]
+    is_known: bool
+
+
+def insightly_hook(conn_id: str) -> InsightlyHook:
+    """Return the hook that reads records as tasks read them."""
+    # requests takes a while to import, and not every command needs it.
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    return InsightlyHook(conn_id, exact_numbers=True)
+
+
+def custom_field_types(
+    hook: InsightlyHook, record_type: str, record: dict[str, Any], *, is_needed: bool
+) -> CustomFieldTypes:
+    """Return the types of a record's custom fields; Insightly is asked if it has some.
+
+    :param is_needed: whether a connection that is missing is an error; else nothing is known then.
+    :raises AirflowNotFoundException: if the connection is missing and needed.
+    :raises InsightlyAPIError: if Insightly can't be asked.
+    """
+    if not record.get(CUSTOM_FIELDS):
+        return CustomFieldTypes(None, {}, is_known=True)
+    try:
+        metadata = hook.custom_fields(record_type)
+    except AirflowNotFoundException:
+        if is_needed:
+            raise
+        return CustomFieldTypes(None, {}, is_known=False)
+    return CustomFieldTypes(
+        custom_fields_of(metadata, MULTI_SELECTS), custom_dates_of(metadata), is_known=True
+    )
+
+
+def json_record(file: str) -> dict[str, Any]:
+    """Return the record that a file holds as JSON.
+
+    :param file: a path, or ``-`` for standard input.
+    :raises UsageError: if there is none in it.
+    """
+    name = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name} can't be read: {error.strerror}") from None
+    try:
+        record = exact_json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{name} is not JSON: line {error.lineno}, column {error.colno}") from None
+    except ValueError:
+        raise UsageError(f"{name} is not JSON in UTF-8") from None
+    if not isinstance(record, dict):
+        raise UsageError(f"{name}: one record is needed, as Insightly's API delivers it: a JSON object")
+    return record
+
+
+def record_reference(text: str) -> tuple[str, int]:
+    """Return the record type and the id that ``Contacts:7`` names.
+
+    :raises UsageError: if it names no record.
+    """
+    record_type, _, number = text.partition(":")
+    if record_type not in RECORD_TYPES or not number.isdecimal():
+        raise UsageError(f"{text!r} is not a record type and an id, such as Contacts:7")
+    return record_type, int(number)

@@ -1,0 +1,58 @@
+"""``send-test``: POST a realistic body to a receiver, and say what came of it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value
+from airflow_insightly_hooks.cli.preview_text import sent_lines
+from airflow_insightly_hooks.cli.receivers import check_confirmable, confirm, send_as_test, webhook_hook
+from airflow_insightly_hooks.cli.record_argument import (
+    custom_field_types,
+    insightly_hook,
+    json_record,
+    record_reference,
+)
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core.payload import build_body
+from airflow_insightly_hooks.core.sample_record import sample_record
+
+__all__ = ["send_test"]
+
+SAMPLE = "Contacts"
+"""The record type of the body if none is asked for."""
+
+
+def send_test(args: Namespace) -> int:
+    """POST once; the body is a sample that is marked as a test, unless a record is asked for."""
+    if (args.connection is None) == (args.uri is None):
+        raise UsageError("one receiver is needed: a connection, or --uri")
+    if args.record is not None and args.json is not None:
+        raise UsageError("--record and --json exclude one another")
+    is_confirmed = args.yes or (args.record is None and args.json is None)
+    check_confirmable(is_confirmed=is_confirmed)
+    hook = webhook_hook(args.connection, args.uri)
+    receiver = str(hook.get_conn())  # before Insightly is asked for anything
+    body = _body(args)
+    confirm(f"POST this record's data to {receiver}?", is_confirmed=is_confirmed)
+    result = send_as_test(hook, body)
+    if is_structured(args.output):
+        print_value(result, args.output)
+    else:
+        for line in sent_lines([result]):
+            print_line(line)
+    return ExitCode.OK if result["acknowledged"] else ExitCode.FOUND
+
+
+def _body(args: Namespace) -> str:
+    if args.json is not None:
+        return build_body(json_record(args.json))
+    if args.record is None:
+        return build_body(sample_record(SAMPLE), record_type=SAMPLE)
+    record_type, record_id = record_reference(args.record)
+    hook = insightly_hook(args.conn)
+    record: dict[str, Any] = hook.get_record(record_type, record_id)
+    types = custom_field_types(hook, record_type, record, is_needed=True)
+    return build_body(record, record_type=record_type, **types.dates)

@@ -1,0 +1,97 @@
+"""The argument ``WORKFLOW``: a workflow file or a folder of them, or a Python object."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import redirect_stdout
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, told
+from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
+from airflow_insightly_hooks.workflows.files import file_text, workflow_files
+from airflow_insightly_hooks.workflows.workflow import Workflow
+
+__all__ = ["workflow_of"]
+
+_PYTHON = re.compile(r"(?P<module>[\w.]+|.*\.py):(?P<attribute>[A-Za-z_]\w*)")
+
+
+def workflow_of(text: str) -> Workflow:
+    """Return the workflow that an argument names.
+
+    :param text: ``file.yaml``, ``folder``, either with ``#dag_id`` behind it where it holds several;
+        ``module:attribute`` or ``file.py:attribute``.
+    :raises UsageError: if it names no workflow, or several, or a file has mistakes.
+    """
+    python = _PYTHON.fullmatch(text)
+    if python is not None and not Path(text).exists():
+        return _of_python(python["module"], python["attribute"])
+    path, dag_id = Path(text), ""
+    if not path.exists():
+        name, _, dag_id = text.rpartition("#")
+        path = Path(name or text)
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder (or module:attribute)")
+    workflows = [workflow for file in _files(path) for workflow in _read(file)]
+    found = [workflow for workflow in workflows if dag_id in ("", workflow.dag_id)]
+    if len(found) == 1:
+        return found[0]
+    ids = ", ".join(workflow.dag_id for workflow in workflows) or "nothing"
+    if dag_id:
+        raise UsageError(f"{path}: it holds no workflow {dag_id!r}, but {ids}")
+    raise UsageError(f"{path}: one workflow is needed; add # and the dag_id of one of these: {ids}")
+
+
+def _files(path: Path) -> list[Path]:
+    return workflow_files(path) if path.is_dir() else [path]
+
+
+def _read(file: Path) -> list[Workflow]:
+    name = str(file)
+    try:
+        return read_workflows(file_text(file, name), name, Workflow)
+    except InvalidWorkflowFile as error:
+        raise UsageError(str(error)) from None
+
+
+def _of_python(module: str, attribute: str) -> Workflow:
+    try:
+        with redirect_stdout(sys.stderr):  # whatever it prints is not this command's output
+            loaded = _of_file(Path(module)) if module.endswith(".py") else _of_name(module)
+    except UsageError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{module} can't be imported: there is no module {error.name!r}") from None
+    except Exception as error:
+        raise UsageError(f"{module} can't be imported: {told(error)}") from None
+    workflow = getattr(loaded, attribute, None)
+    if not isinstance(workflow, Workflow):
+        there = [name for name, value in vars(loaded).items() if isinstance(value, Workflow)]
+        raise UsageError(
+            f"{module}: its attribute {attribute!r} is not a Workflow; there are {', '.join(there) or 'none'}"
+        )
+    return workflow
+
+
+def _of_name(name: str) -> ModuleType:
+    if "" not in sys.path:  # python -m has it there; airflow doesn't
+        sys.path.insert(0, "")
+    return import_module(name)
+
+
+def _of_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    name = f"_workflow_argument_{path.stem}"  # its own name may be that of another module
+    spec = spec_from_file_location(name, path)
+    assert spec is not None  # noqa: S101 — the name ends in .py
+    assert spec.loader is not None  # noqa: S101 — likewise
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # as an import does, for what looks itself up there
+    spec.loader.exec_module(module)
+    return module
