@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import CLICommand, GroupCommand
 
+from airflow_insightly_hooks.cli.definitions.deliveries import DELIVERY_COMMANDS
 from airflow_insightly_hooks.cli.definitions.doctor import DOCTOR
 from airflow_insightly_hooks.cli.definitions.pending import PENDING
 from airflow_insightly_hooks.cli.definitions.workflows import WORKFLOW_COMMANDS
 
 __all__ = ["COMMANDS", "get_cli_commands"]
 
-COMMANDS: tuple[CLICommand, ...] = (*WORKFLOW_COMMANDS, PENDING, DOCTOR)
+COMMANDS: tuple[CLICommand, ...] = (*WORKFLOW_COMMANDS, *DELIVERY_COMMANDS, PENDING, DOCTOR)
 
 
 def get_cli_commands() -> list[CLICommand]:

@@ -247,13 +247,16 @@ class _Search:
         keys = [key for key, _ in ledgers]
         if patterns:
             is_text = State.key.like(f"%{HEAD}/%/texts/%")
-            is_part = and_(is_part, or_(is_text, *(State.value.like(f"%{pattern}%") for pattern in patterns)))
+            is_part = and_(
+                is_part,
+                or_(is_text, *(State.value.contains(pattern, autoescape=True) for pattern in patterns)),
+            )
         return self._read(keys, is_part)
 
     def _patterns(self) -> list[str]:
         wanted = self._wanted
         if wanted.message_ids is not None and len(wanted.message_ids) <= 20:
-            return [f'"{message}"'.replace("_", r"\_") for message in wanted.message_ids]
+            return [f'"{message}"' for message in wanted.message_ids]
         return [f" {wanted.record_id} "] if wanted.record_id is not None else []
 
     def _read(self, keys: Iterable[Any], which: Any) -> Mapping[TaskKey, dict[str, Any]]:

@@ -14,11 +14,12 @@ from datetime import datetime, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow.models import DagModel, XComModel
+from airflow.models import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.models.xcom import XComModel
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
@@ -26,7 +27,7 @@ from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
-from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
+from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT, StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.database.deliveries import Delivery, TaskKey
 
-__all__ = ["CLEARED", "JOINED", "REFUSED", "Resend", "resend"]
+__all__ = ["CLEARED", "JOINED", "REFUSED", "Resend", "latest_of_each", "resend"]
 
 CLEARED, JOINED, REFUSED = "cleared", "joined", "refused"
 """The task was cleared; it has a try before it that sends them; or they can't be sent again."""
@@ -78,6 +79,21 @@ def resend(session: Session, deliveries: Sequence[Delivery], *, by: str, what: s
         else:
             session.commit()
         yield Resend(key, len(found), outcome, reason)
+
+
+def latest_of_each(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Return one delivery of each message: of several tasks that have had it, the one that had it last.
+
+    What was left to a retry DAG is that DAG's to send, as soon as it has taken it.
+
+    :param deliveries: newest first.
+    """
+    found: dict[str, Delivery] = {}
+    for delivery in deliveries:
+        message = delivery.message.message_id
+        if message not in found or found[message].message.state == LEFT:
+            found[message] = delivery
+    return list(found.values())
 
 
 def _task(key: TaskKey) -> TaskKey:

@@ -1,0 +1,76 @@
+"""The commands about what was delivered, and what is sent again."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, CLICommand, positive_int
+
+from airflow_insightly_hooks.cli.definitions.shared import ARG_DAG_ID, ARG_YES, NEEDS_DATABASE, lazy
+
+__all__ = ["DELIVERY_COMMANDS"]
+
+FILTER = (
+    ARG_DAG_ID,
+    Arg(("--run-id",), metavar="RUN_ID", help="only of this run; name its DAG with --dag-id"),
+    Arg(("--task-id",), metavar="TASK_ID", help="only of this task of the run"),
+    Arg(
+        ("--receiver",),
+        metavar="RECEIVER",
+        help="only to this receiver: a connection's id, or a part of the receiver's URI",
+    ),
+    Arg(("-r", "--record"), metavar="[TYPE:]ID", help="only about this record: 7, or Contacts:7"),
+    Arg(("--message",), nargs="+", metavar="MESSAGE_ID", help="only these messages (webhook-id)"),
+    Arg(
+        ("--since",), metavar="TIME", help="only from then on: a time, or so long ago (7d, 12h); default: all"
+    ),
+    Arg(("--until",), metavar="TIME", help="only before then"),
+)
+STATES = ("delivered", "undelivered", "failed", "gone", "in-doubt", "unsent", "left")
+
+DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
+    ActionCommand(
+        name="deliveries",
+        help="Search what was delivered, and what was not",
+        description="List messages and what became of them, the newest first; times are UTC. "
+        f"No contents of records are kept or shown. {NEEDS_DATABASE}",
+        func=lazy("deliveries", "list_deliveries"),
+        args=(
+            *FILTER,
+            Arg(
+                ("--state",),
+                choices=STATES,
+                help="only in this state; undelivered: all but delivered and left",
+            ),
+            Arg(("--limit",), type=positive_int(allow_zero=False), default=50, help="at most (50)"),
+            Arg(("--offset",), type=positive_int(allow_zero=True), default=0, help="how many to pass over"),
+            Arg(("--attempts",), action="store_true", help="a row for each of the last three POSTs"),
+            ARG_OUTPUT,
+        ),
+        epilog="Examples:\n  airflow insightly deliveries --receiver billing_webhook --since 7d\n"
+        "  airflow insightly deliveries --record 123 --attempts\n"
+        "  airflow insightly deliveries --state undelivered --since 12h --output json\n\n"
+        "Exit codes: 0 listed, even if nothing is found, 2 wrong usage, 3 Airflow's database can't be read.",
+    ),
+    ActionCommand(
+        name="resend",
+        help="Send messages again, under the same ids",
+        description="Send messages again: their deliver tasks are cleared, and send these alone, under the "
+        "same ids. Without --state, all that is undelivered of what was named; a message or a record that "
+        f"is named is sent again although it was delivered. {NEEDS_DATABASE}",
+        func=lazy("deliveries", "resend_deliveries"),
+        args=(
+            *FILTER,
+            Arg(
+                ("--state",),
+                choices=(*STATES, "any"),
+                help="only in this state (default: undelivered; any with --message or --record)",
+            ),
+            ARG_YES,
+            ARG_OUTPUT,
+        ),
+        epilog="Examples:\n  airflow insightly resend --receiver billing_webhook --since 12h\n"
+        "  airflow insightly resend --message msg_2c26b46b68ffc68ff99b453c\n"
+        "  airflow insightly resend --dag-id opportunity_won --since 2026-01-31 --state any --yes\n\n"
+        "Exit codes: 0 asked for, 1 nothing matches, or some can't be sent again, 2 wrong usage,\n"
+        "3 Airflow's database can't be read, 130 you answered no.",
+    ),
+)

@@ -1,0 +1,191 @@
+"""``deliveries`` and ``resend``: what was delivered, what was not, and sending it again."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.metadata_session import metadata_session
+from airflow_insightly_hooks.cli.output import ask, print_rows, say
+from airflow_insightly_hooks.cli.pending import _count, _user
+from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.cli.time_argument import time_of
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.database.deliveries import (
+    UNDELIVERED,
+    Deliveries,
+    Delivery,
+    DeliveryFilter,
+    search_deliveries,
+)
+from airflow_insightly_hooks.database.resend import REFUSED, Resend, latest_of_each, resend
+
+__all__ = ["list_deliveries", "resend_deliveries"]
+
+MOST_RESENT = 100_000
+ANY = "any"
+
+
+def list_deliveries(args: Namespace) -> int:
+    """Print what matches, the newest first."""
+    wanted = _filter(args, args.state)
+    with metadata_session() as session:
+        found = search_deliveries(session, wanted, limit=args.limit, offset=args.offset)
+    rows = [row for one in found.rows for row in (_attempts(one) if args.attempts else [_shown(one)])]
+    print_rows(rows, args.output)
+    if found.has_more:
+        say(f"the newest {len(found.rows):,} are listed; --limit and --offset show others")
+    _say_unreadable(found)
+    return ExitCode.OK
+
+
+def resend_deliveries(args: Namespace) -> int:
+    """Ask for messages to be sent again, and print what came of it, task by task."""
+    named = args.message or args.record
+    state = args.state or (ANY if named else UNDELIVERED)
+    if not (named or args.dag_id or args.receiver or args.since):
+        raise UsageError("name what to send again: --message, --record, --receiver, --dag-id or --since")
+    wanted = _filter(args, None if state == ANY else state)
+    with metadata_session() as session:
+        found = search_deliveries(session, wanted, limit=MOST_RESENT)
+    _say_unreadable(found)
+    if found.has_more:
+        raise UsageError(f"more than {MOST_RESENT:,} messages match: name fewer, with --since and --until")
+    if not found.rows:
+        say("no message matches")
+        return ExitCode.FOUND
+    messages = latest_of_each(found.rows)
+    question = f"Send {_count(len(messages), 'message')} again ({_receivers(messages)})?"
+    if not args.yes and not ask(question):
+        say("nothing was done")
+        return ExitCode.INTERRUPTED
+    with metadata_session() as session:
+        results = list(resend(session, messages, by=_user(), what=_in_words(args, state)))
+    print_rows([_result(result) for result in results], args.output)
+    refused = sum(result.messages for result in results if result.outcome == REFUSED)
+    asked = len(messages) - refused
+    say(
+        f"{_count(asked, 'message')} will be sent again; 'deliveries' shows what becomes of them"
+        + (f". {_count(refused, 'message')} can't be: see the reasons" if refused else "")
+    )
+    return ExitCode.FOUND if refused else ExitCode.OK
+
+
+def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
+    now = datetime.now(timezone.utc)
+    if args.run_id and (not args.dag_id or len(args.dag_id) != 1):
+        raise UsageError("--run-id: name the run's DAG with --dag-id")
+    if args.task_id and not args.run_id:
+        raise UsageError("--task-id: name the run with --run-id")
+    record_type, record_id = _record(args.record)
+    return DeliveryFilter(
+        dag_ids=args.dag_id or None,
+        task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
+        receiver=args.receiver,
+        record_id=record_id,
+        record_type=record_type,
+        message_ids=frozenset(args.message) if args.message else None,
+        state=state.replace("-", " ") if state else None,
+        since=time_of(args.since, "--since", now) if args.since else None,
+        until=time_of(args.until, "--until", now) if args.until else None,
+    )
+
+
+def _record(text: str | None) -> tuple[str | None, int | None]:
+    if text is None:
+        return None, None
+    record_type, _, record_id = text.rpartition(":")
+    if not (record_id.isascii() and record_id.isdecimal()):
+        raise UsageError("--record: a record's id is needed, as in 7 or Contacts:7")
+    if record_type:
+        try:
+            RECORD_TYPES[record_type]
+        except KeyError as error:
+            raise UsageError(f"--record: {error}") from None
+    return record_type or None, int(record_id)
+
+
+def _shown(one: Delivery) -> dict[str, Any]:
+    about, last = one.message.about, one.last
+    return {
+        "at": iso_time(one.at),
+        "state": one.message.state,
+        "record": f"{about.record_type}:{about.record_id}" if about else "",
+        "event": about.event if about else "",
+        "changed_at": about.changed_at if about else "",
+        "receiver": one.conn_id or one.receiver,
+        "attempts": one.message.attempts,
+        "status": last.status if last else None,
+        "seconds": last.elapsed if last and last.is_sent else None,
+        "error": _error(last),
+        "message_id": one.message.message_id,
+        "dag_id": one.key.dag_id,
+        "run_id": one.key.run_id,
+        "task_id": _task(one),
+    }
+
+
+def _attempts(one: Delivery) -> list[dict[str, Any]]:
+    """Return a row for each outcome that is kept, the newest first."""
+    row = _shown(one)
+    return [
+        row
+        | {
+            "at": iso_time(outcome.at),
+            "status": outcome.status,
+            "seconds": outcome.elapsed if outcome.is_sent else None,
+            "error": _error(outcome),
+        }
+        for outcome in reversed(one.message.outcomes)
+    ] or [row]
+
+
+def _error(outcome: PostOutcome | None) -> str | None:
+    if outcome is None:
+        return None
+    return f"{outcome.error}: {outcome.response}" if outcome.response else outcome.error
+
+
+def _task(one: Delivery) -> str:
+    index = f"[{one.key.map_index}]" if one.key.map_index >= 0 else ""
+    return f"{one.key.task_id}{index}"
+
+
+def _result(result: Resend) -> dict[str, Any]:
+    index = f"[{result.key.map_index}]" if result.key.map_index >= 0 else ""
+    return {
+        "dag_id": result.key.dag_id,
+        "run_id": result.key.run_id,
+        "task_id": f"{result.key.task_id}{index}",
+        "messages": result.messages,
+        "outcome": result.outcome,
+        "reason": result.reason,
+    }
+
+
+def _receivers(rows: Sequence[Delivery]) -> str:
+    """Return how many messages go to which receiver, the most first."""
+    counts = Counter(row.conn_id or row.receiver or "unknown" for row in rows)
+    shown = ", ".join(f"{receiver}: {count:,}" for receiver, count in counts.most_common(10))
+    return f"{shown}, and {len(counts) - 10} more receivers" if len(counts) > 10 else shown
+
+
+def _in_words(args: Namespace, state: str) -> str:
+    """Return the selection, for logs."""
+    names = ("message", "record", "receiver", "dag_id", "run_id", "task_id", "since", "until")
+    given = [f"{name}={value}" for name in names if (value := getattr(args, name))]
+    return " ".join([*given, f"state={state}"])[:500]
+
+
+def _say_unreadable(found: Deliveries) -> None:
+    if found.unreadable:
+        say(
+            f"{_count(found.unreadable, 'ledger')} can't be read: another version of airflow-insightly-hooks "
+            "has written them, or [workers] state_store_backend keeps them elsewhere"
+        )

@@ -1,0 +1,401 @@
+"""The search over delivery records, and sending again, on Airflow's own tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.models.dagrun import DagRun
+from airflow.models.log import Log
+from airflow.models.task_state_store import TaskStateStoreModel
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.sdk import DAG
+from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT
+from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.database import deliveries as module
+from airflow_insightly_hooks.database.deliveries import (
+    UNDELIVERED,
+    Delivery,
+    DeliveryFilter,
+    TaskKey,
+    search_deliveries,
+)
+from airflow_insightly_hooks.database.resend import Resend, latest_of_each, resend
+from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from tests.metadata_database import add_dag, metadata_database
+
+START = datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
+STATES = {"A": ACKNOWLEDGED, "F": FAILED, "G": GONE, "D": IN_DOUBT, "U": None}
+
+
+def at(minute: float) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A database with a DAG that delivers, and one that is paused."""
+    with metadata_database() as sessions, sessions() as session:
+        for dag_id in ("flow", "paused"):
+            with DAG(dag_id, schedule=None) as dag:
+                built = BuildPayloadOperator(task_id="build", changes=[])
+                WebhookOperator(task_id="deliver", payloads=built.output)
+            add_dag(session, dag, is_paused=dag_id == "paused")
+        yield session
+
+
+def add_run(session: Session, run_id: str, dag_id: str = "flow", state: str = "failed") -> TaskKey:
+    """Add a run whose deliver task has a state, and whose build task has pushed an XCom."""
+    from airflow.models.dagbag import DBDagBag
+
+    dag = DBDagBag().get_latest_version_of_dag(dag_id, session=session)
+    assert dag is not None
+    run = dag.create_dagrun(
+        run_id=run_id,
+        logical_date=None,
+        run_after=START,
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.TEST,
+        state=DagRunState.FAILED,
+        session=session,
+    )
+    session.flush()
+    session.execute(
+        update(TaskInstance).where(TaskInstance.run_id == run_id).values(state=state, try_number=3)
+    )
+    XComModel.set(
+        key="return_value", value=[], dag_id=dag_id, task_id="build", run_id=run_id, session=session
+    )
+    session.commit()
+    session.expire_all()
+    return TaskKey(run.id, dag_id, run_id, "deliver", -1, "")
+
+
+def write(
+    session: Session,
+    key: TaskKey,
+    messages: dict[str, tuple[int, str, float]],
+    *,
+    token: str = "1-0000000a",  # noqa: S107 — of a ledger
+    written: float | None = None,
+    **about: str,
+) -> None:
+    """Write a ledger as a task does: messages, each with a record, a state's letter and a minute."""
+    store = LedgerStore(DatabaseStateStore(session, key), token)
+    ledger = store.open(2, 3)
+    ledger.about = {"conn_id": "billing", "receiver": "https://billing.example.com/in", **about}
+    for message, (record, letter, minute) in messages.items():
+        ledger.expect(message, about_of("Contacts", record, "updated", "2026-01-31T08:00:00Z"))
+        if (state := STATES[letter]) is None:
+            continue
+        ledger.posting(message)
+        if state != IN_DOUBT:
+            error = None if state == ACKNOWLEDGED else "answered 503"
+            ledger.answered(
+                message, state, PostOutcome(at(minute), 0.1, 200 if error is None else 503, error)
+            )
+    store.write(ledger)
+    session.execute(
+        update(TaskStateStoreModel)
+        .where(TaskStateStoreModel.dag_run_id == key.dag_run_id)
+        .values(updated_at=at(written if written is not None else max(m for _, _, m in messages.values())))
+    )
+    session.commit()
+
+
+def found(session: Session, *, limit: int = 100, offset: int = 0, **wanted: Any) -> list[str]:
+    page = search_deliveries(session, DeliveryFilter(**wanted), limit=limit, offset=offset)
+    assert page.unreadable == 0
+    return [row.message.message_id for row in page.rows]
+
+
+def test_a_delivery_says_what_became_of_a_message(session: Session) -> None:
+    """Record, event, receiver, state, attempts, outcome, and where it was: no contents."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (7, "F", 1)})
+    (row,) = search_deliveries(session, DeliveryFilter()).rows
+    assert (row.key, row.conn_id, row.receiver) == (key, "billing", "https://billing.example.com/in")
+    assert (row.message.message_id, row.message.state, row.message.attempts) == ("a", "failed", 1)
+    assert row.message.about == ("Contacts", 7, "updated", "2026-01-31T08:00:00Z")
+    assert row.last == PostOutcome(at(1), 0.1, 503, "answered 503")
+
+
+def test_newest_first_across_tasks_that_overlap(session: Session) -> None:
+    """What counts is when a message's POST ended, not which ledger was written last."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1), "d": (4, "A", 9)})
+    write(session, add_run(session, "two"), {"b": (2, "A", 2), "c": (3, "A", 8)})
+    assert found(session) == ["d", "c", "b", "a"]
+    assert [found(session, limit=1, offset=number) for number in range(5)] == [["d"], ["c"], ["b"], ["a"], []]
+    assert search_deliveries(session, DeliveryFilter(), limit=3).has_more
+    assert not search_deliveries(session, DeliveryFilter(), limit=4).has_more
+
+
+LEDGERS = st.lists(
+    st.dictionaries(
+        st.integers(0, 10**6).map(lambda number: f"m{number}"),
+        st.tuples(st.integers(0, 3), st.sampled_from("AFGDU"), st.integers(0, 30)),
+        min_size=1,
+        max_size=3,
+    ),
+    max_size=6,
+)
+SHOWN = {"A": "delivered", "F": "failed", "G": "gone", "D": "in doubt", "U": "unsent"}
+
+
+def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever there is, in however many steps: exactly what matches, newest first."""
+    monkeypatch.setattr(module, "CHUNKS", (1, 2))
+    keys = [add_run(session, f"run {number}") for number in range(6)]
+
+    @given(
+        ledgers=LEDGERS,
+        state=st.sampled_from([None, UNDELIVERED, "delivered", "failed", "unsent"]),
+        record=st.none() | st.integers(0, 3),
+        since=st.none() | st.integers(0, 30),
+    )
+    @settings(max_examples=60, deadline=None)
+    def check(
+        ledgers: list[dict[str, tuple[int, str, int]]],
+        state: str | None,
+        record: int | None,
+        since: int | None,
+    ) -> None:
+        session.query(TaskStateStoreModel).delete()
+        expected = []
+        for key, messages in zip(keys, ledgers, strict=False):
+            write(session, key, messages, written=31)
+            for message, (of, letter, minute) in messages.items():
+                is_state = state in (None, SHOWN[letter]) or (state == UNDELIVERED and letter != "A")
+                time = minute if letter in "AFG" else 31
+                if is_state and record in (None, of) and (since is None or time >= since):
+                    expected.append((time, message))
+        wanted = DeliveryFilter(state=state, record_id=record, since=None if since is None else at(since))
+        rows = search_deliveries(session, wanted).rows
+        got = [(round((row.at - START).total_seconds() / 60), row.message.message_id) for row in rows]
+        assert sorted(got) == sorted(expected)
+        assert [time for time, _ in got] == sorted((time for time, _ in got), reverse=True)
+
+    check()
+
+
+def test_filters(session: Session) -> None:
+    """By DAG, run, task, receiver, message, record type and period."""
+    one, two = add_run(session, "one"), add_run(session, "two", "paused")
+    write(session, one, {"msg_a": (1, "A", 1)})
+    write(session, two, {"msg_b": (1, "F", 2)}, conn_id="erp", receiver="https://erp.example.com/")
+    assert found(session, dag_ids=["flow"]) == ["msg_a"]
+    assert found(session, task=("paused", "two", None)) == ["msg_b"]
+    assert found(session, task=("paused", "two", "build")) == []
+    assert found(session, receiver="erp") == ["msg_b"]
+    assert found(session, receiver="billing.example") == ["msg_a"]
+    assert found(session, message_ids=["msg_a", "msg_c"]) == ["msg_a"]
+    assert found(session, message_ids=["msgxa"]) == []
+    assert found(session, record_type="Leads") == []
+    assert found(session, record_type="Contacts", record_id=1) == ["msg_b", "msg_a"]
+    assert found(session, since=at(2)) == ["msg_b"]
+    assert found(session, until=at(2)) == ["msg_a"]
+
+
+def test_a_task_with_several_receivers(session: Session) -> None:
+    """Each webhook of a task that delivers all has a ledger of its own, whatever it is called."""
+    key = add_run(session, "one")
+    for prefix in ("", "erp/", "delivery/", "delivery_2/"):
+        write(session, key._replace(prefix=prefix), {f"to {prefix}": (1, "A", 1)})
+    assert sorted(found(session)) == ["to ", "to delivery/", "to delivery_2/", "to erp/"]
+
+
+def test_what_a_later_try_has_taken_over(session: Session) -> None:
+    """The ledger that counts is shown, once; one that a killed try has left beside it is not."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (1, "F", 1)})
+    rows = {
+        row.key: row.value
+        for row in session.scalars(select(TaskStateStoreModel))
+        if row.key.startswith("delivery/")
+    }
+    write(session, key, {"a": (1, "A", 2)}, token="2-0000000b")
+    store = DatabaseStateStore(session, key)
+    for name, value in rows.items():  # as if it could not be deleted
+        store.set(name, json.loads(value))
+    session.commit()
+    page = search_deliveries(session, DeliveryFilter())
+    assert [(row.message.state, len(row.message.outcomes)) for row in page.rows] == [("delivered", 2)]
+
+
+@pytest.mark.parametrize("value", [{"version": 3}, "x", {"__airflow_ref__": "s3://x"}])
+def test_a_ledger_that_cannot_be_read_is_counted(session: Session, value: Any) -> None:
+    """It is no reason to show nothing of the others."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1)})
+    key = add_run(session, "two")
+    write(session, key, {"b": (2, "A", 2)})
+    DatabaseStateStore(session, key).set("delivery", value)
+    session.commit()
+    page = search_deliveries(session, DeliveryFilter())
+    assert [row.message.message_id for row in page.rows] == ["a"]
+    assert page.unreadable == 1
+
+
+def test_what_is_left_to_a_retry_dag_is_not_undelivered(session: Session) -> None:
+    """Its entry there tells of it; of both, that one is sent again."""
+    write(session, add_run(session, "one"), {"a": (1, "F", 3)}, left_to="flow__retry")
+    write(session, add_run(session, "two", "paused"), {"a": (1, "F", 2)})
+    assert found(session, state="left") == ["a"]
+    rows = search_deliveries(session, DeliveryFilter(state=UNDELIVERED)).rows
+    assert [row.key.run_id for row in rows] == ["two"]
+    latest = latest_of_each(search_deliveries(session, DeliveryFilter()).rows)
+    assert [row.key.run_id for row in latest] == ["two"]
+
+
+# --- sending again ---------------------------------------------------------------------------------------
+
+
+def ask(session: Session, **wanted: Any) -> list[Resend]:
+    rows = search_deliveries(session, DeliveryFilter(**wanted)).rows
+    return list(resend(session, rows, by="ada", what="a test"))
+
+
+def task(session: Session, run_id: str) -> TaskInstance:
+    session.expire_all()
+    return session.scalars(
+        select(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.task_id == "deliver")
+    ).one()
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "skipped", "upstream_failed"])
+def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
+    """Its run is queued again, the request names the messages and who asked, and so does the audit log."""
+    key = add_run(session, "one", state=state)
+    write(session, key, {"a": (1, "A", 1), "b": (2, "F", 1)})
+    (result,) = ask(session, message_ids=["a"])
+    assert (result.key, result.messages, result.outcome, result.reason) == (key, 1, "cleared", "")
+    cleared = task(session, "one")
+    assert (cleared.state, cleared.max_tries) == (None, 3 + 2)
+    assert session.scalar(select(DagRun.state).where(DagRun.run_id == "one")) == DagRunState.QUEUED
+    (request,) = read_requests(DatabaseStateStore(session, key))
+    assert (request.by, request.clears) == ("ada", True)
+    assert request.messages == {"a": "Contacts 1 updated 2026-01-31T08:00:00Z"}
+    (log,) = session.scalars(select(Log).where(Log.event == "insightly_resend"))
+    assert (log.owner, log.dag_id, log.run_id, log.task_id) == ("ada", "flow", "one", "deliver")
+    assert json.loads(log.extra or "") == {"what": "a test", "messages": 1, "outcome": "cleared"}
+    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(5, 3)
+    assert [message for message in "ab" if not ledger.is_settled(message)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "state", [None, "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred"]
+)
+def test_a_task_that_is_to_begin_takes_the_request_along(session: Session, state: str | None) -> None:
+    """It is not cleared a second time, and holds back nothing that it was to send."""
+    key = add_run(session, "one")
+    session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state=state))
+    write(session, key, {"a": (1, "A", 1), "b": (2, "F", 1)})
+    (result,) = ask(session, message_ids=["a"])
+    assert (result.outcome, task(session, "one").state) == ("joined", state)
+    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(2, 3)
+    assert [message for message in "ab" if not ledger.is_settled(message)] == ["a", "b"]
+
+
+def test_two_requests_at_once(session: Session) -> None:
+    """The first one clears the task, the second one joins it; both are carried out."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (1, "A", 1), "b": (2, "A", 1), "c": (3, "F", 1)})
+    assert [ask(session, message_ids=[message])[0].outcome for message in "ab"] == ["cleared", "joined"]
+    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(5, 3)
+    assert [message for message in "abc" if not ledger.is_settled(message)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (update(TaskInstance).values(state="running"), "the task is running: ask again when it has ended"),
+        (update(TaskInstance).values(state="restarting"), "the task is running: ask again"),
+        (update(TaskInstance).values(state="removed"), "the run has no such task any more: clear the run's"),
+        (update(TaskInstance).values(task_id="gone"), "the run has no such task any more: clear the run's"),
+    ],
+)
+def test_what_cannot_be_sent_again(session: Session, change: Any, reason: str) -> None:
+    """It is said, with the way out; nothing is written or cleared, and other tasks' messages are sent."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (1, "A", 1)})
+    session.execute(change.where(TaskInstance.task_id == "deliver"))
+    session.commit()
+    other = add_run(session, "two")
+    write(session, other, {"b": (1, "A", 1)})
+    refused, asked = ask(session)
+    assert (refused.outcome, asked.outcome) == ("refused", "cleared")
+    assert refused.reason.startswith(reason)
+    assert read_requests(DatabaseStateStore(session, key)) == []
+    assert len(read_requests(DatabaseStateStore(session, other))) == 1
+
+
+def test_payloads_that_are_gone(session: Session) -> None:
+    """Where the XCom of the task before is deleted, clearing would send nothing: it is said."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1)})
+    session.query(XComModel).delete()
+    session.commit()
+    (result,) = ask(session)
+    assert result.outcome == "refused"
+    assert result.reason.startswith("its payloads are gone from XCom: clear the run's first task")
+    assert task(session, "one").state == TaskInstanceState.FAILED
+
+
+def test_a_paused_dag_is_told_of(session: Session) -> None:
+    """The task is cleared, and sends when the DAG is unpaused."""
+    write(session, add_run(session, "one", "paused"), {"a": (1, "A", 1)})
+    (result,) = ask(session)
+    assert (result.outcome, result.reason) == ("cleared", "the DAG is paused: unpause it")
+
+
+def test_a_task_that_was_cleared_for_one_receiver_leaves_the_others(session: Session) -> None:
+    """What another webhook of the same task has not delivered stays so until it is asked for."""
+    key = add_run(session, "one")
+    erp = key._replace(prefix="erp/")
+    write(session, key, {"a": (1, "A", 1)})
+    write(session, erp, {"b": (1, "F", 1)})
+    (result,) = ask(session, message_ids=["a"])
+    assert result.messages == 1
+    ledgers = [LedgerStore(DatabaseStateStore(session, of), "4-0000000c").open(5, 3) for of in (key, erp)]
+    assert [ledger.is_settled(message) for ledger, message in zip(ledgers, "ab", strict=True)] == [
+        False,
+        True,
+    ]
+
+
+def test_too_many_requests(session: Session) -> None:
+    """A task that never begins keeps 50; those that it has begun make room for new ones."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (1, "A", 1)})
+    outcomes = [ask(session)[0].outcome for _ in range(51)]
+    assert outcomes == ["cleared", *["joined"] * 49, "refused"]
+    writer = LedgerStore(DatabaseStateStore(session, key), "4-0000000c")
+    writer.write(writer.open(5, 3))
+    session.commit()
+    assert ask(session)[0].outcome == "joined"
+    assert len(read_requests(DatabaseStateStore(session, key))) == 50
+
+
+def test_many_messages_of_one_request(session: Session) -> None:
+    """However many there are, each value stays below what a state store takes."""
+    key = add_run(session, "one")
+    write(session, key, {f"msg_{number:024}": (number, "A", 1) for number in range(2_000)})
+    rows: list[Delivery] = search_deliveries(session, DeliveryFilter(), limit=5_000).rows
+    (result,) = resend(session, rows, by="ada", what="all")
+    assert (result.messages, result.outcome) == (2_000, "cleared")
+    assert max(len(row.value) for row in session.scalars(select(TaskStateStoreModel))) < 60_000
+    (request,) = read_requests(DatabaseStateStore(session, key))
+    assert len(request.messages) == 2_000
