@@ -160,7 +160,7 @@ SHOWN = {"A": "delivered", "F": "failed", "G": "gone", "D": "in doubt", "U": "un
 def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever there is, in however many steps: exactly what matches, newest first."""
     monkeypatch.setattr(module, "CHUNKS", (1, 2))
-    keys = [add_run(session, f"run {number}") for number in range(6)]
+    keys = [add_run(session, f"run_{number}") for number in range(6)]
 
     @given(
         ledgers=LEDGERS,

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -48,7 +49,7 @@ BINS = (
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
     *("down", "up"),
-    *("reporting", "redelivered", "redelivered_in_part", "by_param", "same_window"),
+    *("reporting", "redelivered", "redelivered_in_part", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task"),
     *("days_later", "weeks_later"),
@@ -103,6 +104,22 @@ class Stack:
 
     def received_ids(self, name: str, id_field: str = "TASK_ID") -> list[int]:
         return [json.loads(kept["body"])["entity"][id_field] for kept in self.received(name)]
+
+    # --- the command line ---------------------------------------------------------------------------------
+
+    def command(self, *arguments: str, code: int = 0) -> str:
+        """Return what a command of ours prints to standard output; no secret may be in it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_insightly_hooks", *arguments],
+            # Airflow says on standard output where its metrics go, in any command.
+            env={**self.airflow.env, "AIRFLOW__METRICS__OTEL_ON": "False"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+        return done.stdout
 
     # --- Airflow -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a deliver task promises beyond a delivery: dead letters, redelivery, order, metrics, a short log."""
+"""What a deliver task promises beyond a delivery: dead letters, resending, order, metrics, a short log."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def runs(stack: Stack) -> Runs:
     return Runs(
         unharmed,
         harmed,
-        stack.start_run("redelivery", receiver="receiver_redelivered", payloads=payloads, redeliver="all"),
+        stack.start_run("redelivery", receiver="receiver_redelivered", payloads=payloads),
         stack.start_run("redelivery", receiver="receiver_redelivered_in_part", payloads=payloads),
         stack.start_run("in_order", receiver="receiver_in_order", payloads=changes),
         stack.start_run("in_order", receiver="receiver_held_back", payloads=changes),
@@ -149,58 +149,52 @@ def test_what_stays_undelivered_starts_a_dag_of_ones_own(stack: Stack, runs: Run
     assert sorted(max(seen, key=len), key=str) == sorted(emitted.values(), key=str)
 
 
-# --- redelivery ------------------------------------------------------------------------------------------
+# --- sending again -------------------------------------------------------------------------------------
 
 
-def again(stack: Stack, run_id: str, *task_ids: str) -> str:
-    """Clear tasks of a run, and wait for its end."""
-    for task_id in task_ids:
-        stack.clear("redelivery", run_id, task_id)
-    return stack.wait_for_run("redelivery", run_id)
+def deliveries(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
+    return json.loads(stack.command("deliveries", "--dag-id", "redelivery", "-o", "json", *arguments))
 
 
-def set_redeliver(stack: Stack, **by_run: Any) -> None:
-    """Set the variable that docs/delivery.md shows."""
-    body = {"key": "redeliver", "value": json.dumps(by_run)}
-    stack.airflow.api(
-        "/variables",
-        "PATCH",
-        {"actions": [{"action": "create", "action_on_existence": "overwrite", "entities": [body]}]},
-    )
+def resend(stack: Stack, *arguments: str) -> dict[str, Any]:
+    """Send messages of one task again, and wait for the end of its run; return what the command says."""
+    (result,) = json.loads(stack.command("resend", "--yes", "-o", "json", *arguments))
+    assert stack.wait_for_run("redelivery", result["run_id"]) == "success"
+    return result
 
 
-def test_a_cleared_task_redelivers_what_a_variable_says(stack: Stack, runs: Runs) -> None:
-    """By a variable, a cleared task sends all, what is undelivered, or a record again; else nothing."""
-    template = "redeliver=\"{{ var.json.get('redeliver', {}).get(run_id, '') }}\","
-    assert template in PAGE
-    assert template in DAG_FILE
+def test_messages_are_sent_again_in_one_step(stack: Stack, runs: Runs) -> None:
+    """What is undelivered, all of a run, or one message; a clear alone sends nothing that has arrived."""
     whole, part = runs.whole, runs.part
     assert stack.wait_for_run("redelivery", whole, BUSY) == "success"
     assert stack.wait_for_run("redelivery", part, BUSY) == "failed"
     first = stack.received("redelivered")
     assert sorted(record_ids(first)) == [1, 2, 3]
     assert len(stack.received("redelivered_in_part")) == 3 + 2
-
-    # A run's params are fixed when it starts: that of the first run has each clearing send all again.
-    assert len(stack.received("by_param")) == 2 * 3
-    assert again(stack, whole, "deliver", "by_param") == "success"
+    stack.clear("redelivery", whole, "deliver")
+    assert stack.wait_for_run("redelivery", whole) == "success"
     assert len(stack.received("redelivered")) == 3
-    assert len(stack.received("by_param")) == 3 * 3
 
+    in_part = ("--receiver", "receiver_redelivered_in_part")
+    (undelivered,) = deliveries(stack, *in_part, "--state", "undelivered")
+    assert (undelivered["record"], undelivered["status"], undelivered["attempts"]) == ("Contacts:2", 500, 3)
+    assert {row["record"] for row in deliveries(stack, *in_part)} == {f"Contacts:{n}" for n in (1, 2, 3)}
     stack.bin_answers("redelivered_in_part")
-    set_redeliver(stack, **{whole: "all", part: "undelivered"})
-    stack.clear("redelivery", part, "deliver")
-    assert again(stack, whole, "deliver") == "success"
-    assert stack.wait_for_run("redelivery", part) == "success"
+    assert resend(stack, *in_part, "--since", "1h")["outcome"] == "cleared"
     assert record_ids(stack.received("redelivered_in_part")[5:]) == [2]
+    attempts = deliveries(stack, *in_part, "--record", "2", "--attempts")
+    assert [(row["state"], row["status"]) for row in attempts] == [
+        ("delivered", 200),
+        *[("delivered", 500)] * 2,
+    ]
+
+    assert resend(stack, "--dag-id", "redelivery", "--run-id", whole, "--state", "any")["messages"] == 3
     second = stack.received("redelivered")[3:]
     assert told(second) == told(first)
-
-    set_redeliver(stack, **{whole: [3]})
-    assert again(stack, whole, "deliver") == "success"
+    of_third = next(one["headers"]["webhook-id"] for one in first if record_ids([one]) == [3])
+    assert resend(stack, "--message", of_third, "--receiver", "receiver_redelivered")["messages"] == 1
     (third,) = stack.received("redelivered")[6:]
     assert told([third]) == told([one for one in first if record_ids([one]) == [3]])
-    stack.airflow.api("/variables/redeliver", "DELETE")
 
     sent = [one for one in [*first, *second, third] if record_ids([one]) == [3]]
     stamps = [int(one["headers"]["webhook-timestamp"]) for one in sent]
@@ -208,6 +202,9 @@ def test_a_cleared_task_redelivers_what_a_variable_says(stack: Stack, runs: Runs
     assert len({one["headers"]["webhook-signature"] for one in sent}) == 3
     for one in sent:
         Webhook(SIGNING_SECRET).verify(one["body"], one["headers"])
+    logged = stack.airflow.api("/eventLogs?event=insightly_resend&dag_id=redelivery")["event_logs"]
+    assert [json.loads(log["extra"])["messages"] for log in logged] == [1, 3, 1]
+    assert all(log["owner"] and log["task_id"] == "deliver" for log in logged)
 
 
 def test_a_new_run_over_the_same_window_redelivers(stack: Stack, started: datetime) -> None:

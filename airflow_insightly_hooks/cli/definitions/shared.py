@@ -22,7 +22,8 @@ def lazy(module: str, name: str) -> Callable[[Namespace], None]:
     def command(args: Namespace) -> None:
         from airflow_insightly_hooks.cli.run import run
 
-        run(getattr(import_module(f"airflow_insightly_hooks.cli.{module}"), name), args)
+        # What fails, or is logged, while the module is imported belongs to the run.
+        run(lambda args: getattr(import_module(f"airflow_insightly_hooks.cli.{module}"), name)(args), args)
 
     command.__name__ = name
     return command

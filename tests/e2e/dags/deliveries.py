@@ -4,7 +4,7 @@
 import json
 from datetime import timedelta
 
-from airflow.sdk import DAG, Asset, Param, Variable, task
+from airflow.sdk import DAG, Asset, Variable, task
 
 from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -65,21 +65,8 @@ with DAG("dead_letter_queue", schedule=[DEAD_LETTERS], max_active_runs=1):
     take()
     take_what_triggered()
 
-with DAG("redelivery", schedule=None, params={"redeliver": Param("", type="string")}):
-    built = build()
-    WebhookOperator(
-        task_id="deliver",
-        webhook_conn_id=RECEIVER,
-        payloads=built,
-        retry_delay=SOON,
-        redeliver="{{ var.json.get('redeliver', {}).get(run_id, '') }}",
-    )
-    WebhookOperator(
-        task_id="by_param",
-        webhook_conn_id="receiver_by_param",
-        payloads=built,
-        redeliver="{{ params.redeliver }}",
-    )
+with DAG("redelivery", schedule=None):
+    WebhookOperator(task_id="deliver", webhook_conn_id=RECEIVER, payloads=build(), retry_delay=SOON)
 
 with DAG("in_order", schedule=None):
     WebhookOperator(
