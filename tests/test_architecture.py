@@ -242,6 +242,14 @@ def loaded(tmp_path_factory) -> dict[str, list[str]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_the_definition_of_commands_is_light():
+    """Airflow imports it whenever ``airflow`` starts: it imports nothing but what is loaded by then."""
+    tree = ast.parse(MODULES[f"{PACKAGE}.cli.definition"].read_text(encoding="utf-8"))
+    found = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not [node for node in tree.body if isinstance(node, ast.Import)]
+    assert found <= {"__future__", "airflow.cli.cli_config", "argparse", "collections.abc", "importlib"}
+
+
 @pytest.mark.parametrize("module", PURE)
 def test_the_pure_part_loads_no_airflow(loaded, module):
     """The package itself, its provider information and its core load without Airflow."""

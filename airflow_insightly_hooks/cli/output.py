@@ -80,6 +80,8 @@ def print_value(value: Any, output: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    """Return a value as a cell shows it: in one line, and without what would act on a terminal."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if value is None:
+        return ""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

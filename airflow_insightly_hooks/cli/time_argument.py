@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
 from airflow_insightly_hooks.cli.run import UsageError
@@ -21,14 +22,11 @@ def time_of(text: str, option: str, now: datetime) -> datetime:
     :raises UsageError: if it is no such text.
     """
     try:
-        return now - parse_duration(text)
-    except InvalidDuration:
-        pass
-    except OverflowError:
-        raise UsageError(f"{option}: the year 1 is the earliest") from None
-    if (relative := relative_time(text)) is not None:
-        return relative(now)
-    try:
-        return api_time(text)
+        with suppress(InvalidDuration):
+            return now - parse_duration(text)
+        relative = relative_time(text)
+        return api_time(text) if relative is None else relative(now)
     except InvalidTime:
         raise UsageError(f"{option}: {TIME} is needed") from None
+    except OverflowError:
+        raise UsageError(f"{option}: a time in the years 1 to 9999 is needed") from None

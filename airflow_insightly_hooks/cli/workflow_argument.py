@@ -37,26 +37,27 @@ def workflow_of(text: str) -> Workflow:
         path = Path(name or text)
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder (or module:attribute)")
-    workflows = [workflow for file in _files(path) for workflow in _read(file)]
+    read = [_read(file) for file in (workflow_files(path) if path.is_dir() else [path])]
+    workflows = [workflow for one in read if isinstance(one, list) for workflow in one]
     found = [workflow for workflow in workflows if dag_id in ("", workflow.dag_id)]
-    if len(found) == 1:
+    mistakes = [str(one) for one in read if isinstance(one, InvalidWorkflowFile)]
+    # The mistakes of other files don't matter to one that is asked for by name.
+    if len(found) == 1 and (dag_id or not mistakes):
         return found[0]
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
     ids = ", ".join(workflow.dag_id for workflow in workflows) or "nothing"
     if dag_id:
         raise UsageError(f"{path}: it holds no workflow {dag_id!r}, but {ids}")
     raise UsageError(f"{path}: one workflow is needed; add # and the dag_id of one of these: {ids}")
 
 
-def _files(path: Path) -> list[Path]:
-    return workflow_files(path) if path.is_dir() else [path]
-
-
-def _read(file: Path) -> list[Workflow]:
+def _read(file: Path) -> list[Workflow] | InvalidWorkflowFile:
     name = str(file)
     try:
         return read_workflows(file_text(file, name), name, Workflow)
     except InvalidWorkflowFile as error:
-        raise UsageError(str(error)) from None
+        return error
 
 
 def _of_python(module: str, attribute: str) -> Workflow:

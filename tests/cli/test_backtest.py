@@ -99,7 +99,8 @@ def test_progress_is_for_terminals(
     ("arguments", "code", "said"),
     [
         (["--since", "yesterday"], 2, "--since: a time (2026-01-31, "),
-        (["--since", "999999w"], 2, "--since: the year 1 is the earliest"),
+        (["--since", "999999w"], 2, "--since: a time in the years 1 to 9999 is needed"),
+        (["--since", "now+999999w"], 2, "--since: a time in the years 1 to 9999 is needed"),
         (["--since", "1d", "--until", "2d"], 2, "is not before the end"),
         (["--since", "1d", "--conn", "nowhere"], 3, "The conn_id `nowhere` isn't defined"),
     ],

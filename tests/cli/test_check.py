@@ -76,6 +76,13 @@ def test_a_binary_file(command: Command, folder: Path) -> None:
     assert ran.out == "workflows/x.yaml:1: it can't be read: byte 1 is not UTF-8\n"
 
 
+def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:
+    """It is checked once, however it is named."""
+    (folder / "a.yaml").write_text(GOOD.format(name="Same"))
+    ran = command("check", folder, folder.absolute() / "a.yaml")
+    assert (ran.code, ran.out, ran.err) == (0, "", "1 file checked: 0 mistakes\n")
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

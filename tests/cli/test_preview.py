@@ -175,6 +175,19 @@ def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) 
     assert "relative dates are measured from 2026-03-01T00:00:00Z" in ran.out
 
 
+def test_mistakes_of_other_files(command: Command, workflows: Path, tmp_path: Path) -> None:
+    """They are said, but where one workflow is asked for by its id: then it is shown."""
+    (workflows.parent / "broken.yaml").write_text("name: [")
+    (tmp_path / "r.json").write_text('{"CONTACT_ID": 7}')
+    ran = command("preview", f"{workflows.parent}#nobody", "--json", tmp_path / "r.json")
+    assert ran.code == 1
+    assert ran.out.startswith("Nobody (nobody): Contacts 7\n")
+    for argument in (f"{workflows.parent}#nowhere", workflows.parent):
+        ran = command("preview", argument, "--json", tmp_path / "r.json")
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"error: {workflows.parent}/broken.yaml:2: not YAML: ")
+
+
 @pytest.mark.parametrize("form", ["{module}:made", "{file}:made"])
 def test_a_workflow_in_python(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
