@@ -12,7 +12,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 from rich.text import Text
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-__all__ = ["Console", "ask", "is_structured", "print_line", "print_rows", "print_value", "say"]
+__all__ = ["Console", "is_structured", "print_line", "print_rows", "print_value", "say"]
 
 
 class Console(AirflowConsole):
@@ -26,12 +26,6 @@ class Console(AirflowConsole):
 def say(text: str) -> None:
     """Print a text for the person at the terminal, to standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
-
-
-def ask(question: str) -> bool:
-    """Ask a question on standard error; anything but y or yes is no."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def is_structured(output: str) -> bool:

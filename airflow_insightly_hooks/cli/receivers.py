@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_insightly_hooks.cli.output import ask, say
-from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.cli.output import say
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.core.workflow.parts import Webhook
@@ -18,7 +16,7 @@ from airflow_insightly_hooks.core.workflow.parts import Webhook
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["Request", "check_confirmable", "confirm", "request_of", "send_as_test", "webhook_hook"]
+__all__ = ["Request", "request_of", "send_as_test", "webhook_hook"]
 
 TEMPLATE = "it is a template, which Airflow renders in a task"
 
@@ -55,24 +53,6 @@ def request_of(webhook: Webhook, body: str, message_id: str) -> Request:
         return Request(str(hook.get_conn()), headers, None)
     except (InsightlyHooksError, AirflowNotFoundException) as error:
         return Request(given, {}, str(error))
-
-
-def check_confirmable(*, is_confirmed: bool) -> None:
-    """Check that a confirmation is given already, or can be asked for.
-
-    :raises UsageError: if not.
-    """
-    if not is_confirmed and not sys.stdin.isatty():
-        raise UsageError("nobody can be asked for a confirmation here: add --yes")
-
-
-def confirm(question: str, *, is_confirmed: bool) -> None:
-    """Ask whether to go on, unless that is confirmed already.
-
-    :raises KeyboardInterrupt: if the answer is no.
-    """
-    if not is_confirmed and not ask(question):
-        raise KeyboardInterrupt
 
 
 def send_as_test(hook: WebhookHook, body: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

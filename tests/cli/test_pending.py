@@ -14,7 +14,7 @@ from airflow.models import DagModel
 from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session
 
-from airflow_insightly_hooks.cli import pending as module
+from airflow_insightly_hooks.cli.commands import pending as module
 from tests.cli.conftest import Command
 from tests.database.test_pending import add_run, add_workflow, book, entry, queued
 from tests.metadata_database import metadata_database
@@ -123,7 +123,7 @@ def test_the_question_has_the_number(
     answers(monkeypatch, "what?", "n")
     ran = command("pending", name, "--record", 1)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.splitlines()[0] == question
+    assert ran.err.splitlines()[0] == f"{question} [y/n]"
     assert ran.err.splitlines()[-1] == "nothing was done"
     assert queued(session, "won__pending") == []
     answers(monkeypatch, "y")

@@ -232,7 +232,7 @@ def test_a_workflow_in_python(
         (["{file}#nobody", "--record", "999"], 3, "/Contacts/999 is not known there (404)"),
         (["{file}#nobody", "--record", "1", "--conn", "nowhere"], 3, "The conn_id `nowhere` isn't defined"),
         (["{file}#nobody", "--record", "1", "--conn", "wrong"], 3, "refuses the API key (401)"),
-        (["{file}#nobody", "--record", "1", "--send"], 2, "nobody can be asked for a confirmation here"),
+        (["{file}#nobody", "--record", "1", "--send"], 2, "To confirm without a terminal, give --yes"),
     ],
 )
 def test_wrong_input(
@@ -269,11 +269,11 @@ def test_confirmation(
 ) -> None:
     """``--send`` names the webhooks and asks; anything but yes sends nothing."""
     record_id = contact_with_region(insightly)["CONTACT_ID"]
-    for answer, code, sent in (("\n", 130, 0), ("y\n", 0, 1)):
+    for answer, code, sent in (("what?\nn\n", 1, 0), ("y\n", 0, 1)):
         stdin = io.StringIO(answer)
         monkeypatch.setattr(stdin, "isatty", lambda: True)
         monkeypatch.setattr(sys, "stdin", stdin)
         ran = command("preview", f"{workflows}#contact_in_a_region", "--record", record_id, "--send")
         assert ran.code == code
-        assert "POST this record's data as a test, once, to: Billing? [y/N]" in ran.err
+        assert "POST this record's data as a test, once, to: Billing? [y/n]" in ran.err
         assert len(insightly.received(receiver)) == sent

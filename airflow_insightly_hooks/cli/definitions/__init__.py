@@ -1,1 +1,4 @@
-"""What the commands are called, which arguments they take, and their help; by what they are about."""
+"""What the commands are called, which arguments they take, and their help; by what they are about.
+
+Private.
+"""

@@ -23,7 +23,10 @@ def lazy(module: str, name: str) -> Callable[[Namespace], None]:
         from airflow_insightly_hooks.cli.run import run
 
         # What fails, or is logged, while the module is imported belongs to the run.
-        run(lambda args: getattr(import_module(f"airflow_insightly_hooks.cli.{module}"), name)(args), args)
+        run(
+            lambda args: getattr(import_module(f"airflow_insightly_hooks.cli.commands.{module}"), name)(args),
+            args,
+        )
 
     command.__name__ = name
     return command

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from airflow_insightly_hooks.cli.arguments.records import insightly_hook
+from airflow_insightly_hooks.cli.arguments.times import time_of
+from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import is_structured, print_line, print_rows, print_value, say
-from airflow_insightly_hooks.cli.record_argument import insightly_hook
 from airflow_insightly_hooks.cli.run import UsageError
-from airflow_insightly_hooks.cli.time_argument import time_of
-from airflow_insightly_hooks.cli.workflow_argument import workflow_of
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, changes_in

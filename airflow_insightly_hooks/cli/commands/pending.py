@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowConfigException
-from airflow.utils.helpers import ask_yesno
 from airflow.utils.platform import getuser
 
+from airflow_insightly_hooks.cli.confirmation import confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.metadata_session import metadata_session
 from airflow_insightly_hooks.cli.output import print_rows, say
@@ -59,7 +58,8 @@ def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> 
         say("nothing is pending that was asked for")
         return ExitCode.FOUND
     of_each = ", ".join(f"{dag_id}: {number:,}" for dag_id, number in sorted(_per_workflow(rows).items()))
-    if not args.yes and not _is_confirmed(f"{verb} {_count(len(rows), 'pending webhook')} ({of_each})?"):
+    question = f"{verb} {_count(len(rows), 'pending webhook')} ({of_each})?"
+    if not confirm(question, is_confirmed=args.yes):
         say("nothing was done")
         return ExitCode.FOUND
     with metadata_session() as session:
@@ -129,12 +129,6 @@ def _without_sender(rows: Iterable[PendingRow]) -> Counter[tuple[str, str]]:
 
 def _per_workflow(rows: Sequence[PendingRow]) -> Counter[str]:
     return Counter(row.dag_id for row in rows)
-
-
-def _is_confirmed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} To confirm without a terminal, give --yes")
-    return ask_yesno(question, output_fn=say)
 
 
 def _user() -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value
-from airflow_insightly_hooks.cli.preview_text import sent_lines
-from airflow_insightly_hooks.cli.receivers import check_confirmable, confirm, send_as_test, webhook_hook
-from airflow_insightly_hooks.cli.record_argument import (
+from airflow_insightly_hooks.cli.arguments.records import (
     custom_field_types,
     insightly_hook,
     json_record,
     record_reference,
 )
+from airflow_insightly_hooks.cli.commands.preview_text import sent_lines
+from airflow_insightly_hooks.cli.confirmation import check_confirmable, confirm
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value, say
+from airflow_insightly_hooks.cli.receivers import send_as_test, webhook_hook
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.payload import build_body
 from airflow_insightly_hooks.core.sample_record import sample_record
@@ -36,7 +37,9 @@ def send_test(args: Namespace) -> int:
     hook = webhook_hook(args.connection, args.uri)
     receiver = str(hook.get_conn())  # before Insightly is asked for anything
     body = _body(args)
-    confirm(f"POST this record's data to {receiver}?", is_confirmed=is_confirmed)
+    if not confirm(f"POST this record's data to {receiver}?", is_confirmed=is_confirmed):
+        say("nothing was sent")
+        return ExitCode.FOUND
     result = send_as_test(hook, body)
     if is_structured(args.output):
         print_value(result, args.output)

@@ -7,25 +7,24 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value, say
-from airflow_insightly_hooks.cli.preview_text import preview_lines, sent_lines
-from airflow_insightly_hooks.cli.receivers import (
-    check_confirmable,
-    confirm,
-    request_of,
-    send_as_test,
-    webhook_hook,
-)
-from airflow_insightly_hooks.cli.record_argument import (
+from airflow_insightly_hooks.cli.arguments.records import (
     NOT_ASKED,
     custom_field_types,
     insightly_hook,
     json_record,
 )
+from airflow_insightly_hooks.cli.arguments.times import time_of
+from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
+from airflow_insightly_hooks.cli.commands.preview_text import preview_lines, sent_lines
+from airflow_insightly_hooks.cli.confirmation import check_confirmable, confirm
+from airflow_insightly_hooks.cli.exit_codes import ExitCode
+from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value, say
+from airflow_insightly_hooks.cli.receivers import (
+    request_of,
+    send_as_test,
+    webhook_hook,
+)
 from airflow_insightly_hooks.cli.run import UsageError
-from airflow_insightly_hooks.cli.time_argument import time_of
-from airflow_insightly_hooks.cli.workflow_argument import workflow_of
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.record_times import has_time
@@ -74,7 +73,8 @@ def preview(args: Namespace) -> int:
     else:
         for line in sent_lines(sent):
             print_line(line)
-    is_good = previewed.triggers and all(result["acknowledged"] for result in sent)
+    is_sent = bool(sent) and all(result["acknowledged"] for result in sent)
+    is_good = previewed.triggers and (is_sent or not args.send)
     return ExitCode.OK if is_good else ExitCode.FOUND
 
 
@@ -146,7 +146,9 @@ def _send(messages: Sequence[PreviewedMessage], *, is_confirmed: bool) -> list[d
         say("Nothing is sent: nothing triggers (--always sends it all the same)")
         return []
     names = ", ".join(message.webhook.name for message in to_send)
-    confirm(f"POST this record's data as a test, once, to: {names}?", is_confirmed=is_confirmed)
+    if not confirm(f"POST this record's data as a test, once, to: {names}?", is_confirmed=is_confirmed):
+        say("nothing was sent")
+        return []
     return [_sent(message) for message in to_send]
 
 

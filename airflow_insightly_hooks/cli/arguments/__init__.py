@@ -1,0 +1,4 @@
+"""What arguments name: workflows, records, times.
+
+Private.
+"""
