@@ -1,4 +1,4 @@
-"""A session of Airflow's metadata database, for the commands that need it."""
+"""A session of Airflow's metadata database, and its user, for the commands that need it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow.exceptions import AirflowConfigException
+from airflow.utils.platform import getuser
+
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-__all__ = ["DatabaseNotFound", "metadata_session"]
+__all__ = ["DatabaseNotFound", "metadata_session", "user_name"]
 
 
 class DatabaseNotFound(InsightlyHooksError):
@@ -59,3 +62,11 @@ def _missing_file(engine: Engine | None) -> str | None:
         return None
     file = engine.url.database
     return file if file and file != ":memory:" and not Path(file).exists() else None
+
+
+def user_name() -> str:
+    """Return the name of the user at the terminal, as Airflow's own commands record it."""
+    try:
+        return getuser()
+    except AirflowConfigException:
+        return "unknown"

@@ -12,7 +12,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 from rich.text import Text
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-__all__ = ["Console", "is_structured", "print_line", "print_rows", "print_value", "say"]
+__all__ = ["Console", "counted", "is_structured", "print_line", "print_rows", "print_value", "say"]
 
 
 class Console(AirflowConsole):
@@ -21,6 +21,11 @@ class Console(AirflowConsole):
     def on_broken_pipe(self) -> NoReturn:
         """Raise what rich has caught, which else ends the process with 1."""
         raise BrokenPipeError
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 file`` and ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import print_line, say
+from airflow_insightly_hooks.cli.output import counted, print_line, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.workflows.check import check_workflows
 
@@ -24,9 +24,5 @@ def check(args: Namespace) -> int:
         raise UsageError(f"no workflow files (*.yaml, *.yml) in {', '.join(map(str, paths))}")
     for error in checked.errors:
         print_line(str(error))
-    say(f"{_count(checked.files, 'file')} checked: {_count(checked.mistakes, 'mistake')}")
+    say(f"{counted(checked.files, 'file')} checked: {counted(checked.mistakes, 'mistake')}")
     return ExitCode.FOUND if checked.errors else ExitCode.OK
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections import Counter
 
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import print_rows, say
+from airflow_insightly_hooks.cli.output import counted, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.diagnosis.diagnosis import diagnose
@@ -25,12 +25,8 @@ def doctor(args: Namespace) -> int:
         raise UsageError(f"--record-types: {error}") from None
     print_rows([finding._asdict() for finding in findings], args.output)
     counts = Counter(finding.level for finding in findings)
-    say(", ".join(_count(counts[level], level) for level in (PROBLEM, WARNING)) + _skipped(counts[SKIPPED]))
+    say(", ".join(counted(counts[level], level) for level in (PROBLEM, WARNING)) + _skipped(counts[SKIPPED]))
     return ExitCode.FOUND if counts[PROBLEM] else ExitCode.OK
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _skipped(number: int) -> str:

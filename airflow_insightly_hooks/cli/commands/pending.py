@@ -7,13 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.exceptions import AirflowConfigException
-from airflow.utils.platform import getuser
-
 from airflow_insightly_hooks.cli.confirmation import confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.metadata_session import metadata_session
-from airflow_insightly_hooks.cli.output import print_rows, say
+from airflow_insightly_hooks.cli.metadata_session import metadata_session, user_name
+from airflow_insightly_hooks.cli.output import counted, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.workflow.parts import slug_of
@@ -58,17 +55,17 @@ def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> 
         say("nothing is pending that was asked for")
         return ExitCode.FOUND
     of_each = ", ".join(f"{dag_id}: {number:,}" for dag_id, number in sorted(_per_workflow(rows).items()))
-    question = f"{verb} {_count(len(rows), 'pending webhook')} ({of_each})?"
+    question = f"{verb} {counted(len(rows), 'pending webhook')} ({of_each})?"
     if not confirm(question, is_confirmed=args.yes):
         say("nothing was done")
         return ExitCode.FOUND
     with metadata_session() as session:
-        runs = ask(session, rows, who=_user())
+        runs = ask(session, rows, who=user_name())
     print_rows(
         [{"dag_id": run.dag_id, "run_id": run.run_id, "webhooks": run.entries} for run in runs], args.output
     )
     say(
-        f"{verb}: {_count(len(rows), 'webhook')}, by {_count(len(runs), 'run')}. The logs of the due tasks "
+        f"{verb}: {counted(len(rows), 'webhook')}, by {counted(len(runs), 'run')}. The logs of the due tasks "
         "say what has become of them; a webhook that is sent by then is left out"
     )
     for dag_id in sorted({run.dag_id for run in runs if run.is_paused}):
@@ -108,8 +105,8 @@ def _say_what_is_odd(page: PendingPage, rows: Iterable[PendingRow]) -> None:
         _say_of_dag(dag)
     for (dag_id, webhook), number in sorted(_without_sender(rows).items()):
         say(
-            f"{dag_id}/{webhook}: no DAG sends {_count(number, 'pending webhook')} of it. Its DAG is gone or "
-            "broken, or the webhook's name, the record type or the connection was changed"
+            f"{dag_id}/{webhook}: no DAG sends {counted(number, 'pending webhook')} of it. Its DAG is gone "
+            "or broken, or the webhook's name, the record type or the connection was changed"
         )
 
 
@@ -118,7 +115,7 @@ def _say_of_dag(dag: PendingDag) -> None:
         say(f"{dag.dag_id} is paused: it sends nothing until it is unpaused")
     if dag.queued:
         say(
-            f"{dag.dag_id}: {_count(dag.queued, 'queued run')} will enter further webhooks, "
+            f"{dag.dag_id}: {counted(dag.queued, 'queued run')} will enter further webhooks, "
             "which are not listed yet"
         )
 
@@ -129,15 +126,3 @@ def _without_sender(rows: Iterable[PendingRow]) -> Counter[tuple[str, str]]:
 
 def _per_workflow(rows: Sequence[PendingRow]) -> Counter[str]:
     return Counter(row.dag_id for row in rows)
-
-
-def _user() -> str:
-    """Return the name of the user at the terminal, as Airflow's own commands record it."""
-    try:
-        return getuser()
-    except AirflowConfigException:
-        return "unknown"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -70,7 +70,7 @@ DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
         epilog="Examples:\n  airflow insightly resend --receiver billing_webhook --since 12h\n"
         "  airflow insightly resend --message msg_2c26b46b68ffc68ff99b453c\n"
         "  airflow insightly resend --dag-id opportunity_won --since 2026-01-31 --state any --yes\n\n"
-        "Exit codes: 0 asked for, 1 nothing matches, or some can't be sent again, 2 wrong usage,\n"
-        "3 Airflow's database can't be read, 130 you answered no.",
+        "Exit codes: 0 asked for, 1 nothing matches, some can't be sent again, or you answered no,\n"
+        "2 wrong usage, 3 Airflow's database can't be read.",
     ),
 )

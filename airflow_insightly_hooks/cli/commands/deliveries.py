@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_insightly_hooks.cli.arguments.times import time_of
+from airflow_insightly_hooks.cli.confirmation import confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.metadata_session import metadata_session
-from airflow_insightly_hooks.cli.output import ask, print_rows, say
-from airflow_insightly_hooks.cli.pending import _count, _user
+from airflow_insightly_hooks.cli.metadata_session import metadata_session, user_name
+from airflow_insightly_hooks.cli.output import counted, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
-from airflow_insightly_hooks.cli.time_argument import time_of
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -61,18 +61,18 @@ def resend_deliveries(args: Namespace) -> int:
         say("no message matches")
         return ExitCode.FOUND
     messages = latest_of_each(found.rows)
-    question = f"Send {_count(len(messages), 'message')} again ({_receivers(messages)})?"
-    if not args.yes and not ask(question):
+    question = f"Send {counted(len(messages), 'message')} again ({_receivers(messages)})?"
+    if not confirm(question, is_confirmed=args.yes):
         say("nothing was done")
-        return ExitCode.INTERRUPTED
+        return ExitCode.FOUND
     with metadata_session() as session:
-        results = list(resend(session, messages, by=_user(), what=_in_words(args, state)))
+        results = list(resend(session, messages, by=user_name(), what=_in_words(args, state)))
     print_rows([_result(result) for result in results], args.output)
     refused = sum(result.messages for result in results if result.outcome == REFUSED)
     asked = len(messages) - refused
     say(
-        f"{_count(asked, 'message')} will be sent again; 'deliveries' shows what becomes of them"
-        + (f". {_count(refused, 'message')} can't be: see the reasons" if refused else "")
+        f"{counted(asked, 'message')} will be sent again; 'deliveries' shows what becomes of them"
+        + (f". {counted(refused, 'message')} can't be: see the reasons" if refused else "")
     )
     return ExitCode.FOUND if refused else ExitCode.OK
 
@@ -186,6 +186,6 @@ def _in_words(args: Namespace, state: str) -> str:
 def _say_unreadable(found: Deliveries) -> None:
     if found.unreadable:
         say(
-            f"{_count(found.unreadable, 'ledger')} can't be read: another version of airflow-insightly-hooks "
-            "has written them, or [workers] state_store_backend keeps them elsewhere"
+            f"{counted(found.unreadable, 'ledger')} can't be read: another version of "
+            "airflow-insightly-hooks has written them, or [workers] state_store_backend keeps them elsewhere"
         )
