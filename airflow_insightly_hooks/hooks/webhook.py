@@ -29,7 +29,7 @@ from airflow_insightly_hooks.hooks.post.receiver import (
     checked_headers,
 )
 from airflow_insightly_hooks.hooks.post.response import Response
-from airflow_insightly_hooks.hooks.post.response_excerpt import credentials_of, response_excerpt
+from airflow_insightly_hooks.hooks.post.response_excerpt import ResponseExcerpts, credentials_of
 from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 from airflow_insightly_hooks.version import __version__
 
@@ -65,6 +65,7 @@ class WebhookHook(BaseHook):
         self._read: ReceiverSettings | None = None
         self._reading = threading.Lock()  # one rate limit for all threads, hence one reading
         self._clock_is_checked = False
+        self._excerpts: ResponseExcerpts | None = None
 
     @property
     def _settings(self) -> ReceiverSettings:
@@ -204,7 +205,11 @@ class WebhookHook(BaseHook):
         keep = self._settings.keep_response if keep is None else keep
         if not keep or self._is_taken(answer):
             return None
-        return response_excerpt(answer, credentials_of(self._settings, headers))
+        credentials = credentials_of(self._settings, headers)
+        excerpts = self._excerpts
+        if excerpts is None or excerpts.credentials != credentials:
+            self._excerpts = excerpts = ResponseExcerpts(credentials)  # once for most tasks
+        return excerpts.excerpt(answer)
 
     def _check_clock(self, date: str | None) -> None:
         """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""

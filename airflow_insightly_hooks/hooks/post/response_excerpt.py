@@ -12,21 +12,23 @@ import codecs
 import html
 import json
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus
 
-from airflow_insightly_hooks.hooks.post.response import BODY_LIMIT, Response
+from airflow_insightly_hooks.hooks.post.response import Response
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.post.receiver import ReceiverSettings
 
-__all__ = ["EXCERPT_LENGTH", "credentials_of", "response_excerpt"]
+__all__ = ["CONSIDERED", "EXCERPT_LENGTH", "ResponseExcerpts", "credentials_of"]
 
 EXCERPT_LENGTH = 500
 """Characters that are kept at most."""
+CONSIDERED = 4 * 1024
+"""Bytes of the body that they are made of: most of them may be white space."""
 SHORTEST_TEXT = 4
 """Characters that a header's or a query's value has at least to be hidden: a ``1`` is no credential."""
 SHORTEST_BEGINNING = 8
@@ -70,28 +72,61 @@ def _may_be_secret(text: str) -> bool:
     return len(text) >= SHORTEST_TEXT and text.lower().rstrip(":") not in _SCHEMES
 
 
-def response_excerpt(answer: Response, credentials: Iterable[str]) -> str | None:
-    """Return the beginning of an answer's body; ``None`` if it has no text.
+class ResponseExcerpts:
+    """Makes excerpts of a receiver's answers.
 
     :param credentials: what is hidden, as ``credentials_of`` returns it.
-    :returns: one line of ``EXCERPT_LENGTH`` characters at most, without control characters.
     """
-    fields = dict(reversed(answer.headers))  # the first of several counts
-    if fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return None  # it was asked for none, so nothing here unpacks it
-    secrets = sorted({form for secret in credentials for form in _forms(secret)}, key=len, reverse=True)
-    content = answer.body
-    for secret in secrets:  # another charset than the one that is told would hide half of a secret
-        for charset in _WIRE_CHARSETS:
-            with suppress(UnicodeEncodeError):
-                content = content.replace(secret.encode(charset), HIDDEN.encode(charset))
-    text = _without(secrets, _decoded(content, fields.get("content-type", "")))
-    if len(answer.body) >= BODY_LIMIT:
-        text = _without_cut_end(secrets, text)
-    text = _ESCAPE_SEQUENCE.sub(" ", text)
-    text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
-    text = _without(secrets, " ".join(text.split()))
-    return text[: EXCERPT_LENGTH - 1] + "…" if len(text) > EXCERPT_LENGTH else text or None
+
+    def __init__(self, credentials: frozenset[str]) -> None:
+        self.credentials = credentials
+        forms = {form for secret in credentials for form in _forms(secret)}
+        self._secrets = sorted(forms, key=len, reverse=True)
+        self._on_the_wire: list[tuple[bytes, bytes]] = []
+        for secret in self._secrets:
+            for charset in _WIRE_CHARSETS:
+                with suppress(UnicodeEncodeError):
+                    self._on_the_wire.append((secret.encode(charset), HIDDEN.encode(charset)))
+
+    def __repr__(self) -> str:
+        return f"<ResponseExcerpts, credentials: {len(self.credentials)}>"
+
+    def excerpt(self, answer: Response) -> str | None:
+        """Return the beginning of an answer's body; ``None`` if it has no text.
+
+        :returns: one line of ``EXCERPT_LENGTH`` characters at most, without control characters.
+        """
+        fields = dict(reversed(answer.headers))  # the first of several counts
+        if fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            return None  # it was asked for none, so nothing here unpacks it
+        content = answer.body[:CONSIDERED]
+        for secret, hidden in self._on_the_wire:  # in another charset than told, half of one might stay
+            content = content.replace(secret, hidden)
+        text = self._without_secrets(_decoded(content, fields.get("content-type", "")))
+        if len(answer.body) > CONSIDERED:
+            text = self._without_cut_end(text)
+        if not text.isprintable():
+            text = _ESCAPE_SEQUENCE.sub(" ", text)
+            text = "".join(character if character.isprintable() else " " for character in text)
+        text = self._without_secrets(" ".join(text.split()))
+        return text[: EXCERPT_LENGTH - 1] + "…" if len(text) > EXCERPT_LENGTH else text or None
+
+    def _without_secrets(self, text: str) -> str:
+        """Return a text without the secrets, and without the long beginnings of them."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+            beginning = secret[:SHORTEST_BEGINNING]
+            at = text.find(beginning) if len(secret) > SHORTEST_BEGINNING else -1
+            while at >= 0:
+                length = _common_length(secret, text[at : at + len(secret)])
+                text = text[:at] + HIDDEN + text[at + length :]
+                at = text.find(beginning, at + len(HIDDEN))
+        return text
+
+    def _without_cut_end(self, text: str) -> str:
+        """Return a text without the beginning of a secret that its end has cut, however short that is."""
+        lengths = (n for s in self._secrets for n in range(1, len(s)) if text.endswith(s[:n]))
+        return text[: len(text) - max(lengths, default=0)]
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -118,25 +153,6 @@ def _decoded(content: bytes, content_type: str) -> str:
     return content.decode(errors="replace")
 
 
-def _without(secrets: Iterable[str], text: str) -> str:
-    """Return a text without the secrets, and without the long beginnings of them."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-        beginning = secret[:SHORTEST_BEGINNING]
-        at = text.find(beginning) if len(secret) > SHORTEST_BEGINNING else -1
-        while at >= 0:
-            length = _common_length(secret, text[at:])
-            text = text[:at] + HIDDEN + text[at + length :]
-            at = text.find(beginning, at + len(HIDDEN))
-    return text
-
-
-def _without_cut_end(secrets: Iterable[str], text: str) -> str:
-    """Return a text without the beginning of a secret that its end has cut, however short that is."""
-    lengths = (n for secret in secrets for n in range(1, len(secret)) if text.endswith(secret[:n]))
-    return text[: len(text) - max(lengths, default=0)]
-
-
 def _common_length(one: str, other: str) -> int:
-    pairs = zip(one, other)  # noqa: B905 — one of them is longer
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    """Return how many characters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.hooks.post.response import BODY_LIMIT, Response
-from airflow_insightly_hooks.hooks.post.response_excerpt import EXCERPT_LENGTH, response_excerpt
+from airflow_insightly_hooks.hooks.post.response_excerpt import CONSIDERED, EXCERPT_LENGTH, ResponseExcerpts
 
 SECRET = 'pä:ss/wö"rd & of tests'
 PLAIN = "Pa55word-of-the-tests"
@@ -21,7 +21,7 @@ PLAIN = "Pa55word-of-the-tests"
 def excerpt(body: bytes | str, *secrets: str, **headers: str) -> str | None:
     content = body.encode() if isinstance(body, str) else body
     fields = [(name.replace("_", "-"), value) for name, value in headers.items()]
-    return response_excerpt(Response(422, fields, body=content[:BODY_LIMIT]), secrets)
+    return ResponseExcerpts(frozenset(secrets)).excerpt(Response(422, fields, body=content[:BODY_LIMIT]))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_part_of_a_secret(body: str, shown: str) -> None:
 @pytest.mark.parametrize("kept", range(1, len(PLAIN)))
 def test_secret_that_the_limit_cuts(kept: int) -> None:
     """Where no more of an answer is read, what may be a credential's beginning isn't shown."""
-    assert excerpt("a" + " " * (BODY_LIMIT - kept - 1) + PLAIN, PLAIN) in ("a", "a ***")
+    assert excerpt("a" + " " * (CONSIDERED - kept - 1) + PLAIN, PLAIN) in ("a", "a ***")
 
 
 @given(st.binary(max_size=600) | st.text(max_size=600), st.text(min_size=1, max_size=20))
