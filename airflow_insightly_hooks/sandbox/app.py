@@ -45,7 +45,11 @@ def create_app(clock: Callable[[], float] = time.time, *, hosts: Collection[str]
             Route(CONTROL_PATH, control.sandbox, methods=["GET", "PUT", "DELETE"]),
             Route(f"{CONTROL_PATH}/history", control.history, methods=["GET"]),
             Route(f"{CONTROL_PATH}/records/{{record_type}}", control.records, methods=["POST"]),
-            Route(f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}", control.record, methods=["PUT"]),
+            Route(
+                f"{CONTROL_PATH}/records/{{record_type}}/{{record_id}}",
+                control.record,
+                methods=["PUT", "DELETE"],
+            ),
             Mount(API_PATH, app=api_router(state)),
         ],
         middleware=[Middleware(RequestGuard, hosts=hosts), Middleware(SandboxMiddleware, state=state)],

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -114,6 +115,20 @@ class RunningSandbox:
         record: dict[str, Any] = self._request("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
         return record
 
+    def delete(self, record_type: str, record_id: int) -> None:
+        """Delete a record, also of a type that the API can't delete."""
+        self._request("DELETE", f"/_sandbox/records/{record_type}/{record_id}")
+
+    def now(self) -> datetime:
+        """Return the time by the sandbox's clock, in UTC."""
+        state = self._request("GET", "/_sandbox")
+        return datetime.fromisoformat(str(state["clock"]["now"]))
+
+    def advance(self, **duration: float) -> None:
+        """Put the sandbox's clock forward: ``advance(days=3)``, by the arguments of ``timedelta``."""
+        state = self._request("GET", "/_sandbox")
+        self.configure(clock_offset=state["clock"]["clock_offset"] + timedelta(**duration).total_seconds())
+
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
@@ -122,7 +137,8 @@ class RunningSandbox:
         try:
             connection.request(method, path, None if body is None else exact_json.dumps(body))
             response = connection.getresponse()
-            answer = exact_json.loads(response.read(), exact=False)
+            content = response.read()
+            answer: Any = exact_json.loads(content, exact=False) if content else None
         finally:
             connection.close()
         if response.status >= 400:

@@ -47,6 +47,20 @@ def test_a_sandbox_for_the_length_of_a_test():
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_a_test_deletes_records_and_puts_the_clock_forward():
+    """Any record can be deleted; time passes when a test says so, and only forward from where it is."""
+    with running_sandbox(clock=lambda: 1_763_980_000.0) as sandbox:
+        user = sandbox.create("Users", FIRST_NAME="Ada")  # the API deletes no users
+        sandbox.delete("Users", user["USER_ID"])
+        assert sandbox.history()[-1]["what"] == "deleted"
+        with pytest.raises(ValueError, match="There is no User"):
+            sandbox.delete("Users", user["USER_ID"])
+        began = sandbox.now()
+        sandbox.advance(days=3)
+        sandbox.advance(seconds=0.5)
+        assert (sandbox.now() - began).total_seconds() == 3 * 86400 + 0.5
+
+
 def test_helpers_for_tests():
     """Bins, settings and records can be set and read without writing HTTP."""
     with running_sandbox(clock=lambda: 1_763_980_000.0) as sandbox:

@@ -60,9 +60,12 @@ class ControlPaths:
         return json_response(created if isinstance(body, list) else created[0], 201)
 
     async def record(self, request: Request) -> Response:
-        """Change a record as only the CRM itself can."""
+        """Change a record as only the CRM itself can, or delete it."""
         record_type = self._record_type(request)
         record_id = parsed_id(request.path_params["record_id"])
+        if request.method == "DELETE":
+            self._state.store.delete(record_type, record_id)
+            return Response(status_code=204)
         return json_response(
             self._state.store.write_any_fields(record_type, await object_body(request), record_id)
         )
