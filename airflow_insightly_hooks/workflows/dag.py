@@ -48,7 +48,7 @@ from airflow_insightly_hooks.triggers.record_change import changes_schedule
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
-__all__ = ["cursor_of", "workflow_dag", "workflow_group"]
+__all__ = ["cursor_of", "workflow_dag", "workflow_dags", "workflow_group"]
 
 TAG = "insightly"
 DETECT = "detect"
@@ -70,6 +70,16 @@ ASKED_EVERY = timedelta(seconds=15)
 
 def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
     """Return a workflow's DAG; ``Workflow.to_dag`` says more."""
+    # Airflow would register it at the end of the with statement, half-made where something is wrong.
+    registers = arguments.pop("auto_register", True)
+    dag, *beside = workflow_dags(workflow, **arguments)
+    for made in (dag, *beside) if registers else ():
+        _register(made)
+    return dag
+
+
+def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
+    """Return a workflow's DAG and those beside it, not registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
     schedule = arguments.pop("schedule", workflow.schedule)
@@ -86,8 +96,6 @@ def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
     }
     if has_intervals and arguments["start_date"] is None:
         raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
-    # Airflow would register it at the end of the with statement, half-made where something is wrong.
-    registers = arguments.pop("auto_register", True)
     with DAG(schedule=_timetable(schedule, workflow), auto_register=False, **arguments) as dag:
         _tasks(workflow)
     try:
@@ -95,9 +103,8 @@ def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
     except Exception as error:
         raise InvalidWorkflow((("schedule", f"Airflow refuses it: {error}"),)) from None
     shared = {name: arguments[name] for name in ALSO_SENDING if name in arguments}
-    for made in (dag, _pending_dag(workflow, **shared), _retry_dag(workflow, **shared)) if registers else ():
-        _register(made)
-    return dag
+    beside = (_pending_dag(workflow, **shared), _retry_dag(workflow, **shared))
+    return [dag, *(made for made in beside if made is not None)]
 
 
 def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
