@@ -46,7 +46,8 @@ def is_test(context: Context) -> bool:
 
 
 def _is_in_process() -> bool:
-    # By name: to import the class takes a worker a while, and no worker needs it.
+    # By name: to import the class takes a worker a while, and no worker needs it. The pytest plugin's runs
+    # have a class of another name (``testing.task_loop``): they keep their state.
     task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
     return type(comms).__name__ == "InProcessSupervisorComms"

@@ -1,0 +1,166 @@
+"""``run_dag``: runs of DAGs against the sandbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.testing.dag_sources import connection_ids, dags_in, settle_times
+from airflow_insightly_hooks.testing.outcome import DagOutcome, QueuedRun
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+    from airflow_insightly_hooks.sandbox.server import RunningSandbox
+    from airflow_insightly_hooks.testing.connections import SandboxConnections
+    from airflow_insightly_hooks.testing.task_loop import TaskLoop
+
+__all__ = ["DagRuns"]
+
+MARGIN = timedelta(seconds=3)
+"""Beyond ``settle``: a server's clock is known to a second, and record times are whole seconds."""
+
+
+class DagRuns:
+    """Runs DAGs against the sandbox, in this process.
+
+    :param sandbox: the CRM and the receivers.
+    :param connections: the connections of the test; those that a DAG names and the test hasn't made are made.
+    """
+
+    def __init__(self, sandbox: RunningSandbox, connections: SandboxConnections) -> None:
+        self._sandbox = sandbox
+        self._connections = connections
+        self._began = sandbox.now()
+        self._read_until: dict[str, datetime] = {}
+        self._dags: dict[str, DAG] = {}
+
+    def __call__(
+        self,
+        source: DAG | WorkflowDefinition | str | os.PathLike[str],
+        *,
+        dag_id: str | None = None,
+        conf: dict[str, Any] | None = None,
+        data_interval: tuple[datetime, datetime] | None = None,
+        timeout: float = 60,
+    ) -> DagOutcome:
+        """Run a DAG once, and the runs that it starts, and return what they came to.
+
+        The run reads what has changed since the test began, or since the DAG's last run in it. For that the
+        sandbox's clock is put forward, by the DAG's ``settle`` and 3 seconds: nothing waits for it.
+
+        :param source: a DAG, a ``Workflow``, the path of a YAML file of workflows, or that of a DAG file.
+        :param dag_id: which one of a file's DAGs, where it holds several.
+        :param conf: the run's conf; the DAG's params are filled in from it.
+        :param data_interval: the run's interval: two aware times. Without, a DAG whose timetable has
+            intervals gets the time since the test began, or since its last run.
+        :param timeout: seconds that the run, or one that it starts, may take.
+        :raises TimeoutError: if a run hasn't ended by then: a sensor waits for something.
+        :raises InvalidWorkflowFile: if a workflow file is wrong.
+        :raises ImportError: if a DAG file is wrong.
+        :raises LookupError: if a file holds several DAGs, and not the one that ``dag_id`` names.
+        """
+        dag, dags = dags_in(source, dag_id)
+        self._dags.update({each.dag_id: each for each in dags})
+        self._connections.add_missing(*connection_ids(dags))
+        loop = self._loop(timeout)
+        loop.store_dags()
+        until = _next_second(self._sandbox.now())
+        settles = settle_times(dags)
+        self._sandbox.advance(seconds=max(settles) + MARGIN.total_seconds())
+        run = self._new_run(dag, until, min(settles), data_interval, conf)
+        with self._noting_requests() as requests:
+            outcome = loop.finish(dag.dag_id, loop.create_run(dag.dag_id, **run))
+            outcome.started.extend(self._run_queued(timeout, datetime.now(timezone.utc)))
+        self._read_until[dag.dag_id] = until
+        outcome.requests.update(requests)
+        outcome.queued.extend(loop.queued())
+        return outcome
+
+    def due(self, timeout: float = 60) -> list[DagOutcome]:
+        """Run the runs whose time has come by the sandbox's clock, and those that they start.
+
+        These are what ``run_dag`` has left under ``queued``: of time triggers, and of retries that wait. Put
+        the clock forward with ``insightly_sandbox.advance(days=3)`` before.
+
+        :param timeout: seconds that each run may take.
+        """
+        from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_time
+
+        # What is due by now may have a run that is due a few seconds later.
+        return self._run_queued(timeout, wake_up_time(self._sandbox.now()))
+
+    @property
+    def queued(self) -> list[QueuedRun]:
+        """The runs that wait for their time, the next one first."""
+        return self._loop(0).queued()
+
+    def _loop(self, timeout: float) -> TaskLoop:
+        from airflow_insightly_hooks.testing.task_loop import TaskLoop
+
+        return TaskLoop(self._dags, timeout)
+
+    def _run_queued(self, timeout: float, now: datetime) -> list[DagOutcome]:
+        outcomes: list[DagOutcome] = []
+        while due := [run for run in self._loop(timeout).queued() if run.run_after <= now]:
+            with self._noting_requests() as requests:
+                outcomes.append(self._loop(timeout).finish(due[0].dag_id, due[0].run_id))
+            outcomes[-1].requests.update(requests)
+        return outcomes
+
+    def _new_run(
+        self,
+        dag: DAG,
+        until: datetime,
+        settle: float,
+        interval: tuple[datetime, datetime] | None,
+        conf: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Return the arguments of a run that is made now."""
+        from airflow.sdk import timezone as airflow_timezone
+        from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+        now = airflow_timezone.utcnow()
+        run_type = DagRunType.MANUAL if dag.schedule is None else DagRunType.SCHEDULED
+        if interval is None and _has_intervals(dag, now):
+            interval = (self._read_until.get(dag.dag_id, self._began.replace(microsecond=0)), until)
+        logical_date = now if interval is None else min(now, interval[0])
+        # A first run reads from when it began on, by the server's clock less what settles.
+        elapsed = self._sandbox.now() - self._began - timedelta(seconds=settle)
+        return {
+            "run_id": run_type.generate_run_id(suffix=now.isoformat()),
+            "run_type": run_type,
+            "logical_date": logical_date,
+            "data_interval": interval or (logical_date, logical_date),
+            "run_after": now,
+            "start_date": now - elapsed,
+            "conf": conf,
+            "triggered_by": DagRunTriggeredByType.TEST,
+        }
+
+    @contextmanager
+    def _noting_requests(self) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        receivers = self._connections.receivers
+        before = {conn_id: len(receiver.requests) for conn_id, receiver in receivers.items()}
+        found: dict[str, list[dict[str, Any]]] = {}
+        yield found
+        found.update({conn_id: receivers[conn_id].requests[count:] for conn_id, count in before.items()})
+
+
+def _next_second(moment: datetime) -> datetime:
+    """Return the end of the second in which ``moment`` lies: the API's times have whole seconds."""
+    return moment.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def _has_intervals(dag: DAG, now: datetime) -> bool:
+    """Return whether a DAG's timetable gives its runs intervals."""
+    import pendulum
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    timetable = coerce_to_core_timetable(dag.timetable)
+    interval = timetable.infer_manual_data_interval(run_after=pendulum.instance(now))
+    return bool(interval.start < interval.end)

@@ -1,0 +1,129 @@
+"""An Airflow of the tests' own: a database in a temporary folder, for the length of a test.
+
+Airflow reads its settings when it is imported, and a test's module has often imported it already. So the
+settings that lead to a database are replaced while a test runs, and put back after it. What Airflow's
+configuration says otherwise is read from the environment each time that it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
+
+__all__ = ["BUNDLE", "new_database", "own_airflow"]
+
+BUNDLE = "tests"
+"""The name of the DAG bundle that the tests' DAGs belong to."""
+DATABASE = "airflow.db"
+SETTINGS = (
+    *("SQL_ALCHEMY_CONN", "SQL_ALCHEMY_CONN_ASYNC", "DAGS_FOLDER", "PLUGINS_FOLDER"),
+    *("engine", "Session", "NonScopedSession", "async_engine", "AsyncSession"),
+)
+"""What ``airflow.settings`` holds of a database and of folders."""
+
+
+def new_database(folder: Path) -> Path:
+    """Return the file of an Airflow database without DAGs, made in ``folder``, to be copied for each test."""
+    with own_airflow(folder, None) as database:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.utils.db import initdb
+
+        initdb()
+        DagBundlesManager().sync_bundles_to_db()
+    return database
+
+
+@contextmanager
+def own_airflow(folder: Path, template: Path | None) -> Iterator[Path]:
+    """Have this process' Airflow use a database in ``folder``.
+
+    :param folder: an empty folder.
+    :param template: the database that is copied; ``None`` begins with no database.
+    :returns: the database's file.
+    """
+    database = folder / DATABASE
+    dags = folder / "dags"
+    dags.mkdir()
+    if template is not None:
+        shutil.copyfile(template, database)
+    with _environment(_variables(folder, database, dags)), _no_warnings():
+        from airflow import settings
+
+        before = {name: getattr(settings, name) for name in SETTINGS}
+        settings.configure_vars()
+        settings.configure_orm()
+        _load_api_server()
+    try:
+        with _environment(_variables(folder, database, dags)):
+            yield database
+    finally:
+        clear_process_registries()
+        if settings.Session is not None:
+            settings.Session.remove()
+        if settings.engine is not None:
+            settings.engine.dispose()
+        if settings.async_engine is not None:
+            settings.async_engine.sync_engine.dispose()
+        for name, value in before.items():
+            setattr(settings, name, value)
+
+
+def _variables(folder: Path, database: Path, dags: Path) -> dict[str, str]:
+    bundle = {
+        "name": BUNDLE,
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(dags)},
+    }
+    variables = {
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"sqlite+aiosqlite:///{database}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
+        # A secrets backend would be asked before the environment, and may lead to the real CRM.
+        "AIRFLOW__SECRETS__BACKEND": "",
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": "",
+    }
+    if (
+        "airflow" not in sys.modules
+    ):  # what an import makes or reads in the user's own folder is not for tests
+        variables["AIRFLOW_HOME"] = str(folder)
+    return variables
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Ignore what Airflow's own modules warn of while they are loaded: it is not the test's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _load_api_server() -> None:
+    """Start the API that tasks talk to: in this process, without a port."""
+    from airflow.sdk.execution_time.supervisor import in_process_api_server
+
+    _ = in_process_api_server().transport
