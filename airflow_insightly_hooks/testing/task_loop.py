@@ -173,12 +173,13 @@ class TaskLoop:
             event = supervisor.InProcessTestSupervisor.run_trigger_in_process(
                 trigger=limited, ti=_for_worker(instance)
             )
-        except asyncio.TimeoutError:
-            raise TimeoutError(
-                f"{instance.dag_id}: {_name(instance)} still waits after {self._timeout:g} s. Make what it "
-                "waits for before the run"
-            ) from None
-        except Exception as error:  # as in the triggerer: the task fails
+        except Exception as error:
+            if isinstance(error, asyncio.TimeoutError) and not self._remaining():
+                raise TimeoutError(
+                    f"{instance.dag_id}: {_name(instance)} still waits after {self._timeout:g} s. Make what "
+                    "it waits for before the run"
+                ) from None
+            # As in the triggerer, the task fails.
             Trigger.submit_failure(row.id, [f"{type(error).__name__}: {error}"], session=session)
         else:
             Trigger.submit_event(row.id, event, session=session)

@@ -21,10 +21,10 @@ from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeS
 HERE = Path(__file__).parent
 
 
-def pipeline(dag_id="single_tasks", schedule="*/5 * * * *", **sensor):
+def pipeline(dag_id="single_tasks", schedule="*/5 * * * *", *, deferrable=True, **sensor):
     with DAG(dag_id, schedule=schedule, start_date=datetime(2025, 1, 1, tzinfo=timezone.utc)) as dag:
         changes = InsightlyRecordChangeSensor(
-            task_id="detect", record_type="Tasks", deferrable=True, **sensor
+            task_id="detect", record_type="Tasks", deferrable=deferrable, **sensor
         )
         matching = EvaluateCriteriaOperator(
             task_id="evaluate",
@@ -115,11 +115,12 @@ def test_a_fault_of_the_api(insightly_sandbox, run_dag):
     assert titles(outcome.requests["chat_webhook"]) == ["Call Ada"]
 
 
-def test_a_sensor_that_waits(insightly_sandbox, run_dag):
-    """A deferrable sensor's trigger runs in the process, until something comes."""
+@pytest.mark.parametrize("way", [{"deferrable": True}, {"deferrable": False, "mode": "reschedule"}])
+def test_a_sensor_that_waits(insightly_sandbox, run_dag, way):
+    """A deferred sensor's trigger runs in the process; a sensor in mode reschedule is run again."""
     later = threading.Timer(2, insightly_sandbox.create, ["Tasks"], {"TITLE": "Call Ada"})
     later.start()
-    dag = pipeline("waits", on_empty="wait", settle=1, poke_interval=1)
+    dag = pipeline("waits", on_empty="wait", settle=1, poke_interval=1, **way)
     outcome = run_dag(dag, timeout=30)
     later.join()
     assert titles(outcome.requests["chat_webhook"]) == ["Call Ada"]
@@ -197,6 +198,11 @@ def test_a_dag_file_that_breaks(tmp_path, run_dag):
         run_dag(file)
     with pytest.raises(FileNotFoundError, match="no DAG file and no workflow file"):
         run_dag(tmp_path / "missing.py")
+    file.write_text("from airflow_insightly_hooks import load_workflows\nload_workflows('workflows')\n")
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "wrong.yaml").write_text("name: Wrong\n")
+    with pytest.raises(Exception, match=r"wrong\.yaml:1"):
+        run_dag(file)
 
 
 def test_any_dag(run_dag):
