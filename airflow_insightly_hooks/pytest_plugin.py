@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_insightly_hooks.sandbox.server import RunningSandbox
     from airflow_insightly_hooks.testing.connections import SandboxConnections
     from airflow_insightly_hooks.testing.dag_runs import DagRuns
@@ -58,12 +60,18 @@ def _insightly_running_sandbox() -> Iterator[RunningSandbox]:
 
 
 @pytest.fixture
-def insightly_sandbox(_insightly_running_sandbox: RunningSandbox) -> RunningSandbox:
+def _insightly_test_began(_insightly_running_sandbox: RunningSandbox) -> datetime:
+    _insightly_running_sandbox.reset()
+    _insightly_running_sandbox.configure(requests_per_second=10_000)  # a test waits for no limit of requests
+    return _insightly_running_sandbox.now()
+
+
+@pytest.fixture
+def insightly_sandbox(
+    _insightly_running_sandbox: RunningSandbox, _insightly_test_began: datetime
+) -> RunningSandbox:
     """Return a sandbox of the CRM with request bins, in its seeded beginning, on a free port."""
-    sandbox = _insightly_running_sandbox
-    sandbox.reset()
-    sandbox.configure(requests_per_second=10_000)  # a test waits for no limit of requests
-    return sandbox
+    return _insightly_running_sandbox
 
 
 @pytest.fixture
@@ -89,6 +97,7 @@ def _insightly_new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dag(
     insightly_sandbox: RunningSandbox,
     insightly_connections: SandboxConnections,
+    _insightly_test_began: datetime,
     _insightly_new_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[DagRuns]:
@@ -97,4 +106,4 @@ def run_dag(
     from airflow_insightly_hooks.testing.own_airflow import own_airflow
 
     with own_airflow(tmp_path_factory.mktemp("airflow"), _insightly_new_database):
-        yield DagRuns(insightly_sandbox, insightly_connections)
+        yield DagRuns(insightly_sandbox, insightly_connections, _insightly_test_began)

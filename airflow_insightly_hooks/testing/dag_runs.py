@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.testing.dag_sources import connection_ids, dags_in, settle_times
@@ -30,12 +30,13 @@ class DagRuns:
 
     :param sandbox: the CRM and the receivers.
     :param connections: the connections of the test; those that a DAG names and the test hasn't made are made.
+    :param began: when the test began, by the sandbox's clock.
     """
 
-    def __init__(self, sandbox: RunningSandbox, connections: SandboxConnections) -> None:
+    def __init__(self, sandbox: RunningSandbox, connections: SandboxConnections, began: datetime) -> None:
         self._sandbox = sandbox
         self._connections = connections
-        self._began = sandbox.now()
+        self._began = began
         self._read_until: dict[str, datetime] = {}
         self._dags: dict[str, DAG] = {}
 
@@ -58,8 +59,8 @@ class DagRuns:
         :param conf: the run's conf; the DAG's params are filled in from it.
         :param data_interval: the run's interval: two aware times. Without, a DAG whose timetable has
             intervals gets the time since the test began, or since its last run.
-        :param timeout: seconds that the run, or one that it starts, may take.
-        :raises TimeoutError: if a run hasn't ended by then: a sensor waits for something.
+        :param timeout: seconds that the run and those that it starts may take.
+        :raises TimeoutError: if they haven't ended by then: a sensor waits for something.
         :raises InvalidWorkflowFile: if a workflow file is wrong.
         :raises ImportError: if a DAG file is wrong.
         :raises LookupError: if a file holds several DAGs, and not the one that ``dag_id`` names.
@@ -75,7 +76,7 @@ class DagRuns:
         run = self._new_run(dag, until, min(settles), data_interval, conf)
         with self._noting_requests() as requests:
             outcome = loop.finish(dag.dag_id, loop.create_run(dag.dag_id, **run))
-            outcome.started.extend(self._run_queued(timeout, datetime.now(timezone.utc)))
+            outcome.started.extend(self._run_queued(loop))
         self._read_until[dag.dag_id] = until
         outcome.requests.update(requests)
         outcome.queued.extend(loop.queued())
@@ -87,12 +88,10 @@ class DagRuns:
         These are what ``run_dag`` has left under ``queued``: of time triggers, and of retries that wait. Put
         the clock forward with ``insightly_sandbox.advance(days=3)`` before.
 
-        :param timeout: seconds that each run may take.
+        :param timeout: seconds that these runs may take.
+        :raises TimeoutError: if they haven't ended by then.
         """
-        from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_time
-
-        # What is due by now may have a run that is due a few seconds later.
-        return self._run_queued(timeout, wake_up_time(self._sandbox.now()))
+        return self._run_queued(self._loop(timeout))
 
     @property
     def queued(self) -> list[QueuedRun]:
@@ -104,13 +103,19 @@ class DagRuns:
 
         return TaskLoop(self._dags, timeout)
 
-    def _run_queued(self, timeout: float, now: datetime) -> list[DagOutcome]:
+    def _run_queued(self, loop: TaskLoop) -> list[DagOutcome]:
         outcomes: list[DagOutcome] = []
-        while due := [run for run in self._loop(timeout).queued() if run.run_after <= now]:
+        while due := [run for run in loop.queued() if run.run_after <= self._due_by()]:
             with self._noting_requests() as requests:
-                outcomes.append(self._loop(timeout).finish(due[0].dag_id, due[0].run_id))
+                outcomes.append(loop.finish(due[0].dag_id, due[0].run_id))
             outcomes[-1].requests.update(requests)
         return outcomes
+
+    def _due_by(self) -> datetime:
+        """Return up to which time runs are due: what is due now may have a run a few seconds later."""
+        from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_time
+
+        return wake_up_time(self._sandbox.now())
 
     def _new_run(
         self,

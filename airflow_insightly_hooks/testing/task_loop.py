@@ -36,7 +36,7 @@ class TaskLoop:
     """Runs DAGs, one task after another.
 
     :param dags: the DAGs that can be run, by their ids.
-    :param timeout: after so many seconds a run that has not ended is given up.
+    :param timeout: seconds, from now on, that all runs may take.
     """
 
     def __init__(self, dags: Mapping[str, DAG], timeout: float) -> None:
@@ -96,6 +96,7 @@ class TaskLoop:
             if run.state == DagRunState.QUEUED:
                 run.state = DagRunState.RUNNING
             while run.state == DagRunState.RUNNING:
+                self._check_time(run, session)
                 self._step(run, session)
             return self._outcome(run, session)
 
@@ -123,13 +124,13 @@ class TaskLoop:
         for instance in ready:
             self._run_task(run, instance, session)
         if not ready and run.state == DagRunState.RUNNING:
-            self._wait(run, instances)
+            time.sleep(PAUSE)
 
-    def _wait(self, run: DagRun, instances: list[TaskInstance]) -> None:
-        if time.monotonic() > self._deadline:
-            open_ones = {_name(i): str(i.state) for i in instances if i.state in WAITING}
-            raise TimeoutError(f"{run.dag_id} has not ended after {self._timeout:g} s: {open_ones}")
-        time.sleep(PAUSE)
+    def _check_time(self, run: DagRun, session: Any) -> None:
+        if self._remaining():
+            return
+        states = {_name(each): str(each.state) for each in run.get_task_instances(session=session)}
+        raise TimeoutError(f"{run.dag_id} has not ended after {self._timeout:g} s: {states}")
 
     def _run_task(self, run: DagRun, ready: TaskInstance, session: Any) -> None:
         """Run a task as a worker does, and what it waits for as the triggerer does, up to its next state."""
@@ -202,12 +203,6 @@ class TaskLoop:
         )
         self._retry_delays, self._errors = {}, {}
         return outcome
-
-
-WAITING = (
-    *(None, TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE),
-    *(TaskInstanceState.DEFERRED, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING),
-)
 
 
 class _Limited:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from airflow_insightly_hooks import Webhook, Workflow
@@ -148,6 +149,28 @@ def test_a_workflow_file(insightly_sandbox, insightly_connections, run_dag):
     (sent,) = run_dag.due()
     assert titles(sent.requests["later_webhook"]) == ["Call Ada again"]
     assert (len(later.bodies), run_dag.queued) == (1, [])
+
+
+@pytest.fixture
+def earlier(insightly_sandbox):
+    insightly_sandbox.create("Tasks", TITLE="Call Ada")
+    insightly_sandbox.advance(days=2)
+
+
+def test_what_another_fixture_has_done(earlier, run_dag):
+    """A run reads it, however long ago it was; and what is due by then is sent at once."""
+    outcome = run_dag(HERE / "workflows.yaml", dag_id="call_back")
+    assert titles(outcome.requests["chat_webhook"]) == ["Call Ada"]
+    assert titles(outcome.requests["later_webhook"]) == ["Call Ada"]
+    assert outcome.queued == []
+
+
+def test_a_run_that_goes_on_and_on(run_dag):
+    """The time limit holds for tasks that are always ready, too; here one that is tried again and again."""
+    with DAG("again", schedule=None) as dag:
+        PythonOperator(task_id="fails", python_callable=lambda: 1 / 0, retries=1_000_000)
+    with pytest.raises(TimeoutError, match="again has not ended after 2 s"):
+        run_dag(dag, timeout=2)
 
 
 def test_a_deleted_record_is_not_sent_later(insightly_sandbox, run_dag):
