@@ -31,18 +31,17 @@ from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK
 from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
-from airflow_insightly_hooks.core.workflow.parts import (
+from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+from airflow_insightly_hooks.core.workflow.problems import Misplaced
+from airflow_insightly_hooks.core.workflow.values import (
     DURATION_SCHEMA,
     LONGEST_ID,
     LONGEST_TAG,
     NO_EXTRA,
     Model,
     Name,
-    Schedule,
-    Webhook,
     slug_of,
 )
-from airflow_insightly_hooks.core.workflow.problems import Misplaced
 
 __all__ = ["PENDING_SUFFIX", "RETRY_SUFFIX", "Evaluate", "WorkflowDefinition"]
 

@@ -1,93 +1,17 @@
-"""What a workflow consists of, ``Webhook`` and ``Schedule``, and the kinds of values that they share."""
+"""What a workflow consists of: ``Webhook`` and ``Schedule``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, StrictBool, model_validator
 
-from airflow_insightly_hooks.core.bounds import LONGEST_DURATION, MOST_CONCURRENT, SHORTEST_POLL
-from airflow_insightly_hooks.core.dates import parse_duration, time_zone
-from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, SHORTEST_POLL
 from airflow_insightly_hooks.core.payload import DateFormat
-from airflow_insightly_hooks.core.workflow.problems import Misplaced, problems_of
+from airflow_insightly_hooks.core.workflow.problems import Misplaced
+from airflow_insightly_hooks.core.workflow.values import NO_EXTRA, Duration, Model, Name, Text, Zone, slug_of
 
-__all__ = [
-    "DURATION_SCHEMA",
-    "LONGEST_ID",
-    "LONGEST_TAG",
-    "NO_EXTRA",
-    "PARTS",
-    "Duration",
-    "Model",
-    "Name",
-    "Schedule",
-    "Webhook",
-    "slug_of",
-]
-
-LONGEST_ID = 200
-"""Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
-LONGEST_TAG = 100
-
-DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
-NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
-
-
-def _duration(value: object) -> timedelta:
-    duration = value if isinstance(value, timedelta) else parse_duration(value, "it")
-    if not timedelta(0) <= duration <= LONGEST_DURATION:
-        raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
-    return duration
-
-
-def _zone(name: str) -> str:
-    try:
-        time_zone(name)
-    except KeyError:
-        raise ValueError(f"there is no time zone {name!r}: an IANA name is needed") from None
-    return name
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a text is needed")
-    return text.strip()
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(DURATION_SCHEMA)]
-Name = Annotated[str, Field(max_length=LONGEST_ID), AfterValidator(_not_blank)]
-Zone = Annotated[str, AfterValidator(_zone)]
-
-if TYPE_CHECKING:
-    Model = BaseModel
-else:
-
-    class _ModelType(type(BaseModel)):
-        """Makes what is wrong with a model an error of ours when Python code builds one."""
-
-        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return super().__call__(*args, **kwargs)
-            except ValidationError as error:
-                problems, count = problems_of(error, cls, PARTS)
-                raise InvalidWorkflow(tuple(problems), count - len(problems)) from None
-
-    class Model(BaseModel, metaclass=_ModelType):
-        """What workflows and their parts have in common."""
+__all__ = ["Schedule", "Webhook"]
 
 
 class Webhook(Model):
@@ -113,7 +37,7 @@ class Webhook(Model):
 
     name: Name
     conn_id: Name | None = None
-    uri: Annotated[str, AfterValidator(_not_blank)] | None = Field(None, repr=False)  # it may hold a password
+    uri: Text | None = Field(None, repr=False)  # it may hold a password
     fields: list[Name] | None = Field(None, min_length=1)
     date_format: DateFormat = "microsoft"
     timezone: Zone = "America/Los_Angeles"
@@ -183,12 +107,3 @@ class Schedule(Model):
         if self.watch is not None and self.watch.total_seconds() < SHORTEST_POLL:
             raise Misplaced("watch", f"it must be at least {SHORTEST_POLL} s")
         return self
-
-
-PARTS: Mapping[str, type[BaseModel]] = {"webhooks": Webhook, "schedule": Schedule}
-"""The models that a workflow's fields hold."""
-
-
-def slug_of(name: str) -> str:
-    """Return a name as Airflow's ids hold it: lower case, underscores for what isn't a letter or digit."""
-    return re.sub(r"\W+", "_", name.lower()).strip("_")

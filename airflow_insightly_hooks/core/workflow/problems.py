@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,7 +26,6 @@ class Misplaced(ValueError):
 def problems_of(
     error: ValidationError,
     model: type[BaseModel],
-    parts: Mapping[str, type[BaseModel]],
     path: str = "",
     *,
     most: int = InvalidWorkflow.SHOWN,
@@ -36,7 +35,6 @@ def problems_of(
     No reason holds what was typed: it may be a secret.
 
     :param model: the model that was to be built.
-    :param parts: the models of its fields that are models themselves, by name.
     :param path: where it stands.
     :param most: how many problems are looked into; the others are counted.
     """
@@ -45,12 +43,10 @@ def problems_of(
         for problem in error.errors(include_url=False, include_input=False)
         if problem["type"] != "default_factory_not_called"  # its input is invalid, and the error says so
     ]
-    return [_problem(problem, model, parts, path) for problem in found[:most]], len(found)
+    return [_problem(problem, model, path) for problem in found[:most]], len(found)
 
 
-def _problem(
-    problem: ErrorDetails, model: type[BaseModel], parts: Mapping[str, type[BaseModel]], path: str
-) -> tuple[str, str]:
+def _problem(problem: ErrorDetails, model: type[BaseModel], path: str) -> tuple[str, str]:
     loc = problem["loc"]
     where = joined(path, *loc)
     cause = problem.get("ctx", {}).get("error")
@@ -59,11 +55,27 @@ def _problem(
     if isinstance(cause, InvalidCriteria):
         return joined(path, cause.path), cause.reason
     if problem["type"] == "extra_forbidden":
-        known = (parts.get(str(loc[0]), model) if len(loc) > 1 else model).model_fields
+        known = _model_at(model, loc[:-1]).model_fields
         return where, f"not a key that is known here{did_you_mean(loc[-1], known)}"
     if problem["type"] == "missing":
         return where, "it is missing"
     return where, str(cause) if cause is not None else problem["msg"]
+
+
+def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model that stands at a place in another one, or the nearest one around it."""
+    for step in loc:
+        field = model.model_fields.get(str(step))
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def joined(path: str, *steps: int | str) -> str:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
-from airflow_insightly_hooks.core.workflow.parts import PARTS, slug_of
 from airflow_insightly_hooks.core.workflow.problems import joined, problems_of
+from airflow_insightly_hooks.core.workflow.values import slug_of
 
 __all__ = ["located", "read_workflows"]
 
@@ -85,7 +85,7 @@ def read_workflows(text: str, file: str, model: type[W], *, only: str | None = N
         try:
             workflow = model.model_validate(entry)
         except ValidationError as error:
-            problems.extend(*problems_of(error, model, PARTS, path, most=problems.room))
+            problems.extend(*problems_of(error, model, path, most=problems.room))
             continue
         if workflow.dag_id in ids:
             problems.add(joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")

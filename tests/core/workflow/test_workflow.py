@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_insightly_hooks import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
-from airflow_insightly_hooks.core.workflow.parts import slug_of
+from airflow_insightly_hooks.core.workflow.values import slug_of
 
 UTC = timezone.utc
 WEBHOOK = {"name": "Billing", "conn_id": "billing_webhook"}

@@ -1,0 +1,91 @@
+"""The kinds of values that a workflow and its parts hold, and what their models have in common."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from airflow_insightly_hooks.core.bounds import LONGEST_DURATION
+from airflow_insightly_hooks.core.dates import parse_duration, time_zone
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.workflow.problems import problems_of
+
+__all__ = [
+    "DURATION_SCHEMA",
+    "LONGEST_ID",
+    "LONGEST_TAG",
+    "NO_EXTRA",
+    "Duration",
+    "Model",
+    "Name",
+    "Text",
+    "Zone",
+    "slug_of",
+]
+
+LONGEST_ID = 200
+"""Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
+LONGEST_TAG = 100
+
+DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
+NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+def _duration(value: object) -> timedelta:
+    duration = value if isinstance(value, timedelta) else parse_duration(value, "it")
+    if not timedelta(0) <= duration <= LONGEST_DURATION:
+        raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
+    return duration
+
+
+def _zone(name: str) -> str:
+    try:
+        time_zone(name)
+    except KeyError:
+        raise ValueError(f"there is no time zone {name!r}: an IANA name is needed") from None
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text is needed")
+    return text.strip()
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(DURATION_SCHEMA)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+Name = Annotated[str, Field(max_length=LONGEST_ID), AfterValidator(_not_blank)]
+Zone = Annotated[str, AfterValidator(_zone)]
+
+if TYPE_CHECKING:
+    Model = BaseModel
+else:
+
+    class _ModelType(type(BaseModel)):
+        """Makes what is wrong with a model an error of ours when Python code builds one."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().__call__(*args, **kwargs)
+            except ValidationError as error:
+                problems, count = problems_of(error, cls)
+                raise InvalidWorkflow(tuple(problems), count - len(problems)) from None
+
+    class Model(BaseModel, metaclass=_ModelType):
+        """What workflows and their parts have in common."""
+
+
+def slug_of(name: str) -> str:
+    """Return a name as Airflow's ids hold it: lower case, underscores for what isn't a letter or digit."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
