@@ -34,9 +34,10 @@ arguments are the attributes, so errors survive pickling.
 from __future__ import annotations
 
 import traceback
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,7 +64,6 @@ __all__ = [
     "UnknownRecordType",
     "UntrustedClock",
     "WorkerExhausted",
-    "did_you_mean",
     "missing_keys",
     "told",
 ]
@@ -353,8 +353,6 @@ class LostPayloads(InsightlyHooksError):
 
 LONGEST_SHOWN = 2_000
 """Characters of a path or a reason that a message shows."""
-LONGEST_WORD = 100
-"""Characters of a word that near ones are looked for of: the time grows with its length."""
 
 
 def _printable(text: str) -> str:
@@ -363,13 +361,6 @@ def _printable(text: str) -> str:
         text = f"{text[:LONGEST_SHOWN]}…"
     # PostgreSQL takes no U+0000, and nobody half of a surrogate pair.
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'equals'?"``, or an empty text where nothing is close."""
-    word = str(word)
-    close = get_close_matches(word, known, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_insightly_hooks.core.errors import InvalidConnection, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.suggestions import did_you_mean
 from airflow_insightly_hooks.hooks.connection_fields import CONNECTION_FIELDS, ConnectionField
 
 if TYPE_CHECKING:

@@ -48,7 +48,8 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     :param until_triggered: pass a record on once, and never again; which ones is remembered for ever, in
         the state of the asset that stands for the account's records of this type. One such task of the DAG
         runs at a time, however many runs there are.
-    :param record_type: the changes' record type; ``until_triggered`` needs it.
+    :param record_type: the changes' record type; ``until_triggered`` needs it. With it, the fields of the
+        criteria are checked, too, when the DAG is parsed.
     :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's. Templates
         are rendered, so that map indexes can have memories of their own.
     :param active: ``False`` passes nothing on, and remembers nothing.
@@ -103,7 +104,9 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
             )
         self.window_from = _task_of(changes)
         self.changes = changes
-        check_parsed(criteria)  # before Airflow looks for other tasks' output in them, which recurses
+        check_parsed(
+            criteria, record_type
+        )  # before Airflow looks for other tasks' output in them, which recurses
         self.criteria = criteria
         self.until_triggered = until_triggered
         self.record_type = record_type

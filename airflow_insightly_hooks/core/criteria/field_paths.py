@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_insightly_hooks.core.criteria.operators import OPERATORS, compared_kind
-from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, LIST_ITEMS, RecordType
+from airflow_insightly_hooks.core.suggestions import field_guess
 
 __all__ = ["check_field", "custom_value", "flat", "is_custom", "is_plain", "is_tags", "values_of"]
 
@@ -95,10 +96,10 @@ def check_field(record_type: RecordType, field: str, operator: str, value: Any, 
     :raises InvalidCriteria: if not. What depends on the account, as custom fields do, is taken as right.
     """
     name = field.split(".")[0]
-    known = {*record_type.fields, *record_type.date_fields, TAGS}
+    known = [*record_type.fields, *record_type.date_fields, TAGS]
     if name not in known and not name.endswith(CUSTOM_SUFFIX):
         raise InvalidCriteria(
-            f"{path}.field", f"{record_type.name} have no field {name!r}{did_you_mean(name, sorted(known))}"
+            f"{path}.field", f"{record_type.name} have no field {name!r}{field_guess(name, known)}"
         )
     kind = _kind(record_type, field)
     compared = compared_kind(OPERATORS[operator], value)

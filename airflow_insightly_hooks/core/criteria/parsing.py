@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.criteria.logic import Expression, Operation, parse_logic
 from airflow_insightly_hooks.core.criteria.operators import OPERATORS
-from airflow_insightly_hooks.core.errors import InvalidCriteria, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidCriteria
+from airflow_insightly_hooks.core.suggestions import did_you_mean
 
 __all__ = ["MAX_DEPTH", "Condition", "Spec", "parse_criteria"]
 
@@ -111,7 +112,8 @@ def _members(members: object, path: str, at_least_one: str) -> Sequence[Any]:
 def _condition(spec: Mapping[str, Any], path: str) -> Condition:
     for key in spec:
         if key not in CONDITION_KEYS:
-            guess = did_you_mean(key, CONDITION_KEYS) or f"; a group has one key: {', '.join(GROUPS)}"
+            guess = did_you_mean(key, (*CONDITION_KEYS, *GROUPS))
+            guess = guess or f"; a group has one key: {', '.join(GROUPS)}"
             raise InvalidCriteria(f"{path}.{key}", f"not a key of a condition{guess}")
     for key in ("field", "operator"):
         if not isinstance(spec.get(key), str) or not spec[key]:

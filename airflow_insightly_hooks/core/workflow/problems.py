@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidWorkflow, did_you_mean
+from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidWorkflow
+from airflow_insightly_hooks.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = ["Misplaced", "joined", "problems_of"]
+
+
+SENTENCES: Mapping[str, str] = {
+    "missing": "it is missing",
+    "string_type": "a text is needed; what is read as something else goes in quotes",
+    "string_too_long": "it has more than {max_length} characters",
+    "int_type": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "int_parsing_size": "it is too large",
+    "float_type": "a number is needed",
+    "finite_number": "a finite number is needed",
+    "bool_type": "true or false is needed",
+    "list_type": "a list is needed",
+    "dict_type": "a mapping is needed: names and values",
+    "model_type": "a mapping is needed: names and values",
+    "model_attributes_type": "a mapping is needed: names and values",
+    "greater_than_equal": "it must be at least {ge:.12g}",
+    "less_than_equal": "it must be at most {le:.12g}",
+    "too_short": "the list needs at least {min_length} of them",
+}
+"""What pydantic calls a mistake -> what it is called here."""
 
 
 class Misplaced(ValueError):
@@ -40,7 +63,7 @@ def problems_of(
     """
     found = [
         problem
-        for problem in error.errors(include_url=False, include_input=False)
+        for problem in error.errors(include_url=False)
         if problem["type"] != "default_factory_not_called"  # its input is invalid, and the error says so
     ]
     return [_problem(problem, model, path) for problem in found[:most]], len(found)
@@ -57,9 +80,17 @@ def _problem(problem: ErrorDetails, model: type[BaseModel], path: str) -> tuple[
     if problem["type"] == "extra_forbidden":
         known = _model_at(model, loc[:-1]).model_fields
         return where, f"not a key that is known here{did_you_mean(loc[-1], known)}"
-    if problem["type"] == "missing":
-        return where, "it is missing"
-    return where, str(cause) if cause is not None else problem["msg"]
+    return where, str(cause) if cause is not None else _sentence(problem)
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """Return what is wrong in words; what was typed isn't among them."""
+    about = problem.get("ctx", {})
+    if problem["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", about["expected"])
+        return f"{about['expected']} is needed{did_you_mean(problem['input'], known)}"
+    sentence = SENTENCES.get(problem["type"])
+    return sentence.format_map(about) if sentence is not None else problem["msg"]
 
 
 def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:

@@ -14,8 +14,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_insightly_hooks.core.criteria import Criteria, Incomparable, Predicate, check_criteria
 from airflow_insightly_hooks.core.criteria.storable import check_storable
 from airflow_insightly_hooks.core.detection.changes import RecordChange
-from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, custom_fields_in, unknown_fields
+from airflow_insightly_hooks.core.suggestions import field_guess
 from airflow_insightly_hooks.core.templates import is_template
 
 __all__ = [
@@ -38,14 +38,15 @@ CUSTOM_DAYS = ("DATE",)
 """The ``FIELD_TYPE`` of custom fields that hold dates without a time."""
 
 
-def check_parsed(criteria: Mapping[str, Any] | None) -> None:
+def check_parsed(criteria: Mapping[str, Any] | None, record_type: str | None = None) -> None:
     """Check criteria when the DAG is parsed, as far as they are known then.
 
+    :param record_type: the records' type, whose fields the criteria may name; ``None`` where it isn't known.
     :raises InvalidCriteria: if they can't be stored or, without templates in them, not compiled.
     """
     check_storable(criteria)
     if not has_templates(criteria):
-        check_criteria(criteria)
+        check_criteria(criteria, RECORD_TYPES[record_type] if record_type is not None else None)
 
 
 def has_templates(criteria: object) -> bool:
@@ -68,7 +69,7 @@ def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names
 def warn_of_unknown(log: Logger | Any, record_type: str, names: Iterable[str]) -> None:
     """Log a warning for each name, a field of neither the record type nor any record."""
     for name in names:
-        guess = did_you_mean(name, RECORD_TYPES[record_type].fields)
+        guess = field_guess(name, RECORD_TYPES[record_type].fields)
         log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
 
 

@@ -89,7 +89,7 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"record_type": "DocumentTemplates", "evaluate": "until_triggered"}, "evaluate", "no update time"),
         ({"evaluate": "edited"}, "evaluate", "'until_triggered'"),
         ({"evalute": "created"}, "evalute", "did you mean 'evaluate'?"),
-        ({"active": "maybe"}, "active", "boolean"),
+        ({"active": "maybe"}, "active", "true or false"),
         (
             {"criteria": {"all": [IN_FRANCE, {**IN_FRANCE, "operator": "equal"}]}},
             "criteria.all[1].operator",
@@ -147,7 +147,7 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"settle": "5"}, "settle", "duration"),
         ({"lookback": -1}, "lookback", "0"),
         ({"lookback": "2d"}, "lookback", "86400"),
-        ({"active": "no"}, "active", "boolean"),
+        ({"active": "no"}, "active", "true or false"),
         ({"tags": ["x" * 101]}, "tags[0]", "100"),
         ({"dag_id": "x__pending"}, "dag_id", "'__pending' is the ending"),
         ({"schedule": {"every": 15}}, "schedule.every", "duration"),
@@ -155,8 +155,8 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"webhooks": [{**WEBHOOK, "name": "x" * 201}]}, "webhooks[0].name", "200"),
         ({"webhooks": [{**WEBHOOK, "after": 3}]}, "webhooks[0].after", "duration"),
         ({"webhooks": [{**WEBHOOK, "after": timedelta(-1)}]}, "webhooks[0].after", "between nothing"),
-        ({"webhooks": [{**WEBHOOK, "concurrency": "8"}]}, "webhooks[0].concurrency", "integer"),
-        ({"webhooks": [{**WEBHOOK, "after": "1d", "recheck": "on"}]}, "webhooks[0].recheck", "boolean"),
+        ({"webhooks": [{**WEBHOOK, "concurrency": "8"}]}, "webhooks[0].concurrency", "whole number"),
+        ({"webhooks": [{**WEBHOOK, "after": "1d", "recheck": "on"}]}, "webhooks[0].recheck", "true or false"),
     ],
 )
 def test_a_mistake_is_found_with_its_path(arguments, path, part):
