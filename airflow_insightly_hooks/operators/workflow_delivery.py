@@ -300,6 +300,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         report["left"] = len(messages)
         self._push_left(context, messages)
         ti.xcom_push(key="return_value", value=report)
+        self._drop_event()  # what is left may still be delivered
         raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])
 
 

@@ -8,12 +8,13 @@ that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
     DAG,
+    Asset,
     CronDataIntervalTimetable,
     CronTriggerTimetable,
     DeltaDataIntervalTimetable,
@@ -25,8 +26,14 @@ from airflow.sdk import (
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidCriteria, InvalidWorkflow
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, WEBHOOKS
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
-from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+from airflow_insightly_hooks.core.workflow.definition import (
+    DELIVERY,
+    ON_CHANGE,
+    PENDING_SUFFIX,
+    RETRY_SUFFIX,
+    WorkflowDefinition,
+)
+from airflow_insightly_hooks.core.workflow.parts import Schedule, UndeliveredAsset, Webhook
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
@@ -44,6 +51,7 @@ from airflow_insightly_hooks.operators.retry_queue import (
 from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import changes_schedule
+from airflow_insightly_hooks.workflows.callbacks import failure_callback
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -62,8 +70,6 @@ RETRY_RUNS = 8
 INDEPENDENT = {"depends_on_past": False, "wait_for_downstream": False}
 """What no ``default_args`` change there: a run that failed must not keep back what is due in the next one."""
 NO_CRON = ("@once", "@continuous")
-ON_CHANGE = "on_change"
-"""The schedule of a workflow that runs when there are changes."""
 ASKED_EVERY = timedelta(seconds=15)
 """As often as a watcher asks by default."""
 
@@ -82,6 +88,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
     """Return a workflow's DAG and those beside it, not registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
+    workflow = _with_arguments(workflow, arguments.get("default_args"))
     schedule = arguments.pop("schedule", workflow.schedule)
     has_intervals = isinstance(schedule, Schedule) and schedule.data_interval
     arguments = {
@@ -90,9 +97,11 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         "description": workflow.description or None,
         "start_date": workflow.start_date,
         "catchup": has_intervals,  # intervals that are not run are not read
-        "max_active_runs": MOST_RUNS,
+        "max_active_runs": workflow.max_active_runs or MOST_RUNS,
         "tags": list(dict.fromkeys([TAG, *workflow.tags])),
+        **_on_failure(workflow, arguments),
         **arguments,
+        "default_args": _default_args(workflow, arguments),
     }
     if has_intervals and arguments["start_date"] is None:
         raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
@@ -110,11 +119,41 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
 def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
     """Return a workflow's task group; ``Workflow.task_group`` says more."""
     group_id = group_id or workflow.slug or workflow.dag_id
-    with TaskGroup(group_id, **{"tooltip": workflow.description, **arguments}) as group:
+    workflow = _with_arguments(workflow, arguments.get("default_args"))
+    arguments = {
+        "tooltip": workflow.description,
+        **arguments,
+        "default_args": _default_args(workflow, arguments),
+    }
+    further = {"tags": [TAG], "default_args": arguments["default_args"], **_on_failure(workflow, {})}
+    with TaskGroup(group_id, **arguments) as group:
         _tasks(workflow)
     for make in (_pending_dag, _retry_dag):
-        _register(make(workflow, tags=[TAG], default_args=arguments.get("default_args")))
+        _register(make(workflow, **further))
     return group
+
+
+def _with_arguments(
+    workflow: WorkflowDefinition, default_args: Mapping[str, Any] | None
+) -> WorkflowDefinition:
+    """Return the workflow with what ``default_args`` say of deliveries: they go over its keys."""
+    said = {name: default_args[name] for name in DELIVERY if name in default_args} if default_args else {}
+    if not said:
+        return workflow
+    webhooks = [webhook.model_copy(update=said) for webhook in workflow.webhooks]
+    return workflow.model_copy(update={**said, "webhooks": webhooks})
+
+
+def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    owner = {"owner": workflow.owner} if workflow.owner is not None else {}
+    return {**owner, **(arguments.get("default_args") or {})}
+
+
+def _on_failure(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the argument for what is called when a run has failed, unless another one is given."""
+    if workflow.on_failure is None or "on_failure_callback" in arguments:
+        return {}
+    return {"on_failure_callback": failure_callback(workflow.on_failure)}
 
 
 def cursor_of(workflow: WorkflowDefinition) -> str:
@@ -220,6 +259,9 @@ def _send(workflow: WorkflowDefinition, webhook: Webhook, changes: BaseOperator)
 def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
     """Return the arguments that all tasks have which send a webhook."""
     receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
+    said = workflow.delivery_of(webhook)
+    if isinstance(asset := said.get("undelivered_asset"), UndeliveredAsset):
+        said["undelivered_asset"] = _asset(asset, workflow, webhook)
     return {
         "task_id": f"deliver{_suffix(workflow, webhook)}",
         "asset": records_asset(workflow.insightly_conn_id, workflow.record_type),
@@ -227,7 +269,16 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
         "concurrency": webhook.concurrency,
         "headers": webhook.headers or None,
         **receiver,
+        **said,
     }
+
+
+def _asset(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Webhook) -> Asset:
+    try:
+        return Asset(**asset.model_dump(exclude_none=True))
+    except ValueError as error:
+        path = f"webhooks[{workflow.webhooks.index(webhook)}].undelivered_asset"
+        raise InvalidWorkflow(((path, f"Airflow refuses it: {error}"),)) from None
 
 
 def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:

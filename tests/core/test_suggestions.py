@@ -56,7 +56,7 @@ CONDITION = {"field": "TITLE", "operator": "equals", "value": "x"}
     ],
 )
 def test_a_field_that_was_meant(record_type: str, name: str, meant: str) -> None:
-    """By its letters, its words, what Insightly calls it, or as a custom one; in criteria as in ``fields``."""
+    """By its letters, its words, what Insightly calls it, or as a custom one; in ``fields``, too."""
     expected = f"{record_type} have no field {name!r}; did you mean {meant}?"
     evaluate = "created_and_edited" if RECORD_TYPES[record_type].has_updates else "created"
     with pytest.raises(InvalidWorkflow) as caught:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, XComArg
+from airflow.sdk import DAG, Asset, XComArg
 from airflow.sdk.exceptions import DagRunTriggerException, DownstreamTasksSkipped
 
 from airflow_insightly_hooks.core.dates import api_time
@@ -188,6 +188,29 @@ def test_a_connection_that_cannot_be_used(
     left(second, payloads(1, first=1))
     assert second["ti"].xcom["unacknowledged"] == {"msg_1": ""}
     assert second["ti"].xcom["return_value"]["left"] == 1
+
+
+def test_what_is_left_is_not_told_of_as_undelivered(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """Airflow emits an event for each outlet of a task that succeeds, and the retry DAG may still deliver."""
+    receiver.answer_with("out", status=503)
+    fails(in_run(1, assets), payloads(1))
+    undelivered = Asset(name="undelivered")
+    operator = WorkflowWebhookOperator(
+        task_id="deliver",
+        payloads=payloads(1, first=1),
+        payloads_task_id="build",
+        retry_dag_id="flow__retry",
+        asset=ASSET,
+        webhook=WEBHOOK,
+        on_undelivered="report",
+        undelivered_asset=undelivered,
+    )
+    assert undelivered in operator.outlets
+    with pytest.raises(DagRunTriggerException):
+        operator.execute(in_run(2, assets))
+    assert undelivered not in operator.outlets
 
 
 def test_a_task_that_is_told_to_end_leaves_nothing(

@@ -23,7 +23,8 @@ def blocks(language: str, text: str = GUIDE) -> list[str]:
 
 def test_the_yaml_is_a_workflow() -> None:
     """And the error that is shown is the one that its mistake makes."""
-    (text,) = blocks("yaml")
+    text, on_failure = blocks("yaml")
+    assert read_workflows(f"{text}{on_failure}", "opportunity_won.yaml", Workflow)[0].on_failure
     (workflow,) = read_workflows(text, "opportunity_won.yaml", Workflow)
     assert workflow.dag_id == "opportunity_won"
     with pytest.raises(InvalidWorkflowFile) as caught:

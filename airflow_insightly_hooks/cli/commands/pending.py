@@ -13,7 +13,7 @@ from airflow_insightly_hooks.cli.metadata_session import metadata_session, user_
 from airflow_insightly_hooks.cli.output import counted, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.workflow.parts import slug_of
+from airflow_insightly_hooks.core.workflow.values import slug_of
 from airflow_insightly_hooks.database import pending
 from airflow_insightly_hooks.database.pending import PendingDag, PendingPage, PendingRow, RequestedRun
 

@@ -29,21 +29,25 @@ from airflow_insightly_hooks.core.dates import api_time, parse_duration
 from airflow_insightly_hooks.core.detection.changes import Event
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK
-from airflow_insightly_hooks.core.errors import did_you_mean
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
-from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+from airflow_insightly_hooks.core.suggestions import field_guess, schedule_guess
+from airflow_insightly_hooks.core.workflow.parts import AssetKey, FailureCallbackKey, Schedule, Webhook
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
 from airflow_insightly_hooks.core.workflow.values import (
     DURATION_SCHEMA,
     LONGEST_ID,
     LONGEST_TAG,
     NO_EXTRA,
+    GiveUpAfter,
     Model,
     Name,
+    OnUndelivered,
+    Retries,
+    RetryDelay,
     slug_of,
 )
 
-__all__ = ["PENDING_SUFFIX", "RETRY_SUFFIX", "Evaluate", "WorkflowDefinition"]
+__all__ = ["DELIVERY", "ON_CHANGE", "PENDING_SUFFIX", "RETRY_SUFFIX", "Evaluate", "WorkflowDefinition"]
 
 Evaluate = Literal["created", "created_and_edited", "until_triggered"]
 EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
@@ -51,6 +55,15 @@ EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
     "created_and_edited": ("added", "updated"),
     "until_triggered": ("added", "updated"),
 }
+DELIVERY = ("ordered", "on_undelivered", "undelivered_asset", "retries", "retry_delay", "give_up_after")
+"""What a webhook says, or else its workflow, of how it is delivered."""
+NO_EVENT = "it needs on_undelivered: report, since a task that fails emits no event"
+NO_SCHEDULE = (
+    "a cron expression, on_change, or a mapping with cron, every or watch, is needed, or null for none"
+)
+MOST_RUNS = 10_000
+ON_CHANGE = "on_change"
+"""The schedule of a workflow that runs when there are changes."""
 PENDING_SUFFIX = "__pending"
 """The ending of the id of the DAG that sends the webhooks of time triggers."""
 RETRY_SUFFIX = "__retry"
@@ -64,11 +77,11 @@ def _seconds(value: object) -> object:
 def _schedule(value: object) -> object:
     if isinstance(value, Mapping):
         return Schedule.model_validate(value)
+    if isinstance(value, str) and re.fullmatch(r"\w+", value.strip()) and value != ON_CHANGE:
+        raise ValueError(f"{NO_SCHEDULE}{schedule_guess(value.strip())}")
     if value is None or isinstance(value, str | Schedule):
         return value
-    raise ValueError(
-        "a cron expression, on_change, or a mapping with cron, every or watch, is needed, or null for none"
-    )
+    raise ValueError(NO_SCHEDULE)
 
 
 def _start(value: object) -> datetime:
@@ -102,6 +115,17 @@ class WorkflowDefinition(Model):
     :param cursor: the name of the cursor, which says where the workflow has read to; ``None``: that of the
         detect task. A workflow whose DAG is renamed goes on with the old one: ``{old dag_id}/detect``.
     :param tags: tags of the DAG, besides ``insightly``.
+    :param max_active_runs: runs of the DAG that are active at once, at most; ``None``: 16.
+    :param owner: the owner of the tasks.
+    :param on_failure: what is called when a run of one of the workflow's DAGs has failed: the dotted path of
+        a function or a notifier, or a mapping with ``callback`` and ``arguments``.
+    :param ordered: whether a record's changes are sent one after another. This and the next five are for the
+        webhooks that don't say it themselves.
+    :param on_undelivered: what happens when something stays undelivered: ``fail`` or ``report``.
+    :param undelivered_asset: the asset that gets an event then, of webhooks with ``report``.
+    :param retries: how often what is undelivered is tried again.
+    :param retry_delay: how long a retry waits at least: a duration such as ``5m``, or seconds.
+    :param give_up_after: so many failures in a row in which nothing could be sent end a try; 0: never.
     :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
     """
 
@@ -143,6 +167,15 @@ class WorkflowDefinition(Model):
     ] = LOOKBACK
     cursor: Annotated[str, AfterValidator(check_cursor_name)] | None = None
     tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
+    max_active_runs: Annotated[int, Field(ge=1, le=MOST_RUNS, strict=True)] | None = None
+    owner: Name | None = None
+    on_failure: FailureCallbackKey | None = None
+    ordered: StrictBool | None = None
+    on_undelivered: OnUndelivered | None = None
+    undelivered_asset: AssetKey | None = None
+    retries: Retries | None = None
+    retry_delay: RetryDelay | None = None
+    give_up_after: GiveUpAfter | None = None
 
     @field_validator("record_type")
     @classmethod
@@ -193,12 +226,16 @@ class WorkflowDefinition(Model):
                     f"{webhook.name!r} is too similar to {seen[webhook.slug]!r}: their task ids must differ",
                 )
             seen[webhook.slug] = webhook.name
+            if webhook.undelivered_asset is not None and not self._is_reported(webhook):
+                raise Misplaced(f"{path}.undelivered_asset", NO_EVENT)
             for number, name in enumerate(webhook.fields or ()):
                 _check_field(kind, name, f"{path}.fields[{number}]")
             if webhook.field is not None:
                 _check_field(kind, webhook.field, f"{path}.field")
                 if webhook.field in kind.fields and webhook.field not in kind.date_fields:
                     raise Misplaced(f"{path}.field", f"{webhook.field} holds no date")
+        if self.undelivered_asset is not None and not any(map(self._is_reported, self.webhooks)):
+            raise Misplaced("undelivered_asset", NO_EVENT)
         if isinstance(self.schedule, Schedule) and self.schedule.data_interval and self.start_date is None:
             raise Misplaced(
                 "start_date", "a schedule with data intervals needs it: intervals are read from then on"
@@ -215,6 +252,21 @@ class WorkflowDefinition(Model):
         """The name as an Airflow id holds it."""
         return slug_of(self.name)
 
+    def delivery_of(self, webhook: Webhook) -> dict[str, Any]:
+        """Return how a webhook is delivered, by the names of ``WebhookOperator``'s arguments.
+
+        What neither the webhook nor the workflow says is left out.
+        """
+        said = {name: getattr(webhook, name) for name in DELIVERY}
+        said = {name: getattr(self, name) if value is None else value for name, value in said.items()}
+        if not self._is_reported(webhook):
+            del said["undelivered_asset"]
+        return {name: value for name, value in said.items() if value is not None}
+
+    def _is_reported(self, webhook: Webhook) -> bool:
+        """Return whether the webhook's task succeeds where something stays undelivered."""
+        return (webhook.on_undelivered or self.on_undelivered) == "report"
+
     def message_scope(self, webhook: Webhook) -> str:
         """Return what the ids of a webhook's messages belong to, besides the change."""
         return f"{self.dag_id}/{webhook.name}"
@@ -228,4 +280,4 @@ def _record_type(info: ValidationInfo) -> RecordType | None:
 
 def _check_field(kind: RecordType, name: str, path: str) -> None:
     if name not in kind.fields and name not in kind.date_fields and not name.endswith("__c"):
-        raise Misplaced(path, f"{kind.name} have no field {name!r}{did_you_mean(name, kind.fields)}")
+        raise Misplaced(path, f"{kind.name} have no field {name!r}{field_guess(name, kind.fields)}")

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from airflow_insightly_hooks.core.criteria import OPERATORS
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
-from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
+from airflow_insightly_hooks.core.workflow.parts import FailureCallback, Schedule, UndeliveredAsset, Webhook
 
 __all__ = ["workflow_schema"]
 
@@ -29,9 +29,18 @@ def workflow_schema() -> dict[str, Any]:
         (WorkflowDefinition, schema),
         (Webhook, definitions["Webhook"]),
         (Schedule, definitions["Schedule"]),
+        (UndeliveredAsset, definitions["UndeliveredAsset"]),
+        (FailureCallback, definitions["FailureCallback"]),
     ):
         _describe(model, definition)
     definitions["Webhook"]["oneOf"] = [{"required": ["conn_id"]}, {"required": ["uri"]}]
+    definitions["UndeliveredAsset"]["anyOf"] = [{"required": ["name"]}, {"required": ["uri"]}]
+    for short in (
+        definitions["Webhook"]["properties"]["undelivered_asset"],
+        schema["properties"]["undelivered_asset"],
+        schema["properties"]["on_failure"],
+    ):
+        short["anyOf"].insert(0, {"type": "string", "minLength": 1})
     schema["properties"]["criteria"] = {"$ref": "#/$defs/Criteria"}
     schema["properties"]["record_type"] |= {
         "anyOf": [{"enum": list(RECORD_TYPES)}, {"pattern": "^[A-Za-z][A-Za-z0-9_]*__c$"}]

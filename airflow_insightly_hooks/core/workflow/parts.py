@@ -1,17 +1,83 @@
-"""What a workflow consists of: ``Webhook`` and ``Schedule``."""
+"""What a workflow consists of: ``Webhook``, ``Schedule``, and what is done about what stays undelivered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, SHORTEST_POLL
 from airflow_insightly_hooks.core.payload import DateFormat
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
-from airflow_insightly_hooks.core.workflow.values import NO_EXTRA, Duration, Model, Name, Text, Zone, slug_of
+from airflow_insightly_hooks.core.workflow.values import (
+    NO_EXTRA,
+    Duration,
+    GiveUpAfter,
+    Model,
+    Name,
+    OnUndelivered,
+    Retries,
+    RetryDelay,
+    Text,
+    Zone,
+    slug_of,
+)
 
-__all__ = ["Schedule", "Webhook"]
+__all__ = ["AssetKey", "FailureCallback", "FailureCallbackKey", "Schedule", "UndeliveredAsset", "Webhook"]
+
+
+class UndeliveredAsset(Model):
+    """The asset that gets an event when something stays undelivered.
+
+    :param name: its name; by default the URI.
+    :param uri: its URI; by default the name. No place for secrets.
+    :raises InvalidWorkflow: if neither is given.
+    """
+
+    model_config = NO_EXTRA
+
+    name: Name | None = None
+    uri: Name | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> UndeliveredAsset:
+        if self.name is None and self.uri is None:
+            raise ValueError("a name is needed, or a uri")
+        return self
+
+
+class FailureCallback(Model):
+    """What is called when a run of the workflow's DAGs has failed.
+
+    :param callback: the dotted path of a notifier's class, or of a function, which is called with the run's
+        context: ``my_package.alerts.tell``.
+    :param arguments: what the notifier is made with, or what the function gets besides the context, by name;
+        no place for secrets.
+    :raises InvalidWorkflow: if the path is not one.
+    """
+
+    model_config = NO_EXTRA
+
+    callback: Name
+    arguments: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+    @field_validator("callback")
+    @classmethod
+    def _check_callback(cls, path: str) -> str:
+        if "." not in path or not all(step.isidentifier() for step in path.split(".")):
+            raise ValueError("the dotted path of a function or a notifier is needed: my_package.alerts.tell")
+        return path
+
+
+def _or_text(name: str) -> Callable[[object], object]:
+    """Return what takes a text for a mapping of one key."""
+    return lambda value: {name: value} if isinstance(value, str) else value
+
+
+AssetKey = Annotated[UndeliveredAsset, BeforeValidator(_or_text("name"))]
+FailureCallbackKey = Annotated[FailureCallback, BeforeValidator(_or_text("callback"))]
 
 
 class Webhook(Model):
@@ -26,6 +92,16 @@ class Webhook(Model):
     :param envelope: the key under which the fields stand; an empty text puts them at the top.
     :param headers: further HTTP headers; no place for secrets.
     :param concurrency: how many POSTs are under way at once, at most.
+    :param ordered: whether a record's changes are sent one after another, in their order; else no order is
+        promised. ``None``, here and in the next five, takes what the workflow says, or else the default of
+        ``WebhookOperator``.
+    :param on_undelivered: what happens when something stays undelivered after the last attempt: ``fail``
+        fails the task, ``report`` has it succeed.
+    :param undelivered_asset: the asset that gets an event then, if ``on_undelivered`` is ``report``: its
+        name, or a mapping with ``name`` and ``uri``.
+    :param retries: how often what is undelivered is tried again.
+    :param retry_delay: how long a retry waits at least: a duration such as ``5m``, or seconds.
+    :param give_up_after: so many failures in a row in which nothing could be sent end a try; 0: never.
     :param after: send so long after the trigger, or after the date in ``field``.
     :param before: send so long before the date in ``field``.
     :param field: the date field that ``after`` or ``before`` is measured from; alone: at that date.
@@ -44,6 +120,12 @@ class Webhook(Model):
     envelope: str = "entity"
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     concurrency: int = Field(8, ge=1, le=MOST_CONCURRENT, strict=True)
+    ordered: StrictBool | None = None
+    on_undelivered: OnUndelivered | None = None
+    undelivered_asset: AssetKey | None = None
+    retries: Retries | None = None
+    retry_delay: RetryDelay | None = None
+    give_up_after: GiveUpAfter | None = None
     after: Duration | None = None
     before: Duration | None = None
     field: Name | None = None

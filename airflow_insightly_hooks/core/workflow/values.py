@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from airflow_insightly_hooks.core.bounds import LONGEST_DURATION
+from airflow_insightly_hooks.core.bounds import LONGEST_DURATION, check_seconds
 from airflow_insightly_hooks.core.dates import parse_duration, time_zone
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
 from airflow_insightly_hooks.core.workflow.problems import problems_of
@@ -27,8 +27,12 @@ __all__ = [
     "LONGEST_TAG",
     "NO_EXTRA",
     "Duration",
+    "GiveUpAfter",
     "Model",
     "Name",
+    "OnUndelivered",
+    "Retries",
+    "RetryDelay",
     "Text",
     "Zone",
     "slug_of",
@@ -37,6 +41,8 @@ __all__ = [
 LONGEST_ID = 200
 """Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
 LONGEST_TAG = 100
+MOST_RETRIES = 1_000
+MOST_FAILURES = 1_000_000_000
 
 DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,6}[smhdw]$", "examples": ["30m", "2h", "3d"]}
 NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -47,6 +53,13 @@ def _duration(value: object) -> timedelta:
     if not timedelta(0) <= duration <= LONGEST_DURATION:
         raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
     return duration
+
+
+def _delay(value: object) -> timedelta:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        check_seconds("it", value)
+        return timedelta(seconds=value)
+    return _duration(value)
 
 
 def _zone(name: str) -> str:
@@ -67,6 +80,14 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(DURAT
 Text = Annotated[str, AfterValidator(_not_blank)]
 Name = Annotated[str, Field(max_length=LONGEST_ID), AfterValidator(_not_blank)]
 Zone = Annotated[str, AfterValidator(_zone)]
+Retries = Annotated[int, Field(ge=0, le=MOST_RETRIES, strict=True)]
+RetryDelay = Annotated[
+    timedelta,
+    BeforeValidator(_delay),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, DURATION_SCHEMA]}),
+]
+GiveUpAfter = Annotated[int, Field(ge=0, le=MOST_FAILURES, strict=True)]
+OnUndelivered = Literal["fail", "report"]
 
 if TYPE_CHECKING:
     Model = BaseModel

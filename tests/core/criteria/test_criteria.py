@@ -883,7 +883,7 @@ def test_what_can_be_compared_is_not_told(field, operator, value):
     ("record_type", "field", "guess"),
     [
         ("Contacts", "FIRSTNAME", "; did you mean 'FIRST_NAME'?"),
-        ("Contacts", "Tags", ""),
+        ("Contacts", "Tags", "; did you mean 'TAGS'?"),
         ("Contacts", "LINK.ROLE", "; did you mean 'LINKS'?"),
         ("Contacts", "OPPORTUNITY_VALUE", ""),
         ("Emails", "DATE_UPDATED_UTC", "; did you mean 'DATE_CREATED_UTC'?"),
