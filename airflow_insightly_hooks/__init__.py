@@ -10,14 +10,16 @@ from airflow_insightly_hooks.version import __version__
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
     from airflow_insightly_hooks.workflows.files import load_workflows
+    from airflow_insightly_hooks.workflows.reading import load_workflow
     from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["Schedule", "Webhook", "Workflow", "__version__", "load_workflows"]
+__all__ = ["Schedule", "Webhook", "Workflow", "__version__", "load_workflow", "load_workflows"]
 
 _MODULES = {
     "Schedule": "core.workflow.parts",
     "Webhook": "core.workflow.parts",
     "Workflow": "workflows.workflow",
+    "load_workflow": "workflows.reading",
     "load_workflows": "workflows.files",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import Any, NamedTuple
 
 from airflow.sdk import DAG, get_parsing_context
 
-from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile, told
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
+from airflow_insightly_hooks.workflows.broken_file import BrokenFile
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
+from airflow_insightly_hooks.workflows.reading import shown, text_of
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["LoadedFiles", "file_text", "load_files", "load_folder", "load_workflows", "workflow_files"]
+__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "workflow_files"]
 
 SUFFIXES = (".yaml", ".yml")
-LARGEST_FILE = 1_000_000
-"""Bytes of a workflow file."""
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +50,12 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
         raise TypeError("dag_id is for one workflow: give it in the file")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
-    named = [(path, _shown(path.relative_to(root).as_posix())) for path in workflow_files(root)]
+    named = [(path, shown(path.relative_to(root).as_posix())) for path in workflow_files(root)]
     loaded = load_files(named, arguments, only=wanted)
     for path, error in loaded.errors.items():
         log.error("%s", error)
-        if wanted is None:  # it would keep a task's own DAG from being serialized
-            _BrokenFile(path, error)
+        if wanted is None:  # a task needs its own DAG only
+            BrokenFile(path, error)
     return loaded.dags
 
 
@@ -82,7 +79,7 @@ def load_files(
     errors: dict[Path, InvalidWorkflowFile] = {}
     for path, name in files:
         try:
-            text = file_text(path, name)
+            text = text_of(path, name)
             found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=only)]
         except InvalidWorkflowFile as error:
             errors[path] = error
@@ -153,38 +150,6 @@ def workflow_files(root: Path) -> list[Path]:
     )
 
 
-def file_text(path: Path, name: str) -> str:
-    """Return the text of a regular file that isn't too large; nothing else is opened.
-
-    :param name: what errors call it.
-    :raises InvalidWorkflowFile: if it is something else, or can't be read.
-    """
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise _no_text(name, f"it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, and no file")
-        # It may be another one by now: to open a pipe would wait for a writer without O_NONBLOCK.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise _no_text(name, f"it is larger than {LARGEST_FILE:,} bytes: cut it into several files")
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"it can't be read: byte {error.start + 1} is not UTF-8"
-    except OSError as error:
-        reason = f"it can't be read: {type(error).__name__}: {os.strerror(error.errno or 0)}"
-    raise _no_text(name, reason)
-
-
-def _no_text(name: str, reason: str) -> InvalidWorkflowFile:
-    return InvalidWorkflowFile(name, (("", reason),), (1,))
-
-
-def _shown(path: str) -> str:
-    """Return a path as Airflow can store it: bytes that are no text are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _dag(text: str, name: str, workflow: WorkflowDefinition, arguments: dict[str, Any]) -> DAG:
     try:
         return workflow_dag(workflow, **arguments)
@@ -193,33 +158,3 @@ def _dag(text: str, name: str, workflow: WorkflowDefinition, arguments: dict[str
     except Exception as error:  # what Airflow refuses of one file must not keep back the others
         reason = f"Airflow refuses it: {type(error).__name__}: {error}"
         raise located(text, name, workflow, InvalidWorkflow((("", reason),))) from None
-
-
-class _BrokenFile(DAG):
-    """Stands for a file that is wrong, so that Airflow lists it among its import errors.
-
-    An error in the DAG file itself would make all of its DAGs stale. One while a DAG is serialized is listed
-    under that DAG's own file, which Airflow takes from ``relative_fileloc``: here the YAML file.
-    """
-
-    def __init__(self, path: Path, error: InvalidWorkflowFile) -> None:
-        self._path = path
-        super().__init__(f"broken.{digest_of(os.fsencode(path))}", schedule=None)
-        self._error = error
-        with self:  # registers it with Airflow
-            pass
-
-    def get_serialized_fields(self) -> Any:  # type: ignore[override]  # asked of the instance
-        """Raise what is wrong with the file."""
-        raise self._error
-
-    @property
-    def relative_fileloc(self) -> str | None:
-        """The YAML file, relative to the bundle as the DAG file is."""
-        return self._relative
-
-    @relative_fileloc.setter
-    def relative_fileloc(self, dag_file: str | None) -> None:
-        beside = os.path.relpath(self._path, Path(self.fileloc).parent) if dag_file else None
-        file = os.path.normpath(Path(dag_file).parent / beside) if dag_file and beside else None
-        self._relative = None if file is None else _shown(file)

@@ -15,7 +15,9 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_insightly_hooks.workflows import files
+from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
+from airflow_insightly_hooks.workflows import files, reading
+from airflow_insightly_hooks.workflows.broken_file import BrokenFile
 from airflow_insightly_hooks.workflows.files import load_folder
 from tests.conftest import Logged
 
@@ -90,8 +92,36 @@ def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
     assert set(dags) == {"good"}
     assert set(errors) == {f"crm/workflows/{name}.yaml" for name in ("deeper/wrong", "broken", "binary")}
     wrong = errors["crm/workflows/deeper/wrong.yaml"]
-    assert "deeper/wrong.yaml:3: webhooks[0].con_id: not a key that is known here; did you mean" in wrong
+    assert wrong.splitlines() == [
+        "deeper/wrong.yaml:3: webhooks[0].con_id: not a key that is known here; did you mean 'conn_id'?"
+    ]
     assert "binary.yaml:1: it can't be read" in errors["crm/workflows/binary.yaml"]
+
+
+def test_a_wrong_file_leaves_nothing_to_serialize(folder: Path) -> None:
+    """``airflow dags reserialize`` stops at what can't be serialized."""
+    write(folder, "good.yaml", GOOD.format(name="Good"))
+    write(folder, "broken.yaml", "name: [")
+    bag = DagBag(str(folder), bundle_path=folder, bundle_name="b")
+    assert set(bag.dags) == {"good", "good__retry"}
+    assert set(bag.import_errors) == {"crm/workflows/broken.yaml"}
+
+
+def test_a_wrong_file_is_shown_where_nobody_takes_its_error(folder: Path) -> None:
+    """The DAG processor shows what it can't serialize."""
+    write(folder, "broken.yaml", "name: [")
+    error = InvalidWorkflowFile("broken.yaml", (("", "not YAML"),), (1,))
+    broken = BrokenFile(folder / "crm" / "workflows" / "broken.yaml", error)
+
+    class Bag:
+        """Has no import errors."""
+
+        def take(self) -> None:
+            broken.validate()
+
+    Bag().take()
+    with pytest.raises(InvalidWorkflowFile):
+        broken.get_serialized_fields()
 
 
 def test_what_is_no_regular_file(folder: Path) -> None:
@@ -122,7 +152,7 @@ def test_what_is_no_regular_file(folder: Path) -> None:
     }
     assert {path.rpartition("/")[2] for path in errors} == {f"{name}.yaml" for name in reasons}
     for name, reason in reasons.items():
-        assert errors[f"crm/workflows/{name}.yaml"].endswith(f": {name}.yaml:1: {reason}")
+        assert errors[f"crm/workflows/{name}.yaml"] == f"{name}.yaml:1: {reason}"
 
 
 def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
@@ -131,7 +161,7 @@ def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
     """Between the look at it and the opening."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     os.mkfifo(folder / "crm" / "workflows" / "pipe.yaml")
-    monkeypatch.setattr(files.stat, "S_ISREG", lambda mode: True)
+    monkeypatch.setattr(reading.stat, "S_ISREG", lambda mode: True)
     dags, errors = parsed(folder)
     assert set(dags) == {"good"}
     assert "pipe.yaml:1: the file is empty" in errors["crm/workflows/pipe.yaml"]
@@ -369,6 +399,6 @@ def test_two_workflows_of_a_folder_share_no_cursor(folder: Path) -> None:
     assert set(dags) == {"one", "other"}
     assert set(errors) == {f"crm/workflows/{name}.yaml" for name in ("a", "old_1", "old_2")}
     reason = "'one/detect' is that of 'one' (one.yaml), too: each would miss what the other one reads"
-    assert errors["crm/workflows/a.yaml"].endswith(f": a.yaml:4: cursor: {reason}")
+    assert errors["crm/workflows/a.yaml"] == f"a.yaml:4: cursor: {reason}"
     assert "'old' is that of 'old_2' (old_2.yaml), too" in errors["crm/workflows/old_1.yaml"]
     assert "'old' is that of 'old_1' (old_1.yaml), too" in errors["crm/workflows/old_2.yaml"]

@@ -13,7 +13,8 @@ from types import ModuleType
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, told
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
-from airflow_insightly_hooks.workflows.files import file_text, workflow_files
+from airflow_insightly_hooks.workflows.files import workflow_files
+from airflow_insightly_hooks.workflows.reading import text_of
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
 __all__ = ["workflow_of"]
@@ -55,7 +56,7 @@ def workflow_of(text: str) -> Workflow:
 def _read(file: Path) -> list[Workflow] | InvalidWorkflowFile:
     name = str(file)
     try:
-        return read_workflows(file_text(file, name), name, Workflow)
+        return read_workflows(text_of(file, name), name, Workflow)
     except InvalidWorkflowFile as error:
         return error
 
