@@ -1,13 +1,16 @@
-"""Airflow's templates in texts, as far as they can be told by their braces."""
+"""Templates of Airflow in texts, as far as their braces tell, and what may be shown of one of a URI."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-__all__ = ["is_template", "parts_of"]
+__all__ = ["has_literal_user_information", "is_template", "parts_of", "shown_template"]
 
 _OPENING = re.compile(r"\{[{%#]")
+_QUERY = re.compile("[?#]")
+_USER_INFORMATION = re.compile(r"://([^/?#]*)@")
+_TEXT_IN_CODE = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)""", re.DOTALL)
 _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 
 
@@ -25,3 +28,27 @@ def parts_of(text: str) -> Iterator[tuple[str, bool]]:
         end = len(text) if closing < 0 else closing + 2
         yield text[opening.start() : end], True
     yield text[end:], False
+
+
+def has_literal_user_information(uri: str) -> bool:
+    """Return whether a URI, or the template of one, holds a user name or a password in clear."""
+    literal = "".join(part for part, is_code in parts_of(uri) if not is_code)
+    found = _USER_INFORMATION.search(literal)
+    return found is not None and found[1].strip(":") != ""
+
+
+def shown_template(uri: str) -> str:
+    """Return the template of a URI up to a literal query; texts and comments in braces are left out."""
+    parts = list(parts_of(uri))
+    if any("@" in part for part, is_code in parts if not is_code):
+        return "***"
+    shown = ""
+    for part, is_code in parts:
+        if is_code:
+            shown += "" if part.startswith("{#") else _TEXT_IN_CODE.sub("'***'", part)
+            continue
+        before, *query = _QUERY.split(part, maxsplit=1)
+        shown += before
+        if query:
+            break
+    return shown

@@ -148,7 +148,7 @@ def test_arguments() -> None:
     with pytest.raises(ValueError, match="Workflow"):
         task({"name": "New contacts"})  # type: ignore[arg-type]
     later = Webhook(name="Later", conn_id="out", after="1d")
-    bad = Webhook(name="Bad", uri=f"ftp://user:{PASSWORD}@receiver.example.com")
+    bad = Webhook(name="Bad", uri=f"ftp://receiver.example.com/?token={PASSWORD}")
     with pytest.raises(InvalidWorkflow, match="to_dag") as caught:
         task(workflow(OUT, later, bad))
     assert [path for path, _ in caught.value.problems] == ["webhooks[1]", "webhooks[2]"]

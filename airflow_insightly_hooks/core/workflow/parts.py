@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_
 
 from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, SHORTEST_POLL
 from airflow_insightly_hooks.core.payload import DateFormat
+from airflow_insightly_hooks.core.templates import has_literal_user_information
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
 from airflow_insightly_hooks.core.workflow.values import (
     NO_EXTRA,
@@ -26,6 +27,12 @@ from airflow_insightly_hooks.core.workflow.values import (
 )
 
 __all__ = ["AssetKey", "FailureCallback", "FailureCallbackKey", "Schedule", "UndeliveredAsset", "Webhook"]
+
+
+IN_CLEAR = (
+    "no user name and no password may stand here in clear: put them into a connection (conn_id), or take the "
+    "URI from a template such as {{ var.value.receiver }}"
+)
 
 
 class UndeliveredAsset(Model):
@@ -45,6 +52,8 @@ class UndeliveredAsset(Model):
     def _check(self) -> UndeliveredAsset:
         if self.name is None and self.uri is None:
             raise ValueError("a name is needed, or a uri")
+        if self.uri is not None and has_literal_user_information(self.uri):
+            raise Misplaced("uri", "no user name and no password may stand here")
         return self
 
 
@@ -85,7 +94,8 @@ class Webhook(Model):
 
     :param name: what it is called; the ids of its messages belong to it, so a new name sends anew.
     :param conn_id: the receiver: a connection of type ``insightly_webhook``.
-    :param uri: the receiver's URI instead; a template such as ``{{ var.value.receiver }}`` is rendered.
+    :param uri: the receiver's URI instead, without a user name and a password, which belong into a connection
+        or a template; a template such as ``{{ var.value.receiver }}`` is rendered.
     :param fields: the names of the fields to send, in this order; ``None`` sends the record as it is.
     :param date_format: ``microsoft``, as Insightly's webhooks write dates, or ``iso8601``.
     :param timezone: the IANA zone whose offset Microsoft JSON dates show.
@@ -137,6 +147,8 @@ class Webhook(Model):
             raise ValueError("one receiver is needed: conn_id or uri")
         if self.conn_id is not None and "://" in self.conn_id:
             raise Misplaced("conn_id", "it is the id of a connection; a URI goes to uri")
+        if self.uri is not None and has_literal_user_information(self.uri):
+            raise Misplaced("uri", IN_CLEAR)
         if self.after is not None and self.before is not None:
             raise Misplaced("before", "after and before exclude one another")
         if self.before is not None and self.field is None:

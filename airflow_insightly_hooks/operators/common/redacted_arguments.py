@@ -10,7 +10,6 @@ record stays text.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and
 from jinja2 import TemplateSyntaxError
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
-from airflow_insightly_hooks.core.templates import is_template, parts_of
+from airflow_insightly_hooks.core.templates import has_literal_user_information, is_template, shown_template
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
 
 __all__ = [
@@ -31,9 +30,6 @@ __all__ = [
 ]
 
 IDS_SHOWN = 20
-
-_QUERY = re.compile("[?#]")
-_TEXT_IN_CODE = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)""", re.DOTALL)
 
 
 class Redacted:
@@ -121,7 +117,7 @@ class RedactedUri:
     def serialize(self) -> str:
         """Return what Airflow shows of it: nothing of what can't be read as a URI, and might be a secret."""
         if is_template(self.value):
-            return _shown_template(self.value)
+            return shown_template(self.value)
         try:
             return str(Endpoint.from_uri(self.value))
         except InvalidConnection:
@@ -153,23 +149,6 @@ def unredacted(value: Any) -> Any:
     return value.value if isinstance(value, Redacted | RedactedUri) else value
 
 
-def _shown_template(uri: str) -> str:
-    """Return the template of a URI up to a literal query; texts and comments in braces are left out."""
-    parts = list(parts_of(uri))
-    if any("@" in part for part, is_code in parts if not is_code):
-        return "***"
-    shown = ""
-    for part, is_code in parts:
-        if is_code:
-            shown += "" if part.startswith("{#") else _TEXT_IN_CODE.sub("'***'", part)
-            continue
-        before, *query = _QUERY.split(part, maxsplit=1)
-        shown += before
-        if query:
-            break
-    return shown
-
-
 def check_uri(uri: object) -> None:
     """Refuse what can be seen to be no URI, and a template that holds a password in clear.
 
@@ -180,6 +159,5 @@ def check_uri(uri: object) -> None:
     if not is_template(uri):
         Endpoint.from_uri(uri)
         return
-    literal = re.search(r"://([^/]*)@", "".join(part for part, is_code in parts_of(uri) if not is_code))
-    if literal and literal[1].strip(":"):
+    if has_literal_user_information(uri):
         raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")

@@ -201,9 +201,47 @@ def test_an_error_survives_pickling_and_holds_no_value():
     assert "s3cret" not in str(again) + repr(again)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://user:s3cret@host/",
+        "https://s3cret@host",
+        "https://user:{{ var.value.password }}@host",
+        "{{ var.value.scheme }}://user:s3cret@host",
+    ],
+)
+def test_a_password_in_a_uri_is_refused(uri):
+    """Whoever reads the file would read it; the error says where it belongs, and doesn't show it."""
+    with pytest.raises(InvalidWorkflow) as caught:
+        workflow(webhooks=[{"name": "x", "uri": uri}])
+    ((path, reason),) = caught.value.problems
+    assert path == "webhooks[0].uri"
+    assert "conn_id" in reason
+    assert "{{ var.value.receiver }}" in reason
+    assert "s3cret" not in str(caught.value)
+    asset = {"name": "x", "conn_id": "c", "on_undelivered": "report", "undelivered_asset": {"uri": uri}}
+    with pytest.raises(InvalidWorkflow, match=r"undelivered_asset\.uri: no user name"):
+        workflow(webhooks=[asset])
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://{{ var.value.user }}:{{ var.value.password }}@host",
+        "{{ var.value.receiver }}",
+        "https://host/@me",
+        "https://host?mail=a@b",
+        "https://@host",
+    ],
+)
+def test_a_uri_without_a_password_is_taken(uri):
+    """Templates are rendered when the task runs."""
+    assert workflow(webhooks=[{"name": "x", "uri": uri}]).webhooks[0].uri == uri
+
+
 def test_a_uri_is_not_shown():
-    """It may hold a password; headers may, too."""
-    receiver = {"name": "x", "uri": "https://user:s3cret@host/", "headers": {"X-Token": "s3cret"}}
+    """It may hold a secret; headers may, too."""
+    receiver = {"name": "x", "uri": "https://host/?token=s3cret", "headers": {"X-Token": "s3cret"}}
     assert "s3cret" not in repr(workflow(webhooks=[receiver]))
 
 

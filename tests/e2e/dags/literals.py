@@ -40,6 +40,6 @@ Workflow(
     schedule=None,
     webhooks=[
         Webhook(name="now", uri=URI, headers=HEADERS),
-        Webhook(name="later", uri=f"https://u:{CANARY}@example.com/?t={CANARY}", headers=HEADERS, after="1d"),
+        Webhook(name="later", uri=f"https://example.com/?t={CANARY}", headers=HEADERS, after="1d"),
     ],
 ).to_dag()

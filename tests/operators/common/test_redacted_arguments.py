@@ -27,6 +27,7 @@ SECRET = "Secret-of-a-record"
 PASSWORD = "Pa55-of-the-tests"
 TOKEN = "T0ken-of-the-tests"
 URI = f"https://user:{PASSWORD}@receiver.example.com/hook?token={TOKEN}"
+WORKFLOW_URI = f"https://receiver.example.com/hook?token={TOKEN}"
 TEMPLATED = "{{ 7 * 7 }}"
 
 CHANGES = [
@@ -59,7 +60,7 @@ OPERATORS: list[tuple[type[BaseOperator], str, list[dict[str, Any]]]] = [
 WORKFLOW = Workflow(
     name="w",
     record_type="Contacts",
-    webhooks=[Webhook(name="w", uri=URI, headers={"X-Api-Key": SECRET})],
+    webhooks=[Webhook(name="w", uri=WORKFLOW_URI, headers={"X-Api-Key": SECRET})],
 )
 by_operator = pytest.mark.parametrize(("operator", "field", "value"), OPERATORS)
 
@@ -317,7 +318,7 @@ def test_templates_and_outputs_of_partial() -> None:
     assert "{{ changes }}" in json.dumps(DagSerialization.to_dict(dag))
 
 
-@pytest.mark.parametrize("uri", [URI, f"https://{{{{ host }}}}/{{{{ path }}}}?token={TOKEN}"])
+@pytest.mark.parametrize("uri", [WORKFLOW_URI, f"https://{{{{ host }}}}/{{{{ path }}}}?token={TOKEN}"])
 def test_a_workflows_webhooks(uri: str) -> None:
     """Neither a URI's query or user information nor headers stand in the DAGs of a workflow."""
     webhook = {"uri": uri, "headers": {"X-Api-Key": SECRET}}
