@@ -380,3 +380,139 @@ def criteria(draw: st.DrawFn, depth: int = 6) -> dict[str, Any] | None:
         return draw(conditions | numbered_conditions() | st.none())
     others = draw(st.lists(conditions | criteria(depth // 2), max_size=2))
     return {kind: draw(st.permutations([draw(criteria(depth - 1)), *others]))}
+
+
+# --- workflows ---------------------------------------------------------------------------------------------
+
+storable_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+_looking_otherwise = st.sampled_from(
+    [
+        "on",
+        "no",
+        "null",
+        "~",
+        "1e5",
+        "007",
+        "1:30",
+        "2026-01-31",
+        "0x1F",
+        ".5",
+        "- a",
+        "a: b",
+        "# c",
+        "<<",
+        "*x",
+    ]
+)
+file_texts = (storable_text | _looking_otherwise).filter(str.strip)
+"""Texts that a workflow file can hold, some of which YAML reads as something else."""
+file_names = (storable_text | _looking_otherwise).map(lambda text: f"N {text}".strip())
+file_durations = st.builds(
+    lambda number, unit: f"{number}{unit}", st.integers(1, 999), st.sampled_from("smhd")
+)
+_file_numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+_file_values = file_texts | _file_numbers
+_file_conditions = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "field": st.sampled_from(["FIRST_NAME", "TAGS", "Region__c"]),
+            "operator": st.sampled_from(["equals", "not_equals", "contains"]),
+            "value": file_texts,
+        },
+        optional={"case_sensitive": st.booleans()},
+    ),
+    st.fixed_dictionaries(
+        {
+            "field": st.just("Amount__c"),
+            "operator": st.just("in"),
+            "value": st.lists(file_texts | _file_numbers, min_size=1),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"field": st.just("Amount__c"), "operator": st.just("greater_than"), "value": _file_numbers}
+    ),
+    st.fixed_dictionaries({"field": st.just("LAST_NAME"), "operator": st.just("is_not_blank")}),
+    st.fixed_dictionaries(
+        {"field": st.just("DATE_OF_BIRTH"), "operator": st.just("within_last"), "value": file_durations}
+    ),
+)
+file_criteria = st.recursive(
+    st.none() | _file_conditions,
+    lambda inner: st.builds(
+        lambda kind, members: {kind: members},
+        st.sampled_from(["all", "any", "none"]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=8,
+) | st.lists(_file_conditions, min_size=1, max_size=3).map(
+    lambda listed: {"conditions": listed, "logic": " OR ".join(str(n + 1) for n in range(len(listed)))}
+)
+_delivery_keys: dict[str, st.SearchStrategy[Any]] = {
+    "ordered": st.booleans(),
+    "retries": st.integers(0, 9),
+    "retry_delay": file_durations | st.integers(0, 900),
+    "give_up_after": st.integers(0, 99),
+}
+
+
+@st.composite
+def file_webhooks(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    """A webhook as a file says it; its name differs from those of other numbers."""
+    receiver = draw(st.sampled_from([{"conn_id": "c"}, {"uri": "https://x.example/h?a={{ b }}#c"}]))
+    return receiver | draw(
+        st.fixed_dictionaries(
+            {"name": file_names.map(lambda name: f"{number}{name}")},
+            optional={
+                **_delivery_keys,
+                "fields": st.just(["FIRST_NAME", "Region__c"]),
+                "date_format": st.sampled_from(["microsoft", "iso8601"]),
+                "timezone": st.sampled_from(["UTC", "Europe/Paris"]),
+                "envelope": storable_text,
+                "headers": st.dictionaries(storable_text, storable_text, max_size=2),
+                "concurrency": st.integers(1, 1000),
+                "after": file_durations,
+            },
+        )
+    )
+
+
+@st.composite
+def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
+    """The keys of a workflow of Contacts, and their values, as a file holds them."""
+    webhooks = [draw(file_webhooks(number)) for number in range(draw(st.integers(1, 3)))]
+    schedules = st.sampled_from(
+        [None, "on_change", "0 8 * * *", "@daily", {"every": "15m"}, {"watch": "30s"}]
+    ) | st.builds(
+        lambda data_interval: {
+            "cron": "5 * * * *",
+            "timezone": "Europe/Paris",
+            "data_interval": data_interval,
+        },
+        st.booleans(),
+    )
+    return draw(
+        st.fixed_dictionaries(
+            {
+                "name": file_names,
+                "record_type": st.just("Contacts"),
+                "start_date": st.just("2026-01-31T08:00:00.5+02:00"),
+                "webhooks": st.just(webhooks),
+            },
+            optional={
+                **_delivery_keys,
+                "dag_id": st.just("an_id"),
+                "description": storable_text,
+                "active": st.booleans(),
+                "evaluate": st.sampled_from(["created", "created_and_edited", "until_triggered"]),
+                "criteria": file_criteria,
+                "schedule": schedules,
+                "settle": st.integers(0, 900) | st.floats(0, 900) | st.just("1m"),
+                "cursor": st.just("old/detect"),
+                "tags": st.lists(file_names, max_size=2),
+                "max_active_runs": st.integers(1, 99),
+                "owner": file_names,
+                "on_failure": st.sampled_from(["a.b", {"callback": "a.b", "arguments": {"x": [1, "2"]}}]),
+                "on_undelivered": st.just("fail"),
+            },
+        )
+    )

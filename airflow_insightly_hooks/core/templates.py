@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["has_literal_user_information", "is_template", "parts_of", "shown_template"]
+__all__ = ["has_literal_user_information", "is_template", "parts_of", "shown_template", "shown_uri"]
 
 _OPENING = re.compile(r"\{[{%#]")
 _QUERY = re.compile("[?#]")
@@ -35,6 +35,14 @@ def has_literal_user_information(uri: str) -> bool:
     literal = "".join(part for part, is_code in parts_of(uri) if not is_code)
     found = _USER_INFORMATION.search(literal)
     return found is not None and found[1].strip(":") != ""
+
+
+def shown_uri(uri: str) -> str:
+    """Return a URI without its query and user information, or of a template what may be shown."""
+    if is_template(uri):
+        return shown_template(uri)
+    before, *query = _QUERY.split(_USER_INFORMATION.sub("://", uri), maxsplit=1)
+    return f"{before}?***" if query else before
 
 
 def shown_template(uri: str) -> str:

@@ -33,6 +33,7 @@ from airflow_insightly_hooks.core.workflow.definition import (
     RETRY_SUFFIX,
     WorkflowDefinition,
 )
+from airflow_insightly_hooks.core.workflow.description import description_markdown
 from airflow_insightly_hooks.core.workflow.parts import Schedule, UndeliveredAsset, Webhook
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
@@ -88,6 +89,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
     """Return a workflow's DAG and those beside it, not registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
+    arguments = {**_doc(workflow, arguments), **arguments}
     workflow = _with_arguments(workflow, arguments.get("default_args"))
     schedule = arguments.pop("schedule", workflow.schedule)
     has_intervals = isinstance(schedule, Schedule) and schedule.data_interval
@@ -142,6 +144,18 @@ def _with_arguments(
         return workflow
     webhooks = [webhook.model_copy(update=said) for webhook in workflow.webhooks]
     return workflow.model_copy(update={**said, "webhooks": webhooks})
+
+
+def _doc(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the DAG's page shows of the workflow, unless another text is given."""
+    if "doc_md" in arguments:
+        return {}
+    schedule, sentence = arguments.get("schedule", workflow.schedule), None
+    if schedule is None or isinstance(schedule, str | Schedule):
+        workflow = workflow.model_copy(update={"schedule": schedule})
+    else:
+        sentence = "Its DAG file says when it runs."
+    return {"doc_md": description_markdown(workflow, schedule=sentence)}
 
 
 def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:

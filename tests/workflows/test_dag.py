@@ -388,3 +388,15 @@ def test_a_receiver_that_is_none_is_found() -> None:
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(BILLING, wrong).to_dag()
     assert caught.value.problems[0][0] == "webhooks[1]"
+
+
+def test_the_dags_page_describes_the_workflow() -> None:
+    """In words and as YAML, as it runs; a text of one's own takes its place."""
+    text = workflow(name="<b>New</b>").to_dag(dag_id="other", schedule="@daily").doc_md
+    assert text is not None
+    assert "- Watches `Contacts`: a record that is created or edited, each time.\n" in text
+    assert "- It runs at `@daily` (UTC).\n" in text
+    assert "```yaml\nname: <b>New</b>\ndag_id: other\n" in text
+    assert "Its DAG file says when it runs." in str(workflow().to_dag(schedule=[Asset(name="x")]).doc_md)
+    assert workflow().to_dag(doc_md="Mine.").doc_md == "Mine."
+    assert workflow().to_dag(doc_md=None).doc_md is None

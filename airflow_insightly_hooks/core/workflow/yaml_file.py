@@ -19,7 +19,7 @@ from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.problems import joined, problems_of
 from airflow_insightly_hooks.core.workflow.values import slug_of
 
-__all__ = ["located", "read_workflows"]
+__all__ = ["RESOLVERS", "located", "read_workflows"]
 
 W = TypeVar("W", bound=WorkflowDefinition)
 
@@ -49,6 +49,8 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("$")))
+RESOLVERS: Mapping[str, Sequence[tuple[str, re.Pattern[str]]]] = _Loader.yaml_implicit_resolvers
+"""By a plain value's first letter, what it may be read as other than text."""
 
 
 def read_workflows(text: str, file: str, model: type[W], *, only: str | None = None) -> list[W]:

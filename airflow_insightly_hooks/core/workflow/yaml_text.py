@@ -1,0 +1,109 @@
+"""A workflow -> the YAML of its file, which makes an equal workflow again.
+
+What is shown to others lacks what may be secret: a URI's query, the values of headers, and those of a failure
+callback's arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from airflow_insightly_hooks.core.dates import UNITS, iso_time
+from airflow_insightly_hooks.core.templates import shown_uri
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import FailureCallback, UndeliveredAsset, Webhook
+from airflow_insightly_hooks.core.workflow.yaml_file import RESOLVERS
+
+__all__ = ["MASK", "duration_text", "workflow_yaml"]
+
+MASK = "***"
+"""What stands for a value that may be secret."""
+
+SECONDS = ("settle", "lookback")
+
+_Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_Base):  # type: ignore[misc]  # its base is chosen at run time
+    """Quotes what a workflow file, or YAML elsewhere, would read as something else than text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 — PyYAML's name
+        first: [*RESOLVERS.get(first, ()), *_Base.yaml_implicit_resolvers.get(first, ())]
+        for first in {*RESOLVERS, *_Base.yaml_implicit_resolvers}
+    }
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 — PyYAML's signature
+        """Write a value again where it stands a second time."""
+        return True
+
+
+def workflow_yaml(workflow: WorkflowDefinition, *, masked: bool = True) -> str:
+    """Return the text of a file that holds the workflow; what is as by default is left out.
+
+    :param masked: leave out what may be secret; only without it does the text always make an equal workflow.
+    """
+    values = _values(workflow, masked=masked)
+    if workflow.dag_id == workflow.slug:
+        values.pop("dag_id", None)
+    return str(
+        yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, encoding=None)
+    )
+
+
+def _values(model: BaseModel, *, masked: bool) -> dict[str, Any]:
+    """Return what a model says, as YAML can hold it."""
+    values = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if not field.is_required() and value == field.get_default(call_default_factory=False):
+            continue
+        if field.default_factory is not None and not value:
+            continue
+        if name in SECONDS and value.is_integer():
+            value = int(value)
+        values[name] = _plain(_masked(model, name, value) if masked else value, masked=masked)
+    return values
+
+
+def _masked(model: BaseModel, name: str, value: Any) -> Any:
+    if isinstance(model, Webhook) and name == "uri":
+        return shown_uri(value)
+    if (isinstance(model, Webhook) and name == "headers") or (
+        isinstance(model, FailureCallback) and name == "arguments"
+    ):
+        return dict.fromkeys(value, MASK)
+    return value
+
+
+def _plain(value: Any, *, masked: bool) -> Any:
+    if isinstance(value, UndeliveredAsset) and value.uri is None:
+        return value.name
+    if isinstance(value, FailureCallback) and not value.arguments:
+        return value.callback
+    if isinstance(value, BaseModel):
+        return _values(value, masked=masked)
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, datetime):
+        return iso_time(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, masked=masked) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, masked=masked) for item in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)  # such as a date that Python code gives
+
+
+def duration_text(duration: timedelta) -> str | float:
+    """Return the text of a duration; of one that has parts of a second, its seconds."""
+    for unit in reversed(UNITS):
+        number, rest = divmod(duration, UNITS[unit])
+        if not rest and (number or unit == "s"):
+            return f"{number}{unit}"
+    return duration.total_seconds()
