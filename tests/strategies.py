@@ -503,6 +503,7 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
                 "dag_id": st.just("an_id"),
                 "description": storable_text,
                 "active": st.booleans(),
+                "dry_run": st.booleans(),
                 "evaluate": st.sampled_from(["created", "created_and_edited", "until_triggered"]),
                 "criteria": file_criteria,
                 "schedule": schedules,

@@ -111,6 +111,8 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
     "label": ["tags", "name"],
     "labels": ["tags"],
     "comment": ["description"],
+    "simulate": ["dry_run"],
+    "test_mode": ["dry_run"],
     "cron": ["schedule"],
     "interval": ["every", "schedule"],
     "schedule_interval": ["schedule"],

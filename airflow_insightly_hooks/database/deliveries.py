@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.stored_deliveries import (
     DELIVERED,
+    DRY_RUN,
     LEFT,
     StoredLedger,
     StoredMessage,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["UNDELIVERED", "Deliveries", "Delivery", "DeliveryFilter", "TaskKey", "search_deliveries"]
 
 UNDELIVERED = "undelivered"
-"""A filter's state for all that is neither delivered nor left to a retry DAG."""
+"""A filter's state for all that is neither delivered, nor left to a retry DAG, nor of a dry run."""
 _KEY = re.compile(rf"((?:[^/]+/)?)({HEAD}(?:/([0-9]+-[0-9a-f]+)/(.+))?)")
 """A ledger's keys: the prefix, the ledger's own key, the token of a try, and the part's name."""
 CHUNKS = (100, 400, 2_000, 10_000)
@@ -303,7 +304,7 @@ class _Search:
         if wanted.message_ids is not None and message.message_id not in wanted.message_ids:
             return False
         if wanted.state == UNDELIVERED:
-            if message.state in (DELIVERED, LEFT):
+            if message.state in (DELIVERED, LEFT, DRY_RUN):
                 return False
         elif wanted.state is not None and message.state != wanted.state:
             return False

@@ -27,6 +27,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
 )
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW
@@ -53,6 +54,8 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's. Templates
         are rendered, so that map indexes can have memories of their own.
     :param active: ``False`` passes nothing on, and remembers nothing.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, passes on what would trigger, and remembers
+        nothing of it.
     :param multi_select_fields: the names of custom fields that hold several options; ``None`` asks Insightly,
         where ``contains`` or ``not_contains`` is asked of a custom field that isn't empty.
     :param insightly_conn_id: the connection to ask.
@@ -84,6 +87,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         record_type: str | None = None,
         workflow: str | None = None,
         active: bool = True,
+        is_dry_run: bool = False,
         multi_select_fields: Sequence[str] | None = None,
         insightly_conn_id: str = "insightly_default",
         **kwargs: Any,
@@ -112,6 +116,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         self.record_type = record_type
         self.workflow = workflow
         self.active = active
+        self.is_dry_run = is_dry_run
         self.multi_select_fields = multi_select_fields
         self.insightly_conn_id = insightly_conn_id
 
@@ -169,9 +174,8 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         """Return the first change of each record that has not triggered in an earlier run."""
         task = context.get("ti") or self
         workflow = self.workflow or f"{task.dag_id}/{task.task_id}"
-        trigger_once = TriggerOnce.of_task(
-            task, *memory_of(context, self.asset), workflow, datetime.now(timezone.utc)
-        )
+        memory = memory_of(context, self.asset, is_dry_run=is_dry_run(context, self.is_dry_run))
+        trigger_once = TriggerOnce.of_task(task, *memory, workflow, datetime.now(timezone.utc))
         first = {c["record_id"]: c for c in reversed(matching) if "undeliverable" not in c}
         admitted = trigger_once.admit(first)
         self.log.info("%d of them for the first time", len(admitted))

@@ -40,7 +40,7 @@ from airflow_insightly_hooks.operators.common.record_reading import read_record
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
-from airflow_insightly_hooks.runs.airflow_runs import is_test
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run, is_test
 from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 
@@ -94,6 +94,8 @@ class ScheduleWebhooksOperator(BaseOperator):
     :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.
     :param time_triggers: one for each webhook.
     :param pending_dag_id: the DAG that sends them.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, shows what would be sent when, and hands over
+        nothing.
     :param retries: 5 by default.
     :raises InvalidChange: if ``changes`` holds something else.
 
@@ -113,6 +115,7 @@ class ScheduleWebhooksOperator(BaseOperator):
         changes: Any,
         time_triggers: Iterable[TimeTrigger],
         pending_dag_id: str,
+        is_dry_run: bool = False,
         retries: int | None = RETRIES,
         **kwargs: Any,
     ) -> None:
@@ -121,6 +124,7 @@ class ScheduleWebhooksOperator(BaseOperator):
         self.time_triggers = [TimeTrigger(*trigger) for trigger in time_triggers]
         check_durations(self.time_triggers, "after", "before")
         self.pending_dag_id = pending_dag_id
+        self.is_dry_run = is_dry_run
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -150,6 +154,9 @@ class ScheduleWebhooksOperator(BaseOperator):
         report_not_sent(self, context, left_out)
         if is_test(context):
             raise AirflowSkipException(f"a test schedules nothing; a run would: {len(changes)} changes")
+        if is_dry_run(context, self.is_dry_run):
+            count = sum(map(len, scheduled.values()))
+            raise AirflowSkipException(f"Dry run: {count} would be scheduled; see the XCom {PENDING!r}")
         if not any(scheduled.values()):
             raise AirflowSkipException("nothing to send at a later time")
         source = {

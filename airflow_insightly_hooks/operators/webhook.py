@@ -31,6 +31,7 @@ from airflow_insightly_hooks.operators.delivery.delivery import (
     note_receiver,
     record_unsent,
 )
+from airflow_insightly_hooks.operators.delivery.dry_run import DRY_RUN_REASON, dry_report, dry_store
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import (
     FAIL,
@@ -43,6 +44,7 @@ from airflow_insightly_hooks.operators.delivery.outcome import (
 )
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ class WebhookOperator(BaseOperator):
     :param undelivered_asset: an asset that gets an event then, with the report as its ``extra``; only with
         ``"report"``. It is added to ``outlets``. When all is delivered, it gets none: the operator takes it
         off the task's outlets, so that Airflow has nothing to emit.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, does everything but the POST: the log shows
+        what would go out, without contents; the report has ``dry_run`` and ``would_send``. Nothing counts as
+        sent: cleared, the task sends it once neither says so any more. ``False`` by default.
     :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
@@ -122,6 +127,7 @@ class WebhookOperator(BaseOperator):
         give_up_after: int | None = 20,
         on_undelivered: str = FAIL,
         undelivered_asset: Asset | None = None,
+        is_dry_run: bool = False,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=60),
         retry_policy: RetryPolicy | None = RETRY_AFTER,
@@ -151,6 +157,7 @@ class WebhookOperator(BaseOperator):
         self.ordered = ordered
         self.give_up_after = give_up_after
         self.on_undelivered = on_undelivered
+        self.is_dry_run = is_dry_run
         self.undelivered_asset = undelivered_asset
         if undelivered_asset is not None and undelivered_asset not in self.outlets:
             self.outlets = with_asset(self.outlets, undelivered_asset)
@@ -186,7 +193,8 @@ class WebhookOperator(BaseOperator):
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
-        writer = self._open_ledger(context)
+        is_dry = is_dry_run(context, self.is_dry_run)
+        writer = self._open_ledger(context, is_dry=is_dry)
         delivery = Delivery(
             hook,
             writer,
@@ -202,6 +210,11 @@ class WebhookOperator(BaseOperator):
             writer.ledger.go_on_from(payload["message_id"], payload.get("earlier", ""))
         expect(writer.ledger, payloads)
         missing = self._missing_resends(writer.ledger, payloads)
+        if is_dry:
+            writer.ledger.about["dry_run"] = True
+            record_unsent(writer, payloads, lambda _message: DRY_RUN_REASON)
+            self._drop_event()
+            return dry_report(self.log, payloads, writer.ledger, str(receiver))
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
             "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
@@ -245,8 +258,9 @@ class WebhookOperator(BaseOperator):
             self.log.error("%s", MissingPayloadsError(missing))
         return missing
 
-    def _open_ledger(self, context: Context) -> LedgerWriter:
-        return LedgerWriter(TaskState(context["task_state_store"]), context.get("ti"), self.retries)
+    def _open_ledger(self, context: Context, *, is_dry: bool = False) -> LedgerWriter:
+        store = TaskState(context["task_state_store"])
+        return LedgerWriter(dry_store(store) if is_dry else store, context.get("ti"), self.retries)
 
     def _record_unusable(
         self, context: Context, hook: WebhookHook, payloads: Sequence[Payload], error: str

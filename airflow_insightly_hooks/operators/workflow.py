@@ -31,9 +31,11 @@ from airflow_insightly_hooks.operators.common.field_checks import (
 )
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri, check_uri
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
+from airflow_insightly_hooks.operators.delivery.dry_run import DryBatchDelivery, dry_store
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState, memory_of
@@ -83,6 +85,9 @@ class InsightlyWorkflowOperator(BaseOperator):
     :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
     :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
         (default) fails the task, ``"report"`` has it succeed.
+    :param is_dry_run: ``True``, the workflow's ``dry_run``, or a run's param ``dry_run``, does everything but
+        the POST, and remembers nothing of what has triggered; the cursor moves all the same. The report has
+        ``dry_run`` and ``would_send``.
     :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
@@ -117,6 +122,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         cursor: str | None = None,
         batch_size: int = 1_000,
         on_undelivered: str = FAIL,
+        is_dry_run: bool = False,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=60),
         retry_policy: RetryPolicy | None = RETRY_AFTER,
@@ -137,6 +143,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         self.cursor = check_cursor_argument(self, workflow.cursor if cursor is None else cursor, window)
         self.batch_size = batch_size
         self.on_undelivered = on_undelivered
+        self.is_dry_run = is_dry_run or workflow.dry_run
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
 
     def execute(self, context: Context) -> Report | dict[str, Report]:
@@ -160,7 +167,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             ti.xcom_push(key=WINDOW, value=window.as_dict())
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = self._deliveries(context, state, metadata)
-        is_read = False
+        is_read, is_dry = False, is_dry_run(context, self.is_dry_run)
         try:
             memory = self._memory(context)
             for batch in self._batches(hook, window, detection, metadata, context):
@@ -178,7 +185,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             ]
             result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
             total = _combined(reports)
-            is_whole = is_read and total["delivered"] == total["total"]
+            is_whole = is_read and (is_dry or total["delivered"] == total["total"])
             if not is_whole and ti is not None and not any(o.is_lost for o in deliveries.values()):
                 push_report(ti, result, self.log)
         if not is_whole:
@@ -282,9 +289,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self
-        return TriggerOnce.of_task(
-            task, *memory_of(context, self.asset), self.workflow.dag_id, datetime.now(timezone.utc)
-        )
+        memory = memory_of(context, self.asset, is_dry_run=is_dry_run(context, self.is_dry_run))
+        return TriggerOnce.of_task(task, *memory, self.workflow.dag_id, datetime.now(timezone.utc))
 
     def _deliver(
         self, batch: list[RecordChange], deliveries: dict[str, BatchDelivery], memory: TriggerOnce | None
@@ -322,13 +328,21 @@ class InsightlyWorkflowOperator(BaseOperator):
             hook.check_headers(webhook.headers)
             hooks.append((rendered, hook))
         ti: Any = context.get("ti")
+        is_dry = is_dry_run(context, self.is_dry_run)
+        make = DryBatchDelivery if is_dry else BatchDelivery
         return {
-            webhook.slug: BatchDelivery(
+            webhook.slug: make(
                 webhook,
                 self.render_template(self.workflow.message_scope(webhook), context),
                 self.workflow.record_type,
                 hook,
-                LedgerWriter(PrefixedStore(state, f"{webhook.slug}/"), ti, self.retries),
+                LedgerWriter(
+                    PrefixedStore(
+                        dry_store(state, f"{webhook.slug}/") if is_dry else state, f"{webhook.slug}/"
+                    ),
+                    ti,
+                    self.retries,
+                ),
                 lambda: custom_dates_of(metadata()),
                 is_stopped=lambda: self._stopped,
                 log=self.log,

@@ -17,10 +17,12 @@ from airflow_insightly_hooks.core.errors import InvalidWindow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["interval_of", "is_test", "type_of"]
+__all__ = ["DRY_RUN", "interval_of", "is_dry_run", "is_test", "type_of"]
 
 TEMPORARY = "__airflow_temporary_run_"
 """How the ids of the runs begin that ``airflow tasks test`` makes."""
+DRY_RUN = "dry_run"
+"""The param of a run in which nothing is sent."""
 DAG_TEST = "dag_test"
 """Who triggers the runs of ``dag.test()``."""
 
@@ -43,6 +45,15 @@ def is_test(context: Context) -> bool:
         return True
     is_manual = type_of(context) == "manual"
     return (is_manual and getattr(run, "triggering_user_name", None) == DAG_TEST) or _is_in_process()
+
+
+def is_dry_run(context: Context, said: bool) -> bool:
+    """Return whether a task does everything but the POST, and remembers nothing of what has triggered.
+
+    :param said: whether the task's own argument says so; else the run's param ``dry_run`` does, if it is set.
+    """
+    value = (context.get("params") or {}).get(DRY_RUN)
+    return said or value is True or (isinstance(value, str) and value.lower() == "true")
 
 
 def _is_in_process() -> bool:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.core.state.state_store import StateStore
 
-__all__ = ["PrefixedStore", "TaskState", "memory_of"]
+__all__ = ["PrefixedStore", "TaskState", "UnwrittenStore", "memory_of"]
 
 
-def memory_of(context: Context, asset: Asset) -> tuple[StateStore, StateStore]:
-    """Return the state of an asset, and of the task. A test reads both, and writes to neither."""
+def memory_of(context: Context, asset: Asset, *, is_dry_run: bool = False) -> tuple[StateStore, StateStore]:
+    """Return the state of an asset, and of the task. A test or a dry run only reads both."""
     stores = context["asset_state_store"][asset], TaskState(context["task_state_store"])
-    return (_Unwritten(stores[0]), _Unwritten(stores[1])) if is_test(context) else stores
+    if is_test(context) or is_dry_run:
+        return UnwrittenStore(stores[0]), UnwrittenStore(stores[1])
+    return stores
 
 
 class TaskState:
@@ -57,7 +59,7 @@ class PrefixedStore:
         self._store.delete(self._prefix + key)
 
 
-class _Unwritten:
+class UnwrittenStore:
     """A store's values, and over them what is written to this object alone."""
 
     def __init__(self, store: Any) -> None:
@@ -65,11 +67,14 @@ class _Unwritten:
         self._written: dict[str, Any] = {}  # None stands for what is deleted
 
     def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under the key."""
         value = self._written[key] if key in self._written else self._store.get(key)
         return default if value is None else value
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, **_retention: Any) -> None:
+        """Keep a value under the key, in this object."""
         self._written[key] = value
 
     def delete(self, key: str) -> None:
+        """Forget the key, in this object."""
         self._written[key] = None

@@ -50,6 +50,7 @@ from airflow_insightly_hooks.operators.retry_queue import (
     RetryWebhookOperator,
 )
 from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
+from airflow_insightly_hooks.runs.airflow_runs import DRY_RUN
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import changes_schedule
 from airflow_insightly_hooks.workflows.callbacks import failure_callback
@@ -103,6 +104,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         "tags": list(dict.fromkeys([TAG, *workflow.tags])),
         **_on_failure(workflow, arguments),
         **arguments,
+        "params": _params(workflow, arguments.get("params") or {}),
         "default_args": _default_args(workflow, arguments),
     }
     if has_intervals and arguments["start_date"] is None:
@@ -161,6 +163,13 @@ def _doc(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str
 def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
     owner = {"owner": workflow.owner} if workflow.owner is not None else {}
     return {**owner, **(arguments.get("default_args") or {})}
+
+
+def _params(workflow: WorkflowDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the DAG's params: those that are given, and one by which a run is a dry run, unless all are."""
+    ours = {} if workflow.dry_run else {DRY_RUN: Param(False, type="boolean", title="Dry run")}
+    read = getattr(given, "get_param", given.__getitem__)  # of Airflow's ParamsDict, the Param itself
+    return {**ours, **{name: read(name) for name in given}}
 
 
 def _on_failure(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,6 +238,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
             record_type=workflow.record_type,
             workflow=workflow.dag_id,
             active=workflow.active,
+            is_dry_run=workflow.dry_run,
             insightly_conn_id=workflow.insightly_conn_id,
         )
     except InvalidCriteria as error:  # what they mean was checked; whether Airflow can store them, was not
@@ -243,6 +253,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
             changes=evaluate.output,
             time_triggers=[TimeTrigger(w.slug, w.after, w.before, w.field) for w in timed],
             pending_dag_id=workflow.dag_id + PENDING_SUFFIX,
+            is_dry_run=workflow.dry_run,
         )
 
 
@@ -282,6 +293,7 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
         "webhook": f"{workflow.dag_id}/{webhook.slug}",
         "concurrency": webhook.concurrency,
         "headers": webhook.headers or None,
+        "is_dry_run": workflow.dry_run,
         **receiver,
         **said,
     }

@@ -24,7 +24,7 @@ FILTER = (
     ),
     Arg(("--until",), metavar="TIME", help="only before then"),
 )
-STATES = ("delivered", "undelivered", "failed", "gone", "in-doubt", "unsent", "left")
+STATES = ("delivered", "undelivered", "failed", "gone", "in-doubt", "unsent", "left", "dry-run")
 
 DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
     ActionCommand(
@@ -38,7 +38,7 @@ DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
             Arg(
                 ("--state",),
                 choices=STATES,
-                help="only in this state; undelivered: all but delivered and left",
+                help="only in this state; undelivered: all but delivered, left and dry-run",
             ),
             Arg(("--limit",), type=positive_int(allow_zero=False), default=50, help="at most (50)"),
             Arg(("--offset",), type=positive_int(allow_zero=True), default=0, help="how many to pass over"),

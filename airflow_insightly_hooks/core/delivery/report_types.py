@@ -33,3 +33,5 @@ class Report(_WholeReport, total=False):
 
     undelivered_count: int  # where ``undelivered`` doesn't list them all
     left: int  # payloads that a workflow's retry DAG sends
+    dry_run: bool  # nothing was sent, and nothing kept
+    would_send: int  # payloads that a run which is no dry run would have POSTed

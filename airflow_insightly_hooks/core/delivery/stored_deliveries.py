@@ -17,13 +17,15 @@ from airflow_insightly_hooks.core.delivery.ledger_store import (
 )
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["DELIVERED", "LEFT", "STATES", "UNSENT", "StoredLedger", "StoredMessage"]
+__all__ = ["DELIVERED", "DRY_RUN", "LEFT", "STATES", "UNSENT", "StoredLedger", "StoredMessage"]
 
 DELIVERED = "delivered"
 UNSENT = "unsent"
 LEFT = "left"
-STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT)
-"""What is said of a message: ``left`` waits in its workflow's retry DAG, where it has an entry of its own."""
+DRY_RUN = "dry run"
+STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT, DRY_RUN)
+"""What is said of a message: ``left`` waits in its workflow's retry DAG, where it has an entry of its own;
+``dry run`` was not to be sent."""
 
 Get = Callable[[str], Any]
 """A key of the state store -> its value, ``None`` where there is none."""
@@ -114,14 +116,14 @@ class StoredLedger:
             block = get(key)
             if isinstance(block, Mapping):
                 entries |= block
-        left = self.about.get("left_to") is not None
+        waits = LEFT if self.about.get("left_to") else DRY_RUN if self.about.get("dry_run") else None
         for message, text in entries.items():
             entry, details = read_entry(message, text)
             about, outcomes = read_details(details, texts)
             if entry.state == ACKNOWLEDGED:
                 state = DELIVERED
-            elif left:
-                state = LEFT
+            elif waits is not None:
+                state = waits
             else:
                 state = UNSENT if entry.state == FAILED and entry.attempts == 0 else entry.state
             yield StoredMessage(message, about, state, entry.attempts, tuple(outcomes))

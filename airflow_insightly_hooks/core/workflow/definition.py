@@ -99,6 +99,8 @@ class WorkflowDefinition(Model):
     :param description: what it is for; Airflow shows it on the DAG's page.
     :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
     :param active: an inactive workflow lets changes pass by, for good; to hold them back, pause its DAG.
+    :param dry_run: do everything but the POST, and remember nothing of what has triggered; for one run, its
+        param ``dry_run`` does so. The cursor moves all the same.
     :param evaluate: which changes are looked at: ``created``; ``created_and_edited``, each time;
         ``until_triggered``, created or edited, until a record has triggered once.
     :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
@@ -136,6 +138,7 @@ class WorkflowDefinition(Model):
     description: str = ""
     record_type: str
     active: StrictBool = True
+    dry_run: StrictBool = False
     evaluate: Evaluate = "created_and_edited"
     criteria: Any = None
     webhooks: list[Webhook] = Field(min_length=1)

@@ -126,6 +126,8 @@ class _Words:
         )
         if not workflow.active:
             yield Line(0, "It is not active: changes pass by.")
+        if workflow.dry_run:
+            yield Line(0, "It is a dry run: nothing is sent.")
 
     # --- criteria ------------------------------------------------------------------------------------------
 
