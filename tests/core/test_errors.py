@@ -164,7 +164,14 @@ def test_undelivered_lists_the_first_ones():
 
 @pytest.mark.parametrize(
     ("word", "guess"),
-    [("equal", "; did you mean 'equals'?"), ("EQUALS", ""), ("zzz", ""), ("", ""), (None, ""), (5, "")],
+    [
+        ("equal", "; did you mean 'equals'?"),
+        ("EQUALS", "; did you mean 'equals'?"),
+        ("zzz", ""),
+        ("", ""),
+        (None, ""),
+        (5, ""),
+    ],
 )
 def test_guesses(word, guess):
     """A close word is guessed; where none is close, nothing is said."""

@@ -20,6 +20,7 @@ __all__ = ["Misplaced", "joined", "problems_of"]
 SENTENCES: Mapping[str, str] = {
     "missing": "it is missing",
     "string_type": "a text is needed; what is read as something else goes in quotes",
+    "string_unicode": "it holds half of a surrogate pair, which can't be stored",
     "string_too_long": "it has more than {max_length} characters",
     "int_type": "a whole number is needed",
     "int_from_float": "a whole number is needed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import yaml
@@ -137,7 +138,10 @@ def located(
 def _with_lines(
     file: str, root: yaml.Node, problems: Sequence[tuple[str, str]], count: int
 ) -> InvalidWorkflowFile:
-    lines = tuple(_line(_node_at(root, path)) for path, _ in problems)
+    placed = sorted(
+        ((_line(_node_at(root, path)), (path, reason)) for path, reason in problems), key=itemgetter(0)
+    )
+    lines, problems = tuple(line for line, _ in placed), [problem for _, problem in placed]
     return InvalidWorkflowFile(file, tuple(problems), lines, count - len(problems))
 
 

@@ -22,7 +22,7 @@ from airflow_insightly_hooks.core.workflow.description import (
 )
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from airflow_insightly_hooks.core.workflow.yaml_text import workflow_yaml
-from tests.strategies import any_text, workflow_files
+from tests.strategies import storable_text, workflow_files
 
 WEBHOOK = {"name": "Billing", "conn_id": "billing_webhook"}
 SECRET = "s3cret-of-a-test"
@@ -169,7 +169,8 @@ def test_each_operator_and_mode_has_words() -> None:
 
 
 @given(
-    any_text.filter(str.strip), st.sampled_from(["`", "``` \n", "<img src=x>", "](javascript:x)", "\n# x\n"])
+    storable_text.filter(str.strip),
+    st.sampled_from(["`", "``` \n", "<img src=x>", "](javascript:x)", "\n# x\n"]),
 )
 def test_names_are_neither_markdown_nor_html(text: str, markup: str) -> None:
     """Each stands in a code span of one line, or in the block of code."""

@@ -103,9 +103,9 @@ def test_a_mistake_has_its_line(old, new, expected):
 
 
 def test_all_mistakes_of_a_file_are_told():
-    """Each with its line, in one error."""
+    """Each with its line, in one error, in the order of the lines."""
     text = CONTACTS.replace("equals", "equal").replace("3d", "3x").replace("created", "made")
-    assert [line.split(":")[1] for line in problems(text)] == ["4", "7", "14"]
+    assert [line.split(":")[1] for line in problems(f"enabled: true\n{text}")] == ["1", "5", "8", "15"]
 
 
 @pytest.mark.parametrize(
