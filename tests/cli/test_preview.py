@@ -154,9 +154,9 @@ def test_a_record_from_standard_input_needs_no_connection(
 def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) -> None:
     """Notes say what is not looked up here; a receiver that is a template is not asked for."""
     (tmp_path / "w.yaml").write_text(
-        "name: W\nrecord_type: Contacts\nevaluate: until_triggered\nactive: false\n"
+        "name: W\nrecord_type: Contacts\nevaluate: until_triggered\nactive: false\ndry_run: true\n"
         "criteria: {field: DATE_UPDATED_UTC, operator: within_last, value: 1d}\n"
-        "webhooks: [{name: w, uri: 'https://u:{{ var.value.password }}@x.example', after: 1d}]\n"
+        "webhooks: [{name: w, uri: '{{ var.value.password }}', after: 1d}]\n"
     )
     (tmp_path / "r.json").write_text('{"CONTACT_ID": 7, "DATE_UPDATED_UTC": "2026-01-31 08:00:00"}')
     arguments = ("preview", tmp_path / "w.yaml", "--json", tmp_path / "r.json")
@@ -164,6 +164,7 @@ def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) 
     assert ran.code == 0
     assert [line for line in ran.out.splitlines() if line.startswith("Note: ")] == [
         "Note: the workflow is not active: nothing is sent until it is",
+        "Note: the workflow is a dry run: its tasks do everything but the POST",
         "Note: a record triggers once: whether this one has triggered before is not looked up",
         "Note: relative dates are measured from each change's own time (--now takes another)",
         "Note: a time trigger sends the record as it is at that time",

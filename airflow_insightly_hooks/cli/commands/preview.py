@@ -82,6 +82,8 @@ def _notes(workflow: Workflow, now: datetime | None) -> Iterator[str]:
     """Yield what can't be known here of a run."""
     if not workflow.active:
         yield "the workflow is not active: nothing is sent until it is"
+    if workflow.dry_run:
+        yield "the workflow is a dry run: its tasks do everything but the POST"
     if workflow.evaluate == "until_triggered":
         yield "a record triggers once: whether this one has triggered before is not looked up"
     if has_templates(workflow.criteria):
