@@ -1,1 +1,4 @@
-"""Reading and writing Airflow's own metadata database, for the command line and the UI; never in a worker."""
+"""Airflow's own metadata database, read and written for the command line and the UI; never in a worker.
+
+Private.
+"""

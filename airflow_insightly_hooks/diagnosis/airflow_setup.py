@@ -64,8 +64,7 @@ def _retention(value: str | None) -> Finding:
         return Finding(
             STATE_STORE,
             WARNING,
-            f"{what}: a deliver task that is cleared later than that sends everything again, and a sensor "
-            "reads another window",
+            f"{what}: a sensor that is cleared later than that reads another window",
             f"Set it to {SHORT_RETENTION} or more (30 by default; 0 keeps it as long as the run).",
         )
     return Finding(STATE_STORE, OK, what)

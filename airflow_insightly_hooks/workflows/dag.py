@@ -9,16 +9,11 @@ that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
     DAG,
     Asset,
-    CronDataIntervalTimetable,
-    CronTriggerTimetable,
-    DeltaDataIntervalTimetable,
-    DeltaTriggerTimetable,
     Param,
     TaskGroup,
     XComArg,
@@ -28,7 +23,6 @@ from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidCriter
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, WEBHOOKS
 from airflow_insightly_hooks.core.workflow.definition import (
     DELIVERY,
-    ON_CHANGE,
     PENDING_SUFFIX,
     RETRY_SUFFIX,
     WorkflowDefinition,
@@ -52,8 +46,8 @@ from airflow_insightly_hooks.operators.retry_queue import (
 from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookOperator
 from airflow_insightly_hooks.runs.airflow_runs import DRY_RUN
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
-from airflow_insightly_hooks.triggers.record_change import changes_schedule
 from airflow_insightly_hooks.workflows.callbacks import failure_callback
+from airflow_insightly_hooks.workflows.timetable import timetable_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -71,9 +65,6 @@ RETRY_RUNS = 8
 """Runs of a retry DAG, for each webhook: one is queued, three or four wait, others end at once."""
 INDEPENDENT = {"depends_on_past": False, "wait_for_downstream": False}
 """What no ``default_args`` change there: a run that failed must not keep back what is due in the next one."""
-NO_CRON = ("@once", "@continuous")
-ASKED_EVERY = timedelta(seconds=15)
-"""As often as a watcher asks by default."""
 
 
 def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
@@ -109,7 +100,8 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
     }
     if has_intervals and arguments["start_date"] is None:
         raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
-    with DAG(schedule=_timetable(schedule, workflow), auto_register=False, **arguments) as dag:
+    timetable = timetable_of(schedule, workflow, cursor_of(workflow))
+    with DAG(schedule=timetable, auto_register=False, **arguments) as dag:
         _tasks(workflow)
     try:
         dag.timetable.validate()
@@ -190,30 +182,6 @@ def _register(dag: DAG | None) -> None:
         dag.auto_register = True
         with dag:
             pass
-
-
-def _timetable(schedule: Any, workflow: WorkflowDefinition) -> Any:
-    """Return what Airflow takes as the schedule."""
-    if schedule == ON_CHANGE:
-        schedule = Schedule(watch=ASKED_EVERY)
-    if isinstance(schedule, str) and schedule not in NO_CRON:
-        # What a bare cron line means, intervals or none, is else a setting of Airflow's.
-        schedule = Schedule(cron=schedule)
-    if not isinstance(schedule, Schedule):
-        return schedule
-    if schedule.watch is not None:
-        return changes_schedule(
-            workflow.record_type,
-            cursor_of(workflow),
-            insightly_conn_id=workflow.insightly_conn_id,
-            poll_interval=schedule.watch.total_seconds(),
-            settle=workflow.settle,
-            lookback=workflow.lookback,
-        )
-    if schedule.cron is not None:
-        cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable
-        return cron(schedule.cron, timezone=schedule.timezone)
-    return (DeltaDataIntervalTimetable if schedule.data_interval else DeltaTriggerTimetable)(schedule.every)
 
 
 def _tasks(workflow: WorkflowDefinition) -> None:

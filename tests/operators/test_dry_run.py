@@ -13,6 +13,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger, StoredMessage
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.pending import ScheduleWebhooksOperator, TimeTrigger
@@ -21,7 +22,7 @@ from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, TaskInstance, run_context
-from tests.deliveries import CANARY, deliver, payloads, undelivered
+from tests.deliveries import CANARY, ask_again, deliver, payloads, undelivered
 
 WINDOW = {"start": "2024-05-01T00:00:00Z", "end": "2024-05-02T00:00:00Z"}
 DRY = {"params": {"dry_run": True}}
@@ -39,6 +40,17 @@ def receiver(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
     for name in ("webhook_default", "out"):
         connect(name, host=insightly.bin_url("out"), extra={"timeout": 2})
     return insightly
+
+
+def kept(context: dict[str, Any], prefix: str = "") -> list[StoredMessage]:
+    """Return what the delivery record says."""
+
+    def get(key: str) -> Any:
+        return context["task_state_store"].get(prefix + key)
+
+    ledger = StoredLedger.find(get)
+    assert ledger is not None
+    return list(ledger.messages(get))
 
 
 def counts(report: Any) -> tuple[Any, ...]:
@@ -66,20 +78,34 @@ def test_what_makes_a_dry_run(said: bool, params: Any, expected: bool) -> None:
 # --- the deliver task --------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_sends_nothing_and_keeps_nothing(receiver: RunningSandbox, logged: Logged) -> None:
-    """The log names the records and the receiver; cleared, the task sends once it is no dry run."""
+def test_a_dry_run_sends_nothing(receiver: RunningSandbox, logged: Logged) -> None:
+    """Log and ledger name records and receiver; cleared, the task sends once it is no dry run."""
     context = run_context()
     report = deliver(context, payloads(25), is_dry_run=True)
     assert counts(report) == (True, 25, 25, 0, 0)
     assert report["undelivered"] == []
     assert receiver.received("out") == []
-    assert context["task_state_store"].values == {}
+    (message, *_) = kept(context)
+    assert (message.state, message.about) == ("dry run", ("Contacts", 0, "added", "2017-03-10T08:00:00Z"))
+    assert [outcome.error for outcome in message.outcomes] == ["not sent: this is a dry run"]
     (line,) = [m for m in logged.messages("info") if "Dry run" in m]
     assert line.startswith("Dry run: 25 of 25 payloads would go to http://127.0.0.1:")
     assert line.endswith("Contacts 19 added, and 5 more")
     report = deliver(context, payloads(25))
     assert (report["delivered"], report["attempts"]) == (25, 25)
     assert "dry_run" not in report
+    assert {message.state for message in kept(context)} == {"delivered"}
+
+
+def test_a_dry_run_begins_no_request_to_send_again(receiver: RunningSandbox) -> None:
+    """What was asked for stays asked for until a real run."""
+    context = run_context()
+    deliver(context, payloads(2))
+    ask_again(context, 1)
+    assert deliver(context, payloads(2), is_dry_run=True)["would_send"] == 1
+    assert len(receiver.received("out")) == 2
+    deliver(context, payloads(2))
+    assert [one["headers"]["webhook-id"] for one in receiver.received("out")[2:]] == ["msg_1"]
 
 
 def test_a_dry_run_of_what_is_partly_delivered(receiver: RunningSandbox) -> None:
@@ -199,7 +225,7 @@ def test_a_workflow_in_one_task(receiver: RunningSandbox, logged: Logged) -> Non
     assert counts(report) == (True, 5, 5, 0, 0)
     assert receiver.received("out") == []
     assert "Dry run: Out: 2 payloads would go out: Contacts " in logged.text
-    assert not [key for key in context["task_state_store"].values if key.startswith("out/")]
+    assert {message.state for message in kept(context, "out/")} == {"dry run"}
     assert "triggered" not in json.dumps([dict(s.values) for s in context["asset_state_store"].values()])
     report = InsightlyWorkflowOperator(task_id="flow", **arguments).execute(context)
     assert report["delivered"] == len(receiver.received("out")) == 5

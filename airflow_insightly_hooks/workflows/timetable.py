@@ -1,0 +1,51 @@
+"""A workflow's schedule -> Airflow's timetable, or its assets."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import (
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    DeltaDataIntervalTimetable,
+    DeltaTriggerTimetable,
+)
+
+from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import Schedule
+from airflow_insightly_hooks.triggers.record_change import changes_schedule
+
+__all__ = ["timetable_of"]
+
+NO_CRON = ("@once", "@continuous")
+ASKED_EVERY = timedelta(seconds=15)
+"""As often as a watcher asks by default."""
+
+
+def timetable_of(schedule: Any, workflow: WorkflowDefinition, cursor: str) -> Any:
+    """Return what Airflow takes as the schedule.
+
+    :param schedule: the workflow's, or what is given instead.
+    :param cursor: the name of the cursor of the DAG that record changes wake.
+    """
+    if schedule == ON_CHANGE:
+        schedule = Schedule(watch=ASKED_EVERY)
+    if isinstance(schedule, str) and schedule not in NO_CRON:
+        # What a bare cron line means, intervals or none, is else a setting of Airflow's.
+        schedule = Schedule(cron=schedule)
+    if not isinstance(schedule, Schedule):
+        return schedule
+    if schedule.watch is not None:
+        return changes_schedule(
+            workflow.record_type,
+            cursor,
+            insightly_conn_id=workflow.insightly_conn_id,
+            poll_interval=schedule.watch.total_seconds(),
+            settle=workflow.settle,
+            lookback=workflow.lookback,
+        )
+    if schedule.cron is not None:
+        cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable
+        return cron(schedule.cron, timezone=schedule.timezone)
+    return (DeltaDataIntervalTimetable if schedule.data_interval else DeltaTriggerTimetable)(schedule.every)
