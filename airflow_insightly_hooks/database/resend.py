@@ -27,7 +27,7 @@ from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
-from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT, StoredLedger
+from airflow_insightly_hooks.core.delivery.stored_deliveries import DRY_RUN, LEFT, StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 
@@ -84,14 +84,14 @@ def resend(session: Session, deliveries: Sequence[Delivery], *, by: str, what: s
 def latest_of_each(deliveries: Iterable[Delivery]) -> list[Delivery]:
     """Return one delivery of each message: of several tasks that have had it, the one that had it last.
 
-    What was left to a retry DAG is that DAG's to send, as soon as it has taken it.
+    A task that has left it to a retry DAG, or was a dry run, counts only if no other task has had it.
 
     :param deliveries: newest first.
     """
     found: dict[str, Delivery] = {}
     for delivery in deliveries:
         message = delivery.message.message_id
-        if message not in found or found[message].message.state == LEFT:
+        if message not in found or found[message].message.state in (LEFT, DRY_RUN):
             found[message] = delivery
     return list(found.values())
 

@@ -12,7 +12,7 @@ from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.confirmation import confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.metadata_session import metadata_session, user_name
-from airflow_insightly_hooks.cli.output import counted, print_rows, say
+from airflow_insightly_hooks.cli.output import counted, is_structured, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
@@ -30,6 +30,8 @@ __all__ = ["list_deliveries", "resend_deliveries"]
 
 MOST_RESENT = 100_000
 ANY = "any"
+COLUMNS = ("at", "state", "record", "event", "receiver", "attempts", "error", "message_id", "dag_id")
+"""What a table shows: all that JSON has is too wide for a terminal."""
 
 
 def list_deliveries(args: Namespace) -> int:
@@ -38,6 +40,8 @@ def list_deliveries(args: Namespace) -> int:
     with metadata_session() as session:
         found = search_deliveries(session, wanted, limit=args.limit, offset=args.offset)
     rows = [row for one in found.rows for row in (_attempts(one) if args.attempts else [_shown(one)])]
+    if not is_structured(args.output):
+        rows = [{name: row[name] for name in COLUMNS} for row in rows]
     print_rows(rows, args.output)
     if found.has_more:
         say(f"the newest {len(found.rows):,} are listed; --limit and --offset show others")

@@ -1,0 +1,180 @@
+"""``deliveries`` and ``resend``: what is listed, what is asked, and what the exit code says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from io import StringIO
+
+import pytest
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.cli.commands import deliveries as module
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.database.deliveries import TaskKey
+from airflow_insightly_hooks.database.state import DatabaseStateStore
+from tests.cli.conftest import Command
+from tests.database.test_deliveries import add_run, write
+from tests.database.test_deliveries import session as database_session
+
+session = database_session
+
+
+@pytest.fixture
+def keys(session: Session) -> dict[str, TaskKey]:
+    """A run that has delivered one of two messages, and one of a paused DAG that has delivered one."""
+    made = {"one": add_run(session, "one"), "two": add_run(session, "two", "paused", "success")}
+    write(session, made["one"], {"msg_a": (1, "A", 1), "msg_b": (2, "F", 2)})
+    write(session, made["two"], {"msg_c": (1, "A", 3)}, conn_id="erp", receiver="https://erp.example.com/")
+    return made
+
+
+def requested(session: Session, key: TaskKey) -> list[set[str]]:
+    session.expire_all()
+    return [set(request.messages) for request in read_requests(DatabaseStateStore(session, key))]
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_list(command: Command) -> None:
+    """The newest first, with all that is kept in JSON, and as much as a terminal has room for in a table."""
+    ran = command("deliveries", "--output", "json")
+    rows = json.loads(ran.out)
+    assert [row["message_id"] for row in rows] == ["msg_c", "msg_b", "msg_a"]
+    assert rows[1] == {
+        "at": "2026-01-31T08:02:00Z",
+        "state": "failed",
+        "record": "Contacts:2",
+        "event": "updated",
+        "changed_at": "2026-01-31T08:00:00Z",
+        "receiver": "billing",
+        "attempts": 1,
+        "status": 503,
+        "seconds": 0.1,
+        "error": "answered 503",
+        "message_id": "msg_b",
+        "dag_id": "flow",
+        "run_id": "one",
+        "task_id": "deliver",
+    }
+    assert (ran.code, ran.err) == (0, "")
+    plain = command("deliveries", "--output", "plain", "--limit", 1).out.splitlines()
+    assert plain[0].split() == list(module.COLUMNS)
+    assert "msg_c" in plain[1]
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--record", "1"], ["msg_c", "msg_a"]),
+        (["--record", "Leads:1"], []),
+        (["--receiver", "erp"], ["msg_c"]),
+        (["--state", "undelivered"], ["msg_b"]),
+        (["--state", "in-doubt"], []),
+        (["--dag-id", "flow", "--run-id", "one", "--task-id", "deliver"], ["msg_b", "msg_a"]),
+        (["--message", "msg_a", "msg_c"], ["msg_c", "msg_a"]),
+        (["--since", "2026-01-31T08:02:00Z", "--until", "2026-01-31T08:03:00Z"], ["msg_b"]),
+        (["--limit", "1", "--offset", "1"], ["msg_b"]),
+    ],
+)
+def test_filters(command: Command, arguments: list[str], found: list[str]) -> None:
+    """Each argument leaves out what it says."""
+    rows = json.loads(command("deliveries", "-o", "json", *arguments).out)
+    assert [row["message_id"] for row in rows] == found
+
+
+@pytest.mark.usefixtures("keys")
+def test_more_than_are_listed(command: Command) -> None:
+    """It is said that there are more, and nothing else."""
+    ran = command("deliveries", "--limit", 2, "-o", "json")
+    assert ran.err == "the newest 2 are listed; --limit and --offset show others\n"
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["deliveries", "--run-id", "one"], "--run-id: name the run's DAG with --dag-id"),
+        (["deliveries", "--task-id", "deliver"], "--task-id: name the run with --run-id"),
+        (["deliveries", "--record", "x"], "--record: a record's id is needed, as in 7 or Contacts:7"),
+        (["deliveries", "--record", "Contact:7"], "--record: "),
+        (["deliveries", "--since", "yesterday"], "--since: a time"),
+        (["resend", "--yes"], "name what to send again: --message"),
+    ],
+)
+def test_wrong_usage(command: Command, arguments: list[str], error: str) -> None:
+    """It is told in one line, which says what is needed."""
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {error}")
+    assert ran.err.count("\n") == 1
+
+
+def test_what_is_undelivered_is_sent_again(
+    command: Command, session: Session, keys: dict[str, TaskKey]
+) -> None:
+    """By default, what a filter names is sent again where it is undelivered."""
+    ran = command("resend", "--receiver", "billing", "--yes", "-o", "json")
+    assert ran.code == 0
+    (row,) = json.loads(ran.out)
+    assert row == {
+        "dag_id": "flow",
+        "run_id": "one",
+        "task_id": "deliver",
+        "messages": 1,
+        "outcome": "cleared",
+        "reason": "",
+    }
+    assert ran.err == "1 message will be sent again; 'deliveries' shows what becomes of them\n"
+    assert requested(session, keys["one"]) == [{"msg_b"}]
+
+
+def test_a_record_is_sent_again_although_it_was_delivered(
+    command: Command, session: Session, keys: dict[str, TaskKey]
+) -> None:
+    """What is named is sent, to each of its receivers; a paused DAG is told of."""
+    ran = command("resend", "--record", "1", "--yes", "-o", "json")
+    assert [(row["run_id"], row["reason"]) for row in json.loads(ran.out)] == [
+        ("one", ""),
+        ("two", "the DAG is paused: unpause it"),
+    ]
+    assert [requested(session, keys[name]) for name in ("one", "two")] == [[{"msg_a"}], [{"msg_c"}]]
+
+
+def test_what_cannot_be_sent_again(command: Command, session: Session, keys: dict[str, TaskKey]) -> None:
+    """The exit code is 1, with the reason and the way out; what can be is sent."""
+    from airflow.models.xcom import XComModel
+
+    session.query(XComModel).where(XComModel.run_id == "one").delete()
+    session.commit()
+    ran = command("resend", "--record", "1", "--yes", "-o", "json")
+    assert ran.code == 1
+    refused = json.loads(ran.out)[0]
+    assert refused["outcome"] == "refused"
+    assert refused["reason"].startswith("its payloads are gone from XCom: clear the run's first task")
+    assert ran.err.endswith("1 message can't be: see the reasons\n")
+    assert [requested(session, keys[name]) for name in ("one", "two")] == [[], [{"msg_c"}]]
+
+
+class Terminal(StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_question_says_how_many_and_to_whom(
+    command: Command, session: Session, keys: dict[str, TaskKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a yes nothing is asked for."""
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    ran = command("resend", "--record", "1")
+    assert "Send 2 messages again (erp: 1, billing: 1)?" in ran.out + ran.err
+    assert (ran.code, requested(session, keys["one"])) == (1, [])
+
+
+@pytest.mark.usefixtures("keys")
+def test_nothing_matches(command: Command) -> None:
+    """It is said, and the exit code is 1."""
+    ran = command("resend", "--record", "99", "--yes")
+    assert (ran.code, ran.out, ran.err) == (1, "", "no message matches\n")
