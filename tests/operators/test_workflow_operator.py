@@ -18,7 +18,10 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.delivery.delivery_record import about_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger, StoredMessage
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
     InvalidWindow,
@@ -37,6 +40,7 @@ from airflow_insightly_hooks.operators.delivery.concurrent_posts import Concurre
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
+from airflow_insightly_hooks.runs.task_state import PrefixedStore
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, ended, run_context
 from tests.deliveries import CANARY
@@ -252,6 +256,51 @@ def test_report(crm: RunningSandbox, logged: Logged) -> None:
     assert context["ti"].xcom == {"window": WINDOW}
     assert len(logged.messages("info")) == 3
     assert "3 records read" in logged.text
+
+
+def test_the_delivery_record(crm: RunningSandbox) -> None:
+    """It has each message of all batches and tries, once, although acknowledged ones leave the ledger."""
+    contacts = add_contacts(crm, 7)
+    context = run_context()
+    crm.answer_with("out", status=500, match=f'"CONTACT_ID":{contacts[3]},')
+    with pytest.raises(UndeliveredError):
+        flow(context, workflow(), batch_size=2)
+    assert states(context) == {**dict.fromkeys(contacts, "delivered"), contacts[3]: "failed"}
+    crm.answer_with("out", status=200)
+    flow(context, workflow(), batch_size=2)
+    assert states(context) == dict.fromkeys(contacts, "delivered")
+    ask_again(context, "out/", message_of(context, contacts[0]))
+    before = len(messages(crm))
+    report = flow(context, workflow(), batch_size=2)
+    assert record_ids(crm)[before:] == [contacts[0]]
+    assert (report["total"], report["delivered"]) == (7, 7)
+    assert states(context) == dict.fromkeys(contacts, "delivered")
+
+
+def stored(context: dict[str, Any]) -> list[StoredMessage]:
+    def get(key: str) -> Any:
+        return context["task_state_store"].get(f"out/{key}")
+
+    ledger = StoredLedger.find(get)
+    assert ledger is not None
+    return list(ledger.messages(get))
+
+
+def states(context: dict[str, Any]) -> dict[int, str]:
+    found = [(m.about.record_id, m.state) for m in stored(context) if m.about is not None]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def message_of(context: dict[str, Any], record_id: int) -> dict[str, str]:
+    of_record = [m for m in stored(context) if m.about is not None and m.about.record_id == record_id]
+    return {m.message_id: about_of(*m.about) for m in of_record if m.about is not None}
+
+
+def ask_again(context: dict[str, Any], prefix: str, messages: dict[str, str]) -> None:
+    request = ResendRequest("a1", "somebody", "2026-01-01T00:00:00Z", True, messages)
+    assert add_request(PrefixedStore(context["task_state_store"], prefix), request, begun=())
+    context["ti"].max_tries += 3
 
 
 def test_nothing_changed(crm: RunningSandbox) -> None:

@@ -355,7 +355,7 @@ class Ledger:
         is_new_round = head["generation"] != generation
         resends = head.get("resends")
         ledger.resends = dict(resends) if isinstance(resends, Mapping) else {}
-        ledger.is_restricted = not is_new_round and head.get("is_restricted") is True
+        ledger.is_restricted = head.get("is_restricted") is True
         # A task that was cleared for a request leaves all others as they are.
         is_for_requests = any(r.clears and r.id not in ledger.resends for r in requests)
         starts_anew = is_new_round and not is_for_requests
