@@ -5,11 +5,13 @@ set -m # else processes in the background would not hear of Ctrl-C
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
 first="test_backfill or test_events or test_example_workflows or test_windows or test_detection"
-# The last one has three that are started one after another. Each looks for secrets in what it has done.
+# The third one has three that are started one after another. Each looks for secrets in what it has done.
+alone="test_command_line or test_doctor or test_pytest_plugin" # these start what they need themselves
 groups=(
     "postgresql and not test_kills and ($first or test_secrets)"
     "postgresql and not test_kills and not ($first)"
-    "test_kills or not postgresql"
+    "(test_kills or not postgresql) and not ($alone)"
+    "$alone"
 )
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
