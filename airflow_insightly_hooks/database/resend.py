@@ -128,8 +128,16 @@ def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tu
     session.add(Log(EVENT, ti, owner=by, extra=json.dumps(told)))
     if clears:
         clear_task_instances([ti], session)
-    is_paused = session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == key.dag_id))
-    return CLEARED if clears else JOINED, "the DAG is paused: unpause it" if is_paused else ""
+    return CLEARED if clears else JOINED, _waits_for(session, ti)
+
+
+def _waits_for(session: Session, ti: TaskInstance) -> str:
+    """Return what the messages wait for beside the scheduler; empty where it is nothing."""
+    if session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == ti.dag_id)):
+        return "the DAG is paused: unpause it"
+    if ti.state == TaskInstanceState.UP_FOR_RETRY:
+        return "sent with the task's retry"
+    return ""
 
 
 def _missing_input(session: Session, ti: TaskInstance) -> str | None:

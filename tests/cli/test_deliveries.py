@@ -7,6 +7,8 @@ import sys
 from io import StringIO
 
 import pytest
+from airflow.models.task_state_store import TaskStateStoreModel
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.cli.commands import deliveries as module
@@ -81,6 +83,16 @@ def test_filters(command: Command, arguments: list[str], found: list[str]) -> No
     """Each argument leaves out what it says."""
     rows = json.loads(command("deliveries", "-o", "json", *arguments).out)
     assert [row["message_id"] for row in rows] == found
+
+
+def test_a_workflows_other_dags(command: Command, session: Session, keys: dict[str, TaskKey]) -> None:
+    """What its retry DAG and its pending DAG have sent is the workflow's, too."""
+    session.execute(
+        update(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == "paused").values(dag_id="flow__retry")
+    )
+    session.commit()
+    rows = json.loads(command("deliveries", "--dag-id", "flow", "-o", "json").out)
+    assert [row["message_id"] for row in rows] == ["msg_c", "msg_b", "msg_a"]
 
 
 @pytest.mark.usefixtures("keys")

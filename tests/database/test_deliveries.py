@@ -306,6 +306,7 @@ def test_a_task_that_is_to_begin_takes_the_request_along(session: Session, state
     write(session, key, {"a": (1, "A", 1), "b": (2, "F", 1)})
     (result,) = ask(session, message_ids=["a"])
     assert (result.outcome, task(session, "one").state) == ("joined", state)
+    assert result.reason == ("sent with the task's retry" if state == "up_for_retry" else "")
     ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(2, 3)
     assert [message for message in "ab" if not ledger.is_settled(message)] == ["a", "b"]
 

@@ -17,6 +17,7 @@ from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Deliveries,
@@ -89,7 +90,7 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         raise UsageError("--task-id: name the run with --run-id")
     record_type, record_id = _record(args.record)
     return DeliveryFilter(
-        dag_ids=args.dag_id or None,
+        dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
         task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
         receiver=args.receiver,
         record_id=record_id,
@@ -99,6 +100,11 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         since=time_of(args.since, "--since", now) if args.since else None,
         until=time_of(args.until, "--until", now) if args.until else None,
     )
+
+
+def _with_senders(dag_ids: Sequence[str]) -> list[str]:
+    """Return the ids of workflows' DAGs, and of those that send their webhooks later."""
+    return [f"{dag_id}{suffix}" for dag_id in dag_ids for suffix in ("", RETRY_SUFFIX, PENDING_SUFFIX)]
 
 
 def _record(text: str | None) -> tuple[str | None, int | None]:
