@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from airflow.exceptions import AirflowConfigException
 from airflow.utils.helpers import ask_yesno
+from airflow.utils.platform import getuser
 
 from airflow_insightly_hooks.cli.output import say
 from airflow_insightly_hooks.cli.run import UsageError
@@ -28,3 +30,11 @@ def confirm(question: str, *, is_confirmed: bool) -> bool:
     """
     check_confirmable(question, is_confirmed=is_confirmed)
     return is_confirmed or ask_yesno(f"{question} [y/n]", output_fn=say)
+
+
+def user_name() -> str:
+    """Return the name of the user at the terminal, as Airflow's own commands record it."""
+    try:
+        return getuser()
+    except AirflowConfigException:
+        return "unknown"

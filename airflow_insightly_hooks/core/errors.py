@@ -21,8 +21,13 @@ InsightlyHooksError
 │   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
 ├── InvalidState               state that this version can't read
 ├── StoppedError               a task that was told to end before it was done
-├── PendingDagNotFound         no DAG sends what is pending of a webhook (database.pending)
 ├── SupersededError            a later try of the same task has taken over; this one stops
+├── LostPayloads               payloads that a run has left are gone from its XCom
+├── MissingPayloadsError       messages are to be sent again, and have no payload (operators.webhook)
+├── UnreadableQueueError       what waits for a receiver can't be read (operators.retry_queue)
+├── OrphanedMessagesError      messages wait for a webhook that is gone (operators.retry_queue)
+├── DatabaseNotFound           Airflow's database isn't at hand (database.presence)
+├── PendingDagNotFound         no DAG sends what is pending of a webhook (database.pending)
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
     └── UndeliverableError         the receiver will never take them (operators.webhook)
 

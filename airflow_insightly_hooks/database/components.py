@@ -27,7 +27,7 @@ class ComponentState(NamedTuple):
 def component_states() -> list[ComponentState]:
     """Return the state of each component.
 
-    :raises NoDatabase: if the database isn't at hand.
+    :raises DatabaseNotFound: if the database isn't at hand.
     """
     from airflow.jobs.job import most_recent_job
 

@@ -10,7 +10,7 @@ __all__ = ["stored_connections"]
 def stored_connections(conn_types: Iterable[str]) -> dict[str, str]:
     """Return the types of the connections that have one of these types, by id.
 
-    :raises NoDatabase: if the database isn't at hand.
+    :raises DatabaseNotFound: if the database isn't at hand.
     """
     from airflow.models import Connection
     from airflow.utils.session import create_session

@@ -51,6 +51,11 @@ class TaskKey(NamedTuple):
     map_index: int
     prefix: str  # of the ledger's keys: "" or the webhook's slug and a slash
 
+    @property
+    def shown_task(self) -> str:
+        """The task's id, with the map index of a mapped one: ``deliver[3]``."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
 
 class DeliveryFilter(NamedTuple):
     """Which deliveries are looked for; what is ``None`` excludes nothing.

@@ -1,15 +1,21 @@
-"""Is Airflow's metadata database at hand?"""
+"""Is Airflow's metadata database at hand? And a session of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
 
-__all__ = ["NoDatabase", "check_database"]
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["DatabaseNotFound", "check_database", "metadata_session"]
 
 
-class NoDatabase(InsightlyHooksError):
+class DatabaseNotFound(InsightlyHooksError):
     """Airflow's metadata database isn't at hand; ``reason`` says why, without its address."""
 
     def __init__(self, reason: str) -> None:
@@ -17,33 +23,47 @@ class NoDatabase(InsightlyHooksError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"no Airflow database is at hand: {self.reason}"
+        return (
+            f"Airflow's database can't be read: {self.reason}. Run this command where Airflow's scheduler or "
+            "API server runs, with the same configuration (AIRFLOW_HOME, [database] sql_alchemy_conn); "
+            "'airflow db check' tests the connection, 'airflow db migrate' makes the tables"
+        )
 
 
 def check_database() -> None:
-    """Raise ``NoDatabase`` unless Airflow's tables can be read with this machine's configuration.
+    """Check that the tables of Airflow 3.3 can be read with this machine's configuration.
 
     A file of SQLite that isn't there is not made.
+
+    :raises DatabaseNotFound: if they can't.
     """
-    from airflow.configuration import conf
+    from airflow import settings
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.utils.session import create_session
     from sqlalchemy import select
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        url = make_url(conf.get("database", "sql_alchemy_conn"))
-    except Exception as error:  # a command or a secrets backend may give it
-        raise NoDatabase(f"its address can't be read ({told(error)})") from None
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    if is_file and not Path(url.database or "").is_file():
-        raise NoDatabase("its file doesn't exist; it was never migrated on this machine")
-    from airflow.jobs.job import Job
-    from airflow.utils.session import create_session
-
+    engine = settings.engine
+    if engine is None:
+        raise DatabaseNotFound("its address is not configured")
+    file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
+    if file and file != ":memory:" and not Path(file).is_file():
+        raise DatabaseNotFound(f"there is no file {file}")
     try:
         with create_session() as session:
-            session.execute(select(Job.id).limit(1))
-    except (SQLAlchemyError, OSError, ImportError) as error:
-        raise NoDatabase(
-            f"it can't be read ({type(error).__name__}): does it run, and was 'airflow db migrate' run?"
-        ) from None
+            session.execute(select(AssetStateStoreModel.key).limit(1))
+    except (SQLAlchemyError, OSError, ImportError) as error:  # its text may hold the address, or a name
+        raise DatabaseNotFound(type(error).__name__) from None
+
+
+@contextmanager
+def metadata_session() -> Iterator[Session]:
+    """Yield a session, which is committed at the end, and rolled back if the block fails.
+
+    :raises DatabaseNotFound: if the database isn't at hand.
+    """
+    from airflow.utils.session import create_session
+
+    check_database()
+    with create_session() as session:
+        yield session

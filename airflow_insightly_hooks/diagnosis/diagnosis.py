@@ -77,7 +77,7 @@ def _airflow() -> Iterator[Finding]:
     from airflow.version import version
 
     from airflow_insightly_hooks.database.components import component_states
-    from airflow_insightly_hooks.database.presence import NoDatabase
+    from airflow_insightly_hooks.database.presence import DatabaseNotFound
 
     yield check_version(version)
     yield from check_state_store(lambda name: conf.get("state_store", name, fallback=None))
@@ -85,7 +85,7 @@ def _airflow() -> Iterator[Finding]:
         states = component_states()
         yield check_encryption(conf.get("core", "fernet_key", fallback=None))
         yield from check_components(states, datetime.now(timezone.utc))
-    except NoDatabase as error:
+    except DatabaseNotFound as error:
         yield Finding(
             "Airflow's components",
             SKIPPED,
@@ -97,11 +97,11 @@ def _airflow() -> Iterator[Finding]:
 def _known_connections() -> tuple[dict[str, str], list[Finding]]:
     """Return the types of the connections of this package's types, by id."""
     from airflow_insightly_hooks.database.connections import stored_connections
-    from airflow_insightly_hooks.database.presence import NoDatabase
+    from airflow_insightly_hooks.database.presence import DatabaseNotFound
 
     types = (ACCOUNT, RECEIVER)
     found, findings = connections_in_environment(types)
-    with suppress(NoDatabase):  # the components' finding tells of it
+    with suppress(DatabaseNotFound):  # the components' finding tells of it
         found = {**stored_connections(types), **found}  # the environment's come first in Airflow, too
     return dict(sorted(found.items())), findings
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["UndeliverableError", "WebhookOperator"]
+__all__ = ["MissingPayloadsError", "UndeliverableError", "WebhookOperator"]
 
 DEFAULT_CONNECTION = "webhook_default"
 
@@ -268,7 +268,10 @@ class WebhookOperator(BaseOperator):
         """Leave in the ledger that nothing can be sent, as the connection or the headers are."""
         if not payloads:
             return
-        writer = self._open_ledger(context)
+        is_dry = is_dry_run(context, self.is_dry_run)
+        writer = self._open_ledger(context, is_dry=is_dry)
+        if is_dry:
+            writer.ledger.about["dry_run"] = True
         note_receiver(writer.ledger, hook, None)
         expect(writer.ledger, payloads)
         record_unsent(writer, payloads, lambda _message: error)

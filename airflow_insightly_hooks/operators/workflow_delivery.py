@@ -40,7 +40,7 @@ from airflow_insightly_hooks.operators.delivery.delivery import Delivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.retry import longest_delay
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
-from airflow_insightly_hooks.runs.airflow_runs import is_test
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run, is_test
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class WorkflowDelivery(WebhookOperator):
         try:
             return super().execute(context)
         except (InvalidConnection, AirflowNotFoundException) as error:
-            self._unusable(context, str(error))
+            if not is_dry_run(context, self.is_dry_run):  # it leaves nothing, and no other run hears of it
+                self._unusable(context, str(error))
             raise
 
     def _unusable(self, context: Context, error: str) -> None:

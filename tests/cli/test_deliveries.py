@@ -12,8 +12,10 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.cli.commands import deliveries as module
+from airflow_insightly_hooks.cli.definitions.deliveries import STATES
+from airflow_insightly_hooks.core.delivery import stored_deliveries
 from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
-from airflow_insightly_hooks.database.deliveries import TaskKey
+from airflow_insightly_hooks.database.deliveries import UNDELIVERED, TaskKey
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from tests.cli.conftest import Command
 from tests.database.test_deliveries import add_run, write
@@ -34,6 +36,12 @@ def keys(session: Session) -> dict[str, TaskKey]:
 def requested(session: Session, key: TaskKey) -> list[set[str]]:
     session.expire_all()
     return [set(request.messages) for request in read_requests(DatabaseStateStore(session, key))]
+
+
+def test_the_states_are_those_of_the_record() -> None:
+    """Each state that a message can have can be asked for, and ``undelivered``."""
+    known = {state.replace(" ", "-") for state in (*stored_deliveries.STATES, UNDELIVERED)}
+    assert set(STATES) == known
 
 
 @pytest.mark.usefixtures("keys")
@@ -75,6 +83,7 @@ def test_a_list(command: Command) -> None:
         (["--state", "in-doubt"], []),
         (["--dag-id", "flow", "--run-id", "one", "--task-id", "deliver"], ["msg_b", "msg_a"]),
         (["--message", "msg_a", "msg_c"], ["msg_c", "msg_a"]),
+        (["--message", "msg_a", "--message", "msg_c"], ["msg_c", "msg_a"]),
         (["--since", "2026-01-31T08:02:00Z", "--until", "2026-01-31T08:03:00Z"], ["msg_b"]),
         (["--limit", "1", "--offset", "1"], ["msg_b"]),
     ],

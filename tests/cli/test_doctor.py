@@ -145,11 +145,12 @@ SCRIPT = """
 import json, sys
 from datetime import datetime, timedelta, timezone
 from airflow.jobs.job import Job
-from airflow.models import Connection
+from airflow.models import Connection, import_all_models
 from airflow.models.base import Base
 from airflow import settings
 from airflow.utils.session import create_session
 
+import_all_models()
 Base.metadata.create_all(settings.engine)
 with create_session() as session:
     for job_type, age in (("SchedulerJob", 1), ("TriggererJob", 3600)):

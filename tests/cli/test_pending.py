@@ -14,7 +14,7 @@ from airflow.models import DagModel
 from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session
 
-from airflow_insightly_hooks.cli import metadata_session
+from airflow_insightly_hooks.cli import confirmation
 from tests.cli.conftest import Command
 from tests.database.test_pending import add_run, add_workflow, book, entry, queued
 from tests.metadata_database import metadata_database
@@ -119,7 +119,7 @@ def test_the_question_has_the_number(
     command: Command, session: Session, monkeypatch: pytest.MonkeyPatch, name: str, question: str
 ) -> None:
     """Nothing is asked for unless it is answered with yes; the run has the user at the terminal."""
-    monkeypatch.setattr(metadata_session, "getuser", lambda: "anna")
+    monkeypatch.setattr(confirmation, "getuser", lambda: "anna")
     answers(monkeypatch, "what?", "n")
     ran = command("pending", name, "--record", 1)
     assert (ran.code, ran.out) == (1, "")

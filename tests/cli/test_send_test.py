@@ -99,7 +99,7 @@ def test_a_record(
         ([], 2, "one receiver is needed: a connection, or --uri"),
         (["billing", "--uri", "http://127.0.0.1"], 2, "one receiver is needed"),
         (["billing", "--record", "Contacts:1", "--json", "x"], 2, "--record and --json exclude one another"),
-        (["billing", "--record", "Contacts", "--yes"], 2, "is not a record type and an id"),
+        (["billing", "--record", "Contacts", "--yes"], 2, "a record's id is needed"),
         (["billing", "--record", "Contacts:999", "--yes"], 3, "/Contacts/999 is not known there (404)"),
         (["nowhere"], 3, "The conn_id `nowhere` isn't defined"),
         (["insightly_default"], 3, "it is 'insightly', and 'insightly_webhook' is needed"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from tests.conftest import Connect, Logged, StateStore, run_context
@@ -159,6 +160,12 @@ def test_log_and_report(connect: Connect, logged: Logged) -> None:
     assert all(f"was not acknowledged, POST 1: {error}" in text for error in expected)
     assert "        3  answered 422 [" in text
     assert text.count("answered 422 [") == 1
+    ledger = StoredLedger.find(context["task_state_store"].get)
+    assert ledger is not None
+    outcomes = [message.outcomes[-1] for message in ledger.messages(context["task_state_store"].get)]
+    assert [(outcome.error, outcome.response) for outcome in outcomes] == [
+        ("answered 422", f'{{"error": "field F{n} missing"}}') for n in range(3)
+    ]
 
 
 def test_success_keeps_nothing(connect: Connect, logged: Logged) -> None:

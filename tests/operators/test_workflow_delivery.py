@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Asset, XComArg
 from airflow.sdk.exceptions import DagRunTriggerException, DownstreamTasksSkipped
 
 from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, UndeliveredError
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -188,6 +189,22 @@ def test_a_connection_that_cannot_be_used(
     left(second, payloads(1, first=1))
     assert second["ti"].xcom["unacknowledged"] == {"msg_1": ""}
     assert second["ti"].xcom["return_value"]["left"] == 1
+
+
+def test_a_dry_run_leaves_nothing_and_tells_no_other_run(assets: AssetStateStores, connect: Connect) -> None:
+    """A connection that can't be used is told, and the retry DAG, a real run, gets nothing to send."""
+    connect("webhook_default", host="ftp://receiver.example.com")
+    with pytest.raises(InvalidConnection):
+        deliver(in_run(1, assets), payloads(1))
+    before = dict(assets[ASSET].values)
+    second = in_run(2, assets)
+    with pytest.raises(InvalidConnection):
+        deliver(second, payloads(1, first=1), is_dry_run=True)
+    assert assets[ASSET].values == before
+    assert not [key for key in second["task_state_store"].values if key.startswith("left")]
+    ledger = StoredLedger.find(second["task_state_store"].get)
+    assert ledger is not None
+    assert [m.state for m in ledger.messages(second["task_state_store"].get)] == ["dry run"]
 
 
 def test_what_is_left_is_not_told_of_as_undelivered(

@@ -271,8 +271,12 @@ def test_the_delivery_record(crm: RunningSandbox) -> None:
     assert states(context) == dict.fromkeys(contacts, "delivered")
     ask_again(context, "out/", message_of(context, contacts[0]))
     before = len(messages(crm))
+    crm.answer_with("out", status=500, times=1)
+    with pytest.raises(UndeliveredError) as caught:
+        flow(context, workflow(), batch_size=2)
+    assert (caught.value.report["total"], caught.value.report["delivered"]) == (7, 6)
     report = flow(context, workflow(), batch_size=2)
-    assert record_ids(crm)[before:] == [contacts[0]]
+    assert record_ids(crm)[before:] == [contacts[0]] * 2
     assert (report["total"], report["delivered"]) == (7, 7)
     assert states(context) == dict.fromkeys(contacts, "delivered")
 

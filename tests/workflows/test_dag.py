@@ -144,6 +144,19 @@ def test_a_run_that_failed_keeps_back_nothing(registered: Any, argument: str) ->
         assert not any(task.depends_on_past for task in registered[f"new_contacts__{suffix}"].tasks)
 
 
+def test_a_task_groups_retry_dag_tells_of_failures(registered: Any) -> None:
+    """What a group's messages end with is told of as with a DAG of the workflow's own."""
+    made = Workflow(
+        name="Calls",
+        record_type="Contacts",
+        webhooks=[Webhook(name="w", conn_id="c")],
+        on_failure="builtins.print",
+    )
+    with DAG("mine", schedule=None):
+        made.task_group()
+    assert registered["calls__retry"].on_failure_callback is not None
+
+
 def test_time_triggers_get_a_second_dag(registered: Any) -> None:
     """Unpaused from the start, by hand only, one run at a time; it can cancel."""
     dag = workflow(BILLING, LATER).to_dag(

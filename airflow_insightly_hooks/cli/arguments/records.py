@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES
 from airflow_insightly_hooks.operators.common.field_checks import (
     MULTI_SELECTS,
@@ -101,12 +102,17 @@ def json_record(file: str) -> dict[str, Any]:
     return record
 
 
-def record_reference(text: str) -> tuple[str, int]:
-    """Return the record type and the id that ``Contacts:7`` names.
+def record_reference(text: str) -> tuple[str | None, int]:
+    """Return the record type, if it is named, and the id: of ``7`` or ``Contacts:7``.
 
     :raises UsageError: if it names no record.
     """
-    record_type, _, number = text.partition(":")
-    if record_type not in RECORD_TYPES or not number.isdecimal():
-        raise UsageError(f"{text!r} is not a record type and an id, such as Contacts:7")
-    return record_type, int(number)
+    record_type, _, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal()):
+        raise UsageError("--record: a record's id is needed, as in 7 or Contacts:7")
+    if record_type:
+        try:
+            RECORD_TYPES[record_type]
+        except UnknownRecordType as error:
+            raise UsageError(f"--record: {error}") from None
+    return record_type or None, int(number)

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_insightly_hooks.cli.arguments.records import record_reference
 from airflow_insightly_hooks.cli.arguments.times import time_of
-from airflow_insightly_hooks.cli.confirmation import confirm
+from airflow_insightly_hooks.cli.confirmation import confirm, user_name
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.metadata_session import metadata_session, user_name
 from airflow_insightly_hooks.cli.output import counted, is_structured, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
-from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
@@ -25,6 +24,7 @@ from airflow_insightly_hooks.database.deliveries import (
     DeliveryFilter,
     search_deliveries,
 )
+from airflow_insightly_hooks.database.presence import metadata_session
 from airflow_insightly_hooks.database.resend import REFUSED, Resend, latest_of_each, resend
 
 __all__ = ["list_deliveries", "resend_deliveries"]
@@ -88,7 +88,7 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         raise UsageError("--run-id: name the run's DAG with --dag-id")
     if args.task_id and not args.run_id:
         raise UsageError("--task-id: name the run with --run-id")
-    record_type, record_id = _record(args.record)
+    record_type, record_id = record_reference(args.record) if args.record else (None, None)
     return DeliveryFilter(
         dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
         task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
@@ -107,20 +107,6 @@ def _with_senders(dag_ids: Sequence[str]) -> list[str]:
     return [f"{dag_id}{suffix}" for dag_id in dag_ids for suffix in ("", RETRY_SUFFIX, PENDING_SUFFIX)]
 
 
-def _record(text: str | None) -> tuple[str | None, int | None]:
-    if text is None:
-        return None, None
-    record_type, _, record_id = text.rpartition(":")
-    if not (record_id.isascii() and record_id.isdecimal()):
-        raise UsageError("--record: a record's id is needed, as in 7 or Contacts:7")
-    if record_type:
-        try:
-            RECORD_TYPES[record_type]
-        except KeyError as error:
-            raise UsageError(f"--record: {error}") from None
-    return record_type or None, int(record_id)
-
-
 def _shown(one: Delivery) -> dict[str, Any]:
     about, last = one.message.about, one.last
     return {
@@ -137,7 +123,7 @@ def _shown(one: Delivery) -> dict[str, Any]:
         "message_id": one.message.message_id,
         "dag_id": one.key.dag_id,
         "run_id": one.key.run_id,
-        "task_id": _task(one),
+        "task_id": one.key.shown_task,
     }
 
 
@@ -162,17 +148,11 @@ def _error(outcome: PostOutcome | None) -> str | None:
     return f"{outcome.error}: {outcome.response}" if outcome.response else outcome.error
 
 
-def _task(one: Delivery) -> str:
-    index = f"[{one.key.map_index}]" if one.key.map_index >= 0 else ""
-    return f"{one.key.task_id}{index}"
-
-
 def _result(result: Resend) -> dict[str, Any]:
-    index = f"[{result.key.map_index}]" if result.key.map_index >= 0 else ""
     return {
         "dag_id": result.key.dag_id,
         "run_id": result.key.run_id,
-        "task_id": f"{result.key.task_id}{index}",
+        "task_id": result.key.shown_task,
         "messages": result.messages,
         "outcome": result.outcome,
         "reason": result.reason,

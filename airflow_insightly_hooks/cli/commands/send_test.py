@@ -55,6 +55,8 @@ def _body(args: Namespace) -> str:
     if args.record is None:
         return build_body(sample_record(SAMPLE), record_type=SAMPLE)
     record_type, record_id = record_reference(args.record)
+    if record_type is None:
+        raise UsageError("--record: a record type is needed, too, as in Contacts:7")
     hook = insightly_hook(args.conn)
     record: dict[str, Any] = hook.get_record(record_type, record_id)
     types = custom_field_types(hook, record_type, record, is_needed=True)

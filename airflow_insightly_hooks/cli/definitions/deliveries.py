@@ -18,12 +18,19 @@ FILTER = (
         help="only to this receiver: a connection's id, or a part of the receiver's URI",
     ),
     Arg(("-r", "--record"), metavar="[TYPE:]ID", help="only about this record: 7, or Contacts:7"),
-    Arg(("--message",), nargs="+", metavar="MESSAGE_ID", help="only these messages (webhook-id)"),
+    Arg(
+        ("--message",),
+        nargs="+",
+        action="extend",
+        metavar="MESSAGE_ID",
+        help="only these messages (webhook-id)",
+    ),
     Arg(
         ("--since",), metavar="TIME", help="only from then on: a time, or so long ago (7d, 12h); default: all"
     ),
     Arg(("--until",), metavar="TIME", help="only before then"),
 )
+# Those of core.delivery.stored_deliveries: a test compares them.
 STATES = ("delivered", "undelivered", "failed", "gone", "in-doubt", "unsent", "left", "dry-run")
 
 DELIVERY_COMMANDS: tuple[CLICommand, ...] = (

@@ -8,8 +8,12 @@ from airflow_insightly_hooks.cli.definitions.shared import ARG_DAG_ID, ARG_YES, 
 
 __all__ = ["PENDING"]
 
-ARG_WEBHOOK = Arg(("-w", "--webhook"), nargs="+", metavar="NAME", help="only of these webhooks")
-ARG_RECORD = Arg(("-r", "--record"), nargs="+", type=int, metavar="ID", help="only of these records")
+ARG_WEBHOOK = Arg(
+    ("-w", "--webhook"), nargs="+", action="extend", metavar="NAME", help="only of these webhooks"
+)
+ARG_RECORD = Arg(
+    ("-r", "--record"), nargs="+", action="extend", type=int, metavar="ID", help="only of these records"
+)
 ARG_ALL = Arg(("--all",), action="store_true", help="all that is pending, if nothing else is named")
 PENDING_CODES = (
     "Exit codes: 0 done, 1 nothing is pending that was named, or you answered no, 2 wrong usage,\n"

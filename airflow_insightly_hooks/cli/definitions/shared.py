@@ -33,5 +33,7 @@ def lazy(module: str, name: str) -> Callable[[Namespace], None]:
 
 
 ARG_YES = Arg(("-y", "--yes"), action="store_true", help="do not ask for a confirmation")
-ARG_DAG_ID = Arg(("-d", "--dag-id"), nargs="+", metavar="DAG_ID", help="only of these workflows")
+ARG_DAG_ID = Arg(
+    ("-d", "--dag-id"), nargs="+", action="extend", metavar="DAG_ID", help="only of these workflows"
+)
 NEEDS_DATABASE = "It needs Airflow's database, so run it where Airflow's scheduler or API server runs."

@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
 
-__all__ = ["MOST_MESSAGES", "MOST_REQUESTS", "REQUESTS", "ResendRequest", "add_request", "read_requests"]
+__all__ = ["MOST_REQUESTS", "REQUESTS", "ResendRequest", "add_request", "read_requests"]
 
 REQUESTS = "resend"
 VERSION = 1
 MOST_REQUESTS = 50
 """Requests that are kept of a task; those that were begun make room for new ones."""
-MOST_MESSAGES = 100_000
-"""Of one request."""
 BLOCK_SIZE = 350
 """Messages under one key: at 160 characters each at most they stay below 60 kB."""
 

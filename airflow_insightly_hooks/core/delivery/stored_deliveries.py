@@ -48,8 +48,8 @@ class StoredMessage(NamedTuple):
 class StoredLedger:
     """A ledger as it is stored: its head, and its messages on demand.
 
-    :param head: the head, as ``find`` has found it.
-    :param token: whose it is.
+    :param token: of the try whose it is.
+    :param head: its head, as ``find`` has found it.
     :ivar about: what the ledger says of the task: ``conn_id``, ``receiver``, ``left_to``.
     :ivar counts: how many messages are in which state of a ledger.
     """
