@@ -65,7 +65,7 @@ def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> Undeli
 def ask_again(context: dict[str, Any], *numbers: int, clears: bool = True) -> None:
     """Ask for payloads, as ``payloads`` numbers them, to be sent again; clear the task as Airflow does."""
     messages = {f"msg_{number}": f"Contacts {number} added 2017-03-10T08:00:00Z" for number in numbers}
-    request = ResendRequest(secrets.token_hex(6), "somebody", "2026-01-01T00:00:00Z", clears, messages)
+    request = ResendRequest(secrets.token_hex(6), "somebody", "2026-01-01T00:00:00Z", clears, {"": messages})
     assert add_request(context["task_state_store"], request, begun=())
     if clears:
         context["ti"].max_tries += 3

@@ -37,7 +37,8 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
     try:
         with _structlog_on_stderr():
             code = command(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
     except UsageError as error:
         say(f"error: {error}")
         code = ExitCode.USAGE

@@ -1,8 +1,8 @@
 """Sending messages again: a request in the deliver task's state, and the task is cleared.
 
-Both happen in one transaction, which holds the task instance's row: so two requests at once, the scheduler
-and a try that is just beginning take turns. A task that has not begun its next try yet takes the request
-along without being cleared. Who may do this is decided by whoever calls.
+Both happen in one transaction, which holds the rows of the run and of the task instance: so two requests at
+once, the scheduler and a try that is just beginning take turns. A task that has not begun its next try yet
+takes the request along without being cleared. Who may do this is decided by whoever calls.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow.models import DagModel
 from airflow.models.dagbag import DBDagBag
+from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
-from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.xcom import XComModel
-from airflow.utils.state import TaskInstanceState
+from airflow.utils.state import State, TaskInstanceState
 from sqlalchemy import select
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
-from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DRY_RUN, LEFT, StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -43,10 +42,16 @@ CLEARED, JOINED, REFUSED = "cleared", "joined", "refused"
 EVENT = "insightly_resend"
 """The event in Airflow's audit log."""
 RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
+ENDED = (
+    TaskInstanceState.SUCCESS,
+    TaskInstanceState.FAILED,
+    TaskInstanceState.SKIPPED,
+    TaskInstanceState.UPSTREAM_FAILED,
+)
 GONE = (
     "clear the run's first task, which reads the records as they are now, or start a run over the same window"
 )
+NO_DRY_RUN = "clear the task once the workflow is none, or start a run over the same window"
 
 
 class Resend(NamedTuple):
@@ -82,15 +87,15 @@ def resend(session: Session, deliveries: Sequence[Delivery], *, by: str, what: s
 
 
 def latest_of_each(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """Return one delivery of each message: of several tasks that have had it, the one that had it last.
+    """Return one delivery of each message to each receiver: of several tasks, that of the last one.
 
     A task that has left it to a retry DAG, or was a dry run, counts only if no other task has had it.
 
     :param deliveries: newest first.
     """
-    found: dict[str, Delivery] = {}
+    found: dict[tuple[str, str | None], Delivery] = {}
     for delivery in deliveries:
-        message = delivery.message.message_id
+        message = delivery.message.message_id, delivery.conn_id or delivery.receiver
         if message not in found or found[message].message.state in (LEFT, DRY_RUN):
             found[message] = delivery
     return list(found.values())
@@ -102,6 +107,11 @@ def _task(key: TaskKey) -> TaskKey:
 
 def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tuple[str, str]:
     key = _task(deliveries[0].key)
+    # The scheduler holds the run's row while it decides whether the run has ended, and takes those of its
+    # tasks after that.
+    run_state = session.scalar(
+        select(DagRun.state).where(DagRun.id == key.dag_run_id).with_for_update(of=DagRun)
+    )
     ti = session.scalar(
         select(TaskInstance)
         .where(
@@ -114,12 +124,15 @@ def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tu
     )
     if ti is None or ti.state == TaskInstanceState.REMOVED:
         return REFUSED, f"the run has no such task any more: {GONE}"
+    if all(delivery.message.state == DRY_RUN for delivery in deliveries):
+        return REFUSED, f"it was a dry run: {NO_DRY_RUN}"
     if ti.state in RUNNING:
         return REFUSED, "the task is running: ask again when it has ended"
     if reason := _missing_input(session, ti):
         return REFUSED, reason
-    clears = ti.state in ENDED or ti.state == TaskInstanceState.UPSTREAM_FAILED
-    if not _add_requests(session, key, deliveries, by, clears=clears):
+    # A task without a state in a run that has ended would never be looked at again.
+    clears = ti.state in ENDED or run_state in State.finished_dr_states
+    if not _add_request(session, key, deliveries, by, clears=clears):
         return (
             REFUSED,
             "too many requests wait for the task already: unpause its DAG, or wait for its next try",
@@ -133,7 +146,10 @@ def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tu
 
 def _waits_for(session: Session, ti: TaskInstance) -> str:
     """Return what the messages wait for beside the scheduler; empty where it is nothing."""
-    if session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == ti.dag_id)):
+    dag = session.scalar(select(DagModel).where(DagModel.dag_id == ti.dag_id))
+    if dag is None or dag.is_stale:
+        return "the DAG is gone, or its file is broken: it sends when it is back"
+    if dag.is_paused:
         return "the DAG is paused: unpause it"
     if ti.state == TaskInstanceState.UP_FOR_RETRY:
         return "sent with the task's retry"
@@ -156,37 +172,20 @@ def _missing_input(session: Session, ti: TaskInstance) -> str | None:
     return None if has_xcom else f"its payloads are gone from XCom: {GONE}"
 
 
-def _add_requests(
+def _add_request(
     session: Session, task: TaskKey, deliveries: Iterable[Delivery], by: str, *, clears: bool
 ) -> bool:
-    """Write the request beside each of the task's ledgers: one without messages has the others stay."""
-    request = ResendRequest(secrets.token_hex(6), by, iso_time(datetime.now(timezone.utc)), clears, {})
-    messages: dict[str, dict[str, str]] = {prefix: {} for prefix in _prefixes(session, task)}
+    """Write the request into the task's state; return whether there was room for it."""
+    messages: dict[str, dict[str, str]] = {}
     for delivery in deliveries:
         about = delivery.message.about
         messages.setdefault(delivery.key.prefix, {})[delivery.message.message_id] = (
             about_of(*about) if about is not None and about.record_type else ""
         )
-    return all(
-        add_request(
-            (store := DatabaseStateStore(session, task._replace(prefix=prefix))),
-            request._replace(messages=own),
-            ledger.begun_requests if (ledger := StoredLedger.find(store.get)) is not None else (),
-        )
-        for prefix, own in messages.items()
-        if own or clears
-    )
-
-
-def _prefixes(session: Session, task: TaskKey) -> list[str]:
-    """Return the prefixes of the task's ledgers."""
-    State = TaskStateStoreModel  # noqa: N806 — a model
-    keys = session.scalars(
-        select(State.key).where(
-            State.dag_run_id == task.dag_run_id,
-            State.task_id == task.task_id,
-            State.map_index == task.map_index,
-            (State.key == HEAD) | State.key.like(f"%/{HEAD}"),
-        )
-    )
-    return [key.removesuffix(HEAD) for key in keys]
+    begun: set[str] = set()
+    for prefix in messages:
+        ledger = StoredLedger.find(DatabaseStateStore(session, task._replace(prefix=prefix)).get)
+        begun |= set(ledger.begun_requests) if ledger is not None else set()
+    at = iso_time(datetime.now(timezone.utc))
+    request = ResendRequest(secrets.token_hex(6), by, at, clears, messages)
+    return add_request(DatabaseStateStore(session, task), request, begun)

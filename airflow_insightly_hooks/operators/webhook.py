@@ -14,6 +14,7 @@ from airflow_insightly_hooks.core.bounds import MOST_CONCURRENT, check_seconds, 
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
@@ -190,6 +191,7 @@ class WebhookOperator(BaseOperator):
         if not payloads:
             self.log.info("There are no payloads to send to %s", receiver)
             self._drop_event()
+            self._check_resends(context)
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
@@ -242,6 +244,18 @@ class WebhookOperator(BaseOperator):
         self._judge(context, payloads, delivery, report, may_go_on=may_go_on)
         self._emit_event(context, report)
         return report
+
+    def _check_resends(self, context: Context) -> None:
+        """Refuse to succeed without payloads where messages were asked to be sent again.
+
+        :raises MissingPayloadsError: with these messages.
+        """
+        if is_dry_run(context, self.is_dry_run) or not read_requests(context["task_state_store"]):
+            return
+        writer = self._open_ledger(context)
+        if missing := self._missing_resends(writer.ledger, []):
+            writer.write()
+            raise MissingPayloadsError(missing)
 
     def _missing_resends(self, ledger: Ledger, payloads: Sequence[Payload]) -> list[str]:
         """Log that messages are sent again, and return those of them that have no payload."""

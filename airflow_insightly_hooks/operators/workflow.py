@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, read_requests
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
@@ -33,12 +34,18 @@ from airflow_insightly_hooks.operators.common.redacted_arguments import Redacted
 from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
 from airflow_insightly_hooks.operators.delivery.dry_run import DryBatchDelivery, dry_store
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
-from airflow_insightly_hooks.operators.delivery.outcome import FAIL, check_on_undelivered, judge, push_report
+from airflow_insightly_hooks.operators.delivery.outcome import (
+    FAIL,
+    MissingPayloadsError,
+    check_on_undelivered,
+    judge,
+    push_report,
+)
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
-from airflow_insightly_hooks.runs.task_state import PrefixedStore, TaskState, memory_of
+from airflow_insightly_hooks.runs.task_state import TaskState, memory_of
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
@@ -95,6 +102,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     :raises ValueError: if another argument is not as described here, when the DAG is parsed.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
+    :raises MissingPayloadsError: if messages were asked to be sent again whose webhook is gone.
     :raises StoppedError: if the task was told to end before the window was read to its end.
     :raises SupersededError: if a later try of this task has begun while this one was still alive.
     :raises InvalidConnection: if a receiver can't be sent to; nothing was sent to any.
@@ -330,18 +338,19 @@ class InsightlyWorkflowOperator(BaseOperator):
         ti: Any = context.get("ti")
         is_dry = is_dry_run(context, self.is_dry_run)
         make = DryBatchDelivery if is_dry else BatchDelivery
-        return {
+        requests = read_requests(state)
+        deliveries = {
             webhook.slug: make(
                 webhook,
                 self.render_template(self.workflow.message_scope(webhook), context),
                 self.workflow.record_type,
                 hook,
                 LedgerWriter(
-                    PrefixedStore(
-                        dry_store(state, f"{webhook.slug}/") if is_dry else state, f"{webhook.slug}/"
-                    ),
+                    dry_store(state, f"{webhook.slug}/") if is_dry else state,
                     ti,
                     self.retries,
+                    f"{webhook.slug}/",
+                    requests,
                 ),
                 lambda: custom_dates_of(metadata()),
                 is_stopped=lambda: self._stopped,
@@ -350,6 +359,27 @@ class InsightlyWorkflowOperator(BaseOperator):
             )
             for webhook, hook in hooks
         }
+        _check_resends(requests, deliveries)
+        return deliveries
+
+
+def _check_resends(requests: Sequence[ResendRequest], deliveries: Mapping[str, BatchDelivery]) -> None:
+    """Refuse to send where messages were just asked to be sent again whose webhook is gone.
+
+    :raises MissingPayloadsError: with these messages.
+    """
+    known = {f"{slug}/" for slug in deliveries}
+    begun = {request for delivery in deliveries.values() for request in delivery.begun_requests}
+    lost = [
+        message
+        for request in requests
+        if request.id in begun
+        for prefix, messages in request.messages.items()
+        if prefix not in known
+        for message in messages
+    ]
+    if lost:
+        raise MissingPayloadsError(lost)
 
 
 def _check(workflow: WorkflowDefinition) -> None:

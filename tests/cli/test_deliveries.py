@@ -35,7 +35,7 @@ def keys(session: Session) -> dict[str, TaskKey]:
 
 def requested(session: Session, key: TaskKey) -> list[set[str]]:
     session.expire_all()
-    return [set(request.messages) for request in read_requests(DatabaseStateStore(session, key))]
+    return [set(request.messages[""]) for request in read_requests(DatabaseStateStore(session, key))]
 
 
 def test_the_states_are_those_of_the_record() -> None:

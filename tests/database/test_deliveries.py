@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from airflow.models import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
@@ -22,9 +23,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
-from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest, read_requests
 from airflow_insightly_hooks.database import deliveries as module
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
@@ -269,6 +270,17 @@ def ask(session: Session, **wanted: Any) -> list[Resend]:
     return list(resend(session, rows, by="ada", what="a test"))
 
 
+def asked_of(session: Session, key: TaskKey) -> list[LedgerRequest]:
+    requests = read_requests(DatabaseStateStore(session, key._replace(prefix="")))
+    return [request.of_ledger(key.prefix) for request in requests]
+
+
+def next_try(session: Session, key: TaskKey, generation: int) -> Ledger:
+    """Return the ledger as the task's next try reads it."""
+    store = LedgerStore(DatabaseStateStore(session, key), "4-0000000c")
+    return store.open(generation, 3, asked_of(session, key))
+
+
 def task(session: Session, run_id: str) -> TaskInstance:
     session.expire_all()
     return session.scalars(
@@ -288,11 +300,11 @@ def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
     assert session.scalar(select(DagRun.state).where(DagRun.run_id == "one")) == DagRunState.QUEUED
     (request,) = read_requests(DatabaseStateStore(session, key))
     assert (request.by, request.clears) == ("ada", True)
-    assert request.messages == {"a": "Contacts 1 updated 2026-01-31T08:00:00Z"}
+    assert request.messages == {"": {"a": "Contacts 1 updated 2026-01-31T08:00:00Z"}}
     (log,) = session.scalars(select(Log).where(Log.event == "insightly_resend"))
     assert (log.owner, log.dag_id, log.run_id, log.task_id) == ("ada", "flow", "one", "deliver")
     assert json.loads(log.extra or "") == {"what": "a test", "messages": 1, "outcome": "cleared"}
-    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(5, 3)
+    ledger = next_try(session, key, 5)
     assert [message for message in "ab" if not ledger.is_settled(message)] == ["a"]
 
 
@@ -303,12 +315,52 @@ def test_a_task_that_is_to_begin_takes_the_request_along(session: Session, state
     """It is not cleared a second time, and holds back nothing that it was to send."""
     key = add_run(session, "one")
     session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state=state))
+    session.execute(update(DagRun).values(state="running"))
     write(session, key, {"a": (1, "A", 1), "b": (2, "F", 1)})
     (result,) = ask(session, message_ids=["a"])
     assert (result.outcome, task(session, "one").state) == ("joined", state)
     assert result.reason == ("sent with the task's retry" if state == "up_for_retry" else "")
-    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(2, 3)
+    ledger = next_try(session, key, 2)
     assert [message for message in "ab" if not ledger.is_settled(message)] == ["a", "b"]
+
+
+def test_a_task_that_a_run_has_left_behind_is_cleared(session: Session) -> None:
+    """A task without a state in a run that has ended is never looked at again, unless the run is queued."""
+    key = add_run(session, "one")
+    session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state=None))
+    write(session, key, {"a": (1, "A", 1)})
+    assert [result.outcome for result in ask(session)] == ["cleared"]
+    assert session.scalar(select(DagRun.state)) == DagRunState.QUEUED
+    assert [result.outcome for result in ask(session)] == ["joined"]
+
+
+def test_a_message_to_two_receivers(session: Session) -> None:
+    """Each of them gets it again, although it has one id."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1)})
+    write(session, add_run(session, "two", "paused"), {"a": (1, "A", 2)}, conn_id="erp")
+    latest = latest_of_each(search_deliveries(session, DeliveryFilter()).rows)
+    assert [row.key.run_id for row in latest] == ["two", "one"]
+
+
+def test_a_dry_run_is_not_sent_again(session: Session) -> None:
+    """Cleared, it would be a dry run again; a real delivery of the same message goes before it."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1)})
+    write(session, add_run(session, "two"), {"a": (1, "U", 2), "b": (2, "U", 2)}, dry_run="yes")
+    rows = latest_of_each(search_deliveries(session, DeliveryFilter()).rows)
+    results = list(resend(session, rows, by="ada", what="a test"))
+    assert [(result.key.run_id, result.outcome) for result in results] == [
+        ("one", "cleared"),
+        ("two", "refused"),
+    ]
+    assert results[1].reason.startswith("it was a dry run: clear the task")
+
+
+def test_a_dag_that_is_gone_is_told_of(session: Session) -> None:
+    """The task is cleared, and sends when the DAG is back."""
+    write(session, add_run(session, "one"), {"a": (1, "A", 1)})
+    session.execute(update(DagModel).values(is_stale=True))
+    (result,) = ask(session)
+    assert result.reason == "the DAG is gone, or its file is broken: it sends when it is back"
 
 
 def test_two_requests_at_once(session: Session) -> None:
@@ -316,7 +368,7 @@ def test_two_requests_at_once(session: Session) -> None:
     key = add_run(session, "one")
     write(session, key, {"a": (1, "A", 1), "b": (2, "A", 1), "c": (3, "F", 1)})
     assert [ask(session, message_ids=[message])[0].outcome for message in "ab"] == ["cleared", "joined"]
-    ledger = LedgerStore(DatabaseStateStore(session, key), "4-0000000c").open(5, 3)
+    ledger = next_try(session, key, 5)
     assert [message for message in "abc" if not ledger.is_settled(message)] == ["a", "b"]
 
 
@@ -370,7 +422,7 @@ def test_a_task_that_was_cleared_for_one_receiver_leaves_the_others(session: Ses
     write(session, erp, {"b": (1, "F", 1)})
     (result,) = ask(session, message_ids=["a"])
     assert result.messages == 1
-    ledgers = [LedgerStore(DatabaseStateStore(session, of), "4-0000000c").open(5, 3) for of in (key, erp)]
+    ledgers = [next_try(session, of, 5) for of in (key, erp)]
     assert [ledger.is_settled(message) for ledger, message in zip(ledgers, "ab", strict=True)] == [
         False,
         True,
@@ -384,7 +436,7 @@ def test_too_many_requests(session: Session) -> None:
     outcomes = [ask(session)[0].outcome for _ in range(51)]
     assert outcomes == ["cleared", *["joined"] * 49, "refused"]
     writer = LedgerStore(DatabaseStateStore(session, key), "4-0000000c")
-    writer.write(writer.open(5, 3))
+    writer.write(writer.open(5, 3, asked_of(session, key)))
     session.commit()
     assert ask(session)[0].outcome == "joined"
     assert len(read_requests(DatabaseStateStore(session, key))) == 50
@@ -399,4 +451,4 @@ def test_many_messages_of_one_request(session: Session) -> None:
     assert (result.messages, result.outcome) == (2_000, "cleared")
     assert max(len(row.value) for row in session.scalars(select(TaskStateStoreModel))) < 60_000
     (request,) = read_requests(DatabaseStateStore(session, key))
-    assert len(request.messages) == 2_000
+    assert len(request.messages[""]) == 2_000

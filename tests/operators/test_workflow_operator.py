@@ -37,10 +37,10 @@ from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.common import batch_reading as reading
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
+from airflow_insightly_hooks.operators.delivery.outcome import MissingPayloadsError
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
-from airflow_insightly_hooks.runs.task_state import PrefixedStore
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, ended, run_context
 from tests.deliveries import CANARY
@@ -269,7 +269,7 @@ def test_the_delivery_record(crm: RunningSandbox) -> None:
     crm.answer_with("out", status=200)
     flow(context, workflow(), batch_size=2)
     assert states(context) == dict.fromkeys(contacts, "delivered")
-    ask_again(context, "out/", message_of(context, contacts[0]))
+    ask_again(context, {"out/": message_of(context, contacts[0])})
     before = len(messages(crm))
     crm.answer_with("out", status=500, times=1)
     with pytest.raises(UndeliveredError) as caught:
@@ -279,6 +279,21 @@ def test_the_delivery_record(crm: RunningSandbox) -> None:
     assert record_ids(crm)[before:] == [contacts[0]] * 2
     assert (report["total"], report["delivered"]) == (7, 7)
     assert states(context) == dict.fromkeys(contacts, "delivered")
+
+
+def test_a_request_when_the_webhooks_have_changed(crm: RunningSandbox) -> None:
+    """A webhook that came since sends nothing unasked; what was asked of one that is gone fails the task."""
+    contacts = add_contacts(crm, 3)
+    context = run_context()
+    flow(context, workflow())
+    ask_again(context, {"out/": message_of(context, contacts[0])})
+    flow(context, workflow(OUT, Webhook(name="Other", conn_id="other")), on_undelivered="report")
+    assert record_ids(crm)[3:] == [contacts[0]]
+    assert messages(crm, "other") == []
+    ask_again(context, {"out/": message_of(context, contacts[1])}, "a2")
+    with pytest.raises(MissingPayloadsError):
+        flow(context, workflow(Webhook(name="Other", conn_id="other")))
+    assert messages(crm, "other") == []
 
 
 def stored(context: dict[str, Any]) -> list[StoredMessage]:
@@ -301,9 +316,9 @@ def message_of(context: dict[str, Any], record_id: int) -> dict[str, str]:
     return {m.message_id: about_of(*m.about) for m in of_record if m.about is not None}
 
 
-def ask_again(context: dict[str, Any], prefix: str, messages: dict[str, str]) -> None:
-    request = ResendRequest("a1", "somebody", "2026-01-01T00:00:00Z", True, messages)
-    assert add_request(PrefixedStore(context["task_state_store"], prefix), request, begun=())
+def ask_again(context: dict[str, Any], messages: dict[str, dict[str, str]], request_id: str = "a1") -> None:
+    request = ResendRequest(request_id, "somebody", "2026-01-01T00:00:00Z", True, messages)
+    assert add_request(context["task_state_store"], request, begun=())
     context["ti"].max_tries += 3
 
 

@@ -29,6 +29,8 @@ LONGEST_TEXT = 850
 PIECE_BYTES = 50_000
 MOST_PIECES = 5
 """Bounds of a ``TextTable``: a text that it has no room for is left to the task's log."""
+NO_ROOM = 999_999
+"""Stands for texts that there was no room for; no text has this number."""
 TEXT_IS_GONE = "see the task's log: there were too many different errors"
 
 _TIME = re.compile(r"[0-9TZ:.+-]{0,35}")
@@ -57,7 +59,8 @@ class PostOutcome(NamedTuple):
 
 def about_of(record_type: str, record_id: int, event: str, changed_at: str) -> str:
     """Return the text for a change."""
-    time = changed_at if _TIME.fullmatch(changed_at) else ""  # a payload of one's own may hold anything
+    time = str(changed_at)  # a payload of one's own may hold anything
+    time = time if _TIME.fullmatch(time) else ""
     return f"{record_type} {record_id} {event} {time}"
 
 
@@ -139,7 +142,7 @@ class TextTable:
         size = len(json.dumps(text)) + 2
         if not self._pieces or self._size + size > PIECE_BYTES:
             if len(self._pieces) == MOST_PIECES:
-                return len(self._texts)  # a number that no text has
+                return NO_ROOM
             self._pieces.append([])
             self._size = 0
         self._size += size

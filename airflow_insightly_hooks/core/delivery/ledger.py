@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, TextTable, add_outcome
-from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 
 __all__ = [
@@ -54,8 +54,6 @@ ROOM_FOR_OUTCOMES = 110
 """Bytes that the outcomes of a message, its state and the JSON around it take at most."""
 USUAL_DETAILS = 60
 """Bytes that the change of a message takes, where it is not known yet."""
-DONE_PIECE = 300
-"""Messages a piece of those that have left the ledger."""
 
 ELSEWHERE: Mapping[str, Any] = {}
 """Stands for the head of a ledger that was stored under other keys."""
@@ -215,11 +213,20 @@ class Ledger:
         fresh = [message for message in found if message not in self.acknowledged]
         self.acknowledged.add(fresh)
         self.acknowledged_attempts += sum(self[message].attempts for message in fresh)
-        for start in range(0, len(found), DONE_PIECE):
-            piece = found[start : start + DONE_PIECE]
-            self._done.append({message: self._text(message, self[message]) for message in piece})
-            self._done_pieces += 1
+        self._keep_done(found)
         return found
+
+    def _keep_done(self, messages: Iterable[str]) -> None:
+        """Have what is kept of messages stored in pieces of a bounded size."""
+        room = 0
+        for message in messages:
+            text = self._text(message, self[message])
+            room -= len(message) + len(text) + 8
+            if room < 0:
+                self._done.append({})
+                self._done_pieces += 1
+                room = BLOCK_BYTES - len(message) - len(text) - 8
+            self._done[-1][message] = text
 
     def forget(self, messages: Iterable[str]) -> None:
         """Drop entries. Those behind them move up: what is written block by block is whole at any moment."""
@@ -240,7 +247,7 @@ class Ledger:
         for message, entry in moving.items():
             self._note(message, entry)
 
-    def begin_resends(self, requests: Sequence[ResendRequest], *, is_new_round: bool) -> None:
+    def begin_resends(self, requests: Sequence[LedgerRequest], *, is_new_round: bool) -> None:
         """Begin new attempts for the messages of requests that were not begun yet, even acknowledged ones.
 
         :param requests: all that are kept; the messages of those that this generation has begun go on.
@@ -307,8 +314,6 @@ class Ledger:
             head |= {"resends": self.resends, "is_restricted": self.is_restricted}
         if self.about:
             head["about"] = self.about
-        if self.texts.pieces:
-            head["texts"] = self.texts.pieces
         if self._done_pieces or self.earlier_pieces:
             head |= {"done": self._done_pieces, "earlier": [list(pieces) for pieces in self.earlier_pieces]}
         if self.acknowledged.pieces:
@@ -332,7 +337,7 @@ class Ledger:
         max_attempts: int,
         acknowledged: AcknowledgedIds | None = None,
         texts: TextTable | None = None,
-        requests: Sequence[ResendRequest] = (),
+        requests: Sequence[LedgerRequest] = (),
     ) -> Ledger:
         """Return the ledger that was stored; all of it is to be stored again, elsewhere.
 
@@ -341,7 +346,7 @@ class Ledger:
         :param generation: the present round of attempts.
         :param max_attempts: POSTs of one message in a round at most.
         :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
-        :param texts: what was stored as ``texts/0`` and so on, likewise.
+        :param texts: what was stored as ``texts/0`` and so on.
         :param requests: the requests to send again.
         :raises InvalidState: if a block can't be read; its key is the number.
         """

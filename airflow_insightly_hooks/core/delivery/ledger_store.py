@@ -15,14 +15,15 @@ it is read, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count, takewhile
 from typing import Any, TypeVar
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import TextTable
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
-from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
 
@@ -51,11 +52,12 @@ class LedgerStore:
         self._has_failed = False  # the last write did
         self._stale: list[str] = []  # keys of the ledger that this one goes on from
 
-    def open(self, generation: int, max_attempts: int) -> Ledger:
+    def open(self, generation: int, max_attempts: int, requests: Sequence[LedgerRequest] = ()) -> Ledger:
         """Claim the ledger for this try and return it as earlier tries have left it.
 
         :param generation: the present round of attempts.
         :param max_attempts: POSTs of one message in a round at most.
+        :param requests: the requests to send again that the task has.
         :raises InvalidState: if it was stored by a version that this one can't read.
         """
         found = self._store.get(HEAD)
@@ -65,9 +67,9 @@ class LedgerStore:
         for holder in holders:  # read after the claim, so that nothing is recorded there behind our back
             head = self._store.get(key_of(holder, "head"))
             if head is not None:
-                return self._load(holder, head, generation, max_attempts)
+                return self._load(holder, head, generation, max_attempts, requests)
         ledger = Ledger(generation, max_attempts)
-        ledger.begin_resends(read_requests(self._store), is_new_round=True)
+        ledger.begin_resends(requests, is_new_round=True)
         return ledger
 
     def _holders(self, found: object) -> tuple[int, list[str]]:
@@ -82,19 +84,25 @@ class LedgerStore:
         tokens = tokens_of(found, lambda token: self._store.get(key_of(token, "head")) is not None)
         return count_in(HEAD, found, "epoch"), tokens
 
-    def _load(self, holder: str, head: object, generation: int, max_attempts: int) -> Ledger:
+    def _load(
+        self,
+        holder: str,
+        head: object,
+        generation: int,
+        max_attempts: int,
+        requests: Sequence[LedgerRequest],
+    ) -> Ledger:
         key = key_of(holder, "head")
         if not isinstance(head, Mapping):
             raise InvalidState(key, "it is not an object")
         count_in(key, head, "generation")
         keys = block_keys(holder, head)
         id_keys = self._acknowledged_keys(holder, head)
-        texts_at = text_keys(holder, head)
+        texts_at = text_keys(holder, self._store.get)
         acknowledged = self._pieces(AcknowledgedIds.load, id_keys) if id_keys else None
         texts = self._pieces(TextTable.load, texts_at)
         try:
             blocks = [self._store.get(block) for block in keys]
-            requests = read_requests(self._store)
             ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts, requests)
         except InvalidState as error:
             raise InvalidState(key_of(holder, error.key), error.reason) from None
@@ -174,14 +182,14 @@ def block_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
     return [key_of(holder, str(n)) for n in range(count_in(key_of(holder, "head"), head, "blocks"))]
 
 
-def text_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
-    """Return the keys of errors' texts.
+def text_keys(holder: str, get: Callable[[str], Any]) -> list[str]:
+    """Return the keys of errors' texts: all that are there.
 
-    :raises InvalidState: if the head doesn't count them.
+    They are stored before the messages that name them, and the head that counts these after both. A try that
+    was killed in between has more of them than its head knows.
     """
-    if "texts" not in head:
-        return []
-    return [key_of(holder, f"texts/{n}") for n in range(count_in(key_of(holder, "head"), head, "texts"))]
+    keys = (key_of(holder, f"texts/{number}") for number in count())
+    return list(takewhile(lambda key: get(key) is not None, keys))
 
 
 def done_keys(holder: str, head: Mapping[str, Any]) -> list[str]:

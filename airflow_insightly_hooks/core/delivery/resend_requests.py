@@ -4,7 +4,8 @@ Whoever asks for it writes a request beside the ledger and clears the task (``da
 reads the requests, and its ledger notes which ones it has begun. So a request is carried out once, whatever
 retries, kills and further requests there are. The task only reads here, and the requests' author only writes.
 
-Under ``resend`` stands the list of requests; the messages of each stand under ``resend/<id>/0`` and so on.
+Under ``resend`` stands the list of requests; the messages of each stand under ``resend/<id>/0`` and so on. A
+task that delivers to several receivers has a ledger for each; its requests are for all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
 
-__all__ = ["MOST_REQUESTS", "REQUESTS", "ResendRequest", "add_request", "read_requests"]
+__all__ = ["MOST_REQUESTS", "REQUESTS", "LedgerRequest", "ResendRequest", "add_request", "read_requests"]
 
 REQUESTS = "resend"
 VERSION = 1
@@ -31,13 +32,27 @@ class ResendRequest(NamedTuple):
     :param id: unlike any other's of the task; letters and digits.
     :param by: who asks for it.
     :param at: when, ISO 8601, UTC.
-    :param clears: whether the task was cleared for it: then nothing else is sent in this round.
-    :param messages: message ids -> the change that each tells of, as ``delivery_record.about_of`` writes it.
+    :param clears: whether the task was cleared for it: then nothing else is sent in this round, by none of
+        its ledgers.
+    :param messages: the prefix of a ledger's keys -> message ids -> the change that each tells of, as
+        ``delivery_record.about_of`` writes it.
     """
 
     id: str
     by: str
     at: str
+    clears: bool
+    messages: Mapping[str, Mapping[str, str]]
+
+    def of_ledger(self, prefix: str) -> LedgerRequest:
+        """Return what it asks of one of the task's ledgers."""
+        return LedgerRequest(self.id, self.clears, self.messages.get(prefix, {}))
+
+
+class LedgerRequest(NamedTuple):
+    """What a request asks of one ledger: maybe nothing but to send nothing else."""
+
+    id: str
     clears: bool
     messages: Mapping[str, str]
 
@@ -51,12 +66,12 @@ def read_requests(store: StateStore) -> list[ResendRequest]:
     found = []
     for item in _items(head):
         key = f"{REQUESTS}/{item['id']}"
-        messages: dict[str, str] = {}
+        messages: dict[str, dict[str, str]] = {}
         for block in range(count_in(REQUESTS, item, "blocks")):
             part = store.get(f"{key}/{block}")
-            if not isinstance(part, Mapping):
+            if not isinstance(part, Mapping) or not isinstance(part.get("messages"), Mapping):
                 raise InvalidState(f"{key}/{block}", "it is missing: it can't be told what to send again")
-            messages |= part
+            messages.setdefault(str(part.get("ledger", "")), {}).update(part["messages"])
         told = str(item.get("by")), str(item.get("at")), item["clears"] is True
         found.append(ResendRequest(item["id"], *told, messages))
     return found
@@ -76,11 +91,16 @@ def add_request(store: StateStore, request: ResendRequest, begun: Collection[str
         removed = [item for item in items if item["id"] in begun][: len(items) + 1 - MOST_REQUESTS]
         if not removed:
             return False
-    listed = list(request.messages.items())
-    blocks = [dict(listed[start : start + BLOCK_SIZE]) for start in range(0, len(listed), BLOCK_SIZE)]
+    blocks = [
+        {"ledger": prefix, "messages": dict(listed[start : start + BLOCK_SIZE])}
+        for prefix, messages in request.messages.items()
+        for listed in [list(messages.items())]
+        for start in range(0, len(listed), BLOCK_SIZE)
+    ]
     for number, block in enumerate(blocks):
         store.set(f"{REQUESTS}/{request.id}/{number}", block)
-    item = {**request._asdict(), "messages": len(listed), "blocks": len(blocks)}
+    count = sum(map(len, request.messages.values()))
+    item = {**request._asdict(), "messages": count, "blocks": len(blocks)}
     store.set(REQUESTS, {"version": VERSION, "requests": [i for i in items if i not in removed] + [item]})
     for item in removed:
         for number in range(count_in(REQUESTS, item, "blocks")):

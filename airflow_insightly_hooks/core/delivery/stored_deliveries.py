@@ -98,11 +98,6 @@ class StoredLedger:
         """The keys under which its messages stand; earlier ones first."""
         return [*done_keys(self.token, self.head), *block_keys(self.token, self.head)]
 
-    @property
-    def text_keys(self) -> list[str]:
-        """The keys under which texts of errors stand."""
-        return text_keys(self.token, self.head)
-
     def messages(self, get: Get) -> Iterator[StoredMessage]:
         """Yield its messages, each once.
 
@@ -110,7 +105,7 @@ class StoredLedger:
 
         :raises InvalidState: if an entry can't be read.
         """
-        texts = TextTable.load(piece for key in self.text_keys if (piece := get(key)) is not None)
+        texts = TextTable.load(map(get, text_keys(self.token, get)))
         entries: dict[str, str] = {}
         for key in self.block_keys:
             block = get(key)

@@ -24,7 +24,7 @@ __all__ = ["BatchDelivery"]
 
 GIVE_UP_AFTER = 20
 """Failures in a row in which nothing could be sent, until the receiver isn't tried any more in this try."""
-LEFT = "not sent again: its record has left the window, or no longer meets the criteria"
+LEFT = "not sent again: its record has left the window, or its workflow no longer triggers for it"
 UNREAD = "not sent again yet: the window was not read to its end"
 
 
@@ -81,6 +81,11 @@ class BatchDelivery:
     def retry_after(self) -> float | None:
         """The longest that the receiver asked to wait, in seconds; ``None`` where it didn't."""
         return self._delivery.retry_after
+
+    @property
+    def begun_requests(self) -> list[str]:
+        """The ids of the requests to send again that belong to this round."""
+        return [request for request, of in self._ledger.resends.items() if of == self._ledger.generation]
 
     @property
     def is_lost(self) -> bool:

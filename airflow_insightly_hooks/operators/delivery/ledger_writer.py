@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, read_requests
 from airflow_insightly_hooks.core.errors import SupersededError
+from airflow_insightly_hooks.runs.task_state import PrefixedStore
 
 __all__ = ["LEDGER_INTERVAL", "LedgerWriter"]
 
@@ -22,19 +25,32 @@ answer has waited ``RECORD_WITHIN`` for its record."""
 class LedgerWriter:
     """The ledger of this try, in the task state store.
 
-    :param store: the task's state store, or a part of it.
+    :param store: the task's state store.
     :param ti: the task instance; ``None`` outside of Airflow.
     :param retries: the task's: a message has one attempt more.
+    :param prefix: of the ledger's keys, where the task has several.
+    :param requests: the task's requests to send again; ``None``: those that are stored.
     :raises InvalidState: if what is stored can't be read.
     """
 
-    def __init__(self, store: Any, ti: Any, retries: int | None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        ti: Any,
+        retries: int | None,
+        prefix: str = "",
+        requests: Sequence[ResendRequest] | None = None,
+    ) -> None:
         # A name that is unlike any other try's.
         token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
-        self._store = LedgerStore(store, token)
+        self._store = LedgerStore(PrefixedStore(store, prefix), token)
+        if requests is None:
+            requests = read_requests(store)
         # Airflow raises max_tries when a task is cleared, and at no retry: a new round of attempts.
         generation = ti.max_tries if ti is not None else 0
-        self.ledger: Ledger = self._store.open(generation, max_attempts=1 + max(retries or 0, 0))
+        max_attempts = 1 + max(retries or 0, 0)
+        of_ledger = [request.of_ledger(prefix) for request in requests]
+        self.ledger: Ledger = self._store.open(generation, max_attempts, of_ledger)
         self.is_lost = False  # a later try has it
         self.is_broken = False  # it couldn't be written for so long that the try ends
         self._due = 0.0  # the first write comes before the first POST

@@ -113,6 +113,8 @@ def test_texts_are_bounded() -> None:
     assert max(map(len, pieces)) < 60_000
     assert table.get(numbers[0]) == "0 " + "\x01" * 800
     assert table.get(numbers[-1]) == TEXT_IS_GONE
+    table.add("short enough for what is left")
+    assert table.get(numbers[-1]) == TEXT_IS_GONE
 
 
 def test_only_the_last_piece_of_texts_changes() -> None:

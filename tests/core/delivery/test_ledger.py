@@ -23,7 +23,7 @@ from airflow_insightly_hooks.core.delivery.ledger import (
     LedgerEntry,
 )
 from airflow_insightly_hooks.core.delivery.message_id import message_id
-from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 from tests.deliveries import outstanding_of
 from tests.strategies import changes
@@ -76,7 +76,7 @@ def stored(ledger: Ledger) -> dict[str, Any]:
 
 
 def loaded(
-    store: dict[str, Any], generation: int = 0, max_attempts: int = 3, requests: Sequence[ResendRequest] = ()
+    store: dict[str, Any], generation: int = 0, max_attempts: int = 3, requests: Sequence[LedgerRequest] = ()
 ) -> Ledger:
     """Return the ledger that was stored."""
     head = store["head"]
@@ -312,8 +312,8 @@ def test_a_cleared_task_starts_a_new_round():
     ]
 
 
-def asked(request: str, messages: str, *, clears: bool = False) -> ResendRequest:
-    return ResendRequest(request, "somebody", "2026-01-01T00:00:00Z", clears, dict.fromkeys(messages, ""))
+def asked(request: str, messages: str, *, clears: bool = False) -> LedgerRequest:
+    return LedgerRequest(request, clears, dict.fromkeys(messages, ""))
 
 
 def test_a_request_is_begun_once():

@@ -27,7 +27,12 @@ from airflow_insightly_hooks.core.delivery import ledger as delivery
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
 from airflow_insightly_hooks.core.delivery.report import make_report
-from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
+from airflow_insightly_hooks.core.delivery.resend_requests import (
+    LedgerRequest,
+    ResendRequest,
+    add_request,
+    read_requests,
+)
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import SupersededError
 from airflow_insightly_hooks.core.payload import Payload
@@ -117,12 +122,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Begin a try: read the ledger, and see what is to be sent."""
         self.begun += 1
         writer = LedgerStore(self.store, f"t{self.begun}")
-        ledger = writer.open(self.generation, self.max_attempts)
+        ledger = writer.open(self.generation, self.max_attempts, self.asked())
         again = {m for m in self.recorded if ledger[m].state != ACKNOWLEDGED}
         assert again <= ledger.requested, "acknowledged, and to be sent again unasked"
         self.allowed[round_of(ledger)] = max(self.allowed[round_of(ledger)], self.max_attempts)
         queue = SendQueue(PAYLOADS, ledger, ordered=self.ordered)
         self.tries.append(Try(f"t{self.begun}", writer, ledger, queue, again=set(again)))
+
+    def asked(self) -> list[LedgerRequest]:
+        return [request.of_ledger("") for request in read_requests(self.store)]
 
     @property
     def holder(self) -> str:
@@ -141,7 +149,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Somebody does, while no try is alive, as Airflow's database sees to; then a try begins."""
         self.tries.clear()
         self.requests += 1
-        request = ResendRequest(f"r{self.requests}", "", "", clears, dict.fromkeys(sorted(messages), ""))
+        request = ResendRequest(
+            f"r{self.requests}", "", "", clears, {"": dict.fromkeys(sorted(messages), "")}
+        )
         assert add_request(self.store, request, begun=[])
         if clears:
             self.generation += 3
@@ -271,7 +281,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def whatever_is_recorded_is_read_by_the_next_try(self) -> None:
         again = {m for one in self.tries if one.token == self.holder for m in one.again}
         values = dict(self.store.values)
-        ledger = LedgerStore(self.store, "look").open(self.generation, self.max_attempts)
+        ledger = LedgerStore(self.store, "look").open(self.generation, self.max_attempts, self.asked())
         self.store.values = values
         assert self.recorded - again <= {m for m in ALL if ledger[m].state == ACKNOWLEDGED} | self.reset()
 

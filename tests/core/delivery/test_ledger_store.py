@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from tests.conftest import StateStore
 from tests.deliveries import outstanding_of
 
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
 
 
@@ -58,6 +62,28 @@ def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
     assert store.get(HEAD)["of"] == ["two", "one"]
     writer, ledger = opened(store, "four")
     assert ledger["a"] == (ACKNOWLEDGED, 1)
+
+
+def test_texts_that_the_head_does_not_know_of():
+    """A try that is killed between a message's error and the head leaves it to that message alone."""
+    store = StateStore()
+    writer, ledger = opened(store, "one")
+    outcome = PostOutcome(NOW, 0.1, 422, "answer to a")
+    ledger.expect("a", "Contacts 1 added 2026-01-01T00:00:00Z")
+    ledger.expect("b", "Contacts 2 added 2026-01-01T00:00:00Z")
+    ledger.posting("b")
+    writer.write(ledger)
+    ledger.posting("a")
+    ledger.answered("a", FAILED, outcome)
+    for key, value in list(ledger.changed())[:-1]:  # all but the head
+        store.set(f"delivery/one/{key}", value)
+    writer, ledger = opened(store, "two")
+    ledger.answered("b", FAILED, outcome._replace(error="answer to b"))
+    writer.write(ledger)
+    found = StoredLedger.find(store.get)
+    assert found is not None
+    errors = {m.message_id: m.outcomes[-1].error for m in found.messages(store.get)}
+    assert errors == {"a": "answer to a", "b": "answer to b"}
 
 
 def test_the_later_try_wins():

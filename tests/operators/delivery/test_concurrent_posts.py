@@ -226,6 +226,23 @@ def test_a_message_whose_payload_is_gone(receiver: RunningSandbox) -> None:
     assert context["ti"].xcom["return_value"]["delivered"] == 2
 
 
+def test_no_payloads_where_messages_were_asked_for(receiver: RunningSandbox) -> None:
+    """An empty list is no success then; it is told once."""
+    context = run_context()
+    deliver(context, payloads(2))
+    ask_again(context, 1)
+    with pytest.raises(MissingPayloadsError):
+        deliver(context, [])
+    context["ti"].max_tries += 3
+    assert deliver(context, [])["total"] == 0
+
+
+def test_a_payload_whose_time_is_none(receiver: RunningSandbox) -> None:
+    """It is delivered, and the record has no time."""
+    (given,) = payloads(1)
+    assert deliver(run_context(), [given | {"changed_at": None}])["delivered"] == 1
+
+
 def test_a_request_that_cannot_be_read(receiver: RunningSandbox) -> None:
     """Nothing is sent by mistake where it can't be told what was asked for."""
     context = run_context()
