@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     """Return what parses the arguments: the same as Airflow makes of the definition."""
     top = DefaultHelpParser(
         prog=ENTRY,
-        description="Check, preview and test Insightly workflows, and see to what they deliver. Most "
-        "commands need no Airflow database.",
+        description="Check, preview and test Insightly workflows; search, resend and cancel what they "
+        "deliver. Most commands need no Airflow database.",
         formatter_class=RawTextRichHelpFormatter,
     )
     _add_commands(top, COMMANDS)

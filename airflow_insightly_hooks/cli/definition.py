@@ -19,7 +19,7 @@ def get_cli_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="insightly",
-            help="Check, preview and test Insightly workflows, and see to what they deliver",
+            help="Check, preview and test Insightly workflows; search, resend and cancel what they deliver",
             subcommands=COMMANDS,
         )
     ]

@@ -16,7 +16,7 @@ __all__ = ["check_components", "check_encryption", "check_state_store", "check_v
 OLDEST = (3, 3)
 """The oldest version of Airflow that this package works with."""
 SHORT_RETENTION = 7
-"""Days; with fewer, a task that is cleared after a long weekend has forgotten what it has sent."""
+"""Days; with fewer, a sensor that is cleared after a long weekend reads another window."""
 LARGEST_VALUE = 65_535
 """Bytes: how large the values that tasks keep may become, Airflow's own default."""
 

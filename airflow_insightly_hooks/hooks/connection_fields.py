@@ -191,7 +191,8 @@ WEBHOOK_FIELDS = (
         label="Keep responses of failures",
         kind="boolean",
         default=False,
-        description="Show the first 500 characters of a failing receiver's response in log and report.",
+        description="Show the first 500 characters of a failing receiver's response in log, report and "
+        "delivery record.",
         details="The connection's credentials are taken out. Personal data that the receiver echoes is not.",
     ),
     ConnectionField(

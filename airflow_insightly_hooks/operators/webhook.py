@@ -70,8 +70,8 @@ class WebhookOperator(BaseOperator):
     :param payloads: the output of ``BuildPayloadOperator``; one of its chunks with ``.expand(payloads=…)``.
     :param webhook_conn_id: the receiver: a connection of type ``insightly_webhook``.
     :param uri: the receiver's URI instead, user information allowed. It is rendered without that; but
-        Airflow stores a DAG's file and what ``.expand()`` is given, so a password belongs into a template
-        such as ``{{ var.value.receiver }}``, or into a connection.
+        Airflow stores a DAG's file and what ``.expand()`` is given, so a password belongs in a template
+        such as ``{{ var.value.receiver }}``, or in a connection.
     :param concurrency: how many POSTs are under way at once, at most.
     :param headers: further HTTP headers, over the connection's; not templates, and no place for secrets.
     :param ordered: whether the changes of one record are sent one after another, in the order of

@@ -146,7 +146,7 @@ def test_a_record_from_standard_input_needs_no_connection(
     monkeypatch.setattr(sys, "stdin", stdin)
     ran = command("preview", f"{workflows}#contact_in_a_region", "--json", "-")
     assert ran.code == 0
-    assert "Note: Insightly was not asked which custom fields hold dates" in ran.out
+    assert "Note: the types of custom fields are not known here." in ran.out
     assert "POST to connection 'billing'\n(headers are not known here: The conn_id `billing`" in ran.out
     assert ran.out.splitlines()[-1].startswith('{"entity":{"CONTACT_ID":7,')
 

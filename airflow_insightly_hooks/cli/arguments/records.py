@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 NOT_ASKED = (
-    "Insightly was not asked which custom fields hold dates, or several options: in a task, such dates are "
-    "written as dates, and each option counts as one"
+    "the types of custom fields are not known here. A task asks Insightly for them: it writes custom dates "
+    "as dates, and compares multi-selects option by option"
 )
 
 

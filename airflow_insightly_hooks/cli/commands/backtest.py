@@ -15,7 +15,14 @@ from airflow_insightly_hooks.cli.arguments.records import insightly_hook
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import is_structured, print_line, print_rows, print_value, say
+from airflow_insightly_hooks.cli.output import (
+    counted,
+    is_structured,
+    print_line,
+    print_rows,
+    print_value,
+    say,
+)
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
@@ -106,7 +113,7 @@ def _print(workflow: Workflow, window: ChangeWindow, summary: BacktestSummary, a
     if (more := summary.triggers - len(summary.first)) and args.limit:
         print_line(f"and {more:,} more (--limit)")
     start, end = iso_time(window.start), iso_time(window.end)
-    changes = f"{summary.changes:,} changes of {workflow.record_type}"
+    changes = f"{counted(summary.changes, 'change')} of {workflow.record_type}"
     print_line(f"{summary.triggers:,} of {changes} trigger, from {start} to {end}")
     for reason, count in summary.reasons.most_common():
         print_line(f"  {count:,} do not: {reason}")

@@ -176,6 +176,6 @@ def _in_words(args: Namespace, state: str) -> str:
 def _say_unreadable(found: Deliveries) -> None:
     if found.unreadable:
         say(
-            f"{counted(found.unreadable, 'ledger')} can't be read: another version of "
-            "airflow-insightly-hooks has written them, or [workers] state_store_backend keeps them elsewhere"
+            f"{counted(found.unreadable, 'ledger')} can't be read: written by another version of "
+            "airflow-insightly-hooks, or kept elsewhere by [workers] state_store_backend"
         )

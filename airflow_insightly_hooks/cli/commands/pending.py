@@ -36,15 +36,15 @@ def list_pending(args: Namespace) -> int:
 
 def cancel_pending(args: Namespace) -> int:
     """Ask for pending webhooks not to be sent."""
-    return _ask(args, "Cancel", pending.cancel)
+    return _ask(args, "Cancel {}", pending.cancel, "stays sent")
 
 
 def send_pending_now(args: Namespace) -> int:
     """Ask for pending webhooks to be sent before their time."""
-    return _ask(args, "Send now", pending.send_now)
+    return _ask(args, "Send {} now", pending.send_now, "is not sent again")
 
 
-def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> int:
+def _ask(args: Namespace, request: str, ask: Callable[..., list[RequestedRun]], sent_before: str) -> int:
     if not (args.all or args.dag_id or args.webhook or args.record):
         raise UsageError("name webhooks with --dag-id, --webhook or --record, or give --all")
     with metadata_session() as session:
@@ -55,7 +55,7 @@ def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> 
         say("nothing is pending that was asked for")
         return ExitCode.FOUND
     of_each = ", ".join(f"{dag_id}: {number:,}" for dag_id, number in sorted(_per_workflow(rows).items()))
-    question = f"{verb} {counted(len(rows), 'pending webhook')} ({of_each})?"
+    question = f"{request.format(counted(len(rows), 'pending webhook'))} ({of_each})?"
     if not confirm(question, is_confirmed=args.yes):
         say("nothing was done")
         return ExitCode.FOUND
@@ -64,9 +64,11 @@ def _ask(args: Namespace, verb: str, ask: Callable[..., list[RequestedRun]]) -> 
     print_rows(
         [{"dag_id": run.dag_id, "run_id": run.run_id, "webhooks": run.entries} for run in runs], args.output
     )
+    asked = request.format(counted(len(rows), "webhook"))
     say(
-        f"{verb}: {counted(len(rows), 'webhook')}, by {counted(len(runs), 'run')}. The logs of the due tasks "
-        "say what has become of them; a webhook that is sent by then is left out"
+        f"Asked to {asked[0].lower()}{asked[1:]}, in {counted(len(runs), 'run')}. The logs of "
+        f"{'its' if len(runs) == 1 else 'their'} due tasks say what became of them; a webhook that was sent "
+        f"before that {sent_before}"
     )
     for dag_id in sorted({run.dag_id for run in runs if run.is_paused}):
         say(f"{dag_id} is paused: its run waits until you unpause it (airflow dags unpause {dag_id})")

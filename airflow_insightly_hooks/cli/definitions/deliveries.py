@@ -26,7 +26,9 @@ FILTER = (
         help="only these messages (webhook-id)",
     ),
     Arg(
-        ("--since",), metavar="TIME", help="only from then on: a time, or so long ago (7d, 12h); default: all"
+        ("--since",),
+        metavar="TIME",
+        help="only from then on: a time, or a duration before now (7d, 12h); default: all",
     ),
     Arg(("--until",), metavar="TIME", help="only before then"),
 )
@@ -38,7 +40,8 @@ DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
         name="deliveries",
         help="Search what was delivered, and what was not",
         description="List messages and what became of them, the newest first; times are UTC. "
-        f"No contents of records are kept or shown. {NEEDS_DATABASE}",
+        "It shows no record's contents, but for a receiver's answer that its connection keeps "
+        f"(keep_response). {NEEDS_DATABASE}",
         func=lazy("deliveries", "list_deliveries"),
         args=(
             *FILTER,
@@ -61,8 +64,8 @@ DELIVERY_COMMANDS: tuple[CLICommand, ...] = (
         name="resend",
         help="Send messages again, under the same ids",
         description="Send messages again: their deliver tasks are cleared, and send these alone, under the "
-        "same ids. Without --state, all that is undelivered of what was named; a message or a record that "
-        f"is named is sent again although it was delivered. {NEEDS_DATABASE}",
+        "same ids. Without --state, only undelivered messages are sent again. If you name messages or a "
+        f"record, delivered ones are sent again, too. {NEEDS_DATABASE}",
         func=lazy("deliveries", "resend_deliveries"),
         args=(
             *FILTER,

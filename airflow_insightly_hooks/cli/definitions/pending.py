@@ -41,13 +41,13 @@ PENDING_COMMANDS = (
     ),
     ActionCommand(
         name="cancel",
-        help="Have pending webhooks not be sent",
-        description="Have pending webhooks not be sent. A run of the workflow's DAG {dag_id}__pending does "
-        f"it; a webhook that is sent by then is left out. {NEEDS_DATABASE}",
+        help="Cancel pending webhooks, so that they are not sent",
+        description="Cancel pending webhooks, so that they are not sent. A run of the workflow's DAG "
+        f"{{dag_id}}__pending does it; a webhook that was sent before that stays sent. {NEEDS_DATABASE}",
         func=lazy("pending", "cancel_pending"),
         args=(ARG_DAG_ID, ARG_WEBHOOK, ARG_RECORD, ARG_ALL, ARG_YES, ARG_OUTPUT),
         epilog="Examples:\n  airflow insightly pending cancel --record 123\n"
-        f"  airflow insightly pending cancel --dag-id opportunity_won --all --yes\n\n{PENDING_CODES}",
+        f"  airflow insightly pending cancel --dag-id opportunity_won --yes\n\n{PENDING_CODES}",
     ),
     ActionCommand(
         name="send-now",
@@ -69,5 +69,5 @@ PENDING = GroupCommand(
     subcommands=PENDING_COMMANDS,
     epilog="Examples:\n  airflow insightly pending list\n"
     "  airflow insightly pending cancel --record 123\n"
-    f"  airflow insightly pending send-now --dag-id opportunity_won --all\n\n{PENDING_CODES}",
+    f"  airflow insightly pending send-now --dag-id opportunity_won\n\n{PENDING_CODES}",
 )

@@ -41,7 +41,7 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
                 ("--since",),
                 required=True,
                 metavar="TIME",
-                help="start: a time (2026-01-31, 2026-01-31T08:00:00Z), or so long ago (30d, 12h)",
+                help="start: a time (2026-01-31, 2026-01-31T08:00:00Z), or a duration before now (30d, 12h)",
             ),
             Arg(("--until",), metavar="TIME", help="end, likewise (default: now)"),
             Arg(
@@ -117,8 +117,8 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
             Arg(
                 ("--now",),
                 metavar="TIME",
-                help="what relative dates are measured from: a time, now, or so long ago (7d) "
-                "(default: the time of the change)",
+                help="the time that relative dates are measured from: a time, now, or a duration "
+                "before now (7d) (default: the change's own)",
             ),
             Arg(
                 ("--always",),

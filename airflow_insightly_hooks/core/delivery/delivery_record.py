@@ -6,7 +6,8 @@ It is one line of text a message, so that 100,000 messages take about 10 MB::
 
 After the change come the last outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it
 ended (seconds since 1970), how long it took (milliseconds), and the numbers of the error's text and of the
-text of the receiver's answer in a ``TextTable``. No contents of a record, and no credentials.
+text of the receiver's answer in a ``TextTable``. No contents of a record, but for what a kept answer repeats;
+no credentials.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each run enters, cancels, hastens and takes pending webhooks once, whatever stops it and when.
+"""Each run enters, cancels, makes due and takes pending webhooks once, whatever stops it and when.
 
 Two stores take part: the book of what is pending, which outlasts runs, and the run's own state, which a later
 try of the run, or a cleared one, finds again. No write goes to both. So a run's decision is one write to the

@@ -94,7 +94,7 @@ class Webhook(Model):
 
     :param name: what it is called; the ids of its messages belong to it, so a new name sends anew.
     :param conn_id: the receiver: a connection of type ``insightly_webhook``.
-    :param uri: the receiver's URI instead, without a user name and a password, which belong into a connection
+    :param uri: the receiver's URI instead, without a user name and a password, which belong in a connection
         or a template; a template such as ``{{ var.value.receiver }}`` is rendered.
     :param fields: the names of the fields to send, in this order; ``None`` sends the record as it is.
     :param date_format: ``microsoft``, as Insightly's webhooks write dates, or ``iso8601``.
