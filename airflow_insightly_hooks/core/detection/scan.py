@@ -175,6 +175,7 @@ class _Pass:
     pages: int = 0  # without those that only confirmed the end
     steps_back: int = 0  # in the phase of that name
     total: int | None = None  # how many records there are, as told last
+    count_changed: bool = False  # from one answer to the next
     has_looked_past_end: bool = False  # nothing followed, but the count told of more
     nothing_moved: bool = True  # only then does a count prove anything
     all_counts_told: bool = True  # each count that was asked for
@@ -236,6 +237,7 @@ class Scan:
         current = self._pass
         if total is not None:
             if current.total not in (None, total):
+                current.count_changed = True
                 current.nothing_moved = False
             current.total = total
         elif asked.count_total:
@@ -336,7 +338,10 @@ class Scan:
             self._total_at_end = total
         began = current.began
         is_proven = current.nothing_moved and (current.all_counts_told or began is None)
-        if current.pages > 1 and not is_proven:
+        # A first page whose end was confirmed may still be a part of what there was: the server may have cut
+        # the answer, and meanwhile the rest was deleted or moved before it. That changes the count.
+        is_one_answer = current.pages <= 1 and not current.count_changed
+        if not is_one_answer and not is_proven:
             # What changed since the pass began may have moved to where it had been read already.
             return self._begin_pass(current.updated_after if began is None else began - MARGIN - TICK)
         if len(self._returned) < self._total_at_end:

@@ -184,6 +184,18 @@ def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
         assert len(crm.requests) <= 7
 
 
+@pytest.mark.parametrize("totals", [True, "wrong"])
+def test_a_record_that_moves_before_the_only_page_of_a_cut_answer_is_found(totals):
+    """Of three records, the server answers two. The third moves to the front, and the first is deleted.
+
+    So nothing follows the second one, as if these two had been all.
+    """
+    crm = crm_of(3, order="updated, latest first", most=2, totals=totals)
+    crm.between = after_the_first_page(lambda c: (c.update(1), c.delete(3)))
+    assert missed(crm, read(crm)) == 0
+    assert len(crm.requests) <= (3 if totals is True else 5)
+
+
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock(behind):
     """By two seconds at most, and the bound may be exclusive."""
