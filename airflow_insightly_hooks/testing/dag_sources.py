@@ -39,13 +39,18 @@ def dags_in(source: Any, dag_id: str | None = None) -> _Dags:
         return _Dags(source, [source])
     if isinstance(source, WorkflowDefinition):
         return _of_workflows([source], dag_id, source.name)
-    path = Path(source)
-    if path.suffix in YAML:
-        from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
-        from airflow_insightly_hooks.workflows.workflow import Workflow
+    from airflow_insightly_hooks.workflows.import_path import folders_above, importable
 
-        return _of_workflows(read_workflows(path.read_text("utf-8"), path.name, Workflow), dag_id, path.name)
-    return _of_dag_file(path, dag_id)
+    path = Path(source)
+    with importable(folders_above(path)):
+        return _of_yaml_file(path, dag_id) if path.suffix in YAML else _of_dag_file(path, dag_id)
+
+
+def _of_yaml_file(path: Path, dag_id: str | None) -> _Dags:
+    from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
+    from airflow_insightly_hooks.workflows.workflow import Workflow
+
+    return _of_workflows(read_workflows(path.read_text("utf-8"), path.name, Workflow), dag_id, path.name)
 
 
 def _of_workflows(workflows: Iterable[WorkflowDefinition], dag_id: str | None, name: str) -> _Dags:

@@ -48,7 +48,10 @@ def _imported(path: str) -> object:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if f"{module_name}.".startswith(f"{missing}."):
-            reason = f"there is no module {missing!r} that the DAG processor can import"
+            reason = (
+                f"no module {missing!r} can be imported here: it must be in the DAG folder or the plugins "
+                "folder, or on PYTHONPATH"
+            )
         else:
             reason = f"{module_name} can't be imported: it needs the module {missing!r}"
         raise _wrong("callback", reason) from None

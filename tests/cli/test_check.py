@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,22 @@ def test_nothing_to_check(command: Command, folder: Path, given: str, reason: st
     """A path that leads nowhere, or a folder without workflow files, is wrong usage, not "no mistakes"."""
     ran = command("check", given)
     assert (ran.code, ran.out, ran.err) == (2, "", reason)
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_callback_in_the_dag_folder(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    """It is found above the given path, or in Airflow's DAG folder; ``sys.path`` is as before afterwards."""
+    name = f"alerts_configured_{configured}".lower()
+    dags = folder.absolute().parent
+    if configured:
+        dags = dags / "elsewhere"
+        dags.mkdir()
+        monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(dags))
+    (dags / f"{name}.py").write_text("def tell(context):\n    pass\n")
+    (folder / "a.yaml").write_text(GOOD.format(name="A") + f"on_failure: {name}.tell\n")
+    before = list(sys.path)
+    ran = command("check", folder)
+    assert (ran.code, ran.out) == (0, "")
+    assert sys.path == before

@@ -224,7 +224,7 @@ def test_a_notifier_is_made_with_its_arguments() -> None:
             "nowhere.tell",
             "",
             5,
-            "on_failure.callback: there is no module 'nowhere' that the DAG processor can",
+            "on_failure.callback: no module 'nowhere' can be imported here: it must be in the DAG folder",
         ),
         ("json.dumpz", "", 5, "on_failure.callback: json has no 'dumpz'; did you mean 'dump"),
         ("json.decoder", "", 5, "on_failure.callback: json.decoder is a module, and can't be called"),

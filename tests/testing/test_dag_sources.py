@@ -1,0 +1,36 @@
+"""DAGs for ``run_dag``: from YAML files and DAG files. Their runs are tested in tests/e2e."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_insightly_hooks.testing.dag_sources import dags_in
+
+WORKFLOW = "name: {name}\nrecord_type: Notes\nwebhooks: [{{name: w, conn_id: c}}]\n"
+DAG_FILE = "from airflow_insightly_hooks import load_workflows\n\nload_workflows('workflows')\n"
+
+
+@pytest.fixture
+def dag_file(tmp_path: Path) -> Path:
+    """A DAG folder: a DAG file, and a folder ``workflows`` with one workflow, ``good``."""
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "good.yaml").write_text(WORKFLOW.format(name="Good"))
+    (tmp_path / "crm.py").write_text(DAG_FILE)
+    return tmp_path / "crm.py"
+
+
+def test_a_callback_in_the_dag_folder(dag_file: Path) -> None:
+    """A DAG file, and a workflow file, can name a module of the DAG folder."""
+    name = "alerts_of_dag_sources"
+    (dag_file.parent / f"{name}.py").write_text("def tell(context):\n    pass\n")
+    yaml_file = dag_file.parent / "workflows" / "good.yaml"
+    yaml_file.write_text(WORKFLOW.format(name="Good") + f"on_failure: {name}.tell\n")
+    before = list(sys.path)
+    for source in (dag_file, yaml_file):
+        callback = dags_in(source).wanted.on_failure_callback
+        assert callback is sys.modules[name].tell
+        del sys.modules[name]
+    assert sys.path == before
