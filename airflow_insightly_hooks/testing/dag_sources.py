@@ -38,7 +38,9 @@ def dags_in(source: Any, dag_id: str | None = None) -> _Dags:
     if isinstance(source, DAG):
         return _Dags(source, [source])
     if isinstance(source, WorkflowDefinition):
-        return _of_workflows([source], dag_id, source.name)
+        from airflow_insightly_hooks.workflows.dag import workflow_dags
+
+        return _chosen([workflow_dags(source)], dag_id, source.name)
     from airflow_insightly_hooks.workflows.import_path import folders_above, importable
 
     path = Path(source)
@@ -48,15 +50,20 @@ def dags_in(source: Any, dag_id: str | None = None) -> _Dags:
 
 def _of_yaml_file(path: Path, dag_id: str | None) -> _Dags:
     from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
+    from airflow_insightly_hooks.workflows.dag import workflow_dags
+    from airflow_insightly_hooks.workflows.files import located_in
     from airflow_insightly_hooks.workflows.workflow import Workflow
 
-    return _of_workflows(read_workflows(path.read_text("utf-8"), path.name, Workflow), dag_id, path.name)
+    text = path.read_text("utf-8")
+    made = []
+    for workflow in read_workflows(text, path.name, Workflow):
+        with located_in(text, path.name, workflow):
+            made.append(workflow_dags(workflow))
+    return _chosen(made, dag_id, path.name)
 
 
-def _of_workflows(workflows: Iterable[WorkflowDefinition], dag_id: str | None, name: str) -> _Dags:
-    from airflow_insightly_hooks.workflows.dag import workflow_dags
-
-    made = [workflow_dags(workflow) for workflow in workflows]
+def _chosen(made: list[list[DAG]], dag_id: str | None, name: str) -> _Dags:
+    """Return one of several workflows' DAGs; each workflow's own is the first of its list."""
     wanted = _one([dags[0] for dags in made], dag_id, name)
     return _Dags(wanted, [dag for dags in made for dag in dags])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.reading import shown, text_of
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "workflow_files"]
+__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "located_in", "workflow_files"]
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -96,7 +97,8 @@ def load_files(
             continue
         try:
             _check_ids(one, file_of, owners)
-            dags[one.workflow.dag_id] = _dag(one.text, one.name, one.workflow, arguments)
+            with located_in(one.text, one.name, one.workflow):
+                dags[one.workflow.dag_id] = workflow_dag(one.workflow, **arguments)
             file_of[one.workflow.dag_id] = one.name
         except InvalidWorkflowFile as error:
             errors[one.path] = error
@@ -150,9 +152,16 @@ def workflow_files(root: Path) -> list[Path]:
     )
 
 
-def _dag(text: str, name: str, workflow: WorkflowDefinition, arguments: dict[str, Any]) -> DAG:
+@contextmanager
+def located_in(text: str, name: str, workflow: WorkflowDefinition) -> Iterator[None]:
+    """Give errors that come up while a workflow's DAG is made the file's name, and a line.
+
+    :param text: the file's contents.
+    :param name: what errors call the file.
+    :raises InvalidWorkflowFile: instead of any other error.
+    """
     try:
-        return workflow_dag(workflow, **arguments)
+        yield
     except InvalidWorkflow as error:
         raise located(text, name, workflow, error) from None
     except Exception as error:  # what Airflow refuses of one file must not keep back the others

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
 from airflow_insightly_hooks.testing.dag_sources import dags_in
 
 WORKFLOW = "name: {name}\nrecord_type: Notes\nwebhooks: [{{name: w, conn_id: c}}]\n"
@@ -34,3 +35,19 @@ def test_a_callback_in_the_dag_folder(dag_file: Path) -> None:
         assert callback is sys.modules[name].tell
         del sys.modules[name]
     assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "reason"),
+    [
+        ("schedule: 5 minutes", 4, "schedule: Airflow refuses it: "),
+        ("on_failure: json.dumpz", 4, "on_failure.callback: json has no 'dumpz'"),
+        ("activ: true", 4, "activ: not a key that is known here"),
+    ],
+)
+def test_a_mistake_in_a_yaml_file_has_its_line(tmp_path: Path, key: str, line: int, reason: str) -> None:
+    """Also one that shows only when the DAG is made."""
+    (tmp_path / "x.yaml").write_text(WORKFLOW.format(name="X") + key + "\n")
+    with pytest.raises(InvalidWorkflowFile) as caught:
+        dags_in(tmp_path / "x.yaml")
+    assert str(caught.value).startswith(f"x.yaml:{line}: {reason}")
