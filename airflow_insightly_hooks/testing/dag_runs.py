@@ -62,7 +62,8 @@ class DagRuns:
         :param timeout: seconds that the run and those that it starts may take.
         :raises TimeoutError: if they haven't ended by then: a sensor waits for something.
         :raises InvalidWorkflowFile: if a workflow file is wrong.
-        :raises ImportError: if a DAG file is wrong.
+        :raises ImportError: if a DAG file is wrong, or a workflow file that it loads. With ``dag_id``, only
+            if that DAG is not made.
         :raises LookupError: if a file holds several DAGs, and not the one that ``dag_id`` names.
         """
         dag, dags = dags_in(source, dag_id)

@@ -30,7 +30,8 @@ def dags_in(source: Any, dag_id: str | None = None) -> _Dags:
     :param source: a DAG, a ``Workflow``, the path of a YAML file of workflows, or that of a DAG file.
     :param dag_id: which one of a file's DAGs; without, the file must hold one DAG or one workflow.
     :raises InvalidWorkflowFile: if a workflow file is wrong: with line and path of each mistake.
-    :raises ImportError: if a DAG file is wrong.
+    :raises ImportError: if a DAG file is wrong, or a workflow file that it loads. With ``dag_id``, only if
+        that DAG is not made.
     :raises LookupError: if there is no such DAG, or there are several.
     """
     from airflow.sdk import DAG
@@ -74,7 +75,8 @@ def _of_dag_file(path: Path, dag_id: str | None) -> _Dags:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no DAG file and no workflow file")
     bag = DagBag(dag_folder=path, safe_mode=False)
-    if bag.import_errors:
+    # The wrong files beside that of a DAG which is asked for by its id don't matter to it.
+    if bag.import_errors and dag_id not in bag.dags:
         raise ImportError("\n".join(bag.import_errors.values()))
     made = list(bag.dags.values())
     # The DAGs beside a workflow's own are run by it.

@@ -51,3 +51,14 @@ def test_a_mistake_in_a_yaml_file_has_its_line(tmp_path: Path, key: str, line: i
     with pytest.raises(InvalidWorkflowFile) as caught:
         dags_in(tmp_path / "x.yaml")
     assert str(caught.value).startswith(f"x.yaml:{line}: {reason}")
+
+
+def test_wrong_files_beside_the_wanted_dag(dag_file: Path) -> None:
+    """They don't matter to a DAG that is asked for by its id; else they are told of."""
+    (dag_file.parent / "workflows" / "bad.yaml").write_text(WORKFLOW.format(name="Bad") + "activ: true\n")
+    found = dags_in(dag_file, "good")
+    assert found.wanted.dag_id == "good"
+    assert {"good", "good__retry"} <= {dag.dag_id for dag in found.all}
+    for dag_id in ("bad", "nowhere", None):
+        with pytest.raises(ImportError, match=r"bad\.yaml:4: activ"):
+            dags_in(dag_file, dag_id)
