@@ -20,7 +20,15 @@ from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag
 from airflow_insightly_hooks.workflows.reading import shown, text_of
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
-__all__ = ["LoadedFiles", "load_files", "load_folder", "load_workflows", "located_in", "workflow_files"]
+__all__ = [
+    "SUFFIXES",
+    "LoadedFiles",
+    "load_files",
+    "load_folder",
+    "load_workflows",
+    "located_in",
+    "workflow_files",
+]
 
 SUFFIXES = (".yaml", ".yml")
 

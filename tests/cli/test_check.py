@@ -89,10 +89,12 @@ def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:
     [
         ("nowhere", "error: nowhere: no such file or folder\n"),
         ("workflows", "error: no workflow files (*.yaml, *.yml) in workflows\n"),
+        ("crm.py", "error: crm.py: not a YAML file (*.yaml, *.yml); check takes workflow files\n"),
     ],
 )
 def test_nothing_to_check(command: Command, folder: Path, given: str, reason: str) -> None:
-    """A path that leads nowhere, or a folder without workflow files, is wrong usage, not "no mistakes"."""
+    """A path that leads nowhere, or to no workflow file, is wrong usage, not "no mistakes"."""
+    Path("crm.py").write_text("load_workflows('workflows')\n")
     ran = command("check", given)
     assert (ran.code, ran.out, ran.err) == (2, "", reason)
 

@@ -214,6 +214,21 @@ def test_a_workflow_in_python(
 
 
 @pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("nobody", "; a dag_id stands behind a folder: dags/workflows#nobody"),
+        ("nowhere.yaml", ""),
+        ("no/where", ""),
+    ],
+)
+def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
+    """The error says where a ``dag_id`` goes, unless what was given is a path."""
+    ran = command("preview", given, "--record", "1")
+    assert ran.code == 2
+    assert ran.err == f"error: {given}: no such file or folder (or module:attribute){hint}\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["{file}#nobody"], 2, "one record is needed: --record ID, or --json FILE"),

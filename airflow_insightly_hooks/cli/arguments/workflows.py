@@ -13,7 +13,7 @@ from types import ModuleType
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, told
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
-from airflow_insightly_hooks.workflows.files import workflow_files
+from airflow_insightly_hooks.workflows.files import SUFFIXES, workflow_files
 from airflow_insightly_hooks.workflows.reading import text_of
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
@@ -37,7 +37,7 @@ def workflow_of(text: str) -> Workflow:
         name, _, dag_id = text.rpartition("#")
         path = Path(name or text)
         if not path.exists():
-            raise UsageError(f"{path}: no such file or folder (or module:attribute)")
+            raise UsageError(f"{path}: no such file or folder (or module:attribute){_folder_hint(text)}")
     read = [_read(file) for file in (workflow_files(path) if path.is_dir() else [path])]
     workflows = [workflow for one in read if isinstance(one, list) for workflow in one]
     found = [workflow for workflow in workflows if dag_id in ("", workflow.dag_id)]
@@ -51,6 +51,12 @@ def workflow_of(text: str) -> Workflow:
     if dag_id:
         raise UsageError(f"{path}: it holds no workflow {dag_id!r}, but {ids}")
     raise UsageError(f"{path}: one workflow is needed; add # and the dag_id of one of these: {ids}")
+
+
+def _folder_hint(text: str) -> str:
+    """Return how a ``dag_id`` is given, for a text that may be one alone."""
+    is_path = "#" in text or Path(text).name != text or Path(text).suffix in SUFFIXES
+    return "" if is_path else f"; a dag_id stands behind a folder: dags/workflows#{text}"
 
 
 def _read(file: Path) -> list[Workflow] | InvalidWorkflowFile:

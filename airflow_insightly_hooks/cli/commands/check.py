@@ -9,6 +9,7 @@ from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import counted, print_line, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.workflows.check import check_workflows
+from airflow_insightly_hooks.workflows.files import SUFFIXES
 
 __all__ = ["check"]
 
@@ -19,6 +20,8 @@ def check(args: Namespace) -> int:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
+        if not path.is_dir() and path.suffix not in SUFFIXES:
+            raise UsageError(f"{path}: not a YAML file (*.yaml, *.yml); check takes workflow files")
     checked = check_workflows(paths)
     if not checked.files:
         raise UsageError(f"no workflow files (*.yaml, *.yml) in {', '.join(map(str, paths))}")
