@@ -127,15 +127,31 @@ class InvalidWindow(InsightlyHooksError, ValueError):
 
 
 class InvalidCriteria(InsightlyHooksError, ValueError):
-    """Criteria that cannot be compiled: ``path`` says where (``criteria.all[1].operator``)."""
+    """Criteria that cannot be compiled: ``path`` says where (``criteria.all[1].operator``).
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    ``others`` are the paths and reasons of further mistakes; ``problems`` are those of all.
+    """
+
+    def __init__(self, path: str, reason: str, others: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(path, reason, others)
         self.path = path
         self.reason = reason
+        self.others = others
+
+    @classmethod
+    def of(cls, mistakes: list[InvalidCriteria]) -> InvalidCriteria:
+        """Return one error for one mistake or more."""
+        first, *others = (problem for mistake in mistakes for problem in mistake.problems)
+        return cls(*first, tuple(others))
+
+    @property
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """Path and reason of each mistake."""
+        return ((self.path, self.reason), *self.others)
 
     def __str__(self) -> str:
-        return f"{_printable(self.path)}: {_printable(self.reason)}"
+        most = InvalidWorkflow.SHOWN
+        return str(InvalidWorkflow(self.problems[:most], max(len(self.problems) - most, 0)))
 
 
 class InvalidWorkflow(InsightlyHooksError, ValueError):

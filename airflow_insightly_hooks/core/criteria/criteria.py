@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.criteria.predicates import (
     combine,
     compile_conditions,
 )
+from airflow_insightly_hooks.core.errors import InvalidCriteria
 from airflow_insightly_hooks.core.records import RecordType
 
 __all__ = [
@@ -86,12 +87,20 @@ class Criteria:
         """Check that the criteria can be compiled, and that records of a type can meet them.
 
         :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
-        :raises InvalidCriteria: if not; its ``path`` says where in them.
+        :raises InvalidCriteria: if not; it holds the mistakes of all conditions.
         """
-        compile_conditions(self._conditions, Reference(SOME_TIME), None, None)
-        if record_type is not None:
-            for condition in self._conditions:
-                check_field(record_type, condition.field, condition.operator, condition.value, condition.path)
+        mistakes = []
+        for condition in self._conditions:
+            try:
+                compile_conditions([condition], Reference(SOME_TIME), None, None)
+                if record_type is not None:
+                    check_field(
+                        record_type, condition.field, condition.operator, condition.value, condition.path
+                    )
+            except InvalidCriteria as error:
+                mistakes.append(error)
+        if mistakes:
+            raise InvalidCriteria.of(mistakes)
 
     def compile(
         self,
@@ -165,7 +174,8 @@ def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
     """Check that criteria can be compiled, and that records of a type can meet them.
 
     :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
-    :raises InvalidCriteria: if not; its ``path`` says where in them.
+    :raises InvalidCriteria: if not. It holds the mistakes of all conditions; fields and values are looked at
+        when the form of all is right.
     """
     Criteria(spec).check(record_type)
 

@@ -36,9 +36,19 @@ class Condition(NamedTuple):
 
 
 def parse_criteria(spec: object) -> tuple[list[Condition], Expression]:
-    """Return the conditions in their order, and how they are combined; they are numbered from 1."""
+    """Return the conditions in their order, and how they are combined; they are numbered from 1.
+
+    :raises InvalidCriteria: if something else stands where a condition or a group should. It holds the
+        mistakes of all conditions, up to the first mistake of a group.
+    """
     reader = _Reader()
-    expression = reader.expression(spec, "criteria", 0)
+    expression: Expression = 0
+    try:
+        expression = reader.expression(spec, "criteria", 0)
+    except InvalidCriteria as error:
+        reader.mistakes.append(error)
+    if reader.mistakes:
+        raise InvalidCriteria.of(reader.mistakes)
     return reader.conditions, expression
 
 
@@ -47,6 +57,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.conditions: list[Condition] = []
+        self.mistakes: list[InvalidCriteria] = []
         self._members = 0
 
     def expression(self, spec: object, path: str, depth: int) -> Expression:
@@ -58,7 +69,7 @@ class _Reader:
         if any(key in spec for key in NUMBERED_KEYS):
             return self._numbered(spec, path)
         if not any(key in spec for key in GROUPS):
-            self.conditions.append(_condition(spec, path))
+            self._add_condition(spec, path)
             return len(self.conditions)
         if len(spec) != 1:
             raise InvalidCriteria(
@@ -88,12 +99,18 @@ class _Reader:
             if not isinstance(member, Mapping) or any(key in member for key in (*GROUPS, *NUMBERED_KEYS)):
                 found = "a group" if isinstance(member, Mapping) else type(member).__name__
                 raise InvalidCriteria(f"{path_of_list}[{i}]", f"a condition is needed, not {found}")
-            self.conditions.append(_condition(member, f"{path_of_list}[{i}]"))
+            self._add_condition(member, f"{path_of_list}[{i}]")
         if spec.get("logic") is None:
             return Operation("all", tuple(range(before + 1, len(self.conditions) + 1)), path_of_list)
         path_of_line = f"{path}.logic"
         line = parse_logic(spec["logic"], len(members), path=path_of_line, offset=before)
         return line._replace(path=path_of_line) if isinstance(line, Operation) else line
+
+    def _add_condition(self, spec: Mapping[str, Any], path: str) -> None:
+        try:
+            self.conditions.append(_condition(spec, path))
+        except InvalidCriteria as error:
+            self.mistakes.append(error)
 
     def _count(self, members: int, path: str) -> None:
         self._members += members

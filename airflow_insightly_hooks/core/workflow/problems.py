@@ -67,17 +67,29 @@ def problems_of(
         for problem in error.errors(include_url=False)
         if problem["type"] != "default_factory_not_called"  # its input is invalid, and the error says so
     ]
-    return [_problem(problem, model, path) for problem in found[:most]], len(found)
+    shown: list[tuple[str, str]] = []
+    count = 0
+    for problem in found:
+        cause = _cause(problem)
+        if isinstance(cause, InvalidCriteria):
+            count += len(cause.problems)
+            shown += [(joined(path, place), reason) for place, reason in cause.problems[: most - len(shown)]]
+        else:
+            count += 1
+            shown += [_problem(problem, model, path)] if len(shown) < most else []
+    return shown, count
+
+
+def _cause(problem: ErrorDetails) -> Any:
+    return problem.get("ctx", {}).get("error")
 
 
 def _problem(problem: ErrorDetails, model: type[BaseModel], path: str) -> tuple[str, str]:
     loc = problem["loc"]
     where = joined(path, *loc)
-    cause = problem.get("ctx", {}).get("error")
+    cause = _cause(problem)
     if isinstance(cause, Misplaced):
         return joined(where, cause.path), str(cause)
-    if isinstance(cause, InvalidCriteria):
-        return joined(path, cause.path), cause.reason
     if problem["type"] == "extra_forbidden":
         known = _model_at(model, loc[:-1]).model_fields
         return where, f"not a key that is known here{did_you_mean(loc[-1], known)}"

@@ -684,6 +684,40 @@ def test_criteria_that_cannot_be_compiled_are_refused(spec, path, reason):
 
 
 @pytest.mark.parametrize(
+    ("spec", "paths"),
+    [
+        (
+            {"any": [{"field": "TITLE", "operator": "equal"}, {"all": [{"feld": "x"}]}, {"some": []}]},
+            ["any[0].operator", "any[1].all[0].feld", "any[2].some"],
+        ),
+        (
+            {"conditions": [{"field": "TITLE"}, {"field": ""}], "logic": "1 AND 3"},
+            ["conditions[0].operator", "conditions[1].field", "logic"],
+        ),
+        (
+            {
+                "all": [
+                    {"field": "TITLE", "operator": "in", "value": "x"},
+                    {"field": "TITEL", "operator": "is_blank"},
+                    {"field": "TITLE", "operator": "is_blank"},
+                    {"field": "COMPLETED", "operator": "contains", "value": "x"},
+                ]
+            },
+            ["all[0].value", "all[1].field", "all[3].operator"],
+        ),
+    ],
+)
+def test_mistakes_of_several_conditions_are_told_together(spec, paths):
+    """Those of form, up to the first group that can't be read; then those of fields and values."""
+    with pytest.raises(InvalidCriteria) as caught:
+        check_criteria(spec, RECORD_TYPES["Tasks"])
+    assert [path for path, _ in caught.value.problems] == [f"criteria.{path}" for path in paths]
+    assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == [
+        f"criteria.{path}" for path in paths
+    ]
+
+
+@pytest.mark.parametrize(
     ("keys", "path"),
     [
         ({"operator": "before", "value": "now"}, "criteria.all[0].value"),

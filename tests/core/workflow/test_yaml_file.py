@@ -67,6 +67,20 @@ def test_a_file_may_hold_a_list():
     assert problems(listed * 2)[0].startswith("contacts.yaml:18: [1].dag_id: 'new_french_contacts' is an")
 
 
+def test_each_mistake_in_criteria_has_its_line():
+    """Of many, the first 20 are shown, and all are counted."""
+    text = CONTACTS.replace("operator: equals", "operator: equal").replace("operator: on", "operator: onn")
+    assert [problem.split(": ")[1] for problem in problems(text)] == [
+        "criteria.all[0].operator",
+        "criteria.all[1].operator",
+    ]
+    many = "".join("\n  - {field: TITLE, operator: equal}" for _ in range(30))
+    text = f"name: w\nrecord_type: Notes\nactiv: true\ncriteria:\n all:{many}\n"
+    shown = problems(text)
+    assert len(shown) == 21
+    assert shown[-1] == "and 12 more"  # of 30, one key and a list of webhooks
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
