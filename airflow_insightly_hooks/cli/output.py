@@ -9,10 +9,17 @@ from typing import Any, NoReturn
 
 import yaml
 from airflow.cli.simple_table import AirflowConsole, SimpleTable
+from rich.cells import cell_len
 from rich.text import Text
 from tabulate import tabulate  # type: ignore[import-untyped]
 
 __all__ = ["Console", "counted", "is_structured", "print_line", "print_rows", "print_value", "say"]
+
+WIDEST_WHOLE = 32
+"""Columns of a table up to this width, in characters, are never folded."""
+NARROWEST_FOLDED = 24
+"""So many characters are left to a column that is folded."""
+BETWEEN_COLUMNS = " | "
 
 
 class Console(AirflowConsole):
@@ -59,12 +66,35 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
         cells = [[_cell(value) for value in row.values()] for row in rows]
         print_line(tabulate(cells, headers=list(rows[0]), tablefmt="plain", disable_numparse=True))
     else:
-        table = SimpleTable(show_header=True)
-        for name in rows[0]:
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*(Text(_cell(value)) for value in row.values()))
-        Console().print(table)
+        _print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table in which ids, times and addresses are whole, so that they can be copied.
+
+    Sentences fold where that makes the table fit the terminal. If it doesn't, or if no terminal is there,
+    nothing folds: each row is one line.
+    """
+    columns = list(zip(names, *rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    folding = [
+        width > WIDEST_WHOLE and any(" " in cell for cell in column[1:])
+        for width, column in zip(widths, columns, strict=True)
+    ]
+    between = len(BETWEEN_COLUMNS) * (len(names) - 1)
+    narrowest = between + sum(
+        NARROWEST_FOLDED if folds else width for width, folds in zip(widths, folding, strict=True)
+    )
+    widest = between + sum(widths)
+    console = Console()
+    if not sys.stdout.isatty() or console.width < narrowest:
+        console.width = widest
+    table = SimpleTable(show_header=True)
+    for name, folds in zip(names, folding, strict=True):
+        table.add_column(name, no_wrap=not folds)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table, crop=False)
 
 
 def print_value(value: Any, output: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -114,6 +115,45 @@ def test_rows_in_each_format(capfd: pytest.CaptureFixture[str]) -> None:
         )
         (shown,) = [line for line in lines if "[red]1e5" in line]
         assert "a, b\\x1b[2J" in shown  # nothing acts on the terminal
+
+
+ROW = {
+    "at": "2026-11-26T08:02:00Z",
+    "record": "Opportunities:40000007",
+    "error": "answered 503: the service is being maintained until tomorrow, at about eight o'clock",
+    "message_id": "msg_2c26b46b68ffc68ff99b453c",
+    "run_id": "scheduled__2026-11-26T08:00:00+00:00",
+}
+ROW_WIDTH = sum(map(len, ROW.values())) + 4 * len(" | ")
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (None, 1),  # no terminal
+        (ROW_WIDTH, 1),
+        (ROW_WIDTH - 1, 2),
+        (ROW_WIDTH - len(ROW["error"]) + 24, 5),
+        (120, 1),  # no room for what must be whole: the terminal breaks the lines, but no cell
+    ],
+)
+def test_a_table_at_a_terminals_width(
+    columns: int | None, lines: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids and times are whole at any width; sentences fold where that makes the table fit."""
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    capfd.readouterr()
+    print_rows([ROW], "table")
+    printed = re.sub("\x1b\\[[0-9;]*m", "", capfd.readouterr().out)
+    _, _, *shown = [line for line in printed.splitlines() if line.strip()]
+    assert len(shown) == lines
+    for name in ("at", "record", "message_id", "run_id"):
+        assert ROW[name] in shown[0]
+    cells = [line.split("|")[2].strip() for line in shown]
+    assert " ".join(cells) == ROW["error"]
+    assert all(len(line) <= max(columns or 0, ROW_WIDTH) for line in shown)
 
 
 def test_both_entries_have_the_same_commands() -> None:
