@@ -118,7 +118,8 @@ def test_a_record_that_does_not_trigger(
     command: Command, receiver: str, workflows: Path, insightly: Any
 ) -> None:
     """The conditions that decided are marked; nothing is shown or sent, unless that is asked for."""
-    record_id = contact_with_region(insightly)["CONTACT_ID"]
+    record = contact_with_region(insightly)
+    record_id, name = record["CONTACT_ID"], record["FIRST_NAME"]
     arguments = ("preview", f"{workflows}#nobody", "--record", record_id, "--event", "updated")
     ran = command(*arguments, "--send", "--yes")
     assert ran.code == 1
@@ -126,11 +127,16 @@ def test_a_record_that_does_not_trigger(
         ran.out.splitlines()[1],
         "Criteria (> marks what decided):",
         "    criteria.all: not met",
-        "    criteria.all[0]: CONTACT_ID greater_than: met",
-        "  > criteria.all[1]: FIRST_NAME equals: not met",
+        f"    criteria.all[0]: CONTACT_ID greater_than 0: met (it is {record_id})",
+        f'  > criteria.all[1]: FIRST_NAME equals "nobody\'s name": not met (it is {name!r})',
     ]
     assert ran.out.splitlines()[1].endswith("does not trigger: the record does not meet the criteria")
     assert insightly.received(receiver) == []
+    conditions = json.loads(command(*arguments, "-o", "json").out)["conditions"]
+    assert [(each["value"], each["found"]) for each in conditions] == [
+        (0, record_id),
+        ("nobody's name", name),
+    ]
     ran = command(*arguments, "--send", "--yes", "--always")
     assert ran.code == 1
     assert "Billing: acknowledged" in ran.out

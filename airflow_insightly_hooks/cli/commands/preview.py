@@ -65,7 +65,7 @@ def preview(args: Namespace) -> int:
         notes.append(NOT_ASKED)
     shown = _shown(workflow, previewed, messages, notes)
     if not is_structured(args.output):
-        for line in preview_lines(shown, previewed.shown.verdict.explained()):
+        for line in preview_lines(shown, previewed.shown.verdict.explained(previewed.shown.compared)):
             print_line(line)
     sent = _send(messages, is_confirmed=args.yes) if args.send else []
     if is_structured(args.output):
@@ -116,8 +116,8 @@ def _shown(
             for change in previewed.changes
         ],
         "conditions": [
-            {**condition._asdict(), "is_culprit": condition in verdict.culprits}
-            for condition in verdict.conditions
+            {**condition._asdict(), "is_culprit": condition in verdict.culprits, **compared.plain()}
+            for condition, compared in zip(verdict.conditions, previewed.shown.compared, strict=True)
         ],
         "groups": [group._asdict() for group in verdict.groups],
         "notes": notes,

@@ -26,7 +26,7 @@ from airflow_insightly_hooks.core.criteria.criteria import (
     compile_criteria,
     compile_explanation,
 )
-from airflow_insightly_hooks.core.criteria.explanation import GroupOutcome
+from airflow_insightly_hooks.core.criteria.explanation import Compared, GroupOutcome
 from airflow_insightly_hooks.core.criteria.operators import OPERATORS
 from airflow_insightly_hooks.core.criteria.parsing import MAX_DEPTH
 from airflow_insightly_hooks.core.criteria.predicates import Incomparable, Predicate
@@ -34,6 +34,7 @@ from airflow_insightly_hooks.core.criteria.predicates import Incomparable, Predi
 __all__ = [
     "MAX_DEPTH",
     "OPERATORS",
+    "Compared",
     "ConditionOutcome",
     "Criteria",
     "Explanation",

@@ -7,8 +7,19 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from airflow_insightly_hooks.core.criteria.explanation import GroupOutcome, culprits_of, group_outcomes
-from airflow_insightly_hooks.core.criteria.field_paths import check_field, is_custom
+from airflow_insightly_hooks.core.criteria.explanation import (
+    Compared,
+    GroupOutcome,
+    culprits_of,
+    group_outcomes,
+)
+from airflow_insightly_hooks.core.criteria.field_paths import (
+    check_field,
+    custom_value,
+    is_custom,
+    is_plain,
+    values_of,
+)
 from airflow_insightly_hooks.core.criteria.operands import Reference
 from airflow_insightly_hooks.core.criteria.parsing import Spec, parse_criteria
 from airflow_insightly_hooks.core.criteria.predicates import (
@@ -19,7 +30,7 @@ from airflow_insightly_hooks.core.criteria.predicates import (
     compile_conditions,
 )
 from airflow_insightly_hooks.core.errors import InvalidCriteria
-from airflow_insightly_hooks.core.records import RecordType
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RecordType
 
 __all__ = [
     "ConditionOutcome",
@@ -138,6 +149,13 @@ class Criteria:
             for condition, predicate in zip(self._conditions, predicates, strict=True)
         ]
 
+    def compared(self, record: Mapping[str, Any]) -> list[Compared]:
+        """Return what each condition compares with which of the record's values, in the criteria's order."""
+        return [
+            Compared(condition.path, condition.value, _found(record, condition.field))
+            for condition in self._conditions
+        ]
+
     def group_outcomes(self, conditions: Sequence[ConditionOutcome]) -> list[GroupOutcome]:
         """Return how each group and logic line came out, a group before its members.
 
@@ -154,6 +172,13 @@ class Criteria:
         """
         numbers = culprits_of(self._expression, [condition.held for condition in conditions])
         return [condition for number, condition in enumerate(conditions, 1) if number in numbers]
+
+
+def _found(record: Mapping[str, Any], field: str) -> Any:
+    if not is_plain(field):
+        return values_of(field)(record)
+    value = record.get(field)
+    return custom_value(record.get(CUSTOM_FIELDS), field) if value is None else value
 
 
 def compile_criteria(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.criteria.logic import Expression
+from airflow_insightly_hooks.core.exact_json import ExactNumber
 
-__all__ = ["GroupOutcome", "culprits_of", "group_outcomes"]
+__all__ = ["Compared", "GroupOutcome", "culprits_of", "group_outcomes"]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = 10
 
 
 class GroupOutcome(NamedTuple):
@@ -15,6 +22,52 @@ class GroupOutcome(NamedTuple):
 
     path: str
     held: bool
+
+
+class Compared(NamedTuple):
+    """What one condition compares, and with what; ``found`` is a record's contents.
+
+    :param path: where the condition stands in the criteria.
+    :param value: the condition's value, as the criteria have it; ``None`` if its operator takes none.
+    :param found: the record's value; of a dotted path, or ``TAGS``, the list of those that aren't blank.
+    """
+
+    path: str
+    value: Any
+    found: Any
+
+    def plain(self) -> dict[str, Any]:
+        """Return ``value`` and ``found`` as JSON and YAML hold them, what is no such value as text."""
+        return {"value": _plain(self.value), "found": _plain(self.found)}
+
+    @property
+    def value_text(self) -> str:
+        """The condition's value, shortened if it is long; empty if there is none."""
+        return "" if self.value is None else _text(self.value)
+
+    @property
+    def found_text(self) -> str:
+        """The record's value, shortened if it is long."""
+        return "blank" if self.found in (None, "", []) else _text(self.found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, ExactNumber):
+        return value.text
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    """Return a value in one line, in which nothing acts on a terminal."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _SHORT.repr(_plain(value))
 
 
 def group_outcomes(expression: Expression, held: Sequence[bool]) -> list[GroupOutcome]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.criteria import (
+    Compared,
     ConditionOutcome,
     Criteria,
     Explanation,
@@ -46,8 +47,12 @@ class Verdict(NamedTuple):
     culprits: tuple[ConditionOutcome, ...] = ()
     """Those of the conditions by whose outcomes the record does not meet the criteria."""
 
-    def explained(self) -> Iterator[str]:
-        """Yield a line for each group and condition, in their order: ``>`` marks the culprits."""
+    def explained(self, compared: Iterable[Compared] = ()) -> Iterator[str]:
+        """Yield a line for each group and condition, in their order: ``>`` marks the culprits.
+
+        :param compared: what the conditions compare; then the lines show it, the record's values included.
+        """
+        values = {one.path: one for one in compared}
         culprits = {culprit.path for culprit in self.culprits}
         groups = {group.path: group for group in self.groups}
         for condition in self.conditions:
@@ -58,7 +63,11 @@ class Verdict(NamedTuple):
             named = f"{int(number[1]) + 1}: " if number else ""
             mark = "> " if condition.path in culprits else "  "
             about = f"{condition.field} {condition.operator}"
-            yield f"{mark}{condition.path}: {named}{about}: {_met(condition.held)}"
+            met = _met(condition.held)
+            if (one := values.get(condition.path)) is not None:
+                about = f"{about} {one.value_text}".rstrip()
+                met = f"{met} (it is {one.found_text})"
+            yield f"{mark}{condition.path}: {named}{about}: {met}"
 
 
 def _met(held: bool) -> str:

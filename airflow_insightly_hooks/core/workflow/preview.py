@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_insightly_hooks.core.criteria import Compared, Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, Event, RecordChange, checked_change
 from airflow_insightly_hooks.core.detection.record_times import record_times
-from airflow_insightly_hooks.core.detection.storable_changes import exact_record, storable
+from airflow_insightly_hooks.core.detection.storable_changes import exact_record, record_of, storable
 from airflow_insightly_hooks.core.errors import InvalidPayload
 from airflow_insightly_hooks.core.payload import Payload, build_payload, why_undeliverable
 from airflow_insightly_hooks.core.records import CREATED, RECORD_TYPES, UPDATED, is_record_id
@@ -41,6 +42,8 @@ class PreviewedChange(NamedTuple):
     verdict: Verdict
     messages: tuple[PreviewedMessage, ...]
     """One for each webhook, whether the change triggers or not."""
+    compared: tuple[Compared, ...]
+    """What the conditions of the criteria compare, in their order. It holds personal data."""
 
     @property
     def event(self) -> Event:
@@ -83,11 +86,12 @@ def preview(
     active = workflow.model_copy(update={"active": True})
     changes = [_change(workflow, record, event, now) for event in events]
     dates = {"custom_date_fields": custom_date_fields, "custom_day_fields": custom_day_fields}
+    criteria = Criteria(workflow.criteria)
     previewed = []
     for change in changes:
         (verdict,) = verdicts(active, [change], now=now, multi_select=multi_select)
         messages = tuple(_message(workflow, webhook, change, dates) for webhook in workflow.webhooks)
-        previewed.append(PreviewedChange(verdict, messages))
+        previewed.append(PreviewedChange(verdict, messages, tuple(criteria.compared(record_of(change)))))
     return Preview(tuple(previewed))
 
 

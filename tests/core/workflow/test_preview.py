@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -143,3 +143,47 @@ def test_a_record_without_times() -> None:
     assert (
         added.verdict.change["changed_at"] == updated.verdict.change["changed_at"] == "2026-01-31T00:00:00Z"
     )
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown", "plain"),
+    [
+        ({"field": "AGE__c", "operator": "equals", "value": 1.5}, "equals 1.5: not met (it is 7)", (1.5, 7)),
+        ({"field": "VIP__c", "operator": "is_blank"}, "is_blank: not met (it is true)", (None, True)),
+        ({"field": "NONE__c", "operator": "is_blank"}, "is_blank: met (it is blank)", (None, None)),
+        ({"field": "SALUTATION", "operator": "is_blank"}, "is_blank: met (it is blank)", (None, "")),
+        (
+            {"field": "TAGS", "operator": "contains", "value": "a"},
+            "'a': met (it is ['a', 'b'])",
+            ("a", ["a", "b"]),
+        ),
+        ({"field": "LINKS.ROLE", "operator": "is_blank"}, "is_blank: met (it is blank)", (None, [])),
+        (
+            {"field": "DATE_UPDATED_UTC", "operator": "within_last", "value": timedelta(days=1)},
+            "within_last '1 day, 0:00:00': met (it is '2017-03-11 08:00:00')",
+            ("1 day, 0:00:00", "2017-03-11 08:00:00"),
+        ),
+        (
+            {"field": "LAST_NAME", "operator": "in", "value": list("abcdefghijkl")},
+            "'i', 'j', ...]: not met (it is 'A\\x1b')",
+            (list("abcdefghijkl"), "A\x1b"),
+        ),
+        ({"field": "BIG__c", "operator": "is_blank"}, "(it is '1E400')", (None, "1E400")),
+    ],
+)
+def test_what_was_compared(condition: dict[str, Any], shown: str, plain: tuple[Any, Any]) -> None:
+    """The condition's value and the record's are in the explanation, in a form that JSON can hold."""
+    custom = {"AGE__c": 7, "VIP__c": True, "BIG__c": loads("1E400")}
+    record = {
+        **RECORD,
+        "LAST_NAME": "A\x1b",
+        "SALUTATION": "",
+        "CUSTOMFIELDS": [{"FIELD_NAME": name, "FIELD_VALUE": value} for name, value in custom.items()],
+        "TAGS": [{"TAG_NAME": "a"}, {"TAG_NAME": "b"}],
+    }
+    change = workflow(criteria=condition).preview(record, event="updated").shown
+    (line,) = change.verdict.explained(change.compared)
+    assert line.endswith(shown)
+    (compared,) = change.compared
+    assert tuple(compared.plain().values()) == plain
+    assert not any(str(value) in str(change.verdict._replace(change={})) for value in ("A\x1b", "1E400"))
