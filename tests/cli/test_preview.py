@@ -251,7 +251,7 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (["{file}#nobody", "--json", "{lead}"], 2, "it can't be previewed: record: a record of Contacts"),
         (["{binary}", "--json", "{lead}"], 2, "it can't be read: byte 1 is not UTF-8"),
         (["{file}#nobody", "--json", "{lead}", "--now", "soon"], 2, "--now: a time (2026-01-31, "),
-        (["{file}#nobody", "--record", "999"], 3, "/Contacts/999 is not known there (404)"),
+        (["{file}#nobody", "--record", "999"], 3, "Contacts have no record 999 in the account of connection"),
         (["{file}#nobody", "--record", "1", "--conn", "nowhere"], 3, "The conn_id `nowhere` isn't defined"),
         (["{file}#nobody", "--record", "1", "--conn", "wrong"], 3, "refuses the API key (401)"),
         (["{file}#nobody", "--record", "1", "--send"], 2, "To confirm without a terminal, give --yes"),

@@ -100,7 +100,11 @@ def test_a_record(
         (["billing", "--uri", "http://127.0.0.1"], 2, "one receiver is needed"),
         (["billing", "--record", "Contacts:1", "--json", "x"], 2, "--record and --json exclude one another"),
         (["billing", "--record", "Contacts", "--yes"], 2, "a record's id is needed"),
-        (["billing", "--record", "Contacts:999", "--yes"], 3, "/Contacts/999 is not known there (404)"),
+        (
+            ["billing", "--record", "Contacts:999", "--yes"],
+            3,
+            "Contacts have no record 999 in the account",
+        ),
         (["nowhere"], 3, "The conn_id `nowhere` isn't defined"),
         (["insightly_default"], 3, "it is 'insightly', and 'insightly_webhook' is needed"),
         (["--uri", "ftp://me:hunter2-password@x"], 3, "connection 'uri'"),

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core import exact_json
-from airflow_insightly_hooks.core.errors import UnknownRecordType
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, UnknownRecordType
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS, RECORD_TYPES
 from airflow_insightly_hooks.operators.common.field_checks import (
     MULTI_SELECTS,
@@ -28,6 +28,7 @@ __all__ = [
     "custom_field_types",
     "insightly_hook",
     "json_record",
+    "read_record",
     "record_reference",
 ]
 
@@ -35,6 +36,20 @@ NOT_ASKED = (
     "the types of custom fields are not known here. A task asks Insightly for them: it writes custom dates "
     "as dates, and compares multi-selects option by option"
 )
+
+
+class RecordNotFound(InsightlyHooksError):
+    """An account has no record with the id that was asked for, as far as the key can see."""
+
+    def __init__(self, conn_id: str, record_type: str, record_id: int) -> None:
+        super().__init__(conn_id, record_type, record_id)
+
+    def __str__(self) -> str:
+        conn_id, record_type, record_id = self.args
+        return (
+            f"{record_type} have no record {record_id} in the account of connection {conn_id!r} (404), or "
+            "the API key can't see it. If this holds for every record, run 'airflow insightly doctor'"
+        )
 
 
 class CustomFieldTypes(NamedTuple):
@@ -56,6 +71,22 @@ def insightly_hook(conn_id: str) -> InsightlyHook:
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     return InsightlyHook(conn_id, exact_numbers=True)
+
+
+def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any]:
+    """Return a record of Insightly's API.
+
+    :raises RecordNotFound: if there is none with this id.
+    :raises InsightlyAPIError: if it can't be read.
+    """
+    from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
+
+    try:
+        return hook.get_record(record_type, record_id)
+    except InsightlyAccessError as error:
+        if error.status != 404:
+            raise
+        raise RecordNotFound(error.conn_id, record_type, record_id) from None
 
 
 def custom_field_types(

@@ -12,6 +12,7 @@ from airflow_insightly_hooks.cli.arguments.records import (
     custom_field_types,
     insightly_hook,
     json_record,
+    read_record,
 )
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
@@ -45,7 +46,7 @@ def preview(args: Namespace) -> int:
     workflow = workflow_of(args.workflow)
     hook = insightly_hook(args.conn or workflow.insightly_conn_id)
     is_read = args.record is not None
-    record = hook.get_record(workflow.record_type, args.record) if is_read else json_record(args.json)
+    record = read_record(hook, workflow.record_type, args.record) if is_read else json_record(args.json)
     types = custom_field_types(hook, workflow.record_type, record, is_needed=is_read)
     clock = datetime.now(timezone.utc).replace(microsecond=0)
     now = time_of(args.now, "--now", clock) if args.now else None

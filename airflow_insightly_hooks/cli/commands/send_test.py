@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
 
 from airflow_insightly_hooks.cli.arguments.records import (
     custom_field_types,
     insightly_hook,
     json_record,
+    read_record,
     record_reference,
 )
 from airflow_insightly_hooks.cli.commands.preview_text import sent_lines
@@ -58,6 +58,6 @@ def _body(args: Namespace) -> str:
     if record_type is None:
         raise UsageError("--record: a record type is needed, too, as in Contacts:7")
     hook = insightly_hook(args.conn)
-    record: dict[str, Any] = hook.get_record(record_type, record_id)
+    record = read_record(hook, record_type, record_id)
     types = custom_field_types(hook, record_type, record, is_needed=True)
     return build_body(record, record_type=record_type, **types.dates)
