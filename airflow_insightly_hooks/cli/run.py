@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import structlog
@@ -19,6 +19,11 @@ from airflow_insightly_hooks.cli.output import say
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
 
 __all__ = ["UsageError", "run"]
+
+UNDERSCORE_WARNING = (
+    "Connection schemes (type: insightly_webhook) shall not contain '_' according to RFC3986."
+)
+"""What Airflow logs of each ``insightly_webhook`` connection that it reads from its database."""
 
 
 class UsageError(Exception):
@@ -35,7 +40,7 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     redirect_stdout_log_handlers_to_stderr()
     try:
-        with _structlog_on_stderr():
+        with _logging_to_stderr():
             code = command(args)
         if sys.stdout is not None:  # it may be closed
             sys.stdout.flush()
@@ -62,20 +67,30 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _structlog_on_stderr() -> Iterator[None]:
-    """Have loggers that are first used in the block write to standard error.
+def _logging_to_stderr() -> Iterator[None]:
+    """Have loggers that are first used in the block write to standard error, since Airflow's write to stdout.
 
-    Airflow's write to ``sys.stdout``: of a connection in its database it warns that the type's name has a
-    ``_``, in the midst of the command's output.
+    Airflow's warning of the ``_`` in a connection type's name is left out: nothing can be done about it.
     """
-    make_logger = structlog.get_config()["logger_factory"]
+    config = structlog.get_config()
+    make_logger, processors = config["logger_factory"], config["processors"]
 
     def make_logger_for_stderr(*args: Any) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
             return make_logger(*args)
 
-    structlog.configure(logger_factory=make_logger_for_stderr)
+    structlog.configure(
+        logger_factory=make_logger_for_stderr, processors=[_without_underscore_warning, *processors]
+    )
     try:
         yield
     finally:
-        structlog.configure(logger_factory=make_logger)
+        structlog.configure(logger_factory=make_logger, processors=processors)
+
+
+def _without_underscore_warning(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if event.get("event") == UNDERSCORE_WARNING:
+        raise structlog.DropEvent
+    return event

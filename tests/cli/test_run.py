@@ -84,6 +84,23 @@ def test_logs_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert "something odd" in err
 
 
+def test_airflows_warning_of_the_connection_type(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is left out; what else is logged of connections isn't."""
+    from airflow.models import Connection
+
+    def command(args: Namespace) -> int:
+        connection = Connection(conn_id="c", conn_type="insightly_webhook")
+        assert connection.get_uri() == "insightly-webhook://"
+        connection.log.warning("something odd")
+        return 0
+
+    capfd.readouterr()
+    assert ended_with(command) == 0
+    err = capfd.readouterr().err
+    assert "something odd" in err
+    assert "RFC3986" not in err
+
+
 def test_a_closed_pipe() -> None:
     """If the reader of the output goes away, the command ends as shells expect, without a traceback."""
     code = (
