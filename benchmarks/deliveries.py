@@ -127,7 +127,7 @@ def searches() -> Iterator[tuple[str, Any, int]]:
     from airflow_insightly_hooks.database.deliveries import DeliveryFilter
 
     yield "the newest 100", DeliveryFilter(), 100
-    yield "the deliveries of a record", DeliveryFilter(record_id=12_345), 100
+    yield "the deliveries of a record", DeliveryFilter(records=[(None, 12_345)]), 100
     yield "one message", DeliveryFilter(message_ids=[message_id(4_321)]), 100
     yield "all that is undelivered", DeliveryFilter(state="undelivered"), 10_000
     yield (
@@ -137,8 +137,8 @@ def searches() -> Iterator[tuple[str, Any, int]]:
     )
     yield "one receiver, nothing undelivered", DeliveryFilter(receiver="receiver_1", state="undelivered"), 100
     yield "one DAG, all 10,000", DeliveryFilter(dag_ids=["workflow_3"]), 10_000
-    yield "a record that there isn't", DeliveryFilter(record_id=999_999), 100
-    yield "all 100,000, opened one by one", DeliveryFilter(record_type="Leads"), 100
+    yield "a record that there isn't", DeliveryFilter(records=[(None, 999_999)]), 100
+    yield "all 100,000, opened one by one", DeliveryFilter(until=START), 100
 
 
 def measure_search() -> bool:

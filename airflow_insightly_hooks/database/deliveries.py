@@ -40,6 +40,9 @@ _KEY = re.compile(rf"((?:[^/]+/)?)({HEAD}(?:/([0-9]+-[0-9a-f]+)/(.+))?)")
 CHUNKS = (100, 400, 2_000, 10_000)
 """Ledgers that are looked at in one step; each step takes more."""
 
+MOST_PATTERNS = 20
+"""Messages, or records, that the database looks for; of more, all blocks are read."""
+
 
 class TaskKey(NamedTuple):
     """A deliver task of a run, and which of its ledgers: a task can deliver to several receivers."""
@@ -63,8 +66,7 @@ class DeliveryFilter(NamedTuple):
     :param dag_ids: of these DAGs only.
     :param task: of this task of a run only: DAG id, run id and, unless ``None``, task id.
     :param receiver: a connection's id, or a part of the receiver's URI.
-    :param record_id: about this record.
-    :param record_type: about records of this type.
+    :param records: about these records: type, or ``None`` for any, and id.
     :param message_ids: these messages.
     :param state: one of ``core.delivery.stored_deliveries.STATES``, or ``"undelivered"``.
     :param since: what happened at this time or later; aware.
@@ -74,8 +76,7 @@ class DeliveryFilter(NamedTuple):
     dag_ids: Collection[str] | None = None
     task: tuple[str, str, str | None] | None = None
     receiver: str | None = None
-    record_id: int | None = None
-    record_type: str | None = None
+    records: Collection[tuple[str | None, int]] | None = None
     message_ids: Collection[str] | None = None
     state: str | None = None
     since: datetime | None = None
@@ -261,9 +262,11 @@ class _Search:
 
     def _patterns(self) -> list[str]:
         wanted = self._wanted
-        if wanted.message_ids is not None and len(wanted.message_ids) <= 20:
+        if wanted.message_ids is not None and len(wanted.message_ids) <= MOST_PATTERNS:
             return [f'"{message}"' for message in wanted.message_ids]
-        return [f" {wanted.record_id} "] if wanted.record_id is not None else []
+        if wanted.records is not None and len(wanted.records) <= MOST_PATTERNS:
+            return [f" {record_id} " for _, record_id in wanted.records]
+        return []
 
     def _read(self, keys: Iterable[Any], which: Any) -> Mapping[TaskKey, dict[str, Any]]:
         """Return values by task and by key, the prefix left out."""
@@ -301,11 +304,13 @@ class _Search:
 
     def _matches(self, row: Delivery) -> bool:
         wanted, message = self._wanted, row.message
-        about = message.about
-        if wanted.record_id is not None and (about is None or about.record_id != wanted.record_id):
-            return False
-        if wanted.record_type is not None and (about is None or about.record_type != wanted.record_type):
-            return False
+        if wanted.records is not None:
+            about = message.about
+            if about is None:
+                return False
+            of_type, of_any = (about.record_type, about.record_id), (None, about.record_id)
+            if of_type not in wanted.records and of_any not in wanted.records:
+                return False
         if wanted.message_ids is not None and message.message_id not in wanted.message_ids:
             return False
         if wanted.state == UNDELIVERED:

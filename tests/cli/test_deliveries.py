@@ -78,6 +78,8 @@ def test_a_list(command: Command) -> None:
     [
         (["--record", "1"], ["msg_c", "msg_a"]),
         (["--record", "Leads:1"], []),
+        (["--record", "Leads:1", "Contacts:2"], ["msg_b"]),
+        (["--record", "1", "--record", "2"], ["msg_c", "msg_b", "msg_a"]),
         (["--receiver", "erp"], ["msg_c"]),
         (["--state", "undelivered"], ["msg_b"]),
         (["--state", "in-doubt"], []),

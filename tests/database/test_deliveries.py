@@ -166,14 +166,14 @@ def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.Monke
     @given(
         ledgers=LEDGERS,
         state=st.sampled_from([None, UNDELIVERED, "delivered", "failed", "unsent"]),
-        record=st.none() | st.integers(0, 3),
+        records=st.none() | st.sets(st.integers(0, 3)),
         since=st.none() | st.integers(0, 30),
     )
     @settings(max_examples=60, deadline=None)
     def check(
         ledgers: list[dict[str, tuple[int, str, int]]],
         state: str | None,
-        record: int | None,
+        records: set[int] | None,
         since: int | None,
     ) -> None:
         session.query(TaskStateStoreModel).delete()
@@ -183,9 +183,13 @@ def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.Monke
             for message, (of, letter, minute) in messages.items():
                 is_state = state in (None, SHOWN[letter]) or (state == UNDELIVERED and letter != "A")
                 time = minute if letter in "AFG" else 31
-                if is_state and record in (None, of) and (since is None or time >= since):
+                if is_state and (records is None or of in records) and (since is None or time >= since):
                     expected.append((time, message))
-        wanted = DeliveryFilter(state=state, record_id=record, since=None if since is None else at(since))
+        wanted = DeliveryFilter(
+            state=state,
+            records=None if records is None else {(None, record) for record in records},
+            since=None if since is None else at(since),
+        )
         rows = search_deliveries(session, wanted).rows
         got = [(round((row.at - START).total_seconds() / 60), row.message.message_id) for row in rows]
         assert sorted(got) == sorted(expected)
@@ -206,8 +210,11 @@ def test_filters(session: Session) -> None:
     assert found(session, receiver="billing.example") == ["msg_a"]
     assert found(session, message_ids=["msg_a", "msg_c"]) == ["msg_a"]
     assert found(session, message_ids=["msgxa"]) == []
-    assert found(session, record_type="Leads") == []
-    assert found(session, record_type="Contacts", record_id=1) == ["msg_b", "msg_a"]
+    assert found(session, records=[("Leads", 1)]) == []
+    assert found(session, records=[("Contacts", 1)]) == ["msg_b", "msg_a"]
+    many = [("Leads", number) for number in range(100)]
+    assert found(session, records=many) == []
+    assert found(session, records=[*many, (None, 1)]) == ["msg_b", "msg_a"]
     assert found(session, since=at(2)) == ["msg_b"]
     assert found(session, until=at(2)) == ["msg_a"]
 

@@ -88,13 +88,11 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         raise UsageError("--run-id: name the run's DAG with --dag-id")
     if args.task_id and not args.run_id:
         raise UsageError("--task-id: name the run with --run-id")
-    record_type, record_id = record_reference(args.record) if args.record else (None, None)
     return DeliveryFilter(
         dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
         task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
         receiver=args.receiver,
-        record_id=record_id,
-        record_type=record_type,
+        records=frozenset(map(record_reference, args.record)) if args.record else None,
         message_ids=frozenset(args.message) if args.message else None,
         state=state.replace("-", " ") if state else None,
         since=time_of(args.since, "--since", now) if args.since else None,

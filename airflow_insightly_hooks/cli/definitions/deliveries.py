@@ -17,7 +17,13 @@ FILTER = (
         metavar="RECEIVER",
         help="only to this receiver: a connection's id, or a part of the receiver's URI",
     ),
-    Arg(("-r", "--record"), metavar="[TYPE:]ID", help="only about this record: 7, or Contacts:7"),
+    Arg(
+        ("-r", "--record"),
+        nargs="+",
+        action="extend",
+        metavar="[TYPE:]ID",
+        help="only about these records: 7, or Contacts:7",
+    ),
     Arg(
         ("--message",),
         nargs="+",
