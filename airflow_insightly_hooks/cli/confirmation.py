@@ -20,7 +20,8 @@ def check_confirmable(question: str = "", *, is_confirmed: bool) -> None:
     :raises UsageError: if not.
     """
     if not is_confirmed and not sys.stdin.isatty():
-        raise UsageError(f"{question} To confirm without a terminal, give --yes".strip())
+        asked = f". The question is: {question}" if question else ""
+        raise UsageError(f"there is no terminal to confirm: add --yes{asked}")
 
 
 def confirm(question: str, *, is_confirmed: bool) -> bool:

@@ -122,6 +122,8 @@ def test_more_than_are_listed(command: Command) -> None:
         (["deliveries", "--record", "x"], "--record: a record's id is needed, as in 7 or Contacts:7"),
         (["deliveries", "--record", "Contact:7"], "--record: "),
         (["deliveries", "--since", "yesterday"], "--since: a time"),
+        (["resend", "--run-id", "one"], "--run-id: name the run's DAG with --dag-id"),
+        (["resend", "--task-id", "deliver"], "--task-id: name the run with --run-id"),
         (["resend", "--yes"], "name what to send again: --message"),
     ],
 )

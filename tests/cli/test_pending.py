@@ -152,7 +152,7 @@ def test_without_a_terminal_yes_must_be_given(
     monkeypatch.setattr(sys, "stdin", StringIO())
     ran = command("pending", "cancel", "--all")
     assert (ran.code, ran.out) == (2, "")
-    assert "To confirm without a terminal, give --yes" in ran.err
+    assert "error: there is no terminal to confirm: add --yes. The question is: " in ran.err
     assert queued(session, "won__pending") == []
     assert command("pending", "cancel", "--dag-id", "won", "--yes").code == 0
     assert len(queued(session, "won__pending")) == 1

@@ -254,7 +254,11 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (["{file}#nobody", "--record", "999"], 3, "Contacts have no record 999 in the account of connection"),
         (["{file}#nobody", "--record", "1", "--conn", "nowhere"], 3, "The conn_id `nowhere` isn't defined"),
         (["{file}#nobody", "--record", "1", "--conn", "wrong"], 3, "refuses the API key (401)"),
-        (["{file}#nobody", "--record", "1", "--send"], 2, "To confirm without a terminal, give --yes"),
+        (
+            ["{file}#nobody", "--record", "1", "--send"],
+            2,
+            "error: there is no terminal to confirm: add --yes",
+        ),
     ],
 )
 def test_wrong_input(

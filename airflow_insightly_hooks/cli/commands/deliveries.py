@@ -54,6 +54,7 @@ def resend_deliveries(args: Namespace) -> int:
     """Ask for messages to be sent again, and print what came of it, task by task."""
     named = args.message or args.record
     state = args.state or (ANY if named else UNDELIVERED)
+    _check_run(args)
     if not (named or args.dag_id or args.receiver or args.since):
         raise UsageError("name what to send again: --message, --record, --receiver, --dag-id or --since")
     wanted = _filter(args, None if state == ANY else state)
@@ -82,12 +83,16 @@ def resend_deliveries(args: Namespace) -> int:
     return ExitCode.FOUND if refused else ExitCode.OK
 
 
-def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
-    now = datetime.now(timezone.utc)
+def _check_run(args: Namespace) -> None:
     if args.run_id and (not args.dag_id or len(args.dag_id) != 1):
         raise UsageError("--run-id: name the run's DAG with --dag-id")
     if args.task_id and not args.run_id:
         raise UsageError("--task-id: name the run with --run-id")
+
+
+def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
+    _check_run(args)
+    now = datetime.now(timezone.utc)
     return DeliveryFilter(
         dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
         task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
