@@ -43,8 +43,8 @@ class History(RuleBasedStateMachine):
         # An order of none is found out by counting only, and pages so small may be in order by chance.
         if order == "none":
             totals, most = True, 500
-        # Nor can anything show that a single page was only a part, where a server cuts its answers and counts
-        # nothing: what follows may be deleted, or move before the page, before the end is confirmed.
+        # Nor can anything show that a page was cut, where the server counts nothing: what followed may be
+        # deleted, or move before the page, until the end is confirmed.
         is_cut_uncounted = totals is False and most < page_size
         self.needs_calm = order == "none" or is_cut_uncounted
         self.crm = Crm(order, inclusive, totals, most, seed)
