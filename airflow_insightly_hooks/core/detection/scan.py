@@ -72,8 +72,9 @@ class _Phase(Enum):
     In the first three phases, the first rule that applies to the answer says what comes next:
 
     1. The page joins, but its records come in another order than before: ``READING_UNORDERED``.
-    2. In ``CONFIRMING_END``, nothing follows: the pass is finished. If the count tells of more records, what
-       stands right behind the end is asked for first, once in a pass.
+    2. In ``CONFIRMING_END``, nothing follows, and the page joins or the count is as before: the pass is
+       finished. If the count tells of more records, what stands right behind the end is asked for first,
+       once in a pass.
     3. The page joins nothing: ``STEPPING_BACK``.
     4. The page is short: the pass is finished if the count agrees. Otherwise ``CONFIRMING_END``.
     5. The page is full: ``READING``.
@@ -175,7 +176,7 @@ class _Pass:
     pages: int = 0  # without those that only confirmed the end
     steps_back: int = 0  # in the phase of that name
     total: int | None = None  # how many records there are, as told last
-    count_changed: bool = False  # from one answer to the next
+    count_changed: bool = False  # from one answer to the next, since the last step back
     has_looked_past_end: bool = False  # nothing followed, but the count told of more
     nothing_moved: bool = True  # only then does a count prove anything
     all_counts_told: bool = True  # each count that was asked for
@@ -273,7 +274,9 @@ class Scan:
             return self._finish_pass()  # the search finds nothing
         if current.phase is _Phase.READING_UNORDERED:
             return self._read_unordered(page, end, total)
-        if current.phase is _Phase.CONFIRMING_END and self._ids(page) == current.expected_ids:
+        is_as_expected = current.phase is _Phase.CONFIRMING_END and self._ids(page) == current.expected_ids
+        # If the count changed, a record that has just changed doesn't stand where it was: it has moved there.
+        if is_as_expected and (joins or not page or not current.count_changed):
             return self._confirm_end(end, total)
         current.pages += 1
         if not joins:
@@ -307,7 +310,7 @@ class Scan:
         current = self._pass
         if current.phase is not _Phase.STEPPING_BACK:
             current.phase, current.steps_back = _Phase.STEPPING_BACK, 0
-        current.nothing_moved = False
+        current.nothing_moved = current.count_changed = False
         current.expected_ids = []
         step = STEPS_BACK[current.steps_back] if current.steps_back < len(STEPS_BACK) else skip
         current.steps_back += 1

@@ -196,6 +196,18 @@ def test_a_record_that_moves_before_the_only_page_of_a_cut_answer_is_found(total
     assert len(crm.requests) <= (3 if totals is True else 5)
 
 
+@pytest.mark.parametrize("totals", [True, "wrong"])
+def test_a_record_that_moves_behind_others_doesnt_confirm_the_end(totals):
+    """Of three records, the server answers two. The second moves to the end, and the first is deleted.
+
+    So the second stands in its old place again, but the third stands before it.
+    """
+    crm = crm_of(3, order="updated", most=2, totals=totals)
+    crm.between = after_the_first_page(lambda c: (c.update(2), c.delete(1)))
+    assert missed(crm, read(crm)) == 0
+    assert len(crm.requests) <= 5
+
+
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock(behind):
     """By two seconds at most, and the bound may be exclusive."""
