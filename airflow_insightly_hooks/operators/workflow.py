@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, read_requests
+from airflow_insightly_hooks.core.delivery.report import combined
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
@@ -31,12 +32,11 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     custom_dates_of,
 )
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri, check_uri
-from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
+from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery, check_resends
 from airflow_insightly_hooks.operators.delivery.dry_run import DryBatchDelivery, dry_store
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.outcome import (
     FAIL,
-    MissingPayloadsError,
     check_on_undelivered,
     judge,
     push_report,
@@ -192,7 +192,7 @@ class InsightlyWorkflowOperator(BaseOperator):
                 for delivery in deliveries.values()
             ]
             result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
-            total = _combined(reports)
+            total = combined(reports)
             is_whole = is_read and (is_dry or total["delivered"] == total["total"])
             if not is_whole and ti is not None and not any(o.is_lost for o in deliveries.values()):
                 push_report(ti, result, self.log)
@@ -359,27 +359,8 @@ class InsightlyWorkflowOperator(BaseOperator):
             )
             for webhook, hook in hooks
         }
-        _check_resends(requests, deliveries)
+        check_resends(requests, deliveries)
         return deliveries
-
-
-def _check_resends(requests: Sequence[ResendRequest], deliveries: Mapping[str, BatchDelivery]) -> None:
-    """Refuse to send where messages were just asked to be sent again whose webhook is gone.
-
-    :raises MissingPayloadsError: with these messages.
-    """
-    known = {f"{slug}/" for slug in deliveries}
-    begun = {request for delivery in deliveries.values() for request in delivery.begun_requests}
-    lost = [
-        message
-        for request in requests
-        if request.id in begun
-        for prefix, messages in request.messages.items()
-        if prefix not in known
-        for message in messages
-    ]
-    if lost:
-        raise MissingPayloadsError(lost)
 
 
 def _check(workflow: WorkflowDefinition) -> None:
@@ -402,19 +383,3 @@ def _check(workflow: WorkflowDefinition) -> None:
             problems.append((path, str(error)))
     if problems:
         raise InvalidWorkflow(tuple(problems))
-
-
-def _combined(reports: Sequence[Report]) -> Report:
-    """Return the sum of several webhooks' reports."""
-    total: Report = {
-        "total": sum(report["total"] for report in reports),
-        "delivered": sum(report["delivered"] for report in reports),
-        "undelivered": [item for report in reports for item in report["undelivered"]],
-        "attempts": sum(report["attempts"] for report in reports),
-        "started_at": min(report["started_at"] for report in reports),
-        "ended_at": max(report["ended_at"] for report in reports),
-    }
-    undelivered = total["total"] - total["delivered"]
-    if len(total["undelivered"]) < undelivered:
-        total["undelivered_count"] = undelivered
-    return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
-__all__ = ["ERROR_LENGTH", "Failure", "Tally", "make_report", "with_response"]
+__all__ = ["ERROR_LENGTH", "Failure", "Tally", "combined", "make_report", "with_response"]
 
 LISTED = 200
 """Undelivered payloads that a report lists one by one, at most."""
@@ -121,6 +121,22 @@ def _item(
         "error": error[:ERROR_LENGTH],
         "attempts": entry.attempts,
     }
+
+
+def combined(reports: Sequence[Report]) -> Report:
+    """Return the sum of several webhooks' reports."""
+    total: Report = {
+        "total": sum(report["total"] for report in reports),
+        "delivered": sum(report["delivered"] for report in reports),
+        "undelivered": [item for report in reports for item in report["undelivered"]],
+        "attempts": sum(report["attempts"] for report in reports),
+        "started_at": min(report["started_at"] for report in reports),
+        "ended_at": max(report["ended_at"] for report in reports),
+    }
+    undelivered = total["total"] - total["delivered"]
+    if len(total["undelivered"]) < undelivered:
+        total["undelivered_count"] = undelivered
+    return total
 
 
 class Tally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of, read_details
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -16,11 +17,12 @@ from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.delivery.delivery import Delivery
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.delivery.outcome import MissingPayloadsError
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["BatchDelivery"]
+__all__ = ["BatchDelivery", "check_resends"]
 
 GIVE_UP_AFTER = 20
 """Failures in a row in which nothing could be sent, until the receiver isn't tried any more in this try."""
@@ -202,3 +204,23 @@ class BatchDelivery:
         if message in self._unseen:
             return LEFT if is_read else UNREAD
         return self._delivery.why_unsent(message)
+
+
+def check_resends(requests: Sequence[ResendRequest], deliveries: Mapping[str, BatchDelivery]) -> None:
+    """Refuse to send where messages were just asked to be sent again whose webhook is gone.
+
+    :param deliveries: one for each webhook, by its slug.
+    :raises MissingPayloadsError: with these messages.
+    """
+    known = {f"{slug}/" for slug in deliveries}
+    begun = {request for delivery in deliveries.values() for request in delivery.begun_requests}
+    lost = [
+        message
+        for request in requests
+        if request.id in begun
+        for prefix, messages in request.messages.items()
+        if prefix not in known
+        for message in messages
+    ]
+    if lost:
+        raise MissingPayloadsError(lost)
