@@ -57,13 +57,16 @@ def check_database() -> None:
 
 
 @contextmanager
-def metadata_session() -> Iterator[Session]:
+def metadata_session(*, is_snapshot: bool = False) -> Iterator[Session]:
     """Yield a session, which is committed at the end, and rolled back if the block fails.
 
+    :param is_snapshot: whether all that is read in it is of one moment.
     :raises DatabaseNotFound: if the database isn't at hand.
     """
     from airflow.utils.session import create_session
 
     check_database()
     with create_session() as session:
+        if is_snapshot and session.get_bind().dialect.name == "postgresql":  # others do so by themselves
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session

@@ -299,7 +299,8 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         report["undelivered"] = []
         report.pop("undelivered_count", None)
         report["left"] = len(messages)
-        self._push_left(context, messages)
+        # The retry DAG counts on all that was left once; an acknowledged one it doesn't send.
+        self._push_left(context, messages if ids is None else {m: ledger.text_of(m) for m in ids})
         ti.xcom_push(key="return_value", value=report)
         self._drop_event()  # what is left may still be delivered
         raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])

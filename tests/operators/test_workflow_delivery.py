@@ -249,6 +249,23 @@ def test_a_task_that_is_told_to_end_leaves_nothing(
         operator.execute(in_run(2, assets))
 
 
+def test_a_left_message_that_is_sent_again_before_the_retry_dag_has_sent(
+    receiver: RunningSandbox, assets: AssetStateStores
+) -> None:
+    """The record says that messages are left; the retry DAG still finds all of them, one acknowledged."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    left(second, payloads(2, first=1))
+    ledger = StoredLedger.find(second["task_state_store"].get)
+    assert ledger is not None
+    assert {m.state for m in ledger.messages(second["task_state_store"].get)} == {"left"}
+    ask_again(second, 1)
+    left(second, payloads(2, first=1))
+    assert sent(receiver) == ["msg_0", "msg_1"]
+    assert second["ti"].xcom["unacknowledged"] == {"msg_1": "A1", "msg_2": ""}
+
+
 def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetStateStores) -> None:
     """By the same run, which is there once: nothing is sent twice. If it is asked for, it is sent."""
     receiver.answer_with("out", status=503, times=1)

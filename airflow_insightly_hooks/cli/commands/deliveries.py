@@ -38,7 +38,7 @@ COLUMNS = ("at", "state", "record", "event", "receiver", "attempts", "error", "m
 def list_deliveries(args: Namespace) -> int:
     """Print what matches, the newest first."""
     wanted = _filter(args, args.state)
-    with metadata_session() as session:
+    with metadata_session(is_snapshot=True) as session:
         found = search_deliveries(session, wanted, limit=args.limit, offset=args.offset)
     rows = [row for one in found.rows for row in (_attempts(one) if args.attempts else [_shown(one)])]
     if not is_structured(args.output):
@@ -58,7 +58,7 @@ def resend_deliveries(args: Namespace) -> int:
     if not (named or args.dag_id or args.receiver or args.since):
         raise UsageError("name what to send again: --message, --record, --receiver, --dag-id or --since")
     wanted = _filter(args, None if state == ANY else state)
-    with metadata_session() as session:
+    with metadata_session(is_snapshot=True) as session:
         found = search_deliveries(session, wanted, limit=MOST_RESENT)
     _say_unreadable(found)
     if found.has_more:

@@ -311,9 +311,9 @@ class Ledger:
             "counts": {state: count for state, count in sorted(self._counts.items()) if count},
         }
         if self.resends:
-            head |= {"resends": self.resends, "is_restricted": self.is_restricted}
+            head |= {"resends": dict(self.resends), "is_restricted": self.is_restricted}
         if self.about:
-            head["about"] = self.about
+            head["about"] = dict(self.about)
         if self._done_pieces or self.earlier_pieces:
             head |= {"done": self._done_pieces, "earlier": [list(pieces) for pieces in self.earlier_pieces]}
         if self.acknowledged.pieces:

@@ -367,6 +367,16 @@ def test_a_request_that_comes_after_a_clear_holds_nothing_back():
     assert outstanding_of(again, "af") == ["a", "f"]
 
 
+def test_what_is_known_of_the_task_is_stored_whenever_it_changes():
+    """Also after the ledger was written: that messages are left to another DAG is known last."""
+    ledger = Ledger()
+    ledger.about["conn_id"] = "billing"
+    ledger.expect("m", "Contacts 1 added 2026-01-01T00:00:00Z")
+    stored(ledger)
+    ledger.about["left_to"] = "flow__retry"
+    assert stored(ledger)["head"]["about"] == {"conn_id": "billing", "left_to": "flow__retry"}
+
+
 def test_requests_that_are_gone_are_forgotten():
     """What the task has begun is kept as long as the request is."""
     ledger = loaded(stored(loaded({"head": {"generation": 0, "blocks": 0}}, requests=[asked("first", "a")])))
