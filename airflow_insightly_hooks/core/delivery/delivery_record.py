@@ -84,9 +84,13 @@ def read_details(details: str, texts: TextTable) -> tuple[About | None, list[Pos
     The change is ``None`` where an earlier version of this package has kept none. That of a task that
     delivers batch by batch had a record's id and its event alone.
     """
-    words = [word for word in details.split(" ") if word]
-    outcomes = [outcome for word in words if (outcome := _outcome(word, texts)) is not None]
-    change = [word for word in words if "@" not in word]
+    outcomes: list[PostOutcome] = []
+    change: list[str] = []
+    for word in details.split():
+        if "@" not in word:
+            change.append(word)
+        elif (outcome := _outcome(word, texts)) is not None:
+            outcomes.append(outcome)
     if len(change) == 2:
         change = ["", *change, ""]
     if len(change) == 3:  # without the time of the change
