@@ -240,7 +240,8 @@ class _Search:
     def _small_values(self, heads: Sequence[_Head]) -> Mapping[TaskKey, dict[str, Any]]:
         """Return claims and heads."""
         return self._read(
-            heads, or_(State.key == HEAD, State.key.like(f"%/{HEAD}"), State.key.like(f"%{HEAD}/%/head"))
+            (head.key for head in heads),
+            or_(State.key == HEAD, State.key.like(f"%/{HEAD}"), State.key.like(f"%{HEAD}/%/head")),
         )
 
     def _values(
@@ -268,9 +269,9 @@ class _Search:
             return [f" {record_id} " for _, record_id in wanted.records]
         return []
 
-    def _read(self, keys: Iterable[Any], which: Any) -> Mapping[TaskKey, dict[str, Any]]:
+    def _read(self, keys: Iterable[TaskKey], which: Any) -> Mapping[TaskKey, dict[str, Any]]:
         """Return values by task and by key, the prefix left out."""
-        runs = sorted({getattr(key, "key", key).dag_run_id for key in keys})
+        runs = sorted({key.dag_run_id for key in keys})
         found: defaultdict[TaskKey, dict[str, Any]] = defaultdict(dict)
         columns = (
             State.dag_run_id,

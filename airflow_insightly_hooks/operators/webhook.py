@@ -195,8 +195,7 @@ class WebhookOperator(BaseOperator):
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
         ti: Any = context.get("ti")
-        is_dry = is_dry_run(context, self.is_dry_run)
-        writer = self._open_ledger(context, is_dry=is_dry)
+        writer = self._open_ledger(context)
         delivery = Delivery(
             hook,
             writer,
@@ -212,8 +211,7 @@ class WebhookOperator(BaseOperator):
             writer.ledger.go_on_from(payload["message_id"], payload.get("earlier", ""))
         expect(writer.ledger, payloads)
         missing = self._missing_resends(writer.ledger, payloads)
-        if is_dry:
-            writer.ledger.about["dry_run"] = True
+        if is_dry_run(context, self.is_dry_run):
             record_unsent(writer, payloads, lambda _message: DRY_RUN_REASON)
             self._drop_event()
             return dry_report(self.log, payloads, writer.ledger, str(receiver))
@@ -272,9 +270,13 @@ class WebhookOperator(BaseOperator):
             self.log.error("%s", MissingPayloadsError(missing))
         return missing
 
-    def _open_ledger(self, context: Context, *, is_dry: bool = False) -> LedgerWriter:
+    def _open_ledger(self, context: Context) -> LedgerWriter:
         store = TaskState(context["task_state_store"])
-        return LedgerWriter(dry_store(store) if is_dry else store, context.get("ti"), self.retries)
+        is_dry = is_dry_run(context, self.is_dry_run)
+        writer = LedgerWriter(dry_store(store) if is_dry else store, context.get("ti"), self.retries)
+        if is_dry:
+            writer.ledger.about["dry_run"] = True
+        return writer
 
     def _record_unusable(
         self, context: Context, hook: WebhookHook, payloads: Sequence[Payload], error: str
@@ -282,10 +284,7 @@ class WebhookOperator(BaseOperator):
         """Leave in the ledger that nothing can be sent, as the connection or the headers are."""
         if not payloads:
             return
-        is_dry = is_dry_run(context, self.is_dry_run)
-        writer = self._open_ledger(context, is_dry=is_dry)
-        if is_dry:
-            writer.ledger.about["dry_run"] = True
+        writer = self._open_ledger(context)
         note_receiver(writer.ledger, hook, None)
         expect(writer.ledger, payloads)
         record_unsent(writer, payloads, lambda _message: error)
