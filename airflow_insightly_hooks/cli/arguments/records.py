@@ -76,7 +76,7 @@ def insightly_hook(conn_id: str) -> InsightlyHook:
 def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any]:
     """Return a record of Insightly's API.
 
-    :raises RecordNotFound: if there is none with this id.
+    :raises RecordNotFound: if the account has no record with this id.
     :raises InsightlyAPIError: if it can't be read.
     """
     from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
@@ -115,7 +115,7 @@ def json_record(file: str) -> dict[str, Any]:
     """Return the record that a file holds as JSON.
 
     :param file: a path, or ``-`` for standard input.
-    :raises UsageError: if there is none in it.
+    :raises UsageError: if it holds no record.
     """
     name = "standard input" if file == "-" else file
     try:

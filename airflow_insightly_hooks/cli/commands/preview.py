@@ -80,7 +80,7 @@ def preview(args: Namespace) -> int:
 
 
 def _notes(workflow: Workflow, now: datetime | None) -> Iterator[str]:
-    """Yield what can't be known here of a run."""
+    """Yield what a preview can't know about a run."""
     if not workflow.active:
         yield "the workflow is not active: nothing is sent until it is"
     if workflow.dry_run:

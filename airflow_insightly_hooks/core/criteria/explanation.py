@@ -42,7 +42,7 @@ class Compared(NamedTuple):
 
     @property
     def value_text(self) -> str:
-        """The condition's value, shortened if it is long; empty if there is none."""
+        """The condition's value, shortened if it is long; empty if the operator takes no value."""
         return "" if self.value is None else _text(self.value)
 
     @property

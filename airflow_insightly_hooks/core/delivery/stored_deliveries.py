@@ -28,7 +28,7 @@ STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT, DRY_RUN)
 ``dry run`` was not to be sent."""
 
 Get = Callable[[str], Any]
-"""A key of the state store -> its value, ``None`` where there is none."""
+"""A key of the state store -> its value, or ``None`` if nothing is stored under it."""
 
 
 class StoredMessage(NamedTuple):
@@ -62,7 +62,7 @@ class StoredLedger:
 
     @classmethod
     def find(cls, get: Get) -> StoredLedger | None:
-        """Return the ledger that counts; ``None`` where there is none yet.
+        """Return the ledger that counts, or ``None`` if the task has written no ledger yet.
 
         :raises InvalidState: if it can't be read.
         """
