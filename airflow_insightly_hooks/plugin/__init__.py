@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads; its pages come with a later version."""
+"""The plugin that Airflow loads."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from airflow.plugins_manager import AirflowPlugin
 
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.plugin.unpausing import StartWatchers
+from airflow_insightly_hooks.plugin.views import EXTERNAL_VIEWS, PAGES
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 
 __all__ = ["InsightlyHooksPlugin"]
 
 
 class InsightlyHooksPlugin(AirflowPlugin):
-    """Registers the links from tasks to Insightly and to receivers, and has watchers started in time."""
+    """Registers the pages, and the links of tasks; has watchers started in time."""
 
     name = "insightly_hooks"
     operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so
     fastapi_root_middlewares = [  # noqa: RUF012 — likewise
         {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
     ]
+    fastapi_apps = PAGES
+    external_views = EXTERNAL_VIEWS

@@ -1,0 +1,56 @@
+"""The addresses of these pages and of Airflow's, below whatever path Airflow is served under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+
+__all__ = ["PREFIX", "Addresses"]
+
+PREFIX = "/insightly"
+"""Where the pages are mounted in Airflow's API server."""
+
+
+class Addresses:
+    """Addresses without scheme and host, so that a reverse proxy's are kept.
+
+    :param request: whose answer holds them.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._own = str(request.scope.get("root_path", "")).rstrip("/")
+        self._airflow = self._own.removesuffix(PREFIX)
+
+    def page(self, path: str, query: Mapping[str, object] | None = None, /, **values: object) -> str:
+        """Return the address of one of these pages.
+
+        :param path: such as ``/deliveries``.
+        :param query: its query; what is empty or ``None`` is left out. ``values`` go over it.
+        """
+        wanted = {**(query or {}), **values}
+        text = urlencode({name: value for name, value in wanted.items() if value not in (None, "")})
+        return f"{self._own}{path}" + (f"?{text}" if text else "")
+
+    def dag(self, dag_id: str) -> str:
+        """Return the address of a DAG's page."""
+        return f"{self._airflow}/dags/{_quoted(dag_id)}"
+
+    def run(self, dag_id: str, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return f"{self.dag(dag_id)}/runs/{_quoted(run_id)}"
+
+    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+        """Return the address of a task instance's page."""
+        mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+        return f"{self.run(dag_id, run_id)}/tasks/{_quoted(task_id)}{mapped}"
+
+    @property
+    def here(self) -> str:
+        """The path that all these pages begin with."""
+        return self._own
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")

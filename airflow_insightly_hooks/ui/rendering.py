@@ -1,0 +1,98 @@
+"""Pages from templates: everything escaped, times as the browser shows them in the person's zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.ui.addresses import Addresses
+from airflow_insightly_hooks.version import __version__
+
+__all__ = ["FOLDER", "Renderer", "RendererDep"]
+
+FOLDER = Path(__file__).parent
+
+
+class Renderer:
+    """Makes the answer to a request of a template.
+
+    :param request: the request.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.addresses = Addresses(request)
+
+    def __call__(
+        self, template: str, values: Mapping[str, Any] | None = None, /, *, status: int = 200, **more: Any
+    ) -> HTMLResponse:
+        """Return a page.
+
+        :param template: its file's name in ``templates/``.
+        :param values: what the template names, beside ``url`` (``Addresses``); ``more`` goes over it.
+        :param status: of HTTP.
+        """
+        text = (
+            _environment()
+            .get_template(template)
+            .render(url=self.addresses, version=__version__, **{**(values or {}), **more})
+        )
+        return HTMLResponse(text, status)
+
+
+async def _renderer(request: Request) -> Renderer:
+    return Renderer(request)
+
+
+RendererDep = Annotated[Renderer, Depends(_renderer)]
+"""A route's parameter: what makes pages of templates."""
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"time": _time, "count": _count, "seconds": _seconds, "plural": _plural}
+    return environment
+
+
+def _time(value: datetime | None, missing: str = "—") -> Markup:
+    """Return a time as UTC; the script writes it in the person's zone, and hovering shows UTC."""
+    if value is None:
+        return Markup(missing)  # noqa: S704 — the templates' own text
+    utc = value.astimezone(timezone.utc)
+    shown = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(iso_time(utc), shown, shown)
+
+
+def _count(value: float | None) -> str:
+    """Return a number with its thousands set apart; a dash where it isn't known."""
+    return "—" if value is None else f"{value:,}"
+
+
+def _plural(number: int, one: str, several: str | None = None) -> str:
+    """Return ``1 message`` or ``2,000 messages``."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def _seconds(value: float | timedelta | None) -> str:
+    """Return a duration with its unit."""
+    if value is None:
+        return "—"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"

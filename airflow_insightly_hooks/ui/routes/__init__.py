@@ -1,0 +1,4 @@
+"""The pages, a module each.
+
+Private.
+"""

@@ -1,0 +1,48 @@
+"""The pages as Airflow mounts them, on a database in memory, with Airflow's simple auth manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from airflow.api_fastapi import app as airflow_app
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from fastapi import FastAPI
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from airflow_insightly_hooks.ui.addresses import PREFIX
+from airflow_insightly_hooks.ui.app import make_app
+from tests.metadata_database import metadata_database
+
+ORIGIN = "http://airflow.example.com"
+HTML = {"Accept": "text/html", "Origin": ORIGIN}
+
+Login = Callable[..., TestClient]
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with metadata_database() as sessions, sessions() as session:
+        yield session
+
+
+@pytest.fixture
+def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
+    """Return what makes the browser of a person: of a role, or ``None`` who isn't logged in."""
+    manager = SimpleAuthManager()
+    monkeypatch.setattr(airflow_app._AuthManagerState, "instance", manager)
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "False")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "0123456789abcdef" * 4)
+
+    def login(role: str | None = "ADMIN", *, root_path: str = "") -> TestClient:
+        app = FastAPI(root_path=root_path)
+        app.mount(PREFIX, make_app())
+        client = TestClient(app, base_url=ORIGIN, headers=HTML, follow_redirects=False)
+        if role is not None:
+            user = SimpleAuthManagerUser(username=role.lower(), role=role)
+            client.cookies.set("_token", manager.generate_jwt(user))
+        return client
+
+    return login
