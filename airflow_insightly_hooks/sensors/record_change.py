@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -39,6 +39,7 @@ from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, Shared
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import CLOCK_TOLERANCE, WINDOW, RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
+from airflow_insightly_hooks.sensors.soft_fail import only_a_timeout_is_soft
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def execute(self, context: Context) -> list[RecordChange]:
         """Return the changes, once the window has settled."""
         if not self.deferrable:
-            with self._only_a_timeout_is_soft():
+            with only_a_timeout_is_soft(soft_fail=self.soft_fail):
                 changes: list[RecordChange] = super().execute(context)
             return changes
         return self._poll_or_defer(
@@ -182,27 +183,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral."""
-        with self._only_a_timeout_is_soft():
+        with only_a_timeout_is_soft(soft_fail=self.soft_fail):
             return super().resume_execution(next_method, next_kwargs, context)
-
-    @contextmanager
-    def _only_a_timeout_is_soft(self) -> Iterator[None]:
-        """Raise what ``soft_fail`` would turn into a skip although more than time is wanting.
-
-        Airflow's sensor skips for errors that fail a task without a retry, such as a refused API key, and
-        after a deferral for each of Airflow's own: such a task would be green, and no change ever be found.
-        """
-        try:
-            yield
-        except AirflowSkipException as skipped:
-            cause = skipped.__cause__
-            if (
-                self.soft_fail
-                and isinstance(cause, Exception)
-                and not isinstance(cause, AirflowSensorTimeout)
-            ):
-                raise cause from None
-            raise
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once, or a few times where the window settles within seconds."""
