@@ -28,6 +28,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
+from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.task_state import memory_of
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import WINDOW
@@ -133,6 +134,8 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         else:
             self.log.info("%d changes pass by: not active", len(changes))
             matching = []
+        met = sum("undeliverable" not in change for change in matching)
+        keep_run_counts(context, self.log, met=met, dry_run=self.is_dry_run)
         ti = context.get("ti")
         if not matching and ti is not None:
             self.skip_for_empty(ti, self.downstream_list)

@@ -45,6 +45,7 @@ from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
+from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.task_state import TaskState, memory_of
 from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -176,16 +177,21 @@ class InsightlyWorkflowOperator(BaseOperator):
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = self._deliveries(context, state, metadata)
         is_read, is_dry = False, is_dry_run(context, self.is_dry_run)
+        met = 0
         try:
             memory = self._memory(context)
-            for batch in self._batches(hook, window, detection, metadata, context):
-                self._deliver(batch, deliveries, memory)
+            reading = self._reading(hook, window, detection, metadata, context)
+            for batch in self._batches(reading, window):
+                met += self._deliver(batch, deliveries, memory)
             if self._stopped:
                 raise StoppedError
-            if self.workflow.active:  # else nothing was read
+            if reading is not None:
                 lookback.keep(detection)
             windows.take(window)
             is_read = True
+            # What this try has read, from the window's beginning: earlier ones add nothing to that.
+            detected = reading.detected if reading is not None else None
+            keep_run_counts(context, self.log, detected=detected, met=met, hook=hook, dry_run=self.is_dry_run)
         finally:  # after the task's time-out, too, the report tells what is undelivered
             reports = [
                 delivery.report(is_read=is_read, report_count=len(deliveries))
@@ -274,19 +280,24 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     # --- its changes ---------------------------------------------------------------------------------------
 
-    def _batches(
+    def _reading(
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
         detection: LateChanges | SameChanges,
         metadata: Callable[[], list[dict[str, Any]]],
         context: Context,
-    ) -> Iterator[list[RecordChange]]:
+    ) -> Reading | None:
+        """Return what reads the changes; ``None`` if nothing is to be read."""
         if not self.workflow.active:
+            return None
+        criteria = Criteria(self.render_template(self.workflow.criteria, context))
+        return Reading(hook, window, detection, self.workflow, criteria, metadata, self.log)
+
+    def _batches(self, reading: Reading | None, window: ChangeWindow) -> Iterator[list[RecordChange]]:
+        if reading is None:
             self.log.info("The changes in %s pass by: the workflow is not active", window)
             return
-        criteria = Criteria(self.render_template(self.workflow.criteria, context))
-        reading = Reading(hook, window, detection, self.workflow, criteria, metadata, self.log)
         for batch in reading.batches(self.batch_size):
             if self._stopped:
                 return
@@ -302,7 +313,8 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     def _deliver(
         self, batch: list[RecordChange], deliveries: dict[str, BatchDelivery], memory: TriggerOnce | None
-    ) -> None:
+    ) -> int:
+        """Deliver a batch; return how many of its changes trigger."""
         for delivery in deliveries.values():
             delivery.expect(batch)
         if memory is not None:  # after they are noted: who is let through once isn't let through again
@@ -313,6 +325,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             batch = [c for c in batch if "undeliverable" in c or c["record_id"] in admitted]
         for delivery in deliveries.values():
             delivery.deliver(batch)
+        return sum("undeliverable" not in change for change in batch)
 
     def _deliveries(
         self, context: Context, state: TaskState, metadata: Callable[[], list[dict[str, Any]]]

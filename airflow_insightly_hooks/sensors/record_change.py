@@ -34,6 +34,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
+from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
@@ -98,6 +99,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         are rendered: in a mapped task group, each map index needs a name of its own.
     :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
         default_deferrable`` by default.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, keeps no counts of the run for the UI; all else
+        is done as ever.
     :param retries: 2 by default. A retry loses and doubles nothing, and Airflow needs it: under load, its
         scheduler may hear late that a deferred task's first part has ended, and fail the second part for it.
     :param retry_delay: 10 s by default.
@@ -134,6 +137,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         insightly_conn_id: str = "insightly_default",
         cursor: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        is_dry_run: bool = False,
         retries: int | None = 2,
         retry_delay: timedelta | float = timedelta(seconds=10),
         **kwargs: Any,
@@ -157,6 +161,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self.cursor = check_cursor_argument(self, cursor, window)
         self.insightly_conn_id = insightly_conn_id
         self.deferrable = deferrable
+        self.is_dry_run = is_dry_run
         if on_empty not in ("skip", "wait", "succeed"):
             raise ValueError(f"on_empty must be 'skip', 'wait' or 'succeed', not {on_empty!r}")
         if (field_name is None) != (field_value is None):
@@ -266,6 +271,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         windows.take(window)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
+        keep_run_counts(context, self.log, detected=len(found.changes), hook=hook, dry_run=self.is_dry_run)
         if not found.changes and self.on_empty != "succeed":
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
         return [storable(change) for change in found.changes]

@@ -195,6 +195,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
         insightly_conn_id=workflow.insightly_conn_id,
         cursor=workflow.cursor,
         deferrable=True,
+        is_dry_run=workflow.dry_run,
         max_active_tis_per_dag=1,  # runs overlap, and a cursor has one reader
     )
     try:

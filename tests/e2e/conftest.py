@@ -171,6 +171,11 @@ class Stack:
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.airflow.api(f"{path}?deserialize=true")["value"]
 
+    def task_state(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/state-store/{key}"
+        value = self.airflow.api(path)["value"]
+        return json.loads(value) if isinstance(value, str) else value
+
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
         """Return the text of a task's log as the UI gets it."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{try_number}"

@@ -103,6 +103,8 @@ def test_unmet_criteria_skip_what_follows(stack: Stack, started: datetime) -> No
     states = {name: task["state"] for name, task in stack.tasks(PIPELINE, run).items()}
     assert states == {"detect": "success", "evaluate": "success", "build": "skipped", "deliver": "skipped"}
     assert stack.received("unmet") == []
+    assert stack.task_state(PIPELINE, run, "detect", "run_counts")["detected"] >= 1
+    assert stack.task_state(PIPELINE, run, "evaluate", "run_counts") == {"version": 1, "met": 0}
 
 
 def test_two_failures_then_success_make_three_posts_of_one_message(stack: Stack, started: datetime) -> None:

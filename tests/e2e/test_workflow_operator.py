@@ -26,6 +26,10 @@ def test_a_retry_sends_what_is_missing(stack: Stack, started: datetime) -> None:
     assert len({kept["headers"]["webhook-id"] for kept in stack.received("one_task")}) == 5
     report = stack.xcom("one_task", run, "flow")
     assert (report["total"], report["delivered"], report["attempts"]) == (5, 5, 6)
+    counts = stack.task_state("one_task", run, "flow", "run_counts")
+    assert (counts["version"], counts["met"]) == (1, 5)
+    assert counts["detected"] >= 5  # other tests' records as well
+    assert 0 < counts["requests_left"] <= counts["requests_a_day"]
     task = stack.tasks("one_task", run)["flow"]
     assert task["try_number"] == 2
     assert set(task["rendered_fields"]) == {"window", "cursor"}

@@ -49,6 +49,7 @@ class Reading:
     :param metadata: returns what Insightly says of the record type's custom fields; asked only where
         ``contains`` or ``not_contains`` meets a custom field that isn't empty.
     :param log: where progress and warnings go.
+    :ivar detected: changes that were read so far, whatever the criteria are.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Reading:
         self._meets: Predicate | None = None
         named = {*criteria.fields, *(name for w in workflow.webhooks for name in w.fields or ())}
         self._unknown = unknown_fields(self._kind, (), named)
-        self._read = self._changes = self._matching = 0
+        self._read = self.detected = self._matching = 0
         self._timeless: list[int] = []
         self._progress = ProgressTimer()
 
@@ -84,7 +85,7 @@ class Reading:
         while batch := list(islice(matching, size)):
             yield batch
         self._log.info("%s; %.1f s in all", self._so_far(), time.monotonic() - started)
-        if self._changes:
+        if self.detected:
             warn_of_unknown(self._log, self._kind.name, self._unknown)
         warn_of_timeless(self._log, self._kind.name, self._timeless)
 
@@ -100,7 +101,7 @@ class Reading:
                     self._timeless.append(record_id)
             changes = list(self._detection.changes(page))
             log_undeliverable(self._log, changes)
-            self._changes += len(changes)
+            self.detected += len(changes)
             if self._unknown:
                 self._unknown = unknown_fields(self._kind, (c["record"] for c in changes), self._unknown)
             meets = self._predicate(changes)
@@ -125,7 +126,7 @@ class Reading:
     def _so_far(self) -> str:
         return (
             f"{self._kind.name} in {self._window}: {self._read} records read in {self._hook.requests_made} "
-            f"requests, {self._changes} changes, {self._matching} meet the criteria"
+            f"requests, {self.detected} changes, {self._matching} meet the criteria"
         )
 
 
