@@ -1,10 +1,11 @@
-"""What the ledger keeps of a message beside its state: the change that it tells of, and its last POSTs.
+"""What the ledger keeps of a message: its state, the change that it tells of, and its last POSTs.
 
 It is one line of text a message, so that 100,000 messages take about 10 MB::
 
-    Contacts 123 updated 2026-01-31T08:00:00Z 503@1769846401+120!0 200@1769846461+35
+    A2 Contacts 123 updated 2026-01-31T08:00:00Z 503@1769846401+120!0 200@1769846461+35
 
-After the change come the last outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it
+First come the state's letter, and the POSTs that were begun in this round. After the change come the last
+outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it
 ended (seconds since 1970), how long it took (milliseconds), and the numbers of the error's text and of the
 text of the receiver's answer in a ``TextTable``. No contents of a record, but for what a kept answer repeats;
 no credentials.
@@ -16,12 +17,33 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from functools import cache
 from typing import NamedTuple
 
 from airflow_insightly_hooks.core.detection.changes import EVENTS
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["About", "PostOutcome", "TextTable", "about_of", "add_outcome", "read_details"]
+__all__ = [
+    "ACKNOWLEDGED",
+    "FAILED",
+    "GONE",
+    "IN_DOUBT",
+    "About",
+    "LedgerEntry",
+    "PostOutcome",
+    "TextTable",
+    "about_of",
+    "add_outcome",
+    "entry_of",
+    "entry_text",
+    "read_details",
+    "read_entry",
+]
+
+ACKNOWLEDGED = "acknowledged"
+FAILED = "failed"
+GONE = "gone"
+IN_DOUBT = "in doubt"
 
 MOST_OUTCOMES = 3
 """Outcomes that are kept of a message: as many as it has attempts by default."""
@@ -36,6 +58,18 @@ TEXT_IS_GONE = "see the task's log: there were too many different errors"
 
 _TIME = re.compile(r"[0-9TZ:.+-]{0,35}")
 _OUTCOME = re.compile(r"([0-9]+|-|~)@([0-9]+)\+([0-9]+)(?:!([0-9]*))?(?:!([0-9]*))?")
+_CODES = {ACKNOWLEDGED: "A", FAILED: "F", GONE: "G", IN_DOUBT: "D"}
+_STATES = {code: state for state, code in _CODES.items()}
+
+
+class LedgerEntry(NamedTuple):
+    """What is known of a message: its state, and how many POSTs of it were begun in this round."""
+
+    state: str
+    attempts: int
+
+
+entry_of = cache(LedgerEntry)  # there are few different ones
 
 
 class About(NamedTuple):
@@ -56,6 +90,22 @@ class PostOutcome(NamedTuple):
     error: str | None
     response: str | None = None  # the beginning of the answer, where the connection keeps it
     is_sent: bool = True
+
+
+def entry_text(entry: LedgerEntry) -> str:
+    """Return how an entry is stored; ``read_entry`` reads it again."""
+    return f"{_CODES[entry.state]}{entry.attempts}"
+
+
+def read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
+    """Return what a stored text says of a message: its entry, and what is kept of it.
+
+    :raises InvalidState: with the key, if it can't be read.
+    """
+    state, _, details = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    if state[:1] in _STATES and state[1:].isdecimal():
+        return entry_of(_STATES[state[0]], int(state[1:])), details
+    raise InvalidState(key, "an entry of the ledger can't be read")
 
 
 def about_of(record_type: str, record_id: int, event: str, changed_at: str) -> str:

@@ -25,11 +25,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
-from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, TextTable, add_outcome
+from airflow_insightly_hooks.core.delivery.delivery_record import (
+    ACKNOWLEDGED,
+    FAILED,
+    GONE,
+    IN_DOUBT,
+    LedgerEntry,
+    PostOutcome,
+    TextTable,
+    add_outcome,
+    entry_of,
+    entry_text,
+    read_entry,
+)
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 
@@ -43,11 +54,6 @@ __all__ = [
     "read_entry",
 ]
 
-ACKNOWLEDGED = "acknowledged"
-FAILED = "failed"
-GONE = "gone"
-IN_DOUBT = "in doubt"
-
 BLOCK_BYTES = 57_000
 """Of JSON that a block has at most, once all of its messages have as many outcomes as are kept."""
 ROOM_FOR_OUTCOMES = 110
@@ -58,22 +64,9 @@ USUAL_DETAILS = 60
 ELSEWHERE: Mapping[str, Any] = {}
 """Stands for the head of a ledger that was stored under other keys."""
 
-_CODES = {ACKNOWLEDGED: "A", FAILED: "F", GONE: "G", IN_DOUBT: "D"}
-_STATES = {code: state for state, code in _CODES.items()}
-
-
-class LedgerEntry(NamedTuple):
-    """What is known of a message: its state, and how many POSTs of it were begun in this round."""
-
-    state: str
-    attempts: int
-
-
 UNSENT = LedgerEntry("unsent", 0)
 NEW_ROUND = LedgerEntry(FAILED, 0)
 MOVED = LedgerEntry(ACKNOWLEDGED, 0)
-
-_entry = cache(LedgerEntry)  # there are few different ones
 
 
 class Ledger:
@@ -134,7 +127,7 @@ class Ledger:
     def posting(self, message: str) -> None:
         """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
         before = self._before[message] = self[message]
-        self._note(message, _entry(IN_DOUBT, before.attempts + 1))
+        self._note(message, entry_of(IN_DOUBT, before.attempts + 1))
 
     def not_posted(self, message: str, outcome: PostOutcome | None = None) -> None:
         """Take back a ``posting``: nothing left this machine, so it was no attempt.
@@ -160,7 +153,7 @@ class Ledger:
         self._before.pop(message, None)
         if outcome is not None:
             self.keep_outcome(message, outcome)
-        self._note(message, _entry(state, self[message].attempts))
+        self._note(message, entry_of(state, self[message].attempts))
 
     def keep_outcome(self, message: str, outcome: PostOutcome) -> None:
         """Keep what came of a POST, or why none was made; the message's state stays as it is."""
@@ -173,7 +166,7 @@ class Ledger:
     def text_of(self, message: str) -> str:
         """Return what is known of a message, for another task's ledger to go on from; see ``go_on_from``."""
         entry = self[message]
-        return "" if entry in (UNSENT, NEW_ROUND) else f"{_CODES[entry.state]}{entry.attempts}"
+        return "" if entry in (UNSENT, NEW_ROUND) else entry_text(entry)
 
     def go_on_from(self, message: str, text: str) -> None:
         """Note what another task's ledger has of a message, where this one has nothing yet.
@@ -325,7 +318,7 @@ class Ledger:
 
     def _text(self, message: str, entry: LedgerEntry) -> str:
         details = self._details.get(message)
-        text = f"{_CODES[entry.state]}{entry.attempts}"
+        text = entry_text(entry)
         return text if details is None else f"{text} {details}"
 
     @classmethod
@@ -380,14 +373,3 @@ class Ledger:
             ledger._note(message, entry)
         ledger.begin_resends(requests, is_new_round=is_new_round)
         return ledger
-
-
-def read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
-    """Return what a stored text says of a message: its entry, and what is kept of it.
-
-    :raises InvalidState: with the key, if it can't be read.
-    """
-    state, _, details = text.partition(" ") if isinstance(text, str) else ("", "", "")
-    if state[:1] in _STATES and state[1:].isdecimal():
-        return _entry(_STATES[state[0]], int(state[1:])), details
-    raise InvalidState(key, "an entry of the ledger can't be read")
