@@ -109,6 +109,11 @@ class WorkflowDelivery(WebhookOperator):
             self._note_failure(context, failures[-1].error, is_down=down, retry_after=asked)
         super()._judge(context, payloads, delivery, report, may_go_on=may_go_on)
 
+    def _open_ledger(self, context: Context) -> LedgerWriter:
+        writer = super()._open_ledger(context)
+        writer.ledger.about["webhook"] = self.webhook  # by which its receiver's status is found
+        return writer
+
     # --- what is known of the receiver ---------------------------------------------------------------------
 
     def _others_wait(self, context: Context) -> ReceiverStatus | None:

@@ -9,13 +9,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.errors import (
     InvalidConnection,
@@ -475,6 +476,7 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
     claim = store.get("delivery")
     assert (claim["version"], claim["epoch"], claim["of"]) == (2, 1, [])
     head = store.get(f"delivery/{claim['token']}/head")
+    assert (datetime.now(timezone.utc) - api_time(head.pop("acknowledged_at"))).total_seconds() < 60
     assert head == {
         "generation": 2,
         "blocks": 1,

@@ -5,10 +5,9 @@ It is one line of text a message, so that 100,000 messages take about 10 MB::
     A2 Contacts 123 updated 2026-01-31T08:00:00Z 503@1769846401+120!0 200@1769846461+35
 
 First come the state's letter, and the POSTs that were begun in this round. After the change come the last
-outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it
-ended (seconds since 1970), how long it took (milliseconds), and the numbers of the error's text and of the
-text of the receiver's answer in a ``TextTable``. No contents of a record, but for what a kept answer repeats;
-no credentials.
+outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it ended (seconds since 1970), how
+long it took (milliseconds), and the numbers of the error's text and of the text of the receiver's answer in a
+``TextTable``. No contents of a record, but for what a kept answer repeats; no credentials.
 """
 
 from __future__ import annotations

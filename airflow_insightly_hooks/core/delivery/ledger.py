@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import (
     ACKNOWLEDGED,
@@ -93,6 +94,8 @@ class Ledger:
         self.is_restricted = False
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
+        self._twice = 0  # entries of messages that are among these
+        self._acknowledged_at: str | None = None  # the last time that anything was
         self.texts = TextTable()
         self.about: dict[str, Any] = {}
         self._details: dict[str, str] = {}  # which change a message tells of, and what came of its POSTs
@@ -153,6 +156,8 @@ class Ledger:
         self._before.pop(message, None)
         if outcome is not None:
             self.keep_outcome(message, outcome)
+            if state == ACKNOWLEDGED:
+                self._acknowledged_at = iso_time(outcome.at)
         self._note(message, entry_of(state, self[message].attempts))
 
     def keep_outcome(self, message: str, outcome: PostOutcome) -> None:
@@ -205,6 +210,7 @@ class Ledger:
         found = [m for block in self._blocks for m, e in block.items() if e.state == ACKNOWLEDGED]
         fresh = [message for message in found if message not in self.acknowledged]
         self.acknowledged.add(fresh)
+        self._twice += len(fresh)
         self.acknowledged_attempts += sum(self[message].attempts for message in fresh)
         self._keep_done(found)
         return found
@@ -235,6 +241,7 @@ class Ledger:
             del self._block_of[message]
             self._counts[entry.state] -= 1
         for message in dropped:
+            self._twice -= message in self.acknowledged
             del moving[message]
             self._details.pop(message, None)
         for message, entry in moving.items():
@@ -256,6 +263,7 @@ class Ledger:
             for message, about in request.messages.items():
                 if about:
                     self._details.setdefault(message, about)
+                self._twice += message not in self._block_of and message in self.acknowledged
                 self._note(message, NEW_ROUND)
         for request in requests:
             if self.resends[request.id] == self.generation:
@@ -311,6 +319,9 @@ class Ledger:
             head |= {"done": self._done_pieces, "earlier": [list(pieces) for pieces in self.earlier_pieces]}
         if self.acknowledged.pieces:
             head |= {"archive": self.acknowledged.pieces, "archived_attempts": self.acknowledged_attempts}
+            head["archived"] = len(self.acknowledged) - self._twice
+        if self._acknowledged_at is not None:
+            head["acknowledged_at"] = self._acknowledged_at
         has_content = self._blocks or self.acknowledged.pieces or self._stored_head is not None
         if has_content and head != self._stored_head:
             yield "head", head
@@ -350,6 +361,8 @@ class Ledger:
             ledger.acknowledged_attempts = head["archived_attempts"]
         if texts is not None:
             ledger.texts = texts
+        acknowledged_at = head.get("acknowledged_at")
+        ledger._acknowledged_at = acknowledged_at if isinstance(acknowledged_at, str) else None
         is_new_round = head["generation"] != generation
         resends = head.get("resends")
         ledger.resends = dict(resends) if isinstance(resends, Mapping) else {}
@@ -371,5 +384,6 @@ class Ledger:
         # What is still to be sent comes together, so that few blocks change while it is.
         for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
             ledger._note(message, entry)
+            ledger._twice += message in ledger.acknowledged
         ledger.begin_resends(requests, is_new_round=is_new_round)
         return ledger

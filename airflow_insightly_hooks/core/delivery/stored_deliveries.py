@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import About, PostOutcome, TextTable, read_details
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, read_entry
 from airflow_insightly_hooks.core.delivery.ledger_store import (
@@ -15,7 +17,7 @@ from airflow_insightly_hooks.core.delivery.ledger_store import (
     text_keys,
     tokens_of,
 )
-from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 
 __all__ = ["DELIVERED", "DRY_RUN", "LEFT", "STATES", "UNSENT", "StoredLedger", "StoredMessage"]
 
@@ -26,6 +28,8 @@ DRY_RUN = "dry run"
 STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT, DRY_RUN)
 """What is said of a message: ``left`` waits in its workflow's retry DAG, where it has an entry of its own;
 ``dry run`` was not to be sent."""
+
+NOT_DELIVERED = (FAILED, GONE, IN_DOUBT)
 
 Get = Callable[[str], Any]
 """A key of the state store -> its value, or ``None`` if nothing is stored under it."""
@@ -50,7 +54,7 @@ class StoredLedger:
 
     :param token: of the try whose it is.
     :param head: its head, as ``find`` has found it.
-    :ivar about: what the ledger says of the task: ``conn_id``, ``receiver``, ``left_to``.
+    :ivar about: what the ledger says of the task: ``conn_id``, ``receiver``, ``webhook``, ``left_to``.
     :ivar counts: how many messages are in which state of a ledger.
     """
 
@@ -78,6 +82,35 @@ class StoredLedger:
         return None
 
     @property
+    def delivered(self) -> int | None:
+        """How many of its messages are delivered; ``None`` where an earlier version has not counted them."""
+        archived = self.head.get("archived", None if "archive" in self.head else 0)
+        is_known = self._has_counts and isinstance(archived, int)
+        return self.counts.get(ACKNOWLEDGED, 0) + archived if is_known else None
+
+    @property
+    def undelivered(self) -> int | None:
+        """How many are neither delivered, nor left to a retry DAG, nor of a dry run; ``None`` as above."""
+        if not self._has_counts:
+            return None
+        if self.about.get("left_to") or self.about.get("dry_run"):
+            return 0
+        return sum(self.counts.get(state, 0) for state in NOT_DELIVERED)
+
+    @property
+    def last_success(self) -> datetime | None:
+        """When a message was acknowledged last, in UTC; ``None`` if none was, or it wasn't noted."""
+        try:
+            return api_time(self.head.get("acknowledged_at"))
+        except InvalidTime:
+            return None
+
+    @property
+    def _has_counts(self) -> bool:
+        counts = self.head.get("counts")
+        return isinstance(counts, Mapping) and all(isinstance(count, int) for count in counts.values())
+
+    @property
     def begun_requests(self) -> Collection[str]:
         """The ids of the requests to send again that the task has begun."""
         resends = self.head.get("resends")
@@ -86,7 +119,7 @@ class StoredLedger:
     @property
     def may_be_undelivered(self) -> bool:
         """Whether some of its messages may not be delivered; ``True`` where it doesn't count them."""
-        return not self.counts or any(self.counts.get(state) for state in (FAILED, GONE, IN_DOUBT))
+        return not self.counts or any(self.counts.get(state) for state in NOT_DELIVERED)
 
     @property
     def has_delivered(self) -> bool:

@@ -1,0 +1,132 @@
+"""What a ledger's head counts, beside the messages that it has when it is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, Ledger
+from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
+from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, StoredLedger
+from tests.conftest import StateStore
+
+START = datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
+
+
+def message(number: int) -> str:
+    return f"msg_{number:024x}"
+
+
+class Task:
+    """The tries of a task that moves what is acknowledged out of its ledger, as those of one task do."""
+
+    def __init__(self) -> None:
+        self.store = StateStore()
+        self.generation, self.tries, self.posts = 0, 0, 0
+        self.requests: list[LedgerRequest] = []
+        self.last_success: datetime | None = None
+        self.is_moving = False
+        self.begin()
+
+    def begin(self) -> None:
+        self.tries += 1
+        self.ledgers = LedgerStore(self.store, f"{self.tries}-a")
+        self.ledger: Ledger = self.ledgers.open(self.generation, 99, self.requests)
+
+    def do(self, step: str, number: int) -> None:
+        one = message(number)
+        match step:
+            case "expect":
+                self.ledger.expect(one, about_of("Contacts", number, "added", "2026-01-31T08:00:00Z"))
+            case "acknowledged" | "failed" | "gone" if not self.ledger.is_settled(one):
+                self.do("expect", number)
+                self.posts += 1
+                at = START + timedelta(seconds=self.posts)
+                self.ledger.posting(one)
+                self.ledger.answered(
+                    one, step, PostOutcome(at, 0.1, 200 if step == ACKNOWLEDGED else 410, None)
+                )
+                if step == ACKNOWLEDGED:
+                    self.last_success = at
+            case "move":  # the store may be written before they are forgotten
+                moved = self.ledger.move_acknowledged()
+                self.write()
+                self.ledger.forget(moved)
+            case "killed while it moves":
+                self.ledger.move_acknowledged()
+                self.write()
+                self.begin()
+            case "retry":
+                self.write()
+                self.begin()
+            case "clear":
+                self.write()
+                self.generation += 1
+                self.begin()
+            case "resend":
+                self.write()
+                self.generation += 1
+                asked = {one: about_of("Contacts", number, "added", "2026-01-31T08:00:00Z")}
+                self.requests.append(LedgerRequest(f"r{len(self.requests)}", clears=True, messages=asked))
+                self.begin()
+
+    def write(self) -> None:
+        self.ledgers.write(self.ledger)
+        ledger = StoredLedger.find(self.store.get)
+        if ledger is None:
+            return
+        states = Counter(one.state == DELIVERED for one in ledger.messages(self.store.get))
+        assert (ledger.delivered, ledger.undelivered) == (states[True], states[False])
+        assert ledger.last_success == self.last_success
+
+
+STEPS = (
+    *("expect", ACKNOWLEDGED, FAILED, GONE, "write"),
+    *("move", "killed while it moves", "retry", "clear", "resend"),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), max_size=30))
+def test_a_head_counts_what_its_ledger_has(steps: list[tuple[str, int]]) -> None:
+    """Whenever it is written: each message once, though it was moved, is sent again, or a try was killed."""
+    task = Task()
+    for step, number in steps:
+        task.write() if step == "write" else task.do(step, number)
+    task.write()
+
+
+@pytest.mark.parametrize(
+    ("head", "delivered", "undelivered"),
+    [
+        ({"counts": {}}, 0, 0),
+        ({"counts": {"acknowledged": 2, "failed": 1, "gone": 1, "in doubt": 1}}, 2, 3),
+        ({"counts": {"acknowledged": 2, "failed": 1}, "about": {"left_to": "flow__retry"}}, 2, 0),
+        ({"counts": {"failed": 3}, "about": {"dry_run": True}}, 0, 0),
+        ({"counts": {"acknowledged": 1}, "archive": 1, "archived": 8}, 9, 0),
+        ({"counts": {"failed": 1}, "archive": 1}, None, 1),
+        ({"blocks": 1}, None, None),
+        ({"blocks": 1, "about": {"left_to": "flow__retry"}}, None, None),
+        ({"counts": {"acknowledged": "2"}}, None, None),
+        ({"counts": 5}, None, None),
+    ],
+)
+def test_what_heads_of_all_versions_count(
+    head: dict[str, Any], delivered: int | None, undelivered: int | None
+) -> None:
+    """What an earlier version has not counted is not known; what was left counts elsewhere."""
+    ledger = StoredLedger("1-a", head)
+    assert (ledger.delivered, ledger.undelivered) == (delivered, undelivered)
+    assert ledger.last_success is None
+
+
+@pytest.mark.parametrize("at", [None, 5, "", "soon"])
+def test_a_last_success_that_cannot_be_read(at: Any) -> None:
+    """It is as if it weren't there."""
+    assert StoredLedger("1-a", {"acknowledged_at": at}).last_success is None
