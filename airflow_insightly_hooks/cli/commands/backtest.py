@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from airflow_insightly_hooks.cli.arguments.records import insightly_hook
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
@@ -31,6 +30,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.backtest import verdicts
 from airflow_insightly_hooks.core.workflow.backtest_summary import BacktestSummary, summarize
 from airflow_insightly_hooks.operators.common.field_checks import MULTI_SELECTS, custom_fields_of
+from airflow_insightly_hooks.previews.record_source import insightly_hook
 from airflow_insightly_hooks.workflows.workflow import Workflow
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from airflow_insightly_hooks.cli.arguments.records import insightly_hook
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import print_rows
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
+from airflow_insightly_hooks.previews.record_source import insightly_hook
 
 __all__ = ["fields"]
 

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_insightly_hooks.cli.arguments.records import (
-    NOT_ASKED,
-    custom_field_types,
-    insightly_hook,
-    json_record,
-    read_record,
-)
+from airflow_insightly_hooks.cli.arguments.records import json_record
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
-from airflow_insightly_hooks.cli.commands.preview_text import preview_lines, sent_lines
+from airflow_insightly_hooks.cli.commands.preview_text import preview_lines, say_sending, sent_lines
 from airflow_insightly_hooks.cli.confirmation import check_confirmable, confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value, say
-from airflow_insightly_hooks.cli.receivers import (
-    request_of,
-    send_as_test,
-    webhook_hook,
-)
 from airflow_insightly_hooks.cli.run import UsageError
-from airflow_insightly_hooks.core.criteria import Criteria
-from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidTime
-from airflow_insightly_hooks.core.workflow.preview import Preview, PreviewedMessage
-from airflow_insightly_hooks.operators.common.field_checks import has_templates
-from airflow_insightly_hooks.workflows.workflow import Workflow
+from airflow_insightly_hooks.core.workflow.preview import PreviewedMessage
+from airflow_insightly_hooks.previews.receivers import send_as_test, webhook_hook
+from airflow_insightly_hooks.previews.record_source import custom_field_types, insightly_hook, read_record
+from airflow_insightly_hooks.previews.shown_preview import notes_of, preview_of, shown_preview
 
 __all__ = ["preview"]
 
@@ -51,20 +38,12 @@ def preview(args: Namespace) -> int:
     clock = datetime.now(timezone.utc).replace(microsecond=0)
     now = time_of(args.now, "--now", clock) if args.now else None
     try:
-        previewed = workflow.preview(
-            record,
-            event=args.event,
-            now=now if now is not None or has_time(record) else clock,
-            multi_select=types.multi_select,
-            **types.dates,
-        )
+        previewed = preview_of(workflow, record, types, clock=clock, event=args.event, now=now)
     except (InvalidPayload, InvalidTime) as error:
         raise UsageError(f"it can't be previewed: {error}") from None
     messages = previewed.shown.messages if previewed.triggers or args.always else ()
-    notes = list(_notes(workflow, now))
-    if not types.is_known:
-        notes.append(NOT_ASKED)
-    shown = _shown(workflow, previewed, messages, notes)
+    notes = list(notes_of(workflow, now, types_are_known=types.is_known))
+    shown = shown_preview(workflow, previewed, messages, notes)
     if not is_structured(args.output):
         for line in preview_lines(shown, previewed.shown.verdict.explained(previewed.shown.compared)):
             print_line(line)
@@ -77,69 +56,6 @@ def preview(args: Namespace) -> int:
     is_sent = bool(sent) and all(result["acknowledged"] for result in sent)
     is_good = previewed.triggers and (is_sent or not args.send)
     return ExitCode.OK if is_good else ExitCode.FOUND
-
-
-def _notes(workflow: Workflow, now: datetime | None) -> Iterator[str]:
-    """Yield what a preview can't know about a run."""
-    if not workflow.active:
-        yield "the workflow is not active: nothing is sent until it is"
-    if workflow.dry_run:
-        yield "the workflow is a dry run: its tasks do everything but the POST"
-    if workflow.evaluate == "until_triggered":
-        yield "a record triggers once: whether this one has triggered before is not looked up"
-    if has_templates(workflow.criteria):
-        yield "the criteria hold templates, which count here as they are written"
-    elif Criteria(workflow.criteria).has_relative_dates:
-        measured = "each change's own time (--now takes another)" if now is None else iso_time(now)
-        yield f"relative dates are measured from {measured}"
-    if any(webhook.is_timed for webhook in workflow.webhooks):
-        yield "a time trigger sends the record as it is at that time"
-
-
-def _shown(
-    workflow: Workflow, previewed: Preview, messages: Sequence[PreviewedMessage], notes: list[str]
-) -> dict[str, Any]:
-    """Return the preview as JSON holds it."""
-    verdict = previewed.shown.verdict
-    return {
-        "workflow": workflow.name,
-        "dag_id": workflow.dag_id,
-        "record_type": workflow.record_type,
-        "record_id": verdict.change["record_id"],
-        "triggers": previewed.triggers,
-        "changes": [
-            {
-                "event": change.event,
-                "changed_at": change.verdict.change["changed_at"],
-                "triggers": change.verdict.triggers,
-                "reason": change.verdict.reason,
-            }
-            for change in previewed.changes
-        ],
-        "conditions": [
-            {**condition._asdict(), "is_culprit": condition in verdict.culprits, **compared.plain()}
-            for condition, compared in zip(verdict.conditions, previewed.shown.compared, strict=True)
-        ],
-        "groups": [group._asdict() for group in verdict.groups],
-        "notes": notes,
-        "event": previewed.shown.event,
-        "messages": [_shown_message(message) for message in messages],
-    }
-
-
-def _shown_message(message: PreviewedMessage) -> dict[str, Any]:
-    payload = message.payload
-    request = request_of(message.webhook, payload["body"], payload["message_id"])
-    return {
-        "webhook": message.webhook.name,
-        "receiver": request.receiver,
-        "problem": request.problem,
-        "not_sent": message.not_sent,
-        "due": iso_time(message.due) if message.due is not None else None,
-        "message_id": payload["message_id"],
-        "headers": dict(request.headers),
-        "body": payload["body"],
-    }
 
 
 def _send(messages: Sequence[PreviewedMessage], *, is_confirmed: bool) -> list[dict[str, Any]]:
@@ -160,5 +76,5 @@ def _sent(message: PreviewedMessage) -> dict[str, Any]:
     hook = webhook_hook(webhook.conn_id, webhook.uri)
     return {
         "webhook": webhook.name,
-        **send_as_test(hook, message.payload["body"], webhook.headers),
+        **send_as_test(hook, message.payload["body"], webhook.headers, tell=say_sending),
     }

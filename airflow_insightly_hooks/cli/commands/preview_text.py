@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["preview_lines", "sent_lines"]
+from airflow_insightly_hooks.cli.output import say
+
+__all__ = ["preview_lines", "say_sending", "sent_lines"]
 
 
 def preview_lines(shown: Mapping[str, Any], explained: Iterable[str]) -> Iterator[str]:
@@ -43,6 +45,11 @@ def _message_lines(message: Mapping[str, Any], event: str) -> Iterator[str]:
         yield f"{name}: {value}"
     yield ""
     yield message["body"]
+
+
+def say_sending(receiver: str, message_id: str) -> None:
+    """Print what is about to be sent as a test."""
+    say(f"POST {receiver} as {message_id}")
 
 
 def sent_lines(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from airflow_insightly_hooks.cli.arguments.records import (
-    custom_field_types,
-    insightly_hook,
-    json_record,
-    read_record,
-    record_reference,
-)
-from airflow_insightly_hooks.cli.commands.preview_text import sent_lines
+from airflow_insightly_hooks.cli.arguments.records import json_record, record_reference
+from airflow_insightly_hooks.cli.commands.preview_text import say_sending, sent_lines
 from airflow_insightly_hooks.cli.confirmation import check_confirmable, confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import is_structured, print_line, print_value, say
-from airflow_insightly_hooks.cli.receivers import send_as_test, webhook_hook
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.payload import build_body
 from airflow_insightly_hooks.core.sample_record import sample_record
+from airflow_insightly_hooks.previews.receivers import send_as_test, webhook_hook
+from airflow_insightly_hooks.previews.record_source import custom_field_types, insightly_hook, read_record
 
 __all__ = ["send_test"]
 
@@ -40,7 +35,7 @@ def send_test(args: Namespace) -> int:
     if not confirm(f"POST this record's data to {receiver}?", is_confirmed=is_confirmed):
         say("nothing was sent")
         return ExitCode.FOUND
-    result = send_as_test(hook, body)
+    result = send_as_test(hook, body, tell=say_sending)
     if is_structured(args.output):
         print_value(result, args.output)
     else:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_insightly_hooks.cli.output import say
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.core.workflow.parts import Webhook
@@ -55,16 +54,25 @@ def request_of(webhook: Webhook, body: str, message_id: str) -> Request:
         return Request(given, {}, str(error))
 
 
-def send_as_test(hook: WebhookHook, body: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+def send_as_test(
+    hook: WebhookHook,
+    body: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    tell: Callable[[str, str], None] | None = None,
+) -> dict[str, Any]:
     """POST a body once, under a new id that says that it is a test; nothing is recorded.
 
-    :returns: what became of it, as commands show it.
+    :param tell: is called before the POST, with the receiver's address and the message's id.
+    :returns: what became of it: ``receiver``, ``message_id``, ``acknowledged``, ``status``, ``seconds``,
+        ``error`` and ``response``.
     :raises InvalidConnection: if the receiver can't be sent to.
     :raises InvalidPayload: if the body or the headers can't be sent.
     """
     receiver = str(hook.get_conn())
     message_id = f"msg_test_{secrets.token_hex(12)}"
-    say(f"POST {receiver} as {message_id}")
+    if tell is not None:
+        tell(receiver, message_id)
     result = hook.send(body, message_id=message_id, headers=headers, keep_response=True)
     return {
         "receiver": receiver,

@@ -1,0 +1,136 @@
+"""The record of a preview: of Insightly's API, or of a JSON text; and what is known of its custom fields."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
+from airflow_insightly_hooks.operators.common.field_checks import (
+    MULTI_SELECTS,
+    custom_dates_of,
+    custom_fields_of,
+)
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+__all__ = [
+    "NOT_ASKED",
+    "CustomFieldTypes",
+    "InvalidRecordText",
+    "RecordNotFound",
+    "custom_field_types",
+    "insightly_hook",
+    "read_record",
+    "record_in",
+]
+
+NOT_ASKED = (
+    "the types of custom fields are not known here. A task asks Insightly for them: it writes custom dates "
+    "as dates, and compares multi-selects option by option"
+)
+
+
+class RecordNotFound(InsightlyHooksError):
+    """An account has no record with the id that was asked for, as far as the key can see."""
+
+    def __init__(self, conn_id: str, record_type: str, record_id: int) -> None:
+        super().__init__(conn_id, record_type, record_id)
+
+    def __str__(self) -> str:
+        conn_id, record_type, record_id = self.args
+        return (
+            f"{record_type} have no record {record_id} in the account of connection {conn_id!r} (404), or "
+            "the API key can't see it. If this holds for every record, run 'airflow insightly doctor'"
+        )
+
+
+class InvalidRecordText(InsightlyHooksError):
+    """A text that holds no record; ``name`` says which text, ``reason`` why. Nothing of it is shown."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+
+    def __str__(self) -> str:
+        return "".join(self.args)
+
+
+class CustomFieldTypes(NamedTuple):
+    """What a record's criteria and body need to know of its custom fields.
+
+    :param multi_select: those that hold several options; ``None`` where that isn't known.
+    :param dates: what ``build_body`` is to know of those that hold dates.
+    :param is_known: whether Insightly was asked, or needn't be.
+    """
+
+    multi_select: frozenset[str] | None
+    dates: dict[str, Any]
+    is_known: bool
+
+
+def insightly_hook(conn_id: str) -> InsightlyHook:
+    """Return the hook that reads records as tasks read them."""
+    # requests takes a while to import, and not every command needs it.
+    from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+
+    return InsightlyHook(conn_id, exact_numbers=True)
+
+
+def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any]:
+    """Return a record of Insightly's API.
+
+    :raises RecordNotFound: if the account has no record with this id.
+    :raises InsightlyAPIError: if it can't be read.
+    """
+    from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
+
+    try:
+        return hook.get_record(record_type, record_id)
+    except InsightlyAccessError as error:
+        if error.status != 404:
+            raise
+        raise RecordNotFound(error.conn_id, record_type, record_id) from None
+
+
+def custom_field_types(
+    hook: InsightlyHook, record_type: str, record: dict[str, Any], *, is_needed: bool
+) -> CustomFieldTypes:
+    """Return the types of a record's custom fields; Insightly is asked if it has some.
+
+    :param is_needed: whether a connection that is missing is an error; else nothing is known then.
+    :raises AirflowNotFoundException: if the connection is missing and needed.
+    :raises InsightlyAPIError: if Insightly can't be asked.
+    """
+    if not record.get(CUSTOM_FIELDS):
+        return CustomFieldTypes(None, {}, is_known=True)
+    try:
+        metadata = hook.custom_fields(record_type)
+    except AirflowNotFoundException:
+        if is_needed:
+            raise
+        return CustomFieldTypes(None, {}, is_known=False)
+    return CustomFieldTypes(
+        custom_fields_of(metadata, MULTI_SELECTS), custom_dates_of(metadata), is_known=True
+    )
+
+
+def record_in(text: str | bytes, name: str) -> dict[str, Any]:
+    """Return the record that a JSON text holds.
+
+    :param name: what the text is called in errors.
+    :raises InvalidRecordText: if it holds no record.
+    """
+    try:
+        record = exact_json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRecordText(name, f" is not JSON: line {error.lineno}, column {error.colno}") from None
+    except ValueError:
+        raise InvalidRecordText(name, " is not JSON in UTF-8") from None
+    if not isinstance(record, dict):
+        raise InvalidRecordText(name, ": one record is needed, as Insightly's API delivers it: a JSON object")
+    return record
