@@ -26,6 +26,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Webhook
+from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.batch_reading import Reading
 from airflow_insightly_hooks.operators.common.field_checks import (
@@ -143,6 +144,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         check_on_undelivered(on_undelivered)
         asset = records_asset(workflow.insightly_conn_id, workflow.record_type)
         add_inlet(kwargs, asset)
+        kwargs.setdefault("doc_yaml", stored_yaml(workflow))
         if workflow.evaluate == "until_triggered":
             kwargs.setdefault("max_active_tis_per_dag", 1)  # the memory has one writer at a time
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)

@@ -29,6 +29,7 @@ from airflow_insightly_hooks.core.workflow.definition import (
 )
 from airflow_insightly_hooks.core.workflow.description import description_markdown
 from airflow_insightly_hooks.core.workflow.parts import Schedule, UndeliveredAsset, Webhook
+from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
@@ -81,7 +82,10 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
     """Return a workflow's DAG and those beside it, not registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
-    arguments = {**_doc(workflow, arguments), **arguments}
+    shown, sentence = _as_scheduled(workflow, arguments)
+    yaml = stored_yaml(shown)
+    if "doc_md" not in arguments:  # what the DAG's page shows
+        arguments = {**arguments, "doc_md": description_markdown(shown, schedule=sentence, yaml=yaml)}
     workflow = _with_arguments(workflow, arguments.get("default_args"))
     schedule = arguments.pop("schedule", workflow.schedule)
     has_intervals = isinstance(schedule, Schedule) and schedule.data_interval
@@ -102,7 +106,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
     timetable = timetable_of(schedule, workflow, cursor_of(workflow))
     with DAG(schedule=timetable, auto_register=False, **arguments) as dag:
-        _tasks(workflow)
+        _tasks(workflow, yaml)
     try:
         dag.timetable.validate()
     except Exception as error:
@@ -115,6 +119,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
 def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
     """Return a workflow's task group; ``Workflow.task_group`` says more."""
     group_id = group_id or workflow.slug or workflow.dag_id
+    yaml = stored_yaml(workflow)
     workflow = _with_arguments(workflow, arguments.get("default_args"))
     arguments = {
         "tooltip": workflow.description,
@@ -123,7 +128,7 @@ def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **
     }
     further = {"tags": [TAG], "default_args": arguments["default_args"], **_on_failure(workflow, {})}
     with TaskGroup(group_id, **arguments) as group:
-        _tasks(workflow)
+        _tasks(workflow, yaml)
     for make in (_pending_dag, _retry_dag):
         _register(make(workflow, **further))
     return group
@@ -140,16 +145,14 @@ def _with_arguments(
     return workflow.model_copy(update={**said, "webhooks": webhooks})
 
 
-def _doc(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the DAG's page shows of the workflow, unless another text is given."""
-    if "doc_md" in arguments:
-        return {}
-    schedule, sentence = arguments.get("schedule", workflow.schedule), None
+def _as_scheduled(
+    workflow: WorkflowDefinition, arguments: Mapping[str, Any]
+) -> tuple[WorkflowDefinition, str | None]:
+    """Return the workflow with its DAG's schedule, and a sentence about one that no workflow can have."""
+    schedule = arguments.get("schedule", workflow.schedule)
     if schedule is None or isinstance(schedule, str | Schedule):
-        workflow = workflow.model_copy(update={"schedule": schedule})
-    else:
-        sentence = "Its DAG file says when it runs."
-    return {"doc_md": description_markdown(workflow, schedule=sentence)}
+        return workflow.model_copy(update={"schedule": schedule}), None
+    return workflow, "Its DAG file says when it runs."
 
 
 def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,8 +187,11 @@ def _register(dag: DAG | None) -> None:
             pass
 
 
-def _tasks(workflow: WorkflowDefinition) -> None:
-    """Make the tasks, in the DAG and the group that are open."""
+def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
+    """Make the tasks, in the DAG and the group that are open.
+
+    :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
+    """
     detect = InsightlyRecordChangeSensor(
         task_id=DETECT,
         record_type=workflow.record_type,
@@ -209,6 +215,7 @@ def _tasks(workflow: WorkflowDefinition) -> None:
             active=workflow.active,
             is_dry_run=workflow.dry_run,
             insightly_conn_id=workflow.insightly_conn_id,
+            doc_yaml=yaml,
         )
     except InvalidCriteria as error:  # what they mean was checked; whether Airflow can store them, was not
         raise InvalidWorkflow(((error.path, error.reason),)) from None

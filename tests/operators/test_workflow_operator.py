@@ -166,7 +166,7 @@ def test_defaults() -> None:
     assert isinstance(operator.retry_policy, RetryAfterPolicy)
     assert InsightlyWorkflowOperator.template_fields == ("window", "cursor")
     with DAG("dag", schedule=None, default_args={"retries": 5, "retry_policy": None}) as dag:
-        operator = task(workflow(evaluate="until_triggered", criteria=FRANCE))
+        operator = task(workflow(evaluate="until_triggered", criteria=FRANCE), doc_yaml=None)
     assert (operator.retries, operator.retry_policy, operator.max_active_tis_per_dag) == (5, None, 1)
     assert "France" not in json.dumps(DagSerialization.to_dict(dag))
     assert dag.partial_subset("flow").get_task("flow").workflow == operator.workflow  # it can be copied

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.templates import shown_uri
 from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
-from airflow_insightly_hooks.core.workflow.yaml_text import duration_text, workflow_yaml
+from airflow_insightly_hooks.core.workflow.yaml_text import (
+    LONGEST_STORED,
+    duration_text,
+    stored_yaml,
+    too_long,
+)
 
 __all__ = ["Line", "describe", "description_markdown", "description_text"]
 
@@ -93,25 +98,23 @@ def description_text(workflow: WorkflowDefinition) -> str:
     return "\n".join(f"{'  ' * line.depth}{line.text}" for line in describe(workflow))
 
 
-def description_markdown(workflow: WorkflowDefinition, *, schedule: str | None = None) -> str:
+def description_markdown(
+    workflow: WorkflowDefinition, *, schedule: str | None = None, yaml: str | None = None
+) -> str:
     """Return what a workflow does in words and as YAML, as Markdown.
 
     Names and values stand in code spans and in a block of code, where nothing of them is Markdown or HTML.
 
     :param schedule: as ``describe`` takes it.
+    :param yaml: the workflow's YAML, if that is written already (``stored_yaml``).
     """
     lines = describe(workflow, quote=_code_span, schedule=schedule)
     words = "\n".join(f"{'  ' * line.depth}- {line.text}" for line in lines)
-    yaml = _yaml(workflow)
+    yaml = stored_yaml(workflow) if yaml is None else yaml
+    if len(yaml) > LONGEST_YAML or yaml == too_long(LONGEST_STORED):
+        yaml = too_long(LONGEST_YAML)
     fence = "`" * max(3, _longest_run(yaml) + 1)
     return f"{words}\n\n{fence}yaml\n{yaml}{fence}"
-
-
-def _yaml(workflow: WorkflowDefinition) -> str:
-    if _count(workflow.criteria) > LONGEST_YAML // 4:  # it isn't written to be thrown away
-        return f"# It has more than {LONGEST_YAML} characters.\n"
-    text = workflow_yaml(workflow)
-    return text if len(text) <= LONGEST_YAML else f"# It has more than {LONGEST_YAML} characters.\n"
 
 
 class _Words:
@@ -263,16 +266,3 @@ def _code_span(text: str) -> str:
 
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
-
-
-def _count(value: Any) -> int:
-    """Return how many values a value holds, itself included, up to one more than can be shown."""
-    count, pending = 0, [value]
-    while pending and count <= LONGEST_YAML:
-        value = pending.pop()
-        count += 1
-        if isinstance(value, Mapping):
-            pending.extend(value.values())
-        elif isinstance(value, list | tuple):
-            pending.extend(value)
-    return count

@@ -19,10 +19,12 @@ from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import FailureCallback, UndeliveredAsset, Webhook
 from airflow_insightly_hooks.core.workflow.yaml_file import RESOLVERS
 
-__all__ = ["MASK", "duration_text", "workflow_yaml"]
+__all__ = ["LONGEST_STORED", "MASK", "duration_text", "is_masked", "stored_yaml", "too_long", "workflow_yaml"]
 
 MASK = "***"
 """What stands for a value that may be secret."""
+LONGEST_STORED = 100_000
+"""Characters of the YAML that Airflow stores with a task."""
 
 SECONDS = ("settle", "lookback")
 
@@ -55,6 +57,24 @@ def workflow_yaml(workflow: WorkflowDefinition, *, masked: bool = True) -> str:
     )
 
 
+def stored_yaml(workflow: WorkflowDefinition) -> str:
+    """Return the text that Airflow stores of a workflow, without what may be secret; if long, a comment."""
+    if _count(workflow.criteria) > LONGEST_STORED // 4:  # it isn't written to be thrown away
+        return too_long(LONGEST_STORED)
+    text = workflow_yaml(workflow)
+    return text if len(text) <= LONGEST_STORED else too_long(LONGEST_STORED)
+
+
+def too_long(limit: int) -> str:
+    """Return the comment that stands for a YAML text that is longer than so many characters."""
+    return f"# It has more than {limit} characters.\n"
+
+
+def is_masked(webhook: Webhook) -> bool:
+    """Return whether a webhook that was read from a masked text lacks a part of its URI, or a header."""
+    return MASK in (webhook.uri or "") or MASK in webhook.headers.values()
+
+
 def _values(model: BaseModel, *, masked: bool) -> dict[str, Any]:
     """Return what a model says, as YAML can hold it."""
     values = {}
@@ -72,7 +92,8 @@ def _values(model: BaseModel, *, masked: bool) -> dict[str, Any]:
 
 def _masked(model: BaseModel, name: str, value: Any) -> Any:
     if isinstance(model, Webhook) and name == "uri":
-        return shown_uri(value)
+        shown = shown_uri(value)  # of a template, it doesn't show that a query was left out
+        return shown if shown == value or MASK in shown else f"{shown}?{MASK}"
     if (isinstance(model, Webhook) and name == "headers") or (
         isinstance(model, FailureCallback) and name == "arguments"
     ):
@@ -107,3 +128,16 @@ def duration_text(duration: timedelta) -> str | float:
         if not rest and (number or unit == "s"):
             return f"{number}{unit}"
     return duration.total_seconds()
+
+
+def _count(value: Any) -> int:
+    """Return how many values a value holds, itself included, up to one more than can be stored."""
+    count, pending = 0, [value]
+    while pending and count <= LONGEST_STORED:
+        value = pending.pop()
+        count += 1
+        if isinstance(value, Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, list | tuple):
+            pending.extend(value)
+    return count
