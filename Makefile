@@ -20,6 +20,9 @@ help: ## List the targets
 .venv/.installed: pyproject.toml constraints.txt tools/setup.sh
 	@tools/setup.sh
 
+.venv/.browser: .venv/.installed tools/browser.sh
+	@tools/browser.sh
+
 demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (ONCE=1: then exit)
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once)
 
@@ -38,7 +41,7 @@ coverage: .venv/.installed ## Run the fast tests and the faults, and show what t
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
 	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
-test-e2e: .venv/.installed ## Run the tests on a real Airflow only
+test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow only
 	@tools/side_by_side.sh
 
 check: .venv/.installed ## Lint, types and docs
@@ -70,4 +73,4 @@ schema: .venv/.installed ## Make the JSON Schema of workflow files anew
 	$(BIN)/python tools/workflow_schema.py
 
 clean: ## Remove what the targets made
-	rm -rf .venv .demo .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .demo .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
