@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,3 +36,16 @@ def test_old_python(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("setup: Python 3.10 or later is needed")
     assert "Python 3.8.18" in line
+
+
+def test_no_browser(tmp_path: Path) -> None:
+    """Where Chromium can't be installed, that is said in a line, and nothing fails."""
+    for name in ("sh", "dirname"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    command = ["sh", str(ROOT / "tools" / "browser.sh")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == (
+        "browser: there is no chromium, and no apt-get to install it with: "
+        "the browser tests will be skipped\n"
+    )

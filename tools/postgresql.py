@@ -18,9 +18,10 @@ class NoServerError(Exception):
 
 
 @contextlib.contextmanager
-def temporary_database() -> Iterator[str]:
+def temporary_database(template: str | None = None) -> Iterator[str]:
     """Make a database; yield its SQLAlchemy address, and drop it, whoever still uses it.
 
+    :param template: the address of a database that it is to be a copy of, and that nobody uses now.
     :raises NoServerError: if there is no server to make it on.
     """
     try:
@@ -33,7 +34,8 @@ def temporary_database() -> Iterator[str]:
     name = f"airflow_e2e_{uuid.uuid4().hex[:12]}"
     try:
         with server.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
+            copied = f" TEMPLATE {template.rpartition('/')[2]}" if template is not None else ""
+            cursor.execute(f"CREATE DATABASE {name}{copied}")
         yield f"{ADDRESS}/{name}"
     finally:
         with server.cursor() as cursor:

@@ -12,6 +12,7 @@ groups=(
     "postgresql and not test_kills and not ($first)"
     "(test_kills or not postgresql) and not ($alone)"
     "$alone"
+    pages # these have API servers and a browser of their own
 )
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
@@ -19,7 +20,9 @@ trap 'rm -rf "$logs"' EXIT
 tests=()
 trap 'kill -INT "${tests[@]}" 2>/dev/null; wait; exit 130' INT TERM
 for number in "${!groups[@]}"; do
-    .venv/bin/pytest -m e2e -k "${groups[number]}" --durations 5 >"$logs/$number" 2>&1 &
+    chosen=(--ignore tests/ui -k "${groups[number]}")
+    [ "${groups[number]}" != pages ] || chosen=(tests/ui)
+    .venv/bin/pytest -m e2e "${chosen[@]}" --durations 5 >"$logs/$number" 2>&1 &
     tests+=($!)
 done
 failed=0
