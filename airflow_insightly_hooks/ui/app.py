@@ -36,6 +36,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 PERSONAL = {"Cache-Control": "no-store"}
+UNREADABLE_TOKEN = (403, "Invalid JWT token")
+"""How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
 ROUTERS = (overview.router,)
 
 
@@ -111,7 +113,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 — likewise
-    if error.status_code == 401 and request.method == "GET" and _is_browser(request):
+    status = 401 if (error.status_code, error.detail) == UNREADABLE_TOKEN else error.status_code
+    if status == 401 and request.method == "GET" and _is_browser(request):
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(get_auth_manager().get_url_login(next_url=here), 303)
     titles = {401: "Please log in", 403: "Not allowed", 404: "Not found", 405: "That can't be done"}
@@ -119,7 +122,6 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         401: "Log in to Airflow, then come back to this page.",
         404: "There is no such page. Its address may be incomplete.",
     }
-    status = error.status_code
     detail = details.get(status, str(error.detail))
     return _shown(request, status, titles.get(status, "That can't be done"), detail)
 
