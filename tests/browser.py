@@ -20,6 +20,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Dialog,
     Frame,
     Page,
     Request,
@@ -50,8 +51,8 @@ Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 WIDTHS = (1400, 400)
 HEIGHT = 900
-OURS = "/insightly/"
-"""What the addresses of the pages have that are ours."""
+OURS = re.compile(r"(/[^/]+)?/insightly/")
+"""What the paths of our pages begin with, below whatever path Airflow has."""
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 
@@ -161,6 +162,11 @@ class Visit:
                 self._problems.append(f"another host: {route.request.method} {url}")
                 route.abort("blockedbyclient")
 
+        def on_dialog(dialog: Dialog) -> None:
+            self._problems.append(f"dialog: {dialog.type}: {dialog.message}")
+            dialog.dismiss()
+
+        context.on("dialog", on_dialog)
         context.on("console", on_console)
         context.on("weberror", on_error)
         context.on("requestfailed", on_failure)
@@ -174,9 +180,9 @@ class Visit:
 def check_accessibility(page: Page) -> None:
     """Have axe-core look at what is ours of a page, and fail with rule, element and help on any violation.
 
-    That is each frame whose address has ``/insightly/`` in it: the page itself, or what is in its iframe.
+    That is the page itself, or what Airflow shows in an iframe.
     """
-    frames = [frame for frame in page.frames if OURS in urlsplit(frame.url).path]
+    frames = [frame for frame in page.frames if OURS.match(urlsplit(frame.url).path)]
     assert frames, f"nothing of ours is shown: {[frame.url for frame in page.frames]}"
     found = [line for frame in frames for line in violations(frame)]
     assert not found, "\n".join(found)

@@ -1,0 +1,30 @@
+"""The routes of the pages, each with an address at which a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi.routing import APIRoute
+
+from airflow_insightly_hooks.ui.addresses import PREFIX
+from airflow_insightly_hooks.ui.app import make_app
+from tests.ui.seed import Seed
+
+__all__ = ["CHANGES", "PAGES", "address_of"]
+
+ROUTES = [route for route in make_app().routes if isinstance(route, APIRoute)]
+PAGES = [route.path for route in ROUTES if "GET" in route.methods]
+"""The paths of what is shown."""
+CHANGES = [route.path for route in ROUTES if route.methods - {"GET", "HEAD"}]
+"""The paths of what changes something, or asks others."""
+
+SAMPLES: dict[str, Callable[[Seed], str]] = {}
+"""Path with parameters -> what makes an address of it that shows something."""
+
+
+def address_of(path: str, seed: Seed) -> str:
+    """Return an address for a route, below Airflow's own.
+
+    :raises KeyError: if it has parameters, and ``SAMPLES`` doesn't know it.
+    """
+    return PREFIX + (SAMPLES[path](seed) if path in SAMPLES or "{" in path else path)
