@@ -10,7 +10,7 @@ once, however often they are killed, retried or cleared.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,17 +30,20 @@ from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW,
 from airflow_insightly_hooks.core.state.pending_webhooks import KEYS, PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.core.state.state_store import KEPT
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX
+from airflow_insightly_hooks.database.state import StoredValues
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 __all__ = [
+    "PendingCounts",
     "PendingDag",
     "PendingDagNotFound",
     "PendingPage",
     "PendingRow",
     "RequestedRun",
     "cancel",
+    "pending_counts",
     "pending_webhooks",
     "send_now",
 ]
@@ -49,6 +52,8 @@ ENTRIES_IN_RUN = 1_000
 """Entries that one run's conf names: Airflow's pages load the conf of each run that they list."""
 SCHEDULING = "from__"
 """How the ids of the runs begin that enter what a workflow's run has scheduled."""
+MOST_PREFIXES = 100
+"""Workflows whose keys a query looks for; of more, all are read."""
 ELSEWHERE = "__airflow_state_ref__"
 """The only key of a value that ``[workers] state_store_backend`` keeps outside of the database."""
 
@@ -81,6 +86,13 @@ class PendingPage(NamedTuple):
     total: int  # rows of all parts
     dags: list[PendingDag]  # those that send them, also rows of other parts and what isn't entered yet
     unreadable: list[InvalidState]  # state whose entries are missing here, since they can't be read
+
+
+class PendingCounts(NamedTuple):
+    """How much is pending, by the workflow's ``dag_id``; one of which nothing is pending may be missing."""
+
+    counts: Mapping[str, int]
+    unreadable: Mapping[str, int]  # webhooks whose state can't be read, and is not counted
 
 
 class RequestedRun(NamedTuple):
@@ -153,6 +165,19 @@ def pending_webhooks(
     return PendingPage(rows, len(found), dags, unreadable)
 
 
+def pending_counts(session: Session, dag_ids: Collection[str]) -> PendingCounts:
+    """Return how much is pending of these workflows, without reading each entry."""
+    counts: Counter[str] = Counter()
+    unreadable: Counter[str] = Counter()
+    for book in _books(session, dag_ids if len(dag_ids) <= MOST_PREFIXES else ()) if dag_ids else ():
+        if book.workflow in dag_ids:
+            try:
+                counts[book.workflow] += book.count()
+            except InvalidState:
+                unreadable[book.workflow] += 1
+    return PendingCounts(counts, unreadable)
+
+
 def cancel(
     session: Session,
     rows: Iterable[PendingRow],
@@ -204,29 +229,23 @@ class _Book:
 
         :raises InvalidState: if they can't be read.
         """
+        return self._pending().all()
+
+    def count(self) -> int:
+        """Return how many there are.
+
+        :raises InvalidState: if it can't be told.
+        """
+        return self._pending().count()
+
+    def _pending(self) -> PendingWebhooks:
         if any(isinstance(value, Mapping) and ELSEWHERE in value for value in self._values.values()):
             raise InvalidState(
                 self._key,
                 "workers keep it outside of Airflow's database ([workers] state_store_backend): it can't be "
                 "listed here. The parameters of the DAG that sends it work all the same (docs/workflows.md)",
             )
-        return PendingWebhooks(_Values(self._values), self._key).all()
-
-
-class _Values:
-    """A state store that is only read."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    def get(self, key: str, default: Any = None, /) -> Any:
-        return self._values.get(key, default)
-
-    def set(self, key: str, value: Any, /) -> None:
-        raise NotImplementedError(key)
-
-    def delete(self, key: str, /) -> None:
-        raise NotImplementedError(key)
+        return PendingWebhooks(StoredValues(self._values), self._key)
 
 
 def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:

@@ -1,8 +1,9 @@
-"""A task's state store, as Airflow's database holds it."""
+"""State stores, as Airflow's database holds them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow._shared.timezones import timezone
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.database.deliveries import TaskKey
 
-__all__ = ["DatabaseStateStore"]
+__all__ = ["DatabaseStateStore", "StoredValues"]
 
 
 class DatabaseStateStore:
@@ -57,6 +58,28 @@ class DatabaseStateStore:
         if (row := self._row(key)) is not None:
             self._session.delete(row)
             self._session.flush()
+
+
+class StoredValues:
+    """A state store of values that were read already; nothing is written.
+
+    :param values: by key.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the value under the key."""
+        return self._values.get(key, default)
+
+    def set(self, key: str, value: Any, /) -> None:
+        """Refuse it."""
+        raise NotImplementedError(key)
+
+    def delete(self, key: str, /) -> None:
+        """Refuse it."""
+        raise NotImplementedError(key)
 
 
 _SCOPE = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")

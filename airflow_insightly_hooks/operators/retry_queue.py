@@ -22,7 +22,7 @@ from airflow_insightly_hooks.core.errors import (
     LostPayloads,
 )
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
-from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, MessageSource, RetryQueue
+from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, RETRY, MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_run_id
@@ -45,8 +45,6 @@ __all__ = [
     "UnreadableQueueError",
 ]
 
-RETRY = "retry"
-"""The first part of the keys of the asset's state for what waits to be sent again."""
 PAYLOADS = "payloads_"
 """What the XCom key of a webhook's payloads begins with; then comes the id of the task that sends them."""
 LOST = "lost_"

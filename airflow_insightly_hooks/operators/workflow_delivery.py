@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
-from airflow_insightly_hooks.core.delivery.receiver_status import ReceiverStatus, is_down
+from airflow_insightly_hooks.core.delivery.receiver_status import RECEIVER, ReceiverStatus, is_down
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEFT_BY", "UNACKNOWLEDGED", "WorkflowDelivery", "WorkflowWebhookOperator"]
 
-RECEIVER = "receiver"
-"""The first part of the key of the asset's state for what is known of a webhook's receiver."""
 LEFT_BY = "left_by"
 """The key of a run's conf that says which task has left messages."""
 UNACKNOWLEDGED = "unacknowledged"

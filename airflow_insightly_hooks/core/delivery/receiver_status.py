@@ -10,7 +10,11 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.delivery.report import ERROR_LENGTH, Failure
 from airflow_insightly_hooks.core.errors import InvalidTime
 
-__all__ = ["ReceiverStatus", "is_down"]
+__all__ = ["LONGEST_WAIT", "RECEIVER", "ReceiverStatus", "is_down"]
+
+RECEIVER = "receiver"
+"""The first part of the key of the asset's state for what is known of a webhook's receiver. Then come a
+slash, the workflow's ``dag_id``, a slash and the webhook's slug."""
 
 MAY_RECOVER = frozenset((408, 425, 429))
 """Statuses below 500 that say something of the receiver, not of the message."""

@@ -149,6 +149,12 @@ class PendingWebhooks:
         """Return the entries, by the time that they are due, then by record id."""
         return _in_order(_entries_of(self._loaded()))
 
+    def count(self) -> int:
+        """Return how many entries there are, without reading each of them."""
+        head = self._head.read()
+        numbers = [] if head is None else self._numbers_in(head)[0]
+        return sum(len(self._block(number)) for number in numbers)
+
     def next_due(self) -> datetime | None:
         """Return when the next entry is due; ``None`` if there is none."""
         return min((entry.due for entry in _entries_of(self._loaded())), default=None)
@@ -292,13 +298,17 @@ class PendingWebhooks:
             raise InvalidState(self._key, "it names a block twice")
         return blocks, runs
 
-    def _read_block(self, number: int, seen: set[int]) -> _Block:
+    def _block(self, number: int) -> Mapping[str, Any]:
         key = self._block_key(number)
         block = self._store.get(key)
         if not isinstance(block, Mapping):
             raise InvalidState(key, "a part of them is missing: it can't be told what is pending")
+        return block
+
+    def _read_block(self, number: int, seen: set[int]) -> _Block:
+        key = self._block_key(number)
         entries = {}
-        for record_id, text in block.items():
+        for record_id, text in self._block(number).items():
             entry = _entry(key, record_id, text)
             if entry.record_id in seen:
                 raise InvalidState(key, f"record {entry.record_id} is pending twice")

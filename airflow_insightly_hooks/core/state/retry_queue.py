@@ -18,7 +18,10 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, missing_keys
 from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in
 
-__all__ = ["MessageSource", "RetryQueue"]
+__all__ = ["BLOCK_SIZE", "RETRY", "MessageSource", "RetryQueue"]
+
+RETRY = "retry"
+"""The first part of the keys of the asset's state for what waits to be sent again."""
 
 BLOCK_SIZE = 40
 """Entries a block: at 1,400 characters each at most (ids have 250) a block stays below 60 kB."""

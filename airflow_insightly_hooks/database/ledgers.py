@@ -1,0 +1,204 @@
+"""What tasks have counted, read in one pass over the task state store: ledgers' heads, and counts of runs.
+
+No ledger is opened, and no XCom is read. Airflow's store has no index by time, so its rows are found by their
+runs: Airflow notes in a run's row when it has last changed it, which it does after the run's tasks have ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.models.dagrun import DagRun
+from airflow.models.task_state_store import TaskStateStoreModel as State
+from sqlalchemy import or_, select
+
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, tokens_of
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
+from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["CountedRun", "Ledgers", "TaskLedger", "of_dags", "read_ledgers", "workflow_of"]
+
+MOST_IDS = 500
+"""DAGs that a query names; of more, all are read, and the others left out."""
+
+MARGIN = timedelta(days=1)
+"""By how much a run's row may be older than what its tasks have written."""
+
+
+class TaskLedger(NamedTuple):
+    """What the ledger of a task counts.
+
+    :param dag_id: of the task.
+    :param task_id: of the task; with map indexes, each has a ledger.
+    :param written_at: when the ledger was written last, UTC.
+    :param delivered: messages that are delivered; ``None`` where a version has not counted them.
+    :param undelivered: messages that are neither delivered, nor left to a retry DAG, nor of a dry run;
+        ``None`` likewise.
+    :param last_success: when a message was acknowledged last, UTC; of an earlier version's ledger whose
+        messages are all delivered, when it was written; ``None`` if none was, or nobody knows.
+    :param conn_id: the receiver's connection, if it has one.
+    :param receiver: the receiver's URI, without user information, if it is known.
+    :param webhook: the workflow's ``dag_id``, a slash, the webhook's slug; ``None`` in a DAG of one's own.
+    """
+
+    dag_id: str
+    task_id: str
+    written_at: datetime
+    delivered: int | None
+    undelivered: int | None
+    last_success: datetime | None
+    conn_id: str | None
+    receiver: str | None
+    webhook: str | None
+
+
+class CountedRun(NamedTuple):
+    """What a task of a run has counted.
+
+    :param at: when it did, UTC.
+    """
+
+    dag_id: str
+    at: datetime
+    counts: RunCounts
+
+
+class Ledgers(NamedTuple):
+    """What the tasks of some DAGs have counted since a time.
+
+    :param unreadable: by DAG, ledgers and counts that can't be read: of another version, or kept by a
+        worker's own state store backend.
+    """
+
+    ledgers: list[TaskLedger]
+    runs: list[CountedRun]
+    unreadable: Mapping[str, int]
+
+
+def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) -> Ledgers:
+    """Return what tasks of these DAGs have written since a time, each ledger once.
+
+    Of a task that was killed and tried again, the ledger that counts is read.
+
+    :param since: aware.
+    """
+    query = (
+        select(
+            State.dag_run_id,
+            State.task_id,
+            State.map_index,
+            State.key,
+            State.dag_id,
+            State.updated_at,
+            State.value,
+        )
+        .join(DagRun, DagRun.id == State.dag_run_id)
+        .where(
+            State.updated_at >= since,
+            or_(DagRun.updated_at >= since - MARGIN, DagRun.updated_at.is_(None)),
+            or_(
+                State.key == HEAD,
+                State.key == RUN_COUNTS,
+                State.key.like(f"%{HEAD}/%/head"),
+                State.key.like(f"%/{HEAD}"),
+            ),
+        )
+    )
+    query = query.where(of_dags(State.dag_id, dag_ids))
+    wanted = frozenset(dag_ids)
+    claims: dict[tuple[Any, ...], tuple[str, str]] = {}
+    heads: defaultdict[tuple[Any, ...], dict[str, tuple[str, datetime, str]]] = defaultdict(dict)
+    runs: list[CountedRun] = []
+    unreadable: Counter[str] = Counter()
+    for run, task_id, map_index, key, dag_id, at, text in session.execute(query):
+        if dag_id not in wanted:
+            continue
+        if key == RUN_COUNTS:
+            try:
+                runs.append(CountedRun(dag_id, at, RunCounts.of(json.loads(text))))
+            except InvalidState:
+                unreadable[dag_id] += 1
+            continue
+        before, _, token = key.removesuffix("/head").rpartition(f"{HEAD}/")
+        if key.endswith("/head"):
+            heads[run, task_id, map_index, before][token] = (dag_id, at, text)
+        else:
+            claims[run, task_id, map_index, key.removesuffix(HEAD)] = dag_id, text
+    ledgers = []
+    for task, by_token in heads.items():
+        try:
+            found = _that_counts(claims.pop(task, None), by_token)
+        except InvalidState:
+            unreadable[next(iter(by_token.values()))[0]] += 1
+            continue
+        if found is not None:
+            ledgers.append(_task_ledger(task[1], *found))
+    for dag_id, text in claims.values():  # of tasks that have written nothing yet, or of another version
+        unreadable[dag_id] += not _is_claim(text)
+    return Ledgers(ledgers, runs, +unreadable)
+
+
+def _that_counts(
+    claim: tuple[str, str] | None, heads: Mapping[str, tuple[str, datetime, str]]
+) -> tuple[str, datetime, str] | None:
+    """Return the head that counts of a task.
+
+    :raises InvalidState: if the claim can't be read.
+    """
+    if claim is None:  # it was written before the time that is read
+        return max(heads.values(), key=lambda head: head[1])
+    found = json.loads(claim[1])
+    if not isinstance(found, Mapping):
+        raise InvalidState(HEAD, "it is not an object")
+    return next((heads[token] for token in tokens_of(found, heads.__contains__) if token in heads), None)
+
+
+def _is_claim(text: str) -> bool:
+    found = json.loads(text)
+    try:
+        return isinstance(found, Mapping) and bool(tokens_of(found, lambda _: True))
+    except InvalidState:
+        return False
+
+
+def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedger:
+    head = json.loads(text)
+    ledger = StoredLedger("", head if isinstance(head, Mapping) else {})
+    texts = {name: value for name, value in ledger.about.items() if isinstance(value, str)}
+    last_success = ledger.last_success
+    if last_success is None and ledger.delivered and not ledger.undelivered:
+        last_success = at
+    return TaskLedger(
+        dag_id,
+        task_id,
+        at,
+        ledger.delivered,
+        ledger.undelivered,
+        last_success,
+        *(texts.get(name) for name in ("conn_id", "receiver", "webhook")),
+    )
+
+
+def of_dags(column: Any, dag_ids: Collection[str]) -> Any:
+    """Return the condition that a column holds one of these ids; of many ids, one that always holds."""
+    return column.in_(dag_ids) if len(dag_ids) <= MOST_IDS else column.is_not(None)
+
+
+def workflow_of(dag_id: str, dag_ids: Collection[str]) -> str:
+    """Return the workflow's id for the DAG that sends for it what is pending, or waits for a receiver.
+
+    :param dag_ids: those that there are; the workflow is one of them, else the DAG stands for itself.
+    """
+    for suffix in (RETRY_SUFFIX, PENDING_SUFFIX):
+        if dag_id.endswith(suffix) and dag_id.removesuffix(suffix) in dag_ids:
+            return dag_id.removesuffix(suffix)
+    return dag_id

@@ -1,0 +1,206 @@
+"""How the receivers of workflows fare: from ledgers, and from what the asset's state says of them.
+
+A workflow's deliver tasks note whether their receiver is down (``operators.workflow_delivery``), and its
+retry DAG keeps what waits (``core.state.retry_queue``). Both are kept by webhook; a ledger says which receiver
+that has. DAGs of one's own have ledgers alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.models.asset_state_store import AssetStateStoreModel
+from sqlalchemy import or_, select
+
+from airflow_insightly_hooks.core.delivery.receiver_status import LONGEST_WAIT, RECEIVER, ReceiverStatus
+from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
+from airflow_insightly_hooks.core.state.retry_queue import RETRY, RetryQueue
+from airflow_insightly_hooks.core.state.state_store import KEPT
+from airflow_insightly_hooks.database.ledgers import Ledgers, TaskLedger, read_ledgers, workflow_of
+from airflow_insightly_hooks.database.state import StoredValues
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["ReceiverHealth", "receivers"]
+
+PERIOD = timedelta(days=30)
+"""How long a status tells anything where no ledger says which receiver it is of."""
+
+
+class ReceiverHealth(NamedTuple):
+    """A receiver, as far as some DAGs send to it.
+
+    :param conn_id: its connection; ``None`` if it has none, or nobody has noted it.
+    :param address: its URI, without user information; ``None`` if nobody has noted it.
+    :param dag_ids: the workflows that send to it, by name.
+    :param webhooks: their webhooks, as ``{dag_id}/{slug}``; none of DAGs of one's own.
+    :param last_success: when it took a message last, in the period that was read, UTC.
+    :param failing_since: since when it fails, UTC; ``None`` if it doesn't, or nobody knows.
+    :param retry_at: until when the next try waits, UTC: as it has asked (``Retry-After``), or for the time
+        between two tries; ``None`` if that is over.
+    :param error: why the last try failed, without contents; ``None`` if nothing is failing or waited for.
+    :param waiting: messages that wait for it in retry DAGs.
+    :param delivered: messages that it took, in the period.
+    :param undelivered: messages in the period that it has not taken (yet).
+    :param unreadable: webhooks of which status or what waits can't be read.
+    """
+
+    conn_id: str | None
+    address: str | None
+    dag_ids: tuple[str, ...]
+    webhooks: tuple[str, ...]
+    last_success: datetime | None
+    failing_since: datetime | None
+    retry_at: datetime | None
+    error: str | None
+    waiting: int
+    delivered: int
+    undelivered: int
+    unreadable: int
+
+
+class _Webhook(NamedTuple):
+    """What the state of an asset says of a webhook's receiver; ``None``: nothing."""
+
+    name: str
+    status: ReceiverStatus | None
+    noted_at: datetime | None
+    waiting: int
+    unreadable: int
+
+
+def receivers(
+    session: Session, dag_ids: Collection[str], now: datetime, *, ledgers: Ledgers | None = None
+) -> list[ReceiverHealth]:
+    """Return the receivers that these DAGs have sent to in the period, that fail, or that messages wait for.
+
+    :param dag_ids: the DAGs that the person may read.
+    :param now: aware.
+    :param ledgers: what was read of these DAGs already; ``None``: those of 30 days are read.
+    """
+    ledgers = ledgers if ledgers is not None else read_ledgers(session, dag_ids, now - PERIOD)
+    of_receiver: defaultdict[str, list[TaskLedger]] = defaultdict(list)
+    receiver_of: dict[str, str] = {}  # by webhook: where it sends to by now
+    for ledger in sorted(ledgers.ledgers, key=lambda ledger: ledger.written_at):
+        name = ledger.conn_id or ledger.receiver
+        if name is None:
+            continue
+        of_receiver[name].append(ledger)
+        for webhook in _webhooks_of(ledger, dag_ids):
+            receiver_of[webhook] = name
+    webhooks: defaultdict[str, list[_Webhook]] = defaultdict(list)
+    for found in _webhooks(session, dag_ids):
+        name = receiver_of.get(found.name, receiver_of.get(_single(found.name)))
+        if name is not None:
+            webhooks[name].append(found)
+        elif _tells(found, now):
+            webhooks[found.name].append(found)
+    return [
+        _health(of_receiver[name], webhooks[name], dag_ids, now) for name in sorted({*of_receiver, *webhooks})
+    ]
+
+
+def _health(
+    ledgers: list[TaskLedger], webhooks: list[_Webhook], dag_ids: Collection[str], now: datetime
+) -> ReceiverHealth:
+    """Return how one receiver fares.
+
+    :param ledgers: what was sent to it, the last written last.
+    :param webhooks: what is known of the webhooks that it gets.
+    """
+    last_success = max((x.last_success for x in ledgers if x.last_success is not None), default=None)
+    # One webhook's status says nothing any more where the receiver has taken another one's message since.
+    failing = [
+        webhook.status
+        for webhook in webhooks
+        if webhook.status is not None
+        and webhook.status.is_down
+        and (last_success is None or webhook.noted_at is None or last_success <= webhook.noted_at)
+    ]
+    waits = [
+        webhook.status
+        for webhook in webhooks
+        if webhook.status is not None and now < webhook.status.retry_at <= now + LONGEST_WAIT
+    ]
+    told = failing or waits
+    dags = {workflow_of(ledger.dag_id, dag_ids) for ledger in ledgers}
+    names = {ledger.webhook for ledger in ledgers if ledger.webhook is not None}
+    return ReceiverHealth(
+        ledgers[-1].conn_id if ledgers else None,
+        next((ledger.receiver for ledger in reversed(ledgers) if ledger.receiver is not None), None),
+        tuple(sorted(dags | {_dag_of(webhook.name) for webhook in webhooks})),
+        tuple(sorted(names | {webhook.name for webhook in webhooks})),
+        last_success,
+        min((status.failing_since for status in failing), default=None),
+        max((status.retry_at for status in waits), default=None),
+        max(told, key=lambda status: status.retry_at).error if told else None,
+        sum(webhook.waiting for webhook in webhooks),
+        sum(ledger.delivered or 0 for ledger in ledgers),
+        sum(ledger.undelivered or 0 for ledger in ledgers),
+        sum(webhook.unreadable for webhook in webhooks),
+    )
+
+
+def _webhooks_of(ledger: TaskLedger, dag_ids: Collection[str]) -> Iterator[str]:
+    """Yield the names of the webhook that a ledger is of."""
+    if ledger.webhook is not None:
+        yield ledger.webhook
+        return
+    # Earlier versions have not noted it; but a workflow's tasks are named after their webhooks.
+    task, dag_id = ledger.task_id.rpartition(".")[2], workflow_of(ledger.dag_id, dag_ids)
+    if task == "deliver":
+        yield _single(f"{dag_id}/")
+    elif task.startswith("deliver_"):
+        yield f"{dag_id}/{task.removeprefix('deliver_')}"
+
+
+def _single(webhook: str) -> str:
+    """Return what stands for the only webhook of a workflow, whose task's name doesn't tell its own."""
+    return f"{_dag_of(webhook)}/"
+
+
+def _dag_of(webhook: str) -> str:
+    return webhook.rpartition("/")[0]
+
+
+def _tells(webhook: _Webhook, now: datetime) -> bool:
+    """Return whether something waits, or fails, although no ledger of the period says where."""
+    is_new = webhook.noted_at is not None and webhook.noted_at >= now - PERIOD
+    is_down = webhook.status is not None and webhook.status.is_down
+    return bool(webhook.waiting or webhook.unreadable or (is_down and is_new))
+
+
+def _webhooks(session: Session, dag_ids: Collection[str]) -> list[_Webhook]:
+    """Return what assets' states say of the webhooks of these DAGs."""
+    key = AssetStateStoreModel.key
+    # Of what waits, its head tells how much; whether there are parts tells whether the head is lost.
+    is_head = or_(key.not_like(f"{RETRY}/%/%/%"), key.like(f"%/{KEPT}"), key.like("%/0"))
+    query = select(
+        AssetStateStoreModel.asset_id, key, AssetStateStoreModel.value, AssetStateStoreModel.updated_at
+    ).where(or_(key.like(f"{RECEIVER}/%"), key.like(f"{RETRY}/%") & is_head))
+    wanted = frozenset(dag_ids)
+    values: defaultdict[tuple[int, str], dict[str, tuple[Any, datetime]]] = defaultdict(dict)
+    for asset_id, name, text, at in session.execute(query):
+        parts = name.split("/")
+        if len(parts) > 2 and parts[1] in wanted:
+            values[asset_id, f"{parts[1]}/{parts[2]}"][name] = json.loads(text), at
+    return [_webhook(webhook, of_webhook) for (_, webhook), of_webhook in sorted(values.items())]
+
+
+def _webhook(name: str, values: Mapping[str, tuple[Any, datetime]]) -> _Webhook:
+    waiting = unreadable = 0
+    try:
+        store = StoredValues({key: value for key, (value, _) in values.items()})
+        waiting = RetryQueue(store, f"{RETRY}/{name}").waiting
+        if not isinstance(waiting, int):
+            waiting, unreadable = 0, 1
+    except (InvalidState, InvalidTime, AttributeError, TypeError, ValueError):
+        unreadable = 1
+    value, at = values.get(f"{RECEIVER}/{name}", (None, None))
+    status = ReceiverStatus.of(value)
+    return _Webhook(name, status, at, waiting, unreadable + (value is not None and status is None))
