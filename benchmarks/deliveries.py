@@ -1,11 +1,12 @@
-"""What a search over 100,000 deliveries in 5,000 runs takes, and what a delivery record costs its task.
+"""What a search over 100,000 deliveries in 5,000 runs takes, and an overview of them; what a record costs.
 
-The search reads a fresh metadata database (PostgreSQL where it answers, else SQLite) whose ledgers were
-written by the deliver task's own code. The cost is that of a task with 100,000 messages whose store takes
-10 ms a write and whose receiver answers at once, beside the same task without details in its ledger: so all
-of the task's time is its own.
+Both read a fresh metadata database (PostgreSQL where it answers, else SQLite) whose ledgers were written by
+the deliver task's own code: 30 days of 40 workflows. The overview is of all of them, or of 20. A page shows
+the newest 50 of 20 workflows, or those that match. The cost of a record is that of a task with 100,000
+messages whose store takes 10 ms a write and whose receiver answers at once, beside the same task without
+details in its ledger: so all of the task's time is its own.
 
-Run: ``python benchmarks/deliveries.py [search|cost]``
+Run: ``python benchmarks/deliveries.py [search|overview|cost]``
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,16 @@ from time_triggers import database, prepare
 
 RUNS, A_RUN = 5_000, 20
 MESSAGES = 100_000
+WORKFLOWS = 40
 TARGET_SECONDS = 1.0
+OVERVIEW_SECONDS = 0.2
+"""For all that an overview's page shows, or a page of deliveries but by their records."""
+RECORD_SECONDS = 0.8
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NOW = START + timedelta(days=30) - timedelta(seconds=1)
+BETWEEN_RUNS = timedelta(days=30) / RUNS
+DAG_IDS = [f"workflow_{number}" for number in range(WORKFLOWS)]
+PENDING = 10_000
 
 
 def message_id(number: int) -> str:
@@ -59,10 +69,14 @@ def ledger_of(run: int) -> dict[str, Any]:
     from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED
     from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 
-    rows, at = Rows(), START + timedelta(minutes=run)
+    rows, at = Rows(), START + run * BETWEEN_RUNS
     store = LedgerStore(rows, f"1-{run:08x}")
     ledger = store.open(2, 3)
-    ledger.about = {"conn_id": f"receiver_{run % 4}", "receiver": f"https://receiver-{run % 4}.example.com/"}
+    ledger.about = {
+        "webhook": f"{DAG_IDS[run % WORKFLOWS]}/out",
+        "conn_id": f"receiver_{run % 4}",
+        "receiver": f"https://receiver-{run % 4}.example.com/",
+    }
     for place in range(A_RUN):
         number = run * A_RUN + place
         message, is_failure = message_id(number), run % 50 == 0 and place % 5 == 0
@@ -74,44 +88,102 @@ def ledger_of(run: int) -> dict[str, Any]:
     return rows.values
 
 
+def states_of(run: int) -> Iterator[tuple[str, str, Any]]:
+    """Yield what the tasks of a run store: task id, key and value."""
+    from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
+
+    yield "detect", RUN_COUNTS, RunCounts(40, None, 9_000, 10_000, f"insightly_{run % 2}").as_dict()
+    yield "evaluate", RUN_COUNTS, RunCounts(met=A_RUN).as_dict()
+    for key, value in ledger_of(run).items():
+        yield "deliver", key, value
+
+
+def asset_states() -> Iterator[tuple[str, Any]]:
+    """Yield what the asset of the records has: a receiver that is down, what waits, and what is pending."""
+    from airflow_insightly_hooks.core.delivery.receiver_status import RECEIVER, ReceiverStatus
+    from airflow_insightly_hooks.core.state.pending_webhooks import (
+        PendingWebhook,
+        PendingWebhooks,
+        pending_key,
+    )
+    from airflow_insightly_hooks.core.state.retry_queue import RETRY, MessageSource, RetryQueue
+
+    rows = Rows()
+    for number, dag_id in enumerate(DAG_IDS):
+        status = ReceiverStatus(NOW - timedelta(hours=1), NOW, f"{dag_id}/run", number % 4 == 0, "503")
+        rows.set(f"{RECEIVER}/{dag_id}/out", status.as_dict())
+        queue = RetryQueue(rows, f"{RETRY}/{dag_id}/out")
+        queue.enter(MessageSource(dag_id, "run", "deliver", -1, "build", 5), "from__run", NOW)
+    due = NOW + timedelta(days=1)
+    for dag_id in DAG_IDS[:4]:
+        entries = [PendingWebhook(record, due, "added", "2026-01-30T08:00:00Z") for record in range(1, 2_501)]
+        PendingWebhooks(rows, pending_key(dag_id, "later")).add(entries)
+    yield from rows.values.items()
+
+
 def fill() -> None:
+    from airflow.models import DagModel
+    from airflow.models.asset import AssetModel, TaskInletAssetReference
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.models.dagbundle import DagBundleModel
     from airflow.models.dagrun import DagRun, DagRunType
     from airflow.models.task_state_store import TaskStateStoreModel
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState
-    from sqlalchemy import insert, select
+    from sqlalchemy import insert, select, text, update
 
     with create_session() as session:
-        dag_ids = [f"workflow_{number}" for number in range(10)]
+        session.add(DagBundleModel(name="benchmark"))
+        asset = AssetModel(
+            name="insightly/insightly_0/Contacts", uri="insightly://insightly_0/Contacts", group="asset"
+        )
+        session.add(asset)
+        session.flush()
+        session.add_all(
+            DagModel(dag_id=dag_id, bundle_name="benchmark", fileloc="dags.py", is_stale=False)
+            for dag_id in DAG_IDS
+        )
+        session.flush()
+        session.add_all(
+            TaskInletAssetReference(asset_id=asset.id, dag_id=dag_id, task_id="detect") for dag_id in DAG_IDS
+        )
+        session.add_all(
+            AssetStateStoreModel(asset_id=asset.id, key=key, value=json.dumps(value), updated_at=NOW)
+            for key, value in asset_states()
+        )
         session.add_all(
             DagRun(
-                dag_id=dag_ids[run % 10],
+                dag_id=DAG_IDS[run % WORKFLOWS],
                 run_id=f"run_{run}",
                 run_type=DagRunType.SCHEDULED,
                 state=DagRunState.SUCCESS,
-                run_after=START + timedelta(minutes=run),
-                logical_date=START + timedelta(minutes=run),
+                run_after=START + run * BETWEEN_RUNS,
+                logical_date=START + run * BETWEEN_RUNS,
             )
             for run in range(RUNS)
         )
         session.flush()
+        session.execute(update(DagRun).values(updated_at=DagRun.run_after))
         ids = dict(session.execute(select(DagRun.run_id, DagRun.id)).all())  # type: ignore[arg-type]
         rows = [
             {
                 "dag_run_id": ids[f"run_{run}"],
-                "dag_id": dag_ids[run % 10],
+                "dag_id": DAG_IDS[run % WORKFLOWS],
                 "run_id": f"run_{run}",
-                "task_id": "deliver",
+                "task_id": task_id,
                 "map_index": -1,
                 "key": key,
                 "value": json.dumps(value),
-                "updated_at": START + timedelta(minutes=run, seconds=1),
+                "updated_at": START + run * BETWEEN_RUNS + timedelta(seconds=1),
             }
             for run in range(RUNS)
-            for key, value in ledger_of(run).items()
+            for task_id, key, value in states_of(run)
         ]
         for start in range(0, len(rows), 1_000):
             session.execute(insert(TaskStateStoreModel), rows[start : start + 1_000])
+    with create_session() as session:
+        if session.get_bind().dialect.name == "postgresql":  # as its own daemon does after a while
+            session.execute(text("ANALYZE"))
 
 
 def seconds(call: Callable[[], Any], times: int = 5) -> tuple[float, Any]:
@@ -132,32 +204,73 @@ def searches() -> Iterator[tuple[str, Any, int]]:
     yield "all that is undelivered", DeliveryFilter(state="undelivered"), 10_000
     yield (
         "one receiver, a week",
-        DeliveryFilter(receiver="receiver_1", since=START + timedelta(days=2)),
+        DeliveryFilter(receiver="receiver_1", since=NOW - timedelta(days=7)),
         1_000,
     )
     yield "one receiver, nothing undelivered", DeliveryFilter(receiver="receiver_1", state="undelivered"), 100
-    yield "one DAG, all 10,000", DeliveryFilter(dag_ids=["workflow_3"]), 10_000
+    yield "four DAGs, all 10,000", DeliveryFilter(dag_ids=DAG_IDS[:4]), 10_000
     yield "a record that there isn't", DeliveryFilter(records=[(None, 999_999)]), 100
     yield "all 100,000, opened one by one", DeliveryFilter(until=START), 100
 
 
-def measure_search() -> bool:
+@contextmanager
+def filled() -> Iterator[Any]:
+    """Yield a session of a database with all of it."""
     with tempfile.TemporaryDirectory() as folder, database(Path(folder)) as address:
         prepare(Path(folder), address)
         from airflow.utils.session import create_session
 
-        from airflow_insightly_hooks.database.deliveries import search_deliveries
-
         fill()
         print(f"{RUNS:,} runs, {RUNS * A_RUN:,} deliveries, {address.split(':')[0]}; medians of 5")
-        slowest = 0.0
         with create_session() as session:
-            for name, wanted, limit in searches():
-                taken, found = seconds(lambda: search_deliveries(session, wanted, limit=limit))  # noqa: B023
-                slowest = max(slowest, taken)
-                print(f"{name:<36} {taken * 1000:7.0f} ms  {len(found.rows):>6} rows")
+            yield session
+
+
+def measure_search() -> bool:
+    slowest = 0.0
+    with filled() as session:
+        from airflow_insightly_hooks.database.deliveries import search_deliveries
+
+        for name, wanted, limit in searches():
+            taken, found = seconds(lambda: search_deliveries(session, wanted, limit=limit))  # noqa: B023
+            slowest = max(slowest, taken)
+            print(f"{name:<36} {taken * 1000:7.0f} ms  {len(found.rows):>6} rows")
     print(f"slowest: {slowest:.2f} s (wanted: at most {TARGET_SECONDS:.0f} s)")
     return slowest <= TARGET_SECONDS
+
+
+def pages() -> Iterator[tuple[str, Any, float]]:
+    """Yield the filters of pages of deliveries, and the seconds that each may take."""
+    from airflow_insightly_hooks.database.deliveries import DeliveryFilter
+
+    readable = DeliveryFilter(dag_ids=DAG_IDS[:20])
+    yield "the newest 50", readable, OVERVIEW_SECONDS
+    yield "one workflow", DeliveryFilter(dag_ids=["workflow_3"]), OVERVIEW_SECONDS
+    yield "one receiver", readable._replace(receiver="receiver_1"), OVERVIEW_SECONDS
+    for state in ("delivered", "undelivered", "failed", "gone", "left"):
+        yield state, readable._replace(state=state), OVERVIEW_SECONDS
+    yield "a record", readable._replace(records=[("Contacts", 12_345)]), RECORD_SECONDS
+
+
+def measure_overview() -> bool:
+    is_good = True
+
+    def tell(name: str, taken: float, rows: int, target: float) -> None:
+        nonlocal is_good
+        is_good &= taken <= target
+        print(f"{name:<36} {taken * 1000:7.0f} ms  {rows:>6} rows (wanted: at most {target * 1000:.0f} ms)")
+
+    with filled() as session:
+        from airflow_insightly_hooks.database.deliveries import search_deliveries
+        from airflow_insightly_hooks.database.overview import read_overview
+
+        for count in (WORKFLOWS, 20):
+            taken, found = seconds(lambda: read_overview(session, DAG_IDS[:count], NOW))  # noqa: B023
+            tell(f"an overview of {count} workflows", taken, len(found.workflows), OVERVIEW_SECONDS)
+        for name, wanted, target in pages():
+            taken, page = seconds(lambda: search_deliveries(session, wanted, limit=50))  # noqa: B023
+            tell(f"deliveries: {name}", taken, len(page.rows), target)
+    return is_good
 
 
 class SlowStore:
@@ -243,7 +356,7 @@ def measure_cost() -> bool:
 
 
 def main(which: str | None) -> bool:
-    measures = {"cost": measure_cost, "search": measure_search}
+    measures = {"cost": measure_cost, "search": measure_search, "overview": measure_overview}
     results = [measure() for name, measure in measures.items() if which in (None, name)]
     return all(results)
 

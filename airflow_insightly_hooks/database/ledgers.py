@@ -1,7 +1,8 @@
 """What tasks have counted, read in one pass over the task state store: ledgers' heads, and counts of runs.
 
 No ledger is opened, and no XCom is read. Airflow's store has no index by time, so its rows are found by their
-runs: Airflow notes in a run's row when it has last changed it, which it does after the run's tasks have ended.
+runs: Airflow notes in a run's row when it has changed it last, which it does after the run's tasks have
+ended.
 """
 
 from __future__ import annotations

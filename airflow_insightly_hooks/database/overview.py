@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow.models import DagModel, DagRun
 from airflow.models.asset import (
@@ -198,7 +198,7 @@ def workflow_dags(
     :param ledgers: what was read of these DAGs already; ``None``: it is read.
     """
     ledgers = ledgers if ledgers is not None else read_ledgers(session, dag_ids, first_moment(now))
-    ours = _dags_with_assets(session, dag_ids) | {ledger.dag_id for ledger in ledgers.ledgers}
+    ours = {dag_id for dag_id, _ in _assets_of(session, dag_ids)} | {x.dag_id for x in ledgers.ledgers}
     found = session.execute(
         select(DagModel.dag_id, DagModel._dag_display_property_value, DagModel.is_paused, DagModel.is_stale)
         .where(of_dags(DagModel.dag_id, ours))
@@ -262,8 +262,8 @@ def accounts(
             continue
         if conn_id not in newest or newest[conn_id].at < run.at:
             newest[conn_id] = run
-    names = session.scalars(_of_our_assets(AssetModel.name, dag_ids))
-    known = {name.removeprefix(ASSETS).rpartition("/")[0] for name in names if name.startswith(ASSETS)}
+    names = {name for _, name in _assets_of(session, dag_ids) if name.startswith(ASSETS)}
+    known = {name.removeprefix(ASSETS).rpartition("/")[0] for name in names}
     today = now.astimezone(timezone.utc).date()
     found = []
     for conn_id in sorted(known | newest.keys()):
@@ -277,20 +277,19 @@ def accounts(
     return found
 
 
-def _dags_with_assets(session: Session, dag_ids: Collection[str]) -> set[str]:
-    return set(session.scalars(_of_our_assets(None, dag_ids))).intersection(dag_ids)
-
-
-def _of_our_assets(column: Any, dag_ids: Collection[str]) -> Any:
-    """Return the query for a column, or else the DAGs' ids, of our assets that these DAGs refer to."""
-    return union(
+def _assets_of(session: Session, dag_ids: Collection[str]) -> set[tuple[str, str]]:
+    """Return which of these DAGs refer to which of our assets: the DAG's id, and the asset's name."""
+    wanted = frozenset(dag_ids)
+    query = union(
         *(
-            select(reference.dag_id if column is None else column)
+            select(reference.dag_id, AssetModel.name)
+            .select_from(reference)
             .join(AssetModel, AssetModel.id == reference.asset_id)
             .where(AssetModel.uri.startswith(URI, autoescape=True), of_dags(reference.dag_id, dag_ids))
             for reference in (TaskInletAssetReference, DagScheduleAssetReference, TaskOutletAssetReference)
         )
     )
+    return {(dag_id, name) for dag_id, name in session.execute(query) if dag_id in wanted}
 
 
 def _last_runs(session: Session, dag_ids: Collection[str]) -> dict[str, LastRun]:

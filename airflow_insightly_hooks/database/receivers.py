@@ -1,8 +1,8 @@
 """How the receivers of workflows fare: from ledgers, and from what the asset's state says of them.
 
 A workflow's deliver tasks note whether their receiver is down (``operators.workflow_delivery``), and its
-retry DAG keeps what waits (``core.state.retry_queue``). Both are kept by webhook; a ledger says which receiver
-that has. DAGs of one's own have ledgers alone.
+retry DAG keeps what waits (``core.state.retry_queue``). Both are kept by webhook; a ledger says which
+receiver that has. DAGs of one's own have ledgers alone.
 """
 
 from __future__ import annotations
