@@ -17,7 +17,7 @@ from airflow_insightly_hooks.core.workflow.yaml_text import (
     too_long,
 )
 
-__all__ = ["Line", "describe", "description_markdown", "description_text"]
+__all__ = ["GROUPS", "OPERATORS", "Line", "describe", "description_markdown", "description_text"]
 
 LONGEST_SHOWN = 200
 """Characters of a name or a value."""
@@ -35,7 +35,7 @@ EVENTS = {
     "created_and_edited": "is created or edited, each time",
     "until_triggered": "is created or edited, until it has triggered once",
 }
-OPERATORS = {
+OPERATORS = {  # in words
     "equals": "equals",
     "not_equals": "does not equal",
     "in": "is one of",
@@ -60,7 +60,7 @@ OPERATORS = {
     "within_last": "is within the last",
     "within_next": "is within the next",
 }
-GROUPS = {
+GROUPS = {  # likewise
     "all": "all of these hold:",
     "any": "at least one of these holds:",
     "none": "none of these holds:",

@@ -1,0 +1,85 @@
+"""How criteria came out for a record, as they nest: verdicts of groups, and what conditions compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.workflow.description import GROUPS, OPERATORS
+from airflow_insightly_hooks.core.workflow.preview import PreviewedChange
+
+__all__ = ["TreeNode", "criteria_tree"]
+
+
+class TreeNode(NamedTuple):
+    """A group, a logic line with its conditions, or a condition; its values are a record's contents."""
+
+    held: bool
+    words: str
+    """What must be: ``all of these hold:``, or of a condition its operator."""
+    members: tuple[TreeNode, ...] = ()
+    """Of a group; empty for a condition."""
+    field: str | None = None
+    """``None`` for a group."""
+    value: str = ""
+    """What the condition compares with, shortened; empty if its operator takes no value."""
+    found: str = ""
+    """The record's value, shortened."""
+    number: int | None = None
+    """A logic line's number of the condition."""
+    is_culprit: bool = False
+    """Whether the record doesn't meet the criteria because of this condition."""
+
+
+def criteria_tree(spec: Mapping[str, Any] | None, change: PreviewedChange) -> TreeNode | None:
+    """Return how criteria came out; ``None`` if there are none.
+
+    :param spec: the criteria that the change was previewed with.
+    """
+    return None if spec is None else _Tree(change).node(spec, "criteria")
+
+
+class _Tree:
+    """Makes nodes, which find their outcomes by the paths that ``core.criteria`` gives them."""
+
+    def __init__(self, change: PreviewedChange) -> None:
+        verdict = change.verdict
+        self._conditions = {condition.path: condition.held for condition in verdict.conditions}
+        self._groups = {group.path: group.held for group in verdict.groups}
+        self._culprits = {condition.path for condition in verdict.culprits}
+        self._compared = {compared.path: compared for compared in change.compared}
+
+    def node(self, spec: Mapping[str, Any] | None, path: str) -> TreeNode:
+        if spec is None:
+            return TreeNode(True, "always")
+        for kind, words in GROUPS.items():
+            if kind in spec:
+                inner = f"{path}.{kind}"
+                return TreeNode(self._groups[inner], words, self._members(spec[kind], inner))
+        if "conditions" in spec:
+            return self._numbered(spec, path)
+        return self._condition(spec, path)
+
+    def _members(self, members: Sequence[Any], path: str) -> tuple[TreeNode, ...]:
+        return tuple(self.node(member, f"{path}[{i}]") for i, member in enumerate(members))
+
+    def _numbered(self, spec: Mapping[str, Any], path: str) -> TreeNode:
+        inner = f"{path}.conditions"
+        members = self._members(spec["conditions"], inner)
+        if spec.get("logic") is None:
+            return TreeNode(self._groups[inner], GROUPS["all"], members)
+        numbered = tuple(member._replace(number=number) for number, member in enumerate(members, 1))
+        # A line that names one condition only is no group.
+        held = self._groups.get(f"{path}.logic", members[0].held)
+        return TreeNode(held, f"{' '.join(spec['logic'].split())} holds, of these:", numbered)
+
+    def _condition(self, spec: Mapping[str, Any], path: str) -> TreeNode:
+        compared = self._compared[path]
+        return TreeNode(
+            self._conditions[path],
+            OPERATORS[spec["operator"]],
+            field=spec["field"],
+            value=compared.value_text,
+            found=compared.found_text,
+            is_culprit=path in self._culprits,
+        )
