@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.ui.problems import Problem
 from airflow_insightly_hooks.ui.rendering import FOLDER, Renderer
-from airflow_insightly_hooks.ui.routes import overview
+from airflow_insightly_hooks.ui.routes import overview, preview
 
 __all__ = ["make_app"]
 
@@ -38,7 +38,7 @@ HEADERS = {
 PERSONAL = {"Cache-Control": "no-store"}
 UNREADABLE_TOKEN = (403, "Invalid JWT token")
 """How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
-ROUTERS = (overview.router,)
+ROUTERS = (overview.router, preview.router)
 
 
 def make_app() -> FastAPI:
