@@ -1,0 +1,320 @@
+"""What each page takes over HTTP, on a real API server with 100,000 deliveries, and that none scans XCom.
+
+The metadata database (PostgreSQL) is filled by ``benchmarks/deliveries.py``: 5,000 runs of 20 messages.
+Beside these it has the runs' task instances, their payloads in XCom, and 2,500 pending webhooks. An
+administrator who is logged in asks for the pages. Each time is the median of 11, in turns with Airflow's own
+``/api/v2/version``, which shows what an answer costs by itself.
+
+Run: ``python benchmarks/ui.py``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import requests
+import sqlalchemy
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+from airflow_stack import AirflowStack, step
+from deliveries import Rows, fill
+from postgresql import temporary_database
+
+TIMES = 11
+TARGET, RECORD_TARGET = 0.3, 1.0
+"""Seconds that a page takes at most; and one that searches for a record."""
+PENDING = 2_500
+BASELINE = "/api/v2/version"
+TIMED = "later"
+"""The workflow that has something pending."""
+DAG_FILE = """# airflow dag
+import json
+from pathlib import Path
+
+from airflow_insightly_hooks import Webhook, Workflow
+
+for dag_id, conn_id in json.loads(Path(__file__).with_name("receivers.json").read_text()).items():
+    webhook = Webhook(name="w", conn_id=conn_id, after="3d" if dag_id == "later" else None)
+    Workflow(
+        name=dag_id, dag_id=dag_id, record_type="Contacts", schedule=None, webhooks=[webhook]
+    ).to_dag()
+"""
+
+
+class Page(NamedTuple):
+    """An address, and how long it may take in seconds."""
+
+    name: str
+    path: str
+    query: dict[str, Any]
+    target: float = TARGET
+
+
+def pages(a: dict[str, Any]) -> Iterator[Page]:
+    """Yield what is measured.
+
+    :param a: a delivery that there is, as ``filled`` returns it.
+    """
+    deliveries = "/insightly/deliveries"
+    yield Page("overview", "/insightly/", {})
+    yield Page("deliveries", deliveries, {})
+    yield Page("deliveries of a workflow", deliveries, {"dag_id": a["dag_id"]})
+    yield Page("deliveries to a receiver", deliveries, {"receiver": a["conn_id"]})
+    yield Page("deliveries that failed", deliveries, {"state": "failed"})
+    yield Page("deliveries of a week", deliveries, {"since": a["since"], "until": a["until"]})
+    yield Page("deliveries, page 10", deliveries, {"page": 10})
+    yield Page("deliveries of a record", deliveries, {"record": a["record_id"]}, RECORD_TARGET)
+    yield Page("deliveries of no record", deliveries, {"record": 999_999}, RECORD_TARGET)
+    yield Page("one delivery", f"{deliveries}/{a['message_id']}", {})
+    yield Page(f"pending, {PENDING:,}", "/insightly/pending", {})
+    yield Page("preview, its form", "/insightly/preview", {})
+
+
+# --- the database ------------------------------------------------------------------------------------------
+
+
+def filled(stack: AirflowStack, dags: Path) -> dict[str, Any]:
+    """Fill the database; return one of its deliveries."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from airflow_insightly_hooks.database.deliveries import DeliveryFilter, search_deliveries
+
+    with step("100,000 deliveries"):
+        fill()
+    with create_session() as session:
+        receivers = {
+            dag_id: _receiver_of(session, dag_id)
+            for dag_id in session.scalars(select(DagRun.dag_id).distinct().order_by(DagRun.dag_id))
+        }
+    with step(f"the DAGs of {len(receivers) + 1} workflows"):
+        (dags / "receivers.json").write_text(json.dumps({**receivers, TIMED: "receiver_0"}))
+        (dags / "workflows.py").write_text(DAG_FILE)
+        stack.cli("dags", "reserialize")
+    with step("task instances and XCom"):
+        _add_tasks()
+    with step(f"{PENDING:,} pending webhooks"):
+        _add_pending()
+    with create_session() as session:
+        (row,) = search_deliveries(session, DeliveryFilter(), limit=1, offset=5_000).rows
+    assert row.message.about is not None
+    return {
+        "dag_id": row.key.dag_id,
+        "conn_id": row.conn_id,
+        "record_id": row.message.about.record_id,
+        "message_id": row.message.message_id,
+        "since": (row.at - timedelta(days=7)).strftime("%Y-%m-%dT%H:%M"),
+        "until": row.at.strftime("%Y-%m-%dT%H:%M"),
+    }
+
+
+def _receiver_of(session: Any, dag_id: str) -> str:
+    from airflow_insightly_hooks.database.deliveries import DeliveryFilter, search_deliveries
+
+    (row,) = search_deliveries(session, DeliveryFilter(dag_ids=[dag_id]), limit=1).rows
+    return str(row.conn_id)
+
+
+def _add_tasks() -> None:
+    """Give each run its task instances, and the build task its 20 payloads of 1 kB."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import insert, select
+    from uuid6 import uuid7
+
+    payloads = [{"message_id": f"msg_{n}", "record_id": n, "body": "x" * 1_000} for n in range(20)]
+    with create_session() as session:
+        runs = session.execute(select(DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun.run_after)).all()
+        for start in range(0, len(runs), 500):
+            part = runs[start : start + 500]
+            tasks = [
+                {
+                    "id": uuid7(),
+                    "dag_id": dag_id,
+                    "run_id": run_id,
+                    "task_id": task_id,
+                    "map_index": -1,
+                    "state": "success",
+                    "try_number": 1,
+                    "max_tries": 2,
+                    "pool": "default_pool",
+                    "pool_slots": 1,
+                    "start_date": at,
+                    "end_date": at + timedelta(seconds=5),
+                }
+                for _, dag_id, run_id, at in part
+                for task_id in ("detect", "evaluate", "build", "deliver")
+            ]
+            session.execute(insert(TaskInstance), tasks)
+            xcoms = [
+                {
+                    "dag_run_id": number,
+                    "dag_id": dag_id,
+                    "run_id": run_id,
+                    "task_id": "build",
+                    "map_index": -1,
+                    "key": "return_value",
+                    "value": payloads,
+                    "timestamp": at,
+                }
+                for number, dag_id, run_id, at in part
+            ]
+            session.execute(insert(XComModel), xcoms)
+
+
+def _add_pending() -> None:
+    from airflow.models.asset import AssetModel
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import insert, select
+
+    from airflow_insightly_hooks.core.state.pending_webhooks import (
+        PendingWebhook,
+        PendingWebhooks,
+        pending_key,
+    )
+    from airflow_insightly_hooks.hooks.assets import records_asset
+
+    store, now = Rows(), datetime.now(timezone.utc).replace(microsecond=0)
+    PendingWebhooks(store, pending_key(TIMED, "w")).add(
+        PendingWebhook(n, now + timedelta(minutes=n), "added", "2026-01-01T00:00:00Z")
+        for n in range(1, PENDING + 1)
+    )
+    with create_session() as session:
+        name = records_asset("insightly_default", "Contacts").name
+        asset_id = session.scalar(select(AssetModel.id).where(AssetModel.name == name))
+        rows = [
+            {
+                "asset_id": asset_id,
+                "key": key,
+                "value": json.dumps(value),
+                "last_updated_by_dag_id": f"{TIMED}__pending",
+            }
+            for key, value in store.values.items()
+        ]
+        session.execute(insert(AssetStateStoreModel), rows)
+
+
+# --- the measurement ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(stack: AirflowStack, password: str) -> Iterator[requests.Session]:
+    """Run the API server; yield a client that an administrator is logged in with."""
+    stack.start("api-server")
+    try:
+        with step("the API server starts"):
+            stack.wait_until_healthy()
+        client = requests.Session()
+        client.trust_env = False
+        credentials = {"username": "admin", "password": password}
+        answer = client.post(f"{stack.url}/auth/token", json=credentials, timeout=60)
+        answer.raise_for_status()
+        client.cookies.set("_token", answer.json()["access_token"])
+        client.headers["Accept"] = "text/html"
+        with client:
+            yield client
+    finally:
+        stack.stop()
+
+
+def seconds(client: requests.Session, url: str) -> tuple[float, requests.Response]:
+    started = time.perf_counter()
+    answer = client.get(url, timeout=120, allow_redirects=False)
+    return time.perf_counter() - started, answer
+
+
+def measure(client: requests.Session, url: str, wanted: list[Page]) -> bool:
+    """Print what each page takes; return whether all are there, and fast enough."""
+    is_good = True
+    print(f"\n{'median of 11':28} {'page':>8} {'slowest':>8} {'version':>8}  {'size':>8}")
+    for page in wanted:
+        query = f"?{urlencode(page.query)}" if page.query else ""
+        taken, baseline = [], []
+        answer = client.get(f"{url}{page.path}{query}", timeout=120)  # what is made only once, is now
+        for _ in range(TIMES):
+            baseline.append(seconds(client, f"{url}{BASELINE}")[0])
+            took, answer = seconds(client, f"{url}{page.path}{query}")
+            taken.append(took)
+        median = statistics.median(taken)
+        if answer.status_code != 200:
+            is_good, verdict = False, f"  answered {answer.status_code}"
+        elif median > page.target:
+            is_good, verdict = False, f"  wanted: at most {page.target * 1000:.0f} ms"
+        else:
+            verdict = ""
+        print(
+            f"{page.name:28} {median * 1000:5.0f} ms {max(taken) * 1000:5.0f} ms "
+            f"{statistics.median(baseline) * 1000:5.0f} ms  {len(answer.content) / 1000:5.0f} kB{verdict}",
+            flush=True,
+        )
+    return is_good
+
+
+def scans(address: str) -> tuple[int, int]:
+    """Return how often XCom was read from end to end, and by an index; of all connections that have ended."""
+    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        statement = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'xcom'"
+        row = connection.execute(sqlalchemy.text(statement)).one()
+    return int(row[0]), int(row[1] or 0)
+
+
+def settle(address: str) -> None:
+    """Have PostgreSQL know the tables' sizes, as it does by itself after a while; and end our connections."""
+    from airflow import settings
+
+    settings.engine.dispose()
+    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("VACUUM ANALYZE"))
+    before, _ = scans(address)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT count(value) FROM xcom"))
+    time.sleep(1)
+    assert scans(address)[0] > before, "a scan of XCom is not seen"
+
+
+def main() -> bool:
+    with tempfile.TemporaryDirectory() as folder, temporary_database() as address:
+        home, dags = Path(folder), Path(folder) / "dags"
+        dags.mkdir()
+        password = "only-for-this-benchmark"  # noqa: S105 — likewise
+        (home / "passwords.json").write_text(json.dumps({"admin": password}))
+        settings = {
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:ADMIN",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        }
+        stack = AirflowStack(home, dags, {}, address, settings)
+        with step("the metadata database"):
+            stack.migrate()
+        os.environ.update({k: v for k, v in stack.env.items() if k.startswith("AIRFLOW")})
+        wanted = list(pages(filled(stack, dags)))
+        settle(address)
+        before = scans(address)
+        with serving(stack, password) as client:
+            is_good = measure(client, stack.url, wanted)
+        time.sleep(1)
+        after = scans(address)
+        print(f"XCom was scanned {after[0] - before[0]} times, read by an index {after[1] - before[1]} times")
+        return is_good and after[0] == before[0]
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
