@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -38,6 +39,7 @@ HEADERS = {
 PERSONAL = {"Cache-Control": "no-store"}
 UNREADABLE_TOKEN = (403, "Invalid JWT token")
 """How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
+PACKAGE = FOLDER.parent
 ROUTERS = (overview.router, preview.router)
 
 
@@ -138,10 +140,9 @@ async def _no_database(request: Request, error: Exception) -> Response:
 
 def _unexpected(request: Request, error: Exception) -> Response:
     # Its text may hold contents; where it was raised does not.
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else "?"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(str(PACKAGE))] or frames
+    place = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else "an unknown place"
     log.error("A page failed: %s at %s", type(error).__name__, place)
     detail = f"This page failed ({type(error).__name__}). The API server's log says where."
     return _shown(request, 500, "Something went wrong", detail)

@@ -32,11 +32,13 @@ def session() -> Iterator[Session]:
 def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
     """Return what makes the browser of a person: of a role, or ``None`` who isn't logged in."""
     manager = SimpleAuthManager()
-    monkeypatch.setattr(airflow_app._AuthManagerState, "instance", manager)
     monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "False")
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "0123456789abcdef" * 4)
 
-    def login(role: str | None = "ADMIN", *, root_path: str = "") -> TestClient:
+    def login(
+        role: str | None = "ADMIN", *, root_path: str = "", manager: SimpleAuthManager = manager
+    ) -> TestClient:
+        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", manager)
         app = FastAPI(root_path=root_path)
         app.mount(PREFIX, make_app())
         client = TestClient(app, base_url=ORIGIN, headers=HTML, follow_redirects=False)

@@ -37,6 +37,7 @@ from airflow_insightly_hooks.core.payload import Payload, build_payload
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, pending_key
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
+from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.database.deliveries import TaskKey
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -298,13 +299,29 @@ class _Seeding:
             about["dry_run"] = True  # type: ignore[assignment]
         ended = self._write_ledger(key, zip(messages, payloads, strict=True), at, about)
         self._note(workflow.dag_id, key, messages, payloads)
+        if "__" not in dag_id and not is_same_run and not is_dry_run:
+            self._count(key, len(messages))
         self._session.execute(
             update(TaskStateStoreModel)
-            .where(TaskStateStoreModel.dag_run_id == dag_run_id, TaskStateStoreModel.task_id == key.task_id)
+            .where(
+                TaskStateStoreModel.dag_run_id == dag_run_id,
+                TaskStateStoreModel.task_id.in_([key.task_id, "detect", "evaluate"]),
+            )
             .values(updated_at=ended)
         )
         self._session.commit()
         return key
+
+    def _count(self, key: TaskKey, met: int) -> None:
+        """Have the tasks before note how many changes there were, and what the account's day has left."""
+        left = 38_000 - 7 * key.dag_run_id
+        account = {"requests_left": left, "requests_a_day": 40_000, "insightly_conn_id": "insightly_default"}
+        for task_id, counts in {
+            "detect": RunCounts(detected=met + key.dag_run_id % 4, **account),
+            "evaluate": RunCounts(met=met),
+        }.items():
+            task = key._replace(task_id=task_id)
+            DatabaseStateStore(self._session, task).set(RUN_COUNTS, counts.as_dict())
 
     def _add_run(self, dag_id: str, at: datetime, state: TaskInstanceState) -> tuple[str, int]:
         dag = self._dags.get_latest_version_of_dag(dag_id, session=self._session)

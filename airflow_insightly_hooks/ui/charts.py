@@ -1,0 +1,71 @@
+"""A small chart of bars, as numbers for an SVG: what was delivered on each day, and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+__all__ = ["Bar", "Chart"]
+
+HEIGHT = 32.0
+WIDTH = 8.0
+"""Of a bar with the gap beside it, in the chart's own units."""
+LEAST = 1.5
+"""The height of the smallest number that isn't zero, so that one failure among thousands is seen."""
+
+
+class Bar(NamedTuple):
+    """One day.
+
+    :param x: where it begins.
+    :param delivered: its lower part's height; ``undelivered`` stands on it.
+    :param label: what hovering shows.
+    """
+
+    x: float
+    delivered: float
+    undelivered: float
+    label: str
+
+
+class Chart(NamedTuple):
+    """The bars, and what the chart says to those who don't see it."""
+
+    bars: list[Bar]
+    width: float
+    height: float
+    summary: str
+
+    @classmethod
+    def of(cls, days: Sequence[tuple[date, int, int]]) -> Chart:
+        """Return the chart of some days.
+
+        :param days: each day, and how many messages were delivered on it and how many were not.
+        """
+        highest = max((good + bad for _, good, bad in days), default=0)
+        bars = [
+            Bar(
+                index * WIDTH,
+                _height(good, highest),
+                _height(bad, highest),
+                f"{day}: {good:,} delivered, {bad:,} undelivered",
+            )
+            for index, (day, good, bad) in enumerate(days)
+        ]
+        busiest = max(days, key=lambda one: one[1] + one[2], default=None)
+        if busiest is None or not highest:
+            summary = f"Nothing was sent in {len(days)} days"
+        else:
+            with_failures = sum(bad > 0 for _, _, bad in days)
+            summary = (
+                f"Messages by day, {len(days)} days: {highest:,} at the most, on {busiest[0]}; "
+                f"undelivered ones on {with_failures} days"
+            )
+        return cls(bars, len(days) * WIDTH, HEIGHT, summary)
+
+
+def _height(number: int, highest: int) -> float:
+    if not number:
+        return 0.0
+    return round(max(LEAST, number / highest * (HEIGHT - 2 * LEAST)), 2)

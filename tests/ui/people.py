@@ -1,0 +1,43 @@
+"""An auth manager that refuses single DAGs: Airflow's simple one knows roles only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+__all__ = ["Strict"]
+
+
+class Strict(SimpleAuthManager):
+    """Refuses what its role would allow.
+
+    :param hidden: DAGs that nobody may see.
+    :param untouchable: DAGs whose tasks nobody may clear.
+    :param secret: DAGs whose XCom nobody may read.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Collection[str] = (),
+        untouchable: Collection[str] = (),
+        secret: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.hidden, self.untouchable, self.secret = hidden, untouchable, secret
+
+    def is_authorized_dag(
+        self, *, method: Any, access_entity: Any = None, details: Any = None, **kwargs: Any
+    ) -> bool:
+        """Return whether a person may do something with a DAG."""
+        dag_id = details.id if details is not None else None
+        if dag_id in self.hidden or (method == "PUT" and dag_id in self.untouchable):
+            return False
+        if access_entity == DagAccessEntity.XCOM and dag_id in self.secret:
+            return False
+        return super().is_authorized_dag(
+            method=method, access_entity=access_entity, details=details, **kwargs
+        )
