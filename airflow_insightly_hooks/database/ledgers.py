@@ -17,8 +17,8 @@ from airflow.models.dagrun import DagRun
 from airflow.models.task_state_store import TaskStateStoreModel as State
 from sqlalchemy import or_, select
 
-from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, tokens_of
-from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, VERSION, tokens_of
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger, time_or_none
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
@@ -44,8 +44,7 @@ class TaskLedger(NamedTuple):
     :param delivered: messages that are delivered; ``None`` where a version has not counted them.
     :param undelivered: messages that are neither delivered, nor left to a retry DAG, nor of a dry run;
         ``None`` likewise.
-    :param last_success: when a message was acknowledged last, UTC; of an earlier version's ledger whose
-        messages are all delivered, when it was written; ``None`` if none was, or nobody knows.
+    :param acknowledged_at: when a message was acknowledged last, as the ledger has it; ``None``: it hasn't.
     :param conn_id: the receiver's connection, if it has one.
     :param receiver: the receiver's URI, without user information, if it is known.
     :param webhook: the workflow's ``dag_id``, a slash, the webhook's slug; ``None`` in a DAG of one's own.
@@ -56,10 +55,20 @@ class TaskLedger(NamedTuple):
     written_at: datetime
     delivered: int | None
     undelivered: int | None
-    last_success: datetime | None
+    acknowledged_at: object
     conn_id: str | None
     receiver: str | None
     webhook: str | None
+
+    @property
+    def last_success(self) -> datetime | None:
+        """When a message was acknowledged last, UTC; ``None`` if none was, or nobody knows.
+
+        Of an earlier version's ledger whose messages are all delivered, it is when it was written.
+        """
+        if self.acknowledged_at is not None:
+            return time_or_none(self.acknowledged_at)
+        return self.written_at if self.delivered and not self.undelivered else None
 
 
 class CountedRun(NamedTuple):
@@ -119,15 +128,18 @@ def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) ->
     claims: dict[tuple[Any, ...], tuple[str, str]] = {}
     heads: defaultdict[tuple[Any, ...], dict[str, tuple[str, datetime, str]]] = defaultdict(dict)
     runs: list[CountedRun] = []
+    counts: dict[str, RunCounts | None] = {}  # by their text: many have found nothing
     unreadable: Counter[str] = Counter()
     for run, task_id, map_index, key, dag_id, at, text in session.execute(query):
         if dag_id not in wanted:
             continue
         if key == RUN_COUNTS:
-            try:
-                runs.append(CountedRun(dag_id, at, RunCounts.of(json.loads(text))))
-            except InvalidState:
+            if text not in counts:
+                counts[text] = _counts(text)
+            if (found := counts[text]) is None:
                 unreadable[dag_id] += 1
+            else:
+                runs.append(CountedRun(dag_id, at, found))
             continue
         before, _, token = key.removesuffix("/head").rpartition(f"{HEAD}/")
         if key.endswith("/head"):
@@ -137,15 +149,23 @@ def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) ->
     ledgers = []
     for task, by_token in heads.items():
         try:
-            found = _that_counts(claims.pop(task, None), by_token)
+            head = _that_counts(claims.pop(task, None), by_token)
         except InvalidState:
             unreadable[next(iter(by_token.values()))[0]] += 1
             continue
-        if found is not None:
-            ledgers.append(_task_ledger(task[1], *found))
+        if head is not None:
+            ledgers.append(_task_ledger(task[1], *head))
     for dag_id, text in claims.values():  # of tasks that have written nothing yet, or of another version
         unreadable[dag_id] += not _is_claim(text)
     return Ledgers(ledgers, runs, +unreadable)
+
+
+def _counts(text: str) -> RunCounts | None:
+    """Return what a task has counted; ``None`` if it can't be read."""
+    try:
+        return RunCounts.of(json.loads(text))
+    except InvalidState:
+        return None
 
 
 def _that_counts(
@@ -157,6 +177,9 @@ def _that_counts(
     """
     if claim is None:  # it was written before the time that is read
         return max(heads.values(), key=lambda head: head[1])
+    for token, head in heads.items():  # as a rule, it can be told without reading it
+        if claim[1].startswith(f'{{"version": {VERSION}, ') and f'"token": "{token}"' in claim[1]:
+            return head
     found = json.loads(claim[1])
     if not isinstance(found, Mapping):
         raise InvalidState(HEAD, "it is not an object")
@@ -175,16 +198,13 @@ def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedg
     head = json.loads(text)
     ledger = StoredLedger("", head if isinstance(head, Mapping) else {})
     texts = {name: value for name, value in ledger.about.items() if isinstance(value, str)}
-    last_success = ledger.last_success
-    if last_success is None and ledger.delivered and not ledger.undelivered:
-        last_success = at
     return TaskLedger(
         dag_id,
         task_id,
         at,
         ledger.delivered,
         ledger.undelivered,
-        last_success,
+        ledger.head.get("acknowledged_at"),
         *(texts.get(name) for name in ("conn_id", "receiver", "webhook")),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow.models import DagModel, DagRun
@@ -231,15 +232,16 @@ def activity(
     :param ledgers: what was read of these DAGs already; ``None``: it is read.
     """
     ledgers = ledgers if ledgers is not None else read_ledgers(session, dag_ids, first_moment(now))
+    workflow = cache(lambda dag_id: workflow_of(dag_id, dag_ids))
     written: defaultdict[str, list[TaskLedger]] = defaultdict(list)
     for ledger in ledgers.ledgers:
-        written[workflow_of(ledger.dag_id, dag_ids)].append(ledger)
+        written[workflow(ledger.dag_id)].append(ledger)
     counted: defaultdict[str, list[CountedRun]] = defaultdict(list)
     for run in ledgers.runs:
-        counted[workflow_of(run.dag_id, dag_ids)].append(run)
+        counted[workflow(run.dag_id)].append(run)
     unreadable: Counter[str] = Counter()
     for dag_id, count in ledgers.unreadable.items():
-        unreadable[workflow_of(dag_id, dag_ids)] += count
+        unreadable[workflow(dag_id)] += count
     return [
         _activity(dag_id, written[dag_id], counted[dag_id], unreadable[dag_id], now)
         for dag_id in sorted({*written, *counted, *unreadable})
@@ -271,7 +273,7 @@ def accounts(
             found.append(Account(conn_id, None, None, None))
             continue
         at, counts = newest[conn_id].at, newest[conn_id].counts
-        is_of_today = at.astimezone(timezone.utc).date() == today
+        is_of_today = at.date() == today
         left, total = (counts.requests_left, counts.requests_a_day) if is_of_today else (None, None)
         found.append(Account(conn_id, left, total, at))
     return found
@@ -310,7 +312,7 @@ def _activity(
     delivered: Counter[date] = Counter()
     undelivered: Counter[date] = Counter()
     for ledger in written:
-        day = ledger.written_at.astimezone(timezone.utc).date()
+        day = ledger.written_at.date()
         delivered[day] += ledger.delivered or 0
         undelivered[day] += ledger.undelivered or 0
     days = [first.date() + timedelta(days=number) for number in range(DAYS)]

@@ -113,7 +113,12 @@ def _health(
     :param ledgers: what was sent to it, the last written last.
     :param webhooks: what is known of the webhooks that it gets.
     """
-    last_success = max((x.last_success for x in ledgers if x.last_success is not None), default=None)
+    last_success: datetime | None = None
+    for ledger in reversed(ledgers):
+        if last_success is not None and ledger.written_at < last_success:
+            break  # no message of a ledger was acknowledged after its last write
+        if (at := ledger.last_success) is not None and (last_success is None or last_success < at):
+            last_success = at
     # One webhook's status says nothing any more where the receiver has taken another one's message since.
     failing = [
         webhook.status
@@ -128,7 +133,7 @@ def _health(
         if webhook.status is not None and now < webhook.status.retry_at <= now + LONGEST_WAIT
     ]
     told = failing or waits
-    dags = {workflow_of(ledger.dag_id, dag_ids) for ledger in ledgers}
+    dags = {workflow_of(dag_id, dag_ids) for dag_id in {ledger.dag_id for ledger in ledgers}}
     names = {ledger.webhook for ledger in ledgers if ledger.webhook is not None}
     return ReceiverHealth(
         ledgers[-1].conn_id if ledgers else None,

@@ -27,7 +27,7 @@ from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
 
-__all__ = ["HEAD", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
+__all__ = ["HEAD", "VERSION", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
 
 _T = TypeVar("_T")
 

@@ -19,7 +19,16 @@ from airflow_insightly_hooks.core.delivery.ledger_store import (
 )
 from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 
-__all__ = ["DELIVERED", "DRY_RUN", "LEFT", "STATES", "UNSENT", "StoredLedger", "StoredMessage"]
+__all__ = [
+    "DELIVERED",
+    "DRY_RUN",
+    "LEFT",
+    "STATES",
+    "UNSENT",
+    "StoredLedger",
+    "StoredMessage",
+    "time_or_none",
+]
 
 DELIVERED = "delivered"
 UNSENT = "unsent"
@@ -100,10 +109,7 @@ class StoredLedger:
     @property
     def last_success(self) -> datetime | None:
         """When a message was acknowledged last, in UTC; ``None`` if none was, or it wasn't noted."""
-        try:
-            return api_time(self.head.get("acknowledged_at"))
-        except InvalidTime:
-            return None
+        return time_or_none(self.head.get("acknowledged_at"))
 
     @property
     def _has_counts(self) -> bool:
@@ -155,3 +161,11 @@ class StoredLedger:
             else:
                 state = UNSENT if entry.state == FAILED and entry.attempts == 0 else entry.state
             yield StoredMessage(message, about, state, entry.attempts, tuple(outcomes))
+
+
+def time_or_none(text: object) -> datetime | None:
+    """Return a stored time, in UTC; ``None`` if there is none that can be read."""
+    try:
+        return api_time(text)
+    except InvalidTime:
+        return None
