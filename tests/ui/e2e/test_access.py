@@ -13,7 +13,7 @@ from tests.ui.e2e.routes import CHANGES, PAGES, address_of
 from tests.ui.fab_users import ROLES
 from tests.ui.workflows import HIDDEN, SECRETS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 BAD_TOKEN = "a-bad-token"
 PEOPLE = [("airflow", user) for user in SIMPLE] + [("fab_airflow", user) for user in ROLES]

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from tests.browser import Visit, check_accessibility
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' http:; frame-src 'self'"
 HEAD = "<!doctype html><html lang=en><title>Page</title><main><h1>Page</h1>"

@@ -9,7 +9,7 @@ from tests.ui.e2e.airflow_server import AirflowServer
 from tests.ui.e2e.conftest import VisitAs
 from tests.ui.e2e.routes import PAGES, address_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 NAV = "/plugin/insightly-webhooks"
 """Where Airflow shows the pages."""
