@@ -292,7 +292,11 @@ class _Seeding:
         payloads = [self._payload(workflow, sent, message, at) for message in messages]
         is_retry = dag_id.endswith("__retry")
         self._push(key, "collect" if is_retry else f"build{suffix}", payloads, PAYLOADS if is_retry else "")
-        about = {"conn_id": sent.conn_id, "receiver": CONNECTIONS[str(sent.conn_id)]["host"]}
+        about = {
+            "conn_id": sent.conn_id,
+            "receiver": CONNECTIONS[str(sent.conn_id)]["host"],
+            "webhook": f"{workflow.dag_id}/{sent.slug}",
+        }
         if left_to is not None:
             about["left_to"] = left_to
         if is_dry_run:
