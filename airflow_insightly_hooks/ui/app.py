@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.ui.problems import Problem
 from airflow_insightly_hooks.ui.rendering import FOLDER, Renderer
-from airflow_insightly_hooks.ui.routes import overview, preview
+from airflow_insightly_hooks.ui.routes import overview, pending, preview
 
 __all__ = ["make_app"]
 
@@ -40,7 +40,7 @@ PERSONAL = {"Cache-Control": "no-store"}
 UNREADABLE_TOKEN = (403, "Invalid JWT token")
 """How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
 PACKAGE = FOLDER.parent
-ROUTERS = (overview.router, preview.router)
+ROUTERS = (overview.router, pending.router, preview.router)
 
 
 def make_app() -> FastAPI:

@@ -1,0 +1,248 @@
+"""What waits for its time: the list, and requests to cancel it or to send it now.
+
+To ask takes two forms: the list's shows what will happen, and changes nothing; that page's asks. Should the
+second form be sent twice, each time runs are queued, and that does no harm: an entry is named by its record
+and the time of its change, and taken out once. The later run finds it gone, and its log says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.utils.types import DagRunTriggeredByType
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW
+from airflow_insightly_hooks.database.pending import (
+    PendingDagNotFound,
+    PendingPage,
+    PendingRow,
+    cancel,
+    send_now,
+)
+from airflow_insightly_hooks.database.pending_requests import request_of, requested_runs
+from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
+from airflow_insightly_hooks.ui.forms import Form, FormDep
+from airflow_insightly_hooks.ui.pending_selection import (
+    ALL,
+    Filter,
+    Selection,
+    changeable,
+    key_of,
+    read_pending,
+    readable_workflows,
+    selection_in,
+    senders_of,
+)
+from airflow_insightly_hooks.ui.problems import BadRequest, Forbidden, NotFound
+from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
+
+__all__ = ["router"]
+
+ROWS = 50
+NAMED = 12
+"""Records that a confirmation names of each webhook."""
+ASK = {CANCEL: cancel, SEND_NOW: send_now}
+UNITS = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
+
+router = APIRouter()
+
+
+# --- the list ----------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A pending webhook, as the list shows it."""
+
+    row: PendingRow
+    key: str
+    changed_at: datetime
+    waits: str  # "in 3 days"
+    can_change: bool
+
+
+@router.get("/pending")
+def show_pending(
+    access: AccessDep,
+    session: SessionDep,
+    render: RendererDep,
+    workflow: str = "",
+    webhook: str = "",
+    record: str = "",
+    page: str = "1",
+) -> HTMLResponse:
+    """Show what is pending, by the time that it is due."""
+    chosen = Filter(workflow.strip(), webhook.strip(), record.strip())
+    names = readable_workflows(access, session)
+    values = {
+        "filter": chosen,
+        "workflows": sorted({*names, chosen.workflow} - {""}),
+        "webhooks": sorted({chosen.webhook}.union(*names.values()) - {""}),
+        "problems": chosen.problems(),
+    }
+    if chosen.problems():
+        return render("pending.html", values, status=400, **_shown(access, PendingPage([], 0, [], []), 1))
+    found = read_pending(access, session, chosen, names)
+    # A page of an address that was kept may be past the end by now.
+    last = max(1, -(-found.total // ROWS))
+    return render("pending.html", values, **_shown(access, found, min(_number(page), last)))
+
+
+def _number(page: str) -> int:
+    if not (page.isascii() and page.isdecimal() and len(page) < 10 and int(page)):
+        raise BadRequest("A page's number is a whole number from 1 on.")
+    return int(page)
+
+
+def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:
+    senders = senders_of(found.rows)
+    allowed = changeable(access, senders)
+    now = datetime.now(timezone.utc)
+    return {
+        "lines": [
+            Line(
+                row,
+                key_of(row),
+                api_time(row.changed_at),
+                _waits(row.due - now),
+                row.pending_dag_id in allowed,
+            )
+            for row in found.rows[(number - 1) * ROWS : number * ROWS]
+        ],
+        "total": found.total,
+        "changeable": sum(row.pending_dag_id in allowed for row in found.rows),
+        "forbidden": sorted(senders - allowed),
+        "first": (number - 1) * ROWS + 1,
+        "page": number,
+        "pages": max(1, -(-found.total // ROWS)),
+        "paused": [dag.dag_id for dag in found.dags if dag.is_paused],
+        "queued": [dag for dag in found.dags if dag.queued],
+        "unreadable": [str(error) for error in found.unreadable],
+        "unsent": sorted(
+            Counter((row.dag_id, row.webhook) for row in found.rows if row.pending_dag_id is None).items()
+        ),
+    }
+
+
+def _waits(left: timedelta) -> str:
+    """Return how long something still waits, or has been due, in one unit: ``in 3 days``."""
+    length = abs(left)
+    unit, name = next(((unit, name) for unit, name in UNITS if length >= 2 * unit), UNITS[-1])
+    number = round(length / unit)
+    if not number:
+        return "now"
+    words = f"{number:,} {name}" + ("" if number == 1 else "s")
+    return f"in {words}" if left > timedelta(0) else f"overdue for {words}"
+
+
+# --- cancel, send now --------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """What is chosen of one webhook, as the confirmation shows it."""
+
+    dag_id: str
+    webhook: str
+    record_type: str
+    pending_dag_id: str
+    is_paused: bool
+    total: int
+    named: list[int]  # the first records
+
+
+@router.post("/pending/confirm")
+def confirm(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
+    """Show what would be cancelled or sent; nothing is changed yet."""
+    return _confirmation(render, form, selection_in(form, access, session))
+
+
+@router.post("/pending/request")
+def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
+    """Ask for what was confirmed, if it is the same still; then show what becomes of it."""
+    action = _action(form)
+    selection = selection_in(form, access, session)
+    if not selection.rows or selection.digest != form.get("seen"):
+        return _confirmation(render, form, selection, has_changed=True)
+    try:
+        runs = ASK[action](
+            session, selection.rows, who=access.user_name, triggered_by=DagRunTriggeredByType.UI
+        )
+    except PendingDagNotFound as error:
+        raise BadRequest(f"Nothing was changed: {error}.") from None
+    # A reload of the page that follows must not ask again.
+    return RedirectResponse(render.addresses.page("/pending/runs", request=request_of(runs[0].run_id)), 303)
+
+
+@router.get("/pending/confirm")
+@router.get("/pending/request")
+def back(render: RendererDep) -> Response:
+    """Show the list to whoever loads the address of a form that was sent: Airflow keeps it as its own."""
+    return RedirectResponse(render.addresses.page("/pending"), 303)
+
+
+def _action(form: Form) -> str:
+    action = form.get("action")
+    if action not in ASK:
+        raise BadRequest("The form doesn't say whether to cancel or to send.")
+    return action
+
+
+def _confirmation(
+    render: Renderer, form: Form, selection: Selection, *, has_changed: bool = False
+) -> HTMLResponse:
+    return render(
+        "pending_confirm.html",
+        action=_action(form),
+        all=bool(form.get(ALL)),
+        filter=Filter.of(form),
+        selection=selection,
+        keys=list(map(key_of, selection.rows)),
+        groups=_groups(selection),
+        has_changed=has_changed,
+        status=409 if has_changed else 200,
+    )
+
+
+def _groups(selection: Selection) -> list[Group]:
+    by_webhook: dict[tuple[str, str, str, str], list[int]] = {}
+    for row in selection.rows:
+        place = (row.dag_id, row.webhook, row.record_type, row.pending_dag_id or "")
+        by_webhook.setdefault(place, []).append(row.record_id)
+    paused = {dag.dag_id for dag in selection.dags.values() if dag.is_paused}
+    return [
+        Group(*place, place[3] in paused, len(ids), _first(ids)) for place, ids in sorted(by_webhook.items())
+    ]
+
+
+def _first(record_ids: Iterable[int]) -> list[int]:
+    return sorted(record_ids)[:NAMED]
+
+
+# --- what becomes of it ------------------------------------------------------------------------------------
+
+
+@router.get("/pending/runs")
+def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, request: str = "") -> HTMLResponse:
+    """Show the runs of a request, and how much of it they have carried out."""
+    found = requested_runs(session, request, readable_workflows(access, session))
+    if not found:
+        raise NotFound("There is no such request, or the runs that carried it out have been deleted.")
+    runs = [run for run in found if access.may(Right.READ, run.dag_id)]
+    if not runs:
+        raise Forbidden(found[0].dag_id, Right.READ.words)
+    return render(
+        "pending_runs.html",
+        request=request,
+        action=runs[0].action,
+        who=runs[0].who,
+        runs=runs,
+        entries=sum(run.entries for run in runs),
+        waiting=sum(run.waiting for run in runs),
+        is_over=all(run.has_ended or not run.waiting for run in runs),
+    )

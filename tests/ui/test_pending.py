@@ -1,0 +1,500 @@
+"""What is pending, as the pages show it; to cancel it, and to send it now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from html import unescape
+from time import perf_counter
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.models import DagModel, DagRun
+from airflow.sdk import DAG
+from airflow.utils.state import DagRunState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from httpx import Response
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.state.pending_request import request_in
+from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, pending_key
+from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.workflows.dag import workflow_dags
+from tests.metadata_database import AssetState, add_dag, asset_of
+from tests.ui.conftest import Login
+
+CHANGED_AT = "2026-01-09T12:00:00Z"
+SOON = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=3, hours=1)
+
+
+def add_workflow(session: Session, name: str, *webhooks: str) -> list[DAG]:
+    """Have Airflow know a workflow's DAGs."""
+    workflow = Workflow(
+        name=name,
+        record_type="Contacts",
+        webhooks=[Webhook(name=webhook, conn_id="c", after=timedelta(days=3)) for webhook in webhooks],
+    )
+    dags = workflow_dags(workflow)
+    for dag in dags:
+        add_dag(session, dag)
+    return dags
+
+
+def book(session: Session, workflow: str = "won", webhook: str = "check") -> PendingWebhooks:
+    asset_id = asset_of(session, records_asset("insightly_default", "Contacts"))
+    return PendingWebhooks(AssetState(session, asset_id), pending_key(workflow, webhook))
+
+
+def entry(record_id: int, hours: int = 0, changed_at: str = CHANGED_AT) -> PendingWebhook:
+    return PendingWebhook(record_id, SOON + timedelta(hours=hours), "added", changed_at)
+
+
+def key(record_id: int, workflow: str = "won", webhook: str = "check", changed_at: str = CHANGED_AT) -> str:
+    return f"{workflow}/{webhook}/{record_id}/{changed_at}"
+
+
+@pytest.fixture
+def won(session: Session) -> None:
+    """A workflow with records 1 to 3 pending."""
+    add_workflow(session, "Won", "Check", "Survey")
+    book(session).add([entry(3, 2), entry(1, 0), entry(2, 1)])
+
+
+def records_in(page: str) -> list[str]:
+    return re.findall(r'data-label="Record">\w+ <a [^>]*>(\d+)</a>', page)
+
+
+def fields_of(page: str) -> dict[str, Any]:
+    """Return what the page's last form holds, with its button."""
+    form = page.rpartition("<form")[2]
+    fields: dict[str, Any] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
+        fields.setdefault(name, []).append(unescape(value))
+    action = re.search(r'<button class="primary" name="action" value="(\w+)"', form)
+    return fields | ({"action": action[1]} if action else {})
+
+
+def runs_of(session: Session, dag_id: str = "won__pending") -> list[DagRun]:
+    session.expire_all()
+    return list(session.scalars(select(DagRun).where(DagRun.dag_id == dag_id).order_by(DagRun.id)))
+
+
+def ask(client: TestClient, fields: dict[str, Any]) -> Response:
+    """Send the list's form, and confirm it."""
+    page = client.post("/insightly/pending/confirm", data=fields)
+    assert page.status_code == 200, page.text
+    return client.post("/insightly/pending/request", data=fields_of(page.text))
+
+
+@contextmanager
+def denied(monkeypatch: pytest.MonkeyPatch, is_denied: Callable[[str, str], bool]) -> Iterator[None]:
+    """Have the auth manager refuse some methods of some DAGs."""
+    asked = SimpleAuthManager.is_authorized_dag
+
+    def is_authorized(self: Any, *, method: Any, details: Any = None, **more: Any) -> bool:
+        refused = details is not None and details.id is not None and is_denied(method, details.id)
+        return not refused and asked(self, method=method, details=details, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimpleAuthManager, "is_authorized_dag", is_authorized)
+        yield
+
+
+# --- the list ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("won")
+def test_what_is_pending_is_listed_by_its_time(login: Login) -> None:
+    page = login().get("/insightly/pending").text
+    assert records_in(page) == ["1", "2", "3"]
+    assert f'<time datetime="{SOON:%Y-%m-%dT%H:%M:%SZ}"' in page
+    assert "in 3 days" in page
+    assert "3 pending webhooks" in page
+    assert f'value="{key(1)}"' in page
+
+
+def test_an_empty_list_says_how_to_fill_it(login: Login, session: Session) -> None:
+    page = login().get("/insightly/pending").text
+    assert "Nothing is pending" in page
+    assert "after: 7d" in page
+    add_workflow(session, "Won", "Check")
+    page = login().get("/insightly/pending?record=7").text
+    assert "Nothing is pending that matches" in page
+
+
+@pytest.mark.usefixtures("won")
+def test_a_filter_narrows_the_list_down(login: Login, session: Session) -> None:
+    add_workflow(session, "Lost", "Check")
+    book(session, "lost").add([entry(1, 5)])
+    book(session, "won", "survey").add([entry(9, 6)])
+    client = login()
+    for query, records in {
+        "": ["1", "2", "3", "1", "9"],
+        "workflow=lost": ["1"],
+        "webhook=survey": ["9"],
+        "webhook=Survey": ["9"],
+        "record=1": ["1", "1"],
+        "workflow=won&webhook=check&record=1": ["1"],
+        "workflow=won&webhook=&record=": ["1", "2", "3", "9"],
+    }.items():
+        assert records_in(client.get(f"/insightly/pending?{query}").text) == records, query
+
+
+@pytest.mark.parametrize("value", ["x", "0", "-7", "1.5", "7 8", "9" * 30, "٣"])
+@pytest.mark.usefixtures("won")
+def test_a_bad_record_id_is_marked_at_its_field(login: Login, value: str) -> None:
+    answer = login().get("/insightly/pending", params={"record": value})
+    assert answer.status_code == 400
+    assert 'aria-invalid="true" aria-describedby="record-problem"' in answer.text
+    assert f'value="{value}"' in answer.text
+    assert "<table" not in answer.text
+
+
+def test_other_bad_values(login: Login) -> None:
+    client = login()
+    assert client.get("/insightly/pending", params={"webhook": "!"}).status_code == 400
+    assert client.get("/insightly/pending", params={"workflow": "a\0b"}).status_code == 400
+    for page in ("0", "-1", "x", "9" * 20):
+        assert client.get("/insightly/pending", params={"page": page}).status_code == 400, page
+
+
+@pytest.mark.usefixtures("won")
+def test_parts_of_the_list(login: Login, session: Session) -> None:
+    """2,500 entries are fifty pages, each shown at once; a page past the end is the last one."""
+    book(session, "won", "survey").add([entry(record_id, 10) for record_id in range(100, 2_597)])
+    client = login()
+    client.get("/insightly/pending")
+    started = perf_counter()
+    page = client.get("/insightly/pending?page=2&webhook=survey").text
+    seconds = perf_counter() - started
+    assert records_in(page) == [str(record_id) for record_id in range(150, 200)]
+    assert "51 to 100 of 2,497 pending webhooks" in page
+    assert '/insightly/pending?webhook=survey&amp;page=3"' in page
+    assert records_in(client.get("/insightly/pending?page=99").text)[-1] == "2596"
+    assert "Cancel all 2,500" in client.get("/insightly/pending").text
+    assert seconds < 1.5  # 0.1 s where nothing else runs
+
+
+@pytest.mark.usefixtures("won")
+def test_what_hinders_it_is_said(login: Login, session: Session) -> None:
+    """A paused DAG, one that is gone, entries that are not in yet, and state that can't be read."""
+    for name in ("gone", "lost"):
+        book(session, name).add([entry(1)])
+    AssetState(session, asset_of(session, records_asset("insightly_default", "Contacts"))).delete(
+        "pending/lost/check"
+    )
+    session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
+    session.add(
+        DagRun(dag_id="won__pending", run_id="from__1", run_type=DagRunType.MANUAL, state=DagRunState.QUEUED)
+    )
+    session.commit()
+    page = login().get("/insightly/pending").text
+    assert 'data-leaves="top">won__pending</a> is paused' in page
+    assert "1 run of" in page
+    assert "Nothing will send 1 pending webhook of <b>gone / check</b>" in page
+    assert "nothing sends it" in page
+    assert "Not listed: state &#39;pending/lost/check&#39;" in page
+    assert key(1, "gone") not in page  # it can't be chosen
+    assert "Cancel all 3" in page
+
+
+def test_what_is_overdue(login: Login, session: Session) -> None:
+    add_workflow(session, "Won", "Check")
+    book(session).add([entry(1)._replace(due=datetime.now(timezone.utc) - timedelta(hours=5))])
+    assert "overdue for 5 hours" in login().get("/insightly/pending").text
+
+
+def test_names_are_escaped(login: Login, session: Session) -> None:
+    book(session, "<b>won</b>", "<i>check").add([entry(1)])
+    client = login()
+    for address in ("/insightly/pending", "/insightly/pending?webhook=%3Ci%3Echeck"):
+        page = client.get(address).text
+        assert "<i>check" not in page
+        assert "<b>won" not in page
+    page = client.get("/insightly/pending", params={"record": '"><script>'}).text
+    assert "<script>" not in page.replace('<script src="', "")
+
+
+# --- who ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("won")
+def test_a_viewer_may_look_and_not_change(login: Login, session: Session) -> None:
+    client = login("VIEWER")
+    page = client.get("/insightly/pending").text
+    assert records_in(page) == ["1", "2", "3"]
+    assert "checkbox" not in page
+    assert 'method="post"' not in page
+    assert "allowed to trigger runs of won__pending" in page
+    answer = client.post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]})
+    assert "1 webhook is left out: you may not trigger runs of won__pending" in answer.text
+    assert "Nothing to cancel" in answer.text
+    answer = client.post("/insightly/pending/request", data={"action": "cancel", "row": [key(1)]})
+    assert (answer.status_code, runs_of(session)) == (409, [])
+
+
+@pytest.mark.usefixtures("won")
+def test_who_is_not_logged_in(login: Login, session: Session) -> None:
+    client = login(None)
+    assert client.get("/insightly/pending").status_code == 303
+    for path in ("confirm", "request"):
+        answer = client.post(f"/insightly/pending/{path}", data={"action": "cancel", "row": [key(1)]})
+        assert answer.status_code == 401
+    assert runs_of(session) == []
+
+
+@pytest.mark.usefixtures("won")
+def test_a_workflow_that_one_may_not_see(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither listed, nor named, nor changed; who may see none sees nothing."""
+    add_workflow(session, "Secret", "Hush")
+    book(session, "secret", "hush").add([entry(7)])
+    client = login()
+    with denied(monkeypatch, lambda _, dag_id: dag_id.startswith("secret")):
+        page = client.get("/insightly/pending").text
+        assert records_in(page) == ["1", "2", "3"]
+        assert "secret" not in page
+        assert "hush" not in page
+        for answer in (
+            client.get("/insightly/pending?workflow=secret"),
+            client.post(
+                "/insightly/pending/confirm", data={"action": "cancel", "row": [key(7, "secret", "hush")]}
+            ),
+            client.post(
+                "/insightly/pending/request", data={"action": "cancel", "all": "yes", "workflow": "secret"}
+            ),
+        ):
+            assert answer.status_code == 403
+        answer = ask(client, {"action": "cancel", "all": "yes"})
+        assert client.get(answer.headers["location"]).status_code == 200
+    assert runs_of(session, "secret__pending") == []
+    with denied(monkeypatch, lambda *_: True):
+        page = client.get("/insightly/pending").text
+        assert records_in(page) == []
+        assert "won" not in page
+        assert client.get(answer.headers["location"]).status_code in (403, 404)
+
+
+@pytest.mark.usefixtures("won")
+def test_rows_that_one_may_not_change_are_left_out(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_workflow(session, "Lost", "Check")
+    book(session, "lost").add([entry(8)])
+    client = login()
+    with denied(monkeypatch, lambda method, dag_id: (method, dag_id) == ("POST", "lost__pending")):
+        page = client.get("/insightly/pending").text
+        assert records_in(page) == ["1", "8", "2", "3"]
+        assert key(8, "lost") not in page
+        assert "Cancel all 3" in page
+        page = client.post("/insightly/pending/confirm", data={"action": "cancel", "all": "yes"}).text
+        assert "Cancel 3 pending webhooks?" in page
+        assert "1 webhook is left out: you may not trigger runs of lost__pending" in page
+        client.post("/insightly/pending/request", data=fields_of(page))
+    assert runs_of(session, "lost__pending") == []
+    assert len(runs_of(session)) == 1
+
+
+@pytest.mark.parametrize("path", ["confirm", "request"])
+@pytest.mark.usefixtures("won")
+def test_a_form_of_another_site_changes_nothing(login: Login, session: Session, path: str) -> None:
+    answer = login().post(
+        f"/insightly/pending/{path}",
+        data={"action": "cancel", "row": [key(1)]},
+        headers={"Origin": "http://evil.example.com"},
+    )
+    assert (answer.status_code, runs_of(session)) == (403, [])
+
+
+# --- cancel, send now --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "title", "warning"),
+    [
+        ("cancel", "Cancel 2 pending webhooks?", "This can't be undone"),
+        ("send_now", "Send 2 pending webhooks now?", "can't be taken back"),
+    ],
+)
+@pytest.mark.usefixtures("won")
+def test_a_confirmation_says_what_will_happen(
+    login: Login, session: Session, action: str, title: str, warning: str
+) -> None:
+    """And changes nothing."""
+    rows = {"action": action, "row": [key(1), key(3)], "workflow": "won"}
+    page = login().post("/insightly/pending/confirm", data=rows).text
+    assert title in page
+    assert warning in page
+    assert re.search(r'data-label="Records">Contacts 1, 3<', page.replace("</td>", "<"))
+    assert 'data-leaves="top">won__pending</a>' in page
+    assert runs_of(session) == []
+    fields = fields_of(page)
+    assert (fields["row"], fields["action"], fields["workflow"]) == ([key(1), key(3)], action, ["won"])
+
+
+@pytest.mark.parametrize("action", ["cancel", "send_now"])
+@pytest.mark.usefixtures("won")
+def test_what_was_confirmed_is_asked_for(login: Login, session: Session, action: str) -> None:
+    """A run, with its user, names the entries that were seen; a reload of what follows asks for nothing."""
+    client = login("USER")
+    answer = ask(client, {"action": action, "row": [key(1), key(3)]})
+    assert answer.status_code == 303
+    (run,) = runs_of(session)
+    assert (run.triggering_user_name, run.triggered_by) == ("user", DagRunTriggeredByType.UI)
+    assert run.conf["pending_request"]["action"] == action
+    assert run.conf["pending_request"]["entries"] == {"check": {"1": CHANGED_AT, "3": CHANGED_AT}}
+    for _ in range(2):
+        page = client.get(answer.headers["location"]).text
+        assert f'data-leaves="top">{run.run_id}</a>' in page
+        assert "Asked for by user, in 1 run" in page
+        assert "<b>0 of 2</b> carried out; 2 still pending" in page
+    assert len(runs_of(session)) == 1
+
+
+@pytest.mark.usefixtures("won")
+def test_all_that_match_the_filter(login: Login, session: Session) -> None:
+    book(session, "won", "survey").add([entry(1, 5), entry(5, 5)])
+    client = login()
+    ask(client, {"action": "cancel", "all": "yes", "record": "1"})
+    ask(client, {"action": "send_now", "all": "yes", "webhook": "survey"})
+    one, two = runs_of(session)
+    assert one.conf["pending_request"]["entries"] == {"check": {"1": CHANGED_AT}, "survey": {"1": CHANGED_AT}}
+    assert two.conf["pending_request"]["entries"] == {"survey": {"1": CHANGED_AT, "5": CHANGED_AT}}
+
+
+@pytest.mark.parametrize("chosen", [{"row": [key(1), key(2)]}, {"all": "yes", "webhook": "check"}])
+@pytest.mark.usefixtures("won")
+def test_what_has_changed_meanwhile_is_confirmed_anew(
+    login: Login, session: Session, chosen: dict[str, Any]
+) -> None:
+    """One was sent since the page was shown: nothing is done, and the page says it."""
+    client = login()
+    page = client.post("/insightly/pending/confirm", data={"action": "cancel", **chosen}).text
+    book(session).remove([2])
+    answer = client.post("/insightly/pending/request", data=fields_of(page))
+    assert answer.status_code == 409
+    assert "has changed since you were asked" in answer.text
+    assert runs_of(session) == []
+    assert client.post("/insightly/pending/request", data=fields_of(answer.text)).status_code == 303
+    assert "2" not in runs_of(session)[0].conf["pending_request"]["entries"]["check"]
+
+
+@pytest.mark.usefixtures("won")
+def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) -> None:
+    """The record is pending again, by another change."""
+    book(session).remove([1])
+    book(session).add([entry(1, changed_at="2026-01-10T00:00:00Z")])
+    page = login().post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]}).text
+    assert "1 selected webhook is not pending any more" in page
+    assert "Nothing to cancel" in page
+
+
+@pytest.mark.usefixtures("won")
+def test_a_form_that_is_sent_twice_does_no_harm(login: Login, session: Session) -> None:
+    """Each time a run is queued; the second one finds nothing, and not what was scheduled meanwhile."""
+    client = login()
+    page = client.post("/insightly/pending/confirm", data={"action": "send_now", "row": [key(1)]}).text
+    for _ in range(2):
+        assert client.post("/insightly/pending/request", data=fields_of(page)).status_code == 303
+    requests = [request_in({}, run.conf, "check") for run in runs_of(session)]
+    now = SOON - timedelta(days=1)
+    taken = [
+        book(session)
+        .decide(
+            f"run{number}",
+            enter=[entry(1, changed_at="2026-01-10T00:00:00Z")],
+            move=lambda waiting, request=request: now if request.sends_now(waiting) else None,
+            take=lambda waiting: [one for one in waiting if one.due <= now],
+        )
+        .taken
+        for number, request in enumerate(requests)
+    ]
+    assert [[one.record_id for one in some] for some in taken] == [[1], []]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"action": "cancel"},
+        {"action": "cancel", "row": ["x"]},
+        {"action": "cancel", "row": ["won//1/x"]},
+        {"action": "cancel", "all": "yes", "record": "x"},
+        {"action": "delete", "row": [key(1)]},
+        {"row": [key(1)]},
+    ],
+)
+@pytest.mark.usefixtures("won")
+def test_forms_that_cannot_be_read(login: Login, session: Session, fields: dict[str, Any]) -> None:
+    client = login()
+    for path in ("confirm", "request"):
+        assert client.post(f"/insightly/pending/{path}", data=fields).status_code == 400
+    assert runs_of(session) == []
+
+
+@pytest.mark.usefixtures("won")
+def test_a_dag_that_goes_meanwhile(login: Login, session: Session) -> None:
+    client = login()
+    page = client.post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]}).text
+    session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_stale=True))
+    session.commit()
+    answer = client.post("/insightly/pending/request", data=fields_of(page))
+    assert answer.status_code == 409
+    assert "no DAG sends it" in answer.text
+    assert runs_of(session) == []
+
+
+# --- what becomes of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("won")
+def test_the_progress_of_a_request(login: Login, session: Session) -> None:
+    """It is loaded again until all is carried out; a paused DAG is named."""
+    session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
+    session.commit()
+    client = login()
+    page = client.post("/insightly/pending/confirm", data={"action": "cancel", "all": "yes"}).text
+    assert "A DAG is paused: its run waits" in page
+    address = client.post("/insightly/pending/request", data=fields_of(page)).headers["location"]
+    page = client.get(address).text
+    assert "is paused: the run waits until you unpause the DAG" in page
+    assert "data-refresh=" in page
+    book(session).remove([1, 2])
+    assert "<b>2 of 3</b> carried out; 1 still pending" in client.get(address).text
+    book(session).remove([3])
+    page = client.get(address).text
+    assert "All of them are out of the list" in page
+    assert "data-refresh=" not in page
+
+
+@pytest.mark.usefixtures("won")
+def test_a_run_that_has_failed(login: Login, session: Session) -> None:
+    client = login()
+    address = ask(client, {"action": "cancel", "row": [key(1)]}).headers["location"]
+    (run,) = runs_of(session)
+    run.state = DagRunState.FAILED
+    session.commit()
+    page = client.get(address).text
+    assert "has failed before it had carried out all" in page
+    assert "data-refresh=" not in page
+
+
+@pytest.mark.parametrize(
+    "request_", ["", "cancel__x", "delete__2026-01-01T00:00:00Z", "cancel__2026-01-01T00:00:00Z", "%", "a\0b"]
+)
+@pytest.mark.usefixtures("won")
+def test_a_request_that_is_not_there(login: Login, request_: str) -> None:
+    assert login().get("/insightly/pending/runs", params={"request": request_}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["confirm", "request"])
+def test_a_forms_address_leads_back_to_the_list(login: Login, path: str) -> None:
+    """Airflow keeps the address of the page that a form has led to, and loads it again by GET."""
+    answer = login().get(f"/insightly/pending/{path}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/insightly/pending")
