@@ -46,7 +46,7 @@ from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
 __all__ = ["router"]
 
 ROWS = 50
-NAMED = 12
+NAMED = 8
 """Records that a confirmation names of each webhook."""
 ASK = {CANCEL: cancel, SEND_NOW: send_now}
 UNITS = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
