@@ -220,9 +220,7 @@ class AirflowStack:
 
         :raises StackError: on an error status.
         """
-        if "Authorization" not in self._session.headers:
-            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
-            self._session.headers["Authorization"] = f"Bearer {token}"
+        self._log_in()
         for _ in range(TRIES):
             answer = self._session.request(method, f"{self.url}/api/v2{path}", json=body, timeout=90)
             if answer.status_code != 500:
@@ -230,6 +228,22 @@ class AirflowStack:
         if answer.status_code >= 400:
             raise StackError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer.json() if answer.content else None
+
+    def page(self, path: str) -> str:
+        """Return the HTML of a page that a plugin has in Airflow's API server, such as ``/insightly/``.
+
+        :raises StackError: on an error status.
+        """
+        self._log_in()
+        answer = self._session.get(f"{self.url}{path}", headers={"Accept": "text/html"}, timeout=90)
+        if answer.status_code >= 400:
+            raise StackError(f"{path} answered {answer.status_code}")
+        return answer.text
+
+    def _log_in(self) -> None:
+        if "Authorization" not in self._session.headers:
+            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def dags(self) -> list[dict[str, Any]]:
         """Return all DAGs that the DAG processor has found."""

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import re
 import shutil
 import signal
 import sys
@@ -36,6 +37,8 @@ TASK = {
     "DUE_DATE": "2027-03-10 08:00:00",
 }
 DELIVERED_WITHIN = 120.0
+PAGE = "/plugin/insightly-webhooks"
+"""Where Airflow's UI has the pages."""
 
 
 def main() -> int:
@@ -107,8 +110,11 @@ def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) 
         task_id = answer.json()["TASK_ID"]
     with step("waiting for its webhook in the request bin"):
         arrived = wait_for("the webhook", lambda: _arrived(airflow, bin_url, task_id), DELIVERED_WITHIN)
+    with step('waiting until the page "Insightly webhooks" in Airflow shows it'):
+        wait_for("the delivery on the page", lambda: _is_listed(airflow, task_id), DELIVERED_WITHIN)
     _show(arrived, changed_at)
     print(f"\nFrom the demo's start to the delivery: {time.monotonic() - started:.0f} s")
+    print(f"Its delivery, in Airflow: {airflow.url}{PAGE}")
     if once:
         return 0
     print(f"\nAirflow      {airflow.url}/dags/{DAG}\nRequest bin  {bin_url}\n\nAnother change:")
@@ -150,6 +156,12 @@ def _arrived(airflow: AirflowStack, bin_url: str, task_id: int) -> list[dict[str
     requests_kept = requests.get(f"{bin_url}/requests", timeout=10).json()
     arrived = [kept for kept in requests_kept if json.loads(kept["body"])["entity"]["TASK_ID"] == task_id]
     return arrived if arrived and arrived[-1]["acknowledged_with"] == 200 else []
+
+
+def _is_listed(airflow: AirflowStack, task_id: int) -> bool:
+    """Return whether the page of deliveries names the record; the address doesn't, which the page repeats."""
+    airflow.processes.check()
+    return re.search(rf"\b{task_id}\b", airflow.page(f"/insightly/deliveries?workflow={DAG}")) is not None
 
 
 def _show(arrived: list[dict[str, Any]], changed_at: datetime) -> None:

@@ -92,9 +92,13 @@ def test_the_commands_make_connections_that_the_hooks_can_use(tmp_path: Path) ->
 
 
 def test_make_demo_delivers(tmp_path: Path) -> None:
-    """``make demo`` (with ONCE=1, which ends it) shows the body that arrived and ends with 0."""
+    """``make demo`` (with ONCE=1, which ends it) shows the body that arrived and ends with 0.
+
+    Before that, it has looked the delivery up on the page in Airflow's UI.
+    """
     command = block("bash", "make demo").strip()
     shown = run([*command.split(), "ONCE=1"], tmp_path)
     assert '"TITLE": "Call back about the offer"' in shown
     assert "Attempts: 1 (200)" in shown
     assert "From change to acknowledgement: " in shown
+    assert re.search(r"Its delivery, in Airflow: http://127.0.0.1:\d+/plugin/insightly-webhooks\n", shown)
