@@ -39,6 +39,8 @@ from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, 
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.database.deliveries import TaskKey
+from airflow_insightly_hooks.database.pending import cancel, pending_webhooks
+from airflow_insightly_hooks.database.pending_requests import request_of
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS
@@ -73,6 +75,7 @@ class Seed:
     :ivar deliveries: how many there are, by the workflow's DAG id; those of the DAGs beside it count for it.
     :ivar undelivered: how many are failed, gone, in doubt or unsent, likewise.
     :ivar pending: how many webhooks are pending, likewise.
+    :ivar request: the name of a request to cancel what is pending; its run is queued.
     :ivar messages: what a message shows -> its id: ``script``, ``response``, ``resent``, ``in_doubt``, …
     :ivar tasks: likewise -> the task that it is of: DAG id, run id, task id.
     :ivar records: likewise -> the record that it tells of: type, id.
@@ -82,6 +85,7 @@ class Seed:
     deliveries: dict[str, int] = field(default_factory=dict)
     undelivered: dict[str, int] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
+    request: str = ""
     messages: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, list[str]] = field(default_factory=dict)
     records: dict[str, list[Any]] = field(default_factory=dict)
@@ -464,6 +468,9 @@ class _Seeding:
             ]
             PendingWebhooks(asset, pending_key(workflow, webhook)).add(entries)
             self._seed.pending[workflow] = self._seed.pending.get(workflow, 0) + len(entries)
+        rows = pending_webhooks(self._session, dag_ids=["renewal_reminder"]).rows[-2:]
+        (run,) = cancel(self._session, rows, who="op", triggered_by=DagRunTriggeredByType.UI)
+        self._seed.request = request_of(run.run_id)
 
     # --- times and records ---------------------------------------------------------------------------------
 

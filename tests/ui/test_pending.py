@@ -87,9 +87,9 @@ def runs_of(session: Session, dag_id: str = "won__pending") -> list[DagRun]:
 
 def ask(client: TestClient, fields: dict[str, Any]) -> Response:
     """Send the list's form, and confirm it."""
-    page = client.post("/insightly/pending/confirm", data=fields)
+    page = client.post("/insightly/pending", data=fields)
     assert page.status_code == 200, page.text
-    return client.post("/insightly/pending/request", data=fields_of(page.text))
+    return client.post("/insightly/pending/runs", data=fields_of(page.text))
 
 
 @contextmanager
@@ -232,10 +232,10 @@ def test_a_viewer_may_look_and_not_change(login: Login, session: Session) -> Non
     assert "checkbox" not in page
     assert 'method="post"' not in page
     assert "allowed to trigger runs of won__pending" in page
-    answer = client.post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]})
+    answer = client.post("/insightly/pending", data={"action": "cancel", "row": [key(1)]})
     assert "1 webhook is left out: you may not trigger runs of won__pending" in answer.text
     assert "Nothing to cancel" in answer.text
-    answer = client.post("/insightly/pending/request", data={"action": "cancel", "row": [key(1)]})
+    answer = client.post("/insightly/pending/runs", data={"action": "cancel", "row": [key(1)]})
     assert (answer.status_code, runs_of(session)) == (409, [])
 
 
@@ -243,8 +243,8 @@ def test_a_viewer_may_look_and_not_change(login: Login, session: Session) -> Non
 def test_who_is_not_logged_in(login: Login, session: Session) -> None:
     client = login(None)
     assert client.get("/insightly/pending").status_code == 303
-    for path in ("confirm", "request"):
-        answer = client.post(f"/insightly/pending/{path}", data={"action": "cancel", "row": [key(1)]})
+    for path in ("pending", "pending/runs"):
+        answer = client.post(f"/insightly/{path}", data={"action": "cancel", "row": [key(1)]})
         assert answer.status_code == 401
     assert runs_of(session) == []
 
@@ -264,11 +264,9 @@ def test_a_workflow_that_one_may_not_see(
         assert "hush" not in page
         for answer in (
             client.get("/insightly/pending?workflow=secret"),
+            client.post("/insightly/pending", data={"action": "cancel", "row": [key(7, "secret", "hush")]}),
             client.post(
-                "/insightly/pending/confirm", data={"action": "cancel", "row": [key(7, "secret", "hush")]}
-            ),
-            client.post(
-                "/insightly/pending/request", data={"action": "cancel", "all": "yes", "workflow": "secret"}
+                "/insightly/pending/runs", data={"action": "cancel", "all": "yes", "workflow": "secret"}
             ),
         ):
             assert answer.status_code == 403
@@ -294,19 +292,19 @@ def test_rows_that_one_may_not_change_are_left_out(
         assert records_in(page) == ["1", "8", "2", "3"]
         assert key(8, "lost") not in page
         assert "Cancel all 3" in page
-        page = client.post("/insightly/pending/confirm", data={"action": "cancel", "all": "yes"}).text
+        page = client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text
         assert "Cancel 3 pending webhooks?" in page
         assert "1 webhook is left out: you may not trigger runs of lost__pending" in page
-        client.post("/insightly/pending/request", data=fields_of(page))
+        client.post("/insightly/pending/runs", data=fields_of(page))
     assert runs_of(session, "lost__pending") == []
     assert len(runs_of(session)) == 1
 
 
-@pytest.mark.parametrize("path", ["confirm", "request"])
+@pytest.mark.parametrize("path", ["pending", "pending/runs"])
 @pytest.mark.usefixtures("won")
 def test_a_form_of_another_site_changes_nothing(login: Login, session: Session, path: str) -> None:
     answer = login().post(
-        f"/insightly/pending/{path}",
+        f"/insightly/{path}",
         data={"action": "cancel", "row": [key(1)]},
         headers={"Origin": "http://evil.example.com"},
     )
@@ -329,7 +327,7 @@ def test_a_confirmation_says_what_will_happen(
 ) -> None:
     """And changes nothing."""
     rows = {"action": action, "row": [key(1), key(3)], "workflow": "won"}
-    page = login().post("/insightly/pending/confirm", data=rows).text
+    page = login().post("/insightly/pending", data=rows).text
     assert title in page
     assert warning in page
     assert re.search(r'data-label="Records">Contacts 1, 3<', page.replace("</td>", "<"))
@@ -376,13 +374,13 @@ def test_what_has_changed_meanwhile_is_confirmed_anew(
 ) -> None:
     """One was sent since the page was shown: nothing is done, and the page says it."""
     client = login()
-    page = client.post("/insightly/pending/confirm", data={"action": "cancel", **chosen}).text
+    page = client.post("/insightly/pending", data={"action": "cancel", **chosen}).text
     book(session).remove([2])
-    answer = client.post("/insightly/pending/request", data=fields_of(page))
+    answer = client.post("/insightly/pending/runs", data=fields_of(page))
     assert answer.status_code == 409
     assert "has changed since you were asked" in answer.text
     assert runs_of(session) == []
-    assert client.post("/insightly/pending/request", data=fields_of(answer.text)).status_code == 303
+    assert client.post("/insightly/pending/runs", data=fields_of(answer.text)).status_code == 303
     assert "2" not in runs_of(session)[0].conf["pending_request"]["entries"]["check"]
 
 
@@ -391,7 +389,7 @@ def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) ->
     """The record is pending again, by another change."""
     book(session).remove([1])
     book(session).add([entry(1, changed_at="2026-01-10T00:00:00Z")])
-    page = login().post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]}).text
+    page = login().post("/insightly/pending", data={"action": "cancel", "row": [key(1)]}).text
     assert "1 selected webhook is not pending any more" in page
     assert "Nothing to cancel" in page
 
@@ -400,9 +398,9 @@ def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) ->
 def test_a_form_that_is_sent_twice_does_no_harm(login: Login, session: Session) -> None:
     """Each time a run is queued; the second one finds nothing, and not what was scheduled meanwhile."""
     client = login()
-    page = client.post("/insightly/pending/confirm", data={"action": "send_now", "row": [key(1)]}).text
+    page = client.post("/insightly/pending", data={"action": "send_now", "row": [key(1)]}).text
     for _ in range(2):
-        assert client.post("/insightly/pending/request", data=fields_of(page)).status_code == 303
+        assert client.post("/insightly/pending/runs", data=fields_of(page)).status_code == 303
     requests = [request_in({}, run.conf, "check") for run in runs_of(session)]
     now = SOON - timedelta(days=1)
     taken = [
@@ -433,18 +431,18 @@ def test_a_form_that_is_sent_twice_does_no_harm(login: Login, session: Session) 
 @pytest.mark.usefixtures("won")
 def test_forms_that_cannot_be_read(login: Login, session: Session, fields: dict[str, Any]) -> None:
     client = login()
-    for path in ("confirm", "request"):
-        assert client.post(f"/insightly/pending/{path}", data=fields).status_code == 400
+    for path in ("pending", "pending/runs"):
+        assert client.post(f"/insightly/{path}", data=fields).status_code == 400
     assert runs_of(session) == []
 
 
 @pytest.mark.usefixtures("won")
 def test_a_dag_that_goes_meanwhile(login: Login, session: Session) -> None:
     client = login()
-    page = client.post("/insightly/pending/confirm", data={"action": "cancel", "row": [key(1)]}).text
+    page = client.post("/insightly/pending", data={"action": "cancel", "row": [key(1)]}).text
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_stale=True))
     session.commit()
-    answer = client.post("/insightly/pending/request", data=fields_of(page))
+    answer = client.post("/insightly/pending/runs", data=fields_of(page))
     assert answer.status_code == 409
     assert "no DAG sends it" in answer.text
     assert runs_of(session) == []
@@ -459,9 +457,9 @@ def test_the_progress_of_a_request(login: Login, session: Session) -> None:
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
     session.commit()
     client = login()
-    page = client.post("/insightly/pending/confirm", data={"action": "cancel", "all": "yes"}).text
+    page = client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text
     assert "A DAG is paused: its run waits" in page
-    address = client.post("/insightly/pending/request", data=fields_of(page)).headers["location"]
+    address = client.post("/insightly/pending/runs", data=fields_of(page)).headers["location"]
     page = client.get(address).text
     assert "is paused: the run waits until you unpause the DAG" in page
     assert "data-refresh=" in page
@@ -486,15 +484,17 @@ def test_a_run_that_has_failed(login: Login, session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", ["", "cancel__x", "delete__2026-01-01T00:00:00Z", "cancel__2026-01-01T00:00:00Z", "%", "a\0b"]
+    "request_",
+    ["x", "cancel__x", "call__2026-01-01T00:00:00Z", "cancel__2026-01-01T00:00:00Z", "%", "a\0b"],
 )
 @pytest.mark.usefixtures("won")
 def test_a_request_that_is_not_there(login: Login, request_: str) -> None:
     assert login().get("/insightly/pending/runs", params={"request": request_}).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["confirm", "request"])
-def test_a_forms_address_leads_back_to_the_list(login: Login, path: str) -> None:
-    """Airflow keeps the address of the page that a form has led to, and loads it again by GET."""
-    answer = login().get(f"/insightly/pending/{path}")
+def test_the_address_of_a_form_that_was_sent_can_be_loaded(login: Login) -> None:
+    """Airflow keeps the address of the page that a form has led to, and loads it by GET."""
+    client = login()
+    assert client.get("/insightly/pending").status_code == 200
+    answer = client.get("/insightly/pending/runs")
     assert (answer.status_code, answer.headers["location"]) == (303, "/insightly/pending")

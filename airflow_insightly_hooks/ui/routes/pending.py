@@ -1,8 +1,9 @@
 """What waits for its time: the list, and requests to cancel it or to send it now.
 
-To ask takes two forms: the list's shows what will happen, and changes nothing; that page's asks. Should the
-second form be sent twice, each time runs are queued, and that does no harm: an entry is named by its record
-and the time of its change, and taken out once. The later run finds it gone, and its log says so.
+To ask takes two forms. The list's form shows what will happen, and changes nothing; that page's form asks.
+Both go to addresses that show something by GET, too: Airflow keeps its frame's address, and loads it again.
+If the second form is sent twice, runs are queued each time, and that does no harm: an entry is named by its
+record and the time of its change, and is taken out once. The later run finds it gone, and its log says so.
 """
 
 from __future__ import annotations
@@ -156,13 +157,13 @@ class Group(NamedTuple):
     named: list[int]  # the first records
 
 
-@router.post("/pending/confirm")
+@router.post("/pending")
 def confirm(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
     """Show what would be cancelled or sent; nothing is changed yet."""
     return _confirmation(render, form, selection_in(form, access, session))
 
 
-@router.post("/pending/request")
+@router.post("/pending/runs")
 def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
     """Ask for what was confirmed, if it is the same still; then show what becomes of it."""
     action = _action(form)
@@ -177,13 +178,6 @@ def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererD
         raise BadRequest(f"Nothing was changed: {error}.") from None
     # A reload of the page that follows must not ask again.
     return RedirectResponse(render.addresses.page("/pending/runs", request=request_of(runs[0].run_id)), 303)
-
-
-@router.get("/pending/confirm")
-@router.get("/pending/request")
-def back(render: RendererDep) -> Response:
-    """Show the list to whoever loads the address of a form that was sent: Airflow keeps it as its own."""
-    return RedirectResponse(render.addresses.page("/pending"), 303)
 
 
 def _action(form: Form) -> str:
@@ -228,8 +222,10 @@ def _first(record_ids: Iterable[int]) -> list[int]:
 
 
 @router.get("/pending/runs")
-def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, request: str = "") -> HTMLResponse:
+def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, request: str = "") -> Response:
     """Show the runs of a request, and how much of it they have carried out."""
+    if not request:  # the address of a confirmation that was shown again, since something had changed
+        return RedirectResponse(render.addresses.page("/pending"), 303)
     found = requested_runs(session, request, readable_workflows(access, session))
     if not found:
         raise NotFound("There is no such request, or the runs that carried it out have been deleted.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 from fastapi.routing import APIRoute
 
@@ -18,8 +19,10 @@ PAGES = [route.path for route in ROUTES if "GET" in route.methods]
 CHANGES = [route.path for route in ROUTES if route.methods - {"GET", "HEAD"}]
 """The paths of what changes something, or asks others."""
 
-SAMPLES: dict[str, Callable[[Seed], str]] = {}
-"""Path with parameters -> what makes an address of it that shows something."""
+SAMPLES: dict[str, Callable[[Seed], str]] = {
+    "/pending/runs": lambda seed: f"/pending/runs?request={quote(seed.request)}",
+}
+"""Path -> what makes an address of it that shows something, where the path alone does not."""
 
 
 def address_of(path: str, seed: Seed) -> str:
