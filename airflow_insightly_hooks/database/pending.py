@@ -169,12 +169,11 @@ def pending_counts(session: Session, dag_ids: Collection[str]) -> PendingCounts:
     """Return how much is pending of these workflows, without reading each entry."""
     counts: Counter[str] = Counter()
     unreadable: Counter[str] = Counter()
-    for book in _books(session, dag_ids if len(dag_ids) <= MOST_PREFIXES else ()) if dag_ids else ():
-        if book.workflow in dag_ids:
-            try:
-                counts[book.workflow] += book.count()
-            except InvalidState:
-                unreadable[book.workflow] += 1
+    for book in _books(session, dag_ids) if dag_ids else ():
+        try:
+            counts[book.workflow] += book.count()
+        except InvalidState:
+            unreadable[book.workflow] += 1
     return PendingCounts(counts, unreadable)
 
 
@@ -249,9 +248,10 @@ class _Book:
 
 
 def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
-    """Yield what is pending of each webhook, unread."""
+    """Yield what is pending of each webhook, unread; without ``dag_ids``, of all workflows."""
     key = AssetStateStoreModel.key
-    prefixes = [f"{KEYS}{dag_id}/" for dag_id in dag_ids] or [KEYS]
+    named = dag_ids if len(dag_ids) <= MOST_PREFIXES else ()
+    prefixes = [f"{KEYS}{dag_id}/" for dag_id in named] or [KEYS]
     statement = (
         select(
             AssetModel.id,
@@ -271,7 +271,9 @@ def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
     for asset_and_name, of_asset in values.items():
         for head in sorted({_head_of(name, value) for name, value in of_asset.items()}):
             of_head = {n: value for n, value in of_asset.items() if n == head or n.startswith(f"{head}/")}
-            yield _Book(asset_and_name, head, of_head, writers.get((asset_and_name[0], head)))
+            book = _Book(asset_and_name, head, of_head, writers.get((asset_and_name[0], head)))
+            if not dag_ids or book.workflow in dag_ids:
+                yield book
 
 
 def _head_of(key: str, value: object) -> str:

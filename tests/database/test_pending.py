@@ -127,6 +127,14 @@ def test_a_name_is_no_pattern(session: Session) -> None:
     assert [found.dag_id for found in pending_webhooks(session, dag_ids=["a_b"]).rows] == ["a_b"]
 
 
+def test_many_workflows(session: Session) -> None:
+    """More than a query can name: only they are told of, all the same."""
+    for name in ("won", "lost"):
+        book(session, name, "check").add([entry(1)])
+    names = ["won", *(f"other{number}" for number in range(2_000))]
+    assert [found.dag_id for found in pending_webhooks(session, dag_ids=names).rows] == ["won"]
+
+
 @pytest.mark.parametrize("webhook", ["0", "kept"])
 def test_webhooks_whose_names_look_like_blocks(session: Session, webhook: str) -> None:
     """Their heads are told from blocks by what they hold."""
