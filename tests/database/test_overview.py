@@ -186,6 +186,11 @@ def test_the_ledger_of_a_killed_try_does_not_count(session: Session) -> None:
     write(session, key, {"a": (1, "A", 2)}, token="2-0000000b")
     put(session, key, "delivery/1-0000000a/head", head, at(3))
     assert of(session).last_day[2:] == (1, 0, 0)
+    store, name = DatabaseStateStore(session, key), "delivery/2-0000000b/head"
+    newest = store.get(name)
+    store.delete(name)
+    put(session, key, name, newest, at(2))  # whichever of the rows is older
+    assert of(session).last_day[2:] == (1, 0, 0)
     claim = DatabaseStateStore(session, key).get("delivery")
     claim = {**claim, "token": "3-0000000c", "of": ["2-0000000b", "1-0000000a"]}
     put(session, key, "delivery", claim, at(3))
