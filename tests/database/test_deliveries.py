@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -14,16 +13,14 @@ from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from airflow.sdk import DAG
 from airflow.utils.state import DagRunState, TaskInstanceState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest, read_requests
 from airflow_insightly_hooks.database import deliveries as module
@@ -36,87 +33,17 @@ from airflow_insightly_hooks.database.deliveries import (
 )
 from airflow_insightly_hooks.database.resend import Resend, latest_of_each, resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
-from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
-from airflow_insightly_hooks.operators.webhook import WebhookOperator
-from tests.metadata_database import add_dag, metadata_database
-
-START = datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
-STATES = {"A": ACKNOWLEDGED, "F": FAILED, "G": GONE, "D": IN_DOUBT, "U": None}
-
-
-def at(minute: float) -> datetime:
-    return START + timedelta(minutes=minute)
+from tests.ledgers import START, add_flow, add_run, at, write
+from tests.metadata_database import metadata_database
 
 
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A database with a DAG that delivers, and one that is paused."""
     with metadata_database() as sessions, sessions() as session:
-        for dag_id in ("flow", "paused"):
-            with DAG(dag_id, schedule=None) as dag:
-                built = BuildPayloadOperator(task_id="build", changes=[])
-                WebhookOperator(task_id="deliver", payloads=built.output)
-            add_dag(session, dag, is_paused=dag_id == "paused")
+        add_flow(session, "flow")
+        add_flow(session, "paused", is_paused=True)
         yield session
-
-
-def add_run(session: Session, run_id: str, dag_id: str = "flow", state: str = "failed") -> TaskKey:
-    """Add a run whose deliver task has a state, and whose build task has pushed an XCom."""
-    from airflow.models.dagbag import DBDagBag
-
-    dag = DBDagBag().get_latest_version_of_dag(dag_id, session=session)
-    assert dag is not None
-    run = dag.create_dagrun(
-        run_id=run_id,
-        logical_date=None,
-        run_after=START,
-        run_type=DagRunType.MANUAL,
-        triggered_by=DagRunTriggeredByType.TEST,
-        state=DagRunState.FAILED,
-        session=session,
-    )
-    session.flush()
-    session.execute(
-        update(TaskInstance).where(TaskInstance.run_id == run_id).values(state=state, try_number=3)
-    )
-    XComModel.set(
-        key="return_value", value=[], dag_id=dag_id, task_id="build", run_id=run_id, session=session
-    )
-    session.commit()
-    session.expire_all()
-    return TaskKey(run.id, dag_id, run_id, "deliver", -1, "")
-
-
-def write(
-    session: Session,
-    key: TaskKey,
-    messages: dict[str, tuple[int, str, float]],
-    *,
-    token: str = "1-0000000a",  # noqa: S107 — of a ledger
-    written: float | None = None,
-    **about: str,
-) -> None:
-    """Write a ledger as a task does: messages, each with a record, a state's letter and a minute."""
-    store = LedgerStore(DatabaseStateStore(session, key), token)
-    ledger = store.open(2, 3)
-    ledger.about = {"conn_id": "billing", "receiver": "https://billing.example.com/in", **about}
-    for message, (record, letter, minute) in messages.items():
-        ledger.expect(message, about_of("Contacts", record, "updated", "2026-01-31T08:00:00Z"))
-        if (state := STATES[letter]) is None:
-            continue
-        ledger.posting(message)
-        if state != IN_DOUBT:
-            error = None if state == ACKNOWLEDGED else "answered 503"
-            ledger.answered(
-                message, state, PostOutcome(at(minute), 0.1, 200 if error is None else 503, error)
-            )
-    store.write(ledger)
-    session.execute(
-        update(TaskStateStoreModel)
-        .where(TaskStateStoreModel.dag_run_id == key.dag_run_id)
-        .values(updated_at=at(written if written is not None else max(m for _, _, m in messages.values())))
-    )
-    session.commit()
 
 
 def found(session: Session, *, limit: int = 100, offset: int = 0, **wanted: Any) -> list[str]:
