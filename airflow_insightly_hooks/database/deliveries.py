@@ -31,7 +31,15 @@ from airflow_insightly_hooks.core.errors import InvalidState
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["UNDELIVERED", "Deliveries", "Delivery", "DeliveryFilter", "TaskKey", "search_deliveries"]
+__all__ = [
+    "UNDELIVERED",
+    "Deliveries",
+    "Delivery",
+    "DeliveryFilter",
+    "TaskKey",
+    "WantedTasks",
+    "search_deliveries",
+]
 
 UNDELIVERED = "undelivered"
 """A filter's state for all that is neither delivered, nor left to a retry DAG, nor of a dry run."""
@@ -60,11 +68,20 @@ class TaskKey(NamedTuple):
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
+class WantedTasks(NamedTuple):
+    """Tasks of one DAG; what is ``None`` excludes nothing."""
+
+    dag_id: str
+    run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = None
+
+
 class DeliveryFilter(NamedTuple):
     """Which deliveries are looked for; what is ``None`` excludes nothing.
 
     :param dag_ids: of these DAGs only.
-    :param task: of this task of a run only: DAG id, run id and, unless ``None``, task id.
+    :param tasks: of these tasks of one DAG only.
     :param receiver: a connection's id, or a part of the receiver's URI.
     :param records: about these records: type, or ``None`` for any, and id.
     :param message_ids: these messages.
@@ -74,7 +91,7 @@ class DeliveryFilter(NamedTuple):
     """
 
     dag_ids: Collection[str] | None = None
-    task: tuple[str, str, str | None] | None = None
+    tasks: WantedTasks | None = None
     receiver: str | None = None
     records: Collection[tuple[str | None, int]] | None = None
     message_ids: Collection[str] | None = None
@@ -191,11 +208,9 @@ class _Search:
         wanted = self._wanted
         if wanted.dag_ids is not None:
             query = query.where(State.dag_id.in_(wanted.dag_ids))
-        if wanted.task is not None:
-            dag_id, run_id, task_id = wanted.task
-            query = query.where(State.dag_id == dag_id, State.run_id == run_id)
-            if task_id is not None:
-                query = query.where(State.task_id == task_id)
+        if wanted.tasks is not None:
+            named = {name: value for name, value in wanted.tasks._asdict().items() if value is not None}
+            query = query.where(*(getattr(State, name) == value for name, value in named.items()))
         if wanted.since is not None:  # a ledger is written after what it tells of
             query = query.where(State.updated_at >= wanted.since)
         if last is not None:

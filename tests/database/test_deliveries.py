@@ -29,6 +29,7 @@ from airflow_insightly_hooks.database.deliveries import (
     Delivery,
     DeliveryFilter,
     TaskKey,
+    WantedTasks,
     search_deliveries,
 )
 from airflow_insightly_hooks.database.resend import Resend, latest_of_each, resend
@@ -131,8 +132,11 @@ def test_filters(session: Session) -> None:
     write(session, one, {"msg_a": (1, "A", 1)})
     write(session, two, {"msg_b": (1, "F", 2)}, conn_id="erp", receiver="https://erp.example.com/")
     assert found(session, dag_ids=["flow"]) == ["msg_a"]
-    assert found(session, task=("paused", "two", None)) == ["msg_b"]
-    assert found(session, task=("paused", "two", "build")) == []
+    assert found(session, tasks=WantedTasks("paused", "two")) == ["msg_b"]
+    assert found(session, tasks=WantedTasks("paused", "two", "build")) == []
+    assert found(session, tasks=WantedTasks("flow", task_id="deliver")) == ["msg_a"]
+    assert found(session, tasks=WantedTasks("flow", "one", "deliver", -1)) == ["msg_a"]
+    assert found(session, tasks=WantedTasks("flow", "one", "deliver", 0)) == []
     assert found(session, receiver="erp") == ["msg_b"]
     assert found(session, receiver="billing.example") == ["msg_a"]
     assert found(session, message_ids=["msg_a", "msg_c"]) == ["msg_a"]

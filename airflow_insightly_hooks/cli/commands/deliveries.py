@@ -22,6 +22,7 @@ from airflow_insightly_hooks.database.deliveries import (
     Deliveries,
     Delivery,
     DeliveryFilter,
+    WantedTasks,
     search_deliveries,
 )
 from airflow_insightly_hooks.database.presence import metadata_session
@@ -95,7 +96,7 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
     now = datetime.now(timezone.utc)
     return DeliveryFilter(
         dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
-        task=(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
+        tasks=WantedTasks(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
         receiver=args.receiver,
         records=frozenset(map(record_reference, args.record)) if args.record else None,
         message_ids=frozenset(args.message) if args.message else None,
