@@ -25,7 +25,7 @@ from airflow_insightly_hooks.hooks.api.limiter import RequestsLeft
 from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.hints import for_a_test
 
-__all__ = ["InsightlyHook", "records_page"]
+__all__ = ["InsightlyHook", "record_page", "records_page"]
 
 LARGEST_PAGE = 500
 
@@ -244,10 +244,24 @@ def records_page(insightly_conn_id: str, record_type: str) -> str:
     :raises InvalidConnection: if the connection can't be used.
     :raises UnknownRecordType: if there is no such record type.
     """
-    hook = InsightlyHook(insightly_conn_id)
     kind = RECORD_TYPES[record_type]
-    pod = re.match(r"https://api\.([a-z0-9]+)\.insightly\.com/", hook.base_url)
-    return f"https://crm.{pod[1]}.insightly.com/list/{kind.title}/" if pod else hook.base_url + kind.path
+    return _page(insightly_conn_id, f"list/{kind.title}/", kind.path)
+
+
+def record_page(insightly_conn_id: str, record_type: str, record_id: int) -> str:
+    """Return the address of a record's page in Insightly, or in the API, as ``records_page`` does.
+
+    :raises InvalidConnection: if the connection can't be used.
+    :raises UnknownRecordType: if there is no such record type.
+    """
+    kind = RECORD_TYPES[record_type]
+    return _page(insightly_conn_id, f"details/{kind.title}/{record_id}", f"{kind.path}/{record_id}")
+
+
+def _page(insightly_conn_id: str, screen: str, path: str) -> str:
+    base_url = InsightlyHook(insightly_conn_id).base_url
+    pod = re.match(r"https://api\.([a-z0-9]+)\.insightly\.com/", base_url)
+    return f"https://crm.{pod[1]}.insightly.com/{screen}" if pod else base_url + path
 
 
 def _with_ids(

@@ -26,7 +26,7 @@ from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyRateLimitError,
     InsightlyUnreachable,
 )
-from airflow_insightly_hooks.hooks.insightly import InsightlyHook, records_page
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook, record_page, records_page
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import API_KEY, Connect
 from tests.insightly import ENCODED_KEY, KEY, as_json, hook_for
@@ -700,16 +700,24 @@ def test_connection_test_without_a_name(connect: Connect, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "page"),
+    ("host", "all_records", "one"),
     [
-        ("na1", "https://crm.na1.insightly.com/list/Contact/"),
-        ("http://127.0.0.1:8765/v3.1", "http://127.0.0.1:8765/v3.1/Contacts"),
+        (
+            "na1",
+            "https://crm.na1.insightly.com/list/Contact/",
+            "https://crm.na1.insightly.com/details/Contact/7",
+        ),
+        (
+            "http://127.0.0.1:8765/v3.1",
+            "http://127.0.0.1:8765/v3.1/Contacts",
+            "http://127.0.0.1:8765/v3.1/Contacts/7",
+        ),
     ],
 )
-def test_records_page(connect: Connect, host: str, page: str) -> None:
-    """People see records in Insightly's own screens, or in the API's list where there are none."""
+def test_records_page(connect: Connect, host: str, all_records: str, one: str) -> None:
+    """People see records in Insightly's own screens, or in the API's answers where there are none."""
     connect("crm", "insightly", host=host, password=KEY)
-    assert records_page("crm", "Contacts") == page
+    assert (records_page("crm", "Contacts"), record_page("crm", "Contacts", 7)) == (all_records, one)
 
 
 @pytest.mark.parametrize(
