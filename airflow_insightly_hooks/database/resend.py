@@ -11,8 +11,8 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models import DagModel
 from airflow.models.dagbag import DBDagBag
@@ -21,7 +21,7 @@ from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.xcom import XComModel
 from airflow.utils.state import State, TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
@@ -35,10 +35,23 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.database.deliveries import Delivery, TaskKey
 
-__all__ = ["CLEARED", "JOINED", "REFUSED", "Resend", "latest_of_each", "resend"]
+__all__ = [
+    "CLEARED",
+    "EVENT",
+    "JOINED",
+    "REFUSED",
+    "REPEATED",
+    "Resend",
+    "by_task",
+    "latest_of_each",
+    "mark_of",
+    "refusals",
+    "resend",
+]
 
-CLEARED, JOINED, REFUSED = "cleared", "joined", "refused"
-"""The task was cleared; it has a try before it that sends them; or they can't be sent again."""
+CLEARED, JOINED, REFUSED, REPEATED = "cleared", "joined", "refused", "repeated"
+"""The task was cleared; it has a try before it that sends them; they can't be sent again; or the same request
+was made before, and nothing was done."""
 EVENT = "insightly_resend"
 """The event in Airflow's audit log."""
 RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
@@ -51,6 +64,7 @@ ENDED = (
 GONE = (
     "clear the run's first task, which reads the records as they are now, or start a run over the same window"
 )
+NO_TASK = f"the run has no such task any more: {GONE}"
 NO_DRY_RUN = "clear the task once the workflow is none, or start a run over the same window"
 
 
@@ -60,30 +74,61 @@ class Resend(NamedTuple):
     key: TaskKey
     messages: int
     outcome: str
-    """``cleared``, ``joined`` or ``refused``."""
+    """``cleared``, ``joined``, ``refused`` or ``repeated``."""
     reason: str
     """Why it was refused, and the way out; else what the messages wait for, if it is not the scheduler."""
 
 
-def resend(session: Session, deliveries: Sequence[Delivery], *, by: str, what: str) -> Iterator[Resend]:
+def resend(
+    session: Session, deliveries: Iterable[Delivery], *, by: str, what: str, request_id: str | None = None
+) -> Iterator[Resend]:
     """Ask for messages to be sent again, task by task; yield what came of it.
 
     :param session: committed after each task, so that what was asked for stays.
     :param deliveries: what is to be sent, as a search has found it; acknowledged ones, too.
     :param by: who asks, for the task's log and Airflow's audit log.
     :param what: what was asked for, in words; likewise.
+    :param request_id: letters and digits, unlike any other request's: a task of which it was asked before
+        does nothing. Without it, each call is a new request.
     """
-    for key, group in groupby(sorted(deliveries, key=lambda d: _task(d.key)), key=lambda d: _task(d.key)):
-        found = list(group)
+    request_id = request_id or secrets.token_hex(6)
+    dags = DBDagBag(load_op_links=False)
+    for key, found in by_task(deliveries):
         try:
-            outcome, reason = _ask(session, found, by, what)
+            outcome, reason = _ask(session, dags, found, _Asker(request_id, by, what))
         except InvalidState as error:
             outcome, reason = REFUSED, str(error)
         if outcome == REFUSED:
             session.rollback()
-        else:
-            session.commit()
+            told = _told(_Asker(request_id, by, what), found, outcome, reason)
+            where = {name: getattr(key, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+            session.add(Log(EVENT, owner=by, extra=told, **where))
+        session.commit()
         yield Resend(key, len(found), outcome, reason)
+
+
+def by_task(deliveries: Iterable[Delivery]) -> Iterator[tuple[TaskKey, list[Delivery]]]:
+    """Yield deliveries task by task; the keys have no prefix."""
+    for key, group in groupby(sorted(deliveries, key=lambda d: _task(d.key)), key=lambda d: _task(d.key)):
+        yield key, list(group)
+
+
+def refusals(session: Session, deliveries: Iterable[Delivery], *, at_most: int) -> dict[TaskKey, str]:
+    """Return why tasks would refuse to send messages again, as things are now; of the others, nothing.
+
+    :param at_most: so many tasks are looked at.
+    """
+    dags = DBDagBag(load_op_links=False)
+    found = {}
+    for key, of_task in islice(by_task(deliveries), at_most):
+        if reason := _refusal(session, dags, session.scalar(_task_instance(key)), of_task):
+            found[key] = reason
+    return found
+
+
+def mark_of(request_id: str) -> str:
+    """Return how the audit log's ``extra`` of a request's entries begins."""
+    return json.dumps({"request": request_id})[:-1]
 
 
 def latest_of_each(deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -105,43 +150,84 @@ def _task(key: TaskKey) -> TaskKey:
     return key._replace(prefix="")
 
 
-def _ask(session: Session, deliveries: list[Delivery], by: str, what: str) -> tuple[str, str]:
+class _Asker(NamedTuple):
+    request_id: str
+    by: str
+    what: str
+
+
+def _told(asker: _Asker, deliveries: Sequence[Delivery], outcome: str, reason: str) -> str:
+    """Return what the audit log says of a request."""
+    told = {"what": asker.what, "messages": len(deliveries), "outcome": outcome}
+    return json.dumps({"request": asker.request_id, **told} | ({"reason": reason} if reason else {}))
+
+
+def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _Asker) -> tuple[str, str]:
     key = _task(deliveries[0].key)
     # The scheduler holds the run's row while it decides whether the run has ended, and takes those of its
     # tasks after that.
     run_state = session.scalar(
         select(DagRun.state).where(DagRun.id == key.dag_run_id).with_for_update(of=DagRun)
     )
-    ti = session.scalar(
-        select(TaskInstance)
-        .where(
-            TaskInstance.dag_id == key.dag_id,
-            TaskInstance.run_id == key.run_id,
-            TaskInstance.task_id == key.task_id,
-            TaskInstance.map_index == key.map_index,
-        )
-        .with_for_update(of=TaskInstance)
-    )
-    if ti is None or ti.state == TaskInstanceState.REMOVED:
-        return REFUSED, f"the run has no such task any more: {GONE}"
-    if all(delivery.message.state == DRY_RUN for delivery in deliveries):
-        return REFUSED, f"it was a dry run: {NO_DRY_RUN}"
-    if ti.state in RUNNING:
-        return REFUSED, "the task is running: ask again when it has ended"
-    if reason := _missing_input(session, ti):
-        return REFUSED, reason
+    ti = session.scalar(_task_instance(key).with_for_update(of=TaskInstance))
+    if _was_asked(session, key, asker.request_id):
+        return REPEATED, "it was asked for this before: nothing was done"
+    if ti is None or (reason := _refusal(session, dags, ti, deliveries)):
+        return REFUSED, NO_TASK if ti is None else reason or ""
     # A task without a state in a run that has ended would never be looked at again.
     clears = ti.state in ENDED or run_state in State.finished_dr_states
-    if not _add_request(session, key, deliveries, by, clears=clears):
+    if not _add_request(session, key, deliveries, asker, clears=clears):
         return (
             REFUSED,
             "too many requests wait for the task already: unpause its DAG, or wait for its next try",
         )
-    told = {"what": what, "messages": len(deliveries), "outcome": CLEARED if clears else JOINED}
-    session.add(Log(EVENT, ti, owner=by, extra=json.dumps(told)))
+    outcome, reason = CLEARED if clears else JOINED, _waits_for(session, ti)
+    session.add(Log(EVENT, ti, owner=asker.by, extra=_told(asker, deliveries, outcome, reason)))
     if clears:
         clear_task_instances([ti], session)
-    return CLEARED if clears else JOINED, _waits_for(session, ti)
+    return outcome, reason
+
+
+def _task_instance(key: TaskKey) -> Select[Any]:
+    return select(TaskInstance).where(
+        TaskInstance.dag_id == key.dag_id,
+        TaskInstance.run_id == key.run_id,
+        TaskInstance.task_id == key.task_id,
+        TaskInstance.map_index == key.map_index,
+    )
+
+
+def _was_asked(session: Session, key: TaskKey, request_id: str) -> bool:
+    """Return whether the task took the request before: the audit log keeps that longer than its state."""
+    return (
+        session.scalar(
+            select(Log.id)
+            .where(
+                Log.dag_id == key.dag_id,
+                Log.task_id == key.task_id,
+                Log.run_id == key.run_id,
+                Log.map_index == key.map_index,
+                Log.event == EVENT,
+                Log.extra.startswith(mark_of(request_id), autoescape=True),
+                Log.extra.not_like(f'%"outcome": "{REFUSED}"%'),
+            )
+            .limit(1)
+        )
+        is not None
+    )
+
+
+def _refusal(
+    session: Session, dags: DBDagBag, ti: TaskInstance | None, deliveries: Sequence[Delivery]
+) -> str | None:
+    """Return why messages of a task can't be sent again, ``None`` if nothing speaks against it."""
+    if ti is None or ti.state == TaskInstanceState.REMOVED:
+        return NO_TASK
+    if all(delivery.message.state == DRY_RUN for delivery in deliveries):
+        return f"it was a dry run: {NO_DRY_RUN}"
+    if ti.state in RUNNING:
+        return "the task is running: ask again when it has ended"
+    return _missing_input(session, dags, ti)
 
 
 def _waits_for(session: Session, ti: TaskInstance) -> str:
@@ -156,9 +242,9 @@ def _waits_for(session: Session, ti: TaskInstance) -> str:
     return ""
 
 
-def _missing_input(session: Session, ti: TaskInstance) -> str | None:
+def _missing_input(session: Session, dags: DBDagBag, ti: TaskInstance) -> str | None:
     """Return why the task can't have its payloads any more, ``None`` if nothing speaks against it."""
-    dag = DBDagBag(load_op_links=False).get_dag_for_run(ti.dag_run, session=session)
+    dag = dags.get_dag_for_run(ti.dag_run, session=session)
     if dag is None or not dag.has_task(ti.task_id):
         return f"the DAG has no such task any more: {GONE}"
     upstream = dag.get_task(ti.task_id).upstream_task_ids
@@ -173,7 +259,7 @@ def _missing_input(session: Session, ti: TaskInstance) -> str | None:
 
 
 def _add_request(
-    session: Session, task: TaskKey, deliveries: Iterable[Delivery], by: str, *, clears: bool
+    session: Session, task: TaskKey, deliveries: Iterable[Delivery], asker: _Asker, *, clears: bool
 ) -> bool:
     """Write the request into the task's state; return whether there was room for it."""
     messages: dict[str, dict[str, str]] = {}
@@ -187,5 +273,5 @@ def _add_request(
         ledger = StoredLedger.find(DatabaseStateStore(session, task._replace(prefix=prefix)).get)
         begun |= set(ledger.begun_requests) if ledger is not None else set()
     at = iso_time(datetime.now(timezone.utc))
-    request = ResendRequest(secrets.token_hex(6), by, at, clears, messages)
+    request = ResendRequest(asker.request_id, asker.by, at, clears, messages)
     return add_request(DatabaseStateStore(session, task), request, begun)

@@ -32,7 +32,7 @@ from airflow_insightly_hooks.database.deliveries import (
     WantedTasks,
     search_deliveries,
 )
-from airflow_insightly_hooks.database.resend import Resend, latest_of_each, resend
+from airflow_insightly_hooks.database.resend import Resend, latest_of_each, refusals, resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from tests.ledgers import START, add_flow, add_run, at, write
 from tests.metadata_database import metadata_database
@@ -241,7 +241,8 @@ def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
     assert request.messages == {"": {"a": "Contacts 1 updated 2026-01-31T08:00:00Z"}}
     (log,) = session.scalars(select(Log).where(Log.event == "insightly_resend"))
     assert (log.owner, log.dag_id, log.run_id, log.task_id) == ("ada", "flow", "one", "deliver")
-    assert json.loads(log.extra or "") == {"what": "a test", "messages": 1, "outcome": "cleared"}
+    told = {"request": request.id, "what": "a test", "messages": 1, "outcome": "cleared"}
+    assert json.loads(log.extra or "") == told
     ledger = next_try(session, key, 5)
     assert [message for message in "ab" if not ledger.is_settled(message)] == ["a"]
 
@@ -270,6 +271,30 @@ def test_a_task_that_a_run_has_left_behind_is_cleared(session: Session) -> None:
     assert [result.outcome for result in ask(session)] == ["cleared"]
     assert session.scalar(select(DagRun.state)) == DagRunState.QUEUED
     assert [result.outcome for result in ask(session)] == ["joined"]
+
+
+def test_the_same_request_twice(session: Session) -> None:
+    """A task does nothing when it is asked again, however often; what it has refused it may take then."""
+    key = add_run(session, "one")
+    write(session, key, {"a": (1, "A", 1)})
+    rows = search_deliveries(session, DeliveryFilter()).rows
+
+    def ask_once() -> str:
+        (result,) = resend(session, rows, by="ada", what="a test", request_id="0123456789ab")
+        return result.outcome
+
+    session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state="running"))
+    session.commit()
+    assert refusals(session, rows, at_most=1) == {key: "the task is running: ask again when it has ended"}
+    assert ask_once() == "refused"
+    session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state="failed"))
+    session.commit()
+    assert refusals(session, rows, at_most=1) == {}
+    assert [ask_once() for _ in range(3)] == ["cleared", "repeated", "repeated"]
+    assert [request.id for request in read_requests(DatabaseStateStore(session, key))] == ["0123456789ab"]
+    logs = session.scalars(select(Log).where(Log.event == "insightly_resend").order_by(Log.id))
+    assert [json.loads(log.extra or "")["outcome"] for log in logs] == ["refused", "cleared"]
+    assert ask(session)[0].outcome == "joined"
 
 
 def test_a_message_to_two_receivers(session: Session) -> None:
