@@ -12,7 +12,7 @@ from airflow_insightly_hooks.core.errors import InsightlyHooksError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["DatabaseNotFound", "check_database", "metadata_session"]
+__all__ = ["DatabaseNotFound", "begin_snapshot", "check_database", "metadata_session"]
 
 
 class DatabaseNotFound(InsightlyHooksError):
@@ -67,6 +67,13 @@ def metadata_session(*, is_snapshot: bool = False) -> Iterator[Session]:
 
     check_database()
     with create_session() as session:
-        if is_snapshot and session.get_bind().dialect.name == "postgresql":  # others do so by themselves
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        if is_snapshot:
+            begin_snapshot(session)
         yield session
+
+
+def begin_snapshot(session: Session) -> None:
+    """Have all that a session reads from now on be of one moment; what it has changed is rolled back."""
+    session.rollback()
+    if session.get_bind().dialect.name == "postgresql":  # others do so by themselves
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.ui.problems import Problem
 from airflow_insightly_hooks.ui.rendering import FOLDER, Renderer
-from airflow_insightly_hooks.ui.routes import overview, pending, preview
+from airflow_insightly_hooks.ui.routes import deliveries, delivery, overview, pending, preview, resend
 
 __all__ = ["make_app"]
 
@@ -40,7 +40,7 @@ PERSONAL = {"Cache-Control": "no-store"}
 UNREADABLE_TOKEN = (403, "Invalid JWT token")
 """How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
 PACKAGE = FOLDER.parent
-ROUTERS = (overview.router, pending.router, preview.router)
+ROUTERS = (deliveries.router, delivery.router, overview.router, pending.router, preview.router, resend.router)
 
 
 def make_app() -> FastAPI:

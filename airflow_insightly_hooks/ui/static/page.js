@@ -44,11 +44,13 @@
       timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit",
       hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
     });
-    for (const element of part.querySelectorAll("time[datetime]")) {
+    const shown = (time, between) => {
       const parts = {};
-      for (const { type, value } of format.formatToParts(new Date(element.dateTime))) parts[type] = value;
-      element.textContent = `${parts.year}-${parts.month}-${parts.day} ${parts.hour}:${parts.minute}:${parts.second}`;
-    }
+      for (const { type, value } of format.formatToParts(new Date(time))) parts[type] = value;
+      return `${parts.year}-${parts.month}-${parts.day}${between}${parts.hour}:${parts.minute}:${parts.second}`;
+    };
+    for (const element of part.querySelectorAll("time[datetime]")) element.textContent = shown(element.dateTime, " ");
+    for (const input of part.querySelectorAll("input[data-time]")) input.value = shown(input.dataset.time, "T");
     for (const input of part.querySelectorAll("input[data-time-zone]")) input.value = zone;
     for (const element of part.querySelectorAll("[data-shows-time-zone]")) element.textContent = zone;
   };

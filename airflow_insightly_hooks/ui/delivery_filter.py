@@ -1,0 +1,212 @@
+"""Which deliveries a page's address asks for: its fields, what is wrong with them, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.stored_deliveries import (
+    DELIVERED,
+    DRY_RUN,
+    LEFT,
+    STATES,
+    UNSENT,
+)
+from airflow_insightly_hooks.core.errors import UnknownRecordType
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
+from airflow_insightly_hooks.database.ledgers import workflow_of
+
+__all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "TABS", "WantedDeliveries"]
+
+STATE_WORDS = {
+    DELIVERED: "the receiver has acknowledged it",
+    "failed": "the last POST was not acknowledged",
+    "gone": "the receiver has answered that it will never take it",
+    "in doubt": "a POST was begun, and its outcome is not known",
+    UNSENT: "no POST was made yet",
+    LEFT: "the workflow's retry DAG sends it, and has a line of its own",
+    DRY_RUN: "it was not to be sent",
+}
+PERIODS: dict[str, tuple[str, timedelta | None]] = {
+    "1h": ("the last hour", timedelta(hours=1)),
+    "24h": ("the last 24 hours", timedelta(hours=24)),
+    "7d": ("the last 7 days", timedelta(days=7)),
+    "30d": ("the last 30 days", timedelta(days=30)),
+    "all": ("any time", None),
+}
+USUAL_PERIOD = "7d"
+RANGE = "range"
+TABS = {
+    "dag": ("dag_id",),
+    "dag_run": ("dag_id", "run_id"),
+    "task": ("dag_id", "task_id"),
+    "task_instance": ("dag_id", "run_id", "task_id", "map_index"),
+}
+"""The tabs of Airflow's pages, and what each shows the deliveries of."""
+SCOPE = TABS["task_instance"]
+FIELDS = ("tab", *SCOPE, "workflow", "receiver", "record", "message", "state", "period", "from", "to")
+LONGEST = 500
+"""Characters of a field."""
+MOST_PAGES = 1_000
+
+
+@dataclass
+class WantedDeliveries:
+    """What an address asks for.
+
+    :param given: its fields by name, as they were given; what is empty is left out.
+    :param zone: the zone of times without an offset.
+    :param page: from 1 on.
+    :param errors: what is wrong, by field.
+    """
+
+    given: dict[str, str]
+    zone: str = "UTC"
+    page: int = 1
+    errors: dict[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+    records: tuple[tuple[str | None, int], ...] = ()
+
+    @classmethod
+    def read(cls, query: Mapping[str, str], now: datetime) -> WantedDeliveries:
+        """Return what the fields of an address, or of a form, ask for; mistakes are kept in ``errors``."""
+        given = {name: text for name in FIELDS if (text := query.get(name, "").strip())}
+        found = cls(given, query.get("zone", "").strip() or "UTC")
+        for name, text in list(given.items()):
+            if len(text) > LONGEST or "\0" in text:
+                del given[name]
+                found.errors[name] = f"At most {LONGEST} characters are taken, and no NUL."
+        found._read_scope()
+        found._read_record()
+        if found["state"] and found["state"] not in (UNDELIVERED, *STATES):
+            found.errors["state"] = "There is no such state. Choose one of the list."
+        found._read_period(now)
+        number = query.get("page", "").strip() or "1"
+        if number.isascii() and number.isdecimal() and 1 <= int(number[:6]) <= MOST_PAGES:
+            found.page = int(number[:6])
+        else:
+            found.errors["page"] = f"A page's number is needed, 1 to {MOST_PAGES:,}. Older: choose a period."
+        return found
+
+    def __getitem__(self, name: str) -> str:
+        """Return a field as it was given; empty if it was not."""
+        return self.given.get(name, "")
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def _read_scope(self) -> None:
+        if self["tab"] and self["tab"] not in TABS:
+            del self.given["tab"]
+        map_index = self["map_index"]
+        if not (map_index.isascii() and map_index.isdecimal()):  # Airflow's, of a task that isn't mapped
+            self.given.pop("map_index", None)
+        elif len(map_index) > 9:
+            del self.given["map_index"]
+            self.errors["map_index"] = "There is no such map index."
+        if not self["dag_id"] and any(self[name] for name in SCOPE):
+            self.errors["dag_id"] = "Name the DAG of the run or the task: dag_id."
+
+    def _read_record(self) -> None:
+        if not (text := self["record"]):
+            return
+        record_type, _, number = text.rpartition(":")
+        number = number.strip()
+        if not (number.isascii() and number.isdecimal() and len(number) <= 18):
+            self.errors["record"] = "A record's id is needed, as in 7 or Contacts:7."
+            return
+        try:
+            named = RECORD_TYPES[record_type.strip()].name if record_type.strip() else None
+        except UnknownRecordType as error:
+            self.errors["record"] = f"{error}."
+            return
+        self.records = ((named, int(number)),)
+
+    def _read_period(self, now: datetime) -> None:
+        # A run's deliveries are few, and may be old.
+        usual = "all" if self["run_id"] or self["message"] else USUAL_PERIOD
+        period = self["period"] or (RANGE if self["from"] or self["to"] else usual)
+        self.given["period"] = period
+        if period == RANGE:
+            self.since, self.until = self._time("from"), self._time("to")
+            if self.since is not None and self.until is not None and self.until <= self.since:
+                self.errors["to"] = "This must be later than the beginning."
+            return
+        for name in ("from", "to"):
+            self.given.pop(name, None)
+        if period not in PERIODS:
+            self.errors["period"] = "There is no such period. Choose one of the list."
+            return
+        ago = PERIODS[period][1]
+        self.since = None if ago is None else now - ago
+
+    def _time(self, name: str) -> datetime | None:
+        if not (text := self[name]):
+            return None
+        try:
+            time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+            if time.tzinfo is None:
+                time = time.replace(tzinfo=_zone(self.zone))
+            time = time.astimezone(timezone.utc)
+        except (ValueError, OverflowError):
+            self.errors[name] = "A date and a time are needed, as in 2026-01-31T08:00."
+            return None
+        self.given[name] = iso_time(time)  # whoever gets the address may have another zone
+        return time
+
+    # --- what follows from it ------------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """What a tab shows the deliveries of, and the tab itself; empty on the page of its own."""
+        names = TABS.get(self["tab"], ())
+        return {name: self[name] for name in ("tab", *names)} if names else {}
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The address's fields that say more than a missing field does; without the page."""
+        usual = "all" if self["run_id"] or self["message"] else USUAL_PERIOD
+        return {n: v for n, v in self.given.items() if not (n == "period" and v in (usual, RANGE))}
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What narrows the list down beside a tab's scope."""
+        return {name: value for name, value in self.query.items() if name not in self.scope}
+
+    def filter(self, dag_ids: Collection[str], visible: Collection[str]) -> DeliveryFilter:
+        """Return the search.
+
+        :param dag_ids: the DAGs whose deliveries the person may see.
+        :param visible: all DAGs that the person may see, by which it is known which one sends for which.
+        """
+        tasks = None
+        if self["run_id"] or self["task_id"]:
+            map_index = int(self["map_index"]) if self["map_index"] else None
+            if map_index is None and self["tab"] == "task_instance":
+                map_index = -1
+            tasks = WantedTasks(self["dag_id"], self["run_id"] or None, self["task_id"] or None, map_index)
+        elif self["dag_id"]:
+            dag_ids = [one for one in dag_ids if self["dag_id"] in (one, workflow_of(one, visible))]
+        if self["workflow"]:
+            dag_ids = [one for one in dag_ids if workflow_of(one, visible) == self["workflow"]]
+        return DeliveryFilter(
+            dag_ids=dag_ids,
+            tasks=tasks,
+            receiver=self["receiver"] or None,
+            records=self.records or None,
+            message_ids=[self["message"]] if self["message"] else None,
+            state=self["state"] or None,
+            since=self.since,
+            until=self.until,
+        )
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name[:100])
+    except Exception:  # such as a name that is a folder's
+        raise ValueError(name) from None

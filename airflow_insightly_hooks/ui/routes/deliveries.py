@@ -1,0 +1,170 @@
+"""What was delivered, and what was not; also as a tab of Airflow's pages of a DAG, a run and a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, DRY_RUN, LEFT, STATES
+from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
+from airflow_insightly_hooks.database.deliveries import (
+    UNDELIVERED,
+    Deliveries,
+    Delivery,
+    TaskKey,
+    search_deliveries,
+)
+from airflow_insightly_hooks.database.delivery_details import delivering_dags
+from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.presence import begin_snapshot
+from airflow_insightly_hooks.ui.access import AccessDep, Right
+from airflow_insightly_hooks.ui.delivery_filter import PERIODS, STATE_WORDS, WantedDeliveries
+from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
+
+__all__ = ["delivery_address", "router", "selection_value"]
+
+PAGE = 50
+LONGEST_ERROR = 160
+LABELS = {
+    "dag_id": "DAG",
+    "run_id": "Run",
+    "task_id": "Task",
+    "map_index": "Map index",
+    "workflow": "Workflow",
+    "receiver": "Receiver",
+    "record": "Record",
+    "message": "Message",
+    "state": "State",
+    "period": "Time",
+    "from": "From",
+    "to": "Until",
+}
+
+router = APIRouter()
+
+
+@router.get("/deliveries")
+def deliveries(request: Request, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
+    """Show what matches the address, newest first."""
+    wanted = WantedDeliveries.read(request.query_params, datetime.now(timezone.utc))
+    access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
+    if not wanted.errors and (clean := _clean_address(request, wanted, render)):
+        return RedirectResponse(clean, 303)
+    visible = access.dag_ids
+    allowed = access.those(Right.READ, delivering_dags(session, visible))
+    workflows = {workflow_of(dag_id, visible) for dag_id in allowed}
+    found = Deliveries([], has_more=False, unreadable=0)
+    if not wanted.errors:
+        begin_snapshot(session)
+        offset = PAGE * (wanted.page - 1)
+        found = search_deliveries(session, wanted.filter(allowed, visible), limit=PAGE, offset=offset)
+    may_resend = access.those(Right.RESEND, {row.key.dag_id for row in found.rows})
+    return render(
+        "deliveries.html",
+        {
+            "wanted": wanted,
+            "tab": wanted["tab"],
+            "rows": [
+                _shown(row, workflow_of(row.key.dag_id, visible), wanted, render, may_resend)
+                for row in found.rows
+            ],
+            "found": found,
+            "workflows": sorted({*workflows, *filter(None, [wanted["workflow"]])}),
+            "receivers": sorted({text for row in found.rows for text in (row.conn_id, row.receiver) if text}),
+            "states": STATES,
+            "state_words": STATE_WORDS,
+            "periods": PERIODS,
+            "chips": _chips(wanted, render),
+            "has_any": bool(allowed if not (dag_id := wanted["dag_id"]) else dag_id in allowed | workflows),
+            "may_resend": may_resend,
+            "resends_all": wanted["state"] not in (DELIVERED, LEFT, DRY_RUN),
+        },
+        status=400 if wanted.errors else 200,
+    )
+
+
+def delivery_address(render: Renderer, row: Delivery, tab: str) -> str:
+    """Return the address of a delivery's own page."""
+    return render.addresses.page(
+        "/delivery", {"tab": tab, **_key_fields(row.key), "message_id": row.message.message_id}
+    )
+
+
+def _key_fields(key: TaskKey) -> dict[str, Any]:
+    """Return how addresses name a task and its ledger."""
+    return {
+        "dag_id": key.dag_id,
+        "run_id": key.run_id,
+        "task_id": key.task_id,
+        "map_index": key.map_index if key.map_index >= 0 else None,
+        "ledger": key.prefix,
+    }
+
+
+def selection_value(row: Delivery) -> str:
+    """Return how a form names a delivery."""
+    return json.dumps([*row.key[1:], row.message.message_id])
+
+
+def _clean_address(request: Request, wanted: WantedDeliveries, render: Renderer) -> str:
+    """Return the address to be shared, where a form has made another one: no empty fields, times in UTC."""
+    clean = dict(wanted.query, **({"page": str(wanted.page)} if wanted.page > 1 else {}))
+    if wanted["period"] == "range" and not ("from" in clean or "to" in clean):
+        clean["period"] = "range"  # the fields for its times are to be shown
+    given = dict(request.query_params)
+    given.pop("map_index", None)  # Airflow's tabs name it in their own way
+    shown = {name: value for name, value in clean.items() if name != "map_index"}
+    return "" if given == shown else render.addresses.page("/deliveries", clean)
+
+
+def _shown(
+    row: Delivery, workflow: str, wanted: WantedDeliveries, render: Renderer, may_resend: Collection[str]
+) -> dict[str, Any]:
+    about, last = row.message.about, row.last
+    record = f"{about.record_type}:{about.record_id}".lstrip(":") if about else ""
+    error = last.error if last is not None else None
+    scope = wanted.scope
+    return {
+        "delivery": row,
+        "about": about,
+        "address": delivery_address(render, row, wanted["tab"]),
+        "record_address": render.addresses.page("/deliveries", {**scope, "record": record, "period": "all"})
+        if record and wanted["record"] != record
+        else "",
+        "workflow": workflow,
+        "sender": _sender(row.key.dag_id.removeprefix(workflow)),
+        "status": last.status if last is not None and row.message.state != DELIVERED else None,
+        "error": error[:LONGEST_ERROR] + "…" if error and len(error) > LONGEST_ERROR else error,
+        "value": selection_value(row) if row.key.dag_id in may_resend else "",
+    }
+
+
+def _sender(suffix: str) -> str:
+    """Return which of a workflow's DAGs has sent something; empty for its own."""
+    return {RETRY_SUFFIX: "retry DAG", PENDING_SUFFIX: "pending DAG"}.get(suffix, "")
+
+
+def _chips(wanted: WantedDeliveries, render: Renderer) -> list[dict[str, Any]]:
+    """Return what narrows the list down, each with the address of the list without it."""
+    chips: list[dict[str, Any]] = []
+    for name, value in wanted.chosen.items():
+        if name not in LABELS or name in wanted.errors:
+            continue
+        rest = {other: text for other, text in wanted.query.items() if other != name}
+        if name == "run_id":
+            rest = {other: text for other, text in rest.items() if other not in ("task_id", "map_index")}
+        elif name == "dag_id":
+            rest = {o: text for o, text in rest.items() if o not in ("run_id", "task_id", "map_index")}
+        time = {"from": wanted.since, "to": wanted.until}.get(name)
+        shown = PERIODS[value][0] if name == "period" and value in PERIODS else value
+        if name == "state":
+            shown = "undelivered (all that still has to arrive)" if value == UNDELIVERED else value
+        address = render.addresses.page("/deliveries", rest)
+        chips.append({"label": LABELS[name], "value": shown, "time": time, "without": address})
+    return chips

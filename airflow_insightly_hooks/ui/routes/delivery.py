@@ -1,0 +1,193 @@
+"""One delivery: what was sent about which change, to whom, and what came of each POST."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.delivery.delivery_record import About
+from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT
+from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.workflow.definition import RETRY_SUFFIX
+from airflow_insightly_hooks.database.deliveries import (
+    Delivery,
+    DeliveryFilter,
+    WantedTasks,
+    search_deliveries,
+)
+from airflow_insightly_hooks.database.delivery_details import (
+    Missing,
+    TaskAround,
+    find_delivery,
+    find_payload,
+    requests_for,
+    task_around,
+)
+from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.presence import begin_snapshot
+from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
+from airflow_insightly_hooks.operators.retry_queue import PAYLOADS
+from airflow_insightly_hooks.previews.indented_json import indented
+from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
+from airflow_insightly_hooks.ui.delivery_filter import STATE_WORDS, TABS
+from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
+from airflow_insightly_hooks.ui.rendering import RendererDep
+from airflow_insightly_hooks.ui.routes.deliveries import delivery_address, selection_value
+
+__all__ = ["router"]
+
+MOST_SHOWN = 200_000
+"""Characters of a payload that the page shows."""
+MISSING = {
+    Missing.NOT_KEPT: "This task reads its records itself, so their payloads are kept nowhere.",
+    Missing.GONE: "The payload is no longer in XCom: it was cleaned up, or made anew since for other "
+    "changes.",
+    Missing.TOO_LARGE: "The XCom that it stands in is too large to be searched here. The page of the task "
+    "that has built it shows it under XCom.",
+    Missing.ELSEWHERE: "The payload is kept by an XCom backend that can't be read from the API server.",
+}
+
+router = APIRouter()
+
+
+@router.get("/delivery")
+def delivery(request: Request, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
+    """Show the delivery that the address names: DAG, run, task, map index, ledger and message."""
+    query = request.query_params
+    tasks, message_id = _named(query)
+    access.check(Right.READ, [tasks.dag_id])
+    begin_snapshot(session)
+    found = find_delivery(session, tasks, query.get("ledger", ""), message_id)
+    if found is None:
+        raise NotFound(
+            "Nothing is known of this message. Its run may have been deleted, the record of it may have "
+            "expired, or another version of airflow-insightly-hooks may have written it."
+        )
+    workflow = workflow_of(found.key.dag_id, access.dag_ids)
+    around = task_around(session, found.key)
+    may_read = access.may(Right.READ_CONTENTS, found.key.dag_id)
+    return render(
+        "delivery.html",
+        {
+            "one": found,
+            "key": found.key,
+            "message": found.message,
+            "about": found.message.about,
+            "changed_at": _time(found.message.about),
+            "workflow": workflow,
+            "around": around,
+            "state_words": STATE_WORDS,
+            "record_page": _record_page(found.message.about, around),
+            "receiver_page": _receiver_page(found.conn_id),
+            "may_read": may_read,
+            "contents_right": Right.READ_CONTENTS.words,
+            "payload": _payload(session, found) if may_read else None,
+            "requests": requests_for(session, found),
+            "others": [
+                (row, delivery_address(render, row, query.get("tab", "")))
+                for row in _others(session, found, access)
+            ],
+            "value": selection_value(found),
+            "may_resend": access.may(Right.RESEND, found.key.dag_id),
+            "resend_right": Right.RESEND.words,
+            **_place(query, found, workflow),
+        },
+    )
+
+
+def _named(query: Mapping[str, str]) -> tuple[WantedTasks, str]:
+    """Return the task and the message that an address names."""
+    dag_id, run_id, task_id, message_id = (
+        query.get(name, "") for name in ("dag_id", "run_id", "task_id", "message_id")
+    )
+    number = query.get("map_index", "") or "-1"
+    is_number = number.isascii() and number.removeprefix("-").isdecimal() and len(number) < 10
+    if not (dag_id and run_id and task_id and message_id and is_number) or "\0" in "".join(query.values()):
+        raise BadRequest(
+            "The address of a delivery names dag_id, run_id, task_id and message_id, and map_index for a "
+            "mapped task. Find the delivery in the list."
+        )
+    return WantedTasks(dag_id, run_id, task_id, max(int(number), -1)), message_id
+
+
+def _place(query: Mapping[str, str], found: Delivery, workflow: str) -> dict[str, Any]:
+    """Return in which tab the page stands, and how the tab names what it shows."""
+    tab = query.get("tab", "")
+    if tab not in TABS:
+        return {"tab": "", "scope": {}}
+    key = found.key
+    named = {
+        "dag_id": workflow if tab == "dag" else key.dag_id,
+        "run_id": key.run_id,
+        "task_id": key.task_id,
+        "map_index": key.map_index if key.map_index >= 0 else None,
+    }
+    return {"tab": tab, "scope": {"tab": tab, **{name: named[name] for name in TABS[tab]}}}
+
+
+def _time(about: About | None) -> Any:
+    with suppress(InvalidTime):
+        return api_time(about.changed_at) if about is not None and about.changed_at else None
+    return None
+
+
+def _record_page(about: About | None, around: TaskAround) -> str:
+    """Return the address of a record in Insightly; empty where the account isn't known."""
+    from airflow_insightly_hooks.hooks.insightly import record_page
+
+    if about is None or not about.record_type:
+        return ""
+    for name in around.insightly_assets:
+        conn_id = name.removeprefix("insightly/").removesuffix(f"/{about.record_type}")
+        if name == f"insightly/{conn_id}/{about.record_type}":
+            with suppress(*NO_CONNECTION, KeyError):
+                return _web(record_page(conn_id, about.record_type, about.record_id))
+    return ""
+
+
+def _receiver_page(conn_id: str | None) -> str:
+    from airflow_insightly_hooks.hooks.webhook import WebhookHook
+
+    with suppress(*NO_CONNECTION):
+        return _web(WebhookHook(conn_id).web_url) if conn_id else ""
+    return ""
+
+
+def _web(address: str) -> str:
+    return address if address.startswith(("https://", "http://")) else ""
+
+
+def _payload(session: Session, found: Delivery) -> dict[str, Any]:
+    """Return the message's body for people and as it was sent, or why it can't be shown."""
+    xcom_keys = ("return_value", f"{PAYLOADS}{found.key.task_id}")
+    body, missing = find_payload(session, found.key, found.message.message_id, xcom_keys)
+    if body is None:
+        return {"missing": MISSING[missing or Missing.GONE]}
+    shown = body[:MOST_SHOWN]
+    return {
+        "missing": "",
+        "exact": shown,
+        "indented": indented(shown),
+        "size": len(body.encode("utf-8", "replace")),
+        "is_cut": len(shown) < len(body),
+    }
+
+
+def _others(session: Session, found: Delivery, access: Access) -> list[Delivery]:
+    """Return what the retry DAG has made of a message that was left to it, or who has left it there."""
+    dag_id = found.key.dag_id
+    if found.message.state == LEFT:
+        of = dag_id + RETRY_SUFFIX
+    elif dag_id.endswith(RETRY_SUFFIX):
+        of = dag_id.removesuffix(RETRY_SUFFIX)
+    else:
+        return []
+    dag_ids = access.those(Right.READ, [of])
+    wanted = DeliveryFilter(dag_ids=dag_ids, message_ids=[found.message.message_id])
+    return search_deliveries(session, wanted, limit=20).rows if dag_ids else []

@@ -1,0 +1,325 @@
+"""Sending messages again: what would be sent, the person's confirmation, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.utils.session import create_session
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, DRY_RUN, LEFT
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.database.deliveries import (
+    UNDELIVERED,
+    Delivery,
+    WantedTasks,
+    search_deliveries,
+)
+from airflow_insightly_hooks.database.delivery_details import delivering_dags, find_delivery
+from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.presence import begin_snapshot
+from airflow_insightly_hooks.database.resend import Resend, by_task, latest_of_each, refusals, resend
+from airflow_insightly_hooks.database.resend_progress import (
+    ENDED,
+    TaskProgress,
+    request_dags,
+    request_progress,
+)
+from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
+from airflow_insightly_hooks.ui.delivery_filter import FIELDS, TABS, WantedDeliveries
+from airflow_insightly_hooks.ui.forms import Form, FormDep
+from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
+from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
+
+__all__ = ["router"]
+
+MOST_RESENT = 100_000
+MOST_SELECTED = 500
+MOST_LOOKED_AT = 100
+"""Tasks of which it is asked beforehand whether they could send."""
+LONGEST_ANSWER = 10.0
+"""Seconds that a browser waits: what takes longer goes on after the answer."""
+INTERRUPTED = timedelta(minutes=2)
+"""After so long without a task more, the rest isn't asked any more: the API server has ended meanwhile."""
+SHOWN_TASKS = 100
+_ID = re.compile(r"[0-9a-f]{12}")
+
+router = APIRouter()
+
+
+@router.post("/resend")
+def send_again(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
+    """Show what would be sent again; once that is confirmed, ask for it."""
+    request_id = form.get("confirmed")
+    if request_id and not _ID.fullmatch(request_id):
+        raise BadRequest("The form's id can't be read. Go back to the list, and choose again what to send.")
+    if request_id and request_dags(session, request_id):  # a double click, or the page was loaded again
+        return _to_progress(render, form, request_id)
+    begin_snapshot(session)
+    chosen = _chosen(form, access, session)
+    if not request_id or form.get("shown") != chosen.digest:
+        return _confirmation(render, form, session, chosen, access.dag_ids, request_id)
+    session.rollback()
+    work = _ask(chosen.messages, by=access.user_name, what=chosen.in_words, request_id=request_id)
+    until = time.monotonic() + LONGEST_ANSWER
+    for _ in work:
+        if time.monotonic() > until:
+            break
+    tasks = sum(1 for _ in by_task(chosen.messages))
+    return _to_progress(render, form, request_id, tasks, BackgroundTask(_finish, work))
+
+
+def _ask(messages: Sequence[Delivery], **asked: str) -> Iterator[Resend]:
+    with create_session(scoped=False) as session:  # the request's own one is closed with the answer
+        yield from resend(session, messages, **asked)
+
+
+def _finish(work: Iterator[Resend]) -> None:
+    for _ in work:
+        pass
+
+
+def _to_progress(
+    render: Renderer,
+    form: Form,
+    request_id: str,
+    tasks: int | None = None,
+    rest: BackgroundTask | None = None,
+) -> Response:
+    address = render.addresses.page("/resend", _scope(form), id=request_id, tasks=tasks)
+    return RedirectResponse(address, 303, background=rest)
+
+
+def _scope(form: Form) -> dict[str, str]:
+    tab = form.get("tab")
+    return {"tab": tab, **{name: form.get(name) for name in TABS[tab]}} if tab in TABS else {}
+
+
+# --- what is to be sent ------------------------------------------------------------------------------------
+
+
+class _Chosen(NamedTuple):
+    """What a form asks for, as it is now."""
+
+    messages: list[Delivery]
+    fields: list[tuple[str, str]]
+    """The form's fields that choose the same again."""
+    in_words: str
+    left_out: dict[str, int]
+    """Messages of DAGs whose tasks the person may not clear."""
+    gone: int
+    """Selected messages of which nothing is known any more."""
+    unreadable: int
+
+    @property
+    def digest(self) -> str:
+        """What is unlike where other messages are to be sent, or other things became of them."""
+        return digest_of(
+            repr(
+                sorted(
+                    (d.key, d.message.message_id, d.message.state, d.message.attempts, d.at)
+                    for d in self.messages
+                )
+            )
+        )
+
+
+def _chosen(form: Form, access: Access, session: Session) -> _Chosen:
+    if form.get("what") == "selected":
+        return _selected(form, access, session)
+    if form.get("what") == "undelivered":
+        return _matching(form, access, session)
+    raise BadRequest("The form doesn't say what to send again. Go back to the list, and choose it there.")
+
+
+def _selected(form: Form, access: Access, session: Session) -> _Chosen:
+    values = list(dict.fromkeys(form.all("delivery")))
+    if not values:
+        raise BadRequest("No delivery is selected. Go back to the list, and tick those to be sent again.")
+    if len(values) > MOST_SELECTED:
+        raise BadRequest(f"At most {MOST_SELECTED} deliveries can be selected at once.")
+    selected = [_selection(value) for value in values]
+    access.check(Right.READ, [tasks.dag_id for tasks, _, _ in selected])
+    found = [find_delivery(session, *one) for one in selected]
+    rows = sorted((one for one in found if one is not None), key=lambda one: one.at, reverse=True)
+    ids = " ".join(message for _, _, message in selected)
+    words = f"message={ids}" if len(ids) < 200 else f"{len(values)} selected messages"
+    fields = [("what", "selected"), *(("delivery", value) for value in values)]
+    return _permitted(access, rows, [*fields, *_scope(form).items()], words, gone=len(selected) - len(rows))
+
+
+def _selection(value: str) -> tuple[WantedTasks, str, str]:
+    """Return what a form names: a task, the prefix of its ledger's keys, and a message."""
+    try:
+        dag_id, run_id, task_id, map_index, prefix, message_id = json.loads(value)
+        is_text = "\0" not in "".join((dag_id, run_id, task_id, prefix, message_id))
+        if is_text and type(map_index) is int and -1 <= map_index < 2**31:
+            return WantedTasks(dag_id, run_id, task_id, map_index), prefix, message_id
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise BadRequest("The form's selection can't be read. Go back to the list, and select again.")
+
+
+def _matching(form: Form, access: Access, session: Session) -> _Chosen:
+    now = datetime.now(timezone.utc)
+    wanted = WantedDeliveries.read({name: form.get(name) for name in (*FIELDS, "zone")}, now)
+    if wanted.errors:
+        raise BadRequest(" ".join(wanted.errors.values()))
+    access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
+    if wanted["state"] in (DELIVERED, LEFT, DRY_RUN):
+        raise BadRequest("All that match can be sent again only of what is undelivered. Select the others.")
+    # What is shown now is what is sent once it is confirmed: nothing that comes meanwhile.
+    until = min(wanted.until or now, now.replace(microsecond=0) + timedelta(seconds=1))
+    times = {
+        "period": "range",
+        "from": iso_time(wanted.since.replace(microsecond=0)) if wanted.since else "",
+        "to": iso_time(until),
+    }
+    fields = {**wanted.given, **times, "state": wanted["state"] or UNDELIVERED}
+    wanted = WantedDeliveries.read(fields, now)
+    search = wanted.filter(access.those(Right.READ, delivering_dags(session, access.dag_ids)), access.dag_ids)
+    found = search_deliveries(session, search, limit=MOST_RESENT)
+    if found.has_more:
+        raise BadRequest(
+            f"More than {MOST_RESENT:,} messages match, the most that are sent again at once. Choose a "
+            "shorter time, or one workflow or receiver."
+        )
+    words = " ".join(
+        f"{name}={value}" for name, value in wanted.given.items() if name not in ("tab", "period")
+    )
+    return _permitted(
+        access,
+        latest_of_each(found.rows),
+        [("what", "undelivered"), *fields.items()],
+        words[:500],
+        unreadable=found.unreadable,
+    )
+
+
+def _permitted(
+    access: Access,
+    rows: Sequence[Delivery],
+    fields: list[tuple[str, str]],
+    words: str,
+    *,
+    gone: int = 0,
+    unreadable: int = 0,
+) -> _Chosen:
+    """Leave out what the person may not send again."""
+    allowed = access.those(Right.RESEND, {row.key.dag_id for row in rows})
+    left_out = Counter(row.key.dag_id for row in rows if row.key.dag_id not in allowed)
+    messages = [row for row in rows if row.key.dag_id in allowed]
+    return _Chosen(messages, fields, words, dict(left_out), gone, unreadable)
+
+
+def _confirmation(
+    render: Renderer,
+    form: Form,
+    session: Session,
+    chosen: _Chosen,
+    visible: Collection[str],
+    request_id: str,
+) -> Response:
+    rows = chosen.messages
+    reasons: Counter[str] = Counter()
+    counts = {key: len(list(of)) for key, of in by_task(rows)}
+    for key, reason in refusals(session, rows, at_most=MOST_LOOKED_AT).items():
+        reasons[reason] += counts[key]
+    return render(
+        "resend_confirm.html",
+        {
+            "tab": _scope(form).get("tab", ""),
+            "scope": _scope(form),
+            "messages": len(rows),
+            "tasks": len(counts),
+            "looked_at": min(len(counts), MOST_LOOKED_AT),
+            "receivers": Counter(row.conn_id or row.receiver or "not known" for row in rows).most_common(),
+            "workflows": Counter(workflow_of(row.key.dag_id, visible) for row in rows).most_common(),
+            "acknowledged": sum(row.message.state == DELIVERED for row in rows),
+            "left": sum(row.message.state == LEFT for row in rows),
+            "reasons": reasons.most_common(),
+            "refused": sum(reasons.values()),
+            "left_out": sorted(chosen.left_out.items()),
+            "resend_right": Right.RESEND.words,
+            "gone": chosen.gone,
+            "unreadable": chosen.unreadable,
+            "fields": chosen.fields,
+            "request_id": request_id or secrets.token_hex(6),
+            "digest": chosen.digest,
+            "has_changed": bool(request_id),
+            "most": MOST_RESENT,
+        },
+    )
+
+
+# --- how far it is -----------------------------------------------------------------------------------------
+
+
+@router.get("/resend")
+def progress(request: Request, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
+    """Show how far a request is; whoever may see its tasks can be given the address."""
+    query = request.query_params
+    request_id = query.get("id", "")
+    if not _ID.fullmatch(request_id):
+        raise NotFound("There is no such request. Its address may be incomplete.")
+    dag_ids = request_dags(session, request_id)
+    allowed = access.those(Right.READ, dag_ids)
+    found = request_progress(session, request_id, allowed)
+    if found is None:
+        raise NotFound("There is no such request, or it is of workflows that you may not see.")
+    tab = query.get("tab", "")
+    scope = {"tab": tab, **{name: query.get(name, "") for name in TABS[tab]}} if tab in TABS else {}
+    number = query.get("tasks", "")
+    tasks = int(number) if number.isascii() and number.isdecimal() and len(number) < 7 else 0
+    missing = max(tasks - len(found.tasks), 0) if len(allowed) == len(dag_ids) else 0
+    is_interrupted = missing > 0 and datetime.now(timezone.utc) - found.last_at > INTERRUPTED
+    is_done = found.is_done and (not missing or is_interrupted)
+    return render(
+        "resend_progress.html",
+        {
+            "tab": scope.get("tab", ""),
+            "scope": scope,
+            "found": found,
+            "sums": _sums(found.tasks),
+            "messages": sum(task.messages for task in found.tasks),
+            "tasks": sorted(found.tasks, key=_urgency)[:SHOWN_TASKS],
+            "missing": missing,
+            "is_interrupted": is_interrupted,
+            "is_done": is_done,
+            "hides_some": len(allowed) < len(dag_ids),
+            "here": render.addresses.page("/resend", scope, id=request_id, tasks=tasks or None),
+        },
+    )
+
+
+def _sums(tasks: Collection[TaskProgress]) -> dict[str, int]:
+    """Return how many messages stand where; ``ended`` are those whose ledgers were not read yet."""
+    sums: Counter[str] = Counter()
+    for task in tasks:
+        if task.step != ENDED:
+            sums[task.step] += task.messages
+        elif task.delivered is None:
+            sums[ENDED] += task.messages
+        else:
+            sums["delivered"] += task.delivered
+            sums["undelivered"] += task.messages - task.delivered
+    return dict(sums)
+
+
+def _urgency(task: TaskProgress) -> tuple[int, bool]:
+    """Return the place of a task in the list: what has gone wrong comes first."""
+    order = ("refused", "under way", "waiting", ENDED)
+    has_failed = task.step == ENDED and bool(task.undelivered)
+    return (0 if has_failed else 1 + order.index(task.step)), task.delivered is None

@@ -1,0 +1,520 @@
+"""The list of deliveries, and the page of one, on Airflow's own tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from airflow.api_fastapi import app as airflow_app
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
+from airflow_insightly_hooks.core.delivery.ledger import FAILED
+from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
+from airflow_insightly_hooks.database.delivery_details import find_payload
+from airflow_insightly_hooks.database.resend import resend
+from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.workflows.dag import workflow_dags
+from airflow_insightly_hooks.workflows.workflow import Workflow
+from tests.ledgers import START, add_flow, add_run, write
+from tests.metadata_database import add_dag
+from tests.ui.conftest import Login
+from tests.ui.people import Strict
+
+ANY = "period=all"
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def flows(session: Session) -> None:
+    add_flow(session, "flow")
+    add_flow(session, "other")
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what has the auth manager refuse something."""
+
+    def refuse(**what: Any) -> None:
+        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))
+
+    return refuse
+
+
+def fill(session: Session) -> TaskKey:
+    """Add what two DAGs have sent."""
+    key = add_run(session, "run+one")
+    write(session, key, {"msg_a": (7, "A", 1), "msg_b": (8, "F", 2), "msg_c": (9, "U", 2)})
+    theirs = {"conn_id": "secret_receiver", "receiver": "https://theirs.example.com/"}
+    write(session, add_run(session, "their+run", "other"), {"msg_x": (77, "F", 3)}, **theirs)
+    return key
+
+
+def get(client: Any, query: str = ANY, path: str = "deliveries") -> Any:
+    answer = client.get(f"/insightly/{path}?{query}")
+    while answer.status_code == 303:
+        answer = client.get(answer.headers["location"])
+    return answer
+
+
+def address_of(key: TaskKey, message_id: str, **more: object) -> str:
+    names = {"dag_id": key.dag_id, "run_id": key.run_id, "task_id": key.task_id, "message_id": message_id}
+    return urlencode({**names, **more})
+
+
+def records(page: str) -> list[str]:
+    """Return the ids of the records that a page lists, in its order."""
+    return re.findall(r'data-label="Record">\s*(?:<a [^>]*>)?\w+ (\d+)', page)
+
+
+# --- the list ----------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_the_newest_first(login: Login, session: Session) -> None:
+    """Time, state, record, workflow, receiver, attempts, and what the receiver said."""
+    fill(session)
+    page = get(login()).text
+    assert records(page) == ["77", "8", "9", "7"]
+    assert '<time datetime="2026-01-31T08:02:00Z" title="2026-01-31 08:02:00 UTC">' in page
+    assert "answered 503" in page
+    assert "state-failed" in page
+    assert "billing" in page
+    assert "secret_receiver" in page
+
+
+def test_the_usual_period_is_a_week(login: Login, session: Session) -> None:
+    """An address says nothing of it; what is older is a click away."""
+    fill(session)
+    page = get(login(), "").text
+    assert records(page) == []
+    assert "Nothing matches" in page
+    assert "the last 7 days" in page
+    assert 'href="/insightly/deliveries?period=all"' in page
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("workflow=flow", ["8", "9", "7"]),
+        ("receiver=billing", ["8", "9", "7"]),
+        ("receiver=theirs.example", ["77"]),
+        ("record=8", ["8"]),
+        ("record=Contacts:8", ["8"]),
+        ("record=+contacts%3A8+", []),
+        ("record=Leads:8", []),
+        ("message=msg_a", ["7"]),
+        ("state=undelivered", ["77", "8", "9"]),
+        ("state=unsent", ["9"]),
+        ("state=in+doubt", []),
+        ("from=2026-01-31T08:02:30Z", ["77"]),
+        ("to=2026-01-31T08:02:00Z", ["7"]),
+        ("period=range&from=2026-01-31T03:01&to=2026-01-31T03:02&zone=America/New_York", ["7"]),
+        ("dag_id=other", ["77"]),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver", ["8", "9", "7"]),
+        ("dag_id=flow&run_id=two", []),
+        ("page=2", []),
+    ],
+)
+def test_filters(login: Login, session: Session, query: str, expected: list[str]) -> None:
+    fill(session)
+    answer = get(login(), query if re.search("from|to=|range", query) else f"{ANY}&{query}")
+    if expected or "contacts" not in query:
+        assert answer.status_code == 200
+    assert records(answer.text) == expected
+
+
+def test_a_filter_is_shown_and_can_be_cleared(login: Login, session: Session) -> None:
+    """One by one, and all at once."""
+    fill(session)
+    page = get(login(), f"{ANY}&state=failed&receiver=bill").text
+    assert records(page) == ["8"]
+    assert 'value="bill"' in page
+    assert '<option value="failed" selected>' in page
+    assert 'href="/insightly/deliveries?state=failed&amp;period=all"' in page
+    assert '<a href="/insightly/deliveries">Clear all</a>' in page
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("record=x", "record"),
+        ("record=Contact:7", "record"),
+        ("record=" + "9" * 40, "record"),
+        ("state=lost", "state"),
+        ("period=2y", "period"),
+        ("from=yesterday", "from"),
+        ("from=2026-02-01T00:00&to=2026-01-01T00:00", "to"),
+        ("to=2026-01-01T00:00&zone=Nowhere/City", "to"),
+        ("to=9999-12-31T23:59&zone=America/New_York", "to"),
+        ("receiver=" + "r" * 501, "receiver"),
+    ],
+)
+def test_a_wrong_field_is_named_and_nothing_is_lost(
+    login: Login, session: Session, query: str, field: str
+) -> None:
+    fill(session)
+    answer = get(login(), f"{query}&workflow=flow")
+    assert answer.status_code == 400
+    assert f'id="{field}-error"' in answer.text
+    fault = f'id="{field}"[^>]* aria-invalid="true" aria-describedby="{field}-error"'
+    assert re.search(fault, answer.text)
+    assert "<option selected>flow</option>" in answer.text
+
+
+def test_wrong_pages_and_scopes(login: Login, session: Session) -> None:
+    fill(session)
+    for query in (
+        "page=0",
+        "page=x",
+        "page=999999999",
+        "run_id=x",
+        "dag_id=flow&run_id=x&map_index=99999999999",
+    ):
+        assert get(login(), query).status_code == 400
+
+
+def test_pages(login: Login, session: Session) -> None:
+    """50 each; there is no older one after the last."""
+    key = add_run(session, "one")
+    write(session, key, {f"m{number}": (number, "A", number / 10) for number in range(120)})
+    client = login()
+    page = get(client).text
+    assert records(page) == [str(number) for number in range(119, 69, -1)]
+    assert 'rel="next" href="/insightly/deliveries?period=all&amp;page=2"' in page
+    assert 'rel="prev"' not in page
+    page = get(client, f"{ANY}&page=3").text
+    assert len(records(page)) == 20
+    assert 'rel="prev" href="/insightly/deliveries?period=all&amp;page=2"' in page
+    assert 'rel="next"' not in page
+
+
+def test_a_form_makes_an_address_to_be_shared(login: Login, session: Session) -> None:
+    """Without empty fields, and with its times in UTC: whoever gets it may be in another zone."""
+    fill(session)
+    form = (
+        "workflow=&receiver=&record=&state=failed&period=range&from=2026-01-31T09:00&to=&zone=Europe%2FBerlin"
+    )
+    answer = login().get(f"/insightly/deliveries?{form}")
+    assert answer.status_code == 303
+    query = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert query == {"state": ["failed"], "from": ["2026-01-31T08:00:00Z"]}
+    page = login().get(answer.headers["location"])
+    assert page.status_code == 200
+    assert 'value="2026-01-31T08:00:00" data-time="2026-01-31T08:00:00+00:00"' in page.text
+
+
+def test_what_is_not_there_yet(login: Login, session: Session) -> None:
+    """Said plainly, with what to do."""
+    assert "No deliveries yet" in get(login()).text
+    fill(session)
+    assert "This DAG has delivered no webhooks" in get(login(), "tab=dag&dag_id=nothing_of_ours").text
+
+
+def test_ledgers_that_cannot_be_read_are_counted(login: Login, session: Session) -> None:
+    key = fill(session)
+    DatabaseStateStore(session, key).set("delivery", {"version": 9})
+    session.commit()
+    page = get(login()).text
+    assert "1 ledger can\u2019t be read" in page
+    assert records(page) == ["77"]
+
+
+def test_everything_is_escaped(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids, receivers and errors are others' texts."""
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__ALLOWED_RUN_ID_PATTERN", ".*")
+    key = add_run(session, SCRIPT)
+    store = LedgerStore(DatabaseStateStore(session, key), "1-0000000a")
+    ledger = store.open(2, 3)
+    ledger.about = {"conn_id": SCRIPT, "receiver": SCRIPT}
+    ledger.expect("msg_a", about_of("Contacts", 7, "updated", ""))
+    ledger.posting("msg_a")
+    ledger.answered("msg_a", FAILED, PostOutcome(datetime.now(timezone.utc), 0.1, 500, SCRIPT, SCRIPT))
+    store.write(ledger)
+    session.commit()
+    client = login()
+    pages = [
+        get(client, "").text,
+        get(client, urlencode({"receiver": SCRIPT, "record": SCRIPT, "state": SCRIPT})).text,
+        get(client, urlencode({"dag_id": "flow", "run_id": SCRIPT, "tab": "dag_run"})).text,
+        get(client, address_of(key, "msg_a"), "delivery").text,
+    ]
+    for page in pages:
+        assert "&lt;script&gt;" in page
+        assert "<script>" not in page
+    assert records(pages[0]) == records(pages[2]) == ["7"]
+
+
+# --- tabs of Airflow's pages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("tab=dag&dag_id=flow", ["8", "9", "7"]),
+        ("tab=dag_run&dag_id=flow&run_id=run%2Bone", ["8", "9", "7"]),
+        ("tab=task&dag_id=flow&task_id=deliver", ["8", "9", "7"]),
+        ("tab=task&dag_id=flow&task_id=build", []),
+        ("tab=task_instance&dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index=-1", ["8", "9", "7"]),
+        ("tab=task_instance&dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index=", ["8", "9", "7"]),
+        ("tab=task_instance&dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index=0", []),
+        (
+            "tab=task_instance&dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index={MAP_INDEX}",
+            ["8", "9", "7"],
+        ),
+    ],
+)
+def test_tabs(login: Login, session: Session, query: str, expected: list[str]) -> None:
+    """Only what belongs there, without a navigation of its own; links within stay in the tab."""
+    fill(session)
+    page = get(login(), f"{query}&{ANY}").text
+    assert records(page) == expected
+    assert 'class="top"' not in page
+    assert '<input type="hidden" name="tab"' in page or not expected
+    links = re.findall(r'href="(/insightly/(?:delivery|deliveries)[^"]*)"', page)
+    assert links or not expected
+    assert all("tab=" in link for link in links)
+
+
+def test_a_workflow_has_its_retry_dag_with_it(login: Login, session: Session) -> None:
+    """Both in its tab and in the filter."""
+    add_flow(session, "flow__retry")
+    fill(session)
+    write(session, add_run(session, "r", "flow__retry"), {"msg_b": (8, "A", 9)})
+    client = login()
+    for query in ("tab=dag&dag_id=flow", "workflow=flow"):
+        page = get(client, f"{query}&{ANY}").text
+        assert records(page) == ["8", "8", "9", "7"]
+        assert "retry DAG" in page
+    assert "<option>flow__retry" not in get(client).text
+
+
+# --- who may see what --------------------------------------------------------------------------------------
+
+
+def test_a_viewer_sees_but_can_send_nothing(login: Login, session: Session) -> None:
+    fill(session)
+    page = get(login("VIEWER")).text
+    assert records(page) == ["77", "8", "9", "7"]
+    assert "Send selected" not in page
+    assert 'type="checkbox"' not in page
+    assert "Send selected" in get(login("USER")).text
+
+
+def test_a_dag_that_a_person_may_not_see(login: Login, session: Session, strict: Any) -> None:
+    """Neither its rows, nor its name, nor its receivers; and its address is refused."""
+    fill(session)
+    client = login()
+    strict(hidden={"other"})
+    page = get(client).text
+    assert records(page) == ["8", "9", "7"]
+    for text in ("other", "secret_receiver", "theirs", "their"):
+        assert text not in page
+    assert records(get(client, f"{ANY}&receiver=theirs").text) == []
+    for query in ("dag_id=other", "workflow=other", "tab=dag_run&dag_id=other&run_id=their%2Brun"):
+        assert get(client, query).status_code == 403
+    key = TaskKey(0, "other", "their+run", "deliver", -1, "")
+    assert get(client, address_of(key, "msg_x"), "delivery").status_code == 403
+
+
+def test_selection_is_offered_where_it_is_allowed(login: Login, session: Session, strict: Any) -> None:
+    fill(session)
+    client = login()
+    strict(untouchable={"other"})
+    page = get(client).text
+    assert page.count('name="delivery"') == 3
+    assert "their+run" not in "".join(re.findall('name="delivery" value="([^"]*)"', page))
+
+
+# --- one delivery ------------------------------------------------------------------------------------------
+
+BODY = '{"entity":{"CONTACT_ID":8,"NAME":"Ms <b>Smith</b>","SCORE":1.10,"TAGS":[],"DATES":[{"A":null}]}}'
+
+
+def with_payload(session: Session, run_id: str, value: Any, **where: Any) -> None:
+    names = {"key": "return_value", "task_id": "build", "dag_id": "flow", **where}
+    XComModel.set(value=value, run_id=run_id, session=session, **names)
+    session.commit()
+
+
+def payload(message_id: str, body: str = BODY) -> dict[str, Any]:
+    return {"message_id": message_id, "record_type": "Contacts", "record_id": 8, "body": body}
+
+
+def add_workflow(session: Session) -> None:
+    webhooks = [{"name": "B", "conn_id": "billing"}]
+    named = {"name": "W", "dag_id": "w", "record_type": "Contacts", "webhooks": webhooks}
+    for dag in workflow_dags(Workflow.model_validate(named)):
+        add_dag(session, dag)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_one_delivery(login: Login, session: Session, chunks: bool) -> None:
+    """Facts, attempts and payload, pretty and exact; and links into Airflow."""
+    key = fill(session)
+    payloads = [payload("msg_a", "{}"), payload("msg_b")]
+    with_payload(session, key.run_id, [payloads[:1], payloads[1:]] if chunks else payloads)
+    page = get(login(), address_of(key, "msg_b"), "delivery").text
+    for text in ("Contacts 8", "msg_b", "https://billing.example.com/in", "answered 503", "503", "100 ms"):
+        assert text in page
+    assert 'href="/dags/flow/runs/run%2Bone/tasks/deliver" data-leaves="top"' in page
+    assert "Ms &lt;b&gt;Smith&lt;/b&gt;" in page
+    assert "&#34;SCORE&#34;: 1.10,\n" in page
+    assert f"{len(BODY)} bytes" in page
+    assert "Send again" in page
+    assert page.count("2026-01-31T08:00:00Z") >= 1
+
+
+def test_a_payload_takes_a_right_of_its_own(login: Login, session: Session, strict: Any) -> None:
+    """Without it, what is needed is said; neither payload nor answer is shown."""
+    key = fill(session)
+    with_payload(session, key.run_id, [payload("msg_b")])
+    client = login()
+    strict(secret={"flow"}, untouchable={"flow"})
+    page = get(client, address_of(key, "msg_b"), "delivery").text
+    assert "Smith" not in page
+    assert "you need to be allowed to read its XCom" in page
+    assert "you need to be allowed to clear its task instances" in page
+    assert "answered 503" in page
+
+
+def test_a_payload_that_is_gone(login: Login, session: Session) -> None:
+    key = fill(session)
+    assert "no longer in XCom" in get(login(), address_of(key, "msg_b"), "delivery").text
+    session.query(XComModel).delete()
+    session.commit()
+    assert "no longer in XCom" in get(login(), address_of(key, "msg_b"), "delivery").text
+
+
+def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> None:
+    """Of several tasks that hold the same message, as in a mapped task group."""
+    key = add_run(session, "one")
+    for map_index in (0, 1):
+        session.execute(
+            update(XComModel).values(
+                map_index=map_index, value=json.dumps([payload("m", f"body {map_index}")])
+            )
+        )
+        session.commit()
+    found = find_payload(session, key._replace(map_index=1), "m", ["return_value"])
+    assert found == ("body 1", None)
+    assert find_payload(session, key, "m", ["payloads_deliver"]).body is None
+
+
+def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, session: Session) -> None:
+    """And links to the delivery that left the message, and from there."""
+    workflow = Workflow.model_validate(
+        {
+            "name": "W",
+            "dag_id": "w",
+            "record_type": "Contacts",
+            "webhooks": [{"name": "B", "conn_id": "billing"}],
+        }
+    )
+    from airflow_insightly_hooks.workflows.dag import workflow_dags
+
+    for dag in workflow_dags(workflow):
+        add_dag(session, dag)
+    left = add_run(session, "first", "w")
+    write(session, left, {"msg_b": (8, "F", 1)}, left_to="w__retry")
+    key = add_run(session, "again", "w__retry")
+    write(session, key, {"msg_b": (8, "F", 2)})
+    with_payload(
+        session, "again", [payload("msg_b")], key="payloads_deliver", task_id="collect", dag_id="w__retry"
+    )
+    client = login()
+    page = get(client, address_of(key, "msg_b"), "delivery").text
+    assert "Smith" in page
+    assert "run_id=first" in page
+    page = get(client, address_of(left, "msg_b"), "delivery").text
+    assert "run_id=again" in page
+
+
+def test_links_to_insightly_and_to_the_receiver(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record's page, and the page that the receiver's connection names; other schemes than http never."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_INSIGHTLY_DEFAULT", '{"conn_type": "insightly", "host": "na1", "password": "k"}'
+    )
+    receiver = {
+        "conn_type": "insightly_webhook",
+        "host": "https://b.example.com",
+        "extra": {"web_url": "https://b.example.com/page"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_BILLING", json.dumps(receiver))
+    from airflow_insightly_hooks.workflows.dag import workflow_dags
+
+    workflow = Workflow.model_validate(
+        {
+            "name": "W",
+            "dag_id": "w",
+            "record_type": "Contacts",
+            "webhooks": [{"name": "B", "conn_id": "billing"}],
+        }
+    )
+    for dag in workflow_dags(workflow):
+        add_dag(session, dag)
+    for dag_id in ("w", "w__retry"):
+        key = add_run(session, "one", dag_id)
+        write(session, key, {"msg_b": (8, "F", 1)})
+        page = get(login(), address_of(key, "msg_b"), "delivery").text
+        assert 'href="https://crm.na1.insightly.com/details/Contact/8"' in page
+        assert 'href="https://b.example.com/page"' in page
+
+
+def test_a_task_that_waits_says_until_when(login: Login, session: Session) -> None:
+    key = fill(session)
+    session.execute(
+        update(TaskInstance)
+        .where(TaskInstance.run_id == key.run_id)
+        .values(state="up_for_retry", end_date=START, retry_delay_override=3_600.0)
+    )
+    session.commit()
+    page = get(login(), address_of(key, "msg_b"), "delivery").text
+    assert "next try" in page
+    assert '<time datetime="2026-01-31T09:00:00Z"' in page
+
+
+def test_who_asked_to_send_it_again(login: Login, session: Session) -> None:
+    key = fill(session)
+    rows = search_deliveries(session, DeliveryFilter(message_ids=["msg_b"])).rows
+    list(resend(session, rows, by="grace", what="a test", request_id="0123456789ab"))
+    page = get(login(), address_of(key, "msg_b"), "delivery").text
+    assert "/insightly/resend?id=0123456789ab" in page
+    assert "by grace" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver", 400),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver&message_id=m&map_index=x", 400),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver&message_id=m%00", 400),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver&message_id=msg_z", 404),
+        ("dag_id=flow&run_id=run%2Bone&task_id=deliver&message_id=msg_a&ledger=erp/", 404),
+    ],
+)
+def test_addresses_of_nothing(login: Login, session: Session, query: str, status: int) -> None:
+    fill(session)
+    assert get(login(), query, "delivery").status_code == status
+
+
+def test_fifty_rows_are_quick(login: Login, session: Session) -> None:
+    """Far from what a person waits for, even on a slow machine."""
+    key = add_run(session, "one")
+    write(session, key, {f"m{number}": (number, "F", 1) for number in range(60)})
+    client = login()
+    get(client)
+    start = time.monotonic()
+    get(client)
+    assert time.monotonic() - start < timedelta(seconds=2).total_seconds()

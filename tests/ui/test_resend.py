@@ -1,0 +1,472 @@
+"""Sending again from the pages: what is shown before, who may, once only, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from html import unescape
+from typing import Any
+
+import pytest
+from airflow.api_fastapi import app as airflow_app
+from airflow.models.log import Log
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED
+from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.database.deliveries import TaskKey
+from airflow_insightly_hooks.database.resend_progress import request_progress
+from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.ui.routes import resend as module
+from tests.ledgers import add_flow, add_run, at, write
+from tests.ui.conftest import Login
+from tests.ui.people import Strict
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def flows(session: Session) -> None:
+    add_flow(session, "flow")
+    add_flow(session, "other")
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what has the auth manager refuse something."""
+
+    def refuse(**what: Any) -> None:
+        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))
+
+    return refuse
+
+
+def fill(session: Session) -> tuple[TaskKey, TaskKey]:
+    """Add what two DAGs have sent: one message delivered, two failed; one failed."""
+    one = add_run(session, "one")
+    write(session, one, {"msg_a": (7, "A", 1), "msg_b": (8, "F", 2), "msg_c": (9, "F", 2)})
+    two = add_run(session, "two", "other")
+    write(session, two, {"msg_x": (77, "F", 3)}, conn_id="erp")
+    return one, two
+
+
+def named(key: TaskKey, message: str) -> str:
+    return json.dumps([*key[1:], message])
+
+
+def fields_of(page: str) -> Fields:
+    """Return the fields of a confirmation page's form, its button's included."""
+    form = page[page.index("<form") :]
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<(?:input|button)[^>]* name="([^"]*)" value="([^"]*)"', form):
+        found.setdefault(unescape(name), []).append(unescape(value))
+    return dict(found)
+
+
+def text_of(page: str) -> str:
+    """Return a page's text without tags, each blank once."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def post(client: Any, **fields: Any) -> Any:
+    return client.post("/insightly/resend", data=fields)
+
+
+def confirm(client: Any, page: str) -> Any:
+    return client.post("/insightly/resend", data=fields_of(page))
+
+
+def logs(session: Session) -> list[dict[str, Any]]:
+    session.expire_all()
+    found = session.scalars(select(Log).where(Log.event == "insightly_resend").order_by(Log.id))
+    return [json.loads(log.extra or "") for log in found]
+
+
+def asked_of(session: Session, key: TaskKey) -> list[set[str]]:
+    session.expire_all()
+    return [set(request.messages[""]) for request in read_requests(DatabaseStateStore(session, key))]
+
+
+def run_task(session: Session, key: TaskKey, state: str, *, acknowledges: bool = True) -> None:
+    """Have a task make its next try, as a worker does: it sends what it was asked for."""
+    base = DatabaseStateStore(session, key)
+    store = LedgerStore(base, "4-0000000c")
+    ledger = store.open(5, 3, [request.of_ledger("") for request in read_requests(base)])
+    for message in ledger.requested:
+        ledger.posting(message)
+        if acknowledges:
+            ledger.answered(message, ACKNOWLEDGED, PostOutcome(at(60), 0.1, 200, None))
+        else:
+            ledger.answered(message, FAILED, PostOutcome(at(60), 0.1, 500, "answered 500"))
+    store.write(ledger)
+    set_state(session, key, state)
+
+
+def set_state(session: Session, key: TaskKey, state: str | None) -> None:
+    session.execute(
+        update(TaskInstance)
+        .where(TaskInstance.run_id == key.run_id, TaskInstance.task_id == key.task_id)
+        .values(state=state)
+    )
+    session.commit()
+
+
+# --- what is shown before ----------------------------------------------------------------------------------
+
+
+def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) -> None:
+    """How many, to whom, of what; then the request, and the way to its progress."""
+    one, two = fill(session)
+    client = login()
+    answer = post(client, what="selected", delivery=[named(one, "msg_b"), named(two, "msg_x")])
+    assert answer.status_code == 200
+    text = text_of(answer.text)
+    assert "Send 2 messages again?" in text
+    assert "To billing 1 erp 1" in text or "To erp 1 billing 1" in text
+    assert "2 tasks" in text
+    assert "acknowledged already" not in text
+    assert logs(session) == asked_of(session, one) == asked_of(session, two) == []
+    done = confirm(client, answer.text)
+    assert done.status_code == 303
+    request_id = fields_of(answer.text)["confirmed"][0]
+    assert done.headers["location"] == f"/insightly/resend?id={request_id}&tasks=2"
+    assert asked_of(session, one) == [{"msg_b"}]
+    assert asked_of(session, two) == [{"msg_x"}]
+    assert [(log["outcome"], log["request"]) for log in logs(session)] == [("cleared", request_id)] * 2
+    owners = set(session.scalars(select(Log.owner).where(Log.event == "insightly_resend")))
+    assert owners == {"admin"}
+    assert client.get(done.headers["location"]).status_code == 200
+
+
+def test_all_undelivered_that_match(login: Login, session: Session) -> None:
+    """What is delivered stays; the filter counts, and its time ends when it was shown."""
+    one, two = fill(session)
+    client = login()
+    page = post(client, what="undelivered", workflow="flow", period="all").text
+    assert "Send 2 messages again?" in text_of(page)
+    fields = fields_of(page)
+    assert (fields["state"], fields["workflow"], fields["period"]) == (["undelivered"], ["flow"], ["range"])
+    assert "to" in fields
+    assert confirm(client, page).status_code == 303
+    assert (asked_of(session, one), asked_of(session, two)) == ([{"msg_b", "msg_c"}], [])
+    assert "workflow=flow" in logs(session)[0]["what"]
+
+
+def test_acknowledged_ones_are_sent_a_second_time(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    text = text_of(post(login(), what="selected", delivery=[named(one, "msg_a")]).text)
+    assert "1 message was acknowledged already. The receiver gets it a second time" in text
+
+
+@pytest.mark.parametrize("way", ["running", "gone"])
+def test_what_cannot_be_sent_is_said_before(login: Login, session: Session, way: str) -> None:
+    one, two = fill(session)
+    if way == "running":
+        set_state(session, one, "running")
+    else:
+        session.query(XComModel).filter(XComModel.run_id == one.run_id).delete()
+        session.commit()
+    client = login()
+    page = post(client, what="undelivered", period="all").text
+    reason = {"running": "the task is running", "gone": "its payloads are gone from XCom"}[way]
+    assert "2 messages can\u2019t be sent again as things are now" in text_of(page)
+    assert f"2 messages: {reason}" in text_of(page)
+    done = confirm(client, page)
+    assert (asked_of(session, one), asked_of(session, two)) == ([], [{"msg_x"}])
+    text = text_of(client.get(done.headers["location"]).text)
+    assert f"refused {reason}" in text
+
+
+def test_what_has_changed_meanwhile_is_shown_again(login: Login, session: Session) -> None:
+    """Nobody confirms something else than what was shown."""
+    one, _ = fill(session)
+    client = login()
+    page = post(client, what="undelivered", workflow="flow", period="all").text
+    write(session, one, {"msg_b": (8, "A", 5)}, token="2-0000000b")
+    answer = confirm(client, page)
+    assert answer.status_code == 200
+    assert "has changed meanwhile" in text_of(answer.text)
+    assert logs(session) == []
+    assert confirm(client, answer.text).status_code == 303
+    assert asked_of(session, one) == [{"msg_c"}]
+
+
+def test_what_comes_later_is_not_sent(login: Login, session: Session) -> None:
+    """What fails after the list was shown was not confirmed."""
+    fill(session)
+    client = login()
+    page = post(client, what="undelivered", workflow="flow", period="all").text
+    later = add_run(session, "later")
+    write(session, later, {"msg_z": (7, "F", 60 * 24 * 365 * 10)})
+    assert confirm(client, page).status_code == 303
+    assert asked_of(session, later) == []
+
+
+def test_too_many(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(session)
+    monkeypatch.setattr(module, "MOST_RESENT", 2)
+    answer = post(login(), what="undelivered", period="all")
+    assert answer.status_code == 400
+    assert "More than 2 messages match" in answer.text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"what": "all"},
+        {"what": "selected"},
+        {"what": "selected", "delivery": "x"},
+        {"what": "selected", "delivery": "[" * 100_000},
+        {"what": "selected", "delivery": '["flow", "one", "deliver", true, "", "msg_b"]'},
+        {"what": "selected", "delivery": '["flow", "one", "deliver", -1, 7, "msg_b"]'},
+        {"what": "selected", "delivery": '["flow", "one", "deliver", -1, "", "\\u0000"]'},
+        {"what": "selected", "delivery": [f'["flow", "r{n}", "deliver", -1, "", "m"]' for n in range(501)]},
+        {"what": "undelivered", "record": "x"},
+        {"what": "undelivered", "state": "delivered"},
+        {"what": "undelivered", "confirmed": "../x"},
+    ],
+)
+def test_forms_that_say_nothing_clear(login: Login, session: Session, fields: Fields) -> None:
+    fill(session)
+    assert post(login(), **fields).status_code == 400
+    assert logs(session) == []
+
+
+def test_selected_ones_that_are_gone(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    text = text_of(post(login(), what="selected", delivery=[named(one, "msg_z")]).text)
+    assert "Nothing to send again" in text
+    assert "Of 1 message nothing is known any more" in text
+
+
+# --- once only ---------------------------------------------------------------------------------------------
+
+
+def test_a_form_that_is_sent_twice_sends_once(login: Login, session: Session) -> None:
+    """A double click and a page that is loaded again lead to the progress of the first one."""
+    one, _ = fill(session)
+    client = login()
+    page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
+    first, second = confirm(client, page), confirm(client, page)
+    assert (first.status_code, second.status_code) == (303, 303)
+    assert second.headers["location"] == first.headers["location"].removesuffix("&tasks=1")
+    run_task(session, one, "success")
+    assert confirm(client, page).status_code == 303
+    assert (len(logs(session)), asked_of(session, one)) == (1, [{"msg_b"}])
+
+
+def test_two_at_the_same_moment(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task takes a request once, even if the first one was not in the audit log when the second came."""
+    one, _ = fill(session)
+    client = login()
+    page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
+    monkeypatch.setattr(module, "request_dags", lambda *_: [])
+    confirm(client, page)
+    again = confirm(client, page)
+    assert again.status_code == 303
+    assert (len(logs(session)), asked_of(session, one)) == (1, [{"msg_b"}])
+
+
+def test_what_takes_long_goes_on_after_the_answer(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = fill(session)
+    monkeypatch.setattr(module, "LONGEST_ANSWER", -1.0)
+    client = login()
+    done = confirm(client, post(client, what="undelivered", period="all").text)
+    assert done.headers["location"].endswith("&tasks=2")
+    assert (len(asked_of(session, one)), len(asked_of(session, two))) == (1, 1)
+
+
+# --- who may -----------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_may_not(login: Login, session: Session) -> None:
+    """What was left out is said; a form made by hand changes nothing."""
+    one, _ = fill(session)
+    client = login("VIEWER")
+    page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
+    assert "you need to be allowed to clear its task instances" in text_of(page)
+    fields = {"what": "selected", "delivery": named(one, "msg_b"), "confirmed": "0123456789ab", "shown": ""}
+    assert post(client, **fields).status_code == 200
+    assert logs(session) == []
+
+
+def test_a_user_may(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    client = login("USER")
+    assert (
+        confirm(client, post(client, what="selected", delivery=[named(one, "msg_b")]).text).status_code == 303
+    )
+    assert asked_of(session, one) == [{"msg_b"}]
+
+
+def test_nobody_without_a_login_or_from_elsewhere(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    fields = {"what": "selected", "delivery": named(one, "msg_b")}
+    assert post(login(None), **fields).status_code == 401
+    client = login()
+    client.headers["Origin"] = "https://evil.example.com"
+    assert post(client, **fields).status_code == 403
+
+
+def test_dags_that_a_person_may_not_clear_are_left_out(
+    login: Login, session: Session, strict: Callable[..., None]
+) -> None:
+    one, two = fill(session)
+    client = login()
+    strict(untouchable={"other"})
+    page = post(client, what="undelivered", period="all").text
+    assert "Send 2 messages again?" in text_of(page)
+    assert "other: 1 message" in text_of(page)
+    confirm(client, page)
+    assert (asked_of(session, one), asked_of(session, two)) == ([{"msg_b", "msg_c"}], [])
+
+
+def test_a_right_that_is_lost_before_it_is_confirmed(
+    login: Login, session: Session, strict: Callable[..., None]
+) -> None:
+    fill(session)
+    client = login()
+    page = post(client, what="undelivered", period="all").text
+    strict(untouchable={"other"})
+    answer = confirm(client, page)
+    assert answer.status_code == 200
+    assert "has changed meanwhile" in answer.text
+    assert logs(session) == []
+
+
+def test_dags_that_a_person_may_not_see(login: Login, session: Session, strict: Callable[..., None]) -> None:
+    """They are not named, and what is asked about them is refused."""
+    _, two = fill(session)
+    client = login()
+    strict(hidden={"other"})
+    page = post(client, what="undelivered", period="all").text
+    assert "other" not in text_of(page).replace("the others are", "")
+    assert post(client, what="selected", delivery=[named(two, "msg_x")]).status_code == 403
+    assert post(client, what="undelivered", workflow="other").status_code == 403
+
+
+# --- how far it is -----------------------------------------------------------------------------------------
+
+
+def start(client: Any, session: Session, *named_messages: str) -> str:
+    done = confirm(client, post(client, what="selected", delivery=list(named_messages)).text)
+    assert done.status_code == 303
+    return done.headers["location"]
+
+
+def test_progress(login: Login, session: Session) -> None:
+    """It waits, is under way, and is done; until then, the page loads itself again."""
+    one, two = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_a"), named(one, "msg_b"), named(two, "msg_x"))
+    page = client.get(address).text
+    assert f'data-refresh="{address.replace("&", "&amp;")}"' in page
+    assert "waiting 3 under way 0 delivered 0" in text_of(page)
+    set_state(session, one, "running")
+    assert "waiting 1 under way 2 delivered 0" in text_of(client.get(address).text)
+    run_task(session, one, "success")
+    assert "waiting 1 under way 0 delivered 2" in text_of(client.get(address).text)
+    run_task(session, two, "up_for_retry", acknowledges=False)
+    page = client.get(address).text
+    assert "data-refresh" in page
+    assert "up for retry" in page
+    set_state(session, two, "failed")
+    page = client.get(address).text
+    assert "data-refresh" not in page
+    assert "Done: 2 messages delivered, 1 not." in text_of(page)
+    assert "not delivered again 1" in text_of(page)
+
+
+def test_a_task_that_ended_without_beginning(login: Login, session: Session) -> None:
+    """One that somebody has set to success has delivered nothing again."""
+    one, _ = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_a"))
+    set_state(session, one, "success")
+    assert "Done: 0 messages delivered, 1 not." in text_of(client.get(address).text)
+
+
+def test_all_arrived(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_b"))
+    run_task(session, one, "success")
+    assert "Done: the message is delivered." in text_of(client.get(address).text)
+
+
+def test_a_request_that_was_interrupted(login: Login, session: Session) -> None:
+    """The address says how many tasks were to be asked."""
+    one, _ = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_b")).replace("tasks=1", "tasks=3")
+    run_task(session, one, "success")
+    assert "2 tasks are still to be asked" in text_of(client.get(address).text)
+    session.execute(update(Log).where(Log.event == "insightly_resend").values(dttm=at(0)))
+    session.commit()
+    page = client.get(address).text
+    assert "2 tasks were never asked" in text_of(page)
+    assert "data-refresh" not in page
+
+
+@pytest.mark.parametrize("query", ["", "id=", "id=0123456789ab", "id=%25", "id=" + "a" * 400])
+def test_requests_that_there_are_not(login: Login, session: Session, query: str) -> None:
+    assert login().get(f"/insightly/resend?{query}").status_code == 404
+
+
+def test_progress_shows_what_a_person_may_see(
+    login: Login, session: Session, strict: Callable[..., None]
+) -> None:
+    one, two = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_b"), named(two, "msg_x"))
+    strict(hidden={"other"})
+    text = text_of(client.get(address).text)
+    assert "Sending 1 message again" in text
+    assert "of other workflows, too" in text
+    assert "two" not in text
+    strict(hidden={"other", "flow"})
+    assert client.get(address).status_code == 404
+
+
+def test_in_a_tab_everything_stays_there(login: Login, session: Session) -> None:
+    one, _ = fill(session)
+    client = login()
+    scope = {"tab": "dag_run", "dag_id": "flow", "run_id": "one"}
+    page = post(client, what="selected", delivery=[named(one, "msg_b")], **scope).text
+    assert 'class="top"' not in page
+    assert "/insightly/deliveries?tab=dag_run&amp;dag_id=flow&amp;run_id=one" in page
+    address = confirm(client, page).headers["location"]
+    assert "tab=dag_run&dag_id=flow&run_id=one" in address
+    page = client.get(address).text
+    assert 'class="top"' not in page
+    assert "/insightly/deliveries?tab=dag_run&amp;dag_id=flow&amp;run_id=one" in page
+
+
+def test_a_request_of_many_tasks_is_cheap_to_follow(session: Session) -> None:
+    """While tasks are still to end, their ledgers stay closed."""
+    fill(session)
+    extra = json.dumps({"request": "0123456789ab", "what": "all", "messages": 1, "outcome": "cleared"})
+    rows = [
+        {"event": "insightly_resend", "dag_id": "flow", "run_id": "one", "task_id": "deliver", "map_index": n}
+        | {"extra": extra, "owner": "ada", "dttm": at(number)}
+        for number, n in enumerate(range(-1, 4_999))
+    ]
+    session.execute(insert(Log), rows)
+    session.execute(update(TaskInstance).values(state="running"))
+    session.commit()
+    begin = time.monotonic()
+    found = request_progress(session, "0123456789ab", ["flow"])
+    assert time.monotonic() - begin < 5
+    assert found is not None
+    assert (len(found.tasks), found.is_done) == (5_000, False)
+    assert {task.delivered for task in found.tasks} == {None}
