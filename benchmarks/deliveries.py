@@ -262,7 +262,7 @@ def measure_overview() -> bool:
 
     with filled() as session:
         from airflow_insightly_hooks.database.deliveries import search_deliveries
-        from airflow_insightly_hooks.database.overview import read_overview
+        from airflow_insightly_hooks.database.overview.overview import read_overview
 
         for count in (WORKFLOWS, 20):
             taken, found = seconds(lambda: read_overview(session, DAG_IDS[:count], NOW))  # noqa: B023

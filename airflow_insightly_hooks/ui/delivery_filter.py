@@ -18,7 +18,7 @@ from airflow_insightly_hooks.core.delivery.stored_deliveries import (
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
-from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import workflow_of
 
 __all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "TABS", "WantedDeliveries"]
 

@@ -21,10 +21,10 @@ from airflow_insightly_hooks.core.delivery.receiver_status import RECEIVER, Rece
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, pending_key
 from airflow_insightly_hooks.core.state.retry_queue import RETRY, MessageSource, RetryQueue
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
-from airflow_insightly_hooks.database import ledgers as ledgers_module
 from airflow_insightly_hooks.database import pending as pending_module
 from airflow_insightly_hooks.database.deliveries import TaskKey
-from airflow_insightly_hooks.database.overview import (
+from airflow_insightly_hooks.database.overview import ledgers as ledgers_module
+from airflow_insightly_hooks.database.overview.overview import (
     Account,
     Activity,
     accounts,
@@ -32,8 +32,8 @@ from airflow_insightly_hooks.database.overview import (
     read_overview,
     workflow_dags,
 )
+from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth, receivers
 from airflow_insightly_hooks.database.pending import pending_counts
-from airflow_insightly_hooks.database.receivers import ReceiverHealth, receivers
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.webhook import WebhookOperator

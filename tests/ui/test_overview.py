@@ -12,7 +12,7 @@ from airflow.models import DagModel
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from airflow_insightly_hooks.database.receivers import ReceiverHealth
+from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
 from airflow_insightly_hooks.ui.charts import HEIGHT, Chart
 from airflow_insightly_hooks.ui.routes.overview import _receiver_state
 from tests.ui.conftest import Login

@@ -21,7 +21,7 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags
-from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import workflow_of
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.delivery_filter import PERIODS, STATE_WORDS, WantedDeliveries

@@ -29,7 +29,7 @@ from airflow_insightly_hooks.database.delivery_details import (
     requests_for,
     task_around,
 )
-from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import workflow_of
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS

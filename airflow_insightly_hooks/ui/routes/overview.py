@@ -10,7 +10,7 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from airflow_insightly_hooks.database.overview import (
+from airflow_insightly_hooks.database.overview.overview import (
     DAYS,
     Activity,
     ActivityCounts,
@@ -19,7 +19,7 @@ from airflow_insightly_hooks.database.overview import (
     first_moment,
     read_overview,
 )
-from airflow_insightly_hooks.database.receivers import ReceiverHealth
+from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
 from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow, stored_workflows
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.charts import Chart

@@ -28,7 +28,7 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags, find_delivery
-from airflow_insightly_hooks.database.ledgers import workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import workflow_of
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.database.resend import Resend, by_task, latest_of_each, refusals, resend
 from airflow_insightly_hooks.database.resend_progress import (

@@ -21,7 +21,7 @@ from airflow.models.asset import (
 )
 from sqlalchemy import func, select, union
 
-from airflow_insightly_hooks.database.ledgers import (
+from airflow_insightly_hooks.database.overview.ledgers import (
     CountedRun,
     Ledgers,
     TaskLedger,
@@ -29,8 +29,8 @@ from airflow_insightly_hooks.database.ledgers import (
     read_ledgers,
     workflow_of,
 )
+from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth, receivers
 from airflow_insightly_hooks.database.pending import PendingCounts, pending_counts
-from airflow_insightly_hooks.database.receivers import ReceiverHealth, receivers
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

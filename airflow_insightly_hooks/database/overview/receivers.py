@@ -20,7 +20,7 @@ from airflow_insightly_hooks.core.delivery.receiver_status import LONGEST_WAIT, 
 from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state.retry_queue import RETRY, RetryQueue
 from airflow_insightly_hooks.core.state.state_store import KEPT
-from airflow_insightly_hooks.database.ledgers import Ledgers, TaskLedger, read_ledgers, workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import Ledgers, TaskLedger, read_ledgers, workflow_of
 from airflow_insightly_hooks.database.state import StoredValues
 
 if TYPE_CHECKING:

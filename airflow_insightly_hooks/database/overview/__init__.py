@@ -1,0 +1,4 @@
+"""What tasks have counted, read in one pass: of workflows, of receivers, of accounts.
+
+Private.
+"""
