@@ -1,7 +1,7 @@
 """What each page takes over HTTP, on a real API server with 100,000 deliveries, and that none scans XCom.
 
-The metadata database (PostgreSQL) is filled by ``benchmarks/deliveries.py``: 5,000 runs of 20 messages.
-Beside these it has the runs' task instances, their payloads in XCom, and 2,500 pending webhooks. An
+The metadata database (PostgreSQL) is filled by ``benchmarks/deliveries.py``: 5,000 runs of 20 messages in
+30 days, 10,000 pending webhooks. Beside these it has the runs' task instances, and their payloads in XCom. An
 administrator who is logged in asks for the pages. Each time is the median of 11, in turns with Airflow's own
 ``/api/v2/version``, which shows what an answer costs by itself.
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -29,27 +29,27 @@ import sqlalchemy
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from airflow_stack import AirflowStack, step
-from deliveries import Rows, fill
+from deliveries import DAG_IDS, fill
 from postgresql import temporary_database
 
 TIMES = 11
 TARGET, RECORD_TARGET = 0.3, 1.0
 """Seconds that a page takes at most; and one that searches for a record."""
-PENDING = 2_500
 BASELINE = "/api/v2/version"
-TIMED = "later"
-"""The workflow that has something pending."""
 DAG_FILE = """# airflow dag
-import json
-from pathlib import Path
-
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.workflows.dag import workflow_dags
 
-for dag_id, conn_id in json.loads(Path(__file__).with_name("receivers.json").read_text()).items():
-    webhook = Webhook(name="w", conn_id=conn_id, after="3d" if dag_id == "later" else None)
-    Workflow(
-        name=dag_id, dag_id=dag_id, record_type="Contacts", schedule=None, webhooks=[webhook]
-    ).to_dag()
+for number in range(40):
+    dag_id = f"workflow_{number}"
+    common = {"name": dag_id, "dag_id": dag_id, "record_type": "Contacts", "schedule": None}
+    common["insightly_conn_id"] = "insightly_0"
+    Workflow(webhooks=[Webhook(name="out", conn_id=f"receiver_{number % 4}")], **common).to_dag()
+    if number < 4:  # these have something pending
+        later = Webhook(name="later", conn_id=f"receiver_{number}", after="3d")
+        for dag in workflow_dags(Workflow(webhooks=[later], **common)):
+            if dag.dag_id.endswith("__pending"):
+                globals()[dag.dag_id] = dag
 """
 
 
@@ -78,7 +78,8 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
     yield Page("deliveries of a record", deliveries, {"record": a["record_id"]}, RECORD_TARGET)
     yield Page("deliveries of no record", deliveries, {"record": 999_999}, RECORD_TARGET)
     yield Page("one delivery", f"{deliveries}/{a['message_id']}", {})
-    yield Page(f"pending, {PENDING:,}", "/insightly/pending", {})
+    yield Page("pending, 10,000", "/insightly/pending", {})
+    yield Page("pending of a workflow, 2,500", "/insightly/pending", {"dag_id": DAG_IDS[0]})
     yield Page("preview, its form", "/insightly/preview", {})
 
 
@@ -87,27 +88,17 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
 
 def filled(stack: AirflowStack, dags: Path) -> dict[str, Any]:
     """Fill the database; return one of its deliveries."""
-    from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
-    from sqlalchemy import select
 
     from airflow_insightly_hooks.database.deliveries import DeliveryFilter, search_deliveries
 
     with step("100,000 deliveries"):
         fill()
-    with create_session() as session:
-        receivers = {
-            dag_id: _receiver_of(session, dag_id)
-            for dag_id in session.scalars(select(DagRun.dag_id).distinct().order_by(DagRun.dag_id))
-        }
-    with step(f"the DAGs of {len(receivers) + 1} workflows"):
-        (dags / "receivers.json").write_text(json.dumps({**receivers, TIMED: "receiver_0"}))
+    with step(f"the DAGs of {len(DAG_IDS)} workflows"):
         (dags / "workflows.py").write_text(DAG_FILE)
         stack.cli("dags", "reserialize")
     with step("task instances and XCom"):
         _add_tasks()
-    with step(f"{PENDING:,} pending webhooks"):
-        _add_pending()
     with create_session() as session:
         (row,) = search_deliveries(session, DeliveryFilter(), limit=1, offset=5_000).rows
     assert row.message.about is not None
@@ -119,13 +110,6 @@ def filled(stack: AirflowStack, dags: Path) -> dict[str, Any]:
         "since": (row.at - timedelta(days=7)).strftime("%Y-%m-%dT%H:%M"),
         "until": row.at.strftime("%Y-%m-%dT%H:%M"),
     }
-
-
-def _receiver_of(session: Any, dag_id: str) -> str:
-    from airflow_insightly_hooks.database.deliveries import DeliveryFilter, search_deliveries
-
-    (row,) = search_deliveries(session, DeliveryFilter(dag_ids=[dag_id]), limit=1).rows
-    return str(row.conn_id)
 
 
 def _add_tasks() -> None:
@@ -175,39 +159,6 @@ def _add_tasks() -> None:
                 for number, dag_id, run_id, at in part
             ]
             session.execute(insert(XComModel), xcoms)
-
-
-def _add_pending() -> None:
-    from airflow.models.asset import AssetModel
-    from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import insert, select
-
-    from airflow_insightly_hooks.core.state.pending_webhooks import (
-        PendingWebhook,
-        PendingWebhooks,
-        pending_key,
-    )
-    from airflow_insightly_hooks.hooks.assets import records_asset
-
-    store, now = Rows(), datetime.now(timezone.utc).replace(microsecond=0)
-    PendingWebhooks(store, pending_key(TIMED, "w")).add(
-        PendingWebhook(n, now + timedelta(minutes=n), "added", "2026-01-01T00:00:00Z")
-        for n in range(1, PENDING + 1)
-    )
-    with create_session() as session:
-        name = records_asset("insightly_default", "Contacts").name
-        asset_id = session.scalar(select(AssetModel.id).where(AssetModel.name == name))
-        rows = [
-            {
-                "asset_id": asset_id,
-                "key": key,
-                "value": json.dumps(value),
-                "last_updated_by_dag_id": f"{TIMED}__pending",
-            }
-            for key, value in store.values.items()
-        ]
-        session.execute(insert(AssetStateStoreModel), rows)
 
 
 # --- the measurement ---------------------------------------------------------------------------------------
