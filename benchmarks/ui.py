@@ -79,7 +79,7 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
     yield Page("deliveries of no record", deliveries, {"record": 999_999}, RECORD_TARGET)
     yield Page("one delivery", f"{deliveries}/{a['message_id']}", {})
     yield Page("pending, 10,000", "/insightly/pending", {})
-    yield Page("pending of a workflow, 2,500", "/insightly/pending", {"dag_id": DAG_IDS[0]})
+    yield Page("pending of a workflow, 2,500", "/insightly/pending", {"workflow": DAG_IDS[0]})
     yield Page("preview, its form", "/insightly/preview", {})
 
 
