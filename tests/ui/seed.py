@@ -32,15 +32,15 @@ from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, a
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.delivery.receiver_status import ReceiverStatus
-from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
 from airflow_insightly_hooks.core.payload import Payload, build_payload
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, pending_key
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
-from airflow_insightly_hooks.database.deliveries import TaskKey
+from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
 from airflow_insightly_hooks.database.pending import cancel, pending_webhooks
 from airflow_insightly_hooks.database.pending_requests import request_of
+from airflow_insightly_hooks.database.resend import CLEARED, resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS
@@ -49,10 +49,12 @@ from airflow_insightly_hooks.sandbox.seed.seeded_records import seeded_store
 from tests.metadata_database import BUNDLE, AssetState, asset_of
 from tests.ui.workflows import CONNECTIONS, PAUSED, WORKFLOWS, dags
 
-__all__ = ["SCRIPT", "Seed", "seed"]
+__all__ = ["RESEND_REQUEST", "SCRIPT", "Seed", "seed"]
 
 SCRIPT = "<script>alert(1)</script>"
 """The name of one opportunity; a page that runs it is broken."""
+RESEND_REQUEST = "5eed0000a1b2"
+"""The id of the one request to send a message again."""
 UNSENT, LEFT, DRY_RUN = "unsent", "left", "dry run"
 KEPT_RESPONSE = '{"error": "EMAIL is missing", "field": "<b>EMAIL</b>"}'
 RETRY_AFTER = timedelta(minutes=25)
@@ -431,19 +433,11 @@ class _Seeding:
                 made.records[message.name] = [payload["record_type"], payload["record_id"]]
 
     def _ask_again(self, name: str) -> None:
-        """Ask for a message of the last run to be sent again: its task is cleared, and waits to be run."""
-        dag_id, run_id, task_id = self._seed.tasks[name]
-        key = TaskKey(self._last_run[1], dag_id, run_id, task_id, -1, "")
-        messages = {"": {self._seed.messages[name]: about_of(*self._seed.records[name], "updated", "")}}
-        request = ResendRequest("5eed0000a1b2", "op", iso_time(self._ago(minutes=2)), True, messages)
-        add_request(DatabaseStateStore(self._session, key), request, ())
-        self._session.execute(
-            update(TaskInstance)
-            .where(TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
-            .where(TaskInstance.dag_id == dag_id)
-            .values(state=None)
-        )
-        self._session.commit()
+        """Ask for a message to be sent again: its task is cleared, and waits to be run."""
+        wanted = DeliveryFilter(message_ids=[self._seed.messages[name]])
+        found = search_deliveries(self._session, wanted).rows
+        asked = resend(self._session, found, by="op", what="1 message", request_id=RESEND_REQUEST)
+        assert [one.outcome for one in asked] == [CLEARED]
 
     # --- what is pending -----------------------------------------------------------------------------------
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi.routing import APIRoute
 
 from airflow_insightly_hooks.ui.addresses import PREFIX
 from airflow_insightly_hooks.ui.app import make_app
-from tests.ui.seed import Seed
+from tests.ui.seed import RESEND_REQUEST, Seed
 
 __all__ = ["CHANGES", "PAGES", "address_of"]
 
@@ -19,7 +19,17 @@ PAGES = [route.path for route in ROUTES if "GET" in route.methods]
 CHANGES = [route.path for route in ROUTES if route.methods - {"GET", "HEAD"}]
 """The paths of what changes something, or asks others."""
 
+
+def _delivery(seed: Seed) -> str:
+    dag_id, run_id, task_id = seed.tasks["response"]
+    message_id = seed.messages["response"]
+    task = urlencode({"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "message_id": message_id})
+    return f"/delivery?{task}"
+
+
 SAMPLES: dict[str, Callable[[Seed], str]] = {
+    "/delivery": _delivery,
+    "/resend": lambda seed: f"/resend?id={RESEND_REQUEST}",
     "/pending/runs": lambda seed: f"/pending/runs?request={quote(seed.request)}",
 }
 """Path -> what makes an address of it that shows something, where the path alone does not."""
