@@ -56,9 +56,9 @@ LONGEST_QUEUE = 3.0
 """Seconds that one more waits for its turn."""
 
 NOT_KEPT = (
-    "Its address or its headers hold values that are not kept where this page can read them. To send it as a "
-    "test, run 'airflow insightly preview --send' where the workflow's file is, or put the values into a "
-    "connection (conn_id)."
+    "It can't be sent as a test from here: its address or its headers hold values that are not kept where "
+    "this page can read them. Run 'airflow insightly preview --send' where the workflow's file is, or put "
+    "the values into a connection (conn_id)."
 )
 TYPES_FAILED = "Insightly could not be asked for the types of custom fields: "
 
@@ -228,11 +228,13 @@ def _shown(stored: StoredWorkflow, message: PreviewedMessage) -> ShownMessage:
     request = request_of(message.webhook, body, message.payload["message_id"])
     is_masked = message.webhook.slug in stored.masked
     if message.not_sent is not None:
-        refusal: str | None = f"It would not be sent: {message.not_sent}."
+        refusal: str | None = (
+            f"It can't be sent as a test, since a run would not send it: {message.not_sent}."
+        )
     elif is_masked:
         refusal = NOT_KEPT
     elif request.problem is not None:
-        refusal = f"It can't be sent from here: {request.problem}."
+        refusal = f"It can't be sent as a test from here, and its headers are not known: {request.problem}."
     else:
         refusal = None
     return ShownMessage(message, request, indented(body), is_masked, refusal)

@@ -2,7 +2,8 @@
 
 Records are personal data, so they come by POST, and stand in no address. To send a test takes two forms: the
 first one's page names the receiver and sends nothing; that page's form sends. What is sent is made anew of
-the workflow and the record; nothing of it is taken from the form.
+the workflow and the record; nothing of it is taken from the form. All forms go to one address, which shows
+the empty form by GET: Airflow keeps its frame's address, and loads it again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from airflow_insightly_hooks.database.preview_log import log_test
 from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow, stored_workflows
 from airflow_insightly_hooks.previews.receivers import send_as_test, webhook_hook
 from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
-from airflow_insightly_hooks.ui.forms import FormDep
+from airflow_insightly_hooks.ui.forms import Form, FormDep
 from airflow_insightly_hooks.ui.preview_input import InvalidInput, PreviewInput, workflow_key
 from airflow_insightly_hooks.ui.preview_result import (
     PreviewFailed,
@@ -67,33 +68,36 @@ def show_form(
 
 @router.post("/preview")
 def show_preview(access: AccessDep, session: SessionDep, render: RendererDep, form: FormDep) -> HTMLResponse:
-    """Show what the workflow would do."""
+    """Show what the workflow would do; for a form that names a webhook, have its message sent as a test."""
     asked = PreviewInput.of(form)
+    is_test = bool(form.get("webhook"))
+    if is_test:
+        access.check(Right.START_RUNS, [asked.workflow.partition("/")[0]])
     try:
         with turn():
             result = preview_for(access, session, asked)
+            if is_test:
+                return _test(access, session, render, form, asked, result)
     except (InvalidInput, PreviewFailed) as error:
         return _shown_again(access, session, render, asked, error)
     return render("preview.html", _form_values(access, session), asked=asked, result=result)
 
 
-@router.post("/preview/send")
-def send_test(access: AccessDep, session: SessionDep, render: RendererDep, form: FormDep) -> HTMLResponse:
+def _test(
+    access: Access,
+    session: Session,
+    render: Renderer,
+    form: Form,
+    asked: PreviewInput,
+    result: PreviewResult,
+) -> HTMLResponse:
     """Ask whether to send a webhook's message as a test; send it once that is confirmed."""
-    asked = PreviewInput.of(form)
-    access.check(Right.START_RUNS, [asked.workflow.partition("/")[0]])
-    try:
-        with turn():
-            result = preview_for(access, session, asked)
-            shown = _message_of(result, form.get("webhook"))
-            values = {"asked": asked, "result": result, "shown": shown}
-            receiver = form.get("receiver")
-            if form.get("confirmed") != "yes" or receiver != shown.request.receiver:
-                return render("preview_confirm.html", values, has_changed=bool(receiver))
-            sent = _send(access, session, result, shown)
-    except (InvalidInput, PreviewFailed) as error:
-        return _shown_again(access, session, render, asked, error)
-    return render("preview_sent.html", values, sent=sent)
+    shown = _message_of(result, form.get("webhook"))
+    values = {"asked": asked, "result": result, "shown": shown}
+    receiver = form.get("receiver")
+    if form.get("confirmed") != "yes" or receiver != shown.request.receiver:
+        return render("preview_confirm.html", values, has_changed=bool(receiver))
+    return render("preview_sent.html", values, sent=_send(access, session, result, shown))
 
 
 def _message_of(result: PreviewResult, slug: str) -> ShownMessage:

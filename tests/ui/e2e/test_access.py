@@ -90,7 +90,6 @@ def test_nothing_of_a_hidden_dag_is_shown(ask: Ask, path: str) -> None:
     assert "Confidential" not in shown
 
 
-@pytest.mark.xfail(reason="no page lists workflows yet")
 def test_that_dag_is_shown_to_others(ask: Ask) -> None:
     """The test above finds nothing because it is hidden, not because there is nothing."""
     assert any(HIDDEN in ask("fab_airflow", "viewer", path).text for path in PAGES)
