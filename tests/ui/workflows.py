@@ -11,7 +11,7 @@ from airflow_insightly_hooks.workflows.dag import workflow_dags
 
 __all__ = ["CONNECTIONS", "HIDDEN", "PASSWORDS", "PAUSED", "SECRETS", "WORKFLOWS", "dags"]
 
-SECRETS = ("seed-api-key-8f2c", "seed-receiver-password-41d0", "seed-signing-secret-77aa")
+SECRETS = ("seed-api-key-8f2c", "seed-receiver-password-41d0", "c2VlZC1zaWduaW5nLXNlY3JldC03N2FhLTAxMjM0NTY=")
 """What no page may show."""
 
 PASSWORDS = {user: f"password-of-{user}" for user in ("admin", "op", "user", "viewer", "sales", "public")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -34,6 +35,8 @@ SIMPLE = {"admin": "ADMIN", "op": "OP", "user": "USER", "viewer": "VIEWER"}
 """User -> role of the simple auth manager."""
 FAB = {"AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"}
 """The setting by which FAB decides who may see what."""
+FERNET = {"AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(b"seed" * 8).decode()}
+"""The servers read connections that another one has encrypted."""
 
 
 class AirflowServer:
@@ -86,7 +89,7 @@ def seeded_database(folder: Path) -> Iterator[tuple[str, Seed]]:
     :raises NoServerError: if there is no PostgreSQL to make it on.
     """
     with temporary_database() as address:
-        stack = AirflowStack(folder, folder / "dags", {}, address, FAB)
+        stack = AirflowStack(folder, folder / "dags", {}, address, {**FAB, **FERNET})
         stack.migrate()
         made = Seed(**json.loads(_run(stack, "tests.ui.seed")))
         _run(stack, "tests.ui.fab_users")
@@ -98,7 +101,7 @@ def _server(
     folder: Path, template: str, seed: Seed, settings: Mapping[str, str], base_url: str | None = None
 ) -> Iterator[AirflowServer]:
     with temporary_database(template) as address:
-        stack = AirflowStack(folder, folder / "dags", {}, address, settings)
+        stack = AirflowStack(folder, folder / "dags", {}, address, {**settings, **FERNET})
         try:
             stack.start("api-server")
             stack.wait_until_healthy()
