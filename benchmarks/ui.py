@@ -67,17 +67,18 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
 
     :param a: a delivery that there is, as ``filled`` returns it.
     """
-    deliveries = "/insightly/deliveries"
+    deliveries, ever = "/insightly/deliveries", {"period": "all"}
+    one = {name: a[name] for name in ("dag_id", "run_id", "task_id", "message_id")}
     yield Page("overview", "/insightly/", {})
-    yield Page("deliveries", deliveries, {})
-    yield Page("deliveries of a workflow", deliveries, {"dag_id": a["dag_id"]})
-    yield Page("deliveries to a receiver", deliveries, {"receiver": a["conn_id"]})
-    yield Page("deliveries that failed", deliveries, {"state": "failed"})
-    yield Page("deliveries of a week", deliveries, {"since": a["since"], "until": a["until"]})
-    yield Page("deliveries, page 10", deliveries, {"page": 10})
-    yield Page("deliveries of a record", deliveries, {"record": a["record_id"]}, RECORD_TARGET)
-    yield Page("deliveries of no record", deliveries, {"record": 999_999}, RECORD_TARGET)
-    yield Page("one delivery", f"{deliveries}/{a['message_id']}", {})
+    yield Page("deliveries", deliveries, ever)
+    yield Page("deliveries of a workflow", deliveries, {"workflow": a["dag_id"], **ever})
+    yield Page("deliveries to a receiver", deliveries, {"receiver": a["conn_id"], **ever})
+    yield Page("deliveries that failed", deliveries, {"state": "failed", **ever})
+    yield Page("deliveries of a week", deliveries, {"from": a["since"], "to": a["until"]})
+    yield Page("deliveries, page 10", deliveries, {**ever, "page": 10})
+    yield Page("deliveries of a record", deliveries, {"record": a["record_id"], **ever}, RECORD_TARGET)
+    yield Page("deliveries of no record", deliveries, {"record": 999_999, **ever}, RECORD_TARGET)
+    yield Page("one delivery", "/insightly/delivery", one)
     yield Page("pending, 10,000", "/insightly/pending", {})
     yield Page("pending of a workflow, 2,500", "/insightly/pending", {"workflow": DAG_IDS[0]})
     yield Page("preview, its form", "/insightly/preview", {})
@@ -104,11 +105,13 @@ def filled(stack: AirflowStack, dags: Path) -> dict[str, Any]:
     assert row.message.about is not None
     return {
         "dag_id": row.key.dag_id,
+        "run_id": row.key.run_id,
+        "task_id": row.key.task_id,
         "conn_id": row.conn_id,
         "record_id": row.message.about.record_id,
         "message_id": row.message.message_id,
-        "since": (row.at - timedelta(days=7)).strftime("%Y-%m-%dT%H:%M"),
-        "until": row.at.strftime("%Y-%m-%dT%H:%M"),
+        "since": (row.at - timedelta(days=7)).strftime("%Y-%m-%dT%H:%M:00Z"),
+        "until": row.at.strftime("%Y-%m-%dT%H:%M:00Z"),
     }
 
 
