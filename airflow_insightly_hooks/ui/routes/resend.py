@@ -181,7 +181,8 @@ def _matching(form: Form, access: Access, session: Session) -> _Chosen:
     if wanted["state"] in (DELIVERED, LEFT, DRY_RUN):
         raise BadRequest("All that match can be sent again only of what is undelivered. Select the others.")
     # What is shown now is what is sent once it is confirmed: nothing that comes meanwhile.
-    until = min(wanted.until or now, now.replace(microsecond=0) + timedelta(seconds=1))
+    end = now.replace(microsecond=0) + timedelta(seconds=1)
+    until = min(wanted.until or end, end)
     times = {
         "period": "range",
         "from": iso_time(wanted.since.replace(microsecond=0)) if wanted.since else "",
