@@ -11,9 +11,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow.models.dagrun import DagRun
 from airflow.models.task_state_store import TaskStateStoreModel as State
 from sqlalchemy import and_, or_, select
 
@@ -48,6 +49,8 @@ _KEY = re.compile(rf"((?:[^/]+/)?)({HEAD}(?:/([0-9]+-[0-9a-f]+)/(.+))?)")
 CHUNKS = (100, 400, 2_000, 10_000)
 """Ledgers that are looked at in one step; each step takes more."""
 
+CLOCKS_DIFFER = timedelta(days=1)
+"""How far the clock of a worker may be behind that of whoever made its run."""
 MOST_PATTERNS = 20
 """Messages, or records, that the database looks for; of more, all blocks are read."""
 
@@ -213,6 +216,9 @@ class _Search:
             query = query.where(*(getattr(State, name) == value for name, value in named.items()))
         if wanted.since is not None:  # a ledger is written after what it tells of
             query = query.where(State.updated_at >= wanted.since)
+        if wanted.until is not None:  # a run sends nothing before it is due, however often it is cleared
+            query = query.join(DagRun, DagRun.id == State.dag_run_id)
+            query = query.where(DagRun.run_after < wanted.until + CLOCKS_DIFFER)
         if last is not None:
             query = query.where(
                 or_(State.updated_at < last[0], and_(State.updated_at == last[0], State.id < last[1]))

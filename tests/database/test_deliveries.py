@@ -150,6 +150,24 @@ def test_filters(session: Session) -> None:
     assert found(session, until=at(2)) == ["msg_a"]
 
 
+def test_runs_of_after_a_period_are_not_opened(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only runs that were due by its end can have sent in it, whenever their ledgers were written last."""
+    month = 30 * 24 * 60
+    before, after = add_run(session, "before"), add_run(session, "after")
+    session.execute(update(DagRun).where(DagRun.run_id == "after").values(run_after=at(month)))
+    write(session, before, {"msg_a": (1, "A", 1)}, written=2 * month)
+    write(session, after, {"msg_b": (1, "A", month + 1)})
+    opened: list[str] = []
+    ledgers = module._Search._ledgers
+    monkeypatch.setattr(
+        module._Search,
+        "_ledgers",
+        lambda self, heads: opened.extend(head.key.run_id for head in heads) or ledgers(self, heads),
+    )
+    assert found(session, until=at(2)) == ["msg_a"]
+    assert opened == ["before"]
+
+
 def test_a_task_with_several_receivers(session: Session) -> None:
     """Each webhook of a task that delivers all has a ledger of its own, whatever it is called."""
     key = add_run(session, "one")
