@@ -52,7 +52,7 @@ BINS = (
     *("reporting", "redelivered", "redelivered_in_part", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task"),
-    *("days_later", "weeks_later"),
+    *("days_later", "weeks_later", "desk", "desk_later"),
 )
 EXTRAS_OF: dict[str, dict[str, Any]] = {
     "redelivered": {"signing_secret": SIGNING_SECRET},

@@ -58,6 +58,19 @@ workflow(
     criteria={"field": "LAST_NAME", "operator": "equals", "value": "e2e steered"},
 ).to_dag()
 
+workflow(
+    "Urgent tasks to the desk",
+    "Tasks",
+    ("desk", {}),
+    ("desk_later", {"after": timedelta(days=3)}),
+    criteria={
+        "all": [
+            {"field": "TITLE", "operator": "contains", "value": "urgent"},
+            {"field": "PRIORITY", "operator": "equals", "value": 3},
+        ]
+    },
+).to_dag(default_args={"retries": 0})
+
 workflow("Watched", "Pricebook", ("watched", {}), evaluate="created", schedule=Schedule(watch="2s")).to_dag()
 
 with DAG("grouped", schedule=None):
