@@ -60,6 +60,8 @@ class Page(NamedTuple):
     path: str
     query: dict[str, Any]
     target: float = TARGET
+    shows: str = ""
+    """What stands on the page if it has found something."""
 
 
 def pages(a: dict[str, Any]) -> Iterator[Page]:
@@ -69,8 +71,9 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
     """
     deliveries, ever = "/insightly/deliveries", {"period": "all"}
     one = {name: a[name] for name in ("dag_id", "run_id", "task_id", "message_id")}
-    yield Page("overview", "/insightly/", {})
-    yield Page("deliveries", deliveries, ever)
+    yield Page("overview", "/insightly/", {}, shows=">2,500<")  # delivered by a workflow in 30 days
+    yield Page("deliveries of 7 days", deliveries, {}, shows="receiver_3")
+    yield Page("deliveries", deliveries, ever, shows="receiver_3")
     yield Page("deliveries of a workflow", deliveries, {"workflow": a["dag_id"], **ever})
     yield Page("deliveries to a receiver", deliveries, {"receiver": a["conn_id"], **ever})
     yield Page("deliveries that failed", deliveries, {"state": "failed", **ever})
@@ -208,6 +211,8 @@ def measure(client: requests.Session, url: str, wanted: list[Page]) -> bool:
         median = statistics.median(taken)
         if answer.status_code != 200:
             is_good, verdict = False, f"  answered {answer.status_code}"
+        elif page.shows not in answer.text:
+            is_good, verdict = False, f"  shows no {page.shows}"
         elif median > page.target:
             is_good, verdict = False, f"  wanted: at most {page.target * 1000:.0f} ms"
         else:
