@@ -29,7 +29,7 @@ from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidStat
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, request_conf
 from airflow_insightly_hooks.core.state.pending_webhooks import KEYS, PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.core.state.state_store import KEPT
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX
 from airflow_insightly_hooks.database.state import StoredValues
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.state.pending_request import (
     request_in,
 )
 from airflow_insightly_hooks.core.state.pending_webhooks import KEYS
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX
 from airflow_insightly_hooks.database.pending import PendingRow, pending_webhooks
 
 if TYPE_CHECKING:

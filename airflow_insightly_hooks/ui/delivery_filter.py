@@ -18,7 +18,7 @@ from airflow_insightly_hooks.core.delivery.stored_deliveries import (
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
-from airflow_insightly_hooks.database.overview.ledgers import workflow_of
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 
 __all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "TABS", "WantedDeliveries"]
 
@@ -190,9 +190,9 @@ class WantedDeliveries:
                 map_index = -1
             tasks = WantedTasks(self["dag_id"], self["run_id"] or None, self["task_id"] or None, map_index)
         elif self["dag_id"]:
-            dag_ids = [one for one in dag_ids if self["dag_id"] in (one, workflow_of(one, visible))]
+            dag_ids = [one for one in dag_ids if self["dag_id"] in (one, workflow_dag_id(one, visible))]
         if self["workflow"]:
-            dag_ids = [one for one in dag_ids if workflow_of(one, visible) == self["workflow"]]
+            dag_ids = [one for one in dag_ids if workflow_dag_id(one, visible) == self["workflow"]]
         return DeliveryFilter(
             dag_ids=dag_ids,
             tasks=tasks,

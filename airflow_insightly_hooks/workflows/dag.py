@@ -21,10 +21,9 @@ from airflow.sdk import (
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidCriteria, InvalidWorkflow
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, WEBHOOKS
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.core.workflow.definition import (
     DELIVERY,
-    PENDING_SUFFIX,
-    RETRY_SUFFIX,
     WorkflowDefinition,
 )
 from airflow_insightly_hooks.core.workflow.description import description_markdown

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from airflow.sdk import DAG, get_parsing_context
 
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile, told
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
 from airflow_insightly_hooks.workflows.broken_file import BrokenFile
 from airflow_insightly_hooks.workflows.dag import cursor_of, workflow_dag

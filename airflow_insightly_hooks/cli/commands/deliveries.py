@@ -16,7 +16,7 @@ from airflow_insightly_hooks.cli.output import counted, is_structured, print_row
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import with_senders
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Deliveries,
@@ -95,7 +95,7 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
     _check_run(args)
     now = datetime.now(timezone.utc)
     return DeliveryFilter(
-        dag_ids=_with_senders(args.dag_id) if args.dag_id else None,
+        dag_ids=with_senders(args.dag_id) if args.dag_id else None,
         tasks=WantedTasks(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
         receiver=args.receiver,
         records=frozenset(map(record_reference, args.record)) if args.record else None,
@@ -104,11 +104,6 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         since=time_of(args.since, "--since", now) if args.since else None,
         until=time_of(args.until, "--until", now) if args.until else None,
     )
-
-
-def _with_senders(dag_ids: Sequence[str]) -> list[str]:
-    """Return the ids of workflows' DAGs, and of those that send their webhooks later."""
-    return [f"{dag_id}{suffix}" for dag_id in dag_ids for suffix in ("", RETRY_SUFFIX, PENDING_SUFFIX)]
 
 
 def _shown(one: Delivery) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType
 from airflow_insightly_hooks.core.suggestions import field_guess, schedule_guess
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.core.workflow.parts import AssetKey, FailureCallbackKey, Schedule, Webhook
 from airflow_insightly_hooks.core.workflow.problems import Misplaced
 from airflow_insightly_hooks.core.workflow.values import (
@@ -47,7 +48,7 @@ from airflow_insightly_hooks.core.workflow.values import (
     slug_of,
 )
 
-__all__ = ["DELIVERY", "ON_CHANGE", "PENDING_SUFFIX", "RETRY_SUFFIX", "Evaluate", "WorkflowDefinition"]
+__all__ = ["DELIVERY", "ON_CHANGE", "Evaluate", "WorkflowDefinition"]
 
 Evaluate = Literal["created", "created_and_edited", "until_triggered"]
 EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
@@ -64,10 +65,6 @@ NO_SCHEDULE = (
 MOST_RUNS = 10_000
 ON_CHANGE = "on_change"
 """The schedule of a workflow that runs when there are changes."""
-PENDING_SUFFIX = "__pending"
-"""The ending of the id of the DAG that sends the webhooks of time triggers."""
-RETRY_SUFFIX = "__retry"
-"""The ending of the id of the DAG that sends what waits for a receiver that is down."""
 
 
 def _seconds(value: object) -> object:

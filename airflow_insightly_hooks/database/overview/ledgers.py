@@ -21,12 +21,11 @@ from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, VERSION, to
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger, time_or_none
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["CountedRun", "Ledgers", "TaskLedger", "of_dags", "read_ledgers", "workflow_of"]
+__all__ = ["CountedRun", "Ledgers", "TaskLedger", "of_dags", "read_ledgers"]
 
 MOST_IDS = 500
 """DAGs that a query names; of more, all are read, and the others left out."""
@@ -212,14 +211,3 @@ def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedg
 def of_dags(column: Any, dag_ids: Collection[str]) -> Any:
     """Return the condition that a column holds one of these ids; of many ids, one that always holds."""
     return column.in_(dag_ids) if len(dag_ids) <= MOST_IDS else column.is_not(None)
-
-
-def workflow_of(dag_id: str, dag_ids: Collection[str]) -> str:
-    """Return the workflow's id for the DAG that sends for it what is pending, or waits for a receiver.
-
-    :param dag_ids: those that there are; the workflow is one of them, else the DAG stands for itself.
-    """
-    for suffix in (RETRY_SUFFIX, PENDING_SUFFIX):
-        if dag_id.endswith(suffix) and dag_id.removesuffix(suffix) in dag_ids:
-            return dag_id.removesuffix(suffix)
-    return dag_id

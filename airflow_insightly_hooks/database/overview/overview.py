@@ -27,10 +27,11 @@ from airflow_insightly_hooks.database.overview.ledgers import (
     TaskLedger,
     of_dags,
     read_ledgers,
-    workflow_of,
 )
 from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth, receivers
 from airflow_insightly_hooks.database.pending import PendingCounts, pending_counts
+
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -208,7 +209,7 @@ def workflow_dags(
     by_id = {row.dag_id: row for row in found if row.dag_id in ours}
     sending: defaultdict[str, list[str]] = defaultdict(list)
     for dag_id in by_id:
-        sending[workflow_of(dag_id, by_id)].append(dag_id)
+        sending[workflow_dag_id(dag_id, by_id)].append(dag_id)
     last_runs = _last_runs(session, sending)
     return [
         WorkflowDag(
@@ -232,7 +233,7 @@ def activity(
     :param ledgers: what was read of these DAGs already; ``None``: it is read.
     """
     ledgers = ledgers if ledgers is not None else read_ledgers(session, dag_ids, first_moment(now))
-    workflow = cache(lambda dag_id: workflow_of(dag_id, dag_ids))
+    workflow = cache(lambda dag_id: workflow_dag_id(dag_id, dag_ids))
     written: defaultdict[str, list[TaskLedger]] = defaultdict(list)
     for ledger in ledgers.ledgers:
         written[workflow(ledger.dag_id)].append(ledger)

@@ -20,8 +20,10 @@ from airflow_insightly_hooks.core.delivery.receiver_status import LONGEST_WAIT, 
 from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state.retry_queue import RETRY, RetryQueue
 from airflow_insightly_hooks.core.state.state_store import KEPT
-from airflow_insightly_hooks.database.overview.ledgers import Ledgers, TaskLedger, read_ledgers, workflow_of
+from airflow_insightly_hooks.database.overview.ledgers import Ledgers, TaskLedger, read_ledgers
 from airflow_insightly_hooks.database.state import StoredValues
+
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -133,7 +135,7 @@ def _health(
         if webhook.status is not None and now < webhook.status.retry_at <= now + LONGEST_WAIT
     ]
     told = failing or waits
-    dags = {workflow_of(dag_id, dag_ids) for dag_id in {ledger.dag_id for ledger in ledgers}}
+    dags = {workflow_dag_id(dag_id, dag_ids) for dag_id in {ledger.dag_id for ledger in ledgers}}
     names = {ledger.webhook for ledger in ledgers if ledger.webhook is not None}
     return ReceiverHealth(
         ledgers[-1].conn_id if ledgers else None,
@@ -157,7 +159,7 @@ def _webhooks_of(ledger: TaskLedger, dag_ids: Collection[str]) -> Iterator[str]:
         yield ledger.webhook
         return
     # Earlier versions have not noted it; but a workflow's tasks are named after their webhooks.
-    task, dag_id = ledger.task_id.rpartition(".")[2], workflow_of(ledger.dag_id, dag_ids)
+    task, dag_id = ledger.task_id.rpartition(".")[2], workflow_dag_id(ledger.dag_id, dag_ids)
     if task == "deliver":
         yield _single(f"{dag_id}/")
     elif task.startswith("deliver_"):

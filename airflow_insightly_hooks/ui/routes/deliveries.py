@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, DRY_RUN, LEFT, STATES
-from airflow_insightly_hooks.core.workflow.definition import PENDING_SUFFIX, RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Deliveries,
@@ -21,7 +21,7 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags
-from airflow_insightly_hooks.database.overview.ledgers import workflow_of
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.delivery_filter import PERIODS, STATE_WORDS, WantedDeliveries
@@ -58,7 +58,7 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
         return RedirectResponse(clean, 303)
     visible = access.dag_ids
     allowed = access.those(Right.READ, delivering_dags(session, visible))
-    workflows = {workflow_of(dag_id, visible) for dag_id in allowed}
+    workflows = {workflow_dag_id(dag_id, visible) for dag_id in allowed}
     found = Deliveries([], has_more=False, unreadable=0)
     if not wanted.errors:
         begin_snapshot(session)
@@ -71,7 +71,7 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
             "wanted": wanted,
             "tab": wanted["tab"],
             "rows": [
-                _shown(row, workflow_of(row.key.dag_id, visible), wanted, render, may_resend)
+                _shown(row, workflow_dag_id(row.key.dag_id, visible), wanted, render, may_resend)
                 for row in found.rows
             ],
             "found": found,

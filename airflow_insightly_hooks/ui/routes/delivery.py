@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import About
 from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT
 from airflow_insightly_hooks.core.errors import InvalidTime
-from airflow_insightly_hooks.core.workflow.definition import RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import RETRY_SUFFIX
 from airflow_insightly_hooks.database.deliveries import (
     Delivery,
     DeliveryFilter,
@@ -29,7 +29,7 @@ from airflow_insightly_hooks.database.delivery_details import (
     requests_for,
     task_around,
 )
-from airflow_insightly_hooks.database.overview.ledgers import workflow_of
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS
@@ -69,7 +69,7 @@ def delivery(request: Request, access: AccessDep, session: SessionDep, render: R
             "Nothing is known of this message. Its run may have been deleted, the record of it may have "
             "expired, or another version of airflow-insightly-hooks may have written it."
         )
-    workflow = workflow_of(found.key.dag_id, access.dag_ids)
+    workflow = workflow_dag_id(found.key.dag_id, access.dag_ids)
     around = task_around(session, found.key)
     may_read = access.may(Right.READ_CONTENTS, found.key.dag_id)
     return render(

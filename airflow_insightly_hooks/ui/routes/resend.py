@@ -28,7 +28,7 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags, find_delivery
-from airflow_insightly_hooks.database.overview.ledgers import workflow_of
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.database.resend import Resend, by_task, latest_of_each, refusals, resend
 from airflow_insightly_hooks.database.resend_progress import (
@@ -247,7 +247,7 @@ def _confirmation(
             "tasks": len(counts),
             "looked_at": min(len(counts), MOST_LOOKED_AT),
             "receivers": Counter(row.conn_id or row.receiver or "not known" for row in rows).most_common(),
-            "workflows": Counter(workflow_of(row.key.dag_id, visible) for row in rows).most_common(),
+            "workflows": Counter(workflow_dag_id(row.key.dag_id, visible) for row in rows).most_common(),
             "acknowledged": sum(row.message.state == DELIVERED for row in rows),
             "left": sum(row.message.state == LEFT for row in rows),
             "reasons": reasons.most_common(),
