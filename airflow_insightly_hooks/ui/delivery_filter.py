@@ -17,8 +17,8 @@ from airflow_insightly_hooks.core.delivery.stored_deliveries import (
 )
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
 from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
+from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
 
 __all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "TABS", "WantedDeliveries"]
 

@@ -24,20 +24,15 @@ from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.database import pending as pending_module
 from airflow_insightly_hooks.database.deliveries import TaskKey
 from airflow_insightly_hooks.database.overview import ledgers as ledgers_module
-from airflow_insightly_hooks.database.overview.overview import (
-    Account,
-    Activity,
-    accounts,
-    activity,
-    read_overview,
-    workflow_dags,
-)
-from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth, receivers
+from airflow_insightly_hooks.database.overview.accounts import Account
+from airflow_insightly_hooks.database.overview.activity import Activity
+from airflow_insightly_hooks.database.overview.overview import read_overview
+from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
 from airflow_insightly_hooks.database.pending import pending_counts
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
-from airflow_insightly_hooks.workflows.dag import workflow_dags as dags_of
+from airflow_insightly_hooks.workflows.dag import workflow_dags
 from tests.database.test_deliveries import START, add_run, at, write
 from tests.metadata_database import AssetState, add_dag, asset_of, metadata_database
 
@@ -54,7 +49,7 @@ def session() -> Iterator[Session]:
     with DAG("own", schedule=None) as own:
         WebhookOperator(task_id="deliver", payloads=[])
     with metadata_database() as sessions, sessions() as session:
-        for dag in (*dags_of(flow), own, DAG("alien", schedule=None)):
+        for dag in (*workflow_dags(flow), own, DAG("alien", schedule=None)):
             add_dag(session, dag)
         yield session
 
@@ -79,7 +74,7 @@ def count(session: Session, key: TaskKey, moment: datetime, **counts: Any) -> No
 
 
 def of(session: Session, dag_id: str = "flow", now: datetime = NOW) -> Activity:
-    return next(found for found in activity(session, ALL, now) if found.dag_id == dag_id)
+    return read_overview(session, ALL, now).activity[dag_id]
 
 
 def asset_state(session: Session) -> AssetState:
@@ -91,7 +86,7 @@ def asset_state(session: Session) -> AssetState:
 
 def test_workflows_are_found_by_their_assets_and_ledgers(session: Session) -> None:
     """What sends for a workflow is part of it; a DAG of one's own is there once it has delivered."""
-    assert [w.dag_id for w in workflow_dags(session, ALL, NOW)] == ["flow"]
+    assert [w.dag_id for w in read_overview(session, ALL, NOW).workflows] == ["flow"]
     write(session, run_of(session, "one", "own"), {"a": (1, "A", 1)})
     run_of(session, "first")
     last = run_of(session, "last")
@@ -99,7 +94,7 @@ def test_workflows_are_found_by_their_assets_and_ledgers(session: Session) -> No
     session.execute(
         update(DagRun).where(DagRun.id == last.dag_run_id).values(start_date=at(1), end_date=at(2))
     )
-    flow, own = workflow_dags(session, ALL, NOW)
+    flow, own = read_overview(session, ALL, NOW).workflows
     assert flow[:4] == ("flow", "flow", True, False)
     assert flow.last_run == ("last", "failed", at(1), at(2))
     assert flow.sending_dag_ids == ("flow__pending", "flow__retry")
@@ -111,7 +106,7 @@ def test_a_schedule_makes_a_dag_ours(session: Session) -> None:
     asset_id = asset_of(session, ASSET)
     session.add(DagScheduleAssetReference(asset_id=asset_id, dag_id="alien"))
     session.commit()
-    assert [w.dag_id for w in workflow_dags(session, ALL, NOW)] == ["alien", "flow"]
+    assert [w.dag_id for w in read_overview(session, ALL, NOW).workflows] == ["alien", "flow"]
 
 
 @pytest.mark.parametrize("most", [0, 500])
@@ -131,9 +126,9 @@ def test_nobody_hears_of_dags_that_are_not_theirs(
     assert read_overview(session, ["alien"], NOW)[:4] == ([], {}, [], [])
     assert not pending_counts(session, ["alien"]).counts
     assert read_overview(session, [], NOW)[:4] == ([], {}, [], [])
-    (retry,) = workflow_dags(session, ["flow__retry"], NOW)
+    (retry,) = read_overview(session, ["flow__retry"], NOW).workflows
     assert retry.dag_id == "flow__retry"
-    assert [a.dag_id for a in activity(session, ["flow__retry"], NOW)] == ["flow__retry"]
+    assert list(read_overview(session, ["flow__retry"], NOW).activity) == ["flow__retry"]
 
 
 # --- what they have done -----------------------------------------------------------------------------------
@@ -217,7 +212,7 @@ def test_what_cannot_be_read_is_counted(session: Session) -> None:
 
 
 def health(session: Session, **given: Any) -> ReceiverHealth:
-    (found,) = receivers(session, ALL, given.get("now", NOW))
+    (found,) = read_overview(session, ALL, given.get("now", NOW)).receivers
     return found
 
 
@@ -247,9 +242,9 @@ def test_a_status_is_found_without_its_ledger_telling(session: Session) -> None:
     status = ReceiverStatus(at(20), at(300), "flow/bad", True, "no such connection")
     asset_state(session).set(f"{RECEIVER}/flow/w", status.as_dict())
     now = datetime.now(timezone.utc)
-    (alone,) = receivers(session, ALL, now)
+    (alone,) = read_overview(session, ALL, now).receivers
     assert (alone.conn_id, alone.address, alone.webhooks) == (None, None, ("flow/w",))
-    assert receivers(session, ALL, now + timedelta(days=31)) == []
+    assert read_overview(session, ALL, now + timedelta(days=31)).receivers == []
     write(session, run_of(session, "bad"), {"b": (2, "F", 20)})
     assert health(session)[:4] == ("billing", "https://billing.example.com/in", ("flow",), ("flow/w",))
 
@@ -268,14 +263,16 @@ def test_a_receivers_state_that_cannot_be_read(session: Session) -> None:
 
 def test_an_accounts_requests_are_those_of_today(session: Session) -> None:
     """Of the newest count; an earlier day's says nothing."""
-    assert accounts(session, ALL, NOW) == [Account("insightly_default", None, None, None)]
+    assert read_overview(session, ALL, NOW).accounts == [Account("insightly_default", None, None, None)]
     for number, left in enumerate((50, 40, 45)):
         moment = at((0, 20, 10)[number])
         counts = {"requests_left": left, "requests_a_day": 100, "insightly_conn_id": "insightly_default"}
         count(session, run_of(session, f"run_{number}"), moment, detected=0, **counts)
-    assert accounts(session, ALL, NOW) == [Account("insightly_default", 40, 100, at(20))]
-    tomorrow = NOW + timedelta(days=1)
-    assert accounts(session, ALL, tomorrow) == [Account("insightly_default", None, None, at(20))]
+    assert read_overview(session, ALL, NOW).accounts == [Account("insightly_default", 40, 100, at(20))]
+    tomorrow = read_overview(session, ALL, NOW + timedelta(days=1))
+    assert tomorrow.accounts == [
+        Account("insightly_default", None, None, at(20))
+    ]
 
 
 def test_pending_webhooks_are_counted(session: Session) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models.dagrun import DagRun
@@ -25,8 +25,10 @@ from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["CountedRun", "Ledgers", "TaskLedger", "of_dags", "read_ledgers"]
+__all__ = ["DAYS", "CountedRun", "Ledgers", "TaskLedger", "first_moment", "of_dags", "read_ledgers"]
 
+DAYS = 30
+"""Days of the period that an overview tells of: today, by UTC, and those before."""
 MOST_IDS = 500
 """DAGs that a query names; of more, all are read, and the others left out."""
 
@@ -91,6 +93,12 @@ class Ledgers(NamedTuple):
     ledgers: list[TaskLedger]
     runs: list[CountedRun]
     unreadable: Mapping[str, int]
+
+
+def first_moment(now: datetime) -> datetime:
+    """Return when the period of ``DAYS`` days begins: a midnight, UTC."""
+    today = now.astimezone(timezone.utc).date()
+    return datetime.combine(today - timedelta(days=DAYS - 1), time(), timezone.utc)
 
 
 def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) -> Ledgers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models.asset_state_store import AssetStateStoreModel
@@ -20,18 +20,14 @@ from airflow_insightly_hooks.core.delivery.receiver_status import LONGEST_WAIT, 
 from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state.retry_queue import RETRY, RetryQueue
 from airflow_insightly_hooks.core.state.state_store import KEPT
-from airflow_insightly_hooks.database.overview.ledgers import Ledgers, TaskLedger, read_ledgers
-from airflow_insightly_hooks.database.state import StoredValues
-
 from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
+from airflow_insightly_hooks.database.overview.ledgers import Ledgers, TaskLedger, first_moment
+from airflow_insightly_hooks.database.state import StoredValues
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 __all__ = ["ReceiverHealth", "receivers"]
-
-PERIOD = timedelta(days=30)
-"""How long a status tells anything where no ledger says which receiver it is of."""
 
 
 class ReceiverHealth(NamedTuple):
@@ -77,15 +73,14 @@ class _Webhook(NamedTuple):
 
 
 def receivers(
-    session: Session, dag_ids: Collection[str], now: datetime, *, ledgers: Ledgers | None = None
+    session: Session, dag_ids: Collection[str], now: datetime, ledgers: Ledgers
 ) -> list[ReceiverHealth]:
     """Return the receivers that these DAGs have sent to in the period, that fail, or that messages wait for.
 
     :param dag_ids: the DAGs that the person may read.
     :param now: aware.
-    :param ledgers: what was read of these DAGs already; ``None``: those of 30 days are read.
+    :param ledgers: what their tasks have counted in the period that ``first_moment`` begins.
     """
-    ledgers = ledgers if ledgers is not None else read_ledgers(session, dag_ids, now - PERIOD)
     of_receiver: defaultdict[str, list[TaskLedger]] = defaultdict(list)
     receiver_of: dict[str, str] = {}  # by webhook: where it sends to by now
     for ledger in sorted(ledgers.ledgers, key=lambda ledger: ledger.written_at):
@@ -177,7 +172,7 @@ def _dag_of(webhook: str) -> str:
 
 def _tells(webhook: _Webhook, now: datetime) -> bool:
     """Return whether something waits, or fails, although no ledger of the period says where."""
-    is_new = webhook.noted_at is not None and webhook.noted_at >= now - PERIOD
+    is_new = webhook.noted_at is not None and webhook.noted_at >= first_moment(now)
     is_down = webhook.status is not None and webhook.status.is_down
     return bool(webhook.waiting or webhook.unreadable or (is_down and is_new))
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, DRY_RUN, LEFT, STATES
-from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX, workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Deliveries,
@@ -21,7 +21,6 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags
-from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.delivery_filter import PERIODS, STATE_WORDS, WantedDeliveries

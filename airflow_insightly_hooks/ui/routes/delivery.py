@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import About
 from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT
 from airflow_insightly_hooks.core.errors import InvalidTime
-from airflow_insightly_hooks.core.workflow.dag_ids import RETRY_SUFFIX
+from airflow_insightly_hooks.core.workflow.dag_ids import RETRY_SUFFIX, workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import (
     Delivery,
     DeliveryFilter,
@@ -29,7 +29,6 @@ from airflow_insightly_hooks.database.delivery_details import (
     requests_for,
     task_around,
 )
-from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS

@@ -10,16 +10,11 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from airflow_insightly_hooks.database.overview.overview import (
-    DAYS,
-    Activity,
-    ActivityCounts,
-    Overview,
-    WorkflowDag,
-    first_moment,
-    read_overview,
-)
+from airflow_insightly_hooks.database.overview.activity import Activity, ActivityCounts
+from airflow_insightly_hooks.database.overview.ledgers import DAYS, first_moment
+from airflow_insightly_hooks.database.overview.overview import Overview, read_overview
 from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
+from airflow_insightly_hooks.database.overview.workflow_dags import WorkflowDag
 from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow, stored_workflows
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.charts import Chart

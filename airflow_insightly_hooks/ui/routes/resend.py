@@ -21,6 +21,7 @@ from starlette.background import BackgroundTask
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, DRY_RUN, LEFT
 from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Delivery,
@@ -28,7 +29,6 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags, find_delivery
-from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.database.resend import Resend, by_task, latest_of_each, refusals, resend
 from airflow_insightly_hooks.database.resend_progress import (
