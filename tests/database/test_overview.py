@@ -270,9 +270,7 @@ def test_an_accounts_requests_are_those_of_today(session: Session) -> None:
         count(session, run_of(session, f"run_{number}"), moment, detected=0, **counts)
     assert read_overview(session, ALL, NOW).accounts == [Account("insightly_default", 40, 100, at(20))]
     tomorrow = read_overview(session, ALL, NOW + timedelta(days=1))
-    assert tomorrow.accounts == [
-        Account("insightly_default", None, None, at(20))
-    ]
+    assert tomorrow.accounts == [Account("insightly_default", None, None, at(20))]
 
 
 def test_pending_webhooks_are_counted(session: Session) -> None:

@@ -107,9 +107,9 @@ class StoredLedger:
         return sum(self.counts.get(state, 0) for state in NOT_DELIVERED)
 
     @property
-    def last_success(self) -> datetime | None:
-        """When a message was acknowledged last, in UTC; ``None`` if none was, or it wasn't noted."""
-        return time_or_none(self.head.get("acknowledged_at"))
+    def acknowledged_at(self) -> object:
+        """When a message was acknowledged last, as it is stored (``time_or_none``); ``None`` if none was."""
+        return self.head.get("acknowledged_at")
 
     @property
     def _has_counts(self) -> bool:

@@ -211,7 +211,7 @@ def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedg
         at,
         ledger.delivered,
         ledger.undelivered,
-        ledger.head.get("acknowledged_at"),
+        ledger.acknowledged_at,
         *(texts.get(name) for name in ("conn_id", "receiver", "webhook")),
     )
 

@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, a
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
-from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, StoredLedger
+from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, StoredLedger, time_or_none
 from tests.conftest import StateStore
 
 START = datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
@@ -84,7 +84,7 @@ class Task:
             return
         states = Counter(one.state == DELIVERED for one in ledger.messages(self.store.get))
         assert (ledger.delivered, ledger.undelivered) == (states[True], states[False])
-        assert ledger.last_success == self.last_success
+        assert time_or_none(ledger.acknowledged_at) == self.last_success
 
 
 STEPS = (
@@ -123,10 +123,10 @@ def test_what_heads_of_all_versions_count(
     """What an earlier version has not counted is not known; what was left counts elsewhere."""
     ledger = StoredLedger("1-a", head)
     assert (ledger.delivered, ledger.undelivered) == (delivered, undelivered)
-    assert ledger.last_success is None
+    assert ledger.acknowledged_at is None
 
 
 @pytest.mark.parametrize("at", [None, 5, "", "soon"])
 def test_a_last_success_that_cannot_be_read(at: Any) -> None:
     """It is as if it weren't there."""
-    assert StoredLedger("1-a", {"acknowledged_at": at}).last_success is None
+    assert time_or_none(StoredLedger("1-a", {"acknowledged_at": at}).acknowledged_at) is None
