@@ -11,7 +11,6 @@ from airflow.models import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.task_state_store import TaskStateStoreModel as State
-from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import Text, cast, func, select
@@ -27,8 +26,10 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.database.task_instances import select_task_instance
 
 if TYPE_CHECKING:
+    from airflow.models.taskinstance import TaskInstance
     from airflow.serialization.definitions.dag import SerializedDAG
     from sqlalchemy.orm import Session
 
@@ -86,7 +87,7 @@ class TaskAround(NamedTuple):
 
 def task_around(session: Session, key: TaskKey) -> TaskAround:
     """Return how a deliver task stands."""
-    ti = _task_instance(session, key)
+    ti: TaskInstance | None = session.scalar(select_task_instance(key))
     dag = _dag_of(session, key)
     task = dag.get_task(key.task_id) if dag is not None and dag.has_task(key.task_id) else None
     at = None
@@ -195,17 +196,6 @@ def _payloads_in(value: object) -> Iterator[dict[str, Any]]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from [item] if isinstance(item, dict) else _payloads_in(item)
-
-
-def _task_instance(session: Session, key: TaskKey) -> TaskInstance | None:
-    return session.scalar(
-        select(TaskInstance).where(
-            TaskInstance.dag_id == key.dag_id,
-            TaskInstance.run_id == key.run_id,
-            TaskInstance.task_id == key.task_id,
-            TaskInstance.map_index == key.map_index,
-        )
-    )
 
 
 def _dag_of(session: Session, key: TaskKey) -> SerializedDAG | None:

@@ -31,13 +31,13 @@ from airflow_insightly_hooks.database.pending import PendingRow, pending_webhook
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["RequestProgress", "pending_names", "request_of", "requested_runs"]
+__all__ = ["RunProgress", "pending_names", "request_name", "requested_runs"]
 
 QUEUED_WITHIN = timedelta(minutes=30)
 """How long after the time of a request its last run is queued: all of them are, in one transaction."""
 
 
-class RequestProgress(NamedTuple):
+class RunProgress(NamedTuple):
     """A run that carries out a request, or a part of it, and how far it has come."""
 
     dag_id: str
@@ -73,15 +73,15 @@ def pending_names(session: Session) -> dict[str, set[str]]:
     return dict(names)
 
 
-def request_of(run_id: str) -> str:
+def request_name(run_id: str) -> str:
     """Return the name of the request that a run carries out; ``requested_runs`` finds its runs by it."""
     return run_id.rpartition("__")[0]
 
 
-def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> list[RequestProgress]:
+def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> list[RunProgress]:
     """Return the runs that carry a request out, by their ids; none if there is no such request.
 
-    :param request: as ``request_of`` has named it.
+    :param request: as ``request_name`` has named it.
     :param dag_ids: the workflows of which something may be pending: it is looked for among them.
     """
     action, _, asked_at = request.partition("__")
@@ -111,7 +111,7 @@ def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> 
     rows = pending_webhooks(session, dag_ids=dag_ids).rows if found and dag_ids else []
     pending = {(_sender(row), row.webhook, row.record_id): row.changed_at for row in rows}
     return [
-        RequestProgress(dag_id, run_id, action, who or "", str(state), is_paused, len(entries), waiting)
+        RunProgress(dag_id, run_id, action, who or "", str(state), is_paused, len(entries), waiting)
         for dag_id, run_id, state, conf, who, is_paused in found
         if (entries := list(_entries(conf)))
         for waiting in [sum(pending.get((dag_id, *place)) == changed for place, changed in entries)]

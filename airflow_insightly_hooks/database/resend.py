@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow.models import DagModel
 from airflow.models.dagbag import DBDagBag
@@ -21,7 +21,7 @@ from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.xcom import XComModel
 from airflow.utils.state import State, TaskInstanceState
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
@@ -29,6 +29,11 @@ from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest,
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DRY_RUN, LEFT, StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.database.task_instances import (
+    ENDED_STATES,
+    RUNNING_STATES,
+    select_task_instance,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -54,13 +59,6 @@ CLEARED, JOINED, REFUSED, REPEATED = "cleared", "joined", "refused", "repeated"
 was made before, and nothing was done."""
 EVENT = "insightly_resend"
 """The event in Airflow's audit log."""
-RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-ENDED = (
-    TaskInstanceState.SUCCESS,
-    TaskInstanceState.FAILED,
-    TaskInstanceState.SKIPPED,
-    TaskInstanceState.UPSTREAM_FAILED,
-)
 GONE = (
     "clear the run's first task, which reads the records as they are now, or start a run over the same window"
 )
@@ -121,7 +119,7 @@ def refusals(session: Session, deliveries: Iterable[Delivery], *, at_most: int) 
     dags = DBDagBag(load_op_links=False)
     found = {}
     for key, of_task in islice(by_task(deliveries), at_most):
-        if reason := _refusal(session, dags, session.scalar(_task_instance(key)), of_task):
+        if reason := _refusal(session, dags, session.scalar(select_task_instance(key)), of_task):
             found[key] = reason
     return found
 
@@ -169,13 +167,13 @@ def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _A
     run_state = session.scalar(
         select(DagRun.state).where(DagRun.id == key.dag_run_id).with_for_update(of=DagRun)
     )
-    ti = session.scalar(_task_instance(key).with_for_update(of=TaskInstance))
+    ti = session.scalar(select_task_instance(key).with_for_update(of=TaskInstance))
     if _was_asked(session, key, asker.request_id):
         return REPEATED, "it was asked for this before: nothing was done"
     if ti is None or (reason := _refusal(session, dags, ti, deliveries)):
         return REFUSED, NO_TASK if ti is None else reason or ""
     # A task without a state in a run that has ended would never be looked at again.
-    clears = ti.state in ENDED or run_state in State.finished_dr_states
+    clears = ti.state in ENDED_STATES or run_state in State.finished_dr_states
     if not _add_request(session, key, deliveries, asker, clears=clears):
         return (
             REFUSED,
@@ -186,15 +184,6 @@ def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _A
     if clears:
         clear_task_instances([ti], session)
     return outcome, reason
-
-
-def _task_instance(key: TaskKey) -> Select[Any]:
-    return select(TaskInstance).where(
-        TaskInstance.dag_id == key.dag_id,
-        TaskInstance.run_id == key.run_id,
-        TaskInstance.task_id == key.task_id,
-        TaskInstance.map_index == key.map_index,
-    )
 
 
 def _was_asked(session: Session, key: TaskKey, request_id: str) -> bool:
@@ -225,7 +214,7 @@ def _refusal(
         return NO_TASK
     if all(delivery.message.state == DRY_RUN for delivery in deliveries):
         return f"it was a dry run: {NO_DRY_RUN}"
-    if ti.state in RUNNING:
+    if ti.state in RUNNING_STATES:
         return "the task is running: ask again when it has ended"
     return _missing_input(session, dags, ti)
 

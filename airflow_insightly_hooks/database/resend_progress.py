@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, S
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.database.deliveries import TaskKey
 from airflow_insightly_hooks.database.resend import EVENT, REFUSED, mark_of
+from airflow_insightly_hooks.database.task_instances import ENDED_STATES, RUNNING_STATES
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -32,14 +33,6 @@ WAITING, UNDER_WAY, ENDED = "waiting", "under way", "ended"
 FEW = 200
 """Tasks whose ledgers are read while others are still to end: a page asks again every two seconds."""
 RUNS_A_QUERY = 1_000
-_UNDER_WAY = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-_ENDED = (
-    TaskInstanceState.SUCCESS,
-    TaskInstanceState.FAILED,
-    TaskInstanceState.SKIPPED,
-    TaskInstanceState.UPSTREAM_FAILED,
-    TaskInstanceState.REMOVED,
-)
 
 
 class TaskProgress(NamedTuple):
@@ -130,10 +123,10 @@ def _task(key: TaskKey, told: Mapping[str, Any], state: str | None, *, is_there:
     reason = str(told.get("reason", ""))
     if told.get("outcome") == REFUSED:
         step = REFUSED
-    elif not is_there or state in _ENDED:
+    elif not is_there or state in (*ENDED_STATES, TaskInstanceState.REMOVED):
         step, reason = ENDED, "" if is_there else "the task is gone, and so is what it delivered"
     else:
-        step = UNDER_WAY if state in _UNDER_WAY else WAITING
+        step = UNDER_WAY if state in RUNNING_STATES else WAITING
     return TaskProgress(key, int(told.get("messages", 0)), step, state, reason)
 
 

@@ -39,7 +39,7 @@ from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQ
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
 from airflow_insightly_hooks.database.pending import cancel, pending_webhooks
-from airflow_insightly_hooks.database.pending_requests import request_of
+from airflow_insightly_hooks.database.pending_requests import request_name
 from airflow_insightly_hooks.database.resend import CLEARED, resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.hooks.assets import records_asset
@@ -464,7 +464,7 @@ class _Seeding:
             self._seed.pending[workflow] = self._seed.pending.get(workflow, 0) + len(entries)
         rows = pending_webhooks(self._session, dag_ids=["renewal_reminder"]).rows[-2:]
         (run,) = cancel(self._session, rows, who="op", triggered_by=DagRunTriggeredByType.UI)
-        self._seed.request = request_of(run.run_id)
+        self._seed.request = request_name(run.run_id)
 
     # --- times and records ---------------------------------------------------------------------------------
 

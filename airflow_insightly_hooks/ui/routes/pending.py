@@ -27,7 +27,7 @@ from airflow_insightly_hooks.database.pending import (
     cancel,
     send_now,
 )
-from airflow_insightly_hooks.database.pending_requests import request_of, requested_runs
+from airflow_insightly_hooks.database.pending_requests import request_name, requested_runs
 from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
 from airflow_insightly_hooks.ui.forms import Form, FormDep
 from airflow_insightly_hooks.ui.pending_selection import (
@@ -177,7 +177,7 @@ def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererD
     except PendingDagNotFound as error:
         raise BadRequest(f"Nothing was changed: {error}.") from None
     # A reload of the page that follows must not ask again.
-    return RedirectResponse(render.addresses.page("/pending/runs", request=request_of(runs[0].run_id)), 303)
+    return RedirectResponse(render.addresses.page("/pending/runs", request=request_name(runs[0].run_id)), 303)
 
 
 def _action(form: Form) -> str:

@@ -1,0 +1,32 @@
+"""Deliver tasks as Airflow's database has them: their rows, and what their states mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import Select, select
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.database.deliveries import TaskKey
+
+__all__ = ["ENDED_STATES", "RUNNING_STATES", "select_task_instance"]
+
+RUNNING_STATES = (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+ENDED_STATES = (
+    TaskInstanceState.SUCCESS,
+    TaskInstanceState.FAILED,
+    TaskInstanceState.SKIPPED,
+    TaskInstanceState.UPSTREAM_FAILED,
+)
+
+
+def select_task_instance(key: TaskKey) -> Select[Any]:
+    """Return the query for a task's row."""
+    return select(TaskInstance).where(
+        TaskInstance.dag_id == key.dag_id,
+        TaskInstance.run_id == key.run_id,
+        TaskInstance.task_id == key.task_id,
+        TaskInstance.map_index == key.map_index,
+    )
