@@ -31,6 +31,8 @@ __all__ = [
     "custom_fields_in",
     "field_value",
     "is_record_id",
+    "record_id_in",
+    "record_reference",
     "unknown_fields",
 ]
 
@@ -214,6 +216,25 @@ def _is_custom_object_name(name: str) -> bool:
 def is_record_id(value: object) -> TypeGuard[int]:
     """Return whether a value can be a record's id: a positive integer of 63 bits, as the API's int64 are."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def record_id_in(text: str) -> int | None:
+    """Return the record's id that a text is; ``None`` if it is none."""
+    record_id = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+    return record_id if is_record_id(record_id) else None
+
+
+def record_reference(text: str) -> tuple[str | None, int]:
+    """Return the record type, if it is named, and the id: of ``7`` or ``Contacts:7``.
+
+    :raises ValueError: with what is needed, if it has no id.
+    :raises UnknownRecordType: if there is no such record type.
+    """
+    record_type, _, number = (part.strip() for part in text.rpartition(":"))
+    record_id = record_id_in(number)
+    if record_id is None:
+        raise ValueError("a record's id is needed, as in 7 or Contacts:7")
+    return RECORD_TYPES[record_type].name if record_type else None, record_id
 
 
 def unknown_fields(

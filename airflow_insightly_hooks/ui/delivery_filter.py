@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.stored_deliveries import (
@@ -16,11 +15,13 @@ from airflow_insightly_hooks.core.delivery.stored_deliveries import (
     UNSENT,
 )
 from airflow_insightly_hooks.core.errors import UnknownRecordType
-from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.records import record_reference
 from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import UNDELIVERED, DeliveryFilter, WantedTasks
+from airflow_insightly_hooks.ui.delivery_keys import TABS, tab_fields
+from airflow_insightly_hooks.ui.fields import time_in_zone, whole_number
 
-__all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "TABS", "WantedDeliveries"]
+__all__ = ["FIELDS", "PERIODS", "STATE_WORDS", "WantedDeliveries"]
 
 STATE_WORDS = {
     DELIVERED: "the receiver has acknowledged it",
@@ -40,18 +41,12 @@ PERIODS: dict[str, tuple[str, timedelta | None]] = {
 }
 USUAL_PERIOD = "7d"
 RANGE = "range"
-TABS = {
-    "dag": ("dag_id",),
-    "dag_run": ("dag_id", "run_id"),
-    "task": ("dag_id", "task_id"),
-    "task_instance": ("dag_id", "run_id", "task_id", "map_index"),
-}
-"""The tabs of Airflow's pages, and what each shows the deliveries of."""
 SCOPE = TABS["task_instance"]
 FIELDS = ("tab", *SCOPE, "workflow", "receiver", "record", "message", "state", "period", "from", "to")
 LONGEST = 500
 """Characters of a field."""
 MOST_PAGES = 1_000
+LARGEST_MAP_INDEX = 2**31 - 1
 
 
 @dataclass
@@ -86,9 +81,8 @@ class WantedDeliveries:
         if found["state"] and found["state"] not in (UNDELIVERED, *STATES):
             found.errors["state"] = "There is no such state. Choose one of the list."
         found._read_period(now)
-        number = query.get("page", "").strip() or "1"
-        if number.isascii() and number.isdecimal() and 1 <= int(number[:6]) <= MOST_PAGES:
-            found.page = int(number[:6])
+        if page := whole_number(query.get("page", "").strip() or "1", MOST_PAGES):
+            found.page = page
         else:
             found.errors["page"] = f"A page's number is needed, 1 to {MOST_PAGES:,}. Older: choose a period."
         return found
@@ -105,7 +99,7 @@ class WantedDeliveries:
         map_index = self["map_index"]
         if not (map_index.isascii() and map_index.isdecimal()):  # Airflow's, of a task that isn't mapped
             self.given.pop("map_index", None)
-        elif len(map_index) > 9:
+        elif whole_number(map_index, LARGEST_MAP_INDEX) is None:
             del self.given["map_index"]
             self.errors["map_index"] = "There is no such map index."
         if not self["dag_id"] and any(self[name] for name in SCOPE):
@@ -114,17 +108,11 @@ class WantedDeliveries:
     def _read_record(self) -> None:
         if not (text := self["record"]):
             return
-        record_type, _, number = text.rpartition(":")
-        number = number.strip()
-        if not (number.isascii() and number.isdecimal() and len(number) <= 18):
-            self.errors["record"] = "A record's id is needed, as in 7 or Contacts:7."
-            return
         try:
-            named = RECORD_TYPES[record_type.strip()].name if record_type.strip() else None
-        except UnknownRecordType as error:
-            self.errors["record"] = f"{error}."
-            return
-        self.records = ((named, int(number)),)
+            self.records = (record_reference(text),)
+        except (ValueError, UnknownRecordType) as error:
+            reason = str(error)
+            self.errors["record"] = f"{reason[:1].upper()}{reason[1:]}."
 
     def _read_period(self, now: datetime) -> None:
         # A run's deliveries are few, and may be old.
@@ -148,11 +136,8 @@ class WantedDeliveries:
         if not (text := self[name]):
             return None
         try:
-            time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-            if time.tzinfo is None:
-                time = time.replace(tzinfo=_zone(self.zone))
-            time = time.astimezone(timezone.utc)
-        except (ValueError, OverflowError):
+            time = time_in_zone(text, self.zone)
+        except ValueError:
             self.errors[name] = "A date and a time are needed, as in 2026-01-31T08:00."
             return None
         self.given[name] = iso_time(time)  # whoever gets the address may have another zone
@@ -163,8 +148,7 @@ class WantedDeliveries:
     @property
     def scope(self) -> dict[str, str]:
         """What a tab shows the deliveries of, and the tab itself; empty on the page of its own."""
-        names = TABS.get(self["tab"], ())
-        return {name: self[name] for name in ("tab", *names)} if names else {}
+        return tab_fields(self.__getitem__)
 
     @property
     def query(self) -> dict[str, str]:
@@ -203,10 +187,3 @@ class WantedDeliveries:
             since=self.since,
             until=self.until,
         )
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name[:100])
-    except Exception:  # such as a name that is a folder's
-        raise ValueError(name) from None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.records import is_record_id
+from airflow_insightly_hooks.core.records import record_id_in
 from airflow_insightly_hooks.core.workflow.values import slug_of
 from airflow_insightly_hooks.database.pending import PendingDag, PendingPage, PendingRow, pending_webhooks
 from airflow_insightly_hooks.database.pending_requests import pending_names
@@ -65,9 +65,7 @@ class Filter(NamedTuple):
     @property
     def record_id(self) -> int | None:
         """The record's id, if there is one."""
-        text = self.record
-        record_id = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
-        return record_id if is_record_id(record_id) else None
+        return record_id_in(self.record)
 
     @property
     def query(self) -> dict[str, str]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfoNotFoundError
 
-from airflow_insightly_hooks.core.dates import time_zone, utc_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, Event
-from airflow_insightly_hooks.core.records import is_record_id
+from airflow_insightly_hooks.core.records import record_id_in
 from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow
 from airflow_insightly_hooks.previews.record_source import InvalidRecordText, record_in
+from airflow_insightly_hooks.ui.fields import time_in_zone
 from airflow_insightly_hooks.ui.forms import Form
 
 __all__ = ["InvalidInput", "PreviewInput", "workflow_key"]
 
-LONGEST_ID = 19
-"""Digits of a record's id."""
 EARLIEST, LATEST = 1900, 9000
 """Years; a duration before or after them is a time, too."""
 
@@ -77,13 +74,13 @@ class PreviewInput(NamedTuple):
         """
         if not self.record_id:
             raise InvalidInput("record_id", "Give the id of a record, or paste a record as JSON.")
-        text = self.record_id
-        if not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_ID and is_record_id(int(text))):
+        record_id = record_id_in(self.record_id)
+        if record_id is None:
             raise InvalidInput(
                 "record_id",
                 "A record's id is a whole number. It stands at the end of the record's address in Insightly.",
             )
-        return int(text)
+        return record_id
 
     def pasted_record(self) -> Mapping[str, Any]:
         """Return the record that was pasted.
@@ -117,9 +114,8 @@ class PreviewInput(NamedTuple):
         if not self.at:
             return None
         try:
-            given = datetime.fromisoformat(self.at)
-            time = utc_time(given if given.tzinfo is not None else given.replace(tzinfo=time_zone(self.zone)))
-        except (ValueError, OverflowError, ZoneInfoNotFoundError):
+            time = time_in_zone(self.at, self.zone)
+        except ValueError:
             raise InvalidInput("at", "A time is needed, as in 2026-01-31T08:00:00.") from None
         if not EARLIEST <= time.year <= LATEST:
             raise InvalidInput("at", f"A time in the years {EARLIEST} to {LATEST} is needed.")

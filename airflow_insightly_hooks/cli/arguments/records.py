@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import UnknownRecordType
-from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.records import record_reference
 from airflow_insightly_hooks.previews.record_source import InvalidRecordText, record_in
 
-__all__ = ["json_record", "record_reference"]
+__all__ = ["json_record", "record_argument"]
 
 
 def json_record(file: str) -> dict[str, Any]:
@@ -31,17 +31,12 @@ def json_record(file: str) -> dict[str, Any]:
         raise UsageError(str(error)) from None
 
 
-def record_reference(text: str) -> tuple[str | None, int]:
+def record_argument(text: str) -> tuple[str | None, int]:
     """Return the record type, if it is named, and the id: of ``7`` or ``Contacts:7``.
 
     :raises UsageError: if it names no record.
     """
-    record_type, _, number = text.rpartition(":")
-    if not (number.isascii() and number.isdecimal()):
-        raise UsageError("--record: a record's id is needed, as in 7 or Contacts:7")
-    if record_type:
-        try:
-            RECORD_TYPES[record_type]
-        except UnknownRecordType as error:
-            raise UsageError(f"--record: {error}") from None
-    return record_type or None, int(number)
+    try:
+        return record_reference(text)
+    except (ValueError, UnknownRecordType) as error:
+        raise UsageError(f"--record: {error}") from None

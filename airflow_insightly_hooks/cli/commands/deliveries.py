@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_insightly_hooks.cli.arguments.records import record_reference
+from airflow_insightly_hooks.cli.arguments.records import record_argument
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.confirmation import confirm, user_name
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
@@ -98,7 +98,7 @@ def _filter(args: Namespace, state: str | None) -> DeliveryFilter:
         dag_ids=with_senders(args.dag_id) if args.dag_id else None,
         tasks=WantedTasks(args.dag_id[0], args.run_id, args.task_id) if args.run_id else None,
         receiver=args.receiver,
-        records=frozenset(map(record_reference, args.record)) if args.record else None,
+        records=frozenset(map(record_argument, args.record)) if args.record else None,
         message_ids=frozenset(args.message) if args.message else None,
         state=state.replace("-", " ") if state else None,
         since=time_of(args.since, "--since", now) if args.since else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from airflow_insightly_hooks.cli.arguments.records import json_record, record_reference
+from airflow_insightly_hooks.cli.arguments.records import json_record, record_argument
 from airflow_insightly_hooks.cli.commands.preview_text import say_sending, sent_lines
 from airflow_insightly_hooks.cli.confirmation import check_confirmable, confirm
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
@@ -49,7 +49,7 @@ def _body(args: Namespace) -> str:
         return build_body(json_record(args.json))
     if args.record is None:
         return build_body(sample_record(SAMPLE), record_type=SAMPLE)
-    record_type, record_id = record_reference(args.record)
+    record_type, record_id = record_argument(args.record)
     if record_type is None:
         raise UsageError("--record: a record type is needed, too, as in Contacts:7")
     hook = insightly_hook(args.conn)

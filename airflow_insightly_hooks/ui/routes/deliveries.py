@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
@@ -17,16 +16,16 @@ from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Deliveries,
     Delivery,
-    TaskKey,
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.delivery_filter import PERIODS, STATE_WORDS, WantedDeliveries
+from airflow_insightly_hooks.ui.delivery_keys import delivery_address, selection_value
 from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
 
-__all__ = ["delivery_address", "router", "selection_value"]
+__all__ = ["router"]
 
 PAGE = 50
 LONGEST_ERROR = 160
@@ -88,29 +87,6 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
     )
 
 
-def delivery_address(render: Renderer, row: Delivery, tab: str) -> str:
-    """Return the address of a delivery's own page."""
-    return render.addresses.page(
-        "/delivery", {"tab": tab, **_key_fields(row.key), "message_id": row.message.message_id}
-    )
-
-
-def _key_fields(key: TaskKey) -> dict[str, Any]:
-    """Return how addresses name a task and its ledger."""
-    return {
-        "dag_id": key.dag_id,
-        "run_id": key.run_id,
-        "task_id": key.task_id,
-        "map_index": key.map_index if key.map_index >= 0 else None,
-        "ledger": key.prefix,
-    }
-
-
-def selection_value(row: Delivery) -> str:
-    """Return how a form names a delivery."""
-    return json.dumps([*row.key[1:], row.message.message_id])
-
-
 def _clean_address(request: Request, wanted: WantedDeliveries, render: Renderer) -> str:
     """Return the address to be shared, where a form has made another one: no empty fields, times in UTC."""
     clean = dict(wanted.query, **({"page": str(wanted.page)} if wanted.page > 1 else {}))
@@ -132,7 +108,7 @@ def _shown(
     return {
         "delivery": row,
         "about": about,
-        "address": delivery_address(render, row, wanted["tab"]),
+        "address": delivery_address(render.addresses, row, wanted["tab"]),
         "record_address": render.addresses.page("/deliveries", {**scope, "record": record, "period": "all"})
         if record and wanted["record"] != record
         else "",

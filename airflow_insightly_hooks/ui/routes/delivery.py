@@ -34,10 +34,16 @@ from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS
 from airflow_insightly_hooks.previews.indented_json import indented
 from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
-from airflow_insightly_hooks.ui.delivery_filter import STATE_WORDS, TABS
+from airflow_insightly_hooks.ui.delivery_filter import LARGEST_MAP_INDEX, STATE_WORDS
+from airflow_insightly_hooks.ui.delivery_keys import (
+    delivery_address,
+    selection_value,
+    tab_fields,
+    task_fields,
+)
+from airflow_insightly_hooks.ui.fields import whole_number
 from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
 from airflow_insightly_hooks.ui.rendering import RendererDep
-from airflow_insightly_hooks.ui.routes.deliveries import delivery_address, selection_value
 
 __all__ = ["router"]
 
@@ -89,7 +95,7 @@ def delivery(request: Request, access: AccessDep, session: SessionDep, render: R
             "payload": _payload(session, found) if may_read else None,
             "requests": requests_for(session, found),
             "others": [
-                (row, delivery_address(render, row, query.get("tab", "")))
+                (row, delivery_address(render.addresses, row, query.get("tab", "")))
                 for row in _others(session, found, access)
             ],
             "value": selection_value(found),
@@ -105,29 +111,24 @@ def _named(query: Mapping[str, str]) -> tuple[WantedTasks, str]:
     dag_id, run_id, task_id, message_id = (
         query.get(name, "") for name in ("dag_id", "run_id", "task_id", "message_id")
     )
-    number = query.get("map_index", "") or "-1"
-    is_number = number.isascii() and number.removeprefix("-").isdecimal() and len(number) < 10
-    if not (dag_id and run_id and task_id and message_id and is_number) or "\0" in "".join(query.values()):
+    text = query.get("map_index", "")
+    map_index = whole_number(text, LARGEST_MAP_INDEX) if text not in ("", "-1") else -1
+    is_complete = dag_id and run_id and task_id and message_id
+    if map_index is None or not is_complete or "\0" in "".join(query.values()):
         raise BadRequest(
             "The address of a delivery names dag_id, run_id, task_id and message_id, and map_index for a "
             "mapped task. Find the delivery in the list."
         )
-    return WantedTasks(dag_id, run_id, task_id, max(int(number), -1)), message_id
+    return WantedTasks(dag_id, run_id, task_id, map_index), message_id
 
 
 def _place(query: Mapping[str, str], found: Delivery, workflow: str) -> dict[str, Any]:
     """Return in which tab the page stands, and how the tab names what it shows."""
-    tab = query.get("tab", "")
-    if tab not in TABS:
-        return {"tab": "", "scope": {}}
-    key = found.key
-    named = {
-        "dag_id": workflow if tab == "dag" else key.dag_id,
-        "run_id": key.run_id,
-        "task_id": key.task_id,
-        "map_index": key.map_index if key.map_index >= 0 else None,
-    }
-    return {"tab": tab, "scope": {"tab": tab, **{name: named[name] for name in TABS[tab]}}}
+    named = {"tab": query.get("tab", ""), **task_fields(found.key)}
+    if named["tab"] == "dag":
+        named["dag_id"] = workflow
+    scope = tab_fields(named.get)
+    return {"tab": scope.get("tab", ""), "scope": scope}
 
 
 def _time(about: About | None) -> Any:

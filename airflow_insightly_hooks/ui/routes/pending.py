@@ -29,6 +29,7 @@ from airflow_insightly_hooks.database.pending import (
 )
 from airflow_insightly_hooks.database.pending_requests import request_name, requested_runs
 from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
+from airflow_insightly_hooks.ui.fields import whole_number
 from airflow_insightly_hooks.ui.forms import Form, FormDep
 from airflow_insightly_hooks.ui.pending_selection import (
     ALL,
@@ -47,6 +48,7 @@ from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
 __all__ = ["router"]
 
 ROWS = 50
+LARGEST_PAGE = 999_999_999
 NAMED = 8
 """Records that a confirmation names of each webhook."""
 ASK = {CANCEL: cancel, SEND_NOW: send_now}
@@ -96,9 +98,10 @@ def show_pending(
 
 
 def _number(page: str) -> int:
-    if not (page.isascii() and page.isdecimal() and len(page) < 10 and int(page)):
+    number = whole_number(page, LARGEST_PAGE)
+    if not number:
         raise BadRequest("A page's number is a whole number from 1 on.")
-    return int(page)
+    return number
 
 
 def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:

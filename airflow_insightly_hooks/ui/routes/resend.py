@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -25,7 +24,6 @@ from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,
     Delivery,
-    WantedTasks,
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import delivering_dags, find_delivery
@@ -38,7 +36,9 @@ from airflow_insightly_hooks.database.resend_progress import (
     request_progress,
 )
 from airflow_insightly_hooks.ui.access import Access, AccessDep, Right
-from airflow_insightly_hooks.ui.delivery_filter import FIELDS, TABS, WantedDeliveries
+from airflow_insightly_hooks.ui.delivery_filter import FIELDS, WantedDeliveries
+from airflow_insightly_hooks.ui.delivery_keys import read_selection, tab_fields, task_fields
+from airflow_insightly_hooks.ui.fields import whole_number
 from airflow_insightly_hooks.ui.forms import Form, FormDep
 from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
 from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
@@ -98,13 +98,8 @@ def _to_progress(
     tasks: int | None = None,
     rest: BackgroundTask | None = None,
 ) -> Response:
-    address = render.addresses.page("/resend", _scope(form), id=request_id, tasks=tasks)
+    address = render.addresses.page("/resend", tab_fields(form.get), id=request_id, tasks=tasks)
     return RedirectResponse(address, 303, background=rest)
-
-
-def _scope(form: Form) -> dict[str, str]:
-    tab = form.get("tab")
-    return {"tab": tab, **{name: form.get(name) for name in TABS[tab]}} if tab in TABS else {}
 
 
 # --- what is to be sent ------------------------------------------------------------------------------------
@@ -150,26 +145,16 @@ def _selected(form: Form, access: Access, session: Session) -> _Chosen:
         raise BadRequest("No delivery is selected. Go back to the list, and tick those to be sent again.")
     if len(values) > MOST_SELECTED:
         raise BadRequest(f"At most {MOST_SELECTED} deliveries can be selected at once.")
-    selected = [_selection(value) for value in values]
+    selected = [read_selection(value) for value in values]
     access.check(Right.READ, [tasks.dag_id for tasks, _, _ in selected])
     found = [find_delivery(session, *one) for one in selected]
     rows = sorted((one for one in found if one is not None), key=lambda one: one.at, reverse=True)
     ids = " ".join(message for _, _, message in selected)
     words = f"message={ids}" if len(ids) < 200 else f"{len(values)} selected messages"
     fields = [("what", "selected"), *(("delivery", value) for value in values)]
-    return _permitted(access, rows, [*fields, *_scope(form).items()], words, gone=len(selected) - len(rows))
-
-
-def _selection(value: str) -> tuple[WantedTasks, str, str]:
-    """Return what a form names: a task, the prefix of its ledger's keys, and a message."""
-    try:
-        dag_id, run_id, task_id, map_index, prefix, message_id = json.loads(value)
-        is_text = "\0" not in "".join((dag_id, run_id, task_id, prefix, message_id))
-        if is_text and type(map_index) is int and -1 <= map_index < 2**31:
-            return WantedTasks(dag_id, run_id, task_id, map_index), prefix, message_id
-    except (ValueError, TypeError, RecursionError):
-        pass
-    raise BadRequest("The form's selection can't be read. Go back to the list, and select again.")
+    return _permitted(
+        access, rows, [*fields, *tab_fields(form.get).items()], words, gone=len(selected) - len(rows)
+    )
 
 
 def _matching(form: Form, access: Access, session: Session) -> _Chosen:
@@ -241,8 +226,8 @@ def _confirmation(
     return render(
         "resend_confirm.html",
         {
-            "tab": _scope(form).get("tab", ""),
-            "scope": _scope(form),
+            "tab": tab_fields(form.get).get("tab", ""),
+            "scope": tab_fields(form.get),
             "messages": len(rows),
             "tasks": len(counts),
             "looked_at": min(len(counts), MOST_LOOKED_AT),
@@ -280,10 +265,8 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
     found = request_progress(session, request_id, allowed)
     if found is None:
         raise NotFound("There is no such request, or it is of workflows that you may not see.")
-    tab = query.get("tab", "")
-    scope = {"tab": tab, **{name: query.get(name, "") for name in TABS[tab]}} if tab in TABS else {}
-    number = query.get("tasks", "")
-    tasks = int(number) if number.isascii() and number.isdecimal() and len(number) < 7 else 0
+    scope = tab_fields(query.get)
+    tasks = whole_number(query.get("tasks", ""), MOST_RESENT) or 0
     missing = max(tasks - len(found.tasks), 0) if len(allowed) == len(dag_ids) else 0
     is_interrupted = missing > 0 and datetime.now(timezone.utc) - found.last_at > INTERRUPTED
     is_done = found.is_done and (not missing or is_interrupted)
@@ -295,7 +278,10 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
             "found": found,
             "sums": _sums(found.tasks),
             "messages": sum(task.messages for task in found.tasks),
-            "tasks": sorted(found.tasks, key=_urgency)[:SHOWN_TASKS],
+            "tasks": [
+                (task, render.addresses.page("/deliveries", task_fields(task.key), tab=scope.get("tab")))
+                for task in sorted(found.tasks, key=_urgency)[:SHOWN_TASKS]
+            ],
             "missing": missing,
             "is_interrupted": is_interrupted,
             "is_done": is_done,
