@@ -56,35 +56,37 @@ class WantedDeliveries:
     :param given: its fields by name, as they were given; what is empty is left out.
     :param zone: the zone of times without an offset.
     :param page: from 1 on.
-    :param errors: what is wrong, by field.
+    :param problems: what is wrong, by field.
     """
 
     given: dict[str, str]
     zone: str = "UTC"
     page: int = 1
-    errors: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
     records: tuple[tuple[str | None, int], ...] = ()
 
     @classmethod
     def read(cls, query: Mapping[str, str], now: datetime) -> WantedDeliveries:
-        """Return what the fields of an address, or of a form, ask for; mistakes are kept in ``errors``."""
+        """Return what the fields of an address, or of a form, ask for; mistakes are kept in ``problems``."""
         given = {name: text for name in FIELDS if (text := query.get(name, "").strip())}
         found = cls(given, query.get("zone", "").strip() or "UTC")
         for name, text in list(given.items()):
             if len(text) > LONGEST or "\0" in text:
                 del given[name]
-                found.errors[name] = f"At most {LONGEST} characters are taken, and no NUL."
+                found.problems[name] = f"At most {LONGEST} characters are taken, and no NUL."
         found._read_scope()
         found._read_record()
         if found["state"] and found["state"] not in (UNDELIVERED, *STATES):
-            found.errors["state"] = "There is no such state. Choose one of the list."
+            found.problems["state"] = "There is no such state. Choose one of the list."
         found._read_period(now)
         if page := whole_number(query.get("page", "").strip() or "1", MOST_PAGES):
             found.page = page
         else:
-            found.errors["page"] = f"A page's number is needed, 1 to {MOST_PAGES:,}. Older: choose a period."
+            found.problems["page"] = (
+                f"A page's number is needed, 1 to {MOST_PAGES:,}. Older: choose a period."
+            )
         return found
 
     def __getitem__(self, name: str) -> str:
@@ -101,9 +103,9 @@ class WantedDeliveries:
             self.given.pop("map_index", None)
         elif whole_number(map_index, LARGEST_MAP_INDEX) is None:
             del self.given["map_index"]
-            self.errors["map_index"] = "There is no such map index."
+            self.problems["map_index"] = "There is no such map index."
         if not self["dag_id"] and any(self[name] for name in SCOPE):
-            self.errors["dag_id"] = "Name the DAG of the run or the task: dag_id."
+            self.problems["dag_id"] = "Name the DAG of the run or the task: dag_id."
 
     def _read_record(self) -> None:
         if not (text := self["record"]):
@@ -112,7 +114,7 @@ class WantedDeliveries:
             self.records = (record_reference(text),)
         except (ValueError, UnknownRecordType) as error:
             reason = str(error)
-            self.errors["record"] = f"{reason[:1].upper()}{reason[1:]}."
+            self.problems["record"] = f"{reason[:1].upper()}{reason[1:]}."
 
     def _read_period(self, now: datetime) -> None:
         # A run's deliveries are few, and may be old.
@@ -122,12 +124,12 @@ class WantedDeliveries:
         if period == RANGE:
             self.since, self.until = self._time("from"), self._time("to")
             if self.since is not None and self.until is not None and self.until <= self.since:
-                self.errors["to"] = "This must be later than the beginning."
+                self.problems["to"] = "This must be later than the beginning."
             return
         for name in ("from", "to"):
             self.given.pop(name, None)
         if period not in PERIODS:
-            self.errors["period"] = "There is no such period. Choose one of the list."
+            self.problems["period"] = "There is no such period. Choose one of the list."
             return
         ago = PERIODS[period][1]
         self.since = None if ago is None else now - ago
@@ -138,7 +140,7 @@ class WantedDeliveries:
         try:
             time = time_in_zone(text, self.zone)
         except ValueError:
-            self.errors[name] = "A date and a time are needed, as in 2026-01-31T08:00."
+            self.problems[name] = "A date and a time are needed, as in 2026-01-31T08:00."
             return None
         self.given[name] = iso_time(time)  # whoever gets the address may have another zone
         return time

@@ -164,8 +164,8 @@ def test_a_wrong_field_is_named_and_nothing_is_lost(
     fill(session)
     answer = get(login(), f"{query}&workflow=flow")
     assert answer.status_code == 400
-    assert f'id="{field}-error"' in answer.text
-    fault = f'id="{field}"[^>]* aria-invalid="true" aria-describedby="{field}-error"'
+    assert f'id="{field}-problem"' in answer.text
+    fault = f'id="{field}"[^>]* aria-invalid="true" aria-describedby="{field}-problem"'
     assert re.search(fault, answer.text)
     assert "<option selected>flow</option>" in answer.text
 

@@ -295,7 +295,7 @@ def test_a_viewer_may_not(login: Login, session: Session) -> None:
     client = login("VIEWER")
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
     assert "you need to be allowed to clear its task instances" in text_of(page)
-    fields = {"what": "selected", "delivery": named(one, "msg_b"), "confirmed": "0123456789ab", "shown": ""}
+    fields = {"what": "selected", "delivery": named(one, "msg_b"), "confirmed": "0123456789ab", "seen": ""}
     assert post(client, **fields).status_code == 200
     assert logs(session) == []
 

@@ -52,13 +52,13 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
     """Show what matches the address, newest first."""
     wanted = WantedDeliveries.read(request.query_params, datetime.now(timezone.utc))
     access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
-    if not wanted.errors and (clean := _clean_address(request, wanted, render)):
+    if not wanted.problems and (clean := _clean_address(request, wanted, render)):
         return RedirectResponse(clean, 303)
     visible = access.dag_ids
     allowed = access.those(Right.READ, delivering_dags(session, visible))
     workflows = {workflow_dag_id(dag_id, visible) for dag_id in allowed}
     found = Deliveries([], has_more=False, unreadable=0)
-    if not wanted.errors:
+    if not wanted.problems:
         begin_snapshot(session)
         offset = PAGE * (wanted.page - 1)
         found = search_deliveries(session, wanted.filter(allowed, visible), limit=PAGE, offset=offset)
@@ -83,7 +83,7 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
             "may_resend": may_resend,
             "resends_all": wanted["state"] not in (DELIVERED, LEFT, DRY_RUN),
         },
-        status=400 if wanted.errors else 200,
+        status=400 if wanted.problems else 200,
     )
 
 
@@ -129,7 +129,7 @@ def _chips(wanted: WantedDeliveries, render: Renderer) -> list[dict[str, Any]]:
     """Return what narrows the list down, each with the address of the list without it."""
     chips: list[dict[str, Any]] = []
     for name, value in wanted.chosen.items():
-        if name not in LABELS or name in wanted.errors:
+        if name not in LABELS or name in wanted.problems:
             continue
         rest = {other: text for other, text in wanted.query.items() if other != name}
         if name == "run_id":

@@ -196,10 +196,9 @@ def _confirmation(
     return render(
         "pending_confirm.html",
         action=_action(form),
-        all=bool(form.get(ALL)),
         filter=Filter.of(form),
         selection=selection,
-        keys=list(map(key_of, selection.rows)),
+        chosen=[(ALL, "yes")] if form.get(ALL) else [("row", key_of(row)) for row in selection.rows],
         groups=_groups(selection),
         has_changed=has_changed,
         status=409 if has_changed else 200,

@@ -69,7 +69,7 @@ def send_again(form: FormDep, access: AccessDep, session: SessionDep, render: Re
         return _to_progress(render, form, request_id)
     begin_snapshot(session)
     chosen = _chosen(form, access, session)
-    if not request_id or form.get("shown") != chosen.digest:
+    if not request_id or form.get("seen") != chosen.digest:
         return _confirmation(render, form, session, chosen, access.dag_ids, request_id)
     session.rollback()
     work = _ask(chosen.messages, by=access.user_name, what=chosen.in_words, request_id=request_id)
@@ -160,8 +160,8 @@ def _selected(form: Form, access: Access, session: Session) -> _Chosen:
 def _matching(form: Form, access: Access, session: Session) -> _Chosen:
     now = datetime.now(timezone.utc)
     wanted = WantedDeliveries.read({name: form.get(name) for name in (*FIELDS, "zone")}, now)
-    if wanted.errors:
-        raise BadRequest(" ".join(wanted.errors.values()))
+    if wanted.problems:
+        raise BadRequest(" ".join(wanted.problems.values()))
     access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
     if wanted["state"] in (DELIVERED, LEFT, DRY_RUN):
         raise BadRequest("All that match can be sent again only of what is undelivered. Select the others.")
