@@ -35,17 +35,19 @@ class Right(Enum):
     """Cancel pending webhooks or send them now, which are runs of a DAG; and read from Insightly for a
     preview, or POST a test, as a run of the DAG would."""
 
-    @property
-    def words(self) -> str:
-        """What it takes, as an error says it."""
-        return _WORDS[self]
+    def words(self, of: str) -> str:
+        """Return what it takes, as in "you need to be allowed to …".
+
+        :param of: a DAG's id, or what stands for several.
+        """
+        return _WORDS[self].format(of)
 
 
 _WORDS = {
-    Right.READ: "read its task instances",
-    Right.READ_CONTENTS: "read its XCom",
-    Right.RESEND: "clear its task instances and edit their state",
-    Right.START_RUNS: "trigger its runs",
+    Right.READ: "read task instances of {}",
+    Right.READ_CONTENTS: "read XComs of {}",
+    Right.RESEND: "clear task instances of {} and edit their state",
+    Right.START_RUNS: "trigger runs of {}",
 }
 
 
@@ -100,7 +102,7 @@ class Access:
         """
         for dag_id in dict.fromkeys(dag_ids):
             if not self.may(Right.READ, dag_id) or not self.may(right, dag_id):
-                raise Forbidden(dag_id, right.words)
+                raise Forbidden(dag_id, right.words(dag_id))
 
     def _look_up_teams(self, dag_ids: Collection[str]) -> None:
         missing = [dag_id for dag_id in dag_ids if dag_id not in self._teams]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
+from airflow_insightly_hooks.ui.rendering import plural
+
 __all__ = ["Bar", "Chart"]
 
 HEIGHT = 32.0
@@ -55,12 +57,12 @@ class Chart(NamedTuple):
         ]
         busiest = max(days, key=lambda one: one[1] + one[2], default=None)
         if busiest is None or not highest:
-            summary = f"Nothing was sent in {len(days)} days"
+            summary = f"Nothing was sent in {plural(len(days), 'day')}"
         else:
             with_failures = sum(bad > 0 for _, _, bad in days)
             summary = (
-                f"Messages by day, {len(days)} days: {highest:,} at the most, on {busiest[0]}; "
-                f"undelivered ones on {with_failures} days"
+                f"Messages by day, {plural(len(days), 'day')}: {highest:,} at most, on {busiest[0]}; "
+                f"undelivered ones on {plural(with_failures, 'day')}"
             )
         return cls(bars, len(days) * WIDTH, HEIGHT, summary)
 

@@ -45,7 +45,7 @@ class Forbidden(Problem):
 
     def __init__(self, dag_id: str, right: str) -> None:
         super().__init__(
-            f"For this you need to be allowed to see the DAG {dag_id} and to {right}. "
+            f"For this you need to be allowed to see the DAG {dag_id}, and to {right}. "
             "Ask whoever gives out roles in this Airflow."
         )
 

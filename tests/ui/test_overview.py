@@ -144,11 +144,9 @@ def test_a_charts_bars_fill_its_height() -> None:
     assert min(heights[0], heights[2]) > 0.9 * HEIGHT - 3
     assert chart.bars[2].undelivered >= 1, "one failure among a hundred is seen"
     assert chart.bars[2].label == "2026-01-03: 99 delivered, 1 undelivered"
-    assert chart.summary == (
-        "Messages by day, 3 days: 100 at the most, on 2026-01-01; undelivered ones on 1 days"
-    )
+    assert chart.summary == ("Messages by day, 3 days: 100 at most, on 2026-01-01; undelivered ones on 1 day")
 
 
 def test_a_chart_of_nothing_says_so() -> None:
-    assert Chart.of([(date(2026, 1, 1), 0, 0)]).summary == "Nothing was sent in 1 days"
+    assert Chart.of([(date(2026, 1, 1), 0, 0)]).summary == "Nothing was sent in 1 day"
     assert Chart.of([]).bars == []

@@ -454,7 +454,7 @@ def test_a_viewer_previews_pasted_records_only(
     for confirmed in ("", "yes"):
         answer = asked(viewer, record=pasted(), webhook="billing", confirmed=confirmed)
         assert answer.status_code == 403
-        assert "to trigger its runs" in answer.text
+        assert "to trigger runs of new_contact" in answer.text
     assert insightly.configure()["requests"] == requests
     assert insightly.received("billing") == []
 

@@ -129,7 +129,7 @@ def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) 
     assert answer.status_code == 200
     text = text_of(answer.text)
     assert "Send 2 messages again?" in text
-    assert "To billing 1 erp 1" in text or "To erp 1 billing 1" in text
+    assert "Receivers billing 1 erp 1" in text or "Receivers erp 1 billing 1" in text
     assert "2 tasks" in text
     assert "acknowledged already" not in text
     assert logs(session) == asked_of(session, one) == asked_of(session, two) == []
@@ -176,7 +176,7 @@ def test_what_cannot_be_sent_is_said_before(login: Login, session: Session, way:
     client = login()
     page = post(client, what="undelivered", period="all").text
     reason = {"running": "the task is running", "gone": "its payloads are gone from XCom"}[way]
-    assert "2 messages can\u2019t be sent again as things are now" in text_of(page)
+    assert "2 messages can't be sent again now; the others are." in text_of(page)
     assert f"2 messages: {reason}" in text_of(page)
     done = confirm(client, page)
     assert (asked_of(session, one), asked_of(session, two)) == ([], [{"msg_x"}])
@@ -192,7 +192,7 @@ def test_what_has_changed_meanwhile_is_shown_again(login: Login, session: Sessio
     write(session, one, {"msg_b": (8, "A", 5)}, token="2-0000000b")
     answer = confirm(client, page)
     assert answer.status_code == 200
-    assert "has changed meanwhile" in text_of(answer.text)
+    assert "has changed since you were asked" in text_of(answer.text)
     assert logs(session) == []
     assert confirm(client, answer.text).status_code == 303
     assert asked_of(session, one) == [{"msg_c"}]
@@ -244,7 +244,7 @@ def test_selected_ones_that_are_gone(login: Login, session: Session) -> None:
     one, _ = fill(session)
     text = text_of(post(login(), what="selected", delivery=[named(one, "msg_z")]).text)
     assert "Nothing to send again" in text
-    assert "Of 1 message nothing is known any more" in text
+    assert "1 message is left out: nothing is known of it any more" in text
 
 
 # --- once only ---------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_a_viewer_may_not(login: Login, session: Session) -> None:
     one, _ = fill(session)
     client = login("VIEWER")
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
-    assert "you need to be allowed to clear its task instances" in text_of(page)
+    assert "you need to be allowed to clear task instances of these DAGs" in text_of(page)
     fields = {"what": "selected", "delivery": named(one, "msg_b"), "confirmed": "0123456789ab", "seen": ""}
     assert post(client, **fields).status_code == 200
     assert logs(session) == []
@@ -340,7 +340,7 @@ def test_a_right_that_is_lost_before_it_is_confirmed(
     strict(untouchable={"other"})
     answer = confirm(client, page)
     assert answer.status_code == 200
-    assert "has changed meanwhile" in answer.text
+    assert "has changed since you were asked" in answer.text
     assert logs(session) == []
 
 
@@ -432,7 +432,7 @@ def test_progress_shows_what_a_person_may_see(
     strict(hidden={"other"})
     text = text_of(client.get(address).text)
     assert "Sending 1 message again" in text
-    assert "of other workflows, too" in text
+    assert "concerns other workflows, too" in text
     assert "two" not in text
     strict(hidden={"other", "flow"})
     assert client.get(address).status_code == 404

@@ -10,10 +10,8 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import About
-from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT
-from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.delivery.stored_deliveries import LEFT, time_or_none
 from airflow_insightly_hooks.core.workflow.dag_ids import RETRY_SUFFIX, workflow_dag_id
 from airflow_insightly_hooks.database.deliveries import (
     Delivery,
@@ -74,6 +72,7 @@ def delivery(request: Request, access: AccessDep, session: SessionDep, render: R
             "Nothing is known of this message. Its run may have been deleted, the record of it may have "
             "expired, or another version of airflow-insightly-hooks may have written it."
         )
+    about = found.message.about
     workflow = workflow_dag_id(found.key.dag_id, access.dag_ids)
     around = task_around(session, found.key)
     may_read = access.may(Right.READ_CONTENTS, found.key.dag_id)
@@ -83,24 +82,24 @@ def delivery(request: Request, access: AccessDep, session: SessionDep, render: R
             "one": found,
             "key": found.key,
             "message": found.message,
-            "about": found.message.about,
-            "changed_at": _time(found.message.about),
+            "about": about,
+            "changed_at": time_or_none(about.changed_at) if about is not None else None,
             "workflow": workflow,
             "around": around,
             "state_words": STATE_WORDS,
-            "record_page": _record_page(found.message.about, around),
+            "record_page": _record_page(about, around),
             "receiver_page": _receiver_page(found.conn_id),
             "may_read": may_read,
-            "contents_right": Right.READ_CONTENTS.words,
+            "contents_right": Right.READ_CONTENTS.words(found.key.dag_id),
             "payload": _payload(session, found) if may_read else None,
-            "requests": requests_for(session, found),
+            "requests": [(asked, time_or_none(asked.at)) for asked in requests_for(session, found)],
             "others": [
                 (row, delivery_address(render.addresses, row, query.get("tab", "")))
                 for row in _others(session, found, access)
             ],
             "value": selection_value(found),
             "may_resend": access.may(Right.RESEND, found.key.dag_id),
-            "resend_right": Right.RESEND.words,
+            "resend_right": Right.RESEND.words(found.key.dag_id),
             **_place(query, found, workflow),
         },
     )
@@ -129,12 +128,6 @@ def _place(query: Mapping[str, str], found: Delivery, workflow: str) -> dict[str
         named["dag_id"] = workflow
     scope = tab_fields(named.get)
     return {"tab": scope.get("tab", ""), "scope": scope}
-
-
-def _time(about: About | None) -> Any:
-    with suppress(InvalidTime):
-        return api_time(about.changed_at) if about is not None and about.changed_at else None
-    return None
 
 
 def _record_page(about: About | None, around: TaskAround) -> str:

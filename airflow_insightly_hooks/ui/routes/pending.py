@@ -43,7 +43,7 @@ from airflow_insightly_hooks.ui.pending_selection import (
     senders_of,
 )
 from airflow_insightly_hooks.ui.problems import BadRequest, Forbidden, NotFound
-from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
+from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep, plural
 
 __all__ = ["router"]
 
@@ -141,7 +141,7 @@ def _waits(left: timedelta) -> str:
     number = round(length / unit)
     if not number:
         return "now"
-    words = f"{number:,} {name}" + ("" if number == 1 else "s")
+    words = plural(number, name)
     return f"in {words}" if left > timedelta(0) else f"overdue for {words}"
 
 
@@ -233,7 +233,7 @@ def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, reque
         raise NotFound("There is no such request, or the runs that carried it out have been deleted.")
     runs = [run for run in found if access.may(Right.READ, run.dag_id)]
     if not runs:
-        raise Forbidden(found[0].dag_id, Right.READ.words)
+        raise Forbidden(found[0].dag_id, Right.READ.words(found[0].dag_id))
     return render(
         "pending_runs.html",
         request=request,

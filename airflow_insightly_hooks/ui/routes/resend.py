@@ -238,14 +238,13 @@ def _confirmation(
             "reasons": reasons.most_common(),
             "refused": sum(reasons.values()),
             "left_out": sorted(chosen.left_out.items()),
-            "resend_right": Right.RESEND.words,
+            "resend_right": Right.RESEND.words("these DAGs"),
             "gone": chosen.gone,
             "unreadable": chosen.unreadable,
             "fields": chosen.fields,
             "request_id": request_id or secrets.token_hex(6),
             "digest": chosen.digest,
             "has_changed": bool(request_id),
-            "most": MOST_RESENT,
         },
     )
 
