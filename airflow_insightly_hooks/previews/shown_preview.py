@@ -47,12 +47,17 @@ def preview_of(
 
 
 def notes_of(
-    workflow: WorkflowDefinition, now: datetime | None, *, types_are_known: bool = True
+    workflow: WorkflowDefinition,
+    now: datetime | None,
+    *,
+    types_are_known: bool = True,
+    option: str | None = None,
 ) -> Iterator[str]:
     """Yield what a preview can't know about a run.
 
     :param now: what relative dates are measured from, if that is given.
     :param types_are_known: whether the types of the record's custom fields are known.
+    :param option: of the command line, which gives ``now``; ``None`` where there is none.
     """
     if not workflow.active:
         yield "the workflow is not active: nothing is sent until it is"
@@ -63,7 +68,8 @@ def notes_of(
     if has_templates(workflow.criteria):
         yield "the criteria hold templates, which count here as they are written"
     elif Criteria(workflow.criteria).has_relative_dates:
-        measured = "each change's own time (--now takes another)" if now is None else iso_time(now)
+        hint = f" ({option} takes another)" if option is not None else ""
+        measured = f"each change's own time{hint}" if now is None else iso_time(now)
         yield f"relative dates are measured from {measured}"
     if any(webhook.is_timed for webhook in workflow.webhooks):
         yield "a time trigger sends the record as it is at that time"

@@ -192,6 +192,8 @@ def test_relative_dates_are_measured_from_the_time_that_is_given(
 ) -> None:
     """In the person's time zone."""
     stored(criteria={"field": "DATE_CREATED_UTC", "operator": "within_last", "value": "1h"})
+    page = text_of(asked(login(), record=pasted()).text)
+    assert "Relative dates are measured from each change's own time." in page
     near = {"record": pasted(), "at": "2026-01-01T09:30:00"}
     assert "✕ does not trigger New contact" in text_of(asked(login(), **near).text)
     page = asked(login(), **near, zone="Europe/Paris").text

@@ -42,7 +42,7 @@ def preview(args: Namespace) -> int:
     except (InvalidPayload, InvalidTime) as error:
         raise UsageError(f"it can't be previewed: {error}") from None
     messages = previewed.shown.messages if previewed.triggers or args.always else ()
-    notes = list(notes_of(workflow, now, types_are_known=types.is_known))
+    notes = list(notes_of(workflow, now, types_are_known=types.is_known, option="--now"))
     shown = shown_preview(workflow, previewed, messages, notes)
     if not is_structured(args.output):
         for line in preview_lines(shown, previewed.shown.verdict.explained(previewed.shown.compared)):
