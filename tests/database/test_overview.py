@@ -237,6 +237,18 @@ def test_a_receiver_that_fails(session: Session) -> None:
     assert (found.failing_since, found.retry_at, found.error) == (None, None, None)
 
 
+def test_a_receiver_that_has_taken_nothing_of_the_last_task(session: Session) -> None:
+    """A DAG of one's own notes nothing else; until the receiver takes a message, of whomever."""
+    write(session, run_of(session, "ok", "own"), {"a": (1, "A", 1)})
+    write(session, run_of(session, "under_way", "own"), {"b": (2, "D", 10)})
+    assert health(session).failed_at is None, "its outcome is not known yet"
+    write(session, run_of(session, "bad", "own"), {"c": (3, "F", 20)})
+    write(session, run_of(session, "left"), {"d": (4, "F", 21)}, left_to="flow__retry")
+    assert (health(session).last_success, health(session).failed_at) == (at(1), at(20))
+    write(session, run_of(session, "some", "own"), {"e": (5, "A", 30), "f": (6, "F", 31)})
+    assert (health(session).last_success, health(session).failed_at) == (at(30), None)
+
+
 def test_a_status_is_found_without_its_ledger_telling(session: Session) -> None:
     """An earlier version's ledger is matched by its task's name; without one, the webhook stands alone."""
     status = ReceiverStatus(at(20), at(300), "flow/bad", True, "no such connection")

@@ -127,6 +127,7 @@ def health(**values: object) -> ReceiverHealth:
         ("healthy", {"last_success": EARLIER}),
         ("waiting", {"failing_since": EARLIER, "retry_at": LATER, "error": "answered 503"}),
         ("failing", {"failing_since": EARLIER, "retry_at": EARLIER, "last_success": EARLIER}),
+        ("failing", {"last_success": EARLIER, "failed_at": NOW, "undelivered": 1}),
         ("failing", {"undelivered": 3}),
         ("unknown", {}),
     ],

@@ -17,6 +17,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.task_state_store import TaskStateStoreModel as State
 from sqlalchemy import or_, select
 
+from airflow_insightly_hooks.core.delivery.ledger import IN_DOUBT
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, VERSION, tokens_of
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger, time_or_none
 from airflow_insightly_hooks.core.errors import InvalidState
@@ -45,6 +46,7 @@ class TaskLedger(NamedTuple):
     :param delivered: messages that are delivered; ``None`` where a version has not counted them.
     :param undelivered: messages that are neither delivered, nor left to a retry DAG, nor of a dry run;
         ``None`` likewise.
+    :param in_doubt: messages with a POST that is under way, or whose outcome is not known.
     :param acknowledged_at: when a message was acknowledged last, as the ledger has it; ``None``: it hasn't.
     :param conn_id: the receiver's connection, if it has one.
     :param receiver: the receiver's URI, without user information, if it is known.
@@ -56,6 +58,7 @@ class TaskLedger(NamedTuple):
     written_at: datetime
     delivered: int | None
     undelivered: int | None
+    in_doubt: int
     acknowledged_at: object
     conn_id: str | None
     receiver: str | None
@@ -70,6 +73,11 @@ class TaskLedger(NamedTuple):
         if self.acknowledged_at is not None:
             return time_or_none(self.acknowledged_at)
         return self.written_at if self.delivered and not self.undelivered else None
+
+    @property
+    def has_only_failed(self) -> bool:
+        """Whether messages are undelivered, none is delivered, and no POST is under way."""
+        return bool(self.undelivered and not self.delivered and not self.in_doubt)
 
 
 class CountedRun(NamedTuple):
@@ -211,6 +219,7 @@ def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedg
         at,
         ledger.delivered,
         ledger.undelivered,
+        ledger.counts.get(IN_DOUBT, 0),
         ledger.acknowledged_at,
         *(texts.get(name) for name in ("conn_id", "receiver", "webhook")),
     )

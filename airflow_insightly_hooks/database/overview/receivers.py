@@ -38,6 +38,8 @@ class ReceiverHealth(NamedTuple):
     :param dag_ids: the workflows that send to it, by name.
     :param webhooks: their webhooks, as ``{dag_id}/{slug}``; none of DAGs of one's own.
     :param last_success: when it took a message last, in the period that was read, UTC.
+    :param failed_at: when a task of which it took nothing wrote so last, UTC; ``None`` if it has taken
+        something since, or no task has failed so.
     :param failing_since: since when it fails, UTC; ``None`` if it doesn't, or nobody knows.
     :param retry_at: until when the next try waits, UTC: as it has asked (``Retry-After``), or for the time
         between two tries; ``None`` if that is over.
@@ -53,6 +55,7 @@ class ReceiverHealth(NamedTuple):
     dag_ids: tuple[str, ...]
     webhooks: tuple[str, ...]
     last_success: datetime | None
+    failed_at: datetime | None
     failing_since: datetime | None
     retry_at: datetime | None
     error: str | None
@@ -116,6 +119,10 @@ def _health(
             break  # no message of a ledger was acknowledged after its last write
         if (at := ledger.last_success) is not None and (last_success is None or last_success < at):
             last_success = at
+    # A DAG of one's own notes no status of its receiver: that is in what its tasks have written alone.
+    failed_at = max((ledger.written_at for ledger in ledgers if ledger.has_only_failed), default=None)
+    if failed_at is not None and last_success is not None and failed_at <= last_success:
+        failed_at = None
     # One webhook's status says nothing any more where the receiver has taken another one's message since.
     failing = [
         webhook.status
@@ -138,6 +145,7 @@ def _health(
         tuple(sorted(dags | {_dag_of(webhook.name) for webhook in webhooks})),
         tuple(sorted(names | {webhook.name for webhook in webhooks})),
         last_success,
+        failed_at,
         min((status.failing_since for status in failing), default=None),
         max((status.retry_at for status in waits), default=None),
         max(told, key=lambda status: status.retry_at).error if told else None,

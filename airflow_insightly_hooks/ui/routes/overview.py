@@ -142,6 +142,8 @@ def _receiver_state(health: ReceiverHealth, now: datetime) -> str:
         return "waiting"
     if health.failing_since is not None or health.error is not None:
         return "failing"
+    if health.failed_at is not None:
+        return "failing"
     if health.last_success is None:
         return "failing" if health.undelivered else "unknown"
     return "healthy"
