@@ -20,8 +20,9 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.xcom import XComModel
-from airflow.utils.state import State, TaskInstanceState
-from sqlalchemy import select
+from airflow.utils.state import DagRunState, State, TaskInstanceState
+from airflow.utils.types import DagRunType
+from sqlalchemy import func, select
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
@@ -179,7 +180,7 @@ def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _A
             REFUSED,
             "too many requests wait for the task already: unpause its DAG, or wait for its next try",
         )
-    outcome, reason = CLEARED if clears else JOINED, _waits_for(session, ti)
+    outcome, reason = CLEARED if clears else JOINED, _waits_for(session, ti, run_state)
     session.add(Log(EVENT, ti, owner=asker.by, extra=_told(asker, deliveries, outcome, reason)))
     if clears:
         clear_task_instances([ti], session)
@@ -219,7 +220,7 @@ def _refusal(
     return _missing_input(session, dags, ti)
 
 
-def _waits_for(session: Session, ti: TaskInstance) -> str:
+def _waits_for(session: Session, ti: TaskInstance, run_state: str | None) -> str:
     """Return what the messages wait for beside the scheduler; empty where it is nothing."""
     dag = session.scalar(select(DagModel).where(DagModel.dag_id == ti.dag_id))
     if dag is None or dag.is_stale:
@@ -228,7 +229,23 @@ def _waits_for(session: Session, ti: TaskInstance) -> str:
         return "the DAG is paused: unpause it"
     if ti.state == TaskInstanceState.UP_FOR_RETRY:
         return "sent with the task's retry"
+    if run_state != DagRunState.RUNNING and _is_full(session, dag, ti.run_id):
+        return (
+            f"as many runs are active as the DAG may have (max_active_runs: {dag.max_active_runs}): it sends "
+            "when one of them has ended"
+        )
     return ""
+
+
+def _is_full(session: Session, dag: DagModel, run_id: str) -> bool:
+    """Return whether a run of a DAG that had ended has to wait until another one has."""
+    others = select(func.count()).where(
+        DagRun.dag_id == dag.dag_id,
+        DagRun.run_id != run_id,
+        DagRun.state == DagRunState.RUNNING,
+        DagRun.run_type != DagRunType.BACKFILL_JOB,  # these have a limit of their own
+    )
+    return dag.max_active_runs is not None and (session.scalar(others) or 0) >= dag.max_active_runs
 
 
 def _missing_input(session: Session, dags: DBDagBag, ti: TaskInstance) -> str | None:

@@ -395,6 +395,22 @@ def test_a_paused_dag_is_told_of(session: Session) -> None:
     assert (result.outcome, result.reason) == ("cleared", "the DAG is paused: unpause it")
 
 
+def test_a_dag_that_may_have_no_run_more_is_told_of(session: Session) -> None:
+    """Where each run waits for a change, and one may be active, the cleared one waits for its end."""
+    write(session, add_run(session, "one"), {"a": (1, "F", 1)})
+    add_run(session, "waits")
+    session.execute(update(DagRun).where(DagRun.run_id == "waits").values(state=DagRunState.RUNNING))
+    session.execute(update(DagModel).where(DagModel.dag_id == "flow").values(max_active_runs=1))
+    session.commit()
+    (result,) = ask(session)
+    assert result.outcome == "cleared"
+    assert result.reason.startswith("as many runs are active as the DAG may have (max_active_runs: 1)")
+    session.execute(update(DagModel).where(DagModel.dag_id == "flow").values(max_active_runs=2))
+    session.commit()
+    (result,) = ask(session)
+    assert (result.outcome, result.reason) == ("joined", "")
+
+
 def test_a_task_that_was_cleared_for_one_receiver_leaves_the_others(session: Session) -> None:
     """What another webhook of the same task has not delivered stays so until it is asked for."""
     key = add_run(session, "one")
