@@ -472,6 +472,16 @@ def test_the_progress_of_a_request(login: Login, session: Session) -> None:
 
 
 @pytest.mark.usefixtures("won")
+def test_what_was_sent_now_leads_to_its_deliveries(login: Login, session: Session) -> None:
+    client = login()
+    page = client.post("/insightly/pending", data={"action": "send_now", "all": "yes"}).text
+    page = client.get(client.post("/insightly/pending/runs", data=fields_of(page)).headers["location"]).text
+    address = unescape(re.findall(r'href="([^"]*/deliveries[?][^"]*)"', page)[0])
+    assert address.startswith("/insightly/deliveries?dag_id=won__pending&run_id=send_now__")
+    assert client.get(address).status_code == 200
+
+
+@pytest.mark.usefixtures("won")
 def test_a_run_that_has_failed(login: Login, session: Session) -> None:
     client = login()
     address = ask(client, {"action": "cancel", "row": [key(1)]}).headers["location"]
