@@ -131,6 +131,7 @@ def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) 
     assert "Send 2 messages again?" in text
     assert "Receivers billing 1 erp 1" in text or "Receivers erp 1 billing 1" in text
     assert "2 tasks" in text
+    assert "Records Contacts 77 Contacts 8" in text
     assert "acknowledged already" not in text
     assert logs(session) == asked_of(session, one) == asked_of(session, two) == []
     done = confirm(client, answer.text)
@@ -418,7 +419,13 @@ def test_a_request_that_was_interrupted(login: Login, session: Session) -> None:
     assert "data-refresh" not in page
 
 
-@pytest.mark.parametrize("query", ["", "id=", "id=0123456789ab", "id=%25", "id=" + "a" * 400])
+def test_the_address_of_a_form_that_was_sent_can_be_loaded(login: Login) -> None:
+    """Airflow keeps the address of the page that a form has led to, and loads it by GET."""
+    answer = login().get("/insightly/resend")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/insightly/deliveries")
+
+
+@pytest.mark.parametrize("query", ["id=0123456789ab", "id=%25", "id=" + "a" * 400])
 def test_requests_that_there_are_not(login: Login, session: Session, query: str) -> None:
     assert login().get(f"/insightly/resend?{query}").status_code == 404
 

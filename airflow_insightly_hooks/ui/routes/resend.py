@@ -229,6 +229,7 @@ def _confirmation(
             "tab": tab_fields(form.get).get("tab", ""),
             "scope": tab_fields(form.get),
             "messages": len(rows),
+            "names": list(dict.fromkeys(map(_name, rows))),
             "tasks": len(counts),
             "looked_at": min(len(counts), MOST_LOOKED_AT),
             "receivers": Counter(row.conn_id or row.receiver or "not known" for row in rows).most_common(),
@@ -249,6 +250,14 @@ def _confirmation(
     )
 
 
+def _name(delivery: Delivery) -> str:
+    """Return what tells a message from others: its record, if it is known."""
+    about = delivery.message.about
+    if about is None:
+        return delivery.message.message_id
+    return f"{about.record_type} {about.record_id}".strip()
+
+
 # --- how far it is -----------------------------------------------------------------------------------------
 
 
@@ -257,6 +266,8 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
     """Show how far a request is; whoever may see its tasks can be given the address."""
     query = request.query_params
     request_id = query.get("id", "")
+    if not request_id:  # the address of a confirmation, which Airflow keeps and loads by GET
+        return RedirectResponse(render.addresses.page("/deliveries", tab_fields(query.get)), 303)
     if not _ID.fullmatch(request_id):
         raise NotFound("There is no such request. Its address may be incomplete.")
     dag_ids = request_dags(session, request_id)
