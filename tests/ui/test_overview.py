@@ -69,10 +69,17 @@ def test_what_a_retry_dag_sends_counts_for_its_workflow(login: Login) -> None:
 def test_a_receiver_that_is_down_says_since_when_and_until_when(login: Login) -> None:
     found = rows(login().get("/insightly/").text)
     billing = found["billing_webhook"]
-    assert "◷ waiting since" in billing
-    assert "next try" in billing
+    assert "◷ waiting failing since" in billing
+    assert "no try before" in billing
     assert "answered 503" in billing
     assert "● healthy" in found["erp_webhook"]
+
+
+def test_the_figures_at_the_top_lead_to_their_deliveries(login: Login) -> None:
+    page = login().get("/insightly/").text
+    top = page[page.index('<dl class="figures') : page.index("</dl>")]
+    for state in ("delivered", "undelivered"):
+        assert f'href="/insightly/deliveries?state={state}&amp;period=24h"' in top
 
 
 def test_the_requests_that_are_left_are_told(login: Login) -> None:
