@@ -134,7 +134,12 @@ async def _our_error(request: Request, error: Exception) -> Response:
 
 async def _no_database(request: Request, error: Exception) -> Response:
     log.warning("Airflow's database did not answer: %s", type(error).__name__)
-    detail = "Airflow's database did not answer. Nothing was changed. Try again in a moment."
+    detail = "Airflow's database did not answer. Try again in a moment."
+    if request.method != "GET":  # what it was asked for last may have come through
+        detail = (
+            "Airflow's database did not answer. What you have asked for may have been carried out all the "
+            "same, or a part of it: look at the list before you ask again."
+        )
     return _shown(request, 503, "The database is away", detail)
 
 

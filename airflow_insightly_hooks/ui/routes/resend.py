@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -14,6 +15,7 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.utils.session import create_session
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
@@ -45,6 +47,8 @@ from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
 
 __all__ = ["router"]
 
+log = logging.getLogger(__name__)
+
 MOST_RESENT = 100_000
 MOST_SELECTED = 500
 MOST_LOOKED_AT = 100
@@ -66,18 +70,26 @@ def send_again(form: FormDep, access: AccessDep, session: SessionDep, render: Re
     if request_id and not _ID.fullmatch(request_id):
         raise BadRequest("The form's id can't be read. Go back to the list, and choose again what to send.")
     if request_id and request_dags(session, request_id):  # a double click, or the page was loaded again
-        return _to_progress(render, form, request_id)
+        return _to_progress(render, form, request_id, whole_number(form.get("tasks"), MOST_RESENT))
     begin_snapshot(session)
     chosen = _chosen(form, access, session)
     if not request_id or form.get("seen") != chosen.digest:
         return _confirmation(render, form, session, chosen, access.dag_ids, request_id)
     session.rollback()
     work = _ask(chosen.messages, by=access.user_name, what=chosen.in_words, request_id=request_id)
-    until = time.monotonic() + LONGEST_ANSWER
-    for _ in work:
-        if time.monotonic() > until:
-            break
     tasks = sum(1 for _ in by_task(chosen.messages))
+    until = time.monotonic() + LONGEST_ANSWER
+    asked = 0
+    try:
+        for _ in work:
+            asked += 1
+            if time.monotonic() > until:
+                break
+    except SQLAlchemyError as error:
+        if not asked:
+            raise
+        log.warning("%s of %s tasks were asked to send again: %s", asked, tasks, type(error).__name__)
+        return _to_progress(render, form, request_id, tasks)  # it says that the others were not
     return _to_progress(render, form, request_id, tasks, BackgroundTask(_finish, work))
 
 
