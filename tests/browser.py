@@ -30,7 +30,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-__all__ = ["NO_CHROMIUM", "Visit", "check_accessibility", "chromium", "screenshot", "screenshots"]
+__all__ = ["NO_CHROMIUM", "Visit", "check_accessibility", "check_layout", "chromium"]
 
 NO_CHROMIUM = "no Chromium is installed: tools/browser.sh does so on Debian, as root"
 """Why browser tests are skipped where ``chromium`` finds none."""
@@ -186,6 +186,17 @@ def check_accessibility(page: Page) -> None:
     assert frames, f"nothing of ours is shown: {[frame.url for frame in page.frames]}"
     found = [line for frame in frames for line in violations(frame)]
     assert not found, "\n".join(found)
+
+
+def check_layout(page: Page, name: str) -> None:
+    """Fail if a page has barriers, or is wider than its window: wide and narrow, light and dark.
+
+    :param name: of the pictures that are kept of it.
+    """
+    for picture in screenshots(page, name):
+        check_accessibility(page)
+        width = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+        assert width <= 0, f"{picture.name} scrolls sideways"
 
 
 def violations(frame: Frame) -> list[str]:

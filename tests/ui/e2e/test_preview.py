@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Page
 
-from tests.browser import check_accessibility, screenshots
+from tests.browser import check_layout
 from tests.ui.e2e.airflow_server import AirflowServer
 from tests.ui.e2e.conftest import VisitAs
 from tests.ui.workflows import SECRETS
@@ -23,13 +22,6 @@ RECORD = {
 }
 
 
-def look_at(page: Page, name: str) -> None:
-    for picture in screenshots(page, name):
-        check_accessibility(page)
-        width = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
-        assert width <= 0, f"{picture.name} scrolls sideways"
-
-
 @pytest.mark.parametrize("state", ["WON", "LOST"])
 def test_a_preview(airflow: AirflowServer, visit: VisitAs, state: str) -> None:
     """Each page of it is shown without barriers, wide and narrow, and holds no secret."""
@@ -39,13 +31,13 @@ def test_a_preview(airflow: AirflowServer, visit: VisitAs, state: str) -> None:
     page.get_by_role("button", name="Preview").click()
     verdict = "triggers" if state == "WON" else "does not trigger"
     page.get_by_role("heading", name=verdict).wait_for()
-    look_at(page, f"preview-{verdict.replace(' ', '-')}")
+    check_layout(page, f"preview-{verdict.replace(' ', '-')}")
     if state == "LOST":
         page.get_by_text("ERP: at once").click()
     assert "signature" in page.content()
     page.get_by_role("button", name="Send this to the receiver as a test").click()
     page.get_by_role("button", name="Send it to https://erp.example.com/insightly/won").wait_for()
-    look_at(page, "preview-confirm")
+    check_layout(page, "preview-confirm")
     assert not [secret for secret in SECRETS if secret in page.content()]
     page.get_by_role("button", name="Go back, send nothing").click()
     page.get_by_role("heading", name=verdict).wait_for()
