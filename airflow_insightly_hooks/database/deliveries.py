@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models.dagrun import DagRun
@@ -51,6 +51,7 @@ CHUNKS = (100, 400, 2_000, 10_000)
 
 CLOCKS_DIFFER = timedelta(days=1)
 """How far the clock of a worker may be behind that of whoever made its run."""
+LATEST = datetime.max.replace(tzinfo=timezone.utc) - CLOCKS_DIFFER
 MOST_PATTERNS = 20
 """Messages, or records, that the database looks for; of more, all blocks are read."""
 
@@ -218,7 +219,7 @@ class _Search:
             query = query.where(State.updated_at >= wanted.since)
         if wanted.until is not None:  # a run sends nothing before it is due, however often it is cleared
             query = query.join(DagRun, DagRun.id == State.dag_run_id)
-            query = query.where(DagRun.run_after < wanted.until + CLOCKS_DIFFER)
+            query = query.where(DagRun.run_after < min(wanted.until, LATEST) + CLOCKS_DIFFER)
         if last is not None:
             query = query.where(
                 or_(State.updated_at < last[0], and_(State.updated_at == last[0], State.id < last[1]))

@@ -87,7 +87,8 @@ def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> 
     action, _, asked_at = request.partition("__")
     try:
         at = api_time(asked_at)
-    except InvalidTime:
+        earliest, latest = at - timedelta(minutes=1), at + QUEUED_WITHIN
+    except (InvalidTime, OverflowError):
         return []
     if action not in ACTIONS:
         return []
@@ -102,7 +103,7 @@ def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> 
         )
         .join(DagModel, DagModel.dag_id == DagRun.dag_id)
         .where(
-            DagRun.run_after.between(at - timedelta(minutes=1), at + QUEUED_WITHIN),  # it has an index
+            DagRun.run_after.between(earliest, latest),  # it has an index
             DagRun.run_id.startswith(f"{request}__", autoescape=True),
         )
         .order_by(DagRun.dag_id, DagRun.id)

@@ -117,6 +117,8 @@ def test_the_usual_period_is_a_week(login: Login, session: Session) -> None:
         ("state=in+doubt", []),
         ("from=2026-01-31T08:02:30Z", ["77"]),
         ("to=2026-01-31T08:02:00Z", ["7"]),
+        ("to=9999-12-31T23:59:59Z", ["77", "8", "9", "7"]),
+        ("from=0001-01-01T00:00:00Z", ["77", "8", "9", "7"]),
         ("period=range&from=2026-01-31T03:01&to=2026-01-31T03:02&zone=America/New_York", ["7"]),
         ("dag_id=other", ["77"]),
         ("dag_id=flow&run_id=run%2Bone&task_id=deliver", ["8", "9", "7"]),
@@ -519,3 +521,14 @@ def test_fifty_rows_are_quick(login: Login, session: Session) -> None:
     start = time.monotonic()
     get(client)
     assert time.monotonic() - start < timedelta(seconds=2).total_seconds()
+
+
+def test_half_a_surrogate_pair_is_shown_as_a_question_mark(login: Login, session: Session) -> None:
+    """JSON can name one, which has no UTF-8: the page is shown all the same."""
+    key = fill(session)
+    payloads = [{"message_id": "msg_a", "body": '{"NAME": "\ud800 Smith"}'}]
+    session.execute(update(XComModel).where(XComModel.run_id == key.run_id).values(value=payloads))
+    session.commit()
+    answer = get(login(), address_of(key, "msg_a"), "delivery")
+    assert answer.status_code == 200
+    assert "? Smith" in answer.text
