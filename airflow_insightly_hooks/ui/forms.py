@@ -43,7 +43,10 @@ def check_origin(request: Request) -> None:
 
     :raises ForeignOrigin: if it is another one, or none.
     """
-    origin = urlsplit(request.headers.get("origin", ""))
+    try:
+        origin = urlsplit(request.headers.get("origin", ""))
+    except ValueError:  # such as half an IPv6 address
+        raise ForeignOrigin from None
     own = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc}
     is_own = origin.scheme in ("http", "https") and origin.netloc in own - {None, ""}
     if not is_own or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":

@@ -106,6 +106,8 @@ def request_from(**headers: str) -> Request:
         {"origin": "http://airflow.example.com.evil.example.com"},
         {"origin": "http://airflow.example.com:8080"},
         {"origin": "ftp://airflow.example.com"},
+        {"origin": "http://[::1"},
+        {"origin": "http://airflow.example.com@evil.example.com"},
         {"origin": "http://airflow.example.com", "sec_fetch_site": "cross-site"},
         {"origin": "http://airflow.example.com", "sec_fetch_site": "same-site"},
     ],
