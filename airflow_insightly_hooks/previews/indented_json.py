@@ -10,6 +10,8 @@ __all__ = ["indented"]
 _TOKEN = re.compile(r"""\s*("[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+)\s*""", re.DOTALL)
 _OPENING = {"{": "}", "[": "]"}
 STEP = "  "
+DEEPEST = 20
+"""Steps by which a line is indented at most: what nests deeper would be mostly blanks, gigabytes of them."""
 
 
 def indented(text: str) -> str:
@@ -24,11 +26,15 @@ def _pieces(tokens: list[str]) -> Iterator[str]:
         if token in ("}", "]"):
             depth -= 1
             if before not in _OPENING:
-                yield f"\n{STEP * depth}"
+                yield _line(depth)
         elif before in _OPENING or before == ",":
-            yield f"\n{STEP * depth}"
+            yield _line(depth)
         elif before == ":":
             yield " "
         yield token
         depth += token in _OPENING
         before = token
+
+
+def _line(depth: int) -> str:
+    return "\n" + STEP * min(depth, DEEPEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 
 from airflow_insightly_hooks.core import exact_json
@@ -26,3 +27,9 @@ def test_it_looks_as_pythons_own() -> None:
     assert indented(r'{"d":"\/Date(1)\/","n":1.50,"m":1E2}') == (
         '{\n  "d": "\\/Date(1)\\/",\n  "n": 1.50,\n  "m": 1E2\n}'
     )
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[" * 99 + ",".join("1" * 100_000) + "]" * 99])
+def test_what_nests_deep_stays_small(text: str) -> None:
+    """A line is indented by 40 blanks at most: a few MB of JSON must not become gigabytes."""
+    assert len(indented(text)) < 42 * len(text)
