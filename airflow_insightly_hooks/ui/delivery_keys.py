@@ -68,8 +68,9 @@ def read_selection(value: str) -> tuple[WantedTasks, str, str]:
     """
     try:
         dag_id, run_id, task_id, map_index, prefix, message_id = json.loads(value)
-        is_text = "\0" not in "".join((dag_id, run_id, task_id, prefix, message_id))
-        if is_text and type(map_index) is int and -1 <= map_index < 2**31:
+        text = "".join((dag_id, run_id, task_id, prefix, message_id))
+        text.encode()  # half a surrogate pair has no UTF-8, and no database takes it
+        if "\0" not in text and type(map_index) is int and -1 <= map_index < 2**31:
             return WantedTasks(dag_id, run_id, task_id, map_index), prefix, message_id
     except (ValueError, TypeError, RecursionError):
         pass

@@ -45,7 +45,8 @@ class Renderer:
             .get_template(template)
             .render(url=self.addresses, version=__version__, **{**(values or {}), **more})
         )
-        return HTMLResponse(text, status)
+        # Half a surrogate pair, which JSON can name and UTF-8 can't, becomes a question mark.
+        return HTMLResponse(text.encode(errors="replace"), status)
 
 
 async def _renderer(request: Request) -> Renderer:

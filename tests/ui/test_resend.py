@@ -251,6 +251,15 @@ def test_selected_ones_that_are_gone(login: Login, session: Session) -> None:
     assert "1 message is left out: nothing is known of it any more" in text
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+def test_a_selection_that_no_database_takes(login: Login, session: Session, place: int, text: str) -> None:
+    selection = ["flow", "one", "deliver", -1, "", "msg_b"]
+    selection[place] = text
+    answer = post(login(), what="selected", delivery=[json.dumps(selection)])
+    assert (answer.status_code, logs(session)) == (400, [])
+
+
 # --- once only ---------------------------------------------------------------------------------------------
 
 
