@@ -27,6 +27,7 @@ __all__ = [
     "readable_workflows",
     "selection_in",
     "senders_of",
+    "shown_dag",
 ]
 
 ALL = "all"
@@ -80,7 +81,7 @@ class Selection(NamedTuple):
     dags: dict[str, PendingDag]  # that send them, by their ids
     gone: int  # chosen, and no longer pending
     unsent: Counter[str]  # by workflow, rows that no DAG sends
-    forbidden: Counter[str]  # by DAG that sends, rows that the person may not change
+    forbidden: Counter[str]  # by DAG that sends, as a page names it, rows that the person may not change
 
     @property
     def digest(self) -> str:
@@ -131,6 +132,11 @@ def changeable(access: Access, dag_ids: Iterable[str]) -> frozenset[str]:
     return access.those(Right.START_RUNS, access.those(Right.READ, dag_ids))
 
 
+def shown_dag(access: Access, dag_id: str) -> str:
+    """Return how a page names a DAG that sends what is pending; it may have any name."""
+    return dag_id if access.those(Right.READ, [dag_id]) else "a DAG that you may not see"
+
+
 def key_of(row: PendingRow) -> str:
     """Return what names an entry in a form: the same record, scheduled anew, has another name."""
     return f"{row.dag_id}/{row.webhook}/{row.record_id}/{row.changed_at}"
@@ -171,6 +177,8 @@ def _selection(access: Access, page: PendingPage, rows: list[PendingRow], gone: 
         gone,
         Counter(row.dag_id for row in rows if row.pending_dag_id is None),
         Counter(
-            row.pending_dag_id for row in rows if row.pending_dag_id and row.pending_dag_id not in allowed
+            shown_dag(access, row.pending_dag_id)
+            for row in rows
+            if row.pending_dag_id and row.pending_dag_id not in allowed
         ),
     )

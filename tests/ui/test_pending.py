@@ -277,7 +277,26 @@ def test_a_workflow_that_one_may_not_see(
         page = client.get("/insightly/pending").text
         assert records_in(page) == []
         assert "won" not in page
-        assert client.get(answer.headers["location"]).status_code in (403, 404)
+        shown = client.get(answer.headers["location"])
+        assert (shown.status_code, "won" in shown.text) == (404, False)
+
+
+@pytest.mark.usefixtures("won")
+def test_of_a_hidden_dag_that_sends_nothing_is_told(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its name, nor whether it is paused, or has runs: only that it is another DAG."""
+    session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
+    session.commit()
+    client = login()
+    with denied(monkeypatch, lambda _, dag_id: dag_id == "won__pending"):
+        for page in (
+            client.get("/insightly/pending").text,
+            client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text,
+        ):
+            assert "a DAG that you may not see" in page
+            assert "won__pending" not in page
+            assert "paused" not in page
 
 
 @pytest.mark.usefixtures("won")

@@ -41,8 +41,9 @@ from airflow_insightly_hooks.ui.pending_selection import (
     readable_workflows,
     selection_in,
     senders_of,
+    shown_dag,
 )
-from airflow_insightly_hooks.ui.problems import BadRequest, Forbidden, NotFound
+from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
 from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep, plural
 
 __all__ = ["router"]
@@ -107,6 +108,8 @@ def _number(page: str) -> int:
 def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:
     senders = senders_of(found.rows)
     allowed = changeable(access, senders)
+    readable = access.those(Right.READ, {dag.dag_id for dag in found.dags})
+    dags = [dag for dag in found.dags if dag.dag_id in readable]
     now = datetime.now(timezone.utc)
     return {
         "lines": [
@@ -121,12 +124,12 @@ def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:
         ],
         "total": found.total,
         "changeable": sum(row.pending_dag_id in allowed for row in found.rows),
-        "forbidden": sorted(senders - allowed),
+        "forbidden": sorted({shown_dag(access, dag_id) for dag_id in senders - allowed}),
         "first": (number - 1) * ROWS + 1,
         "page": number,
         "pages": max(1, -(-found.total // ROWS)),
-        "paused": [dag.dag_id for dag in found.dags if dag.is_paused],
-        "queued": [dag for dag in found.dags if dag.queued],
+        "paused": [dag.dag_id for dag in dags if dag.is_paused],
+        "queued": [dag for dag in dags if dag.queued],
         "unreadable": [str(error) for error in found.unreadable],
         "unsent": sorted(
             Counter((row.dag_id, row.webhook) for row in found.rows if row.pending_dag_id is None).items()
@@ -229,11 +232,11 @@ def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, reque
     if not request:  # the address of a confirmation that was shown again, since something had changed
         return RedirectResponse(render.addresses.page("/pending"), 303)
     found = requested_runs(session, request, readable_workflows(access, session))
-    if not found:
-        raise NotFound("There is no such request, or the runs that carried it out have been deleted.")
     runs = [run for run in found if access.may(Right.READ, run.dag_id)]
     if not runs:
-        raise Forbidden(found[0].dag_id, Right.READ.words(found[0].dag_id))
+        raise NotFound(
+            "There is no such request, its runs have been deleted, or they are of DAGs that you may not see."
+        )
     return render(
         "pending_runs.html",
         request=request,
