@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -182,12 +184,18 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
 
 
 def _value(row: Any) -> Any:
-    """Return what an XCom holds; Airflow's own backend keeps it in the database."""
+    """Return what an XCom holds; Airflow's own backend keeps it in the database.
+
+    Airflow's way to read it would make whatever objects a task has named there, in the API server.
+    """
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.xcom import resolve_xcom_backend
 
     backend = resolve_xcom_backend()
-    value = XComModel.deserialize_value(row)
+    value = row.value
+    if isinstance(value, str):
+        with suppress(ValueError):  # else it is the text itself
+            value = json.loads(value)
     return value if backend is BaseXCom or isinstance(value, list) else backend.deserialize_value(row)
 
 

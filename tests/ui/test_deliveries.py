@@ -523,6 +523,22 @@ def test_fifty_rows_are_quick(login: Login, session: Session) -> None:
     assert time.monotonic() - start < timedelta(seconds=2).total_seconds()
 
 
+def test_an_xcom_makes_no_objects(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task decides what stands in its XCom, and nothing of it may run in the API server."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("an object was made")
+
+    key = fill(session)
+    monkeypatch.setattr("airflow.sdk.serde.deserialize", fail)
+    named = {"__classname__": "airflow.sdk.definitions.asset.Asset", "__version__": 1, "__data__": {}}
+    payload = {"message_id": "msg_a", "body": "the body", "more": named}
+    for value in ([payload], json.dumps([payload])):
+        session.execute(update(XComModel).where(XComModel.run_id == key.run_id).values(value=value))
+        session.commit()
+        assert "the body" in get(login(), address_of(key, "msg_a"), "delivery").text
+
+
 def test_half_a_surrogate_pair_is_shown_as_a_question_mark(login: Login, session: Session) -> None:
     """JSON can name one, which has no UTF-8: the page is shown all the same."""
     key = fill(session)
