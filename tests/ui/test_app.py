@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.core_api.security import get_user
+from airflow.sdk import DAG
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from airflow_insightly_hooks.ui.addresses import Addresses
@@ -14,6 +19,8 @@ from airflow_insightly_hooks.ui.app import make_app
 from airflow_insightly_hooks.ui.forms import check_origin
 from airflow_insightly_hooks.ui.problems import ForeignOrigin
 from airflow_insightly_hooks.ui.rendering import _environment
+from tests.ledgers import add_flow, add_run, write
+from tests.metadata_database import add_dag
 from tests.ui.conftest import Login
 
 
@@ -146,3 +153,23 @@ def test_a_database_that_is_away_is_said(login: Login, monkeypatch: pytest.Monke
     answer = client.get("/insightly/", headers={"Accept": "application/json"})
     assert answer.status_code == 503
     assert "password" not in answer.text
+
+
+def test_only_dags_of_ours_are_asked_about(login: Login, session: Session) -> None:
+    """An auth manager may take 20 ms for each, and an Airflow have hundreds of other DAGs."""
+    add_flow(session, "flow")
+    write(session, add_run(session, "one"), {"msg_a": (7, "A", 1)})
+    for number in range(20):
+        with DAG(f"other_{number}", schedule=None) as dag:
+            pass
+        add_dag(session, dag)
+    asked = []
+
+    class Counting(SimpleAuthManager):
+        def is_authorized_dag(self, *, access_entity: Any = None, details: Any = None, **more: Any) -> bool:
+            if access_entity is not None:
+                asked.append(details.id)
+            return super().is_authorized_dag(access_entity=access_entity, details=details, **more)
+
+    assert login(manager=Counting()).get("/insightly/").status_code == 200
+    assert asked == ["flow"]

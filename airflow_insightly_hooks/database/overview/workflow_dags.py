@@ -17,12 +17,13 @@ from airflow.models.asset import (
 from sqlalchemy import func, select, union
 
 from airflow_insightly_hooks.core.workflow.dag_ids import workflow_dag_id
+from airflow_insightly_hooks.database.delivery_details import delivering_dags
 from airflow_insightly_hooks.database.overview.ledgers import Ledgers, of_dags
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["LastRun", "WorkflowDag", "assets_of", "find_workflow_dags"]
+__all__ = ["LastRun", "WorkflowDag", "assets_of", "find_workflow_dags", "insightly_dags"]
 
 URI = "insightly://"
 
@@ -89,6 +90,14 @@ def find_workflow_dags(session: Session, dag_ids: Collection[str], ledgers: Ledg
         )
         for dag_id, of_it in sending.items()
     ]
+
+
+def insightly_dags(session: Session, dag_ids: Collection[str]) -> set[str]:
+    """Return those of the DAGs that refer to one of our assets, or have delivered something.
+
+    Of an Airflow's hundreds of DAGs these are few, and it takes time to ask what a person may do with each.
+    """
+    return {dag_id for dag_id, _ in assets_of(session, dag_ids)}.union(delivering_dags(session, dag_ids))
 
 
 def assets_of(session: Session, dag_ids: Collection[str]) -> set[tuple[str, str]]:

@@ -14,7 +14,7 @@ from airflow_insightly_hooks.database.overview.activity import Activity, Activit
 from airflow_insightly_hooks.database.overview.ledgers import DAYS, first_moment
 from airflow_insightly_hooks.database.overview.overview import Overview, read_overview
 from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
-from airflow_insightly_hooks.database.overview.workflow_dags import WorkflowDag
+from airflow_insightly_hooks.database.overview.workflow_dags import WorkflowDag, insightly_dags
 from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow, stored_workflows
 from airflow_insightly_hooks.ui.access import AccessDep, Right
 from airflow_insightly_hooks.ui.charts import Chart
@@ -58,7 +58,7 @@ class ReceiverRow(NamedTuple):
 def show_overview(access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
     """Show the workflows that the person may see, and the receivers and accounts that these use."""
     now = datetime.now(timezone.utc)
-    dag_ids = access.those(Right.READ, access.dag_ids)
+    dag_ids = access.those(Right.READ, insightly_dags(session, access.dag_ids))
     found = read_overview(session, dag_ids, now)
     definitions = stored_workflows(session, {workflow.dag_id for workflow in found.workflows})
     unreadable = sum(activity.unreadable for activity in found.activity.values())
