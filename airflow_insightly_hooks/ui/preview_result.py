@@ -54,6 +54,8 @@ AT_ONCE = 8
 """Previews and tests that wait for others' servers at once: all of Airflow's pages share the threads."""
 LONGEST_QUEUE = 3.0
 """Seconds that one more waits for its turn."""
+MOST_WAITING = 8
+"""How many wait so: each takes one of the 40 threads, too. Who comes then is put off at once."""
 
 NOT_KEPT = (
     "It can't be sent as a test from here: its address or its headers hold values that are not kept where "
@@ -63,6 +65,7 @@ NOT_KEPT = (
 TYPES_FAILED = "Insightly could not be asked for the types of custom fields: "
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
+_places = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
 
 
 class PreviewFailed(Exception):
@@ -138,13 +141,19 @@ def turn() -> Iterator[None]:
 
     :raises PreviewFailed: if too many do so for too long.
     """
-    if not _turns.acquire(timeout=LONGEST_QUEUE):
-        detail = "Others are waiting for slow answers from Insightly or receivers. Try again in a minute."
-        raise PreviewFailed(503, "Too many previews at once", detail)
+    detail = "Others are waiting for slow answers from Insightly or receivers. Try again in a minute."
+    too_many = PreviewFailed(503, "Too many previews at once", detail)
+    if not _places.acquire(blocking=False):
+        raise too_many
     try:
-        yield
+        if not _turns.acquire(timeout=LONGEST_QUEUE):
+            raise too_many
+        try:
+            yield
+        finally:
+            _turns.release()
     finally:
-        _turns.release()
+        _places.release()
 
 
 def preview_for(access: Access, session: Session, asked: PreviewInput) -> PreviewResult:

@@ -6,7 +6,9 @@ import html
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -339,6 +341,35 @@ def test_too_many_at_once_are_put_off(
     answer = asked(login(), record=pasted())
     assert answer.status_code == 503
     assert "Try again in a minute" in answer.text
+
+
+def test_few_wait_for_their_turn(
+    login: Login, stored: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits takes a thread: of a hundred previews at once, most are put off without waiting."""
+    stored()
+    monkeypatch.setattr(preview_result, "_turns", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(preview_result, "_places", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(preview_result, "LONGEST_QUEUE", 5.0)
+    client = login()
+    waits = threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        with suppress(preview_result.PreviewFailed), preview_result.turn():
+            pass
+
+    with preview_result.turn():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waits.wait()
+        while preview_result._places.acquire(blocking=False):  # until the other one has its place
+            preview_result._places.release()
+        started = time.monotonic()
+        assert asked(client, record=pasted()).status_code == 503
+        assert time.monotonic() - started < 3.0
+    thread.join()
+    assert asked(client, record=pasted()).status_code == 200
 
 
 # --- a test ------------------------------------------------------------------------------------------------

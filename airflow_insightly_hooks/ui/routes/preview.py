@@ -73,6 +73,7 @@ def show_preview(access: AccessDep, session: SessionDep, render: RendererDep, fo
     is_test = bool(form.get("webhook"))
     if is_test:
         access.check(Right.START_RUNS, [asked.workflow.partition("/")[0]])
+        session.commit()  # no connection to the database is kept while a turn is waited for
     try:
         with turn():
             result = preview_for(access, session, asked)
