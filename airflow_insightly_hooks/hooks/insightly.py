@@ -20,7 +20,7 @@ from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
-from airflow_insightly_hooks.hooks.api.client import Answer, Client
+from airflow_insightly_hooks.hooks.api.client import QUICK_RETRIES, Answer, Client
 from airflow_insightly_hooks.hooks.api.limiter import RequestsLeft
 from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.hints import for_a_test
@@ -38,6 +38,7 @@ class InsightlyHook(BaseHook):
     :param exact_numbers: whether a number that Python would write in another way (``1.10``) comes out as an
         ``ExactNumber``, a float that knows its text, and not as a float. XCom takes no such numbers.
     :ivar patience: seconds that a request may wait in all for 429s and 503s to end.
+    :ivar quick_retries: how often a request that gets no usable answer is sent again within seconds.
 
     Several threads may use it at once. All hooks of a process that ask one account share its limits.
 
@@ -56,6 +57,7 @@ class InsightlyHook(BaseHook):
     hook_name = "Insightly"
 
     patience: float = 120.0
+    quick_retries: int = QUICK_RETRIES
 
     def __init__(self, insightly_conn_id: str = default_conn_name, *, exact_numbers: bool = False) -> None:
         super().__init__()
@@ -229,7 +231,7 @@ class InsightlyHook(BaseHook):
         return True, f"Connected to Insightly account {name!r}" if name else "Connected to Insightly"
 
     def _get(self, path: str, parameters: dict[str, Any] | None = None) -> Answer:
-        return self._client.get(path, parameters, patience=self.patience)
+        return self._client.get(path, parameters, patience=self.patience, quick_retries=self.quick_retries)
 
     def _unexpected(self, path: str, expected: str) -> InsightlyAPIError:
         return InsightlyAPIError(self.insightly_conn_id, path, expected, base_url=self.base_url)

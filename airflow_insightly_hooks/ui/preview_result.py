@@ -215,6 +215,7 @@ def _record_and_types(
     """
     hook = insightly_hook(workflow.insightly_conn_id)
     hook.patience = PATIENCE
+    hook.quick_retries = 0  # the person can ask again; three more time-outs would take two minutes
     if record is None:
         assert record_id is not None  # noqa: S101 — one of the two is there
         record = read_record(hook, workflow.record_type, record_id)

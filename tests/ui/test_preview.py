@@ -343,6 +343,18 @@ def test_too_many_at_once_are_put_off(
     assert "Try again in a minute" in answer.text
 
 
+def test_insightly_is_asked_once(login: Login, stored: Callable[..., None], connect: Connect) -> None:
+    """A person waits for one time-out, not for four of them; and so does a thread of the API server."""
+    stored()
+    with serving([10.0]) as server:
+        host = f"http://127.0.0.1:{server.port}"
+        connect("insightly_default", conn_type="insightly", host=host, password="k", extra={"timeout": 0.5})
+        answer = asked(login(), record_id="7")
+        assert answer.status_code == 502
+        assert "no answer within 0.5 s" in text_of(answer.text)
+        assert server.connections == 1
+
+
 def test_few_wait_for_their_turn(
     login: Login, stored: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

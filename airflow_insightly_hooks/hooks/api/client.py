@@ -149,11 +149,19 @@ class Client:
         """Return how many more answers it takes to believe the server's time; it is for the caller to ask."""
         return self._clock.answers_wanted(time.monotonic(), datetime.now(timezone.utc))
 
-    def get(self, path: str, parameters: dict[str, Any] | None = None, *, patience: float) -> Answer:
+    def get(
+        self,
+        path: str,
+        parameters: dict[str, Any] | None = None,
+        *,
+        patience: float,
+        quick_retries: int = QUICK_RETRIES,
+    ) -> Answer:
         """Return what a GET is answered; ask again where asking again can help.
 
         :param path: below the base URL; starts with ``/``.
         :param patience: seconds to wait in all for 429s and 503s to end.
+        :param quick_retries: how often to ask again within seconds where there was no usable answer.
         :raises InsightlyAPIError: of the classes that ``InsightlyHook`` describes.
         """
         waits = _Waits(patience)
@@ -172,7 +180,7 @@ class Client:
                     if not waits.may_wait(delay):
                         raise InsightlyUnreachable(self.conn_id, self.account.host, 503)
                 case _TransientFailure(why, error):
-                    if waits.failures >= QUICK_RETRIES:
+                    if waits.failures >= quick_retries:
                         raise error from None
                     delay = waits.after_failure()
             self._log.info("Asking %s again in %.1f s: %s", path, delay, why)
