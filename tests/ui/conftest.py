@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from airflow.api_fastapi import app as airflow_app
@@ -14,12 +15,15 @@ from starlette.testclient import TestClient
 
 from airflow_insightly_hooks.ui.addresses import PREFIX
 from airflow_insightly_hooks.ui.app import make_app
+from tests.ledgers import add_flow
 from tests.metadata_database import metadata_database
+from tests.ui.people import Strict
 
 ORIGIN = "http://airflow.example.com"
 HTML = {"Accept": "text/html", "Origin": ORIGIN}
 
 Login = Callable[..., TestClient]
+Refuse = Callable[..., None]
 
 
 @pytest.fixture
@@ -48,3 +52,20 @@ def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
         return client
 
     return login
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Return what has the auth manager refuse something from now on, as ``Strict`` does."""
+
+    def refuse(**what: Any) -> None:
+        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))
+
+    return refuse
+
+
+@pytest.fixture
+def flows(session: Session) -> None:
+    """Two DAGs that deliver."""
+    add_flow(session, "flow")
+    add_flow(session, "other")

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from airflow.api_fastapi import app as airflow_app
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import update
@@ -27,27 +26,12 @@ from airflow_insightly_hooks.workflows.dag import workflow_dags
 from airflow_insightly_hooks.workflows.workflow import Workflow
 from tests.ledgers import START, add_flow, add_run, write
 from tests.metadata_database import add_dag
-from tests.ui.conftest import Login
-from tests.ui.people import Strict
+from tests.ui.conftest import Login, Refuse
+
+pytestmark = pytest.mark.usefixtures("flows")
 
 ANY = "period=all"
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def flows(session: Session) -> None:
-    add_flow(session, "flow")
-    add_flow(session, "other")
-
-
-@pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what has the auth manager refuse something."""
-
-    def refuse(**what: Any) -> None:
-        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))
-
-    return refuse
 
 
 def fill(session: Session) -> TaskKey:
@@ -311,7 +295,7 @@ def test_a_viewer_sees_but_can_send_nothing(login: Login, session: Session) -> N
     assert "Send selected" in get(login("USER")).text
 
 
-def test_a_dag_that_a_person_may_not_see(login: Login, session: Session, strict: Any) -> None:
+def test_a_dag_that_a_person_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
     """Neither its rows, nor its name, nor its receivers; and its address is refused."""
     fill(session)
     client = login()
@@ -327,7 +311,7 @@ def test_a_dag_that_a_person_may_not_see(login: Login, session: Session, strict:
     assert get(client, address_of(key, "msg_x"), "delivery").status_code == 403
 
 
-def test_selection_is_offered_where_it_is_allowed(login: Login, session: Session, strict: Any) -> None:
+def test_selection_is_offered_where_it_is_allowed(login: Login, session: Session, strict: Refuse) -> None:
     fill(session)
     client = login()
     strict(untouchable={"other"})
@@ -376,7 +360,7 @@ def test_one_delivery(login: Login, session: Session, chunks: bool) -> None:
     assert page.count("2026-01-31T08:00:00Z") >= 1
 
 
-def test_a_payload_takes_a_right_of_its_own(login: Login, session: Session, strict: Any) -> None:
+def test_a_payload_takes_a_right_of_its_own(login: Login, session: Session, strict: Refuse) -> None:
     """Without it, what is needed is said; neither payload nor answer is shown."""
     key = fill(session)
     with_payload(session, key.run_id, [payload("msg_b")])
@@ -414,18 +398,7 @@ def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> Non
 
 def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, session: Session) -> None:
     """And links to the delivery that left the message, and from there."""
-    workflow = Workflow.model_validate(
-        {
-            "name": "W",
-            "dag_id": "w",
-            "record_type": "Contacts",
-            "webhooks": [{"name": "B", "conn_id": "billing"}],
-        }
-    )
-    from airflow_insightly_hooks.workflows.dag import workflow_dags
-
-    for dag in workflow_dags(workflow):
-        add_dag(session, dag)
+    add_workflow(session)
     left = add_run(session, "first", "w")
     write(session, left, {"msg_b": (8, "F", 1)}, left_to="w__retry")
     key = add_run(session, "again", "w__retry")
@@ -454,18 +427,7 @@ def test_links_to_insightly_and_to_the_receiver(
         "extra": {"web_url": "https://b.example.com/page"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_BILLING", json.dumps(receiver))
-    from airflow_insightly_hooks.workflows.dag import workflow_dags
-
-    workflow = Workflow.model_validate(
-        {
-            "name": "W",
-            "dag_id": "w",
-            "record_type": "Contacts",
-            "webhooks": [{"name": "B", "conn_id": "billing"}],
-        }
-    )
-    for dag in workflow_dags(workflow):
-        add_dag(session, dag)
+    add_workflow(session)
     for dag_id in ("w", "w__retry"):
         key = add_run(session, "one", dag_id)
         write(session, key, {"msg_b": (8, "F", 1)})

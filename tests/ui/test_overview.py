@@ -98,11 +98,7 @@ def test_nothing_is_told_of_a_dag_that_the_person_may_not_see(login: Login) -> N
 
 
 def test_who_may_see_nothing_gets_an_empty_page(login: Login) -> None:
-    class Nobody(Strict):
-        def is_authorized_dag(self, **_: object) -> bool:
-            return False
-
-    page = login(manager=Nobody()).get("/insightly/").text
+    page = login(manager=Strict(refuses=lambda *_: True)).get("/insightly/").text
     assert "No workflow yet" in page
     assert "webhook_default" not in page
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from time import perf_counter
 from typing import Any
 
 import pytest
-from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.models import DagModel, DagRun
 from airflow.sdk import DAG
 from airflow.utils.state import DagRunState
@@ -27,7 +24,8 @@ from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, 
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.workflows.dag import workflow_dags
 from tests.metadata_database import AssetState, add_dag, asset_of
-from tests.ui.conftest import Login
+from tests.ui.conftest import Login, Refuse
+from tests.ui.html import fields_of
 
 CHANGED_AT = "2026-01-09T12:00:00Z"
 SOON = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=3, hours=1)
@@ -70,16 +68,6 @@ def records_in(page: str) -> list[str]:
     return re.findall(r'data-label="Record">\w+ <a [^>]*>(\d+)</a>', page)
 
 
-def fields_of(page: str) -> dict[str, Any]:
-    """Return what the page's last form holds, with its button."""
-    form = page.rpartition("<form")[2]
-    fields: dict[str, Any] = {}
-    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
-        fields.setdefault(name, []).append(unescape(value))
-    action = re.search(r'<button class="primary" name="action" value="(\w+)"', form)
-    return fields | ({"action": action[1]} if action else {})
-
-
 def runs_of(session: Session, dag_id: str = "won__pending") -> list[DagRun]:
     session.expire_all()
     return list(session.scalars(select(DagRun).where(DagRun.dag_id == dag_id).order_by(DagRun.id)))
@@ -90,20 +78,6 @@ def ask(client: TestClient, fields: dict[str, Any]) -> Response:
     page = client.post("/insightly/pending", data=fields)
     assert page.status_code == 200, page.text
     return client.post("/insightly/pending/runs", data=fields_of(page.text))
-
-
-@contextmanager
-def denied(monkeypatch: pytest.MonkeyPatch, is_denied: Callable[[str, str], bool]) -> Iterator[None]:
-    """Have the auth manager refuse some methods of some DAGs."""
-    asked = SimpleAuthManager.is_authorized_dag
-
-    def is_authorized(self: Any, *, method: Any, details: Any = None, **more: Any) -> bool:
-        refused = details is not None and details.id is not None and is_denied(method, details.id)
-        return not refused and asked(self, method=method, details=details, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SimpleAuthManager, "is_authorized_dag", is_authorized)
-        yield
 
 
 # --- the list ----------------------------------------------------------------------------------------------
@@ -250,71 +224,63 @@ def test_who_is_not_logged_in(login: Login, session: Session) -> None:
 
 
 @pytest.mark.usefixtures("won")
-def test_a_workflow_that_one_may_not_see(
-    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_workflow_that_one_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
     """It is neither listed, nor named, nor changed; who may see none sees nothing."""
     add_workflow(session, "Secret", "Hush")
     book(session, "secret", "hush").add([entry(7)])
     client = login()
-    with denied(monkeypatch, lambda _, dag_id: dag_id.startswith("secret")):
-        page = client.get("/insightly/pending").text
-        assert records_in(page) == ["1", "2", "3"]
-        assert "secret" not in page
-        assert "hush" not in page
-        for answer in (
-            client.get("/insightly/pending?workflow=secret"),
-            client.post("/insightly/pending", data={"action": "cancel", "row": [key(7, "secret", "hush")]}),
-            client.post(
-                "/insightly/pending/runs", data={"action": "cancel", "all": "yes", "workflow": "secret"}
-            ),
-        ):
-            assert answer.status_code == 403
-        answer = ask(client, {"action": "cancel", "all": "yes"})
-        assert client.get(answer.headers["location"]).status_code == 200
+    strict(refuses=lambda _, __, dag_id: dag_id.startswith("secret"))
+    page = client.get("/insightly/pending").text
+    assert records_in(page) == ["1", "2", "3"]
+    assert "secret" not in page
+    assert "hush" not in page
+    for answer in (
+        client.get("/insightly/pending?workflow=secret"),
+        client.post("/insightly/pending", data={"action": "cancel", "row": [key(7, "secret", "hush")]}),
+        client.post("/insightly/pending/runs", data={"action": "cancel", "all": "yes", "workflow": "secret"}),
+    ):
+        assert answer.status_code == 403
+    answer = ask(client, {"action": "cancel", "all": "yes"})
+    assert client.get(answer.headers["location"]).status_code == 200
     assert runs_of(session, "secret__pending") == []
-    with denied(monkeypatch, lambda *_: True):
-        page = client.get("/insightly/pending").text
-        assert records_in(page) == []
-        assert "won" not in page
-        shown = client.get(answer.headers["location"])
-        assert (shown.status_code, "won" in shown.text) == (404, False)
+    strict(refuses=lambda *_: True)
+    page = client.get("/insightly/pending").text
+    assert records_in(page) == []
+    assert "won" not in page
+    shown = client.get(answer.headers["location"])
+    assert (shown.status_code, "won" in shown.text) == (404, False)
 
 
 @pytest.mark.usefixtures("won")
-def test_of_a_hidden_dag_that_sends_nothing_is_told(
-    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_hidden_dag_that_sends_nothing_is_told(login: Login, session: Session, strict: Refuse) -> None:
     """Neither its name, nor whether it is paused, or has runs: only that it is another DAG."""
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
     session.commit()
     client = login()
-    with denied(monkeypatch, lambda _, dag_id: dag_id == "won__pending"):
-        for page in (
-            client.get("/insightly/pending").text,
-            client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text,
-        ):
-            assert "a DAG that you may not see" in page
-            assert "won__pending" not in page
-            assert "paused" not in page
+    strict(refuses=lambda _, __, dag_id: dag_id == "won__pending")
+    for page in (
+        client.get("/insightly/pending").text,
+        client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text,
+    ):
+        assert "a DAG that you may not see" in page
+        assert "won__pending" not in page
+        assert "paused" not in page
 
 
 @pytest.mark.usefixtures("won")
-def test_rows_that_one_may_not_change_are_left_out(
-    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_one_may_not_change_are_left_out(login: Login, session: Session, strict: Refuse) -> None:
     add_workflow(session, "Lost", "Check")
     book(session, "lost").add([entry(8)])
     client = login()
-    with denied(monkeypatch, lambda method, dag_id: (method, dag_id) == ("POST", "lost__pending")):
-        page = client.get("/insightly/pending").text
-        assert records_in(page) == ["1", "8", "2", "3"]
-        assert key(8, "lost") not in page
-        assert "Cancel all 3" in page
-        page = client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text
-        assert "Cancel 3 pending webhooks?" in page
-        assert "1 webhook is left out: you may not trigger runs of lost__pending" in page
-        client.post("/insightly/pending/runs", data=fields_of(page))
+    strict(refuses=lambda method, _, dag_id: (method, dag_id) == ("POST", "lost__pending"))
+    page = client.get("/insightly/pending").text
+    assert records_in(page) == ["1", "8", "2", "3"]
+    assert key(8, "lost") not in page
+    assert "Cancel all 3" in page
+    page = client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text
+    assert "Cancel 3 pending webhooks?" in page
+    assert "1 webhook is left out: you may not trigger runs of lost__pending" in page
+    client.post("/insightly/pending/runs", data=fields_of(page))
     assert runs_of(session, "lost__pending") == []
     assert len(runs_of(session)) == 1
 
@@ -353,7 +319,7 @@ def test_a_confirmation_says_what_will_happen(
     assert 'data-leaves="top">won__pending</a>' in page
     assert runs_of(session) == []
     fields = fields_of(page)
-    assert (fields["row"], fields["action"], fields["workflow"]) == ([key(1), key(3)], action, ["won"])
+    assert (fields["row"], fields["action"], fields["workflow"]) == ([key(1), key(3)], [action], ["won"])
 
 
 @pytest.mark.parametrize("action", ["cancel", "send_now"])

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.models.log import Log
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -26,7 +25,8 @@ from airflow_insightly_hooks.ui import preview_result
 from tests.conftest import API_KEY, Connect
 from tests.metadata_database import add_dag
 from tests.servers import answer, serving
-from tests.ui.conftest import Login
+from tests.ui.conftest import Login, Refuse
+from tests.ui.html import text_of
 
 PASSWORD = "hunter2-password"
 HEADER = "hunter2-header-value"
@@ -85,11 +85,6 @@ def receiver(insightly: RunningSandbox, connect: Connect) -> str:
 
 def asked(client: TestClient, **fields: Any) -> Any:
     return client.post("/insightly/preview", data={"workflow": KEY, **fields})
-
-
-def text_of(page: str) -> str:
-    """Return what a page says, without its markup and without line breaks."""
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
 def pasted(**changed: Any) -> str:
@@ -462,19 +457,6 @@ def test_an_unknown_webhook_is_not_sent(login: Login, stored: Callable[..., None
 RECORDS = ("POST", DagAccessEntity.RUN)
 
 
-@pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let everybody have these rights alone, of DAGs."""
-
-    def allow(*rights: tuple[str, DagAccessEntity]) -> None:
-        def is_authorized(*_: Any, method: str, access_entity: Any = None, **__: Any) -> bool:
-            return (method, access_entity) in rights
-
-        monkeypatch.setattr(SimpleAuthManager, "is_authorized_dag", is_authorized)
-
-    return allow
-
-
 READ = ("GET", DagAccessEntity.TASK_INSTANCE)
 XCOM = ("GET", DagAccessEntity.XCOM)
 
@@ -506,12 +488,12 @@ def test_a_viewer_previews_pasted_records_only(
 
 @pytest.mark.parametrize("rights", [(), (READ,), (XCOM,), (READ, RECORDS), (XCOM, RECORDS)])
 def test_without_the_rights_to_see_payloads_there_is_no_preview(
-    login: Login, stored: Callable[..., None], receiver: str, only: Callable[..., None], rights: Any
+    login: Login, stored: Callable[..., None], receiver: str, strict: Refuse, rights: Any
 ) -> None:
     """The workflow isn't offered, and a preview is refused; a DAG that isn't there is refused alike."""
     stored()
     client = login()
-    only(*rights)
+    strict(refuses=lambda method, part, _: (method, part) not in rights)
     assert "new_contact" not in client.get("/insightly/preview").text
     for workflow_key in (KEY, "no_such_dag/evaluate"):
         for fields in ({"record": pasted()}, {"record_id": "1"}):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterator
-from html import unescape
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import pytest
-from airflow.api_fastapi import app as airflow_app
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
@@ -28,27 +25,13 @@ from airflow_insightly_hooks.database.resend import resend
 from airflow_insightly_hooks.database.resend_progress import request_progress
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.ui.routes import resend as module
-from tests.ledgers import add_flow, add_run, at, write
-from tests.ui.conftest import Login
-from tests.ui.people import Strict
+from tests.ledgers import add_run, at, write
+from tests.ui.conftest import Login, Refuse
+from tests.ui.html import fields_of, text_of
+
+pytestmark = pytest.mark.usefixtures("flows")
 
 Fields = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def flows(session: Session) -> None:
-    add_flow(session, "flow")
-    add_flow(session, "other")
-
-
-@pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return what has the auth manager refuse something."""
-
-    def refuse(**what: Any) -> None:
-        monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))
-
-    return refuse
 
 
 def fill(session: Session) -> tuple[TaskKey, TaskKey]:
@@ -62,20 +45,6 @@ def fill(session: Session) -> tuple[TaskKey, TaskKey]:
 
 def named(key: TaskKey, message: str) -> str:
     return json.dumps([*key[1:], message])
-
-
-def fields_of(page: str) -> Fields:
-    """Return the fields of a confirmation page's form, its button's included."""
-    form = page[page.index("<form") :]
-    found: dict[str, list[str]] = {}
-    for name, value in re.findall(r'<(?:input|button)[^>]* name="([^"]*)" value="([^"]*)"', form):
-        found.setdefault(unescape(name), []).append(unescape(value))
-    return dict(found)
-
-
-def text_of(page: str) -> str:
-    """Return a page's text without tags, each blank once."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
 def post(client: Any, **fields: Any) -> Any:
@@ -357,7 +326,7 @@ def test_nobody_without_a_login_or_from_elsewhere(login: Login, session: Session
 
 
 def test_dags_that_a_person_may_not_clear_are_left_out(
-    login: Login, session: Session, strict: Callable[..., None]
+    login: Login, session: Session, strict: Refuse
 ) -> None:
     one, two = fill(session)
     client = login()
@@ -369,9 +338,7 @@ def test_dags_that_a_person_may_not_clear_are_left_out(
     assert (asked_of(session, one), asked_of(session, two)) == ([{"msg_b", "msg_c"}], [])
 
 
-def test_a_right_that_is_lost_before_it_is_confirmed(
-    login: Login, session: Session, strict: Callable[..., None]
-) -> None:
+def test_a_right_that_is_lost_before_it_is_confirmed(login: Login, session: Session, strict: Refuse) -> None:
     fill(session)
     client = login()
     page = post(client, what="undelivered", period="all").text
@@ -382,7 +349,7 @@ def test_a_right_that_is_lost_before_it_is_confirmed(
     assert logs(session) == []
 
 
-def test_dags_that_a_person_may_not_see(login: Login, session: Session, strict: Callable[..., None]) -> None:
+def test_dags_that_a_person_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
     """They are not named, and what is asked about them is refused."""
     _, two = fill(session)
     client = login()
@@ -467,9 +434,7 @@ def test_requests_that_there_are_not(login: Login, session: Session, query: str)
     assert login().get(f"/insightly/resend?{query}").status_code == 404
 
 
-def test_progress_shows_what_a_person_may_see(
-    login: Login, session: Session, strict: Callable[..., None]
-) -> None:
+def test_progress_shows_what_a_person_may_see(login: Login, session: Session, strict: Refuse) -> None:
     one, two = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_b"), named(two, "msg_x"))
