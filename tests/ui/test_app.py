@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
+from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.ui.addresses import Addresses
 from airflow_insightly_hooks.ui.app import make_app
 from airflow_insightly_hooks.ui.forms import check_origin
@@ -173,3 +174,47 @@ def test_only_dags_of_ours_are_asked_about(login: Login, session: Session) -> No
 
     assert login(manager=Counting()).get("/insightly/").status_code == 200
     assert asked == ["flow"]
+
+
+# --- what is told to browsers, and taken from them ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "directive", ["frame-ancestors 'self'", "form-action 'self'", "base-uri 'none'", "style-src 'self'"]
+)
+def test_the_policy_keeps_other_sites_away(login: Login, directive: str) -> None:
+    """They may neither frame a page, nor be sent its forms, nor style it."""
+    headers = login().get("/insightly/nowhere").headers
+    assert directive in headers["content-security-policy"].split("; ")
+    assert headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"a=b", "text/plain", "application/x-www-form-urlencoded"),
+        (b"a=" + b"x" * 4_000_000, None, "larger than 4 MB"),
+        (b"a=%ff", None, "must be UTF-8"),
+        (b"a=\xff", None, "must be UTF-8"),
+        (b"&".join([b"a=b"] * 10_001), None, "10,000 fields at most"),
+        (b"a=%00", None, "a NUL character"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_forms_that_cannot_be_read(login: Login, content: bytes, kind: str | None, said: str) -> None:
+    headers = {"Content-Type": kind or "application/x-www-form-urlencoded; charset=utf-8"}
+    answer = login().post("/insightly/resend", content=content, headers=headers)
+    assert (answer.status_code, said in answer.text) == (400, True)
+
+
+def test_an_error_of_ours_is_shown(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text holds no contents, and says what to do."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise InvalidState("delivery", "it was written by another version")
+
+    client = login()
+    monkeypatch.setattr(type(_environment()), "get_template", fail)
+    answer = client.get("/insightly/", headers={"Accept": "application/json"})
+    assert answer.status_code == 500
+    assert "it was written by another version" in answer.json()["detail"]

@@ -6,22 +6,26 @@ import json
 import re
 import time
 from datetime import datetime, timedelta, timezone
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.sdk import DAG
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
 from airflow_insightly_hooks.core.delivery.ledger import FAILED
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
+from airflow_insightly_hooks.database import delivery_details
 from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
 from airflow_insightly_hooks.database.delivery_details import find_payload
 from airflow_insightly_hooks.database.resend import resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.workflows.dag import workflow_dags
 from airflow_insightly_hooks.workflows.workflow import Workflow
 from tests.ledgers import START, add_flow, add_run, write
@@ -510,3 +514,147 @@ def test_half_a_surrogate_pair_is_shown_as_a_question_mark(login: Login, session
     answer = get(login(), address_of(key, "msg_a"), "delivery")
     assert answer.status_code == 200
     assert "? Smith" in answer.text
+
+
+# --- details of the list -----------------------------------------------------------------------------------
+
+
+def without(page: str, label: str) -> dict[str, list[str]]:
+    """Return what the address asks for that takes a filter away."""
+    found = re.search(rf'href="([^"]*)" aria-label="Remove this filter: {label}"', page)
+    assert found is not None, label
+    return parse_qs(urlsplit(unescape(found[1])).query)
+
+
+def test_a_run_goes_with_its_task_and_a_dag_with_both(login: Login, session: Session) -> None:
+    """Else the address that is left would name a task of no run, or a run of no DAG."""
+    fill(session)
+    page = get(login(), "dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index=3&state=failed").text
+    dag, state = {"dag_id": ["flow"]}, {"state": ["failed"]}
+    assert without(page, "Map index") == {**dag, "run_id": ["run+one"], "task_id": ["deliver"], **state}
+    assert without(page, "Run") == {**dag, **state}
+    assert without(page, "DAG") == state
+
+
+def test_a_long_error_is_cut_in_the_list_only(login: Login, session: Session) -> None:
+    key = add_run(session, "one")
+    store = LedgerStore(DatabaseStateStore(session, key), "1-0000000a")
+    ledger = store.open(2, 3)
+    ledger.expect("msg_a", about_of("Contacts", 7, "updated", ""))
+    ledger.posting("msg_a")
+    ledger.answered("msg_a", FAILED, PostOutcome(START, 0.1, 500, "answered 500 " + "x" * 200 + " end"))
+    store.write(ledger)
+    session.commit()
+    client = login()
+    assert "xxx…" in get(client).text
+    assert "xxx end" not in get(client).text
+    assert "xxx end" in get(client, address_of(key, "msg_a"), "delivery").text
+
+
+@pytest.mark.parametrize(
+    ("state", "is_offered"), [("", True), ("failed", True), ("undelivered", True), ("delivered", False)]
+)
+def test_all_that_match_are_sent_again_only_if_undelivered(
+    login: Login, session: Session, state: str, is_offered: bool
+) -> None:
+    fill(session)
+    page = get(login(), f"{ANY}&state={state}").text
+    assert ("Send all undelivered that match again" in page) == is_offered
+
+
+def test_a_record_links_to_its_other_deliveries(login: Login, session: Session) -> None:
+    """Of any time; the list that shows these already has no such link."""
+    fill(session)
+    assert 'href="/insightly/deliveries?record=Contacts%3A8&amp;period=all"' in get(login()).text
+    page = get(login(), f"{ANY}&record=Contacts:8").text
+    assert records(page) == ["8"]
+    assert 'class="record"' not in page
+
+
+# --- details of one delivery -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_secret", [False, True])
+def test_the_receivers_answer_takes_the_right_to_see_contents(
+    login: Login, session: Session, strict: Refuse, is_secret: bool
+) -> None:
+    """A receiver may repeat what it was sent."""
+    key = add_run(session, "one")
+    store = LedgerStore(DatabaseStateStore(session, key), "1-0000000a")
+    ledger = store.open(2, 3)
+    ledger.expect("msg_a", about_of("Contacts", 7, "updated", ""))
+    ledger.posting("msg_a")
+    ledger.answered("msg_a", FAILED, PostOutcome(START, 0.1, 422, "answered 422", "no such Ms Smith"))
+    store.write(ledger)
+    session.commit()
+    client = login()
+    strict(secret={"flow"} if is_secret else ())
+    page = get(client, address_of(key, "msg_a"), "delivery").text
+    assert ("Ms Smith" in page) is not is_secret
+    assert ("receiver's answer is kept" in page) is is_secret
+
+
+def test_a_receivers_page_of_another_scheme_is_no_link(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to javascript: would run in the page."""
+    hook = "airflow_insightly_hooks.hooks.webhook.WebhookHook.web_url"
+    monkeypatch.setattr(hook, property(lambda _: "javascript:alert(1)"))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_BILLING", '{"conn_type": "insightly_webhook", "host": "https://b.example.com"}'
+    )
+    key = fill(session)
+    assert "javascript:" not in get(login(), address_of(key, "msg_b"), "delivery").text
+
+
+def test_a_large_payload_is_cut(login: Login, session: Session) -> None:
+    key = fill(session)
+    body = json.dumps({"entity": {"NOTE": "y" * 300_000}})
+    with_payload(session, key.run_id, [payload("msg_b", body)])
+    page = get(login(), address_of(key, "msg_b"), "delivery").text
+    assert "Only its beginning is shown" in page
+    assert len(page) < 2 * 210_000
+
+
+def test_payloads_that_cannot_be_shown(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a task that reads its records itself; of an XCom that is too large; of a backend elsewhere."""
+    key = fill(session)
+    with_payload(session, key.run_id, [payload("msg_b")])
+    client = login()
+    address = address_of(key, "msg_b")
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery_details, "LARGEST_XCOM", 10)
+        assert "too large to be searched" in get(client, address, "delivery").text
+    with monkeypatch.context() as patch:
+        patch.setattr(XComModel, "deserialize_value", staticmethod(lambda _: 1 / 0))
+        assert "kept by an XCom backend" in get(client, address, "delivery").text
+    with DAG("own", schedule=None) as dag:
+        WebhookOperator(task_id="deliver", payloads=[])
+    add_dag(session, dag)
+    own = add_run(session, "own", "own")
+    write(session, own, {"msg_o": (7, "A", 1)})
+    assert "payloads are kept nowhere" in get(client, address_of(own, "msg_o"), "delivery").text
+
+
+def test_the_same_message_in_a_dag_that_a_person_may_not_see(
+    login: Login, session: Session, strict: Refuse
+) -> None:
+    add_workflow(session)
+    left = add_run(session, "first", "w")
+    write(session, left, {"msg_b": (8, "F", 1)}, left_to="w__retry")
+    write(session, add_run(session, "again", "w__retry"), {"msg_b": (8, "F", 2)})
+    client = login()
+    assert "run_id=again" in get(client, address_of(left, "msg_b"), "delivery").text
+    strict(hidden={"w__retry"})
+    assert "again" not in re.findall(r"run_id=(\w+)", get(client, address_of(left, "msg_b"), "delivery").text)
+
+
+def test_a_dags_tab_is_the_workflows(login: Login, session: Session) -> None:
+    """Also around a delivery that its retry DAG has made."""
+    add_workflow(session)
+    key = add_run(session, "again", "w__retry")
+    write(session, key, {"msg_b": (8, "F", 2)})
+    page = get(login(), address_of(key, "msg_b", tab="dag"), "delivery").text
+    assert 'href="/insightly/deliveries?tab=dag&amp;dag_id=w"' in page

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from html import unescape
+from typing import Any
 
 import pytest
 from airflow.models import DagModel
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.database.overview.activity import Activity, ActivityCounts
 from airflow_insightly_hooks.database.overview.receivers import ReceiverHealth
+from airflow_insightly_hooks.database.overview.workflow_dags import WorkflowDag
+from airflow_insightly_hooks.database.stored_workflows import StoredWorkflow
 from airflow_insightly_hooks.ui.charts import HEIGHT, Chart
-from airflow_insightly_hooks.ui.routes.overview import _receiver_state
+from airflow_insightly_hooks.ui.routes.overview import _counted_since, _receiver_state, _workflow_state
 from tests.ui.conftest import Login
 from tests.ui.people import Strict
 from tests.ui.seed import SCRIPT, Seed, seed
@@ -154,3 +159,47 @@ def test_a_charts_bars_fill_its_height() -> None:
 def test_a_chart_of_nothing_says_so() -> None:
     assert Chart.of([(date(2026, 1, 1), 0, 0)]).summary == "Nothing was sent in 1 day"
     assert Chart.of([]).bars == []
+
+
+def dag(**values: bool) -> WorkflowDag:
+    return WorkflowDag("w", "W", values.get("is_paused", False), values.get("is_stale", False), None, ())
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "definitions"),
+    [
+        ("active", {}, [{}]),
+        ("active", {}, []),
+        ("missing", {"is_stale": True, "is_paused": True}, [{}]),
+        ("paused", {"is_paused": True}, [{"active": False}]),
+        ("inactive", {}, [{"active": False}]),
+        ("active", {}, [{"active": False}, {}]),
+        ("dry run", {}, [{"dry_run": True}]),
+        ("active", {}, [{"dry_run": True}, {}]),
+    ],
+)
+def test_a_workflows_state(state: str, values: dict[str, bool], definitions: list[dict[str, Any]]) -> None:
+    """Of a DAG with several workflows, what holds for all of them."""
+    webhook = Webhook(name="b", conn_id="b")
+    stored = [
+        StoredWorkflow("w", "t", Workflow(name="W", record_type="Contacts", webhooks=[webhook], **one), None)
+        for one in definitions
+    ]
+    assert _workflow_state(dag(**values), stored) == state
+
+
+def test_it_is_said_since_when_changes_are_counted() -> None:
+    """If that is later than the period's beginning, as after an upgrade."""
+    none = ActivityCounts(None, None, 0, 0, 0)
+    new, old = (Activity("w", none, none, [], at, 0) for at in (NOW, NOW - timedelta(days=29)))
+    assert _counted_since([new], NOW) == NOW
+    assert _counted_since([new, old], NOW) is None
+    assert _counted_since([], NOW) is None
+
+
+def test_the_sums_stand_first(login: Login) -> None:
+    """Of all workflows: what was delivered and what was not, what waits and what is pending."""
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", login().get("/insightly/").text))
+    assert re.search(
+        r"Delivered in 24 hours [5-9] Undelivered in 24 hours [3-5] Waiting for a receiver 6 Pending 34", page
+    ), page[:600]

@@ -25,7 +25,7 @@ from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.workflows.dag import workflow_dags
 from tests.metadata_database import AssetState, add_dag, asset_of
 from tests.ui.conftest import Login, Refuse
-from tests.ui.html import fields_of
+from tests.ui.html import fields_of, text_of
 
 CHANGED_AT = "2026-01-09T12:00:00Z"
 SOON = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=3, hours=1)
@@ -493,3 +493,61 @@ def test_the_address_of_a_form_that_was_sent_can_be_loaded(login: Login) -> None
     assert client.get("/insightly/pending").status_code == 200
     answer = client.get("/insightly/pending/runs")
     assert (answer.status_code, answer.headers["location"]) == (303, "/insightly/pending")
+
+
+# --- details -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("won")
+def test_a_confirmation_names_the_first_records(login: Login, session: Session) -> None:
+    book(session).add([entry(record_id, 5) for record_id in range(10, 20)])
+    page = text_of(login().post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text)
+    assert "Contacts 1, 2, 3, 10, 11, 12, 13, 14 and 5 more" in page
+
+
+def test_what_a_dag_has_left_that_is_gone(login: Login, session: Session, strict: Refuse) -> None:
+    """Who may read any DAG sees it; who may not read that one doesn't, although Airflow has no such DAG."""
+    book(session, "gone").add([entry(1)])
+    client = login()
+    assert records_in(client.get("/insightly/pending").text) == ["1"]
+    strict(hidden={"gone"})
+    page = client.get("/insightly/pending").text
+    assert records_in(page) == []
+    assert "gone" not in page
+
+
+@pytest.mark.usefixtures("won")
+def test_a_run_that_has_ended_before_all_was_carried_out(login: Login, session: Session) -> None:
+    """As one that took as many as a run takes; the page waits for nothing more."""
+    client = login()
+    address = ask(client, {"action": "send_now", "row": [key(1), key(2)]}).headers["location"]
+    (run,) = runs_of(session)
+    run.state = DagRunState.SUCCESS
+    session.commit()
+    book(session).remove([1])
+    page = client.get(address).text
+    assert "The run has ended, and 1 is still pending." in page
+    assert "data-refresh=" not in page
+
+
+@pytest.mark.usefixtures("won")
+def test_an_entry_that_was_scheduled_anew_counts_as_carried_out(login: Login, session: Session) -> None:
+    client = login()
+    address = ask(client, {"action": "cancel", "row": [key(1)]}).headers["location"]
+    book(session).remove([1])
+    book(session).add([entry(1, changed_at="2026-01-10T00:00:00Z")])
+    assert "<b>1 of 1</b> carried out" in client.get(address).text
+
+
+@pytest.mark.usefixtures("won")
+def test_the_runs_of_a_dag_that_one_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
+    """Of a request to two DAGs, the other's run is shown alone."""
+    add_workflow(session, "Lost", "Check")
+    book(session, "lost").add([entry(8)])
+    client = login()
+    address = ask(client, {"action": "cancel", "all": "yes"}).headers["location"]
+    assert "lost__pending" in client.get(address).text
+    strict(hidden={"lost__pending"})
+    page = client.get(address).text
+    assert "lost__pending" not in page
+    assert "<b>0 of 3</b> carried out" in page

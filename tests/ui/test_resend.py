@@ -12,7 +12,7 @@ import pytest
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -479,3 +479,48 @@ def test_a_request_of_many_tasks_is_cheap_to_follow(session: Session) -> None:
     assert found is not None
     assert (len(found.tasks), found.is_done) == (5_000, False)
     assert {task.delivered for task in found.tasks} == {None}
+
+
+@pytest.mark.parametrize("way", ["removed", "deleted"])
+def test_a_task_that_is_gone_has_ended(login: Login, session: Session, way: str) -> None:
+    """Nobody waits for it for ever."""
+    one, _ = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_a"))
+    if way == "removed":
+        set_state(session, one, "removed")
+    else:
+        session.execute(delete(TaskInstance).where(TaskInstance.run_id == one.run_id))
+        session.commit()
+    assert "data-refresh" not in client.get(address).text
+
+
+def test_what_has_gone_wrong_is_listed_first(
+    login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as many tasks as a page holds; the page says of how many."""
+    one, two = fill(session)
+    client = login()
+    address = start(client, session, named(one, "msg_b"), named(two, "msg_x"))
+    run_task(session, two, "failed", acknowledges=False)
+    page = text_of(client.get(address).text)
+    assert page.index("other two deliver") < page.index("flow one deliver")
+    run_task(session, one, "success")
+    set_state(session, two, "running")
+    monkeypatch.setattr(module, "SHOWN_TASKS", 1)
+    page = text_of(client.get(address).text)
+    assert "other two deliver" in page
+    assert "flow one deliver" not in page
+    assert "1 of 2 tasks are listed" in page
+
+
+def test_a_message_of_several_tasks_is_sent_by_the_last(login: Login, session: Session) -> None:
+    """As one that a task has left, and the retry DAG could not deliver."""
+    first, last = add_run(session, "first"), add_run(session, "last")
+    write(session, first, {"msg_b": (8, "F", 1)})
+    write(session, last, {"msg_b": (8, "F", 5)})
+    client = login()
+    page = post(client, what="undelivered", period="all").text
+    assert "Send 1 message again?" in text_of(page)
+    confirm(client, page)
+    assert (asked_of(session, first), asked_of(session, last)) == ([], [{"msg_b"}])
