@@ -5,7 +5,8 @@
 #   webhook_default    (type Insightly webhook receiver): the receiver's URI, user name and password
 #
 # A run waits, without holding a worker, until there is a change; then the next run goes on from there. So
-# each run in Airflow's grid is one delivery, and nothing is missed while the DAG is paused.
+# each run in Airflow's grid is one delivery, and nothing is missed while the DAG is paused. Runs are
+# active one at a time: what is sent again from an earlier run waits until this one has found a change.
 from datetime import timedelta
 
 from airflow.sdk import DAG

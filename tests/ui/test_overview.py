@@ -65,6 +65,12 @@ def test_a_workflow_is_listed_with_what_it_did(login: Login) -> None:
     assert "never" in found["Survey after a project"]
 
 
+def test_what_needs_a_look_comes_first_and_what_is_idle_last(login: Login) -> None:
+    names = list(rows(login().get("/insightly/").text.split("</table>")[0]))
+    assert names[:2] == ["Organisations to billing", "Won deals to the ERP"]
+    assert names[-1] == "Renewal reminder"
+
+
 def test_what_a_retry_dag_sends_counts_for_its_workflow(login: Login) -> None:
     page = login().get("/insightly/").text
     assert "organisations_to_billing__retry" not in page
@@ -201,5 +207,5 @@ def test_the_sums_stand_first(login: Login) -> None:
     """Of all workflows: what was delivered and what was not, what waits and what is pending."""
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", login().get("/insightly/").text))
     assert re.search(
-        r"Delivered in 24 hours [5-9] Undelivered in 24 hours [3-5] Waiting for a receiver 6 Pending 34", page
+        r"Delivered in 24 hours [5-9] Undelivered in 24 hours [3-5] Left to retry DAGs 6 Pending 34", page
     ), page[:600]

@@ -24,6 +24,8 @@ __all__ = ["router"]
 
 NONE = ActivityCounts(None, None, 0, 0, 0)
 
+IDLE = ("paused", "inactive", "missing")
+
 router = APIRouter()
 
 
@@ -102,7 +104,12 @@ def _workflow_rows(found: Overview, definitions: Collection[StoredWorkflow]) -> 
         _workflow_row(workflow, by_dag.get(workflow.dag_id, []), found.activity, found.pending.counts)
         for workflow in found.workflows
     ]
-    return sorted(rows, key=lambda row: row.name.casefold())
+    return sorted(rows, key=_place)
+
+
+def _place(row: WorkflowRow) -> tuple[bool, bool, str]:
+    """Return where a workflow stands in the list: what needs a look first, what is idle last."""
+    return not row.last_day.undelivered, row.state in IDLE, row.name.casefold()
 
 
 def _workflow_row(
