@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+from airflow_insightly_hooks.ui.addresses import PREFIX
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["EXTERNAL_VIEWS", "PAGES"]
 
-PREFIX = "/insightly"
 NAME = "Insightly webhooks"
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class LazyApp:
@@ -22,9 +21,9 @@ class LazyApp:
     """
 
     def __init__(self) -> None:
-        self._app: Callable[[Message, Receive, Send], Awaitable[None]] | None = None
+        self._app: ASGIApp | None = None
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if self._app is None:
             from starlette.concurrency import run_in_threadpool

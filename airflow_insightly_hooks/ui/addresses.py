@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from fastapi import Request
+if TYPE_CHECKING:
+    from fastapi import Request
 
 __all__ = ["PREFIX", "Addresses"]
 
