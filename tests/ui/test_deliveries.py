@@ -559,7 +559,7 @@ def test_all_that_match_are_sent_again_only_if_undelivered(
 ) -> None:
     fill(session)
     page = get(login(), f"{ANY}&state={state}").text
-    assert ("Send all undelivered that match again" in page) == is_offered
+    assert ("Send again all undelivered that match" in page) == is_offered
 
 
 def test_a_record_links_to_its_other_deliveries(login: Login, session: Session) -> None:
