@@ -14,6 +14,7 @@ import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
+from airflow.sdk.bases.xcom import BaseXCom
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -616,6 +617,15 @@ def test_a_large_payload_is_cut(login: Login, session: Session) -> None:
     assert len(page) < 2 * 210_000
 
 
+class ElsewhereXCom(BaseXCom):
+    """A backend whose values can't be read from here."""
+
+    @staticmethod
+    def deserialize_value(result: Any) -> Any:
+        """Refuse it."""
+        raise PermissionError(str(result))
+
+
 def test_payloads_that_cannot_be_shown(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -628,7 +638,9 @@ def test_payloads_that_cannot_be_shown(
         patch.setattr(delivery_details, "LARGEST_XCOM", 10)
         assert "too large to be searched" in get(client, address, "delivery").text
     with monkeypatch.context() as patch:
-        patch.setattr(XComModel, "deserialize_value", staticmethod(lambda _: 1 / 0))
+        patch.setattr("airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: ElsewhereXCom)
+        session.execute(update(XComModel).where(XComModel.run_id == key.run_id).values(value="s3://msg_b"))
+        session.commit()
         assert "kept by an XCom backend" in get(client, address, "delivery").text
     with DAG("own", schedule=None) as dag:
         WebhookOperator(task_id="deliver", payloads=[])
