@@ -45,6 +45,7 @@ def make_app() -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to whatever host the request names
         exception_handlers={
             Problem: _problem,
             HTTPException: _http_exception,

@@ -218,3 +218,8 @@ def test_an_error_of_ours_is_shown(login: Login, monkeypatch: pytest.MonkeyPatch
     answer = client.get("/insightly/", headers={"Accept": "application/json"})
     assert answer.status_code == 500
     assert "it was written by another version" in answer.json()["detail"]
+
+
+def test_no_address_redirects_to_another_host(login: Login) -> None:
+    answer = login().get("/insightly/deliveries/", headers={"Host": "evil.example.com"})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
