@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.errors import InvalidChange, InvalidCriteria, UnknownRecordType
 from airflow_insightly_hooks.core.exact_json import loads
-from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
 from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import DueWebhooksOperator
@@ -347,7 +347,7 @@ def test_without_a_connection_the_text_tells(logged: Logged) -> None:
 
 def test_an_outage_is_no_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which fields are multi-selects is not guessed while Insightly can't be asked: the task fails."""
-    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", login="k")
     operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains("Music"))
     with pytest.raises(InsightlyUnreachable):

@@ -15,6 +15,7 @@ from airflow_insightly_hooks.core.errors import InvalidChange
 from airflow_insightly_hooks.core.exact_json import dumps, loads
 from airflow_insightly_hooks.core.payload import check_payloads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyUnreachable
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, TaskInstance, run_context
@@ -144,9 +145,8 @@ def test_custom_dates_cannot_be_asked_for(
     insightly: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Insightly does not answer, the task fails rather than send dates in another form."""
-    from airflow_insightly_hooks.hooks.api import client
 
-    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 500})
     with pytest.raises(InsightlyUnreachable):
         build([change(CUSTOMFIELDS=[custom("Since__c", "2017-03-10")])])

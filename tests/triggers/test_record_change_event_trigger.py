@@ -63,7 +63,7 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
 @pytest.fixture
 def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
     """The sandbox, whose clock shows a minute after START; the last watch has ended at START."""
-    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     monkeypatch.setattr(polls, "PATIENCE", 0.0)
     monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
     monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # its clock is years ahead, and believed at once

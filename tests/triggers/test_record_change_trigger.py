@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from airflow.sdk.module_loading import import_string
 
-from airflow_insightly_hooks.hooks.api import client
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import polls as module
@@ -60,7 +59,7 @@ def crm(insightly: RunningSandbox) -> RunningSandbox:
 
 @pytest.fixture(autouse=True)
 def _no_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "QUICK_RETRIES", 0)
+    monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
 
 
