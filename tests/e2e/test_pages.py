@@ -20,6 +20,7 @@ NAV = "/plugin/insightly-webhooks"
 TITLE = "urgent <script>alert(1)</script>"
 LONG = 120_000
 """Milliseconds that a run may take."""
+expect.set_options(timeout=LONG)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_a_failure_is_found_sent_again_and_arrives(stack: Stack, visit: Visit, f
     expect(frame.get_by_role("heading", name="Send 1 message again?")).to_be_visible()
     assert all(kept["acknowledged_with"] == 503 for kept in stack.received("desk"))
     frame.get_by_role("button", name="Send 1 message again").click()
-    expect(frame.get_by_text("Done").first).to_be_visible(timeout=LONG)
+    expect(frame.get_by_text("Done").first).to_be_visible()
     check_accessibility(page)
     assert [kept["acknowledged_with"] for kept in stack.received("desk")][-1] == 200
     assert failed in stack.received_ids("desk")
@@ -139,7 +140,7 @@ def test_what_is_pending_is_cancelled(stack: Stack, visit: Visit, failed: int) -
     frame.get_by_role("heading", name="Cancel 1 pending webhook?").wait_for()
     frame.get_by_role("button", name="Cancel 1 pending webhook").click()
     page.wait_for_url(re.compile(r"/pending/runs\?"))
-    expect(frame.locator("progress")).to_have_attribute("value", "1", timeout=LONG)
+    expect(frame.locator("progress")).to_have_attribute("value", "1")
     check_accessibility(page)
     go_to(frame, "Pending")
     frame.get_by_label("Record id").fill(str(failed))
