@@ -129,8 +129,8 @@ def test_a_sensor_that_waits(insightly_sandbox, run_dag, way):
 
 def test_a_sensor_that_waits_in_vain(run_dag):
     """The time limit says which task waits."""
-    with pytest.raises(TimeoutError, match="waits: detect still waits after 1 s"):
-        run_dag(pipeline("waits", on_empty="wait"), timeout=1)
+    with pytest.raises(TimeoutError, match="waits: detect still waits after 10 s"):
+        run_dag(pipeline("waits", on_empty="wait"), timeout=10)
 
 
 def test_a_workflow_file(insightly_sandbox, insightly_connections, run_dag):
