@@ -219,7 +219,7 @@ def is_record_id(value: object) -> TypeGuard[int]:
 
 
 def record_id_in(text: str) -> int | None:
-    """Return the record's id that a text is; ``None`` if it is none."""
+    """Read a record's id from a text; return ``None`` if the text is not a record's id."""
     record_id = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
     return record_id if is_record_id(record_id) else None
 

@@ -130,7 +130,7 @@ class Missing(Enum):
 
 
 class FoundPayload(NamedTuple):
-    """A payload's body, or why there is none."""
+    """A payload's body, or why it is missing."""
 
     body: str | None
     missing: Missing | None

@@ -112,7 +112,7 @@ def _latest(session: Session, dag_ids: Collection[str] | None) -> Mapping[str, t
 
 
 def _contents(session: Session, serialized_ids: Sequence[Any]) -> Mapping[Any, Mapping[str, Any]]:
-    """Return the serialized DAGs that hold operators of ours, by id."""
+    """Return the serialized DAGs that use this package's operators, by id."""
     may_be_ours = or_(
         Serialized._data_compressed.is_not(None), cast(Serialized._data, Text).contains(OUR_OPERATORS)
     )

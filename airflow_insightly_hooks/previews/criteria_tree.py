@@ -32,7 +32,7 @@ class TreeNode(NamedTuple):
 
 
 def criteria_tree(spec: Mapping[str, Any] | None, change: PreviewedChange) -> TreeNode | None:
-    """Return how criteria came out; ``None`` if there are none.
+    """Return how criteria came out; ``None`` if the workflow has no criteria.
 
     :param spec: the criteria that the change was previewed with.
     """

@@ -57,7 +57,7 @@ def notes_of(
 
     :param now: what relative dates are measured from, if that is given.
     :param types_are_known: whether the types of the record's custom fields are known.
-    :param option: of the command line, which gives ``now``; ``None`` where there is none.
+    :param option: the command line's option that gives ``now``; ``None`` outside of the command line.
     """
     if not workflow.active:
         yield "the workflow is not active: nothing is sent until it is"

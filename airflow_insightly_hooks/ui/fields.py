@@ -11,7 +11,7 @@ __all__ = ["time_in_zone", "whole_number"]
 
 
 def whole_number(text: str, at_most: int) -> int | None:
-    """Return the whole number that a text is, from 0 on; ``None`` if it is none, or a larger one."""
+    """Read a whole number from 0 to ``at_most``; return ``None`` if the text is anything else."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(at_most))):
         return None
     number = int(text)

@@ -164,7 +164,7 @@ class StoredLedger:
 
 
 def time_or_none(text: object) -> datetime | None:
-    """Return a stored time, in UTC; ``None`` if there is none that can be read."""
+    """Return a stored time, in UTC; ``None`` if it is missing or can't be read."""
     try:
         return api_time(text)
     except InvalidTime:

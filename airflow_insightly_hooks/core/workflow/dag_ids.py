@@ -20,8 +20,8 @@ def with_senders(dag_ids: Iterable[str]) -> list[str]:
 def workflow_dag_id(dag_id: str, dag_ids: Collection[str]) -> str:
     """Return the id of the workflow's own DAG, for any of its DAGs.
 
-    :param dag_ids: of the DAGs that there are. If the workflow's own is none of them, as where a person may
-        not see it, the DAG stands for itself.
+    :param dag_ids: the ids of the DAGs that are known. If the workflow's own DAG is missing here (a person
+        may not see it, say), the id is returned as it is.
     """
     for suffix in (RETRY_SUFFIX, PENDING_SUFFIX):
         if dag_id.endswith(suffix) and dag_id.removesuffix(suffix) in dag_ids:

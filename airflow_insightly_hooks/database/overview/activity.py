@@ -57,8 +57,8 @@ class Activity(NamedTuple):
     :param last_day: the last 24 hours.
     :param last_days: the ``DAYS`` days of ``days``.
     :param days: by day, the earliest first; the last one is today.
-    :param counted_since: when the first count of changes was kept that is in ``last_days``, UTC; before it
-        there are none. ``None``: there is none.
+    :param counted_since: when the first count of changes in ``last_days`` was kept, UTC; ``None`` if no count
+        was kept.
     :param unreadable: ledgers and counts that can't be read.
     """
 

@@ -49,7 +49,7 @@ class WorkflowDag(NamedTuple):
     :param display_name: what Airflow shows.
     :param is_paused: whether it is paused.
     :param is_stale: whether its file is gone, or broken.
-    :param last_run: its last run; ``None`` if there is none.
+    :param last_run: its last run; ``None`` if it has never run.
     :param sending_dag_ids: the DAGs that send for it what is pending, or waits for a receiver, by name.
     """
 
