@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -30,7 +31,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-__all__ = ["NO_CHROMIUM", "Visit", "check_accessibility", "check_layout", "chromium"]
+__all__ = ["Visit", "check_accessibility", "check_layout", "chromium"]
 
 NO_CHROMIUM = "no Chromium is installed: tools/browser.sh does so on Debian, as root"
 """Why browser tests are skipped where ``chromium`` finds none."""
@@ -62,11 +63,10 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser | None]:
-    """Yield a running Chromium, with a profile that is new and goes with it; ``None``: there is none here."""
+def chromium() -> Iterator[Browser]:
+    """Yield a running Chromium, with a new profile that goes with it; skip the tests where it is missing."""
     if (path := find_chromium()) is None:
-        yield None
-        return
+        pytest.skip(NO_CHROMIUM)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(ARGUMENTS))
         try:

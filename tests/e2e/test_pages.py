@@ -10,7 +10,7 @@ import pytest
 from airflow_stack import wait_for
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
-from tests.browser import NO_CHROMIUM, Visit, check_accessibility, chromium
+from tests.browser import Visit, check_accessibility, chromium
 from tests.e2e.conftest import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -26,8 +26,6 @@ expect.set_options(timeout=LONG)
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
-        if running is None:
-            pytest.skip(NO_CHROMIUM)
         yield running
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 from postgresql import NoServerError
 
-from tests.browser import NO_CHROMIUM, Visit, chromium
+from tests.browser import Visit, chromium
 from tests.ui.e2e.airflow_server import (
     AirflowServer,
     fab_server,
@@ -60,8 +60,6 @@ def prefixed_airflow(
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
-        if running is None:
-            pytest.skip(NO_CHROMIUM)
         yield running
 
 
