@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -121,3 +122,30 @@ def test_who_is_not_logged_in_changes_nothing(ask: Ask, server: str, user: str |
 def test_an_address_alone_changes_nothing(ask: Ask, path: str) -> None:
     """What changes something is a POST: a link, or an image on another site, can't do it."""
     assert ask("airflow", "admin", path).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/resend", "/pending", "/preview"])
+@pytest.mark.parametrize(
+    ("user", "may"), [("admin", True), ("op", True), ("user", True), ("viewer", False)], ids=str
+)
+@pytest.mark.parametrize("server", ["airflow", "fab_airflow"])
+def test_who_may_only_look_is_offered_no_change(
+    request: pytest.FixtureRequest, server: str, user: str, may: bool, path: str
+) -> None:
+    """Forms made by hand are judged like our own: there is no button to confirm, or a refusal."""
+    airflow: AirflowServer = request.getfixturevalue(server)
+    dag_id, run_id, task_id = airflow.seed.tasks["response"]
+    delivery = json.dumps([dag_id, run_id, task_id, -1, "", airflow.seed.messages["response"]])
+    forms = {
+        "/resend": {"what": "selected", "delivery": delivery},
+        "/pending": {"action": "cancel", "all": "yes"},
+        "/preview": {"workflow": "won_deals_to_the_erp/evaluate", "record_id": "x"},
+    }
+    headers = {"Accept": HTML, "Origin": airflow.base_url}
+    with airflow.client(user) as client:
+        answer = client.post(f"{airflow.base_url}{PREFIX}{path}", forms[path], headers=headers, timeout=60)
+    if path == "/preview":  # the id is looked at once the right is there
+        assert answer.status_code == (400 if may else 403)
+    else:
+        assert answer.status_code == 200
+        assert ('class="primary"' in answer.text) is may
