@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from airflow.sdk import Asset
 
 from airflow_insightly_hooks.core.digest import digest_of
 
 __all__ = [
+    "ANNOUNCED",
     "CURSOR_LISTS",
     "WATCHED",
     "add_inlet",
+    "changes_asset_name",
+    "changes_prefix",
+    "cursor_in",
     "cursor_key",
     "cursor_list",
     "records_asset",
     "with_asset",
 ]
 
+PUSH = "push"
+LONGEST_CURSOR = 505
+"""Characters of a cursor's name that are in an asset's name."""
+_SECONDS = re.compile(r"[\d.e+-]+s")
+
 WATCHED = "watched"
 """The key of the asset's state for up to when the watcher has said that there are changes."""
+ANNOUNCED = "announced"
+"""The key of the asset's state for what webhooks have announced (``core.incoming.announced``)."""
 CURSOR_LISTS = ("cursors", *(f"cursors/{part:x}" for part in range(16)))
 """The keys of the asset's state for whose cursors there are; each holds a part of them, since it takes 65 kB.
 
@@ -38,6 +51,50 @@ def cursor_key(name: str) -> str:
 def cursor_list(key: str) -> str:
     """Return the key of the part of the list that a cursor is in, by the cursor's key."""
     return CURSOR_LISTS[1 + int(digest_of(key)[0], 16)]
+
+
+def changes_prefix(insightly_conn_id: str, record_type: str) -> str:
+    """Return what the names of all assets begin with that say that there are changes of these records."""
+    return f"insightly/{insightly_conn_id}/{record_type}/changes/"
+
+
+def changes_asset_name(
+    insightly_conn_id: str,
+    record_type: str,
+    *,
+    poll_interval: float,
+    settle: float,
+    lookback: float | None = None,
+    cursor: str | None = None,
+    push: bool = False,
+) -> str:
+    """Return the name of the asset that says so to those who watch in the same way.
+
+    :param poll_interval: seconds.
+    :param settle: seconds.
+    :param lookback: seconds; ``None`` for the default.
+    :param cursor: that of the one DAG whose asset it is; ``None`` if several share it.
+    :param push: whether it is woken by webhooks.
+    """
+    parts = [f"{poll_interval:g}s", f"{settle:g}s"]
+    if push:
+        parts.insert(0, PUSH)
+    if lookback is not None:
+        parts.append(f"{lookback:g}s")
+    if cursor is not None:
+        # Airflow wants ASCII, and not too much of it.
+        quoted = quote(cursor, safe="")
+        parts.append(quoted if len(quoted) <= LONGEST_CURSOR else digest_of(cursor))
+    return changes_prefix(insightly_conn_id, record_type) + "/".join(parts)
+
+
+def cursor_in(name: str) -> str | None:
+    """Return what an asset's name says of its cursor: the name, quoted, or a digest; ``None`` if nothing.
+
+    :param name: of ``changes_asset_name``.
+    """
+    last = name.rpartition("/")[2]
+    return None if _SECONDS.fullmatch(last) else last
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Hashable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher
 from airflow.sdk.definitions.timetables.simple import OnceTimetable
@@ -18,8 +17,8 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK, check_lookback
-from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.hooks.assets import changes_asset_name
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, poller, sleep_until
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ __all__ = [
 
 VERSION = 1
 """Of the arguments of a deferred sensor's trigger, which another version of this package may read."""
-LONGEST_NAME = 505
 LONGEST_HOLD = 60.0
 """Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
 
@@ -315,13 +313,14 @@ def changes_asset(
     trigger = InsightlyRecordChangeEventTrigger(
         record_type, insightly_conn_id, poll_interval, settle, check_lookback(lookback), cursor
     )
-    name = f"insightly/{insightly_conn_id}/{record_type}/changes/{poll_interval:g}s/{settle:g}s"
-    if lookback != LOOKBACK:
-        name += f"/{lookback:g}s"
-    if cursor is not None:
-        # Airflow wants ASCII, and not too much of it.
-        quoted = quote(cursor, safe="")
-        name += f"/{quoted if len(quoted) <= LONGEST_NAME else digest_of(cursor)}"
+    name = changes_asset_name(
+        insightly_conn_id,
+        record_type,
+        poll_interval=poll_interval,
+        settle=settle,
+        lookback=lookback if lookback != LOOKBACK else None,
+        cursor=cursor,
+    )
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
     )
