@@ -1,0 +1,125 @@
+"""The body of a webhook as Insightly sends it -> which record it tells of, and when that has changed.
+
+Nothing in such a body names the record type, so its fields tell: of the types whose id field it has, the one
+that knows the most of its fields. A custom object's body says ``RECORD_ID`` whatever it is, so there the
+webhook's URI has to name the type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, NoReturn
+
+from airflow_insightly_hooks.core.dates import api_time, parse_ms_date
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidPayload, InvalidTime
+from airflow_insightly_hooks.core.exact_json import check_json, loads
+from airflow_insightly_hooks.core.records import (
+    CREATED,
+    RECORD_TYPES,
+    UPDATED,
+    RecordType,
+    field_value,
+    is_record_id,
+)
+
+__all__ = ["ENVELOPE", "InvalidEntity", "ReceivedEntity", "read_entity"]
+
+ENVELOPE = "entity"
+
+
+class InvalidEntity(InsightlyHooksError, ValueError):
+    """A body is not what Insightly's webhooks send. Its text names fields at most, never a value."""
+
+
+@dataclass(frozen=True)
+class ReceivedEntity:
+    """What a webhook's body tells.
+
+    :param record_type: a name of Insightly's API.
+    :param record_id: the record's id.
+    :param changed_at: when it was updated, or else created, in UTC; ``None`` if it doesn't tell.
+    :param record: the fields, as they came.
+    """
+
+    record_type: str
+    record_id: int
+    changed_at: datetime | None
+    record: dict[str, Any] = field(repr=False)  # personal data
+
+
+def read_entity(body: bytes, record_type: str | None = None) -> ReceivedEntity:
+    """Return what a body tells.
+
+    :param body: JSON in UTF-8, ``{"entity": {…}}``, as ``core.payload.build_body`` writes it.
+    :param record_type: what the webhook's URI names; ``None``: the fields tell.
+    :raises InvalidEntity: if it is no such body, or its record type can't be told.
+    :raises UnknownRecordType: if there is no such record type.
+    """
+    named = RECORD_TYPES[record_type] if record_type is not None else None
+    entity = _entity(body)
+    kind = named or _kind_of(entity)
+    record_id = entity.get(kind.id_field)
+    if not is_record_id(record_id):
+        raise InvalidEntity(f"{kind.id_field} must be a record's id: a positive whole number")
+    changed_at = _time(field_value(entity, UPDATED)) or _time(field_value(entity, CREATED))
+    return ReceivedEntity(kind.name, record_id, changed_at, entity)
+
+
+def _entity(body: bytes) -> dict[str, Any]:
+    try:
+        read = loads(body.decode(), parse_constant=_refuse_constant)
+    except ValueError:
+        raise InvalidEntity("the body must be JSON in UTF-8") from None
+    entity = read.get(ENVELOPE) if isinstance(read, dict) else None
+    if not isinstance(entity, dict):
+        raise InvalidEntity('a JSON object with the record under "entity" is needed')
+    try:
+        check_json(entity, ENVELOPE, -1)
+    except InvalidPayload as error:
+        raise InvalidEntity(f"it can't be read: {error.reason}") from None
+    return entity
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _kind_of(entity: Mapping[str, Any]) -> RecordType:
+    """Return the record type that the fields tell; of several that know as many, the first one named."""
+    by_id_field = _by_id_field()
+    candidates = [kind for name in entity for kind in by_id_field.get(name, ())]
+    if not candidates:
+        if RECORD_TYPES[_ANY_CUSTOM_OBJECT].id_field in entity:
+            raise InvalidEntity(
+                "a custom object's record doesn't tell its type: name it in the webhook's URI, as in "
+                "?record_type=Invoice__c"
+            )
+        raise InvalidEntity(
+            "it has no record's id, such as TASK_ID: send it, or name the record type in the webhook's URI, "
+            "as in ?record_type=Tasks"
+        )
+    return max(candidates, key=lambda kind: sum(name in kind.fields for name in entity))
+
+
+_ANY_CUSTOM_OBJECT = "Any__c"
+
+
+@cache
+def _by_id_field() -> Mapping[str, list[RecordType]]:
+    kinds: dict[str, list[RecordType]] = {}
+    for kind in RECORD_TYPES.values():
+        kinds.setdefault(kind.id_field, []).append(kind)
+    return kinds
+
+
+def _time(value: object) -> datetime | None:
+    """Return a time as bodies have it, Microsoft JSON dates or ISO 8601; ``None`` for what is none."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_ms_date(value) if "Date(" in value else api_time(value)
+    except InvalidTime:
+        return None
