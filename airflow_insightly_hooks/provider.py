@@ -27,7 +27,11 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": integration,
-                "python-modules": [f"{package}.hooks.insightly", f"{package}.hooks.webhook"],
+                "python-modules": [
+                    f"{package}.hooks.incoming",
+                    f"{package}.hooks.insightly",
+                    f"{package}.hooks.webhook",
+                ],
             }
         ],
         "sensors": [
@@ -88,6 +92,19 @@ def get_provider_info() -> dict[str, Any]:
                         "port": "Port (host names only)",
                     },
                     "placeholders": {"host": "https://receiver.example.com/insightly", "schema": "https"},
+                },
+            ),
+            _connection_type(
+                "insightly_incoming",
+                hook_class=f"{package}.hooks.incoming.InsightlyIncomingHook",
+                hook_name="Insightly webhooks to Airflow",
+                behaviour={
+                    "hidden-fields": ["host", "schema", "port", "extra"],
+                    "relabeling": {
+                        "login": "User name (as in Insightly's webhook)",
+                        "password": "Password (as in Insightly's webhook)",
+                    },
+                    "placeholders": {"login": "insightly"},
                 },
             ),
         ],

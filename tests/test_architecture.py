@@ -49,9 +49,10 @@ MAY_IMPORT = {
     "runs": {"runs", "triggers", "hooks", "core"},
     "sensors": {"sensors", "runs", "triggers", "hooks", "core"},
     "operators": {"operators", "runs", "triggers", "hooks", "core"},
-    "plugin": {"plugin", "ui", "operators", "sensors", "runs", "triggers", "hooks", "core"},
+    "plugin": {"plugin", "ui", "incoming", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "ui": {"ui", "previews", "workflows", "diagnosis", "database", "operators", "hooks", "core", "version"},
-    "database": {"database", "core"},
+    "incoming": {"incoming", "database", "hooks", "core"},
+    "database": {"database", "hooks.assets", "core"},
     "workflows": {"workflows", "operators", "sensors", "runs", "triggers", "hooks", "core"},
     "diagnosis": {"diagnosis", "database", "hooks", "core"},
     "previews": {"previews", "operators", "hooks", "core"},
@@ -342,6 +343,7 @@ def test_packages_say_what_is_public(module):
 
 
 STORED = [
+    "hooks.incoming.InsightlyIncomingHook",
     "hooks.insightly.InsightlyHook",
     "hooks.webhook.WebhookHook",
     "operators.criteria.EvaluateCriteriaOperator",

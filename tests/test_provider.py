@@ -23,7 +23,11 @@ from airflow_insightly_hooks.provider import get_provider_info
 INFO = get_provider_info()
 CONNECTIONS = {entry["connection-type"]: entry for entry in INFO["connection-types"]}
 FIELDS = [(conn_type, field) for conn_type, fields in CONNECTION_FIELDS.items() for field in fields]
-HOSTS = {"insightly": "na1", "insightly_webhook": "http://receiver.example.com"}
+OWN_FIELDS = {
+    "insightly": {"host": "na1", "password": "a-made-up-key"},
+    "insightly_webhook": {"host": "http://receiver.example.com"},
+    "insightly_incoming": {"login": "insightly", "password": "a-made-up-password"},
+}
 
 
 def named(value: Any, key: str = "") -> Iterator[str]:
@@ -40,11 +44,12 @@ def named(value: Any, key: str = "") -> Iterator[str]:
 
 def settings_with(conn_type: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what the hook of a connection type reads from a connection with these extra fields."""
-    password = {"insightly": "a-made-up-key"}.get(conn_type)
-    connection = {"conn_type": conn_type, "host": HOSTS[conn_type], "password": password, "extra": extra}
+    connection = {"conn_type": conn_type, **OWN_FIELDS[conn_type], "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_FORM", json.dumps(connection))
     module, _, name = CONNECTIONS[conn_type]["hook-class-name"].rpartition(".")
     hook = getattr(import_module(module), name)("form")
+    if conn_type == "insightly_incoming":
+        return vars(hook.get_conn())
     return vars(hook._client.account if conn_type == "insightly" else hook._settings)
 
 
@@ -169,9 +174,11 @@ def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pyt
 
 def test_secret_fields_are_hidden() -> None:
     """What is secret is a password field in the form, which Airflow stores encrypted and never shows."""
-    assert CONNECTIONS["insightly_webhook"]["conn-fields"]["signing_secret"]["schema"]["format"] == "password"
-    assert "password" not in CONNECTIONS["insightly"]["ui-field-behaviour"]["hidden-fields"]
-    assert "password" not in CONNECTIONS["insightly_webhook"]["ui-field-behaviour"]["hidden-fields"]
+    for conn_type in ("insightly_webhook", "insightly_incoming"):
+        schema = CONNECTIONS[conn_type]["conn-fields"]["signing_secret"]["schema"]
+        assert schema["format"] == "password"
+    for entry in CONNECTIONS.values():
+        assert "password" not in entry["ui-field-behaviour"]["hidden-fields"]
 
 
 def test_entry_points() -> None:

@@ -1,4 +1,4 @@
 """Insightly's REST API and the webhook POST as Airflow hooks.
 
-Public: ``insightly``, ``webhook``.
+Public: ``incoming``, ``insightly``, ``webhook``.
 """

@@ -40,8 +40,8 @@ def connection_text(connection: Connection, name: OwnField) -> str:
 def check_type(connection: Connection, expected: str, log: Logger) -> None:
     """Warn of a connection of another type: its fields are read all the same, as those of this type.
 
-    :raises InvalidConnection: if it is of the other one of this package's two types: an API key would be
-        sent to a receiver, or a receiver's password to the API.
+    :raises InvalidConnection: if it is of another one of this package's types: an API key would be sent to a
+        receiver, or a receiver's password to the API.
     """
     if connection.conn_type in CONNECTION_FIELDS and connection.conn_type != expected:
         raise InvalidConnection(

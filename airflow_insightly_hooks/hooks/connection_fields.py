@@ -1,4 +1,4 @@
-"""The extra fields of both connection types: name, type, default, bounds and meaning of each.
+"""The extra fields of the connection types: name, type, default, bounds and meaning of each.
 
 The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and README's table
 (``tools/connection_table.py``) are made from these declarations. Airflow loads this module while it starts,
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CONNECTION_FIELDS", "INSIGHTLY_FIELDS", "WEBHOOK_FIELDS", "ConnectionField"]
+__all__ = ["CONNECTION_FIELDS", "INCOMING_FIELDS", "INSIGHTLY_FIELDS", "WEBHOOK_FIELDS", "ConnectionField"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +230,54 @@ WEBHOOK_FIELDS = (
 )
 """The fields of the connection type ``insightly_webhook``, in the order of its form."""
 
+INCOMING_FIELDS = (
+    ConnectionField(
+        name="insightly_conn_id",
+        label="Account",
+        kind="string",
+        default="insightly_default",
+        description="The id of the Insightly connection of the account that sends.",
+    ),
+    ConnectionField(
+        name="record_types",
+        label="Record types",
+        kind="string",
+        description="Those that are accepted, such as Contacts, Tasks; all if empty.",
+        details="Separated by commas or spaces.",
+    ),
+    ConnectionField(
+        name="signing_secret",
+        label="Signing secret",
+        kind="string",
+        is_secret=True,
+        description="whsec_… of Standard Webhooks: then each webhook must be signed, too.",
+        details="Insightly itself doesn't sign. Several are separated by spaces: one of them will do.",
+    ),
+    ConnectionField(
+        name="max_body_bytes",
+        label="Largest body",
+        kind="integer",
+        default=1_000_000,
+        at_least=1,
+        at_most=100_000_000,
+        description="Bytes; a larger one is refused.",
+    ),
+    ConnectionField(
+        name="requests_per_minute",
+        label="Requests a minute",
+        kind="integer",
+        default=6_000,
+        at_least=1,
+        may_be_zero=True,
+        description="For each process of the API server; 0 sets no limit.",
+        details="Only requests with the right credentials count.",
+    ),
+)
+"""The fields of the connection type ``insightly_incoming``, in the order of its form."""
+
 CONNECTION_FIELDS: Mapping[str, tuple[ConnectionField, ...]] = {
     "insightly": INSIGHTLY_FIELDS,
     "insightly_webhook": WEBHOOK_FIELDS,
+    "insightly_incoming": INCOMING_FIELDS,
 }
 """The fields by connection type."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_insightly_hooks.operators.links import ReceiverLink
+from airflow_insightly_hooks.plugin.endpoint import ENDPOINT
 from airflow_insightly_hooks.plugin.unpausing import StartWatchers
 from airflow_insightly_hooks.plugin.views import EXTERNAL_VIEWS, PAGES
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
@@ -13,12 +14,13 @@ __all__ = ["InsightlyHooksPlugin"]
 
 
 class InsightlyHooksPlugin(AirflowPlugin):
-    """Registers the pages, and the links of tasks; has watchers started in time."""
+    """Registers the pages, the endpoint and the links of tasks; has watchers started in time."""
 
     name = "insightly_hooks"
     operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so
     fastapi_root_middlewares = [  # noqa: RUF012 — likewise
         {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
     ]
-    fastapi_apps = PAGES
+    # The endpoint's address is below that of the pages, so it comes first.
+    fastapi_apps = [ENDPOINT, PAGES]  # noqa: RUF012 — likewise
     external_views = EXTERNAL_VIEWS

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from airflow_insightly_hooks.plugin.lazy_app import LazyApp
 from airflow_insightly_hooks.ui.addresses import PREFIX
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["EXTERNAL_VIEWS", "PAGES"]
 
 NAME = "Insightly webhooks"
 
 
-class LazyApp:
-    """The pages' application, made when it is first asked for something.
-
-    All of Airflow's components load the plugin, and only the API server needs the application.
-    """
-
-    def __init__(self) -> None:
-        self._app: ASGIApp | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
-        if self._app is None:
-            from starlette.concurrency import run_in_threadpool
-
-            from airflow_insightly_hooks.ui.app import make_app
-
-            self._app = await run_in_threadpool(make_app)
-        await self._app(scope, receive, send)
-
-
-PAGES = [{"app": LazyApp(), "url_prefix": PREFIX, "name": NAME}]
+PAGES = {"app": LazyApp("airflow_insightly_hooks.ui.app"), "url_prefix": PREFIX, "name": NAME}
 
 
 def _view(route: str, href: str) -> dict[str, str]:

@@ -17,8 +17,11 @@ SHORTEST = 24
 """The fewest bytes of a secret that the specification allows."""
 
 
+VERSION = "v1"
+
+
 class Signer:
-    """Signs messages with one or several secrets.
+    """Signs messages with one or several secrets, and tells whether one was signed with one of them.
 
     :param secrets: base64 texts of at least 24 bytes each, with or without ``whsec_``, separated by white
         space.
@@ -38,9 +41,22 @@ class Signer:
 
         :param timestamp: seconds since 1970-01-01 UTC, that of this attempt.
         """
+        return " ".join(self._signatures(message_id, timestamp, body))
+
+    def has_signed(self, message_id: str, timestamp: int, body: bytes, signatures: str) -> bool:
+        """Return whether one of the signatures is that of one of the secrets; in constant time.
+
+        :param signatures: the value of ``webhook-signature``: one or several, separated by spaces.
+        """
+        ours = [signature.encode() for signature in self._signatures(message_id, timestamp, body)]
+        given = [signature.encode(errors="replace") for signature in signatures.split(" ")]
+        are_equal = [hmac.compare_digest(one, other) for one in ours for other in given]  # all of them
+        return any(are_equal)
+
+    def _signatures(self, message_id: str, timestamp: int, body: bytes) -> list[str]:
         signed = f"{message_id}.{timestamp}.".encode() + body
-        signatures = (hmac.new(key, signed, hashlib.sha256).digest() for key in self._keys)
-        return " ".join(f"v1,{base64.b64encode(signature).decode()}" for signature in signatures)
+        digests = (hmac.new(key, signed, hashlib.sha256).digest() for key in self._keys)
+        return [f"{VERSION},{base64.b64encode(digest).decode()}" for digest in digests]
 
 
 def _key(secret: str) -> bytes:

@@ -58,6 +58,11 @@ class AnnouncedSpans:
         except (TypeError, KeyError, ValueError):
             return None
 
+    @classmethod
+    def from_now_on(cls, first: ChangeWindow) -> AnnouncedSpans:
+        """Return none, before the first one is added."""
+        return cls(_seconds(first.start))
+
     def as_value(self) -> dict[str, Any]:
         """Return the value: ``{"since": seconds, "spans": [[start, length], …]}``."""
         return {"since": self._since, "spans": [[start, end - start] for start, end in self._spans]}

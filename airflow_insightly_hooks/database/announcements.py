@@ -1,0 +1,79 @@
+"""Telling DAGs that there are changes: an event on each asset that they are scheduled by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from airflow._shared.timezones import timezone
+from airflow.assets.manager import asset_manager
+from airflow.models.asset import AssetModel, DagScheduleAssetReference
+from airflow.models.asset_state_store import AssetStateStoreModel
+from sqlalchemy import select
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
+from airflow_insightly_hooks.hooks.assets import ANNOUNCED, changes_prefix, cursor_in, records_asset
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+
+__all__ = ["announce"]
+
+WRITER = "api"
+"""As what Airflow's own pages show who has written a value."""
+
+
+def announce(session: Session, insightly_conn_id: str, record_type: str, span: ChangeWindow) -> int:
+    """Say that there are changes, and note that it was said; return to how many assets.
+
+    :param session: of Airflow's database; the caller commits.
+    :param insightly_conn_id: the connection of the account whose records they are.
+    :param span: when the changes were.
+    """
+    assets = _watched_assets(session, changes_prefix(insightly_conn_id, record_type))
+    if not assets:
+        return 0
+    _note(session, insightly_conn_id, record_type, span)
+    payload = {"since": iso_time(span.start), "until": iso_time(span.end)}
+    for asset in assets:
+        cursor = cursor_in(asset.name)
+        of_one_dag = {} if cursor is None else {"cursor": cursor}
+        extra = {"from_webhook": True, "payload": {**payload, **of_one_dag}}
+        asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
+    return len(assets)
+
+
+def _watched_assets(session: Session, prefix: str) -> Sequence[AssetModel]:
+    """Return the assets that DAGs are scheduled by, in the order of their ids: so two processes can't lock
+    each other out."""
+    is_scheduled_by = select(DagScheduleAssetReference.asset_id)
+    found = session.scalars(
+        select(AssetModel)
+        .where(AssetModel.name.startswith(prefix, autoescape=True), AssetModel.id.in_(is_scheduled_by))
+        .order_by(AssetModel.id)
+    )
+    return [asset for asset in found if asset.name.startswith(prefix)]  # LIKE may take no notice of case
+
+
+def _note(session: Session, insightly_conn_id: str, record_type: str, span: ChangeWindow) -> None:
+    """Note what was said, for the watcher (``triggers.watcher``): DAGs may need to be told again."""
+    asset = records_asset(insightly_conn_id, record_type)
+    asset_id = session.scalar(
+        select(AssetModel.id)
+        .where(AssetModel.name == asset.name, AssetModel.uri == asset.uri)
+        .with_for_update()
+    )
+    if asset_id is None:  # no task of ours keeps a cursor there
+        return
+    row = session.get(AssetStateStoreModel, (asset_id, ANNOUNCED))
+    if row is None:
+        row = AssetStateStoreModel(asset_id=asset_id, key=ANNOUNCED, value="null")
+        session.add(row)
+    known = AnnouncedSpans.of(json.loads(row.value)) or AnnouncedSpans.from_now_on(span)
+    known.add(span)
+    row.value, row.updated_at = json.dumps(known.as_value()), timezone.utcnow()
+    row.last_updated_by_kind = WRITER

@@ -1,0 +1,134 @@
+"""What a connection of type ``insightly_incoming`` says: who may send webhooks to Airflow, and which."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseHook
+
+from airflow_insightly_hooks.core.delivery.signing import Signer
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
+from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.hooks.connection_extras import ConnectionExtras, connection_text
+from airflow_insightly_hooks.hooks.connection_fields import INCOMING_FIELDS
+from airflow_insightly_hooks.hooks.hints import for_a_test
+from airflow_insightly_hooks.hooks.masking import mask
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["IncomingSettings", "InsightlyIncomingHook"]
+
+
+@dataclass(frozen=True)
+class IncomingSettings:
+    """What a connection says.
+
+    :param login: the user name that Insightly was given.
+    :param password: the password that it was given.
+    :param insightly_conn_id: the connection of the account that sends.
+    :param record_types: those that are accepted; ``None`` for all.
+    :param signer: tells whether a webhook is signed; ``None`` if it need not be.
+    :param max_body_bytes: of a webhook's body.
+    :param requests_per_minute: for each process; 0 for no limit.
+    """
+
+    login: str = field(repr=False)
+    password: str = field(repr=False)
+    insightly_conn_id: str
+    record_types: frozenset[str] | None
+    signer: Signer | None
+    max_body_bytes: int
+    requests_per_minute: int
+
+    @classmethod
+    def from_connection(cls, connection: Connection) -> IncomingSettings:
+        """Return what an Airflow connection says.
+
+        :raises InvalidConnection: if it can't be used.
+        """
+        extras = ConnectionExtras(connection, INCOMING_FIELDS)
+        login, password = connection_text(connection, "login"), connection_text(connection, "password")
+        for name, value in (("login", login), ("password", password)):
+            if not value:
+                raise InvalidConnection(
+                    connection.conn_id, name, "it is empty: give it the same as Insightly's webhook"
+                )
+        if ":" in login:
+            raise InvalidConnection(connection.conn_id, "login", "Basic authentication allows no colon here")
+        if extras.is_blank("signing_secret"):  # never unsigned webhooks where signed ones were meant
+            raise extras.invalid("signing_secret", "it holds nothing but white space")
+        secrets = extras.text("signing_secret").split()
+        try:
+            signer = Signer(" ".join(secrets)) if secrets else None
+        except ValueError as error:
+            raise extras.invalid("signing_secret", str(error)) from None
+        mask(password, *secrets)
+        return cls(
+            login=login,
+            password=password,
+            insightly_conn_id=extras.text("insightly_conn_id"),
+            record_types=_record_types(extras),
+            signer=signer,
+            max_body_bytes=extras.whole_number("max_body_bytes"),
+            requests_per_minute=extras.whole_number("requests_per_minute"),
+        )
+
+    def accepts(self, record_type: str) -> bool:
+        """Return whether webhooks of this record type are accepted."""
+        return self.record_types is None or record_type in self.record_types
+
+
+def _record_types(extras: ConnectionExtras) -> frozenset[str] | None:
+    names = re.split(r"[,\s]+", extras.text("record_types").strip(", "))
+    if names == [""]:
+        return None
+    try:
+        return frozenset(RECORD_TYPES[name].name for name in names)
+    except InsightlyHooksError as error:
+        raise extras.invalid("record_types", str(error)) from None
+
+
+class InsightlyIncomingHook(BaseHook):
+    """Reads a connection by which Insightly's webhooks come to Airflow (``incoming``).
+
+    :param incoming_conn_id: an Airflow connection of type ``insightly_incoming``.
+    """
+
+    conn_name_attr = "incoming_conn_id"
+    default_conn_name = "insightly_incoming_default"
+    conn_type = "insightly_incoming"
+    hook_name = "Insightly webhooks to Airflow"
+
+    def __init__(self, incoming_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.incoming_conn_id = incoming_conn_id
+
+    def get_conn(self) -> IncomingSettings:
+        """Return what the connection says, checked.
+
+        :raises InvalidConnection: if it can't be used, or is of another type.
+        """
+        connection = self.get_connection(self.incoming_conn_id)
+        if connection.conn_type != self.conn_type:
+            raise InvalidConnection(
+                connection.conn_id,
+                "type",
+                f"it is {connection.conn_type!r}, and {self.conn_type!r} is needed",
+            )
+        return IncomingSettings.from_connection(connection)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Say whether the connection can be used; the button "Test" of its form. It asks nobody anything."""
+        try:
+            settings = self.get_conn()
+        except InsightlyHooksError as error:
+            return False, for_a_test(error, self.incoming_conn_id)
+        names = settings.record_types
+        which = "all record types" if names is None else ", ".join(sorted(names))
+        return True, (
+            f"It is complete: Insightly's webhooks of {which} can be sent to /insightly/hooks/{{this "
+            f"connection's id}}. Whether Insightly reaches this Airflow can't be seen from here."
+        )

@@ -1,0 +1,121 @@
+"""Telling Airflow of changes, so that many webhooks within a second make one event.
+
+An event names a span of time (``core.incoming.announced``). Whoever it wakes reads up to the span's end at
+least, so a webhook of a change within the span needs no event, as long as the event is younger than a second:
+no run that it has made can have read yet. What comes while an event is being stored shares the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from airflow.utils.session import create_session
+from anyio import CapacityLimiter, to_thread
+
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+from airflow_insightly_hooks.database.announcements import announce
+from airflow_insightly_hooks.incoming.answers import unavailable
+
+__all__ = ["Announcer", "Announcers"]
+
+log = logging.getLogger(__name__)
+
+EVENT_LASTS = 1.0
+"""Seconds for which an event tells of all changes in its span."""
+PATIENCE = 10.0
+"""Seconds that a request waits for the database."""
+
+
+class _Event:
+    """An event that is to be stored.
+
+    :ivar span: which changes it tells of.
+    :ivar stored: to how many assets it was said, once it is stored.
+    """
+
+    def __init__(self, span: ChangeWindow) -> None:
+        self.span = span
+        self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        # Those who wait may all have given up.
+        self.stored.add_done_callback(lambda stored: stored.cancelled() or stored.exception())
+
+    def take(self, span: ChangeWindow) -> None:
+        """Have it tell of further changes, too."""
+        self.span = ChangeWindow(min(self.span.start, span.start), max(self.span.end, span.end))
+
+
+class Announcer:
+    """Tells of the changes of an account's records of one type; its events are stored one after another.
+
+    :param store: stores an event; returns on how many assets.
+    """
+
+    def __init__(self, store: Callable[[ChangeWindow], int]) -> None:
+        self._store = store
+        self._limiter = CapacityLimiter(1)
+        self._next: _Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._told: tuple[ChangeWindow, float] | None = None
+
+    async def tell(self, span: ChangeWindow) -> bool:
+        """Return once an event is stored that tells of the changes; ``False`` if no DAG waits for any.
+
+        :raises Refusal: 503, if it can't be stored in time.
+        """
+        told = self._lately_told()
+        if told is not None and span.start in told:
+            return True
+        if self._next is None:
+            self._next = _Event(span)
+        event = self._next
+        event.take(span)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._store_events())
+        try:
+            return await asyncio.wait_for(asyncio.shield(event.stored), PATIENCE) > 0
+        except asyncio.TimeoutError:
+            log.warning("An event was not stored within %g s", PATIENCE)
+        except Exception as error:  # of the database's driver; its text may hold the statement
+            log.warning("An event can't be stored: %s", type(error).__name__)
+        raise unavailable()
+
+    def _lately_told(self) -> ChangeWindow | None:
+        if self._told is None or time.monotonic() - self._told[1] >= EVENT_LASTS:
+            return None
+        return self._told[0]
+
+    async def _store_events(self) -> None:
+        while (event := self._next) is not None:
+            if (told := self._lately_told()) is not None:
+                event.take(told)  # so that changes which come by turns of several seconds need no event each
+            self._next = None
+            try:
+                count = await to_thread.run_sync(self._store, event.span, limiter=self._limiter)
+            except Exception as error:
+                event.stored.set_exception(error)
+                continue
+            if count:
+                self._told = event.span, time.monotonic()
+            event.stored.set_result(count)
+
+
+class Announcers:
+    """All announcers of this process, by connection of the account, and record type."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Announcer] = {}
+
+    def of(self, insightly_conn_id: str, record_type: str) -> Announcer:
+        """Return the one for an account's records of one type."""
+        key = (insightly_conn_id, record_type)
+        if key not in self._known:
+            self._known[key] = Announcer(lambda span: _announce(*key, span))
+        return self._known[key]
+
+
+def _announce(insightly_conn_id: str, record_type: str, span: ChangeWindow) -> int:
+    with create_session(scoped=False) as session:
+        return announce(session, insightly_conn_id, record_type, span)

@@ -1,0 +1,156 @@
+"""The application: the one route, and the order in which a request is checked."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import datetime, timezone
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_insightly_hooks.core.errors import UnknownRecordType, told
+from airflow_insightly_hooks.core.incoming.announced import span_of
+from airflow_insightly_hooks.core.incoming.received_entity import InvalidEntity, ReceivedEntity, read_entity
+from airflow_insightly_hooks.hooks.header_values import whole_number
+from airflow_insightly_hooks.incoming.announcer import Announcers
+from airflow_insightly_hooks.incoming.answers import Refusal, unauthorized, unavailable
+from airflow_insightly_hooks.incoming.metrics import count_webhook
+from airflow_insightly_hooks.incoming.request_body import check_content_type, read_body
+from airflow_insightly_hooks.incoming.senders import Sender, Senders
+
+__all__ = ["make_app"]
+
+log = logging.getLogger(__name__)
+
+CLOCK_TOLERANCE = 300
+"""Seconds by which a signature's time may differ from ours, as Standard Webhooks advises."""
+_MESSAGE_ID = re.compile(r"[!-~]{1,256}")
+
+
+def make_app() -> FastAPI:
+    """Return the application. It is open to the world but for the check of credentials in its route."""
+    app = FastAPI(
+        title="Insightly webhooks to Airflow",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={Refusal: _refused, HTTPException: _no_route},
+    )
+    endpoint = Endpoint()
+    app.add_api_route("/{connection}", endpoint.receive, methods=["POST"], response_model=None)
+    app.add_middleware(_Guard)
+    return app
+
+
+class Endpoint:
+    """What takes webhooks, in one process of the API server."""
+
+    def __init__(self) -> None:
+        self._senders = Senders()
+        self._announcers = Announcers()
+
+    async def receive(self, connection: str, request: Request) -> JSONResponse:
+        """Take a webhook, once Airflow's database holds an event that tells of its record's change."""
+        sender = await self._senders.authenticated(connection, request)
+        sender.count_request()
+        check_content_type(request)
+        body = await read_body(request, sender.settings.max_body_bytes)
+        message_id = _message_id(sender, request)
+        _check_signature(sender, request, body)
+        if message_id is not None and sender.has_sent(message_id):
+            return _taken("It was taken before.")
+        entity = _entity(sender, request, body)
+        announcer = self._announcers.of(sender.settings.insightly_conn_id, entity.record_type)
+        if not await announcer.tell(span_of(entity.changed_at, datetime.now(timezone.utc))):
+            log.warning(
+                "A webhook came by connection %r, and no DAG is scheduled by changes of %s of connection %r",
+                *(sender.conn_id, entity.record_type, sender.settings.insightly_conn_id),
+            )
+            raise Refusal(404, f"No DAG is scheduled by changes of {entity.record_type}.")
+        if message_id is not None:
+            sender.keep_id(message_id)
+        return _taken(f"Airflow knows that {entity.record_type} have changed.")
+
+
+def _taken(detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail})
+
+
+def _message_id(sender: Sender, request: Request) -> str | None:
+    """Return the message's id; ``None`` if it has none, as Insightly's own webhooks."""
+    message_id = request.headers.get("webhook-id")
+    if message_id is None and sender.settings.signer is not None:
+        raise unauthorized("A signed webhook is needed: webhook-id is missing.")
+    if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
+        raise Refusal(400, "webhook-id must have 1 to 256 printable characters of ASCII, and no space.")
+    return message_id
+
+
+def _check_signature(sender: Sender, request: Request, body: bytes) -> None:
+    signer = sender.settings.signer
+    if signer is None:
+        return
+    timestamp = whole_number(request.headers.get("webhook-timestamp"))
+    now = datetime.now(timezone.utc).timestamp()
+    if timestamp is None or abs(timestamp - now) > CLOCK_TOLERANCE:
+        raise unauthorized(
+            f"A signed webhook is needed: webhook-timestamp must be the time, in seconds since 1970, and "
+            f"differ from ours by {CLOCK_TOLERANCE} s at most."
+        )
+    signatures = request.headers.get("webhook-signature", "")
+    if not signer.has_signed(request.headers["webhook-id"], timestamp, body, signatures):
+        raise unauthorized("A signed webhook is needed: webhook-signature is missing or wrong.")
+
+
+def _entity(sender: Sender, request: Request, body: bytes) -> ReceivedEntity:
+    try:
+        entity = read_entity(body, request.query_params.get("record_type"))
+    except InvalidEntity as error:
+        raise Refusal(400, f"This is not what Insightly's webhooks send: {error}.") from None
+    except UnknownRecordType:
+        raise Refusal(404, "Insightly has no record type of the name in the query.") from None
+    if not sender.settings.accepts(entity.record_type):
+        raise Refusal(404, f"The connection does not accept {entity.record_type} (record_types).")
+    return entity
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)  # noqa: S101 — what it is registered for
+    return error.response()
+
+
+async def _no_route(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 — likewise
+    details = {404: "POST to /insightly/hooks/{connection}.", 405: "Only POST is allowed here."}
+    detail = details.get(error.status_code, str(error.detail))
+    return Refusal(error.status_code, detail, error.headers).response()
+
+
+class _Guard:
+    """Counts answers, and answers where the endpoint fails: the server would log the body's contents."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            log.error("A webhook can't be taken: %s", told(error))
+            if not status:
+                await unavailable().response()(scope, receive, noting)
+        count_webhook(status)
