@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -195,7 +195,7 @@ RECORD_TYPES = _RecordTypes()
 """Every record type of Insightly's API v3.1, by name; read from the table when first asked for."""
 
 
-@cache
+@lru_cache(maxsize=1_000)
 def _record_type(name: str) -> RecordType:
     if name not in RECORD_TYPES:
         raise UnknownRecordType(name, RECORD_TYPES._names)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 
 from airflow.utils.session import create_session
-from anyio import CapacityLimiter, to_thread
 
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.database.announcements import announce
-from airflow_insightly_hooks.incoming.answers import unavailable
+from airflow_insightly_hooks.incoming.answers import Refusal, unavailable
+from airflow_insightly_hooks.incoming.threads import PATIENCE, Threads
 
 __all__ = ["Announcer", "Announcers"]
 
@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 EVENT_LASTS = 1.0
 """Seconds for which an event tells of all changes in its span."""
-PATIENCE = 10.0
-"""Seconds that a request waits for the database."""
+STORES = 4
+"""How many events are stored at once, of all record types: each takes a connection of Airflow's database."""
+MOST_ANNOUNCERS = 1_000
+"""A sender may name as many custom objects as it likes."""
 
 
 class _Event:
@@ -51,11 +53,12 @@ class Announcer:
     """Tells of the changes of an account's records of one type; its events are stored one after another.
 
     :param store: stores an event; returns on how many assets.
+    :param threads: where it does so.
     """
 
-    def __init__(self, store: Callable[[ChangeWindow], int]) -> None:
+    def __init__(self, store: Callable[[ChangeWindow], int], threads: Threads) -> None:
         self._store = store
-        self._limiter = CapacityLimiter(1)
+        self._threads = threads
         self._next: _Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._told: tuple[ChangeWindow, float] | None = None
@@ -78,9 +81,16 @@ class Announcer:
             return await asyncio.wait_for(asyncio.shield(event.stored), PATIENCE) > 0
         except asyncio.TimeoutError:
             log.warning("An event was not stored within %g s", PATIENCE)
+        except Refusal:
+            raise unavailable() from None
         except Exception as error:  # of the database's driver; its text may hold the statement
             log.warning("An event can't be stored: %s", type(error).__name__)
         raise unavailable()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it stores nothing, and has told of nothing lately."""
+        return (self._task is None or self._task.done()) and self._lately_told() is None
 
     def _lately_told(self) -> ChangeWindow | None:
         if self._told is None or time.monotonic() - self._told[1] >= EVENT_LASTS:
@@ -93,7 +103,7 @@ class Announcer:
                 event.take(told)  # so that changes which come by turns of several seconds need no event each
             self._next = None
             try:
-                count = await to_thread.run_sync(self._store, event.span, limiter=self._limiter)
+                count = await self._threads.run(self._store, event.span)
             except Exception as error:
                 event.stored.set_exception(error)
                 continue
@@ -107,12 +117,15 @@ class Announcers:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Announcer] = {}
+        self._threads = Threads(STORES)
 
     def of(self, insightly_conn_id: str, record_type: str) -> Announcer:
         """Return the one for an account's records of one type."""
         key = (insightly_conn_id, record_type)
         if key not in self._known:
-            self._known[key] = Announcer(lambda span: _announce(*key, span))
+            if len(self._known) >= MOST_ANNOUNCERS:
+                self._known = {known: one for known, one in self._known.items() if not one.is_idle}
+            self._known[key] = Announcer(lambda span: _announce(*key, span), self._threads)
         return self._known[key]
 
 

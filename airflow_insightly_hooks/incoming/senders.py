@@ -15,24 +15,19 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from airflow.models import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.utils.session import create_session
-from anyio import CapacityLimiter, to_thread
-from sqlalchemy import select
+from airflow.configuration import ensure_secrets_loaded
+from airflow.models.connection import Connection, sanitize_conn_id
+from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 from starlette.requests import Request
 
-from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.errors import InvalidConnection, told
 from airflow_insightly_hooks.hooks.incoming import IncomingSettings, InsightlyIncomingHook
 from airflow_insightly_hooks.incoming.answers import overloaded, unauthorized, unavailable
+from airflow_insightly_hooks.incoming.threads import Threads
 
 __all__ = ["Sender", "Senders"]
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +49,13 @@ class Sender:
     :param conn_id: the connection's id.
     :param settings: what it says.
     :param read_at: when it was read, by the monotonic clock.
+    :ivar refresh: reads it again.
     """
 
     conn_id: str
     settings: IncomingSettings
     read_at: float
+    refresh: asyncio.Task[None] | None = None
     _minute: float = 0.0
     _requests: int = 0
     _ids: OrderedDict[str, float] = field(default_factory=OrderedDict, repr=False)
@@ -91,11 +88,12 @@ class Sender:
 
 
 class Senders:
-    """All who send to this process."""
+    """All who send to this process. Known are those that have shown the right credentials."""
 
     def __init__(self) -> None:
         self._known: dict[str, Sender] = {}
-        self._limiter: CapacityLimiter | None = None
+        self._guesses = Threads(LOOKUPS)
+        self._refreshes = Threads(LOOKUPS)
 
     async def authenticated(self, conn_id: str, request: Request) -> Sender:
         """Return the sender, if its credentials are right.
@@ -104,66 +102,84 @@ class Senders:
         """
         began = time.monotonic()
         given = _credentials(request)
-        sender = await self._sender(conn_id) if given is not None else None
-        expected = (sender.settings.login, sender.settings.password) if sender is not None else _NOBODY
-        if _are_equal(given, expected) and sender is not None:
-            return sender
-        if given is not None and sender is not None:
-            await self._in_thread(_look_up, secrets.token_hex(8))
+        if given is not None:
+            sender = await self._known_sender(conn_id)
+            settings = await self._guesses.run(_look_up, conn_id) if sender is None else sender.settings
+            if _are_equal(given, settings) and settings is not None:
+                return sender or self._keep(conn_id, settings)
+            if sender is not None:
+                await self._guesses.run(_look_up, secrets.token_hex(8))
         elapsed = time.monotonic() - began
         await asyncio.sleep(STEP - elapsed % STEP)
         raise unauthorized()
 
-    async def _sender(self, conn_id: str) -> Sender | None:
-        known = self._known.get(conn_id)
-        if known is not None and time.monotonic() - known.read_at < CONNECTION_LASTS:
-            return known
-        settings = await self._in_thread(_look_up, conn_id)
-        if settings is None:
-            self._known.pop(conn_id, None)
-            return None
-        known = self._known.setdefault(conn_id, Sender(conn_id, settings, 0))
-        known.settings, known.read_at = settings, time.monotonic()
-        return known
+    def _keep(self, conn_id: str, settings: IncomingSettings) -> Sender:
+        sender = self._known.setdefault(conn_id, Sender(conn_id, settings, 0))
+        sender.settings, sender.read_at = settings, time.monotonic()
+        return sender
 
-    async def _in_thread(self, function: Callable[[str], T], conn_id: str) -> T:
-        if self._limiter is None:  # it belongs to the event loop that is running now
-            self._limiter = CapacityLimiter(LOOKUPS)
-        return await to_thread.run_sync(function, conn_id, limiter=self._limiter)
+    async def _known_sender(self, conn_id: str) -> Sender | None:
+        sender = self._known.get(conn_id)
+        if sender is not None and time.monotonic() - sender.read_at >= CONNECTION_LASTS:
+            if sender.refresh is None or sender.refresh.done():
+                sender.refresh = asyncio.create_task(self._refresh(sender))
+            await asyncio.shield(sender.refresh)
+        return self._known.get(conn_id)
+
+    async def _refresh(self, sender: Sender) -> None:
+        """Read a sender's connection again: not behind those who guess, and once for all its requests."""
+        settings = await self._refreshes.run(_look_up, sender.conn_id)
+        if settings is None:
+            self._known.pop(sender.conn_id, None)
+        else:
+            self._keep(sender.conn_id, settings)
 
 
 def _look_up(conn_id: str) -> IncomingSettings | None:
     """Return what a connection says; ``None`` if there is none of this id and type that can be used.
 
-    :raises Refusal: 503, if Airflow's database doesn't answer.
+    :raises Refusal: 503, if that can't be seen, such as while Airflow's database is away.
     """
-    try:
-        connection = Connection.get_connection_from_secrets(conn_id)
-    except AirflowNotFoundException:
-        connection = None
-    except Exception as error:
-        log.warning("A connection for incoming webhooks can't be read: %s", type(error).__name__)
-        raise unavailable() from None
-    if connection is None:
-        _check_database()
-        return None
-    if connection.conn_type != InsightlyIncomingHook.conn_type:
+    is_possible = sanitize_conn_id(conn_id) == conn_id
+    connection = _connection(conn_id if is_possible else secrets.token_hex(8))
+    if connection is None or connection.conn_type != InsightlyIncomingHook.conn_type:
         return None
     try:
         return IncomingSettings.from_connection(connection)
     except InvalidConnection as error:
         log.error("No webhook is taken by a connection that can't be used: %s", error)
-        return None
+    except Exception as error:  # such as one that was encrypted with another key
+        log.error("No webhook is taken by connection %r: it can't be read (%s)", conn_id, told(error))
+    return None
 
 
-def _check_database() -> None:
-    """Refuse the request if Airflow's database is away: then Airflow, too, finds no connection."""
-    try:
-        with create_session(scoped=False) as session:
-            session.scalar(select(1))
-    except Exception as error:
-        log.warning("Airflow's database did not answer: %s", type(error).__name__)
-        raise unavailable() from None
+def _connection(conn_id: str) -> Connection | None:
+    """Return a connection, as Airflow finds it; ``None`` if there is none.
+
+    Airflow itself takes a connection for missing where a secrets backend, or its database, doesn't answer.
+    And it asks no further backend once it is found: here all are asked for something, whatever they have.
+
+    :raises Refusal: 503, if one that might have it, or the database, didn't answer.
+    """
+    found: Connection | None = None
+    has_failed = False
+    for backend in ensure_secrets_loaded():
+        try:
+            answer = backend.get_connection(conn_id=conn_id if found is None else secrets.token_hex(8))
+        except AirflowSecretsBackendAccessDenied:
+            return found
+        except Exception as error:
+            log.warning(
+                "%s can't be asked for the connections of incoming webhooks: %s",
+                *(type(backend).__name__, type(error).__name__),
+            )
+            has_failed = True
+        else:
+            if found is None and answer is not None:
+                found, has_failed = answer, False
+    if has_failed:
+        raise unavailable()
+    return found
 
 
 def _credentials(request: Request) -> tuple[bytes, bytes] | None:
@@ -183,9 +199,10 @@ def _credentials(request: Request) -> tuple[bytes, bytes] | None:
 _NOBODY = ("", secrets.token_hex(16))
 
 
-def _are_equal(given: tuple[bytes, bytes] | None, expected: tuple[str, str]) -> bool:
+def _are_equal(given: tuple[bytes, bytes], settings: IncomingSettings | None) -> bool:
     """Return whether credentials are the expected ones, in a time that says nothing about them."""
-    login, password = given or (b"", b"")
+    login, password = given
+    expected = _NOBODY if settings is None else (settings.login, settings.password)
     # UTF-8 is what we ask for; some senders write Latin-1 all the same.
     are_equal = [
         hmac.compare_digest(_digest(login), _digest(expected[0].encode(charset)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,15 +21,18 @@ class LazyApp:
     def __init__(self, module: str) -> None:
         self._module = module
         self._app: ASGIApp | None = None
+        self._making = Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if self._app is None:
             from starlette.concurrency import run_in_threadpool
 
-            self._app = await run_in_threadpool(self._make)
+            await run_in_threadpool(self._make)
+        assert self._app is not None  # noqa: S101 — it is made
         await self._app(scope, receive, send)
 
-    def _make(self) -> ASGIApp:
-        app: ASGIApp = import_module(self._module).make_app()
-        return app
+    def _make(self) -> None:
+        with self._making:  # the first requests may come at once, and an application may have a memory
+            if self._app is None:
+                self._app = import_module(self._module).make_app()

@@ -55,7 +55,7 @@ class AnnouncedSpans:
             since, spans = value["since"], value["spans"]  # type: ignore[index]
             read = [(int(start), int(start) + int(length)) for start, length in spans]
             return cls(int(since), read)
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             return None
 
     @classmethod
