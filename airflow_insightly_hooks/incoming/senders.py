@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from airflow.configuration import ensure_secrets_loaded
 from airflow.models.connection import Connection, sanitize_conn_id
 from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+from airflow.secrets.metastore import MetastoreBackend
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
 from airflow_insightly_hooks.core.errors import InvalidConnection, told
@@ -173,7 +175,8 @@ def _connection(conn_id: str) -> Connection | None:
                 "%s can't be asked for the connections of incoming webhooks: %s",
                 *(type(backend).__name__, type(error).__name__),
             )
-            has_failed = True
+            # What is wrong in itself, such as encrypted with another key, is as good as missing.
+            has_failed = isinstance(error, SQLAlchemyError) or not isinstance(backend, MetastoreBackend)
         else:
             if found is None and answer is not None:
                 found, has_failed = answer, False

@@ -1,0 +1,66 @@
+"""DAGs that are scheduled by changes of records, as Airflow's database knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.models import DagModel
+from airflow.models.asset import AssetActive, AssetModel, DagScheduleAssetReference, TaskInletAssetReference
+from airflow.models.dagbundle import DagBundleModel
+from airflow.sdk import Asset
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from airflow_insightly_hooks.hooks.assets import changes_asset_name, records_asset
+from tests.metadata_database import BUNDLE
+
+__all__ = ["add_waiting_dag"]
+
+
+def add_waiting_dag(
+    session: Session,
+    dag_id: str,
+    *record_types: str,
+    insightly_conn_id: str = "insightly_default",
+    is_paused: bool = False,
+    names: Sequence[str] = (),
+    **how: Any,
+) -> list[str]:
+    """Add a DAG that keeps cursors of record types, and is scheduled by their changes.
+
+    :param names: those of assets that it is scheduled by, in place of these.
+    :param how: what the name of an asset of changes depends on, in place of a plain one's.
+    :returns: the names of the assets that it is scheduled by.
+    """
+    if session.get(DagBundleModel, BUNDLE) is None:
+        session.add(DagBundleModel(name=BUNDLE))
+        session.flush()
+    session.add(
+        DagModel(
+            dag_id=dag_id, bundle_name=BUNDLE, is_stale=False, is_paused=is_paused, fileloc=f"{dag_id}.py"
+        )
+    )
+    session.flush()
+    how = {"poll_interval": 15.0, "settle": 5.0, **how}
+    changes = list(names) or [changes_asset_name(insightly_conn_id, kind, **how) for kind in record_types]
+    for name in changes:
+        asset_id = _asset(session, Asset(name=name, uri=name.replace("/", "://", 1)))
+        session.add(DagScheduleAssetReference(asset_id=asset_id, dag_id=dag_id))
+    for kind in record_types:
+        asset_id = _asset(session, records_asset(insightly_conn_id, kind))
+        session.add(TaskInletAssetReference(asset_id=asset_id, dag_id=dag_id, task_id="detect"))
+    session.commit()
+    return changes
+
+
+def _asset(session: Session, asset: Asset) -> int:
+    found = session.scalar(select(AssetModel.id).where(AssetModel.name == asset.name))
+    if found is not None:
+        return found
+    model = AssetModel(name=asset.name, uri=asset.uri, group="asset")
+    session.add(model)
+    session.flush()
+    session.add(AssetActive(name=asset.name, uri=asset.uri))
+    session.flush()
+    return model.id
