@@ -481,7 +481,11 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
     """The keys of a workflow of Contacts, and their values, as a file holds them."""
     webhooks = [draw(file_webhooks(number)) for number in range(draw(st.integers(1, 3)))]
     schedules = st.sampled_from(
-        [None, "on_change", "0 8 * * *", "@daily", {"every": "15m"}, {"watch": "30s"}]
+        [
+            *(None, "on_change", "0 8 * * *", "@daily"),
+            *({"every": "15m"}, {"watch": "30s"}, {"on_change": "push"}),
+            {"on_change": "push", "watch": "30m"},
+        ]
     ) | st.builds(
         lambda data_interval: {
             "cron": "5 * * * *",

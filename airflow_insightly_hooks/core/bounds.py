@@ -10,6 +10,8 @@ __all__ = [
     "LONGEST_LOOKBACK",
     "LONGEST_SETTLE",
     "MOST_CONCURRENT",
+    "POLL_INTERVAL",
+    "PUSH_POLL_INTERVAL",
     "SHORTEST_POLL",
     "check_durations",
     "check_seconds",
@@ -24,6 +26,10 @@ LONGEST_SETTLE = 86_400.0
 """Seconds: what takes longer than a day to be visible is no matter of settling."""
 SHORTEST_POLL = 0.01
 """Seconds between two polls."""
+POLL_INTERVAL = 15.0
+"""Seconds between two polls, by default."""
+PUSH_POLL_INTERVAL = 900.0
+"""The same where webhooks tell of changes: polls find what these have not told of."""
 MOST_CONCURRENT = 1_000
 """POSTs under way at once: each has a thread."""
 

@@ -118,6 +118,7 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
     "schedule_interval": ["schedule"],
     "poll": ["watch"],
     "poll_interval": ["watch"],
+    "push": ["on_change"],
     "start": ["start_date"],
     "time_zone": ["timezone"],
     "tz": ["timezone"],
@@ -190,6 +191,7 @@ LEFT_OUT = {"AT", "ON", "OF", "THE", "IS", "UTC"}
 """Words in names of fields that tell nothing."""
 
 ON_CHANGE = "on_change"
+PUSH_WORDS = ("push", "onpush", "webhook", "webhooks", "onwebhook")
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 
 
@@ -216,6 +218,8 @@ def schedule_guess(schedule: str) -> str:
     """Return which schedule was meant by a word that is neither one of Airflow's nor a cron line."""
     if re.fullmatch(r"[0-9]{1,6}[smhdw]", schedule):
         return f"; did you mean {{every: {schedule}}}?"
+    if _plain(schedule) in PUSH_WORDS:
+        return f"; did you mean {{{ON_CHANGE}: push}}?"
     words = {preset.lstrip("@"): preset for preset in (*PRESETS, ON_CHANGE)}
     words |= {"changes": ON_CHANGE, "watch": ON_CHANGE, "annually": "@yearly", "midnight": "@daily"}
     guess = _guess(schedule.lstrip("@"), list(words))

@@ -12,7 +12,13 @@ from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher
 from airflow.sdk.definitions.timetables.simple import OnceTimetable
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_insightly_hooks.core.bounds import LONGEST_SETTLE, SHORTEST_POLL, check_seconds
+from airflow_insightly_hooks.core.bounds import (
+    LONGEST_SETTLE,
+    POLL_INTERVAL,
+    PUSH_POLL_INTERVAL,
+    SHORTEST_POLL,
+    check_seconds,
+)
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
@@ -165,10 +171,12 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two polls, and between two events at least.
+    :param poll_interval: seconds between two polls, and between two events at least; ``None`` for 15, or 900
+        with ``push``.
     :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
     :param lookback: seconds after which a change is not waited for any more that is visible later than that.
     :param cursor: the name of the cursor of the one DAG that it wakes; ``None`` if several share it.
+    :param push: whether Insightly's webhooks tell of changes, so that polls only find what they have missed.
     :param unknown: arguments of another version of this package, until its DAG file has been read again.
     :raises UnknownRecordType: if there is no such record type.
     :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
@@ -184,13 +192,16 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         self,
         record_type: str,
         insightly_conn_id: str = "insightly_default",
-        poll_interval: float = 15.0,
+        poll_interval: float | None = None,
         settle: float = 5.0,
         lookback: float = LOOKBACK,
         cursor: str | None = None,
+        push: bool = False,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is not typed
+        if poll_interval is None:
+            poll_interval = PUSH_POLL_INTERVAL if push else POLL_INTERVAL
         check_seconds("poll_interval", poll_interval, at_least=SHORTEST_POLL)
         check_seconds("settle", settle, at_most=LONGEST_SETTLE)
         self.record_type = RECORD_TYPES[record_type].name
@@ -199,6 +210,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         self.settle = settle
         self.lookback = lookback
         self.cursor = cursor
+        self.push = push
         self.unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -212,6 +224,8 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 "settle": self.settle,
                 "lookback": self.lookback,
                 "cursor": self.cursor,
+                # Left out where it is not set, so that these watchers are the same as of earlier versions.
+                **({"push": True} if self.push else {}),
                 **self.unknown,
             },
         )
@@ -286,10 +300,11 @@ def changes_asset(
     record_type: str,
     *,
     insightly_conn_id: str = "insightly_default",
-    poll_interval: float = 15.0,
+    poll_interval: float | None = None,
     settle: float = 5.0,
     lookback: float = LOOKBACK,
     cursor: str | None = None,
+    push: bool = False,
 ) -> Asset:
     """Return the asset to schedule a DAG by, so that it runs when records change.
 
@@ -299,27 +314,33 @@ def changes_asset(
     longer, up to an hour. Either way there is one poll for all. It isn't the asset that keeps cursors:
     Airflow takes the watchers from whichever mention of an asset it sees last.
 
+    With ``push``, Insightly's webhooks wake the DAG: they come to ``POST /insightly/hooks/{connection}``
+    (``docs/detection.md``). Polls are then a safety net, and come every 15 minutes.
+
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two polls, one small request each.
+    :param poll_interval: seconds between two polls, one small request each; ``None`` for 15, or 900 with
+        ``push``.
     :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
     :param lookback: seconds; how far back changes are looked for that become visible late, as of the sensor.
     :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
+    :param push: whether Insightly's webhooks tell of changes.
     :raises UnknownRecordType: if there is no such record type.
     :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
     """
     if cursor is not None:
         cursor = check_cursor_name(cursor)
     trigger = InsightlyRecordChangeEventTrigger(
-        record_type, insightly_conn_id, poll_interval, settle, check_lookback(lookback), cursor
+        record_type, insightly_conn_id, poll_interval, settle, check_lookback(lookback), cursor, push
     )
     name = changes_asset_name(
         insightly_conn_id,
         record_type,
-        poll_interval=poll_interval,
+        poll_interval=trigger.poll_interval,
         settle=settle,
         lookback=lookback if lookback != LOOKBACK else None,
         cursor=cursor,
+        push=push,
     )
     return Asset(
         name=name, uri=name.replace("/", "://", 1), watchers=[AssetWatcher(name=name, trigger=trigger)]
@@ -331,9 +352,10 @@ def changes_schedule(
     cursor: str,
     *,
     insightly_conn_id: str = "insightly_default",
-    poll_interval: float = 15.0,
+    poll_interval: float | None = None,
     settle: float = 5.0,
     lookback: float = LOOKBACK,
+    push: bool = False,
 ) -> AssetOrTimeSchedule:
     """Return a schedule for one DAG: it runs when records change, and once when it is first unpaused.
 
@@ -346,6 +368,7 @@ def changes_schedule(
     :param poll_interval: likewise.
     :param settle: likewise.
     :param lookback: likewise.
+    :param push: likewise.
     :raises UnknownRecordType: likewise.
     :raises ValueError: likewise.
     """
@@ -356,6 +379,7 @@ def changes_schedule(
         settle=settle,
         lookback=lookback,
         cursor=cursor,
+        push=push,
     )
     return AssetOrTimeSchedule(timetable=OnceTimetable(), assets=[changes])
 

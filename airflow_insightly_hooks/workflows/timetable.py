@@ -12,6 +12,7 @@ from airflow.sdk import (
     DeltaTriggerTimetable,
 )
 
+from airflow_insightly_hooks.core.bounds import POLL_INTERVAL
 from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule
 from airflow_insightly_hooks.triggers.record_change import changes_schedule
@@ -19,8 +20,6 @@ from airflow_insightly_hooks.triggers.record_change import changes_schedule
 __all__ = ["timetable_of"]
 
 NO_CRON = ("@once", "@continuous")
-ASKED_EVERY = timedelta(seconds=15)
-"""As often as a watcher asks by default."""
 
 
 def timetable_of(schedule: Any, workflow: WorkflowDefinition, cursor: str) -> Any:
@@ -30,20 +29,21 @@ def timetable_of(schedule: Any, workflow: WorkflowDefinition, cursor: str) -> An
     :param cursor: the name of the cursor of the DAG that record changes wake.
     """
     if schedule == ON_CHANGE:
-        schedule = Schedule(watch=ASKED_EVERY)
+        schedule = Schedule(watch=timedelta(seconds=POLL_INTERVAL))
     if isinstance(schedule, str) and schedule not in NO_CRON:
         # What a bare cron line means, intervals or none, is else a setting of Airflow's.
         schedule = Schedule(cron=schedule)
     if not isinstance(schedule, Schedule):
         return schedule
-    if schedule.watch is not None:
+    if schedule.wakes_on_change:
         return changes_schedule(
             workflow.record_type,
             cursor,
             insightly_conn_id=workflow.insightly_conn_id,
-            poll_interval=schedule.watch.total_seconds(),
+            poll_interval=schedule.watch.total_seconds() if schedule.watch is not None else None,
             settle=workflow.settle,
             lookback=workflow.lookback,
+            push=schedule.on_change == "push",
         )
     if schedule.cron is not None:
         cron = CronDataIntervalTimetable if schedule.data_interval else CronTriggerTimetable

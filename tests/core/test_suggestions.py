@@ -154,6 +154,12 @@ def test_a_schedule_that_is_a_length_of_time() -> None:
     assert schedule_guess("whenever") == ""
 
 
+@pytest.mark.parametrize("word", ["push", "on-push", "Webhook", "@push"])
+def test_a_schedule_by_webhooks(word: str) -> None:
+    """The mapping is shown that says it."""
+    assert schedule_guess(word) == "; did you mean {on_change: push}?"
+
+
 @pytest.mark.parametrize("schedule", ["@hourly", "@once", "*/5 * * * *", "on_change", None])
 def test_schedules_that_are_right_stay_so(schedule: str | None) -> None:
     """Airflow's presets included."""
@@ -170,8 +176,8 @@ def test_synonyms_lead_somewhere() -> None:
         *KEYS,
         *OPERATORS,
         *("all", "any", "none", "operator", "field", "conditions", "callback", "arguments"),
-        *("every", "watch", "created", "created_and_edited", "until_triggered", "iso8601", "microsoft"),
-        *("report", "fail"),
+        *("every", "watch", "on_change", "created", "created_and_edited", "until_triggered"),
+        *("iso8601", "microsoft", "report", "fail"),
     }
     assert {word for words in SYNONYMS.values() for word in words} <= known
     fields = {

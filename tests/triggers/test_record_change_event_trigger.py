@@ -104,6 +104,14 @@ def test_serialize() -> None:
     assert issubclass(InsightlyRecordChangeEventTrigger, BaseEventTrigger)
 
 
+def test_serialize_of_one_that_webhooks_wake() -> None:
+    """It says so; how often it polls is written out."""
+    path, stored = InsightlyRecordChangeEventTrigger("Contacts", push=True).serialize()
+    assert (stored["push"], stored["poll_interval"]) == (True, 900.0)
+    assert import_string(path)(**stored).serialize() == (path, stored)
+    assert import_string(path)(**{**stored, "poll_interval": 1800.0}).poll_interval == 1800
+
+
 def test_what_another_version_has_written_is_watched() -> None:
     """Until Airflow has read the DAG file again, its row holds that version's arguments."""
     path, stored = InsightlyRecordChangeEventTrigger("Contacts", later="argument").serialize()
@@ -121,6 +129,18 @@ def test_one_asset_for_all_that_watch_as_often() -> None:
     assert first.name != changes_asset("Contacts", settle=60).name
     assert first.name != changes_asset("Contacts", lookback=60).name
     assert len(first.watchers) == 1
+
+
+def test_an_asset_that_webhooks_wake() -> None:
+    """Its name says so; its watcher shares the watch of those that only poll."""
+    made = changes_asset("Contacts", push=True)
+    assert made.name == "insightly/insightly_default/Contacts/changes/push/900s/5s"
+    assert made.name != changes_asset("Contacts", push=True, poll_interval=60).name
+    assert made.name != changes_asset("Contacts", poll_interval=900).name
+    (pushed,), (other,) = ([w.trigger for w in asset.watchers] for asset in (made, changes_asset("Contacts")))
+    assert pushed.shared_stream_key() == other.shared_stream_key()
+    (of_schedule,) = changes_schedule("Contacts", "dag/detect", push=True).asset_condition.objects
+    assert of_schedule.name == f"{made.name}/dag%2Fdetect"
 
 
 @pytest.mark.parametrize("cursor", ["dag/detect", "Zoë's cursor / 2", "ö" * 500])

@@ -265,6 +265,17 @@ def test_on_change() -> None:
         assert asset.name == expected.name
 
 
+@pytest.mark.parametrize(("watch", "seconds"), [(None, 900), ("30m", 1800)])
+def test_a_schedule_by_webhooks(watch: Any, seconds: float) -> None:
+    """By an asset whose watcher only looks for what webhooks have not told of; and once, at first."""
+    made = workflow(schedule=Schedule(on_change="push", watch=watch)).to_dag()
+    (asset,) = made.timetable.asset_condition.objects
+    expected = changes_asset("Contacts", push=True, poll_interval=seconds, cursor=f"{made.dag_id}/detect")
+    assert (asset.name, asset.uri) == (expected.name, expected.uri)
+    assert asset.watchers[0].trigger.serialize() == expected.watchers[0].trigger.serialize()
+    assert type(made.timetable.timetable).__name__ == "OnceTimetable"
+
+
 def test_no_schedule() -> None:
     """By hand only."""
     assert workflow(schedule=None).to_dag().schedule is None

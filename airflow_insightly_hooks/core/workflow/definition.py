@@ -60,7 +60,8 @@ DELIVERY = ("ordered", "on_undelivered", "undelivered_asset", "retries", "retry_
 """What a webhook says, or else its workflow, of how it is delivered."""
 NO_EVENT = "it needs on_undelivered: report, since a task that fails emits no event"
 NO_SCHEDULE = (
-    "a cron expression, on_change, or a mapping with cron, every or watch, is needed, or null for none"
+    "a cron expression, on_change, or a mapping with cron, every, watch or on_change, is needed, or null for "
+    "none"
 )
 MOST_RUNS = 10_000
 ON_CHANGE = "on_change"
@@ -104,7 +105,8 @@ class WorkflowDefinition(Model):
     :param webhooks: what is sent, where, and when.
     :param insightly_conn_id: a connection of type ``insightly``.
     :param schedule: when it runs: a cron expression, ``on_change`` (when records change, asking every
-        15 s), a ``Schedule``, or ``None`` for by hand only.
+        15 s), a ``Schedule`` (also for when Insightly's webhooks tell of changes), or ``None`` for by hand
+        only.
     :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
         intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from airflow_insightly_hooks.core.bounds import PUSH_POLL_INTERVAL
 from airflow_insightly_hooks.core.templates import shown_uri
 from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
@@ -229,6 +230,11 @@ class _Words:
             return "It runs when there are changes."
         if isinstance(schedule, str):
             return f"It runs at {self._quote(schedule)} (UTC)."
+        if schedule.on_change is not None:
+            often = duration_text(schedule.watch or timedelta(seconds=PUSH_POLL_INTERVAL))
+            return (
+                f"It runs when Insightly's webhook tells of a change, and asks Insightly every {often}, too."
+            )
         if schedule.watch is not None:
             return f"It runs when there are changes, and asks every {duration_text(schedule.watch)}."
         if schedule.cron is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
@@ -174,10 +174,13 @@ class Schedule(Model):
     :param cron: a cron expression.
     :param every: a length of time, from run to run.
     :param watch: run when there are changes; Insightly is asked so often.
+    :param on_change: ``push``: run when Insightly's webhook tells of a change. Insightly itself is asked
+        every 15 minutes, or as often as ``watch`` says, for what no webhook has told of.
     :param data_interval: each run covers the interval between two times of the schedule, so that past
         intervals can be backfilled; else each goes on from where the last one ended.
     :param timezone: the IANA zone of ``cron``.
-    :raises InvalidWorkflow: if not one of ``cron``, ``every`` and ``watch`` is given.
+    :raises InvalidWorkflow: if not one of ``cron``, ``every``, ``watch`` and ``on_change`` is given; the last
+        two go together.
     """
 
     model_config = NO_EXTRA
@@ -185,15 +188,20 @@ class Schedule(Model):
     cron: Name | None = None
     every: Duration | None = None
     watch: Duration | None = None
+    on_change: Literal["push"] | None = None
     data_interval: StrictBool = False
     timezone: Zone = "UTC"
 
     @model_validator(mode="after")
     def _check(self) -> Schedule:
-        given = [name for name in ("cron", "every", "watch") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"one of cron, every and watch is needed, not {' and '.join(given) or 'none'}")
-        if self.watch is not None and self.data_interval:
+        kinds = ("cron", "every", "watch", "on_change")
+        given = [name for name in kinds if getattr(self, name) is not None]
+        if len(given) != 1 and given != ["watch", "on_change"]:
+            raise ValueError(
+                "one of cron, every, watch and on_change is needed (the last two go together), "
+                f"not {' and '.join(given) or 'none'}"
+            )
+        if self.wakes_on_change and self.data_interval:
             raise Misplaced("data_interval", "runs that are woken by changes have no interval")
         for name in ("every", "watch"):
             if (length := getattr(self, name)) is not None and length <= timedelta(0):
@@ -201,3 +209,8 @@ class Schedule(Model):
         if self.watch is not None and self.watch.total_seconds() < SHORTEST_POLL:
             raise Misplaced("watch", f"it must be at least {SHORTEST_POLL} s")
         return self
+
+    @property
+    def wakes_on_change(self) -> bool:
+        """Whether changes start the runs."""
+        return self.watch is not None or self.on_change is not None

@@ -154,6 +154,14 @@ When a run fails, alerts.tell is called."""
         ("on_change", "It runs when there are changes."),
         ("0 8 * * *", 'It runs at "0 8 * * *" (UTC).'),
         (Schedule(watch="30s"), "It runs when there are changes, and asks every 30s."),
+        (
+            Schedule(on_change="push"),
+            "It runs when Insightly's webhook tells of a change, and asks Insightly every 15m, too.",
+        ),
+        (
+            Schedule(on_change="push", watch="1h"),
+            "It runs when Insightly's webhook tells of a change, and asks Insightly every 1h, too.",
+        ),
         (Schedule(every="15m", data_interval=True), "It runs every 15m, each time over the interval before."),
     ],
 )
