@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Hashable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from airflow_insightly_hooks.core.bounds import (
     SHORTEST_POLL,
     check_seconds,
 )
-from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import check_events
 from airflow_insightly_hooks.core.detection.cursor_name import check_cursor_name
 from airflow_insightly_hooks.core.detection.late_changes import LOOKBACK, check_lookback
@@ -41,8 +39,6 @@ __all__ = [
 
 VERSION = 1
 """Of the arguments of a deferred sensor's trigger, which another version of this package may read."""
-LONGEST_HOLD = 60.0
-"""Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
 
 
 class InsightlyRecordChangeTrigger(BaseTrigger):
@@ -242,44 +238,11 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         it = cls(**kwargs)
         return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle, it.lookback)
 
-    async def filter_shared_stream(
-        self, shared_stream: AsyncIterator[ChangeNotice]
-    ) -> AsyncIterator[TriggerEvent]:
+    def filter_shared_stream(self, shared_stream: AsyncIterator[ChangeNotice]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for what the watch has to say, when it has settled and the interval is over."""
-        from airflow_insightly_hooks.triggers.own_cursor import OwnCursor
-        from airflow_insightly_hooks.triggers.watcher import state_of, watching
+        from airflow_insightly_hooks.triggers.wake_up_calls import wake_up_calls
 
-        own = None
-        if self.cursor is not None:
-            state = state_of(self.insightly_conn_id, self.record_type)
-            own = OwnCursor(state, self.cursor, self.poll_interval)
-        said_at: float | None = None
-        until = datetime.min.replace(tzinfo=timezone.utc)
-        with watching(self):
-            async for notice in shared_stream:
-                is_for_others = notice.is_repeat and own is not None
-                if (notice.is_new and not is_for_others) or said_at is None:
-                    self.unsaid_since = min(notice.since, self.unsaid_since or notice.since)
-                    until = max(until, notice.until)
-                now = time.monotonic()
-                # Polls don't come to the millisecond: one a little early is the one that is meant.
-                if said_at is not None and now - said_at < 0.8 * self.poll_interval:
-                    continue
-                if self.unsaid_since is not None:
-                    if notice.poll is not None:
-                        seconds = notice.poll.seconds_until(until + timedelta(seconds=self.settle))
-                        await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
-                    since = self.unsaid_since
-                    if own is not None:
-                        await own.said(since, until)
-                    self.unsaid_since = None
-                elif own is not None and (again := await own.to_repeat()) is not None:
-                    since, until = again[0], max(until, again[1])
-                else:
-                    continue
-                said_at = now
-                payload = {"since": iso_time(since), "until": iso_time(until)}
-                yield TriggerEvent(payload if own is None else {**payload, "cursor": self.cursor})
+        return wake_up_calls(self, shared_stream)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Do the same with a watch of its own; Airflow's triggerer shares one."""

@@ -12,7 +12,7 @@ says again what may have got lost; what a watcher has failed to say, the next po
 Events are wake-up calls. Airflow can hold one back until the next one comes, and keeps none for a paused DAG;
 but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
 behind, it is said again: to that DAG alone if it has a watcher of its own (``triggers.own_cursor``), else to
-all who share one, after longer and longer.
+all who share one, after longer and longer (``triggers.shared_cursors``).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
-from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, WATCHED, records_asset
+from airflow_insightly_hooks.hooks.assets import WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.triggers.late_polls import LatePolls
-from airflow_insightly_hooks.triggers.own_cursor import FIRST_REPEAT, LONGEST_REPEAT
+from airflow_insightly_hooks.triggers.own_cursor import FIRST_REPEAT
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
+from airflow_insightly_hooks.triggers.shared_cursors import SharedCursors
 
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
@@ -45,8 +45,6 @@ __all__ = ["ChangeNotice", "Watch", "Watcher", "state_of", "watching"]
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 300.0
-GIVEN_UP = timedelta(days=7)
-"""How old a cursor is that no longer counts as behind: its DAG is gone."""
 LONGEST_PAST = timedelta(days=1)
 """How far back a watch begins that has stopped before: DAGs that have run go on from their cursors anyway."""
 
@@ -123,7 +121,7 @@ class Watch(SharedStreamProducer):
         self._stored: datetime | None = None
         self._is_unsaid = False
         self._settles_at: datetime | None = None
-        self._unread = _Unread(self._state)
+        self._unread = SharedCursors(self._state)
 
     async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
         """Yield what each poll says."""
@@ -224,75 +222,6 @@ class Watch(SharedStreamProducer):
         delay = min(interval * 2 ** min(failures, 10), longest) * random.uniform(0.8, 1)
         log.warning("Looking for %s failed (%s); again in %.1f s", self._record_type, _told(error), delay)
         await asyncio.sleep(delay)
-
-
-class _Behind(NamedTuple):
-    read_to: str
-    delay: float
-    due: float
-
-
-class _Unread:
-    """Whether the DAGs that share a watcher have read what was said, by their cursors.
-
-    Each that is behind has it said again, after longer and longer as long as it stays where it is: a DAG that
-    is paused for long, or gone, wakes the others ever more rarely.
-    """
-
-    def __init__(self, state: AssetStateStoreAccessors) -> None:
-        self._state = state
-        self._look_at = math.inf
-        self._delay = 0.0
-        self._behind: dict[str, _Behind] = {}
-        self._said: tuple[datetime, datetime] | None = None
-
-    def said(self, since: datetime, until: datetime, delay: float) -> None:
-        """Note what was said, and after how many seconds to look whether it was read."""
-        self._said = (self._said[0] if self._said else since), until
-        self._delay = delay
-        self._look_at = min(self._look_at, time.monotonic() + delay)
-
-    async def to_repeat(self) -> tuple[datetime, datetime] | None:
-        """Return what to say again now, if anything: from when to when there are changes."""
-        now = time.monotonic()
-        if self._said is None or now < self._look_at:
-            return None
-        said, self._look_at = self._said, math.inf
-        try:
-            read_to = await self._cursors()
-        except Exception as error:
-            log.info("How far DAGs have read can't be seen: %s", _told(error))
-            read_to = {}
-        if not read_to:  # who listens keeps no cursor that is known here: once more, then, and no more
-            self._said = None
-            return said
-        last, before, is_due = datetime.now(timezone.utc) - GIVEN_UP, self._behind, False
-        self._behind = {}
-        for key, text in read_to.items():
-            if not last < api_time(text, key) < said[1]:
-                continue
-            known = before.get(key)
-            if known is None or known.read_to != text:
-                known, is_due = _Behind(text, self._delay, now + self._delay), True
-            elif now >= known.due:
-                delay = min(2 * known.delay, LONGEST_REPEAT)
-                known, is_due = _Behind(text, delay, now + delay), True
-            self._behind[key] = known
-        if not self._behind:
-            self._said = None
-            return None
-        self._look_at = min(known.due for known in self._behind.values())
-        return said if is_due else None
-
-    async def _cursors(self) -> dict[str, str]:
-        """Return how far the DAGs have read that watchers wake."""
-        known: dict[str, Any] = {}
-        for part in CURSOR_LISTS:
-            of_part: Any = await self._state.aget(part)
-            known |= of_part or {}
-        woken = [key for key, entry in known.items() if entry.get("woken")]
-        read_to = {key: await self._state.aget(key) for key in woken}
-        return {key: text for key, text in read_to.items() if isinstance(text, str)}
 
 
 def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccessors:

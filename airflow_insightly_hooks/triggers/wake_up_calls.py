@@ -1,0 +1,61 @@
+"""What a watcher makes of what its watch says: the events that wake its DAGs, and when each is due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.triggers import watcher as watch
+from airflow_insightly_hooks.triggers.own_cursor import OwnCursor
+from airflow_insightly_hooks.triggers.watcher import ChangeNotice, Watcher, watching
+
+__all__ = ["wake_up_calls"]
+
+LONGEST_HOLD = 60.0
+"""Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
+
+
+async def wake_up_calls(
+    watcher: Watcher, notices: AsyncIterator[ChangeNotice]
+) -> AsyncIterator[TriggerEvent]:
+    """Yield an event for what the watch has to say, when it has settled and the interval is over.
+
+    :param watcher: whose events they are; it counts as listening for as long as they are asked for.
+    :param notices: what the watch says.
+    """
+    own = None
+    if watcher.cursor is not None:
+        state = watch.state_of(watcher.insightly_conn_id, watcher.record_type)
+        own = OwnCursor(state, watcher.cursor, watcher.poll_interval)
+    said_at: float | None = None
+    until = datetime.min.replace(tzinfo=timezone.utc)
+    with watching(watcher):
+        async for notice in notices:
+            is_for_others = notice.is_repeat and own is not None
+            if (notice.is_new and not is_for_others) or said_at is None:
+                watcher.unsaid_since = min(notice.since, watcher.unsaid_since or notice.since)
+                until = max(until, notice.until)
+            now = time.monotonic()
+            # Polls don't come to the millisecond: one a little early is the one that is meant.
+            if said_at is not None and now - said_at < 0.8 * watcher.poll_interval:
+                continue
+            if watcher.unsaid_since is not None:
+                if notice.poll is not None:
+                    seconds = notice.poll.seconds_until(until + timedelta(seconds=watcher.settle))
+                    await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
+                since = watcher.unsaid_since
+                if own is not None:
+                    await own.said(since, until)
+                watcher.unsaid_since = None
+            elif own is not None and (again := await own.to_repeat()) is not None:
+                since, until = again[0], max(until, again[1])
+            else:
+                continue
+            said_at = now
+            payload = {"since": iso_time(since), "until": iso_time(until)}
+            yield TriggerEvent(payload if own is None else {**payload, "cursor": watcher.cursor})
