@@ -3,6 +3,9 @@
 Airflow queues no event for a paused DAG, nor does it tell a trigger that a DAG is paused. So as long as the
 DAG has had no run since, and its sensor is not at work, it is said again at each poll: that wakes nobody
 else, and makes no run while it is paused. Else it is said again after longer and longer: it may be failing.
+
+What a webhook has told of is said by the endpoint first. The DAG gets an interval to read it, and a run that
+is reading gets five minutes, so that a webhook makes one run if nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 FIRST_REPEAT = 5.0
 """Seconds that DAGs get at least to read what was said, before it is said again."""
 LONGEST_REPEAT = 3600.0
+LONGEST_READ = 300.0
+"""Seconds for which a run that reads is let alone."""
 AT_WORK = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"]
 
 
@@ -41,28 +46,47 @@ class OwnCursor:
 
     :param state: of the asset that keeps the cursor.
     :param cursor: the cursor's name.
-    :param poll_interval: seconds between two polls.
+    :param interval: seconds between two events; of polls, or of looks at what webhooks have told of.
+    :param is_pushed: whether webhooks wake the DAG.
     """
 
-    def __init__(self, state: AssetStateStoreAccessors, cursor: str, poll_interval: float) -> None:
+    def __init__(
+        self, state: AssetStateStoreAccessors, cursor: str, interval: float, *, is_pushed: bool = False
+    ) -> None:
         self._state = state
         self._key = cursor_key(cursor)
-        self._first_delay = max(poll_interval, FIRST_REPEAT)
+        self._interval, self._first_delay = interval, max(interval, FIRST_REPEAT)
+        self._is_pushed = is_pushed
         self._said: tuple[datetime, datetime] | None = None
         self._runs: Runs | None = None
-        self._delay = self._due = 0.0
+        self._delay = self._due = self._look_at = self._said_at = 0.0
 
     async def said(self, since: datetime, until: datetime) -> None:
         """Note what is being said."""
-        self._said = (min(since, self._said[0]) if self._said else since), until
+        self._note(since, until)
         self._runs = await self._count_runs()
+
+    def announced(self, since: datetime, until: datetime) -> None:
+        """Note what a webhook has told of: an event says so already, which may have made a run."""
+        self._note(since, until)
+        self._runs = None
+        self._look_at = self._due
+
+    def _note(self, since: datetime, until: datetime) -> None:
+        if self._said is not None:
+            since, until = min(since, self._said[0]), max(until, self._said[1])
+        self._said = since, until
         self._delay = self._first_delay
-        self._due = time.monotonic() + self._delay
+        self._said_at = time.monotonic()
+        self._due = self._said_at + self._delay
 
     async def to_repeat(self) -> tuple[datetime, datetime] | None:
         """Return what to say again now, if anything: from when to when there are changes."""
-        if self._said is None:
+        if self._said is None or (self._is_pushed and time.monotonic() < self._look_at):
             return None
+        # Between polls it is asked often: a DAG that is behind for long needn't be looked at each time.
+        self._look_at = time.monotonic() + 0.8 * self._interval
+        is_known = True
         try:
             read_to = await self._state.aget(self._key)
             if read_to is not None and api_time(read_to, self._key) >= self._said[1]:
@@ -70,14 +94,17 @@ class OwnCursor:
                 return None
         except Exception as error:
             log.info("How far %s has read can't be seen: %s", self._key, type(error).__name__)
-            read_to = None
+            read_to, is_known = None, False
         runs = await self._count_runs()
+        is_reading = runs is not None and runs.reading > 0
+        if self._is_pushed and is_reading and time.monotonic() < self._said_at + LONGEST_READ:
+            return None
         if runs is not None and runs == self._runs and not runs.reading:
             return self._said
         if time.monotonic() < self._due:
             return None
         said = self._said
-        if read_to is None:  # there is no such cursor, perhaps never: once more, then, and no more
+        if read_to is None and is_known:  # perhaps there never is one: once more, then, and no more
             self._said = None
         self._delay = min(2 * self._delay, LONGEST_REPEAT)
         self._due = time.monotonic() + self._delay

@@ -236,7 +236,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
         from airflow_insightly_hooks.triggers.watcher import Watch
 
         it = cls(**kwargs)
-        return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle, it.lookback)
+        return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle, it.lookback, it.push)
 
     def filter_shared_stream(self, shared_stream: AsyncIterator[ChangeNotice]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for what the watch has to say, when it has settled and the interval is over."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS
-from airflow_insightly_hooks.triggers.own_cursor import LONGEST_REPEAT
+from airflow_insightly_hooks.triggers.own_cursor import LONGEST_READ, LONGEST_REPEAT, count_runs
 
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
@@ -44,11 +45,18 @@ class SharedCursors:
         self._delay = 0.0
         self._behind: dict[str, _Behind] = {}
         self._said: tuple[datetime, datetime] | None = None
+        self._let_alone_until = 0.0
 
-    def said(self, since: datetime, until: datetime, delay: float) -> None:
-        """Note what was said, and after how many seconds to look whether it was read."""
-        self._said = (self._said[0] if self._said else since), until
+    def said(self, since: datetime, until: datetime, delay: float, *, is_announced: bool = False) -> None:
+        """Note what was said, and after how many seconds to look whether it was read.
+
+        :param is_announced: whether a webhook has told of it: then a run that reads is let alone for a while.
+        """
+        if self._said is not None:
+            since, until = self._said[0], max(until, self._said[1])
+        self._said = since, until
         self._delay = delay
+        self._let_alone_until = time.monotonic() + LONGEST_READ if is_announced else 0.0
         self._look_at = min(self._look_at, time.monotonic() + delay)
 
     async def to_repeat(self) -> tuple[datetime, datetime] | None:
@@ -58,10 +66,11 @@ class SharedCursors:
             return None
         said, self._look_at = self._said, math.inf
         try:
-            read_to = await self._cursors()
+            read_to, tasks = await self._cursors()
         except Exception as error:
             log.info("How far DAGs have read can't be seen: %s", type(error).__name__)
-            read_to = {}
+            self._look_at, self._delay = now + self._delay, min(2 * self._delay, LONGEST_REPEAT)
+            return said
         if not read_to:  # who listens keeps no cursor that is known here: once more, then, and no more
             self._said = None
             return said
@@ -71,24 +80,36 @@ class SharedCursors:
             if not last < api_time(text, key) < said[1]:
                 continue
             known = before.get(key)
-            if known is None or known.read_to != text:
-                known, is_due = _Behind(text, self._delay, now + self._delay), True
-            elif now >= known.due:
+            if known is not None and known.read_to == text and now < known.due:
+                self._behind[key] = known
+            elif now < self._let_alone_until and await _is_reading(tasks[key]):
+                self._behind[key] = _Behind(text, self._delay / 2, now + self._delay)
+            elif known is None or known.read_to != text:
+                self._behind[key], is_due = _Behind(text, self._delay, now + self._delay), True
+            else:
                 delay = min(2 * known.delay, LONGEST_REPEAT)
-                known, is_due = _Behind(text, delay, now + delay), True
-            self._behind[key] = known
+                self._behind[key], is_due = _Behind(text, delay, now + delay), True
         if not self._behind:
             self._said = None
             return None
         self._look_at = min(known.due for known in self._behind.values())
         return said if is_due else None
 
-    async def _cursors(self) -> dict[str, str]:
-        """Return how far the DAGs have read that watchers wake."""
+    async def _cursors(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return how far the DAGs have read that watchers wake, and which tasks have moved the cursors."""
         known: dict[str, Any] = {}
         for part in CURSOR_LISTS:
             of_part: Any = await self._state.aget(part)
             known |= of_part or {}
         woken = [key for key, entry in known.items() if entry.get("woken")]
         read_to = {key: await self._state.aget(key) for key in woken}
-        return {key: text for key, text in read_to.items() if isinstance(text, str)}
+        return {key: text for key, text in read_to.items() if isinstance(text, str)}, known
+
+
+async def _is_reading(task: Mapping[str, Any]) -> bool:
+    """Return whether a task that moves a cursor is at work."""
+    try:
+        return (await count_runs(task["dag"], task["task"])).reading > 0
+    except Exception as error:
+        log.info("Whether a run is reading can't be seen: %s", type(error).__name__)
+        return False

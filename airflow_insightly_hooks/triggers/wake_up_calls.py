@@ -9,8 +9,10 @@ from datetime import datetime, timedelta, timezone
 
 from airflow.triggers.base import TriggerEvent
 
+from airflow_insightly_hooks.core.bounds import POLL_INTERVAL
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.triggers import watcher as watch
+from airflow_insightly_hooks.triggers.announcements import Announcement
 from airflow_insightly_hooks.triggers.own_cursor import OwnCursor
 from airflow_insightly_hooks.triggers.watcher import ChangeNotice, Watcher, watching
 
@@ -28,21 +30,27 @@ async def wake_up_calls(
     :param watcher: whose events they are; it counts as listening for as long as they are asked for.
     :param notices: what the watch says.
     """
+    interval = min(watcher.poll_interval, POLL_INTERVAL) if watcher.push else watcher.poll_interval
     own = None
     if watcher.cursor is not None:
         state = watch.state_of(watcher.insightly_conn_id, watcher.record_type)
-        own = OwnCursor(state, watcher.cursor, watcher.poll_interval)
+        own = OwnCursor(state, watcher.cursor, interval, is_pushed=watcher.push)
     said_at: float | None = None
+    announced: Announcement | None = None
     until = datetime.min.replace(tzinfo=timezone.utc)
     with watching(watcher):
         async for notice in notices:
             is_for_others = notice.is_repeat and own is not None
-            if (notice.is_new and not is_for_others) or said_at is None:
+            is_news = notice.is_new and not is_for_others and not (watcher.push and notice.is_told)
+            if is_news or said_at is None:
                 watcher.unsaid_since = min(notice.since, watcher.unsaid_since or notice.since)
                 until = max(until, notice.until)
+            if own is not None and watcher.push and notice.announced not in (None, announced):
+                announced = notice.announced
+                own.announced(*announced)
             now = time.monotonic()
             # Polls don't come to the millisecond: one a little early is the one that is meant.
-            if said_at is not None and now - said_at < 0.8 * watcher.poll_interval:
+            if said_at is not None and now - said_at < 0.8 * interval:
                 continue
             if watcher.unsaid_since is not None:
                 if notice.poll is not None:

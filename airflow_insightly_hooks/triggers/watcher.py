@@ -13,6 +13,10 @@ Events are wake-up calls. Airflow can hold one back until the next one comes, an
 but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
 behind, it is said again: to that DAG alone if it has a watcher of its own (``triggers.own_cursor``), else to
 all who share one, after longer and longer (``triggers.shared_cursors``).
+
+Where watchers are woken by Insightly's webhooks, polls are rare, and only a safety net: the endpoint stores
+events by itself. Between polls, the watch looks at what was announced (``triggers.announcements``), and has
+that said again as long as a DAG is behind. What a poll finds that was announced is no news to them.
 """
 
 from __future__ import annotations
@@ -20,18 +24,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
+from airflow_insightly_hooks.core.bounds import POLL_INTERVAL
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.hooks.assets import WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
+from airflow_insightly_hooks.triggers.announcements import LOOK_INTERVAL, Announcement, Announcements
 from airflow_insightly_hooks.triggers.late_polls import LatePolls
 from airflow_insightly_hooks.triggers.own_cursor import FIRST_REPEAT
 from airflow_insightly_hooks.triggers.polls import ONE_SECOND, Poll, poller, sleep_until
@@ -58,19 +65,23 @@ class Watcher(Protocol):
     settle: float
     lookback: float
     cursor: str | None
+    push: bool
+    """Whether webhooks wake the DAGs, too."""
     unsaid_since: datetime | None
     """From when on it holds changes back."""
 
 
 class ChangeNotice(NamedTuple):
-    """What one poll says to all watchers: whether there are changes in ``[since, until)``.
+    """What a poll, or a look between polls, says to all watchers: if there are changes in ``[since, until)``.
 
     :param since: from when on.
     :param until: up to when; later than all that a run may have read that knows nothing of a late change.
     :param is_new: whether there are any.
-    :param poll: ``None`` at a watch's first start, which says only where it begins.
+    :param poll: ``None`` at a watch's first start, which says only where it begins, and between polls.
     :param place: up to when changes have been looked for.
     :param is_repeat: whether it is said again, for DAGs that have not read it yet.
+    :param is_told: whether webhooks have told of all of it.
+    :param announced: what webhooks have told of last; ``None`` where no watcher is for that.
     """
 
     since: datetime
@@ -79,6 +90,8 @@ class ChangeNotice(NamedTuple):
     poll: Poll | None
     place: datetime
     is_repeat: bool = False
+    is_told: bool = False
+    announced: Announcement | None = None
 
 
 _watchers = ProcessRegistry[tuple[str, str], list[Watcher]](lambda _key: [])
@@ -104,16 +117,24 @@ class Watch(SharedStreamProducer):
     :param poll_interval: seconds between two polls, as long as no watcher listens.
     :param settle: seconds that changes take to be visible, likewise.
     :param lookback: seconds after which a change is not waited for any more, likewise.
+    :param push: whether webhooks tell of changes, likewise.
     """
 
     def __init__(
-        self, insightly_conn_id: str, record_type: str, poll_interval: float, settle: float, lookback: float
+        self,
+        insightly_conn_id: str,
+        record_type: str,
+        poll_interval: float,
+        settle: float,
+        lookback: float,
+        push: bool = False,
     ) -> None:
         self._conn_id = insightly_conn_id
         self._poller = poller(insightly_conn_id)
         self._record_type = record_type
         self._watchers = _watchers.get((insightly_conn_id, record_type))
         self._poll_interval, self._settle, self._lookback = poll_interval, settle, lookback
+        self._push = push
         self._polls = LatePolls(self._poller, record_type)
         self._state = state_of(insightly_conn_id, record_type)
         self._since: datetime | None = None
@@ -122,24 +143,29 @@ class Watch(SharedStreamProducer):
         self._is_unsaid = False
         self._settles_at: datetime | None = None
         self._unread = SharedCursors(self._state)
+        self._announcements: Announcements | None = None
 
     async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
-        """Yield what each poll says."""
+        """Yield what each poll says, and what there is to say between polls."""
         failures = 0
         while True:
             started = time.monotonic()
+            retry_in: float | None = None
             try:
                 notice = await self._notice()
             except Exception as error:  # a stream that ends takes its watchers along, again and again
                 failures += 1
-                await self._outlast(error, failures)
-                continue
-            failures = 0
-            self._since = notice.place
-            yield notice, notice
-            elapsed = time.monotonic() - started
-            interval = self._next_interval()
-            await asyncio.sleep(max(interval - elapsed, interval / 5))
+                retry_in = await self._outlast(error, failures)
+            else:
+                failures = 0
+                self._since = notice.place
+                yield notice, notice
+            ended = time.monotonic()
+            while (left := self._seconds_left(started, ended, retry_in)) > 0:
+                await asyncio.sleep(min(left, LOOK_INTERVAL))
+                if left > LOOK_INTERVAL and self._since is not None and self._is_pushed():
+                    notice = await self._between_polls(self._since)
+                    yield notice, notice
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Keep up to where changes were said, now that it is in Airflow's database."""
@@ -147,7 +173,7 @@ class Watch(SharedStreamProducer):
             notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
                 self._since = min(self._since, notice.since)
-                self._is_unsaid = self._is_unsaid or notice.is_new
+                self._is_unsaid = self._is_unsaid or (notice.is_new and not notice.is_told)
                 return
             if notice.is_new or self._said is None:
                 self._said = notice.place
@@ -162,34 +188,96 @@ class Watch(SharedStreamProducer):
         side_by_side = sum(bool(of) for (conn_id, _), of in _watchers.items() if conn_id == self._conn_id)
         return self._poller.spaced(wanted, side_by_side)
 
+    def _seconds_left(self, started: float, ended: float, retry_in: float | None) -> float:
+        """Return how long to wait until the next poll; watchers that come or go meanwhile change that.
+
+        :param started: when the last one was begun.
+        :param ended: when it was done.
+        :param retry_in: how long after that it is tried again, if it has failed.
+        """
+        interval = self._next_interval()
+        wait = max(interval - (ended - started), interval / 5) if retry_in is None else retry_in
+        return ended + wait - time.monotonic()
+
     async def _notice(self) -> ChangeNotice:
         """Return what there is to say after one poll."""
         if self._since is None:
             self._since = await self._restored()
-        settle = timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
+        settle = self._longest_settle()
         if self._since is None:
-            begin = (await self._poller.server_time() - settle).replace(microsecond=0)
-            return ChangeNotice(begin, begin, True, None, begin)
+            now = await self._poller.server_time()
+            begin = (now - settle).replace(microsecond=0)
+            announced = await self._announced(begin, now)
+            return ChangeNotice(begin, begin, True, None, begin, announced=announced)
         since = self._since
         lookback = timedelta(seconds=max((w.lookback for w in self._watchers), default=self._lookback))
         poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
         until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
+        announced = await self._announced(place, poll.server_time)
         if self._settles_at is not None and poll.server_time < self._settles_at:
             is_late = False  # what was said last is read later than this
         is_late, self._is_unsaid = is_late or self._is_unsaid, False
         if is_late:  # a run reads it whose window ends later than that of any which may have passed it by
             until = max(until, settled + ONE_SECOND)
-        if changes or is_late:
+        is_new = bool(changes) or is_late
+        untold = self._announcements.untold(changes) if self._announcements is not None else changes
+        is_told = is_new and not is_late and not untold
+        if is_new:
             self._settles_at = until + settle
-            self._unread.said(since, until, max(self._next_interval(), FIRST_REPEAT))
+        if is_new and not (is_told and self._is_pushed(all)):
+            longest = POLL_INTERVAL if self._is_pushed() else math.inf
+            self._unread.said(since, until, max(min(self._next_interval(), longest), FIRST_REPEAT))
         elif self._is_shared() and (again := await self._unread.to_repeat()) is not None:
-            return ChangeNotice(again[0], max(until, again[1]), True, poll, place, is_repeat=True)
-        return ChangeNotice(since, until, bool(changes) or is_late, poll, place)
+            return ChangeNotice(
+                again[0], max(until, again[1]), True, poll, place, is_repeat=True, announced=announced
+            )
+        return ChangeNotice(since, until, is_new, poll, place, is_told=is_told, announced=announced)
+
+    async def _between_polls(self, place: datetime) -> ChangeNotice:
+        """Return what there is to say without a poll: that a DAG has not read what was announced."""
+        announced = None
+        try:
+            announced = await self._announced(place)
+            again = await self._unread.to_repeat() if self._is_shared() else None
+        except Exception as error:  # it would end the stream
+            log.warning("Looking for webhooks of %s failed: %s", self._record_type, type(error).__name__)
+            again = None
+        if again is not None:
+            until = max(place, again[1])
+            return ChangeNotice(again[0], until, True, None, place, is_repeat=True, announced=announced)
+        return ChangeNotice(place, place, False, None, place, announced=announced)
+
+    async def _announced(self, place: datetime, server_time: datetime | None = None) -> Announcement | None:
+        """Look at what webhooks have told of, if a watcher is for that; return the last of it.
+
+        :param place: up to when polls have looked for changes.
+        :param server_time: that of an answer that has just come.
+        """
+        if not self._is_pushed():
+            self._announcements = None
+            return None
+        if self._announcements is None:
+            self._announcements = Announcements(self._state, self._conn_id, self._record_type)
+        if server_time is not None:
+            self._announcements.set_clock(server_time)
+        is_more = await self._announcements.look(place, self._longest_settle())
+        self._announcements.warn_of_missed()
+        latest = self._announcements.latest
+        if is_more and latest is not None and self._is_shared():
+            self._unread.said(*latest, max(POLL_INTERVAL, FIRST_REPEAT), is_announced=True)
+        return latest
+
+    def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:
+        """Return whether any watcher, or all, are for what webhooks tell of."""
+        return of(watcher.push for watcher in self._watchers) if self._watchers else self._push
 
     def _is_shared(self) -> bool:
         """Return whether a watcher wakes DAGs whose cursors it doesn't know."""
         return any(watcher.cursor is None for watcher in self._watchers)
+
+    def _longest_settle(self) -> timedelta:
+        return timedelta(seconds=max((w.settle for w in self._watchers), default=self._settle))
 
     async def _restored(self) -> datetime | None:
         text = await self._state.aget(WATCHED)
@@ -208,20 +296,25 @@ class Watch(SharedStreamProducer):
             log.info("Up to when %s were watched is not kept: %s", self._record_type, _told(error))
         self._stored = place
 
-    async def _outlast(self, error: Exception, failures: int) -> None:
-        """Wait after a poll that failed, and say so."""
+    async def _outlast(self, error: Exception, failures: int) -> float:
+        """Say that a poll has failed, and return in how many seconds to try again.
+
+        If the day's requests are spent, it waits until they start anew: no run could read anything, either.
+        """
         interval = self._next_interval()
+        if self._is_pushed():
+            interval = min(interval, POLL_INTERVAL)
         if getattr(error, "day_is_spent", False):
             # At least an interval: our clock may be ahead of the one by which the day ends.
             soonest = datetime.now(timezone.utc) + timedelta(seconds=interval)
             moment = max(getattr(error, "resets_at", None) or soonest, soonest)
             log.warning("%s; watching %s goes on at %s", error, self._record_type, iso_time(moment))
             await sleep_until(moment)
-            return
+            return 0
         longest = max(LONGEST_BACKOFF, interval)
-        delay = min(interval * 2 ** min(failures, 10), longest) * random.uniform(0.8, 1)
+        delay = min(interval * 2.0 ** min(failures, 10), longest) * random.uniform(0.8, 1)
         log.warning("Looking for %s failed (%s); again in %.1f s", self._record_type, _told(error), delay)
-        await asyncio.sleep(delay)
+        return delay
 
 
 def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccessors:

@@ -56,7 +56,7 @@ def state() -> AssetState:
 
 
 def play(state: AssetState, scene: Callable[[OwnCursor], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(scene(OwnCursor(state, "woken/detect", poll_interval=15)))  # type: ignore[arg-type]
+    asyncio.run(scene(OwnCursor(state, "woken/detect", interval=15)))  # type: ignore[arg-type]
 
 
 def test_a_dag_that_has_had_no_run_is_woken_again_at_each_poll(state: AssetState, airflow: Airflow) -> None:
@@ -143,3 +143,102 @@ def test_what_was_not_read_yet_is_said_again_with_what_is_new(state: AssetState,
 
 async def no_answer(*_of: Any) -> Any:
     raise RuntimeError("no answer")
+
+
+# --- woken by webhooks -----------------------------------------------------------------------------------
+
+
+def pushed(state: AssetState, scene: Callable[[OwnCursor], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(scene(OwnCursor(state, "woken/detect", 15, is_pushed=True)))  # type: ignore[arg-type]
+
+
+async def looks(own: OwnCursor, airflow: Airflow, seconds: int) -> list[float]:
+    """Return when it is said again within so many seconds, at a look every five."""
+    repeated = []
+    for _ in range(0, seconds, 5):
+        airflow.now += 5
+        if await own.to_repeat():
+            repeated.append(airflow.now)
+    return repeated
+
+
+def test_a_webhooks_event_gets_an_interval(state: AssetState, airflow: Airflow) -> None:
+    """The run that it makes reads; nothing is said again, and nothing is asked of Airflow before."""
+
+    async def scene(own: OwnCursor) -> None:
+        own.announced(*SAID)
+        assert await looks(own, airflow, 10) == []
+        assert airflow.asked == []
+        state.values[KEY] = "2031-03-10T09:00:00Z"
+        assert await looks(own, airflow, 3600) == []
+
+    pushed(state, scene)
+    assert airflow.asked == []
+
+
+def test_a_webhooks_event_that_was_lost_is_said_again(state: AssetState, airflow: Airflow) -> None:
+    """After an interval, and then at each, as long as no run comes of it."""
+
+    async def scene(own: OwnCursor) -> None:
+        own.announced(*SAID)
+        assert await looks(own, airflow, 60) == [15, 30, 45, 60]
+
+    pushed(state, scene)
+
+
+def test_a_run_that_reads_what_a_webhook_has_told_of_is_let_alone(
+    state: AssetState, airflow: Airflow
+) -> None:
+    """For five minutes: then it may be another one, such as a backfill's."""
+
+    async def scene(own: OwnCursor) -> None:
+        airflow.runs = Runs(8, 1)
+        own.announced(*SAID)
+        assert await looks(own, airflow, 295) == []
+        assert await looks(own, airflow, 60) == [300, 330]
+
+    pushed(state, scene)
+
+
+def test_a_run_that_has_failed_is_followed_by_another_one(state: AssetState, airflow: Airflow) -> None:
+    """After longer and longer."""
+
+    async def scene(own: OwnCursor) -> None:
+        own.announced(*SAID)
+        repeated: list[float] = []
+        while airflow.now < 3600:
+            airflow.runs = Runs(8 + len(repeated), 0)
+            repeated += await looks(own, airflow, 5)
+        assert repeated[:4] == [15, 45, 105, 225]
+
+    pushed(state, scene)
+
+
+def test_a_later_webhook_begins_anew(state: AssetState, airflow: Airflow) -> None:
+    """Its event has woken the DAG; from when to when there are changes is kept."""
+
+    async def scene(own: OwnCursor) -> None:
+        own.announced(EIGHT, EIGHT + timedelta(minutes=1))
+        assert await looks(own, airflow, 10) == []
+        own.announced(EIGHT + timedelta(minutes=1), NINE)
+        assert await looks(own, airflow, 10) == []
+        assert await looks(own, airflow, 5) == [25]
+        airflow.now += 15
+        assert await own.to_repeat() == SAID
+
+    pushed(state, scene)
+
+
+def test_a_state_that_fails_drops_nothing(
+    state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll would not say it again."""
+
+    async def scene(own: OwnCursor) -> None:
+        own.announced(*SAID)
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "aget", no_answer)
+            assert await looks(own, airflow, 45) == [15, 45]
+        assert await looks(own, airflow, 3600)
+
+    pushed(state, scene)

@@ -1,0 +1,49 @@
+"""Which changes polls have seen, and no webhook has told of in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
+
+__all__ = ["UntoldChanges", "is_told"]
+
+IN_TIME = timedelta(minutes=1)
+"""How long a webhook may take: Insightly tries three times."""
+ROUNDED = timedelta(seconds=1)
+"""By how much a change's time may differ between a webhook and the API."""
+
+
+def is_told(changed_at: datetime, announced: AnnouncedSpans | None) -> bool:
+    """Return whether a webhook has told of a change.
+
+    :param announced: what webhooks have told of; ``None`` if nothing.
+    """
+    if announced is None:
+        return False
+    return any(changed_at + shift in announced for shift in (timedelta(0), -ROUNDED, ROUNDED))
+
+
+class UntoldChanges:
+    """Changes that a webhook may still tell of, until it has, or is too late."""
+
+    def __init__(self) -> None:
+        self._changes: list[datetime] = []
+
+    def add(self, changes: Iterable[datetime]) -> None:
+        """Add changes: when each was."""
+        self._changes.extend(changes)
+
+    def take_overdue(
+        self, announced: AnnouncedSpans | None, now: datetime, expected_since: datetime
+    ) -> list[datetime]:
+        """Return the changes that a webhook should have told of by now, in order; they count once.
+
+        :param announced: what webhooks have told of; ``None`` if nothing.
+        :param now: by Insightly's clock.
+        :param expected_since: a change from before then needs no webhook.
+        """
+        untold = [at for at in self._changes if at >= expected_since and not is_told(at, announced)]
+        self._changes = [at for at in untold if at > now - IN_TIME]
+        return sorted(at for at in untold if at <= now - IN_TIME)

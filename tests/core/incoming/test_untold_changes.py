@@ -1,0 +1,52 @@
+"""Which changes polls have seen, and no webhook has told of in time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
+from airflow_insightly_hooks.core.incoming.untold_changes import UntoldChanges, is_told
+
+EIGHT = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
+
+
+def at(seconds: float) -> datetime:
+    return EIGHT + timedelta(seconds=seconds)
+
+
+def announced(*starts: float) -> AnnouncedSpans:
+    spans = AnnouncedSpans.from_now_on(ChangeWindow(EIGHT, EIGHT))
+    for start in starts:
+        spans.add(ChangeWindow(at(start), at(start + 2)))
+    return spans
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(8.9, False), (9, True), (10, True), (11.9, True), (12, True), (13, False)]
+)
+def test_a_change_that_was_told_of(seconds: float, expected: bool) -> None:
+    """A webhook's time of it may be a second off, either way."""
+    assert is_told(at(seconds), announced(10)) is expected
+    assert not is_told(at(seconds), None)
+
+
+def test_a_webhook_gets_a_minute() -> None:
+    """Then its change counts, and only once; one that comes in time is none that was missed."""
+    changes = UntoldChanges()
+    changes.add([at(10), at(40), at(0)])
+    assert changes.take_overdue(None, at(59), LONG_AGO) == []
+    assert changes.take_overdue(announced(0), at(80), LONG_AGO) == [at(10)]
+    assert changes.take_overdue(announced(0), at(99), LONG_AGO) == []
+    assert changes.take_overdue(announced(0), at(100), LONG_AGO) == [at(40)]
+
+
+def test_changes_from_before_webhooks_came() -> None:
+    """No webhook could tell of them."""
+    changes = UntoldChanges()
+    changes.add([at(10), at(20), at(20)])
+    assert changes.take_overdue(announced(15), at(900), at(15)) == [at(20), at(20)]
+    assert changes.take_overdue(None, at(900), LONG_AGO) == []
