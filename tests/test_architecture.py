@@ -70,7 +70,15 @@ MAY_IMPORT = {
     "pytest_plugin": {"testing", "sandbox.server"},
     "testing": {"testing", "sandbox.server", "workflows", "operators", "hooks", "core"},
     "sandbox": {"sandbox", "core.records", "core.exact_json"},
-    "sandbox.http": {"sandbox.http", "sandbox.seed", "sandbox.crm", "core.records", "core.exact_json"},
+    "sandbox.http": {
+        "sandbox.http",
+        "sandbox.webhooks",
+        "sandbox.seed",
+        "sandbox.crm",
+        "core.records",
+        "core.exact_json",
+    },
+    "sandbox.webhooks": {"sandbox.webhooks", "sandbox.crm", "core.records", "core.exact_json"},
     "sandbox.seed": {"sandbox.seed", "sandbox.crm", "core.records"},
     "sandbox.crm": {"sandbox.crm", "core.records", "core.exact_json"},
 }

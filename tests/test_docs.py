@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import connection_table
@@ -35,9 +36,9 @@ def curl(sandbox: RunningSandbox, line: str) -> tuple[int, object]:
 def test_no_block_is_without_a_test() -> None:
     """The page holds the blocks that the tests below execute, and no other."""
     kinds = [kind for kind, _ in BLOCKS]
-    assert (kinds.count("bash"), kinds.count("python"), len(kinds)) == (4, 2, 6)
+    assert (kinds.count("bash"), kinds.count("python"), len(kinds)) == (5, 2, 7)
     assert BLOCKS[0] == ("bash", f"{COMMAND}\n")
-    assert len(CURLS) == 3
+    assert len(CURLS) == 4
 
 
 def test_the_command_serves_until_it_is_stopped() -> None:
@@ -69,10 +70,25 @@ def test_the_lines_play_the_receiver() -> None:
     assert (kept["body"], kept["username"], kept["acknowledged_with"]) == ('{"country": "France"}', "u", 503)
 
 
+def test_the_lines_play_insightlys_webhooks() -> None:
+    """A change is told of, and the counts say so; nothing is told of any more at the end."""
+    with running_sandbox() as sandbox:
+        first, added, *others = CURLS[2].replace("http://127.0.0.1:8765", sandbox.url).splitlines()
+        answers = [curl(sandbox, line) for line in (first, added)]
+        while sandbox.webhooks()[0]["pending"]:
+            time.sleep(0.01)
+        answers += [curl(sandbox, line) for line in others]
+    assert [status for status, _ in answers] == [200, 201, 200, 200, 200]
+    (told,) = answers[2][1]
+    assert (told["username"], json.loads(told["body"])["entity"]["TITLE"]) == ("insightly", "Call back")
+    assert [webhook["acknowledged"] for webhook in answers[3][1]["webhooks"]] == [1]
+    assert answers[4][1]["settings"]["webhook"] is None
+
+
 def test_the_lines_make_trouble() -> None:
     """Settings are taken and shown; all is undone at the end."""
     with running_sandbox() as sandbox:
-        *settings, shown, undone = [curl(sandbox, line) for line in CURLS[2].splitlines()]
+        *settings, shown, undone = [curl(sandbox, line) for line in CURLS[3].splitlines()]
     assert [status for status, _ in (*settings, shown, undone)] == [200] * 9
     assert '"clock_offset": 600' in json.dumps(shown[1])
 

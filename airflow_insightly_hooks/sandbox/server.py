@@ -86,9 +86,18 @@ class RunningSandbox:
         self._request("PUT", f"/bin/{quote(name)}", answer)
 
     def configure(self, **settings: Any) -> dict[str, Any]:
-        """Set ``clock_offset``, ``fault``, ``order`` and the like; return the state of the sandbox."""
+        """Set ``clock_offset``, ``fault``, ``webhook`` and the like; return the state of the sandbox."""
         state: dict[str, Any] = self._request("PUT", "/_sandbox", settings)
         return state
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """Return what became of the changes that ``webhook`` tells of, for each webhook that is set.
+
+        The numbers are ``acknowledged``, ``given_up``, ``attempts`` and ``pending``, beside ``uri`` and
+        ``record_type``.
+        """
+        counts: list[dict[str, Any]] = self._request("GET", "/_sandbox")["webhooks"]
+        return counts
 
     def reset(self) -> None:
         """Go back to the beginning: the seeded records, no bins, the default settings."""

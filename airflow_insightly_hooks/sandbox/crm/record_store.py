@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core import exact_json
 from airflow_insightly_hooks.core.records import (
@@ -24,7 +25,24 @@ from airflow_insightly_hooks.sandbox.crm.record_input import RecordInput, blank_
 from airflow_insightly_hooks.sandbox.crm.record_table import Record, RecordTable, updated_at
 from airflow_insightly_hooks.sandbox.crm.search_behaviour import SearchBehaviour
 
-__all__ = ["RecordStore"]
+__all__ = ["RecordStore", "RecordWrite"]
+
+
+class RecordWrite(NamedTuple):
+    """One creation or update.
+
+    :param record_type: the record's type.
+    :param record: the record as it is now.
+    :param previous: the record as it was before; ``None`` if it was created.
+    :param moment: when it was made, by the sandbox's clock, with fractions of a second.
+    :param record_time: that time as the API writes it into the record.
+    """
+
+    record_type: RecordType
+    record: Record
+    previous: Record | None
+    moment: datetime
+    record_time: str
 
 
 class RecordStore:
@@ -34,6 +52,7 @@ class RecordStore:
     :param user_id: the user whom the API key belongs to: the owner and creator of new records.
     :param behaviour: how searches behave; ``None`` for the behaviour that users of the API report.
     :ivar history: the changes of all records.
+    :ivar on_write: is called after each creation and each update; ``None`` calls nothing.
     """
 
     def __init__(self, clock: Clock, user_id: int, behaviour: SearchBehaviour | None = None) -> None:
@@ -41,6 +60,7 @@ class RecordStore:
         self.user_id = user_id
         self.behaviour = behaviour or SearchBehaviour()
         self.history = ChangeHistory()
+        self.on_write: Callable[[RecordWrite], None] | None = None
         self.record_types = {name: RECORD_TYPES[name] for name in (*RECORD_TYPES, *CUSTOM_OBJECTS)}
         self._tables = {name: RecordTable() for name in self.record_types}
         self._next_id = dict.fromkeys(self.record_types, 1)
@@ -79,9 +99,13 @@ class RecordStore:
         :param seconds: the time of the change, in seconds of the clock's source; ``None`` for now.
         """
         record_id, name = record[record_type.id_field], record_type.name
-        what = "updated" if record_id in self._tables[name].records else "created"
+        previous = self._tables[name].records.get(record_id)
         self._next_id[name] = max(self._next_id[name], record_id + 1)
-        self._write(what, record_type, record_id, record, seconds)
+        seconds = self.clock.source() if seconds is None else seconds
+        self._write("created" if previous is None else "updated", record_type, record_id, record, seconds)
+        if self.on_write is not None:
+            moment, record_time = self.clock.moment(seconds), self.clock.record_time(seconds)
+            self.on_write(RecordWrite(record_type, record, previous, moment, record_time))
 
     def all(self, record_type: RecordType) -> list[Record]:
         """Return the current records of the type, in the order of their ids."""
@@ -140,7 +164,7 @@ class RecordStore:
         :raises NotFound: if there is no record with this id.
         """
         self.get(record_type, record_id)
-        self._write("deleted", record_type, record_id, None)
+        self._write("deleted", record_type, record_id, None, self.clock.source())
 
     def write_any_fields(
         self, record_type: RecordType, given: Mapping[str, Any], record_id: int | None = None
@@ -178,14 +202,14 @@ class RecordStore:
         record_type: RecordType,
         record_id: int,
         record: Record | None,
-        seconds: float | None = None,
+        seconds: float,
     ) -> None:
         """Store a record, or delete it if ``record`` is ``None``. Add the change to the history."""
-        table, at = self.table(record_type), self.clock.source() if seconds is None else seconds
+        table = self.table(record_type)
         updated = updated_at(table.records[record_id] if record is None else record)
-        shown_at = at + self.behaviour.random_delay()
-        table.put(record_id, record, None if shown_at == at else shown_at)
-        moments = (self.clock.moment(at), self.clock.moment(shown_at))
+        shown_at = seconds + self.behaviour.random_delay()
+        table.put(record_id, record, None if shown_at == seconds else shown_at)
+        moments = (self.clock.moment(seconds), self.clock.moment(shown_at))
         self.history.add(what, record_type.name, record_id, *moments, updated)
 
     def _new_record(

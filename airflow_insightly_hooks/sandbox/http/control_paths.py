@@ -17,6 +17,7 @@ from airflow_insightly_hooks.sandbox.http.json_body import json_body, json_respo
 from airflow_insightly_hooks.sandbox.http.search_parameters import parsed_id
 from airflow_insightly_hooks.sandbox.http.settings import Cut, Fault, Shorten
 from airflow_insightly_hooks.sandbox.http.state import SandboxState
+from airflow_insightly_hooks.sandbox.webhooks.webhook import parse_webhooks
 
 __all__ = ["ControlPaths"]
 
@@ -92,6 +93,7 @@ class ControlPaths:
             "requests_per_day": lambda value: checked_integer("requests_per_day", value),
             "no_access": self._checked_record_types,
             "not_in_plan": self._checked_record_types,
+            "webhook": lambda value: parse_webhooks(value, self._state.store.record_types),
             **search_parsers,
         }
         if not given.keys() <= parsers.keys():
@@ -103,6 +105,8 @@ class ControlPaths:
         self._state.store.behaviour.update(
             {name: settings.pop(name) for name in search_parsers if name in settings}
         )
+        if "webhook" in settings:
+            self._state.webhooks.configure(settings.pop("webhook"))
         for name, value in settings.items():
             setattr(self._state.settings, name, value)
 

@@ -1,4 +1,4 @@
-"""The settings of ``PUT /_sandbox``, except those of the clock and of searches."""
+"""The settings of ``PUT /_sandbox``, except those of the clock, of searches and of webhooks."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from airflow_insightly_hooks.sandbox.http.request_limits import RequestLimits
 from airflow_insightly_hooks.sandbox.http.settings import Settings
 from airflow_insightly_hooks.sandbox.seed.reference_lists import reference_lists
 from airflow_insightly_hooks.sandbox.seed.seeded_records import seeded_store
+from airflow_insightly_hooks.sandbox.webhooks.webhooks import Webhooks
 
 __all__ = ["SandboxState"]
 
@@ -27,6 +28,7 @@ class SandboxState:
     def __init__(self, source: Callable[[], float]) -> None:
         self._source = source
         self._started = source()
+        self.webhooks = Webhooks()
         self.reset()
 
     def reset(self) -> None:
@@ -38,6 +40,8 @@ class SandboxState:
         self.bins: dict[str, RequestBin] = {}
         self.store = seeded_store(self.clock, self._started)
         self.search = Search(self.store)
+        self.webhooks.configure(None)
+        self.store.on_write = self.webhooks.record_written
         self.reference_lists = reference_lists(
             datetime.fromtimestamp(self._started, timezone.utc), self.store.user_id
         )
@@ -50,9 +54,14 @@ class SandboxState:
                 "clock_offset": self.clock.offset,
                 "record_times": self.clock.record_times,
             },
-            "settings": self.settings.as_json() | self.store.behaviour.as_json(),
+            "settings": {
+                **self.settings.as_json(),
+                "webhook": self.webhooks.setting_as_json(),
+                **self.store.behaviour.as_json(),
+            },
             "requests": dict(sorted(self.requests.items())),
             "requests_today": self.limits.used_today,
             "records": self.store.record_counts(),
             "bins": {name: len(request_bin.requests) for name, request_bin in self.bins.items()},
+            "webhooks": self.webhooks.counts(),
         }

@@ -56,6 +56,7 @@ def test_get_shows_the_settings(sandbox):
         "cut": None,
         "no_access": ["Ticket"],
         "not_in_plan": [],
+        "webhook": None,
         "order": "id",
         "updated_after": "exclusive",
         "visibility_delay": 0.0,
