@@ -28,7 +28,6 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".demo"
 KEY = ("sandbox-key", "")
 RECEIVER = ("demo", "demo-password")
-DAG = "new_task_webhook"
 TASK = {
     "TITLE": "Call back about the offer",
     "STATUS": "NOT STARTED",
@@ -52,80 +51,13 @@ def main() -> int:
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as cleanup:
-            return _demo(cleanup, options.port or free_port(), options.once, started)
+            return _Demo(options.port or free_port()).run(cleanup, options.once, started)
     except StackError as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped.")
         return 130 if options.once else 0
-
-
-def _demo(cleanup: contextlib.ExitStack, port: int, once: bool, started: float) -> int:
-    cleanup.enter_context(_fresh_home())
-    sandbox = f"http://127.0.0.1:{port}"
-    bin_url = f"{sandbox}/bin/{DAG}"
-    airflow = AirflowStack(
-        HOME,
-        ROOT / "dags",
-        {
-            "insightly_default": {"conn_type": "insightly", "host": f"{sandbox}/v3.1", "password": KEY[0]},
-            **{
-                name: {
-                    "conn_type": "insightly_webhook",
-                    "host": f"{sandbox}/bin/{bin_name}",
-                    "login": RECEIVER[0],
-                    "password": RECEIVER[1],
-                    "extra": {"web_url": f"{sandbox}/bin/{bin_name}"},
-                }
-                for name, bin_name in {
-                    "webhook_default": DAG,
-                    "billing_webhook": "billing",
-                    "newsletter_webhook": "newsletter",
-                }.items()
-            },
-        },
-    )
-    cleanup.callback(airflow.stop)
-    cleanup.callback(print, "\nStopping what was started …", flush=True)
-    print("Insightly hooks for Airflow: demo")
-    with step("migrating Airflow's database (SQLite, in .demo/)"):
-        airflow.migrate()
-    with step("starting the sandbox, and Airflow's API server, scheduler, DAG processor, triggerer"):
-        command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", str(port)]
-        airflow.processes.start("sandbox", command, airflow.env)
-        airflow.start()
-        airflow.wait_until_healthy()
-    with step(f"waiting for the DAG {DAG}, and unpausing it"):
-        airflow.wait_for_dag(DAG)
-        credentials = {"username": RECEIVER[0], "password": RECEIVER[1]}
-        requests.put(bin_url, json=credentials, timeout=10).raise_for_status()
-        airflow.unpause(DAG)
-    with step("waiting until its first run watches for changes"):
-        wait_for("a run that watches", lambda: _watching(airflow), timeout=DELIVERED_WITHIN)
-    with step("adding a task in the CRM (the sandbox's API, as a CRM user's client would)"):
-        changed_at = datetime.now(timezone.utc)
-        answer = requests.post(f"{sandbox}/v3.1/Tasks", json=TASK, auth=KEY, timeout=10)
-        answer.raise_for_status()
-        task_id = answer.json()["TASK_ID"]
-    with step("waiting for its webhook in the request bin"):
-        arrived = wait_for("the webhook", lambda: _arrived(airflow, bin_url, task_id), DELIVERED_WITHIN)
-    with step('waiting until the page "Insightly webhooks" in Airflow shows it'):
-        wait_for("the delivery on the page", lambda: _is_listed(airflow, task_id), DELIVERED_WITHIN)
-    _show(arrived, changed_at)
-    print(f"\nFrom the demo's start to the delivery: {time.monotonic() - started:.0f} s")
-    print(f"Its delivery, in Airflow: {airflow.url}{PAGE}")
-    if once:
-        return 0
-    print(f"\nAirflow      {airflow.url}/dags/{DAG}\nRequest bin  {bin_url}\n\nAnother change:")
-    print(
-        f"  curl -u sandbox-key: -H 'Content-Type: application/json' {sandbox}/v3.1/Tasks "
-        f"-d '{json.dumps({'TITLE': 'Another task', 'COMPLETED': False})}'"
-    )
-    print("\nCtrl-C stops everything.", flush=True)
-    while True:
-        time.sleep(1)
-        airflow.processes.check()
 
 
 @contextlib.contextmanager
@@ -145,32 +77,114 @@ def _fresh_home() -> Iterator[None]:
         yield
 
 
-def _watching(airflow: AirflowStack) -> bool:
-    airflow.processes.check()
-    found = airflow.api(f"/dags/{DAG}/dagRuns/~/taskInstances?state=deferred&limit=1")
-    return bool(found["total_entries"])
+class _Demo:
+    """The demo with a DAG that asks Insightly every few seconds.
 
+    :param port: the sandbox's.
+    """
 
-def _arrived(airflow: AirflowStack, bin_url: str, task_id: int) -> list[dict[str, Any]]:
-    airflow.processes.check()
-    requests_kept = requests.get(f"{bin_url}/requests", timeout=10).json()
-    arrived = [kept for kept in requests_kept if json.loads(kept["body"])["entity"]["TASK_ID"] == task_id]
-    return arrived if arrived and arrived[-1]["acknowledged_with"] == 200 else []
+    dag = "new_task_webhook"
 
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.sandbox = f"http://127.0.0.1:{port}"
+        self.bin_url = f"{self.sandbox}/bin/{self.dag}"
+        self.airflow = AirflowStack(HOME, ROOT / "dags", self.connections())
 
-def _is_listed(airflow: AirflowStack, task_id: int) -> bool:
-    """Return whether the page of deliveries names the record; the address doesn't, which the page repeats."""
-    airflow.processes.check()
-    return re.search(rf"\b{task_id}\b", airflow.page(f"/insightly/deliveries?workflow={DAG}")) is not None
+    def connections(self) -> dict[str, dict[str, Any]]:
+        """Return Airflow's connections."""
+        insightly = {"conn_type": "insightly", "host": f"{self.sandbox}/v3.1", "password": KEY[0]}
+        bins = {
+            "webhook_default": self.dag,
+            "billing_webhook": "billing",
+            "newsletter_webhook": "newsletter",
+        }
+        receivers = {
+            name: {
+                "conn_type": "insightly_webhook",
+                "host": f"{self.sandbox}/bin/{bin_name}",
+                "login": RECEIVER[0],
+                "password": RECEIVER[1],
+                "extra": {"web_url": f"{self.sandbox}/bin/{bin_name}"},
+            }
+            for name, bin_name in bins.items()
+        }
+        return {"insightly_default": insightly, **receivers}
 
+    def run(self, cleanup: contextlib.ExitStack, once: bool, started: float) -> int:
+        """Start everything, make a change, and show its webhook; return the exit code."""
+        airflow = self.airflow
+        cleanup.enter_context(_fresh_home())
+        cleanup.callback(airflow.stop)
+        cleanup.callback(print, "\nStopping what was started …", flush=True)
+        print("Insightly hooks for Airflow: demo")
+        with step("migrating Airflow's database (SQLite, in .demo/)"):
+            airflow.migrate()
+        with step("starting the sandbox, and Airflow's API server, scheduler, DAG processor, triggerer"):
+            command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", str(self.port)]
+            airflow.processes.start("sandbox", command, airflow.env)
+            airflow.start()
+            airflow.wait_until_healthy()
+        with step(f"waiting for the DAG {self.dag}, and unpausing it"):
+            airflow.wait_for_dag(self.dag)
+            credentials = {"username": RECEIVER[0], "password": RECEIVER[1]}
+            requests.put(self.bin_url, json=credentials, timeout=10).raise_for_status()
+            airflow.unpause(self.dag)
+        self.wait_until_ready()
+        with step("adding a task in the CRM (the sandbox's API, as a CRM user's client would)"):
+            changed_at = datetime.now(timezone.utc)
+            answer = requests.post(f"{self.sandbox}/v3.1/Tasks", json=TASK, auth=KEY, timeout=10)
+            answer.raise_for_status()
+            task_id = answer.json()["TASK_ID"]
+        with step("waiting for its webhook in the request bin"):
+            arrived = wait_for("the webhook", lambda: self._arrived(task_id), DELIVERED_WITHIN)
+        with step('waiting until the page "Insightly webhooks" in Airflow shows it'):
+            wait_for("the delivery on the page", lambda: self._is_listed(task_id), DELIVERED_WITHIN)
+        self.show(arrived, changed_at)
+        print(f"\nFrom the demo's start to the delivery: {time.monotonic() - started:.0f} s")
+        print(f"Its delivery, in Airflow: {airflow.url}{PAGE}")
+        if once:
+            return 0
+        print(f"\nAirflow      {airflow.url}/dags/{self.dag}\nRequest bin  {self.bin_url}\n\nAnother change:")
+        print(
+            f"  curl -u sandbox-key: -H 'Content-Type: application/json' {self.sandbox}/v3.1/Tasks "
+            f"-d '{json.dumps({'TITLE': 'Another task', 'COMPLETED': False})}'"
+        )
+        print("\nCtrl-C stops everything.", flush=True)
+        while True:
+            time.sleep(1)
+            airflow.processes.check()
 
-def _show(arrived: list[dict[str, Any]], changed_at: datetime) -> None:
-    last = arrived[-1]
-    acknowledged_at = datetime.fromisoformat(last["received_at"].replace("Z", "+00:00"))
-    print(f"\nThe body that arrived, from user {last['username']!r}:\n")
-    print(json.dumps(json.loads(last["body"]), indent=2, ensure_ascii=False).replace("/", r"\/"))
-    print(f"\nAttempts: {len(arrived)} ({', '.join(str(a['acknowledged_with']) for a in arrived)})")
-    print(f"From change to acknowledgement: {(acknowledged_at - changed_at).total_seconds():.1f} s")
+    def wait_until_ready(self) -> None:
+        """Wait until the next change would be noticed."""
+        with step("waiting until its first run watches for changes"):
+            wait_for("a run that watches", self._watching, timeout=DELIVERED_WITHIN)
+
+    def show(self, arrived: list[dict[str, Any]], changed_at: datetime) -> None:
+        """Print what has arrived, and how long that took."""
+        last = arrived[-1]
+        print(f"\nThe body that arrived, from user {last['username']!r}:\n")
+        print(json.dumps(json.loads(last["body"]), indent=2, ensure_ascii=False).replace("/", r"\/"))
+        print(f"\nAttempts: {len(arrived)} ({', '.join(str(a['acknowledged_with']) for a in arrived)})")
+        acknowledged_at = datetime.fromisoformat(last["received_at"].replace("Z", "+00:00"))
+        print(f"From change to acknowledgement: {(acknowledged_at - changed_at).total_seconds():.1f} s")
+
+    def _watching(self) -> bool:
+        self.airflow.processes.check()
+        found = self.airflow.api(f"/dags/{self.dag}/dagRuns/~/taskInstances?state=deferred&limit=1")
+        return bool(found["total_entries"])
+
+    def _arrived(self, task_id: int) -> list[dict[str, Any]]:
+        self.airflow.processes.check()
+        requests_kept = requests.get(f"{self.bin_url}/requests", timeout=10).json()
+        arrived = [kept for kept in requests_kept if json.loads(kept["body"])["entity"]["TASK_ID"] == task_id]
+        return arrived if arrived and arrived[-1]["acknowledged_with"] == 200 else []
+
+    def _is_listed(self, task_id: int) -> bool:
+        """Return whether the page of deliveries names the record; its address, which it repeats, doesn't."""
+        self.airflow.processes.check()
+        page = self.airflow.page(f"/insightly/deliveries?workflow={self.dag}")
+        return re.search(rf"\b{task_id}\b", page) is not None
 
 
 if __name__ == "__main__":
