@@ -23,8 +23,8 @@ help: ## List the targets
 .venv/.browser: .venv/.installed tools/browser.sh
 	@tools/browser.sh
 
-demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (ONCE=1: then exit)
-	@$(BIN)/python tools/demo.py $(if $(ONCE),--once)
+demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (PUSH=1: woken by Insightly's webhook; ONCE=1: then exit)
+	@$(BIN)/python tools/demo.py $(if $(PUSH),--push) $(if $(ONCE),--once)
 
 test: test-unit test-faults test-contract test-e2e ## Run all tests, the real Airflow included
 

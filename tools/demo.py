@@ -1,5 +1,7 @@
 """``make demo``: an Insightly record change becomes a webhook, through a real Airflow.
 
+With ``--push`` (``make demo PUSH=1``), Insightly's own webhook tells Airflow of the change.
+
 Everything runs on this machine, on free ports of 127.0.0.1. All state is in ``.demo/``, made anew each time.
 """
 
@@ -28,6 +30,8 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".demo"
 KEY = ("sandbox-key", "")
 RECEIVER = ("demo", "demo-password")
+INSIGHTLY = ("insightly", "insightly-password")
+"""The credentials of Insightly's own webhook, which Airflow asks for."""
 TASK = {
     "TITLE": "Call back about the offer",
     "STATUS": "NOT STARTED",
@@ -36,6 +40,11 @@ TASK = {
     "DUE_DATE": "2027-03-10 08:00:00",
 }
 DELIVERED_WITHIN = 120.0
+CALM, COUNTED = 6.0, 20.0
+"""Seconds without a request to Insightly until a DAG has begun, and seconds in which they are counted then.
+
+A DAG that is not woken by webhooks asks Insightly every 15 seconds.
+"""
 PAGE = "/plugin/insightly-webhooks"
 """Where Airflow's UI has the pages."""
 
@@ -43,6 +52,7 @@ PAGE = "/plugin/insightly-webhooks"
 def main() -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--push", action="store_true", help="let Insightly's webhook tell of the change")
     parser.add_argument("--once", action="store_true", help="exit after the delivery, 0 if it arrived")
     parser.add_argument("--port", type=int, default=0, help="the sandbox's port; a free one by default")
     options = parser.parse_args()
@@ -51,7 +61,8 @@ def main() -> int:
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as cleanup:
-            return _Demo(options.port or free_port()).run(cleanup, options.once, started)
+            demo = (_PushDemo if options.push else _Demo)(options.port or free_port())
+            return demo.run(cleanup, options.once, started)
     except StackError as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
@@ -166,8 +177,7 @@ class _Demo:
         print(f"\nThe body that arrived, from user {last['username']!r}:\n")
         print(json.dumps(json.loads(last["body"]), indent=2, ensure_ascii=False).replace("/", r"\/"))
         print(f"\nAttempts: {len(arrived)} ({', '.join(str(a['acknowledged_with']) for a in arrived)})")
-        acknowledged_at = datetime.fromisoformat(last["received_at"].replace("Z", "+00:00"))
-        print(f"From change to acknowledgement: {(acknowledged_at - changed_at).total_seconds():.1f} s")
+        print(f"From change to acknowledgement: {_seconds(changed_at, last['received_at'])}")
 
     def _watching(self) -> bool:
         self.airflow.processes.check()
@@ -185,6 +195,104 @@ class _Demo:
         self.airflow.processes.check()
         page = self.airflow.page(f"/insightly/deliveries?workflow={self.dag}")
         return re.search(rf"\b{task_id}\b", page) is not None
+
+
+class _PushDemo(_Demo):
+    """The demo with a DAG that Insightly's own webhook wakes."""
+
+    dag = "task_webhook_pushed"
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._asked, self._asked_at, self._counted = -1, 0.0, 0
+
+    def connections(self) -> dict[str, dict[str, Any]]:
+        """Return Airflow's connections, that of Insightly's webhooks included."""
+        incoming = {"conn_type": "insightly_incoming", "login": INSIGHTLY[0], "password": INSIGHTLY[1]}
+        return {**super().connections(), "insightly_incoming": incoming}
+
+    @property
+    def endpoint(self) -> str:
+        """The URI that Insightly's webhook is sent to."""
+        return f"{self.airflow.url}/insightly/hooks/insightly_incoming"
+
+    def wait_until_ready(self) -> None:
+        """Wait until the DAG has begun, and count the requests to Insightly from then on."""
+        with step("setting Insightly's webhook (the sandbox's): each task is to be told to Airflow"):
+            username, password = INSIGHTLY
+            webhook = {
+                "uri": self.endpoint,
+                "record_type": "Tasks",
+                "username": username,
+                "password": password,
+            }
+            setting = {"webhook": webhook}
+            requests.put(f"{self.sandbox}/_sandbox", json=setting, timeout=10).raise_for_status()
+        with step("waiting until the DAG has begun: its first run has ended, and it is watched"):
+            wait_for("a DAG that is watched", self._is_calm, DELIVERED_WITHIN)
+        with step(f"counting requests to Insightly for {COUNTED:g} s"):
+            time.sleep(COUNTED)
+            self.airflow.processes.check()
+            self._counted = self._requests() - self._asked
+
+    def show(self, arrived: list[dict[str, Any]], changed_at: datetime) -> None:
+        """Print both webhooks, and how long each took."""
+        told = self._sandbox_state()["webhooks"][0]
+        event = self._told_event()
+        runs = self.airflow.api(f"/dags/{self.dag}/dagRuns")["dag_runs"]
+        created = min(run["queued_at"] for run in runs if _instant(run["queued_at"]) > changed_at)
+        print(f"\nInsightly's webhook to Airflow: POST {self.endpoint}")
+        print(f"Attempts: {told['attempts']}, acknowledged: {told['acknowledged']}")
+        print(f"The asset event that Airflow made of it: {json.dumps(event['extra'])}")
+        print(f"From change to that event: {_seconds(changed_at, event['timestamp'])}")
+        print(f"From change to the run's creation: {_seconds(changed_at, created)}")
+        print(f"Requests to Insightly in the {COUNTED:g} s before the change: {self._counted}")
+        super().show(arrived, changed_at)
+
+    def _is_calm(self) -> bool:
+        """Return whether the DAG has begun and is watched, and Insightly was last asked some time ago."""
+        self.airflow.processes.check()
+        asked = self._requests()
+        if asked != self._asked or not self._has_begun():
+            self._asked, self._asked_at = asked, time.monotonic()
+        return time.monotonic() - self._asked_at >= CALM
+
+    def _has_begun(self) -> bool:
+        runs = self.airflow.api(f"/dags/{self.dag}/dagRuns")["dag_runs"]
+        return (
+            bool(runs) and all(run["state"] == "success" for run in runs) and bool(self._asset()["watchers"])
+        )
+
+    def _asset(self) -> dict[str, Any]:
+        """Return the asset that wakes the DAG."""
+        (asset,) = self.airflow.api(f"/assets?dag_ids={self.dag}&name_pattern=/changes/")["assets"]
+        found: dict[str, Any] = asset
+        return found
+
+    def _told_event(self) -> dict[str, Any]:
+        """Return the asset event that the webhook has made."""
+        events = self.airflow.api(f"/assets/events?asset_id={self._asset()['id']}")["asset_events"]
+        (event,) = [event for event in events if (event["extra"] or {}).get("from_webhook")]
+        found: dict[str, Any] = event
+        return found
+
+    def _requests(self) -> int:
+        """Return how many requests Insightly has had so far."""
+        counts = self._sandbox_state()["requests"]
+        return sum(count for path, count in counts.items() if path.split()[1].startswith("/v3.1/"))
+
+    def _sandbox_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = requests.get(f"{self.sandbox}/_sandbox", timeout=10).json()
+        return state
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _seconds(since: datetime, until: str) -> str:
+    """Return how long it took, for people."""
+    return f"{(_instant(until) - since).total_seconds():.1f} s"
 
 
 if __name__ == "__main__":
