@@ -124,7 +124,7 @@ class InsightlyIncomingHook(BaseHook):
         """Say whether the connection can be used; the button "Test" of its form. It asks nobody anything."""
         try:
             settings = self.get_conn()
-        except InsightlyHooksError as error:
+        except Exception as error:  # Airflow shows the text; nothing may be raised here
             return False, for_a_test(error, self.incoming_conn_id)
         names = settings.record_types
         which = "all record types" if names is None else ", ".join(sorted(names))
