@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,7 +44,7 @@ UNREAD = object()
 class Announcement(NamedTuple):
     """That webhooks have told of changes.
 
-    :param since: from when on there are changes.
+    :param since: from when on there are changes, for a DAG that has read none yet.
     :param until: up to when; a run whose window ends there, or later, has read them.
     """
 
@@ -81,8 +81,8 @@ class Announcements:
         self._clock = server_time, time.monotonic()
         self._since = self._since or server_time
 
-    async def look(self, place: datetime, settle: timedelta) -> bool:
-        """Look at the state; return whether more is announced than at the last look.
+    async def look(self, place: datetime, settle: timedelta) -> None:
+        """Look at the state, and take over what is announced there.
 
         :param place: up to when polls have looked for changes.
         :param settle: how long after a change a run may read it.
@@ -100,30 +100,35 @@ class Announcements:
                     *(self._record_type, self._conn_id, type(error).__name__),
                 )
             self._is_readable, self._spans = False, None
-            return False
+            return
         before, self._value = self._value, value
         self._is_readable, self._spans = True, spans
         if value == before or until is None:
-            return False
+            return
         known = max(place, self._latest.until) if self._latest is not None else place
         if until > known:
             self._latest = Announcement(known, until)
-            return True
-        if before is UNREAD:  # a watch that begins wakes DAGs anyway, which read up to there
-            return False
-        # A webhook has come late: a run may have passed the change by. One that reads from now on doesn't.
-        settled = (self._server_time() or known) - settle
-        self._latest = Announcement(place, max(known, settled.replace(microsecond=0) + ONE_SECOND))
-        return True
+        elif before is UNREAD:
+            self._latest = Announcement(place, until)
+        else:
+            # A webhook has come late: a run may have passed its change by. One that reads from now on can't.
+            settled = (self._server_time() or known) - settle
+            self._latest = Announcement(place, max(known, settled.replace(microsecond=0) + ONE_SECOND))
 
-    def untold(self, changes: Iterable[datetime]) -> list[datetime]:
+    def untold(self, changes: Sequence[datetime]) -> list[datetime]:
         """Return those of a poll's changes that no webhook has told of; they count as missed a minute later.
+
+        The others are to be read as if they had just been announced: a change within a second's tolerance may
+        not have been.
 
         :param changes: when each was.
         """
         found = [at for at in changes if not is_told(at, self._spans)]
         if self._is_readable:
             self._untold.add(found)
+        told = set(changes).difference(found)
+        if told and (self._latest is None or max(told) >= self._latest.until):
+            self._latest = Announcement(min(told), max(told) + ONE_SECOND)
         return found
 
     def warn_of_missed(self) -> None:

@@ -207,21 +207,20 @@ class Watch(SharedStreamProducer):
         if self._since is None:
             now = await self._poller.server_time()
             begin = (now - settle).replace(microsecond=0)
-            announced = await self._announced(begin, now)
+            announced, _ = await self._announced(begin, now)
             return ChangeNotice(begin, begin, True, None, begin, announced=announced)
         since = self._since
         lookback = timedelta(seconds=max((w.lookback for w in self._watchers), default=self._lookback))
         poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
         until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
-        announced = await self._announced(place, poll.server_time)
+        announced, untold = await self._announced(place, poll.server_time, changes)
         if self._settles_at is not None and poll.server_time < self._settles_at:
             is_late = False  # what was said last is read later than this
         is_late, self._is_unsaid = is_late or self._is_unsaid, False
         if is_late:  # a run reads it whose window ends later than that of any which may have passed it by
             until = max(until, settled + ONE_SECOND)
         is_new = bool(changes) or is_late
-        untold = self._announcements.untold(changes) if self._announcements is not None else changes
         is_told = is_new and not is_late and not untold
         if is_new:
             self._settles_at = until + settle
@@ -238,7 +237,7 @@ class Watch(SharedStreamProducer):
         """Return what there is to say without a poll: that a DAG has not read what was announced."""
         announced = None
         try:
-            announced = await self._announced(place)
+            announced, _ = await self._announced(place)
             again = await self._unread.to_repeat() if self._is_shared() else None
         except Exception as error:  # it would end the stream
             log.warning("Looking for webhooks of %s failed: %s", self._record_type, type(error).__name__)
@@ -248,25 +247,31 @@ class Watch(SharedStreamProducer):
             return ChangeNotice(again[0], until, True, None, place, is_repeat=True, announced=announced)
         return ChangeNotice(place, place, False, None, place, announced=announced)
 
-    async def _announced(self, place: datetime, server_time: datetime | None = None) -> Announcement | None:
-        """Look at what webhooks have told of, if a watcher is for that; return the last of it.
+    async def _announced(
+        self, place: datetime, server_time: datetime | None = None, changes: Sequence[datetime] = ()
+    ) -> tuple[Announcement | None, Sequence[datetime]]:
+        """Look at what webhooks have told of, if a watcher is for that.
 
         :param place: up to when polls have looked for changes.
         :param server_time: that of an answer that has just come.
+        :param changes: what a poll has found.
+        :returns: what they have told of last, and those of the changes that they haven't told of.
         """
         if not self._is_pushed():
             self._announcements = None
-            return None
+            return None, changes
         if self._announcements is None:
             self._announcements = Announcements(self._state, self._conn_id, self._record_type)
         if server_time is not None:
             self._announcements.set_clock(server_time)
-        is_more = await self._announcements.look(place, self._longest_settle())
+        before = self._announcements.latest
+        await self._announcements.look(place, self._longest_settle())
+        untold = self._announcements.untold(changes)
         self._announcements.warn_of_missed()
         latest = self._announcements.latest
-        if is_more and latest is not None and self._is_shared():
+        if latest is not None and latest != before and self._is_shared():
             self._unread.said(*latest, max(POLL_INTERVAL, FIRST_REPEAT), is_announced=True)
-        return latest
+        return latest, untold
 
     def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:
         """Return whether any watcher, or all, are for what webhooks tell of."""

@@ -68,7 +68,10 @@ def announce(state: AssetState, *starts: float) -> None:
 
 
 def look(announcements: Announcements, place: float = 0) -> bool:
-    return asyncio.run(announcements.look(at(place), SETTLE))
+    """Return whether there is something new."""
+    before = announcements.latest
+    asyncio.run(announcements.look(at(place), SETTLE))
+    return announcements.latest != before
 
 
 def test_nothing_is_announced(announcements: Announcements, logged: Logged) -> None:
@@ -93,10 +96,10 @@ def test_more_and_more_is_announced(announcements: Announcements, state: AssetSt
 
 
 def test_what_was_announced_before_a_watch_began(announcements: Announcements, state: AssetState) -> None:
-    """Its first event wakes DAGs, which read up to the place."""
+    """DAGs may still be behind; one that has read nothing yet begins where the watch does."""
     announce(state, 10)
-    assert not look(announcements, place=60)
-    assert announcements.latest is None
+    assert look(announcements, place=60)
+    assert announcements.latest == Announcement(at(60), at(12))
     announce(state, 59)
     assert look(announcements, place=60)
     assert announcements.latest == Announcement(at(60), at(61))
@@ -185,6 +188,16 @@ def test_missed_webhooks_are_counted(
     assert "between 2031-03-10T08:00:20Z and 2031-03-10T08:00:20Z" in first
     assert "although Insightly's webhooks should have told of them" in first
     assert "2031-03-10T08:01:10Z" in second
+
+
+def test_what_a_poll_has_found_is_to_be_read(announcements: Announcements, state: AssetState) -> None:
+    """A change right behind an announced span may be one that was not announced."""
+    announce(state, 10)
+    look(announcements)
+    assert announcements.untold([at(11)]) == []
+    assert announcements.latest == Announcement(at(0), at(12))
+    assert announcements.untold([at(11), at(12), at(13)]) == [at(13)]
+    assert announcements.latest == Announcement(at(11), at(13))
 
 
 def test_the_first_webhook_is_waited_for(

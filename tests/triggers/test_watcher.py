@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from airflow.triggers.shared_stream import SharedStreamManager
 
+from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans, span_of
+from airflow_insightly_hooks.hooks.assets import ANNOUNCED
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.triggers import watcher as module
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeEventTrigger
@@ -241,3 +243,76 @@ def test_other_accounts_and_types_have_watches_of_their_own() -> None:
     }
     assert len(keys) == 2
     assert watcher(insightly_conn_id="other").shared_stream_key() not in keys
+
+
+# --- some of them are woken by webhooks ------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have watches look at what was announced ten times a second."""
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 0.1)
+
+
+def announce(state: AssetState, at: datetime) -> None:
+    """Note in the state what the endpoint would."""
+    span = span_of(at, at)
+    known = AnnouncedSpans.of(state.values.get(ANNOUNCED)) or AnnouncedSpans.from_now_on(span)
+    known.add(span)
+    state.values[ANNOUNCED] = known.as_value()
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_one_that_joins_a_watch_between_two_polls_begins_at_once(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """Its DAG may just have been unpaused; it costs no request."""
+
+    async def play() -> None:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher(push=True, poll_interval=60))
+        await until(lambda: triggerer.said.get(1))
+        before = await asyncio.to_thread(requests, crm)
+        triggerer.start(2, watcher(push=True, poll_interval=60, cursor="own/detect"))
+        await until(lambda: triggerer.said.get(2))
+        await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(requests, crm) == before
+        assert [len(triggerer.said[i]) for i in (1, 2)] == [1, 1]
+        triggerer.start(3, watcher(poll_interval=0.2))
+        await until(lambda: triggerer.said.get(3))
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(requests, crm) >= before + 3
+        await triggerer.stop()
+        assert triggerer.failures == {}
+
+    asyncio.run(play())
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_what_webhooks_have_told_of_is_news_to_those_alone_that_only_poll(
+    crm: RunningSandbox, state: AssetState
+) -> None:
+    """They share a watch, and its place moves on; what no webhook has told of is news to all."""
+
+    async def play() -> None:
+        triggerer = Triggerer()
+        for number, arguments in enumerate(({}, {"push": True}, {"push": True, "cursor": "own/detect"})):
+            triggerer.start(number, watcher(**arguments))
+        await until(lambda: len(triggerer.said) == 3 and all(triggerer.said.values()))
+        before = state.values["watched"]
+        now = datetime.now(timezone.utc)
+        for seconds in range(-2, 6):
+            announce(state, now + timedelta(seconds=seconds))
+        state.values["cursor/own/detect"] = (now + timedelta(hours=1)).isoformat()
+        await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
+        await until(lambda: len(triggerer.said[0]) == 2)
+        await until(lambda: state.values["watched"] > before)
+        await asyncio.sleep(0.5)
+        assert [len(triggerer.said[i]) for i in range(3)] == [2, 1, 1]
+        del state.values[ANNOUNCED]
+        await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="B")
+        await until(lambda: [len(triggerer.said[i]) for i in range(3)] == [3, 2, 2])
+        await triggerer.stop()
+        assert triggerer.failures == {}
+
+    asyncio.run(play())
