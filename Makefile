@@ -11,8 +11,11 @@ unexport PYTHONDONTWRITEBYTECODE
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
 # Some tests wait for seconds: what is left to a process is taken over by those that have none left.
 PARALLEL := --numprocesses 4 --dist worksteal
+# These wait more than they compute.
+FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators"
+CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
-.PHONY: help demo test test-unit test-faults coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
+.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -26,23 +29,25 @@ help: ## List the targets
 demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (PUSH=1: woken by Insightly's webhook; ONCE=1: then exit)
 	@$(BIN)/python tools/demo.py $(if $(PUSH),--push) $(if $(ONCE),--once)
 
-test: test-unit test-faults test-contract test-e2e ## Run all tests, the real Airflow included
+test: test-unit test-faults-and-contract test-e2e ## Run all tests, the real Airflow included
 
 test-unit: .venv/.installed ## Run the fast tests only
 	$(BIN)/pytest $(FAST) $(PARALLEL) --ignore tests/faults
 
 test-faults: .venv/.installed ## Play every fault that a delivery must survive, and the slow tests
-	$(BIN)/pytest tests/faults $(PARALLEL)
-	$(BIN)/pytest -m slow tests/operators
+	@tools/side_by_side.sh $(FAULTS)
+
+test-faults-and-contract: .venv/.installed
+	@tools/side_by_side.sh $(FAULTS) '$(CONTRACT)'
 
 coverage: .venv/.installed ## Run the fast tests and the faults, and show what they leave out; takes twice as long
 	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
 
 test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
-	$(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
+	$(CONTRACT)
 
 test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow only
-	@tools/side_by_side.sh
+	@tools/end_to_end.sh
 
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .
