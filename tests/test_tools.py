@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,3 +52,27 @@ def test_no_browser(tmp_path: Path) -> None:
         "browser: there is no chromium, and no apt-get to install it with: "
         "the browser tests will be skipped\n"
     )
+
+
+@pytest.mark.parametrize(("last", "code"), [("true", 0), ("false", 1), ("exit 7", 1)])
+def test_side_by_side(tmp_path: Path, last: str, code: int) -> None:
+    """Commands run at once, what they say is shown in their order, and one that fails fails all."""
+    both = [f"mkfifo {tmp_path}/fifo; echo one; cat {tmp_path}/fifo", f"echo two; {last}"]
+    # The first one ends only once the last one has begun.
+    until_there = f"until [ -p {tmp_path}/fifo ]; do sleep 0.01; done; echo from the last >{tmp_path}/fifo"
+    command = [str(ROOT / "tools" / "side_by_side.sh"), both[0], both[1], until_there]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.stdout, done.returncode) == ("one\nfrom the last\ntwo\n", code)
+
+
+def test_end_to_end_tests_are_where_they_are_run() -> None:
+    """``tools/end_to_end.sh`` runs folders: none of the tests that it is for is outside of them."""
+    command = (ROOT / "tools" / "end_to_end.sh").read_text()
+    folders = [ROOT / folder for folder in re.findall(r"pytest -m e2e (\S+)", command)]
+    marked = [
+        path
+        for path in ROOT.glob("tests/**/test_*.py")
+        if re.search(r"^(pytestmark = .*|@)pytest\.mark\.e2e\b", path.read_text(), re.MULTILINE)
+    ]
+    assert len(marked) > 20
+    assert [path for path in marked if not any(map(path.is_relative_to, folders))] == []

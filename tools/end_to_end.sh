@@ -14,7 +14,7 @@ groups=(
 )
 commands=()
 for group in "${groups[@]}"; do
-    commands+=(".venv/bin/pytest -m e2e --ignore tests/ui -k '$group' --durations 5")
+    commands+=(".venv/bin/pytest -m e2e tests/e2e -k '$group' --durations 5")
 done
-commands+=(".venv/bin/pytest -m e2e tests/ui --durations 5") # these have API servers and a browser of their own
+commands+=(".venv/bin/pytest -m e2e tests/ui/e2e --durations 5") # these have API servers and a browser of their own
 exec tools/side_by_side.sh "${commands[@]}"
