@@ -30,6 +30,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_re
 
 __all__ = [
     "EVENTS",
+    "NO_ID",
     "ChangeWindow",
     "Event",
     "RecordChange",

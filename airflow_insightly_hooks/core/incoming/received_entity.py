@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.records import (
     is_record_id,
 )
 
-__all__ = ["ENVELOPE", "InvalidEntity", "ReceivedEntity", "read_entity"]
+__all__ = ["ENVELOPE", "InvalidEntity", "ReceivedEntity", "body_time", "read_entity"]
 
 ENVELOPE = "entity"
 
@@ -64,7 +64,7 @@ def read_entity(body: bytes, record_type: str | None = None) -> ReceivedEntity:
     record_id = entity.get(kind.id_field)
     if not is_record_id(record_id):
         raise InvalidEntity(f"{kind.id_field} must be a record's id: a positive whole number")
-    changed_at = _time(field_value(entity, UPDATED)) or _time(field_value(entity, CREATED))
+    changed_at = body_time(field_value(entity, UPDATED)) or body_time(field_value(entity, CREATED))
     return ReceivedEntity(kind.name, record_id, changed_at, entity)
 
 
@@ -115,7 +115,7 @@ def _by_id_field() -> Mapping[str, list[RecordType]]:
     return kinds
 
 
-def _time(value: object) -> datetime | None:
+def body_time(value: object) -> datetime | None:
     """Return a time as bodies have it, Microsoft JSON dates or ISO 8601; ``None`` for what is none."""
     if not isinstance(value, str):
         return None

@@ -1,0 +1,135 @@
+"""What is kept of a webhook for tasks that want its body: the object's name, and its contents.
+
+A name such as ``20170310T080000.123456Z-99922875-0123456789abcdef.json`` has the time of receipt, the
+record's id, and a digest of the message. So names sort by time, and an object that can't be read is known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any
+
+from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.core.dates import api_time, iso_time, utc_time
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidPayload, InvalidTime
+from airflow_insightly_hooks.core.records import is_record_id
+
+__all__ = ["InvalidKeptEntity", "KeptEntity", "KeptName", "day_in", "day_name"]
+
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_NAME = re.compile(r"(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<id>\d{1,19})-(?P<digest>[0-9a-f]{16})\.json", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+class InvalidKeptEntity(InsightlyHooksError, ValueError):
+    """A kept object is not what the endpoint writes. Its text holds nothing of the object's contents."""
+
+
+@dataclass(frozen=True, order=True)
+class KeptName:
+    """The name of a kept object.
+
+    :param received_at: when the webhook came, by the endpoint's clock, in UTC.
+    :param record_id: the record's id.
+    :param digest: 16 hexadecimal digits that depend on the message.
+    """
+
+    received_at: datetime
+    record_id: int
+    digest: str
+
+    @classmethod
+    def of_message(cls, received_at: datetime, record_id: int, message: str | bytes) -> KeptName:
+        """Return the name for a message.
+
+        :param message: its id, else its body.
+        """
+        return cls(utc_time(received_at), record_id, digest_of(message))
+
+    @classmethod
+    def parse(cls, text: str) -> KeptName | None:
+        """Return the name that a text is; ``None`` if it is none."""
+        match = _NAME.fullmatch(text)
+        if match is None:
+            return None
+        try:
+            received_at = datetime.strptime(match["time"], _TIME).replace(tzinfo=timezone.utc)
+        except ValueError:
+            return None
+        return cls(received_at, int(match["id"]), match["digest"])
+
+    def __str__(self) -> str:
+        moment = self.received_at
+        # strftime doesn't fill up years below 1000.
+        return f"{moment.year:04}{moment:%m%dT%H%M%S.%f}Z-{self.record_id}-{self.digest}.json"
+
+    @property
+    def day(self) -> str:
+        """The name of the folder that it stands in."""
+        return day_name(self.received_at.date())
+
+
+def day_name(day: date) -> str:
+    """Return the name of a day's folder."""
+    return day.isoformat()
+
+
+def day_in(text: str) -> date | None:
+    """Return the day that a folder's name tells; ``None`` if it is no such name."""
+    try:
+        return date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class KeptEntity:
+    """What a kept object holds.
+
+    :param received_at: when the webhook came, by the endpoint's clock, in UTC.
+    :param record_type: a name of Insightly's API.
+    :param record_id: the record's id.
+    :param record: the fields, as they came, their numbers as they were written.
+    """
+
+    received_at: datetime
+    record_type: str
+    record_id: int
+    record: Mapping[str, Any] = field(repr=False)  # personal data
+
+    def as_bytes(self) -> bytes:
+        """Return it as JSON; ``entity`` is a JSON text in it, so that every reader gets its exact numbers."""
+        value = {
+            "received_at": iso_time(self.received_at),
+            "record_type": self.record_type,
+            "record_id": self.record_id,
+            "entity": exact_json.dumps(self.record),
+        }
+        return json.dumps(value).encode()
+
+    @classmethod
+    def of(cls, content: bytes) -> KeptEntity:
+        """Return what an object holds.
+
+        :raises InvalidKeptEntity: if ``as_bytes`` hasn't written it, or it is not whole.
+        """
+        try:
+            value = json.loads(content)
+            record = exact_json.loads(value["entity"], parse_constant=_refuse_constant)
+            exact_json.check_json(record, "entity", -1)
+            received_at = api_time(value["received_at"], "received_at")
+            record_type, record_id = value["record_type"], value["record_id"]
+        except (ValueError, TypeError, KeyError, RecursionError, InvalidPayload, InvalidTime):
+            raise InvalidKeptEntity("it is not what the endpoint writes") from None
+        if not isinstance(record, dict) or not isinstance(record_type, str) or not is_record_id(record_id):
+            raise InvalidKeptEntity("it is not what the endpoint writes")
+        return cls(received_at, record_type, record_id, record)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
