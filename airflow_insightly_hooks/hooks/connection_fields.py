@@ -272,6 +272,30 @@ INCOMING_FIELDS = (
         description="For each process of the API server; 0 sets no limit.",
         details="Only requests with the right credentials count.",
     ),
+    ConnectionField(
+        name="accept",
+        label="Accept",
+        kind="string",
+        default="notice",
+        description="notice: a webhook wakes DAGs, and its contents are dropped; entity: they are kept, too.",
+        details="How tasks read them says docs/incoming.md.",
+    ),
+    ConnectionField(
+        name="entity_path",
+        label="Path of entities",
+        kind="string",
+        description="Where contents are kept: a URL of Airflow's object storage, such as s3://conn_id@bucket/path.",
+        details="Needed with entity. Credentials are in the connection that it names.",
+    ),
+    ConnectionField(
+        name="entity_days",
+        label="Days of entities",
+        kind="integer",
+        default=7,
+        at_least=1,
+        at_most=3_650,
+        description="After so many days contents are deleted.",
+    ),
 )
 """The fields of the connection type ``insightly_incoming``, in the order of its form."""
 

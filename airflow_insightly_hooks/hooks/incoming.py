@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["IncomingSettings", "InsightlyIncomingHook"]
 
 
+NOTICE, ENTITY = ACCEPTED = ("notice", "entity")
+"""What a webhook is taken for: news that something has changed, or the record as well."""
+# A user is a connection's id. A password would stand in logs.
+_STORE_URL = re.compile(
+    r"(file:///|(?!file:)[a-z][a-z0-9+]*://([\w.-]+@)?)(?!(.*/)?\.\.(/|$))[^@?#\x00-\x1f]+", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True)
 class IncomingSettings:
     """What a connection says.
@@ -33,6 +41,8 @@ class IncomingSettings:
     :param signer: tells whether a webhook is signed; ``None`` if it need not be.
     :param max_body_bytes: of a webhook's body.
     :param requests_per_minute: for each process; 0 for no limit.
+    :param entity_path: where what webhooks hold is kept; ``None`` if it is dropped.
+    :param entity_days: after how many days it is deleted.
     """
 
     login: str = field(repr=False)
@@ -42,6 +52,8 @@ class IncomingSettings:
     signer: Signer | None
     max_body_bytes: int
     requests_per_minute: int
+    entity_path: str | None = None
+    entity_days: int = 7
 
     @classmethod
     def from_connection(cls, connection: Connection) -> IncomingSettings:
@@ -74,6 +86,8 @@ class IncomingSettings:
             signer=signer,
             max_body_bytes=extras.whole_number("max_body_bytes"),
             requests_per_minute=extras.whole_number("requests_per_minute"),
+            entity_path=_entity_path(extras),
+            entity_days=extras.whole_number("entity_days"),
         )
 
     def accepts(self, record_type: str) -> bool:
@@ -89,6 +103,23 @@ def _record_types(extras: ConnectionExtras) -> frozenset[str] | None:
         return frozenset(RECORD_TYPES[name].name for name in names)
     except InsightlyHooksError as error:
         raise extras.invalid("record_types", str(error)) from None
+
+
+def _entity_path(extras: ConnectionExtras) -> str | None:
+    """Return where what webhooks hold is kept; ``None`` if the connection says that it is dropped."""
+    accept, path = extras.text("accept").lower(), extras.text("entity_path")
+    if accept not in ACCEPTED:
+        raise extras.invalid("accept", "it must be notice or entity")
+    if path and not _STORE_URL.fullmatch(path):
+        raise extras.invalid(
+            "entity_path",
+            "a URL is needed, such as s3://conn_id@bucket/path or file:///path: no password, query or '..'",
+        )
+    if accept == NOTICE:
+        return None
+    if not path:
+        raise extras.invalid("entity_path", "it is empty: with accept=entity it says where they are kept")
+    return path
 
 
 class InsightlyIncomingHook(BaseHook):

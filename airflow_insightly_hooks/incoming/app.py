@@ -17,6 +17,7 @@ from airflow_insightly_hooks.core.incoming.received_entity import InvalidEntity,
 from airflow_insightly_hooks.hooks.header_values import whole_number
 from airflow_insightly_hooks.incoming.announcer import Announcers
 from airflow_insightly_hooks.incoming.answers import Refusal, unauthorized, unavailable
+from airflow_insightly_hooks.incoming.entity_keeper import EntityKeeper
 from airflow_insightly_hooks.incoming.metrics import count_webhook
 from airflow_insightly_hooks.incoming.request_body import check_content_type, read_body
 from airflow_insightly_hooks.incoming.senders import Sender, Senders
@@ -52,6 +53,7 @@ class Endpoint:
     def __init__(self) -> None:
         self._senders = Senders()
         self._announcers = Announcers()
+        self._keeper = EntityKeeper()
 
     async def receive(self, connection: str, request: Request) -> JSONResponse:
         """Take a webhook, once Airflow's database holds an event that tells of its record's change."""
@@ -64,12 +66,15 @@ class Endpoint:
         if message_id is not None and sender.has_sent(message_id):
             return _taken("It was taken before.")
         entity = _entity(sender, request, body)
+        kept = await self._keeper.keep(sender.settings, entity, message_id or body)
         announcer = self._announcers.of(sender.settings.insightly_conn_id, entity.record_type)
         if not await announcer.tell(span_of(entity.changed_at, datetime.now(timezone.utc))):
             log.warning(
                 "A webhook came by connection %r, and no DAG is scheduled by changes of %s of connection %r",
                 *(sender.conn_id, entity.record_type, sender.settings.insightly_conn_id),
             )
+            if kept is not None:
+                await self._keeper.discard(kept)
             raise Refusal(404, f"No DAG is scheduled by changes of {entity.record_type}.")
         if message_id is not None:
             sender.keep_id(message_id)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
-"""Seconds that a request waits for the database."""
+"""Seconds that a request waits for an answer."""
 
 
 class Threads:
@@ -27,9 +27,12 @@ class Threads:
     A call that takes too long keeps its thread until it ends, and nobody waits for it any more.
 
     :param count: how many calls run at once.
+    :param who: whose answers they wait for, as a log line names it.
+    :param patience: seconds that anybody waits.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, who: str = "Airflow's database", patience: float | None = None) -> None:
+        self._who, self._patience = who, patience
         self._free = asyncio.Semaphore(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="insightly-incoming")
 
@@ -38,10 +41,11 @@ class Threads:
 
         :raises Refusal: 503, if that takes too long.
         """
+        patience = PATIENCE if self._patience is None else self._patience
         try:
-            return await asyncio.wait_for(self._run(function, *arguments), PATIENCE)
+            return await asyncio.wait_for(self._run(function, *arguments), patience)
         except asyncio.TimeoutError:
-            log.warning("Airflow's database did not answer within %g s", PATIENCE)
+            log.warning("%s did not answer within %g s", self._who, patience)
             raise unavailable() from None
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:

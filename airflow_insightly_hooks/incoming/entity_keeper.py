@@ -1,0 +1,141 @@
+"""Keeping what webhooks hold, for connections that say so, and deleting it after some days.
+
+An object is written before the event that tells of it is stored. A sender that gets no 2xx tries again: then
+the record's last message comes again, and it is not kept twice. Where two processes take it, it is, and the
+reader takes them for one (``core.incoming.received_change``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from airflow_insightly_hooks.core.incoming.kept_entity import KeptEntity, KeptName
+from airflow_insightly_hooks.core.incoming.received_entity import ReceivedEntity
+from airflow_insightly_hooks.hooks.entity_store import EntityStore
+from airflow_insightly_hooks.hooks.incoming import IncomingSettings
+from airflow_insightly_hooks.incoming.answers import Refusal, unavailable
+from airflow_insightly_hooks.incoming.threads import Threads
+
+__all__ = ["EntityKeeper", "Kept"]
+
+log = logging.getLogger(__name__)
+
+STORE = "The store of what webhooks hold"
+WRITERS = 8
+"""How many objects are written at once."""
+DELETION_LASTS = 3600.0
+"""Seconds within which old days must be deleted."""
+RETRY_AFTER = 3600.0
+"""Seconds after which a deletion that has failed is tried again."""
+SAME_LASTS = 600.0
+"""Seconds for which a record's last message is known."""
+MOST_RECORDS = 10_000
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An object that a request has written, or that an earlier one has written for the same message."""
+
+    store: EntityStore
+    name: KeptName
+    record_type: str
+    is_new: bool
+
+
+@dataclass
+class _Deletion:
+    """The deletion of old days of an account.
+
+    :ivar days: after how many days contents are deleted, as the last webhook's connection says.
+    :ivar task: what does it once a day, for as long as the process lives.
+    """
+
+    days: int
+    task: asyncio.Task[None] | None = field(default=None)
+
+
+class EntityKeeper:
+    """Keeps contents, in one process of the API server."""
+
+    def __init__(self) -> None:
+        self._writers = Threads(WRITERS, STORE)
+        self._deleter = Threads(1, STORE, DELETION_LASTS)
+        self._last: OrderedDict[tuple[str, str, str, int], tuple[KeptName, float]] = OrderedDict()
+        self._deletions: dict[tuple[str, str], _Deletion] = {}
+
+    async def keep(
+        self, settings: IncomingSettings, entity: ReceivedEntity, message: str | bytes
+    ) -> Kept | None:
+        """Keep what a webhook holds, once it is written; ``None`` if the connection doesn't say so.
+
+        :param message: its id, else its body.
+        :raises Refusal: 503, if it can't be written in time.
+        """
+        if settings.entity_path is None:
+            return None
+        store = EntityStore(settings.entity_path, settings.insightly_conn_id)
+        now = datetime.now(timezone.utc)
+        name = KeptName.of_message(now, entity.record_id, message)
+        key = (settings.entity_path, settings.insightly_conn_id, entity.record_type, entity.record_id)
+        if (known := self._same(key, name)) is not None:
+            return Kept(store, known, entity.record_type, is_new=False)
+        kept = KeptEntity(name.received_at, entity.record_type, entity.record_id, entity.record)
+        try:
+            await self._writers.run(store.keep, name, kept)
+        except Refusal:
+            raise
+        except Exception as error:  # the store's; its text may hold anything
+            log.warning("What a webhook holds can't be kept: %s", type(error).__name__)
+            raise unavailable() from None
+        self._last[key] = name, time.monotonic()
+        self._last.move_to_end(key)
+        if len(self._last) > MOST_RECORDS:
+            self._last.popitem(last=False)
+        self._delete_old(settings, store)
+        return Kept(store, name, entity.record_type, is_new=True)
+
+    async def discard(self, kept: Kept) -> None:
+        """Delete what a request has written that is then refused."""
+        if not kept.is_new:
+            return
+        self._last.clear()  # none of them is worth a lookup
+        try:
+            await self._writers.run(kept.store.discard, kept.name, kept.record_type)
+        except Exception as error:
+            log.warning("What a refused webhook holds is kept until its day goes: %s", type(error).__name__)
+
+    def _same(self, key: tuple[str, str, str, int], name: KeptName) -> KeptName | None:
+        """Return the name of the record's last message, if this is the same one."""
+        known, kept_at = self._last.get(key, (None, 0.0))
+        is_same = known is not None and known.digest == name.digest
+        return known if is_same and time.monotonic() - kept_at < SAME_LASTS else None
+
+    def _delete_old(self, settings: IncomingSettings, store: EntityStore) -> None:
+        """Have old days deleted, today and from now on; the request doesn't wait for it."""
+        assert settings.entity_path is not None  # noqa: S101 — what is kept has a path
+        key = (settings.entity_path, settings.insightly_conn_id)
+        deletion = self._deletions.setdefault(key, _Deletion(settings.entity_days))
+        deletion.days = settings.entity_days
+        if deletion.task is None or deletion.task.done():
+            deletion.task = asyncio.create_task(self._delete_daily(deletion, store))
+
+    async def _delete_daily(self, deletion: _Deletion, store: EntityStore) -> None:
+        while True:
+            today = datetime.now(timezone.utc)
+            try:
+                deleted = await self._deleter.run(
+                    store.delete_before, today.date() - timedelta(days=deletion.days)
+                )
+            except Exception as error:
+                log.warning("Old contents of webhooks can't be deleted: %s", type(error).__name__)
+                await asyncio.sleep(RETRY_AFTER)
+                continue
+            if deleted:
+                log.info("Contents of webhooks from before the last %d days are deleted", deletion.days)
+            tomorrow = today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+            await asyncio.sleep((tomorrow - datetime.now(timezone.utc)).total_seconds() + 1)
