@@ -26,6 +26,7 @@ InsightlyHooksError
 ├── MissingPayloadsError       messages are to be sent again, and have no payload (operators.webhook)
 ├── UnreadableQueueError       what waits for a receiver can't be read (operators.retry_queue)
 ├── OrphanedMessagesError      messages wait for a webhook that is gone (operators.retry_queue)
+├── MissingInletError          a task has no place for its cursor (runs.received_changes)
 ├── DatabaseNotFound           Airflow's database isn't at hand (database.presence)
 ├── PendingDagNotFound         no DAG sends what is pending of a webhook (database.pending)
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report

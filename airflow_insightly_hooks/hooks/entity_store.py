@@ -73,6 +73,9 @@ class EntityStore:
                 return None
             return read
 
+        if self._is_local:
+            yield from map(content, names)
+            return
         with ThreadPoolExecutor(READERS) as readers:
             yield from readers.map(content, names)
 

@@ -1,4 +1,4 @@
 """What a run covers and shares with other runs; sensors and operators both use it.
 
-Private.
+Public: ``received_changes``.
 """

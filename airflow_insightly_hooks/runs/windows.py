@@ -115,6 +115,11 @@ class RunWindows:
         taken = self._context["task_state_store"].get(TAKEN)
         return ChangeWindow.of(taken) if taken is not None else None
 
+    @property
+    def woken_since(self) -> datetime | None:
+        """From when on there are changes, by the events that triggered the run; ``None`` if none tells."""
+        return min(self._woken_for("since"), default=None)
+
     def begin(self) -> datetime | None:
         """Return the cursor, before an open window is looked for; without one, note that none was taken yet.
 

@@ -1,0 +1,190 @@
+"""Which kept webhooks a task has read: for its next runs, beside its cursor; for retries, in its run's state.
+
+Beside the cursor there are two memories, one for where it stands and one for where it is about to be: the
+cursor's own write, between the two, is what commits a run. They have the keys of a sensor's memory
+(``core.detection.seen_store``), so that whatever deletes an old cursor deletes them, too. Each names the last
+runs that have moved the cursor: a run that was killed sees there whether it was before or after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS
+from airflow_insightly_hooks.core.detection.seen_store import seen_keys
+from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
+from airflow_insightly_hooks.core.incoming.seen_names import BLOCK_NAMES, SeenNames
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+
+__all__ = ["MOST_NAMES", "NamesMemory", "Remembered", "ToldNames"]
+
+VERSION = 1
+KIND = "names"
+RUNS = 64
+"""How many runs are named."""
+MOST_NAMES = MOST_BLOCKS * BLOCK_NAMES
+"""How many names are remembered beside a cursor."""
+TOLD = "told"
+"""The first part of the keys of the run's state."""
+
+
+class Remembered(NamedTuple):
+    """What was read when the cursor stood at ``until``, of what was received from ``since`` on."""
+
+    since: datetime
+    until: datetime
+    names: SeenNames
+
+
+class NamesMemory:
+    """The memories beside a cursor.
+
+    :param store: where the cursor is kept.
+    :param cursor_key: the cursor's key.
+    """
+
+    def __init__(self, store: StateStore, cursor_key: str) -> None:
+        self._store, self._cursor_key = store, cursor_key
+        keys = list(seen_keys(cursor_key))
+        self._slots = [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
+
+    def of(self, cursor: datetime) -> Remembered | None:
+        """Return what was read by the time that the cursor came to where it stands; ``None``: not known.
+
+        :raises InvalidState: if a part of it is missing.
+        """
+        for keys in self._slots:
+            if (head := self._head_at(keys, cursor)) is not None:
+                since = api_time(head.get("since"), "since")
+                return Remembered(since, cursor, _read(self._store, keys, head))
+        return None
+
+    def has_moved(self, until: datetime, run: str) -> bool | None:
+        """Return whether a run has moved the cursor to ``until``; ``None`` if that is too long ago."""
+        heads = [head for keys in self._slots if (head := self._head(keys)) is not None]
+        text = self._store.get(self._cursor_key)
+        if text is None:
+            return False if heads else None
+        # What was written for a move that never came names its run, too: it is ahead of the cursor.
+        cursor = api_time(text, self._cursor_key)
+        moves = [move for head in heads for move in head["runs"] if api_time(head["until"]) <= cursor]
+        if [iso_time(until), run] in moves:
+            return True
+        return False if moves and api_time(min(moves)[0]) < until else None
+
+    def keep(
+        self,
+        names: Sequence[KeptName],
+        since: datetime,
+        until: datetime,
+        cursor: datetime | None,
+        run: str,
+    ) -> bool:
+        """Remember names for a cursor that is about to be moved to ``until``; return whether all fit.
+
+        :param names: all that were read from ``since`` on, in their order.
+        :param cursor: where it stands: what is remembered of that stays.
+        :param run: the run's name.
+        """
+        fits = len(names) <= MOST_NAMES
+        if not fits:
+            # Those of one time go together.
+            since = names[-MOST_NAMES - 1].received_at + timedelta(microseconds=1)
+            names = [name for name in names if name.received_at >= since]
+        before = [head["runs"] for keys in self._slots if (head := self._head_at(keys, cursor)) is not None]
+        runs = before[0] if before else [[iso_time(since if cursor is None else cursor), ""]]
+        entries = {
+            "kind": KIND,
+            "since": iso_time(since),
+            "until": iso_time(until),
+            "runs": [*runs, [iso_time(until), run]][-RUNS:],
+        }
+        slot, *others = self._slots_besides(cursor)
+        for keys in others:  # the cursor was set by hand: what was read at another one is of no more use
+            self._store.delete(keys[0])
+        _write(self._store, slot, names, entries)
+        return fits
+
+    def _slots_besides(self, cursor: datetime | None) -> list[list[str]]:
+        """Return the places that may be written: all but the one for where the cursor stands."""
+        return [keys for keys in self._slots if cursor is None or self._head_at(keys, cursor) is None]
+
+    def _head_at(self, keys: Sequence[str], cursor: datetime | None) -> Mapping[str, Any] | None:
+        """Return the head of what was read by the time that the cursor came to where it stands."""
+        head = self._head(keys)
+        is_at = head is not None and cursor is not None and head["until"] == iso_time(cursor)
+        return head if is_at else None
+
+    def _head(self, keys: Sequence[str]) -> Mapping[str, Any] | None:
+        try:
+            head = read_head(self._store, keys[0], (VERSION,))
+        except InvalidState:  # written by another version
+            return None
+        return head if head is not None and head.get("kind") == KIND else None
+
+
+class ToldNames:
+    """What a run has read, in its task's state.
+
+    :param store: the task's state; its values must last as long as the run.
+    """
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def of(self, window: ChangeWindow) -> Remembered | None:
+        """Return what an earlier try has read of a window; ``None``: nothing is known of one.
+
+        :raises InvalidState: if a part of it is missing.
+        """
+        head = read_head(self._store, TOLD, (VERSION,))
+        if head is None or head.get("window") != window.as_dict():
+            return None
+        keys = list(islice(_told_keys(), count_in(TOLD, head, "blocks")))
+        names = _read(self._store, keys or [TOLD], head)
+        return Remembered(api_time(head.get("since"), "since"), window.end, names)
+
+    def keep(self, window: ChangeWindow, names: Sequence[KeptName]) -> None:
+        """Keep what this try has read."""
+        count = -(-len(names) // BLOCK_NAMES)
+        since = names[0].received_at if names else window.end
+        entries = {"window": window.as_dict(), "since": iso_time(since)}
+        _write(self._store, list(islice(_told_keys(), max(count, 1))), names, entries)
+
+
+def _told_keys() -> Iterator[str]:
+    yield TOLD
+    number = 0
+    while True:
+        number += 1
+        yield f"{TOLD}/{number}"
+
+
+def _write(
+    store: StateStore, keys: Sequence[str], names: Iterable[KeptName], entries: Mapping[str, Any]
+) -> None:
+    """Keep names under keys; the head comes last."""
+    blocks = list(SeenNames(names).blocks())
+    for key, block in zip(keys[1:], blocks[1:], strict=False):
+        store.set(key, block)
+    first = blocks[0] if blocks else ""
+    parts = {"blocks": len(blocks), "digest": digest_of("\n".join(blocks)), "first": first}
+    store.set(keys[0], {"version": VERSION, **entries, **parts})
+
+
+def _read(store: StateStore, keys: Sequence[str], head: Mapping[str, Any]) -> SeenNames:
+    count = count_in(keys[0], head, "blocks")
+    blocks = [head.get("first"), *(store.get(key) for key in keys[1:count])] if count else []
+    if head.get("digest") != digest_of("\n".join(map(str, blocks))):
+        raise InvalidState(keys[0], "its parts don't belong together")
+    try:
+        return SeenNames.of(blocks)
+    except ValueError as error:
+        raise InvalidState(keys[0], str(error)) from None
