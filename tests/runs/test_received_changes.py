@@ -226,15 +226,19 @@ def test_stopped(running: Reader, receive: Receive, clock: Clock) -> None:
     pytest.fail("it never came to its end")
 
 
-def test_stopped_before_another_run(running: Reader, receive: Receive, clock: Clock) -> None:
+@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("pause", [0, 5])
+def test_stopped_before_another_run(
+    running: Reader, receive: Receive, clock: Clock, writes: int, pause: float
+) -> None:
     """A run that was killed before its cursor's write leaves its webhooks to the next run."""
     run = running.new_run()
     receive(1)
-    running.left[0] = 2
+    running.left[0] = writes
     with pytest.raises(StoppedHereError):
         running.ids(run)
     running.left[0] = None
-    clock.forward(seconds=5)
+    clock.forward(seconds=pause)
     assert running.ids() == [1]
     receive(2)
     assert running.ids(run) == [2]
