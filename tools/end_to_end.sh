@@ -16,5 +16,6 @@ commands=()
 for group in "${groups[@]}"; do
     commands+=(".venv/bin/pytest -m e2e tests/e2e -k '$group' --durations 5")
 done
-commands+=(".venv/bin/pytest -m e2e tests/ui/e2e --durations 5") # these have API servers and a browser of their own
+# These have API servers of their own, and the pages a browser.
+commands+=(".venv/bin/pytest -m e2e tests/ui/e2e tests/incoming/e2e --durations 5")
 exec tools/side_by_side.sh "${commands[@]}"
