@@ -53,6 +53,7 @@ BINS = (
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task"),
     *("days_later", "weeks_later", "desk", "desk_later"),
+    *("pushed_task", "pushed_often", "pushed_or_polled", "chain_second"),
 )
 EXTRAS_OF: dict[str, dict[str, Any]] = {
     "redelivered": {"signing_secret": SIGNING_SECRET},
@@ -205,6 +206,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         collector = cleanup.enter_context(collecting())
         settings = _settings(sandbox, collector)
         airflow = AirflowStack(home, _dags(home), _connections(sandbox), database, settings)
+        airflow.env["AIRFLOW_CONN_OWN_ENDPOINT"] = json.dumps(_own_endpoint(airflow.url))
         cleanup.callback(airflow.stop)
         command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", sandbox.rsplit(":")[-1]]
         airflow.processes.start("sandbox", command, airflow.env)
@@ -246,6 +248,7 @@ def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
     host, port = sandbox.removeprefix("http://").split(":")
     insightly = {"conn_type": "insightly", "host": f"{sandbox}/v3.1", "login": API_KEY}
     credentials = {"login": USERNAME, "password": PASSWORD}
+    incoming = {"conn_type": "insightly_incoming", **credentials}
     in_uri = f"{quote(USERNAME)}:{quote(PASSWORD, safe='')}"
     receivers = {
         f"receiver_{name}": {
@@ -264,6 +267,8 @@ def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
     return {
         "insightly_default": insightly,
         "insightly_wrong_key": {**insightly, "login": WRONG_KEY},
+        "incoming": incoming,
+        "incoming_signed": {**incoming, "extra": {"signing_secret": SIGNING_SECRET}},
         **receivers,
         "webhook_default": receivers["receiver_example"],
         "billing_webhook": receivers["receiver_example"],
@@ -287,6 +292,17 @@ def _connections(sandbox: str) -> dict[str, dict[str, Any] | str]:
             **credentials,
             "extra": {"path": "/bin/json", "timeout": 20},
         },
+    }
+
+
+def _own_endpoint(url: str) -> dict[str, Any]:
+    """Return the connection of a receiver that is an Airflow's own endpoint for Insightly's webhooks."""
+    return {
+        "conn_type": "insightly_webhook",
+        "host": f"{url}/insightly/hooks/incoming_signed",
+        "login": USERNAME,
+        "password": PASSWORD,
+        "extra": {"signing_secret": SIGNING_SECRET},
     }
 
 
