@@ -84,7 +84,7 @@ class Announcements:
     async def look(self, place: datetime, settle: timedelta) -> None:
         """Look at the state, and take over what is announced there.
 
-        :param place: up to when polls have looked for changes.
+        :param place: up to when polls had looked for changes before.
         :param settle: how long after a change a run may read it.
         """
         try:

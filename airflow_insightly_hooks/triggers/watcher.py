@@ -214,7 +214,7 @@ class Watch(SharedStreamProducer):
         poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
         until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
-        announced, untold = await self._announced(place, poll.server_time, changes)
+        announced, untold = await self._announced(since, poll.server_time, changes)
         if self._settles_at is not None and poll.server_time < self._settles_at:
             is_late = False  # what was said last is read later than this
         is_late, self._is_unsaid = is_late or self._is_unsaid, False
@@ -252,7 +252,7 @@ class Watch(SharedStreamProducer):
     ) -> tuple[Announcement | None, Sequence[datetime]]:
         """Look at what webhooks have told of, if a watcher is for that.
 
-        :param place: up to when polls have looked for changes.
+        :param place: up to when polls had looked for changes before.
         :param server_time: that of an answer that has just come.
         :param changes: what a poll has found.
         :returns: what they have told of last, and those of the changes that they haven't told of.

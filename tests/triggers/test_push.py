@@ -13,7 +13,7 @@ from tests.conftest import Logged
 from tests.triggers.virtual_time import World, live
 
 HOUR = 3600.0
-HISTORIES = 30
+HISTORIES = 25
 CURSORS = pytest.mark.parametrize("cursor", ["woken/detect", None], ids=["own", "shared"])
 
 

@@ -223,6 +223,7 @@ def live(scene: Callable[[World], Any], *, cursor: str | None = "woken/detect") 
             patch.setattr(module, "time", clock)
         for module in (own_cursor, shared_cursors):
             patch.setattr(module, "count_runs", world.count_runs)
+        patch.setattr(watcher, "random", SimpleNamespace(uniform=lambda least, most: (least + most) / 2))
         patch.setattr(watcher, "state_of", lambda *_of: world)
         patch.setattr(watcher, "poller", lambda _conn_id: world)
         try:
