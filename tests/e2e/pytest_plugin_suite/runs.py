@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable, task
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.dates import format_ms_date
 from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, UndeliveredError
+from airflow_insightly_hooks.core.exact_json import ExactNumber
+from airflow_insightly_hooks.core.incoming.kept_entity import KeptEntity, KeptName
+from airflow_insightly_hooks.hooks.entity_store import EntityStore
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
+from airflow_insightly_hooks.runs.received_changes import (
+    MissingInletError,
+    received_changes,
+    received_changes_asset,
+)
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 
 HERE = Path(__file__).parent
@@ -242,3 +251,49 @@ def test_credentials(insightly_sandbox, insightly_connections, run_dag):
     insightly_sandbox.create("Tasks", TITLE="Call Ada")
     run_dag(pipeline())
     assert [(kept["username"], kept["acknowledged_with"]) for kept in chat.requests] == [("crm", 200)]
+
+
+def test_received_changes(monkeypatch, tmp_path, run_dag):
+    """A task reads what webhooks have brought, each change once, by Airflow's own state stores."""
+    extra = {"accept": "entity", "entity_path": f"file://{tmp_path}/kept"}
+    connection = {"conn_type": "insightly_incoming", "login": "i", "password": "p", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_INSIGHTLY_INCOMING", json.dumps(connection))
+    store = EntityStore(extra["entity_path"], "insightly_default")
+    tries = []
+
+    with DAG("received", schedule=None) as dag:
+
+        @task(inlets=[received_changes_asset("Tasks")], retries=1, retry_delay=timedelta(seconds=0))
+        def read():
+            changes = received_changes("Tasks", incoming_conn_id="insightly_incoming")
+            tries.append([change["record_id"] for change in changes])
+            if len(tries) == 2:
+                receive(3)
+                raise RuntimeError("tried again")
+            return changes
+
+        @task
+        def read_without_inlet():
+            with pytest.raises(MissingInletError, match=r"received_changes_asset\('Tasks', "):
+                received_changes("Tasks", incoming_conn_id="insightly_incoming")
+
+        read_without_inlet()
+        payloads = BuildPayloadOperator(task_id="build", changes=read())
+        WebhookOperator(task_id="deliver", webhook_conn_id="chat_webhook", payloads=payloads.output)
+
+    def receive(number):
+        now = datetime.now(timezone.utc)
+        date = format_ms_date(now)
+        record = {"TASK_ID": number, "TITLE": "Zoé", "AMOUNT": ExactNumber("1E2"), "DATE_UPDATED_UTC": date}
+        entity = KeptEntity(now, "Tasks", number, record)
+        store.keep(KeptName.of_message(now, number, f"{number}"), entity)
+
+    assert run_dag(dag).state == "success"
+    receive(1)
+    receive(2)
+    outcome = run_dag(dag)
+    assert (outcome.state, outcome.tries["read"]) == ("success", 2)
+    assert sorted(titles(outcome.requests["chat_webhook"], "TASK_ID")) == [1, 2]
+    assert '"AMOUNT":1E2,"DATE_UPDATED_UTC":"\\/Date(' in outcome.requests["chat_webhook"][0]["body"]
+    run_dag(dag)
+    assert tries == [[], [1, 2], [1, 2], [3]]
