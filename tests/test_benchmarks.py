@@ -1,4 +1,4 @@
-"""The benchmark of deliveries runs: what it compares sends what it is given, and its network is one."""
+"""The benchmarks measure what they say: the deliveries' network is one, and webhooks are webhooks."""
 
 from __future__ import annotations
 
@@ -125,3 +125,16 @@ def test_table() -> None:
     measured = by_distance(repetitions=1, scale=0.01)
     assert len(measured) == 5
     assert measured.keys() <= TARGETS.keys()
+
+
+def test_incoming_body() -> None:
+    """What the benchmark of the endpoint sends is a webhook, of a record that has changed at that moment."""
+    from incoming import body
+
+    from airflow_insightly_hooks.core.incoming.received_entity import read_entity
+
+    moment = time.time()
+    entity = read_entity(body(moment))
+    assert entity.record_type == "Contacts"
+    assert entity.changed_at is not None
+    assert entity.changed_at.timestamp() == int(moment)
