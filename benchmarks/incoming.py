@@ -36,10 +36,14 @@ from postgresql import temporary_database
 THREADS = 16
 POSTS, SECONDS = 1_000, 10.0
 WRONG = 10_000
+IDLE_SECONDS = 8.0
 INTERVAL = 0.02
 """Seconds between two requests for Airflow's version."""
 TARGET = 4.0
-"""How many times as long as on an idle server the version may take, at the 95th percentile."""
+"""How many times as long as on an idle server the version may take, at the 95th percentile.
+
+It is no target while wrong passwords come: they come as fast as they are answered.
+"""
 LOGIN, PASSWORD = "insightly", "only-for-this-benchmark"
 CONNECTION = {
     "conn_type": "insightly_incoming",
@@ -165,10 +169,13 @@ def _sender(results: Any, netloc: str, load: Load) -> None:
     results.put(send(netloc, *load[1:]))
 
 
-def run(stack: AirflowStack, address: str, idle: float, load: Load) -> bool:
+def run(stack: AirflowStack, address: str, load: Load) -> bool:
     """Send, and print what it took; return whether all is well."""
     since = datetime.now(timezone.utc) - timedelta(seconds=1)
     netloc = urlsplit(stack.url).netloc
+    end = time.monotonic() + IDLE_SECONDS
+    before = beside(lambda: time.monotonic() < end, netloc)
+    idle = of(before, 95)
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     process = context.Process(target=_sender, args=(results, netloc, load))
@@ -184,20 +191,24 @@ def run(stack: AirflowStack, address: str, idle: float, load: Load) -> bool:
     process.join()
     expected = 200 if load.password == PASSWORD else 401
     p95 = of(taken, 95)
-    is_good = {post.status for post in sent} == {expected} and p95 < TARGET * idle
+    is_good = {post.status for post in sent} == {expected}
     lasted = max(post.changed_at for post in sent) - min(post.changed_at for post in sent)
     latencies = [post.taken for post in sent]
     print(
         f"{load.name}: {len(sent)} in {lasted:.1f} s, answers {dict(Counter(post.status for post in sent))}\n"
         f"  each: median {of(latencies, 50):.0f} ms, p95 {of(latencies, 95):.0f} ms, at most "
         f"{max(latencies) * 1000:.0f} ms\n"
-        f"  version: p95 {p95:.1f} ms, {p95 / idle:.1f} times the idle server's (wanted: below {TARGET:g})",
+        f"  version: median {of(taken, 50):.1f} ms, idle {of(before, 50):.1f} ms; p95 {p95:.1f} ms, idle "
+        f"{idle:.1f} ms: {p95 / idle:.1f} times as long",
         flush=True,
     )
     if expected == 200:
         events, assets, missing = uncovered(address, sent, since)
         print(f"  {events} events on {assets} assets; {missing} of the changes in none of their spans")
         is_good = is_good and missing == 0
+        if p95 >= TARGET * idle:
+            is_good = False
+            print(f"  wanted: below {TARGET:g} times as long")
     return is_good
 
 
@@ -216,16 +227,12 @@ def main() -> bool:
                 stack.wait_until_healthy()
             netloc = urlsplit(stack.url).netloc
             send(netloc, 20, 0, PASSWORD)  # what is made only once, is now
-            end = time.monotonic() + SECONDS
-            taken = beside(lambda: time.monotonic() < end, netloc)
-            idle = of(taken, 95)
-            print(f"idle: version median {of(taken, 50):.1f} ms, p95 {idle:.1f} ms", flush=True)
             loads = (
                 Load("kept connections", POSTS, SECONDS, PASSWORD, is_kept=True),
                 Load("new connections", POSTS, SECONDS, PASSWORD, is_kept=False),
                 Load("wrong password", WRONG, 0, "wrong", is_kept=True),
             )
-            good = [run(stack, address, idle, load) for load in loads]
+            good = [run(stack, address, load) for load in loads]
         finally:
             stack.stop()
         return all(good)
