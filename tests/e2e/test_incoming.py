@@ -35,7 +35,7 @@ What a webhook has told of is looked at every 5 seconds, as long as no run has r
 """
 APART = 4.0
 """Seconds between two changes, so that a webhook of the first one doesn't announce the second, too."""
-MISSED = re.compile(r"(\d+) changes of Pricebook .* were seen by polling only")
+MISSED = re.compile(r"(\d+) changes? of Pricebook .* seen by polling only")
 UNASKED = 15.0
 THREADS, CHANGES = 16, 320
 
