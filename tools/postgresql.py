@@ -18,10 +18,12 @@ class NoServerError(Exception):
 
 
 @contextlib.contextmanager
-def temporary_database(template: str | None = None) -> Iterator[str]:
+def temporary_database(template: str | None = None, *, is_durable: bool = True) -> Iterator[str]:
     """Make a database; yield its SQLAlchemy address, and drop it, whoever still uses it.
 
     :param template: the address of a database that it is to be a copy of, and that nobody uses now.
+    :param is_durable: whether a commit waits for the disk. It takes milliseconds, of which a task has dozens.
+        Without it, only a crash of PostgreSQL or of the machine loses anything, not that of a client.
     :raises NoServerError: if there is no server to make it on.
     """
     try:
@@ -36,6 +38,8 @@ def temporary_database(template: str | None = None) -> Iterator[str]:
         with server.cursor() as cursor:
             copied = f" TEMPLATE {template.rpartition('/')[2]}" if template is not None else ""
             cursor.execute(f"CREATE DATABASE {name}{copied}")
+            if not is_durable:
+                cursor.execute(f"ALTER DATABASE {name} SET synchronous_commit TO off")
         yield f"{ADDRESS}/{name}"
     finally:
         with server.cursor() as cursor:

@@ -327,7 +327,7 @@ def _settings(sandbox: str, collector: Collector) -> dict[str, str]:
 def _postgresql(cleanup: contextlib.ExitStack) -> str:
     """Return the address of a database that lives as long as the tests."""
     try:
-        return cleanup.enter_context(temporary_database())
+        return cleanup.enter_context(temporary_database(is_durable=False))
     except NoServerError as error:
         pytest.skip(str(error))
 

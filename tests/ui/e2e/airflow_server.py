@@ -88,7 +88,7 @@ def seeded_database(folder: Path) -> Iterator[tuple[str, Seed]]:
 
     :raises NoServerError: if there is no PostgreSQL to make it on.
     """
-    with temporary_database() as address:
+    with temporary_database(is_durable=False) as address:
         stack = AirflowStack(folder, folder / "dags", {}, address, {**FAB, **FERNET})
         stack.migrate()
         made = Seed(**json.loads(_run(stack, "tests.ui.seed")))
@@ -100,7 +100,7 @@ def seeded_database(folder: Path) -> Iterator[tuple[str, Seed]]:
 def _server(
     folder: Path, template: str, seed: Seed, settings: Mapping[str, str], base_url: str | None = None
 ) -> Iterator[AirflowServer]:
-    with temporary_database(template) as address:
+    with temporary_database(template, is_durable=False) as address:
         stack = AirflowStack(folder, folder / "dags", {}, address, {**settings, **FERNET})
         try:
             stack.start("api-server")
