@@ -3,19 +3,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
-first="test_backfill or test_events or test_example_workflows or test_windows or test_detection"
-# The third one has three that are started one after another. Each looks for secrets in what it has done.
+events="test_events or test_windows or test_backfill or test_example_workflows"
+workflows="test_workflows or test_detection or test_lookback"
 alone="test_command_line or test_doctor or test_pytest_plugin" # these start what they need themselves
+# Each looks for secrets in what it has done.
 groups=(
-    "postgresql and not test_kills and ($first or test_secrets)"
-    "postgresql and not test_kills and not ($first)"
-    "(test_kills or not postgresql) and not ($alone)"
-    "$alone"
+    "postgresql and not test_kills and ($events or test_secrets)"
+    "postgresql and not test_kills and ($workflows or test_secrets)"
+    "postgresql and not test_kills and not ($events or $workflows)"
+    "(test_kills or not postgresql) and not ($alone)" # two, one after the other
 )
 commands=()
 for group in "${groups[@]}"; do
     commands+=(".venv/bin/pytest -m e2e tests/e2e -k '$group' --durations 5")
 done
-# These have API servers of their own, and the pages a browser.
-commands+=(".venv/bin/pytest -m e2e tests/ui/e2e tests/incoming/e2e --durations 5")
+# These take half as long as the others. The last ones have API servers of their own, and the pages a browser.
+commands+=("
+    trap 'exit 130' INT # a pytest that is interrupted ends by itself, and the next one would begin
+    .venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5
+    alone=\$?
+    .venv/bin/pytest -m e2e tests/ui/e2e tests/incoming/e2e --durations 5 && exit \$alone
+")
 exec tools/side_by_side.sh "${commands[@]}"
