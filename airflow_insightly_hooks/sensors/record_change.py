@@ -52,7 +52,7 @@ __all__ = ["InsightlyRecordChangeSensor"]
 
 OnEmpty = Literal["skip", "wait", "succeed"]
 SHORT_WAIT = 10.0
-"""Seconds that a poking sensor sleeps itself: so little isn't worth a poke interval or a reschedule."""
+"""Seconds that a sensor sleeps itself: so little isn't worth a poke interval, a reschedule or a deferral."""
 
 
 class _Wait(NamedTuple):
@@ -62,7 +62,12 @@ class _Wait(NamedTuple):
     open_since: datetime | None = None
     """Where an open window that is waiting for a change starts; ``None`` where the time alone decides."""
     is_poke: bool = False
-    """Whether a poking sensor leaves it to its ``poke_interval``, however short the wait is."""
+    """Whether it is left to the ``poke_interval``, however short the wait is."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the sensor sleeps so long itself."""
+        return not self.is_poke and self.seconds <= SHORT_WAIT
 
 
 class _Search(NamedTuple):
@@ -97,8 +102,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :param cursor: a name for where the sensor has read to, if it has no data intervals (rule 3); by default
         ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file. Templates
         are rendered: in a mapped task group, each map index needs a name of its own.
-    :param deferrable: wait in the triggerer, holding no worker slot; Airflow's ``[operators]
-        default_deferrable`` by default.
+    :param deferrable: wait in the triggerer, holding no worker slot, if it is for more than 10 s; Airflow's
+        ``[operators] default_deferrable`` by default.
     :param is_dry_run: ``True``, or a run's param ``dry_run``, keeps no counts of the run for the UI; all else
         is done as ever.
     :param retries: 2 by default. A retry loses and doubles nothing, and Airflow needs it: under load, its
@@ -194,13 +199,17 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once, or a few times where the window settles within seconds."""
         while isinstance(outcome := self._poll(context), _Wait):
-            if outcome.is_poke or outcome.seconds > SHORT_WAIT:
+            if not outcome.is_short:
                 return False
             time.sleep(outcome.seconds)
         return PokeReturnValue(is_done=True, xcom_value=outcome)
 
     def _poll_or_defer(self, context: Context, until: datetime) -> list[RecordChange]:  # noqa: RET503 — defer() never returns
         outcome = self._poll(context)
+        timeout = (until - datetime.now(timezone.utc)).total_seconds()
+        if isinstance(outcome, _Wait) and outcome.is_short and outcome.seconds <= timeout:
+            time.sleep(outcome.seconds)
+            outcome = self._poll(context)
         if not isinstance(outcome, _Wait):
             return outcome
         now = datetime.now(timezone.utc)

@@ -342,8 +342,11 @@ def test_settle_of_an_open_window(crm: RunningSandbox) -> None:
 # --- settling and waiting --------------------------------------------------------------------------------
 
 
-def test_short_settling_is_slept(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poking sensor sleeps seconds itself until its window has settled, by the server's clock."""
+@MODES
+def test_short_settling_is_slept(
+    crm: RunningSandbox, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sensor sleeps seconds itself until its window has settled, by the server's clock."""
     number = contact(crm, START)
     set_clock(crm, START + HOUR)
     slept: list[float] = []
@@ -353,9 +356,20 @@ def test_short_settling_is_slept(crm: RunningSandbox, monkeypatch: pytest.Monkey
         set_clock(crm, START + HOUR + timedelta(seconds=7))
 
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
-    assert events(sensor(settle=5).execute(interval())) == [(number, "added")]
+    assert events(sensor(settle=5, deferrable=deferrable).execute(interval())) == [(number, "added")]
     (seconds,) = slept
     assert 4 < seconds <= 6.5
+
+
+def test_sleeps_once_before_it_defers(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deferrable sensor that has slept, and has to wait on, does so in the triggerer."""
+    set_clock(crm, START + HOUR)
+    slept: list[float] = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: 0.0))
+    deferred(sensor(deferrable=True, settle=5), interval())
+    assert len(slept) == 1
+    deferred(sensor(deferrable=True, settle=5, timeout=2), interval())
+    assert len(slept) == 1
 
 
 def test_long_settling_is_a_reschedule(crm: RunningSandbox) -> None:
