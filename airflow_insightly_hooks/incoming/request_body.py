@@ -6,13 +6,14 @@ import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
-from airflow_insightly_hooks.hooks.header_values import whole_number
 from airflow_insightly_hooks.incoming.answers import Refusal
 
 __all__ = ["check_content_type", "read_body"]
 
 PATIENCE = 30.0
 """Seconds within which a body must have come, however slowly."""
+MOST_DIGITS = 12
+"""Of the size of a body that is not too large in any case."""
 CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
@@ -40,7 +41,8 @@ async def read_body(request: Request, most: int) -> bytes:
     :raises Refusal: 413, if it is larger; 408, if it takes too long; 400, if it breaks off.
     """
     too_large = Refusal(413, f"The body has more than {most} bytes (max_body_bytes of the connection).")
-    if (whole_number(request.headers.get("content-length")) or 0) > most:
+    declared = request.headers.get("content-length", "").strip().lstrip("0")
+    if declared.isascii() and declared.isdigit() and (len(declared) > MOST_DIGITS or int(declared) > most):
         raise too_large
     body = bytearray()
 

@@ -92,6 +92,12 @@ class Endpoint:
                     one.settimeout(2)
         return answer
 
+    def break_off(self, request: bytes) -> None:
+        """Send bytes, and go away."""
+        host, _, port = self.netloc.partition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as one:
+            one.sendall(request)
+
     def version_seconds(self) -> float:
         """Return how long the server takes to tell Airflow's version."""
         started = time.perf_counter()

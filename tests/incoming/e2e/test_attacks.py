@@ -88,7 +88,7 @@ TRANSFER = b"Transfer-Encoding: chunked"
         pytest.param(request(BODY, b"Cookie: _token=eyJhbGciOiJub25lIn0.e30."), [200], id="unsigned token"),
         pytest.param(request(BODY, b"webhook-id: msg 1"), [400], id="no id"),
         pytest.param(request(path=f"{PATH}%00"), [401], id="NUL"),
-        pytest.param(request(path=f"{PATH}%0a"), [401], id="line feed"),
+        pytest.param(request(path=f"{PATH}%0a"), [401, 404], id="line feed"),
         pytest.param(request(path=f"{PATH};x=1"), [401], id="parameters"),
         pytest.param(request(path="/insightly/hooks/other"), [401], id="another type of connection"),
         pytest.param(request(path="/insightly/hooks/unknown"), [401], id="unknown connection"),
@@ -133,11 +133,13 @@ def test_smuggled_request(server: Endpoint) -> None:
 
 def test_truncated(server: Endpoint) -> None:
     """A body that breaks off stores nothing, and harms nobody."""
+    time.sleep(1.1)
     before = server.spans()
     for _ in range(20):
-        server.raw([request(BODY, length=len(BODY) + 1)], timeout=2)
+        server.break_off(request(BODY, length=len(BODY) + 1))
+    time.sleep(0.5)
+    assert server.spans() == before
     assert server.post()[0] == 200
-    assert len(server.spans()) == len(before) or not before
 
 
 def test_slow_bodies(server: Endpoint) -> None:
