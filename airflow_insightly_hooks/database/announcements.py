@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from airflow._shared.timezones import timezone
 from airflow.assets.manager import asset_manager
-from airflow.models.asset import AssetModel, DagScheduleAssetReference
+from airflow.models.asset import AssetDagRunQueue, AssetModel, DagScheduleAssetReference
 from airflow.models.asset_state_store import AssetStateStoreModel
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
@@ -38,12 +38,18 @@ def announce(session: Session, insightly_conn_id: str, record_type: str, span: C
     if not assets:
         return 0
     _note(session, insightly_conn_id, record_type, span)
+    queued = AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])
+    # A scheduler that is making runs of earlier events is waited for: it deletes the queue's rows, and an
+    # event that comes in between would get no run.
+    session.execute(select(AssetDagRunQueue.asset_id).where(queued).with_for_update())
     payload = {"since": iso_time(span.start), "until": iso_time(span.end)}
     for asset in assets:
         cursor = cursor_in(asset.name)
         of_one_dag = {} if cursor is None else {"cursor": cursor}
         extra = {"from_webhook": True, "payload": {**payload, **of_one_dag}}
         asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
+    # A run gets the events up to its row's time, and Airflow leaves a row that is there as it is.
+    session.execute(update(AssetDagRunQueue).where(queued).values(created_at=timezone.utcnow()))
     return len(assets)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-from airflow.models.asset import AssetEvent, AssetModel
+from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
 from airflow.models.asset_state_store import AssetStateStoreModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -91,3 +91,20 @@ def test_rolled_back(session: Session) -> None:
     session.rollback()
     assert noted(session) is None
     assert list(session.scalars(select(AssetEvent))) == []
+
+
+def test_an_event_that_waits_for_its_run_takes_later_ones_along(session: Session) -> None:
+    """A run gets the events up to the time of the queue's row: that is not before the last event's."""
+    add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm", cursor="flow/detect")
+    add_waiting_dag(session, "other", "Contacts", cursor="other/detect")
+    announce(session, "insightly_default", "Contacts", span(0))
+    session.commit()
+    (of_others,) = session.scalars(select(AssetDagRunQueue.created_at))
+    for second in (0, 5):
+        announce(session, "crm", "Contacts", span(second))
+        session.commit()
+    rows = {row.target_dag_id: row.created_at for row in session.scalars(select(AssetDagRunQueue))}
+    events = list(session.scalars(select(AssetEvent.timestamp)))
+    assert len(events) == 3
+    assert rows["flow"] >= max(events)
+    assert rows["other"] == of_others

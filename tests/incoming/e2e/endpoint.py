@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,6 +126,10 @@ class Endpoint:
         """Run a statement on the server's database."""
         with self._engine.begin() as connection:
             connection.execute(sqlalchemy.text(statement))
+
+    def transaction(self) -> AbstractContextManager[sqlalchemy.Connection]:
+        """Return a transaction of the server's database; it is committed in the end."""
+        return self._engine.begin()
 
     def log(self) -> str:
         """Return what the server has written."""

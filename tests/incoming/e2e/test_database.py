@@ -9,6 +9,7 @@ from contextlib import suppress
 from http.client import HTTPException
 
 import pytest
+from sqlalchemy import text
 
 from tests.incoming.asgi import PASSWORD, basic
 from tests.incoming.conftest import contact
@@ -109,6 +110,25 @@ def test_terminated(shaky: Endpoint) -> None:
     assert set(found[::2]) <= {200, 503}
     assert set(found[1::2]) <= {401, 503}
     assert 200 in found
+
+
+def test_while_a_scheduler_makes_runs(server: Endpoint) -> None:
+    """A webhook that comes while a scheduler makes runs of earlier ones has a run made of its own."""
+    assert server.post()[0] == 200
+    time.sleep(1.1)
+    answers: list[int] = []
+    with server.transaction() as scheduler:
+        # As it does: it locks the rows, reads the events up to their times, and deletes the rows.
+        scheduler.execute(text("SELECT 1 FROM asset_dag_run_queue FOR UPDATE"))
+        sender = threading.Thread(target=lambda: answers.append(server.post()[0]))
+        sender.start()
+        time.sleep(1)
+        scheduler.execute(text("DELETE FROM asset_dag_run_queue"))
+    sender.join()
+    assert answers == [200]
+    with server.transaction() as scheduler:
+        queued = scheduler.scalars(text("SELECT target_dag_id FROM asset_dag_run_queue")).all()
+    assert sorted(queued) == ["own", "push"]
 
 
 class Flood:
