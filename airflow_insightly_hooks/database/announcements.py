@@ -71,7 +71,7 @@ def _note(session: Session, insightly_conn_id: str, record_type: str, span: Chan
     asset_id = session.scalar(
         select(AssetModel.id)
         .where(AssetModel.name == asset.name, AssetModel.uri == asset.uri)
-        .with_for_update()
+        .with_for_update(key_share=True)  # tasks may add keys to the state meanwhile
     )
     if asset_id is None:  # no task of ours keeps a cursor there
         return

@@ -131,6 +131,18 @@ def test_while_a_scheduler_makes_runs(server: Endpoint) -> None:
     assert sorted(queued) == ["own", "push"]
 
 
+def test_while_a_task_keeps_its_cursor(server: Endpoint) -> None:
+    """Whoever writes a new key of the records' state, in a transaction of any length, is in nobody's way."""
+    with server.transaction() as task:
+        statement = (
+            "INSERT INTO asset_state_store (asset_id, key, value, updated_at) SELECT id, 'cursor/new', '1', "
+            "now() FROM asset WHERE name = 'insightly/insightly_default/Contacts'"
+        )
+        assert task.execute(text(statement)).rowcount == 1
+        assert server.post()[0] == 200
+        task.execute(text("DELETE FROM asset_state_store WHERE key = 'cursor/new'"))
+
+
 class Flood:
     """Threads that send webhooks until they are told to stop.
 
