@@ -3,6 +3,9 @@
 An event names a span of time (``core.incoming.announced``). Whoever it wakes reads up to the span's end at
 least, so a webhook of a change within the span needs no event, as long as the event is younger than a second:
 no run that it has made can have read yet. What comes while an event is being stored shares the next one.
+
+Where contents are kept, a run lists them at once, without waiting for the span's end. So there only an
+event counts that is stored later than the contents are.
 """
 
 from __future__ import annotations
@@ -63,13 +66,14 @@ class Announcer:
         self._task: asyncio.Task[None] | None = None
         self._told: tuple[ChangeWindow, float] | None = None
 
-    async def tell(self, span: ChangeWindow) -> bool:
+    async def tell(self, span: ChangeWindow, *, anew: bool = False) -> bool:
         """Return once an event is stored that tells of the changes; ``False`` if no DAG waits for any.
 
+        :param anew: whether that must be one which is stored from now on.
         :raises Refusal: 503, if it can't be stored in time.
         """
         told = self._lately_told()
-        if told is not None and span.start in told:
+        if told is not None and span.start in told and not anew:
             return True
         if self._next is None:
             self._next = _Event(span)

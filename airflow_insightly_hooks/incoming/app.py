@@ -68,7 +68,8 @@ class Endpoint:
         entity = _entity(sender, request, body)
         kept = await self._keeper.keep(sender.settings, entity, message_id or body)
         announcer = self._announcers.of(sender.settings.insightly_conn_id, entity.record_type)
-        if not await announcer.tell(span_of(entity.changed_at, datetime.now(timezone.utc))):
+        span = span_of(entity.changed_at, datetime.now(timezone.utc))
+        if not await announcer.tell(span, anew=kept is not None):
             log.warning(
                 "A webhook came by connection %r, and no DAG is scheduled by changes of %s of connection %r",
                 *(sender.conn_id, entity.record_type, sender.settings.insightly_conn_id),

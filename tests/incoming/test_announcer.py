@@ -106,6 +106,26 @@ def test_within_a_second(store: Store) -> None:
     with_announcer(store, check)
 
 
+def test_anew(store: Store) -> None:
+    """Who needs an event that is stored from now on gets one; those that come meanwhile share the next."""
+
+    async def check(announcer: Announcer) -> None:
+        assert await announcer.tell(span(0))
+        assert await announcer.tell(span(0), anew=True)
+        assert len(store.spans) == 2
+        store.may_go_on.clear()
+        tasks = [asyncio.create_task(announcer.tell(span(0), anew=True))]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(announcer.tell(span(0), anew=True)) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in tasks)
+        store.may_go_on.set()
+        assert await asyncio.gather(*tasks) == [True] * 51
+        assert len(store.spans) == 4
+
+    with_announcer(store, check)
+
+
 def test_by_turns(store: Store) -> None:
     """Changes of several seconds by turns make few events, too."""
 
