@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-__all__ = ["Console", "counted", "is_structured", "print_line", "print_rows", "print_value", "say"]
+__all__ = ["Console", "is_structured", "print_line", "print_rows", "print_value", "say"]
 
 WIDEST_WHOLE = 32
 """Columns of a table up to this width, in characters, are never folded."""
@@ -28,11 +28,6 @@ class Console(AirflowConsole):
     def on_broken_pipe(self) -> NoReturn:
         """Raise what rich has caught, which else ends the process with 1."""
         raise BrokenPipeError
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 file`` and ``2,000 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
-from airflow_insightly_hooks.ui.rendering import plural
+from airflow_insightly_hooks.core.plurals import counted
 
 __all__ = ["Bar", "Chart"]
 
@@ -57,12 +57,12 @@ class Chart(NamedTuple):
         ]
         busiest = max(days, key=lambda one: one[1] + one[2], default=None)
         if busiest is None or not highest:
-            summary = f"Nothing was sent in {plural(len(days), 'day')}"
+            summary = f"Nothing was sent in {counted(len(days), 'day')}"
         else:
             with_failures = sum(bad > 0 for _, _, bad in days)
             summary = (
-                f"Messages by day, {plural(len(days), 'day')}: {highest:,} at most, on {busiest[0]}; "
-                f"undelivered ones on {plural(with_failures, 'day')}"
+                f"Messages by day, {counted(len(days), 'day')}: {highest:,} at most, on {busiest[0]}; "
+                f"undelivered ones on {counted(with_failures, 'day')}"
             )
         return cls(bars, len(days) * WIDTH, HEIGHT, summary)
 

@@ -14,10 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.ui.addresses import Addresses
 from airflow_insightly_hooks.version import __version__
 
-__all__ = ["FOLDER", "Renderer", "RendererDep", "plural"]
+__all__ = ["FOLDER", "Renderer", "RendererDep"]
 
 FOLDER = Path(__file__).parent
 
@@ -66,7 +67,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"time": _time, "count": _count, "seconds": _seconds, "plural": plural}
+    environment.filters |= {"time": _time, "count": _count, "seconds": _seconds, "plural": counted}
     return environment
 
 
@@ -82,11 +83,6 @@ def _time(value: datetime | None) -> Markup:
 def _count(value: float | None) -> str:
     """Return a number with its thousands set apart; a dash where it isn't known."""
     return "—" if value is None else f"{value:,}"
-
-
-def plural(number: int, one: str, several: str | None = None) -> str:
-    """Return ``1 message`` or ``2,000 messages``."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _seconds(value: float | timedelta | None) -> str:

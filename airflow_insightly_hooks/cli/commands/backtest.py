@@ -15,7 +15,6 @@ from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.arguments.workflows import workflow_of
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import (
-    counted,
     is_structured,
     print_line,
     print_rows,
@@ -26,6 +25,7 @@ from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, changes_in
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.backtest import verdicts
 from airflow_insightly_hooks.core.workflow.backtest_summary import BacktestSummary, summarize

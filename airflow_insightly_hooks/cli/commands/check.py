@@ -6,8 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import counted, print_line, say
+from airflow_insightly_hooks.cli.output import print_line, say
 from airflow_insightly_hooks.cli.run import UsageError
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.workflows.check import check_workflows
 from airflow_insightly_hooks.workflows.files import SUFFIXES
 

@@ -12,10 +12,11 @@ from airflow_insightly_hooks.cli.arguments.records import record_argument
 from airflow_insightly_hooks.cli.arguments.times import time_of
 from airflow_insightly_hooks.cli.confirmation import confirm, user_name
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import counted, is_structured, print_rows, say
+from airflow_insightly_hooks.cli.output import is_structured, print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.workflow.dag_ids import with_senders
 from airflow_insightly_hooks.database.deliveries import (
     UNDELIVERED,

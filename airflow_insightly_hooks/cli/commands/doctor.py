@@ -6,9 +6,10 @@ from argparse import Namespace
 from collections import Counter
 
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import counted, print_rows, say
+from airflow_insightly_hooks.cli.output import print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.errors import UnknownRecordType
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.diagnosis.diagnosis import diagnose
 from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.cli.confirmation import confirm, user_name
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
-from airflow_insightly_hooks.cli.output import counted, print_rows, say
+from airflow_insightly_hooks.cli.output import print_rows, say
 from airflow_insightly_hooks.cli.run import UsageError
 from airflow_insightly_hooks.core.dates import api_time, iso_time
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.workflow.values import slug_of
 from airflow_insightly_hooks.database import pending
 from airflow_insightly_hooks.database.pending import PendingDag, PendingPage, PendingRow, RequestedRun

@@ -19,6 +19,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW
 from airflow_insightly_hooks.database.pending import (
     PendingDagNotFound,
@@ -44,7 +45,7 @@ from airflow_insightly_hooks.ui.pending_selection import (
     shown_dag,
 )
 from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
-from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep, plural
+from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
 
 __all__ = ["router"]
 
@@ -144,7 +145,7 @@ def _waits(left: timedelta) -> str:
     number = round(length / unit)
     if not number:
         return "now"
-    words = plural(number, name)
+    words = counted(number, name)
     return f"in {words}" if left > timedelta(0) else f"overdue for {words}"
 
 

@@ -1,0 +1,13 @@
+"""Numbers with their nouns, as messages say them."""
+
+from __future__ import annotations
+
+__all__ = ["counted"]
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as ``1 file`` and ``2,000 files``.
+
+    :param plural: the noun's plural; ``None`` for one with an ``s`` more.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
