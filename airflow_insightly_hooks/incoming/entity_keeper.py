@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptEntity, KeptName
 from airflow_insightly_hooks.core.incoming.received_entity import ReceivedEntity
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.hooks.entity_store import EntityStore
 from airflow_insightly_hooks.hooks.incoming import IncomingSettings
 from airflow_insightly_hooks.incoming.answers import Refusal, unavailable
@@ -136,6 +137,8 @@ class EntityKeeper:
                 await asyncio.sleep(RETRY_AFTER)
                 continue
             if deleted:
-                log.info("Contents of webhooks from before the last %d days are deleted", deletion.days)
+                log.info(
+                    "Contents of webhooks that are older than %s are deleted", counted(deletion.days, "day")
+                )
             tomorrow = today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             await asyncio.sleep((tomorrow - datetime.now(timezone.utc)).total_seconds() + 1)

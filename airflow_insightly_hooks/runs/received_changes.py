@@ -42,6 +42,7 @@ from airflow_insightly_hooks.core.incoming.received_change import (
     unreadable_change,
 )
 from airflow_insightly_hooks.core.incoming.seen_names import SeenNames
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.entity_store import EntityStore
@@ -257,7 +258,7 @@ class _Reading:
         """Read what an earlier try has read."""
         names = [name for name in self._names(told.since) if name in told.names]
         if missing := len(told.names) - len(names):
-            log.warning("%d of the webhooks that this run has read before are deleted", missing)
+            log.warning("Deleted since this run first read: %s", counted(missing, "webhook"))
         changes, _ = self._read(names, window)
         self._windows.take(window)
         return _Found(window, changes)
@@ -349,9 +350,10 @@ class _Reading:
                 else:
                     found.append(unreadable_change(name, self._kind, str(error)))
         if gone:
-            log.warning("%d webhooks were deleted before this task has read them", gone)
+            log.warning("Deleted before this task could read: %s", counted(gone, "webhook"))
         if halves:
-            log.info("%d webhooks are left to the next run: they seem to be half written", len(halves))
+            log.info("Left to the next run (half written, it seems): %s", counted(len(halves), "webhook"))
         changes = latest_changes(found)
-        log.info("%s: %d changes, by %d webhooks; %s", self._kind.name, len(changes), len(found), window)
+        changed = counted(len(changes), "change")
+        log.info("%s: %s, by %s; %s", self._kind.name, changed, counted(len(found), "webhook"), window)
         return changes, halves

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
 from airflow_insightly_hooks.core.incoming.untold_changes import UntoldChanges, is_told
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.hooks.assets import ANNOUNCED
 from airflow_insightly_hooks.triggers.metrics import count_unannounced
 
@@ -31,7 +32,7 @@ NONE_YET = (
     "Insightly, give a workflow a webhook to /insightly/hooks/{connection} of Airflow's API server"
 )
 MISSED = (
-    ", although Insightly's webhooks should have told of them. Check in Insightly that the workflow with the "
+    ", although Insightly's webhooks should have told Airflow. Check in Insightly that the workflow with the "
     "webhook is active, has no criteria, and is for new and edited records; and whether Airflow's API server "
     "could be reached from there, and took the user name and the password (its log says what it has refused)"
 )
@@ -142,8 +143,9 @@ class Announcements:
             return
         count_unannounced(len(missed), self._conn_id, self._record_type)
         log.warning(
-            "%d changes of %s (connection %r) between %s and %s were seen by polling only%s",
-            *(len(missed), self._record_type, self._conn_id, iso_time(missed[0]), iso_time(missed[-1])),
+            "%s of %s (connection %r) between %s and %s %s seen by polling only%s",
+            *(counted(len(missed), "change"), self._record_type, self._conn_id),
+            *(iso_time(missed[0]), iso_time(missed[-1]), "was" if len(missed) == 1 else "were"),
             MISSED if spans is not None else NONE_YET,
         )
 

@@ -310,7 +310,7 @@ def test_deleted(running: Reader, receive: Receive, clock: Clock, tmp_path: Path
     for path in tmp_path.rglob("*.json"):
         path.unlink()
     assert running.ids(run) == []
-    assert "1 of the webhooks that this run has read before are deleted" in logged.text
+    assert "Deleted since this run first read: 1 webhook" in logged.text
     assert "may be deleted" not in logged.text
     clock.forward(days=9)
     receive(2)
@@ -333,7 +333,7 @@ def test_deleted_while_it_is_read(
     with monkeypatch.context() as patch:
         patch.setattr(EntityStore, "contents", without_first)
         assert running.ids() == [2]
-    assert "1 webhooks were deleted before this task has read them" in logged.text
+    assert "Deleted before this task could read: 1 webhook" in logged.text
     assert running.ids() == []
 
 
@@ -348,7 +348,7 @@ def test_unreadable(running: Reader, receive: Receive, tmp_path: Path, clock: Cl
     paths[str(other)].write_bytes(whole)
     run = running.new_run()
     assert running.ids(run) == [1]
-    assert "2 webhooks are left to the next run" in logged.text
+    assert "Left to the next run (half written, it seems): 2 webhooks" in logged.text
     paths[str(half)].write_bytes(whole)
     clock.forward(minutes=2)
     changes = {change["record_id"]: change for change in running.read(running.new_run())}

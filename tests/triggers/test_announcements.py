@@ -184,9 +184,9 @@ def test_missed_webhooks_are_counted(
     announcements.warn_of_missed()
     assert counted == [(1, "insightly_default", "Contacts")] * 2
     (first, second) = (line for line in logged.text.splitlines() if "polling only" in line)
-    assert "1 changes of Contacts (connection 'insightly_default')" in first
-    assert "between 2031-03-10T08:00:20Z and 2031-03-10T08:00:20Z" in first
-    assert "although Insightly's webhooks should have told of them" in first
+    assert "1 change of Contacts (connection 'insightly_default')" in first
+    assert "between 2031-03-10T08:00:20Z and 2031-03-10T08:00:20Z was seen" in first
+    assert "although Insightly's webhooks should have told Airflow" in first
     assert "2031-03-10T08:01:10Z" in second
 
 
