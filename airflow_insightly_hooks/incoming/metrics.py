@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk.observability import stats
+from airflow.observability import stats
 
 __all__ = ["count_webhook"]
 
