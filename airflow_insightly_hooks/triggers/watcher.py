@@ -52,6 +52,8 @@ __all__ = ["ChangeNotice", "Watch", "Watcher", "state_of", "watching"]
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 300.0
+AFTER_WEBHOOK = POLL_INTERVAL
+"""Seconds that DAGs get to read what the endpoint has told them of."""
 LONGEST_PAST = timedelta(days=1)
 """How far back a watch begins that has stopped before: DAGs that have run go on from their cursors anyway."""
 
@@ -147,7 +149,7 @@ class Watch(SharedStreamProducer):
 
     async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
         """Yield what each poll says, and what there is to say between polls."""
-        failures = 0
+        failures, has_begun = 0, False
         while True:
             started = time.monotonic()
             retry_in: float | None = None
@@ -157,7 +159,10 @@ class Watch(SharedStreamProducer):
                 failures += 1
                 retry_in = await self._outlast(error, failures)
             else:
-                failures = 0
+                if not has_begun and self._is_pushed():
+                    # The runs that a first event makes may fail, too, and no poll would find that out.
+                    self._unread.said(notice.since, notice.until, AFTER_WEBHOOK, is_announced=True)
+                failures, has_begun = 0, True
                 self._since = notice.place
                 yield notice, notice
             ended = time.monotonic()
@@ -269,8 +274,8 @@ class Watch(SharedStreamProducer):
         untold = self._announcements.untold(changes)
         self._announcements.warn_of_missed()
         latest = self._announcements.latest
-        if latest is not None and latest != before and self._is_shared():
-            self._unread.said(*latest, max(POLL_INTERVAL, FIRST_REPEAT), is_announced=True)
+        if latest is not None and latest != before:
+            self._unread.said(*latest, AFTER_WEBHOOK, is_announced=True)
         return latest, untold
 
     def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:

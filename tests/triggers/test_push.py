@@ -99,6 +99,27 @@ def test_a_run_that_fails_is_followed_by_another_one(cursor: str | None) -> None
 
 
 @CURSORS
+def test_a_run_that_the_first_event_of_a_watch_has_made_may_fail(cursor: str | None) -> None:
+    """It is followed by another one, though no webhook has told of anything, and no poll finds it again."""
+
+    async def scene(world: World) -> None:
+        world.is_failing = True
+        world.change(webhook_after=None)
+        for _ in range(2):
+            await asyncio.sleep(10)
+            world.start()
+            await asyncio.sleep(10)
+            await world.stop()
+        world.start()
+        await asyncio.sleep(10)
+        world.is_failing = False
+        await asyncio.sleep(60)
+        assert world.cursor() > world.changes[-1]
+
+    live(scene, cursor=cursor)
+
+
+@CURSORS
 def test_what_no_webhook_has_told_of_is_found_by_a_poll(cursor: str | None, logged: Logged) -> None:
     """It wakes the DAG, and a warning says how many changes were missed."""
 
