@@ -54,7 +54,9 @@ class AnnouncedSpans:
         try:
             since, spans = value["since"], value["spans"]  # type: ignore[index]
             read = [(int(start), int(start) + int(length)) for start, length in spans]
-            return cls(int(since), read)
+            announced = cls(int(since), read)
+            _ = announced.since, announced.until  # beyond the times that there are, it is none of these
+            return announced
         except (TypeError, KeyError, ValueError, OverflowError):
             return None
 

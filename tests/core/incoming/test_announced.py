@@ -84,6 +84,8 @@ def test_bounded() -> None:
         *(None, [], "", 5, {}, {"since": 1}, {"spans": []}, {"since": 1, "spans": 5}),
         *({"since": 1, "spans": [[1]]}, {"since": 1, "spans": [["x", 2]]}, {"since": None, "spans": []}),
         *({"since": float("inf"), "spans": []}, {"since": float("nan"), "spans": []}),
+        *({"since": 10**20, "spans": []}, {"since": -(10**12), "spans": []}),
+        *({"since": 1, "spans": [[10**20, 2]]}, {"since": 1, "spans": [[1, 10**12]]}),
     ],
 )  # fmt: skip
 def test_foreign_value(value: object) -> None:
