@@ -208,7 +208,6 @@ class _Reading:
         self._days, self._run = days, run
         self._now = datetime.now(timezone.utc)
         self._remembers = windows.is_open_ended or windows.moves_cursor
-        self._is_lost = False
 
     def changes(self) -> _Found:
         """Return what the run covers, and its changes, once it is kept what retries and next runs need."""
@@ -229,7 +228,7 @@ class _Reading:
         remembered = self._remembered(cursor)
         since = remembered.since if remembered is not None else self._first(window, cursor)
         lookback = window.end - LOOKBACK
-        self._warn_of_deleted(since, is_first=cursor is None and not self._is_lost)
+        self._warn_of_deleted(since, is_first=cursor is None)
         until = None if self._windows.is_open_ended else window.end
         names = [
             name for name in self._names(min(since, lookback)) if until is None or name.received_at < until
@@ -287,7 +286,6 @@ class _Reading:
             return self._windows.open(until)
         except LostCursor:
             # Whatever it was, it is among what is kept.
-            self._is_lost = True
             window = ChangeWindow(self._oldest_kept, until.replace(microsecond=0))
             log.warning(
                 "This task has run before, and has no cursor %r: all that is kept is read, from %s on",

@@ -92,7 +92,7 @@ GOOD = json.loads(KeptEntity(EIGHT, "Contacts", 7, {"FIRST_NAME": "Zoé"}).as_by
         *(json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in GOOD),
         json.dumps({**GOOD, "entity": {"FIRST_NAME": "Zoé"}}).encode(),
         json.dumps({**GOOD, "entity": '{"A": NaN}'}).encode(),
-        json.dumps({**GOOD, "entity": "[" * 200 + "]" * 200}).encode(),
+        json.dumps({**GOOD, "entity": '{"A": ' + "[" * 200 + "]" * 200 + "}"}).encode(),
         json.dumps({**GOOD, "entity": '["Zoé"]'}).encode(),
         json.dumps({**GOOD, "record_id": "7"}).encode(),
         json.dumps({**GOOD, "record_type": 7}).encode(),
@@ -125,7 +125,8 @@ def test_many_seen_names() -> None:
     seen = [KeptName(EIGHT, number, "0" * 16) for number in range(1, BLOCK_NAMES + 2)]
     blocks = list(SeenNames(seen).blocks())
     assert [len(block) < 60_000 for block in blocks] == [True, True]
-    assert all(name in SeenNames.of(blocks) for name in seen)
+    read = SeenNames.of(blocks)
+    assert all(name in read for name in seen)
 
 
 @pytest.mark.parametrize("block", [None, 7, "?", "AAAA"])
