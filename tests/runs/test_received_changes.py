@@ -299,6 +299,19 @@ def test_gap(reader: Reader, receive: Receive, clock: Clock, logged: Logged) -> 
     assert reader.ids(interval(reader, 60, 120, "backfill")) == [2]
 
 
+def test_intervals_in_another_order(reader: Reader, receive: Receive, clock: Clock) -> None:
+    """A scheduled run whose interval is behind the cursor reads what came within it, and moves nothing."""
+    clock.forward(seconds=180)
+    for number, after in enumerate((-170, -110, -50), 1):
+        receive(number, after)
+    assert reader.ids(interval(reader, 0, 60)) == [1]
+    assert reader.ids(interval(reader, 120, 180)) == [3]
+    before = dict(reader.assets[reader.asset].values)
+    assert reader.ids(interval(reader, 60, 120)) == [2]
+    assert reader.assets[reader.asset].values == before
+    assert reader.ids(interval(reader, 180, 240)) == []
+
+
 # --- what is missing ---------------------------------------------------------------------------------------
 
 
@@ -409,6 +422,20 @@ def test_more_than_is_remembered(
     receive(8, -6.5)  # older than what is remembered
     receive(9, -2.5)
     assert running.ids() == [9]
+
+
+def test_many_runs(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last runs are named beside the cursor; one from before them reads the same again, too."""
+    monkeypatch.setattr(names_memory, "RUNS", 3)
+    receive(1)
+    first = running.new_run()
+    assert running.ids(first) == [1]
+    for number in range(2, 8):
+        receive(number)
+        assert running.ids() == [number]
+    state = running.assets[running.asset]
+    assert [len(state.get(f"cursor/dag/read~{slot}")["runs"]) for slot in "ab"] == [3, 3]
+    assert running.ids(first) == [1]
 
 
 def test_many(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:

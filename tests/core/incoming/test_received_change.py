@@ -200,6 +200,15 @@ def test_several_in_one_second() -> None:
         assert len(latest_changes(order)) == 2
 
 
+def test_added_twice_in_one_second() -> None:
+    """Of two webhooks of a new record, that of the later update counts, even if it came first."""
+    earlier = change_of(contact(EIGHT, EIGHT, FIRST_NAME="A"), received_at=RECEIVED)
+    later = change_of(contact(EIGHT, EIGHT + timedelta(milliseconds=900), FIRST_NAME="B"), received_at=EIGHT)
+    for order in permutations([earlier, later]):
+        (change,) = latest_changes(order)
+        assert (change["event"], change["record"]["FIRST_NAME"]) == ("added", "B")
+
+
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_messages_have_ids_of_their_own(seconds: list[int]) -> None:
     """Whatever comes, and however often, payloads can be built of the changes of one reading."""
