@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS
-from airflow_insightly_hooks.core.detection.seen_store import seen_keys
-from airflow_insightly_hooks.core.digest import digest_of
+from airflow_insightly_hooks.core.detection.seen_store import read_blocks, seen_keys, write_blocks
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
 from airflow_insightly_hooks.core.incoming.seen_names import BLOCK_NAMES, SeenNames
@@ -170,20 +169,12 @@ def _told_keys() -> Iterator[str]:
 def _write(
     store: StateStore, keys: Sequence[str], names: Iterable[KeptName], entries: Mapping[str, Any]
 ) -> None:
-    """Keep names under keys; the head comes last."""
-    blocks = list(SeenNames(names).blocks())
-    for key, block in zip(keys[1:], blocks[1:], strict=False):
-        store.set(key, block)
-    first = blocks[0] if blocks else ""
-    parts = {"blocks": len(blocks), "digest": digest_of("\n".join(blocks)), "first": first}
-    store.set(keys[0], {"version": VERSION, **entries, **parts})
+    """Keep names under keys."""
+    write_blocks(store, keys, list(SeenNames(names).blocks()), {"version": VERSION, **entries})
 
 
 def _read(store: StateStore, keys: Sequence[str], head: Mapping[str, Any]) -> SeenNames:
-    count = count_in(keys[0], head, "blocks")
-    blocks = [head.get("first"), *(store.get(key) for key in keys[1:count])] if count else []
-    if head.get("digest") != digest_of("\n".join(map(str, blocks))):
-        raise InvalidState(keys[0], "its parts don't belong together")
+    blocks = read_blocks(store, keys, head)
     try:
         return SeenNames.of(blocks)
     except ValueError as error:

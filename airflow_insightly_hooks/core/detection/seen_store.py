@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
 
-__all__ = ["SeenState", "SeenStore", "read_seen", "seen_keys", "write_seen"]
+__all__ = ["SeenState", "SeenStore", "read_blocks", "read_seen", "seen_keys", "write_blocks", "write_seen"]
 
 VERSION = 1
 SLOTS = ("a", "b")
@@ -128,22 +128,24 @@ def write_seen(
     :param replaced: how many blocks there are from before.
     """
     keys = list(_keys(key))
-    for block_key, block in zip(keys[1:], blocks[1:], strict=False):
-        store.set(block_key, block)
-    store.set(
-        key,
-        {
-            "version": VERSION,
-            "since": iso_time(seen.since),
-            "until": iso_time(seen.until),
-            **entries,
-            "blocks": len(blocks),
-            "digest": _digest(blocks),
-            "first": blocks[0] if blocks else "",
-        },
-    )
+    span = {"since": iso_time(seen.since), "until": iso_time(seen.until)}
+    write_blocks(store, keys, blocks, {"version": VERSION, **span, **entries})
     for block_key in keys[max(len(blocks), 1) : replaced]:
         store.delete(block_key)
+
+
+def write_blocks(
+    store: StateStore, keys: Sequence[str], blocks: Sequence[str], entries: Mapping[str, Any]
+) -> None:
+    """Keep texts under keys: the first one in the head, which is written last.
+
+    :param keys: the head's, and at least one for each further text.
+    :param entries: what else to keep in the head.
+    """
+    for key, block in zip(keys[1:], blocks[1:], strict=False):
+        store.set(key, block)
+    first = blocks[0] if blocks else ""
+    store.set(keys[0], {**entries, "blocks": len(blocks), "digest": _digest(blocks), "first": first})
 
 
 def read_seen(store: StateStore, key: str) -> SeenChanges:
@@ -152,16 +154,26 @@ def read_seen(store: StateStore, key: str) -> SeenChanges:
     :raises InvalidState: if a part of it is missing, or belongs to something else.
     """
     head = read_head(store, key, (VERSION,)) or {}
-    count = count_in(key, head, "blocks")
-    blocks = [head.get("first"), *(store.get(k) for k in list(_keys(key))[1:count])] if count else []
-    if head.get("digest") != _digest(blocks):
-        raise InvalidState(key, "its parts don't belong together")
+    blocks = read_blocks(store, list(_keys(key)), head)
     try:
         return SeenChanges.of(
             api_time(head.get("since"), "since"), api_time(head.get("until"), "until"), blocks
         )
     except ValueError as error:
         raise InvalidState(key, str(error)) from None
+
+
+def read_blocks(store: StateStore, keys: Sequence[str], head: Mapping[str, Any]) -> list[Any]:
+    """Return the texts that ``write_blocks`` has kept.
+
+    :param head: what stands under the first key.
+    :raises InvalidState: if one of them is missing, or belongs to something else.
+    """
+    count = count_in(keys[0], head, "blocks")
+    blocks = [head.get("first"), *(store.get(key) for key in keys[1:count])] if count else []
+    if head.get("digest") != _digest(blocks):
+        raise InvalidState(keys[0], "its parts don't belong together")
+    return blocks
 
 
 def _keys(key: str) -> Iterator[str]:
