@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from airflow.sdk import get_current_context
 
@@ -122,7 +122,8 @@ def received_changes(
     """Return the changes that webhooks have brought since this task has last asked, the oldest first.
 
     Call it in a task whose inlets have ``received_changes_asset(record_type)``. A retry and a cleared run get
-    the same changes again. Several changes of a record in one second are one, with the last contents.
+    the same changes again. Several changes of a record in one second are one, with the last contents. Airflow
+    no longer logs what the task returns: it may hold records.
 
     :param record_type: a name of Insightly's API, such as ``Contacts``.
     :param insightly_conn_id: the connection of the account.
@@ -144,6 +145,7 @@ def received_changes(
     except KeyError:
         raise MissingInletError(asset.name, kind.name, insightly_conn_id) from None
     settings = _settings(incoming_conn_id, insightly_conn_id)
+    _hide_return_value(context)
     # A task may ask for several record types: each has values of its own in the task's state.
     task_state = PrefixedStore(TaskState(context["task_state_store"]), f"received/{kind.name}/")
     own = cast("Context", {**context, "task_state_store": task_state})
@@ -157,6 +159,13 @@ def received_changes(
     context["ti"].xcom_push(key=WINDOW, value=found.window.as_dict())
     log_undeliverable(log, found.changes)
     return [storable(change) for change in found.changes]
+
+
+def _hide_return_value(context: Context) -> None:
+    """Keep what the task returns out of its log, where Airflow's Python operators write it by default."""
+    task: Any = context.get("task")
+    if hasattr(task, "show_return_value_in_logs"):
+        task.show_return_value_in_logs = False
 
 
 def _settings(incoming_conn_id: str, insightly_conn_id: str) -> IncomingSettings:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.detection.changes import check_changes
@@ -482,6 +483,14 @@ def test_record_type() -> None:
         received_changes_asset("Contact")
     with pytest.raises(UnknownRecordType):
         received_changes("Contact")
+
+
+def test_returned_records_are_not_logged(running: Reader) -> None:
+    """Airflow's Python operators log what a task returns: not where that may hold records."""
+    operator = PythonOperator(task_id="read", python_callable=print)
+    assert operator.show_return_value_in_logs
+    running.ids(running.new_run(task=operator))
+    assert not operator.show_return_value_in_logs
 
 
 def test_wrong_clock(running: Reader, receive: Receive, clock: Clock) -> None:

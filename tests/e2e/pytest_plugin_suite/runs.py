@@ -253,8 +253,8 @@ def test_credentials(insightly_sandbox, insightly_connections, run_dag):
     assert [(kept["username"], kept["acknowledged_with"]) for kept in chat.requests] == [("crm", 200)]
 
 
-def test_received_changes(monkeypatch, tmp_path, run_dag):
-    """A task reads what webhooks have brought, each change once, by Airflow's own state stores."""
+def test_received_changes(monkeypatch, tmp_path, run_dag, capfd, caplog):
+    """A task reads what webhooks have brought, each once, by Airflow's state stores. No log has them."""
     extra = {"accept": "entity", "entity_path": f"file://{tmp_path}/kept"}
     connection = {"conn_type": "insightly_incoming", "login": "i", "password": "p", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_INSIGHTLY_INCOMING", json.dumps(connection))
@@ -297,3 +297,6 @@ def test_received_changes(monkeypatch, tmp_path, run_dag):
     assert '"AMOUNT":1E2,"DATE_UPDATED_UTC":"\\/Date(' in outcome.requests["chat_webhook"][0]["body"]
     run_dag(dag)
     assert tries == [[], [1, 2], [1, 2], [3]]
+    logged = "".join(capfd.readouterr()) + caplog.text
+    assert "Returned value not shown" in logged
+    assert "Zo" not in logged
