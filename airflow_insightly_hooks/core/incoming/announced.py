@@ -19,8 +19,8 @@ __all__ = ["AnnouncedSpans", "span_of"]
 
 OLDEST = timedelta(minutes=10)
 """An older time of a change is not that of the one which a webhook tells of now: it comes late, or again."""
-CLOCK_TOLERANCE = timedelta(seconds=60)
-"""By how much Insightly's clock may be ahead of ours."""
+CLOCK_TOLERANCE = timedelta(minutes=10)
+"""By how much Insightly's clock may be ahead of ours; so long a run waits for what an event tells of."""
 SPAN = timedelta(seconds=2)
 MOST_SPANS = 2_000
 """A value of a state store takes 65 kB; this many take 45 at most."""

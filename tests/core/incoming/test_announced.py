@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.incoming.announced import (
     AnnouncedSpans,
     span_of,
 )
+from airflow_insightly_hooks.runs.windows import LONGEST_WAIT_FOR_EVENT
 
 NOW = datetime(2026, 1, 31, 8, 0, 0, 250_000, tzinfo=timezone.utc)
 START = 1_769_846_400
@@ -107,6 +108,14 @@ def test_span_of_a_change(age: float) -> None:
     assert found.start <= changed_at < found.start + timedelta(seconds=1)
     assert found.end - found.start == SPAN
     assert found.start.microsecond == 0
+
+
+@pytest.mark.parametrize("minutes", [-9, -1, 1, 9])
+def test_span_by_a_clock_that_is_wrong(minutes: int) -> None:
+    """By a clock that is minutes off, the span still has the change, and a run waits for its end."""
+    found = span_of(NOW, NOW + timedelta(minutes=minutes))
+    assert NOW in found
+    assert found.end <= NOW + LONGEST_WAIT_FOR_EVENT
 
 
 @given(
