@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from airflow.utils.session import create_session
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 EVENT_LASTS = 1.0
 """Seconds for which an event tells of all changes in its span."""
+LONGEST_SPAN = timedelta(minutes=15)
+"""Of an event that tells of an earlier one's changes, too: while webhooks come without a pause, spans would
+grow, and a DAG's first run begins where its event's span does."""
 STORES = 4
 """How many events are stored at once, of all record types: each takes a connection of Airflow's database."""
 MOST_ANNOUNCERS = 1_000
@@ -103,7 +107,8 @@ class Announcer:
 
     async def _store_events(self) -> None:
         while (event := self._next) is not None:
-            if (told := self._lately_told()) is not None:
+            told = self._lately_told()
+            if told is not None and event.span.end - told.start <= LONGEST_SPAN:
                 event.take(told)  # so that changes which come by turns of several seconds need no event each
             self._next = None
             try:

@@ -139,6 +139,19 @@ def test_by_turns(store: Store) -> None:
     assert len(store.spans) == 5
 
 
+def test_without_a_pause(store: Store) -> None:
+    """However long webhooks come without a pause, an event tells of the last quarter of an hour."""
+
+    async def check(announcer: Announcer) -> None:
+        for minute in range(60):
+            assert await announcer.tell(span(minute * 60))
+        assert len(store.spans) == 60
+
+    with_announcer(store, check)
+    assert store.spans[10].start == START
+    assert max(one.end - one.start for one in store.spans) <= timedelta(minutes=15)
+
+
 def test_no_asset(store: Store) -> None:
     """Where no DAG waits, each is told so, and a DAG that comes counts at once."""
 
