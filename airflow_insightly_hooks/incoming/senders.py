@@ -105,12 +105,17 @@ class Senders:
         began = time.monotonic()
         given = _credentials(request)
         if given is not None:
-            sender = await self._known_sender(conn_id)
+            known = self._known.get(conn_id)
+            if known is not None and not _are_equal(given, known.settings):
+                # At once with a reading of the connection that is due: else that would take the time of two.
+                sender, _ = await asyncio.gather(
+                    self._known_sender(conn_id), self._guesses.run(_look_up, secrets.token_hex(8))
+                )
+            else:
+                sender = await self._known_sender(conn_id)
             settings = await self._guesses.run(_look_up, conn_id) if sender is None else sender.settings
             if _are_equal(given, settings) and settings is not None:
                 return sender or self._keep(conn_id, settings)
-            if sender is not None:
-                await self._guesses.run(_look_up, secrets.token_hex(8))
         elapsed = time.monotonic() - began
         await asyncio.sleep(STEP - elapsed % STEP)
         raise unauthorized()

@@ -247,6 +247,24 @@ def test_undecryptable_connection(app: ASGIApp, session: Session, logged: Logged
     assert "MetastoreBackend can't be asked for the connections of incoming webhooks: " in logged.text
 
 
+@pytest.mark.usefixtures("incoming", "contacts")
+def test_refused_while_a_connection_is_read_again(
+    app: ASGIApp, post: Post, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password takes the time of one lookup, too, when a connection that is in use is read again."""
+    assert post(contact()).status == 200
+    clock.now += senders.CONNECTION_LASTS
+    looks = senders._look_up
+    both = threading.Barrier(2, timeout=10)
+
+    def look_up(conn_id: str) -> Any:
+        both.wait()  # broken, hence a 503, if one is made after the other
+        return looks(conn_id)
+
+    monkeypatch.setattr(senders, "_look_up", look_up)
+    assert asked(app, "/crm", contact(), [basic(password="wrong")]).status == 401
+
+
 def test_lookups_of_a_refusal(app: ASGIApp, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal asks the database once, whether or not there is a connection: so it takes as long."""
     asked_for: list[str] = []
