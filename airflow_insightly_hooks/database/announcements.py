@@ -38,19 +38,37 @@ def announce(session: Session, insightly_conn_id: str, record_type: str, span: C
     if not assets:
         return 0
     _note(session, insightly_conn_id, record_type, span)
-    queued = AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])
-    # A scheduler that is making runs of earlier events is waited for: it deletes the queue's rows, and an
-    # event that comes in between would get no run.
-    session.execute(select(AssetDagRunQueue.asset_id).where(queued).with_for_update())
+    queued = _queue_of(session, assets)
     payload = {"since": iso_time(span.start), "until": iso_time(span.end)}
     for asset in assets:
         cursor = cursor_in(asset.name)
         of_one_dag = {} if cursor is None else {"cursor": cursor}
         extra = {"from_webhook": True, "payload": {**payload, **of_one_dag}}
         asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
-    # A run gets the events up to its row's time, and Airflow leaves a row that is there as it is.
-    session.execute(update(AssetDagRunQueue).where(queued).values(created_at=timezone.utcnow()))
+    _queue_anew(session, assets, queued)
     return len(assets)
+
+
+def _queue_of(session: Session, assets: Sequence[AssetModel]) -> set[tuple[int, str]]:
+    """Return which DAGs a run is about to be made of, and for the events of which asset."""
+    columns = select(AssetDagRunQueue.asset_id, AssetDagRunQueue.target_dag_id)
+    rows = session.execute(columns.where(AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])))
+    return {(asset_id, dag_id) for asset_id, dag_id in rows}
+
+
+def _queue_anew(session: Session, assets: Sequence[AssetModel], queued: set[tuple[int, str]]) -> None:
+    """Have a run made of each event that was just stored.
+
+    A run gets the events up to the time of its row in the queue, and Airflow leaves a row that is there as it
+    is. A scheduler that is making the run of an earlier event deletes the row in the end, and is waited for.
+    This comes last: a scheduler passes over rows that are locked.
+
+    :param queued: what was in the queue before the events.
+    """
+    of_assets = AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])
+    session.execute(update(AssetDagRunQueue).where(of_assets).values(created_at=timezone.utcnow()))
+    for asset_id, dag_id in queued - _queue_of(session, assets):
+        session.merge(AssetDagRunQueue(asset_id=asset_id, target_dag_id=dag_id))
 
 
 def _watched_assets(session: Session, prefix: str) -> Sequence[AssetModel]:
