@@ -572,6 +572,7 @@ def test_signed_body(app: ASGIApp) -> None:
     assert asked(app, "/signed", body, [basic()]).status == 401
     assert asked(app, "/signed", body, signed(body)).status == 401, "the credentials are needed, too"
     assert asked(app, "/signed", body, [basic(), *signed(body)]).status == 200
+    assert asked(app, "/signed", body + b" ", [basic(), *signed(body)]).status == 401, "its id is known"
 
 
 # --- limits, and the database ------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ def test_a_run_that_reads_is_let_alone(state: AssetState, airflow: Airflow) -> N
         state.values["cursor/b/detect"] = "2031-03-10T09:00:00Z"
         assert await looks(cursors, airflow, 220) == []
         assert await looks(cursors, airflow, 10) == [300]
+        assert await looks(cursors, airflow, 60) == [315, 345], "its reading has cost no patience"
 
     play(state, scene)
 
