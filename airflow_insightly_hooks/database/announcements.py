@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["announce"]
 
 WRITER = "api"
-"""As what Airflow's own pages show who has written a value."""
+"""What Airflow's own pages show as the writer of a value."""
 
 
 def announce(session: Session, insightly_conn_id: str, record_type: str, span: ChangeWindow) -> int:

@@ -1,4 +1,4 @@
-"""The asset that stands for an account's records of one type."""
+"""The asset that stands for an account's records of one type, and the names of those that wake DAGs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 PUSH = "push"
+"""The part of an asset's name that says that webhooks wake its DAGs."""
 LONGEST_CURSOR = 505
 """Characters of a cursor's name that are in an asset's name."""
 _SECONDS = re.compile(r"[\d.e+-]+s")
@@ -54,7 +55,7 @@ def cursor_list(key: str) -> str:
 
 
 def changes_prefix(insightly_conn_id: str, record_type: str) -> str:
-    """Return what the names of all assets begin with that say that there are changes of these records."""
+    """Return the beginning of the names of all assets whose events say that these records have changed."""
     return f"insightly/{insightly_conn_id}/{record_type}/changes/"
 
 
@@ -68,7 +69,7 @@ def changes_asset_name(
     cursor: str | None = None,
     push: bool = False,
 ) -> str:
-    """Return the name of the asset that says so to those who watch in the same way.
+    """Return the name of the asset whose events say so, to all DAGs that watch in the same way.
 
     :param poll_interval: seconds.
     :param settle: seconds.

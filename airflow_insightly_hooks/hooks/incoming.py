@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IncomingSettings", "InsightlyIncomingHook"]
 
-
-NOTICE, ENTITY = ACCEPTED = ("notice", "entity")
-"""What a webhook is taken for: news that something has changed, or the record as well."""
+NOTICE = "notice"
+"""A webhook only says that something has changed."""
+ACCEPTED = (NOTICE, "entity")
+"""The values of ``accept``: with the second one, the record that a webhook holds is kept as well."""
 # A user is a connection's id. A password would stand in logs.
 _STORE_URL = re.compile(
     r"(file:///|(?!file:)[a-z][a-z0-9+]*://([\w.-]+@)?)(?!(.*/)?\.\.(/|$))[^@?#\x00-\x1f]+", re.IGNORECASE

@@ -1,8 +1,9 @@
 """Telling Airflow of changes, so that many webhooks within a second make one event.
 
-An event names a span of time (``core.incoming.announced``). Whoever it wakes reads up to the span's end at
-least, so a webhook of a change within the span needs no event, as long as the event is younger than a second:
-no run that it has made can have read yet. What comes while an event is being stored shares the next one.
+An event names a span of time (``core.incoming.announced``). The run that it starts reads up to the span's end
+at least. So a webhook of a change within the span needs no event, as long as the event is younger than a
+second: no run that it has made can have read yet. Webhooks that come while an event is being stored share the
+next one.
 
 Where contents are kept, a run lists them at once, without waiting for the span's end. So there only an
 event counts that is stored later than the contents are.
@@ -35,7 +36,7 @@ grow, and a DAG's first run begins where its event's span does."""
 STORES = 4
 """How many events are stored at once, of all record types: each takes a connection of Airflow's database."""
 MOST_ANNOUNCERS = 1_000
-"""A sender may name as many custom objects as it likes."""
+"""Beyond this many, idle ones are dropped: a sender may name as many custom objects as it likes."""
 
 
 class _Event:

@@ -34,7 +34,7 @@ class Refusal(Exception):
 
 
 def unauthorized(detail: str = "The credentials are missing or wrong.") -> Refusal:
-    """Return the answer to who may not send webhooks here: the same whether or not there is a connection."""
+    """Return the answer to wrong credentials: the same whether or not there is a connection."""
     return Refusal(401, detail, {"WWW-Authenticate": 'Basic realm="Insightly webhooks", charset="UTF-8"'})
 
 

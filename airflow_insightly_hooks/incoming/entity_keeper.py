@@ -104,7 +104,7 @@ class EntityKeeper:
         """Delete what a request has written that is then refused."""
         if not kept.is_new:
             return
-        self._last.clear()  # none of them is worth a lookup
+        self._last.clear()  # simpler than to look for the one, and at worst a webhook is kept twice
         try:
             await self._writers.run(kept.store.discard, kept.name, kept.record_type)
         except Exception as error:

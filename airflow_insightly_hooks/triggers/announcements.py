@@ -1,4 +1,4 @@
-"""What Insightly's webhooks have told of, for the watch of those that they wake; and what they have missed.
+"""What Insightly's webhooks have told of, for a watch; and which changes they have missed.
 
 The endpoint stores an event for a webhook by itself, and notes in the state of the records' asset which
 seconds it has told of. A watch looks at that every few seconds: Airflow can hold an event back, and a run can

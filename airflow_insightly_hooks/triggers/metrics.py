@@ -11,6 +11,6 @@ UNANNOUNCED = "insightly_webhook.unannounced"
 
 
 def count_unannounced(count: int, insightly_conn_id: str, record_type: str) -> None:
-    """Count such changes."""
+    """Count changes that no webhook has told of."""
     tags = {"insightly_conn_id": insightly_conn_id, "record_type": record_type}
     stats.incr(UNANNOUNCED, count, tags=tags)

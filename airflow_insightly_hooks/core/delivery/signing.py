@@ -15,9 +15,8 @@ __all__ = ["Signer"]
 PREFIX = "whsec_"
 SHORTEST = 24
 """The fewest bytes of a secret that the specification allows."""
-
-
 VERSION = "v1"
+"""The specification's name for signatures with a symmetric key: HMAC-SHA256."""
 
 
 class Signer:

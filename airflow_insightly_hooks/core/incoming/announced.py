@@ -18,10 +18,11 @@ from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 __all__ = ["AnnouncedSpans", "span_of"]
 
 OLDEST = timedelta(minutes=10)
-"""An older time of a change is not that of the one which a webhook tells of now: it comes late, or again."""
+"""If a record's change is older, its time is not used: the webhook comes late, or again."""
 CLOCK_TOLERANCE = timedelta(minutes=10)
 """By how much Insightly's clock may be ahead of ours; so long a run waits for what an event tells of."""
 SPAN = timedelta(seconds=2)
+"""How long the span of an event is."""
 MOST_SPANS = 2_000
 """A value of a state store takes 65 kB; this many take 45 at most."""
 
@@ -50,7 +51,7 @@ class AnnouncedSpans:
 
     @classmethod
     def of(cls, value: object) -> AnnouncedSpans | None:
-        """Return what a value holds that ``as_value`` has made; ``None`` if it is none of these."""
+        """Return the spans that a value of ``as_value`` holds; ``None`` if it is not such a value."""
         try:
             since, spans = value["since"], value["spans"]  # type: ignore[index]
             read = [(int(start), int(start) + int(length)) for start, length in spans]
@@ -62,7 +63,7 @@ class AnnouncedSpans:
 
     @classmethod
     def from_now_on(cls, first: ChangeWindow) -> AnnouncedSpans:
-        """Return none, before the first one is added."""
+        """Return an instance that holds no span yet, and knows all from the first one on."""
         return cls(_seconds(first.start))
 
     def as_value(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class KeptName:
 
     @classmethod
     def parse(cls, text: str) -> KeptName | None:
-        """Return the name that a text is; ``None`` if it is none."""
+        """Return the name that a text is; ``None`` if it is not such a name."""
         match = _NAME.fullmatch(text)
         if match is None:
             return None

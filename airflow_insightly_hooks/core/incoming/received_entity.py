@@ -116,7 +116,7 @@ def _by_id_field() -> Mapping[str, list[RecordType]]:
 
 
 def body_time(value: object) -> datetime | None:
-    """Return a time as bodies have it, Microsoft JSON dates or ISO 8601; ``None`` for what is none."""
+    """Return a time as bodies have it, Microsoft JSON dates or ISO 8601; ``None`` for anything else."""
     if not isinstance(value, str):
         return None
     try:
