@@ -118,7 +118,10 @@ def _entity(sender: Sender, request: Request, body: bytes) -> ReceivedEntity:
     except InvalidEntity as error:
         raise Refusal(400, f"This is not what Insightly's webhooks send: {error}.") from None
     except UnknownRecordType:
-        raise Refusal(404, "Insightly has no record type of the name in the query.") from None
+        raise Refusal(
+            404,
+            "Insightly has no record type of the name in the query; a custom object's name ends in __c.",
+        ) from None
     if not sender.settings.accepts(entity.record_type):
         raise Refusal(404, f"The connection does not accept {entity.record_type} (record_types).")
     return entity

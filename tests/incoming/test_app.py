@@ -429,7 +429,10 @@ def test_custom_object(post: Post, session: Session, events: Events) -> None:
 )
 def test_unknown_type(post: Post, name: str) -> None:
     answer = post(contact(), path=f"/crm?record_type={name}")
-    assert (answer.status, answer.detail) == (404, "Insightly has no record type of the name in the query.")
+    assert (answer.status, answer.detail) == (
+        404,
+        "Insightly has no record type of the name in the query; a custom object's name ends in __c.",
+    )
 
 
 def test_names_of_other_connections(post: Post, session: Session, connect: Connect, events: Events) -> None:

@@ -62,6 +62,10 @@ def read_entity(body: bytes, record_type: str | None = None) -> ReceivedEntity:
     entity = _entity(body)
     kind = named or _kind_of(entity)
     record_id = entity.get(kind.id_field)
+    if kind.id_field not in entity:
+        raise InvalidEntity(
+            f"it has no {kind.id_field}, as records of the type have that the webhook's URI names"
+        )
     if not is_record_id(record_id):
         raise InvalidEntity(f"{kind.id_field} must be a record's id: a positive whole number")
     changed_at = body_time(field_value(entity, UPDATED)) or body_time(field_value(entity, CREATED))
@@ -97,10 +101,7 @@ def _kind_of(entity: Mapping[str, Any]) -> RecordType:
                 "a custom object's record doesn't tell its type: name it in the webhook's URI, as in "
                 "?record_type=Invoice__c"
             )
-        raise InvalidEntity(
-            "it has no record's id, such as TASK_ID: send it, or name the record type in the webhook's URI, "
-            "as in ?record_type=Tasks"
-        )
+        raise InvalidEntity("it has no record's id, such as TASK_ID")
     return max(candidates, key=lambda kind: sum(name in kind.fields for name in entity))
 
 

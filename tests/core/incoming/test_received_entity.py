@@ -45,8 +45,16 @@ def test_each_type_by_name(record_type: str) -> None:
     id_field = RECORD_TYPES[record_type].id_field
     body = json.dumps({"entity": {id_field: 7}}).encode()
     assert read_entity(body, record_type).record_id == 7
-    with pytest.raises(InvalidEntity, match=f"{id_field} must be"):
+    with pytest.raises(InvalidEntity, match=f"no {id_field}, as records of the type .* URI names"):
         read_entity(b'{"entity": {"NONE_ID": 7}}', record_type)
+    with pytest.raises(InvalidEntity, match=f"{id_field} must be"):
+        read_entity(json.dumps({"entity": {id_field: None}}).encode(), record_type)
+
+
+def test_no_id() -> None:
+    """No record's id is said to be missing, without advice that would not help."""
+    with pytest.raises(InvalidEntity, match=r"^it has no record's id, such as TASK_ID$"):
+        read_entity(b'{"entity": {"TITLE": "Call back"}}')
 
 
 def full_record(record_type: str) -> dict[str, Any]:
