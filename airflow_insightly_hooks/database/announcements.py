@@ -14,14 +14,21 @@ from sqlalchemy import select, update
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
-from airflow_insightly_hooks.hooks.assets import ANNOUNCED, changes_prefix, cursor_in, records_asset
+from airflow_insightly_hooks.hooks.assets import (
+    ANNOUNCED,
+    account_prefix,
+    changed_type_in,
+    changes_prefix,
+    cursor_in,
+    records_asset,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 
-__all__ = ["announce"]
+__all__ = ["announce", "watched_record_types"]
 
 WRITER = "api"
 """What Airflow's own pages show as the writer of a value."""
@@ -69,6 +76,15 @@ def _queue_anew(session: Session, assets: Sequence[AssetModel], queued: set[tupl
     session.execute(update(AssetDagRunQueue).where(of_assets).values(created_at=timezone.utcnow()))
     for asset_id, dag_id in queued - _queue_of(session, assets):
         session.merge(AssetDagRunQueue(asset_id=asset_id, target_dag_id=dag_id))
+
+
+def watched_record_types(session: Session, insightly_conn_id: str) -> set[str]:
+    """Return the record types by whose changes DAGs are scheduled.
+
+    :param insightly_conn_id: the connection of the account whose records they are.
+    """
+    assets = _watched_assets(session, account_prefix(insightly_conn_id))
+    return {record_type for asset in assets if (record_type := changed_type_in(asset.name)) is not None}
 
 
 def _watched_assets(session: Session, prefix: str) -> Sequence[AssetModel]:

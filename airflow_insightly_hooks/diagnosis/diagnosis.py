@@ -17,12 +17,13 @@ from airflow_insightly_hooks.diagnosis.airflow_setup import (
 )
 from airflow_insightly_hooks.diagnosis.connections import connections_in_environment
 from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING, Finding
+from airflow_insightly_hooks.diagnosis.incoming_webhooks import check_incoming
 from airflow_insightly_hooks.diagnosis.insightly_account import check_account
 from airflow_insightly_hooks.diagnosis.webhook_receiver import check_receiver
 
 __all__ = ["diagnose"]
 
-ACCOUNT, RECEIVER = "insightly", "insightly_webhook"
+ACCOUNT, RECEIVER, INCOMING = "insightly", "insightly_webhook", "insightly_incoming"
 """The connection types that are checked."""
 AT_ONCE = 8
 """Connections that are checked at the same time."""
@@ -31,16 +32,18 @@ AT_ONCE = 8
 def diagnose(
     accounts: Sequence[str] = (),
     receivers: Sequence[str] = (),
+    incoming: Sequence[str] = (),
     *,
     record_types: Sequence[str] | None = None,
     posts: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what is found about Airflow, the accounts and the receivers, in this order.
+    """Yield what is found about Airflow, the accounts, the receivers and incoming webhooks, in this order.
 
     :param accounts: ids of connections of type ``insightly``.
-    :param receivers: ids of connections of type ``insightly_webhook``. If neither is given, the connections
-        of both types that the environment and the database hold are checked. Those of a secrets backend
-        have to be named.
+    :param receivers: ids of connections of type ``insightly_webhook``.
+    :param incoming: ids of connections of type ``insightly_incoming``. If none of the three is given, the
+        connections of these types that the environment and the database hold are checked. Those of a secrets
+        backend have to be named.
     :param record_types: those that must be readable; ``None`` looks at all, and warns of those that aren't.
     :param posts: whether to POST an empty JSON object to each receiver.
     :raises UnknownRecordType: if one of them is none.
@@ -48,15 +51,17 @@ def diagnose(
     for record_type in record_types or ():
         RECORD_TYPES[record_type]  # raises, before anything is asked
     yield from _airflow()
-    if not accounts and not receivers:
+    if not accounts and not receivers and not incoming:
         found, findings = _known_connections()
         yield from findings
         accounts = [conn_id for conn_id, conn_type in found.items() if conn_type == ACCOUNT]
         receivers = [conn_id for conn_id, conn_type in found.items() if conn_type == RECEIVER]
+        incoming = [conn_id for conn_id, conn_type in found.items() if conn_type == INCOMING]
         yield from _missing(accounts, receivers)
     checks = [
         *(_all_of(check_account(conn_id, record_types), conn_id) for conn_id in accounts),
         *(_all_of(check_receiver(conn_id, posts=posts), conn_id) for conn_id in receivers),
+        *(_all_of(check_incoming(conn_id), conn_id) for conn_id in incoming),
     ]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for findings in threads.map(list, checks):
@@ -99,7 +104,7 @@ def _known_connections() -> tuple[dict[str, str], list[Finding]]:
     from airflow_insightly_hooks.database.connections import stored_connections
     from airflow_insightly_hooks.database.presence import DatabaseNotFound
 
-    types = (ACCOUNT, RECEIVER)
+    types = (ACCOUNT, RECEIVER, INCOMING)
     found, findings = connections_in_environment(types)
     with suppress(DatabaseNotFound):  # the components' finding tells of it
         found = {**stored_connections(types), **found}  # the environment's come first in Airflow, too

@@ -15,7 +15,9 @@ __all__ = [
     "ANNOUNCED",
     "CURSOR_LISTS",
     "WATCHED",
+    "account_prefix",
     "add_inlet",
+    "changed_type_in",
     "changes_asset_name",
     "changes_prefix",
     "cursor_in",
@@ -54,9 +56,14 @@ def cursor_list(key: str) -> str:
     return CURSOR_LISTS[1 + int(digest_of(key)[0], 16)]
 
 
+def account_prefix(insightly_conn_id: str) -> str:
+    """Return what the names of all assets of an account begin with."""
+    return f"insightly/{insightly_conn_id}/"
+
+
 def changes_prefix(insightly_conn_id: str, record_type: str) -> str:
     """Return the beginning of the names of all assets whose events say that these records have changed."""
-    return f"insightly/{insightly_conn_id}/{record_type}/changes/"
+    return f"{account_prefix(insightly_conn_id)}{record_type}/changes/"
 
 
 def changes_asset_name(
@@ -87,6 +94,15 @@ def changes_asset_name(
         quoted = quote(cursor, safe="")
         parts.append(quoted if len(quoted) <= LONGEST_CURSOR else digest_of(cursor))
     return changes_prefix(insightly_conn_id, record_type) + "/".join(parts)
+
+
+def changed_type_in(name: str) -> str | None:
+    """Return the record type whose changes an asset stands for; ``None`` if it stands for something else.
+
+    :param name: of an asset of an account.
+    """
+    _, _, record_type, *rest = name.split("/")
+    return record_type if rest[:1] == ["changes"] else None
 
 
 def cursor_in(name: str) -> str | None:

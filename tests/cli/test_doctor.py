@@ -51,7 +51,8 @@ def findings_of(ran: Ran) -> dict[str, list[str]]:
 def test_what_the_environment_holds(
     command: Command, insightly: RunningSandbox, billing: str, connect: Connect
 ) -> None:
-    """Without ids, the connections of both types are checked, and no others; without a problem it is 0."""
+    """Without ids, the connections of all types are checked, and no others; without a problem it is 0."""
+    connect("hooks", "insightly_incoming", login="insightly", password=PASSWORD)
     connect("other", "http", host="https://other.example.com")
     ran = command("doctor", "--output", "json", "--record-types", "Contacts")
     found = findings_of(ran)
@@ -62,6 +63,7 @@ def test_what_the_environment_holds(
         "Airflow's components",
         "connection insightly_default",
         "connection billing",
+        "connection hooks",
     ]
     assert found["Airflow's components"] == ["skipped"]
     assert found["connection insightly_default"] == ["warning", "ok", "ok", "ok", "ok"]  # the key's place
@@ -80,6 +82,15 @@ def test_named_connections(command: Command, insightly: RunningSandbox, billing:
     ]
     assert found["connection nope"] == ["problem"]
     assert ran.err == "2 problems, 0 warnings, 1 skipped\n"
+
+
+def test_named_incoming_webhooks(command: Command, billing: str, connect: Connect) -> None:
+    """Insightly's own webhooks are checked alone, if only they are named."""
+    connect("hooks", "insightly_incoming", login="insightly", password="")
+    ran = command("doctor", "--incoming", "hooks", "--output", "json")
+    found = findings_of(ran)
+    assert (ran.code, found["connection hooks"]) == (1, ["problem"])
+    assert "connection billing" not in found
 
 
 def test_nothing_is_posted_unless_asked(command: Command, sandbox: RunningSandbox, billing: str) -> None:

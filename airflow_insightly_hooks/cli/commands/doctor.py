@@ -20,7 +20,13 @@ def doctor(args: Namespace) -> int:
     """Print the findings; a summary goes to standard error."""
     try:
         findings = list(
-            diagnose(args.insightly, args.receiver, record_types=args.record_types, posts=args.post)
+            diagnose(
+                args.insightly,
+                args.receiver,
+                args.incoming,
+                record_types=args.record_types,
+                posts=args.post,
+            )
         )
     except UnknownRecordType as error:
         raise UsageError(f"--record-types: {error}") from None

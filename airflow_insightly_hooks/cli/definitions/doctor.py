@@ -12,9 +12,9 @@ DOCTOR = ActionCommand(
     name="doctor",
     help="Check connections, accounts, receivers and Airflow's settings, and say what to do",
     description="Check Airflow's version, state store and components, Insightly accounts (key, pod, "
-    "clock, requests left, record types) and receivers (address, TLS). Receivers are connected to, and "
-    "nothing is sent to them unless --post is given. Without --insightly and --receiver, all connections "
-    "of environment and database are checked.",
+    "clock, requests left, record types), receivers (address, TLS), and whether Insightly's own webhooks "
+    "wake a DAG. Receivers are connected to, and nothing is sent to them unless --post is given. Without "
+    "--insightly, --receiver and --incoming, all connections of environment and database are checked.",
     func=lazy("doctor", "doctor"),
     args=(
         Arg(
@@ -32,6 +32,14 @@ DOCTOR = ActionCommand(
             default=[],
             metavar="CONN",
             help="connections to receivers of webhooks",
+        ),
+        Arg(
+            ("--incoming",),
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="CONN",
+            help="connections by which Insightly's own webhooks wake DAGs",
         ),
         Arg(
             ("--record-types",),
