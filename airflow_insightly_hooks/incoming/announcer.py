@@ -2,8 +2,8 @@
 
 An event names a span of time (``core.incoming.announced``). The run that it starts reads up to the span's end
 at least. So a webhook of a change within the span needs no event, as long as the event is younger than a
-second: no run that it has made can have read yet. Webhooks that come while an event is being stored share the
-next one.
+second: no run that it has made can have read yet. Webhooks that come while an event is being stored wait for
+it; if it doesn't tell of their changes, they share the next one.
 
 Where contents are kept, a run lists them at once, without waiting for the span's end. So there only an
 event counts that is stored later than the contents are.
@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
 from airflow.utils.session import create_session
 
@@ -39,18 +40,35 @@ MOST_ANNOUNCERS = 1_000
 """Beyond this many, idle ones are dropped: a sender may name as many custom objects as it likes."""
 
 
+class _Told(NamedTuple):
+    """What a stored event tells of, and when it was stored, by the monotonic clock."""
+
+    span: ChangeWindow
+    at: float
+
+
 class _Event:
     """An event that is to be stored.
 
-    :ivar span: which changes it tells of.
+    :param span: which changes it tells of.
     :ivar stored: to how many assets it was said, once it is stored.
     """
 
     def __init__(self, span: ChangeWindow) -> None:
         self.span = span
+        self._last, self._asked_at = span.start, 0.0
         self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # Those who wait may all have given up.
         self.stored.add_done_callback(lambda stored: stored.cancelled() or stored.exception())
+
+    def wait_for(self, span: ChangeWindow) -> None:
+        """Have it tell of the changes of a webhook that waits for it."""
+        self.take(span)
+        self._last, self._asked_at = max(self._last, span.start), time.monotonic()
+
+    def is_told_by(self, told: _Told) -> bool:
+        """Return whether an event tells of all that wait: of their changes, and stored after they came."""
+        return self.span.start in told.span and self._last in told.span and self._asked_at <= told.at
 
     def take(self, span: ChangeWindow) -> None:
         """Have it tell of further changes, too."""
@@ -69,7 +87,7 @@ class Announcer:
         self._threads = threads
         self._next: _Event | None = None
         self._task: asyncio.Task[None] | None = None
-        self._told: tuple[ChangeWindow, float] | None = None
+        self._told: _Told | None = None
 
     async def tell(self, span: ChangeWindow, *, anew: bool = False) -> bool:
         """Return once an event is stored that tells of the changes; ``False`` if no DAG waits for any.
@@ -83,7 +101,7 @@ class Announcer:
         if self._next is None:
             self._next = _Event(span)
         event = self._next
-        event.take(span)
+        event.wait_for(span)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._store_events())
         try:
@@ -102,24 +120,32 @@ class Announcer:
         return (self._task is None or self._task.done()) and self._lately_told() is None
 
     def _lately_told(self) -> ChangeWindow | None:
-        if self._told is None or time.monotonic() - self._told[1] >= EVENT_LASTS:
+        if self._told is None or time.monotonic() - self._told.at >= EVENT_LASTS:
             return None
-        return self._told[0]
+        return self._told.span
 
     async def _store_events(self) -> None:
+        meanwhile: _Told | None = None  # what was being stored when they came
         while (event := self._next) is not None:
+            self._next = None
+            if meanwhile is not None and event.is_told_by(meanwhile):
+                event.stored.set_result(1)
+                continue
             told = self._lately_told()
             if told is not None and event.span.end - told.start <= LONGEST_SPAN:
                 event.take(told)  # so that changes which come by turns of several seconds need no event each
-            self._next = None
+            meanwhile = None
             try:
-                count = await self._threads.run(self._store, event.span)
+                count, at = await self._threads.run(self._store_event, event.span)
             except Exception as error:
                 event.stored.set_exception(error)
                 continue
             if count:
-                self._told = event.span, time.monotonic()
+                self._told = meanwhile = _Told(event.span, at)
             event.stored.set_result(count)
+
+    def _store_event(self, span: ChangeWindow) -> tuple[int, float]:
+        return self._store(span), time.monotonic()
 
 
 class Announcers:
