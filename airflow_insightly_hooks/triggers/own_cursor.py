@@ -41,6 +41,20 @@ class Runs(NamedTuple):
     reading: int
 
 
+class _Position(NamedTuple):
+    """Where a cursor stands.
+
+    :param read_to: up to when has been read; ``None``: there is no cursor, or it can't be seen.
+    :param is_known: whether it could be seen.
+    """
+
+    read_to: datetime | None
+    is_known: bool = True
+
+    def is_behind(self, until: datetime) -> bool:
+        return self.read_to is None or self.read_to < until
+
+
 class OwnCursor:
     """What was said to one DAG, until its cursor shows that it was read.
 
@@ -86,30 +100,42 @@ class OwnCursor:
             return None
         # Between polls it is asked often: a DAG that is behind for long needn't be looked at each time.
         self._look_at = time.monotonic() + 0.8 * self._interval
-        is_known = True
-        try:
-            read_to = await self._state.aget(self._key)
-            if read_to is not None and api_time(read_to, self._key) >= self._said[1]:
-                self._said = None
-                return None
-        except Exception as error:
-            log.info("How far %s has read can't be seen: %s", self._key, type(error).__name__)
-            read_to, is_known = None, False
+        position = await self._position()
+        if not position.is_behind(self._said[1]):
+            self._said = None
+            return None
+        said = await self._due_to_be_said(self._said, position)
+        # A task that has ended since has moved the cursor, and was not counted as at work.
+        if said is None or not (await self._position()).is_behind(said[1]):
+            return None
+        return said
+
+    async def _due_to_be_said(
+        self, said: tuple[datetime, datetime], position: _Position
+    ) -> tuple[datetime, datetime] | None:
+        """Return what was said if it is time to say it again, by the runs that the DAG has had since."""
         runs = await self._count_runs()
         is_reading = runs is not None and runs.reading > 0
         if self._is_pushed and is_reading and time.monotonic() < self._said_at + LONGEST_READ:
             return None
         if runs is not None and runs == self._runs and not runs.reading:
-            return self._said
+            return said
         if time.monotonic() < self._due:
             return None
-        said = self._said
-        if read_to is None and is_known:  # perhaps there never is one: once more, then, and no more
-            self._said = None
+        if position.read_to is None and position.is_known:
+            self._said = None  # perhaps there never is a cursor: once more, then, and no more
         self._delay = min(2 * self._delay, LONGEST_REPEAT)
         self._due = time.monotonic() + self._delay
         self._runs = runs
         return said
+
+    async def _position(self) -> _Position:
+        try:
+            read_to = await self._state.aget(self._key)
+            return _Position(None if read_to is None else api_time(read_to, self._key))
+        except Exception as error:
+            log.info("How far %s has read can't be seen: %s", self._key, type(error).__name__)
+            return _Position(None, is_known=False)
 
     async def _count_runs(self) -> Runs | None:
         """Return how many runs the DAG has; ``None`` if that can't be said, as before its first one."""

@@ -76,6 +76,24 @@ def test_a_dag_that_has_had_no_run_is_woken_again_at_each_poll(state: AssetState
     assert set(airflow.asked) == {"woken.detect"}
 
 
+def test_a_run_that_ends_while_it_is_looked_at(
+    state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has read everything once its DAG's runs are counted is not followed by another one."""
+
+    async def ends(dag_id: str, task_id: str) -> Runs:
+        state.values[KEY] = "2031-03-10T09:00:00Z"
+        return Runs(8, 0)
+
+    async def scene(own: OwnCursor) -> None:
+        await own.said(*SAID)
+        airflow.now = 20
+        monkeypatch.setattr(own_cursor, "count_runs", ends)
+        assert await own.to_repeat() is None
+
+    play(state, scene)
+
+
 def test_a_dag_that_runs_is_woken_again_ever_more_rarely(state: AssetState, airflow: Airflow) -> None:
     """It is at work, or it fails."""
 
