@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
+from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel, DagScheduleAssetReference
 from airflow.models.asset_state_store import AssetStateStoreModel
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
@@ -73,6 +73,14 @@ def test_nobody_waits(session: Session) -> None:
     assert announce(session, "crm", "Contacts", span(0)) == 0
     session.commit()
     assert noted(session) is None
+    assert list(session.scalars(select(AssetEvent))) == []
+
+
+def test_an_asset_that_no_dag_is_scheduled_by(session: Session) -> None:
+    """Airflow keeps the asset of a DAG whose schedule was changed: it wakes nobody."""
+    add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm")
+    session.execute(delete(DagScheduleAssetReference))
+    assert announce(session, "crm", "Contacts", span(0)) == 0
     assert list(session.scalars(select(AssetEvent))) == []
 
 

@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,6 +133,31 @@ def test_refused(post: Post, kept: Files, session: Session) -> None:
     assert post(entity(NAME=SECRET)).status == 400
     assert post(b"{").status == 400
     assert kept() == []
+
+
+@pytest.mark.usefixtures("incoming")
+def test_taken_after_a_refusal(post: Post, kept: Files, session: Session) -> None:
+    """A message that was refused is kept when it comes again, and a DAG waits by then."""
+    assert post(contact(NOW)).status == 404
+    assert kept() == []
+    add_waiting_dag(session, "contacts", "Contacts")
+    assert post(contact(NOW)).status == 200
+    assert len(kept()) == 1
+
+
+@pytest.mark.usefixtures("incoming", "contacts")
+def test_last_messages_are_known_for_a_while(
+    post: Post, kept: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of so many records, and of the last minutes: a reader doesn't look back for longer."""
+    monkeypatch.setattr(entity_keeper, "MOST_RECORDS", 2)
+    for number in (7, 8, 9, 9, 7):
+        assert post(contact(NOW, number)).status == 200
+    assert [read(path).record_id for path in kept()] == [7, 8, 9, 7]
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + entity_keeper.SAME_LASTS)
+    monkeypatch.setattr(entity_keeper, "time", later)
+    assert post(contact(NOW, 7)).status == 200
+    assert [read(path).record_id for path in kept()] == [7, 8, 9, 7, 7]
 
 
 @pytest.mark.usefixtures("incoming", "contacts")
