@@ -280,6 +280,44 @@ def test_lookups_of_a_refusal(app: ASGIApp, post: Post, monkeypatch: pytest.Monk
     assert "crm" not in asked_for, "it is in the environment, and another id is asked for"
 
 
+def test_known_senders_do_not_wait_behind_guessers(
+    app: ASGIApp, post: Post, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lookups of ids that somebody guesses may take all threads that there are for them."""
+    assert post(contact()).status == 200
+    clock.now += senders.CONNECTION_LASTS
+    ended = threading.Event()
+    look_up = senders._look_up
+
+    def slow_for_others(conn_id: str) -> Any:
+        return look_up(conn_id) if conn_id == "crm" else ended.wait(30) and None
+
+    monkeypatch.setattr(senders, "_look_up", slow_for_others)
+
+    async def scene() -> None:
+        guesses = [
+            asyncio.create_task(ask(app, f"/guess_{number}", contact(), [basic()]))
+            for number in range(senders.LOOKUPS)
+        ]
+        await asyncio.sleep(0.1)
+        try:
+            answer = await asyncio.wait_for(ask(app, "/crm", contact(), [basic()]), 5)
+        finally:
+            ended.set()
+        assert answer.status == 200
+        assert [(await guess).status for guess in guesses] == [401] * senders.LOOKUPS
+
+    asyncio.run(scene())
+
+
+def test_refusals_come_at_steps_of_time(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the time of an answer doesn't show what was looked up for it."""
+    monkeypatch.setattr(senders, "STEP", 0.3)
+    began = time.monotonic()
+    assert asked(app, "/crm", contact()).status == 401
+    assert time.monotonic() - began >= 0.3
+
+
 def test_impossible_id(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can be no connection's id is asked of nobody: a database, or a vault, may take it amiss."""
     asked_for: list[str] = []
