@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
-from airflow_insightly_hooks.core.incoming.untold_changes import UntoldChanges, is_told
+from airflow_insightly_hooks.core.incoming.unannounced_changes import UnannouncedChanges, is_announced
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.hooks.assets import ANNOUNCED
 from airflow_insightly_hooks.triggers.metrics import count_unannounced
@@ -68,7 +68,7 @@ class Announcements:
         self._spans: AnnouncedSpans | None = None
         self._is_readable = True
         self._latest: Announcement | None = None
-        self._untold = UntoldChanges()
+        self._unannounced = UnannouncedChanges()
         self._clock: tuple[datetime, float] | None = None
         self._since: datetime | None = None
 
@@ -116,7 +116,7 @@ class Announcements:
             settled = (self._server_time() or known) - settle
             self._latest = Announcement(place, max(known, settled.replace(microsecond=0) + ONE_SECOND))
 
-    def untold(self, changes: Sequence[datetime]) -> list[datetime]:
+    def unannounced(self, changes: Sequence[datetime]) -> list[datetime]:
         """Return those of a poll's changes that no webhook has told of; they count as missed a minute later.
 
         The others are to be read as if they had just been announced: a change within a second's tolerance may
@@ -124,9 +124,9 @@ class Announcements:
 
         :param changes: when each was.
         """
-        found = [at for at in changes if not is_told(at, self._spans)]
+        found = [at for at in changes if not is_announced(at, self._spans)]
         if self._is_readable:
-            self._untold.add(found)
+            self._unannounced.add(found)
         told = set(changes).difference(found)
         if told and (self._latest is None or max(told) >= self._latest.until):
             self._latest = Announcement(min(told), max(told) + ONE_SECOND)
@@ -138,7 +138,7 @@ class Announcements:
         if now is None or self._since is None or not self._is_readable:
             return
         # Before the first webhook of all, none is expected of changes from before this watch.
-        missed = self._untold.take_overdue(spans, now, spans.since if spans is not None else self._since)
+        missed = self._unannounced.take_overdue(spans, now, spans.since if spans is not None else self._since)
         if not missed:
             return
         count_unannounced(len(missed), self._conn_id, self._record_type)

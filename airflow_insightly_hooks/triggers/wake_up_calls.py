@@ -41,7 +41,7 @@ async def wake_up_calls(
     with watching(watcher):
         async for notice in notices:
             is_for_others = notice.is_repeat and own is not None
-            is_news = notice.is_new and not is_for_others and not (watcher.push and notice.is_told)
+            is_news = notice.is_new and not is_for_others and not (watcher.push and notice.is_announced)
             if is_news or said_at is None:
                 watcher.unsaid_since = min(notice.since, watcher.unsaid_since or notice.since)
                 until = max(until, notice.until)

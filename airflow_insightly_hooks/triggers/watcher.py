@@ -82,7 +82,7 @@ class ChangeNotice(NamedTuple):
     :param poll: ``None`` at a watch's first start, which says only where it begins, and between polls.
     :param place: up to when changes have been looked for.
     :param is_repeat: whether it is said again, for DAGs that have not read it yet.
-    :param is_told: whether webhooks have told of all of it.
+    :param is_announced: whether webhooks have told of all of it.
     :param announced: what webhooks have told of last; ``None`` where no watcher is for that.
     """
 
@@ -92,7 +92,7 @@ class ChangeNotice(NamedTuple):
     poll: Poll | None
     place: datetime
     is_repeat: bool = False
-    is_told: bool = False
+    is_announced: bool = False
     announced: Announcement | None = None
 
 
@@ -178,7 +178,7 @@ class Watch(SharedStreamProducer):
             notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
                 self._since = min(self._since, notice.since)
-                self._is_unsaid = self._is_unsaid or (notice.is_new and not notice.is_told)
+                self._is_unsaid = self._is_unsaid or (notice.is_new and not notice.is_announced)
                 return
             if notice.is_new or self._said is None:
                 self._said = notice.place
@@ -219,24 +219,24 @@ class Watch(SharedStreamProducer):
         poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
         until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
-        announced, untold = await self._announced(since, poll.server_time, changes)
+        announced, unannounced = await self._announced(since, poll.server_time, changes)
         if self._settles_at is not None and poll.server_time < self._settles_at:
             is_late = False  # what was said last is read later than this
         is_late, self._is_unsaid = is_late or self._is_unsaid, False
         if is_late:  # a run reads it whose window ends later than that of any which may have passed it by
             until = max(until, settled + ONE_SECOND)
         is_new = bool(changes) or is_late
-        is_told = is_new and not is_late and not untold
+        is_announced = is_new and not is_late and not unannounced
         if is_new:
             self._settles_at = until + settle
-        if is_new and not (is_told and self._is_pushed(all)):
+        if is_new and not (is_announced and self._is_pushed(all)):
             longest = POLL_INTERVAL if self._is_pushed() else math.inf
             self._unread.said(since, until, max(min(self._next_interval(), longest), FIRST_REPEAT))
         elif self._is_shared() and (again := await self._unread.to_repeat()) is not None:
             return ChangeNotice(
                 again[0], max(until, again[1]), True, poll, place, is_repeat=True, announced=announced
             )
-        return ChangeNotice(since, until, is_new, poll, place, is_told=is_told, announced=announced)
+        return ChangeNotice(since, until, is_new, poll, place, is_announced=is_announced, announced=announced)
 
     async def _between_polls(self, place: datetime) -> ChangeNotice:
         """Return what there is to say without a poll: that a DAG has not read what was announced."""
@@ -271,12 +271,12 @@ class Watch(SharedStreamProducer):
             self._announcements.set_clock(server_time)
         before = self._announcements.latest
         await self._announcements.look(place, self._longest_settle())
-        untold = self._announcements.untold(changes)
+        unannounced = self._announcements.unannounced(changes)
         self._announcements.warn_of_missed()
         latest = self._announcements.latest
         if latest is not None and latest != before:
             self._unread.said(*latest, AFTER_WEBHOOK, is_announced=True)
-        return latest, untold
+        return latest, unannounced
 
     def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:
         """Return whether any watcher, or all, are for what webhooks tell of."""

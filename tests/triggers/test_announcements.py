@@ -132,11 +132,11 @@ def test_a_value_that_cannot_be_read(
     for _ in range(3):
         assert not look(announcements)
     assert logged.text.count("can't be seen") == 1
-    assert announcements.untold([at(10)]) == [at(10)]
+    assert announcements.unannounced([at(10)]) == [at(10)]
     state.values.clear()
     announce(state, 10)
     assert look(announcements)
-    assert announcements.untold([at(10)]) == []
+    assert announcements.unannounced([at(10)]) == []
 
 
 def test_a_state_that_fails(
@@ -156,7 +156,7 @@ def test_a_state_that_fails(
     with monkeypatch.context() as patch:
         patch.setattr(state, "aget", no_answer)
         assert not look(announcements)
-        assert announcements.untold([at(10), at(20)]) == [at(10), at(20)]
+        assert announcements.unannounced([at(10), at(20)]) == [at(10), at(20)]
         clock.now = 900
         announcements.warn_of_missed()
     assert "can't be seen: RuntimeError" in logged.text
@@ -173,7 +173,7 @@ def test_missed_webhooks_are_counted(
     announce(state, 1)
     look(announcements)
     clock.now = 100
-    assert announcements.untold([at(1), at(20), at(70), at(90)]) == [at(20), at(70), at(90)]
+    assert announcements.unannounced([at(1), at(20), at(70), at(90)]) == [at(20), at(70), at(90)]
     announcements.warn_of_missed()
     assert counted == [(1, "insightly_default", "Contacts")]
     clock.now = 140
@@ -194,9 +194,9 @@ def test_what_a_poll_has_found_is_to_be_read(announcements: Announcements, state
     """A change right behind an announced span may be one that was not announced."""
     announce(state, 10)
     look(announcements)
-    assert announcements.untold([at(11)]) == []
+    assert announcements.unannounced([at(11)]) == []
     assert announcements.latest == Announcement(at(0), at(12))
-    assert announcements.untold([at(11), at(12), at(13)]) == [at(13)]
+    assert announcements.unannounced([at(11), at(12), at(13)]) == [at(13)]
     assert announcements.latest == Announcement(at(11), at(13))
 
 
@@ -205,7 +205,7 @@ def test_the_first_webhook_is_waited_for(
 ) -> None:
     """Without any, the text says what to set up; what happened before the watch began doesn't count."""
     look(announcements)
-    announcements.untold([at(-30), at(20), at(30)])
+    announcements.unannounced([at(-30), at(20), at(30)])
     clock.now = 900
     announcements.warn_of_missed()
     assert counted == [(2, "insightly_default", "Contacts")]
@@ -218,7 +218,7 @@ def test_changes_from_before_the_first_webhook_do_not_count(
 ) -> None:
     """It may just have been set up."""
     look(announcements)
-    announcements.untold([at(20), at(30)])
+    announcements.unannounced([at(20), at(30)])
     announce(state, 25)
     clock.now = 900
     look(announcements)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
 
-__all__ = ["UntoldChanges", "is_told"]
+__all__ = ["UnannouncedChanges", "is_announced"]
 
 IN_TIME = timedelta(minutes=1)
 """How long a webhook may take: Insightly tries three times."""
@@ -15,7 +15,7 @@ ROUNDED = timedelta(seconds=1)
 """By how much a change's time may differ between a webhook and the API."""
 
 
-def is_told(changed_at: datetime, announced: AnnouncedSpans | None) -> bool:
+def is_announced(changed_at: datetime, announced: AnnouncedSpans | None) -> bool:
     """Return whether a webhook has told of a change.
 
     :param announced: what webhooks have told of; ``None`` if nothing.
@@ -25,7 +25,7 @@ def is_told(changed_at: datetime, announced: AnnouncedSpans | None) -> bool:
     return any(changed_at + shift in announced for shift in (timedelta(0), -ROUNDED, ROUNDED))
 
 
-class UntoldChanges:
+class UnannouncedChanges:
     """Changes that a webhook may still tell of, until it has, or is too late."""
 
     def __init__(self) -> None:
@@ -44,6 +44,6 @@ class UntoldChanges:
         :param now: by Insightly's clock.
         :param expected_since: a change from before then needs no webhook.
         """
-        untold = [at for at in self._changes if at >= expected_since and not is_told(at, announced)]
-        self._changes = [at for at in untold if at > now - IN_TIME]
-        return sorted(at for at in untold if at <= now - IN_TIME)
+        unannounced = [at for at in self._changes if at >= expected_since and not is_announced(at, announced)]
+        self._changes = [at for at in unannounced if at > now - IN_TIME]
+        return sorted(at for at in unannounced if at <= now - IN_TIME)

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.incoming.announced import AnnouncedSpans
-from airflow_insightly_hooks.core.incoming.untold_changes import UntoldChanges, is_told
+from airflow_insightly_hooks.core.incoming.unannounced_changes import UnannouncedChanges, is_announced
 
 EIGHT = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -30,13 +30,13 @@ def announced(*starts: float) -> AnnouncedSpans:
 )
 def test_a_change_that_was_told_of(seconds: float, expected: bool) -> None:
     """A webhook's time of it may be a second off, either way."""
-    assert is_told(at(seconds), announced(10)) is expected
-    assert not is_told(at(seconds), None)
+    assert is_announced(at(seconds), announced(10)) is expected
+    assert not is_announced(at(seconds), None)
 
 
 def test_a_webhook_gets_a_minute() -> None:
     """Then its change counts, and only once; one that comes in time is none that was missed."""
-    changes = UntoldChanges()
+    changes = UnannouncedChanges()
     changes.add([at(10), at(40), at(0)])
     assert changes.take_overdue(None, at(59), LONG_AGO) == []
     assert changes.take_overdue(announced(0), at(80), LONG_AGO) == [at(10)]
@@ -46,7 +46,7 @@ def test_a_webhook_gets_a_minute() -> None:
 
 def test_changes_from_before_webhooks_came() -> None:
     """No webhook could tell of them."""
-    changes = UntoldChanges()
+    changes = UnannouncedChanges()
     changes.add([at(10), at(20), at(20)])
     assert changes.take_overdue(announced(15), at(900), at(15)) == [at(20), at(20)]
     assert changes.take_overdue(None, at(900), LONG_AGO) == []
