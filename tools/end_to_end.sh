@@ -3,6 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
+
+# Prints a command that runs two, the second one whatever becomes of the first, and fails if one of them does.
+# A pytest that is interrupted ends by itself, and the next one would begin.
+one_after_another() { printf "trap 'exit 130' INT; %s; first=\$?; %s && exit \$first" "$1" "$2"; }
+
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
 alone="test_command_line or test_doctor or test_pytest_plugin" # these start what they need themselves
@@ -17,11 +22,8 @@ commands=()
 for group in "${groups[@]}"; do
     commands+=(".venv/bin/pytest -m e2e tests/e2e -k '$group' --durations 5")
 done
-# These take half as long as the others. The last ones have API servers of their own, and the pages a browser.
-commands+=("
-    trap 'exit 130' INT # a pytest that is interrupted ends by itself, and the next one would begin
-    .venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5
-    alone=\$?
-    .venv/bin/pytest -m e2e tests/ui/e2e tests/incoming/e2e --durations 5 && exit \$alone
-")
+# Two go on with tests that have API servers of their own, so that all end at about the same time.
+commands[3]="$(one_after_another "${commands[3]}" ".venv/bin/pytest -m e2e tests/incoming/e2e --durations 5")"
+commands+=("$(one_after_another ".venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5" \
+    ".venv/bin/pytest -m e2e tests/ui/e2e --durations 5")") # the pages have a browser
 exec tools/side_by_side.sh "${commands[@]}"
