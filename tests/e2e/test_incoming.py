@@ -137,9 +137,11 @@ def wait_until_begun(stack: Stack, *dag_ids: str) -> None:
         found = {dag_id: runs(stack, dag_id) for dag_id in dag_ids}
         if (state := [(run["dag_run_id"], run["state"]) for each in found.values() for run in each]) != seen:
             seen, since = state, time.monotonic()
-        have_ended = all(each and all(run["end_date"] for run in each) for each in found.values())
+        # The first one comes with the schedule, the next one with the watcher's first event.
+        have_begun = all(any(run["run_type"] == "asset_triggered" for run in each) for each in found.values())
+        have_ended = all(run["end_date"] for each in found.values() for run in each)
         are_watched = all(is_watched(stack, dag_id) for dag_id in dag_ids)
-        return have_ended and are_watched and time.monotonic() - since >= CALM
+        return have_begun and have_ended and are_watched and time.monotonic() - since >= CALM
 
     wait_for(f"the beginning of {', '.join(dag_ids)}", has_begun, SOON)
 
