@@ -107,7 +107,7 @@ def _note(session: Session, insightly_conn_id: str, record_type: str, span: Chan
         .where(AssetModel.name == asset.name, AssetModel.uri == asset.uri)
         .with_for_update(key_share=True)  # tasks may add keys to the state meanwhile
     )
-    if asset_id is None:  # no task of ours keeps a cursor there
+    if asset_id is None:  # no sensor keeps a cursor there
         return
     row = session.get(AssetStateStoreModel, (asset_id, ANNOUNCED))
     if row is None:

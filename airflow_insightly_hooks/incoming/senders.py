@@ -143,7 +143,7 @@ class Senders:
 
 
 def _look_up(conn_id: str) -> IncomingSettings | None:
-    """Return what a connection says; ``None`` if there is none of this id and type that can be used.
+    """Return what a connection says; ``None`` if no connection of this id and type can be used.
 
     :raises Refusal: 503, if that can't be seen, such as while Airflow's database is away.
     """
@@ -161,7 +161,7 @@ def _look_up(conn_id: str) -> IncomingSettings | None:
 
 
 def _connection(conn_id: str) -> Connection | None:
-    """Return a connection, as Airflow finds it; ``None`` if there is none.
+    """Return a connection, as Airflow finds it; ``None`` if no connection has this id.
 
     Airflow itself takes a connection for missing where a secrets backend, or its database, doesn't answer.
     And it asks no further backend once it is found: here all are asked for something, whatever they have.

@@ -56,7 +56,7 @@ class AnnouncedSpans:
             since, spans = value["since"], value["spans"]  # type: ignore[index]
             read = [(int(start), int(start) + int(length)) for start, length in spans]
             announced = cls(int(since), read)
-            _ = announced.since, announced.until  # beyond the times that there are, it is none of these
+            _ = announced.since, announced.until  # times beyond all calendars can't be meant
             return announced
         except (TypeError, KeyError, ValueError, OverflowError):
             return None
