@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.models import DagModel
-from airflow.models.asset import AssetActive, AssetModel, DagScheduleAssetReference, TaskInletAssetReference
+from airflow.models.asset import AssetActive, DagScheduleAssetReference, TaskInletAssetReference
 from airflow.models.dagbundle import DagBundleModel
 from airflow.sdk import Asset
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_insightly_hooks.hooks.assets import changes_asset_name, records_asset
-from tests.metadata_database import BUNDLE
+from tests.metadata_database import BUNDLE, asset_of
 
 __all__ = ["add_waiting_dag"]
 
@@ -45,22 +44,18 @@ def add_waiting_dag(
     how = {"poll_interval": 15.0, "settle": 5.0, **how}
     changes = list(names) or [changes_asset_name(insightly_conn_id, kind, **how) for kind in record_types]
     for name in changes:
-        asset_id = _asset(session, Asset(name=name, uri=name.replace("/", "://", 1)))
+        asset_id = _active(session, Asset(name=name, uri=name.replace("/", "://", 1)))
         session.add(DagScheduleAssetReference(asset_id=asset_id, dag_id=dag_id))
     for kind in record_types:
-        asset_id = _asset(session, records_asset(insightly_conn_id, kind))
+        asset_id = _active(session, records_asset(insightly_conn_id, kind))
         session.add(TaskInletAssetReference(asset_id=asset_id, dag_id=dag_id, task_id="detect"))
     session.commit()
     return changes
 
 
-def _asset(session: Session, asset: Asset) -> int:
-    found = session.scalar(select(AssetModel.id).where(AssetModel.name == asset.name))
-    if found is not None:
-        return found
-    model = AssetModel(name=asset.name, uri=asset.uri, group="asset")
-    session.add(model)
+def _active(session: Session, asset: Asset) -> int:
+    """Return the id of an asset that a DAG names."""
+    asset_id = asset_of(session, asset)
+    session.merge(AssetActive(name=asset.name, uri=asset.uri))
     session.flush()
-    session.add(AssetActive(name=asset.name, uri=asset.uri))
-    session.flush()
-    return model.id
+    return asset_id
