@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptEntity, KeptName
@@ -57,7 +57,7 @@ class _Deletion:
     """
 
     days: int
-    task: asyncio.Task[None] | None = field(default=None)
+    task: asyncio.Task[None] | None = None
 
 
 class EntityKeeper:
