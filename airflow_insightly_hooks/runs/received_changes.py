@@ -335,7 +335,7 @@ class _Reading:
             )
 
     def _names(self, since: datetime) -> list[KeptName]:
-        """Return the names of what is kept of the days from one on: clocks may be ahead of ours."""
+        """Return the names of what is kept from a day on, tomorrow included: another clock may be ahead."""
         return self._store.names(self._kind.name, since, max(since, self._now) + timedelta(days=1))
 
     def _read(

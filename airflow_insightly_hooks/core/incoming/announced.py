@@ -20,7 +20,7 @@ __all__ = ["AnnouncedSpans", "span_of"]
 OLDEST = timedelta(minutes=10)
 """If a record's change is older, its time is not used: the webhook comes late, or again."""
 CLOCK_TOLERANCE = timedelta(minutes=10)
-"""By how much Insightly's clock may be ahead of ours; so long a run waits for what an event tells of."""
+"""How far ahead Insightly's clock may be. A run waits this long at most for the end of an event's span."""
 SPAN = timedelta(seconds=2)
 """How long the span of an event is."""
 MOST_SPANS = 2_000

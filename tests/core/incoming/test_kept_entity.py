@@ -131,6 +131,6 @@ def test_many_seen_names() -> None:
 
 @pytest.mark.parametrize("block", [None, 7, "?", "AAAA"])
 def test_unreadable_seen_names(block: object) -> None:
-    """A text that is none of these is refused: else what was read would be read again."""
+    """Any other text is refused. If it were accepted, a task would read the same webhooks again."""
     with pytest.raises(ValueError, match="part of it"):
         SeenNames.of([block])

@@ -74,7 +74,7 @@ def in_whole_seconds(value: Any) -> Any:
 @given(st.data())
 @pytest.mark.parametrize("record_type", RECORD_TYPE_NAMES)
 def test_round_trip(record_type: str, data: st.DataObject) -> None:
-    """A record of any type comes out as the API gave it to who sent the webhook, and as the same body."""
+    """A record of any type is the same again as before it was sent, and makes the same body."""
     record = in_whole_seconds(data.draw(records(record_type)))
     dates = [name for name, value in custom_fields_in(record) if is_time(value)]
     body = build_body(record, record_type=record_type, custom_date_fields=dates)

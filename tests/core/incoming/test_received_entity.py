@@ -41,7 +41,7 @@ def test_each_type_by_its_fields(record_type: str) -> None:
 
 @pytest.mark.parametrize("record_type", RECORD_TYPES)
 def test_each_type_by_name(record_type: str) -> None:
-    """Where the URI names the type, its id is enough; the id of another type is none."""
+    """If the URI names the type, the record needs the id of that type, and no other id will do."""
     id_field = RECORD_TYPES[record_type].id_field
     body = json.dumps({"entity": {id_field: 7}}).encode()
     assert read_entity(body, record_type).record_id == 7
@@ -101,7 +101,7 @@ def test_custom_object() -> None:
     ],
 )  # fmt: skip
 def test_times(value: object, expected: datetime | None) -> None:
-    """A time is read as it may be written; one that can't be read is none."""
+    """A time is read in each form that it may have; one that can't be read counts as missing."""
     body = json.dumps({"entity": {"CONTACT_ID": 7, "DATE_UPDATED_UTC": value}}).encode()
     assert read_entity(body).changed_at == expected
 

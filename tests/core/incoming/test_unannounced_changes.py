@@ -35,7 +35,7 @@ def test_a_change_that_was_told_of(seconds: float, expected: bool) -> None:
 
 
 def test_a_webhook_gets_a_minute() -> None:
-    """Then its change counts, and only once; one that comes in time is none that was missed."""
+    """A late webhook's change counts as missed, once; if the webhook comes in time, it doesn't count."""
     changes = UnannouncedChanges()
     changes.add([at(10), at(40), at(0)])
     assert changes.take_overdue(None, at(59), LONG_AGO) == []
