@@ -71,6 +71,13 @@ def go_to(frame: FrameLocator, name: str) -> None:
     frame.get_by_role("heading", level=1, name=name).wait_for()
 
 
+def show_pending(page: Page, frame: FrameLocator, record_id: int) -> None:
+    """Filter the pending webhooks by a record, and wait for the list that answers."""
+    frame.get_by_label("Record id").fill(str(record_id))
+    frame.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile(f"record={record_id}"))  # the list before has the record, too
+
+
 def test_a_failure_is_found_sent_again_and_arrives(stack: Stack, visit: Visit, failed: int) -> None:
     """Overview, filter, one delivery with its payload, send again, progress, the request bin."""
     page, frame = open_within_airflow(visit)
@@ -131,8 +138,7 @@ def test_what_is_pending_is_cancelled(stack: Stack, visit: Visit, failed: int) -
     """Choose it, read what will happen, confirm, and see it carried out."""
     page, frame = open_within_airflow(visit)
     go_to(frame, "Pending")
-    frame.get_by_label("Record id").fill(str(failed))
-    frame.get_by_role("button", name="Show").click()
+    show_pending(page, frame, failed)
     frame.get_by_role("checkbox", name=f"Tasks {failed}").check()
     frame.get_by_role("button", name="Cancel selected").click()
     frame.get_by_role("heading", name="Cancel 1 pending webhook?").wait_for()
@@ -141,8 +147,7 @@ def test_what_is_pending_is_cancelled(stack: Stack, visit: Visit, failed: int) -
     expect(frame.locator("progress")).to_have_attribute("value", "1")
     check_accessibility(page)
     go_to(frame, "Pending")
-    frame.get_by_label("Record id").fill(str(failed))
-    frame.get_by_role("button", name="Show").click()
+    show_pending(page, frame, failed)
     expect(frame.get_by_role("checkbox", name=f"Tasks {failed}")).to_have_count(0)
     assert stack.received("desk_later") == []
 
