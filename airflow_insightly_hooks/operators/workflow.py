@@ -13,8 +13,6 @@ from airflow.sdk import BaseOperator
 from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.delivery.report import combined
-from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
@@ -25,23 +23,15 @@ from airflow_insightly_hooks.core.errors import (
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
-from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.common.batch_reading import Reading
-from airflow_insightly_hooks.operators.common.field_checks import (
-    custom_dates_of,
-)
-from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri, check_uri
-from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery, check_resends
-from airflow_insightly_hooks.operators.delivery.dry_run import DryBatchDelivery, dry_store
-from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.common.redacted_arguments import check_uri
 from airflow_insightly_hooks.operators.delivery.outcome import (
     FAIL,
     check_on_undelivered,
-    judge,
-    push_report,
 )
+from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
+from airflow_insightly_hooks.operators.one_task.webhook_deliveries import WebhookDeliveries
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
@@ -177,44 +167,34 @@ class InsightlyWorkflowOperator(BaseOperator):
         if ti is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
-        deliveries = self._deliveries(context, state, metadata)
-        is_read, is_dry = False, is_dry_run(context, self.is_dry_run)
+        deliveries = WebhookDeliveries(
+            self.workflow,
+            context,
+            self.render_template,
+            metadata,
+            self._memory(context),
+            retries=self.retries,
+            is_dry_run=is_dry_run(context, self.is_dry_run),
+            is_stopped=lambda: self._stopped,
+            log=self.log,
+        )
         met = 0
         try:
-            memory = self._memory(context)
             reading = self._reading(hook, window, detection, metadata, context)
             for batch in self._batches(reading, window):
-                met += self._deliver(batch, deliveries, memory)
+                met += deliveries.deliver(batch)
             if self._stopped:
                 raise StoppedError
             if reading is not None:
                 lookback.keep(detection)
             windows.take(window)
-            is_read = True
             # What this try has read, from the window's beginning: earlier ones add nothing to that.
             detected = reading.detected if reading is not None else None
             keep_run_counts(context, self.log, detected=detected, met=met, hook=hook, dry_run=self.is_dry_run)
-        finally:  # after the task's time-out, too, the report tells what is undelivered
-            reports = [
-                delivery.report(is_read=is_read, report_count=len(deliveries))
-                for delivery in deliveries.values()
-            ]
-            result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
-            total = combined(reports)
-            is_whole = is_read and (is_dry or total["delivered"] == total["total"])
-            if not is_whole and ti is not None and not any(o.is_lost for o in deliveries.values()):
-                push_report(ti, result, self.log)
-        if not is_whole:
-            asked = [d.retry_after for d in deliveries.values() if d.retry_after is not None]
-            judge(
-                total,
-                ti,
-                may_go_on=any(delivery.may_go_on() for delivery in deliveries.values()),
-                on_undelivered=self.on_undelivered,
-                retry_after=max(asked, default=None),
-                log=self.log,
-            )
-        return result
+        except BaseException:  # after the task's time-out, too, the report tells what is undelivered
+            deliveries.tell(is_read=False)
+            raise
+        return deliveries.end(on_undelivered=self.on_undelivered)
 
     def execute_complete(
         self,
@@ -312,70 +292,6 @@ class InsightlyWorkflowOperator(BaseOperator):
         task = context.get("ti") or self
         memory = memory_of(context, self.asset, is_dry_run=is_dry_run(context, self.is_dry_run))
         return TriggerOnce.of_task(task, *memory, self.workflow.dag_id, datetime.now(timezone.utc))
-
-    def _deliver(
-        self, batch: list[RecordChange], deliveries: dict[str, BatchDelivery], memory: TriggerOnce | None
-    ) -> int:
-        """Deliver a batch; return how many of its changes trigger."""
-        for delivery in deliveries.values():
-            delivery.expect(batch)
-        if memory is not None:  # after they are noted: who is let through once isn't let through again
-            deliverable = [change for change in batch if "undeliverable" not in change]
-            admitted = memory.admit(change["record_id"] for change in deliverable)
-            for delivery in deliveries.values():
-                delivery.drop(change for change in deliverable if change["record_id"] not in admitted)
-            batch = [c for c in batch if "undeliverable" in c or c["record_id"] in admitted]
-        for delivery in deliveries.values():
-            delivery.deliver(batch)
-        return sum("undeliverable" not in change for change in batch)
-
-    def _deliveries(
-        self, context: Context, state: TaskState, metadata: Callable[[], list[dict[str, Any]]]
-    ) -> dict[str, BatchDelivery]:
-        """Return one for each webhook, by its slug; all receivers are checked first."""
-        from airflow_insightly_hooks.hooks.webhook import WebhookHook
-
-        hooks: list[tuple[Webhook, WebhookHook]] = []
-        for webhook in self.workflow.webhooks:
-            rendered = webhook.model_copy(
-                update={
-                    name: self.render_template(getattr(webhook, name), context)
-                    for name in ("conn_id", "fields", "envelope")
-                }
-            )
-            if webhook.uri is not None:
-                uri = RedactedUri(webhook.uri, self.render_template).resolve(context)
-                rendered = rendered.model_copy(update={"uri": uri})
-            hook = WebhookHook(rendered.conn_id or "", uri=rendered.uri)
-            hook.get_conn()
-            hook.check_headers(webhook.headers)
-            hooks.append((rendered, hook))
-        ti: Any = context.get("ti")
-        is_dry = is_dry_run(context, self.is_dry_run)
-        make = DryBatchDelivery if is_dry else BatchDelivery
-        requests = read_requests(state)
-        deliveries = {
-            webhook.slug: make(
-                webhook,
-                self.render_template(self.workflow.message_scope(webhook), context),
-                self.workflow.record_type,
-                hook,
-                LedgerWriter(
-                    dry_store(state, f"{webhook.slug}/") if is_dry else state,
-                    ti,
-                    self.retries,
-                    f"{webhook.slug}/",
-                    requests,
-                ),
-                lambda: custom_dates_of(metadata()),
-                is_stopped=lambda: self._stopped,
-                log=self.log,
-                ti=ti,
-            )
-            for webhook, hook in hooks
-        }
-        check_resends(requests, deliveries)
-        return deliveries
 
 
 def _check(workflow: WorkflowDefinition) -> None:

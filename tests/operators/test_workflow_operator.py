@@ -35,9 +35,9 @@ from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
-from airflow_insightly_hooks.operators.common import batch_reading as reading
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.delivery.outcome import MissingPayloadsError
+from airflow_insightly_hooks.operators.one_task import batch_reading as reading
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_insightly_hooks.hooks.assets import records_asset
-from airflow_insightly_hooks.operators.common.batch_reading import Reading
+from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor

@@ -5,7 +5,7 @@ A ledger that a real try has written stays as it is: requests to send messages a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,13 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
-from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
-from airflow_insightly_hooks.operators.delivery.batch_delivery import BatchDelivery
-from airflow_insightly_hooks.operators.delivery.delivery import record_unsent
 from airflow_insightly_hooks.runs.task_state import UnwrittenStore
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.state.state_store import StateStore
 
-__all__ = ["DRY_RUN_REASON", "DryBatchDelivery", "dry_report", "dry_store"]
+__all__ = ["DRY_RUN_REASON", "dry_report", "dry_store", "list_records", "report_of"]
 
 SHOWN = 20
 DRY_RUN_REASON = "not sent: this is a dry run"
@@ -45,49 +42,18 @@ def dry_report(log: Any, payloads: Sequence[Payload], ledger: Ledger, receiver: 
     :param receiver: what the log calls the receiver.
     """
     due = [p for p in payloads if why_undeliverable(p) is None and not ledger.is_settled(p["message_id"])]
-    log.info("Dry run: %d of %d payloads would go to %s%s", len(due), len(payloads), receiver, _listed(due))
-    return _report(payloads, ledger, len(due))
+    log.info(
+        "Dry run: %d of %d payloads would go to %s%s", len(due), len(payloads), receiver, list_records(due)
+    )
+    return report_of(payloads, ledger, len(due))
 
 
-class DryBatchDelivery(BatchDelivery):
-    """The messages of one webhook in a dry run of a task that reads its changes batch by batch."""
+def report_of(payloads: Sequence[Payload], ledger: Ledger, would_send: int, report_count: int = 1) -> Report:
+    """Return the report of a dry run; under ``undelivered`` stand those of which no body can be built.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._ledger.about["dry_run"] = True
-        self._would_send = self._acknowledged = 0
-
-    def deliver(self, changes: Iterable[RecordChange]) -> None:
-        """Build the payloads, and log which ones would go out."""
-        payloads = [self._payload(change) for change in changes]
-        for payload in payloads:
-            if why_undeliverable(payload) is not None:
-                self._undeliverable[payload["message_id"]] = payload
-        states = [self._ledger[payload["message_id"]].state for payload in payloads]
-        self._acknowledged += states.count(ACKNOWLEDGED)
-        due = [
-            payload
-            for payload in payloads
-            if payload["message_id"] not in self._undeliverable
-            and not self._ledger.is_settled(payload["message_id"])
-        ]
-        self._would_send += len(due)
-        record_unsent(self._writer, payloads, lambda _message: DRY_RUN_REASON)
-        self._log.info("Dry run: %s: %d payloads would go out%s", self._webhook.name, len(due), _listed(due))
-
-    def may_go_on(self) -> bool:
-        """Return that a later try has nothing to send."""
-        return False
-
-    def report(self, *, is_read: bool, report_count: int) -> Report:  # noqa: ARG002 — as that of a real run
-        """Return the report of the dry run."""
-        report = _report(list(self._undeliverable.values()), self._ledger, self._would_send, report_count)
-        report["total"] += self._would_send + self._acknowledged
-        report["delivered"] += self._acknowledged
-        return report
-
-
-def _report(payloads: Sequence[Payload], ledger: Ledger, would_send: int, report_count: int = 1) -> Report:
+    :param would_send: how many payloads would go out.
+    :param report_count: how many reports share the room that there is for one.
+    """
     now = datetime.now(timezone.utc)
     bad = [payload for payload in payloads if why_undeliverable(payload) is not None]
     report = make_report(bad, ledger, {}, lambda _message: DRY_RUN_REASON, now, now, report_count)
@@ -98,8 +64,8 @@ def _report(payloads: Sequence[Payload], ledger: Ledger, would_send: int, report
     return report
 
 
-def _listed(payloads: Sequence[Payload]) -> str:
-    """Return which records they are of, the first of them."""
+def list_records(payloads: Sequence[Payload]) -> str:
+    """Return which records payloads are of, the first of them, behind a colon; empty without payloads."""
     if not payloads:
         return ""
     shown = [f"{p['record_type']} {p['record_id']} {p['event']}" for p in payloads[:SHOWN]]

@@ -1,0 +1,4 @@
+"""What ``InsightlyWorkflowOperator`` consists of: its window, reading and delivering batch by batch.
+
+Private.
+"""
