@@ -68,12 +68,16 @@ class Processes:
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, command: list[str], env: Mapping[str, str]) -> None:
-        """Start a process in a session of its own; its output goes to ``<name>.log``."""
+    def start(self, name: str, command: list[str], env: Mapping[str, str], cwd: Path | None = None) -> None:
+        """Start a process in a session of its own; its output goes to ``<name>.log``.
+
+        :param cwd: its working directory; this process's own by default.
+        """
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
                 env=dict(env),
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -91,6 +95,17 @@ class Processes:
         """Kill a process as the system does when memory is short; its children live on."""
         process = self._running.pop(name)
         process.kill()
+        process.wait()
+
+    def kill_session(self, name: str) -> None:
+        """Kill a process and all that it has started, as when its machine dies."""
+        process = self._running.pop(name)
+        while members := _session_members(process.pid):
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.01)
         process.wait()
 
     def check(self) -> None:
@@ -300,6 +315,19 @@ def step(what: str) -> Iterator[None]:
     print(f"  {what} …", end="", flush=True)
     yield
     print(f" {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _session_members(session: int) -> list[int]:
+    """Return the ids of the processes of a session that are alive; its leader comes first."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                # After the name, which may hold spaces and brackets: state, parent, group, session.
+                state, _, _, own_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(own_session) == session and state not in "ZX":
+                    found.append(int(folder.name))
+    return sorted(found, key=lambda pid: (pid != session, pid))
 
 
 def _connection(fields: Mapping[str, Any] | str) -> str:
