@@ -470,6 +470,7 @@ def file_webhooks(draw: st.DrawFn, number: int) -> dict[str, Any]:
                 "envelope": storable_text,
                 "headers": st.dictionaries(storable_text, storable_text, max_size=2),
                 "concurrency": st.integers(1, 1000),
+                "pool": file_names,
                 "after": file_durations,
             },
         )
@@ -516,6 +517,7 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
                 "tags": st.lists(file_names, max_size=2),
                 "max_active_runs": st.integers(1, 99),
                 "owner": file_names,
+                "pool": file_names,
                 "on_failure": st.sampled_from(["a.b", {"callback": "a.b", "arguments": {"x": [1, "2"]}}]),
                 "on_undelivered": st.just("fail"),
             },

@@ -59,6 +59,8 @@ DETECT = "detect"
 """The id of the task whose cursor a workflow has."""
 ALSO_SENDING = ("default_args", "tags", "access_control", "on_failure_callback")
 """The arguments of a workflow's DAG that the DAGs get, too, which send what is pending, or waits."""
+OF_TASKS = ("owner", "pool")
+"""The keys of a workflow that are arguments of all tasks."""
 MOST_RUNS = 16
 """Runs of a workflow that are active at once: at most one waits for each receiver that is down."""
 RETRY_RUNS = 8
@@ -155,8 +157,8 @@ def _as_scheduled(
 
 
 def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    owner = {"owner": workflow.owner} if workflow.owner is not None else {}
-    return {**owner, **(arguments.get("default_args") or {})}
+    said = {name: value for name in OF_TASKS if (value := getattr(workflow, name)) is not None}
+    return {**said, **(arguments.get("default_args") or {})}
 
 
 def _params(workflow: WorkflowDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,6 +272,7 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
         "headers": webhook.headers or None,
         "is_dry_run": workflow.dry_run,
         **receiver,
+        **({"pool": webhook.pool} if webhook.pool is not None else {}),
         **said,
     }
 

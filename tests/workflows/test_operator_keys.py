@@ -113,6 +113,7 @@ def test_what_is_left_out_stays_the_operators() -> None:
     workflow = Workflow(name="w", record_type="Notes", webhooks=[{"name": "w", "conn_id": "c"}])
     dag = workflow.to_dag()
     assert delivery(dag, "deliver") == (False, 2, 60.0, 20, "fail", None)
+    assert {task.pool for task in dag.tasks} == {"default_pool"}
     assert dag.max_active_runs == 16
     assert dag.on_failure_callback is None
 
@@ -128,9 +129,52 @@ def test_a_task_group_has_them_too() -> None:
     assert outer.get_task("flow.detect").owner == "crm"
 
 
+def pools(dag: Any) -> dict[str, str]:
+    return {task.task_id: task.pool for task in dag.tasks}
+
+
+POOLS = """\
+name: w
+record_type: Contacts
+pool: crm
+webhooks:
+  - {name: Own, conn_id: c, pool: billing}
+  - {name: Plain, conn_id: d}
+  - {name: Later, conn_id: c, after: 1d, pool: billing}
+"""
+
+
+def test_pools(tmp_path: Path) -> None:
+    """That of a webhook is for the tasks that send it, that of the workflow for all others; in three DAGs."""
+    dags, errors = dags_of(tmp_path, POOLS)
+    assert errors == {}
+    sending = {"deliver_own": "billing", "deliver_plain": "crm", "deliver_later": "billing"}
+    assert pools(dags["w"]) == {
+        **dict.fromkeys(("detect", "evaluate", "build_own", "build_plain", "schedule"), "crm"),
+        **{task_id: sending[task_id] for task_id in ("deliver_own", "deliver_plain")},
+    }
+    assert pools(dags["w__retry"]) == {"collect": "crm", "wake_up": "crm", **sending}
+    assert pools(dags["w__pending"]) == {
+        **dict.fromkeys(("due_later", "build_later", "wake_up"), "crm"),
+        "deliver_later": "billing",
+    }
+
+
+def test_a_pool_in_default_args(tmp_path: Path) -> None:
+    """It goes over that of the workflow, and not over that of a webhook."""
+    dags, _ = dags_of(tmp_path, POOLS, ", default_args={'pool': 'other'}")
+    assert pools(dags["w"])["detect"] == "other"
+    assert pools(dags["w"])["deliver_plain"] == "other"
+    assert pools(dags["w"])["deliver_own"] == "billing"
+    assert pools(dags["w__retry"])["deliver_own"] == "billing"
+
+
 @pytest.mark.parametrize(
     ("keys", "path", "part"),
     [
+        ({"pool": " "}, "pool", "a text is needed"),
+        ({"pool": 3}, "pool", "text"),
+        ({"pools": "x"}, "pools", "did you mean 'pool'?"),
         ({"retries": -1}, "retries", "at least 0"),
         ({"retries": "3"}, "retries", "whole number"),
         ({"retry_delay": "soon"}, "retry_delay", "duration"),

@@ -118,6 +118,8 @@ class WorkflowDefinition(Model):
     :param tags: tags of the DAG, besides ``insightly``.
     :param max_active_runs: runs of the DAG that are active at once, at most; ``None``: 16.
     :param owner: the owner of the tasks.
+    :param pool: the Airflow pool of the tasks of all of the workflow's DAGs; ``None``: Airflow's
+        ``default_pool``.
     :param on_failure: what is called when a run of one of the workflow's DAGs has failed: the dotted path of
         a function or a notifier, or a mapping with ``callback`` and ``arguments``.
     :param ordered: whether a record's changes are sent one after another. This and the next five are for the
@@ -171,6 +173,7 @@ class WorkflowDefinition(Model):
     tags: list[Annotated[Name, Field(max_length=LONGEST_TAG)]] = Field(default_factory=list)
     max_active_runs: Annotated[int, Field(ge=1, le=MOST_RUNS, strict=True)] | None = None
     owner: Name | None = None
+    pool: Name | None = None
     on_failure: FailureCallbackKey | None = None
     ordered: StrictBool | None = None
     on_undelivered: OnUndelivered | None = None

@@ -132,6 +132,8 @@ class _Words:
             yield Line(0, "It is not active: changes pass by.")
         if workflow.dry_run:
             yield Line(0, "It is a dry run: nothing is sent.")
+        if workflow.pool is not None:
+            yield Line(0, f"Its tasks are in the pool {self._name(workflow.pool)}.")
 
     # --- criteria ------------------------------------------------------------------------------------------
 
@@ -196,6 +198,8 @@ class _Words:
             if "retries" in delivery:
                 attempts = delivery["retries"] + 1
                 yield Line(2, f"in up to {attempts} attempts" if attempts > 1 else "in one attempt")
+            if webhook.pool is not None:
+                yield Line(2, f"by tasks in the pool {self._name(webhook.pool)}")
             if delivery.get("on_undelivered") == "report":
                 yield Line(2, "if something stays undelivered, the report says so, and the task succeeds")
 

@@ -112,6 +112,9 @@ class Webhook(Model):
     :param retries: how often what is undelivered is tried again.
     :param retry_delay: how long a retry waits at least: a duration such as ``5m``, or seconds.
     :param give_up_after: so many failures in a row in which nothing could be sent end a try; 0: never.
+    :param pool: the Airflow pool of the tasks that send it, in all of the workflow's DAGs; ``None``: that of
+        the workflow's other tasks. With one slot, one task at a time sends, and the connection's
+        ``requests_per_second`` holds over all workers.
     :param after: send so long after the trigger, or after the date in ``field``.
     :param before: send so long before the date in ``field``.
     :param field: the date field that ``after`` or ``before`` is measured from; alone: at that date.
@@ -136,6 +139,7 @@ class Webhook(Model):
     retries: Retries | None = None
     retry_delay: RetryDelay | None = None
     give_up_after: GiveUpAfter | None = None
+    pool: Name | None = None
     after: Duration | None = None
     before: Duration | None = None
     field: Name | None = None

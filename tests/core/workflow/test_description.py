@@ -110,8 +110,16 @@ def test_a_workflow_in_words() -> None:
                 name="Later", uri="https://x.example/h?q", fields=["FIRST_NAME"], after="36h", recheck=True
             ),
             Webhook(name="Before", conn_id="c", before="7d", field="DATE_OF_BIRTH", ordered=True),
-            Webhook(name="At", conn_id="c d", field="DATE_OF_BIRTH", on_undelivered="report", retries=0),
+            Webhook(
+                name="At",
+                conn_id="c d",
+                field="DATE_OF_BIRTH",
+                on_undelivered="report",
+                retries=0,
+                pool="one slot",
+            ),
         ],
+        pool="crm",
         retries=4,
         schedule={"cron": "5 * * * *", "timezone": "Europe/Paris"},
         on_failure="alerts.tell",
@@ -122,6 +130,7 @@ def test_a_workflow_in_words() -> None:
         == f"""\
 Watches Contacts: a record that is created or edited, until it has triggered once.
 It is not active: changes pass by.
+Its tasks are in the pool crm.
 The record triggers if:
   all of these hold:
     TAGS contains "VIP" (upper and lower case as written)
@@ -141,6 +150,7 @@ For each record that triggers, it sends:
     in up to 5 attempts
   "At": the whole record, to the connection "c d", at the date in DATE_OF_BIRTH
     in one attempt
+    by tasks in the pool "one slot"
     if something stays undelivered, the report says so, and the task succeeds
 It runs at "5 * * * *" (Europe/Paris).
 When a run fails, alerts.tell is called."""
