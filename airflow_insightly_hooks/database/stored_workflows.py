@@ -25,7 +25,7 @@ from airflow_insightly_hooks.core.workflow.yaml_text import LONGEST_STORED, is_m
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["StoredWorkflow", "stored_workflow", "stored_workflows"]
+__all__ = ["StoredWorkflow", "dag_contents", "latest_dags", "stored_workflow", "stored_workflows"]
 
 EVALUATE = "EvaluateCriteriaOperator"
 WHOLE = "InsightlyWorkflowOperator"
@@ -69,13 +69,13 @@ def stored_workflows(session: Session, dag_ids: Collection[str] | None) -> list[
 
     :param dag_ids: the DAGs that the person may read; ``None`` for all.
     """
-    latest = _latest(session, dag_ids)
+    latest = latest_dags(session, dag_ids)
     changed = {
         dag_id: serialized_id
         for dag_id, (serialized_id, dag_hash) in latest.items()
         if dag_id not in _read or _read[dag_id][0] != dag_hash
     }
-    texts = _contents(session, list(changed.values())) if changed else {}
+    texts = dag_contents(session, list(changed.values())) if changed else {}
     for dag_id, serialized_id in changed.items():
         workflows = tuple(_workflows(dag_id, texts.get(serialized_id, {})))
         _read[dag_id] = latest[dag_id][1], workflows
@@ -91,8 +91,11 @@ def stored_workflow(session: Session, dag_id: str, task_id: str | None = None) -
     return next((workflow for workflow in found if task_id in (None, workflow.task_id)), None)
 
 
-def _latest(session: Session, dag_ids: Collection[str] | None) -> Mapping[str, tuple[Any, str]]:
-    """Return the id and the hash of each DAG's latest version."""
+def latest_dags(session: Session, dag_ids: Collection[str] | None) -> Mapping[str, tuple[Any, str]]:
+    """Return the id and the hash of each DAG's latest version; DAGs whose files are gone are left out.
+
+    :param dag_ids: the DAGs to look for; ``None`` for all.
+    """
     newest = select(DagVersion.dag_id, func.max(DagVersion.version_number).label("number")).join(
         Serialized, Serialized.dag_version_id == DagVersion.id
     )
@@ -111,7 +114,7 @@ def _latest(session: Session, dag_ids: Collection[str] | None) -> Mapping[str, t
     return {row[0]: (row[1], row[2]) for row in session.execute(query)}
 
 
-def _contents(session: Session, serialized_ids: Sequence[Any]) -> Mapping[Any, Mapping[str, Any]]:
+def dag_contents(session: Session, serialized_ids: Sequence[Any]) -> Mapping[Any, Mapping[str, Any]]:
     """Return the serialized DAGs that use this package's operators, by id."""
     may_be_ours = or_(
         Serialized._data_compressed.is_not(None), cast(Serialized._data, Text).contains(OUR_OPERATORS)

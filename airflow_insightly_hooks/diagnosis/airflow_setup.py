@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_insightly_hooks.diagnosis.findings import OK, PROBLEM, WARNING, Finding
 
 if TYPE_CHECKING:
-    from airflow_insightly_hooks.database.components import ComponentState
+    from airflow_insightly_hooks.database.setup.components import ComponentState
 
 __all__ = ["check_components", "check_encryption", "check_state_store", "check_version"]
 

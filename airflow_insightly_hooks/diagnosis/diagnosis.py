@@ -81,8 +81,8 @@ def _airflow() -> Iterator[Finding]:
     from airflow.configuration import conf
     from airflow.version import version
 
-    from airflow_insightly_hooks.database.components import component_states
     from airflow_insightly_hooks.database.presence import DatabaseNotFound
+    from airflow_insightly_hooks.database.setup.components import component_states
 
     yield check_version(version)
     yield from check_state_store(lambda name: conf.get("state_store", name, fallback=None))
@@ -101,8 +101,8 @@ def _airflow() -> Iterator[Finding]:
 
 def _known_connections() -> tuple[dict[str, str], list[Finding]]:
     """Return the types of the connections of this package's types, by id."""
-    from airflow_insightly_hooks.database.connections import stored_connections
     from airflow_insightly_hooks.database.presence import DatabaseNotFound
+    from airflow_insightly_hooks.database.setup.connections import stored_connections
 
     types = (ACCOUNT, RECEIVER, INCOMING)
     found, findings = connections_in_environment(types)

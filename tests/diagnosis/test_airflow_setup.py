@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from airflow.configuration import conf
 
-from airflow_insightly_hooks.database.components import ComponentState
+from airflow_insightly_hooks.database.setup.components import ComponentState
 from airflow_insightly_hooks.diagnosis.airflow_setup import (
     check_components,
     check_encryption,

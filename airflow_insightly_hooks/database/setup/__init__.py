@@ -1,0 +1,4 @@
+"""How Airflow itself is set up, as its database says: its components and connections.
+
+Private.
+"""
