@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from airflow_insightly_hooks.core.errors import told
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -19,7 +20,11 @@ from airflow_insightly_hooks.diagnosis.connections import connections_in_environ
 from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING, Finding
 from airflow_insightly_hooks.diagnosis.incoming_webhooks import check_incoming
 from airflow_insightly_hooks.diagnosis.insightly_account import check_account
+from airflow_insightly_hooks.diagnosis.pools import check_pools, check_shared_limit
 from airflow_insightly_hooks.diagnosis.webhook_receiver import check_receiver
+
+if TYPE_CHECKING:
+    from airflow_insightly_hooks.database.setup.pools import PooledTask
 
 __all__ = ["diagnose"]
 
@@ -51,6 +56,8 @@ def diagnose(
     for record_type in record_types or ():
         RECORD_TYPES[record_type]  # raises, before anything is asked
     yield from _airflow()
+    pools = _pools()
+    yield from check_pools(*pools)
     if not accounts and not receivers and not incoming:
         found, findings = _known_connections()
         yield from findings
@@ -61,6 +68,7 @@ def diagnose(
     checks = [
         *(_all_of(check_account(conn_id, record_types), conn_id) for conn_id in accounts),
         *(_all_of(check_receiver(conn_id, posts=posts), conn_id) for conn_id in receivers),
+        *(_all_of(check_shared_limit(conn_id, *pools), conn_id) for conn_id in receivers),
         *(_all_of(check_incoming(conn_id), conn_id) for conn_id in incoming),
     ]
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -97,6 +105,19 @@ def _airflow() -> Iterator[Finding]:
             f"scheduler, triggerer and dag-processor weren't looked at: {error.reason}",
             "Run 'airflow insightly doctor' where Airflow's scheduler or API server runs.",
         )
+
+
+def _pools() -> tuple[Sequence[PooledTask], Mapping[str, int]]:
+    """Return this package's tasks, and how many slots each pool has."""
+    from airflow_insightly_hooks.database.presence import DatabaseNotFound, metadata_session
+
+    try:
+        with metadata_session() as session:
+            from airflow_insightly_hooks.database.setup.pools import pool_slots, pooled_tasks
+
+            return pooled_tasks(session), pool_slots(session)
+    except DatabaseNotFound:  # the components' finding tells of it
+        return (), {}
 
 
 def _known_connections() -> tuple[dict[str, str], list[Finding]]:

@@ -12,6 +12,7 @@ class RateLimit:
     """Spaces requests evenly, for all threads that share it.
 
     :param per_second: how many at most; 0 sets no limit.
+    :ivar per_second: likewise.
     """
 
     def __init__(self, per_second: float) -> None:
@@ -21,6 +22,7 @@ class RateLimit:
 
     def set(self, per_second: float) -> None:
         """Keep to another number of requests a second, from the next one on."""
+        self.per_second = per_second
         self._gap = 1 / per_second if per_second else 0.0
 
     def take(self) -> float:
