@@ -5,9 +5,10 @@ for 75 s without a request; when a request asks for the end of its connection, t
 receiver closes without waiting for the sender. It counts connections, TLS handshakes and POSTs: for each
 line on its standard input it prints the counts as JSON and starts again from zero.
 
-Usage: python benchmarks/receiver.py delay-in-seconds [folder]
+Usage: python benchmarks/receiver.py delay-in-seconds [requests-at-once [folder]]
 
-With a folder it speaks TLS. It makes a certificate authority there, whose certificate is the file ca.pem.
+It works on so many requests at once, and the others wait for their turn; 0 sets no limit. With a folder it
+speaks TLS. It makes a certificate authority there, whose certificate is the file ca.pem.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ IDLE = 75.0
 """Seconds for which a connection without a request is kept, as nginx does by default."""
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+SPAN = 10.0
+"""Seconds in which POSTs are counted for the busiest span."""
 
 
 @dataclass
@@ -41,6 +46,8 @@ class Counts:
 
     :ivar full: TLS handshakes with certificates.
     :ivar resumed: TLS handshakes that go on from an earlier session.
+    :ivar busiest: the most POSTs that came within any 10 s.
+    :ivar seconds: from the first POST to the last one.
     :ivar cpu: seconds of processor time that the receiver took.
     """
 
@@ -48,6 +55,8 @@ class Counts:
     full: int = 0
     resumed: int = 0
     posts: int = 0
+    busiest: int = 0
+    seconds: float = 0.0
     cpu: float = 0.0
 
 
@@ -73,20 +82,73 @@ class RunningReceiver:
 
 
 @contextlib.contextmanager
-def receiving(delay: float = 0.0, *, tls: bool = False) -> Iterator[RunningReceiver]:
-    """Run a receiver until the end of the block; it answers after ``delay`` seconds."""
+def receiving(delay: float = 0.0, *, tls: bool = False, at_once: int = 0) -> Iterator[RunningReceiver]:
+    """Run a receiver until the end of the block; it answers after ``delay`` seconds.
+
+    :param at_once: on how many requests it works at once, at most; 0 for no limit.
+    """
     with contextlib.ExitStack() as cleanup:
         folder = [cleanup.enter_context(tempfile.TemporaryDirectory())] if tls else []
-        process, url = cleanup.enter_context(own_process("receiver.py", str(delay), *folder))
+        process, url = cleanup.enter_context(own_process("receiver.py", str(delay), str(at_once), *folder))
         yield RunningReceiver(process, url, str(Path(folder[0]) / "ca.pem") if tls else None)
+
+
+class Desk:
+    """Where requests are worked on, each for a while, some at once.
+
+    :param delay: seconds that one takes.
+    :param at_once: how many are worked on at once, at most; 0 for no limit.
+    """
+
+    def __init__(self, delay: float, at_once: int) -> None:
+        self.counts = Counts()
+        self._delay, self._at_once = delay, at_once
+        self._busy = 0
+        self._waiting = deque[Callable[[], object]]()
+        self._recent = deque[float]()
+        self._first = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def take(self, answer: Callable[[], object]) -> None:
+        """Count a request, and call ``answer`` when it is done."""
+        self._count()
+        if not self._delay:
+            answer()
+        elif self._at_once and self._busy >= self._at_once:
+            self._waiting.append(answer)
+        else:
+            self._begin(answer)
+
+    def _begin(self, answer: Callable[[], object]) -> None:
+        self._busy += 1
+        self._loop.call_later(self._delay, self._end, answer)
+
+    def _end(self, answer: Callable[[], object]) -> None:
+        self._busy -= 1
+        answer()
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+
+    def _count(self) -> None:
+        now = self._loop.time()
+        counts = self.counts
+        if not counts.posts:
+            self._first = now
+            self._recent.clear()
+        counts.posts += 1
+        counts.seconds = now - self._first
+        self._recent.append(now)
+        while self._recent[0] <= now - SPAN:
+            self._recent.popleft()
+        counts.busiest = max(counts.busiest, len(self._recent))
 
 
 class Connection(asyncio.Protocol):
     """One connection: parses no more of a request than where it ends."""
 
-    def __init__(self, delay: float, counts: Counts) -> None:
-        self._delay = delay
-        self._counts = counts
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._counts = desk.counts
         self._received = b""
         self._loop = asyncio.get_running_loop()
 
@@ -116,12 +178,8 @@ class Connection(asyncio.Protocol):
             if len(received) < end:
                 break
             received = received[end:]
-            self._counts.posts += 1
             is_last = b"\r\nconnection: close" in head
-            if self._delay:
-                self._loop.call_later(self._delay, self._answer, is_last)
-            else:
-                self._answer(is_last)
+            self._desk.take(partial(self._answer, is_last))
         self._received = received
 
     def _answer(self, is_last: bool) -> None:
@@ -144,8 +202,8 @@ class TlsConnection(Connection):
     Not by asyncio's own TLS: that waits for the sender's end of TLS before it closes, which nginx doesn't.
     """
 
-    def __init__(self, delay: float, counts: Counts, context: ssl.SSLContext) -> None:
-        super().__init__(delay, counts)
+    def __init__(self, desk: Desk, context: ssl.SSLContext) -> None:
+        super().__init__(desk)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_established = False
@@ -192,8 +250,9 @@ def server_context(folder: Path) -> ssl.SSLContext:
     return Authority(folder).server()
 
 
-async def serve(delay: float, context: ssl.SSLContext | None) -> None:
-    counts = Counts()
+async def serve(delay: float, at_once: int, context: ssl.SSLContext | None) -> None:
+    desk = Desk(delay, at_once)
+    counts = desk.counts
     cpu = time.process_time()
     loop = asyncio.get_running_loop()
 
@@ -205,7 +264,7 @@ async def serve(delay: float, context: ssl.SSLContext | None) -> None:
         vars(counts).update(asdict(Counts()))
 
     def connection() -> Connection:
-        return TlsConnection(delay, counts, context) if context is not None else Connection(delay, counts)
+        return TlsConnection(desk, context) if context is not None else Connection(desk)
 
     server = await loop.create_server(connection, "127.0.0.1", backlog=1024)
     scheme = "http" if context is None else "https"
@@ -214,8 +273,8 @@ async def serve(delay: float, context: ssl.SSLContext | None) -> None:
     server.close()
 
 
-def main(delay: str = "0", *folder: str) -> None:
-    run(serve(float(delay), server_context(Path(folder[0])) if folder else None))
+def main(delay: str = "0", at_once: str = "0", *folder: str) -> None:
+    run(serve(float(delay), int(at_once), server_context(Path(folder[0])) if folder else None))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,19 @@ def test_contestants() -> None:
     assert runs[1].wall >= 20 * 0.01 / 4
 
 
+def test_a_receiver_at_its_limit() -> None:
+    """It works on so many requests at once, and tells how many came in its busiest 10 s."""
+    from contestants import by_engine, make_payloads
+    from receiver import receiving
+
+    with receiving(0.05, at_once=2) as receiver:
+        run = by_engine(receiver.url, make_payloads(20), concurrency=8)
+        counts = receiver.take_counts()
+    assert run.wall >= 20 * 0.05 / 2
+    assert (counts.posts, counts.busiest) == (20, 20)
+    assert 0.2 < counts.seconds <= run.wall
+
+
 def test_tls() -> None:
     """The receiver counts connections, handshakes and POSTs of contestants that speak TLS, each time anew."""
     from contestants import by_engine, by_session, make_payloads
