@@ -47,6 +47,18 @@ def test_a_sandbox_for_the_length_of_a_test():
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_kept_connection():
+    """Answers on a connection that is used again come at once: TCP holds none back for an acknowledgement."""
+    with running_sandbox() as sandbox:
+        connection = http.client.HTTPConnection("127.0.0.1", _port(sandbox), timeout=5)
+        started = time.monotonic()
+        for _ in range(20):
+            connection.request("PUT", "/bin/kept", b"{}")
+            assert connection.getresponse().read()
+        connection.close()
+        assert time.monotonic() - started < 20 * 0.02
+
+
 def test_a_test_deletes_records_and_puts_the_clock_forward():
     """Any record can be deleted; time passes when a test says so, and only forward from where it is."""
     with running_sandbox(clock=lambda: 1_763_980_000.0) as sandbox:
