@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
@@ -20,7 +20,7 @@ from airflow_insightly_hooks.core.bounds import check_durations
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes, checked_change
-from airflow_insightly_hooks.core.detection.storable_changes import record_of, storable
+from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.records import RECORD_TYPES
@@ -30,7 +30,6 @@ from airflow_insightly_hooks.core.state.pending_request import request_in
 from airflow_insightly_hooks.core.state.pending_webhooks import (
     PendingWebhook,
     PendingWebhooks,
-    due_time,
     pending_key,
 )
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
@@ -39,6 +38,15 @@ from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, 
 from airflow_insightly_hooks.operators.common.record_reading import read_record
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedField, unredacted
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
+from airflow_insightly_hooks.operators.common.time_triggers import (
+    FROM,
+    PENDING,
+    UNDELIVERABLE,
+    TimeTrigger,
+    entries_of,
+    pending_run_id,
+    source_task,
+)
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger, wake_up_run_id, wake_up_time
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run, is_test
 from airflow_insightly_hooks.runs.task_state import memory_of
@@ -60,12 +68,6 @@ __all__ = [
     "WakeUpOperator",
 ]
 
-FROM = "pending_from"
-"""The key of a run's conf that says which task has scheduled something."""
-PENDING = "pending"
-"""The XCom key of what a task has scheduled, and of what is pending."""
-UNDELIVERABLE = "undeliverable records"
-"""The key, beside those of webhooks, of the changes that can't be delivered: due at once, to be reported."""
 NEXT_DUE = "next_due"
 NOTHING = ""
 """What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
@@ -77,15 +79,6 @@ MOST_AT_ONCE = 1_000
 """Webhooks that a run takes; what is due beyond that comes in the run after it."""
 RETRIES = 5
 """Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
-
-
-class TimeTrigger(NamedTuple):
-    """When a webhook is sent: ``after`` the trigger, or ``after``/``before`` the date in ``field``."""
-
-    webhook: str
-    after: timedelta | None = None
-    before: timedelta | None = None
-    field: str | None = None
 
 
 class ScheduleWebhooksOperator(BaseOperator):
@@ -134,21 +127,7 @@ class ScheduleWebhooksOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Push what is scheduled; then end by triggering the other DAG."""
         changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
-        undeliverable = [dict(change) for change in changes if "undeliverable" in change]
-        scheduled = {UNDELIVERABLE: undeliverable} if undeliverable else {}
-        left_out: list[dict[str, Any]] = []
-        for trigger in self.time_triggers:
-            entries = scheduled[trigger.webhook] = []
-            for change in changes:
-                if "undeliverable" in change:
-                    continue
-                entry = _pending(change, trigger)
-                if entry is not None:
-                    entries.append(entry.as_dict())
-                else:
-                    left_out.append(
-                        not_sent(trigger.webhook, change["record_id"], f"{trigger.field} is empty")
-                    )
+        scheduled, left_out = entries_of(changes, self.time_triggers)
         ti = context["ti"]
         ti.xcom_push(key=PENDING, value=scheduled)
         report_not_sent(self, context, left_out)
@@ -159,14 +138,9 @@ class ScheduleWebhooksOperator(BaseOperator):
             raise AirflowSkipException(f"Dry run: {count} would be scheduled; see the XCom {PENDING!r}")
         if not any(scheduled.values()):
             raise AirflowSkipException("nothing to send at a later time")
-        source = {
-            "dag_id": ti.dag_id,
-            "run_id": ti.run_id,
-            "task_id": ti.task_id,
-            "map_index": ti.map_index,
-        }
+        source = source_task(ti)
         # A retry finds the run that it has triggered already; a cleared task, too, unless it schedules else.
-        run_id = f"from__{digest_of(repr((*source.values(), scheduled)))}"
+        run_id = pending_run_id(source, scheduled)
         raise run_trigger(self.pending_dag_id, run_id, {FROM: source})
 
 
@@ -387,11 +361,3 @@ def _first_now(state: StateStore, run_after: datetime) -> datetime:
     now = max(datetime.now(timezone.utc), run_after)
     state.set(LOOKED_AT, iso_time(now))
     return now
-
-
-def _pending(change: RecordChange, trigger: TimeTrigger) -> PendingWebhook | None:
-    _, after, before, field = trigger
-    due = due_time(record_of(change), change["changed_at"], after=after, before=before, field=field)
-    if due is None:
-        return None
-    return PendingWebhook(change["record_id"], due, change["event"], change["changed_at"])
