@@ -139,11 +139,8 @@ def _with_arguments(
     workflow: WorkflowDefinition, default_args: Mapping[str, Any] | None
 ) -> WorkflowDefinition:
     """Return the workflow with what ``default_args`` say of deliveries: they go over its keys."""
-    said = {name: default_args[name] for name in DELIVERY if name in default_args} if default_args else {}
-    if not said:
-        return workflow
-    webhooks = [webhook.model_copy(update=said) for webhook in workflow.webhooks]
-    return workflow.model_copy(update={**said, "webhooks": webhooks})
+    given = default_args or {}
+    return workflow.with_delivery({name: given[name] for name in DELIVERY if name in given})
 
 
 def _as_scheduled(

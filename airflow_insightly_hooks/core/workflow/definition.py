@@ -268,6 +268,16 @@ class WorkflowDefinition(Model):
             del said["undelivered_asset"]
         return {name: value for name, value in said.items() if value is not None}
 
+    def with_delivery(self, said: Mapping[str, Any]) -> WorkflowDefinition:
+        """Return the workflow, all of whose webhooks are delivered as ``said``, whatever its keys say.
+
+        :param said: by the names in ``DELIVERY``; it isn't checked.
+        """
+        if not said:
+            return self
+        webhooks = [webhook.model_copy(update=said) for webhook in self.webhooks]
+        return self.model_copy(update={**said, "webhooks": webhooks})
+
     def _is_reported(self, webhook: Webhook) -> bool:
         """Return whether the webhook's task succeeds where something stays undelivered."""
         return (webhook.on_undelivered or self.on_undelivered) == "report"
