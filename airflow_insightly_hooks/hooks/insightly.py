@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pendulum
 import requests
@@ -25,9 +25,24 @@ from airflow_insightly_hooks.hooks.api.limiter import RequestsLeft
 from airflow_insightly_hooks.hooks.connection_extras import check_type
 from airflow_insightly_hooks.hooks.hints import for_a_test
 
-__all__ = ["InsightlyHook", "record_page", "records_page"]
+__all__ = ["InsightlyHook", "SearchPage", "record_page", "records_page"]
 
 LARGEST_PAGE = 500
+
+
+class SearchPage(NamedTuple):
+    """A page of a search.
+
+    :param records: those that no page before has shown, as the API delivers them.
+    :param answered: all of the page's records, as the scan was given them.
+    :param total: how many records there are in all, where the answer tells.
+    :param date: the time of the answer by the server's clock, where it is known.
+    """
+
+    records: list[dict[str, Any]]
+    answered: list[dict[str, Any]]
+    total: int | None
+    date: datetime | None
 
 
 class InsightlyHook(BaseHook):
@@ -124,10 +139,24 @@ class InsightlyHook(BaseHook):
         """
         kind = RECORD_TYPES[record_type]
         parameters = _search_parameters(page_size, updated_after, search)
-        return self._scan(kind, parameters)
+        pages = self._pages(kind, parameters, Scan(kind, max(2, parameters["top"])))
+        return (record for page in pages for record in page.records)
 
-    def _scan(self, kind: RecordType, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        scan = Scan(kind, max(2, parameters["top"]))
+    def read_pages(
+        self, record_type: str, scan: Scan, updated_after: datetime | None = None
+    ) -> Iterator[SearchPage]:
+        """Yield what a scan has still to read, page by page; see ``iter_records``.
+
+        :param scan: of the same record type; one that has read some pages goes on behind them.
+        :param updated_after: as at the first page of the scan.
+        :raises UnknownRecordType: if there is no such record type.
+        :raises IncompleteScan: if too much changes meanwhile for the search to be read to its end.
+        """
+        return self._pages(
+            RECORD_TYPES[record_type], _search_parameters(scan.page_size, updated_after, {}), scan
+        )
+
+    def _pages(self, kind: RecordType, parameters: dict[str, Any], scan: Scan) -> Iterator[SearchPage]:
         ahead: Future[Answer] | None = None
         without_id: dict[object, dict[str, Any]] = {}
         while scan.request is not None:
@@ -140,8 +169,8 @@ class InsightlyHook(BaseHook):
             records = scan.feed(page, answer.total, answer.date)
             if scan.request is not None and scan.left > parameters["top"]:
                 ahead = _in_background(partial(self._page, kind, parameters, scan.request))
-            for record in records:
-                yield without_id.get(record[kind.id_field], record)
+            fresh = [without_id.get(record[kind.id_field], record) for record in records]
+            yield SearchPage(fresh, page, answer.total, answer.date)
 
     def _page(self, kind: RecordType, parameters: dict[str, Any], request: PageRequest) -> Answer:
         asked = {**parameters, "skip": request.skip, "top": request.top}

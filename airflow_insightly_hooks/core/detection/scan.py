@@ -187,6 +187,7 @@ class Scan:
 
     :param record_type: what is searched for.
     :param page_size: how many records a page holds at most, at least 2.
+    :ivar page_size: as given.
     :ivar request: what to ask next; ``None`` when all has been read.
     """
 
@@ -194,7 +195,7 @@ class Scan:
         if page_size < 2:
             raise ValueError(f"page_size must be at least 2, not {page_size}: pages overlap")
         self._record_type = record_type
-        self._page_size = page_size
+        self.page_size = page_size
         self._returned: set[int] = set()
         self._requests = 0
         self._total_at_end = 0  # what the last pass with the caller's own bound ended with
@@ -286,14 +287,14 @@ class Scan:
     def _read_on(self, page: Sequence[Record], end: int, total: int | None) -> PageRequest | None:
         """Ask for what follows a page that joined."""
         current = self._pass
-        is_short = len(page) < self._page_size
+        is_short = len(page) < self.page_size
         current.phase = _Phase.CONFIRMING_END if is_short else _Phase.READING
         if is_short and total == end:
             return self._finish_pass(total)
         overlap = _overlap(len(page))
         current.expected_ids = self._ids(page)[len(page) - overlap :]
         skip = end - overlap
-        is_last = current.total is None or skip + self._page_size >= current.total
+        is_last = current.total is None or skip + self.page_size >= current.total
         return self._ask(skip, count_total=is_last or is_short)
 
     def _confirm_end(self, end: int, total: int | None) -> PageRequest | None:
@@ -326,7 +327,7 @@ class Scan:
             return self._begin_pass(current.updated_after, _Phase.READING_UNORDERED)
         if total is not None and len(current.records) >= total:
             return None
-        is_short = len(page) < self._page_size
+        is_short = len(page) < self.page_size
         return self._ask(0 if is_short else end, count_total=True)
 
     def _finish_pass(self, total: int | None = None) -> PageRequest | None:
@@ -359,7 +360,7 @@ class Scan:
         return self._ask(0, count_total=True)
 
     def _ask(self, skip: int, *, count_total: bool) -> PageRequest:
-        return PageRequest(skip, self._page_size, count_total, self._pass.updated_after)
+        return PageRequest(skip, self.page_size, count_total, self._pass.updated_after)
 
     def _most_requests(self) -> int:
         """Return after how many requests to give up: a shuffled search takes some ten times its pages."""
