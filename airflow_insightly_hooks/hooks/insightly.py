@@ -101,6 +101,10 @@ class InsightlyHook(BaseHook):
         """Return the session that the hook's requests go through: authenticated, connections kept."""
         return self._client.session
 
+    def close(self) -> None:
+        """End what is under way, in any thread; whatever else is asked raises ``StoppedError``."""
+        self._client.close()
+
     @property
     def requests_made(self) -> int:
         """How many requests this hook has sent."""

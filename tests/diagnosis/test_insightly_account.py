@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +39,7 @@ def levels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 @pytest.fixture(autouse=True)
 def _no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have requests that fail be asked again at once."""
-    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
+    monkeypatch.setattr(client.Client, "_wait", lambda _client, _seconds: None)
 
 
 def account(connect: Connect, host: str, **fields: Any) -> None:

@@ -40,6 +40,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         sleep=lambda seconds: slept.append(round(seconds, 6)), monotonic=lambda: 1000 + sum(slept)
     )
     monkeypatch.setattr(client, "time", clock)
+    monkeypatch.setattr(client.Client, "_wait", lambda _, seconds: clock.sleep(seconds))
     monkeypatch.setattr(limiter, "time", clock)
     monkeypatch.setattr(client, "random", SimpleNamespace(uniform=lambda _, longest: longest))
     return slept

@@ -7,6 +7,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,7 +17,12 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_insightly_hooks.core.errors import IncompleteScan, InvalidConnection, UnknownRecordType
+from airflow_insightly_hooks.core.errors import (
+    IncompleteScan,
+    InvalidConnection,
+    StoppedError,
+    UnknownRecordType,
+)
 from airflow_insightly_hooks.core.exact_json import dumps
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.api import client
@@ -465,7 +471,7 @@ def test_server_time(insightly: RunningSandbox, offset: float) -> None:
 def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is read with any answer, carried on for five minutes, then asked for again."""
     now = [1000.0]
-    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: now[0]))
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now[0]))
     dates = ["Fri, 10 Mar 2017 08:00:00 GMT", "Fri, 10 Mar 2017 09:00:00 GMT"]
     with serving(lambda n: [as_json({"CONTACT_ID": 1}, "200 OK", f"Date: {dates[n]}")]) as server:
         hook = hook_for(connect, server)
@@ -740,3 +746,21 @@ def test_errors_survive_pickling(error: InsightlyAPIError) -> None:
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)
     assert copy.args == error.args
+
+
+@pytest.mark.parametrize("script", [[3], [as_json([], "503 Unavailable", "Retry-After: 60")]])
+def test_close_ends_what_is_under_way(connect: Connect, script: list[object]) -> None:
+    """A request that waits in another thread, for its answer or its next turn, ends at once; none follows."""
+    with serving(lambda _: script) as server, ThreadPoolExecutor(1) as pool:
+        hook = hook_for(connect, server, timeout=30)
+        asked = pool.submit(hook.custom_fields, "Contacts")
+        while not server.requests:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        started = time.monotonic()
+        hook.close()
+        assert isinstance(asked.exception(timeout=10), StoppedError)
+        assert time.monotonic() - started < 1
+        with pytest.raises(StoppedError):
+            hook.account_name()
+        assert len(server.requests) == 1

@@ -10,8 +10,10 @@ import http.client
 import io
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -45,7 +47,14 @@ class LimitedAdapter(HTTPAdapter):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         super().__init__()
+
+    def end_connections(self) -> None:
+        """End all connections; whoever waits for an answer, in any thread, gets an error at once."""
+        for connected in list(self._sockets):
+            with suppress(OSError):  # it has ended already
+                connected.shutdown(socket.SHUT_RDWR)
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         """Make connections that have the limit."""
@@ -60,7 +69,7 @@ class LimitedAdapter(HTTPAdapter):
 
     def _limit(self, manager: Any) -> None:
         manager.pool_classes_by_scheme = {
-            scheme: _limited_pool(pool, self._seconds)
+            scheme: _limited_pool(pool, self._seconds, self._sockets)
             for scheme, pool in manager.pool_classes_by_scheme.items()
         }
 
@@ -79,13 +88,16 @@ def read_body(response: requests.Response, limit: int) -> bytes:
     return bytes(body)
 
 
-def _limited_pool(pool: type[HTTPConnectionPool], seconds: float) -> type[HTTPConnectionPool]:
+def _limited_pool(
+    pool: type[HTTPConnectionPool], seconds: float, sockets: WeakSet[socket.socket]
+) -> type[HTTPConnectionPool]:
     if getattr(pool, "is_limited", False):
         return pool
     plain: Any = pool.ConnectionCls
 
     def connect(self: Any) -> None:
         plain.connect(self)
+        sockets.add(self.sock)
         if self.proxy is None and (refusal := why_not_sent_to(self.sock.getpeername()[0])):
             self.close()
             raise AddressRefused(refusal)

@@ -15,7 +15,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_insightly_hooks.core import exact_json
-from airflow_insightly_hooks.core.errors import InvalidConnection
+from airflow_insightly_hooks.core.errors import InvalidConnection, StoppedError
 from airflow_insightly_hooks.hooks.api.account import Account
 from airflow_insightly_hooks.hooks.api.answer_limits import (
     AddressRefused,
@@ -127,8 +127,9 @@ class Client:
         self.limiter = limiter_for(account.base_url, account.api_key)
         self.limiter.configure(account.requests_per_second, account.requests_per_day)
         self.session = requests.Session()
+        self._adapter = LimitedAdapter(account.answer_timeout)
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, LimitedAdapter(account.answer_timeout))
+            self.session.mount(scheme, self._adapter)
         self.session.auth = (account.api_key, "")
         self.session.headers.update(
             {"Accept": "application/json", "User-Agent": f"airflow-insightly-hooks/{__version__}"}
@@ -137,6 +138,7 @@ class Client:
             mask_user_information(proxy)
         self.requests_made = 0
         self._counting = threading.Lock()
+        self._closed = threading.Event()
         self._log = log
         self._exact_numbers = exact_numbers
         self._clock = ServerClock()
@@ -163,6 +165,7 @@ class Client:
         :param patience: seconds to wait in all for 429s and 503s to end.
         :param quick_retries: how often to ask again within seconds where there was no usable answer.
         :raises InsightlyAPIError: of the classes that ``InsightlyHook`` describes.
+        :raises StoppedError: if the client was closed.
         """
         waits = _Waits(patience)
         while True:
@@ -184,7 +187,16 @@ class Client:
                         raise error from None
                     delay = waits.after_failure()
             self._log.info("Asking %s again in %.1f s: %s", path, delay, why)
-            time.sleep(delay)
+            self._wait(delay)
+
+    def close(self) -> None:
+        """End the requests and waits that are under way, in any thread, and refuse all further ones."""
+        self._closed.set()
+        self._adapter.end_connections()
+
+    def _wait(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise StoppedError
 
     def _wait_while_held(self, waits: _Waits) -> None:
         """Wait as the latest 429 asks, whichever thread it was that got it."""
@@ -192,12 +204,14 @@ class Client:
             if not waits.may_wait(delay):
                 raise InsightlyRateLimitError(self.conn_id, day_is_spent=False, host=self.account.host)
             self._log.info("Insightly answered 429; asking again in %.1f s", delay)
-            time.sleep(delay)
+            self._wait(delay)
 
     def _ask(self, path: str, parameters: dict[str, Any] | None) -> _Outcome:
         """Send one request when it is its turn, and return what it led to."""
         if (spent := self.limiter.take()) is not None:
             return self._spent(spent)
+        if self._closed.is_set():
+            raise StoppedError
         with self._counting:
             self.requests_made += 1
         sent_at = time.monotonic()
@@ -218,6 +232,8 @@ class Client:
             limit = self.account.max_answer_bytes
             return self._unexpected(path, f"at most {limit} bytes were expected (max_answer_bytes)", 200)
         except (OSError, ValueError, HTTPError) as error:  # those of requests are OSErrors
+            if self._closed.is_set():
+                raise StoppedError from None
             return self._no_answer(error, path)
         self._read_headers(response, sent_at)
         status = response.status_code

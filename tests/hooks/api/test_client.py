@@ -97,8 +97,8 @@ def test_quick_retries_are_jittered(insightly: RunningSandbox, monkeypatch: pyte
     """Many processes that fail at once don't ask again at once; a retry is never immediate."""
     delays: list[float] = []
     monkeypatch.setattr(
-        "airflow_insightly_hooks.hooks.api.client.time.sleep",
-        lambda seconds: delays.append(seconds),
+        "airflow_insightly_hooks.hooks.api.client.Client._wait",
+        lambda _client, seconds: delays.append(seconds),
     )
     for _ in range(10):
         insightly.configure(fault={"path": "/v3.1/Instance", "status": 500, "times": 1})
