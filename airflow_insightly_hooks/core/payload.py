@@ -40,6 +40,7 @@ from airflow_insightly_hooks.core.records import (
     RECORD_TYPES,
     custom_fields_in,
 )
+from airflow_insightly_hooks.core.xcom_address import not_a_list
 
 __all__ = [
     "DateFormat",
@@ -212,7 +213,7 @@ def check_payloads(value: object) -> list[Payload]:
     :raises InvalidPayload: if an item is not a payload, or two have the same message id.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise InvalidPayload("payloads", f"a list of payloads is needed, not {type(value).__name__}")
+        raise InvalidPayload("payloads", not_a_list(value, "payloads"))
     ids: set[str] = set()
     for index, payload in enumerate(value):
         where = f"payloads[{index}]"

@@ -417,6 +417,14 @@ def test_what_is_no_list_of_payloads_is_refused(value):
     assert caught.value.reason == f"a list of payloads is needed, not {type(value).__name__}"
 
 
+def test_the_address_of_an_xcom_is_no_list_of_payloads():
+    """If an XCom's file is missing, Airflow's object storage backend gives its address: the error says so."""
+    address = "file:///var/xcoms/dag/run/build/1.json"
+    with pytest.raises(InvalidPayload, match=r"address of its file instead.*clear the task") as caught:
+        check_payloads(address)
+    assert address not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [

@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.errors import (
 )
 from airflow_insightly_hooks.core.record_checks import check_record
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
+from airflow_insightly_hooks.core.xcom_address import not_a_list
 
 __all__ = [
     "EVENTS",
@@ -235,7 +236,7 @@ def check_changes(value: object) -> list[RecordChange]:
     :raises InvalidChange: if something in it is none, or it is no list at all.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise InvalidChange(0, f"a list of changes is needed, not {type(value).__name__}")
+        raise InvalidChange(0, not_a_list(value, "changes"))
     for index, change in enumerate(value):
         if not isinstance(change, Mapping):
             raise InvalidChange(index, f"a change is needed, not {type(change).__name__}")

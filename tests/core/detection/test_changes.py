@@ -444,6 +444,12 @@ def test_what_is_no_list_of_changes_is_refused(value):
     assert caught.value.reason == f"a list of changes is needed, not {type(value).__name__}"
 
 
+def test_the_address_of_an_xcom_is_no_list_of_changes():
+    """If an XCom's file is missing, Airflow's object storage backend gives its address: the error says so."""
+    with pytest.raises(InvalidChange, match=r"address of its file instead.*clear the task"):
+        check_changes("s3://aws@bucket/dag/run/detect/1.json")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -1,0 +1,23 @@
+"""What a task gets in place of an XCom whose file is missing: the file's address."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["not_a_list"]
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+
+
+def not_a_list(value: object, of: str) -> str:
+    """Return why ``value`` is refused where a list is needed.
+
+    :param of: what the list should hold, such as ``payloads``.
+    """
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+        return (
+            f"a list of {of} is needed, and the XCom backend gave the address of its file instead. The file "
+            f"was deleted, or this machine can't read it: [common.io] xcom_objectstorage_path must be a "
+            f"place that all workers share. If the file is gone, clear the task that has made the {of}"
+        )
+    return f"a list of {of} is needed, not {type(value).__name__}"
