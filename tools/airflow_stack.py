@@ -100,12 +100,7 @@ class Processes:
     def kill_session(self, name: str) -> None:
         """Kill a process and all that it has started, as when its machine dies."""
         process = self._running.pop(name)
-        while members := _session_members(process.pid):
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.poll()
-            time.sleep(0.01)
+        _kill_session(process.pid)
         process.wait()
 
     def check(self) -> None:
@@ -126,9 +121,7 @@ class Processes:
         for process in chosen.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, end - time.monotonic()))
-            # The session is ours: what is left of it are children of the process that we started.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_session(process.pid)
             process.wait()
 
 
@@ -315,6 +308,18 @@ def step(what: str) -> Iterator[None]:
     print(f"  {what} …", end="", flush=True)
     yield
     print(f" {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _kill_session(session: int) -> None:
+    """Kill the processes of a session, which a process that was started here leads or has led.
+
+    A process group wouldn't do: Airflow gives each task one of its own.
+    """
+    while members := _session_members(session):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _session_members(session: int) -> list[int]:
