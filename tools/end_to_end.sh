@@ -4,9 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
 
-# Prints a command that runs two, the second one whatever becomes of the first, and fails if one of them does.
+# Prints a command that runs several, each whatever becomes of those before, and fails if one of them does.
 # A pytest that is interrupted ends by itself, and the next one would begin.
-one_after_another() { printf "trap 'exit 130' INT; %s; first=\$?; %s && exit \$first" "$1" "$2"; }
+one_after_another() {
+    printf "trap 'exit 130' INT; failed=0; "
+    printf '%s || failed=1; ' "$@"
+    printf 'exit $failed'
+}
 
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
