@@ -24,6 +24,7 @@ InsightlyHooksError
 ├── SupersededError            a later try of the same task has taken over; this one stops
 ├── LostPayloads               payloads that a run has left are gone from its XCom
 ├── MissingPayloadsError       messages are to be sent again, and have no payload (operators.webhook)
+├── MissingChunkError          a chunk of payloads is gone from XCom (operators.common.payload_chunks)
 ├── UnreadableQueueError       what waits for a receiver can't be read (operators.retry_queue)
 ├── OrphanedMessagesError      messages wait for a webhook that is gone (operators.retry_queue)
 ├── MissingInletError          a task has no place for its cursor (runs.received_changes)
@@ -32,9 +33,8 @@ InsightlyHooksError
 └── UndeliveredError           payloads that no receiver has acknowledged; holds the report
     └── UndeliverableError         the receiver will never take them (operators.webhook)
 
-No message holds a password, an API key, a URI's user information, or a record's contents.
-Each class builds its message from its attributes, so callers branch on type and attribute; the
-arguments are the attributes, so errors survive pickling.
+No message holds a password, an API key, a URI's user information, or a record's contents. Each class
+builds its message from its attributes, which are its arguments, so that errors survive pickling.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from airflow_insightly_hooks.core.records import (
 from airflow_insightly_hooks.core.xcom_address import not_a_list
 
 __all__ = [
+    "CHUNK_KEY",
     "DateFormat",
     "Payload",
     "UndeliverablePayload",
@@ -55,6 +56,9 @@ __all__ = [
     "payload_of",
     "why_undeliverable",
 ]
+
+CHUNK_KEY = "chunk_"
+"""How the XCom keys of chunks of payloads begin; their numbers follow."""
 
 DateFormat = Literal["microsoft", "iso8601"]
 DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")

@@ -20,6 +20,7 @@ from sqlalchemy import Text, cast, func, select
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, read_requests
 from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.payload import CHUNK_KEY
 from airflow_insightly_hooks.database.deliveries import (
     Delivery,
     DeliveryFilter,
@@ -140,7 +141,7 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
     """Return the body of a message, as the task that has made it has left it in XCom.
 
     :param key: the deliver task.
-    :param xcom_keys: under which payloads can stand.
+    :param xcom_keys: under which payloads can stand, besides those of chunks.
     """
     dag = _dag_of(session, key)
     if dag is None or not dag.has_task(key.task_id):
@@ -153,7 +154,7 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
         select(XComModel.task_id, XComModel.map_index, XComModel.key, func.length(text)).where(
             XComModel.dag_run_id == key.dag_run_id,
             XComModel.task_id.in_(upstream),
-            XComModel.key.in_(xcom_keys),
+            XComModel.key.in_(xcom_keys) | XComModel.key.startswith(CHUNK_KEY, autoescape=True),
             text.contains(message_id, autoescape=True) | (func.length(text) < SHORT),
         )
     ).all()

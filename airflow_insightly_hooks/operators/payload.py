@@ -24,6 +24,7 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     custom_dates_of,
     warn_of_unknown_fields,
 )
+from airflow_insightly_hooks.operators.common.payload_chunks import ChunkReference, push_chunks
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     RedactedField,
     unredacted,
@@ -48,6 +49,8 @@ class BuildPayloadOperator(BaseOperator):
     :param envelope: the key under which the fields stand; an empty text puts them at the top.
     :param chunk_size: cut the payloads into lists of at most so many, to ``.expand(payloads=…)`` over;
         ``None`` makes one list.
+    :param separate_chunks: give each chunk an XCom of its own (``chunk_0`` and so on), so that a mapped task
+        reads its own chunk alone, and not those of all tasks. Needs ``chunk_size``. ``False`` by default.
     :param workflow: what the ids of the messages belong to, besides record, event and time of the change;
         ``None`` takes the DAG's id and the task's.
     :param custom_date_fields: the names of custom fields that hold dates; ``None`` asks Insightly, once a
@@ -59,7 +62,8 @@ class BuildPayloadOperator(BaseOperator):
     :raises InvalidChange: if ``changes`` holds something else.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
 
-    XCom: a list of payloads, or with ``chunk_size`` a list of such lists. A change of which no body can be
+    XCom: a list of payloads, or with ``chunk_size`` a list of such lists; with ``separate_chunks`` a list of
+    what refers to them, which ``WebhookOperator`` takes as ``payloads``. A change of which no body can be
     built is logged as an error; what stands for it among the payloads is never sent, and says why under
     ``undeliverable``: the deliver task reports it, and fails after it has sent the others.
     """
@@ -78,6 +82,7 @@ class BuildPayloadOperator(BaseOperator):
         timezone: str = "America/Los_Angeles",
         envelope: str = "entity",
         chunk_size: int | None = None,
+        separate_chunks: bool = False,
         workflow: str | None = None,
         custom_date_fields: Sequence[str] | None = None,
         insightly_conn_id: str = "insightly_default",
@@ -90,6 +95,7 @@ class BuildPayloadOperator(BaseOperator):
         self.timezone = timezone
         self.envelope = envelope
         self.chunk_size = chunk_size
+        self.separate_chunks = separate_chunks
         self.workflow = workflow
         self.custom_date_fields = custom_date_fields
         self.insightly_conn_id = insightly_conn_id
@@ -97,6 +103,8 @@ class BuildPayloadOperator(BaseOperator):
         time_zone(timezone)
         if chunk_size is not None:
             check_whole("chunk_size", chunk_size, at_least=1)
+        elif separate_chunks:
+            raise ValueError("separate_chunks needs chunk_size")
         for name, value in (("fields", fields), ("custom_date_fields", custom_date_fields)):
             if isinstance(value, str) and not is_template(value):
                 raise ValueError(f"{name} must be a list of names")
@@ -106,7 +114,7 @@ class BuildPayloadOperator(BaseOperator):
         """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
         return super().partial(**RedactedField.in_partial(cls, kwargs))
 
-    def execute(self, context: Context) -> list[Payload] | list[list[Payload]]:
+    def execute(self, context: Context) -> list[Payload] | list[list[Payload]] | list[ChunkReference]:
         """Return the payloads."""
         changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
         if isinstance(self.fields, str):
@@ -125,7 +133,8 @@ class BuildPayloadOperator(BaseOperator):
         self.log.info("%d payloads built, %d characters in all", len(sizes), sum(sizes))
         if self.chunk_size is None:
             return payloads
-        return [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
+        chunks = [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
+        return push_chunks(context["ti"], chunks) if self.separate_chunks else chunks
 
     def _default_workflow(self, task: Any) -> str:
         """Return what the messages' ids are made from: DAG, task and, in a mapped task group, map index."""

@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.hooks.assets import with_asset
+from airflow_insightly_hooks.operators.common.payload_chunks import read_chunk
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
     RedactedField,
@@ -90,6 +91,7 @@ class WebhookOperator(BaseOperator):
     :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
     :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
+    :raises MissingChunkError: if its chunk is not in XCom any more; nothing was sent.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises MissingPayloadsError: if messages were asked to be sent again whose payloads are gone; the others
         were sent.
@@ -180,7 +182,7 @@ class WebhookOperator(BaseOperator):
         # The POST's client is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-        payloads = check_payloads(unredacted(self.payloads))
+        payloads = check_payloads(read_chunk(unredacted(self.payloads), context.get("ti")))
         hook = WebhookHook(self.webhook_conn_id, uri=unredacted(self.uri))
         try:
             receiver = hook.get_conn()

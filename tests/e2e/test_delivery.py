@@ -220,10 +220,11 @@ def test_mapped_tasks_deliver_chunks_and_show_no_contents(stack: Stack, started:
     run = stack.start_run_since(started, "mapped", dag_id="mapped_over_chunks")
     assert stack.wait_for_run("mapped_over_chunks", run) == "success"
 
-    assert sorted(stack.received_ids("mapped")) == sorted(task["TASK_ID"] for task in tasks)
+    assert sorted(stack.received_ids("mapped")) == sorted([task["TASK_ID"] for task in tasks] * 2)
     found = stack.airflow.api(f"/dags/mapped_over_chunks/dagRuns/{run}/taskInstances?limit=50")
-    rendered = [t["rendered_fields"] for t in found["task_instances"] if t["task_id"] == "deliver"]
-    assert sorted(fields["payloads"]["count"] for fields in rendered) == [1, 2, 2]
+    for task_id in ("deliver", "deliver_separate"):
+        rendered = [t["rendered_fields"] for t in found["task_instances"] if t["task_id"] == task_id]
+        assert sorted(fields["payloads"]["count"] for fields in rendered) == [1, 2, 2]
     assert CANARY not in json.dumps(found)
 
 

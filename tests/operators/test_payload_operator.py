@@ -96,6 +96,23 @@ def test_chunks(count: int, chunk_size: int, sizes: list[int]) -> None:
     assert [payload for chunk in chunks for payload in chunk] == build(changes)
 
 
+def test_separate_chunks() -> None:
+    """Each chunk has an XCom of its own; what is mapped over refers to them, and holds no contents."""
+    changes = [change(number) for number in range(5)]
+    ti = TaskInstance(task_id="build")
+    operator = BuildPayloadOperator(
+        task_id="build", changes=changes, chunk_size=2, separate_chunks=True, custom_date_fields=[]
+    )
+    references = operator.execute(run_context(ti=ti))
+    assert references == [
+        {"chunk": f"chunk_{number}", "task_id": "build", "map_index": -1, "count": count}
+        for number, count in enumerate((2, 2, 1))
+    ]
+    pushed = [payload for number in range(3) for payload in ti.xcom[f"chunk_{number}"]]
+    assert pushed == build(changes, workflow="dag/build")
+    assert "Zoë" not in str(references)
+
+
 # --- custom fields that hold dates -----------------------------------------------------------------------
 
 
@@ -163,6 +180,7 @@ def test_custom_dates_cannot_be_asked_for(
         ({"timezone": "../etc/passwd"}, ZoneInfoNotFoundError),
         ({"chunk_size": 0}, ValueError),
         ({"chunk_size": -1}, ValueError),
+        ({"separate_chunks": True}, ValueError),
         ({"fields": "FIRST_NAME"}, ValueError),
         ({"custom_date_fields": "Since__c"}, ValueError),
     ],

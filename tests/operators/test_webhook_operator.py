@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.errors import (
     UndeliveredError,
 )
 from airflow_insightly_hooks.hooks.webhook import PostResult, WebhookHook
+from airflow_insightly_hooks.operators.common.payload_chunks import MissingChunkError
 from airflow_insightly_hooks.operators.delivery import concurrent_posts, ledger_writer
 from airflow_insightly_hooks.operators.retry import RetryAfterPolicy
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
@@ -762,3 +763,35 @@ def test_chunks_are_independent(receiver: RunningSandbox) -> None:
         context = run_context(ti=TaskInstance(task_id="deliver"))
         assert mapped.unmap({"payloads": chunk}).execute(context)["delivered"] == 2
     assert sorted(received_ids(receiver)) == ["msg_0", "msg_1", "msg_2", "msg_3"]
+
+
+def reference(count: int, chunk: str = "chunk_1") -> dict[str, Any]:
+    return {"chunk": chunk, "task_id": "build", "map_index": -1, "count": count}
+
+
+def test_a_chunk_that_is_referred_to(receiver: RunningSandbox) -> None:
+    """The task reads its own chunk, and delivers it; what Airflow shows of it is the reference."""
+    ti = TaskInstance(task_id="deliver")
+    ti.others = {("build", "chunk_0"): payloads(2), ("build", "chunk_1"): payloads(3, 2)}
+    with DAG("dag", schedule=None):
+        mapped = WebhookOperator.partial(task_id="deliver").expand(payloads=[reference(2)])
+    task: Any = mapped.unmap({"payloads": reference(3)})
+    assert task.payloads.serialize() == reference(3)
+    report = task.execute(run_context(ti=ti))
+    assert (report["total"], report["delivered"]) == (3, 3)
+    assert sorted(received_ids(receiver)) == ["msg_2", "msg_3", "msg_4"]
+
+
+@pytest.mark.parametrize("found", [None, [], payloads(2)])
+def test_a_chunk_that_is_gone(receiver: RunningSandbox, found: Any) -> None:
+    """Nothing is sent, and the task fails without a retry; the error says what to clear."""
+    ti = TaskInstance(task_id="deliver")
+    ti.others = {("build", "chunk_1"): found}
+    task: Any = WebhookOperator(task_id="deliver", payloads=reference(3))
+    with pytest.raises(MissingChunkError) as caught:
+        task.execute(run_context(ti=ti))
+    assert caught.value.found == len(found or [])
+    assert isinstance(caught.value, AirflowFailException)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 — made in the line itself
+    assert "of 3 payloads are in the XCom 'chunk_1' of the task 'build'" in str(caught.value)
+    assert received_ids(receiver) == []

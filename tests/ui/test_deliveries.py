@@ -401,6 +401,14 @@ def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> Non
     assert find_payload(session, key, "m", ["payloads_deliver"]).body is None
 
 
+def test_a_payload_of_a_chunk_with_an_xcom_of_its_own(session: Session) -> None:
+    """It is found there; the references hold no payloads."""
+    key = fill(session)
+    with_payload(session, key.run_id, [{"chunk": "chunk_0", "task_id": "build", "map_index": -1, "count": 1}])
+    with_payload(session, key.run_id, [payload("msg_b", "{}")], key="chunk_1")
+    assert find_payload(session, key, "msg_b", ["return_value"]) == ("{}", None)
+
+
 def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, session: Session) -> None:
     """And links to the delivery that left the message, and from there."""
     add_workflow(session)

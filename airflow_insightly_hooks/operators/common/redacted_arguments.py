@@ -19,6 +19,7 @@ from jinja2 import TemplateSyntaxError
 from airflow_insightly_hooks.core.errors import InvalidConnection
 from airflow_insightly_hooks.core.templates import has_literal_user_information, is_template, shown_template
 from airflow_insightly_hooks.hooks.post.endpoint import Endpoint
+from airflow_insightly_hooks.operators.common.payload_chunks import is_reference
 
 __all__ = [
     "Redacted",
@@ -40,6 +41,8 @@ class Redacted:
 
     def serialize(self) -> dict[str, Any]:
         """Return what Airflow shows of it: how many there are, and the first ids by record type."""
+        if is_reference(self.value):
+            return dict(self.value)
         items = self.value if isinstance(self.value, Sequence) and not isinstance(self.value, str) else ()
         ids: dict[str, list[Any]] = {}
         for item in items[:IDS_SHOWN]:

@@ -43,10 +43,13 @@ with DAG("uri_from_variable", schedule=None):
 
 with DAG("mapped_over_chunks", schedule=None):
     changes = matching(detect(window=WINDOW).output)
-    payloads = BuildPayloadOperator(task_id="build", changes=changes.output, chunk_size=2)
-    WebhookOperator.partial(task_id="deliver", webhook_conn_id="receiver_mapped").expand(
-        payloads=payloads.output
-    )
+    for suffix, separate in (("", False), ("_separate", True)):
+        payloads = BuildPayloadOperator(
+            task_id=f"build{suffix}", changes=changes.output, chunk_size=2, separate_chunks=separate
+        )
+        WebhookOperator.partial(task_id=f"deliver{suffix}", webhook_conn_id="receiver_mapped").expand(
+            payloads=payloads.output
+        )
 
 with DAG("wrong_key", schedule=None):
     detect(window=WINDOW, insightly_conn_id="insightly_wrong_key")
