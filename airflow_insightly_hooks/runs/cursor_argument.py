@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.templates import is_template
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
-__all__ = ["check_cursor_argument"]
+__all__ = ["check_cursor_argument", "may_have_intervals"]
 
 WITHOUT_INTERVALS = ("NullTimetable", "OnceTimetable", "ContinuousTimetable", "AssetTriggeredTimetable")
 TRIGGERS = ("CronTriggerTimetable", "DeltaTriggerTimetable")
@@ -41,7 +41,7 @@ def check_cursor_argument(operator: BaseOperator, cursor: Any, window: object) -
                 f"cursor must depend on what the task group is mapped over: the map indexes of "
                 f"{operator.task_id!r} would share {cursor!r}, and each would miss what the others read"
             )
-        if cursor is None and not _may_have_intervals(operator):
+        if cursor is None and not may_have_intervals(operator):
             raise ValueError(
                 f"the map indexes of {operator.task_id!r} would share one cursor, and each would miss what "
                 f"the others read: give it a cursor whose name depends on what the task group is mapped over "
@@ -51,7 +51,8 @@ def check_cursor_argument(operator: BaseOperator, cursor: Any, window: object) -
     return cursor
 
 
-def _may_have_intervals(operator: BaseOperator) -> bool:
+def may_have_intervals(operator: BaseOperator) -> bool:
+    """Return whether the runs of an operator's DAG may have data intervals; of an unknown timetable: yes."""
     timetable: Any = operator.dag.timetable if operator.has_dag() else None
     name = type(timetable).__name__
     if name == "AssetOrTimeSchedule":
