@@ -495,7 +495,7 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
         },
         st.booleans(),
     )
-    return draw(
+    keys = draw(
         st.fixed_dictionaries(
             {
                 "name": file_names,
@@ -512,6 +512,7 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
                 "evaluate": st.sampled_from(["created", "created_and_edited", "until_triggered"]),
                 "criteria": file_criteria,
                 "schedule": schedules,
+                "mode": st.sampled_from(["tasks", "one_task"]),
                 "settle": st.integers(0, 900) | st.floats(0, 900) | st.just("1m"),
                 "cursor": st.just("old/detect"),
                 "tags": st.lists(file_names, max_size=2),
@@ -523,3 +524,8 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
             },
         )
     )
+    if keys.get("mode") == "one_task":
+        keys.pop("max_active_runs", None)  # runs that would read the same are refused
+        for webhook in webhooks:
+            webhook.pop("after", None)
+    return keys

@@ -1,5 +1,6 @@
 """A workflow -> its DAG: ``detect``, ``evaluate``, and for each webhook ``build`` and ``deliver``.
 
+In the mode ``one_task`` one task stands for all of them (``workflows.one_task``).
 Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a second one,
 ``{dag_id}__pending``, which runs when something is due (``operators.pending``). What waits for a receiver
 that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overlap
@@ -9,7 +10,7 @@ that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from airflow.sdk import (
     DAG,
@@ -24,10 +25,13 @@ from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW,
 from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.core.workflow.definition import (
     DELIVERY,
+    ONE_TASK,
+    Mode,
     WorkflowDefinition,
 )
 from airflow_insightly_hooks.core.workflow.description import description_markdown
 from airflow_insightly_hooks.core.workflow.parts import Schedule, UndeliveredAsset, Webhook
+from airflow_insightly_hooks.core.workflow.task_ids import DETECT
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
@@ -47,6 +51,7 @@ from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookO
 from airflow_insightly_hooks.runs.airflow_runs import DRY_RUN
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.workflows.callbacks import failure_callback
+from airflow_insightly_hooks.workflows.one_task import add_one_task
 from airflow_insightly_hooks.workflows.timetable import timetable_of
 
 if TYPE_CHECKING:
@@ -55,8 +60,6 @@ if TYPE_CHECKING:
 __all__ = ["cursor_of", "workflow_dag", "workflow_dags", "workflow_group"]
 
 TAG = "insightly"
-DETECT = "detect"
-"""The id of the task whose cursor a workflow has."""
 ALSO_SENDING = ("default_args", "tags", "access_control", "on_failure_callback")
 """The arguments of a workflow's DAG that the DAGs get, too, which send what is pending, or waits."""
 OF_TASKS = ("owner", "pool")
@@ -83,6 +86,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
     """Return a workflow's DAG and those beside it, not registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
+    workflow = _in_mode(workflow, arguments)
     shown, sentence = _as_scheduled(workflow, arguments)
     yaml = stored_yaml(shown)
     if "doc_md" not in arguments:  # what the DAG's page shows
@@ -96,7 +100,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         "description": workflow.description or None,
         "start_date": workflow.start_date,
         "catchup": has_intervals,  # intervals that are not run are not read
-        "max_active_runs": workflow.max_active_runs or MOST_RUNS,
+        "max_active_runs": workflow.max_active_runs or (1 if workflow.mode == ONE_TASK else MOST_RUNS),
         "tags": list(dict.fromkeys([TAG, *workflow.tags])),
         **_on_failure(workflow, arguments),
         **arguments,
@@ -120,6 +124,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
 def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
     """Return a workflow's task group; ``Workflow.task_group`` says more."""
     group_id = group_id or workflow.slug or workflow.dag_id
+    workflow = _in_mode(workflow, arguments)
     yaml = stored_yaml(workflow)
     workflow = _with_arguments(workflow, arguments.get("default_args"))
     arguments = {
@@ -133,6 +138,14 @@ def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **
     for make in (_pending_dag, _retry_dag):
         _register(make(workflow, **further))
     return group
+
+
+def _in_mode(workflow: WorkflowDefinition, arguments: dict[str, Any]) -> WorkflowDefinition:
+    """Return the workflow in the mode that the arguments say; the argument is taken away."""
+    mode = arguments.pop("mode", workflow.mode)
+    if mode not in get_args(Mode):
+        raise InvalidWorkflow((("mode", f"{' or '.join(map(repr, get_args(Mode)))} is needed"),))
+    return workflow.model_copy(update={"mode": mode})
 
 
 def _with_arguments(
@@ -190,6 +203,9 @@ def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
 
     :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
     """
+    if workflow.mode == ONE_TASK:
+        add_one_task(workflow, yaml)
+        return
     detect = InsightlyRecordChangeSensor(
         task_id=DETECT,
         record_type=workflow.record_type,

@@ -25,10 +25,12 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
 
         It is registered with Airflow as if a ``with`` statement had made it. Two further DAGs can come with
         it: ``{dag_id}__retry`` always, which sends what waits for a receiver that is down, and
-        ``{dag_id}__pending`` where a webhook has a time trigger, which sends such webhooks at their time.
+        ``{dag_id}__pending`` where a webhook has a time trigger, which sends such webhooks at their time. In
+        the mode ``one_task`` the DAG itself has one task, ``detect_and_deliver``.
 
         :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
-            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (16), and so on.
+            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (16), and so on; and
+            ``mode``.
         :raises InvalidWorkflow: if Airflow refuses something of it.
 
         The further DAGs get ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
@@ -47,7 +49,9 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
         group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
 
         :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
-        :param arguments: arguments of Airflow's ``TaskGroup``.
+        :param arguments: arguments of Airflow's ``TaskGroup``, and ``mode``.
+        :raises InvalidWorkflow: if Airflow refuses something of it; or, in the mode ``one_task``, if the DAG
+            has no data intervals, and may have more than one active run (``max_active_runs``).
         """
         from airflow_insightly_hooks.workflows.dag import workflow_group
 

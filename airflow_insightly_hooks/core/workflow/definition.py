@@ -48,7 +48,7 @@ from airflow_insightly_hooks.core.workflow.values import (
     slug_of,
 )
 
-__all__ = ["DELIVERY", "ON_CHANGE", "Evaluate", "WorkflowDefinition"]
+__all__ = ["DELIVERY", "ONE_TASK", "ON_CHANGE", "Evaluate", "Mode", "WorkflowDefinition"]
 
 Evaluate = Literal["created", "created_and_edited", "until_triggered"]
 EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
@@ -56,6 +56,9 @@ EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
     "created_and_edited": ("added", "updated"),
     "until_triggered": ("added", "updated"),
 }
+Mode = Literal["tasks", "one_task"]
+ONE_TASK: Mode = "one_task"
+"""The mode of a workflow whose DAG has one task, which does all."""
 DELIVERY = ("ordered", "on_undelivered", "undelivered_asset", "retries", "retry_delay", "give_up_after")
 """What a webhook says, or else its workflow, of how it is delivered."""
 NO_EVENT = "it needs on_undelivered: report, since a task that fails emits no event"
@@ -107,6 +110,9 @@ class WorkflowDefinition(Model):
     :param schedule: when it runs: a cron expression, ``on_change`` (when records change, asking every
         15 s), a ``Schedule`` (also for when Insightly's webhooks tell of changes), or ``None`` for by hand
         only.
+    :param mode: how its DAG does the work: ``tasks``, in several tasks that hand records on through XCom; or
+        ``one_task``, in one task that reads, evaluates and delivers batch by batch, for large windows and
+        backfills.
     :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
         intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
@@ -116,7 +122,8 @@ class WorkflowDefinition(Model):
     :param cursor: the name of the cursor, which says where the workflow has read to; ``None``: that of the
         detect task. A workflow whose DAG is renamed goes on with the old one: ``{old dag_id}/detect``.
     :param tags: tags of the DAG, besides ``insightly``.
-    :param max_active_runs: runs of the DAG that are active at once, at most; ``None``: 16.
+    :param max_active_runs: runs of the DAG that are active at once, at most; ``None``: 16, or 1 in the mode
+        ``one_task``.
     :param owner: the owner of the tasks.
     :param pool: the Airflow pool of the tasks of all of the workflow's DAGs; ``None``: Airflow's
         ``default_pool``.
@@ -145,6 +152,7 @@ class WorkflowDefinition(Model):
     webhooks: list[Webhook] = Field(min_length=1)
     insightly_conn_id: Name = "insightly_default"
     schedule: Annotated[str | Schedule | None, BeforeValidator(_schedule)] = "*/5 * * * *"
+    mode: Mode = "tasks"
     start_date: (
         Annotated[
             datetime,

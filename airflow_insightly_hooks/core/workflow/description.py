@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.bounds import PUSH_POLL_INTERVAL
 from airflow_insightly_hooks.core.templates import shown_uri
-from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, ONE_TASK, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
 from airflow_insightly_hooks.core.workflow.yaml_text import (
     LONGEST_STORED,
@@ -132,6 +132,8 @@ class _Words:
             yield Line(0, "It is not active: changes pass by.")
         if workflow.dry_run:
             yield Line(0, "It is a dry run: nothing is sent.")
+        if workflow.mode == ONE_TASK:
+            yield Line(0, "One task does all of it, batch by batch.")
         if workflow.pool is not None:
             yield Line(0, f"Its tasks are in the pool {self._name(workflow.pool)}.")
 

@@ -120,6 +120,7 @@ def test_a_workflow_in_words() -> None:
             ),
         ],
         pool="crm",
+        mode="one_task",
         retries=4,
         schedule={"cron": "5 * * * *", "timezone": "Europe/Paris"},
         on_failure="alerts.tell",
@@ -130,6 +131,7 @@ def test_a_workflow_in_words() -> None:
         == f"""\
 Watches Contacts: a record that is created or edited, until it has triggered once.
 It is not active: changes pass by.
+One task does all of it, batch by batch.
 Its tasks are in the pool crm.
 The record triggers if:
   all of these hold:

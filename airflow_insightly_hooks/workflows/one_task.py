@@ -1,0 +1,40 @@
+"""A workflow -> one task that does all of it: the mode ``one_task``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.task_ids import DETECT, DETECT_AND_DELIVER
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
+from airflow_insightly_hooks.runs.cursor_argument import may_have_intervals
+
+__all__ = ["add_one_task"]
+
+OVERLAPPING = (
+    "at most 1 in the mode one_task: a run that has to be tried again has not moved the cursor yet, so the "
+    "next run would read and send the same. More are allowed where each run has a data interval of its own"
+)
+
+
+def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOperator:
+    """Make the task, in the DAG and the group that are open.
+
+    It has the cursor that ``detect`` has in the mode ``tasks``, so that the mode can be changed.
+
+    :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
+    :raises InvalidWorkflow: if a receiver can't be sent to, or runs of the DAG would read the same changes.
+    """
+    timed: dict[str, Any] = {}
+    if any(webhook.is_timed for webhook in workflow.webhooks):
+        timed["pending_dag_id"] = workflow.dag_id + PENDING_SUFFIX
+    task = InsightlyWorkflowOperator(
+        task_id=DETECT_AND_DELIVER, workflow=workflow, cursor=workflow.cursor, doc_yaml=yaml, **timed
+    )
+    if task.dag.max_active_runs > 1 and not may_have_intervals(task):
+        raise InvalidWorkflow((("max_active_runs", OVERLAPPING),))
+    if task.cursor is None and task.get_closest_mapped_task_group() is None:
+        task.cursor = f"{task.dag_id}/{task.task_id.removesuffix(DETECT_AND_DELIVER)}{DETECT}"
+    return task
