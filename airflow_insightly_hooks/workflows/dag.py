@@ -34,6 +34,7 @@ from airflow_insightly_hooks.core.workflow.parts import Schedule, UndeliveredAss
 from airflow_insightly_hooks.core.workflow.task_ids import DETECT
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.operators.common.mode_change import check_mode
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
@@ -217,6 +218,7 @@ def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
         deferrable=True,
         is_dry_run=workflow.dry_run,
         max_active_tis_per_dag=1,  # runs overlap, and a cursor has one reader
+        pre_execute=check_mode,
     )
     try:
         evaluate = EvaluateCriteriaOperator(

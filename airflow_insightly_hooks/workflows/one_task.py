@@ -8,6 +8,7 @@ from airflow_insightly_hooks.core.errors import InvalidWorkflow
 from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.task_ids import DETECT, DETECT_AND_DELIVER
+from airflow_insightly_hooks.operators.common.mode_change import check_mode
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.runs.cursor_argument import may_have_intervals
 
@@ -31,7 +32,12 @@ def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOp
     if any(webhook.is_timed for webhook in workflow.webhooks):
         timed["pending_dag_id"] = workflow.dag_id + PENDING_SUFFIX
     task = InsightlyWorkflowOperator(
-        task_id=DETECT_AND_DELIVER, workflow=workflow, cursor=workflow.cursor, doc_yaml=yaml, **timed
+        task_id=DETECT_AND_DELIVER,
+        workflow=workflow,
+        cursor=workflow.cursor,
+        doc_yaml=yaml,
+        pre_execute=check_mode,
+        **timed,
     )
     if task.dag.max_active_runs > 1 and not may_have_intervals(task):
         raise InvalidWorkflow((("max_active_runs", OVERLAPPING),))

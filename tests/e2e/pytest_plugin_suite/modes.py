@@ -1,0 +1,94 @@
+"""What changes when a workflow gets another mode: nothing. test_pytest_plugin.py runs these tests, too."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from airflow_insightly_hooks import Webhook, Workflow
+
+CHAT = Webhook(name="Chat", conn_id="chat_webhook")
+LATER = Webhook(name="Later", conn_id="later_webhook", after="1h")
+MODES = ("tasks", "one_task", "tasks", "one_task")
+
+
+def workflow(mode, *webhooks, **keys):
+    return Workflow(name="Call", record_type="Tasks", webhooks=[CHAT, *webhooks], mode=mode, **keys)
+
+
+def posts(receiver):
+    """How often each record came, and under how many ids."""
+    sent = [
+        (json.loads(r["body"])["entity"]["TASK_ID"], r["headers"]["webhook-id"]) for r in receiver.requests
+    ]
+    return Counter(record for record, _ in sent), len(set(sent))
+
+
+def ids(receiver):
+    return sorted((r["headers"]["webhook-id"], r["body"]) for r in receiver.requests)
+
+
+def test_the_mode_is_changed_from_run_to_run(insightly_sandbox, insightly_connections, run_dag):
+    """Each run goes on where the one before has ended: every change is sent once."""
+    chat = insightly_connections.receiver("chat_webhook")
+    created = []
+    for mode in MODES:
+        created += [insightly_sandbox.create("Tasks", TITLE=f"{mode} {n}")["TASK_ID"] for n in range(3)]
+        outcome = run_dag(workflow(mode))
+        assert (outcome.state, len(outcome.tasks)) == ("success", 1 if mode == "one_task" else 4)
+    assert posts(chat) == (Counter(created), len(created))
+
+
+def test_nothing_is_read_in_between(insightly_sandbox, insightly_connections, run_dag):
+    """A run without changes moves the cursor in both modes; what was seen before is not told again."""
+    chat = insightly_connections.receiver("chat_webhook")
+    insightly_sandbox.create("Tasks", TITLE="Call Ada")
+    for mode in MODES:
+        run_dag(workflow(mode))
+    assert len(chat.requests) == 1
+
+
+def test_messages_are_the_same(insightly_sandbox, insightly_connections, run_dag):
+    """The same change has the same id and the same body, whichever mode sends it."""
+    chat = insightly_connections.receiver("chat_webhook")
+    insightly_sandbox.create("Tasks", TITLE="Call Ada")
+    run_dag(workflow("tasks"))
+    sent = ids(chat)
+    run_dag(workflow("one_task", cursor="anew"))
+    assert len(sent) == 1
+    assert ids(chat) == sorted(sent * 2)
+
+
+@pytest.mark.parametrize("modes", [("tasks", "one_task"), ("one_task", "tasks")])
+def test_what_has_triggered_is_remembered(insightly_sandbox, insightly_connections, run_dag, modes):
+    """A record triggers once, whichever mode has seen it first."""
+    chat = insightly_connections.receiver("chat_webhook")
+    keys = {
+        "evaluate": "until_triggered",
+        "criteria": {"field": "TITLE", "operator": "starts_with", "value": "Call"},
+    }
+    first = insightly_sandbox.create("Tasks", TITLE="Call Ada")["TASK_ID"]
+    waits = insightly_sandbox.create("Tasks", TITLE="Write to Bob")["TASK_ID"]
+    run_dag(workflow(modes[0], **keys))
+    for record in (first, waits):
+        insightly_sandbox.update("Tasks", record, TITLE="Call again")
+    run_dag(workflow(modes[1], **keys))
+    assert posts(chat) == (Counter([first, waits]), 2)
+    for record in (first, waits):
+        insightly_sandbox.update("Tasks", record, TITLE="Call once more")
+    run_dag(workflow(modes[0], **keys))
+    assert len(chat.requests) == 2
+
+
+@pytest.mark.parametrize("mode", ["tasks", "one_task"])
+def test_a_receiver_that_fails_twice(insightly_sandbox, insightly_connections, run_dag, mode):
+    """Both modes try what is not acknowledged three times, under one id, and leave alone what has arrived."""
+    chat = insightly_connections.receiver("chat_webhook")
+    chat.answer_with(status=503, times=2)
+    for title in ("Call Ada", "Call Bob"):
+        insightly_sandbox.create("Tasks", TITLE=title)
+    outcome = run_dag(workflow(mode))
+    counts, messages = posts(chat)
+    assert (outcome.state, len(counts), messages, sum(counts.values())) == ("success", 2, 2, 4)
