@@ -18,6 +18,10 @@ OVERLAPPING = (
     "at most 1 in the mode one_task: a run that has to be tried again has not moved the cursor yet, so the "
     "next run would read and send the same. More are allowed where each run has a data interval of its own"
 )
+ONE_POOL = (
+    "in the mode one_task, one task sends all webhooks without a time trigger, and a task is in one pool: "
+    "give them the same pool"
+)
 
 
 def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOperator:
@@ -28,19 +32,39 @@ def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOp
     :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
     :raises InvalidWorkflow: if a receiver can't be sent to, or runs of the DAG would read the same changes.
     """
-    timed: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     if any(webhook.is_timed for webhook in workflow.webhooks):
-        timed["pending_dag_id"] = workflow.dag_id + PENDING_SUFFIX
+        further["pending_dag_id"] = workflow.dag_id + PENDING_SUFFIX
+    if (pool := _pool(workflow)) is not None:
+        further["pool"] = pool
     task = InsightlyWorkflowOperator(
         task_id=DETECT_AND_DELIVER,
         workflow=workflow,
         cursor=workflow.cursor,
         doc_yaml=yaml,
         pre_execute=check_mode,
-        **timed,
+        **further,
     )
     if task.dag.max_active_runs > 1 and not may_have_intervals(task):
         raise InvalidWorkflow((("max_active_runs", OVERLAPPING),))
     if task.cursor is None and task.get_closest_mapped_task_group() is None:
         task.cursor = f"{task.dag_id}/{task.task_id.removesuffix(DETECT_AND_DELIVER)}{DETECT}"
     return task
+
+
+def _pool(workflow: WorkflowDefinition) -> str | None:
+    """Return the pool that the webhooks name which the task sends itself; ``None`` where they name none.
+
+    :raises InvalidWorkflow: if they name several: a task is in one.
+    """
+    named = {
+        index: webhook.pool or workflow.pool
+        for index, webhook in enumerate(workflow.webhooks)
+        if not webhook.is_timed  # those are sent by tasks of the pending DAG
+    }
+    first = next(iter(named.values()), workflow.pool)
+    for index, pool in named.items():
+        if pool != first:
+            raise InvalidWorkflow(((f"webhooks[{index}].pool", ONE_POOL),))
+    says = any(workflow.webhooks[index].pool is not None for index in named)
+    return first if says else None  # the workflow's own may have been given another one by default_args

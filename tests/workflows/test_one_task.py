@@ -127,3 +127,18 @@ def test_a_receiver_that_is_none_is_found() -> None:
     """With the webhook's path, as in the mode ``tasks``."""
     with pytest.raises(InvalidWorkflow, match=r"webhooks\[1\]: "):
         workflow(BILLING, Webhook(name="w", uri="ftp://x.example")).to_dag()
+
+
+def test_the_pool_of_its_webhooks_is_the_tasks() -> None:
+    """A task is in one pool, so several of them are refused; the pool goes over that of ``default_args``."""
+    one_slot = Webhook(name="Slow", conn_id="c", pool="one_slot")
+    assert only_task(workflow(one_slot).to_dag()).pool == "one_slot"
+    assert only_task(workflow(one_slot, pool="crm").to_dag(default_args={"pool": "x"})).pool == "one_slot"
+    assert only_task(workflow(pool="crm").to_dag()).pool == "crm"
+    assert only_task(workflow(pool="crm").to_dag(default_args={"pool": "x"})).pool == "x"
+    assert only_task(workflow(one_slot, BILLING, pool="one_slot").to_dag()).pool == "one_slot"
+    for webhooks in ((one_slot, BILLING), (BILLING, one_slot)):
+        with pytest.raises(
+            InvalidWorkflow, match=r"webhooks\[1\].pool: in the mode one_task, one task sends"
+        ):
+            workflow(*webhooks).to_dag()
