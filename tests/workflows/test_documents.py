@@ -23,10 +23,13 @@ def blocks(language: str, text: str = GUIDE) -> list[str]:
 
 def test_the_yaml_is_a_workflow() -> None:
     """And the error that is shown is the one that its mistake makes."""
-    text, on_failure = blocks("yaml")
+    text, pools, on_failure, in_one_task = blocks("yaml")
     assert read_workflows(f"{text}{on_failure}", "opportunity_won.yaml", Workflow)[0].on_failure
     (workflow,) = read_workflows(text, "opportunity_won.yaml", Workflow)
     assert workflow.dag_id == "opportunity_won"
+    (pooled,) = read_workflows(f"name: w\nrecord_type: Notes\n{pools}", "w.yaml", Workflow)
+    assert [webhook.pool for webhook in pooled.webhooks] == ["billing"]
+    assert read_workflows(in_one_task, "w.yaml", Workflow)[0].mode == "one_task"
     with pytest.raises(InvalidWorkflowFile) as caught:
         read_workflows(text.replace("equals", "equal"), "opportunity_won.yaml", Workflow)
     shown = next(block for block in blocks("") if "did you mean" in block)
