@@ -216,6 +216,19 @@ def test_workflows_in_a_dag_of_ones_own(session: Session) -> None:
     assert (found["documented"].reason, found["mapped"].reason) == (OTHER_VERSION, MAPPED)
 
 
+def test_a_workflow_in_one_task(session: Session) -> None:
+    """By its task, with its mode; and by those tasks that it has, once its mode has changed."""
+    add_dag(session, workflow(mode="one_task").to_dag(auto_register=False))
+    stored = stored_workflow(session, "new_contact", "detect_and_deliver")
+    assert stored is not None
+    assert stored.definition is not None
+    assert (stored.definition.mode, stored.definition.dag_id) == ("one_task", "new_contact")
+    add_again(session, workflow(mode="one_task").to_dag(auto_register=False, mode="tasks"))
+    (stored,) = stored_workflows(session, None)
+    assert stored.definition is not None
+    assert (stored.task_id, stored.definition.mode) == ("evaluate", "tasks")
+
+
 def test_a_dag_of_an_earlier_version(session: Session) -> None:
     """It has no definition, and it is said when it will; a DAG made task by task is no workflow."""
     dag = workflow().to_dag(auto_register=False)

@@ -155,6 +155,16 @@ def test_a_record_of_insightly(
     assert json.loads(str(log.extra)) == {"record_type": "Contacts", "record_id": record["CONTACT_ID"]}
 
 
+def test_a_workflow_in_one_task(login: Login, stored: Callable[..., None], receiver: str) -> None:
+    """It is previewed like any other; its task has another name."""
+    stored(mode="one_task")
+    key = "new_contact/detect_and_deliver"
+    assert f'<option value="{key}" selected>' in login().get("/insightly/preview?dag_id=new_contact").text
+    page = text_of(asked(login(), workflow=key, record=pasted()).text)
+    assert "✓ triggers New contact: Contacts 7" in page
+    assert "Send this to the receiver as a test" in page
+
+
 def test_a_record_that_does_not_trigger(login: Login, stored: Callable[..., None], receiver: str) -> None:
     """Each group has its verdict, and the conditions that decide are marked, in words, too."""
     stored(criteria=CRITERIA)
