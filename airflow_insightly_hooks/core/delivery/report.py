@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 
-__all__ = ["ERROR_LENGTH", "Failure", "Tally", "combined", "make_report", "with_response"]
+__all__ = ["ERROR_LENGTH", "Failure", "Tally", "combined", "joint_progress", "make_report", "with_response"]
 
 LISTED = 200
 """Undelivered payloads that a report lists one by one, at most."""
@@ -190,3 +190,15 @@ class Tally:
         if more := len(self._kinds) - len(rows):
             rows.append(f"and {more} more kinds")
         return "\n".join(["Not acknowledged, by kind:", *rows]) if rows else ""
+
+
+def joint_progress(tallies: Sequence[Tally], now: float) -> str:
+    """Return a line on how far deliveries to several receivers are, of which more may come."""
+    acknowledged = sum(tally.acknowledged for tally in tallies)
+    failing = sum(tally.failures for tally in tallies)
+    rate = (acknowledged + failing) / max(now - min(tally.started for tally in tallies), 0.001)
+    receivers = f" to {len(tallies)} receivers" if len(tallies) > 1 else ""
+    return (
+        f"{acknowledged + failing} payloads sent{receivers} so far, {acknowledged} acknowledged, "
+        f"{failing} failing, {rate:.1f}/s"
+    )

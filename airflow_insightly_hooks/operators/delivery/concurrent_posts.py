@@ -20,9 +20,9 @@ from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.payload import Payload
-from airflow_insightly_hooks.operators.common.progress_timer import ProgressTimer
 from airflow_insightly_hooks.operators.delivery import ledger_writer, metrics
 from airflow_insightly_hooks.operators.delivery.post_threads import Attempt, PostThreads
+from airflow_insightly_hooks.operators.delivery.progress import DeliveryProgress
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnection, KeptConnections
@@ -61,6 +61,7 @@ class ConcurrentPosts:
     :param log: where progress and failures go.
     :param tags: what metrics are tagged with.
     :param tally: where it is counted.
+    :param progress: what tells now and then how far it is.
     :ivar failures: what was tried and not acknowledged, by message id.
     :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
     """
@@ -80,6 +81,7 @@ class ConcurrentPosts:
         log: Any,
         tags: dict[str, str],
         tally: Tally,
+        progress: DeliveryProgress,
     ) -> None:
         self._queue, self._writer = queue, writer
         self._ledger = writer.ledger
@@ -105,7 +107,7 @@ class ConcurrentPosts:
         self.retry_after: float | None = None
         self._tally = tally
         self._posted_before = self._tally.posted
-        self._progress = ProgressTimer()
+        self._progress = progress
 
     def run(self) -> None:
         """Send; return when nothing is left, or nothing more is to be sent, and all of it is recorded."""
@@ -217,8 +219,7 @@ class ConcurrentPosts:
         self._settle()
         self._threads.measure_cpu()
         self._record_if_due()
-        if self._progress.is_due():
-            self._log.info("%s", self._tally.progress(time.monotonic()))
+        self._progress.log_if_due()
 
     def _finish(self) -> None:
         """Send no more, wait for what is under way, and write the ledger a last time; may be begun again."""

@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
+from airflow_insightly_hooks.operators.delivery.progress import DeliveryProgress
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.hooks.post.kept_connections import KeptConnections
@@ -41,6 +42,7 @@ class Delivery:
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
     :param ti: the task instance, whose tags the metrics get; ``None`` outside of Airflow.
+    :param progress: what tells how far it is, if others deliver at the same time.
     :ivar tally: what was done so far.
     :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
     """
@@ -56,6 +58,7 @@ class Delivery:
         is_stopped: Callable[[], bool],
         log: Any,
         ti: Any,
+        progress: DeliveryProgress | None = None,
     ) -> None:
         self._hook, self._writer = hook, writer
         self._headers = headers
@@ -66,6 +69,8 @@ class Delivery:
         self._last: ConcurrentPosts | None = None
         self._started_at = datetime.now(timezone.utc)
         self.tally = Tally(0, time.monotonic())
+        self._progress = progress or DeliveryProgress(log)
+        self._progress.add(self.tally)
         note_receiver(writer.ledger, hook, str(hook.get_conn()))
         self.retry_after: float | None = None
 
@@ -114,6 +119,7 @@ class Delivery:
             is_stopped=self._is_stopped,
             log=self._log,
             tags=self._tags,
+            progress=self._progress,
             tally=self.tally,  # failures that are logged one by one are so many a try, not a batch
         )
         try:
