@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from airflow.sdk import (
     DAG,
-    Asset,
     Param,
     TaskGroup,
     XComArg,
@@ -36,6 +35,7 @@ from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.common.mode_change import check_mode
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
+from airflow_insightly_hooks.operators.one_task.delivery_settings import asset_of
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import (
     DueWebhooksOperator,
@@ -278,7 +278,7 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
     receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
     said = workflow.delivery_of(webhook)
     if isinstance(asset := said.get("undelivered_asset"), UndeliveredAsset):
-        said["undelivered_asset"] = _asset(asset, workflow, webhook)
+        said["undelivered_asset"] = asset_of(asset, workflow, webhook)
     return {
         "task_id": f"deliver{_suffix(workflow, webhook)}",
         "asset": records_asset(workflow.insightly_conn_id, workflow.record_type),
@@ -290,14 +290,6 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
         **({"pool": webhook.pool} if webhook.pool is not None else {}),
         **said,
     }
-
-
-def _asset(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Webhook) -> Asset:
-    try:
-        return Asset(**asset.model_dump(exclude_none=True))
-    except ValueError as error:
-        path = f"webhooks[{workflow.webhooks.index(webhook)}].undelivered_asset"
-        raise InvalidWorkflow(((path, f"Airflow refuses it: {error}"),)) from None
 
 
 def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:

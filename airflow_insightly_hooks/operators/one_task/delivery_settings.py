@@ -1,0 +1,91 @@
+"""How each webhook of a workflow is delivered by a task that delivers all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset
+
+from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
+from airflow_insightly_hooks.core.workflow.parts import UndeliveredAsset, Webhook
+from airflow_insightly_hooks.operators.delivery.outcome import FAIL, REPORT
+
+__all__ = ["RETRIES", "RETRY_DELAY", "DeliverySettings", "asset_of", "settings_of", "with_said"]
+
+
+class _DefaultRetries(int):
+    """A number that can be told from the same one that somebody has given."""
+
+
+RETRIES = _DefaultRetries(2)
+"""The default of ``retries``, in an operator's signature, where Airflow looks for it."""
+RETRY_DELAY = timedelta(seconds=60)
+"""The default of ``retry_delay``; likewise."""
+
+
+@dataclass(frozen=True)
+class DeliverySettings:
+    """How one webhook is delivered: see ``Webhook``; the defaults are those of ``WebhookOperator``."""
+
+    ordered: bool = False
+    on_undelivered: str = FAIL
+    undelivered_asset: Asset | None = None
+    retries: int = int(RETRIES)
+    retry_delay: timedelta = RETRY_DELAY
+    give_up_after: int = 20
+
+
+def with_said(workflow: WorkflowDefinition, **said: Any) -> WorkflowDefinition:
+    """Return the workflow with what an operator's arguments say, which goes over its keys.
+
+    :param said: by name; ``None``, and the defaults of ``retries`` and ``retry_delay``, say nothing.
+    :raises ValueError: if ``undelivered_asset`` is given, and no webhook has ``on_undelivered="report"``.
+    """
+    given = {
+        name: value
+        for name, value in said.items()
+        if value is not None and value is not RETRIES and value is not RETRY_DELAY
+    }
+    if isinstance(delay := given.get("retry_delay"), int | float):
+        given["retry_delay"] = timedelta(seconds=delay)
+    workflow = workflow.with_delivery(given)
+    if "undelivered_asset" in given and not any(
+        workflow.delivery_of(webhook).get("on_undelivered") == REPORT for webhook in workflow.webhooks
+    ):
+        raise ValueError(f"undelivered_asset needs on_undelivered='{REPORT}': failed tasks emit no events")
+    return workflow
+
+
+def settings_of(workflow: WorkflowDefinition) -> dict[str, DeliverySettings]:
+    """Return how the webhooks are delivered that are sent at once, by slug.
+
+    :raises InvalidWorkflow: if Airflow refuses an asset's name.
+    """
+    return {
+        webhook.slug: DeliverySettings(**_said(workflow, webhook))
+        for webhook in workflow.webhooks
+        if not webhook.is_timed
+    }
+
+
+def _said(workflow: WorkflowDefinition, webhook: Webhook) -> Mapping[str, Any]:
+    said = workflow.delivery_of(webhook)
+    if isinstance(asset := said.get("undelivered_asset"), UndeliveredAsset):
+        said["undelivered_asset"] = asset_of(asset, workflow, webhook)
+    return said
+
+
+def asset_of(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Webhook) -> Asset:
+    """Return the asset that a webhook, or its workflow, names.
+
+    :raises InvalidWorkflow: if Airflow refuses it.
+    """
+    try:
+        return Asset(**asset.model_dump(exclude_none=True))
+    except ValueError as error:
+        path = f"webhooks[{workflow.webhooks.index(webhook)}].undelivered_asset"
+        raise InvalidWorkflow(((path, f"Airflow refuses it: {error}"),)) from None
