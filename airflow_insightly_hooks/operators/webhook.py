@@ -41,6 +41,7 @@ from airflow_insightly_hooks.operators.delivery.outcome import (
     MissingPayloadsError,
     UndeliverableError,
     check_on_undelivered,
+    emit_events,
     judge,
     push_report,
 )
@@ -192,7 +193,7 @@ class WebhookOperator(BaseOperator):
             raise
         if not payloads:
             self.log.info("There are no payloads to send to %s", receiver)
-            self._drop_event()
+            self._drop_event(context)
             self._check_resends(context)
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
@@ -215,7 +216,7 @@ class WebhookOperator(BaseOperator):
         missing = self._missing_resends(writer.ledger, payloads)
         if is_dry_run(context, self.is_dry_run):
             record_unsent(writer, payloads, lambda _message: DRY_RUN_REASON)
-            self._drop_event()
+            self._drop_event(context)
             return dry_report(self.log, payloads, writer.ledger, str(receiver))
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
@@ -235,7 +236,7 @@ class WebhookOperator(BaseOperator):
             if report["delivered"] < report["total"] and ti is not None and not writer.is_lost:
                 push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
-            self._drop_event()
+            self._drop_event(context)
             if missing:
                 push_report(ti, report, self.log)
                 raise MissingPayloadsError(missing)
@@ -333,14 +334,12 @@ class WebhookOperator(BaseOperator):
         delivery.log_failures_and_count_try(report["total"] - report["delivered"])
 
     def _emit_event(self, context: Context, report: Report) -> None:
-        events: Any = context.get("outlet_events")
-        if self.undelivered_asset is not None and events is not None:
-            events[self.undelivered_asset].extra = dict(report)
-
-    def _drop_event(self) -> None:
-        """Take the asset off the outlets: Airflow emits an event for each that is there at the end."""
         if self.undelivered_asset is not None:
-            self.outlets = [outlet for outlet in self.outlets if outlet != self.undelivered_asset]
+            emit_events(self, context, (), [(self.undelivered_asset, report)])
+
+    def _drop_event(self, context: Context) -> None:
+        if self.undelivered_asset is not None:
+            emit_events(self, context, [self.undelivered_asset])
 
 
 def _check_connection_id(webhook_conn_id: object) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError, told
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset, BaseOperator, Context
 
 __all__ = [
     "FAIL",
@@ -15,6 +19,7 @@ __all__ = [
     "MissingPayloadsError",
     "UndeliverableError",
     "check_on_undelivered",
+    "emit_events",
     "judge",
     "push_report",
 ]
@@ -98,3 +103,26 @@ def push_report(ti: Any, report: Any, log: Any) -> None:
         ti.xcom_push(key="return_value", value=report)
     except Exception as error:  # what ended the task matters more
         log.warning("The report can't be stored: %s", told(error))
+
+
+def emit_events(
+    task: BaseOperator,
+    context: Context,
+    assets: Iterable[Asset],
+    extras: Iterable[tuple[Asset, Mapping[str, Any]]] = (),
+) -> None:
+    """Have assets get an event at the end of a task that succeeds, and others of its outlets none.
+
+    Airflow emits an event for each outlet that is there at the end.
+
+    :param assets: those that are told what stays undelivered.
+    :param extras: those of them that get an event, each with its ``extra``.
+    """
+    events: Any = context.get("outlet_events")
+    told = []
+    for asset, extra in extras:
+        told.append(asset)
+        if events is not None:
+            events[asset].extra = dict(extra)
+    silent = [asset for asset in assets if asset not in told]
+    task.outlets = [outlet for outlet in task.outlets if outlet not in silent]
