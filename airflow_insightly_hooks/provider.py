@@ -55,7 +55,9 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": [
             f"{package}.sensors.links.InsightlyRecordsLink",
+            f"{package}.operators.links.DeliveriesLink",
             f"{package}.operators.links.ReceiverLink",
+            f"{package}.operators.links.WorkflowRecordsLink",
         ],
         "cli": [f"{package}.cli.definition.get_cli_commands"],
         "connection-types": [

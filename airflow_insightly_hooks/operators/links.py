@@ -1,11 +1,13 @@
-"""The link from a deliver task to the receiver's page."""
+"""The links from tasks that deliver: to receivers, to Insightly, and to their deliveries."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 
 from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-__all__ = ["ReceiverLink"]
+__all__ = ["DeliveriesLink", "ReceiverLink", "WorkflowRecordsLink"]
 
 
 class ReceiverLink(BaseOperatorLink):
@@ -26,6 +28,46 @@ class ReceiverLink(BaseOperatorLink):
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
         with suppress(*NO_CONNECTION):  # the task has said so itself
-            if not getattr(operator, "uri", None):
-                return WebhookHook(getattr(operator, "webhook_conn_id", "")).web_url
+            if conn_id := _conn_id_of(operator):
+                return WebhookHook(conn_id).web_url
         return ""
+
+
+def _conn_id_of(operator: BaseOperator) -> str | None:
+    """Return the connection of the one receiver that a task has."""
+    if getattr(operator, "uri", None):
+        return None
+    if (workflow := getattr(operator, "workflow", None)) is None or isinstance(workflow, str):
+        return getattr(operator, "webhook_conn_id", None)
+    at_once = [webhook for webhook in workflow.webhooks if not webhook.is_timed]
+    return at_once[0].conn_id if len(at_once) == 1 else None
+
+
+class WorkflowRecordsLink(BaseOperatorLink):
+    """From a task that carries out a workflow to the list of its record type in Insightly."""
+
+    name = "Records in Insightly"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
+        """Return the address, or an empty text where there is none."""
+        from airflow_insightly_hooks.hooks.insightly import records_page
+
+        workflow = getattr(operator, "workflow", None)
+        with suppress(*NO_CONNECTION):  # the task has said so itself
+            if workflow is not None:
+                return records_page(workflow.insightly_conn_id, workflow.record_type)
+        return ""
+
+
+class DeliveriesLink(BaseOperatorLink):
+    """From a task that delivers to several receivers to the page of its deliveries."""
+
+    name = "Deliveries"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
+        """Return the page's address, below that of Airflow."""
+        task = {"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id}
+        if ti_key.map_index >= 0:
+            task["map_index"] = str(ti_key.map_index)
+        base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+        return f"{base}/insightly/deliveries?{urlencode(task)}"

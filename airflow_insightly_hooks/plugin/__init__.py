@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_insightly_hooks.operators.links import ReceiverLink
+from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
 from airflow_insightly_hooks.plugin.endpoint import ENDPOINT
 from airflow_insightly_hooks.plugin.unpausing import StartWatchers
 from airflow_insightly_hooks.plugin.views import EXTERNAL_VIEWS, PAGES
@@ -17,7 +17,12 @@ class InsightlyHooksPlugin(AirflowPlugin):
     """Registers the pages, the endpoint and the links of tasks; has watchers started in time."""
 
     name = "insightly_hooks"
-    operator_extra_links = [InsightlyRecordsLink(), ReceiverLink()]  # noqa: RUF012 — Airflow declares it so
+    operator_extra_links = [  # noqa: RUF012 — Airflow declares it so
+        DeliveriesLink(),
+        InsightlyRecordsLink(),
+        ReceiverLink(),
+        WorkflowRecordsLink(),
+    ]
     fastapi_root_middlewares = [  # noqa: RUF012 — likewise
         {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
     ]
