@@ -130,7 +130,7 @@ class ScheduleWebhooksOperator(BaseOperator):
         scheduled, left_out = entries_of(changes, self.time_triggers)
         ti = context["ti"]
         ti.xcom_push(key=PENDING, value=scheduled)
-        report_not_sent(self, context, left_out)
+        report_not_sent(self.log, context, left_out)
         if is_test(context):
             raise AirflowSkipException(f"a test schedules nothing; a run would: {len(changes)} changes")
         if is_dry_run(context, self.is_dry_run):
@@ -289,8 +289,8 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
                 changes.append(storable(change))
             else:
                 left_out.append(not_sent(self.webhook, entry.record_id, "it no longer meets the criteria"))
-        report_not_sent(self, context, left_out)
-        report_not_sent(self, context, postponed, POSTPONED)
+        report_not_sent(self.log, context, left_out)
+        report_not_sent(self.log, context, postponed, POSTPONED)
         return changes, [item["record_id"] for item in postponed]
 
 
@@ -340,9 +340,14 @@ def _has_begun(ti: Any, run_id: str) -> bool:
 
 def _left_by_schedule(context: Context) -> Any:
     """Return what the task that has triggered this run has scheduled; ``None`` if there is nothing."""
-    source = source_of(context["dag_run"].conf, FROM)
+    conf = context["dag_run"].conf
+    source = source_of(conf, FROM)
     if source is None:
         return None
+    if (
+        conf is not None and PENDING in conf
+    ):  # of a task that schedules batch by batch, and has no XCom for each
+        return conf[PENDING]
     return context["ti"].xcom_pull(
         dag_id=source["dag_id"],
         run_id=source["run_id"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk import Context
 
 __all__ = ["LISTED", "not_sent", "report_not_sent"]
 
@@ -18,13 +18,11 @@ def not_sent(webhook: str, record_id: int, reason: str) -> dict[str, Any]:
     return {"webhook": webhook, "record_id": record_id, "reason": reason}
 
 
-def report_not_sent(
-    operator: BaseOperator, context: Context, items: list[dict[str, Any]], key: str = NOT_SENT
-) -> None:
+def report_not_sent(log: Any, context: Context, items: list[dict[str, Any]], key: str = NOT_SENT) -> None:
     """Push what is told of records to XCom, and log the first of them."""
     if items:
         context["ti"].xcom_push(key=key, value=items)
     for item in items[:LISTED]:
-        operator.log.warning("%s: record %s is not sent: %s", *item.values())
+        log.warning("%s: record %s is not sent: %s", *item.values())
     if len(items) > LISTED:
-        operator.log.warning("and %d more are not sent: see the XCom %s", len(items) - LISTED, key)
+        log.warning("and %d more are not sent: see the XCom %s", len(items) - LISTED, key)
