@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator
 
 from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
@@ -16,21 +16,25 @@ from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
-    InvalidConnection,
-    InvalidWorkflow,
     StoppedError,
 )
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
-from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
-from airflow_insightly_hooks.operators.common.redacted_arguments import check_uri
-from airflow_insightly_hooks.operators.delivery.outcome import (
-    FAIL,
-    check_on_undelivered,
-)
+from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset, with_asset
+from airflow_insightly_hooks.operators.delivery.outcome import check_on_undelivered, emit_events
+from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
 from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
+from airflow_insightly_hooks.operators.one_task.delivery_settings import (
+    RETRIES,
+    RETRY_DELAY,
+    check_workflow,
+    mapped_arguments,
+    settings_of,
+    told_assets,
+    with_said,
+)
 from airflow_insightly_hooks.operators.one_task.webhook_deliveries import WebhookDeliveries
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
@@ -43,6 +47,7 @@ from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChange
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_insightly_hooks.core.delivery.report_types import Report
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -67,30 +72,50 @@ class InsightlyWorkflowOperator(BaseOperator):
     remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own, unless
     it has a name.
     Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are rendered, and not
-    shown. Webhooks take turns at each batch, so a slow receiver slows down the others; one that can't be
-    reached 20 times in a row is tried no more in this try.
+    shown. Webhooks take turns at each batch, so a slow receiver slows down the others.
 
-    A retry reads the same window again and POSTs only what is not acknowledged: each message up to
-    ``1 + retries`` times, three by default. One whose record has left the window since (it was edited, or
+    Each webhook is delivered as its own keys say, or else the workflow's: ``ordered``, ``give_up_after``,
+    ``on_undelivered``, ``undelivered_asset``, ``retries`` and ``retry_delay``. What the arguments of these
+    names say goes over that, for all webhooks. The task has the webhooks' largest ``retries``, and their
+    longest ``retry_delay``; a message of a webhook is POSTed ``1 +`` the webhook's own ``retries`` times at
+    most. A task that fails emits no event: where a webhook with ``fail`` has something undelivered, the
+    others' assets get none.
+
+    Webhooks with a time trigger are handed to the DAG ``pending_dag_id``, batch by batch, by runs that hold
+    ids and times in their conf. A record is scheduled once by a task, also if it is retried or cleared.
+
+    A retry reads the same window again and POSTs only what is not acknowledged. One whose record has left the window since (it was edited, or
     deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is reported as
     undelivered, and not retried. The cursor moves once the window was read to its end and each batch was
     attempted.
 
-    :param workflow: without time triggers.
+    :param workflow: what to watch, when to trigger, what to send.
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
         will do, too); templates are rendered. By default the run's data interval, else from the cursor on.
     :param cursor: the name of the cursor; by default the workflow's ``cursor``, else ``{dag_id}/{task_id}``.
         Templates are rendered: in a mapped task group, each map index needs a name of its own.
     :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
+    :param pending_dag_id: the DAG that sends webhooks with a time trigger: that of the ``Workflow``'s
+        ``to_dag()``, ``{dag_id}__pending``. ``None``: the workflow has no such webhooks.
+    :param ordered: whether the changes of one record are sent one after another, in the order of their
+        times; one that isn't delivered holds back the later ones. ``None``, here and in the next three, takes
+        what each webhook says, or else the workflow; by default no order is promised.
+    :param give_up_after: so many failures in a row in which nothing could be sent (20 by default) end the
+        try for the webhook; 0: never.
     :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
         (default) fails the task, ``"report"`` has it succeed.
+    :param undelivered_asset: an asset that gets an event then, with the report of its webhook as its
+        ``extra``, and the webhook's slug in the list ``webhooks``; only with ``"report"``. Webhooks that have
+        one asset in common make one event, with the sum of the reports of those that have something
+        undelivered. It is added to ``outlets``. When all is delivered, it gets none.
     :param is_dry_run: ``True``, the workflow's ``dry_run``, or a run's param ``dry_run``, does everything but
         the POST, and remembers nothing of what has triggered; the cursor moves all the same. The report has
         ``dry_run`` and ``would_send``.
-    :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
-    :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
+    :param retries: what each webhook says, or else the workflow; by default 2, hence three attempts.
+    :param retry_delay: likewise; 60 s by default. A receiver's ``Retry-After`` makes it longer, up to an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
-    :raises InvalidWorkflow: if a webhook has a time trigger or no usable receiver, when the DAG is parsed.
+    :raises InvalidWorkflow: if a webhook has no usable receiver, or a time trigger without
+        ``pending_dag_id``, when the DAG is parsed.
     :raises ValueError: if another argument is not as described here, when the DAG is parsed.
     :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
     :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
@@ -106,12 +131,16 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     A window that has yet to settle is waited for: up to a minute in the worker, beyond that deferred.
 
-    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks a mapping of
-    such, by the webhooks' names in lower case with underscores; below 48 KB. ``total`` counts what the tries
-    of this run have come across. Under the key ``window`` the window.
+    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks, those with a
+    time trigger not counted, a mapping of such, by the webhooks' names in lower case with underscores; below
+    48 KB. ``total`` counts what the tries of this run have come across. Under the key ``window`` the window;
+    under ``not_sent`` records whose date for a time trigger is empty.
+
+    Metrics are those of ``WebhookOperator``, for all webhooks together.
     """
 
     template_fields = ("window", "cursor")
+    operator_extra_links = (WorkflowRecordsLink(), ReceiverLink(), DeliveriesLink())
     ui_color = "#d8e8f3"
 
     def __init__(
@@ -121,31 +150,63 @@ class InsightlyWorkflowOperator(BaseOperator):
         window: Any = None,
         cursor: str | None = None,
         batch_size: int = 1_000,
-        on_undelivered: str = FAIL,
+        pending_dag_id: str | None = None,
+        ordered: bool | None = None,
+        give_up_after: int | None = None,
+        on_undelivered: str | None = None,
+        undelivered_asset: Asset | None = None,
         is_dry_run: bool = False,
-        retries: int | None = 2,
-        retry_delay: timedelta | float = timedelta(seconds=60),
+        retries: int | None = RETRIES,
+        retry_delay: timedelta | float = RETRY_DELAY,
         retry_policy: RetryPolicy | None = RETRY_AFTER,
         **kwargs: Any,
     ) -> None:
-        _check(workflow)
+        check_workflow(workflow, pending_dag_id)
         check_whole("batch_size", batch_size, at_least=1, at_most=LARGEST_BATCH)
         check_seconds("retry_delay", retry_delay, or_timedelta=True)
-        check_on_undelivered(on_undelivered)
+        if give_up_after is not None:
+            check_whole("give_up_after", give_up_after, at_least=0)
+        if on_undelivered is not None:
+            check_on_undelivered(on_undelivered)
+        workflow = with_said(
+            workflow,
+            ordered=ordered,
+            give_up_after=give_up_after,
+            on_undelivered=on_undelivered,
+            undelivered_asset=undelivered_asset,
+            retries=retries,
+            retry_delay=retry_delay,
+        )
+        settings = settings_of(workflow)
         asset = records_asset(workflow.insightly_conn_id, workflow.record_type)
         add_inlet(kwargs, asset)
         kwargs.setdefault("doc_yaml", stored_yaml(workflow))
         if workflow.evaluate == "until_triggered":
             kwargs.setdefault("max_active_tis_per_dag", 1)  # the memory has one writer at a time
+        # A task has one number of tries, and one delay: the webhooks' largest.
+        if settings:
+            retries = max(one.retries for one in settings.values())
+            retry_delay = max(one.retry_delay for one in settings.values())
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
+        for asset_told in told_assets(settings):
+            self.outlets = with_asset(self.outlets, asset_told)
+        self.settings = settings
+        self.pending_dag_id = pending_dag_id
         self.asset = asset
         self.workflow = workflow
         self.window = window
         self.cursor = check_cursor_argument(self, workflow.cursor if cursor is None else cursor, window)
         self.batch_size = batch_size
-        self.on_undelivered = on_undelivered
         self.is_dry_run = is_dry_run or workflow.dry_run
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Take the arguments that all mapped tasks share.
+
+        Mapped tasks have one number of retries for all webhooks: the largest, unless it is given here.
+        """
+        return super().partial(**mapped_arguments(kwargs))
 
     def execute(self, context: Context) -> Report | dict[str, Report]:
         """Deliver what the window holds and is not acknowledged yet; return the report."""
@@ -169,11 +230,12 @@ class InsightlyWorkflowOperator(BaseOperator):
         metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = WebhookDeliveries(
             self.workflow,
+            self.settings,
+            self.pending_dag_id,
             context,
             self.render_template,
             metadata,
             self._memory(context),
-            retries=self.retries,
             is_dry_run=is_dry_run(context, self.is_dry_run),
             is_stopped=lambda: self._stopped,
             log=self.log,
@@ -194,7 +256,9 @@ class InsightlyWorkflowOperator(BaseOperator):
         except BaseException:  # after the task's time-out, too, the report tells what is undelivered
             deliveries.tell(is_read=False)
             raise
-        return deliveries.end(on_undelivered=self.on_undelivered)
+        result = deliveries.end()
+        emit_events(self, context, told_assets(self.settings), deliveries.events())
+        return result
 
     def execute_complete(
         self,
@@ -292,25 +356,3 @@ class InsightlyWorkflowOperator(BaseOperator):
         task = context.get("ti") or self
         memory = memory_of(context, self.asset, is_dry_run=is_dry_run(context, self.is_dry_run))
         return TriggerOnce.of_task(task, *memory, self.workflow.dag_id, datetime.now(timezone.utc))
-
-
-def _check(workflow: WorkflowDefinition) -> None:
-    """Refuse what can't be sent by one task.
-
-    :raises InvalidWorkflow: with the place of each mistake.
-    """
-    if not isinstance(workflow, WorkflowDefinition):
-        raise ValueError(f"workflow must be a Workflow, not {type(workflow).__name__}")
-    problems: list[tuple[str, str]] = []
-    for index, webhook in enumerate(workflow.webhooks):
-        path = f"webhooks[{index}]"
-        if webhook.is_timed:
-            problems.append(
-                (path, "it has a time trigger, and what waits for its time has a DAG of its own: use to_dag")
-            )
-        try:
-            check_uri(webhook.uri)
-        except InvalidConnection as error:
-            problems.append((path, str(error)))
-    if problems:
-        raise InvalidWorkflow(tuple(problems))

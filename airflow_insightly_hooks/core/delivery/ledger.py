@@ -193,6 +193,10 @@ class Ledger:
         if entry == UNSENT:
             self._note(message, NEW_ROUND)
 
+    def details_of(self, message: str) -> str:
+        """Return what is kept of a message; empty if nothing is."""
+        return self._details.get(message, "")
+
     def unacknowledged(self) -> Iterator[tuple[str, str]]:
         """Yield the messages that are noted and not acknowledged, and what is kept of them."""
         for message, entry, details in self.entries():

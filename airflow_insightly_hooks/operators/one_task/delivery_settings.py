@@ -9,12 +9,29 @@ from typing import Any
 
 from airflow.sdk import Asset
 
-from airflow_insightly_hooks.core.errors import InvalidWorkflow
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidWorkflow
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import UndeliveredAsset, Webhook
+from airflow_insightly_hooks.hooks.assets import with_asset
+from airflow_insightly_hooks.operators.common.redacted_arguments import check_uri
 from airflow_insightly_hooks.operators.delivery.outcome import FAIL, REPORT
 
-__all__ = ["RETRIES", "RETRY_DELAY", "DeliverySettings", "asset_of", "settings_of", "with_said"]
+__all__ = [
+    "RETRIES",
+    "RETRY_DELAY",
+    "DeliverySettings",
+    "asset_of",
+    "check_workflow",
+    "mapped_arguments",
+    "settings_of",
+    "told_assets",
+    "with_said",
+]
+
+NO_PENDING_DAG = (
+    "it has a time trigger, and what waits for its time is sent by a DAG of its own: have to_dag make both "
+    "(mode: one_task makes one task of the rest), or name that DAG (pending_dag_id)"
+)
 
 
 class _DefaultRetries(int):
@@ -89,3 +106,53 @@ def asset_of(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Web
     except ValueError as error:
         path = f"webhooks[{workflow.webhooks.index(webhook)}].undelivered_asset"
         raise InvalidWorkflow(((path, f"Airflow refuses it: {error}"),)) from None
+
+
+def told_assets(settings: Mapping[str, DeliverySettings]) -> list[Asset]:
+    """Return the assets that are told what stays undelivered, each once."""
+    told: list[Asset] = []
+    for one in settings.values():
+        if one.undelivered_asset is not None and one.undelivered_asset not in told:
+            told.append(one.undelivered_asset)
+    return told
+
+
+def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that mapped tasks share, with what Airflow has to know of them beforehand.
+
+    That is the number of their tries, the delay between them, and their outlets.
+    """
+    workflow = arguments.get("workflow")
+    if not isinstance(workflow, WorkflowDefinition):
+        return dict(arguments)
+    given = dict(arguments)
+    said = {name: given.get(name) for name in ("on_undelivered", "undelivered_asset")}
+    settings = settings_of(with_said(workflow, **said))
+    for name in ("retries", "retry_delay"):
+        if any(name in workflow.delivery_of(webhook) for webhook in workflow.webhooks) and settings:
+            given.setdefault(name, max(getattr(one, name) for one in settings.values()))
+    for asset in told_assets(settings):
+        given["outlets"] = with_asset(given.get("outlets"), asset)
+    return given
+
+
+def check_workflow(workflow: WorkflowDefinition, pending_dag_id: str | None) -> None:
+    """Refuse what can't be sent by one task.
+
+    :param pending_dag_id: the DAG that sends webhooks with a time trigger; ``None`` if there is no such DAG.
+
+    :raises InvalidWorkflow: with the place of each mistake.
+    """
+    if not isinstance(workflow, WorkflowDefinition):
+        raise ValueError(f"workflow must be a Workflow, not {type(workflow).__name__}")
+    problems: list[tuple[str, str]] = []
+    for index, webhook in enumerate(workflow.webhooks):
+        path = f"webhooks[{index}]"
+        if webhook.is_timed and pending_dag_id is None:
+            problems.append((path, NO_PENDING_DAG))
+        try:
+            check_uri(webhook.uri)
+        except InvalidConnection as error:
+            problems.append((path, str(error)))
+    if problems:
+        raise InvalidWorkflow(tuple(problems))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.delivery.report import combined
+from airflow_insightly_hooks.core.delivery.ledger import Ledger
+from airflow_insightly_hooks.core.delivery.report import combined, make_report
 from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
@@ -15,13 +17,16 @@ from airflow_insightly_hooks.operators.common.field_checks import custom_dates_o
 from airflow_insightly_hooks.operators.common.redacted_arguments import RedactedUri
 from airflow_insightly_hooks.operators.delivery.dry_run import dry_store
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
-from airflow_insightly_hooks.operators.delivery.outcome import judge, push_report
+from airflow_insightly_hooks.operators.delivery.outcome import FAIL, REPORT, judge, push_report
+from airflow_insightly_hooks.operators.delivery.progress import DeliveryProgress
 from airflow_insightly_hooks.operators.one_task.batch_delivery import BatchDelivery, check_resends
+from airflow_insightly_hooks.operators.one_task.batch_scheduling import BatchScheduling
+from airflow_insightly_hooks.operators.one_task.delivery_settings import DeliverySettings
 from airflow_insightly_hooks.operators.one_task.dry_batch_delivery import DryBatchDelivery
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
 
     from airflow_insightly_hooks.core.delivery.report_types import Report
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
@@ -32,14 +37,16 @@ __all__ = ["WebhookDeliveries"]
 class WebhookDeliveries:
     """The deliveries of a workflow's webhooks in one try; the webhooks take turns at each batch.
 
-    All receivers are checked before anything is sent.
+    All receivers are checked before anything is sent. Webhooks with a time trigger are handed to the DAG that
+    sends them.
 
     :param workflow: what is sent, and where.
+    :param settings: how each webhook is delivered that is sent at once, by slug.
+    :param pending_dag_id: the DAG that sends the others.
     :param context: the run's context.
     :param render: renders a template in it (``BaseOperator.render_template``).
     :param metadata: returns what Insightly says of the record type's custom fields.
     :param memory: what remembers which records have triggered; ``None`` where nothing is to be remembered.
-    :param retries: the task's.
     :param is_dry_run: whether nothing is to be sent.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
@@ -50,35 +57,40 @@ class WebhookDeliveries:
     def __init__(
         self,
         workflow: WorkflowDefinition,
+        settings: Mapping[str, DeliverySettings],
+        pending_dag_id: str | None,
         context: Context,
         render: Callable[..., Any],
         metadata: Callable[[], list[dict[str, Any]]],
         memory: TriggerOnce | None,
         *,
-        retries: int | None,
         is_dry_run: bool,
         is_stopped: Callable[[], bool],
         log: Any,
     ) -> None:
-        self._memory, self._is_dry_run, self._log = memory, is_dry_run, log
+        self._settings, self._memory = settings, memory
+        self._is_dry_run, self._log = is_dry_run, log
         self._ti: Any = context.get("ti")
         make = DryBatchDelivery if is_dry_run else BatchDelivery
         state = TaskState(context["task_state_store"])
         requests = read_requests(state)
+        progress = DeliveryProgress(log, comes_in_batches=True)
         self._deliveries = {
             webhook.slug: make(
                 webhook,
+                settings[webhook.slug],
                 render(workflow.message_scope(webhook), context),
                 workflow.record_type,
                 hook,
                 LedgerWriter(
                     dry_store(state, f"{webhook.slug}/") if is_dry_run else state,
                     self._ti,
-                    retries,
+                    settings[webhook.slug].retries,
                     f"{webhook.slug}/",
                     requests,
                 ),
                 lambda: custom_dates_of(metadata()),
+                progress=progress,
                 is_stopped=is_stopped,
                 log=log,
                 ti=self._ti,
@@ -86,40 +98,54 @@ class WebhookDeliveries:
             for webhook, hook in _receivers(workflow, context, render)
         }
         check_resends(requests, self._deliveries)
+        self._reports: dict[str, Report] = {}
+        self._scheduling: BatchScheduling | None = None
+        timed = [webhook for webhook in workflow.webhooks if webhook.is_timed]
+        if timed and pending_dag_id is not None:
+            self._scheduling = BatchScheduling(timed, pending_dag_id, context, is_dry_run=is_dry_run, log=log)
+            self._scheduling.go_on(self._admit)
+
+    def _admit(self, record_ids: Collection[int]) -> set[int]:
+        """Return which of the records may trigger in this run."""
+        return set(record_ids) if self._memory is None else self._memory.admit(record_ids)
 
     def deliver(self, batch: list[RecordChange]) -> int:
         """Deliver a batch; return how many of its changes trigger."""
         for delivery in self._deliveries.values():
             delivery.expect(batch)
+        if self._scheduling is not None:
+            self._scheduling.expect(batch)
         # After they are noted: what is let through once isn't let through again.
+        deliverable = [change for change in batch if "undeliverable" not in change]
+        admitted = self._admit([change["record_id"] for change in deliverable])
         if self._memory is not None:
-            deliverable = [change for change in batch if "undeliverable" not in change]
-            admitted = self._memory.admit(change["record_id"] for change in deliverable)
             for delivery in self._deliveries.values():
                 delivery.drop(change for change in deliverable if change["record_id"] not in admitted)
             batch = [c for c in batch if "undeliverable" in c or c["record_id"] in admitted]
+        if self._scheduling is not None:
+            self._scheduling.hand_over(admitted)
         for delivery in self._deliveries.values():
             delivery.deliver(batch)
         return sum("undeliverable" not in change for change in batch)
 
-    def end(self, *, on_undelivered: str) -> Report | dict[str, Report]:
+    def end(self) -> Report | dict[str, Report]:
         """Return the report, if a task that has read its window to the end is to succeed.
 
         With several webhooks it maps their slugs to a report each.
 
-        :param on_undelivered: what happens when something stays undelivered after the last attempt.
         :raises UndeliveredError: as ``outcome.judge`` says.
         """
         total, result = self.tell(is_read=True)
         if self._is_whole(total, is_read=True):
             return result
         deliveries = self._deliveries.values()
+        must_deliver = any(self._deliveries[slug].must_deliver for slug in self._undelivered())
         asked = [d.retry_after for d in deliveries if d.retry_after is not None]
         judge(
             total,
             self._ti,
             may_go_on=any(delivery.may_go_on() for delivery in deliveries),
-            on_undelivered=on_undelivered,
+            on_undelivered=FAIL if must_deliver else REPORT,
             retry_after=max(asked, default=None),
             log=self._log,
         )
@@ -128,15 +154,46 @@ class WebhookDeliveries:
     def tell(self, *, is_read: bool) -> tuple[Report, Report | dict[str, Report]]:
         """Log what came of it, and push the report where the task fails; return the sum and the report."""
         deliveries = self._deliveries
-        reports = [
-            delivery.report(is_read=is_read, report_count=len(deliveries)) for delivery in deliveries.values()
-        ]
-        result = reports[0] if len(reports) == 1 else dict(zip(deliveries, reports, strict=True))
-        total = combined(reports)
+        self._reports = {
+            slug: delivery.report(is_read=is_read, report_count=len(deliveries))
+            for slug, delivery in deliveries.items()
+        }
+        if self._scheduling is not None:
+            self._scheduling.tell()
+        reports = list(self._reports.values())
+        result = reports[0] if len(reports) == 1 else dict(self._reports)
+        now = datetime.now(timezone.utc)
+        total = combined(reports) if reports else make_report([], Ledger(), {}, str, now, now)
         is_lost = any(delivery.is_lost for delivery in deliveries.values())
         if not self._is_whole(total, is_read=is_read) and self._ti is not None and not is_lost:
             push_report(self._ti, result, self._log)
         return total, result
+
+    def events(self) -> list[tuple[Asset, dict[str, Any]]]:
+        """Return which assets get an event at the end of a task that succeeds, and its ``extra``.
+
+        That is the report of the asset's webhook; of several, the sum of the reports of those of which
+        something is undelivered. Under ``webhooks`` stand their slugs.
+        """
+        found: list[tuple[Asset, list[str]]] = []
+        for slug in () if self._is_dry_run else self._undelivered():
+            asset = self._settings[slug].undelivered_asset
+            if asset is None:
+                continue
+            for other, slugs in found:
+                if other == asset:
+                    slugs.append(slug)
+                    break
+            else:
+                found.append((asset, [slug]))
+        return [
+            (asset, {**combined([self._reports[slug] for slug in slugs]), "webhooks": slugs})
+            for asset, slugs in found
+        ]
+
+    def _undelivered(self) -> list[str]:
+        """Return the slugs of the webhooks of which something is undelivered."""
+        return [slug for slug, report in self._reports.items() if report["delivered"] < report["total"]]
 
     def _is_whole(self, total: Report, *, is_read: bool) -> bool:
         return is_read and (self._is_dry_run or total["delivered"] == total["total"])
@@ -153,6 +210,8 @@ def _receivers(
 
     receivers: list[tuple[Webhook, WebhookHook]] = []
     for webhook in workflow.webhooks:
+        if webhook.is_timed:
+            continue
         rendered = webhook.model_copy(
             update={
                 name: render(getattr(webhook, name), context) for name in ("conn_id", "fields", "envelope")
