@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.detection.changes import (
 )
 from airflow_insightly_hooks.core.detection.record_times import RecordTimes, readable_times, record_times
 from airflow_insightly_hooks.core.detection.seen_changes import MICROSECOND, SeenChanges
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidTime
 from airflow_insightly_hooks.core.records import RecordType, is_record_id
 
@@ -116,6 +117,14 @@ class LateChanges:
     def search_from(self) -> datetime:
         """The ``updated_after_utc`` to ask for."""
         return ChangeWindow(self.zone.start, self.window.end).search_from
+
+    @property
+    def basis(self) -> str | None:
+        """What it depends on besides the records, as a short text."""
+        before = self._before
+        seen = [] if before is None else [str(before.since), str(before.until), *before.blocks()]
+        spans = [self.window, self.zone, self._watched, self._since, self._remembered_since]
+        return digest_of("\n".join([*map(str, spans), *sorted(self._events), *seen]))
 
     @property
     def is_empty(self) -> bool:
@@ -213,6 +222,7 @@ class SameChanges:
     ) -> None:
         self._record_type, self._events = record_type, events
         self._plain = plain
+        self._is_repetition = told is not None
         self._told = told or SeenChanges(plain.start, plain.start)
         self._told_ids: set[int] = set()
 
@@ -221,6 +231,11 @@ class SameChanges:
         """The ``updated_after_utc`` to ask for."""
         start = self._plain.start if not self._told else min(self._plain.start, self._told.since)
         return ChangeWindow(start, max(start, self._plain.end)).search_from
+
+    @property
+    def basis(self) -> str | None:
+        """What it depends on, as of ``LateChanges``; ``None``: it repeats what an earlier try has told."""
+        return None if self._is_repetition else f"{self._plain} {sorted(self._events)}"
 
     @property
     def is_empty(self) -> bool:
