@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator
@@ -13,7 +12,7 @@ from airflow.sdk import Asset, BaseOperator
 from airflow_insightly_hooks.core.bounds import check_seconds, check_whole
 from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.errors import (
     StoppedError,
@@ -26,6 +25,7 @@ from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset, with_
 from airflow_insightly_hooks.operators.delivery.outcome import check_on_undelivered, emit_events
 from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
 from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
+from airflow_insightly_hooks.operators.one_task.checkpoint import Checkpoint
 from airflow_insightly_hooks.operators.one_task.delivery_settings import (
     RETRIES,
     RETRY_DELAY,
@@ -35,9 +35,10 @@ from airflow_insightly_hooks.operators.one_task.delivery_settings import (
     told_assets,
     with_said,
 )
+from airflow_insightly_hooks.operators.one_task.read_ahead import once
 from airflow_insightly_hooks.operators.one_task.webhook_deliveries import WebhookDeliveries
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
-from airflow_insightly_hooks.runs.airflow_runs import is_dry_run
+from airflow_insightly_hooks.runs.airflow_runs import is_dry_run, is_test
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.run_counts import keep_run_counts
@@ -84,7 +85,8 @@ class InsightlyWorkflowOperator(BaseOperator):
     Webhooks with a time trigger are handed to the DAG ``pending_dag_id``, batch by batch, by runs that hold
     ids and times in their conf. A record is scheduled once by a task, also if it is retried or cleared.
 
-    A retry reads the same window again and POSTs only what is not acknowledged. One whose record has left the window since (it was edited, or
+    A retry reads the same window again and POSTs only what is not acknowledged. A message whose record has
+    left the window since (it was edited, or
     deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is reported as
     undelivered, and not retried. The cursor moves once the window was read to its end and each batch was
     attempted.
@@ -224,10 +226,9 @@ class InsightlyWorkflowOperator(BaseOperator):
             windows.begin()  # before anything can fail
         lookback = self._lookback(context, windows, hook)
         window, settled_until = self._settled_window(hook, windows, state, window)
-        detection = lookback.changes(window, settled_until)
         if ti is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
-        metadata = cache(lambda: hook.custom_fields(self.workflow.record_type))
+        metadata = once(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = WebhookDeliveries(
             self.workflow,
             self.settings,
@@ -240,23 +241,30 @@ class InsightlyWorkflowOperator(BaseOperator):
             is_stopped=lambda: self._stopped,
             log=self.log,
         )
-        met = 0
+        reading = None
         try:
-            reading = self._reading(hook, window, detection, metadata, context)
-            for batch in self._batches(reading, window):
-                met += deliveries.deliver(batch)
-            if self._stopped:
-                raise StoppedError
-            if reading is not None:
-                lookback.keep(detection)
+            if self.workflow.active:
+                reading = self._reading(
+                    hook, window, settled_until, lookback, metadata, context, deliveries.basis
+                )
+                for batch in reading.batches(self.batch_size):
+                    reading.note(deliveries.deliver(batch), is_settled=deliveries.has_settled)
+                if self._stopped:
+                    raise StoppedError
+                lookback.keep(reading.detection)
+            else:
+                self.log.info("The changes in %s pass by: the workflow is not active", window)
             windows.take(window)
-            # What this try has read, from the window's beginning: earlier ones add nothing to that.
-            detected = reading.detected if reading is not None else None
+            detected, met = (reading.detected, reading.met) if reading is not None else (None, 0)
             keep_run_counts(context, self.log, detected=detected, met=met, hook=hook, dry_run=self.is_dry_run)
         except BaseException:  # after the task's time-out, too, the report tells what is undelivered
+            if reading is not None:
+                reading.close()
             deliveries.tell(is_read=False)
             raise
         result = deliveries.end()
+        if reading is not None:
+            reading.forget()
         emit_events(self, context, told_assets(self.settings), deliveries.events())
         return result
 
@@ -330,24 +338,42 @@ class InsightlyWorkflowOperator(BaseOperator):
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
-        detection: LateChanges | SameChanges,
+        settled_until: datetime,
+        lookback: RunLookback,
         metadata: Callable[[], list[dict[str, Any]]],
         context: Context,
-    ) -> Reading | None:
-        """Return what reads the changes; ``None`` if nothing is to be read."""
-        if not self.workflow.active:
-            return None
-        criteria = Criteria(self.render_template(self.workflow.criteria, context))
-        return Reading(hook, window, detection, self.workflow, criteria, metadata, self.log)
+        basis: object,
+    ) -> Reading:
+        """Return what reads the changes.
 
-    def _batches(self, reading: Reading | None, window: ChangeWindow) -> Iterator[list[RecordChange]]:
-        if reading is None:
-            self.log.info("The changes in %s pass by: the workflow is not active", window)
-            return
-        for batch in reading.batches(self.batch_size):
-            if self._stopped:
-                return
-            yield batch
+        :param basis: of the deliveries.
+        """
+        spec = self.render_template(self.workflow.criteria, context)
+        checkpoint = None
+        if not is_test(context) and not is_dry_run(context, self.is_dry_run):
+            workflow = self.workflow
+            of = [hook.base_url, window.as_dict(), workflow.record_type, workflow.evaluate, repr(spec), basis]
+            state = TaskState(context["task_state_store"])
+            checkpoint = Checkpoint(state, RECORD_TYPES[workflow.record_type], of, self.log)
+
+        def detect() -> tuple[LateChanges | SameChanges, datetime]:
+            until = checkpoint.settled_until if checkpoint is not None else None
+            detection = lookback.changes(window, until or settled_until)
+            if checkpoint is None:
+                return detection, detection.search_from
+            return detection, checkpoint.begin(detection, until or settled_until)
+
+        return Reading(
+            hook,
+            window,
+            detect,
+            self.workflow,
+            Criteria(spec),
+            metadata,
+            checkpoint,
+            is_stopped=lambda: self._stopped,
+            log=self.log,
+        )
 
     def _memory(self, context: Context) -> TriggerOnce | None:
         """Return what remembers which records have triggered, where the workflow asks for that."""

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,8 @@ from airflow_insightly_hooks.core.errors import (
 )
 from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
-from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.api.client import Answer, Client
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook, SearchPage
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.delivery.outcome import MissingPayloadsError
@@ -223,7 +225,7 @@ def test_criteria_are_parsed_once(
     crm: RunningSandbox, parsed_criteria: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For all pages and batches, though a page's multi-selects may have them compiled anew."""
-    monkeypatch.setattr(reading, "PAGE", 1)
+    monkeypatch.setattr(reading, "PAGE", 2)
     add_contacts(crm, 2)
     add_contacts(crm, 1, CUSTOMFIELDS=[{"FIELD_NAME": "Interests__c", "FIELD_VALUE": "Music"}])
     option = {"field": "Interests__c", "operator": "not_contains", "value": "Music"}
@@ -459,12 +461,15 @@ def test_bad_records_stop_only_themselves(
     """The others are delivered, in each try; those are reported with their ids and reasons, no contents."""
     added = add_contacts(crm, len(ODD) + 2, ADDRESS_MAIL_COUNTRY="France")
     odd = dict(zip(added[1:], ODD.values(), strict=False))
-    read = InsightlyHook.iter_records
+    get = Client.get
 
-    def with_odd(*arguments: Any, **search: Any) -> Iterator[Any]:
-        return ({**record, **odd.get(record["CONTACT_ID"], {})} for record in read(*arguments, **search))
+    def with_odd(*arguments: Any, **named: Any) -> Answer:
+        answer = get(*arguments, **named)
+        if not isinstance(answer.content, list):
+            return answer
+        return replace(answer, content=[{**r, **odd.get(r.get("CONTACT_ID"), {})} for r in answer.content])
 
-    monkeypatch.setattr(InsightlyHook, "iter_records", with_odd)
+    monkeypatch.setattr(Client, "get", with_odd)
     given = workflow(OUT, criteria=FRANCE, evaluate=evaluate)
     context = run_context(ti=TaskInstance())
     for _ in range(2):
@@ -646,20 +651,20 @@ def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
 
 def test_reading_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read before Insightly failed is delivered once, the rest by the retry; the cursor waits."""
-    monkeypatch.setattr(reading, "PAGE", 1)
+    monkeypatch.setattr(reading, "PAGE", 2)
     ids = add_contacts(crm, 6)
-    iter_records = InsightlyHook.iter_records
+    read_pages = InsightlyHook.read_pages
 
-    def broken(self: InsightlyHook, *args: Any, **named: Any) -> Iterator[dict[str, Any]]:
-        for record in iter_records(self, *args, **named):
-            if record["CONTACT_ID"] == ids[4]:
+    def broken(self: InsightlyHook, *args: Any, **named: Any) -> Iterator[SearchPage]:
+        for page in read_pages(self, *args, **named):
+            if ids[4] in [record["CONTACT_ID"] for record in page.records]:
                 raise InsightlyAPIError("insightly_default", "/Contacts", "half-way")
-            yield record
+            yield page
 
     interval = {"data_interval_start": START, "data_interval_end": START + timedelta(days=1)}
     context = run_context(**interval)
     with monkeypatch.context() as patch:
-        patch.setattr(InsightlyHook, "iter_records", broken)
+        patch.setattr(InsightlyHook, "read_pages", broken)
         with pytest.raises(InsightlyAPIError):
             flow(context, workflow(), window=None, batch_size=2)
     assert len(messages(crm)) == 4
@@ -755,7 +760,7 @@ def test_failed_try_fixes_the_window(crm: RunningSandbox, monkeypatch: pytest.Mo
     context = run_context(asset_state_store=first["asset_state_store"])
     with monkeypatch.context() as patch:
         failure = InsightlyAPIError("insightly_default", "/Contacts", "it failed")
-        patch.setattr(InsightlyHook, "iter_records", raising(failure))
+        patch.setattr(InsightlyHook, "read_pages", raising(failure))
         with pytest.raises(InsightlyAPIError):
             flow(context, workflow(), window=None)
     window = context["ti"].xcom["window"]

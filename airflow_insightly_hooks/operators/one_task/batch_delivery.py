@@ -152,6 +152,19 @@ class BatchDelivery:
         self._writer.write()  # the ids are stored before the entries go
         self._ledger.forget(moved)
 
+    def has_settled(self, changes: Iterable[RecordChange]) -> bool:
+        """Return whether no later try of this round has anything to send of these."""
+        return all(
+            "undeliverable" in change or self._ledger.is_settled(message_id_of(change, self._scope))
+            for change in changes
+        )
+
+    @property
+    def basis(self) -> list[Any]:
+        """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
+        ledger = self._ledger
+        return [self._scope, ledger.generation, ledger.max_attempts, sorted(ledger.resends)]
+
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
         """Return what is to be sent; what can't be is kept for the report."""
         payloads = []

@@ -1,16 +1,19 @@
-"""Reading a window's changes a page at a time, and keeping those that meet a workflow's criteria."""
+"""Reading a window's changes page by page, and passing on those that meet a workflow's criteria."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_insightly_hooks.core.criteria import Criteria, Predicate
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
+from airflow_insightly_hooks.core.detection.page_log import page_entry
 from airflow_insightly_hooks.core.detection.record_times import has_time
+from airflow_insightly_hooks.core.detection.scan import Scan
+from airflow_insightly_hooks.core.errors import IncompleteScan, InsightlyHooksError, told
 from airflow_insightly_hooks.core.records import (
     RECORD_TYPES,
     custom_fields_in,
@@ -25,6 +28,8 @@ from airflow_insightly_hooks.operators.common.field_checks import (
     warn_of_unknown,
 )
 from airflow_insightly_hooks.operators.common.progress_timer import ProgressTimer
+from airflow_insightly_hooks.operators.one_task.checkpoint import Checkpoint, SettledPages
+from airflow_insightly_hooks.operators.one_task.read_ahead import ReadAhead
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
 from airflow_insightly_hooks.runs.windows import warn_of_timeless
 
@@ -34,72 +39,181 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 PAGE = 500
+MOST_PAGES = 20
+"""Pages that are settled together, at most, where few of their changes meet the criteria."""
+
+
+class _MatchingPage(NamedTuple):
+    """What a page has brought.
+
+    :param changes: those that meet the criteria, or can't be delivered.
+    :param entry: what is kept of the page once these are settled; ``None``: nothing is.
+    :param unknown: names of fields that no record has had so far.
+    """
+
+    changes: list[RecordChange]
+    entry: dict[str, Any] | None
+    unknown: list[str]
 
 
 class Reading:
-    """The changes of a window that meet a workflow's criteria; one page of records is in memory at a time.
+    """The changes of a window that meet a workflow's criteria, read a little ahead of who takes them.
 
-    Those that can't be delivered are among them, whatever the criteria are.
+    Those that can't be delivered are among them, whatever the criteria are. What an earlier try has read and
+    settled is not read again.
 
-    :param hook: the account.
+    :param hook: the account; it is closed if the reading ends early.
     :param window: what is read; relative dates are measured from its end.
-    :param detection: finds the changes among the records that are read.
+    :param detect: returns what finds the changes among the records that are read, and the bound to search
+        from; before ``checkpoint`` is read.
     :param workflow: what to look for.
     :param criteria: the workflow's, rendered.
     :param metadata: returns what Insightly says of the record type's custom fields; asked only where
-        ``contains`` or ``not_contains`` meets a custom field that isn't empty.
+        ``contains`` or ``not_contains`` meets a custom field that isn't empty. For several threads.
+    :param checkpoint: what was read and settled so far; ``None``: nothing is kept of it.
+    :param is_stopped: whether the task is to end.
     :param log: where progress and warnings go.
-    :ivar detected: changes that were read so far, whatever the criteria are.
+    :ivar detection: what finds the changes.
+    :ivar detected: changes that were read so far, whatever the criteria are, by earlier tries, too.
+    :ivar met: how many have triggered, as ``note`` was told.
     """
 
     def __init__(
         self,
         hook: InsightlyHook,
         window: ChangeWindow,
-        detection: LateChanges | SameChanges,
+        detect: Callable[[], tuple[LateChanges | SameChanges, datetime]],
         workflow: WorkflowDefinition,
         criteria: Criteria,
         metadata: Callable[[], list[dict[str, Any]]],
+        checkpoint: Checkpoint | None,
+        *,
+        is_stopped: Callable[[], bool],
         log: Any,
     ) -> None:
-        self._hook, self._window = hook, window
-        self._detection = detection
+        self._hook, self._window, self._detect = hook, window, detect
         self._kind = RECORD_TYPES[workflow.record_type]
         self._criteria, self._metadata, self._log = criteria, metadata, log
+        self._is_stopped = is_stopped
         self._now = window.end if criteria.has_relative_dates else None
         self._options = criteria.option_fields
         self._meets: Predicate | None = None
-        named = {*criteria.fields, *(name for w in workflow.webhooks for name in w.fields or ())}
-        self._unknown = unknown_fields(self._kind, (), named)
-        self._read = self.detected = self._matching = 0
-        self._timeless: list[int] = []
+        self._named = {*criteria.fields, *(name for w in workflow.webhooks for name in w.fields or ())}
         self._progress = ProgressTimer()
+        self._checkpoint = checkpoint
+        self._ahead: ReadAhead[_MatchingPage] | None = None
+        self._begin()
+        self._go_on()
+
+    def _begin(self) -> None:
+        self.detection, self._search_from = self._detect()
+        self._scan = Scan(self._kind, PAGE)
+        self._unknown = unknown_fields(self._kind, (), self._named)
+        self._read = self.detected = self._matching = self.met = 0
+        self._timeless: list[int] = []
+        self._undeliverable: list[RecordChange] = []  # of what was settled by earlier tries
+        self._is_settled = True
+
+    def _go_on(self) -> None:
+        """Take what earlier tries have read and settled for read."""
+        if self._checkpoint is None:
+            return
+        try:
+            for settled, pages in self._checkpoint.read():
+                for page in pages:
+                    fresh = self._scan.feed(*page)
+                    self._note_read(fresh)
+                    self.detected += sum(1 for _ in self.detection.changes(fresh))
+                self.met += settled.met
+                log_undeliverable(self._log, settled.undeliverable)
+                self._undeliverable += settled.undeliverable
+                self._unknown = list(settled.unknown)
+        except (ValueError, KeyError, TypeError, AttributeError, InsightlyHooksError) as error:
+            self._log.warning(
+                "What an earlier try has read can't be read (%s): reading from the beginning", told(error)
+            )
+            self._checkpoint.forget()
+            self._begin()
+        self._matching = self.met
+        if self._read:
+            self._log.info(
+                "%s in %s: going on behind %d records that an earlier try has read, and has nothing left to "
+                "send of",
+                *(self._kind.name, self._window, self._read),
+            )
 
     def batches(self, size: int) -> Iterator[list[RecordChange]]:
         """Yield the changes, up to ``size`` at a time; a record has one at most.
 
+        After each, ``note`` is to be called. What was read before Insightly failed comes before its error.
+
         :raises InsightlyAPIError: if Insightly can't be read.
         """
         started = time.monotonic()
-        matching = (change for page in self._pages() for change in page)
-        while batch := list(islice(matching, size)):
-            yield batch
+        yield from self._pieces(self._undeliverable, size)
+        if not self.detection.is_empty:
+            self._ahead = ReadAhead(
+                self._pages(), lambda page: len(page.changes), max(size, PAGE), self._hook.close
+            )
+            try:
+                for group in _groups(self._ahead.take(self._is_stopped), size):
+                    self._is_settled, met_before = True, self.met
+                    yield from self._pieces([change for page in group for change in page.changes], size)
+                    self._keep(group, self.met - met_before)
+            except IncompleteScan:  # it would be as incomplete for the next try
+                if self._checkpoint is not None:
+                    self._checkpoint.forget()
+                raise
+        if self._is_stopped():
+            return
         self._log.info("%s; %.1f s in all", self._so_far(), time.monotonic() - started)
         if self.detected:
             warn_of_unknown(self._log, self._kind.name, self._unknown)
         warn_of_timeless(self._log, self._kind.name, self._timeless)
 
-    def _pages(self) -> Iterator[list[RecordChange]]:
-        """Yield what matches, page by page."""
-        if self._detection.is_empty:
+    def note(self, met: int, *, is_settled: bool) -> None:
+        """Note what became of a batch.
+
+        :param met: how many of its changes have triggered.
+        :param is_settled: whether no later try has anything to send of it.
+        """
+        self.met += met
+        self._is_settled = self._is_settled and is_settled
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def forget(self) -> None:
+        """Delete what is kept for a later try: none will read it."""
+        if self._checkpoint is not None:
+            self._checkpoint.clear()
+
+    def _pieces(self, changes: list[RecordChange], size: int) -> Iterator[list[RecordChange]]:
+        """Yield so many at a time, until the task is to end."""
+        for start in range(0, len(changes), size):
+            if self._is_stopped():
+                return
+            yield changes[start : start + size]
+
+    def _keep(self, group: list[_MatchingPage], met: int) -> None:
+        """Keep what was read, if it is settled, and all before it."""
+        if self._checkpoint is None or self._is_stopped():
             return
-        records = self._hook.iter_records(self._kind.name, updated_after=self._detection.search_from)
-        while page := list(islice(records, PAGE)):
-            self._read += len(page)
-            for record in page:
-                if not has_time(record) and is_record_id(record_id := record.get(self._kind.id_field)):
-                    self._timeless.append(record_id)
-            changes = list(self._detection.changes(page))
+        pages = [page.entry for page in group if page.entry is not None]
+        undeliverable = [c for page in group for c in page.changes if "undeliverable" in c]
+        settled = SettledPages(pages, met, undeliverable, group[-1].unknown)
+        if not self._is_settled or not self._checkpoint.add(settled):
+            self._checkpoint = None
+
+    def _pages(self) -> Iterator[_MatchingPage]:
+        """Yield what matches, page by page."""
+        is_kept = self._checkpoint is not None
+        for page in self._hook.read_pages(self._kind.name, self._scan, self._search_from):
+            entry = page_entry(self._kind, page.answered, page.total, page.date) if is_kept else None
+            self._note_read(page.records)
+            changes = list(self.detection.changes(page.records))
             log_undeliverable(self._log, changes)
             self.detected += len(changes)
             if self._unknown:
@@ -109,7 +223,13 @@ class Reading:
             self._matching += sum("undeliverable" not in change for change in matching)
             if self._progress.is_due():
                 self._log.info("%s", self._so_far())
-            yield matching
+            yield _MatchingPage(matching, entry, sorted(self._unknown))
+
+    def _note_read(self, records: list[dict[str, Any]]) -> None:
+        self._read += len(records)
+        for record in records:
+            if not has_time(record) and is_record_id(record_id := record.get(self._kind.id_field)):
+                self._timeless.append(record_id)
 
     def _predicate(self, changes: list[RecordChange]) -> Predicate:
         """Return what decides on these; compiled anew once it matters which fields hold several options."""
@@ -132,3 +252,23 @@ class Reading:
 
 def _has_custom_field(record: Mapping[str, Any], names: frozenset[str]) -> bool:
     return any(name in names for name, _ in custom_fields_in(record))
+
+
+def _groups(pages: Iterator[_MatchingPage], size: int) -> Iterator[list[_MatchingPage]]:
+    """Yield pages, as many together as have up to ``size`` changes; what comes before an error is yielded."""
+    group: list[_MatchingPage] = []
+    count = 0
+    failure = None
+    try:
+        for page in pages:
+            if group and (count + len(page.changes) > size or len(group) == MOST_PAGES):
+                yield group
+                group, count = [], 0
+            group.append(page)
+            count += len(page.changes)
+    except Exception as error:
+        failure = error
+    if group:
+        yield group
+    if failure is not None:
+        raise failure

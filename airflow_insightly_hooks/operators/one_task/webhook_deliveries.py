@@ -50,6 +50,7 @@ class WebhookDeliveries:
     :param is_dry_run: whether nothing is to be sent.
     :param is_stopped: whether the task is to end.
     :param log: where progress and failures go.
+    :ivar has_settled: whether no later try of this round has anything to send of the last batch.
     :raises InvalidConnection: if a receiver can't be sent to.
     :raises MissingPayloadsError: if messages were asked to be sent again whose webhook is gone.
     """
@@ -71,6 +72,7 @@ class WebhookDeliveries:
         self._settings, self._memory = settings, memory
         self._is_dry_run, self._log = is_dry_run, log
         self._ti: Any = context.get("ti")
+        self.has_settled = True
         make = DryBatchDelivery if is_dry_run else BatchDelivery
         state = TaskState(context["task_state_store"])
         requests = read_requests(state)
@@ -126,7 +128,13 @@ class WebhookDeliveries:
             self._scheduling.hand_over(admitted)
         for delivery in self._deliveries.values():
             delivery.deliver(batch)
+        self.has_settled = all(delivery.has_settled(batch) for delivery in self._deliveries.values())
         return sum("undeliverable" not in change for change in batch)
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
+        return {slug: delivery.basis for slug, delivery in self._deliveries.items()}
 
     def end(self) -> Report | dict[str, Report]:
         """Return the report, if a task that has read its window to the end is to succeed.
