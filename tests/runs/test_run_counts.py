@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.core.errors import UndeliveredError
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
+from airflow_insightly_hooks.operators.one_task.webhook_deliveries import WebhookDeliveries
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -121,19 +122,19 @@ def test_what_has_triggered_before_is_not_counted_again() -> None:
 
 
 @pytest.mark.parametrize("evaluated", ["created", "until_triggered"])
-def test_one_task_counts_both(crm: RunningSandbox, evaluated: str) -> None:
+def test_one_task_counts_both(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, evaluated: str) -> None:
     """Its counts are right at its end, although an earlier try was ended in between."""
     context = run_context(**DAY)
-    operator = flow(evaluate=evaluated)
-    deliver = operator._deliver
+    deliver = WebhookDeliveries.deliver
 
     def killed(*arguments: Any) -> int:
         deliver(*arguments)
         raise KeyboardInterrupt
 
-    operator._deliver = killed  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        operator.execute(context)
+    with monkeypatch.context() as patched:
+        patched.setattr(WebhookDeliveries, "deliver", killed)
+        with pytest.raises(KeyboardInterrupt):
+            flow(evaluate=evaluated).execute(context)
     assert kept(context) is None
     flow(evaluate=evaluated).execute(context)
     assert len(crm.received("out")) == 2
