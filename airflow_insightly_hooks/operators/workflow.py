@@ -85,11 +85,10 @@ class InsightlyWorkflowOperator(BaseOperator):
     Webhooks with a time trigger are handed to the DAG ``pending_dag_id``, batch by batch, by runs that hold
     ids and times in their conf. A record is scheduled once by a task, also if it is retried or cleared.
 
-    A retry reads the same window again and POSTs only what is not acknowledged. A message whose record has
-    left the window since (it was edited, or
-    deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is reported as
-    undelivered, and not retried. The cursor moves once the window was read to its end and each batch was
-    attempted.
+    A retry reads the same window again and POSTs only what is not acknowledged. One whose record has left the
+    window since (it was edited, or deleted), or no longer meets the criteria, can't be built again: unless
+    acknowledged, it is reported as undelivered, and not retried. The cursor moves once the window was read to
+    its end and each batch was attempted.
 
     :param workflow: what to watch, when to trigger, what to send.
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
@@ -114,7 +113,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         the POST, and remembers nothing of what has triggered; the cursor moves all the same. The report has
         ``dry_run`` and ``would_send``.
     :param retries: what each webhook says, or else the workflow; by default 2, hence three attempts.
-    :param retry_delay: likewise; 60 s by default. A receiver's ``Retry-After`` makes it longer, up to an hour.
+    :param retry_delay: likewise; by default 60 s. A receiver's ``Retry-After`` makes it longer, up to
+        an hour.
     :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
     :raises InvalidWorkflow: if a webhook has no usable receiver, or a time trigger without
         ``pending_dag_id``, when the DAG is parsed.
@@ -133,8 +133,8 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     A window that has yet to settle is waited for: up to a minute in the worker, beyond that deferred.
 
-    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks, those with a
-    time trigger not counted, a mapping of such, by the webhooks' names in lower case with underscores; below
+    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks (those with
+    a time trigger aside) a mapping of reports, by the webhooks' names in lower case with underscores; below
     48 KB. ``total`` counts what the tries of this run have come across. Under the key ``window`` the window;
     under ``not_sent`` records whose date for a time trigger is empty.
 
@@ -189,6 +189,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         if settings:
             retries = max(one.retries for one in settings.values())
             retry_delay = max(one.retry_delay for one in settings.values())
+        retries = None if retries is None else int(retries)
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
         for asset_told in told_assets(settings):
             self.outlets = with_asset(self.outlets, asset_told)
