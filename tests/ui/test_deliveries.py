@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
 from airflow_insightly_hooks.core.delivery.ledger import FAILED
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
-from airflow_insightly_hooks.database import delivery_details
 from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
-from airflow_insightly_hooks.database.delivery_details import find_payload
+from airflow_insightly_hooks.database.payloads import payload_search
+from airflow_insightly_hooks.database.payloads.payload_search import find_payload
 from airflow_insightly_hooks.database.resend import resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -643,7 +643,7 @@ def test_payloads_that_cannot_be_shown(
     client = login()
     address = address_of(key, "msg_b")
     with monkeypatch.context() as patch:
-        patch.setattr(delivery_details, "LARGEST_XCOM", 10)
+        patch.setattr(payload_search, "LARGEST_XCOM", 10)
         assert "too large to be searched" in get(client, address, "delivery").text
     with monkeypatch.context() as patch:
         patch.setattr("airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: ElsewhereXCom)

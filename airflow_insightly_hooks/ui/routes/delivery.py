@@ -20,13 +20,12 @@ from airflow_insightly_hooks.database.deliveries import (
     search_deliveries,
 )
 from airflow_insightly_hooks.database.delivery_details import (
-    Missing,
     TaskAround,
     find_delivery,
-    find_payload,
     requests_for,
     task_around,
 )
+from airflow_insightly_hooks.database.payloads.payload_search import Missing, find_payload
 from airflow_insightly_hooks.database.presence import begin_snapshot
 from airflow_insightly_hooks.hooks.api.api_errors import NO_CONNECTION
 from airflow_insightly_hooks.operators.retry_queue import PAYLOADS

@@ -1,0 +1,4 @@
+"""Payloads, as the tasks that have made them have left them in XCom.
+
+Private.
+"""
