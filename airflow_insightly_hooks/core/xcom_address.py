@@ -1,12 +1,18 @@
-"""What a task gets in place of an XCom whose file is missing: the file's address."""
+"""The address of a file in an object storage: what stands in the database for an XCom that is kept there."""
 
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
-__all__ = ["not_a_list"]
+__all__ = ["is_address", "not_a_list"]
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S.*")
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Return whether an XCom's value is a text that looks like the address of a file."""
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
 
 
 def not_a_list(value: object, of: str) -> str:
@@ -14,7 +20,7 @@ def not_a_list(value: object, of: str) -> str:
 
     :param of: what the list should hold, such as ``payloads``.
     """
-    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+    if is_address(value):
         return (
             f"a list of {of} is needed, and the XCom backend gave the address of its file instead. The file "
             f"was deleted, or this machine can't read it: [common.io] xcom_objectstorage_path must be a "

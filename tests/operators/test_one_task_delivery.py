@@ -1,4 +1,4 @@
-"""Each webhook of a workflow in one task: its own keys, its order, its events, and its way to its receiver."""
+"""Each webhook of a workflow in one task: its own keys, its order, its events, the way to its receiver."""
 
 from __future__ import annotations
 

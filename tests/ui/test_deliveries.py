@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
 from datetime import datetime, timedelta, timezone
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.providers.common.io.xcom.backend import XComObjectStorageBackend
 from airflow.sdk import DAG
 from airflow.sdk.bases.xcom import BaseXCom
 from sqlalchemy import update
@@ -632,6 +635,57 @@ class ElsewhereXCom(BaseXCom):
     def deserialize_value(result: Any) -> Any:
         """Refuse it."""
         raise PermissionError(str(result))
+
+
+@pytest.fixture
+def object_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the folder of Airflow's object storage backend of XComs."""
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", tmp_path.as_uri())
+    monkeypatch.setattr(
+        "airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: XComObjectStorageBackend
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["payloads.json", "payloads.json.gz"])
+def test_a_payload_in_a_file_of_object_storage(
+    login: Login, session: Session, object_storage: Path, name: str
+) -> None:
+    """It is shown, and no object that the file names is made; a chunk of payloads is searched, too."""
+    key = fill(session)
+    named = {"__classname__": "airflow.sdk.definitions.asset.Asset", "__version__": 1, "__data__": {}}
+    text = json.dumps([[payload("msg_a")], [{**payload("msg_b", '{"in": "a file"}'), "more": named}]])
+    path = object_storage / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    with_payload(session, key.run_id, path.as_uri())
+    assert "in&#34;: &#34;a file" in get(login(), address_of(key, "msg_b"), "delivery").text
+
+
+def test_a_payload_in_a_file_that_cannot_be_shown(
+    login: Login, session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is gone; or too large, packed as well; or it isn't one of the backend's."""
+    key = fill(session)
+    path = object_storage / "payloads.json.gz"
+    with_payload(session, key.run_id, path.as_uri())
+    client, address = login(), address_of(key, "msg_b")
+    page = get(client, address, "delivery").text
+    assert "find the file: it was deleted" in page
+    assert path.name not in page
+    payloads = json.dumps([payload("msg_b", "x" * 10_000)])
+    path.write_bytes(gzip.compress(payloads.encode()))
+    assert "x" * 10_000 in get(client, address, "delivery").text
+    for most in (5_000, 10):  # one of what is unpacked, one of the file
+        monkeypatch.setattr(payload_search, "LARGEST_XCOM", most)
+        if most > 10:
+            assert path.stat().st_size < most
+        assert "too large to be searched" in get(client, address, "delivery").text
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: XComObjectStorageBackend
+    )
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", (object_storage / "other").as_uri())
+    assert "x" * 10_000 not in get(client, address, "delivery").text
 
 
 def test_payloads_that_cannot_be_shown(

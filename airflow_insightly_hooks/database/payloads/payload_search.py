@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +10,11 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import Text, cast, func, select
 
 from airflow_insightly_hooks.core.payload import CHUNK_KEY
+from airflow_insightly_hooks.database.payloads.stored_xcoms import (
+    MissingXComFileError,
+    XComTooLargeError,
+    stored_value,
+)
 from airflow_insightly_hooks.database.task_instances import dag_of
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundPayload", "Missing", "find_payload"]
 
 LARGEST_XCOM = 64_000_000
-"""Characters of an XCom that is read for one payload."""
+"""Characters of an XCom, or bytes of its file, that are read for one payload."""
 SHORT = 4_096
 """Characters of an XCom that may say where its value stands: a backend's reference."""
 
@@ -36,6 +39,8 @@ class Missing(Enum):
     """It stands in XCom no more, or stands there otherwise."""
     TOO_LARGE = "too large"
     """The XCom is larger than what is read for a page."""
+    NO_FILE = "no file"
+    """It stands in a file of an object storage that is not there."""
     ELSEWHERE = "elsewhere"
     """An XCom backend has it that can't be read from here."""
 
@@ -83,8 +88,16 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
                 XComModel.key == xcom_key,
             )
         )
+        if row is None:  # deleted meanwhile
+            continue
         try:
-            value = _value(row)
+            value = stored_value(row, LARGEST_XCOM)
+        except XComTooLargeError:
+            missing = Missing.TOO_LARGE
+            continue
+        except MissingXComFileError:
+            missing = Missing.NO_FILE
+            continue
         except Exception:  # whatever a backend raises; its text may hold an address
             missing = Missing.ELSEWHERE
             continue
@@ -92,22 +105,6 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
             if payload.get("message_id") == message_id and isinstance(body := payload.get("body"), str):
                 return FoundPayload(body, None)
     return FoundPayload(None, missing)
-
-
-def _value(row: Any) -> Any:
-    """Return what an XCom holds; Airflow's own backend keeps it in the database.
-
-    Airflow's way to read it would make whatever objects a task has named there, in the API server.
-    """
-    from airflow.sdk.bases.xcom import BaseXCom
-    from airflow.sdk.execution_time.xcom import resolve_xcom_backend
-
-    backend = resolve_xcom_backend()
-    value = row.value
-    if isinstance(value, str):
-        with suppress(ValueError):  # else it is the text itself
-            value = json.loads(value)
-    return value if backend is BaseXCom or isinstance(value, list) else backend.deserialize_value(row)
 
 
 def _payloads_in(value: object) -> Iterator[dict[str, Any]]:

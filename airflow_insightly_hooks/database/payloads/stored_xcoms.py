@@ -1,0 +1,71 @@
+"""What an XCom holds, read in the API server, wherever Airflow's XCom backend keeps it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_insightly_hooks.core.xcom_address import is_address
+
+if TYPE_CHECKING:
+    from airflow.models.xcom import XComModel
+
+__all__ = ["MissingXComFileError", "XComTooLargeError", "stored_value"]
+
+OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend", "XComObjectStorageBackend"
+
+
+class XComTooLargeError(Exception):
+    """An XCom is larger than what may be read of it."""
+
+
+class MissingXComFileError(Exception):
+    """The file of an XCom is not there, as far as this machine can see."""
+
+
+def stored_value(row: XComModel, most: int) -> Any:
+    """Return what an XCom holds, as JSON has it.
+
+    Airflow's way to read it would make whatever objects a task has named there, in the API server. So values
+    in the database and in the files of ``XComObjectStorageBackend`` are read as plain JSON; those of any
+    other backend are read by that backend.
+
+    :param most: bytes of a file, unpacked; a larger one isn't read.
+    :raises XComTooLargeError: if the file is larger.
+    :raises MissingXComFileError: if the file is missing.
+    :raises Exception: whatever else a backend, or its storage, raises; its text may hold an address.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time.xcom import resolve_xcom_backend
+
+    backend = resolve_xcom_backend()
+    value = row.value
+    if isinstance(value, str):
+        with suppress(ValueError):  # else it is the text itself
+            value = json.loads(value)
+    if backend is BaseXCom or isinstance(value, list):
+        return value
+    if (backend.__module__, backend.__name__) != OBJECT_STORAGE:
+        return backend.deserialize_value(row)
+    return _in_file(value, most) if is_address(value) else value
+
+
+def _in_file(address: str, most: int) -> Any:
+    """Return what stands in a file of the object storage; an address that leads elsewhere is a plain text."""
+    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk.configuration import conf
+
+    path = ObjectStoragePath(address)
+    if not path.is_relative_to(ObjectStoragePath(conf.get("common.io", "xcom_objectstorage_path"))):
+        return address
+    try:
+        if path.stat().st_size > most:
+            raise XComTooLargeError
+        with path.open("rb", compression="infer") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise MissingXComFileError from None
+    if len(content) > most:
+        raise XComTooLargeError
+    return json.loads(content)
