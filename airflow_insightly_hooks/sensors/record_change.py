@@ -29,10 +29,10 @@ from airflow_insightly_hooks.core.detection.late_changes import (
 )
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.detection.record_times import has_time
-from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
+from airflow_insightly_hooks.runs.large_xcoms import changes_for_xcom
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
@@ -283,7 +283,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         keep_run_counts(context, self.log, detected=len(found.changes), hook=hook, dry_run=self.is_dry_run)
         if not found.changes and self.on_empty != "succeed":
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")
-        return [storable(change) for change in found.changes]
+        return changes_for_xcom(context, self.log, found.changes, window)
 
     def _read_settled(
         self,

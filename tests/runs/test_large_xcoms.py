@@ -1,0 +1,164 @@
+"""What a detect task says of many changes: only where they hurt, and never what they hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.io.xcom.backend import XComObjectStorageBackend
+from airflow.sdk.bases.xcom import BaseXCom
+
+from airflow_insightly_hooks.core.detection.changes import ChangeWindow, RecordChange
+from airflow_insightly_hooks.runs import large_xcoms
+from airflow_insightly_hooks.runs.large_xcoms import changes_for_xcom
+from airflow_insightly_hooks.sandbox.server import RunningSandbox
+from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
+from tests.conftest import Logged, run_context
+
+LOG = logging.getLogger("test")
+CANARY = "canary-of-a-record"
+START = datetime(2024, 5, 1, tzinfo=timezone.utc)
+WINDOW = ChangeWindow(START, START + timedelta(hours=1))
+THRESHOLD = "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD"
+WARNING = "through Airflow's database as an XCom"
+
+
+class OwnXCom(BaseXCom):
+    """A backend of somebody's own."""
+
+
+def changes(count: int, size: int = 100) -> list[RecordChange]:
+    return [
+        {
+            "record_type": "Contacts",
+            "record_id": number,
+            "event": "added",
+            "changed_at": "2024-05-01T00:30:00Z",
+            "record": {"CONTACT_ID": number, "BACKGROUND": CANARY.ljust(size, "x")},
+        }
+        for number in range(count)
+    ]
+
+
+def said(
+    caplog: pytest.LogCaptureFixture,
+    found: list[RecordChange],
+    run_type: str = "manual",
+    window: ChangeWindow = WINDOW,
+) -> list[str]:
+    """Return what is logged of changes; none of it tells what they hold."""
+    caplog.clear()
+    context: Any = {"dag_run": SimpleNamespace(run_type=run_type)}
+    assert changes_for_xcom(context, LOG, found, window) == found
+    texts = [record.getMessage() for record in caplog.records]
+    assert CANARY not in "".join(texts)
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    return texts
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what sets the class that tasks push XComs by."""
+    return lambda chosen: monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", chosen)
+
+
+def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning counts, and names both ways out: the settings of an object storage, and one task."""
+    (text,) = said(caplog, changes(100, 60_000))
+    assert text.startswith("100 changes, 6.0 MB, go through Airflow's database as an XCom")
+    for way in (
+        "[core] xcom_backend = airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+        "[common.io] xcom_objectstorage_path and xcom_objectstorage_threshold",
+        "mode: one_task",
+        "InsightlyWorkflowOperator",
+    ):
+        assert way in text
+
+
+def test_it_is_the_bytes_that_count(caplog: pytest.LogCaptureFixture) -> None:
+    """A window of few huge records is large, one of many small ones is not; the limit is exact."""
+    assert said(caplog, changes(3_000)) == []
+    assert len(said(caplog, changes(2, 3_000_000))) == 1
+    found = changes(10)
+    size = len(json.dumps(found))  # two more or less than what is counted: its brackets and commas
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(large_xcoms, "LARGEST_IN_DATABASE", size)
+        assert said(caplog, found) == []
+        patch.setattr(large_xcoms, "LARGEST_IN_DATABASE", size - 1)
+        assert len(said(caplog, found)) == 1
+
+
+@pytest.mark.parametrize(
+    ("threshold", "is_warned_of"),
+    [("0", False), ("65536", False), ("5900000", False), ("7000000", True), ("-1", True), (None, True)],
+)
+def test_object_storage_takes_what_reaches_its_threshold(
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Any,
+    threshold: str | None,
+    is_warned_of: bool,
+) -> None:
+    """By default it takes nothing: then the warning names the threshold."""
+    backend(XComObjectStorageBackend)
+    monkeypatch.delenv(THRESHOLD, raising=False)
+    if threshold is not None:
+        monkeypatch.setenv(THRESHOLD, threshold)
+    texts = said(caplog, changes(100, 60_000))
+    assert [f"xcom_objectstorage_threshold = {threshold or -1} keeps" in text for text in texts] == (
+        [True] if is_warned_of else []
+    )
+
+
+def test_a_backend_of_ones_own_is_not_the_database(caplog: pytest.LogCaptureFixture, backend: Any) -> None:
+    backend(OwnXCom)
+    assert said(caplog, changes(100, 60_000)) == []
+
+
+@pytest.mark.parametrize("chosen", [BaseXCom, XComObjectStorageBackend, OwnXCom])
+def test_a_large_backfill(caplog: pytest.LogCaptureFixture, backend: Any, chosen: Any) -> None:
+    """Wherever XComs go, a run over the past with many changes says that one task would be better."""
+    backend(chosen)
+    many, few = changes(5_001), changes(5_000)
+    (text,) = said(caplog, many, "backfill")
+    assert text.startswith("5001 changes in a run of a backfill: one task would deliver them batch by batch")
+    assert "mode: one_task" in text
+    assert said(caplog, few, "backfill") == []
+    (text,) = said(caplog, many, "scheduled")
+    assert "in a run that catches up" in text
+    for run_type in ("manual", "asset_triggered"):
+        assert said(caplog, many, run_type) == []
+
+
+def test_a_run_that_is_due_now_does_not_catch_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Its window has just ended: no later one has."""
+    now = datetime.now(timezone.utc)
+    for behind, is_said in ((timedelta(minutes=59), False), (timedelta(minutes=61), True)):
+        window = ChangeWindow(now - behind - timedelta(hours=1), now - behind)
+        assert bool(said(caplog, changes(5_001), "scheduled", window)) is is_said
+
+
+def test_the_detect_task_warns(
+    insightly: RunningSandbox, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor counts what it returns; that is what goes into XCom."""
+    for number in range(3):
+        insightly.create(
+            "Contacts",
+            FIRST_NAME=CANARY,
+            LAST_NAME=str(number),
+            DATE_CREATED_UTC="2024-05-01 00:30:00",
+            DATE_UPDATED_UTC="2024-05-01 00:30:00",
+        )
+    monkeypatch.setattr(large_xcoms, "LARGEST_IN_DATABASE", 1_000)
+    sensor = InsightlyRecordChangeSensor(
+        task_id="task", record_type="Contacts", window=WINDOW.as_dict(), retries=0
+    )
+    found = sensor.execute(run_context())
+    size = len(json.dumps(found)) / 1e6
+    assert f"3 changes, {size:.1f} MB, go {WARNING}" in logged.text
+    assert CANARY not in logged.text
