@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 
@@ -63,7 +64,7 @@ def own_airflow(folder: Path, template: Path | None) -> Iterator[Path]:
         settings.configure_orm()
         _load_api_server()
     try:
-        with _environment(_variables(folder, database, dags)):
+        with _environment(_variables(folder, database, dags)), _xcoms_in_database():
             yield database
     finally:
         clear_process_registries()
@@ -93,6 +94,8 @@ def _variables(folder: Path, database: Path, dags: Path) -> dict[str, str]:
         # A secrets backend would be asked before the environment, and may lead to the real CRM.
         "AIRFLOW__SECRETS__BACKEND": "",
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "",
+        # Another XCom backend may lead to the object storage of the user's own Airflow.
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow.sdk.bases.xcom.BaseXCom",
     }
     if (
         "airflow" not in sys.modules
@@ -113,6 +116,23 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _xcoms_in_database() -> Iterator[None]:
+    """Have tasks keep XComs in the database: Airflow has read the setting when it was imported."""
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time import task_runner, xcom
+
+    before = xcom.XCom
+    modules: tuple[Any, ...] = (xcom, task_runner)
+    for module in modules:
+        module.XCom = BaseXCom
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.XCom = before
 
 
 @contextmanager

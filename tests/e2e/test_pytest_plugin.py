@@ -89,8 +89,10 @@ def test_after():
 
 
 def test_the_users_airflow_is_left_alone(tmp_path):
-    """A database and a secrets backend that the user has are neither read nor written."""
+    """A database, a secrets backend and an XCom backend that the user has are neither read nor written."""
     home = tmp_path / "airflow"
+    xcoms = tmp_path / "xcoms"
+    xcoms.mkdir()
     database = home / "airflow.db"
     secrets = tmp_path / "secrets.json"
     secrets.write_text(
@@ -101,6 +103,9 @@ def test_the_users_airflow_is_left_alone(tmp_path):
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": f'{{"connections_file_path": "{secrets}"}}',
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": xcoms.as_uri(),
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "0",
     }
     for command in ("db migrate", "connections add my_own --conn-type http"):
         subprocess.run(
@@ -112,3 +117,4 @@ def test_the_users_airflow_is_left_alone(tmp_path):
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
     assert hashlib.sha256(database.read_bytes()).digest() == before
+    assert list(xcoms.iterdir()) == []
