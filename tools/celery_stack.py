@@ -47,6 +47,8 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    # The API server takes its time where the machine is busy.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
     # A task whose message is gone with the broker is queued again after 30 s, not after 10 minutes. A task
     # that waits for a slot is queued again, too, and has to live through that more often than twice.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
@@ -169,14 +171,18 @@ class CeleryStack(AirflowStack):
         """Let the broker be reached again; it has what it had."""
         self._relay.restore()
 
+    def queued_messages(self) -> int:
+        """Return how many tasks' messages wait at the broker for a worker."""
+        with contextlib.closing(_redis()) as server:
+            return int(server.llen(f"{self._key_prefix}default"))
+
     def empty_broker(self) -> int:
         """Delete all that the broker has of this stack, and nothing else; return how many keys that were."""
-        server = _redis()
-        keys = list(server.scan_iter(match=f"{self._key_prefix}*", count=1_000))
-        if keys:
-            server.delete(*keys)
-        server.close()
-        return len(keys)
+        with contextlib.closing(_redis()) as server:
+            keys = list(server.scan_iter(match=f"{self._key_prefix}*", count=1_000))
+            if keys:
+                server.delete(*keys)
+            return len(keys)
 
     def stop(self) -> None:
         """Stop what was started, and leave nothing at the broker."""

@@ -14,13 +14,15 @@ one_after_another() {
 
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
-alone="test_command_line or test_doctor or test_pytest_plugin" # these start what they need themselves
+# These start what they need themselves.
+alone="test_command_line or test_doctor or test_pytest_plugin"
+machines="test_celery"
 # Each looks for secrets in what it has done.
 groups=(
     "postgresql and not test_kills and ($events or test_secrets)"
     "postgresql and not test_kills and ($workflows or test_secrets)"
     "postgresql and not test_kills and not ($events or $workflows)"
-    "(test_kills or not postgresql) and not ($alone)" # two, one after the other
+    "(test_kills or not postgresql) and not ($alone or $machines)" # two, one after the other
 )
 commands=()
 for group in "${groups[@]}"; do
@@ -28,6 +30,7 @@ for group in "${groups[@]}"; do
 done
 # Two go on with tests that have API servers of their own, so that all end at about the same time.
 commands[3]="$(one_after_another "${commands[3]}" ".venv/bin/pytest -m e2e tests/incoming/e2e --durations 5")"
-commands+=("$(one_after_another ".venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5" \
+commands+=("$(one_after_another ".venv/bin/pytest -m e2e tests/e2e -k '$machines' --durations 5" \
+    ".venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5" \
     ".venv/bin/pytest -m e2e tests/ui/e2e --durations 5")") # the pages have a browser
 exec tools/side_by_side.sh "${commands[@]}"

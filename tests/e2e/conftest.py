@@ -69,7 +69,7 @@ class Stack:
     airflow: AirflowStack
     sandbox: str
     database: str
-    collector: Collector
+    collector: Collector | None = None
     unpaused: set[str] = field(default_factory=set)
 
     # --- the CRM ---------------------------------------------------------------------------------------
