@@ -204,6 +204,7 @@ WEBHOOK_FIELDS = (
         at_most=MOST_A_SECOND,
         may_be_zero=True,
         description="For each task; 0 sets no limit.",
+        details="A pool with one slot makes it the limit of all tasks together.",
     ),
     ConnectionField(
         name="signing_secret",
