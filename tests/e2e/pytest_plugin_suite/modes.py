@@ -92,3 +92,25 @@ def test_a_receiver_that_fails_twice(insightly_sandbox, insightly_connections, r
     outcome = run_dag(workflow(mode))
     counts, messages = posts(chat)
     assert (outcome.state, len(counts), messages, sum(counts.values())) == ("success", 2, 2, 4)
+
+
+def test_what_waits_in_the_retry_dag_is_sent_in_the_other_mode(
+    insightly_sandbox, insightly_connections, run_dag
+):
+    """A run leaves a message, since another one waits for the receiver; then the mode changes."""
+    chat = insightly_connections.receiver("chat_webhook")
+    chat.answer_with(status=503)
+    failed = insightly_sandbox.create("Tasks", TITLE="Call Ada")["TASK_ID"]
+    assert run_dag(workflow("tasks")).state == "failed"
+    left = insightly_sandbox.create("Tasks", TITLE="Call Bob")["TASK_ID"]
+    outcome = run_dag(workflow("tasks"))
+    assert (outcome.state, outcome.xcom("deliver")["left"]) == ("success", 1)
+    assert [run.dag_id for run in outcome.queued] == ["call__retry"]
+    chat.answer_with(status=200)
+    new = insightly_sandbox.create("Tasks", TITLE="Call Cleo")["TASK_ID"]
+    assert run_dag(workflow("one_task")).state == "success"
+    assert posts(chat) == (Counter({failed: 3, new: 1}), 2)
+    insightly_sandbox.advance(minutes=5)
+    (sent,) = run_dag.due()
+    assert (sent.dag_id, sent.state) == ("call__retry", "success")
+    assert posts(chat) == (Counter({failed: 3, new: 1, left: 1}), 3)
