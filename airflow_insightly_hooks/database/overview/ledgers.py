@@ -50,7 +50,7 @@ class TaskLedger(NamedTuple):
     :param acknowledged_at: when a message was acknowledged last, as the ledger has it; ``None``: it hasn't.
     :param conn_id: the receiver's connection, if it has one.
     :param receiver: the receiver's URI, without user information, if it is known.
-    :param webhook: the workflow's ``dag_id``, a slash, the webhook's slug; ``None`` in a DAG of one's own.
+    :param webhook: the workflow's ``dag_id``, a slash, the webhook's slug; ``None`` if it is no workflow's.
     """
 
     dag_id: str

@@ -84,12 +84,15 @@ class WebhookDeliveries:
                 render(workflow.message_scope(webhook), context),
                 workflow.record_type,
                 hook,
-                LedgerWriter(
-                    dry_store(state, f"{webhook.slug}/") if is_dry_run else state,
-                    self._ti,
-                    settings[webhook.slug].retries,
-                    f"{webhook.slug}/",
-                    requests,
+                _noting(
+                    f"{workflow.dag_id}/{webhook.slug}",
+                    LedgerWriter(
+                        dry_store(state, f"{webhook.slug}/") if is_dry_run else state,
+                        self._ti,
+                        settings[webhook.slug].retries,
+                        f"{webhook.slug}/",
+                        requests,
+                    ),
                 ),
                 lambda: custom_dates_of(metadata()),
                 progress=progress,
@@ -205,6 +208,12 @@ class WebhookDeliveries:
 
     def _is_whole(self, total: Report, *, is_read: bool) -> bool:
         return is_read and (self._is_dry_run or total["delivered"] == total["total"])
+
+
+def _noting(webhook: str, writer: LedgerWriter) -> LedgerWriter:
+    """Return a ledger that says which webhook it is of: by that, what is known of the receiver is found."""
+    writer.ledger.about["webhook"] = webhook
+    return writer
 
 
 def _receivers(
