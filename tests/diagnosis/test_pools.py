@@ -108,6 +108,9 @@ def test_tasks_of_the_database(session: Session) -> None:
     )
     add_dag(session, workflow.to_dag(auto_register=False))
     untimed = Workflow(name="x", record_type="Notes", webhooks=[{"name": "A", "conn_id": "a"}])
+    later = [{"name": "A", "conn_id": "a", "pool": "billing"}, {"name": "B", "conn_id": "b", "after": "1d"}]
+    timed = Workflow(name="one", record_type="Notes", webhooks=later, mode="one_task")
+    add_dag(session, timed.to_dag(auto_register=False))
     with DAG("own", schedule=None, auto_register=False) as own:
         WebhookOperator.partial(task_id="mapped", webhook_conn_id="m", pool="four").expand(payloads=[[]])
         InsightlyWorkflowOperator(task_id="whole", workflow=untimed, pool="endless")
@@ -117,6 +120,7 @@ def test_tasks_of_the_database(session: Session) -> None:
     assert found["w", "deliver_a"] == ("billing", {"a"})
     assert found["w", "deliver_b"] == ("crm", set())
     assert found["w", "deliver_c"] == ("crm", set())
+    assert found["one", "detect_and_deliver"] == ("billing", {"a"})
     assert found["own", "mapped"] == ("four", {"m"})
     assert found["own", "whole"] == ("endless", {"a"})
 

@@ -47,7 +47,9 @@ def pooled_tasks(session: Session) -> list[PooledTask]:
     contents = dag_contents(session, [serialized_id for serialized_id, _ in latest.values()])
     receivers = {
         (workflow.dag_id, workflow.task_id): frozenset(
-            webhook.conn_id for webhook in workflow.definition.webhooks if webhook.conn_id is not None
+            webhook.conn_id
+            for webhook in workflow.definition.webhooks
+            if webhook.conn_id is not None and not webhook.is_timed  # tasks of the pending DAG send those
         )
         for workflow in stored_workflows(session, None)
         if workflow.definition is not None
