@@ -526,6 +526,6 @@ def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
     )
     if keys.get("mode") == "one_task":
         keys.pop("max_active_runs", None)  # runs that would read the same are refused
-        for webhook in webhooks:
-            webhook.pop("after", None)
+        for webhook in webhooks:  # and so are several pools of what one task sends
+            webhook.pop("pool", None)
     return keys

@@ -14,6 +14,7 @@ from airflow_insightly_hooks import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.workflows import files
+from airflow_insightly_hooks.workflows.dag import workflow_dags
 
 BILLING = Webhook(name="Billing", conn_id="billing_webhook")
 NEWS = Webhook(name="News letter", conn_id="news_webhook", retries=5)
@@ -121,6 +122,18 @@ def test_default_args_reach_the_task() -> None:
     assert (task.retries, task.retry_delay, task.pool) == (1, timedelta(seconds=3), "crm")
     assert [webhook.retries for webhook in task.workflow.webhooks] == [1, 1]
     assert all(webhook.ordered for webhook in task.workflow.webhooks)
+
+
+def test_time_triggers_have_their_dag() -> None:
+    """The task hands them to the pending DAG; the retry DAG is there in both modes."""
+    made = workflow(BILLING, Webhook(name="A week later", conn_id="c", after="7d", pool="slow"))
+    dag, *beside = workflow_dags(made)
+    task = only_task(dag)
+    assert (task.pending_dag_id, task.pool) == ("new_contacts__pending", "default_pool")
+    both = workflow_dags(made, mode="tasks")[1:]
+    assert [each.dag_id for each in beside] == ["new_contacts__pending", "new_contacts__retry"]
+    assert [sorted(each.task_dict) for each in beside] == [sorted(each.task_dict) for each in both]
+    assert only_task(workflow().to_dag()).pending_dag_id is None
 
 
 def test_a_receiver_that_is_none_is_found() -> None:
