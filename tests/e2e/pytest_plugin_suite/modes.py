@@ -114,3 +114,23 @@ def test_what_waits_in_the_retry_dag_is_sent_in_the_other_mode(
     (sent,) = run_dag.due()
     assert (sent.dag_id, sent.state) == ("call__retry", "success")
     assert posts(chat) == (Counter({failed: 3, new: 1, left: 1}), 3)
+
+
+@pytest.mark.parametrize("modes", [("tasks", "one_task"), ("one_task", "tasks")])
+def test_what_is_pending_is_sent_in_the_other_mode(insightly_sandbox, insightly_connections, run_dag, modes):
+    """What one mode has scheduled is sent at its time, once; the other mode schedules what comes then."""
+    later = insightly_connections.receiver("later_webhook")
+    first = insightly_sandbox.create("Tasks", TITLE="Call Ada")["TASK_ID"]
+    outcome = run_dag(workflow(modes[0], LATER))
+    assert [(run.dag_id, run.state) for run in outcome.started] == [("call__pending", "success")]
+    insightly_sandbox.advance(minutes=30)
+    second = insightly_sandbox.create("Tasks", TITLE="Call Bob")["TASK_ID"]
+    run_dag(workflow(modes[1], LATER))
+    assert later.requests == []
+    insightly_sandbox.advance(minutes=35)
+    run_dag.due()
+    assert posts(later) == (Counter([first]), 1)
+    insightly_sandbox.advance(minutes=30)
+    run_dag.due()
+    assert posts(later) == (Counter([first, second]), 2)
+    assert posts(insightly_connections.receivers["chat_webhook"]) == (Counter([first, second]), 2)
