@@ -86,6 +86,12 @@ def add_dag(session: Session, dag: DAG, *, is_paused: bool = False) -> None:
     session.commit()
 
 
+def add_again(session: Session, dag: DAG) -> None:
+    """Have Airflow store a DAG that it knows, after it has changed."""
+    SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), bundle_name=BUNDLE, session=session)
+    session.commit()
+
+
 def asset_of(session: Session, asset: Asset) -> int:
     """Return the id that an asset has, or gets."""
     found = session.scalar(select(AssetModel.id).where(AssetModel.name == asset.name))

@@ -12,7 +12,7 @@ import pytest
 from airflow.models import DagModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
+from airflow.serialization.serialized_objects import DagSerialization
 from hypothesis import given, settings
 from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
@@ -33,7 +33,7 @@ from airflow_insightly_hooks.database.stored_workflows import (
 )
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
-from tests.metadata_database import BUNDLE, add_dag
+from tests.metadata_database import add_again, add_dag
 from tests.strategies import workflow_files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,12 +47,6 @@ def workflow(**arguments: Any) -> Workflow:
 
 def on_failure(context: Any, x: Any = None) -> None:
     """What a workflow calls when a run has failed."""
-
-
-def add_again(session: Session, dag: DAG) -> None:
-    """Have Airflow store a DAG that it knows, after it has changed."""
-    SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), bundle_name=BUNDLE, session=session)
-    session.commit()
 
 
 @pytest.fixture
