@@ -33,7 +33,7 @@ from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.workflows.dag import workflow_dags
 from airflow_insightly_hooks.workflows.workflow import Workflow
 from tests.ledgers import START, add_flow, add_run, write
-from tests.metadata_database import add_dag
+from tests.metadata_database import add_again, add_dag
 from tests.ui.conftest import Login, Refuse
 
 pytestmark = pytest.mark.usefixtures("flows")
@@ -387,6 +387,26 @@ def test_a_payload_that_is_gone(login: Login, session: Session) -> None:
     session.query(XComModel).delete()
     session.commit()
     assert "no longer in XCom" in get(login(), address_of(key, "msg_b"), "delivery").text
+
+
+def test_a_payload_outlasts_a_change_of_mode(login: Login, session: Session) -> None:
+    """It is shown although the DAG has no such task any more; what one task has sent is kept nowhere."""
+    add_workflow(session)
+    key = add_run(session, "one", "w")
+    write(session, key, {"msg_b": (8, "A", 1)})
+    with_payload(session, "one", [payload("msg_b")], dag_id="w")
+    shown = get(login(), address_of(key, "msg_b"), "delivery").text
+    assert "Smith" in shown
+    made = Workflow(name="W", record_type="Contacts", webhooks=[{"name": "B", "conn_id": "billing"}])
+    add_again(session, made.to_dag(mode="one_task", auto_register=False))
+    page = get(login(), address_of(key, "msg_b"), "delivery").text
+    assert "Smith" in page
+    other = add_run(session, "two", "w")._replace(task_id="detect_and_deliver", prefix="b/")
+    write(session, other, {"msg_c": (9, "A", 1)})
+    for mode in ("one_task", "tasks"):
+        add_again(session, made.to_dag(mode=mode, auto_register=False))
+        page = get(login(), address_of(other, "msg_c", ledger="b/"), "delivery").text
+        assert "reads its records itself" in page
 
 
 def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> None:
