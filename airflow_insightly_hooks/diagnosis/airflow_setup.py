@@ -11,7 +11,13 @@ from airflow_insightly_hooks.diagnosis.findings import OK, PROBLEM, WARNING, Fin
 if TYPE_CHECKING:
     from airflow_insightly_hooks.database.setup.components import ComponentState
 
-__all__ = ["check_components", "check_encryption", "check_state_store", "check_version"]
+__all__ = [
+    "check_components",
+    "check_encryption",
+    "check_state_store",
+    "check_version",
+    "check_xcom_backend",
+]
 
 OLDEST = (3, 3)
 """The oldest version of Airflow that this package works with."""
@@ -21,6 +27,8 @@ LARGEST_VALUE = 65_535
 """Bytes: how large the values that tasks keep may become, Airflow's own default."""
 
 STATE_STORE = "[state_store] of airflow.cfg"
+COMMON_IO = "[common.io] of airflow.cfg"
+OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
 
 _NEEDED_FOR = {
     "scheduler": "nothing runs without it",
@@ -97,6 +105,42 @@ def _largest_value(value: str | None) -> Finding:
             f"Set it to {LARGEST_VALUE}, its default, or to 0 for no limit.",
         )
     return Finding(STATE_STORE, OK, what)
+
+
+def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Finding]:
+    """Judge the settings of Airflow's object storage of XComs; without it, there is nothing to judge.
+
+    :param setting: a section and the name of a setting -> its value, as configured.
+    """
+    if (setting("core", "xcom_backend") or "").strip() != OBJECT_STORAGE:
+        return []
+    value = setting("common.io", "xcom_objectstorage_threshold") or "-1"
+    what = f"xcom_objectstorage_threshold = {value}"
+    threshold = _whole_number(value)
+    if threshold is None:
+        return [Finding(COMMON_IO, PROBLEM, f"{what}: it is no number", "Set it to 65536, say.")]
+    if threshold < 0:
+        return [
+            Finding(
+                COMMON_IO,
+                WARNING,
+                f"{what}: all XComs stay in the database, although [core] xcom_backend is the object storage",
+                "Set it to 65536, say: larger XComs go to the object storage then.",
+            )
+        ]
+    path = (setting("common.io", "xcom_objectstorage_path") or "").strip()
+    if not path:
+        return [
+            Finding(
+                COMMON_IO,
+                PROBLEM,
+                "xcom_objectstorage_path is empty: a task whose XCom reaches the threshold fails",
+                "Set it to a place that all workers and the API server share.",
+            )
+        ]
+    scheme = path.split("://")[0] if "://" in path else "file"
+    shared = ": all workers and the API server must share this folder" if scheme == "file" else ""
+    return [Finding(COMMON_IO, OK, f"{what}; xcom_objectstorage_path is on {scheme}{shared}")]
 
 
 def _whole_number(value: str | None) -> int | None:

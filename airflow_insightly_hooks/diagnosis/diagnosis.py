@@ -15,6 +15,7 @@ from airflow_insightly_hooks.diagnosis.airflow_setup import (
     check_encryption,
     check_state_store,
     check_version,
+    check_xcom_backend,
 )
 from airflow_insightly_hooks.diagnosis.connections import connections_in_environment
 from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING, Finding
@@ -94,6 +95,7 @@ def _airflow() -> Iterator[Finding]:
 
     yield check_version(version)
     yield from check_state_store(lambda name: conf.get("state_store", name, fallback=None))
+    yield from check_xcom_backend(lambda section, name: conf.get(section, name, fallback=None))
     try:
         states = component_states()
         yield check_encryption(conf.get("core", "fernet_key", fallback=None))

@@ -13,6 +13,7 @@ from airflow_insightly_hooks.diagnosis.airflow_setup import (
     check_encryption,
     check_state_store,
     check_version,
+    check_xcom_backend,
 )
 from airflow_insightly_hooks.diagnosis.findings import OK, PROBLEM, WARNING
 
@@ -63,6 +64,36 @@ def test_state_store(name: str, value: str, level: str) -> None:
     assert finding.level == level
     assert bool(finding.what_to_do) == (level != OK)
     assert [other.level for other in findings if other is not finding] == [OK, OK]
+
+
+OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "path", "level", "found"),
+    [
+        ("65536", "s3://aws@bucket/xcoms", OK, "xcom_objectstorage_path is on s3"),
+        ("0", "file:///var/xcoms", OK, "must share this folder"),
+        ("0", "/var/xcoms", OK, "must share this folder"),
+        ("-1", "file:///var/xcoms", WARNING, "all XComs stay in the database"),
+        ("0", "", PROBLEM, "xcom_objectstorage_path is empty"),
+        ("some", "file:///var/xcoms", PROBLEM, "it is no number"),
+    ],
+)
+def test_object_storage_of_xcoms(threshold: str, path: str, level: str, found: str) -> None:
+    """A threshold that keeps all in the database, and a path that isn't there, are told."""
+    settings = {
+        ("core", "xcom_backend"): OBJECT_STORAGE,
+        ("common.io", "xcom_objectstorage_threshold"): threshold,
+        ("common.io", "xcom_objectstorage_path"): path,
+    }
+    (finding,) = check_xcom_backend(lambda section, name: settings[section, name])
+    assert finding.level == level
+    assert found in finding.finding
+    assert bool(finding.what_to_do) == (level != OK)
+    assert "aws@bucket" not in finding.finding
+    settings["core", "xcom_backend"] = "airflow.sdk.execution_time.xcom.BaseXCom"
+    assert check_xcom_backend(lambda section, name: settings[section, name]) == []
 
 
 @pytest.mark.parametrize(("key", "level"), [("a-key", OK), ("", WARNING), (" ", WARNING), (None, WARNING)])
