@@ -25,10 +25,11 @@ from airflow_insightly_hooks.core.workflow.yaml_text import LONGEST_STORED, is_m
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["StoredWorkflow", "dag_contents", "latest_dags", "stored_workflow", "stored_workflows"]
+__all__ = ["WHOLE", "StoredWorkflow", "dag_contents", "latest_dags", "stored_workflow", "stored_workflows"]
 
 EVALUATE = "EvaluateCriteriaOperator"
 WHOLE = "InsightlyWorkflowOperator"
+"""What carries out a whole workflow in one task."""
 OF_WORKFLOWS = {"WorkflowWebhookOperator", "ScheduleWebhooksOperator"}
 """Tasks that only a workflow makes."""
 OUR_OPERATORS = "airflow_insightly_hooks.operators."

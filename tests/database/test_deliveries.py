@@ -13,12 +13,14 @@ from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.sdk import DAG
 from airflow.utils.state import DagRunState, TaskInstanceState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
@@ -34,8 +36,10 @@ from airflow_insightly_hooks.database.deliveries import (
 )
 from airflow_insightly_hooks.database.resend import Resend, latest_of_each, refusals, resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
+from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
+from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from tests.ledgers import START, add_flow, add_run, at, write
-from tests.metadata_database import metadata_database
+from tests.metadata_database import add_dag, metadata_database
 
 
 @pytest.fixture
@@ -386,6 +390,20 @@ def test_payloads_that_are_gone(session: Session) -> None:
     assert result.outcome == "refused"
     assert result.reason.startswith("its payloads are gone from XCom: clear the run's first task")
     assert task(session, "one").state == TaskInstanceState.FAILED
+
+
+def test_a_task_that_reads_its_records_itself_needs_no_xcom(session: Session) -> None:
+    """A whole workflow in one task, whatever tasks come before it."""
+    with DAG("whole", schedule=None) as dag:
+        before = BuildPayloadOperator(task_id="build", changes=[])
+        whole = Workflow(name="w", record_type="Contacts", webhooks=[Webhook(name="billing", conn_id="b")])
+        before >> InsightlyWorkflowOperator(task_id="deliver", workflow=whole)
+    add_dag(session, dag)
+    write(session, add_run(session, "one", "whole")._replace(prefix="billing/"), {"a": (1, "A", 1)})
+    session.query(XComModel).delete()
+    session.commit()
+    (result,) = ask(session)
+    assert (result.outcome, result.messages) == ("cleared", 1)
 
 
 def test_a_paused_dag_is_told_of(session: Session) -> None:
