@@ -27,6 +27,7 @@ from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 from airflow_insightly_hooks.database.deliveries import DeliveryFilter, TaskKey, search_deliveries
 from airflow_insightly_hooks.database.payloads import payload_search
 from airflow_insightly_hooks.database.payloads.payload_search import find_payload
+from airflow_insightly_hooks.database.payloads.stored_xcoms import stored_value
 from airflow_insightly_hooks.database.resend import resend
 from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -333,6 +334,16 @@ def test_selection_is_offered_where_it_is_allowed(login: Login, session: Session
 BODY = '{"entity":{"CONTACT_ID":8,"NAME":"Ms <b>Smith</b>","SCORE":1.10,"TAGS":[],"DATES":[{"A":null}]}}'
 
 
+@pytest.fixture
+def object_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the folder of Airflow's object storage backend of XComs."""
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", tmp_path.as_uri())
+    monkeypatch.setattr(
+        "airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: XComObjectStorageBackend
+    )
+    return tmp_path
+
+
 def with_payload(session: Session, run_id: str, value: Any, **where: Any) -> None:
     names = {"key": "return_value", "task_id": "build", "dag_id": "flow", **where}
     XComModel.set(value=value, run_id=run_id, session=session, **names)
@@ -430,6 +441,26 @@ def test_a_payload_of_a_chunk_with_an_xcom_of_its_own(session: Session) -> None:
     with_payload(session, key.run_id, [{"chunk": "chunk_0", "task_id": "build", "map_index": -1, "count": 1}])
     with_payload(session, key.run_id, [payload("msg_b", "{}")], key="chunk_1")
     assert find_payload(session, key, "msg_b", ["return_value"]) == ("{}", None)
+
+
+def test_a_mapped_tasks_own_chunk_is_read_first(
+    session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of chunks in files, each is read to see what it holds: that of the task's own number is enough."""
+    key = fill(session)
+    for number in range(3):
+        path = object_storage / f"{number}.json"
+        path.write_text(json.dumps([payload(f"msg_{number}", f"body {number}")]))
+        with_payload(session, key.run_id, path.as_uri(), key=f"chunk_{number}")
+    read: list[str] = []
+
+    def reading(row: XComModel, most: int) -> Any:
+        read.append(row.key)
+        return stored_value(row, most)
+
+    monkeypatch.setattr(payload_search, "stored_value", reading)
+    found = find_payload(session, key._replace(map_index=2), "msg_2", ["return_value"])
+    assert (found, read) == (("body 2", None), ["chunk_2"])
 
 
 def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, session: Session) -> None:
@@ -655,16 +686,6 @@ class ElsewhereXCom(BaseXCom):
     def deserialize_value(result: Any) -> Any:
         """Refuse it."""
         raise PermissionError(str(result))
-
-
-@pytest.fixture
-def object_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return the folder of Airflow's object storage backend of XComs."""
-    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", tmp_path.as_uri())
-    monkeypatch.setattr(
-        "airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: XComObjectStorageBackend
-    )
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["payloads.json", "payloads.json.gz"])

@@ -75,8 +75,10 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
             return FoundPayload(None, Missing.NOT_KEPT)
         query = query.where(XComModel.task_id.in_(upstream))
     rows = session.execute(query).all()
-    # A task's own map index first: several of them can hold the same message.
-    rows = sorted(rows, key=lambda row: (row[1] != key.map_index, row[1]))
+    # A task's own map index first: several of them can hold the same message. And its own chunk first: what
+    # stands in files has to be read to see what it holds.
+    own_chunk = f"{CHUNK_KEY}{key.map_index}"
+    rows = sorted(rows, key=lambda row: (row[2] != own_chunk, row[1] != key.map_index, row[1]))
     missing = Missing.GONE
     for task_id, map_index, xcom_key, size in rows[:100]:
         if size > LARGEST_XCOM:
