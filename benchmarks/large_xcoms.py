@@ -10,11 +10,11 @@ deliver them to a receiver that answers at once. Shown for each window:
 - by how much the database grew, by table, and the files of the object storage.
 
 ``one`` is ``InsightlyWorkflowOperator`` over the same window; ``chunks`` are ten mapped deliver tasks, each
-of which reads the whole XCom that it gets a tenth of.
+of which reads the whole XCom that it gets a tenth of; with ``separate`` each reads an XCom of its own.
 
-Usage: python benchmarks/large_xcoms.py [postgresql|sqlite] [database|storage] [four|chunks|one …] [changes …]
+Usage: python benchmarks/large_xcoms.py [postgresql|sqlite] [database|storage] [kind …] [changes …]
 
-By default: all three kinds, on PostgreSQL, with XComs in the database.
+By default: all four kinds, on PostgreSQL, with XComs in the database.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ XCOM_REQUEST = re.compile(r"duration_us=(?P<us>\d+) .*method=(?P<method>\w+) pat
 NOTE_WORDS = 160
 LETTERS = "abcdefghijklmnop"
 LEFT_OUT = ("CONTACT_ID", "LINKS", "DATES", "TAGS")
-KINDS = {"four": "four_tasks", "chunks": "in_chunks", "one": "one_task"}
-DAGS = f"""
+KINDS = {"four": "four_tasks", "chunks": "in_chunks", "separate": "in_separate_chunks", "one": "one_task"}
+DAGS = """
 from airflow.sdk import DAG
 
 from airflow_insightly_hooks import Webhook, Workflow
@@ -70,8 +70,8 @@ from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 
-WINDOW = {{"start": "{{{{ dag_run.conf['start'] }}}}", "end": "{{{{ dag_run.conf['end'] }}}}"}}
-CRITERIA = {{"field": "BACKGROUND", "operator": "is_not_blank"}}
+WINDOW = {"start": "{{ dag_run.conf['start'] }}", "end": "{{ dag_run.conf['end'] }}"}
+CRITERIA = {"field": "BACKGROUND", "operator": "is_not_blank"}
 
 def payloads(**arguments):
     changes = InsightlyRecordChangeSensor(task_id="detect", record_type="Contacts", window=WINDOW)
@@ -81,11 +81,12 @@ def payloads(**arguments):
 with DAG("four_tasks", schedule=None):
     WebhookOperator(task_id="deliver", webhook_conn_id="receiver", payloads=payloads())
 
-for size in (1, *{CHANGES!r}, 50_000, 100_000):
-    with DAG(f"in_chunks_{{size}}", schedule=None):
-        WebhookOperator.partial(task_id="deliver", webhook_conn_id="receiver").expand(
-            payloads=payloads(chunk_size=max(1, size // {CHUNKS}))
-        )
+for size in SIZES:
+    for name, separate in (("in_chunks", False), ("in_separate_chunks", True)):
+        with DAG(f"{name}_{size}", schedule=None):
+            WebhookOperator.partial(task_id="deliver", webhook_conn_id="receiver").expand(
+                payloads=payloads(chunk_size=max(1, size // CHUNKS), separate_chunks=separate)
+            )
 
 with DAG("one_task", schedule=None):
     InsightlyWorkflowOperator(
@@ -183,7 +184,7 @@ class Benchmark:
         start = START + HOUR * self._window
         self._window += 1  # a search begins at its window's start: what comes later is left for later
         self._make_records(start, changes)
-        dag_id = KINDS[kind] + (f"_{changes}" if kind == "chunks" else "")
+        dag_id = KINDS[kind] + (f"_{changes}" if "chunks" in KINDS[kind] else "")
         before, files = self._tables.sizes(), _size(self._files)
         log = self._airflow.home / "api-server.log"
         read = log.stat().st_size
@@ -317,7 +318,7 @@ def main() -> None:
         files = Path(folder, "xcoms")
         files.mkdir(mode=0o700)
         Path(folder, "dags").mkdir()
-        Path(folder, "dags", "windows.py").write_text(DAGS)
+        Path(folder, "dags", "windows.py").write_text(f"SIZES, CHUNKS = {numbers!r}, {CHUNKS}\n{DAGS}")
         connections: dict[str, dict[str, Any]] = {
             "insightly_default": {
                 "conn_type": "insightly",
