@@ -18,7 +18,6 @@ from airflow_insightly_hooks.core.errors import IncompleteScan, StoppedError, Un
 from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook, SearchPage
-from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.one_task import batch_reading
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
@@ -338,7 +337,7 @@ class Crashing(StateStore):
 
 
 def test_a_crash_at_any_write(crm: RunningSandbox) -> None:
-    """Whatever write it prevents, nothing is lost, and what was acknowledged and recorded isn't sent again."""
+    """Whatever write it prevents, nothing is lost, and what is recorded as acknowledged isn't sent again."""
     ids = add_contacts(crm, 40)
     for crash in range(1, 200):
         values: dict[str, str] = {}
