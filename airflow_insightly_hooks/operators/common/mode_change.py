@@ -37,8 +37,9 @@ class OtherModeError(InsightlyHooksError, AirflowFailException):
         return (
             f"this run was begun while the workflow had the mode {self.mode!r}: its task {self.task_id!r} "
             f"has read changes, Airflow has removed it, and what was not delivered by then is not sent. To "
-            f"send it, give the workflow the mode {self.mode!r} again, clear this run, and change the mode "
-            f"once no run is active. If nothing is missing, clear this task: it then reads on from the cursor"
+            f"send it, give the workflow the mode {self.mode!r} again, clear all tasks of this run, and "
+            f"change the mode once no run is active. If nothing is missing, clear this task: it then reads "
+            f"on from the cursor"
         )
 
 
