@@ -52,7 +52,6 @@ from airflow_insightly_hooks.operators.workflow_delivery import WorkflowWebhookO
 from airflow_insightly_hooks.runs.airflow_runs import DRY_RUN
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.workflows.callbacks import failure_callback
-from airflow_insightly_hooks.workflows.one_task import add_one_task
 from airflow_insightly_hooks.workflows.timetable import timetable_of
 
 if TYPE_CHECKING:
@@ -205,6 +204,9 @@ def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
     :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
     """
     if workflow.mode == ONE_TASK:
+        # What few workflows need is loaded for them only, so that the others' files parse faster.
+        from airflow_insightly_hooks.workflows.one_task import add_one_task
+
         add_one_task(workflow, yaml)
         return
     detect = InsightlyRecordChangeSensor(
