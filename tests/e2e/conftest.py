@@ -51,7 +51,7 @@ BINS = (
     *("down", "up"),
     *("reporting", "redelivered", "redelivered_in_part", "same_window"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
-    *("late", "late_in_one_task"),
+    *("late", "late_in_one_task", "keys_now", "keys_dead", "keys_later"),
     *("days_later", "weeks_later", "desk", "desk_later"),
     *("pushed_task", "pushed_often", "pushed_or_polled", "chain_second"),
 )

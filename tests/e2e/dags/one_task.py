@@ -36,6 +36,28 @@ with DAG("one_task_odd_records", schedule=None):
         retry_delay=timedelta(seconds=1),
     )
 
+# Each webhook with keys of its own, one of them sent later: by the DAG one_task_keys__pending.
+Workflow(
+    name="One task keys",
+    mode="one_task",
+    record_type="Tasks",
+    settle=1,
+    schedule=None,
+    criteria={"field": "TITLE", "operator": "starts_with", "value": "one task keys"},
+    retry_delay=1,
+    webhooks=[
+        Webhook(name="Now", conn_id="receiver_keys_now", ordered=True),
+        Webhook(
+            name="Dead",
+            conn_id="receiver_keys_dead",
+            retries=0,
+            on_undelivered="report",
+            undelivered_asset="one_task_dead_letters",
+        ),
+        Webhook(name="Later", conn_id="receiver_keys_later", after="15s"),
+    ],
+).to_dag()
+
 
 # What a task after a skipped deliver task gets of it.
 with DAG("after_a_skip", schedule=None):
