@@ -87,6 +87,11 @@ class BatchScheduling:
         self._left_out: list[dict[str, Any]] = []
         self._left_out_count = self._count = 0
 
+    @property
+    def has_left_out(self) -> bool:
+        """Whether records of this try have no date, so that they were not handed over."""
+        return self._left_out_count > 0
+
     def go_on(self, admit: Admit) -> None:
         """Hand over what an earlier try has noted and was stopped at.
 

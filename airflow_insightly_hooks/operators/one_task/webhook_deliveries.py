@@ -133,13 +133,18 @@ class WebhookDeliveries:
             self._scheduling.hand_over(admitted)
         for delivery in self._deliveries.values():
             delivery.deliver(batch)
-        self.has_settled = all(delivery.has_settled(batch) for delivery in self._deliveries.values())
+        # Each try lists all records that have no date, so those are to be read again.
+        has_left_out = self._scheduling is not None and self._scheduling.has_left_out
+        self.has_settled = not has_left_out and all(
+            delivery.has_settled(batch) for delivery in self._deliveries.values()
+        )
         return sum("undeliverable" not in change for change in batch)
 
     @property
     def basis(self) -> dict[str, Any]:
         """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
-        return {slug: delivery.basis for slug, delivery in self._deliveries.items()}
+        generation = self._ti.max_tries if self._ti is not None else 0
+        return {"": generation, **{slug: delivery.basis for slug, delivery in self._deliveries.items()}}
 
     def end(self) -> Report | dict[str, Report]:
         """Return the report, if a task that has read its window to the end is to succeed.
