@@ -151,3 +151,123 @@ def test_incoming_body() -> None:
     assert entity.record_type == "Contacts"
     assert entity.changed_at is not None
     assert entity.changed_at.timestamp() == int(moment)
+
+
+def _soaked(rule, journal, posts, readings=(), after=0.0):
+    """Return what the soak's check says of some changes and POSTs of contacts."""
+    from soak_checks import Expected, check
+    from soak_receiver import Post
+
+    expected = Expected("desk", "contacts", "Contacts", rule, after)
+    received = [
+        Post(at, "desk", status, message_id, record, number)
+        for at, status, message_id, record, number in posts
+    ]
+    (result,) = check(journal, received, [expected], {"contacts": list(readings)})
+    return result
+
+
+def _changed(number, record, what, at, rating=0):
+    from soak_crm import Change
+
+    updated = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+    return Change(number, "Contacts", record, what, updated, at, rating)
+
+
+def test_soak_finds_what_is_lost() -> None:
+    """A change that was read and did not come is missing; one that could not be read any more is not."""
+    from soak_checks import Reading
+
+    journal = [
+        _changed(1, 7, "created", 100.5),
+        _changed(2, 7, "updated", 120.5),
+        _changed(3, 7, "updated", 130),
+    ]
+    posts = [(135.0, 204, "msg_c", 7, 3)]
+    read_between, read_once = [Reading(105, 106), Reading(125, 126)], [Reading(140, 141)]
+    assert _soaked("each", journal, posts, read_between).missing == 2
+    assert _soaked("each", journal, posts, read_once).missing == 0
+    assert _soaked("each", journal, posts, read_once).superseded == 2
+    assert _soaked("each", journal, [], read_once).missing == 1
+    assert _soaked("each", [*journal, _changed(4, 7, "deleted", 139)], [], read_once).missing == 0
+    assert _soaked("each", journal, [(135.0, 503, "msg_c", 7, 3)], read_once).missing == 1
+
+
+def test_soak_finds_what_nobody_changed() -> None:
+    """A POST of another record's change, a change under two ids, and a POST of no change are problems."""
+    journal = [_changed(1, 7, "updated", 100), _changed(2, 8, "updated", 100)]
+    good = [(110.0, 204, "msg_a", 7, 1), (110.0, 204, "msg_b", 8, 2)]
+    assert not _soaked("each", journal, good).problems
+    assert _soaked("each", journal, [*good, good[0]]).again == 1
+    for bad in ((111.0, 204, "msg_a", 8, 1), (111.0, 204, "msg_c", 7, 1), (111.0, 204, "msg_a", 7, -1)):
+        assert len(_soaked("each", journal, [*good, bad]).problems) == 1
+
+
+def test_soak_of_criteria() -> None:
+    """What is to trigger once triggers at the first readable state that meets the criteria, and only once."""
+    from soak_checks import Reading
+
+    journal = [
+        _changed(1, 7, "created", 100, 2),
+        _changed(2, 7, "updated", 120, 5),
+        _changed(3, 7, "updated", 140, 4),
+    ]
+    readings = [Reading(110, 111), Reading(130, 131), Reading(150, 151)]
+    first, second = (135.0, 204, "msg_a", 7, 2), (155.0, 204, "msg_b", 7, 3)
+    assert not _soaked("once", journal, [first], readings).problems
+    assert _soaked("once", journal, [first], readings).triggered_before == 1
+    assert _soaked("once", journal, [second], readings).missing == 1
+    assert _soaked("once", journal, [first, second], readings).problems == ["triggered twice: record 7"]
+    assert len(_soaked("once", journal, [first, (136.0, 204, "msg_a", 7, 1)], readings).problems) == 1
+
+
+def test_soak_of_time_triggers() -> None:
+    """A record comes once its time is over, as it is then, and not if it was deleted before."""
+    created, edited = _changed(1, 7, "created", 100), _changed(2, 7, "updated", 130)
+    sent = (165.0, 204, "msg_a", 7, 2)
+    assert not _soaked("later", [created, edited], [sent], after=60).problems
+    assert len(_soaked("later", [created, edited], [(150.0, *sent[1:])], after=60).problems) == 1
+    assert _soaked("later", [created, edited], [], after=60).missing == 1
+    assert _soaked("later", [created, _changed(2, 7, "deleted", 130)], [], after=60).not_due == 1
+
+
+def test_soak_receivers(tmp_path: Path) -> None:
+    """A receiver writes down each POST, answers as it is told to, and comes back to its port."""
+    import requests
+    from soak_receiver import NO_NUMBER, posts_in, receivers
+
+    def post(url: str, body: str) -> int | None:
+        try:
+            return requests.post(url, body, headers={"webhook-id": "msg_a"}, timeout=5).status_code
+        except requests.ConnectionError:
+            return None
+
+    def post_until(url: str, wanted: int | None) -> None:
+        end = time.monotonic() + 10
+        while post(url, "{}") != wanted:
+            assert time.monotonic() < end
+
+    with receivers(tmp_path / "posts", "desk", "other", in_a_thousand=0, delay=0) as running:
+        url = running.urls["desk"]
+        assert post(url, '{"entity": {"CONTACT_ID": 7, "TITLE": "soak-12"}}') == 204
+        running.answer("desk", "503")
+        post_until(url, 503)
+        assert post(running.urls["other"], "{}") == 204
+        running.answer("desk", "down")
+        post_until(url, None)
+        running.answer("desk", "ok")
+        post_until(url, 204)
+    posts = list(posts_in(tmp_path / "posts"))
+    assert posts[0][1:] == ("desk", 204, "msg_a", 7, 12)
+    assert (posts[-1].status, posts[-1].number) == (204, NO_NUMBER)
+    assert {post.status for post in posts} == {204, 503}
+
+
+def test_soak_day() -> None:
+    """A day has two peaks and a quiet night, and a fast one as many changes as a slow one."""
+    from soak_crm import Day
+
+    slow, fast = Day(24, 10, 5), Day(24, 100, 5)
+    assert slow.rate(slow.at(10)) == pytest.approx(10 * 5, rel=0.02)
+    assert slow.rate(slow.at(2)) < slow.rate(slow.at(10)) / 50
+    assert slow.expected() == pytest.approx(fast.expected(), rel=0.02)
