@@ -51,9 +51,9 @@ def test_the_pages_recipes(tmp_path):
 
 
 def test_every_kind_of_dag(tmp_path):
-    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, deferral, modes."""
+    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, deferral, modes, deletion of old runs."""
     shutil.copytree(SUITE, tmp_path, dirs_exist_ok=True)
-    done = run_pytest(tmp_path, "runs.py", "modes.py", "-W", "error")
+    done = run_pytest(tmp_path, "runs.py", "modes.py", "retention.py", "-W", "error")
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
