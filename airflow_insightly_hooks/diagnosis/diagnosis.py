@@ -17,6 +17,7 @@ from airflow_insightly_hooks.diagnosis.airflow_setup import (
     check_version,
     check_xcom_backend,
 )
+from airflow_insightly_hooks.diagnosis.celery_executor import check_celery_executor
 from airflow_insightly_hooks.diagnosis.connections import connections_in_environment
 from airflow_insightly_hooks.diagnosis.findings import PROBLEM, SKIPPED, WARNING, Finding
 from airflow_insightly_hooks.diagnosis.incoming_webhooks import check_incoming
@@ -96,6 +97,9 @@ def _airflow() -> Iterator[Finding]:
     yield check_version(version)
     yield from check_state_store(lambda name: conf.get("state_store", name, fallback=None))
     yield from check_xcom_backend(lambda section, name: conf.get(section, name, fallback=None))
+    yield from check_celery_executor(
+        conf.get("core", "executor", fallback=""), lambda name: conf.get("celery", name, fallback=None)
+    )
     try:
         states = component_states()
         yield check_encryption(conf.get("core", "fernet_key", fallback=None))
