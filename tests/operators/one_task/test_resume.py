@@ -338,7 +338,7 @@ class Crashing(StateStore):
 
 
 def test_a_crash_at_any_write(crm: RunningSandbox) -> None:
-    """Whatever write it prevents, nothing is lost, and what is recorded as acknowledged isn't sent again."""
+    """Whatever write it prevents, nothing is lost, and what was recorded as acknowledged isn't sent again."""
     ids = add_contacts(crm, 40)
     for crash in range(1, 200):
         values: dict[str, str] = {}
