@@ -1,4 +1,4 @@
-"""What ``airflow db clean`` deletes of a workflow, and what it leaves: nothing is lost or sent twice by it."""
+"""What ``airflow db clean`` deletes of a workflow, and what it leaves: nothing is lost or sent twice."""
 
 from __future__ import annotations
 
