@@ -26,7 +26,7 @@ with DAG("chunks", schedule=None, default_args=SOON):
     changes = InsightlyRecordChangeSensor(
         task_id="detect", record_type="Contacts", settle=1, window=WINDOW, deferrable=True
     )
-    payloads = BuildPayloadOperator(task_id="build", changes=changes.output, chunk_size=40)
+    payloads = BuildPayloadOperator(task_id="build", changes=changes.output, chunk_size=60)
     SignedWebhookOperator.partial(
         task_id="deliver", webhook_conn_id="receiver_chunks", concurrency=2, **SOON
     ).expand(payloads=payloads.output)
@@ -51,7 +51,7 @@ Workflow(
     record_type="Leads",
     evaluate="created",
     settle=1,
-    schedule=Schedule(watch="2s"),
+    schedule=Schedule(watch="6s"),
     webhooks=[
         Webhook(name="now", conn_id="receiver_now", retry_delay=1),
         Webhook(name="later", conn_id="receiver_later", after=timedelta(seconds=20), retry_delay=1),
