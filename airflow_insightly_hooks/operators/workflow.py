@@ -192,7 +192,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         retries = None if retries is None else int(retries)
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
         for asset_told in told_assets(settings):
-            self.outlets = with_asset(self.outlets, asset_told)
+            if asset_told not in self.outlets:
+                self.outlets = with_asset(self.outlets, asset_told)
         self.settings = settings
         self.pending_dag_id = pending_dag_id
         self.asset = asset

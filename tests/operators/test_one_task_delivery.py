@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflow, UndeliveredError
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.common import progress_timer
+from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
 from airflow_insightly_hooks.operators.delivery.progress import DeliveryProgress
 from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
@@ -117,7 +119,8 @@ def test_mapped_tasks_have_the_largest_retries_and_the_assets() -> None:
             window=[WINDOW]
         )
     assert (mapped.retries, plain.retries) == (5, 2)
-    assert DEAD in mapped.outlets
+    assert mapped.outlets == [DEAD]
+    assert task(given, outlets=[DEAD]).outlets == [DEAD]
 
 
 OTHER_ONE = webhook("Other")
@@ -359,6 +362,23 @@ def test_failures_are_listed(crm: RunningSandbox, logged: Logged) -> None:
     text = logged.text
     assert f"Delivered: Contacts {ids[0]}" in text
     assert "3  answered 503" in text
+
+
+def test_metrics(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each webhook's deliveries count, as those of a deliver task."""
+    counts: Counter[str] = Counter()
+    timed: list[str] = []
+    monkeypatch.setattr(metrics.stats, "incr", lambda name, count=1, *, tags: counts.update({name: count}))
+    monkeypatch.setattr(metrics.stats, "timing", lambda name, dt, *, tags: timed.append(name))
+    add_contacts(crm, 3)
+    crm.answer_with("other", status=503)
+    failed(run_context(), workflow(webhook(), OTHER_ONE))
+    assert counts == {
+        "insightly_webhook.delivered": 3,
+        "insightly_webhook.undelivered": 3,
+        "insightly_webhook.attempts": 6,
+    }
+    assert timed == ["insightly_webhook.latency"] * 6
 
 
 def test_a_request_for_a_record_that_has_left_the_window(crm: RunningSandbox) -> None:
