@@ -16,7 +16,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, OKResponse
 
 from airflow_insightly_hooks import Webhook, Workflow
-from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState, StoppedError
 from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -40,6 +40,7 @@ from tests.operators.test_workflow_operator import (
     failed,
     flow,
     messages,
+    task,
     update,
     workflow,
 )
@@ -263,6 +264,27 @@ def test_a_receiver_that_is_down_holds_back_nothing(crm: RunningSandbox, runs: R
     context["ti"].max_tries += 3
     ids += add_contacts(crm, 1)
     failed(context, given, pending_dag_id=PENDING_DAG, batch_size=2)
+    assert runs.records() == Counter(ids)
+
+
+def test_a_task_that_is_told_to_end(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands over no further batch; its next try does, and none twice."""
+    ids = add_contacts(crm, 6)
+    context = run_context()
+    operator = task(workflow(NOW, LATER), pending_dag_id=PENDING_DAG, batch_size=2)
+    start = runs.start
+
+    def stopping(*arguments: Any) -> bool:
+        operator.on_kill()
+        return start(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_scheduling, "start_run", stopping)
+        with pytest.raises(StoppedError):
+            operator.execute(context)
+    assert runs.records() == Counter(ids[:2])
+    assert messages(crm) == []
+    assert timed(context, workflow(NOW, LATER), batch_size=2)["delivered"] == 6
     assert runs.records() == Counter(ids)
 
 
