@@ -1,10 +1,12 @@
 """Webhooks that are sent at a later time than that of their trigger.
 
 Three operators, in two DAGs: in the workflow's own, ``ScheduleWebhooksOperator`` says what is to be sent
-when, and wakes the other DAG. There, ``DueWebhooksOperator`` keeps what is pending, one entry a record, and
-reads the records whose time has come; ``WakeUpOperator`` queues a run for the next time that something is
-due. So a pending webhook costs the scheduler nothing: there is one queued run, however many there are. One
-``DueWebhooksOperator`` of a webhook runs at a time, in whatever run: it alone writes what is pending.
+when, and wakes the other DAG; the one task of a whole workflow does so for each batch that it reads
+(``operators.one_task.batch_scheduling``). There, ``DueWebhooksOperator`` keeps what is pending, one entry a
+record, and reads the records whose time has come; ``WakeUpOperator`` queues a run for the next time that
+something is due. So a pending webhook costs the scheduler nothing: there is one queued run, however many
+there are. One ``DueWebhooksOperator`` of a webhook runs at a time, in whatever run: it alone writes what is
+pending.
 """
 
 from __future__ import annotations
