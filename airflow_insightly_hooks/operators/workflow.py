@@ -66,8 +66,9 @@ class InsightlyWorkflowOperator(BaseOperator):
     """Does in one task what a workflow's DAG does in several; for large windows and backfills.
 
     What changed in the run's window is read page by page, and what meets the criteria is delivered batch by
-    batch. Nothing passes through XCom but the report, and no more is in memory than a page and a batch,
-    besides ids: those of the records that were read, and of what is undelivered.
+    batch; while one is sent, the next is read. Nothing passes through XCom but the report, and no more is in
+    memory than these two batches, besides ids: those of the records that were read, and of what is
+    undelivered.
 
     Message ids, bodies and receivers are those of ``workflow.to_dag()``, and so is what ``until_triggered``
     remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own, unless
@@ -85,10 +86,12 @@ class InsightlyWorkflowOperator(BaseOperator):
     Webhooks with a time trigger are handed to the DAG ``pending_dag_id``, batch by batch, by runs that hold
     ids and times in their conf. A record is scheduled once by a task, also if it is retried or cleared.
 
-    A retry reads the same window again and POSTs only what is not acknowledged. One whose record has left the
-    window since (it was edited, or deleted), or no longer meets the criteria, can't be built again: unless
-    acknowledged, it is reported as undelivered, and not retried. The cursor moves once the window was read to
-    its end and each batch was attempted.
+    A retry goes on in the same window, from the first batch on of which something is still to be sent, and
+    POSTs only what is not acknowledged. A task that was cleared, or whose messages were asked to be sent
+    again, reads the window from its beginning. A message whose record has left the window since (it was
+    edited, or deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is
+    reported as undelivered, and not retried. The cursor moves once the window was read to its end and each
+    batch was attempted.
 
     :param workflow: what to watch, when to trigger, what to send.
     :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
