@@ -101,6 +101,7 @@ class Reading:
         self._named = {*criteria.fields, *(name for w in workflow.webhooks for name in w.fields or ())}
         self._progress = ProgressTimer()
         self._checkpoint = checkpoint
+        self._is_kept = checkpoint is not None  # up to the first page that is not settled
         self._ahead: ReadAhead[_MatchingPage] | None = None
         self._begin()
         self._go_on()
@@ -199,19 +200,21 @@ class Reading:
 
     def _keep(self, group: list[_MatchingPage], met: int) -> None:
         """Keep what was read, if it is settled, and all before it."""
-        if self._checkpoint is None or self._is_stopped():
+        if self._checkpoint is None or not self._is_kept or self._is_stopped():
             return
         pages = [page.entry for page in group if page.entry is not None]
         undeliverable = [c for page in group for c in page.changes if "undeliverable" in c]
         settled = SettledPages(pages, met, undeliverable, group[-1].unknown)
-        if not self._is_settled or not self._checkpoint.add(settled):
-            self._checkpoint = None
+        try:
+            self._is_kept = self._is_settled and self._checkpoint.add(settled)
+        except Exception as error:  # the next try reads again from here on
+            self._log.warning("What was read and sent can't be kept: %s", told(error))
+            self._is_kept = False
 
     def _pages(self) -> Iterator[_MatchingPage]:
         """Yield what matches, page by page."""
-        is_kept = self._checkpoint is not None
         for page in self._hook.read_pages(self._kind.name, self._scan, self._search_from):
-            entry = page_entry(self._kind, page.answered, page.total, page.date) if is_kept else None
+            entry = page_entry(self._kind, page.answered, page.total, page.date) if self._is_kept else None
             self._note_read(page.records)
             changes = list(self.detection.changes(page.records))
             log_undeliverable(self._log, changes)

@@ -360,6 +360,25 @@ def test_a_crash_at_any_write(crm: RunningSandbox) -> None:
     assert crash > 15
 
 
+def test_what_was_read_cannot_be_kept(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """That fails no task: what was sent is sent; a retry reads more."""
+
+    class Broken(StateStore):
+        def set(self, key: str, value: Any, **how: Any) -> None:
+            if key == "checkpoint/1":
+                raise OSError("the API server is starting")
+            super().set(key, value, **how)
+
+    ids = add_contacts(crm, 60)
+    context = context_of(task_state_store=Broken())
+    broken_off(context, monkeypatch, after=40)
+    assert "can't be kept: OSError" in logged.text
+    assert asked(crm, lambda: flow(context)) >= 8
+    assert sent(crm) == Counter(ids)
+
+
 def test_insightly_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next try asks for the page that failed, and for what follows it."""
     ids = add_contacts(crm, 60)
