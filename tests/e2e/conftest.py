@@ -49,7 +49,7 @@ BINS = (
     *("mapped", "hourly", "cursor", "uri", "json", "form", "variable"),
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
     *("down", "up"),
-    *("reporting", "redelivered", "redelivered_in_part", "same_window"),
+    *("reporting", "redelivered", "redelivered_in_part", "same_window", "pooled"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task", "keys_now", "keys_dead", "keys_later"),
     *("days_later", "weeks_later", "desk", "desk_later"),
@@ -57,6 +57,7 @@ BINS = (
 )
 EXTRAS_OF: dict[str, dict[str, Any]] = {
     "redelivered": {"signing_secret": SIGNING_SECRET},
+    "pooled": {"requests_per_second": 10},
     "failing": {"requests_per_second": 1_000},  # 10,000 take 10 s, however fast the machine is
 }
 EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")

@@ -80,3 +80,8 @@ with DAG("ten_thousand", schedule=None):
     WebhookOperator(
         task_id="deliver", webhook_conn_id="receiver_failing", payloads=build_many(10_000), retries=0
     )
+
+with DAG("pooled", schedule=None):
+    WebhookOperator.partial(
+        task_id="deliver", webhook_conn_id="receiver_pooled", pool="one_slot", retry_delay=SOON
+    ).expand(payloads=build_chunks())
