@@ -51,7 +51,7 @@ def test_the_pages_recipes(tmp_path):
 
 
 def test_every_kind_of_dag(tmp_path):
-    """The tests in pytest_plugin_suite pass: DAGs, retries, time triggers, deferral, modes, old runs' end."""
+    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes, deleted runs."""
     shutil.copytree(SUITE, tmp_path, dirs_exist_ok=True)
     done = run_pytest(tmp_path, "runs.py", "modes.py", "retention.py", "-W", "error")
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,7 @@
-"""What ``airflow db clean`` deletes of a workflow, and what it leaves: nothing is lost or sent twice."""
+"""What ``airflow db clean`` deletes of a workflow, and what it leaves.
+
+Nothing is lost by it, or sent twice. test_pytest_plugin.py runs these tests, too.
+"""
 
 from __future__ import annotations
 
