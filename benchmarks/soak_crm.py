@@ -21,7 +21,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 
 __all__ = ["RATED", "Change", "Crm", "Day", "Sandbox"]
 
-KINDS = {"Contacts": 0.4, "Leads": 0.2, "Tasks": 0.3, "Organisations": 0.1}
+KINDS = {"Contacts": 0.25, "Leads": 0.2, "Tasks": 0.45, "Organisations": 0.1}
 """Record types, and the share of all changes that each has."""
 TEXT = {"Contacts": "TITLE", "Leads": "TITLE", "Tasks": "TITLE", "Organisations": "BACKGROUND"}
 """The field of each type that holds the number of the record's latest change."""
