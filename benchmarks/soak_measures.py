@@ -129,7 +129,7 @@ def rows_text(parts: Sequence[tuple[str, Sizes, Sizes]]) -> str:
         thousands = max(1, end.deliveries - begin.deliveries) / 1000
         totals[number] = (sum(end.bytes.values()) - sum(begin.bytes.values())) / thousands / 1000
     sums = "".join(f"{'':22}{total:9.1f}" for total in totals)
-    lines.append(f"{'all tables':30}{sums}{'':16}{sum(last.bytes.values()) / MEGABYTE:9.1f}")
+    lines.append(f"{'all of it':30}{sums}{'':16}{sum(last.bytes.values()) / MEGABYTE:9.1f}")
     return "\n".join(lines)
 
 
