@@ -141,12 +141,14 @@ class Memory:
 
     def __init__(self, roots: Callable[[], Mapping[str, int]]) -> None:
         self._roots = roots
-        self._began = time.monotonic()
+        self._began: float | None = None
         self.samples: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
-        """Seconds since the beginning and bytes, by the component's name and the process's id."""
+        """Seconds since the first sample and bytes, by the component's name and the process's id."""
 
     def sample(self) -> None:
         """Look at all processes once."""
+        if self._began is None:
+            self._began = time.monotonic()
         now = time.monotonic() - self._began
         parents = _parents()
         children = defaultdict(list)
