@@ -98,7 +98,7 @@ class Soak:
     ) -> None:
         self.options = options
         self.day = Day(options.hours, options.speed, options.peak)
-        # Simulated: the watch every 12 minutes, leads every 15 minutes, organisations an hour later.
+        # Simulated: the watch every 18 minutes, leads every 15 minutes, organisations an hour later.
         self.watch, self.every, self.after = intervals(options.speed)
         self.airflow, self.sandbox = airflow, sandbox
         self._endpoints, self._file = endpoints, file
@@ -241,7 +241,7 @@ def task_logs(home: Path) -> tuple[int, int]:
 
 def intervals(speed: float) -> tuple[int, int, int]:
     """Return the real seconds between polls, between runs of leads, and until a time trigger."""
-    return max(15, round(720 / speed)), max(30, round(900 / speed)), max(30, round(3600 / speed))
+    return max(15, round(1080 / speed)), max(30, round(900 / speed)), max(30, round(3600 / speed))
 
 
 def lookback(speed: float) -> int:
