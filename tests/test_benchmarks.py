@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -271,3 +273,22 @@ def test_soak_day() -> None:
     assert slow.rate(slow.at(10)) == pytest.approx(10 * 5, rel=0.02)
     assert slow.rate(slow.at(2)) < slow.rate(slow.at(10)) / 50
     assert slow.expected() == pytest.approx(fast.expected(), rel=0.02)
+
+
+def test_soak_memory() -> None:
+    """Memory that a process takes during a soak is told, by the component that has started it."""
+    from soak_measures import Memory
+
+    code = "kept = [input() or bytearray(4_000_000) for _ in range(8)]"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        memory = Memory(lambda: {"grows": process.pid})
+        for _ in range(8):
+            memory.sample()
+            process.stdin.write("\n")
+            process.stdin.flush()
+            time.sleep(0.1)
+        _, line = memory.text(0, 0.8).splitlines()
+    name, processes, third, fourth = line.split()[:4]
+    assert (name, processes) == ("grows", "1")
+    assert float(fourth) - float(third) == pytest.approx(8, abs=5)
