@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import celery_stack
 import psutil
 import pytest
-from airflow_stack import Processes, wait_for
+from airflow_stack import Processes, free_port, wait_for
 from broker_relay import BrokerRelay, broker_relay
+from postgresql import NoServerError
 
 
 @pytest.fixture
@@ -93,3 +95,19 @@ def test_a_session_is_killed_with_all_that_it_has_started(tmp_path: Path) -> Non
 
 def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@contextlib.contextmanager
+def no_postgresql() -> Iterator[str]:
+    raise NoServerError("no PostgreSQL answers")
+    yield ""
+
+
+def test_a_server_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PostgreSQL or Redis, the tests with Celery workers say which of them they were skipped for."""
+    port = free_port()
+    monkeypatch.setattr(celery_stack, "REDIS_PORT", port)
+    monkeypatch.setattr(celery_stack, "temporary_database", contextlib.nullcontext)
+    assert celery_stack.reason_to_skip() == f"no Redis answers on 127.0.0.1:{port}"
+    monkeypatch.setattr(celery_stack, "temporary_database", no_postgresql)
+    assert celery_stack.reason_to_skip() == "no PostgreSQL answers"
