@@ -15,7 +15,7 @@ one_after_another() {
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
 # These start what they need themselves.
-alone="test_command_line or test_doctor or test_pytest_plugin"
+alone="test_command_line or test_doctor or test_pytest_plugin or test_large_xcoms"
 machines="test_celery"
 # Each looks for secrets in what it has done.
 groups=(
