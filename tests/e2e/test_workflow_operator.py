@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -106,6 +107,7 @@ def test_each_webhook_has_its_own_keys(stack: Stack) -> None:
     stack.bin_answers("keys_now", status=503, times=1, match="one task keys 1")
     stack.bin_answers("keys_dead", status=500)
     ids = [stack.add_task(f"one task keys {number}")["TASK_ID"] for number in range(3)]
+    time.sleep(3)  # a run reads up to a second ago, and begins in less
     run = stack.start_run(KEYS)
     assert stack.wait_for_run(KEYS, run) == "success"
     assert stack.tasks(KEYS, run)[FLOW]["try_number"] == 2
