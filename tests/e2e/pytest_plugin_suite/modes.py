@@ -134,3 +134,25 @@ def test_what_is_pending_is_sent_in_the_other_mode(insightly_sandbox, insightly_
     run_dag.due()
     assert posts(later) == (Counter([first, second]), 2)
     assert posts(insightly_connections.receivers["chat_webhook"]) == (Counter([first, second]), 2)
+
+
+@pytest.mark.parametrize("mode", ["tasks", "one_task"])
+def test_each_webhook_has_its_own_keys(insightly_sandbox, insightly_connections, run_dag, mode):
+    """One is tried again, one is not and only reported, one is sent later: each as its keys say."""
+    names = ("chat_webhook", "log_webhook", "later_webhook")
+    chat, log, later = (insightly_connections.receiver(name) for name in names)
+    chat.answer_with(status=503, times=1)
+    log.answer_with(status=500)
+    reported = Webhook(
+        name="Log", conn_id="log_webhook", retries=0, on_undelivered="report", undelivered_asset="dead"
+    )
+    created = [insightly_sandbox.create("Tasks", TITLE=f"Call {n}")["TASK_ID"] for n in range(3)]
+    outcome = run_dag(workflow(mode, reported, LATER))
+    assert outcome.state == "success"
+    counts, messages = posts(chat)
+    assert (set(counts), messages, sum(counts.values())) == (set(created), 3, 4)
+    assert posts(log) == (Counter(created), 3)
+    assert [run.dag_id for run in outcome.started] == ["call__pending"]  # once, though one mode tries again
+    insightly_sandbox.advance(minutes=61)
+    run_dag.due()
+    assert posts(later) == (Counter(created), 3)
