@@ -196,6 +196,8 @@ def test_many_at_once(crm: RunningSandbox, runs: Runs) -> None:
     assert runs.records() == Counter(ids)
     assert not any(key.startswith("to_schedule") for key in context["task_state_store"].values)
     assert len(context["ti"].xcom["not_sent"]) == 1_000
+    writes = [key for key in context["task_state_store"].writes if key.startswith(("to_sch", "scheduled"))]
+    assert len(writes) < 30, writes
 
 
 def test_what_can_not_be_delivered_is_reported_there(
