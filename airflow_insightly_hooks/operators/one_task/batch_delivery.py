@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import About, about_of, read_details
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, Ledger
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED
 from airflow_insightly_hooks.core.delivery.message_id import message_id_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest
@@ -101,11 +101,6 @@ class BatchDelivery:
     def retry_after(self) -> float | None:
         """The longest that the receiver asked to wait, in seconds; ``None`` where it didn't."""
         return self._delivery.retry_after
-
-    @property
-    def ledger(self) -> Ledger:
-        """What is known of the messages."""
-        return self._ledger
 
     @property
     def begun_requests(self) -> list[str]:

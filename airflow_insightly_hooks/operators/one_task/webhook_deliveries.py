@@ -102,8 +102,6 @@ class WebhookDeliveries:
             )
             for webhook, hook in _receivers(workflow, context, render)
         }
-        for slug, delivery in self._deliveries.items():
-            delivery.ledger.about["webhook"] = f"{workflow.dag_id}/{slug}"  # as a workflow's deliver tasks do
         check_resends(requests, self._deliveries)
         self._reports: dict[str, Report] = {}
         self._scheduling: BatchScheduling | None = None
