@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchDelivery", "check_resends"]
 
-LEFT = "not sent again: its record has left the window, or its workflow no longer triggers for it"
+LEFT = "not sent again: its record has left the window (changed again, or deleted), or no longer triggers"
 UNREAD = "not sent again yet: the window was not read to its end"
 
 
