@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -47,14 +48,15 @@ class LimitedAdapter(HTTPAdapter):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._open = _OpenSockets()
         super().__init__()
 
     def end_connections(self) -> None:
-        """End all connections; whoever waits for an answer, in any thread, gets an error at once."""
-        for connected in list(self._sockets):
-            with suppress(OSError):  # it has ended already
-                connected.shutdown(socket.SHUT_RDWR)
+        """End all connections; whoever waits for an answer, in any thread, gets an error at once.
+
+        Whoever connects later gets one, too.
+        """
+        self._open.end()
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         """Make connections that have the limit."""
@@ -69,7 +71,7 @@ class LimitedAdapter(HTTPAdapter):
 
     def _limit(self, manager: Any) -> None:
         manager.pool_classes_by_scheme = {
-            scheme: _limited_pool(pool, self._seconds, self._sockets)
+            scheme: _limited_pool(pool, self._seconds, self._open)
             for scheme, pool in manager.pool_classes_by_scheme.items()
         }
 
@@ -89,7 +91,7 @@ def read_body(response: requests.Response, limit: int) -> bytes:
 
 
 def _limited_pool(
-    pool: type[HTTPConnectionPool], seconds: float, sockets: WeakSet[socket.socket]
+    pool: type[HTTPConnectionPool], seconds: float, open_sockets: _OpenSockets
 ) -> type[HTTPConnectionPool]:
     if getattr(pool, "is_limited", False):
         return pool
@@ -97,7 +99,7 @@ def _limited_pool(
 
     def connect(self: Any) -> None:
         plain.connect(self)
-        sockets.add(self.sock)
+        open_sockets.add(self.sock)
         if self.proxy is None and (refusal := why_not_sent_to(self.sock.getpeername()[0])):
             self.close()
             raise AddressRefused(refusal)
@@ -105,6 +107,33 @@ def _limited_pool(
     limited = {"connect": connect, "response_class": staticmethod(partial(_Response, seconds))}
     connection = type(plain.__name__, (plain,), limited)
     return type(pool.__name__, (pool,), {"ConnectionCls": connection, "is_limited": True})
+
+
+class _OpenSockets:
+    """The sockets of an adapter's connections; several threads may use it."""
+
+    def __init__(self) -> None:
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._has_ended = False
+        self._lock = threading.Lock()
+
+    def add(self, connected: socket.socket) -> None:
+        """Note a socket.
+
+        :raises ConnectionAbortedError: if all were ended.
+        """
+        with self._lock:
+            if self._has_ended:
+                raise ConnectionAbortedError
+            self._sockets.add(connected)
+
+    def end(self) -> None:
+        """End all of them."""
+        with self._lock:
+            self._has_ended = True
+            for connected in self._sockets:
+                with suppress(OSError):  # it has ended already
+                    connected.shutdown(socket.SHUT_RDWR)
 
 
 class _Response(http.client.HTTPResponse):
