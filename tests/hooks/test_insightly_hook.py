@@ -16,6 +16,7 @@ from typing import Any
 
 import pendulum
 import pytest
+import requests
 
 from airflow_insightly_hooks.core.errors import (
     IncompleteScan,
@@ -25,7 +26,7 @@ from airflow_insightly_hooks.core.errors import (
 )
 from airflow_insightly_hooks.core.exact_json import dumps
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.hooks.api import client
+from airflow_insightly_hooks.hooks.api import answer_limits, client
 from airflow_insightly_hooks.hooks.api.api_errors import (
     InsightlyAccessError,
     InsightlyAPIError,
@@ -763,4 +764,16 @@ def test_close_ends_what_is_under_way(connect: Connect, script: list[object]) ->
         assert time.monotonic() - started < 1
         with pytest.raises(StoppedError):
             hook.account_name()
+        assert len(server.requests) == 1
+
+
+def test_a_connection_that_is_opened_after_the_end_asks_nothing() -> None:
+    """A thread that was just connecting when all was ended sends no request."""
+    with serving([as_json([])]) as server, requests.Session() as session:
+        adapter = answer_limits.LimitedAdapter(5)
+        session.mount("http://", adapter)
+        assert session.get(f"http://127.0.0.1:{server.port}/", timeout=5).ok
+        adapter.end_connections()
+        with pytest.raises(requests.ConnectionError):
+            session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
         assert len(server.requests) == 1
