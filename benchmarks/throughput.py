@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from airflow_stack import step
-from celery_runs import CeleryRuns, celery_runs, instant, reason_to_skip
+from celery_runs import CeleryRuns, celery_runs, instant, reason_to_skip, step
 from receiver import Counts, RunningReceiver, receiving
 
 DAG_ID = "throughput"
