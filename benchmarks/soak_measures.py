@@ -173,7 +173,8 @@ class Memory:
         by_name = defaultdict(list)
         for (name, _), samples in self.samples.items():
             late = [(at, size) for at, size in samples if middle <= at <= end]
-            if late and late[0][0] < middle + 30 and late[-1][0] > end - 30:
+            has_both = late and late[0][0] < third <= late[-1][0]
+            if has_both and late[0][0] < middle + 30 and late[-1][0] > end - 30:
                 by_name[name].append(late)
         for name, processes in by_name.items():
             quarters = [

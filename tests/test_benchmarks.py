@@ -289,6 +289,7 @@ def test_soak_memory() -> None:
             process.stdin.flush()
             time.sleep(0.1)
         _, line = memory.text(0, 0.8).splitlines()
+        assert len(memory.text(0, 8).splitlines()) == 1  # it wasn't looked at in the last quarter
     name, processes, third, fourth = line.split()[:4]
     assert (name, processes) == ("grows", "1")
     assert float(fourth) - float(third) == pytest.approx(8, abs=5)
