@@ -8,10 +8,18 @@ from collections import Counter
 import pytest
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.operators.common.mode_change import OtherModeError
+from airflow_insightly_hooks.testing.dag_sources import dags_in
 
 CHAT = Webhook(name="Chat", conn_id="chat_webhook")
 LATER = Webhook(name="Later", conn_id="later_webhook", after="1h")
 MODES = ("tasks", "one_task", "tasks", "one_task")
+
+
+@pytest.fixture(autouse=True)
+def _changes_are_stored_at_once(monkeypatch):
+    """A DAG that Airflow has stored less than half a minute ago it would leave as it is."""
+    monkeypatch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")
 
 
 def workflow(mode, *webhooks, **keys):
@@ -156,3 +164,57 @@ def test_each_webhook_has_its_own_keys(insightly_sandbox, insightly_connections,
     insightly_sandbox.advance(minutes=61)
     run_dag.due()
     assert posts(later) == (Counter(created), 3)
+
+
+def go_on(run_dag, run_id, made, *, clears=False):
+    """Have a run go on with the DAG that a workflow makes now, as Airflow's scheduler does."""
+    from airflow.models.dag_version import DagVersion
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    run_dag._dags.update({dag.dag_id: dag for dag in dags_in(made, None)[1]})
+    loop = run_dag._loop(60)
+    loop.store_dags()
+    with create_session() as session:
+        run = session.scalars(select(DagRun).where(DagRun.dag_id == "call", DagRun.run_id == run_id)).one()
+        run.dag = loop._serialized("call")
+        if clears:
+            run.dag.clear(run_id=run_id, only_failed=False, session=session)
+        latest = DagVersion.get_latest_version("call", session=session)
+        assert not run.check_version_id_exists_in_dr(latest.id, session=session)
+        run.verify_integrity(dag_version_id=latest.id, session=session)
+    return loop.finish("call", run_id)
+
+
+@pytest.mark.parametrize("modes", [("tasks", "one_task"), ("one_task", "tasks")])
+def test_a_run_that_is_active_while_the_mode_changes(
+    insightly_sandbox, insightly_connections, run_dag, modes
+):
+    """It fails rather than forget what it has read; in its old mode, cleared, it sends what is missing."""
+    chat = insightly_connections.receiver("chat_webhook")
+    records = [insightly_sandbox.create("Tasks", TITLE=f"Call {n}")["TASK_ID"] for n in range(3)]
+    chat.answer_with(status=503, match=f'"TASK_ID":{records[-1]},')
+    with pytest.raises(TimeoutError, match="up_for_retry"):
+        run_dag(workflow(modes[0], retries=900), timeout=15)
+    tried = len(chat.requests) - 2
+    chat.answer_with(status=200)
+    (run_id,) = active_runs()
+    outcome = go_on(run_dag, run_id, workflow(modes[1]))
+    assert outcome.state == "failed"
+    assert [type(error) for error in outcome.errors.values()] == [OtherModeError]
+    assert posts(chat) == (Counter({records[0]: 1, records[1]: 1, records[2]: tried}), 3)
+    new = insightly_sandbox.create("Tasks", TITLE="Call Ada")["TASK_ID"]
+    run_dag(workflow(modes[1]))
+    outcome = go_on(run_dag, run_id, workflow(modes[0]), clears=True)
+    assert outcome.state == "success"
+    assert posts(chat) == (Counter({records[0]: 1, records[1]: 1, records[2]: tried + 1, new: 1}), 4)
+
+
+def active_runs():
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        return session.scalars(select(DagRun.run_id).where(DagRun.dag_id == "call")).all()
