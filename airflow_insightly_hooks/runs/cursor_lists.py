@@ -66,8 +66,9 @@ class CursorLists:
                 entry = {**entry, "woken": before["woken"]}
             if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
                 log.warning(
-                    "Cursor %r was moved by %s.%s before. After a rename, that is as it should be. If that "
-                    "task still runs, each of the two misses what the other one reads: give them two names",
+                    "Cursor %r was moved by %s.%s before. After a rename, or after a workflow was given "
+                    "another mode, that is as it should be. If that task still runs, each of the two misses "
+                    "what the other one reads: give them two names",
                     *(_name(key), before["dag"], before["task"]),
                 )
         if is_new:
