@@ -50,6 +50,7 @@ BINS = (
     *("created", "created_and_edited", "until_triggered", "dead", "alive", "timed", "watched", "grouped"),
     *("down", "up"),
     *("reporting", "redelivered", "redelivered_in_part", "same_window", "pooled"),
+    *("switched", "switched_later"),
     *("in_order", "held_back", "hangs", "failing", "one_task", "second", "odd_records"),
     *("late", "late_in_one_task", "keys_now", "keys_dead", "keys_later"),
     *("days_later", "weeks_later", "desk", "desk_later"),
