@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -275,21 +276,28 @@ def test_soak_day() -> None:
     assert slow.expected() == pytest.approx(fast.expected(), rel=0.02)
 
 
-def test_soak_memory() -> None:
+def test_soak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that a process takes during a soak is told, by the component that has started it."""
-    from soak_measures import Memory
+    import soak_measures
 
-    code = "kept = [input() or bytearray(4_000_000) for _ in range(8)]"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) as process:
+    elapsed = 0.0
+    monkeypatch.setattr(soak_measures, "time", SimpleNamespace(monotonic=lambda: elapsed))
+    code = "kept = [print(flush=True) or input() or bytearray(4_000_000) for _ in range(9)]"
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
         assert process.stdin is not None
-        memory = Memory(lambda: {"grows": process.pid})
-        for _ in range(8):
+        assert process.stdout is not None
+        memory = soak_measures.Memory(lambda: {"grows": process.pid})
+        for second in range(8):
+            process.stdout.readline()  # it has taken what it was told to
+            elapsed = second
             memory.sample()
             process.stdin.write("\n")
             process.stdin.flush()
-            time.sleep(0.1)
-        _, line = memory.text(0, 0.8).splitlines()
-        assert len(memory.text(0, 8).splitlines()) == 1  # it wasn't looked at in the last quarter
+        _, line = memory.text(0, 8).splitlines()
+        assert len(memory.text(0, 10).splitlines()) == 1  # it wasn't looked at in the last quarter
+        process.kill()
     name, processes, third, fourth = line.split()[:4]
     assert (name, processes) == ("grows", "1")
-    assert float(fourth) - float(third) == pytest.approx(8, abs=5)
+    assert float(fourth) - float(third) == pytest.approx(8, abs=1)
