@@ -1,13 +1,23 @@
-"""The address of a file in an object storage: what stands in the database for an XCom that is kept there."""
+"""Airflow's object storage of XComs: the backend, and what stands in the database for a file there."""
 
 from __future__ import annotations
 
 import re
 from typing import TypeGuard
 
-__all__ = ["is_address", "not_a_list"]
+__all__ = ["ADVISED_THRESHOLD", "OBJECT_STORAGE_BACKEND", "is_address", "is_object_storage", "not_a_list"]
+
+OBJECT_STORAGE_BACKEND = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
+"""What ``[core] xcom_backend`` names then."""
+ADVISED_THRESHOLD = 65_536
+"""Bytes from which on XComs should go to files: what is smaller is seen on Airflow's pages."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S.*")
+
+
+def is_object_storage(backend: type) -> bool:
+    """Return whether an XCom backend is Airflow's object storage; its module is not loaded for that."""
+    return f"{backend.__module__}.{backend.__name__}" == OBJECT_STORAGE_BACKEND
 
 
 def is_address(value: object) -> TypeGuard[str]:

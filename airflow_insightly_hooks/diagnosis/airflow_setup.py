@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from airflow_insightly_hooks.core.xcom_address import ADVISED_THRESHOLD, OBJECT_STORAGE_BACKEND
 from airflow_insightly_hooks.diagnosis.findings import OK, PROBLEM, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ LARGEST_VALUE = 65_535
 
 STATE_STORE = "[state_store] of airflow.cfg"
 COMMON_IO = "[common.io] of airflow.cfg"
-OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
 
 _NEEDED_FOR = {
     "scheduler": "nothing runs without it",
@@ -112,20 +112,22 @@ def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Findin
 
     :param setting: a section and the name of a setting -> its value, as configured.
     """
-    if (setting("core", "xcom_backend") or "").strip() != OBJECT_STORAGE:
+    if (setting("core", "xcom_backend") or "").strip() != OBJECT_STORAGE_BACKEND:
         return []
     value = setting("common.io", "xcom_objectstorage_threshold") or "-1"
     what = f"xcom_objectstorage_threshold = {value}"
     threshold = _whole_number(value)
     if threshold is None:
-        return [Finding(COMMON_IO, PROBLEM, f"{what}: it is no number", "Set it to 65536, say.")]
+        return [
+            Finding(COMMON_IO, PROBLEM, f"{what}: it is no number", f"Set it to {ADVISED_THRESHOLD}, say.")
+        ]
     if threshold < 0:
         return [
             Finding(
                 COMMON_IO,
                 WARNING,
                 f"{what}: all XComs stay in the database, although [core] xcom_backend is the object storage",
-                "Set it to 65536, say: larger XComs go to the object storage then.",
+                f"Set it to {ADVISED_THRESHOLD}, say: larger XComs go to the object storage then.",
             )
         ]
     path = (setting("common.io", "xcom_objectstorage_path") or "").strip()

@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.configuration import conf
 
 from airflow_insightly_hooks.core.detection.storable_changes import storable
+from airflow_insightly_hooks.core.xcom_address import (
+    ADVISED_THRESHOLD,
+    OBJECT_STORAGE_BACKEND,
+    is_object_storage,
+)
 from airflow_insightly_hooks.runs.airflow_runs import type_of
 
 if TYPE_CHECKING:
@@ -26,7 +31,6 @@ LARGEST_IN_DATABASE = 5_000_000
 """Bytes of JSON. The API server takes half a second to store so much, and hardly answers meanwhile."""
 MOST_OF_THE_PAST = 5_000
 """Changes of a run over the past, above which one task does the same with less time and memory."""
-OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend", "XComObjectStorageBackend"
 ONE_TASK = "mode: one_task in a workflow, or InsightlyWorkflowOperator"
 
 
@@ -62,17 +66,17 @@ def _why_in_database(size: int) -> str | None:
 
     if XCom is BaseXCom:
         return (
-            f"Keep large XComs in an object storage ([core] xcom_backend = {'.'.join(OBJECT_STORAGE)}, with "
+            f"Keep large XComs in an object storage ([core] xcom_backend = {OBJECT_STORAGE_BACKEND}, with "
             f"[common.io] xcom_objectstorage_path and xcom_objectstorage_threshold)"
         )
-    if (XCom.__module__, XCom.__name__) != OBJECT_STORAGE:
+    if not is_object_storage(XCom):
         return None  # what another backend does is its own affair
     threshold = conf.getint("common.io", "xcom_objectstorage_threshold", fallback=-1)
     if 0 <= threshold <= size:
         return None
     return (
         f"[common.io] xcom_objectstorage_threshold = {threshold} keeps XComs of this size out of the object "
-        f"storage: set it to 65536, say"
+        f"storage: set it to {ADVISED_THRESHOLD}, say"
     )
 
 

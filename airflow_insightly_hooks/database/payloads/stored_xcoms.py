@@ -6,14 +6,12 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.xcom_address import is_address
+from airflow_insightly_hooks.core.xcom_address import is_address, is_object_storage
 
 if TYPE_CHECKING:
     from airflow.models.xcom import XComModel
 
 __all__ = ["MissingXComFileError", "XComTooLargeError", "stored_value"]
-
-OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend", "XComObjectStorageBackend"
 
 
 class XComTooLargeError(Exception):
@@ -46,7 +44,7 @@ def stored_value(row: XComModel, most: int) -> Any:
             value = json.loads(value)
     if backend is BaseXCom or isinstance(value, list):
         return value
-    if (backend.__module__, backend.__name__) != OBJECT_STORAGE:
+    if not is_object_storage(backend):
         return backend.deserialize_value(row)
     return _in_file(value, most) if is_address(value) else value
 
