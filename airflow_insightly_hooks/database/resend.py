@@ -30,7 +30,7 @@ from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest,
 from airflow_insightly_hooks.core.delivery.stored_deliveries import DRY_RUN, LEFT, StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.database.state import DatabaseStateStore
-from airflow_insightly_hooks.database.stored_workflows import WHOLE
+from airflow_insightly_hooks.database.stored_workflows import WORKFLOW_OPERATOR
 from airflow_insightly_hooks.database.task_instances import (
     ENDED_STATES,
     RUNNING_STATES,
@@ -256,7 +256,7 @@ def _missing_input(session: Session, dags: DBDagBag, ti: TaskInstance) -> str | 
         return f"the DAG has no such task any more: {GONE}"
     task = dag.get_task(ti.task_id)
     upstream = task.upstream_task_ids
-    if not upstream or task.task_type == WHOLE:  # it reads its records itself
+    if not upstream or task.task_type == WORKFLOW_OPERATOR:  # it reads its records itself
         return None
     has_xcom = session.scalar(
         select(XComModel.task_id)

@@ -25,10 +25,17 @@ from airflow_insightly_hooks.core.workflow.yaml_text import LONGEST_STORED, is_m
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["WHOLE", "StoredWorkflow", "dag_contents", "latest_dags", "stored_workflow", "stored_workflows"]
+__all__ = [
+    "WORKFLOW_OPERATOR",
+    "StoredWorkflow",
+    "dag_contents",
+    "latest_dags",
+    "stored_workflow",
+    "stored_workflows",
+]
 
 EVALUATE = "EvaluateCriteriaOperator"
-WHOLE = "InsightlyWorkflowOperator"
+WORKFLOW_OPERATOR = "InsightlyWorkflowOperator"
 """What carries out a whole workflow in one task."""
 OF_WORKFLOWS = {"WorkflowWebhookOperator", "ScheduleWebhooksOperator"}
 """Tasks that only a workflow makes."""
@@ -136,11 +143,11 @@ def _workflows(dag_id: str, data: Mapping[str, Any]) -> Iterator[StoredWorkflow]
     of_workflows = {_group(task) for task in ours if task["task_type"] in OF_WORKFLOWS}
     for task in sorted(ours, key=lambda task: task["task_id"]):
         text = (task.get("partial_kwargs") or task).get("doc_yaml")
-        if task["task_type"] not in (EVALUATE, WHOLE):
+        if task["task_type"] not in (EVALUATE, WORKFLOW_OPERATOR):
             continue
         if text is not None:
             yield _of_text(dag_id, task["task_id"], text)
-        elif task["task_type"] == WHOLE:
+        elif task["task_type"] == WORKFLOW_OPERATOR:
             reason = MAPPED if task.get("_is_mapped") else OLD
             yield StoredWorkflow(dag_id, task["task_id"], None, reason)
         elif _group(task) in of_workflows:  # else it was made without a workflow

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.database.stored_workflows import (
-    WHOLE,
+    WORKFLOW_OPERATOR,
     dag_contents,
     latest_dags,
     stored_workflows,
@@ -68,7 +68,7 @@ def _tasks(
         if not task.get("_task_module", "").startswith(OURS):
             continue
         arguments = {**task, **(task.get("partial_kwargs") or {})}
-        if task["task_type"] == WHOLE:
+        if task["task_type"] == WORKFLOW_OPERATOR:
             conn_ids = receivers.get((dag_id, task["task_id"]), frozenset())
         else:
             conn_id = None if arguments.get("uri") else arguments.get("webhook_conn_id")
