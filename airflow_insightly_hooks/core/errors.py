@@ -25,6 +25,7 @@ InsightlyHooksError
 ├── LostPayloads               payloads that a run has left are gone from its XCom
 ├── MissingPayloadsError       messages are to be sent again, and have no payload (operators.webhook)
 ├── MissingChunkError          a chunk of payloads is gone from XCom (operators.common.payload_chunks)
+├── OtherModeError             a run was begun in its workflow's other mode (operators.common.mode_change)
 ├── UnreadableQueueError       what waits for a receiver can't be read (operators.retry_queue)
 ├── OrphanedMessagesError      messages wait for a webhook that is gone (operators.retry_queue)
 ├── MissingInletError          a task has no place for its cursor (runs.received_changes)
