@@ -16,7 +16,6 @@ __all__ = ["check_pools", "check_shared_limit"]
 
 MOST_SHOWN = 5
 """DAGs that are named."""
-DEFAULT_POOL = "default_pool"
 
 
 def check_pools(tasks: Sequence[PooledTask], slots: Mapping[str, int]) -> Iterator[Finding]:
@@ -53,6 +52,8 @@ def check_shared_limit(
     per_second = _requests_per_second(conn_id) if sending else 0
     if not per_second:
         return
+    from airflow_insightly_hooks.database.setup.pools import DEFAULT_POOL
+
     subject, what = f"connection {conn_id}", f"requests_per_second = {per_second:g}"
     pools = {task.pool for task in sending}
     pooled = [pool for pool in sorted(pools) if pool != DEFAULT_POOL and slots.get(pool, 0) >= 0]
