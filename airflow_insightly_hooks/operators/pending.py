@@ -342,13 +342,11 @@ def _has_begun(ti: Any, run_id: str) -> bool:
 
 def _left_by_schedule(context: Context) -> Any:
     """Return what the task that has triggered this run has scheduled; ``None`` if there is nothing."""
-    conf = context["dag_run"].conf
+    conf = context["dag_run"].conf or {}
     source = source_of(conf, FROM)
     if source is None:
         return None
-    if (
-        conf is not None and PENDING in conf
-    ):  # of a task that schedules batch by batch, and has no XCom for each
+    if PENDING in conf:  # a task that schedules batch by batch has no XCom for each batch
         return conf[PENDING]
     return context["ti"].xcom_pull(
         dag_id=source["dag_id"],
