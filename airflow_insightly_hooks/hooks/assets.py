@@ -132,7 +132,8 @@ def add_inlet(arguments: MutableMapping[str, Any], asset: Asset) -> None:
 
 
 def with_asset(given: Any, asset: Asset) -> list[Any]:
-    """Return inlets or outlets as a user gives them, one, several or ``None``, with an asset more."""
+    """Return inlets or outlets as a user gives them, one, several or ``None``, with an asset among them."""
     if given is None:
         return [asset]
-    return [*(given if isinstance(given, list | tuple) else [given]), asset]
+    found = list(given) if isinstance(given, list | tuple) else [given]
+    return found if asset in found else [*found, asset]

@@ -120,6 +120,9 @@ def test_mapped_tasks_have_the_largest_retries_and_the_assets() -> None:
         )
     assert (mapped.retries, plain.retries) == (5, 2)
     assert mapped.outlets == [DEAD]
+    partial = InsightlyWorkflowOperator.partial(task_id="flow", workflow=given, outlets=[DEAD])
+    with DAG("dag", schedule=None):
+        assert partial.expand(window=[WINDOW]).outlets == [DEAD]
     assert task(given, outlets=[DEAD]).outlets == [DEAD]
 
 
