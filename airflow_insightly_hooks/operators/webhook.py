@@ -163,7 +163,7 @@ class WebhookOperator(BaseOperator):
         self.on_undelivered = on_undelivered
         self.is_dry_run = is_dry_run
         self.undelivered_asset = undelivered_asset
-        if undelivered_asset is not None and undelivered_asset not in self.outlets:
+        if undelivered_asset is not None:
             self.outlets = with_asset(self.outlets, undelivered_asset)
         self._stopped = False  # no threading.Event: Airflow copies operators, locks included
 

@@ -14,9 +14,7 @@ from airflow_insightly_hooks.core.criteria import Criteria
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
-from airflow_insightly_hooks.core.errors import (
-    StoppedError,
-)
+from airflow_insightly_hooks.core.errors import StoppedError
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
@@ -195,8 +193,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         retries = None if retries is None else int(retries)
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
         for asset_told in told_assets(settings):
-            if asset_told not in self.outlets:
-                self.outlets = with_asset(self.outlets, asset_told)
+            self.outlets = with_asset(self.outlets, asset_told)
         self.settings = settings
         self.pending_dag_id = pending_dag_id
         self.asset = asset
