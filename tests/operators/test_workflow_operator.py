@@ -594,8 +594,9 @@ def test_memory_is_constant(crm: RunningSandbox) -> None:
         assert (again["delivered"], again["attempts"]) == (count, count)
         assert xcom < 1_000
         assert values < 20 + count / 200
-    # In bytes, the store in this process included; a change itself takes some 3,000.
-    assert peaks[6_000] - peaks[2_000] < 750 * 4_000, peaks
+    # In bytes, the store in this process included; a change itself takes some 3,000. Chance decides whether a
+    # whole batch of 1,000 was read ahead at the peak, or none.
+    assert peaks[6_000] - peaks[2_000] < 750 * 4_000 + 3_000 * 1_000, peaks
 
 
 # --- what stops it ---------------------------------------------------------------------------------------
