@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models.xcom import XComModel
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import Select, Text, cast, func, select
 
 from airflow_insightly_hooks.core.payload import CHUNK_KEY
 from airflow_insightly_hooks.database.payloads.stored_xcoms import (
@@ -28,6 +28,8 @@ LARGEST_XCOM = 64_000_000
 """Characters of an XCom, or bytes of its file, that are read for one payload."""
 SHORT = 4_096
 """Characters of an XCom that may say where its value stands: a backend's reference."""
+MOST_XCOMS = 100
+"""XComs that are read for one payload: a page doesn't wait for more."""
 
 
 class Missing(Enum):
@@ -61,54 +63,75 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
     if key.prefix:  # one task of a whole workflow
         return FoundPayload(None, Missing.NOT_KEPT)
     dag = dag_of(session, key)
+    # Of a task that the DAG no longer has (its workflow has another mode, say), any task of its run may have
+    # made the payload.
+    made_by = None
+    if dag is not None and dag.has_task(key.task_id):
+        made_by = dag.get_task(key.task_id).upstream_task_ids
+        if not made_by:
+            return FoundPayload(None, Missing.NOT_KEPT)
+    missing = Missing.GONE
+    for row, size in _candidates(session, key, message_id, xcom_keys, made_by):
+        if size > LARGEST_XCOM:
+            missing = Missing.TOO_LARGE
+            continue
+        found = _body_in(session.scalar(row), message_id)
+        if isinstance(found, str):
+            return FoundPayload(found, None)
+        missing = found or missing
+    return FoundPayload(None, missing)
+
+
+def _candidates(
+    session: Session,
+    key: TaskKey,
+    message_id: str,
+    xcom_keys: Sequence[str],
+    made_by: Collection[str] | None,
+) -> Iterator[tuple[Select[Any], int]]:
+    """Yield a query for each XCom that may hold the message, and the XCom's characters in the database.
+
+    :param made_by: the tasks that may have made it; ``None`` for any of the run.
+    """
     text = cast(XComModel.value, Text)
     query = select(XComModel.task_id, XComModel.map_index, XComModel.key, func.length(text)).where(
         XComModel.dag_run_id == key.dag_run_id,
         XComModel.key.in_(xcom_keys) | XComModel.key.startswith(CHUNK_KEY, autoescape=True),
         text.contains(message_id, autoescape=True) | (func.length(text) < SHORT),
     )
-    # Of a task that the DAG no longer has (its workflow has another mode, say), any task of its run may have
-    # made the payload.
-    if dag is not None and dag.has_task(key.task_id):
-        upstream = dag.get_task(key.task_id).upstream_task_ids
-        if not upstream:
-            return FoundPayload(None, Missing.NOT_KEPT)
-        query = query.where(XComModel.task_id.in_(upstream))
+    if made_by is not None:
+        query = query.where(XComModel.task_id.in_(made_by))
     rows = session.execute(query).all()
     # A task's own map index first: several of them can hold the same message. And its own chunk first: what
     # stands in files has to be read to see what it holds.
     own_chunk = f"{CHUNK_KEY}{key.map_index}"
     rows = sorted(rows, key=lambda row: (row[2] != own_chunk, row[1] != key.map_index, row[1]))
-    missing = Missing.GONE
-    for task_id, map_index, xcom_key, size in rows[:100]:
-        if size > LARGEST_XCOM:
-            missing = Missing.TOO_LARGE
-            continue
-        row = session.scalar(
-            select(XComModel).where(
-                XComModel.dag_run_id == key.dag_run_id,
-                XComModel.task_id == task_id,
-                XComModel.map_index == map_index,
-                XComModel.key == xcom_key,
-            )
+    for task_id, map_index, xcom_key, size in rows[:MOST_XCOMS]:
+        row = select(XComModel).where(
+            XComModel.dag_run_id == key.dag_run_id,
+            XComModel.task_id == task_id,
+            XComModel.map_index == map_index,
+            XComModel.key == xcom_key,
         )
-        if row is None:  # deleted meanwhile
-            continue
-        try:
-            value = stored_value(row, LARGEST_XCOM)
-        except XComTooLargeError:
-            missing = Missing.TOO_LARGE
-            continue
-        except MissingXComFileError:
-            missing = Missing.NO_FILE
-            continue
-        except Exception:  # whatever a backend raises; its text may hold an address
-            missing = Missing.ELSEWHERE
-            continue
-        for payload in _payloads_in(value):
-            if payload.get("message_id") == message_id and isinstance(body := payload.get("body"), str):
-                return FoundPayload(body, None)
-    return FoundPayload(None, missing)
+        yield row, size
+
+
+def _body_in(row: XComModel | None, message_id: str) -> str | Missing | None:
+    """Return the message's body, if the XCom holds it; else why the XCom can't be read, if it can't."""
+    if row is None:  # deleted meanwhile
+        return None
+    try:
+        value = stored_value(row, LARGEST_XCOM)
+    except XComTooLargeError:
+        return Missing.TOO_LARGE
+    except MissingXComFileError:
+        return Missing.NO_FILE
+    except Exception:  # whatever a backend raises; its text may hold an address
+        return Missing.ELSEWHERE
+    for payload in _payloads_in(value):
+        if payload.get("message_id") == message_id and isinstance(body := payload.get("body"), str):
+            return body
+    return None
 
 
 def _payloads_in(value: object) -> Iterator[dict[str, Any]]:
