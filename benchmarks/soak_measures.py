@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import psutil
 import sqlalchemy
 from soak_checks import Reading
 
@@ -150,17 +150,12 @@ class Memory:
         if self._began is None:
             self._began = time.monotonic()
         now = time.monotonic() - self._began
-        parents = _parents()
-        children = defaultdict(list)
-        for pid, parent in parents.items():
-            children[parent].append(pid)
-        for name, root in self._roots().items():
-            found = [root]
-            for pid in found:
-                found.extend(children[pid])
-            for pid in found:
-                if (size := _resident(pid)) is not None:
-                    self.samples[name, pid].append((now, size))
+        for name, pid in self._roots().items():
+            with suppress(psutil.NoSuchProcess):
+                root = psutil.Process(pid)
+                for process in (root, *root.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        self.samples[name, process.pid].append((now, process.memory_info().rss))
 
     def text(self, begin: float, end: float) -> str:
         """Return the memory of the processes that have lived through the second half of a time.
@@ -194,20 +189,3 @@ def _slope(samples: Sequence[tuple[float, int]]) -> float:
     if len(samples) < 2:
         return 0.0
     return statistics.linear_regression([at for at, _ in samples], [size for _, size in samples]).slope
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with suppress(OSError, IndexError):
-                found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    return found
-
-
-def _resident(pid: int) -> int | None:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    return None
