@@ -18,13 +18,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from busiest_span import SPAN, BusiestSpan
 from celery_runs import CeleryRuns, celery_runs, instant, reason_to_skip
 from receiver import RunningReceiver, receiving
 
@@ -32,8 +32,6 @@ from airflow_insightly_hooks.sandbox.http.request_limits import RateLimitResult,
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 WORKERS = 4
-SPAN = 10.0
-"""Seconds over which a limit is measured."""
 TOLERATED = 1.1
 RECEIVERS_LIMIT = 50.0
 CHUNKS, CHUNK = 4, 250
@@ -90,26 +88,18 @@ class RequestTimes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent = deque[float]()
-        self._count = self._busiest = 0
+        self._span = BusiestSpan()
 
     def add(self) -> None:
         """Count a request."""
         with self._lock:
-            now = time.monotonic()
-            self._recent.append(now)
-            while self._recent[0] <= now - SPAN:
-                self._recent.popleft()
-            self._count += 1
-            self._busiest = max(self._busiest, len(self._recent))
+            self._span.add(time.monotonic())
 
     def take(self) -> tuple[int, int]:
         """Return how many requests there were since the last call, and how many in the busiest 10 s."""
         with self._lock:
-            taken = self._count, self._busiest
-            self._count = self._busiest = 0
-            self._recent.clear()
-            return taken
+            span, self._span = self._span, BusiestSpan()
+        return span.count, span.most
 
 
 @contextmanager

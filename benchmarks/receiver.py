@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from busiest_span import BusiestSpan
 from processes import is_left, own_process, run
 
 __all__ = ["Counts", "RunningReceiver", "receiving"]
@@ -36,8 +37,6 @@ IDLE = 75.0
 """Seconds for which a connection without a request is kept, as nginx does by default."""
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-SPAN = 10.0
-"""Seconds in which POSTs are counted for the busiest span."""
 
 
 @dataclass
@@ -105,7 +104,7 @@ class Desk:
         self._delay, self._at_once = delay, at_once
         self._busy = 0
         self._waiting = deque[Callable[[], object]]()
-        self._recent = deque[float]()
+        self._span = BusiestSpan()
         self._first = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -134,13 +133,10 @@ class Desk:
         counts = self.counts
         if not counts.posts:
             self._first = now
-            self._recent.clear()
-        counts.posts += 1
+            self._span = BusiestSpan()
+        self._span.add(now)
+        counts.posts, counts.busiest = self._span.count, self._span.most
         counts.seconds = now - self._first
-        self._recent.append(now)
-        while self._recent[0] <= now - SPAN:
-            self._recent.popleft()
-        counts.busiest = max(counts.busiest, len(self._recent))
 
 
 class Connection(asyncio.Protocol):

@@ -50,6 +50,16 @@ def test_a_receiver_at_its_limit() -> None:
     assert 0.2 < counts.seconds <= run.wall
 
 
+def test_busiest_span() -> None:
+    """Of any 10 seconds those count in which most requests came; a request leaves them 10 s after it came."""
+    from busiest_span import BusiestSpan
+
+    span = BusiestSpan()
+    for second in (0.0, 1.0, 9.9, 10.0, 11.5, 40.0):
+        span.add(second)
+    assert (span.count, span.most) == (6, 3)
+
+
 def test_tls() -> None:
     """The receiver counts connections, handshakes and POSTs of contestants that speak TLS, each time anew."""
     from contestants import by_engine, by_session, make_payloads
