@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +26,7 @@ from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, run_context
-from tests.deliveries import CANARY
 from tests.operators.test_workflow_operator import (
-    PASSWORD,
     WINDOW,
     add_contacts,
     ask_again,
@@ -45,23 +42,9 @@ from tests.operators.test_workflow_operator import (
     workflow,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_logged")
+
 DEAD, OTHERS = Asset("dead_letters"), Asset("others")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds a password or a record's contents."""
-    yield
-    assert PASSWORD not in logged.text
-    assert CANARY not in logged.text
-
-
-@pytest.fixture
-def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
-    """The sandbox as the account, and as the receivers ``out`` and ``other``."""
-    for name in ("out", "other"):
-        connect(name, host=insightly.bin_url(name), login="user", password=PASSWORD, extra={"timeout": 5})
-    return insightly
 
 
 def webhook(name: str = "Out", **keys: Any) -> Webhook:

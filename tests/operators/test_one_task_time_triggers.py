@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -29,12 +28,11 @@ from airflow_insightly_hooks.operators.pending import (
 )
 from airflow_insightly_hooks.operators.webhook import UndeliverableError
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
-from tests.conftest import AssetStateStores, Connect, Logged, StateStore, TaskInstance, run_context
+from tests.conftest import AssetStateStores, Logged, StateStore, TaskInstance, run_context
 from tests.core.state.test_due_once import Power, PoweredStore
 from tests.core.state.test_id_set import Crash
 from tests.deliveries import CANARY
 from tests.operators.test_workflow_operator import (
-    PASSWORD,
     WINDOW,
     add_contacts,
     failed,
@@ -45,27 +43,13 @@ from tests.operators.test_workflow_operator import (
     workflow,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_logged")
+
 PENDING_DAG = "new_contacts__pending"
 NOW = Webhook(name="Out", conn_id="out", concurrency=1)
 LATER = Webhook(name="Later", conn_id="out", after="3d")
 BIRTHDAY = Webhook(name="Birthday", conn_id="other", before="1d", field="DATE_OF_BIRTH")
 BORN = "2030-06-01 00:00:00"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds a password or a record's contents."""
-    yield
-    assert PASSWORD not in logged.text
-    assert CANARY not in logged.text
-
-
-@pytest.fixture
-def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
-    """The sandbox as the account, and as the receivers ``out`` and ``other``."""
-    for name in ("out", "other"):
-        connect(name, host=insightly.bin_url(name), login="user", password=PASSWORD, extra={"timeout": 5})
-    return insightly
 
 
 class Runs:

@@ -46,8 +46,10 @@ from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, Logged, StateStore, TaskInstance, ended, run_context
 from tests.deliveries import CANARY
+from tests.operators.conftest import PASSWORD
 
-PASSWORD = "Pa55-of-the-tests"
+pytestmark = pytest.mark.usefixtures("nothing_logged")
+
 START = datetime(2024, 5, 1, tzinfo=timezone.utc)
 WINDOW = {"start": "2024-05-01T00:00:00Z", "end": "2024-05-02T00:00:00Z"}
 FRANCE = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "equals", "value": "France"}
@@ -55,22 +57,6 @@ OUT = Webhook(name="Out", conn_id="out")
 OTHER = Webhook(
     name="Other one", conn_id="other", fields=["CONTACT_ID", "DATE_UPDATED_UTC"], date_format="iso8601"
 )
-
-
-@pytest.fixture(autouse=True)
-def _nothing_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds a password or a record's contents."""
-    yield
-    assert PASSWORD not in logged.text
-    assert CANARY not in logged.text
-
-
-@pytest.fixture
-def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
-    """The sandbox as the account, and as the receivers ``out`` and ``other``."""
-    for name in ("out", "other"):
-        connect(name, host=insightly.bin_url(name), login="user", password=PASSWORD, extra={"timeout": 5})
-    return insightly
 
 
 def workflow(*webhooks: Webhook, **arguments: Any) -> Workflow:
