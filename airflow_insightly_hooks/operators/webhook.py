@@ -41,9 +41,10 @@ from airflow_insightly_hooks.operators.delivery.outcome import (
     MissingPayloadsError,
     UndeliverableError,
     check_on_undelivered,
-    emit_events,
+    drop_event,
     judge,
     push_report,
+    set_event,
 )
 from airflow_insightly_hooks.operators.links import ReceiverLink
 from airflow_insightly_hooks.operators.retry import RETRY_AFTER
@@ -193,7 +194,7 @@ class WebhookOperator(BaseOperator):
             raise
         if not payloads:
             self.log.info("There are no payloads to send to %s", receiver)
-            self._drop_event(context)
+            self._drop_event()
             self._check_resends(context)
             now = datetime.now(timezone.utc)
             return make_report([], Ledger(), {}, str, now, now)
@@ -216,7 +217,7 @@ class WebhookOperator(BaseOperator):
         missing = self._missing_resends(writer.ledger, payloads)
         if is_dry_run(context, self.is_dry_run):
             record_unsent(writer, payloads, lambda _message: DRY_RUN_REASON)
-            self._drop_event(context)
+            self._drop_event()
             return dry_report(self.log, payloads, writer.ledger, str(receiver))
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
@@ -236,7 +237,7 @@ class WebhookOperator(BaseOperator):
             if report["delivered"] < report["total"] and ti is not None and not writer.is_lost:
                 push_report(ti, report, self.log)
         if report["delivered"] == report["total"]:
-            self._drop_event(context)
+            self._drop_event()
             if missing:
                 push_report(ti, report, self.log)
                 raise MissingPayloadsError(missing)
@@ -335,11 +336,11 @@ class WebhookOperator(BaseOperator):
 
     def _emit_event(self, context: Context, report: Report) -> None:
         if self.undelivered_asset is not None:
-            emit_events(self, context, (), [(self.undelivered_asset, report)])
+            set_event(context, self.undelivered_asset, report)
 
-    def _drop_event(self, context: Context) -> None:
+    def _drop_event(self) -> None:
         if self.undelivered_asset is not None:
-            emit_events(self, context, [self.undelivered_asset])
+            drop_event(self, self.undelivered_asset)
 
 
 def _check_connection_id(webhook_conn_id: object) -> None:

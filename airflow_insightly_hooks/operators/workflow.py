@@ -20,7 +20,7 @@ from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset, with_asset
-from airflow_insightly_hooks.operators.delivery.outcome import check_on_undelivered, emit_events
+from airflow_insightly_hooks.operators.delivery.outcome import check_on_undelivered, drop_event, set_event
 from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
 from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
 from airflow_insightly_hooks.operators.one_task.checkpoint import Checkpoint
@@ -267,7 +267,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         result = deliveries.end()
         if reading is not None:
             reading.forget()
-        emit_events(self, context, told_assets(self.settings), deliveries.events())
+        self._emit_events(context, deliveries.events())
         return result
 
     def execute_complete(
@@ -281,6 +281,14 @@ class InsightlyWorkflowOperator(BaseOperator):
     def on_kill(self) -> None:
         """Send nothing more; what is under way may end, and is recorded."""
         self._stopped = True
+
+    def _emit_events(self, context: Context, events: list[tuple[Asset, dict[str, Any]]]) -> None:
+        """Have these assets get an event; those of webhooks of which all is delivered get none."""
+        for asset in told_assets(self.settings):
+            if asset not in [one for one, _ in events]:
+                drop_event(self, asset)
+        for asset, extra in events:
+            set_event(context, asset, extra)
 
     # --- the window ----------------------------------------------------------------------------------------
 

@@ -305,7 +305,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         # The retry DAG counts on all that was left once; an acknowledged one it doesn't send.
         self._push_left(context, messages if ids is None else {m: ledger.text_of(m) for m in ids})
         ti.xcom_push(key="return_value", value=report)
-        self._drop_event(context)  # what is left may still be delivered
+        self._drop_event()  # what is left may still be delivered
         raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -19,9 +19,10 @@ __all__ = [
     "MissingPayloadsError",
     "UndeliverableError",
     "check_on_undelivered",
-    "emit_events",
+    "drop_event",
     "judge",
     "push_report",
+    "set_event",
 ]
 
 FAIL, REPORT = "fail", "report"
@@ -105,24 +106,13 @@ def push_report(ti: Any, report: Any, log: Any) -> None:
         log.warning("The report can't be stored: %s", told(error))
 
 
-def emit_events(
-    task: BaseOperator,
-    context: Context,
-    assets: Iterable[Asset],
-    extras: Iterable[tuple[Asset, Mapping[str, Any]]] = (),
-) -> None:
-    """Have assets get an event at the end of a task that succeeds, and others of its outlets none.
-
-    Airflow emits an event for each outlet that is there at the end.
-
-    :param assets: those that are told what stays undelivered.
-    :param extras: those of them that get an event, each with its ``extra``.
-    """
+def set_event(context: Context, asset: Asset, extra: Mapping[str, Any]) -> None:
+    """Say what the event of an outlet holds, which Airflow emits when the task succeeds."""
     events: Any = context.get("outlet_events")
-    told = []
-    for asset, extra in extras:
-        told.append(asset)
-        if events is not None:
-            events[asset].extra = dict(extra)
-    silent = [asset for asset in assets if asset not in told]
-    task.outlets = [outlet for outlet in task.outlets if outlet not in silent]
+    if events is not None:
+        events[asset].extra = dict(extra)
+
+
+def drop_event(task: BaseOperator, asset: Asset) -> None:
+    """Have an asset get no event: Airflow emits one for each outlet that is there at the task's end."""
+    task.outlets = [outlet for outlet in task.outlets if outlet != asset]
