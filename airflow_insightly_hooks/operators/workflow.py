@@ -30,8 +30,8 @@ from airflow_insightly_hooks.operators.one_task.delivery_settings import (
     check_workflow,
     mapped_arguments,
     settings_of,
-    told_assets,
-    with_said,
+    undelivered_assets,
+    with_arguments,
 )
 from airflow_insightly_hooks.operators.one_task.read_ahead import once
 from airflow_insightly_hooks.operators.one_task.webhook_deliveries import WebhookDeliveries
@@ -171,7 +171,7 @@ class InsightlyWorkflowOperator(BaseOperator):
             check_whole("give_up_after", give_up_after, at_least=0)
         if on_undelivered is not None:
             check_on_undelivered(on_undelivered)
-        workflow = with_said(
+        workflow = with_arguments(
             workflow,
             ordered=ordered,
             give_up_after=give_up_after,
@@ -192,8 +192,8 @@ class InsightlyWorkflowOperator(BaseOperator):
             retry_delay = max(one.retry_delay for one in settings.values())
         retries = None if retries is None else int(retries)
         super().__init__(retries=retries, retry_delay=retry_delay, retry_policy=retry_policy, **kwargs)
-        for asset_told in told_assets(settings):
-            self.outlets = with_asset(self.outlets, asset_told)
+        for undelivered in undelivered_assets(settings):
+            self.outlets = with_asset(self.outlets, undelivered)
         self.settings = settings
         self.pending_dag_id = pending_dag_id
         self.asset = asset
@@ -284,7 +284,7 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     def _emit_events(self, context: Context, events: list[tuple[Asset, dict[str, Any]]]) -> None:
         """Have these assets get an event; those of webhooks of which all is delivered get none."""
-        for asset in told_assets(self.settings):
+        for asset in undelivered_assets(self.settings):
             if asset not in [one for one, _ in events]:
                 drop_event(self, asset)
         for asset, extra in events:

@@ -24,8 +24,8 @@ __all__ = [
     "check_workflow",
     "mapped_arguments",
     "settings_of",
-    "told_assets",
-    "with_said",
+    "undelivered_assets",
+    "with_arguments",
 ]
 
 NO_PENDING_DAG = (
@@ -56,15 +56,15 @@ class DeliverySettings:
     give_up_after: int = 20
 
 
-def with_said(workflow: WorkflowDefinition, **said: Any) -> WorkflowDefinition:
-    """Return the workflow with what an operator's arguments say, which goes over its keys.
+def with_arguments(workflow: WorkflowDefinition, **arguments: Any) -> WorkflowDefinition:
+    """Return the workflow with an operator's arguments, which take precedence over its keys.
 
-    :param said: by name; ``None``, and the defaults of ``retries`` and ``retry_delay``, say nothing.
+    :param arguments: by name; ``None``, and the defaults of ``retries`` and ``retry_delay``, change nothing.
     :raises ValueError: if ``undelivered_asset`` is given, and no webhook has ``on_undelivered="report"``.
     """
     given = {
         name: value
-        for name, value in said.items()
+        for name, value in arguments.items()
         if value is not None and value is not RETRIES and value is not RETRY_DELAY
     }
     if isinstance(delay := given.get("retry_delay"), int | float):
@@ -108,13 +108,13 @@ def asset_of(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Web
         raise InvalidWorkflow(((path, f"Airflow refuses it: {error}"),)) from None
 
 
-def told_assets(settings: Mapping[str, DeliverySettings]) -> list[Asset]:
-    """Return the assets that are told what stays undelivered, each once."""
-    told: list[Asset] = []
+def undelivered_assets(settings: Mapping[str, DeliverySettings]) -> list[Asset]:
+    """Return the assets that get an event where something stays undelivered, each once."""
+    found: list[Asset] = []
     for one in settings.values():
-        if one.undelivered_asset is not None and one.undelivered_asset not in told:
-            told.append(one.undelivered_asset)
-    return told
+        if one.undelivered_asset is not None and one.undelivered_asset not in found:
+            found.append(one.undelivered_asset)
+    return found
 
 
 def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,11 +127,11 @@ def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return dict(arguments)
     given = dict(arguments)
     said = {name: given.get(name) for name in ("on_undelivered", "undelivered_asset")}
-    settings = settings_of(with_said(workflow, **said))
+    settings = settings_of(with_arguments(workflow, **said))
     for name in ("retries", "retry_delay"):
         if any(name in workflow.delivery_of(webhook) for webhook in workflow.webhooks) and settings:
             given.setdefault(name, max(getattr(one, name) for one in settings.values()))
-    for asset in told_assets(settings):
+    for asset in undelivered_assets(settings):
         given["outlets"] = with_asset(given.get("outlets"), asset)
     return given
 

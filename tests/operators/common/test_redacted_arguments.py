@@ -16,7 +16,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.operators.common.redacted_arguments import Redacted, RedactedUri, unredacted
 from airflow_insightly_hooks.operators.criteria import EvaluateCriteriaOperator
-from airflow_insightly_hooks.operators.one_task.delivery_settings import with_said
+from airflow_insightly_hooks.operators.one_task.delivery_settings import with_arguments
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.pending import ScheduleWebhooksOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
@@ -306,7 +306,7 @@ def test_literal_arguments_of_partial(
     made = task.unmap({name: values[0] for name, values in mapped.items()})
     for name, value in shared.items():
         if name == "workflow":  # Airflow gives mapped tasks a number of retries, which goes over the keys
-            value = with_said(value, retries=made.retries)
+            value = with_arguments(value, retries=made.retries)
         if name != "time_triggers":
             assert unredacted(getattr(made, name)) == value
 
