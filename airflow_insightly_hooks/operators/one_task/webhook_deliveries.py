@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.report import combined, make_report
-from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
+from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, read_requests
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
@@ -73,32 +74,24 @@ class WebhookDeliveries:
         self._is_dry_run, self._log = is_dry_run, log
         self._ti: Any = context.get("ti")
         self.has_settled = True
-        make = DryBatchDelivery if is_dry_run else BatchDelivery
         state = TaskState(context["task_state_store"])
         requests = read_requests(state)
-        progress = DeliveryProgress(log, comes_in_batches=True)
+        make = partial(
+            DryBatchDelivery if is_dry_run else BatchDelivery,
+            record_type=workflow.record_type,
+            custom_dates=lambda: custom_dates_of(metadata()),
+            progress=DeliveryProgress(log, comes_in_batches=True),
+            is_stopped=is_stopped,
+            log=log,
+            ti=self._ti,
+        )
         self._deliveries = {
             webhook.slug: make(
                 webhook,
                 settings[webhook.slug],
-                render(workflow.message_scope(webhook), context),
-                workflow.record_type,
-                hook,
-                _noting(
-                    f"{workflow.dag_id}/{webhook.slug}",
-                    LedgerWriter(
-                        dry_store(state, f"{webhook.slug}/") if is_dry_run else state,
-                        self._ti,
-                        settings[webhook.slug].retries,
-                        f"{webhook.slug}/",
-                        requests,
-                    ),
-                ),
-                lambda: custom_dates_of(metadata()),
-                progress=progress,
-                is_stopped=is_stopped,
-                log=log,
-                ti=self._ti,
+                scope=render(workflow.message_scope(webhook), context),
+                hook=hook,
+                writer=self._ledger_writer(webhook, state, requests, workflow.dag_id),
             )
             for webhook, hook in _receivers(workflow, context, render)
         }
@@ -109,6 +102,16 @@ class WebhookDeliveries:
         if timed and pending_dag_id is not None:
             self._scheduling = BatchScheduling(timed, pending_dag_id, context, is_dry_run=is_dry_run, log=log)
             self._scheduling.go_on(self._admit)
+
+    def _ledger_writer(
+        self, webhook: Webhook, state: TaskState, requests: list[ResendRequest], dag_id: str
+    ) -> LedgerWriter:
+        prefix = f"{webhook.slug}/"
+        store = dry_store(state, prefix) if self._is_dry_run else state
+        writer = LedgerWriter(store, self._ti, self._settings[webhook.slug].retries, prefix, requests)
+        # What is known of the receiver is found by it.
+        writer.ledger.about["webhook"] = f"{dag_id}/{webhook.slug}"
+        return writer
 
     def _admit(self, record_ids: Collection[int]) -> set[int]:
         """Return which of the records may trigger in this run."""
@@ -213,12 +216,6 @@ class WebhookDeliveries:
 
     def _is_whole(self, total: Report, *, is_read: bool) -> bool:
         return is_read and (self._is_dry_run or total["delivered"] == total["total"])
-
-
-def _noting(webhook: str, writer: LedgerWriter) -> LedgerWriter:
-    """Return a ledger that says which webhook it is of: by that, what is known of the receiver is found."""
-    writer.ledger.about["webhook"] = webhook
-    return writer
 
 
 def _receivers(
