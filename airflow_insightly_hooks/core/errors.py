@@ -353,10 +353,7 @@ class UndeliveredError(InsightlyHooksError):
 
 
 class LostPayloads(InsightlyHooksError):
-    """Payloads that a run has left to be sent again, and that are gone from its XCom.
-
-    :param sources: the DAG's id, the run's, and how many.
-    """
+    """Payloads that runs have left are gone from XCom; ``sources``: DAG id, run id and number of each run."""
 
     SHOWN = 20
 
