@@ -37,7 +37,7 @@ ONE_TASK = "mode: one_task in a workflow, or InsightlyWorkflowOperator"
 def changes_for_xcom(
     context: Context, log: Any, changes: Sequence[RecordChange], window: ChangeWindow
 ) -> list[RecordChange]:
-    """Return changes as XCom can hold them, and log where another way would do better. It counts only.
+    """Return changes as XCom can hold them; log if another way would do better, by counts alone.
 
     :param changes: those of ``window``.
     """
@@ -70,7 +70,7 @@ def _why_in_database(size: int) -> str | None:
             f"[common.io] xcom_objectstorage_path and xcom_objectstorage_threshold)"
         )
     if not is_object_storage(XCom):
-        return None  # what another backend does is its own affair
+        return None  # where another backend keeps XComs is not known
     threshold = conf.getint("common.io", "xcom_objectstorage_threshold", fallback=-1)
     if 0 <= threshold <= size:
         return None

@@ -119,8 +119,8 @@ class LateChanges:
         return ChangeWindow(self.zone.start, self.window.end).search_from
 
     @property
-    def basis(self) -> str | None:
-        """What it depends on besides the records, as a short text."""
+    def basis(self) -> str:
+        """What it depends on besides the records, as a digest."""
         before = self._before
         seen = [] if before is None else [str(before.since), str(before.until), *before.blocks()]
         spans = [self.window, self.zone, self._watched, self._since, self._remembered_since]
@@ -234,7 +234,7 @@ class SameChanges:
 
     @property
     def basis(self) -> str | None:
-        """What it depends on, as of ``LateChanges``; ``None``: it repeats what an earlier try has told."""
+        """What it depends on besides the records; ``None`` if it repeats what an earlier try has told."""
         return None if self._is_repetition else f"{self._plain} {sorted(self._events)}"
 
     @property

@@ -52,9 +52,9 @@ class LimitedAdapter(HTTPAdapter):
         super().__init__()
 
     def end_connections(self) -> None:
-        """End all connections; whoever waits for an answer, in any thread, gets an error at once.
+        """End all connections: requests that wait for an answer, in any thread, fail at once.
 
-        Whoever connects later gets one, too.
+        Later requests fail, too.
         """
         self._open.end()
 

@@ -1,4 +1,4 @@
-"""What ``InsightlyWorkflowOperator`` consists of: its window, reading and delivering batch by batch.
+"""What ``InsightlyWorkflowOperator`` consists of: reading, delivering and scheduling, batch by batch.
 
 Private.
 """

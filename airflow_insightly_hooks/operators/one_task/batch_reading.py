@@ -44,10 +44,10 @@ MOST_PAGES = 20
 
 
 class _MatchingPage(NamedTuple):
-    """What a page has brought.
+    """The changes of a page.
 
     :param changes: those that meet the criteria, or can't be delivered.
-    :param entry: what is kept of the page once these are settled; ``None``: nothing is.
+    :param entry: what to keep of the page once these are settled; ``None`` to keep nothing.
     :param unknown: names of fields that no record has had so far.
     """
 
@@ -57,7 +57,7 @@ class _MatchingPage(NamedTuple):
 
 
 class Reading:
-    """The changes of a window that meet a workflow's criteria, read a little ahead of who takes them.
+    """The changes of a window that meet a workflow's criteria, read a little ahead of their delivery.
 
     Those that can't be delivered are among them, whatever the criteria are. What an earlier try has read and
     settled is not read again.
@@ -70,7 +70,7 @@ class Reading:
     :param criteria: the workflow's, rendered.
     :param metadata: returns what Insightly says of the record type's custom fields; asked only where
         ``contains`` or ``not_contains`` meets a custom field that isn't empty. For several threads.
-    :param checkpoint: what was read and settled so far; ``None``: nothing is kept of it.
+    :param checkpoint: what was read and settled so far; ``None`` to keep nothing of it.
     :param is_stopped: whether the task is to end.
     :param log: where progress and warnings go.
     :ivar detection: what finds the changes.
@@ -116,7 +116,7 @@ class Reading:
         self._is_settled = True
 
     def _go_on(self) -> None:
-        """Take what earlier tries have read and settled for read."""
+        """Bring scan and detection behind what earlier tries have read and settled."""
         if self._checkpoint is None:
             return
         try:
@@ -146,7 +146,7 @@ class Reading:
     def batches(self, size: int) -> Iterator[list[RecordChange]]:
         """Yield the changes, up to ``size`` at a time; a record has one at most.
 
-        After each, ``note`` is to be called. What was read before Insightly failed comes before its error.
+        The caller calls ``note`` after each. If Insightly fails, what was read before is yielded first.
 
         :raises InsightlyAPIError: if Insightly can't be read.
         """
@@ -192,7 +192,7 @@ class Reading:
             self._checkpoint.clear()
 
     def _pieces(self, changes: list[RecordChange], size: int) -> Iterator[list[RecordChange]]:
-        """Yield so many at a time, until the task is to end."""
+        """Yield up to ``size`` changes at a time, until the task is to end."""
         for start in range(0, len(changes), size):
             if self._is_stopped():
                 return
@@ -258,7 +258,7 @@ def _has_custom_field(record: Mapping[str, Any], names: frozenset[str]) -> bool:
 
 
 def _groups(pages: Iterator[_MatchingPage], size: int) -> Iterator[list[_MatchingPage]]:
-    """Yield pages, as many together as have up to ``size`` changes; what comes before an error is yielded."""
+    """Yield pages, as many together as have up to ``size`` changes; those before an error come first."""
     group: list[_MatchingPage] = []
     count = 0
     failure = None

@@ -1,11 +1,11 @@
 """The webhooks with a time trigger, in a task that reads its changes batch by batch.
 
 Each batch is handed to the DAG that sends them by runs that hold it in their conf, and the task goes on. No
-write goes both to Airflow's runs and to the task's state, so that a batch takes these steps:
+single write reaches both Airflow's runs and the task's state. So a batch takes these steps:
 
 1. it is noted in the state, as a whole: its last write commits;
-2. it is told which of its records may trigger (``until_triggered`` has a memory of its own for that);
-3. for each group of records, a run is triggered, whose id depends on what it is told; then the records are
+2. it is asked which of its records may trigger (``until_triggered`` has a memory of its own for that);
+3. for each group of records, a run is triggered, whose id depends on its conf; then the records are
    remembered as scheduled;
 4. the note is deleted.
 
@@ -63,7 +63,7 @@ class BatchScheduling:
     :param pending_dag_id: the DAG that sends them.
     :param context: the run's context.
     :param is_dry_run: whether nothing is to be handed over.
-    :param log: where it is told how many were.
+    :param log: where the number of scheduled webhooks goes.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class BatchScheduling:
         self._state.set(NOTE, {"groups": [len(blocks) for blocks in self._groups]})
 
     def _grouped(self, changes: Sequence[RecordChange]) -> Iterator[list[Scheduled]]:
-        """Yield what runs are told, each in blocks that a store takes."""
+        """Yield what each run gets, in blocks that a store takes."""
         for start in range(0, len(changes), RECORDS_A_RUN):
             blocks: list[Scheduled] = []
             room = 0

@@ -2,8 +2,8 @@
 
 Under ``checkpoint`` stands what the reading depends on. Under ``checkpoint/0``, ``checkpoint/1`` and so on
 stands what was read, in pieces of a bounded size, each written once. A piece names the one before by its
-digest. So a piece that another try has left never passes for one of these, and whatever stops a task, the
-pieces up to the first that is missing belong together.
+digest. So a piece that another try has left is never taken for the next one. Whatever stops a task, the
+pieces before the first one that is missing belong together.
 
 ``{"version": 1, "of": "<digest>", "basis": "<digest>", "settled_until": …, "search_from": …, "token": …}``
 
@@ -39,7 +39,7 @@ PIECE_BYTES = 50_000
 
 
 class SettledPages(NamedTuple):
-    """Pages all of whose messages are settled, and what they brought.
+    """Pages all of whose messages are settled, and their changes.
 
     :param pages: what ``page_log.page_entry`` keeps of them.
     :param met: how many of their changes have triggered.
@@ -58,9 +58,9 @@ class Checkpoint:
 
     :param store: the task's state.
     :param kind: the records' type.
-    :param of: what decides which messages are to be sent, besides what is read; a JSON value. What was read
-        for something else doesn't count.
-    :param log: where it is told that there is such.
+    :param of: what decides which messages are to be sent, besides what is read; a JSON value. If it differs
+        from that of an earlier try, what that try has read is not used.
+    :param log: where it is said if what an earlier try has read is not used.
     """
 
     def __init__(self, store: StateStore, kind: RecordType, of: object, log: Any) -> None:
@@ -83,9 +83,9 @@ class Checkpoint:
         return api_time(self._head["settled_until"]) if self._head is not None else None
 
     def begin(self, detection: LateChanges | SameChanges, settled_until: datetime) -> datetime:
-        """Keep to what is there, if it was read for the same detection; else begin with nothing.
+        """Go on with what is kept, if it was read for the same detection; else begin with nothing.
 
-        :return: the bound to search with: the one that the search was begun with.
+        :return: the bound to search with: that of the try which has begun the search.
         """
         basis = detection.basis
         if self._head is not None and basis not in (None, self._head["basis"]):
@@ -105,7 +105,7 @@ class Checkpoint:
         return api_time(self._head["search_from"])
 
     def read(self) -> Iterator[tuple[SettledPages, list[LoggedPage]]]:
-        """Yield what is there, piece by piece; what comes next is added behind it.
+        """Yield what is kept, piece by piece; ``add`` adds behind it.
 
         :raises ValueError: if a piece can't be read.
         """
@@ -121,9 +121,9 @@ class Checkpoint:
             yield settled, [read_entry(self._kind, entry) for entry in settled.pages]
 
     def add(self, settled: SettledPages) -> bool:
-        """Keep what was read next, if it fits; a kill leaves a part of it, from its beginning on.
+        """Keep what was read next, unless it is too large; a kill may leave only its first pieces.
 
-        :return: whether it did; what comes behind it is not to be added if not.
+        :return: whether it is kept; if not, nothing more may be added.
         """
         if len(json.dumps(settled.undeliverable)) > PIECE_BYTES / 2:
             return False
@@ -150,7 +150,7 @@ class Checkpoint:
         self._is_stored, self._head = False, None
 
     def clear(self) -> None:
-        """Delete all that is kept, as far as that can be done: nobody will read it."""
+        """Delete all that is kept; a failure is ignored, since no later try reads it."""
         with suppress(Exception):
             if self._store.get(KEY) is None:
                 return

@@ -1,4 +1,4 @@
-"""Reading in a thread of its own, a little ahead of who takes what was read."""
+"""Reading in a thread of its own, a little ahead of the thread that takes what was read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _T = TypeVar("_T")
 MOST_ITEMS = 100
 """Items that wait to be taken, at most, however small they are."""
 LOOKS = 0.5
-"""Seconds after which who waits for an item looks again whether the task is to end."""
+"""Seconds between two looks at whether the task is to end, while it waits for an item."""
 LONGEST_END = 5.0
-"""Seconds that ``close`` waits for the thread, which is told to end what it waits for."""
+"""Seconds that ``close`` waits for the thread to end."""
 
 
 class ReadAhead(Generic[_T]):
     """Takes items from an iterator in a thread, until as much as is allowed waits to be taken.
 
-    An error of the iterator comes when all items before it were taken. The thread begins at the first item
-    that is asked for, and ends with the iterator, or by ``close``.
+    An error of the iterator is raised when all items before it were taken. The thread starts when the first
+    item is asked for. It ends with the iterator, or by ``close``.
 
     :param items: runs in the thread alone.
-    :param size_of: how much an item counts.
-    :param most: how much may wait, unless a single item is larger.
+    :param size_of: how large an item is, in the unit of ``most``.
+    :param most: how much may wait in all, unless a single item is larger.
     :param end: ends what ``items`` waits for; called by ``close`` where the thread has not ended.
     """
 
@@ -65,7 +65,7 @@ class ReadAhead(Generic[_T]):
             raise self._error
 
     def close(self) -> None:
-        """End the thread, whatever it waits for; what it has read and nobody took is forgotten."""
+        """End the thread, whatever it waits for; drop what it has read and nobody took."""
         with self._turn:
             self._is_closed = True
             self._waiting.clear()
@@ -101,7 +101,7 @@ class ReadAhead(Generic[_T]):
 
 
 def once(ask: Callable[[], _T]) -> Callable[[], _T]:
-    """Return what asks the first time that it is called, by whichever thread, and then returns the same."""
+    """Return a function that calls ``ask`` the first time, in whichever thread, and keeps its answer."""
     turn, answers = threading.Lock(), list[_T]()
 
     def answer() -> _T:

@@ -123,7 +123,7 @@ class WebhookDeliveries:
             delivery.expect(batch)
         if self._scheduling is not None:
             self._scheduling.expect(batch)
-        # After they are noted: what is let through once isn't let through again.
+        # Only after they are noted: a record is admitted once, so a kill in between would lose its messages.
         deliverable = [change for change in batch if "undeliverable" not in change]
         admitted = self._admit([change["record_id"] for change in deliverable])
         if self._memory is not None:
@@ -134,7 +134,7 @@ class WebhookDeliveries:
             self._scheduling.hand_over(admitted)
         for delivery in self._deliveries.values():
             delivery.deliver(batch)
-        # Each try lists all records that have no date, so those are to be read again.
+        # Each try lists all records without a date, so it has to read them again.
         has_left_out = self._scheduling is not None and self._scheduling.has_left_out
         self.has_settled = not has_left_out and all(
             delivery.has_settled(batch) for delivery in self._deliveries.values()
