@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -106,7 +106,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
         airflow.migrate()
         airflow.start()
         sandbox.configure(requests_per_second=200)
-        stack = Stack(airflow, sandbox.url, address, cast("Any", None))
+        stack = Stack(airflow, sandbox.url, address)
         for name in RECEIVERS:
             stack.bin_answers(name)
         stack.bin_answers("whole", status=500, times=FAILED)
