@@ -729,6 +729,25 @@ def test_a_payload_in_a_file_that_cannot_be_shown(
     assert "too large to be searched" in get(client, address, "delivery").text
 
 
+@pytest.mark.parametrize(
+    "address", ["file://{}/../aside/payloads.json", "file://other@{}/payloads.json", "file://{}-aside/a.json"]
+)
+def test_an_address_that_leads_out_of_the_object_storage(
+    login: Login, session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """It is taken for a text, whatever is there: a task can push any."""
+    key = fill(session)
+    payloads = json.dumps([payload("msg_b", '{"is": "elsewhere"}')])
+    for folder in ("storage", "aside", "storage-aside"):
+        (object_storage / folder).mkdir()
+        for name in ("payloads.json", "a.json"):
+            (object_storage / folder / name).write_text(payloads)
+    base = object_storage / "storage"
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", base.as_uri())
+    with_payload(session, key.run_id, address.format(base))
+    assert "elsewhere" not in get(login(), address_of(key, "msg_b"), "delivery").text
+
+
 def test_payloads_that_cannot_be_shown(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

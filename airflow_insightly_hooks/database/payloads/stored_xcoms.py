@@ -55,7 +55,10 @@ def _in_file(address: str, most: int) -> Any:
     from airflow.sdk.configuration import conf
 
     path = ObjectStoragePath(address)
-    if not path.is_relative_to(ObjectStoragePath(conf.get("common.io", "xcom_objectstorage_path"))):
+    base = ObjectStoragePath(conf.get("common.io", "xcom_objectstorage_path"))
+    # Nothing but the texts is compared: ".." would lead out of the storage, and another connection is none
+    # that the storage is read with.
+    if not path.is_relative_to(base) or ".." in path.parts or path.conn_id != base.conn_id:
         return address
     try:
         if path.stat().st_size > most:
