@@ -46,15 +46,21 @@ class OtherModeError(InsightlyHooksError, AirflowFailException):
 def check_mode(context: Context) -> None:
     """Refuse a run that was begun in the other mode; once the task is cleared, let it go on.
 
-    It is the ``pre_execute`` of the task that reads changes. A retry is not asked again: it is this mode's.
+    It is the ``pre_execute`` of the task that reads changes. A retry asks again, since an earlier try may
+    have ended before it could.
 
     :raises OtherModeError: if the other mode's task has read changes in this run.
     """
     ti: Any = context["ti"]
-    if ti.try_number > 1:
+    if ti.try_number > 1 and ti.max_tries > (
+        ti.task.retries or 0
+    ):  # Airflow raises it when a task is cleared
         return
     group, dot, own = ti.task_id.rpartition(".")
     for mode, task_id in READING_TASK.items():
         other = f"{group}{dot}{task_id}"
-        if task_id != own and isinstance(ti.xcom_pull(task_ids=other, key=WINDOW), Mapping):
+        if task_id == own:
+            continue
+        map_index = -1 if ti.map_index is None else ti.map_index
+        if isinstance(ti.xcom_pull(task_ids=other, key=WINDOW, map_indexes=map_index), Mapping):
             raise OtherModeError(mode, other)

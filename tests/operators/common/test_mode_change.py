@@ -15,13 +15,15 @@ from airflow_insightly_hooks.operators.common.mode_change import OtherModeError,
 MADE = Workflow(name="w", record_type="Notes", webhooks=[Webhook(name="w", conn_id="c")])
 
 
-def context(task_id: str, read_by: str | None, try_number: int = 1) -> Any:
-    """That of a task in whose run another one has read a window."""
+def context(task_id: str, read_by: str | None, try_number: int = 1, clears: int = 0, index: int = -1) -> Any:
+    """That of a task in whose run another one of the same map index has read a window."""
 
-    def xcom_pull(task_ids: str, key: str) -> Any:
-        return {"start": "a", "end": "b"} if (task_ids, key) == (read_by, "window") else None
+    def xcom_pull(task_ids: str, key: str, map_indexes: int) -> Any:
+        has_read = (task_ids, key, map_indexes) == (read_by, "window", index)
+        return {"start": "a", "end": "b"} if has_read else None
 
-    return {"ti": SimpleNamespace(task_id=task_id, try_number=try_number, xcom_pull=xcom_pull)}
+    tries = {"try_number": try_number, "max_tries": 2 + 3 * clears, "task": SimpleNamespace(retries=2)}
+    return {"ti": SimpleNamespace(task_id=task_id, map_index=index, xcom_pull=xcom_pull, **tries)}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,19 @@ def test_what_the_other_mode_has_read_is_not_forgotten(task_id: str, other: str,
     assert isinstance(caught.value, AirflowFailException)  # a retry would change nothing
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 — made in the line itself
     assert str(copy) == str(caught.value)
-    check_mode(context(task_id, other, try_number=2))
+    check_mode(context(task_id, other, try_number=2, clears=1))
+
+
+def test_a_retry_asks_as_well() -> None:
+    """The first try may have ended before it could ask."""
+    with pytest.raises(OtherModeError):
+        check_mode(context("detect", "detect_and_deliver", try_number=2))
+
+
+def test_each_map_index_asks_for_its_own() -> None:
+    """Airflow gives a list of all of them where none is named."""
+    with pytest.raises(OtherModeError):
+        check_mode(context("group.detect", "group.detect_and_deliver", index=3))
 
 
 @pytest.mark.parametrize("read_by", [None, "detect", "x.detect_and_deliver", "build"])
