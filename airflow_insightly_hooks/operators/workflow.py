@@ -41,7 +41,7 @@ from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
 from airflow_insightly_hooks.runs.lookback import RunLookback
 from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.task_state import TaskState, memory_of
-from airflow_insightly_hooks.runs.windows import WINDOW, RunWindows
+from airflow_insightly_hooks.runs.windows import RunWindows
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
 
 if TYPE_CHECKING:
@@ -226,10 +226,11 @@ class InsightlyWorkflowOperator(BaseOperator):
             window = ChangeWindow.of(kept)
         if window is None:
             windows.begin()  # before anything can fail
+        elif windows.is_open_ended:
+            windows.tell(window)
         lookback = self._lookback(context, windows, hook)
         window, settled_until = self._settled_window(hook, windows, state, window)
-        if ti is not None:
-            ti.xcom_push(key=WINDOW, value=window.as_dict())
+        windows.tell(window)
         metadata = once(lambda: hook.custom_fields(self.workflow.record_type))
         deliveries = WebhookDeliveries(
             self.workflow,

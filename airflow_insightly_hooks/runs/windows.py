@@ -168,6 +168,15 @@ class RunWindows:
             end = max((mark for mark in self._woken_for("until") if mark <= last), default=until)
         return end - until if end > until else None
 
+    def tell(self, window: ChangeWindow) -> None:
+        """Push the run's window to XCom, before it is taken; a retry does so before anything can fail.
+
+        Airflow deletes a try's XCom when the next one begins, and what replaces this task in the same run has
+        to see that the cursor may be behind the window (``operators.common.mode_change``).
+        """
+        if (ti := self._context.get("ti")) is not None:
+            ti.xcom_push(key=WINDOW, value=window.as_dict())
+
     def take(self, window: ChangeWindow) -> None:
         """Note that this run has read ``window``.
 

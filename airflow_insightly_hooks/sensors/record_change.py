@@ -38,7 +38,7 @@ from airflow_insightly_hooks.runs.run_counts import keep_run_counts
 from airflow_insightly_hooks.runs.shared_reading import WAIT as SHARED_WAIT
 from airflow_insightly_hooks.runs.shared_reading import ReadByAnotherRun, SharedReading
 from airflow_insightly_hooks.runs.undeliverable import log_undeliverable
-from airflow_insightly_hooks.runs.windows import CLOCK_TOLERANCE, WINDOW, RunWindows, warn_of_timeless
+from airflow_insightly_hooks.runs.windows import CLOCK_TOLERANCE, RunWindows, warn_of_timeless
 from airflow_insightly_hooks.sensors.links import InsightlyRecordsLink
 from airflow_insightly_hooks.sensors.soft_fail import only_a_timeout_is_soft
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger
@@ -255,6 +255,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         )
         window = lookback.binding(fixed)
         is_open = window is None
+        if window is not None and windows.is_open_ended:
+            windows.tell(window)
         shared = None
         if window is not None and not lookback.may_grow(window):
             shared = SharedReading.of_run(context, self.asset, window, hook, searched, self.log)
@@ -277,9 +279,8 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         self._tell_of_updated_again(window, found)
         log_undeliverable(self.log, found.changes)
         lookback.keep(changes)
+        windows.tell(window)
         windows.take(window)
-        if (ti := context.get("ti")) is not None:
-            ti.xcom_push(key=WINDOW, value=window.as_dict())
         keep_run_counts(context, self.log, detected=len(found.changes), hook=hook, dry_run=self.is_dry_run)
         if not found.changes and self.on_empty != "succeed":
             raise AirflowSkipException(f"{self.record_type}: nothing changed in {window}")

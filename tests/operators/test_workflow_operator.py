@@ -704,7 +704,7 @@ def test_a_later_try_takes_over(crm: RunningSandbox, monkeypatch: pytest.MonkeyP
 # --- its window ------------------------------------------------------------------------------------------
 
 
-def test_cursor(crm: RunningSandbox) -> None:
+def test_cursor(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first run begins now; the next goes on from there, and its retry reads the same window again."""
     store = run_context()
     flow(store, workflow(), window=None)
@@ -715,6 +715,12 @@ def test_cursor(crm: RunningSandbox) -> None:
     crm.answer_with("out", status=503, times=1)
     failed(context, workflow(), window=None)
     window = context["ti"].xcom["window"]
+    context["ti"].xcom.clear()  # as Airflow does before a retry
+    with monkeypatch.context() as patch:
+        patch.setattr(InsightlyHook, "server_time", raising(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            flow(context, workflow(), window=None)
+    assert context["ti"].xcom["window"] == window  # the cursor is behind it
     crm.configure(clock_offset=180)
     report = flow(context, workflow(), window=None)
     assert (report["delivered"], record_ids(crm)) == (1, [record_id, record_id])

@@ -24,12 +24,13 @@ from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, Unkno
 from airflow_insightly_hooks.hooks.api import server_clock
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyRateLimitError
 from airflow_insightly_hooks.hooks.assets import records_asset
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.process_registry import clear_process_registries
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from airflow_insightly_hooks.sensors import record_change as module
 from airflow_insightly_hooks.sensors.record_change import InsightlyRecordChangeSensor
 from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChangeTrigger, changes_schedule
-from tests.conftest import API_KEY, Logged, TaskInstance, ended, run_context
+from tests.conftest import API_KEY, Logged, StateStore, TaskInstance, ended, run_context
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 """Later than every seeded record, so that only a test's own ones change there."""
@@ -304,6 +305,47 @@ def test_retry_reads_the_same_window(crm: RunningSandbox, deferrable: bool) -> N
     contact(crm, START + 3 * HOUR)
     assert events(operator.execute(context)) == [(number, "added")]
     assert (context["ti"].xcom["window"], cursor(context)) == (window, moved)
+
+
+@MODES
+@pytest.mark.parametrize("stopped_at", ["window", "first request"])
+def test_a_window_is_told_of_while_the_cursor_is_behind_it(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, stopped_at: str
+) -> None:
+    """Whatever stops a try, and although Airflow deletes its XCom when the next one begins."""
+    contact(crm, START)
+    context = with_cursor()
+    operator = sensor(deferrable=deferrable)
+    if stopped_at == "window":
+        context["task_state_store"] = Stopping("window")
+        with pytest.raises(KeyboardInterrupt):
+            operator.execute(context)
+    else:
+        operator.execute(context)
+        context["ti"].xcom.clear()
+        monkeypatch.setattr(InsightlyHook, "server_time", stop)
+        monkeypatch.setattr(InsightlyHook, "iter_records", stop)
+        with pytest.raises(KeyboardInterrupt):
+            operator.execute(context)
+    assert context["ti"].xcom["window"]["start"] == "2031-03-10T08:00:00Z"
+
+
+def stop(*_: Any, **_named: Any) -> Any:
+    """Stop the task, as a kill does."""
+    raise KeyboardInterrupt
+
+
+class Stopping(StateStore):
+    """A store at whose write of a key the task is killed, right behind it."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.stops_at = key
+
+    def set(self, key: str, value: Any, **how: Any) -> None:
+        super().set(key, value, **how)
+        if key == self.stops_at:
+            stop()
 
 
 def test_failed_read_takes_nothing(crm: RunningSandbox) -> None:
