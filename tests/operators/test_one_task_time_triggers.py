@@ -17,6 +17,7 @@ from airflow.sdk.execution_time.comms import ErrorResponse, OKResponse
 from airflow_insightly_hooks import Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidState, StoppedError
 from airflow_insightly_hooks.core.exact_json import loads
+from airflow_insightly_hooks.core.state import id_set
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators.common.triggered_runs import start_run
@@ -327,6 +328,36 @@ def test_a_kill_at_any_moment(
         pytest.fail("it never came to the end")
     assert calls > 20
     assert runs.records() == Counter(ids)
+
+
+def test_a_kill_while_it_remembers(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered takes several writes where there is much: a part of them makes no second run."""
+    monkeypatch.setattr(id_set, "LEAF_IDS", 8)
+    ids = add_contacts(crm, 12, DATE_CREATED_UTC="2024-01-01 00:00:00")
+    new = [ids[1], ids[10]]  # in the end, one in each of two leaves
+    for record_id in new:
+        update(crm, record_id, "2024-05-03")
+    power, given = Power(), workflow(LATER)
+    store = PoweredStore(power)
+    context = run_context(task_state_store=store)
+    for record_id in set(ids) - set(new):
+        update(crm, record_id, "2024-05-01")
+    timed(context, given, batch_size=12)
+    assert runs.records() == Counter(set(ids) - set(new))
+    for record_id in new:
+        update(crm, record_id, "2024-05-01")
+    values, confs = dict(store.values), dict(runs.confs)
+    for calls in range(1, 200):
+        store.values, runs.confs = dict(values), dict(confs)
+        power.calls_left = calls
+        try:
+            timed(context, given, batch_size=12)
+            break
+        except Crash:
+            power.calls_left = None
+        timed(context, given, batch_size=12)
+        assert runs.records() == Counter(ids), calls
+    assert 20 < calls < 199
 
 
 class PoweredAssets(AssetStateStores):

@@ -171,22 +171,24 @@ class BatchScheduling:
     def _start_runs(self, scheduled: Scheduled, admitted: Collection[int]) -> None:
         undeliverable = scheduled.pop(UNDELIVERABLE, [])
         ids = {*_record_ids(scheduled), *(change["record_id"] for change in undeliverable)} - {NO_ID}
-        known = self._scheduled.known(ids)
         wanted = {
-            webhook: [e for e in entries if e["record_id"] in admitted and e["record_id"] not in known]
+            webhook: [entry for entry in entries if entry["record_id"] in admitted]
             for webhook, entries in scheduled.items()
         }
-        self._count += sum(map(len, wanted.values()))
+        # Only what was not scheduled was noted. So an earlier try has started the run, and was stopped while
+        # it remembered that: a run of what is left would have another id.
+        has_started = bool(self._scheduled.known(ids))
+        self._count += 0 if has_started else sum(map(len, wanted.values()))
         if self._is_unwritten:
             return
         # Those without an id of their own can't be remembered: the same ones make a run of the same id.
         nameless = [change for change in undeliverable if change["record_id"] == NO_ID]
-        named = [change for change in undeliverable if change["record_id"] not in {NO_ID, *known}]
+        named = [change for change in undeliverable if change["record_id"] != NO_ID]
         if nameless:
             self._start_run({UNDELIVERABLE: nameless})
         if named:
             wanted[UNDELIVERABLE] = named
-        if any(wanted.values()):
+        if any(wanted.values()) and not has_started:
             self._start_run(wanted)
         self._scheduled.add(i for entries in wanted.values() for e in entries if (i := e["record_id"]))
 
