@@ -88,6 +88,11 @@ class BatchScheduling:
         self._left_out_count = self._count = 0
 
     @property
+    def webhooks(self) -> list[str]:
+        """The names of the webhooks."""
+        return sorted(trigger.webhook for trigger in self._triggers)
+
+    @property
     def has_left_out(self) -> bool:
         """Whether records of this try have no date, so that they were not handed over."""
         return self._left_out_count > 0

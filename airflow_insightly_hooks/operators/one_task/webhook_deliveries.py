@@ -145,7 +145,9 @@ class WebhookDeliveries:
     def basis(self) -> dict[str, Any]:
         """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
         generation = self._ti.max_tries if self._ti is not None else 0
-        return {"": generation, **{slug: delivery.basis for slug, delivery in self._deliveries.items()}}
+        timed = self._scheduling.webhooks if self._scheduling is not None else []
+        at_once = {slug: delivery.basis for slug, delivery in self._deliveries.items()}
+        return {"": [generation, timed], **at_once}
 
     def end(self) -> Report | dict[str, Report]:
         """Return the report, if a task that has read its window to the end is to succeed.
