@@ -228,7 +228,8 @@ class BatchDelivery:
 
         It does so, too, where what was asked to be sent again can't be: somebody waits for that.
         """
-        return self._settings.on_undelivered == FAIL or bool(self._ledger.requested & self._unseen)
+        left = self._ledger.requested & self._unseen
+        return self._settings.on_undelivered == FAIL or not all(map(self._ledger.is_settled, left))
 
     def report(self, *, is_read: bool, report_count: int) -> Report:
         """Return the report of the try, and log and count what it says.

@@ -13,15 +13,19 @@ import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.dates import iso_time
+from airflow_insightly_hooks.core.delivery.delivery_record import about_of
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
+from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import IncompleteScan, StoppedError, UndeliveredError
 from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook, SearchPage
-from airflow_insightly_hooks.operators.one_task import batch_reading
+from airflow_insightly_hooks.operators.one_task import batch_reading, batch_scheduling
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import AssetStateStores, Connect, Logged, StateStore, run_context
+from tests.operators.test_workflow_operator import ask_again
 
 START = datetime(2024, 5, 1, tzinfo=timezone.utc)
 END = START + timedelta(days=1)
@@ -178,7 +182,8 @@ def test_nothing_is_kept_in_the_end(crm: RunningSandbox, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "how", ["cleared", "asked again", "criteria", "webhook", "retries", "damaged", "foreign"]
+    "how",
+    ["cleared", "asked again", "criteria", "webhook", "timed", "retries", "damaged", "bound", "foreign"],
 )
 def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Where what was settled need not be settled any more, or can't be read; nothing is sent again for it."""
@@ -199,17 +204,26 @@ def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.Mo
         given = workflow(criteria={"field": "CONTACT_ID", "operator": "greater_than", "value": 0})
     elif how == "webhook":
         given = workflow(OUT, Webhook(name="Other", conn_id="other"))
+    elif how == "timed":
+        told: list[Any] = []
+        monkeypatch.setattr(batch_scheduling, "start_run", lambda *run: told.append(run[2]["pending"]))
+        given = workflow(OUT, Webhook(name="Later", conn_id="other", after="3d"))
+        arguments = {"pending_dag_id": "new_contacts__pending"}
     elif how == "retries":
         arguments = {"retries": 7}
     elif how == "damaged":
         piece = state.get("checkpoint/1")
         state.set("checkpoint/1", {**piece, "met": piece["met"] + 1})
+    elif how == "bound":  # nothing before it would be read
+        state.set("checkpoint", {**state.get("checkpoint"), "search_from": iso_time(END)})
     else:
         state.set("checkpoint", {"version": 2})
     assert asked(crm, lambda: flow(context, given, **arguments)) >= 12
     assert sent(crm) == Counter(ids) + again
     if how == "webhook":
         assert sent(crm, "other") == Counter(ids)
+    if how == "timed":
+        assert Counter(entry["record_id"] for run in told for entry in run["later"]) == Counter(ids)
 
 
 def test_what_cannot_be_delivered_is_reported_by_each_try(
@@ -229,6 +243,30 @@ def test_what_cannot_be_delivered_is_reported_by_each_try(
     errors = {item["record_id"]: item["error"] for item in report["undelivered"]}
     assert errors[ids[3]].startswith("no body can be built")
     assert errors[ids[7]].startswith("the receiver will not take it")
+
+
+def test_what_was_asked_for_and_given_up_fails_no_later_try(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent again in vain is reported by each try, also by one that doesn't read it again."""
+    ids = add_contacts(crm, 60)
+    tolerant = Webhook(name="Other", conn_id="other", on_undelivered="report", retries=0)
+    given = workflow(OUT, tolerant)
+    crm.answer_with("other", status=503, match=f'"CONTACT_ID":{ids[7]},')
+    context = context_of()
+    assert flow(context, given)["other"]["delivered"] == 59
+    state = context["task_state_store"]
+    ledger = StoredLedger.find(lambda key: state.get(f"other/{key}"))
+    assert ledger is not None
+    (kept,) = (
+        m
+        for m in ledger.messages(lambda key: state.get(f"other/{key}"))
+        if m.about is not None and m.about.record_id == ids[7]
+    )
+    ask_again(context, {"other/": {kept.message_id: about_of(*kept.about)}})
+    broken_off(context, monkeypatch, after=30, given=given)
+    assert len(crm.received("other")) == 61
+    assert flow(context, given)["other"]["delivered"] == 59
 
 
 def test_until_triggered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
