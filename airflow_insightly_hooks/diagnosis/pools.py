@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,12 @@ def check_pools(tasks: Sequence[PooledTask], slots: Mapping[str, int]) -> Iterat
             continue
         dags = {task.dag_id for task in tasks if task.pool == pool}
         found = "it doesn't exist" if pool not in slots else "it has no slots"
+        command = f"airflow pools set {shlex.quote(pool)} 1 'Sends to one receiver'"
         yield Finding(
             f"pool {pool}",
             PROBLEM,
             f"{found}, and tasks of {_named(dags)} are in it: they stay scheduled, and never run",
-            f"Make it: airflow pools set {pool} 1 'Sends to one receiver'"
-            if pool not in slots
-            else f"Give it slots: airflow pools set {pool} 1 'Sends to one receiver'",
+            f"Make it: {command}" if pool not in slots else f"Give it slots: {command}",
         )
 
 

@@ -46,6 +46,12 @@ def test_a_pool_that_is_missing() -> None:
     assert "airflow pools set biling 1" in found.what_to_do
 
 
+def test_the_command_holds_for_any_name() -> None:
+    """A name with blanks, or with what a shell takes for more, is quoted in it."""
+    (found,) = check_pools([task("to billing; now")], SLOTS)
+    assert found.what_to_do.startswith("Make it: airflow pools set 'to billing; now' 1 ")
+
+
 def test_a_pool_without_slots() -> None:
     """It runs nothing either."""
     (found,) = check_pools([task("closed"), task("endless"), task("default_pool")], SLOTS)
