@@ -56,8 +56,7 @@ def _in_file(address: str, most: int) -> Any:
 
     path = ObjectStoragePath(address)
     base = ObjectStoragePath(conf.get("common.io", "xcom_objectstorage_path"))
-    # Nothing but the texts is compared: ".." would lead out of the storage, and another connection is none
-    # that the storage is read with.
+    # is_relative_to compares texts: ".." would lead out of the storage, another connection to another one.
     if not path.is_relative_to(base) or ".." in path.parts or path.conn_id != base.conn_id:
         return address
     try:

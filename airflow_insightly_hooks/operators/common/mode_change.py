@@ -52,9 +52,8 @@ def check_mode(context: Context) -> None:
     :raises OtherModeError: if the other mode's task has read changes in this run.
     """
     ti: Any = context["ti"]
-    if ti.try_number > 1 and ti.max_tries > (
-        ti.task.retries or 0
-    ):  # Airflow raises it when a task is cleared
+    is_cleared = ti.max_tries > (ti.task.retries or 0)  # Airflow raises it when a task is cleared
+    if ti.try_number > 1 and is_cleared:
         return
     group, dot, own = ti.task_id.rpartition(".")
     for mode, task_id in READING_TASK.items():
