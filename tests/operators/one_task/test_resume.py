@@ -305,6 +305,25 @@ def test_what_was_seen_is_the_same(crm: RunningSandbox, monkeypatch: pytest.Monk
     assert seen[1] == seen[2] == seen[0]
 
 
+def test_what_other_runs_have_seen_meanwhile_counts(
+    crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """A retry for which it has changed reads from the beginning: it decides which changes are late."""
+    monkeypatch.setattr(InsightlyHook, "server_time", lambda _: END + timedelta(seconds=30))
+    ids = add_contacts(crm, 60)
+    context = crashed(crm, monkeypatch, ids)
+    before = context_of(
+        asset_state_store=context["asset_state_store"],
+        data_interval_start=START - timedelta(days=1),
+        data_interval_end=START,
+    )
+    before["ti"].run_id = "scheduled__0"
+    flow(before)
+    assert asked(crm, lambda: flow(context)) >= 12
+    assert "What was seen by other runs has changed" in logged.text
+    assert sent(crm) == Counter(ids)
+
+
 def test_an_incomplete_scan_is_begun_anew(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan that has asked too often would fail at once if it went on."""
     ids = add_contacts(crm, 60)
