@@ -21,7 +21,7 @@ from airflow_insightly_hooks.core.state import id_set
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.operators.common.triggered_runs import start_run
-from airflow_insightly_hooks.operators.one_task import batch_scheduling
+from airflow_insightly_hooks.operators.one_task import batch_reading, batch_scheduling
 from airflow_insightly_hooks.operators.pending import (
     DueWebhooksOperator,
     ScheduleWebhooksOperator,
@@ -273,6 +273,29 @@ def test_a_task_that_is_told_to_end(crm: RunningSandbox, runs: Runs, monkeypatch
     assert messages(crm) == []
     assert timed(context, workflow(NOW, LATER), batch_size=2)["delivered"] == 6
     assert runs.records() == Counter(ids)
+
+
+def test_a_retry_lists_all_without_a_date(
+    crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow deletes what the try before has listed, so the retry reads those records again."""
+    monkeypatch.setattr(batch_reading, "PAGE", 10)
+    ids = add_contacts(crm, 30, DATE_OF_BIRTH=None)
+    context = run_context()
+    note = batch_reading.Reading.note
+
+    def killed(self: batch_reading.Reading, met: int, **named: Any) -> None:
+        note(self, met, **named)
+        if self.met >= 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_reading.Reading, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            timed(context, workflow(BIRTHDAY), batch_size=10)
+    context["ti"].xcom.clear()
+    timed(context, workflow(BIRTHDAY), batch_size=10)
+    assert sorted(item["record_id"] for item in context["ti"].xcom["not_sent"]) == ids
 
 
 def test_airflow_refuses(crm: RunningSandbox, runs: Runs) -> None:
