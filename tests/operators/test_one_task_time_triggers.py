@@ -395,13 +395,17 @@ class PoweredAssets(AssetStateStores):
 
 
 def test_a_note_that_can_not_be_read(crm: RunningSandbox, runs: Runs) -> None:
-    """It is an error, and nothing is handed over."""
+    """It is an error that says what to do, and nothing is handed over until that is done."""
+    ids = add_contacts(crm, 2)
     for note in ({"groups": 1}, {"groups": [1]}, []):
         store = StateStore()
         store.set("to_schedule", note)
-        with pytest.raises(InvalidState, match="to_schedule"):
+        with pytest.raises(InvalidState, match="Delete 'to_schedule' from the task's state"):
             timed(run_context(task_state_store=store), workflow(LATER))
     assert runs.confs == {}
+    store.delete("to_schedule")
+    timed(run_context(task_state_store=store), workflow(LATER))
+    assert runs.records() == Counter(ids)
 
 
 # --- Airflow's answers -------------------------------------------------------------------------------------

@@ -50,6 +50,10 @@ NOTE = "to_schedule"
 ``to_schedule/0/0`` and so on, by group and block."""
 SCHEDULED = "scheduled_records"
 """The key of the task's state for the records that it has scheduled."""
+REMEDY = (
+    f"Delete {NOTE!r} from the task's state, and clear the task: it reads its window again, and schedules "
+    "what it finds there"
+)
 BLOCK_BYTES = 50_000
 RECORDS_A_RUN = 1_000
 MOST_TOLD = 1_000
@@ -108,7 +112,7 @@ class BatchScheduling:
             return
         sizes = head.get("groups") if isinstance(head, dict) else None
         if not isinstance(sizes, list):
-            raise InvalidState(NOTE, "it is no list of groups")
+            raise InvalidState(NOTE, f"it is no list of groups. {REMEDY}")
         self._groups = [
             [self._block(group, block) for block in range(size)] for group, size in enumerate(sizes)
         ]
@@ -117,7 +121,7 @@ class BatchScheduling:
     def _block(self, group: int, block: int) -> Scheduled:
         found = self._state.get(f"{NOTE}/{group}/{block}")
         if not isinstance(found, dict):
-            raise InvalidState(f"{NOTE}/{group}/{block}", "it is missing: it can't be told what to schedule")
+            raise InvalidState(f"{NOTE}/{group}/{block}", f"it is missing, or no object. {REMEDY}")
         return found
 
     def expect(self, changes: Sequence[RecordChange]) -> None:
