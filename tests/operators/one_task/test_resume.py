@@ -269,6 +269,18 @@ def test_what_was_asked_for_and_given_up_fails_no_later_try(
     assert flow(context, given)["other"]["delivered"] == 59
 
 
+def test_what_is_kept_at_a_time_is_bounded(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of one batch are kept in several pieces, where a store wouldn't take them in one."""
+    monkeypatch.setattr("airflow_insightly_hooks.operators.one_task.checkpoint.PIECE_BYTES", 400)
+    ids = add_contacts(crm, 60)
+    context = crashed(crm, monkeypatch, ids)
+    state = context["task_state_store"]
+    pieces = [key for key in state.values if key.startswith("checkpoint/")]
+    assert len(pieces) == 5  # of 30 records: a page has 10, and each further one 5 new ones
+    assert asked(crm, lambda: flow(context)) <= 8
+    assert sent(crm) == Counter(ids)
+
+
 def test_until_triggered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that has triggered in an earlier run counts as settled."""
     ids = add_contacts(crm, 60)
