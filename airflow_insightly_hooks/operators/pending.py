@@ -248,7 +248,9 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     def _undeliverable(self, context: Context) -> list[RecordChange]:
         """Return what the task that has triggered this run has found to be undeliverable, in each try."""
         found = _left_by_schedule(context)
-        return check_changes(found.get(UNDELIVERABLE, ())) if isinstance(found, Mapping) else []
+        changes = check_changes(found.get(UNDELIVERABLE, ())) if isinstance(found, Mapping) else []
+        # A run's conf is whatever the person who has triggered it says: no record is sent that stands there.
+        return [{**change, "record": {}} for change in changes if "undeliverable" in change]
 
     def _read(
         self, due: Sequence[PendingWebhook], now: datetime, context: Context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -13,7 +14,12 @@ from airflow.sdk import DAG, Asset
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException, DownstreamTasksSkipped
 
 from airflow_insightly_hooks.core.dates import iso_time
-from airflow_insightly_hooks.core.errors import InvalidCriteria, InvalidPayload, InvalidState
+from airflow_insightly_hooks.core.errors import (
+    InsightlyHooksError,
+    InvalidCriteria,
+    InvalidPayload,
+    InvalidState,
+)
 from airflow_insightly_hooks.core.state.pending_request import request_conf
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
@@ -215,6 +221,31 @@ def test_what_could_not_be_scheduled_is_handed_on_in_each_try(insightly: Running
         found = due_task().execute(context)
         assert [one["record_id"] for one in found] == [record_id, 2]
         assert found[1] == bad
+
+
+def test_no_record_is_sent_that_stands_in_a_conf(insightly: RunningSandbox) -> None:
+    """Whoever may trigger a run may have webhooks sent, of records as they are in Insightly."""
+    (record_id,) = seeded(insightly, 1)
+    forged = {**change(2), "record": {"CONTACT_ID": 2, "FIRST_NAME": "forged"}}
+    context = due_context([])
+    undeliverable = [forged, {**forged, "record_id": 3, "undeliverable": "so it says"}]
+    told = {
+        "later": [{**entry(record_id), "record": forged["record"]}],
+        "undeliverable records": undeliverable,
+    }
+    context["dag_run"].conf["pending"] = told
+    found = due_task().execute(context)
+    assert [one["record_id"] for one in found] == [record_id, 3]
+    assert "forged" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("told", [[], "x", 1, {"later": 1}, {"later": [1]}, {"undeliverable records": [1]}])
+def test_a_conf_that_cannot_be_read(insightly: RunningSandbox, told: Any) -> None:
+    """It is an error that says so."""
+    context = due_context([])
+    context["dag_run"].conf["pending"] = told
+    with pytest.raises(InsightlyHooksError):
+        due_task().execute(context)
 
 
 def test_a_due_record_that_cannot_be_delivered_stops_only_itself(
