@@ -60,6 +60,15 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
     return found
 
 
+def first_event(of: InsightlyRecordChangeEventTrigger) -> Any:
+    """Return the payload of the first event, however busy the machine is."""
+
+    async def first() -> Any:
+        return (await anext(of.run())).payload
+
+    return asyncio.run(asyncio.wait_for(first(), 30))
+
+
 @pytest.fixture
 def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
     """The sandbox, whose clock shows a minute after START; the last watch has ended at START."""
@@ -413,7 +422,7 @@ def _already_reset(error: InsightlyRateLimitError, name: str) -> Any:
 @pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
 def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
     """Those without an update time, too."""
-    assert len(events(trigger(record_type=record_type), seconds=0.3)) == 1
+    assert first_event(trigger(record_type=record_type))["until"]
 
 
 def test_one_with_a_watcher_of_its_own_is_woken_again_alone(
