@@ -19,7 +19,7 @@ from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.hooks.assets import with_asset
-from airflow_insightly_hooks.operators.common.payload_chunks import read_chunk
+from airflow_insightly_hooks.operators.common.payload_chunks import MissingChunkError, read_chunk
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
     Redacted,
     RedactedField,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-__all__ = ["MissingPayloadsError", "UndeliverableError", "WebhookOperator"]
+__all__ = ["MissingChunkError", "MissingPayloadsError", "UndeliverableError", "WebhookOperator"]
 
 DEFAULT_CONNECTION = "webhook_default"
 

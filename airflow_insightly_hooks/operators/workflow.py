@@ -20,6 +20,7 @@ from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset, with_asset
+from airflow_insightly_hooks.operators.common.mode_change import OtherModeError
 from airflow_insightly_hooks.operators.delivery.outcome import check_on_undelivered, drop_event, set_event
 from airflow_insightly_hooks.operators.links import DeliveriesLink, ReceiverLink, WorkflowRecordsLink
 from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.delivery.report_types import Report
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-__all__ = ["InsightlyWorkflowOperator"]
+__all__ = ["InsightlyWorkflowOperator", "OtherModeError"]
 
 READING = "reading"
 """The key of the task's state that keeps the window which a run has begun to read by rule 3."""
