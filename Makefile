@@ -15,7 +15,7 @@ PARALLEL := --numprocesses 4 --dist worksteal
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators"
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
-.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e check constraints record-types schema bench bench-delivery clean
+.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check constraints record-types schema bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -48,6 +48,9 @@ test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_A
 
 test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow only
 	@tools/end_to_end.sh
+
+test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, and kills of one task on a real Airflow
+	$(BIN)/pytest -m scale tests/e2e --durations 5
 
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ one_after_another() {
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
 # These start what they need themselves.
-alone="test_command_line or test_doctor or test_pytest_plugin or test_large_xcoms"
+alone="test_command_line or test_doctor or test_pytest_plugin"
 machines="test_celery"
 # Each looks for secrets in what it has done.
 groups=(
@@ -24,13 +24,12 @@ groups=(
     "postgresql and not test_kills and not ($events or $workflows)"
     "(test_kills or not postgresql) and not ($alone or $machines)" # two, one after the other
 )
+run=".venv/bin/pytest -m 'e2e and not scale' --durations 5"
 commands=()
 for group in "${groups[@]}"; do
-    commands+=(".venv/bin/pytest -m e2e tests/e2e -k '$group' --durations 5")
+    commands+=("$run tests/e2e -k '$group'")
 done
-# Two go on with tests that have API servers of their own, so that all end at about the same time.
-commands[3]="$(one_after_another "${commands[3]}" ".venv/bin/pytest -m e2e tests/incoming/e2e --durations 5")"
-commands+=("$(one_after_another ".venv/bin/pytest -m e2e tests/e2e -k '$machines' --durations 5" \
-    ".venv/bin/pytest -m e2e tests/e2e -k '$alone' --durations 5" \
-    ".venv/bin/pytest -m e2e tests/ui/e2e --durations 5")") # the pages have a browser
+# What else starts its own servers. (The pages have a browser.)
+commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k '$alone'")")
+commands+=("$(one_after_another "$run tests/incoming/e2e" "$run tests/ui/e2e")")
 exec tools/side_by_side.sh "${commands[@]}"

@@ -28,7 +28,7 @@ from postgresql import NoServerError, temporary_database
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 from tests.e2e.conftest import CANARY, PASSWORD, USERNAME, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(600)]
 
 RECORDS = 5_000
 BODY = 10_000

@@ -19,7 +19,7 @@ from postgresql import NoServerError, temporary_database
 
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(900)]
 
 DAG_ID = "one_task_kills"
 CHANGES = 20_000
