@@ -121,7 +121,7 @@ def test_for_how_long_a_certificate_is_valid(
     tls = authority.server(until=timedelta(days=days, hours=1))
     with receiving(tls=tls) as receiver:
         findings = checked(connect, receiver.url, verify=str(authority.file))
-    ends = datetime.now(timezone.utc) + timedelta(days=days)
+    ends = datetime.now(timezone.utc) + timedelta(days=days, hours=1)
     assert findings[1].level == level
     assert findings[1].finding.startswith(f"TLSv1.3, certificate valid until {ends:%Y-%m-}")
     assert f"({days} day" in findings[1].finding
