@@ -42,11 +42,17 @@ class Threads:
         :raises Refusal: 503, if that takes too long.
         """
         patience = PATIENCE if self._patience is None else self._patience
+        # Not wait_for: up to Python 3.11 it forgets that it was cancelled if the call ends at that moment.
+        running = asyncio.ensure_future(self._run(function, *arguments))
         try:
-            return await asyncio.wait_for(self._run(function, *arguments), patience)
-        except asyncio.TimeoutError:
-            log.warning("%s did not answer within %g s", self._who, patience)
-            raise unavailable() from None
+            await asyncio.wait([running], timeout=patience)
+        finally:
+            if not running.done():
+                running.cancel()
+        if running.done():
+            return running.result()
+        log.warning("%s did not answer within %g s", self._who, patience)
+        raise unavailable()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         await self._free.acquire()
