@@ -49,7 +49,7 @@ test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_A
 test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow only
 	@tools/end_to_end.sh
 
-test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, and kills of one task on a real Airflow
+test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, kills of one task, changes of mode, deleted runs
 	$(BIN)/pytest -m scale tests/e2e --durations 5
 
 check: .venv/.installed ## Lint, types and docs

@@ -161,7 +161,7 @@ class Stack:
             return state if state in ("success", "failed") else None
 
         try:
-            return wait_for(f"the end of {dag_id} {run_id}", ended, timeout)
+            return wait_for(f"the end of {dag_id} {run_id}", ended, timeout, 1)
         except StackError as error:
             raise StackError(f"{error}; unfinished:\n{self.airflow.unfinished()}") from None
 
