@@ -29,7 +29,8 @@ commands=()
 for group in "${groups[@]}"; do
     commands+=("$run tests/e2e -k '$group'")
 done
-# What else starts its own servers. (The pages have a browser.)
-commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k '$alone'")")
-commands+=("$(one_after_another "$run tests/incoming/e2e" "$run tests/ui/e2e")")
+# Two go on with what starts its own servers, so that all end at about the same time. (The pages have a browser.)
+commands[3]="$(one_after_another "${commands[3]}" "$run tests/ui/e2e")"
+commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k '$alone'" \
+    "$run tests/incoming/e2e")")
 exec tools/side_by_side.sh "${commands[@]}"
