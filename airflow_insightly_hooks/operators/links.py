@@ -24,7 +24,7 @@ class ReceiverLink(BaseOperatorLink):
     name = "Receiver"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the address, or an empty text where there is none: Airflow then shows no link."""
+        """Return the address; an empty text, for a receiver without a page, has Airflow show no link."""
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
         with suppress(*NO_CONNECTION):  # the task has said so itself
@@ -49,7 +49,7 @@ class WorkflowRecordsLink(BaseOperatorLink):
     name = "Records in Insightly"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the address, or an empty text where there is none."""
+        """Return the address; an empty text has Airflow show no link."""
         from airflow_insightly_hooks.hooks.insightly import records_page
 
         workflow = getattr(operator, "workflow", None)
@@ -60,7 +60,7 @@ class WorkflowRecordsLink(BaseOperatorLink):
 
 
 class DeliveriesLink(BaseOperatorLink):
-    """From a task that delivers to several receivers to the page of its deliveries."""
+    """From the task of a whole workflow to the page of its deliveries."""
 
     name = "Deliveries"
 

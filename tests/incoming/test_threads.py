@@ -13,7 +13,7 @@ from airflow_insightly_hooks.incoming.threads import Threads
 
 @pytest.mark.parametrize("steps", range(5))
 def test_who_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """That holds at whatever moment, also if the call ends just then: else a server that stops waits on."""
+    """A cancelled caller ends, also if its call ends at that moment: else a server that stops waits on."""
 
     async def called(*_of: object) -> int:
         return 1

@@ -137,7 +137,7 @@ def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_workflow(workflow: WorkflowDefinition, pending_dag_id: str | None) -> None:
-    """Refuse what can't be sent by one task.
+    """Refuse a workflow that one task can't send.
 
     :param pending_dag_id: the DAG that sends webhooks with a time trigger; ``None`` if there is no such DAG.
 

@@ -1,4 +1,4 @@
-"""Reading in a thread, a little ahead of who takes what was read."""
+"""Reading in a thread, a little ahead of the task that takes the items."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.Mo
 def test_what_cannot_be_delivered_is_reported_by_each_try(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of settled pages, too: what can't be built, and what the receiver never takes, with their reasons."""
+    """A retry reports what settled pages left undelivered, too: unbuildable or refused, with the reasons."""
     ids = add_contacts(crm, 60)
     crm.update("Contacts", ids[3], DEEP=loads("[" * 200 + "]" * 200))
     crm.answer_with("out", status=410, match=f'"CONTACT_ID":{ids[7]},')
