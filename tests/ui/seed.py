@@ -479,8 +479,11 @@ class _Seeding:
         return self._now - timedelta(**parts)
 
     def _times(self, count: int) -> Iterator[datetime]:
-        """Yield times of the last 30 days, the last four hours left out, from old to new."""
-        first, step = self._ago(days=30), timedelta(days=30, hours=-4) / count
+        """Yield times of the last 29 days, the last four hours left out, from old to new.
+
+        The overview counts the last 30 days by date, so it has all of them at any hour of the day.
+        """
+        first, step = self._ago(days=29), timedelta(days=29, hours=-4) / count
         for number in range(count):
             yield first + step * number + timedelta(minutes=self._random.randrange(50))
 
