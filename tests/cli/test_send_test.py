@@ -123,11 +123,17 @@ def test_ctrl_c(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
         arguments = [sys.executable, "-m", "airflow_insightly_hooks", "send-test", "--uri", uri]
-        with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        # A shell may have set SIGINT to be ignored, and a process that is started takes that over.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with process:
             connection, _ = server.accept()  # it waits for an answer now
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
-            connection.close()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
