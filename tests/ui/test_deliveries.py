@@ -751,13 +751,18 @@ def test_an_address_that_leads_out_of_the_object_storage(
 def test_payloads_that_cannot_be_shown(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a task that reads its records itself; of an XCom that is too large; of a backend elsewhere."""
+    """Of a task that reads its records itself; of XComs that are too large or take too long; of a backend
+    elsewhere.
+    """
     key = fill(session)
     with_payload(session, key.run_id, [payload("msg_b")])
     client = login()
     address = address_of(key, "msg_b")
     with monkeypatch.context() as patch:
         patch.setattr(payload_search, "LARGEST_XCOM", 10)
+        assert "too large to be searched" in get(client, address, "delivery").text
+    with monkeypatch.context() as patch:
+        patch.setattr(payload_search, "LONGEST_SEARCH", -1.0)
         assert "too large to be searched" in get(client, address, "delivery").text
     with monkeypatch.context() as patch:
         patch.setattr("airflow.sdk.execution_time.xcom.resolve_xcom_backend", lambda: ElsewhereXCom)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,8 @@ SHORT = 4_096
 """Characters of an XCom that may say where its value stands: a backend's reference."""
 MOST_XCOMS = 100
 """XComs that are read for one payload: a page doesn't wait for more."""
+LONGEST_SEARCH = 5.0
+"""Seconds after which no other XCom is read: the API server does little else while it unpacks large ones."""
 
 
 class Missing(Enum):
@@ -40,7 +43,7 @@ class Missing(Enum):
     GONE = "gone"
     """It stands in XCom no more, or stands there otherwise."""
     TOO_LARGE = "too large"
-    """The XCom is larger than what is read for a page."""
+    """The XCom is larger than what is read for a page, or takes too long to find among others."""
     NO_FILE = "no file"
     """It stands in a file of an object storage that is not there."""
     ELSEWHERE = "elsewhere"
@@ -71,10 +74,13 @@ def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Seq
         if not made_by:
             return FoundPayload(None, Missing.NOT_KEPT)
     missing = Missing.GONE
+    until = time.monotonic() + LONGEST_SEARCH
     for row, size in _candidates(session, key, message_id, xcom_keys, made_by):
         if size > LARGEST_XCOM:
             missing = Missing.TOO_LARGE
             continue
+        if time.monotonic() > until:
+            return FoundPayload(None, Missing.TOO_LARGE)
         found = _body_in(session.scalar(row), message_id)
         if isinstance(found, str):
             return FoundPayload(found, None)

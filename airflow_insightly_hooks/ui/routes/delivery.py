@@ -50,7 +50,7 @@ MISSING = {
     Missing.NOT_KEPT: "This task reads its records itself, so their payloads are kept nowhere.",
     Missing.GONE: "The payload is no longer in XCom: it was cleaned up, or made anew since for other "
     "changes.",
-    Missing.TOO_LARGE: "The XCom that it stands in is too large to be searched here. The page of the task "
+    Missing.TOO_LARGE: "What its run keeps in XCom is too large to be searched here. The page of the task "
     "that has built it shows it under XCom, or where its file is.",
     Missing.NO_FILE: "The payload stands in a file of the XCom backend's object storage, and this API server "
     "can't find the file: it was deleted, or it lies in a folder that only the workers see.",
