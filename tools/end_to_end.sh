@@ -29,8 +29,10 @@ commands=()
 for group in "${groups[@]}"; do
     commands+=("$run tests/e2e -k '$group'")
 done
-# Two go on with what starts its own servers, so that all end at about the same time. (The pages have a browser.)
+# What starts its own servers follows, so that all end at about the same time. (The pages have a browser.)
+commands[0]="$(one_after_another "${commands[0]}" "$run tests/e2e -k test_command_line")"
+commands[1]="$(one_after_another "${commands[1]}" "$run tests/e2e -k test_doctor")"
 commands[3]="$(one_after_another "${commands[3]}" "$run tests/ui/e2e")"
-commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k '$alone'" \
+commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k test_pytest_plugin" \
     "$run tests/incoming/e2e")")
 exec tools/side_by_side.sh "${commands[@]}"
