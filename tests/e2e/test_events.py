@@ -30,6 +30,8 @@ HALTED = 6.0
 """Seconds for which the API doesn't answer, where it is looked at whether the triggerer goes on."""
 SOON = 240.0
 """Seconds within which a run comes and ends, even where the machine is busy."""
+_RETURNED: dict[tuple[str, str, str], list[int]] = {}
+"""What runs that have ended have returned, by Airflow, DAG and run: it is asked for again and again."""
 
 
 class Added:
@@ -80,12 +82,22 @@ def found(stack: Stack, dag_id: str) -> Counter[int]:
     """Return how often a DAG's runs have returned each record."""
     counted: Counter[int] = Counter()
     for run in runs(stack, dag_id):
-        path = f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect/xcomEntries"
-        entries = stack.airflow.api(path)["xcom_entries"]
-        if any(entry["key"] == "return_value" for entry in entries):
-            changes = stack.xcom(dag_id, run["dag_run_id"], "detect")
-            counted.update(change["record_id"] for change in changes)
+        key = stack.airflow.url, dag_id, run["dag_run_id"]
+        if (records := _RETURNED.get(key)) is None:
+            records = returned(stack, dag_id, run["dag_run_id"])
+            if run["state"] == "success":  # it returns no others
+                _RETURNED[key] = records
+        counted.update(records)
     return counted
+
+
+def returned(stack: Stack, dag_id: str, run_id: str) -> list[int]:
+    """Return the ids of the records that a run has returned so far."""
+    path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/detect/xcomEntries"
+    entries = stack.airflow.api(path)["xcom_entries"]
+    if not any(entry["key"] == "return_value" for entry in entries):
+        return []
+    return [change["record_id"] for change in stack.xcom(dag_id, run_id, "detect")]
 
 
 def searches(stack: Stack, record_type: str = "Ticket") -> int:
