@@ -37,6 +37,8 @@ POOL = 400
 """Records of each type that are there before the day begins."""
 HOT = 10
 """Records of each type that are edited again and again, for each thread."""
+IDLE = 5.0
+"""Seconds after which a connection isn't used again: the sandbox closes it some time."""
 HEADERS = {
     "Authorization": "Basic " + base64.b64encode(b"sandbox-key:").decode(),
     "Content-Type": "application/json",
@@ -251,7 +253,7 @@ class Crm:
 
 
 class _User:
-    """One user with a connection to the API, which is kept."""
+    """One user with a connection to the API, which is kept while it is used."""
 
     def __init__(self, sandbox: Sandbox, journal: list[Change], numbers: Any) -> None:
         address = urlsplit(sandbox.api_url)
@@ -259,6 +261,7 @@ class _User:
         self._connection = http.client.HTTPConnection(address.hostname, address.port, timeout=120)
         self._path = address.path
         self._journal, self._numbers = journal, numbers
+        self._used = time.monotonic()
 
     def create(self, kind: str, rating: int) -> Change:
         number = next(self._numbers)
@@ -293,9 +296,12 @@ class _User:
         return change
 
     def _call(self, method: str, path: str, body: str | None = None) -> bytes:
+        if time.monotonic() - self._used > IDLE:
+            self._connection.close()  # the next request opens another one
         self._connection.request(method, path, body, HEADERS)
         answer = self._connection.getresponse()
         content = answer.read()
+        self._used = time.monotonic()
         if answer.status >= 300:
             raise ValueError(f"{method} {path} answered {answer.status}: {content[:200]!r}")
         return content
