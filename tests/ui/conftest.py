@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
     ) -> TestClient:
         monkeypatch.setattr(airflow_app._AuthManagerState, "instance", manager)
         app = FastAPI(root_path=root_path)
-        app.mount(PREFIX, make_app())
+        app.mount(PREFIX, _pages())
         client = TestClient(app, base_url=ORIGIN, headers=HTML, follow_redirects=False)
         if role is not None:
             user = SimpleAuthManagerUser(username=role.lower(), role=role)
@@ -52,6 +53,12 @@ def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
         return client
 
     return login
+
+
+@cache
+def _pages() -> FastAPI:
+    """Return the one application: it keeps nothing, and takes a while to make."""
+    return make_app()
 
 
 @pytest.fixture
