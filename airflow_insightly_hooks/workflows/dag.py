@@ -70,6 +70,8 @@ RETRY_RUNS = 8
 """Runs of a retry DAG, for each webhook: one is queued, three or four wait, others end at once."""
 INDEPENDENT = {"depends_on_past": False, "wait_for_downstream": False}
 """What no ``default_args`` change there: a run that failed must not keep back what is due in the next one."""
+FINISH_FIRST = {"weight_rule": "upstream"}
+"""Where slots are scarce, what was detected is sent before another run begins: Airflow does the opposite."""
 
 
 def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
@@ -105,7 +107,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         **_on_failure(workflow, arguments),
         **arguments,
         "params": _params(workflow, arguments.get("params") or {}),
-        "default_args": _default_args(workflow, arguments),
+        "default_args": {**FINISH_FIRST, **_default_args(workflow, arguments)},
     }
     if has_intervals and arguments["start_date"] is None:
         raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
@@ -306,7 +308,7 @@ def _sending_dag(dag_id: str, default_args: dict[str, Any] | None, **arguments: 
         schedule=None,
         is_paused_upon_creation=False,  # what was handed to it must be sent
         auto_register=False,
-        default_args={**(default_args or {}), **INDEPENDENT},
+        default_args={**FINISH_FIRST, **(default_args or {}), **INDEPENDENT},
         **arguments,
     )
 

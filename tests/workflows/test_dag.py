@@ -144,6 +144,18 @@ def test_a_run_that_failed_keeps_back_nothing(registered: Any, argument: str) ->
         assert not any(task.depends_on_past for task in registered[f"new_contacts__{suffix}"].tasks)
 
 
+@pytest.mark.parametrize("rule", [None, "downstream"])
+def test_what_has_begun_goes_first(registered: Any, rule: str | None) -> None:
+    """Where slots are scarce, deliveries come before other runs' detection, unless the DAG says otherwise."""
+    dag = workflow(BILLING, LATER).to_dag(**({} if rule is None else {"default_args": {"weight_rule": rule}}))
+    beside = [registered[f"new_contacts__{suffix}"] for suffix in ("pending", "retry")]
+    tasks = [task for made in (dag, *beside) for task in made.tasks]
+    assert {str(task.weight_rule) for task in tasks} == {rule or "upstream"}
+    with DAG("mine", schedule=None, default_args={"weight_rule": "absolute"}) as mine:
+        workflow().task_group()
+    assert {str(task.weight_rule) for task in mine.tasks} == {"absolute"}
+
+
 def test_a_task_groups_retry_dag_tells_of_failures(registered: Any) -> None:
     """What a group's messages end with is told of as with a DAG of the workflow's own."""
     made = Workflow(
