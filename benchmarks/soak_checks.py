@@ -78,9 +78,9 @@ class Result:
     missing: int = 0
     lags: list[tuple[float, float]] = field(default_factory=list)
 
-    def text(self, speed: float) -> str:
-        """Return the result in a few lines; lags in simulated minutes."""
-        seconds = sorted(lag * speed / 60 for _, lag in self.lags) or [0.0]
+    def text(self) -> str:
+        """Return the result in a few lines."""
+        seconds = sorted(lag for _, lag in self.lags) or [0.0]
         what = (
             f"{self.expected.receiver}: {self.changes} changes, {self.delivered} delivered, "
             f"{self.superseded} no longer readable, {self.not_due} deleted before their time, "
@@ -88,9 +88,9 @@ class Result:
         )
         how = (
             f"  sent again under the same id {self.again}, answered with an error {self.refused}, told as "
-            f"created and as updated {self.twice_told}; lag in simulated minutes: median "
-            f"{statistics.median(seconds):.1f}, 99 % {seconds[int(0.99 * (len(seconds) - 1))]:.1f}, "
-            f"most {seconds[-1]:.1f}"
+            f"created and as updated {self.twice_told}; lag in real seconds: median "
+            f"{statistics.median(seconds):.0f}, 99 % {seconds[int(0.99 * (len(seconds) - 1))]:.0f}, "
+            f"most {seconds[-1]:.0f}"
         )
         problems = [f"  PROBLEM {problem}" for problem in self.problems[:SHOWN]]
         return "\n".join([what, how, *problems])

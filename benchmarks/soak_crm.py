@@ -45,6 +45,12 @@ HEADERS = {
 }
 
 
+MORNING, EVENING, AT_NIGHT = 7.0, 19.0, 6.0
+"""The hours of the day between which it is played slower, by this factor: few changes come at night."""
+HOURS = ((0.0, MORNING, AT_NIGHT), (MORNING, EVENING, 1.0), (EVENING, 24.0, AT_NIGHT))
+"""The parts of a day: begin, end, how many times as fast each is played."""
+
+
 class Change(NamedTuple):
     """One change of one record.
 
@@ -98,24 +104,36 @@ class Day:
     """The curve of a day: quiet nights, a peak in the morning and one in the afternoon.
 
     :param hours: how long the simulated day is; a shorter one has the same curve.
-    :param speed: simulated seconds in a real one.
+    :param speed: simulated seconds in a real one, by day; at night there are ``AT_NIGHT`` times as many.
     :param peak: changes in a simulated second at the peaks.
     """
 
     def __init__(self, hours: float, speed: float, peak: float) -> None:
         self.speed, self.peak = speed, peak
-        self.seconds = hours * 3600 / speed
+        self._hour = hours / 24 * 3600 / speed  # the real seconds of an hour by day
+        self.seconds = self.at(24)
         """The day's length in real seconds."""
 
     def rate(self, elapsed: float) -> float:
         """Return the changes in a real second, so many real seconds after the day's beginning."""
-        hour = 24 * elapsed / self.seconds
+        hour = self.hour(elapsed)
         peaks = sum(math.exp(-(((hour - at) / 1.1) ** 2) / 2) for at in (10.0, 15.5))
-        return self.speed * self.peak * (0.01 + 0.99 * min(1.0, peaks))
+        speed = self.speed if MORNING <= hour < EVENING else self.speed * AT_NIGHT
+        return speed * self.peak * (0.01 + 0.99 * min(1.0, peaks))
+
+    def hour(self, elapsed: float) -> float:
+        """Return what time it is, of 24 hours, so many real seconds after the day's beginning."""
+        left = elapsed / self._hour
+        for begin, end, speed in HOURS:
+            if left < (end - begin) / speed:
+                return begin + left * speed
+            left -= (end - begin) / speed
+        return 24.0
 
     def at(self, hour: float) -> float:
         """Return after how many real seconds it is so late, of 24 hours."""
-        return self.seconds * hour / 24
+        passed = sum(max(0.0, min(hour, end) - begin) / speed for begin, end, speed in HOURS)
+        return self._hour * passed
 
     def expected(self) -> int:
         """Return about how many changes the day has, without imports."""
