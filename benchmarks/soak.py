@@ -43,7 +43,7 @@ from celery_stack import CeleryStack, celery_stack
 from postgresql import temporary_database
 from soak_checks import Expected, Result, check
 from soak_crm import Crm, Day, Sandbox
-from soak_measures import Database, Memory, Sizes, rows_text
+from soak_measures import Database, Memory, Sizes, kept_slots, rows_text
 from soak_receiver import RunningReceivers, posts_in, receivers
 
 SAMPLED_EVERY = 10.0
@@ -354,7 +354,8 @@ def soak(options: argparse.Namespace, folder: Path) -> bool:
         print(f"\n{len(crm.journal)} changes; all was quiet {drained:.0f} s after the day's end")
         for result in results:
             print(result.text())
-        print(f"failed tasks: {', '.join(played.database.failed()) or '0'}\n")
+        print(f"failed tasks: {', '.join(played.database.failed()) or '0'}")
+        print(f"{kept_slots(folder / 'airflow' / 'scheduler.log')}\n")
         first, noon, end = sizes
         print(rows_text([("1st half", first, noon), ("2nd half", noon, end)]))
         print(f"\n{played.memory.text(0, played.day.seconds)}\n")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
 import sqlalchemy
 from soak_checks import Reading
 
-__all__ = ["Database", "Memory", "Sizes", "rows_text"]
+__all__ = ["Database", "Memory", "Sizes", "kept_slots", "rows_text"]
 
 MEGABYTE = 1_000_000
 TABLES_SHOWN = 12
@@ -131,6 +134,21 @@ def rows_text(parts: Sequence[tuple[str, Sizes, Sizes]]) -> str:
     sums = "".join(f"{'':22}{total:9.1f}" for total in totals)
     lines.append(f"{'all of it':30}{sums}{'':16}{sum(last.bytes.values()) / MEGABYTE:9.1f}")
     return "\n".join(lines)
+
+
+def kept_slots(log: Path) -> str:
+    """Return for how long tasks kept their slots after they had ended, by the scheduler's log."""
+    finished = re.compile(r"^(\S+)Z .*TaskInstance Finished: .*run_end_date=(\S+ [\d:.]+)")
+    found = [match.groups() for line in log.open(errors="replace") if (match := finished.search(line))]
+    kept = [
+        (datetime.fromisoformat(seen) - datetime.fromisoformat(ended)).total_seconds()
+        for seen, ended in found
+    ]
+    long = sum(seconds > 3 for seconds in kept)
+    return (
+        f"{len(kept)} tasks kept their slots after their end for {statistics.median(kept):.1f} s (median), "
+        f"{long} of them for more than 3 s"
+    )
 
 
 class Memory:
