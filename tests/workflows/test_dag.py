@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import (
     DAG,
     Asset,
@@ -19,11 +20,14 @@ from airflow.sdk import (
 from airflow.sdk import task as airflow_task
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.serialization.serialized_objects import DagSerialization
+from sqlalchemy import select
 
 from airflow_insightly_hooks import Schedule, Webhook, Workflow
 from airflow_insightly_hooks.core.errors import InvalidWorkflow
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.triggers.record_change import changes_asset
+from tests.ledgers import add_run
+from tests.metadata_database import add_dag, metadata_database
 
 BILLING = Webhook(name="Billing", conn_id="billing_webhook")
 LATER = Webhook(name="A week later", conn_id="billing_webhook", after="7d", recheck=True)
@@ -154,6 +158,16 @@ def test_what_has_begun_goes_first(registered: Any, rule: str | None) -> None:
     with DAG("mine", schedule=None, default_args={"weight_rule": "absolute"}) as mine:
         workflow().task_group()
     assert {str(task.weight_rule) for task in mine.tasks} == {"absolute"}
+
+
+def test_the_order_in_which_the_scheduler_takes_tasks() -> None:
+    """It takes those of the largest weight first: those that end a run."""
+    with metadata_database() as sessions, sessions() as session:
+        add_dag(session, workflow(dag_id="w").to_dag())
+        add_run(session, "manual__1", "w")
+        found = session.scalars(select(TaskInstance)).all()
+        weights = {ti.task_id: ti.priority_weight for ti in found}
+    assert weights == {"detect": 1, "evaluate": 2, "build": 3, "deliver": 4}
 
 
 def test_a_task_groups_retry_dag_tells_of_failures(registered: Any) -> None:
