@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures to test DAGs and workflows against the sandbox (docs/testing.md).
+"""The pytest plugin: fixtures to test DAGs and workflows against the sandbox (docs/how-to/test-dags.md).
 
 Where no test uses the fixtures, it loads nothing, and changes nothing.
 """

@@ -4,7 +4,7 @@ The day is played fast: an hour by day takes 3,600 / speed real seconds, and one
 clocks are the real one. What is meant in simulated time (rates, schedules, time triggers, outages) is played
 so much faster; what belongs to Airflow (a task's start, say) takes as long as ever. So the load is ``speed``
 times that of such a CRM. With a speed of more than 20, more than a hundred records of a type change in a
-second at the peaks, and no search of the API can be read to its end any more (docs/detection.md).
+second at the peaks, and no search of the API can be read to its end any more (docs/explanation/detection.md).
 
 Users create, edit and delete contacts, leads, tasks and organisations by Insightly's API: up to 10 changes in
 a simulated second at the peaks in the morning and in the afternoon, few at night. At night come imports:

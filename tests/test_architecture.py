@@ -325,17 +325,17 @@ def test_every_module_states_its_surface():
     assert {MODULES[module].name for module in set(MODULES) - set(STATING)} <= {"__init__.py", "version.py"}
 
 
-PAGE = (ROOT / "docs" / "public-api.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "compatibility.md").read_text("utf-8")
 LISTED = {
     module: re.findall(r"`(\w+)`", names)
     for module, names in re.findall(rf"^\| `({PACKAGE}[\w.]*)` \| (.*) \|$", PAGE, re.MULTILINE)
 }
-"""What docs/public-api.md lists: names by module."""
+"""What docs/reference/compatibility.md lists: names by module."""
 
 
 @pytest.mark.parametrize("module", LISTED)
 def test_what_is_listed_as_public_is_there(module):
-    """Each name that docs/public-api.md lists can be imported, and is one that its module states."""
+    """Each name that docs/reference/compatibility.md lists can be imported, and its module states it."""
     imported = importlib.import_module(module)
     assert LISTED[module]
     assert [name for name in LISTED[module] if name not in imported.__all__] == []
@@ -348,7 +348,7 @@ PACKAGES = [module for module, path in MODULES.items() if path.name == "__init__
 
 @pytest.mark.parametrize("module", PACKAGES)
 def test_packages_say_what_is_public(module):
-    """A package's docstring names its public modules, as docs/public-api.md does, or says "Private"."""
+    """A package's docstring names its public modules, as the page of public names does, or "Private"."""
     text = importlib.import_module(module).__doc__ or ""
     stated = re.search(r"^Public: (.*?)\.$", text, re.MULTILINE | re.DOTALL)
     here = {name.removeprefix(f"{module}.") for name in LISTED if name.rpartition(".")[0] == module}

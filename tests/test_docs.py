@@ -19,7 +19,7 @@ import pytest
 from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
-PAGE = (Path(__file__).parent.parent / "docs" / "sandbox.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "sandbox.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMAND = "python -m airflow_insightly_hooks.sandbox --port 8765"
 CURLS = [text for kind, text in BLOCKS if kind == "bash" and text.startswith("curl")]

@@ -43,20 +43,20 @@ def faults() -> Iterator[str]:
             yield f"README.md: {operator.__name__}'s {', '.join(missing)} not described"
     if missing := [name for name in OPERATORS if f"`{name}`" not in readme]:
         yield f"README.md: criteria operators {', '.join(missing)} not described"
-    guide = (ROOT / "docs" / "workflows.md").read_text()
+    guide = (ROOT / "docs" / "reference" / "workflow-files.md").read_text()
     for model in (Workflow, Webhook, Schedule):
         if missing := [name for name in model.model_fields if f"`{name}`" not in guide]:
-            yield f"docs/workflows.md: {model.__name__}'s {', '.join(missing)} not described"
+            yield f"docs/reference/workflow-files.md: {model.__name__}'s {', '.join(missing)} not described"
     if missing := [name for name in OPERATORS if f"`{name}`" not in guide]:
-        yield f"docs/workflows.md: operators {', '.join(missing)} not described"
+        yield f"docs/reference/workflow-files.md: operators {', '.join(missing)} not described"
     yield from unlisted_modules(files)
     yield from missing_modules()
 
 
 def unlisted_modules(files: list[Path]) -> Iterator[str]:
-    """Yield what the rooms of docs/architecture.md, or docs/sandbox.md, lack or have too much."""
+    """Yield what the rooms of docs/architecture.md, or docs/reference/sandbox.md, lack or have too much."""
     rooms = listed_modules((ROOT / "docs" / "architecture.md").read_text())
-    sandbox = (ROOT / "docs" / "sandbox.md").read_text()
+    sandbox = (ROOT / "docs" / "reference" / "sandbox.md").read_text()
     package = ROOT / "airflow_insightly_hooks"
     there = set()
     for path in files:
@@ -70,7 +70,7 @@ def unlisted_modules(files: list[Path]) -> Iterator[str]:
         if module.parts[0] != "sandbox":
             there.add(module.with_suffix("").as_posix() if path.suffix == ".py" else module.as_posix())
         elif f"`{module.as_posix()}`" not in sandbox:
-            yield f"docs/sandbox.md: {module} not in its table of modules"
+            yield f"docs/reference/sandbox.md: {module} not in its table of modules"
     for name in sorted(there ^ rooms):
         yield f"docs/architecture.md, the rooms: {name} is {'missing' if name in there else 'not there'}"
 

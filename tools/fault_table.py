@@ -1,4 +1,4 @@
-"""Make the table of docs/delivery.md from the cases in ``tests/faults``.
+"""Make the table of docs/explanation/delivery.md from the cases in ``tests/faults``.
 
 A case is a test with the mark ``@fault(number, title, requests=…)``; its docstring says what happens. With
 ``--check`` nothing is written: the exit code is 1 if the table is stale, or a number has no case.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = ROOT / "docs" / "delivery.md"
+DOCUMENT = ROOT / "docs" / "explanation" / "delivery.md"
 BEGIN, END = "<!-- cases: begin -->\n", "<!-- cases: end -->\n"
 NUMBERS = range(1, 107)
 PLAIN = {"passes": "passes", "fails": "**fails**", None: "-"}
@@ -69,7 +69,7 @@ def table(found: list[Case]) -> str:
             case.title,
             case.does,
             PLAIN[case.requests],
-            f"[`{name}`](../{case.test.split('::')[0]})",
+            f"[`{name}`](../../{case.test.split('::')[0]})",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -94,7 +94,7 @@ def main() -> int:
     if "--check" not in sys.argv:
         DOCUMENT.write_text(made, encoding="utf-8")
     elif made != text:
-        print("docs/delivery.md: its table of faults is stale: run tools/fault_table.py")
+        print("docs/explanation/delivery.md: its table of faults is stale: run tools/fault_table.py")
         return 1
     if lacking := missing(found):
         print(f"no case for the faults {', '.join(map(str, lacking))}")

@@ -1,4 +1,4 @@
-"""What the commands end with. docs/command-line.md says what each code means for each command."""
+"""What the commands end with. docs/reference/command-line.md says what each code means for each command."""
 
 from __future__ import annotations
 

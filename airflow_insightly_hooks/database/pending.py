@@ -242,7 +242,8 @@ class _Book:
             raise InvalidState(
                 self._key,
                 "workers keep it outside of Airflow's database ([workers] state_store_backend): it can't be "
-                "listed here. The parameters of the DAG that sends it work all the same (docs/workflows.md)",
+                "listed here. The parameters of the DAG that sends it work all the same "
+                "(docs/reference/workflow-files.md)",
             )
         return PendingWebhooks(StoredValues(self._values), self._key)
 

@@ -279,7 +279,7 @@ INCOMING_FIELDS = (
         kind="string",
         default="notice",
         description="notice: a webhook wakes DAGs, and its contents are dropped; entity: they are kept, too.",
-        details="How tasks read them says docs/incoming.md.",
+        details="How tasks read them says docs/how-to/incoming.md.",
     ),
     ConnectionField(
         name="entity_path",

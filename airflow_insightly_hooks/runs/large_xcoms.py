@@ -1,6 +1,6 @@
 """What a detect task says of changes that are too many to go through XCom well.
 
-``benchmarks/large_xcoms.py`` measures where that begins, and docs/scale.md has the figures.
+``benchmarks/large_xcoms.py`` measures where that begins, and docs/explanation/scale.md has the figures.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def changes_asset(
     Airflow takes the watchers from whichever mention of an asset it sees last.
 
     With ``push``, Insightly's webhooks wake the DAG: they come to ``POST /insightly/hooks/{connection}``
-    (``docs/detection.md``). Polls are then a safety net, and come every 15 minutes.
+    (``docs/explanation/detection.md``). Polls are then a safety net, and come every 15 minutes.
 
     :param record_type: a name of Insightly's API.
     :param insightly_conn_id: a connection of type ``insightly``.

@@ -1,4 +1,4 @@
-"""docs/command-line.md and .pre-commit-hooks.yaml say what there is."""
+"""docs/reference/command-line.md and .pre-commit-hooks.yaml say what there is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "command-line.md").read_text("utf-8")
 
 
 def actions(commands: Sequence[Any]) -> Iterator[Any]:

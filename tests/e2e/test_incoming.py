@@ -208,7 +208,7 @@ def test_many_at_once(stack: Stack, pushed: Pushed) -> None:
 
 def test_the_pages_commands(stack: Stack, pushed: Pushed) -> None:
     """The how-to page's command makes a connection that its curl is taken by, as the page says."""
-    page = (ROOT / "docs" / "incoming.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "incoming.md").read_text()
     add_connection, curl = (
         re.search(rf"^```bash\n({start} .*?)^```$", page, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
         for start in ("airflow", "curl")

@@ -27,7 +27,7 @@ CONCURRENCY = 32
 MOMENTS = (1_500, 6_000, 13_000)
 """After how many POSTs the task is killed."""
 WINDOW = 2.0
-"""Seconds of POSTs that a kill may repeat: as docs/delivery.md says, on a busy machine."""
+"""Seconds of POSTs that a kill may repeat: as docs/explanation/delivery.md says, on a busy machine."""
 NEW_RECORDS = 495
 """Of a page; five overlap."""
 READ_AHEAD = 9

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "test-dags.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SUITE = Path(__file__).parent / "pytest_plugin_suite"
 
@@ -40,7 +40,7 @@ def run_pytest(folder: Path, *arguments: str, **env: str) -> subprocess.Complete
 
 
 def test_the_pages_recipes(tmp_path):
-    """What docs/testing.md shows are tests that pass, under the setting that it shows, without a warning."""
+    """The tests that docs/how-to/test-dags.md shows pass, under the setting it shows, without a warning."""
     assert [kind for kind, _ in BLOCKS] == ["python", "python", "ini"]
     (tmp_path / "test_recipes.py").write_text("".join(text for kind, text in BLOCKS if kind == "python"))
     (tmp_path / "pytest.ini").write_text(BLOCKS[-1][1] + "filterwarnings = error\n")

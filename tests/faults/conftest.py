@@ -1,9 +1,9 @@
 """The suite of faults: each case has its fault's number, and says whether a plain ``requests.post`` passes.
 
 ``@fault(21, "headers come at a byte per 0.4 s", requests="fails")`` marks a test. Its docstring is what
-this project does, one sentence: docs/delivery.md's table is made of these. A test that asks for the fixture
-``send`` runs twice: with ``WebhookHook``, and with a plain ``requests.post``, which must pass or fail it as
-the mark says. A test that doesn't is of something that ``requests`` has nothing to do with.
+this project does, one sentence: the table of docs/explanation/delivery.md is made of these. A test that asks
+for the fixture ``send`` runs twice: with ``WebhookHook``, and with a plain ``requests.post``, which must pass
+or fail it as the mark says. A test that does not ask for it is about something that ``requests`` does not do.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from airflow_insightly_hooks.core.errors import InvalidWorkflowFile
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 
 ROOT = Path(__file__).parent.parent.parent
-GUIDE = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
-PARITY = (ROOT / "docs" / "insightly-parity.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "reference" / "workflow-files.md").read_text(encoding="utf-8")
+PARITY = (ROOT / "docs" / "explanation" / "parity.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, text: str = GUIDE) -> list[str]:

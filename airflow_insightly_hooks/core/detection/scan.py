@@ -18,7 +18,7 @@ may move to a place that was read already. If anything moved, or if no count cou
 searches for what has changed since the pass began.
 
 A scan that is not complete after many requests raises ``IncompleteScan``. It never ends early in silence.
-What is assumed of the API, and what follows: docs/detection.md. This module does no I/O: ``request`` is what
+docs/explanation/detection.md says what is assumed of the API. This module does no I/O: ``request`` is what
 to ask for, ``feed`` takes the answer.
 """
 

@@ -75,7 +75,7 @@ class Head:
                     raise InvalidState(
                         self._key,
                         f"it is missing, yet {left!r} is there: it can't be told what was kept. Put it back, "
-                        f"or delete {left!r}, too, to begin with nothing (docs/workflows.md)",
+                        f"or delete {left!r}, too, to begin with nothing (docs/reference/workflow-files.md)",
                     )
         return head
 

@@ -1,6 +1,6 @@
 """The account that the sandbox plays: its records, searches, clock and history. It works without HTTP.
 
-Public modules, for tests that search without HTTP (``docs/sandbox.md`` shows how):
+Public modules, for tests that search without HTTP (``docs/reference/sandbox.md`` shows how):
 
 * ``record_store``: creates, changes, deletes and returns records
 * ``search``: pages of records
