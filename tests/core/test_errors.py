@@ -24,15 +24,16 @@ from airflow_insightly_hooks.core.errors import (
     InvalidWorkflow,
     InvalidWorkflowFile,
     LostCursor,
+    LostPayloads,
     StoppedError,
     SupersededError,
     UndeliveredError,
     UnknownRecordType,
     UntrustedClock,
     WorkerExhausted,
-    did_you_mean,
     missing_keys,
 )
+from airflow_insightly_hooks.core.suggestions import did_you_mean
 
 
 def undelivered(count: int, total: int | None = None) -> dict:
@@ -80,6 +81,14 @@ ERRORS = [
         "2 of 4 payloads are undelivered: Contacts 0 (answered 503), Contacts 1 (answered 503)",
     ),
     (UndeliveredError(undelivered(0, total=2)), "0 of 2 payloads are undelivered: "),
+    (
+        LostPayloads([("flow", "run_1", 2), ("flow", "run_2", 1)]),
+        (
+            "3 payloads are undelivered: they are gone from the XCom of 2 runs ('run_1' of 'flow', 'run_2' "
+            "of 'flow'). Were these deleted? What they have found can be sent by a backfill, or by a run "
+            "over the same window"
+        ),
+    ),
     (
         UntrustedClock("2026-01-01T00:00:00Z", "cursor/dag/detect", "2026-01-01T01:00:00Z"),
         (

@@ -1,0 +1,4 @@
+"""The error classes by topic. Everything imports them from ``core.errors``.
+
+Private.
+"""
