@@ -1,41 +1,42 @@
-"""The errors of the package, and the tree of all.
+"""The errors of this package, and how they derive from each other.
 
 InsightlyHooksError
-├── UnknownRecordType          a name that is no record type of Insightly's API
-├── InvalidTime                text that is no time as Insightly writes it
-├── InvalidDuration            text that is no duration such as '3d'
-├── InvalidWindow              a window without both ends, or that ends before it starts
-├── InvalidCriteria            criteria that cannot be compiled; says where in them
-├── InvalidWorkflow            a workflow with mistakes; holds each with its path
-│   └── InvalidWorkflowFile        a workflow file with mistakes; holds each with its line
-├── InvalidChange              an object that is not a change; says what is missing
-├── InvalidPayload             an object that is not a payload; says what is missing
-├── InvalidConnection          an Airflow connection that cannot be used; says which field
-├── WorkerExhausted            this worker has no file descriptors or the like left to connect with
-├── LostCursor                 a sensor's cursor is gone although it has run before
-├── UntrustedClock             a sensor's cursor is ahead of the API server's clock
-├── IncompleteScan             a search that couldn't be read to its end
-├── InsightlyAPIError          an answer of Insightly's API that is none of the following
-│   ├── InsightlyUnreachable       no answer, or a server error each time (hooks.api.api_errors)
+├── UnknownRecordType          a name is not a record type of Insightly's API
+├── InvalidTime                a value is not a time
+├── InvalidDuration            a value is not a duration such as '3d'
+├── InvalidWindow              a window of time is not valid
+├── InvalidCriteria            a workflow's criteria are not valid; says where
+├── InvalidWorkflow            a workflow is not valid; holds each mistake with its path
+│   └── InvalidWorkflowFile        a workflow file is not valid; holds each mistake with its line
+├── InvalidChange              an object in a list of changes is not a change
+├── InvalidPayload             a payload or another input of a task can't be used
+├── InvalidConnection          an Airflow connection can't be used; says which field
+├── WorkerExhausted            this worker can't open any connection
+├── LostCursor                 a task has run before, but its cursor is gone
+├── UntrustedClock             a cursor is ahead of the API server's clock
+├── IncompleteScan             a search could not be read to its end
+├── InsightlyAPIError          an unexpected answer of Insightly's API (hooks.api.api_errors)
+│   ├── InsightlyUnreachable       there was no answer, or a server error each time
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
-│   └── InsightlyRateLimitError    429 for longer than could be waited, or the day is spent
-├── InvalidState               state that this version can't read
-├── StoppedError               a task that was told to end before it was done
-├── SupersededError            a later try of the same task has taken over; this one stops
-├── LostPayloads               payloads that a run has left are gone from its XCom
-├── MissingPayloadsError       messages are to be sent again, and have no payload (operators.webhook)
+│   └── InsightlyRateLimitError    429 for longer than the task waits, or the day's requests are used up
+├── InvalidState               a value in Airflow's state store can't be read
+├── StoppedError               a task was stopped before it had finished
+├── SupersededError            a later try of the same task has taken over
+├── LostPayloads               payloads that waited to be sent again are gone from XCom
+├── MissingPayloadsError       messages to send again have no payload (operators.webhook)
 ├── MissingChunkError          a chunk of payloads is gone from XCom (operators.common.payload_chunks)
-├── OtherModeError             a run was begun in its workflow's other mode (operators.common.mode_change)
-├── UnreadableQueueError       what waits for a receiver can't be read (operators.retry_queue)
-├── OrphanedMessagesError      messages wait for a webhook that is gone (operators.retry_queue)
-├── MissingInletError          a task has no place for its cursor (runs.received_changes)
-├── DatabaseNotFound           Airflow's database isn't at hand (database.presence)
-├── PendingDagNotFound         no DAG sends what is pending of a webhook (database.pending)
-└── UndeliveredError           payloads that no receiver has acknowledged; holds the report
-    └── UndeliverableError         the receiver will never take them (operators.webhook)
+├── OtherModeError             a run began in its workflow's other mode (operators.common.mode_change)
+├── UnreadableQueueError       the messages that wait for a receiver can't be read (operators.retry_queue)
+├── OrphanedMessagesError      messages wait for a webhook that was removed (operators.retry_queue)
+├── MissingInletError          a task has no asset for its cursor (runs.received_changes)
+├── DatabaseNotFound           Airflow's database can't be found (database.presence)
+├── PendingDagNotFound         no DAG sends a webhook's pending messages (database.pending)
+└── UndeliveredError           the receiver did not acknowledge some of the payloads
+    └── UndeliverableError         the receiver will never accept them (operators.webhook)
 
-No message holds a password, an API key, a URI's user information, or a record's contents. Each class
-builds its message from its attributes, which are its arguments, so that errors survive pickling.
+No message holds a password, an API key, a URI's user information, or a record's contents. Each class builds
+its message from its attributes, which are its arguments, so that errors survive pickling. Each class's
+docstring has its cause and its remedy.
 """
 
 from __future__ import annotations

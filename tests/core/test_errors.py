@@ -45,8 +45,8 @@ ERRORS = [
     (
         UnknownRecordType("Contact", ("Contacts", "Leads")),
         (
-            "'Contact' is not a record type of Insightly's API (there are Contacts, Leads, and custom "
-            "objects, whose names end in '__c'); did you mean 'Contacts'?"
+            "'Contact' is not a record type of Insightly's API: use Contacts, Leads, or the name of a custom "
+            "object, which ends in '__c'; did you mean 'Contacts'?"
         ),
     ),
     (
@@ -54,7 +54,10 @@ ERRORS = [
         "Contacts.DATE_OF_BIRTH is not a time such as '2017-03-10 08:00:00' or '2017-03-10T08:00:00Z'",
     ),
     (InvalidWindow("it has no end"), "window: it has no end"),
-    (StoppedError(), "the task was stopped before it was done: its next try goes on from what is recorded"),
+    (
+        StoppedError(),
+        "the task was stopped before it had finished: its next try continues from what is recorded",
+    ),
     (SupersededError(), "a later try of this task has taken over: this one sends nothing more"),
     (InvalidDuration("after"), "after is not a duration such as '45s', '30m', '2h', '3d' or '1w'"),
     (
@@ -78,23 +81,39 @@ ERRORS = [
     (InvalidState("delivery", "its version is missing"), "state 'delivery': its version is missing"),
     (
         UndeliveredError(undelivered(2), retry_after=1.5),
-        "2 of 4 payloads are undelivered: Contacts 0 (answered 503), Contacts 1 (answered 503)",
+        (
+            "2 of 4 payloads are undelivered: Contacts 0 (answered 503), Contacts 1 (answered 503). "
+            "When no retry is left, clear the task to send only these again"
+        ),
     ),
-    (UndeliveredError(undelivered(0, total=2)), "0 of 2 payloads are undelivered: "),
+    (
+        UndeliveredError(undelivered(1, total=3)),
+        (
+            "1 of 3 payloads is undelivered: Contacts 0 (answered 503). "
+            "When no retry is left, clear the task to send only these again"
+        ),
+    ),
     (
         LostPayloads([("flow", "run_1", 2), ("flow", "run_2", 1)]),
         (
             "3 payloads are undelivered: they are gone from the XCom of 2 runs ('run_1' of 'flow', 'run_2' "
-            "of 'flow'). Were these deleted? What they have found can be sent by a backfill, or by a run "
-            "over the same window"
+            "of 'flow'). Send the changes again with a backfill, or with a run over the same window"
+        ),
+    ),
+    (
+        LostPayloads([("flow", "run_1", 1)]),
+        (
+            "1 payload is undelivered: it is gone from the XCom of 1 run ('run_1' of 'flow'). "
+            "Send the changes again with a backfill, or with a run over the same window"
         ),
     ),
     (
         UntrustedClock("2026-01-01T00:00:00Z", "cursor/dag/detect", "2026-01-01T01:00:00Z"),
         (
-            "Insightly's server says that it is 2026-01-01T00:00:00Z, but cursor/dag/detect has been read up "
-            "to 2026-01-01T01:00:00Z. Nothing is read, since changes could be missed: set the cursor back in "
-            "the asset's state to the last time that was right, or wait if the server's clock is behind"
+            "the clock of Insightly's server says 2026-01-01T00:00:00Z, but cursor/dag/detect has been read "
+            "up to 2026-01-01T01:00:00Z, which is later. Nothing was read, because changes could be missed. "
+            "If the server's clock is behind, wait. Otherwise set the cursor in the asset's state back to "
+            "the last time that was right"
         ),
     ),
     (
@@ -104,18 +123,26 @@ ERRORS = [
     (
         IncompleteScan("Contacts", 42, 990, 1000),
         (
-            "Contacts: 990 records of 1000 after 42 requests, and no certainty that none was passed "
-            "over: too much changes while they are read, or their order does. Nothing counts as read. "
-            "Try again when less is going on, or read a shorter window"
+            "Contacts: 990 of 1,000 records read in 42 requests, but some may have been missed, because "
+            "records or their order changed meanwhile. None of them counts as read. Try again when fewer "
+            "records change, or read a shorter window"
+        ),
+    ),
+    (
+        IncompleteScan("Contacts", 42, 1, None),
+        (
+            "Contacts: 1 record read in 42 requests, but some may have been missed, because records or "
+            "their order changed meanwhile. None of them counts as read. Try again when fewer records "
+            "change, or read a shorter window"
         ),
     ),
     (
         LostCursor("dag", "detect", "insightly/insightly_default/Contacts", "cursor/dag/detect"),
         (
-            "dag.detect has run before, but the state of asset 'insightly/insightly_default/Contacts' holds "
-            "no time up to which it has read (key 'cursor/dag/detect'). To begin now could miss changes: "
-            "store the end of its last window there (an ISO 8601 time in UTC), or give the sensor an "
-            "explicit window"
+            "dag.detect has run before, but its cursor is missing from the state of asset "
+            "'insightly/insightly_default/Contacts' (key 'cursor/dag/detect'). To start from now could miss "
+            "changes. Store the end of the task's last window there (an ISO 8601 time in UTC), or give the "
+            "sensor an explicit window"
         ),
     ),
 ]
@@ -167,7 +194,7 @@ def test_undelivered_lists_the_first_ones():
     """The text names 20 records at most and counts the others, listed in the report or not."""
     text = str(UndeliveredError(undelivered(30, total=502)))
     assert text.startswith("500 of 502 payloads are undelivered: Contacts 0 (answered 503), ")
-    assert text.endswith("Contacts 19 (answered 503), and 480 more")
+    assert "Contacts 19 (answered 503), and 480 more. When no retry is left" in text
     assert UndeliveredError(undelivered(1)).retry_after is None
 
 
@@ -198,3 +225,15 @@ def test_missing_keys_are_named_in_order():
     """The keys that a mapping lacks are quoted and joined by commas."""
     assert missing_keys({"b": None}, ["a", "b", "c"]) == "'a', 'c'"
     assert missing_keys({"b": None}, ["b"]) == ""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)],
+    ids=lambda kind: kind.__name__,
+)
+def test_each_error_says_its_cause_and_its_remedy(kind):
+    """The reference of errors is made of the docstrings: a first sentence, the cause, and the remedy."""
+    first, *paragraphs = kind.__doc__.split("\n\n")
+    assert "\n" not in first
+    assert [p.split()[0] for p in paragraphs[:2]] == ["Cause:", "Remedy:"]

@@ -137,7 +137,7 @@ def test_three_failures_end_in_a_report_that_names_the_record(stack: Stack, star
     assert (undelivered["status"], undelivered["attempts"]) == (503, 3)
     log = stack.log(PIPELINE, run, "deliver", 3)
     assert f"Tasks {task['TASK_ID']} " in log
-    assert f"1 of 1 payloads are undelivered: Tasks {task['TASK_ID']} (answered 503)" in log
+    assert f"1 of 1 payload is undelivered: Tasks {task['TASK_ID']} (answered 503)" in log
     assert "UndeliveredError" in log
 
 

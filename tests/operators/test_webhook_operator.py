@@ -225,7 +225,7 @@ def test_some_fail(receiver: RunningSandbox, logged: Logged) -> None:
             "attempts": 1,
         }
     ]
-    assert str(error) == "1 of 5 payloads are undelivered: Contacts 3 (answered 503)"
+    assert str(error).startswith("1 of 5 payloads is undelivered: Contacts 3 (answered 503). ")
     assert logged.messages("warning", "error") == [
         "Contacts 3 (msg_3) was not acknowledged, POST 1: answered 503"
     ]

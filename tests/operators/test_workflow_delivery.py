@@ -587,7 +587,7 @@ def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: A
             hand_over(due, first, payloads(1, first=2))
             hand_over(due, context, given)
             collected(due)
-    with pytest.raises(LostPayloadsError, match=r"1 payloads are undelivered.*'run_3' of 'flow'"):
+    with pytest.raises(LostPayloadsError, match=r"1 payload is undelivered.*'run_3' of 'flow'"):
         retry_send(due, due["ti"].xcom["payloads_deliver"])
     assert sent(receiver) == ["msg_0", "msg_2"]
     assert due["ti"].xcom["return_value"]["delivered"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_insightly_hooks.core.error_types.root import InsightlyHooksError
+from airflow_insightly_hooks.core.plurals import counted
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.delivery.report_types import Report
@@ -19,7 +20,17 @@ __all__ = [
 
 
 class InvalidState(InsightlyHooksError):
-    """State under ``key`` that this version cannot read; ``reason`` says why."""
+    """A value in Airflow's state store can't be read.
+
+    Cause: Raised when another version of this package wrote the value, or when the value or a part of it was
+    changed or deleted.
+
+    Remedy: If another version wrote it, install that version or a newer one. Otherwise restore the value, or
+    delete all values that belong to it. What they held is then lost.
+
+    :param key: the key of the value.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(key, reason)
@@ -31,23 +42,41 @@ class InvalidState(InsightlyHooksError):
 
 
 class StoppedError(InsightlyHooksError):
-    """The task was told to end before it was done; what it has done is recorded."""
+    """A task was stopped before it had finished.
+
+    Cause: Raised when Airflow stops the task, for example because a user has marked it, or its worker shuts
+    down.
+
+    Remedy: You need not do anything: what the task has done is recorded, and its next try continues from
+    there. If it has no try left, clear the task.
+    """
 
     def __str__(self) -> str:
-        return "the task was stopped before it was done: its next try goes on from what is recorded"
+        return "the task was stopped before it had finished: its next try continues from what is recorded"
 
 
 class SupersededError(InsightlyHooksError):
-    """A later try of the same task has claimed what this one was working on."""
+    """A later try of the same task has taken over.
+
+    Cause: Raised when Airflow started another try of the task while this one was still running.
+
+    Remedy: You need not do anything: the later try continues the work, and this one sends nothing more.
+    """
 
     def __str__(self) -> str:
         return "a later try of this task has taken over: this one sends nothing more"
 
 
 class UndeliveredError(InsightlyHooksError):
-    """Payloads that no receiver has acknowledged; ``report`` is the deliver task's whole report.
+    """The receiver did not acknowledge some of the payloads.
 
-    ``retry_after`` is how many seconds the receiver asked to wait; ``None`` where it didn't.
+    Cause: Raised at the end of a try when payloads are not acknowledged. The report names the error of each.
+
+    Remedy: Airflow's retries send them again. If no retry is left, correct the cause and clear the task: it
+    sends only what is not acknowledged.
+
+    :param report: the deliver task's whole report.
+    :param retry_after: how many seconds the receiver asked to wait; ``None`` if it did not ask.
     """
 
     SHOWN = 20
@@ -63,11 +92,22 @@ class UndeliveredError(InsightlyHooksError):
         lines = [f"{item['record_type']} {item['record_id']} ({item['error']})" for item in shown]
         if missing > len(shown):
             lines.append(f"and {missing - len(shown)} more")
-        return f"{missing} of {total} payloads are undelivered: {', '.join(lines)}"
+        verb = "is" if missing == 1 else "are"
+        return (
+            f"{missing} of {counted(total, 'payload')} {verb} undelivered: {', '.join(lines)}. When no retry "
+            f"is left, clear the task to send only these again"
+        )
 
 
 class LostPayloads(InsightlyHooksError):
-    """Payloads that runs have left are gone from XCom; ``sources``: DAG id, run id and number of each run."""
+    """Payloads that waited to be sent again are gone from XCom.
+
+    Cause: Raised when a run's XComs were deleted while its payloads waited for their receiver.
+
+    Remedy: Send the changes again with a backfill, or with a run over the same window.
+
+    :param sources: the DAG id, the run id and the number of payloads of each run.
+    """
 
     SHOWN = 20
 
@@ -78,8 +118,9 @@ class LostPayloads(InsightlyHooksError):
     def __str__(self) -> str:
         count = sum(number for _, _, number in self.sources)
         runs = ", ".join(f"{run_id!r} of {dag_id!r}" for dag_id, run_id, _ in self.sources[: self.SHOWN])
+        are, they_are = ("is", "it is") if count == 1 else ("are", "they are")
         return (
-            f"{count} payloads are undelivered: they are gone from the XCom of {len(self.sources)} runs "
-            f"({runs}). Were these deleted? What they have found can be sent by a backfill, or by a run over "
-            f"the same window"
+            f"{counted(count, 'payload')} {are} undelivered: {they_are} gone from the XCom of "
+            f"{counted(len(self.sources), 'run')} ({runs}). Send the changes again with a backfill, or with "
+            f"a run over the same window"
         )

@@ -17,7 +17,15 @@ __all__ = [
 
 
 class UnknownRecordType(InsightlyHooksError, KeyError):
-    """``name`` is no record type of Insightly's API; ``known`` are those there are."""
+    """A name is not a record type of Insightly's API.
+
+    Cause: Raised when a record type is misspelled, is in the singular, or doesn't exist.
+
+    Remedy: Use one of the names that the message lists, or a custom object's name, such as ``Invoice__c``.
+
+    :param name: the name that was given.
+    :param known: the names of the record types.
+    """
 
     def __init__(self, name: object, known: tuple[str, ...]) -> None:
         super().__init__(name, known)
@@ -26,13 +34,21 @@ class UnknownRecordType(InsightlyHooksError, KeyError):
 
     def __str__(self) -> str:
         return (
-            f"{self.name!r} is not a record type of Insightly's API (there are {', '.join(self.known)}, and "
-            f"custom objects, whose names end in '__c'){did_you_mean(self.name, self.known)}"
+            f"{self.name!r} is not a record type of Insightly's API: use {', '.join(self.known)}, or the "
+            f"name of a custom object, which ends in '__c'{did_you_mean(self.name, self.known)}"
         )
 
 
 class InvalidTime(InsightlyHooksError, ValueError):
-    """A text that is no time as Insightly writes it. ``where`` names the field, not the value."""
+    """A value is not a time.
+
+    Cause: Raised when a time is missing, or is written in a form that this package does not read.
+
+    Remedy: Write it as Insightly's API does (``2017-03-10 08:00:00``, which is UTC) or in ISO 8601
+    (``2017-03-10T08:00:00Z``).
+
+    :param where: the name of the field or argument. It is not the value.
+    """
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
@@ -43,7 +59,14 @@ class InvalidTime(InsightlyHooksError, ValueError):
 
 
 class InvalidDuration(InsightlyHooksError, ValueError):
-    """A text that is no duration. ``where`` names the argument, not the value."""
+    """A value is not a duration.
+
+    Cause: Raised when a duration is not a whole number with a unit.
+
+    Remedy: Write it as ``45s``, ``30m``, ``2h``, ``3d`` or ``1w``.
+
+    :param where: the name of the argument. It is not the value.
+    """
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
@@ -54,7 +77,15 @@ class InvalidDuration(InsightlyHooksError, ValueError):
 
 
 class InvalidWindow(InsightlyHooksError, ValueError):
-    """A window that cannot be read; ``reason`` says why."""
+    """A window of time is not valid.
+
+    Cause: Raised when a window lacks an end, an end has no time zone, or the window ends before it starts.
+    Also raised when a run's or a task's window can't be determined.
+
+    Remedy: Give both ends as times with a time zone, the earlier one first, or do what the message says.
+
+    :param reason: what is wrong.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,7 +96,16 @@ class InvalidWindow(InsightlyHooksError, ValueError):
 
 
 class InvalidChange(InsightlyHooksError, ValueError):
-    """The ``index``-th of what should be changes is none; ``reason`` says why."""
+    """An object in a list of changes is not a change.
+
+    Cause: Raised when the argument ``changes`` of a task is not a sensor's XCom, or was modified on the way.
+
+    Remedy: Pass on the sensor's output (``sensor.output``). If a task of your own modifies the changes, keep
+    the keys that the message names.
+
+    :param index: the object's place in the list, from 0.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(index, reason)
@@ -77,7 +117,16 @@ class InvalidChange(InsightlyHooksError, ValueError):
 
 
 class InvalidPayload(InsightlyHooksError, ValueError):
-    """A payload that cannot be built or sent: ``where`` says which, ``reason`` why."""
+    """A payload or another input of a task can't be used.
+
+    Cause: Raised when a record can't be written as a body, or when a task's input, a run's parameters or its
+    conf don't have the documented form.
+
+    Remedy: Correct the input that the message names.
+
+    :param where: which input, or which part of it.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(where, reason)
@@ -89,7 +138,16 @@ class InvalidPayload(InsightlyHooksError, ValueError):
 
 
 class InvalidConnection(InsightlyHooksError, ValueError):
-    """An Airflow connection that cannot be used: ``field`` of ``conn_id``, and ``reason``."""
+    """An Airflow connection can't be used.
+
+    Cause: Raised when a field of the connection is missing, is not valid, or contradicts another field.
+
+    Remedy: Correct the field that the message names, for example in Airflow's UI under Admin > Connections.
+
+    :param conn_id: the connection's id.
+    :param field: the name of the field.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, conn_id: str, field: str, reason: str) -> None:
         super().__init__(conn_id, field, reason)

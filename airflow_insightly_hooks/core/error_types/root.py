@@ -8,4 +8,9 @@ __all__ = [
 
 
 class InsightlyHooksError(Exception):
-    """The root of every error that this package raises."""
+    """The base class of every error that this package raises.
+
+    Cause: It is never raised itself, only its subclasses are.
+
+    Remedy: Catch it to handle every error of this package in one place.
+    """

@@ -1,4 +1,4 @@
-"""What errors' messages say of texts and of other errors."""
+"""Texts for the messages of errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = [
 
 
 LONGEST_SHOWN = 2_000
-"""Characters of a path or a reason that a message shows."""
+"""How many characters of a path or a reason a message shows at most."""
 
 
 def printable(text: str) -> str:
-    """Return a text as a log and Airflow's database can hold it: cut, control characters written out."""
+    """Return a text as a log and Airflow's database can hold it: shortened, control characters escaped."""
     if len(text) > LONGEST_SHOWN:
         text = f"{text[:LONGEST_SHOWN]}…"
-    # PostgreSQL takes no U+0000, and nobody half of a surrogate pair.
+    # PostgreSQL can't store U+0000, and nothing can store half of a surrogate pair.
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -34,9 +34,9 @@ def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Return what may be said of an error whose text may hold anything: its class, and where it was raised.
+    """Return an error's class and where it was raised, such as ``KeyError at post_threads.py:42``.
 
-    Such as ``KeyError at post_threads.py:42``.
+    For errors whose own text may hold anything, also personal data.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

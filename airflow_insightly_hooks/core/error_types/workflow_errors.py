@@ -13,9 +13,16 @@ __all__ = [
 
 
 class InvalidCriteria(InsightlyHooksError, ValueError):
-    """Criteria that cannot be compiled: ``path`` says where (``criteria.all[1].operator``).
+    """A workflow's criteria are not valid.
 
-    ``others`` are the paths and reasons of further mistakes; ``problems`` are those of all.
+    Cause: Raised when a group or a condition has the wrong form, an operator or a field is not known, or a
+    value does not fit its operator.
+
+    Remedy: Correct each part of the criteria that the message names by its path.
+
+    :param path: where the first mistake is, such as ``criteria.all[1].operator``.
+    :param reason: what is wrong there.
+    :param others: the paths and reasons of further mistakes.
     """
 
     def __init__(self, path: str, reason: str, others: tuple[tuple[str, str], ...] = ()) -> None:
@@ -26,13 +33,13 @@ class InvalidCriteria(InsightlyHooksError, ValueError):
 
     @classmethod
     def of(cls, mistakes: list[InvalidCriteria]) -> InvalidCriteria:
-        """Return one error for one mistake or more."""
+        """Return one error that holds all of the mistakes, which are one or more."""
         first, *others = (problem for mistake in mistakes for problem in mistake.problems)
         return cls(*first, tuple(others))
 
     @property
     def problems(self) -> tuple[tuple[str, str], ...]:
-        """Path and reason of each mistake."""
+        """The path and the reason of each mistake."""
         return ((self.path, self.reason), *self.others)
 
     def __str__(self) -> str:
@@ -41,9 +48,14 @@ class InvalidCriteria(InsightlyHooksError, ValueError):
 
 
 class InvalidWorkflow(InsightlyHooksError, ValueError):
-    """A workflow with mistakes: ``problems`` are their paths (``webhooks[0].name``) and reasons.
+    """A workflow is not valid.
 
-    Of many, the first ones are there, and ``more`` counts the others.
+    Cause: Raised when the arguments of a ``Workflow`` are missing, are not valid, or contradict each other.
+
+    Remedy: Correct each argument that the message names by its path.
+
+    :param problems: the path (such as ``webhooks[0].name``) and the reason of each mistake, the first 20.
+    :param more: how many further mistakes there are.
     """
 
     SHOWN = 20
@@ -62,7 +74,17 @@ class InvalidWorkflow(InsightlyHooksError, ValueError):
 
 
 class InvalidWorkflowFile(InvalidWorkflow):
-    """A workflow file with mistakes: ``file``'s name, and with each path and reason its line, from 1."""
+    """A workflow file is not valid.
+
+    Cause: Raised when a file is not YAML, or holds a workflow that is not valid.
+
+    Remedy: Correct each line that the message names.
+
+    :param file: the file's name.
+    :param problems: the path and the reason of each mistake, the first 20.
+    :param lines: the line of each of these mistakes, from 1.
+    :param more: how many further mistakes there are.
+    """
 
     def __init__(
         self, file: str, problems: tuple[tuple[str, str], ...], lines: tuple[int, ...], more: int = 0
