@@ -188,7 +188,7 @@ def test_criteria_that_nest_too_deeply(operator: Any, template: str) -> None:
     arguments: dict[str, Any] = {"changes": []}
     if operator is DueWebhooksOperator:
         arguments = {"webhook": "w", "workflow": "w", "record_type": "Tasks"}
-    with pytest.raises(InvalidCriteria, match="nested more than 250 levels deep"):
+    with pytest.raises(InvalidCriteria, match="nest more than 250 levels deep"):
         operator(task_id="task", criteria=criteria, **arguments)
 
 

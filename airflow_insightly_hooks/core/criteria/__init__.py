@@ -1,4 +1,4 @@
-"""Workflow criteria: how they are written, and what they are compiled to.
+"""A workflow's criteria: how they are written, and what they are compiled to.
 
 ::
 
@@ -8,12 +8,13 @@
 
 A field is a record's own (``TITLE``), a custom one (``Region__c``), ``TAGS`` (the tags' names), or a dotted
 path into nested data (``LINKS.ROLE``). Where a path leads to several values, an operator holds if it holds
-for one of them. A missing field is blank: negative operators hold for it, positive ones don't. The same goes
-for values that an operator can't compare. Without a logic line, all numbered conditions must hold.
+for one of them. A missing field is blank: negative operators hold for it, and positive operators don't. The
+same is true of values that an operator can't compare. Without a logic line, all numbered conditions must
+hold.
 
-A ``Criteria`` object parses them once. It knows the fields that they ask for, and compiles them to a
-predicate, which tells whether a record meets them, or to an explanation, which tells how each condition came
-out. Everything that can be wrong with them is found then, and not when a record is decided on.
+A ``Criteria`` object parses the criteria once. It lists the fields that they use. It compiles them to a
+predicate, which returns whether a record meets them, or to an explanation, which returns the result of each
+condition. Every mistake in the criteria is found then, before any record is tested.
 """
 
 from __future__ import annotations

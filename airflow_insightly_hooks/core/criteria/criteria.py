@@ -1,4 +1,4 @@
-"""The class ``Criteria``: parsed once, asked for their fields, compiled to a predicate or an explanation."""
+"""The class ``Criteria``, which parses criteria once and compiles them to a predicate or an explanation."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 SOME_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
-"""What relative dates are measured from where no record is decided on."""
+"""The time from which relative dates are measured when criteria are only checked."""
 
 
 class ConditionOutcome(NamedTuple):
-    """Whether one condition held for a record; ``path`` says where it stands in the criteria."""
+    """Whether one condition held for a record; ``path`` is its place in the criteria."""
 
     path: str
     field: str
@@ -58,13 +58,13 @@ Explanation = Callable[[Mapping[str, Any]], list[ConditionOutcome]]
 
 
 class Criteria:
-    """A workflow's criteria, parsed: what they ask of a record, and functions that decide on records.
+    """A workflow's criteria, parsed.
 
-    Create one object where criteria are used, and ask it everything: each object parses the criteria once.
+    Create one object wherever criteria are used: each object parses the criteria once.
 
     :param spec: the criteria, as ``core.criteria`` describes them; ``None`` is met by every record.
-    :raises InvalidCriteria: if something else stands where a condition or a group should; its ``path`` says
-        where in them. The values of conditions are looked at later, when the criteria are compiled.
+    :raises InvalidCriteria: if a condition or a group has the wrong form; ``path`` is its place in the
+        criteria. The values of conditions are checked later, when the criteria are compiled.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -72,7 +72,7 @@ class Criteria:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields that the criteria ask for, of dotted paths the first step."""
+        """The fields that the criteria use; of dotted paths, the first step."""
         return frozenset(condition.field.split(".")[0] for condition in self._conditions)
 
     @property
@@ -88,7 +88,7 @@ class Criteria:
     def has_relative_dates(self) -> bool:
         """Whether a date in the criteria is measured from ``now``.
 
-        :raises InvalidCriteria: if they can't be compiled.
+        :raises InvalidCriteria: if the criteria can't be compiled.
         """
         reference = Reference(SOME_TIME)
         compile_conditions(self._conditions, reference, None, None)
@@ -97,8 +97,9 @@ class Criteria:
     def check(self, record_type: RecordType | None = None) -> None:
         """Check that the criteria can be compiled, and that records of a type can meet them.
 
-        :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
-        :raises InvalidCriteria: if not; it holds the mistakes of all conditions.
+        :param record_type: the records' type; ``None`` doesn't check whether the fields exist and fit the
+            operators.
+        :raises InvalidCriteria: if not. It holds the mistakes of all conditions.
         """
         mistakes = []
         for condition in self._conditions:
@@ -120,14 +121,14 @@ class Criteria:
         multi_select: Collection[str] | None = None,
         on_incomparable: Callable[[Incomparable], None] | None = None,
     ) -> Predicate:
-        """Return a function that tells whether a record meets the criteria.
+        """Return a function that returns whether a record meets the criteria.
 
-        :param now: the aware time that relative dates are measured from; ``None`` refuses them.
-        :param multi_select: the custom fields that are multi-selects, of which ``contains`` asks for a whole
-            option; ``None`` where that is unknown, so that a custom field's text counts as one if it holds
-            a ';'.
-        :param on_incomparable: told of values that can't be compared, once a condition.
-        :raises InvalidCriteria: if the criteria can't be compiled; its ``path`` says where in them.
+        :param now: the aware time from which relative dates are measured; with ``None``, they are refused.
+        :param multi_select: the custom fields that are multi-selects: in these, ``contains`` looks for a
+            whole option. ``None``: it is not known. Then a custom field's text counts as a multi-select if it
+            holds a ';'.
+        :param on_incomparable: called with a value that can't be compared, once for each condition.
+        :raises InvalidCriteria: if the criteria can't be compiled; ``path`` is the place of the mistake.
         :raises ValueError: if ``now`` has no time zone.
         """
         predicates = compile_conditions(self._conditions, Reference(now), multi_select, on_incomparable)
@@ -136,9 +137,10 @@ class Criteria:
     def compile_explanation(
         self, *, now: datetime | None = None, multi_select: Collection[str] | None = None
     ) -> Explanation:
-        """Return what tells of a record how each condition came out, in the criteria's order, needed or not.
+        """Return a function that returns the result of each condition for a record, in the criteria's order.
 
-        The parameters are those of ``compile``. What the record holds is not in the answer.
+        It evaluates all conditions, also those that can't change the result. The parameters are those of
+        ``compile``. The results hold nothing of the record's contents.
 
         :raises InvalidCriteria: if the criteria can't be compiled.
         :raises ValueError: if ``now`` has no time zone.
@@ -150,25 +152,26 @@ class Criteria:
         ]
 
     def compared(self, record: Mapping[str, Any]) -> list[Compared]:
-        """Return what each condition compares with which of the record's values, in the criteria's order."""
+        """Return the two values that each condition compares, in the criteria's order."""
         return [
             Compared(condition.path, condition.value, _found(record, condition.field))
             for condition in self._conditions
         ]
 
     def group_outcomes(self, conditions: Sequence[ConditionOutcome]) -> list[GroupOutcome]:
-        """Return how each group and logic line came out, a group before its members.
+        """Return the result of each group and logic line: a group before its members.
 
-        :param conditions: what an explanation has told of a record.
+        :param conditions: what an explanation returned for a record.
         """
         return group_outcomes(self._expression, [condition.held for condition in conditions])
 
     def culprits(self, conditions: Sequence[ConditionOutcome]) -> list[ConditionOutcome]:
-        """Return the conditions by whose outcomes a record does not meet the criteria: none if it does.
+        """Return the conditions because of which a record does not meet the criteria.
 
-        A condition in a ``none`` group, or behind a ``NOT``, is among them if it held.
+        The list is empty if the record meets them. A condition in a ``none`` group or after a ``NOT`` is in
+        the list if it held.
 
-        :param conditions: what an explanation has told of the record.
+        :param conditions: what an explanation returned for the record.
         """
         numbers = culprits_of(self._expression, [condition.held for condition in conditions])
         return [condition for number, condition in enumerate(conditions, 1) if number in numbers]
@@ -188,7 +191,7 @@ def compile_criteria(
     multi_select: Collection[str] | None = None,
     on_incomparable: Callable[[Incomparable], None] | None = None,
 ) -> Predicate:
-    """Return a function that tells whether a record meets the criteria.
+    """Return a function that returns whether a record meets the criteria.
 
     The parameters and errors are those of ``Criteria`` and its method ``compile``.
     """
@@ -198,9 +201,10 @@ def compile_criteria(
 def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
     """Check that criteria can be compiled, and that records of a type can meet them.
 
-    :param record_type: ``None`` leaves out whether the fields exist and fit the operators.
-    :raises InvalidCriteria: if not. It holds the mistakes of all conditions; fields and values are looked at
-        when the form of all is right.
+    :param record_type: the records' type; ``None`` doesn't check whether the fields exist and fit the
+        operators.
+    :raises InvalidCriteria: if not. It holds the mistakes of all conditions. Fields and values are checked
+        once the form of every condition is right.
     """
     Criteria(spec).check(record_type)
 
@@ -208,7 +212,7 @@ def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
 def compile_explanation(
     spec: Spec, *, now: datetime | None = None, multi_select: Collection[str] | None = None
 ) -> Explanation:
-    """Return what tells of a record how each condition came out, in the criteria's order, needed or not.
+    """Return a function that returns the result of each condition for a record, in the criteria's order.
 
     The parameters and errors are those of ``Criteria`` and its method ``compile_explanation``.
     """

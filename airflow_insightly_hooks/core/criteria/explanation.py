@@ -1,4 +1,4 @@
-"""Why a record meets criteria or not: how each group came out, and which conditions decided it."""
+"""Why a record does or doesn't meet criteria: the result of each group, and the conditions that decided."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _SHORT.maxlist = 10
 
 
 class GroupOutcome(NamedTuple):
-    """Whether one group, or logic line, held for a record; ``path`` says where it stands in the criteria."""
+    """Whether one group or logic line held for a record; ``path`` is its place in the criteria."""
 
     path: str
     held: bool
 
 
 class Compared(NamedTuple):
-    """What one condition compares, and with what; ``found`` is a record's contents.
+    """The two values that one condition compares; ``found`` is a part of a record's contents.
 
-    :param path: where the condition stands in the criteria.
-    :param value: the condition's value, as the criteria have it; ``None`` if its operator takes none.
-    :param found: the record's value; of a dotted path, or ``TAGS``, the list of those that aren't blank.
+    :param path: the condition's place in the criteria.
+    :param value: the condition's value, as the criteria have it; ``None`` if its operator takes no value.
+    :param found: the record's value. For a dotted path or ``TAGS``, it is the list of values that aren't
+        blank.
     """
 
     path: str
@@ -37,7 +38,7 @@ class Compared(NamedTuple):
     found: Any
 
     def plain(self) -> dict[str, Any]:
-        """Return ``value`` and ``found`` as JSON and YAML hold them, what is no such value as text."""
+        """Return ``value`` and ``found`` as JSON and YAML can hold them; other values become texts."""
         return {"value": _plain(self.value), "found": _plain(self.found)}
 
     @property
@@ -64,16 +65,16 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a value in one line, in which nothing acts on a terminal."""
+    """Return a value on one line, without characters that control a terminal."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return _SHORT.repr(_plain(value))
 
 
 def group_outcomes(expression: Expression, held: Sequence[bool]) -> list[GroupOutcome]:
-    """Return how each group and logic line came out, in the criteria's order, a group before its members.
+    """Return the result of each group and logic line, in the criteria's order: a group before its members.
 
-    :param held: the conditions' outcomes, in their order.
+    :param held: the results of the conditions, in their order.
     """
     found: list[GroupOutcome] = []
     _groups(expression, held, found)
@@ -99,16 +100,16 @@ def _holds(expression: Expression, held: Sequence[bool]) -> bool:
 
 
 def culprits_of(expression: Expression, held: Sequence[bool]) -> frozenset[int]:
-    """Return the numbers, from 1, of the conditions by whose outcomes the criteria are not met.
+    """Return the numbers, from 1, of the conditions because of which the criteria are not met.
 
-    In ``all`` those that didn't hold, in ``any`` all of them, in ``none`` and ``NOT`` those that held.
-    Empty if the criteria are met.
+    In ``all`` these are the conditions that didn't hold, in ``any`` all conditions, in ``none`` and ``NOT``
+    the conditions that held. The result is empty if the criteria are met.
     """
     return frozenset() if _holds(expression, held) else frozenset(_blamed(expression, held, wanted=True))
 
 
 def _blamed(expression: Expression, held: Sequence[bool], *, wanted: bool) -> set[int]:
-    """Return the conditions by which an expression came out other than wanted."""
+    """Return the conditions because of which an expression doesn't have the result ``wanted``."""
     if isinstance(expression, int):
         return {expression}
     of_member = wanted if expression.kind != "none" else not wanted

@@ -1,7 +1,7 @@
-"""Fields as criteria name them: where their values stand in a record, and what is known of their kind.
+"""Finds the values of a field that criteria name, and the field's kind.
 
 A field is a record's own (``TITLE``), a custom one (``Region__c``), ``TAGS`` (the tags' names), or a dotted
-path into nested data (``LINKS.ROLE``). What is found may be any JSON at all.
+path into nested data (``LINKS.ROLE``). Its values may be any JSON.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ NEVER_FITS: Mapping[str, frozenset[str]] = {
     "date": LISTS | NUMBERS | {"boolean"},
     "presence": frozenset(),
 }
-"""The kinds of fields whose values an operator can never compare, by what it compares."""
+"""By what an operator compares: the kinds of fields whose values it can never compare."""
 
 
 def is_plain(field: str) -> bool:
-    """Tell whether a field is a record's own or a custom one, and not a path into nested data."""
+    """Return whether a field is a record's own or a custom one, and not a path into nested data."""
     return field != TAGS and "." not in field
 
 
 def is_tags(field: str) -> bool:
-    """Tell whether a field is the tags' names."""
+    """Return whether a field is the tags' names."""
     return field in (TAGS, TAG_NAMES)
 
 
 def is_custom(field: str) -> bool:
-    """Tell whether a field is a custom one by its name."""
+    """Return whether a field is a custom one, by its name."""
     return field.endswith(CUSTOM_SUFFIX) and is_plain(field)
 
 
 def custom_value(custom_fields: Any, name: str) -> Any:
-    """Return a custom field's value, ``None`` if it is not among a record's custom fields."""
+    """Return a custom field's value; ``None`` if a record's custom fields don't have it."""
     try:
         for custom_field in custom_fields:
             if custom_field["FIELD_NAME"] == name:
                 return custom_field["FIELD_VALUE"]
-    except (KeyError, TypeError, IndexError):  # something there is no custom field
+    except (KeyError, TypeError, IndexError):  # an item is not a custom field
         for custom_field in custom_fields if isinstance(custom_fields, list) else ():
             if isinstance(custom_field, Mapping) and custom_field.get("FIELD_NAME") == name:
                 return custom_field.get("FIELD_VALUE")
@@ -62,7 +62,7 @@ def custom_value(custom_fields: Any, name: str) -> Any:
 
 
 def values_of(path: str) -> Callable[[Mapping[str, Any]], list[Any]]:
-    """Return a function that gives a record's values of a dotted path, those that aren't blank."""
+    """Return a function that returns a record's values at a dotted path, without blank ones."""
     name, *steps = (TAG_NAMES if path == TAGS else path).split(".")
 
     def values(record: Mapping[str, Any]) -> list[Any]:
@@ -76,7 +76,7 @@ def values_of(path: str) -> Callable[[Mapping[str, Any]], list[Any]]:
 
 
 def flat(value: Any) -> list[Any]:
-    """Return a value, or a list's, with lists in it opened and blanks (null, empty text) left out."""
+    """Return the value as a list: lists in it are flattened, and blanks (null, empty text) are left out."""
     found: list[Any] = []
     pending = [value]
     while pending:
@@ -91,9 +91,9 @@ def flat(value: Any) -> list[Any]:
 def check_field(record_type: RecordType, field: str, operator: str, value: Any, path: str) -> None:
     """Check that records of this type can have a field, and that an operator can compare its values.
 
-    :param value: the condition's value, which the operator takes.
-    :param path: where the condition stands in the criteria.
-    :raises InvalidCriteria: if not. What depends on the account, as custom fields do, is taken as right.
+    :param value: the condition's value, if the operator takes a value.
+    :param path: the condition's place in the criteria.
+    :raises InvalidCriteria: if not. Custom fields, which depend on the account, are taken to be right.
     """
     name = field.split(".")[0]
     known = [*record_type.fields, *record_type.date_fields, TAGS]
@@ -114,7 +114,7 @@ def check_field(record_type: RecordType, field: str, operator: str, value: Any, 
 
 
 def _kind(record_type: RecordType, field: str) -> str | None:
-    """Return a field's kind, ``None`` where it can't be known."""
+    """Return a field's kind; ``None`` if it can't be known."""
     if is_tags(field):
         return "text"
     name, *steps = field.split(".")

@@ -1,11 +1,12 @@
 """Regular expressions that are searched for in linear time, whatever the pattern and the text.
 
-Python's own ``re`` backtracks: a pattern such as ``^(\\w+\\s?)*$`` can take longer than a life over sixty
-letters. Rust's engine, which pydantic brings along, never does, so no further package is needed.
+Python's own ``re`` backtracks: for sixty letters, a pattern such as ``^(\\w+\\s?)*$`` can take years. Rust's
+engine never backtracks. pydantic includes it, so no further package is needed.
 
-A pattern keeps Python's syntax and meaning: Python's parser reads it, and what it has read is written in
-Rust's syntax. (Where the two differ, a text would silently match no longer: ``$`` before a last line break,
-``[[]``, ``\\<``, ``{x}``.) What takes backtracking is refused: look-arounds, back references, atomic groups.
+A pattern keeps Python's syntax and meaning: Python's parser reads it, and the result is written in Rust's
+syntax. (The two differ in ``$`` before a last line break, ``[[]``, ``\\<`` and ``{x}``. Without the
+translation, a text would silently not match any more.) Parts that need backtracking are refused:
+look-arounds, back references, atomic groups.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 __all__ = ["InvalidPattern", "compile_pattern"]
 
 LONGEST_PATTERN = 10_000
-"""Characters."""
+"""How many characters a pattern may have."""
 MOST_REPETITIONS = 1_000
-"""How often a part of a pattern may be repeated by counts, ``(a{10}){100}``: time grows with it."""
+"""How often counts such as ``(a{10}){100}`` may repeat a part of a pattern. The time grows with it."""
 
-# Python has no public name for its parser; hypothesis and others read patterns by it, too.
+# Python has no public name for its parser. Hypothesis and other packages use it, too.
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -39,7 +40,7 @@ _REFUSED = {
     "ATOMIC_GROUP": "atomic groups, (?>…), are not supported: (?:…) takes no longer here",
     "POSSESSIVE_REPEAT": "possessive quantifiers, such as a++, are not supported: a+ takes no longer here",
 }
-# As Python reads them: \w are letters, numbers and '_', and \s has four control characters more.
+# As in Python: \w are letters, numbers and '_', and \s includes four more control characters.
 _CATEGORIES = {
     "CATEGORY_DIGIT": (r"\p{Nd}", "0-9"),
     "CATEGORY_SPACE": (r"\s\x1c-\x1f", r"\t-\r\x20"),
@@ -48,15 +49,20 @@ _CATEGORIES = {
 
 
 class InvalidPattern(ValueError):
-    """What is no regular expression, or none that can be searched for in linear time; its text says why."""
+    """A text is not a regular expression that can be searched for in linear time.
+
+    Cause: Raised when the pattern has a syntax error, is too large, or needs backtracking.
+
+    Remedy: Do what the message says. Often several conditions in a group can replace the pattern.
+    """
 
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str, *, case_sensitive: bool) -> Callable[[str], bool]:
-    """Return what tells whether a text holds a match of a pattern, in time that is linear in the text.
+    """Return a function that returns whether a text holds a match, in time that is linear in the text.
 
-    :param pattern: in the syntax of Python's ``re``.
-    :raises InvalidPattern: if it is no regular expression, or holds what takes backtracking.
+    :param pattern: a pattern in the syntax of Python's ``re``.
+    :raises InvalidPattern: if it is not a regular expression, or needs backtracking.
     """
     if len(pattern) > LONGEST_PATTERN:
         raise InvalidPattern(f"not a regular expression: it is longer than {LONGEST_PATTERN} characters")
@@ -68,7 +74,7 @@ def compile_pattern(pattern: str, *, case_sensitive: bool) -> Callable[[str], bo
             translated = f"(?i:{translated})"
         schema = core_schema.str_schema(pattern=translated, regex_engine="rust-regex", strict=True)
         found = SchemaValidator(schema).isinstance_python
-    except SchemaError as error:  # its text quotes the pattern as it was translated
+    except SchemaError as error:  # its text quotes the translated pattern
         reason = "it nests too deeply, or holds half a character"
         if "size limit" in str(error):
             reason = r"it is too large: a count such as \w{300} may be \w*, or [0-9A-Za-z_]{300}"
@@ -81,7 +87,7 @@ def compile_pattern(pattern: str, *, case_sensitive: bool) -> Callable[[str], bo
         raise InvalidPattern(f"not a regular expression: {error}") from None
 
     def holds(text: str) -> bool:
-        # The engine reads UTF-8, which has no lone surrogates; JSON's escapes can bring them.
+        # The engine reads UTF-8, which has no lone surrogates. JSON's escapes can make them.
         return found(text) or (
             _LONE_SURROGATE.search(text) is not None and found(_LONE_SURROGATE.sub("\ufffd", text))
         )
@@ -90,10 +96,10 @@ def compile_pattern(pattern: str, *, case_sensitive: bool) -> Callable[[str], bo
 
 
 def _sequence(items: Iterable[Any], flags: int, repeated: int) -> str:
-    """Write what follows one another.
+    """Return parts that follow one another, in Rust's syntax.
 
-    :param flags: those of ``re`` that hold here.
-    :param repeated: how often this is repeated by counts around it.
+    :param flags: the flags of ``re`` that apply here.
+    :param repeated: how often the counts around these parts repeat them.
     """
     return "".join([_written(op.name, argument, flags, repeated) for op, argument in items])
 
@@ -118,7 +124,7 @@ def _written(op: str, argument: Any, flags: int, repeated: int) -> str:
         within = (flags | added) & ~removed
         case = "i" if within & re.IGNORECASE else "-i"
         return f"(?{case}:{_sequence(items, within, repeated)})"
-    if op in ("MAX_REPEAT", "MIN_REPEAT"):  # whether it takes much or little first is the same here
+    if op in ("MAX_REPEAT", "MIN_REPEAT"):  # greedy or not makes no difference here
         least, most, items = argument
         has_end = most is not _parser.MAXREPEAT
         repeated *= max(int(most) if has_end else int(least), 1)
@@ -153,7 +159,7 @@ def _position(name: str, flags: int) -> str:
     if name == "AT_BEGINNING":
         return "(?m:^)" if flags & re.MULTILINE else r"\A"
     if name == "AT_END":
-        # Python's matches before a last line break, too.
+        # Python's $ matches before a last line break, too.
         return "(?m:$)" if flags & re.MULTILINE else r"(?:\n?\z)"
     if name in ("AT_BOUNDARY", "AT_NON_BOUNDARY"):
         boundary = r"\b" if name == "AT_BOUNDARY" else r"\B"

@@ -1,7 +1,8 @@
-"""Logic lines, ``1 AND (2 OR NOT 3)``: how numbered conditions are combined.
+"""Logic lines, such as ``1 AND (2 OR NOT 3)``, which combine numbered conditions.
 
-The numbers count from 1. NOT binds closer than AND, AND closer than OR, in capitals or not. A line is read
-without recursion and its parentheses are bounded, so no text can exhaust the interpreter's stack.
+The numbers start at 1. NOT binds closer than AND, and AND closer than OR. They may be in small letters. A
+line is read without recursion, and the nesting of parentheses is limited, so no text can exhaust the
+interpreter's stack.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_PARENTHESES = 100
 """How deep a line's parentheses may nest."""
 
 MOST_OPERANDS = 20_000
-"""How often a line may name conditions: each time they are asked, for each record."""
+"""How often a line may name conditions. Each mention is evaluated for each record."""
 
 Expression = Union[int, "Operation"]
 """A condition's number, or an operation."""
@@ -29,9 +30,9 @@ _SHOWN = 20
 
 
 class Operation(NamedTuple):
-    """What groups do: ``all``, ``any`` or ``none`` of the members hold.
+    """A group: ``all``, ``any`` or ``none`` of its members must hold.
 
-    ``path`` says where it stands in the criteria; ``None`` for a part of a logic line.
+    ``path`` is its place in the criteria; ``None`` for a part of a logic line.
     """
 
     kind: str
@@ -40,9 +41,9 @@ class Operation(NamedTuple):
 
 
 class _Level:
-    """What is between two parentheses, as far as it has been read.
+    """The part between two parentheses, as far as it has been read.
 
-    :param column: where the parenthesis was opened; 0 for the line itself.
+    :param column: the column of the opening parenthesis; 0 for the line itself.
     """
 
     def __init__(self, column: int) -> None:
@@ -69,11 +70,13 @@ def _joined(kind: str, members: list[Expression]) -> Expression:
 
 
 def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offset: int = 0) -> Expression:
-    """Return what a logic line says of ``count`` conditions.
+    """Return the expression that a logic line means.
 
-    :param path: where the line stands, for errors.
-    :param offset: what is added to the numbers in the result.
-    :raises InvalidCriteria: if it is no logic line, or leaves out a condition; its reason names the column.
+    :param count: how many conditions there are.
+    :param path: the line's place in the criteria, for errors.
+    :param offset: is added to the numbers in the result.
+    :raises InvalidCriteria: if the text is not a logic line, or doesn't use every condition. The reason names
+        the column.
     """
     if not isinstance(text, str):
         raise InvalidCriteria(path, f"a text is needed, not {type(text).__name__}")
@@ -119,18 +122,18 @@ def parse_logic(text: object, count: int, *, path: str = "criteria.logic", offse
         raise InvalidCriteria(path, f"the line names conditions more than {MOST_OPERANDS} times")
     if len(used) < count:
         unused = next(number for number in range(1, count + 1) if number not in used)
-        raise _mistake(path, end, f"condition {unused} is needed, which the line does not use")
+        raise _mistake(path, end, f"condition {unused} is not used: add it to the line, or remove it")
     return levels[0].expression()
 
 
 def _symbols(text: str) -> Iterator[tuple[int, str]]:
-    """Yield parentheses, words and other characters, each with its column, which counts from 1."""
+    """Yield parentheses, words and other characters, each with its column, from 1."""
     return ((match.start() + 1, match[0]) for match in _SYMBOL.finditer(text))
 
 
 def _number(symbol: str, count: int, path: str, column: int) -> int:
     digits = symbol.lstrip("0")
-    # Python refuses to read thousands of digits; so many are out of range anyway.
+    # Python refuses to read thousands of digits. Such a number is out of range anyway.
     number = int(digits) if 0 < len(digits) <= len(str(count)) else 0
     if not 1 <= number <= count:
         raise _mistake(path, column, f"a number from 1 to {count} is needed, not {_shown(symbol)}")

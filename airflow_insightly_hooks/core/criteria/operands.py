@@ -1,7 +1,7 @@
-"""What a condition compares with, and how texts, numbers and times are read from it and from a record.
+"""The value that a condition compares with, and how texts, numbers and times are read from values.
 
-Numbers are exact; a float is the decimal number that it is written as (0.1 is "0.1"). An instant is held
-here as a naive time in UTC.
+Numbers are exact: a float is the decimal number as which it is written (0.1 is "0.1"). Here, an instant is a
+naive time in UTC.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from airflow_insightly_hooks.core.exact_json import ExactNumber
 __all__ = ["Operand", "Reference", "instant_of", "number_of", "text_of", "utc"]
 
 MOST_VALUES = 100_000
-"""Values in a list."""
+"""How many values a list may have."""
 
-_read_iso = datetime.fromisoformat  # looked up once, since that takes as long as reading
+_read_iso = datetime.fromisoformat  # looked up once, because the lookup takes as long as reading a time
 
 
 class Reference:
-    """What relative dates are measured from.
+    """The time from which relative dates are measured.
 
-    :param instant: an aware time; ``None`` where there is none, so that relative dates are refused.
+    :param instant: an aware time; with ``None``, relative dates are refused.
     """
 
     def __init__(self, instant: datetime | None) -> None:
@@ -36,20 +36,20 @@ class Reference:
         self.used = False
 
     def measure(self, path: str) -> datetime:
-        """Return the instant for the relative date at ``path``.
+        """Return the instant from which the relative date at ``path`` is measured.
 
-        :raises InvalidCriteria: if there is none.
+        :raises InvalidCriteria: if there is no instant.
         """
         self.used = True
         if self.instant is None:
             raise InvalidCriteria(
-                path, "a relative date needs a time to be measured from (now), and none is given"
+                path, "a relative date is measured from a time, but no time was given: give `now`"
             )
         return self.instant
 
 
 class Operand(NamedTuple):
-    """What a condition compares with, and where in the criteria it stands."""
+    """The value that a condition compares with, and its place in the criteria."""
 
     value: Any
     case_sensitive: bool
@@ -58,7 +58,7 @@ class Operand(NamedTuple):
 
     @property
     def fold(self) -> Callable[[str], str]:
-        """What makes texts equal that are compared without regard to case."""
+        """The function that makes texts equal which differ in case only, if case doesn't count."""
         return str if self.case_sensitive else str.casefold
 
     def text(self) -> str:
@@ -69,11 +69,11 @@ class Operand(NamedTuple):
         return self.fold(text)
 
     def number(self) -> Decimal | None:
-        """Return the value as a number, ``None`` if it is none."""
+        """Return the value as a number; ``None`` if it is not a number."""
         return number_of(self.value)
 
     def instant(self) -> datetime | None:
-        """Return the value as an instant, ``None`` if it is no time."""
+        """Return the value as an instant; ``None`` if it is not a time."""
         value = self.value
         try:
             if isinstance(value, datetime):
@@ -102,14 +102,14 @@ class Operand(NamedTuple):
         if not isinstance(self.value, Sequence) or isinstance(self.value, str):
             raise InvalidCriteria(self.path, f"a list is needed, not {type(self.value).__name__}")
         if not self.value:
-            raise InvalidCriteria(self.path, "the list is empty")
+            raise InvalidCriteria(self.path, "the list is empty: at least one value is needed")
         if len(self.value) > MOST_VALUES:
-            raise InvalidCriteria(self.path, f"the list holds more than {MOST_VALUES} values")
+            raise InvalidCriteria(self.path, f"the list holds more than {MOST_VALUES:,} values: use fewer")
         return [self._replace(value=value, path=f"{self.path}[{i}]") for i, value in enumerate(self.value)]
 
 
 def text_of(value: object) -> str | None:
-    """Return a text, or a number as one."""
+    """Return a text, or a number as a text; ``None`` for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, ExactNumber):
@@ -118,19 +118,19 @@ def text_of(value: object) -> str | None:
         return None
     try:
         return str(value)
-    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+    except ValueError:  # Python doesn't write whole numbers of more than 4,300 digits
         return None
 
 
 def number_of(value: object) -> Decimal | None:
-    """Return a number, or a text that reads as one, exactly; ``None`` for anything else."""
+    """Return the exact number of a number, or of a text that is a number; ``None`` for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):
         value = value.text if isinstance(value, ExactNumber) else repr(value)
-    # Decimal also takes 1_000 and the digits of every script, which JSON and Insightly don't write.
+    # Decimal also reads 1_000 and the digits of every script, which JSON and Insightly don't write.
     if not isinstance(value, str) or not value.isascii() or "_" in value:
         return None
     try:
@@ -144,8 +144,8 @@ def instant_of(value: object) -> datetime | None:
     """Return the instant that a text means; ``None`` for anything else."""
     if not isinstance(value, str):
         return None
-    # The API's own form, YYYY-MM-DD HH:MM:SS, is read by the fastest means there are. They would take forms
-    # that api_time refuses: other separators, and 24 o'clock from Python 3.14 on, as the next midnight.
+    # The API's own form, YYYY-MM-DD HH:MM:SS, is read by Python's fastest function. It also reads forms that
+    # api_time refuses: other separators, and from Python 3.14 on 24:00 as the next midnight.
     if len(value) == 19 and value[4::3] == "-- ::":
         try:
             instant = _read_iso(value)
@@ -159,7 +159,7 @@ def instant_of(value: object) -> datetime | None:
 
 
 def utc(instant: datetime) -> datetime:
-    """Return an instant as it is held here, a naive one as it is."""
+    """Return an instant as a naive time in UTC; a naive time counts as UTC."""
     if instant.utcoffset() is None:
         return instant.replace(tzinfo=None)
     return instant.astimezone(timezone.utc).replace(tzinfo=None)

@@ -1,10 +1,10 @@
-"""The operators of criteria: what each holds for, one value at a time.
+"""The operators of criteria: the test that each applies to one value at a time.
 
-A test answers ``None`` where it can't compare a value, such as a number with a text that is no number.
-Text is compared without regard to case unless asked; numbers as numbers, also where they are written as text;
-dates as instants. Texts are equal where they mean the same instant, if the wanted one reads as a date, else
-where they are the same text. Of a multi-select (``Music;Sports``), ``contains`` asks for a whole option, and
-of tags for a whole tag.
+A test returns ``None`` if it can't compare a value, for example a number with a text that is not a number.
+Texts are compared without regard to case, unless the condition is case-sensitive. Numbers are compared as
+numbers, also if they are written as text. Dates are compared as instants. If the condition's text is a date,
+texts are equal if they mean the same instant. Otherwise they are equal if they are the same text. In a
+multi-select (``Music;Sports``), ``contains`` looks for a whole option, and in tags for a whole tag.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from airflow_insightly_hooks.core.errors import InvalidCriteria
 __all__ = ["OPERATORS", "Operator", "Test", "among_options", "compared_kind", "whole_option"]
 
 Test = Callable[[Any], "bool | None"]
-"""A condition's test of one value that is not blank; ``None`` where it can't be compared."""
+"""A condition's test of one value that is not blank; it returns ``None`` if it can't compare the value."""
 
 INFINITY = float("inf")
 SAFE = 2**53
-"""Up to this, every whole number is a float of its own, so that comparing the two as they are is exact."""
+"""Up to this number, every whole number is exactly a float, so comparing the two directly is exact."""
 
 
 # --- equality --------------------------------------------------------------------------------------------
@@ -67,12 +67,12 @@ def _equal_text(operand: Operand) -> str:
 
 
 def _in(operand: Operand) -> Test:
-    """Return the test of whether a value equals one of many, in the time that it takes for a few."""
+    """Return the test whether a value equals one of many; it takes no longer than for a few."""
     checks: set[bool] = set()
     instants: set[datetime | None] = set()
     texts: set[str] = set()
-    numbers: set[Decimal | None] = set()  # which equal texts that read as numbers, too
-    of_texts: set[Decimal | None] = set()  # which texts mean: they equal numbers only
+    numbers: set[Decimal | None] = set()  # given as numbers: texts that are numbers equal them, too
+    of_texts: set[Decimal | None] = set()  # given as texts: only numbers equal them
     for member in operand.each():
         wanted = member.value
         if isinstance(wanted, bool):
@@ -121,7 +121,7 @@ def _ends_with(operand: Operand) -> Test:
 def _text_test(operand: Operand, compare: Callable[[str, str], bool]) -> Test:
     wanted, fold = operand.text(), operand.fold
     if not wanted:
-        raise InvalidCriteria(operand.path, "an empty text is in every text: give one, or use is_blank")
+        raise InvalidCriteria(operand.path, "every text contains an empty text: give a text, or use is_blank")
 
     def test(value: Any) -> bool | None:
         text = text_of(value)
@@ -133,7 +133,8 @@ def _text_test(operand: Operand, compare: Callable[[str, str], bool]) -> Test:
 def among_options(operand: Operand, *, known: bool) -> Test:
     """Return the test of ``contains`` for a custom field, which may be a multi-select.
 
-    :param known: it is one; otherwise a text counts as one where it holds a ``;``.
+    :param known: whether the field is known to be a multi-select. If not, a text that holds a ``;`` counts as
+        the options of one.
     """
     in_text = _contains(operand)
     wanted, fold = operand.text().strip(), operand.fold
@@ -148,8 +149,8 @@ def among_options(operand: Operand, *, known: bool) -> Test:
 
 
 def whole_option(operand: Operand) -> Test:
-    """Return the test of ``contains`` for a value that is one option or tag as a whole."""
-    _contains(operand)  # which refuses what no text can be asked for
+    """Return the test of ``contains`` for a value that is one whole option or tag."""
+    _contains(operand)  # raises InvalidCriteria if the operand can't be used
     wanted, fold = operand.text().strip(), operand.fold
 
     def test(value: Any) -> bool | None:
@@ -189,8 +190,8 @@ def _number_test(compare: Callable[[Any, Any], bool], wanted: Decimal) -> Test:
         return exact
     floats = isinstance(limit, float) or -SAFE <= limit <= SAFE
 
-    # Comparing Python's numbers as they are is exact for two integers, for two floats, and for a float with
-    # an integer that is a float of its own. A limit that is a float has a fraction: large integers are far.
+    # Comparing Python's numbers directly is exact for two integers, for two floats, and for a float with an
+    # integer that is exactly a float. A limit that is a float has a fraction, so large integers are far away.
     def test(value: Any) -> bool | None:
         kind = type(value)
         if kind is int or (floats and kind is float and -INFINITY < value < INFINITY):
@@ -201,7 +202,7 @@ def _number_test(compare: Callable[[Any, Any], bool], wanted: Decimal) -> Test:
 
 
 def _native(number: Decimal) -> int | float | None:
-    """Return a number as an integer or as the float that is written so; ``None`` if it is neither."""
+    """Return a number as an integer, or as the float that is written the same; ``None`` if neither exists."""
     if not number:
         return 0
     if number.adjusted() < 400:  # the integer of 1E+999999999 would fill the memory
@@ -258,12 +259,12 @@ def _between(operand: Operand) -> Test:
     low, high = (bound.number() for bound in bounds)
     if low is None:
         start, end = map(_date, bounds)
-        # Which of a relative date and another one comes first depends on when it is asked.
+        # If only one of the dates is relative, which comes first depends on the time of the test.
         if start > end and _base(bounds[0]) == _base(bounds[1]):
             raise InvalidCriteria(operand.path, needed)
         return _date_between(start, end)
     if high is None:
-        raise InvalidCriteria(bounds[1].path, "a number is needed, as the lower bound is one")
+        raise InvalidCriteria(bounds[1].path, "a number is needed, because the lower bound is a number")
     if low > high:
         raise InvalidCriteria(operand.path, needed)
     above, below = _number_test(ge, low), _number_test(le, high)
@@ -318,7 +319,7 @@ def _is_not_blank(_operand: Operand) -> Test:
 
 
 class Operator(NamedTuple):
-    """How an operator tests a value; a negative one holds where the test holds for none of the values.
+    """How an operator tests values. A negative operator holds if the test holds for no value.
 
     :param compares: ``anything``, ``text``, ``number or date``, ``date``, ``checkbox`` or ``presence``.
     """
@@ -357,7 +358,7 @@ OPERATORS: Mapping[str, Operator] = {
 
 
 def compared_kind(operator: Operator, value: Any) -> str:
-    """Return what the operator compares, told apart by its value: ``number`` or ``date``, or as it says."""
+    """Return what the operator compares. For ``number or date``, the condition's value decides which."""
     if operator.compares != "number or date":
         return operator.compares
     first = value[0] if operator.build is _between else value

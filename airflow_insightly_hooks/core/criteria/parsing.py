@@ -1,4 +1,4 @@
-"""Criteria as they are written -> their conditions, and how these are combined."""
+"""Parses criteria into their conditions and the expression that combines these."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["MAX_DEPTH", "Condition", "Spec", "parse_criteria"]
 MAX_DEPTH = 100
 """How deep groups may nest."""
 MAX_MEMBERS = 10_000
-"""Conditions and groups in all: a few lists that hold each other can stand for billions."""
+"""How many conditions and groups there may be. A few lists that contain each other can make billions."""
 
 Spec = Mapping[str, Any] | None
-"""Criteria as they are written."""
+"""Criteria before they are parsed."""
 
 GROUPS = ("all", "any", "none")
 NUMBERED_KEYS = ("conditions", "logic")
@@ -26,7 +26,7 @@ CONDITION_KEYS = ("field", "operator", "value", "case_sensitive")
 
 
 class Condition(NamedTuple):
-    """A condition with sound keys, whose value has not been looked at."""
+    """A condition whose keys are valid, and whose value has not been checked yet."""
 
     path: str
     field: str
@@ -36,10 +36,10 @@ class Condition(NamedTuple):
 
 
 def parse_criteria(spec: object) -> tuple[list[Condition], Expression]:
-    """Return the conditions in their order, and how they are combined; they are numbered from 1.
+    """Return the conditions in their order, numbered from 1, and the expression that combines them.
 
-    :raises InvalidCriteria: if something else stands where a condition or a group should. It holds the
-        mistakes of all conditions, up to the first mistake of a group.
+    :raises InvalidCriteria: if a condition or a group has the wrong form. It holds the mistakes of all
+        conditions, up to the first mistake of a group.
     """
     reader = _Reader()
     expression: Expression = 0
@@ -73,7 +73,9 @@ class _Reader:
             return len(self.conditions)
         if len(spec) != 1:
             raise InvalidCriteria(
-                path, f"a group has one key, {', '.join(GROUPS)}; this has {', '.join(map(str, spec))}"
+                path,
+                f"a group has one key, which is one of {', '.join(GROUPS)}; this group has "
+                f"{', '.join(map(str, spec))}",
             )
         if depth == MAX_DEPTH:
             raise InvalidCriteria(path, f"groups nest deeper than {MAX_DEPTH} levels")
@@ -89,7 +91,7 @@ class _Reader:
             raise InvalidCriteria(
                 path,
                 f"numbered conditions have the keys {' and '.join(NUMBERED_KEYS)}; "
-                f"this has {', '.join(map(str, spec))}",
+                f"here there are {', '.join(map(str, spec))}",
             )
         before = len(self.conditions)
         path_of_list = f"{path}.conditions"
@@ -115,7 +117,9 @@ class _Reader:
     def _count(self, members: int, path: str) -> None:
         self._members += members
         if self._members > MAX_MEMBERS:
-            raise InvalidCriteria(path, f"there are more than {MAX_MEMBERS} conditions and groups in all")
+            raise InvalidCriteria(
+                path, f"there are more than {MAX_MEMBERS:,} conditions and groups: use fewer"
+            )
 
 
 def _members(members: object, path: str, at_least_one: str) -> Sequence[Any]:
@@ -130,7 +134,7 @@ def _condition(spec: Mapping[str, Any], path: str) -> Condition:
     for key in spec:
         if key not in CONDITION_KEYS:
             guess = did_you_mean(key, (*CONDITION_KEYS, *GROUPS))
-            guess = guess or f"; a group has one key: {', '.join(GROUPS)}"
+            guess = guess or f"; a group has one key, which is one of {', '.join(GROUPS)}"
             raise InvalidCriteria(f"{path}.{key}", f"not a key of a condition{guess}")
     for key in ("field", "operator"):
         if not isinstance(spec.get(key), str) or not spec[key]:
@@ -138,7 +142,7 @@ def _condition(spec: Mapping[str, Any], path: str) -> Condition:
     name = spec["operator"]
     operator = OPERATORS.get(name)
     if operator is None:
-        guess = did_you_mean(name, OPERATORS) or f"; there are {', '.join(OPERATORS)}"
+        guess = did_you_mean(name, OPERATORS) or f"; the operators are {', '.join(OPERATORS)}"
         raise InvalidCriteria(f"{path}.operator", f"{name!r} is not an operator{guess}")
     if operator.takes_value and "value" not in spec:
         raise InvalidCriteria(f"{path}.value", f"{name!r} needs a value")

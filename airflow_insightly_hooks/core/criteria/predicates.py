@@ -1,4 +1,4 @@
-"""Parsed conditions -> predicates over records, one each, and one that combines them."""
+"""Compiles parsed conditions to predicates over records, and combines these into one predicate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["OPTION_OPERATORS", "Incomparable", "Predicate", "combine", "compile_
 Predicate = Callable[[Mapping[str, Any]], bool]
 
 OPTION_OPERATORS = frozenset({"contains", "not_contains"})
-"""The operators that ask for one option of a multi-select, or for one tag."""
+"""The operators that look for one option of a multi-select, or for one tag."""
 
 NUMBERS_AND_CHECKBOXES = frozenset({int, float, bool})
 
@@ -62,7 +62,7 @@ def compile_conditions(
 
 
 def _reporter(condition: Condition, tell: Callable[[Incomparable], None] | None) -> Callable[[object], None]:
-    """Return what is called with values that can't be compared, and tells of the first."""
+    """Return a function that is called with values that can't be compared, and reports the first one."""
     told = tell is None
 
     def report(value: object) -> None:
@@ -83,7 +83,7 @@ def _type_name(value: object) -> str:
 
 
 def _on_field(field: str, test: Test, custom_test: Test, report: Callable[[object], None]) -> Predicate:
-    """Return a predicate over a record's own field, else its custom field of that name."""
+    """Return a predicate over a record's own field, or else over its custom field of that name."""
 
     def holds(record: Mapping[str, Any]) -> bool:
         value = record.get(field)
@@ -128,7 +128,7 @@ def _not(predicate: Predicate) -> Predicate:
 
 
 def combine(expression: Expression, conditions: list[Predicate]) -> Predicate:
-    """Return a predicate that combines those of the conditions; each level is one call deep."""
+    """Return a predicate that combines the conditions' predicates; each level is one call deep."""
     if isinstance(expression, int):
         return conditions[expression - 1]
     kind = expression.kind
@@ -136,7 +136,7 @@ def combine(expression: Expression, conditions: list[Predicate]) -> Predicate:
     for member in expression.members:
         combined.append(combine(member, conditions))
     members = tuple(combined)
-    # Plain loops, since all() and any() over a generator take twice the time.
+    # Plain loops, because all() and any() over a generator take twice the time.
     if kind == "all":
 
         def every(record: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""What criteria may hold, so that Airflow can store the DAG that they stand in.
+"""Checks that criteria hold only values that Airflow can store with their DAG.
 
-Airflow's DAG processor packs all DAGs of a file into one message. One number that it can't pack, or lists
-that nest a thousand levels deep, would cost all of them.
+Airflow's DAG processor packs all DAGs of a file into one message. If one value can't be packed, such as a
+very large number or lists that nest a thousand levels deep, none of the file's DAGs is stored.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from airflow_insightly_hooks.core.errors import InvalidCriteria
 __all__ = ["check_storable"]
 
 DEEPEST = 250
-"""Levels of nesting: groups may have 100, each a mapping and a list."""
+"""How many levels may nest. Groups may nest 100 levels deep, and each group is a mapping and a list."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_storable(criteria: object) -> None:
-    """Check that criteria, templates in them included, can be stored; what they mean is not looked at.
+    """Check that criteria, with the templates in them, can be stored. Their meaning is not checked.
 
-    :raises InvalidCriteria: if not; its ``path`` says where in them.
+    :raises InvalidCriteria: if not; ``path`` is the place of the value.
     """
     level = {id(criteria): ("criteria", criteria)}
     for _ in range(DEEPEST):
         if not level:
             return
-        # What stands in several places is looked at once a level: a few lines can stand for billions.
+        # An object that is in several places is checked once on each level: a few lines can make billions.
         below = {}
         for path, value in level.values():
             if reason := _unstorable(value):
@@ -39,7 +39,7 @@ def check_storable(criteria: object) -> None:
                 below[id(member)] = (f"{path}{step}", member)
         level = below
     if level:
-        raise InvalidCriteria("criteria", f"they are nested more than {DEEPEST} levels deep")
+        raise InvalidCriteria("criteria", f"they nest more than {DEEPEST} levels deep: use fewer levels")
 
 
 def _members(value: object) -> Iterator[tuple[str, Any]]:
@@ -54,7 +54,7 @@ def _members(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _unstorable(value: object) -> str | None:
-    """Return why a value can't be stored, ``None`` if it can."""
+    """Return why a value can't be stored; ``None`` if it can."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return "a number beyond 64 bits can't be stored: write it as a text"
     if isinstance(value, float) and not isfinite(value):

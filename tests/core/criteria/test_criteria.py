@@ -455,22 +455,22 @@ def many(depth: int, members: int, inner: Any) -> Any:
         (
             {"field": "X", "operator": "in", "value": ["x"] * 100_001},
             "criteria.value",
-            "the list holds more than 100000 values",
+            "the list holds more than 100,000 values: use fewer",
         ),
         (
             {"all": [YES] * 10_001},
             "criteria.all[9999]",
-            "there are more than 10000 conditions and groups in all",
+            "there are more than 10,000 conditions and groups: use fewer",
         ),
         (
             {"all": [None] * 10_001},
             "criteria.all[9999]",
-            "there are more than 10000 conditions and groups in all",
+            "there are more than 10,000 conditions and groups: use fewer",
         ),
         (
             {"conditions": [YES] * 10_001},
             "criteria.conditions",
-            "there are more than 10000 conditions and groups in all",
+            "there are more than 10,000 conditions and groups: use fewer",
         ),
         (
             {"conditions": [YES], "logic": "1 OR " * 20_000 + "1"},
@@ -495,7 +495,7 @@ def test_a_few_lists_cannot_stand_for_billions(inner):
     """They are counted as what they stand for."""
     with pytest.raises(InvalidCriteria) as caught:
         check_criteria(many(90, 10, inner))
-    assert caught.value.reason == "there are more than 10000 conditions and groups in all"
+    assert caught.value.reason == "there are more than 10,000 conditions and groups: use fewer"
 
 
 def test_thousands_of_conditions_are_fine():
@@ -532,11 +532,15 @@ def condition(**keys: Any) -> dict[str, Any]:
             "criteria.any[0].none[1]",
             "a group or a condition is needed, not list",
         ),
-        ({"all": [YES], "any": [YES]}, "criteria", "a group has one key, all, any, none; this has all, any"),
+        (
+            {"all": [YES], "any": [YES]},
+            "criteria",
+            "a group has one key, which is one of all, any, none; this group has all, any",
+        ),
         (
             {"all": [YES], "field": "X"},
             "criteria",
-            "a group has one key, all, any, none; this has all, field",
+            "a group has one key, which is one of all, any, none; this group has all, field",
         ),
         ({"all": YES}, "criteria.all", "a list is needed, not dict"),
         ({"any": "TITLE"}, "criteria.any", "a list is needed, not str"),
@@ -551,7 +555,7 @@ def condition(**keys: Any) -> dict[str, Any]:
         (
             {"all": [None, {"conditions": [YES, NO], "logic": "1"}]},
             "criteria.all[1].logic",
-            "column 2: condition 2 is needed, which the line does not use",
+            "column 2: condition 2 is not used: add it to the line, or remove it",
         ),
         ({"conditions": [YES], "logic": 1}, "criteria.logic", "a text is needed, not int"),
         ({"logic": "1"}, "criteria.conditions", "a list is needed, not NoneType"),
@@ -568,13 +572,13 @@ def condition(**keys: Any) -> dict[str, Any]:
         (
             {"conditions": [YES], "all": [YES]},
             "criteria",
-            "numbered conditions have the keys conditions and logic; this has conditions, all",
+            "numbered conditions have the keys conditions and logic; here there are conditions, all",
         ),
         (condition(feild="X"), "criteria.feild", "not a key of a condition; did you mean 'field'?"),
         (
             condition(**{"?": 1}),
             "criteria.?",
-            "not a key of a condition; a group has one key: all, any, none",
+            "not a key of a condition; a group has one key, which is one of all, any, none",
         ),
         ({}, "criteria.field", "a text is needed"),
         (condition(field=""), "criteria.field", "a text is needed"),
@@ -588,7 +592,7 @@ def condition(**keys: Any) -> dict[str, Any]:
         (
             condition(operator="resembles!"),
             "criteria.operator",
-            f"'resembles!' is not an operator; there are {', '.join(OPERATORS)}",
+            f"'resembles!' is not an operator; the operators are {', '.join(OPERATORS)}",
         ),
         ({"field": "A", "operator": "equals"}, "criteria.value", "'equals' needs a value"),
         (
@@ -602,7 +606,11 @@ def condition(**keys: Any) -> dict[str, Any]:
         (condition(value=["x"]), "criteria.value", "a text is needed, not list"),
         (condition(operator="in", value="x"), "criteria.value", "a list is needed, not str"),
         (condition(operator="in", value={"x": 1}), "criteria.value", "a list is needed, not dict"),
-        (condition(operator="not_in", value=[]), "criteria.value", "the list is empty"),
+        (
+            condition(operator="not_in", value=[]),
+            "criteria.value",
+            "the list is empty: at least one value is needed",
+        ),
         (condition(operator="in", value=["x", None]), "criteria.value[1]", "a text is needed, not NoneType"),
         (condition(operator="contains", value=True), "criteria.value", "a text is needed, not bool"),
         (
@@ -618,7 +626,7 @@ def condition(**keys: Any) -> dict[str, Any]:
         (
             condition(operator="not_contains", value=""),
             "criteria.value",
-            "an empty text is in every text: give one, or use is_blank",
+            "every text contains an empty text: give a text, or use is_blank",
         ),
         (condition(operator="matches", value=5), "criteria.value", "a regular expression is needed, not int"),
         (condition(operator="between", value=5), "criteria.value", "a list is needed, not int"),
@@ -640,7 +648,7 @@ def condition(**keys: Any) -> dict[str, Any]:
         (
             condition(operator="between", value=[1, "2017-03-10"]),
             "criteria.value[1]",
-            "a number is needed, as the lower bound is one",
+            "a number is needed, because the lower bound is a number",
         ),
         (condition(operator="between", value=["2017-03-10", 1]), "criteria.value[1]", A_DATE),
         (condition(operator="between", value=["x", 1]), "criteria.value[0]", A_DATE),
@@ -736,7 +744,7 @@ def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
         compile_criteria(spec)
     assert caught.value.path == path
     assert caught.value.reason == (
-        "a relative date needs a time to be measured from (now), and none is given"
+        "a relative date is measured from a time, but no time was given: give `now`"
     )
     check_criteria(spec)
     assert Criteria(spec).has_relative_dates

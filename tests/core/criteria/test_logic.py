@@ -86,8 +86,8 @@ OPERAND = "a number, NOT or '(' is needed, not"
         ("1 OR (2 AND (1)", "column 16: a ')' is needed for the '(' in column 6"),
         ("1 AND 3", "column 7: a number from 1 to 2 is needed, not '3'"),
         ("0 AND 1", "column 1: a number from 1 to 2 is needed, not '0'"),
-        ("1 OR 1", "column 7: condition 2 is needed, which the line does not use"),
-        ("2 OR 2", "column 7: condition 1 is needed, which the line does not use"),
+        ("1 OR 1", "column 7: condition 2 is not used: add it to the line, or remove it"),
+        ("2 OR 2", "column 7: condition 1 is not used: add it to the line, or remove it"),
     ],
 )
 def test_a_mistake_is_shown_with_its_column(line, reason):

@@ -26,7 +26,7 @@ def nested(depth: int, inner: Any) -> Any:
         ({"value": "a\0"}, "criteria.value", "U+0000"),
         ({"field": "\ud800"}, "criteria.field", "half of a surrogate pair"),
         ({"a\0": 1}, "criteria", "U+0000"),
-        ({"value": nested(300, "x")}, "criteria", "they are nested more than 250 levels deep"),
+        ({"value": nested(300, "x")}, "criteria", "they nest more than 250 levels deep: use fewer levels"),
     ],
     ids=str,
 )
