@@ -313,7 +313,7 @@ def test_ten_thousand_failures_make_a_short_log(stack: Stack, runs: Runs) -> Non
     assert (report["total"], report["delivered"], report["attempts"]) == (FAILURES, 0, FAILURES)
     assert (len(report["undelivered"]), report["undelivered_count"]) == (200, FAILURES)
     progress = re.compile(
-        r"\d+ of 10000 payloads sent, 0 acknowledged, \d+ failing, [\d.]+/s, about \d+ s left"
+        r"\d+ of 10,000 payloads sent, 0 acknowledged, \d+ failing, [\d.]+/s, about \d+ s left"
     )
     seconds = received_span(report)
     shown = [event for event in events if progress.fullmatch(event)]

@@ -1,4 +1,4 @@
-"""What a deliver task decides: ids, ledger, order, limits, signatures and the report.
+"""The decisions of a deliver task: ids, ledger, order, limits, signatures and the report.
 
 Private.
 """

@@ -1,7 +1,7 @@
-"""The ids of messages that are done with: a set that only grows, 12 bytes an id in memory and 16 in a store.
+"""The ids of acknowledged messages: a set that only grows. An id takes 12 bytes in memory and 16 in a store.
 
-It is stored in pieces. A piece is written once and never changed, so that however many ids there are, what a
-batch of them costs stays the same.
+The set is stored in pieces. A piece is written once and never changed. So to store a batch of ids costs the
+same, however many ids there are.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["AcknowledgedIds"]
 PREFIX = "msg_"
 ID_BYTES = 12
 PIECE_IDS = 3_000
-"""Ids a piece: 48,000 characters, below what a store takes under one key."""
+"""How many ids a piece has: 48,000 characters, which is less than a store takes under one key."""
 
 
 class AcknowledgedIds:
     """A set of ids as ``core.delivery.message_id`` makes them.
 
-    :ivar pieces: how many pieces there are, stored or to be stored.
+    :ivar pieces: how many pieces there are, stored or not yet.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class AcknowledgedIds:
         return any(_is_in(run, wanted) for run in self._runs)
 
     def add(self, messages: Iterable[str]) -> None:
-        """Put in ids that are not in yet."""
+        """Add ids that the set doesn't have yet."""
         self._add(sorted(map(_packed, messages)))
 
     def unstored(self) -> Iterator[tuple[int, str]]:
-        """Yield the pieces that are to be stored, number and text, and count them as stored once taken."""
+        """Yield the number and the text of each piece to store. A piece counts as stored after that."""
         while self._unstored:
             piece = base64.b64encode(self._unstored[0]).decode()
             yield self.pieces - len(self._unstored), piece
@@ -53,7 +53,7 @@ class AcknowledgedIds:
 
     @classmethod
     def load(cls, pieces: Iterable[object]) -> AcknowledgedIds:
-        """Return the set that was stored; all of it is to be stored again, elsewhere.
+        """Return the set that was stored. All of its pieces are to be stored again, elsewhere.
 
         :raises InvalidState: if a piece can't be read; its key is the number.
         """
@@ -94,7 +94,7 @@ def _is_in(run: bytes, wanted: bytes) -> bool:
 def _decoded(number: int, piece: object) -> bytes:
     if not isinstance(piece, str):
         raise InvalidState(
-            str(number), "a part of the acknowledged ids is missing: it can't be told what was delivered"
+            str(number), "a part of the acknowledged ids is missing, so it is not known what was delivered"
         )
     try:
         content = base64.b64decode(piece, validate=True)

@@ -1,4 +1,4 @@
-"""How many POSTs may be under way at once, by what this process makes of them."""
+"""How many POSTs may run at once, so that this process has enough processor time for them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ __all__ = ["MEASURE_INTERVAL", "CpuLimit"]
 MEASURE_INTERVAL = 0.05
 """Seconds over which the use of the processor is measured."""
 BUSY = 0.9
-"""Share of one processor above which fewer threads are to work …"""
+"""Above this share of one processor, the limit goes down …"""
 UNUSED = 0.7
-"""… and below which more may."""
+"""… and below this share, it goes up."""
 AIM = 0.8
 LEAST_THREADS = 2
-"""One for Python, while the other waits for the network."""
+"""One thread runs Python code while the other waits for the network."""
 
 
 class CpuLimit:
-    """Lets so many threads work as use up most of a processor, or all that there are.
+    """Limits the number of working threads to what one processor can run.
 
-    Python runs one thread at a time. Where threads use up a processor, each further one costs the others
-    time. That isn't so where most of their work is none of Python's, as with TLS.
+    Python runs one thread at a time. Once threads use a whole processor, each further thread slows down the
+    others. This is not the case where most of their work is done outside of Python, as with TLS.
 
-    :param most: the limit at first, and at most.
+    :param most: the first limit, which is also the highest.
     """
 
     def __init__(self, most: int) -> None:
@@ -34,11 +34,12 @@ class CpuLimit:
         return self.limit < self.most
 
     def measure(self, now: float, used: float, elapsed: float = 0.0) -> None:
-        """Take account of the processor time used since the last measurement, if that is long enough ago.
+        """Adjust the limit to the processor time used since the last measurement, if that is long enough ago.
 
-        :param now: seconds by a monotonic clock.
+        :param now: seconds of a monotonic clock.
         :param used: seconds of processor time that this process has used.
-        :param elapsed: seconds that a POST took lately: where many end at once, a moment tells nothing.
+        :param elapsed: seconds that a recent POST took. The measurement covers at least this long, because
+            many POSTs may end at once.
         """
         if self._since is None:
             self._since = now, used
@@ -47,7 +48,7 @@ class CpuLimit:
             return
         share = (used - self._since[1]) / passed
         self._since = now, used
-        wanted = int(self.limit * AIM / max(share, AIM / 2))  # twice as many at most
+        wanted = int(self.limit * AIM / max(share, AIM / 2))  # at most twice as many
         if share > BUSY:
             fewer = max(wanted, self.limit * 3 // 4, LEAST_THREADS)
             self.limit = min(self.limit, fewer)

@@ -1,13 +1,15 @@
-"""What the ledger keeps of a message: its state, the change that it tells of, and its last POSTs.
+"""The ledger's record of a message: its state, the change that it reports, and its last POSTs.
 
-It is one line of text a message, so that 100,000 messages take about 10 MB::
+A record is one line of text, so 100,000 messages take about 10 MB::
 
     A2 Contacts 123 updated 2026-01-31T08:00:00Z 503@1769846401+120!0 200@1769846461+35
 
-First come the state's letter, and the POSTs that were begun in this round. After the change come the last
-outcomes: the status (``-``: no answer came; ``~``: nothing was sent), when it ended (seconds since 1970), how
-long it took (milliseconds), and the numbers of the error's text and of the text of the receiver's answer in a
-``TextTable``. No contents of a record, but for what a kept answer repeats; no credentials.
+First come the letter of the state, and the number of POSTs that were started in this round. Then comes the
+change. Then come the last outcomes. An outcome has the status (``-``: there was no answer; ``~``: nothing was
+sent), the time of its end (seconds since 1970) and its duration (milliseconds). Then come the numbers, in a
+``TextTable``, of the error's text and of the text of the receiver's answer.
+
+A record holds no contents of a CRM record, except what a kept answer repeats. It holds no credentials.
 """
 
 from __future__ import annotations
@@ -45,14 +47,14 @@ GONE = "gone"
 IN_DOUBT = "in doubt"
 
 MOST_OUTCOMES = 3
-"""Outcomes that are kept of a message: as many as it has attempts by default."""
+"""How many outcomes of a message are kept: as many as it has attempts by default."""
 LONGEST_TEXT = 850
-"""Characters of an error, or of a receiver's answer."""
+"""How many characters of an error, or of a receiver's answer, are kept."""
 PIECE_BYTES = 50_000
 MOST_PIECES = 5
-"""Bounds of a ``TextTable``: a text that it has no room for is left to the task's log."""
+"""The limits of a ``TextTable``. A text that doesn't fit is only in the task's log."""
 NO_ROOM = 999_999
-"""Stands for texts that there was no room for; no text has this number."""
+"""The number of all texts that didn't fit. No kept text has it."""
 TEXT_IS_GONE = "see the task's log: there were too many different errors"
 
 _TIME = re.compile(r"[0-9TZ:.+-]{0,35}")
@@ -62,44 +64,44 @@ _STATES = {code: state for state, code in _CODES.items()}
 
 
 class LedgerEntry(NamedTuple):
-    """What is known of a message: its state, and how many POSTs of it were begun in this round."""
+    """A message's state, and how many POSTs of it were started in this round."""
 
     state: str
     attempts: int
 
 
-entry_of = cache(LedgerEntry)  # there are few different ones
+entry_of = cache(LedgerEntry)  # there are few different entries
 
 
 class About(NamedTuple):
-    """The change that a message tells of."""
+    """The change that a message reports."""
 
     record_type: str
     record_id: int
     event: str
-    changed_at: str  # ISO 8601, as the change has it; "" where it isn't known
+    changed_at: str  # ISO 8601, as in the change; "" if it isn't known
 
 
 class PostOutcome(NamedTuple):
-    """What came of one POST, or why none was made."""
+    """The outcome of one POST, or why no POST was made."""
 
     at: datetime  # UTC: when it ended
     elapsed: float  # seconds
     status: int | None
     error: str | None
-    response: str | None = None  # the beginning of the answer, where the connection keeps it
+    response: str | None = None  # the beginning of the answer, if the connection keeps answers
     is_sent: bool = True
 
 
 def entry_text(entry: LedgerEntry) -> str:
-    """Return how an entry is stored; ``read_entry`` reads it again."""
+    """Return the text as which an entry is stored; ``read_entry`` reads it."""
     return f"{_CODES[entry.state]}{entry.attempts}"
 
 
 def read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
-    """Return what a stored text says of a message: its entry, and what is kept of it.
+    """Return the entry in a message's stored text, and the rest of the text: its change and outcomes.
 
-    :raises InvalidState: with the key, if it can't be read.
+    :raises InvalidState: with the key, if the text can't be read.
     """
     state, _, details = text.partition(" ") if isinstance(text, str) else ("", "", "")
     if state[:1] in _STATES and state[1:].isdecimal():
@@ -108,14 +110,14 @@ def read_entry(key: str, text: object) -> tuple[LedgerEntry, str]:
 
 
 def about_of(record_type: str, record_id: int, event: str, changed_at: str) -> str:
-    """Return the text for a change."""
-    time = str(changed_at)  # a payload of one's own may hold anything
+    """Return the text of a change, as a record holds it."""
+    time = str(changed_at)  # a payload that a user made may hold anything
     time = time if _TIME.fullmatch(time) else ""
     return f"{record_type} {record_id} {event} {time}"
 
 
 def add_outcome(details: str, outcome: PostOutcome, texts: TextTable) -> str:
-    """Return the text of a message with one more outcome, the oldest one left out if there are too many."""
+    """Return a message's text with one more outcome. If there are too many, the oldest one is left out."""
     numbers = [texts.add(text) for text in (outcome.error, outcome.response)]
     while numbers and numbers[-1] == "":
         numbers.pop()
@@ -128,10 +130,10 @@ def add_outcome(details: str, outcome: PostOutcome, texts: TextTable) -> str:
 
 
 def read_details(details: str, texts: TextTable) -> tuple[About | None, list[PostOutcome]]:
-    """Return what a text says: the change, and the outcomes, the oldest first.
+    """Return the change and the outcomes in a message's text, the oldest outcome first.
 
-    The change is ``None`` where an earlier version of this package has kept none. That of a task that
-    delivers batch by batch had a record's id and its event alone.
+    The change is ``None`` if an earlier version of this package did not keep it. For tasks that deliver batch
+    by batch, an earlier version kept only the record's id and the event.
     """
     outcomes: list[PostOutcome] = []
     change: list[str] = []
@@ -165,9 +167,9 @@ def _outcome(word: str, texts: TextTable) -> PostOutcome | None:
 
 
 class TextTable:
-    """Texts by numbers: the same error of many messages is kept once. It only grows, up to a bound.
+    """Numbered texts: an error that many messages have is kept once. The table only grows, up to a limit.
 
-    It is stored in pieces, of which the last one alone changes.
+    It is stored in pieces. Only the last piece changes.
     """
 
     def __init__(self) -> None:
@@ -179,11 +181,11 @@ class TextTable:
 
     @property
     def pieces(self) -> int:
-        """How many there are, stored or to be stored."""
+        """How many pieces there are, stored or not yet."""
         return len(self._pieces)
 
     def add(self, text: str | None) -> str:
-        """Return the number of a text as an outcome holds it: empty without a text."""
+        """Add a text and return its number, as an outcome holds it; an empty text if there is no text."""
         if not text:
             return ""
         text = text[:LONGEST_TEXT]
@@ -207,21 +209,21 @@ class TextTable:
         return number
 
     def get(self, number: str | None) -> str | None:
-        """Return the text of a number that ``add`` has returned."""
+        """Return the text whose number ``add`` returned."""
         if not number:
             return None
         place = int(number)
         return self._texts[place] if place < len(self._texts) else TEXT_IS_GONE
 
     def unstored(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the pieces that are to be stored, number and texts, and count them as stored once taken."""
+        """Yield the number and the texts of each piece to store. A piece counts as stored after that."""
         for number in sorted(self._dirty):
             yield number, list(self._pieces[number])
             self._dirty.discard(number)
 
     @classmethod
     def load(cls, pieces: Iterable[object]) -> TextTable:
-        """Return the table that was stored; all of it is to be stored again, elsewhere.
+        """Return the table that was stored. All of its pieces are to be stored again, elsewhere.
 
         :raises InvalidState: if a piece can't be read; its key is the number.
         """

@@ -1,24 +1,26 @@
-"""The ledger of what a deliver task has sent: pure, stored by whoever holds it.
+"""The ledger: which messages a deliver task has sent. It does no I/O itself; its user stores it.
 
-The ledger keeps, for each message id, in which state its payload is and how often it was POSTed in this round
-(a round begins when the task is cleared, or a message is asked to be sent again):
+For each message id, the ledger keeps the state and how often the message was POSTed in this round. A round
+begins when the task is cleared, or when someone requests to send a message again. The states:
 
-- ``unsent``: no POST was made of it;
-- ``in doubt``: a POST is about to be made, or was, and nothing is recorded of its outcome (it is under way,
-  or the try was killed); it counts as made;
-- ``acknowledged``: the receiver took it; it is not POSTed again unless it is asked to be sent again;
-- ``failed``: no positive acknowledgement; POSTed again until its attempts are used up;
-- ``gone``: the receiver said that it will never take it (410); not POSTed again in this round.
+- ``unsent``: the message was not POSTed.
+- ``in doubt``: a POST is about to start, or has started, and its outcome is not recorded: it is still
+  running, or the try was killed. The POST counts as made.
+- ``acknowledged``: the receiver accepted the message. It is not POSTed again, unless that is requested.
+- ``failed``: there was no positive acknowledgement. The message is POSTed again until its attempts are used
+  up.
+- ``gone``: the receiver said that it will never accept the message (410). It is not POSTed again in this
+  round.
 
-What a ledger asks to be stored are blocks of a bounded size, so that one entry of a state store stays small
-however many payloads there are, and a head that counts them; only changed blocks are asked for again.
+A ledger is stored as blocks and a head. A block has a limited size, so that each value of a state store stays
+small, however many payloads there are. The head counts the blocks. Only changed blocks are stored again.
 
-Beside its state, the ledger keeps of each message which change it tells of, and what came of its last POSTs
-(``core.delivery.delivery_record``): so the ledger is the delivery record, too, that can be searched after the
-run, and it knows what is missing where a payload never comes again.
+The ledger also keeps the change that each message reports, and the outcomes of its last POSTs
+(``core.delivery.delivery_record``). So the ledger is also the delivery record, which can be searched after
+the run. And it knows which messages are missing if a payload is not there any more in a later try.
 
-A task that can't hold all of its messages at once has the ledger move what is acknowledged to a set of ids
-(``core.delivery.acknowledged_ids``). What was kept of these messages is written once, in pieces of its own.
+If a task can't hold all of its messages at once, the ledger moves the acknowledged ones to a set of ids
+(``core.delivery.acknowledged_ids``). The records of these messages are written once, in pieces of their own.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 57_000
-"""Of JSON that a block has at most, once all of its messages have as many outcomes as are kept."""
+"""How many bytes of JSON a block has at most, also when all of its messages have the most outcomes."""
 ROOM_FOR_OUTCOMES = 110
-"""Bytes that the outcomes of a message, its state and the JSON around it take at most."""
+"""How many bytes the outcomes of a message, its state and the JSON around it take at most."""
 USUAL_DETAILS = 60
-"""Bytes that the change of a message takes, where it is not known yet."""
+"""How many bytes to reserve for the change of a message while the change is not known."""
 
 ELSEWHERE: Mapping[str, Any] = {}
 """Stands for the head of a ledger that was stored under other keys."""
@@ -73,40 +75,40 @@ MOVED = LedgerEntry(ACKNOWLEDGED, 0)
 class Ledger:
     """The states of a task's messages.
 
-    :param generation: which round of attempts this is; another one when the task is cleared. What isn't
-        acknowledged from an earlier round is tried again, its attempts counted anew.
-    :param max_attempts: POSTs of one message in a round at most; one whose outcome a crash has hidden counts.
-        It is not stored: each try says how many there may be.
-    :ivar resends: the ids of the requests to send again that were begun, and in which generation.
+    :param generation: the number of the round of attempts. It changes when the task is cleared. Messages that
+        an earlier round left unacknowledged are tried again, and their attempts are counted from 0.
+    :param max_attempts: how many POSTs of one message a round may have. A POST whose outcome is not known
+        because of a crash counts. The number is not stored: each try gives it.
+    :ivar resends: the ids of the requests to send again that were begun, and the generation of each.
     :ivar requested: the messages that are sent again in this generation because of a request.
-    :ivar is_restricted: whether no others are sent in this generation.
+    :ivar is_restricted: whether this generation sends only the requested messages.
     :ivar acknowledged: acknowledged messages that have no entry any more.
-    :ivar acknowledged_attempts: how many POSTs these have taken.
+    :ivar acknowledged_attempts: how many POSTs these messages took.
     :ivar texts: the texts of errors and of receivers' answers.
-    :ivar about: what is to be known of the task besides, such as its receiver; a small JSON object.
+    :ivar about: further facts about the task, such as its receiver; a small JSON object.
     """
 
     def __init__(self, generation: int = 0, max_attempts: int = 3) -> None:
         self.generation = generation
         self.max_attempts = max_attempts
-        self.resends: dict[str, int] = {}  # the requests that were begun, and in which generation
-        self.requested: set[str] = set()  # messages that were asked to be sent again in this round
+        self.resends: dict[str, int] = {}
+        self.requested: set[str] = set()
         self.is_restricted = False
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
-        self._twice = 0  # entries of messages that are among these
-        self._acknowledged_at: str | None = None  # the last time that anything was
+        self._twice = 0  # how many of these messages have an entry, too
+        self._acknowledged_at: str | None = None  # when a message was acknowledged last
         self.texts = TextTable()
         self.about: dict[str, Any] = {}
-        self._details: dict[str, str] = {}  # which change a message tells of, and what came of its POSTs
+        self._details: dict[str, str] = {}  # the change of each message, and the outcomes of its POSTs
         self._counts: Counter[str] = Counter()  # messages by state
-        self._done: list[dict[str, str]] = []  # what is to be stored of those that have no entry any more
+        self._done: list[dict[str, str]] = []  # to be stored: the records of messages without an entry
         self._done_pieces = 0
-        self.earlier_pieces: list[tuple[str, int]] = []  # where earlier tries have stored that
+        self.earlier_pieces: list[tuple[str, int]] = []  # where earlier tries stored such records
         self._blocks: list[dict[str, LedgerEntry]] = []
         self._room = 0  # bytes left in the last block
         self._block_of: dict[str, int] = {}
-        self._before: dict[str, LedgerEntry] = {}  # of those under way: what they were
+        self._before: dict[str, LedgerEntry] = {}  # the earlier entries of messages that are being POSTed
         self._dirty: set[int] = set()
         self._stored_head: object = None
 
@@ -117,27 +119,27 @@ class Ledger:
         return MOVED if message in self.acknowledged else UNSENT
 
     def is_settled(self, message: str) -> bool:
-        """Return whether no further POST of it is to be made in this round."""
+        """Return whether the message is not to be POSTed any more in this round."""
         return self._settles(self[message]) or self.is_held(message)
 
     def is_held(self, message: str) -> bool:
-        """Return whether only others were asked to be sent in this round."""
+        """Return whether this round sends only other messages, because of a request."""
         return self.is_restricted and message not in self.requested
 
     def _settles(self, entry: LedgerEntry) -> bool:
         return entry.state in (ACKNOWLEDGED, GONE) or entry.attempts >= self.max_attempts
 
     def posting(self, message: str) -> None:
-        """Note that a POST of it is about to be made: until its outcome is noted, it is in doubt."""
+        """Note that a POST of the message is about to start. It is in doubt until the outcome is noted."""
         before = self._before[message] = self[message]
         self._note(message, entry_of(IN_DOUBT, before.attempts + 1))
 
     def not_posted(self, message: str, outcome: PostOutcome | None = None) -> None:
-        """Take back a ``posting``: nothing left this machine, so it was no attempt.
+        """Undo ``posting``: nothing left this machine, so it does not count as an attempt.
 
-        A ``posting`` that an interruption kept from its end, or its beginning, is taken back as well.
+        This also works if ``posting`` was interrupted, or was not called.
 
-        :param outcome: why nothing was sent, to be kept.
+        :param outcome: why nothing was sent; it is kept.
         """
         before = self._before.pop(message, None)
         if before is not None:
@@ -149,9 +151,9 @@ class Ledger:
             self.keep_outcome(message, outcome)
 
     def answered(self, message: str, state: str, outcome: PostOutcome | None = None) -> None:
-        """Note the outcome of its POST: acknowledged, failed or gone.
+        """Note the outcome of the message's POST: acknowledged, failed or gone.
 
-        :param outcome: more about it, to be kept.
+        :param outcome: more about the outcome; it is kept.
         """
         self._before.pop(message, None)
         if outcome is not None:
@@ -161,7 +163,7 @@ class Ledger:
         self._note(message, entry_of(state, self[message].attempts))
 
     def keep_outcome(self, message: str, outcome: PostOutcome) -> None:
-        """Keep what came of a POST, or why none was made; the message's state stays as it is."""
+        """Keep the outcome of a POST, or why no POST was made. The message's state doesn't change."""
         details = self._details.get(message)
         if details is not None:
             self._details[message] = add_outcome(details, outcome, self.texts)
@@ -169,22 +171,23 @@ class Ledger:
                 self._dirty.add(block)
 
     def text_of(self, message: str) -> str:
-        """Return what is known of a message, for another task's ledger to go on from; see ``go_on_from``."""
+        """Return the message's entry as a text, for another task's ledger (``go_on_from``)."""
         entry = self[message]
         return "" if entry in (UNSENT, NEW_ROUND) else entry_text(entry)
 
     def go_on_from(self, message: str, text: str) -> None:
-        """Note what another task's ledger has of a message, where this one has nothing yet.
+        """Take over a message's entry from another task's ledger, if this ledger has no entry yet.
 
-        :raises InvalidState: if ``text_of`` can't have returned ``text``.
+        :param text: what ``text_of`` returned.
+        :raises InvalidState: if ``text`` can't be read.
         """
         if text and self[message] == UNSENT:
             self._note(message, read_entry(message, text)[0])
 
     def expect(self, message: str, about: str) -> None:
-        """Note a message that is to be POSTed, so that it is missed if its payload never comes again.
+        """Note that a message is to be POSTed, so that it is known to be missing if its payload is lost.
 
-        :param about: which change it tells of, as ``delivery_record.about_of`` writes it.
+        :param about: the change that it reports, as ``delivery_record.about_of`` writes it.
         """
         entry = self[message]
         if entry == MOVED:
@@ -194,23 +197,26 @@ class Ledger:
             self._note(message, NEW_ROUND)
 
     def details_of(self, message: str) -> str:
-        """Return what is kept of a message; empty if nothing is."""
+        """Return the record of a message: its change and its outcomes. It is empty if there is none."""
         return self._details.get(message, "")
 
     def unacknowledged(self) -> Iterator[tuple[str, str]]:
-        """Yield the messages that are noted and not acknowledged, and what is kept of them."""
+        """Yield the messages that have an entry and are not acknowledged, each with its record."""
         for message, entry, details in self.entries():
             if entry.state != ACKNOWLEDGED:
                 yield message, details
 
     def entries(self) -> Iterator[tuple[str, LedgerEntry, str]]:
-        """Yield the messages that have an entry, and what is kept of them."""
+        """Yield the messages that have an entry, each with its entry and its record."""
         for block in self._blocks:
             for message, entry in block.items():
                 yield message, entry, self._details.get(message, "")
 
     def move_acknowledged(self) -> list[str]:
-        """Add what is acknowledged to the set of ids; return it, to be forgotten once that is stored."""
+        """Add the acknowledged messages to the set of ids, and return them.
+
+        Call ``forget`` with them once the set is stored.
+        """
         found = [m for block in self._blocks for m, e in block.items() if e.state == ACKNOWLEDGED]
         fresh = [message for message in found if message not in self.acknowledged]
         self.acknowledged.add(fresh)
@@ -220,7 +226,7 @@ class Ledger:
         return found
 
     def _keep_done(self, messages: Iterable[str]) -> None:
-        """Have what is kept of messages stored in pieces of a bounded size."""
+        """Put the records of messages into pieces of a limited size, to be stored."""
         room = 0
         for message in messages:
             text = self._text(message, self[message])
@@ -232,7 +238,7 @@ class Ledger:
             self._done[-1][message] = text
 
     def forget(self, messages: Iterable[str]) -> None:
-        """Drop entries. Those behind them move up: what is written block by block is whole at any moment."""
+        """Drop entries. Later entries move up, so that the stored blocks are consistent at any moment."""
         dropped = [message for message in messages if message in self._block_of]
         if not dropped:
             return
@@ -252,9 +258,10 @@ class Ledger:
             self._note(message, entry)
 
     def begin_resends(self, requests: Sequence[LedgerRequest], *, is_new_round: bool) -> None:
-        """Begin new attempts for the messages of requests that were not begun yet, even acknowledged ones.
+        """Begin new attempts for the messages of new requests, also for acknowledged messages.
 
-        :param requests: all that are kept; the messages of those that this generation has begun go on.
+        :param requests: all requests that are kept. Messages of requests that this generation has begun
+            continue.
         :param is_new_round: whether this is the first try of the generation.
         """
         fresh = [request for request in requests if request.id not in self.resends]
@@ -296,9 +303,9 @@ class Ledger:
             self._dirty.add(block)
 
     def changed(self) -> Iterator[tuple[str, Any]]:
-        """Yield what is to be stored, name and JSON value, and count it as stored once it was taken.
+        """Yield the name and the JSON value of each part to store. A part counts as stored after that.
 
-        The head comes last, so that it never counts a block that isn't there.
+        The head comes last, so that it never counts a block that isn't stored.
         """
         for number, texts in self.texts.unstored():
             yield f"texts/{number}", texts
@@ -347,12 +354,12 @@ class Ledger:
         texts: TextTable | None = None,
         requests: Sequence[LedgerRequest] = (),
     ) -> Ledger:
-        """Return the ledger that was stored; all of it is to be stored again, elsewhere.
+        """Return the ledger that was stored. All of its parts are to be stored again, elsewhere.
 
         :param head: what was stored as ``head``, checked.
         :param blocks: what was stored as ``0`` and so on, as many as the head counts.
-        :param generation: the present round of attempts.
-        :param max_attempts: POSTs of one message in a round at most.
+        :param generation: the number of the present round of attempts.
+        :param max_attempts: how many POSTs of one message a round may have.
         :param acknowledged: what was stored as ``archive/0`` and so on, as many as the head counts there.
         :param texts: what was stored as ``texts/0`` and so on.
         :param requests: the requests to send again.
@@ -371,21 +378,21 @@ class Ledger:
         resends = head.get("resends")
         ledger.resends = dict(resends) if isinstance(resends, Mapping) else {}
         ledger.is_restricted = head.get("is_restricted") is True
-        # A task that was cleared for a request leaves all others as they are.
+        # If a task was cleared for a request, all other messages stay as they are.
         is_for_requests = any(r.clears and r.id not in ledger.resends for r in requests)
         starts_anew = is_new_round and not is_for_requests
         entries: dict[str, LedgerEntry] = {}
         for number, block in enumerate(blocks):
             if not isinstance(block, Mapping):
                 raise InvalidState(
-                    str(number), "a part of the ledger is missing: it can't be told what was delivered"
+                    str(number), "a part of the ledger is missing, so it is not known what was delivered"
                 )
             for message, text in block.items():
                 entry, details = read_entry(str(number), text)
                 if details:
                     ledger._details[message] = details
                 entries[message] = NEW_ROUND if starts_anew and entry.state != ACKNOWLEDGED else entry
-        # What is still to be sent comes together, so that few blocks change while it is.
+        # Messages that are still to be sent come first, so that sending them changes few blocks.
         for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
             ledger._note(message, entry)
             ledger._twice += message in ledger.acknowledged

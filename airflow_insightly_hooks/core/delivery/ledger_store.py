@@ -1,16 +1,19 @@
-"""A deliver task's ledger in its task state store, and which of two tries alive at once may write it.
+"""Stores a deliver task's ledger in its task state, and decides which of two running tries may write it.
 
-Each try keeps its ledger under keys of its own, ``delivery/<token>/head``, ``delivery/<token>/0`` and so on,
-so that no try ever overwrites what another has recorded. The key ``delivery`` says whose ledger counts:
+Each try keeps its ledger under keys of its own, ``delivery/<token>/head``, ``delivery/<token>/0`` and so on.
+So no try overwrites what another try has recorded. The value of the key ``delivery`` is the claim. It says
+whose ledger counts:
 
 ``{"version": 2, "epoch": 3, "token": "<of the try>", "of": ["<of earlier tries>", …]}``
 
-A try claims it first, then reads the ledger of the newest of ``of`` that has one, and deletes it once its own
-is written. With each write it looks whether the claim is still its own: the later try wins, and the earlier
-one sends nothing more. It looks after it has written: what a write has recorded by then, any later try reads.
-(A claim is a read and a write, some milliseconds apart. Two tries that claim within these don't see each
-other's; the one that wrote last goes on.) Version 1 kept blocks and head at ``delivery/0`` and ``delivery``;
-it is read, too.
+A try first writes its claim. Then it reads the ledger of the newest try in ``of`` that has one, and deletes
+that ledger once its own is written. After each write, it checks that the claim is still its own: the later
+try wins, and the earlier try sends nothing more. It checks after the write, because a later try reads
+everything that was recorded by then.
+
+A claim is a read and a write, some milliseconds apart. If two tries claim within this time, neither sees the
+other's claim, and the try that wrote last continues. Version 1 kept its blocks and its head under
+``delivery/0`` and ``delivery``; it is still read.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from airflow_insightly_hooks.core.delivery.delivery_record import TextTable
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
-from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
+from airflow_insightly_hooks.core.state.state_store import OTHER_VERSION, StateStore, count_in
 
 __all__ = ["HEAD", "VERSION", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
 
@@ -34,14 +37,14 @@ _T = TypeVar("_T")
 HEAD = "delivery"
 VERSION = 2
 OF_VERSION_1 = ""
-"""Stands for a token where a ledger was written by version 1."""
+"""The token of a ledger that version 1 wrote."""
 
 
 class LedgerStore:
     """The ledger of one try.
 
     :param store: the task's state store.
-    :param token: the try's, unlike any other's; letters and digits.
+    :param token: the unique token of the try: letters and digits.
     """
 
     def __init__(self, store: StateStore, token: str) -> None:
@@ -49,22 +52,22 @@ class LedgerStore:
         self._token = token
         self._claim: dict[str, Any] = {}
         self._is_written = False
-        self._has_failed = False  # the last write did
-        self._stale: list[str] = []  # keys of the ledger that this one goes on from
+        self._has_failed = False  # whether the last write failed
+        self._stale: list[str] = []  # the keys of the earlier ledger that this one continues
 
     def open(self, generation: int, max_attempts: int, requests: Sequence[LedgerRequest] = ()) -> Ledger:
-        """Claim the ledger for this try and return it as earlier tries have left it.
+        """Claim the ledger for this try and return it as earlier tries left it.
 
-        :param generation: the present round of attempts.
-        :param max_attempts: POSTs of one message in a round at most.
-        :param requests: the requests to send again that the task has.
-        :raises InvalidState: if it was stored by a version that this one can't read.
+        :param generation: the number of the present round of attempts.
+        :param max_attempts: how many POSTs of one message a round may have.
+        :param requests: the task's requests to send messages again.
+        :raises InvalidState: if another version stored the ledger, and this version can't read it.
         """
         found = self._store.get(HEAD)
         epoch, holders = self._holders(found) if found is not None else (0, [])
         self._claim = {"version": VERSION, "epoch": epoch + 1, "token": self._token, "of": holders}
         self._store.set(HEAD, self._claim)
-        for holder in holders:  # read after the claim, so that nothing is recorded there behind our back
+        for holder in holders:  # read after the claim: from now on, earlier tries record nothing more there
             head = self._store.get(key_of(holder, "head"))
             if head is not None:
                 return self._load(holder, head, generation, max_attempts, requests)
@@ -73,7 +76,7 @@ class LedgerStore:
         return ledger
 
     def _holders(self, found: object) -> tuple[int, list[str]]:
-        """Return the epoch that was claimed last, and the tokens whose ledger may count, newest first."""
+        """Return the epoch of the last claim, and the tokens whose ledgers may count, the newest first."""
         if not isinstance(found, Mapping):
             raise InvalidState(HEAD, "it is not an object")
         version = count_in(HEAD, found, "version")
@@ -106,7 +109,7 @@ class LedgerStore:
             ledger = Ledger.load(head, blocks, generation, max_attempts, acknowledged, texts, requests)
         except InvalidState as error:
             raise InvalidState(key_of(holder, error.key), error.reason) from None
-        ledger.earlier_pieces = _done_pieces(holder, head)  # these stay where they are
+        ledger.earlier_pieces = _done_pieces(holder, head)  # they stay under their keys
         self._stale = [key, *keys, *id_keys, *texts_at]
         return ledger
 
@@ -126,9 +129,10 @@ class LedgerStore:
     def write(self, ledger: Ledger) -> None:
         """Store what has changed.
 
-        :raises SupersededError: if a later try has claimed the ledger; what was stored is read by none.
+        :raises SupersededError: if a later try has claimed the ledger. Then no try reads what was stored.
         """
-        # Once Airflow has given a try up, it takes no more writes from it, and shows it no claim any more.
+        # Once Airflow has given up a try, it refuses the try's writes and shows it no claim any more. So
+        # after a failed write, check the claim first.
         if self._has_failed:
             self._check_claim()
         self._has_failed = True
@@ -147,11 +151,11 @@ class LedgerStore:
         epoch = found.get("epoch", 0) if isinstance(found, Mapping) else None
         if not isinstance(epoch, int) or epoch >= self._claim["epoch"]:
             raise SupersededError
-        # An earlier try was just claiming when this one did, and wrote later.
+        # An earlier try claimed at the same time as this one, and wrote its claim later.
         self._store.set(HEAD, self._claim)
 
     def _delete_stale(self) -> None:
-        """Delete the earlier ledger, as far as it can be done: it isn't read any more."""
+        """Delete the earlier ledger, which isn't read any more. A failure does no harm."""
         with suppress(Exception):
             while self._stale:
                 self._store.delete(self._stale[0])
@@ -159,23 +163,23 @@ class LedgerStore:
 
 
 def tokens_of(claim: Mapping[str, Any], has_head: Callable[[str], bool]) -> list[str]:
-    """Return the tokens whose ledger may count, newest first.
+    """Return the tokens whose ledgers may count, the newest first.
 
-    :param claim: what stands under ``HEAD``.
-    :param has_head: whether a token's ledger has a head.
-    :raises InvalidState: if it is no claim that this version can read.
+    :param claim: the value under ``HEAD``.
+    :param has_head: returns whether a token's ledger has a head.
+    :raises InvalidState: if this version can't read the claim.
     """
     if claim.get("version") != VERSION:
-        raise InvalidState(HEAD, "it was written by another version of airflow-insightly-hooks")
+        raise InvalidState(HEAD, OTHER_VERSION)
     token, earlier = claim.get("token"), claim.get("of")
     if not isinstance(token, str) or not isinstance(earlier, list):
         raise InvalidState(HEAD, "its token is missing")
-    # A try that has written nothing yet leaves it to those before it.
+    # If the newest try has written nothing yet, the ledgers of earlier tries count.
     return [token] if has_head(token) else [token, *earlier]
 
 
 def block_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the messages that have an entry.
+    """Return the keys of the blocks, which hold the messages that have an entry.
 
     :raises InvalidState: if the head doesn't count them.
     """
@@ -183,17 +187,17 @@ def block_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
 
 
 def text_keys(holder: str, get: Callable[[str], Any]) -> list[str]:
-    """Return the keys of errors' texts: all that are there.
+    """Return the keys of all pieces of the errors' texts.
 
-    They are stored before the messages that name them, and the head that counts these after both. A try that
-    was killed in between has more of them than its head knows.
+    They are stored before the messages that name them, and the head is stored last. If a try was killed in
+    between, there are more pieces than its head knows.
     """
     keys = (key_of(holder, f"texts/{number}") for number in count())
     return list(takewhile(lambda key: get(key) is not None, keys))
 
 
 def done_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
-    """Return the keys of what was moved out of the ledger, the oldest first.
+    """Return the keys of the records that were moved out of the ledger, the oldest first.
 
     :raises InvalidState: if the head doesn't count them.
     """
@@ -201,7 +205,7 @@ def done_keys(holder: str, head: Mapping[str, Any]) -> list[str]:
 
 
 def _done_pieces(holder: str, head: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Return where is kept what was moved out of the ledger: which try's, and how many pieces."""
+    """Return where the records are that were moved out of the ledger: the tries, and their pieces' number."""
     if "done" not in head:
         return []
     key, earlier = key_of(holder, "head"), head.get("earlier")

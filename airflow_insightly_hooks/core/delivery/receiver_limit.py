@@ -1,25 +1,25 @@
-"""How many POSTs may be under way at once, by how the receiver bears them."""
+"""How many POSTs may run at once, so that the receiver is not overloaded."""
 
 from __future__ import annotations
 
 __all__ = ["ReceiverLimit"]
 
 SLOWER = 3.0
-"""How many times its best a receiver's mean latency must be to count as overrun …"""
+"""A receiver is overloaded if its mean latency is this many times its best one …"""
 SLOWER_BY = 0.25
-"""… and by how many seconds more: small ones vary."""
+"""… and this many seconds longer, because short latencies vary."""
 FORGETS = 1.05
-"""Growth of the best latency from one mean to the next, so that an old best doesn't count for ever."""
+"""The factor by which the best latency grows with each mean, so that an old best doesn't count for ever."""
 
 
 class ReceiverLimit:
-    """Halves what is under way when the receiver is overrun, and comes back one by one.
+    """Halves the limit when the receiver is overloaded, and then raises it again one by one.
 
-    It is overrun when it says so (429, or 503 with Retry-After), or when the mean latency of ``most`` answers
-    has grown well above its best. Each ``most`` acknowledgements in a row add one again. After a halving,
-    answers to what was sent before it count no more.
+    A receiver is overloaded if it says so (429, or 503 with Retry-After), or if the mean latency of ``most``
+    answers is much longer than its best one. The limit goes up by one after each ``most`` acknowledgements in
+    a row. After a halving, answers to POSTs that were sent before it don't count.
 
-    :param most: the limit at first, and at most.
+    :param most: the first limit, which is also the highest.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,11 +30,11 @@ class ReceiverLimit:
         self._halved_at = float("-inf")
 
     def answered(self, now: float, elapsed: float, *, acknowledged: bool, overrun: bool) -> None:
-        """Take account of an answer.
+        """Adjust the limit after an answer.
 
-        :param now: seconds by a monotonic clock.
+        :param now: seconds of a monotonic clock.
         :param elapsed: seconds that the answer took.
-        :param overrun: whether the receiver says that it is asked too much.
+        :param overrun: whether the receiver says that it is overloaded.
         """
         if now - elapsed < self._halved_at:
             return

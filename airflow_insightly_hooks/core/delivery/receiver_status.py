@@ -1,4 +1,4 @@
-"""What is known of a webhook's receiver across runs: since when it fails, and who waits for it."""
+"""The status of a webhook's receiver across runs: since when it fails, and which task waits for it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from airflow_insightly_hooks.core.errors import InvalidTime
 __all__ = ["LONGEST_WAIT", "RECEIVER", "ReceiverStatus", "is_down"]
 
 RECEIVER = "receiver"
-"""The first part of the key of the asset's state for what is known of a webhook's receiver. Then come a
+"""The first part of the key in the asset's state that holds the status of a webhook's receiver. The rest is a
 slash, the workflow's ``dag_id``, a slash and the webhook's slug."""
 
 MAY_RECOVER = frozenset((408, 425, 429))
-"""Statuses below 500 that say something of the receiver, not of the message."""
+"""Statuses below 500 that are about the receiver, and not about the message."""
 LONGEST_WAIT = timedelta(days=1)
-"""What is further ahead was written by a clock that is wrong, or by hand: nobody waits for it."""
+"""A later time was written by a wrong clock, or by hand. No task waits for it."""
 
 
 class ReceiverStatus(NamedTuple):
     """A receiver that fails, and the task that waits to send to it again.
 
-    It saves POSTs, and keeps tasks from waiting; nothing else depends on it. If it is out of date, or lost,
-    no harm is done.
+    The status saves POSTs, and keeps other tasks from waiting. Nothing else depends on it. If it is out of
+    date or lost, this does no harm.
 
-    :param failing_since: when a first message was not acknowledged, none having been since.
+    :param failing_since: when the first message was not acknowledged after the last acknowledgement.
     :param retry_at: until when the task waits.
-    :param waiting: which one, as ``{dag_id}/{run_id}``.
-    :param is_down: whether other messages would fare no better.
-    :param error: why the last try failed; no contents.
+    :param waiting: the run of the task that waits, as ``{dag_id}/{run_id}``.
+    :param is_down: whether other messages would fail, too.
+    :param error: why the last try failed; it holds no contents.
     """
 
     failing_since: datetime
@@ -42,14 +42,17 @@ class ReceiverStatus(NamedTuple):
     error: str
 
     def others_wait(self, run: str, now: datetime) -> bool:
-        """Return whether another run's task waits now."""
+        """Return whether another run's task waits now.
+
+        :param run: this run, as ``waiting`` has it.
+        """
         return self.waiting != run and now < self.retry_at <= now + LONGEST_WAIT
 
     def after(self, before: ReceiverStatus, now: datetime) -> ReceiverStatus:
-        """Return this status as the next one: what is down has been so since before.
+        """Return this status as the one that follows ``before``: a receiver that stays down keeps its start.
 
-        Where another run's task was asked to wait for longer, others go on waiting for that one. Else each
-        answer without ``Retry-After`` would have one more of them try, and wait.
+        If another run's task was asked to wait for longer, the other tasks keep waiting for that task.
+        Otherwise each answer without ``Retry-After`` would make one more task try, and wait.
         """
         if not (self.is_down and before.is_down):
             return self
@@ -59,13 +62,13 @@ class ReceiverStatus(NamedTuple):
         return status
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it, times in ISO 8601; ``of`` reads it again."""
+        """Return the status as a JSON object, with times in ISO 8601; ``of`` reads it."""
         times = {name: iso_time(getattr(self, name)) for name in ("failing_since", "retry_at")}
         return {**self._asdict(), **times, "error": self.error[:ERROR_LENGTH]}
 
     @classmethod
     def of(cls, value: object) -> ReceiverStatus | None:
-        """Return the status that ``as_dict`` gave; ``None`` if there is no status, or it can't be read."""
+        """Return the status that ``as_dict`` wrote; ``None`` if there is no status, or it can't be read."""
         if not isinstance(value, Mapping):
             return None
         try:
@@ -81,11 +84,11 @@ class ReceiverStatus(NamedTuple):
 
 
 def is_down(acknowledged: int, failures: Iterable[Failure], *, was_asked_to_wait: bool) -> bool:
-    """Return whether a try says that the receiver is down, or busy: other messages would fare no better.
+    """Return whether a try shows that the receiver is down or busy, so that other messages would fail, too.
 
-    :param acknowledged: how many messages the receiver took in the try.
-    :param failures: why it didn't take the others.
-    :param was_asked_to_wait: whether it has answered with ``Retry-After``.
+    :param acknowledged: how many messages the receiver acknowledged in the try.
+    :param failures: why it didn't acknowledge the others.
+    :param was_asked_to_wait: whether it answered with ``Retry-After``.
     """
     if acknowledged:
         return False

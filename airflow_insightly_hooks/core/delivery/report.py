@@ -1,4 +1,4 @@
-"""What a deliver task tells: its report, its progress, and a table of what failed."""
+"""A deliver task's report, its progress, and its table of failures."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.report_types import Report, UndeliveredPayload
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
+from airflow_insightly_hooks.core.plurals import counted
 
 __all__ = ["ERROR_LENGTH", "Failure", "Tally", "combined", "joint_progress", "make_report", "with_response"]
 
 LISTED = 200
-"""Undelivered payloads that a report lists one by one, at most."""
+"""How many undelivered payloads a report lists at most."""
 LIST_BYTES = 44_000
-"""Bytes of JSON that the list has at most; the whole report stays below 48 KB."""
+"""How many bytes of JSON the list has at most, so that the whole report stays below 48 KB."""
 ERROR_LENGTH = 300
-HELD = "not sent: only other messages were asked to be sent again"
+HELD = "not sent: this try sends only the messages that were requested again"
 KINDS_SHOWN = 20
 DELIVERED_SHOWN = 20
-"""Acknowledged payloads that a try's log names."""
+"""How many acknowledged payloads a try's log names."""
 
 
 class Failure(NamedTuple):
     """Why a payload wasn't acknowledged in this try.
 
-    :param status: the answer's; ``None`` without an answer.
-    :param error: a reason, without contents of any side.
-    :param response: the beginning of the answer's body, if the connection keeps it; it may hold personal
-        data. ``None`` if it doesn't.
+    :param status: the answer's status; ``None`` without an answer.
+    :param error: the reason; it holds no contents of the payload or of the answer.
+    :param response: the beginning of the answer's body, which may hold personal data; ``None`` if the
+        connection doesn't keep it.
     """
 
     status: int | None
@@ -44,7 +45,7 @@ class Failure(NamedTuple):
 
 
 def with_response(error: str, response: str | None) -> str:
-    """Return an error's text with what is kept of the response."""
+    """Return an error's text with the part of the response that is kept."""
     return error if response is None else f"{error}; the response: {response}"
 
 
@@ -59,9 +60,9 @@ def make_report(
 ) -> Report:
     """Return the report of a try.
 
-    :param failures: what became of the payloads that were tried and not acknowledged, by message id.
-    :param why_unsent: a message id -> why it wasn't tried.
-    :param report_count: how many reports share the room that there is for one.
+    :param failures: by message id, why payloads that were tried are not acknowledged.
+    :param why_unsent: returns, for a message id, why it wasn't tried.
+    :param report_count: how many reports share the size of one.
     """
     total = attempts = undelivered = size = 0
     listed: list[UndeliveredPayload] = []
@@ -103,13 +104,14 @@ def _item(
     elif failure is not None:
         error = str(failure)
     elif entry.state == GONE:
-        error = "the receiver will not take it (said in an earlier try)"
+        error = "the receiver said in an earlier try that it will never accept it (410)"
     elif entry.state == IN_DOUBT:
-        error = "in doubt: POSTed, and what became of it is not recorded"
+        error = "in doubt: it was POSTed, but the outcome is not recorded"
     elif ledger.is_held(payload["message_id"]):
         error = HELD
     elif ledger.is_settled(payload["message_id"]):
-        error = f"its attempts are used up: {entry.attempts} made, {ledger.max_attempts} allowed"
+        made = counted(entry.attempts, "attempt")
+        error = f"no attempt is left: {made} made, {ledger.max_attempts} allowed"
     else:
         error = why_unsent(payload["message_id"])
     return {
@@ -124,7 +126,7 @@ def _item(
 
 
 def combined(reports: Sequence[Report]) -> Report:
-    """Return the sum of several webhooks' reports."""
+    """Return one report that adds up several webhooks' reports."""
     total: Report = {
         "total": sum(report["total"] for report in reports),
         "delivered": sum(report["delivered"] for report in reports),
@@ -140,13 +142,13 @@ def combined(reports: Sequence[Report]) -> Report:
 
 
 class Tally:
-    """What a try has done so far.
+    """Counts what a try has done so far.
 
-    :param to_send: how many payloads it is to send.
-    :param now: when it began, in seconds by a monotonic clock.
-    :ivar started: ``now``.
-    :ivar posted: POSTs that were made, whatever came of them.
-    :ivar acknowledged: payloads that were acknowledged; the first of them are listed.
+    :param to_send: how many payloads the try is to send.
+    :param now: when it began, in seconds of a monotonic clock.
+    :ivar started: when it began.
+    :ivar posted: how many POSTs were made, with any outcome.
+    :ivar acknowledged: how many payloads were acknowledged.
     :ivar failures: how many payloads were tried and not acknowledged.
     """
 
@@ -170,35 +172,35 @@ class Tally:
         self._kinds[kind] += 1
 
     def progress(self, now: float) -> str:
-        """Return a line on how far it is."""
+        """Return a line that shows the progress."""
         done = self.acknowledged + self.failures
         rate = done / max(now - self.started, 0.001)
-        left = f"about {(self.to_send - done) / rate:.0f} s left" if rate else "nothing answered yet"
+        left = f"about {(self.to_send - done) / rate:.0f} s left" if rate else "no answer yet"
         return (
-            f"{done} of {self.to_send} payloads sent, {self.acknowledged} acknowledged, "
+            f"{done} of {counted(self.to_send, 'payload')} sent, {self.acknowledged} acknowledged, "
             f"{self.failures} failing, {rate:.1f}/s, {left}"
         )
 
     def list_delivered(self) -> str:
-        """Return which payloads were acknowledged, the first of them, by records' and messages' ids."""
+        """Return the first of the acknowledged payloads, by the ids of their records and messages."""
         more = self.acknowledged - len(self._delivered)
         return ", ".join(self._delivered) + (f" and {more} more" if more else "")
 
     def table(self) -> str:
-        """Return what failed, by kind, the most frequent first; an empty text where nothing did."""
+        """Return the failures by kind, the most frequent first; an empty text if there are no failures."""
         rows = [f"{count:>9}  {kind}" for kind, count in self._kinds.most_common(KINDS_SHOWN)]
         if more := len(self._kinds) - len(rows):
-            rows.append(f"and {more} more kinds")
+            rows.append(f"and {counted(more, 'more kind')}")
         return "\n".join(["Not acknowledged, by kind:", *rows]) if rows else ""
 
 
 def joint_progress(tallies: Sequence[Tally], now: float) -> str:
-    """Return a line on how far deliveries to several receivers are, of which more may come."""
+    """Return a line that shows the progress of deliveries to several receivers. More payloads may follow."""
     acknowledged = sum(tally.acknowledged for tally in tallies)
     failing = sum(tally.failures for tally in tallies)
     rate = (acknowledged + failing) / max(now - min(tally.started for tally in tallies), 0.001)
     receivers = f" to {len(tallies)} receivers" if len(tallies) > 1 else ""
     return (
-        f"{acknowledged + failing} payloads sent{receivers} so far, {acknowledged} acknowledged, "
+        f"{counted(acknowledged + failing, 'payload')} sent{receivers} so far, {acknowledged} acknowledged, "
         f"{failing} failing, {rate:.1f}/s"
     )

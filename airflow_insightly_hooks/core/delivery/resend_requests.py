@@ -1,11 +1,13 @@
-"""Requests to send messages of a deliver task again, as they stand in the task's state.
+"""Requests to send a deliver task's messages again, which are stored in the task's state.
 
-Whoever asks for it writes a request beside the ledger and clears the task (``database.resend``); each try
-reads the requests, and its ledger notes which ones it has begun. So a request is carried out once, whatever
-retries, kills and further requests there are. The task only reads here, and the requests' author only writes.
+To make a request, ``database.resend`` writes it beside the ledger and clears the task. Each try reads the
+requests, and its ledger notes which ones it has begun. So a request is carried out once, also if there are
+retries, kills and further requests. The task only reads the requests, and ``database.resend`` only writes
+them.
 
-Under ``resend`` stands the list of requests; the messages of each stand under ``resend/<id>/0`` and so on. A
-task that delivers to several receivers has a ledger for each; its requests are for all of them.
+The list of requests is stored under ``resend``, and the messages of each request under ``resend/<id>/0`` and
+so on. A task that delivers to several receivers has a ledger for each receiver. Its requests are for all of
+them.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ __all__ = ["MOST_REQUESTS", "REQUESTS", "LedgerRequest", "ResendRequest", "add_r
 REQUESTS = "resend"
 VERSION = 1
 MOST_REQUESTS = 50
-"""Requests that are kept of a task; those that were begun make room for new ones."""
+"""How many requests of a task are kept. New requests replace requests that were begun."""
 BLOCK_SIZE = 350
-"""Messages under one key: at 160 characters each at most they stay below 60 kB."""
+"""How many messages are stored under one key. With at most 160 characters each, they stay below 60 kB."""
 
 
 class ResendRequest(NamedTuple):
-    """Messages that are to be sent again, acknowledged or not, with new attempts.
+    """A request to send messages again with new attempts, also acknowledged ones.
 
-    :param id: unlike any other's of the task; letters and digits.
-    :param by: who asks for it.
-    :param at: when, ISO 8601, UTC.
-    :param clears: whether the task was cleared for it: then nothing else is sent in this round, by none of
-        its ledgers.
-    :param messages: the prefix of a ledger's keys -> message ids -> the change that each tells of, as
-        ``delivery_record.about_of`` writes it.
+    :param id: the request's id, unique in the task: letters and digits.
+    :param by: the user who made the request.
+    :param at: when it was made (ISO 8601, UTC).
+    :param clears: whether the task was cleared for the request. Then the task sends nothing else in this
+        round, to any receiver.
+    :param messages: by the prefix of a ledger's keys and by message id, the change that the message reports,
+        as ``delivery_record.about_of`` writes it.
     """
 
     id: str
@@ -45,12 +47,12 @@ class ResendRequest(NamedTuple):
     messages: Mapping[str, Mapping[str, str]]
 
     def of_ledger(self, prefix: str) -> LedgerRequest:
-        """Return what it asks of one of the task's ledgers."""
+        """Return the part of the request that is for one of the task's ledgers."""
         return LedgerRequest(self.id, self.clears, self.messages.get(prefix, {}))
 
 
 class LedgerRequest(NamedTuple):
-    """What a request asks of one ledger: maybe nothing but to send nothing else."""
+    """The part of a request that is for one ledger. Without messages, it may still forbid to send others."""
 
     id: str
     clears: bool
@@ -70,7 +72,7 @@ def read_requests(store: StateStore) -> list[ResendRequest]:
         for block in range(count_in(REQUESTS, item, "blocks")):
             part = store.get(f"{key}/{block}")
             if not isinstance(part, Mapping) or not isinstance(part.get("messages"), Mapping):
-                raise InvalidState(f"{key}/{block}", "it is missing: it can't be told what to send again")
+                raise InvalidState(f"{key}/{block}", "it is missing, so it is not known what to send again")
             messages.setdefault(str(part.get("ledger", "")), {}).update(part["messages"])
         told = str(item.get("by")), str(item.get("at")), item["clears"] is True
         found.append(ResendRequest(item["id"], *told, messages))
@@ -78,12 +80,13 @@ def read_requests(store: StateStore) -> list[ResendRequest]:
 
 
 def add_request(store: StateStore, request: ResendRequest, begun: Collection[str]) -> bool:
-    """Add a request; return whether there was room for it.
+    """Add a request. Return ``False`` if there are too many already.
 
-    Two of these must not run at once.
+    It must not run twice at once.
 
-    :param begun: the ids of the requests that the task has begun: the oldest of these make room.
-    :raises InvalidState: if the requests that are there can't be read.
+    :param begun: the ids of the requests that the task has begun. The oldest of these are removed if there
+        are too many requests.
+    :raises InvalidState: if the stored requests can't be read.
     """
     items = _items(read_head(store, REQUESTS, (VERSION,)))
     removed = []

@@ -1,4 +1,4 @@
-"""The payloads that wait for their POST: which may go next."""
+"""The payloads that wait for their POST, and which of them may be sent next."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ __all__ = ["SendQueue"]
 class SendQueue:
     """Payloads in the order in which they are sent.
 
-    :param payloads: a deliver task's, all of them; those that can't be delivered don't wait.
-    :param ledger: what is known of them; those that are settled don't wait.
-    :param ordered: whether a record's changes go one after another, in the order of their times, and those
-        behind one that isn't delivered stay. Otherwise nothing waits for anything.
+    :param payloads: all payloads of a deliver task. Payloads that can't be delivered don't enter the queue.
+    :param ledger: the task's ledger. Messages that are settled in it don't enter the queue.
+    :param ordered: whether a record's changes are sent one after another, in the order of their times. Then
+        changes wait while an earlier change of their record isn't delivered. Otherwise no change waits for
+        another.
     :raises InvalidTime: if ``ordered``, and the time of a change can't be read.
     """
 
     def __init__(self, payloads: Iterable[Payload], ledger: Ledger, *, ordered: bool) -> None:
         self._ordered = ordered
-        self._free: deque[Payload] = deque()  # those that may go next
-        self._behind: dict[_Record, deque[Payload]] = {}  # those behind the first one of their record
-        self._blocked: list[str] = []  # those behind one that won't be delivered in this round
+        self._free: deque[Payload] = deque()  # payloads that may be sent next
+        self._behind: dict[_Record, deque[Payload]] = {}  # payloads that wait for an earlier one
+        self._blocked: list[str] = []  # ids of messages after one that won't be delivered in this round
         waiting = [p for p in payloads if ledger[p["message_id"]].state != ACKNOWLEDGED]
 
         def is_settled(payload: Payload) -> bool:
@@ -49,28 +50,28 @@ class SendQueue:
                 self._free.append(payload)
 
     def __len__(self) -> int:
-        """How many there are that may still be sent."""
+        """Return how many payloads may still be sent."""
         return len(self._free) + sum(map(len, self._behind.values()))
 
     @property
     def has_free(self) -> bool:
-        """Whether there is one that may go now."""
+        """Whether a payload may be sent now."""
         return bool(self._free)
 
     def take(self, count: int) -> list[Payload]:
-        """Take up to so many that may go now."""
+        """Take up to ``count`` payloads that may be sent now."""
         return [self._free.popleft() for _ in range(min(count, len(self._free)))]
 
     def put_back(self, payloads: Iterable[Payload]) -> None:
-        """Have these go next, that were taken and not sent, in the same order."""
+        """Put payloads that were taken and not sent back to the front, in the same order."""
         self._free.extendleft(reversed(list(payloads)))
 
     def is_awaited(self, payload: Payload) -> bool:
-        """Return whether another change of its record waits for it."""
+        """Return whether another change of the payload's record waits for it."""
         return self._ordered and bool(self._behind[_record(payload)])
 
     def delivered(self, payload: Payload) -> None:
-        """Let the next change of its record go."""
+        """Release the next change of the payload's record."""
         if self._ordered and (behind := self._behind[_record(payload)]):
             self._free.append(behind.popleft())
 

@@ -1,7 +1,7 @@
-"""Signatures of messages, as the specification Standard Webhooks has them.
+"""Signatures of messages, according to the specification Standard Webhooks.
 
 ``webhook-signature`` holds one ``v1,<base64>`` for each secret, so that a receiver can change from one
-secret to the next: HMAC-SHA256 over ``{webhook-id}.{webhook-timestamp}.{body}``.
+secret to the next. A signature is HMAC-SHA256 over ``{webhook-id}.{webhook-timestamp}.{body}``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ VERSION = "v1"
 
 
 class Signer:
-    """Signs messages with one or several secrets, and tells whether one was signed with one of them.
+    """Signs messages with one or several secrets, and checks whether a message was signed with one of them.
 
     :param secrets: base64 texts of at least 24 bytes each, with or without ``whsec_``, separated by white
         space.
-    :raises ValueError: if there is none, or one can't be decoded or is too short; never with the secret.
+    :raises ValueError: if there is no secret, or one can't be decoded or is too short. The text never holds
+        the secret.
     """
 
     def __init__(self, secrets: str) -> None:
@@ -38,14 +39,14 @@ class Signer:
     def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
         """Return the value of ``webhook-signature``.
 
-        :param timestamp: seconds since 1970-01-01 UTC, that of this attempt.
+        :param timestamp: the time of this attempt, in seconds since 1970-01-01 UTC.
         """
         return " ".join(self._signatures(message_id, timestamp, body))
 
     def has_signed(self, message_id: str, timestamp: int, body: bytes, signatures: str) -> bool:
-        """Return whether one of the signatures is that of one of the secrets; in constant time.
+        """Return whether one of the signatures was made with one of the secrets. It takes constant time.
 
-        :param signatures: the value of ``webhook-signature``: one or several, separated by spaces.
+        :param signatures: the value of ``webhook-signature``: one or several signatures, separated by spaces.
         """
         ours = [signature.encode() for signature in self._signatures(message_id, timestamp, body)]
         given = [signature.encode(errors="replace") for signature in signatures.split(" ")]
@@ -61,8 +62,8 @@ class Signer:
 def _key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except ValueError:  # binascii.Error is one, too
-        raise ValueError("a signing secret is base64, after 'whsec_' or without it") from None
+    except ValueError:  # binascii.Error is a ValueError
+        raise ValueError("a signing secret must be base64, with or without 'whsec_' before it") from None
     if len(key) < SHORTEST:
-        raise ValueError(f"a signing secret has at least {SHORTEST} bytes, this one {len(key)}")
+        raise ValueError(f"a signing secret must have at least {SHORTEST} bytes, not {len(key)}")
     return key

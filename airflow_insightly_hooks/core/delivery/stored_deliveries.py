@@ -1,4 +1,4 @@
-"""What a stored ledger says of its messages, read without a claim: for searches, after or beside the task."""
+"""Reads a stored ledger without claiming it, for searches while the task runs or later."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ UNSENT = "unsent"
 LEFT = "left"
 DRY_RUN = "dry run"
 STATES = (DELIVERED, FAILED, GONE, IN_DOUBT, UNSENT, LEFT, DRY_RUN)
-"""What is said of a message: ``left`` waits in its workflow's retry DAG, where it has an entry of its own;
-``dry run`` was not to be sent."""
+"""The states of a message. ``left``: it waits in its workflow's retry DAG, where it has an entry of its own.
+``dry run``: it was not to be sent."""
 
 NOT_DELIVERED = (FAILED, GONE, IN_DOUBT)
 
 Get = Callable[[str], Any]
-"""A key of the state store -> its value, or ``None`` if nothing is stored under it."""
+"""Returns the value under a key of the state store, or ``None`` if there is no value."""
 
 
 class StoredMessage(NamedTuple):
-    """What the delivery record says of a message."""
+    """A message in the delivery record."""
 
     message_id: str
     about: About | None
-    """The change; ``None`` where an earlier version of this package has kept none."""
+    """The change; ``None`` if an earlier version of this package did not keep it."""
     state: str
     """One of ``STATES``."""
     attempts: int
-    """POSTs in this round."""
+    """How many POSTs there were in this round."""
     outcomes: tuple[PostOutcome, ...]
-    """Of the last POSTs, the oldest first."""
+    """The outcomes of the last POSTs, the oldest first."""
 
 
 class StoredLedger:
-    """A ledger as it is stored: its head, and its messages on demand.
+    """A stored ledger: its head, and its messages, which are read on demand.
 
-    :param token: of the try whose it is.
-    :param head: its head, as ``find`` has found it.
-    :ivar about: what the ledger says of the task: ``conn_id``, ``receiver``, ``webhook``, ``left_to``.
-    :ivar counts: how many messages are in which state of a ledger.
+    :param token: the token of the ledger's try.
+    :param head: the ledger's head.
+    :ivar about: facts about the task: ``conn_id``, ``receiver``, ``webhook``, ``left_to``.
+    :ivar counts: how many messages are in each state of the ledger.
     """
 
     def __init__(self, token: str, head: Mapping[str, Any]) -> None:
@@ -92,14 +92,17 @@ class StoredLedger:
 
     @property
     def delivered(self) -> int | None:
-        """How many of its messages are delivered; ``None`` where an earlier version has not counted them."""
+        """How many of its messages are delivered; ``None`` if an earlier version did not count them."""
         archived = self.head.get("archived", None if "archive" in self.head else 0)
         is_known = self._has_counts and isinstance(archived, int)
         return self.counts.get(ACKNOWLEDGED, 0) + archived if is_known else None
 
     @property
     def undelivered(self) -> int | None:
-        """How many are neither delivered, nor left to a retry DAG, nor of a dry run; ``None`` as above."""
+        """How many messages are neither delivered, nor left to a retry DAG, nor part of a dry run.
+
+        ``None`` if an earlier version did not count them.
+        """
         if not self._has_counts:
             return None
         if self.about.get("left_to") or self.about.get("dry_run"):
@@ -108,7 +111,7 @@ class StoredLedger:
 
     @property
     def acknowledged_at(self) -> object:
-        """When a message was acknowledged last, as it is stored (``time_or_none``); ``None`` if none was."""
+        """When a message was acknowledged last, as stored (see ``time_or_none``); ``None`` if never."""
         return self.head.get("acknowledged_at")
 
     @property
@@ -124,7 +127,7 @@ class StoredLedger:
 
     @property
     def may_be_undelivered(self) -> bool:
-        """Whether some of its messages may not be delivered; ``True`` where it doesn't count them."""
+        """Whether some of its messages may be undelivered; ``True`` if it doesn't count them."""
         return not self.counts or any(self.counts.get(state) for state in NOT_DELIVERED)
 
     @property
@@ -134,13 +137,13 @@ class StoredLedger:
 
     @property
     def block_keys(self) -> list[str]:
-        """The keys under which its messages stand; earlier ones first."""
+        """The keys of the blocks with its messages, the earliest first."""
         return [*done_keys(self.token, self.head), *block_keys(self.token, self.head)]
 
     def messages(self, get: Get) -> Iterator[StoredMessage]:
         """Yield its messages, each once.
 
-        What a task is just writing may be missing, or be a moment old.
+        If the task is running, its latest writes may be missing.
 
         :raises InvalidState: if an entry can't be read.
         """

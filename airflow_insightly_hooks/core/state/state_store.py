@@ -1,4 +1,4 @@
-"""A state store as the core sees it, and the head under which something is kept in several of its values."""
+"""The interface of a state store, and the head of something that is kept in several of its values."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
 
-__all__ = ["KEPT", "Head", "StateStore", "count_in", "on_failure", "read_head"]
+__all__ = ["KEPT", "OTHER_VERSION", "Head", "StateStore", "count_in", "on_failure", "read_head"]
 
 VERSION = 2
-"""Of heads whose loss is noticed."""
+"""The version of heads whose loss is noticed."""
 KEPT = "kept"
 """The last part of the key of the note that there is a head."""
+OTHER_VERSION = (
+    "it was written by another version of airflow-insightly-hooks: install that version, or a newer one"
+)
 
 
 class StateStore(Protocol):
-    """A store of JSON values by key, such as Airflow's for tasks and for assets.
+    """A store of JSON values by key, such as Airflow's stores for tasks and for assets.
 
-    A value is not ``None``, and Airflow takes none above 65,535 bytes. A call costs about 10 ms.
+    A value is not ``None``. Airflow refuses values above 65,535 bytes. A call takes about 10 ms.
     """
 
     def get(self, key: str, default: Any = None, /) -> Any:
-        """Return the value under the key, ``default`` where there is none."""
+        """Return the value under the key, or ``default`` if there is no value."""
 
     def set(self, key: str, value: Any, /) -> None:
-        """Keep a value under the key."""
+        """Store a value under the key."""
 
     def delete(self, key: str, /) -> None:
-        """Forget the key, if there is one."""
+        """Delete the value under the key, if there is one."""
 
 
 @contextmanager
 def on_failure(forget: Callable[[], None]) -> Iterator[None]:
-    """Call ``forget`` if the block fails: which of its writes were done is not known then."""
+    """Call ``forget`` if the block fails, because then it is not known which of its writes were done."""
     try:
         yield
     except BaseException:
@@ -43,13 +46,13 @@ def on_failure(forget: Callable[[], None]) -> Iterator[None]:
 
 
 class Head:
-    """The value that says which other values something is kept in: its parts, under ``{key}/<number>``.
+    """The value that lists the other values in which something is kept: its parts, under ``{key}/<number>``.
 
-    Under ``{key}/kept`` is a note that there is a head, so that a lost head is noticed. The note is
-    written before the first part, and before it a head without parts: a crash leaves no note without a head.
-    A head of version 1 may lack the note.
+    Under ``{key}/kept`` is a note that there is a head, so that a lost head is noticed. A head without parts
+    is written first, then the note, then the first part. So a crash never leaves a note without a head. A
+    head of version 1 may lack the note.
 
-    :param store: where it is kept.
+    :param store: the store that holds the head.
     :param key: the head's key.
     :param empty: a head without parts; its version is 1.
     :ivar empty: that head.
@@ -59,13 +62,13 @@ class Head:
         self._store = store
         self._key = key
         self.empty = {"version": 1, **empty}
-        self._version = 0  # of what is stored; 0 is none
+        self._version = 0  # the version of the stored head; 0: there is no head
 
     def read(self) -> Mapping[str, Any] | None:
-        """Return the head; ``None`` where there has never been one.
+        """Return the head; ``None`` if there has never been one.
 
-        :raises InvalidState: if it is missing although parts are there, if it was written by a version that
-            this one can't read, or if it is no head at all.
+        :raises InvalidState: if the head is missing although there are parts, if this version can't read it,
+            or if the value is not a head.
         """
         head = read_head(self._store, self._key, (1, VERSION))
         self._version = 0 if head is None else head["version"]
@@ -74,13 +77,13 @@ class Head:
                 if self._store.get(left) is not None:
                     raise InvalidState(
                         self._key,
-                        f"it is missing, yet {left!r} is there: it can't be told what was kept. Put it back, "
-                        f"or delete {left!r}, too, to begin with nothing (docs/reference/workflow-files.md)",
+                        f"it is missing, but {left!r} is there, so it is not known what was kept. Restore "
+                        f"it. Or delete {left!r}, too, to begin with nothing (docs/workflows.md)",
                     )
         return head
 
     def prepare(self) -> None:
-        """Make sure that the loss of the head is noticed; to be called before a new part is written."""
+        """Make sure that a loss of the head is noticed. Call it before a new part is written."""
         if self._version == 0:
             self._store.set(self._key, self.empty)
             self._version = 1
@@ -88,16 +91,16 @@ class Head:
             self._store.set(f"{self._key}/{KEPT}", True)
 
     def write(self, head: Mapping[str, Any]) -> None:
-        """Store the head, after ``prepare`` and the parts that are new in it."""
+        """Store the head. Call it after ``prepare``, and after the new parts are stored."""
         self._store.set(self._key, {"version": VERSION, **head})
         self._version = VERSION
 
 
 def read_head(store: StateStore, key: str, versions: Collection[int]) -> Mapping[str, Any] | None:
-    """Return the head that is stored under ``key``; ``None`` where there is no value, lost or never written.
+    """Return the head that is stored under ``key``; ``None`` if there is no value, lost or never written.
 
-    :param versions: those that the caller can read.
-    :raises InvalidState: if it is of another version, or no head at all.
+    :param versions: the versions that the caller can read.
+    :raises InvalidState: if the head has another version, or the value is not a head.
     """
     head = store.get(key)
     if head is None:
@@ -105,14 +108,14 @@ def read_head(store: StateStore, key: str, versions: Collection[int]) -> Mapping
     if not isinstance(head, Mapping):
         raise InvalidState(key, "it is not an object")
     if count_in(key, head, "version") not in versions:
-        raise InvalidState(key, "it was written by another version of airflow-insightly-hooks")
+        raise InvalidState(key, OTHER_VERSION)
     return head
 
 
 def count_in(key: str, head: Mapping[str, Any], name: str) -> int:
     """Return the number, 0 or more, that the head has under ``name``.
 
-    :param key: what the head is stored under.
+    :param key: the key of the head.
     :raises InvalidState: if there is no such number.
     """
     value = head.get(name)

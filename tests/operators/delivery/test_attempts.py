@@ -6,6 +6,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_insightly_hooks.core.errors import UndeliveredError
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.operators.webhook import UndeliverableError, WebhookOperator
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 from tests.conftest import Connect, StateStore, run_context
@@ -35,7 +36,7 @@ def test_used_up(receiver: RunningSandbox, retries: int) -> None:
     assert isinstance(undelivered(context, payloads(2), retries=retries), UndeliverableError)
     error = undelivered(context, payloads(2), retries=retries)
     assert [(item["attempts"], item["error"]) for item in error.report["undelivered"]] == [
-        (1 + retries, f"its attempts are used up: {1 + retries} made, {1 + retries} allowed")
+        (1 + retries, f"no attempt is left: {counted(1 + retries, 'attempt')} made, {1 + retries} allowed")
     ] * 2
     assert len(received_ids(receiver)) == 2 * (1 + retries)
     context["ti"].try_number = 10
@@ -58,7 +59,7 @@ def test_retries_are_changed_between_two_tries(receiver: RunningSandbox) -> None
         error = undelivered(context, payloads(1), retries=retries)
         assert (type(error), len(received_ids(receiver))) == (kind, posts)
         if posts == 3 and retries == 0:
-            told = "its attempts are used up: 3 made, 1 allowed"
+            told = "no attempt is left: 3 attempts made, 1 allowed"
             assert error.report["undelivered"][0]["error"] == told
 
 

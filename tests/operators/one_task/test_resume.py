@@ -242,7 +242,7 @@ def test_what_cannot_be_delivered_is_reported_by_each_try(
     assert (report["total"], report["delivered"]) == (60, 58)
     errors = {item["record_id"]: item["error"] for item in report["undelivered"]}
     assert errors[ids[3]].startswith("no body can be built")
-    assert errors[ids[7]].startswith("the receiver will not take it")
+    assert errors[ids[7]].startswith("the receiver said in an earlier try")
 
 
 def test_what_was_asked_for_and_given_up_fails_no_later_try(
