@@ -1,4 +1,4 @@
-"""What outlasts a run, in Airflow's state stores.
+"""State that is kept longer than a run, in Airflow's state stores.
 
 Private.
 """

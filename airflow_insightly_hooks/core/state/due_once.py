@@ -1,9 +1,10 @@
-"""Each run enters, cancels, makes due and takes pending webhooks once, whatever stops it and when.
+"""Makes each run add, cancel, move and take pending webhooks once, even if it is stopped at any moment.
 
-Two stores take part: the book of what is pending, which outlasts runs, and the run's own state, which a later
-try of the run, or a cleared one, finds again. No write goes to both. So a run's decision is one write to the
-book, which keeps what the run has taken; then the run notes that in its own state, and last, the book forgets
-the run. A run that finds its decision in either store carries that out and decides no more.
+There are two stores: the pending webhooks, which are kept longer than a run, and the run's own state, which a
+later try of the run finds again, also after the run is cleared. No write goes to both. So a run's decision is
+one write to the pending webhooks, which keep what the run has taken. Then the run notes that in its own
+state. Last, the decision is deleted from the pending webhooks. A run that finds its decision in either store
+carries it out, and does not decide again.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ TAKEN = "taken"
 POSTPONED = "postponed"
 DECIDED = "decided"
 ENTERED = "entered"
-"""What an earlier version noted: that the run's entries were entered."""
+"""The key under which an earlier version noted that the run's entries were added."""
 
 
 class DueOnce:
-    """What a run does with pending webhooks; one at a time may use the book, however many runs there are.
+    """What a run does with pending webhooks. Only one run at a time may use them.
 
-    :param book: what is pending.
+    :param book: the pending webhooks.
     :param state: the run's own store.
-    :param run: the run's name, the same in all of its tries: letters and digits, 20 at the most.
+    :param run: the run's name, which is the same in all of its tries: at most 20 letters and digits.
     """
 
     def __init__(self, book: PendingWebhooks, state: StateStore, run: str) -> None:
         self._book = book
         self._state = state
         self._run = run
-        self._postponing = f"{run}p"  # its name in the book for what it puts back
+        self._postponing = f"{run}p"  # the run's name in a decision to put entries back
         self._own = PendingWebhooks(state, TAKEN)
 
     def decide(
@@ -46,21 +47,21 @@ class DueOnce:
         until: datetime,
         at_most: int,
     ) -> Decision | None:
-        """Enter, cancel, make due and take, unless an earlier try of this run has.
+        """Add, cancel, move and take entries, unless an earlier try of this run has done so.
 
-        :param scheduled: returns what is to be entered; it is called only if this run has not decided yet.
-        :param request: the entries that are not to be sent, and those that are due at ``until`` already.
-        :param until: take what is due then.
-        :param at_most: how many are taken.
+        :param scheduled: returns the entries to add. It is called only if this run has not decided yet.
+        :param request: which entries are not to be sent, and which are moved to ``until``.
+        :param until: entries that are due by then are taken.
+        :param at_most: how many entries are taken at most.
         :returns: what was done; ``None`` if an earlier try has decided.
-        :raises InvalidState: if what is stored can't be read.
+        :raises InvalidState: if the stored entries can't be read.
         """
         decision = None
         self._finish_postponing()
         if not self._state.get(DECIDED):
             taken = self._book.taken_by(self._run)
             if taken is None:
-                # An earlier version noted what it took in the run's state first.
+                # An earlier version first noted in the run's state what it took.
                 noted = self._own.all()
                 decision = self._book.decide(
                     self._run,
@@ -76,9 +77,10 @@ class DueOnce:
         return decision
 
     def postpone(self, record_ids: Iterable[int], until: datetime) -> None:
-        """Put some of what this run has taken back, to be due at ``until``: a later run takes them.
+        """Put some of the entries that this run has taken back, due at ``until``, so that a later run takes
+        them.
 
-        A record that is pending again by now stays as it is.
+        If a record has a pending entry again by now, that entry stays as it is.
         """
         leaving = set(record_ids)
         if leaving:
@@ -90,7 +92,7 @@ class DueOnce:
             self._finish_postponing()
 
     def _finish_postponing(self) -> None:
-        """Take out of this run's own what the book has again, if an earlier try was stopped at that."""
+        """Complete a ``postpone`` that was stopped: remove from this run's state what is pending again."""
         if leaving := self._state.get(POSTPONED):
             if self._book.taken_by(self._postponing) is not None:
                 self._own.remove(leaving)
@@ -98,7 +100,7 @@ class DueOnce:
         self._book.forget(self._postponing)
 
     def taken(self) -> list[PendingWebhook]:
-        """Return what this run has taken, in order."""
+        """Return the entries that this run has taken, in order."""
         return self._own.all()
 
 

@@ -1,16 +1,18 @@
-"""The records that a workflow has triggered for, for ever: a set of ids in a state store.
+"""A set of record ids in a state store: the records for which a workflow has ever triggered.
 
-A directory, under the set's key, names leaves; each holds the ids of a range, under a key of its own:
+The set has a directory, under its key. The directory lists leaves. Each leaf holds the ids of a range, under
+a key of its own:
 
-- ``{"version": 2, "leaves": [[first, number], …], "next": number}``: the leaf ``number`` has the ids from
-  ``first`` up to, and without, the next leaf's first; the first leaf's range starts at 1. ``next`` is a
-  number above all that were ever used. Version 1 is the same, without a note of it (``state_store.Head``).
-- A leaf is a text: ids in ascending order, each as its difference from the one before (the first one's from
-  0), packed (``packed_integers``).
+- The directory is ``{"version": 2, "leaves": [[first, number], …], "next": number}``. The leaf ``number`` has
+  the ids from ``first`` to the next leaf's ``first``, which is excluded. The first leaf's range starts at 1.
+  ``next`` is higher than all numbers that were ever used. Version 1 is the same, but has no note that there
+  is a directory (``state_store.Head``).
+- A leaf is a text. It holds the ids in ascending order, each as the difference from the id before (the first
+  one from 0), packed (``packed_integers``).
 
-A leaf that has grown too large is halved, as often as needed: its parts are written under new numbers, then
-the directory that names them, then the old leaf is deleted. Whatever stops that, the directory names leaves
-that are whole, the earlier ones or the later. At worst a leaf stays that nothing names.
+A leaf that is too large is split in half, as often as needed. Its parts are written under new numbers, then
+the directory that lists them, and then the old leaf is deleted. Whatever stops this, the directory lists
+complete leaves: either the old ones or the new ones. At worst, a leaf stays that the directory doesn't list.
 
 A million ids of random 63 bits, which compress worst, make 256 leaves and a directory of 7 kB; it would
 reach 60 kB at about eight million. A million ids in a row make 16 leaves, of 11 kB in all
@@ -34,29 +36,30 @@ __all__ = ["IdSet"]
 
 LEAF_IDS = 65_536
 LEAF_CHARACTERS = 45_000
-"""A leaf with more of either is halved; that keeps it well below the 65,535 bytes that Airflow stores."""
+"""A leaf with more ids or characters is split, to stay well below the 65,535 bytes that Airflow stores."""
 END = 2**63
-"""Ids are below it."""
+"""All ids are below this number."""
 
 
 class _Leaf(NamedTuple):
-    first: int  # its range starts here; not always an id that is in
-    end: int  # and ends before this
-    number: int | None  # None while nothing is stored of the range
+    first: int  # its range starts here; this id need not be in the set
+    end: int  # its range ends before this id
+    number: int | None  # None while nothing of the range is stored
 
 
 class IdSet:
     """A set of record ids, positive and below 2⁶³, that is kept in a state store.
 
-    It keeps what it has read, so an instance is for one task, and nobody else may write meanwhile. What is
-    added is stored at once. Where that fails half-way, all that was in is in still, and a part of what was
-    to be added is; to do it again completes it.
+    An instance keeps what it has read. So it is for one task, and nothing else may write to the set
+    meanwhile. Added ids are stored at once. If this fails half-way, the set still has all earlier ids and
+    some of the new ones. Adding them again completes it.
 
-    :param store: where the set is kept. No value under the key is an empty set, unless there are traces of
-        one: whether all of it has been lost, the caller has to know.
-    :param key: the directory's key, and with ``/`` and a number behind it the leaves'.
+    :param store: the store that holds the set. If there is no value under the key, the set is empty, unless
+        there are other parts of a set. If everything was lost, only the caller can notice that.
+    :param key: the directory's key. The leaves' keys are this key, ``/`` and a number.
 
-    Each method raises ``InvalidState`` if what is stored can't be read, and ``ValueError`` for what is no id.
+    Each method raises ``InvalidState`` if the stored set can't be read, and ``ValueError`` if a value is not
+    an id.
     """
 
     def __init__(self, store: StateStore, key: str) -> None:
@@ -68,7 +71,7 @@ class IdSet:
         self._ids: dict[int, Sequence[int]] = {}  # of the leaves that were read, by number
 
     def known(self, ids: Iterable[int]) -> set[int]:
-        """Return those of the ids that are in; reads the directory, and the leaves they would be in."""
+        """Return those of the ids that the set has. It reads the directory and the leaves of their ranges."""
         return {
             record_id
             for leaf, group in self._by_leaf(ids)
@@ -77,9 +80,9 @@ class IdSet:
         }
 
     def add(self, ids: Iterable[int]) -> None:
-        """Put the ids in; writes the leaves that change, and the directory where there are new leaves."""
+        """Add the ids. It writes the leaves that change, and the directory if there are new leaves."""
         with on_failure(self._forget):
-            # All are read before any is written: what can't be read leaves everything as it is.
+            # All leaves are read before one is written: if one can't be read, nothing changes.
             touched = [(leaf, self._ids_of(leaf), group) for leaf, group in self._by_leaf(ids)]
             replaced: dict[_Leaf, list[tuple[Sequence[int], str]]] = {}
             for leaf, before, group in touched:
@@ -95,7 +98,7 @@ class IdSet:
                 self._replace(replaced)
 
     def _replace(self, replaced: Mapping[_Leaf, Sequence[tuple[Sequence[int], str]]]) -> None:
-        """Put new leaves in the place of each of these."""
+        """Replace each of these leaves by new ones."""
         self._head.prepare()
         leaves: list[_Leaf] = []
         number = self._next
@@ -110,18 +113,18 @@ class IdSet:
                 number += 1
         self._head.write({"leaves": [[leaf.first, leaf.number] for leaf in leaves], "next": number})
         self._leaves, self._next = leaves, number
-        # Last: until now a crash would have left the directory that names them.
+        # This comes last: until now, a crash would have left the old directory, which lists these leaves.
         for leaf in replaced:
             if leaf.number is not None:
                 self._store.delete(self._leaf_key(leaf.number))
                 del self._ids[leaf.number]
 
     def _forget(self) -> None:
-        """Read everything anew when it is asked next."""
+        """Make the next call read everything again."""
         self._leaves, self._next, self._ids = [], 0, {}
 
     def _by_leaf(self, ids: Iterable[int]) -> Iterator[tuple[_Leaf, Sequence[int]]]:
-        """Yield the leaves whose ranges the ids are in, each with its ids in order."""
+        """Yield the leaves in whose ranges the ids are, each with its ids in order."""
         ordered = sorted({_checked(record_id) for record_id in ids})
         if not ordered:
             return
@@ -147,7 +150,7 @@ class IdSet:
             key = self._leaf_key(leaf.number)
             text = self._store.get(key)
             if text is None:
-                raise InvalidState(key, "a part of the ids is missing: it can't be told what has triggered")
+                raise InvalidState(key, "a part of the ids is missing, so it is not known what has triggered")
             ids = _decoded(text)
             if ids is None or (ids and not leaf.first <= ids[0] <= ids[-1] < leaf.end):
                 raise InvalidState(key, "its ids can't be read")
@@ -155,7 +158,7 @@ class IdSet:
         return self._ids[leaf.number]
 
     def _directory(self) -> list[_Leaf]:
-        """Return the leaves, by their ranges, which cover all ids."""
+        """Return the leaves in the order of their ranges, which together cover all ids."""
         if not self._leaves:
             head = self._head.read()
             if head is None or head == self._head.empty:
@@ -183,7 +186,7 @@ class IdSet:
 
 
 def _parts(ids: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-    """Yield ids, and their text, for as many leaves as they need."""
+    """Yield the ids and the text of each leaf that these ids need."""
     if len(ids) <= LEAF_IDS:
         text = _encoded(ids)
         if len(text) <= LEAF_CHARACTERS or len(ids) < 2:
@@ -199,7 +202,7 @@ def _encoded(ids: Sequence[int]) -> str:
 
 
 def _decoded(text: object) -> list[int] | None:
-    """Return the ids that were encoded; ``None`` if the text is none of an ascending sequence of ids."""
+    """Return the ids that were encoded; ``None`` if the text doesn't hold ascending ids."""
     differences = unpacked(text, LEAF_IDS)
     return None if differences is None or 0 in differences else list(accumulate(differences))
 
@@ -219,5 +222,5 @@ def _is_pair(value: object) -> bool:
 
 def _checked(record_id: int) -> int:
     if not is_record_id(record_id):
-        raise ValueError(f"a record's id is a positive integer of 63 bits, not {record_id!r}")
+        raise ValueError(f"a record's id must be a positive whole number below 2^63, not {record_id!r}")
     return record_id

@@ -1,4 +1,7 @@
-"""What a run of a pending DAG is to enter, from its conf and another task's XCom: either may be hand-made."""
+"""Reads which entries a run of a pending DAG is to add, from its conf and another task's XCom.
+
+Both may have been written by hand, so both are checked.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ __all__ = ["entries_in", "source_of"]
 
 
 def source_of(conf: object, key: str) -> Mapping[str, Any] | None:
-    """Return which task has scheduled something, as a run's conf says, which may be made by hand.
+    """Return the task that has scheduled webhooks, as a run's conf names it.
 
-    :returns: ``{"dag_id", "run_id", "task_id", "map_index"}``; ``None`` where nothing stands under the key.
-    :raises InvalidPayload: if what stands there names no task.
+    :returns: ``{"dag_id", "run_id", "task_id", "map_index"}``; ``None`` if the conf has no such key.
+    :raises InvalidPayload: if the value doesn't name a task.
     """
     source = conf.get(key) if isinstance(conf, Mapping) else None
     if source is None:
@@ -25,7 +28,7 @@ def source_of(conf: object, key: str) -> Mapping[str, Any] | None:
     for name in ("dag_id", "run_id", "task_id"):
         value = source.get(name)
         if not isinstance(value, str) or not value or not value.isprintable():
-            raise InvalidPayload(key, f"{name} must be a text: the id of what has scheduled something")
+            raise InvalidPayload(key, f"{name} must be a text, from the task that has scheduled webhooks")
     index = source.get("map_index", -1)
     if isinstance(index, bool) or not isinstance(index, int) or not -1 <= index < 2**31:
         raise InvalidPayload(key, "map_index must be a whole number from -1 on")
@@ -33,17 +36,18 @@ def source_of(conf: object, key: str) -> Mapping[str, Any] | None:
 
 
 def entries_in(found: object, webhook: str, source: Mapping[str, Any]) -> list[PendingWebhook]:
-    """Return what a task has scheduled of a webhook.
+    """Return the entries that a task has scheduled for a webhook.
 
     :param found: the task's XCom.
     :param source: the task, as ``source_of`` returns it.
-    :raises InvalidPayload: if it is no list of what ``PendingWebhook.as_dict`` gave, by webhook.
+    :raises InvalidPayload: if the XCom doesn't hold, by webhook, lists of what ``PendingWebhook.as_dict``
+        returned.
     """
     if not isinstance(found, Mapping):
         raise InvalidPayload(
             "pending",
-            f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has "
-            f"left nothing: was it cleared, or deleted? Clear it, and this run",
+            f"task {source['task_id']!r} of run {source['run_id']!r} of DAG {source['dag_id']!r} has no "
+            f"XCom: it was cleared or deleted. Clear it, and then this run",
         )
     entries = found.get(webhook) or []
     if not isinstance(entries, list):

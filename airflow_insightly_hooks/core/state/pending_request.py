@@ -1,13 +1,14 @@
 """Which pending webhooks a run of a pending DAG cancels, and which it sends at once.
 
-There are two forms of a request, and both may be made by hand:
+A request has one of two forms. Both may be written by hand:
 
-- The run's parameters name records: ``{"cancel": [7], "send_now": [8], "webhooks": ["check"]}``. That means
-  whatever is pending of these records when the run carries the request out; without ``webhooks``, of all.
+- The run's parameters name records: ``{"cancel": [7], "send_now": [8], "webhooks": ["check"]}``. The request
+  is for everything that is pending for these records when the run carries it out. Without ``webhooks``, it is
+  for all webhooks.
 - The run's conf names entries, under ``pending_request``, by webhook, record id and the time of the change:
   ``{"action": "cancel", "requested_by": "anna", "requested_at": "2024-06-01T09:30:00Z",
-  "entries": {"check": {"7": "2024-06-01T09:00:00Z"}}}``. If a record's webhook was sent meanwhile, and is
-  scheduled anew, that is another entry, and it stays.
+  "entries": {"check": {"7": "2024-06-01T09:00:00Z"}}}``. If a record's webhook was sent in the meantime and
+  is scheduled again, the new entry is another one, and the request leaves it alone.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ __all__ = [
 ]
 
 CANCEL = "cancel"
-"""The parameter that names the records whose pending webhooks are not to be sent; an action of a request."""
+"""The parameter with the records whose pending webhooks are not to be sent. It is also a request's action."""
 SEND_NOW = "send_now"
-"""The parameter that names the records whose pending webhooks are to be sent at once; an action, too."""
+"""The parameter with the records whose pending webhooks are to be sent at once. It is also an action."""
 WEBHOOKS = "webhooks"
-"""The parameter that names the webhooks that are meant; all of them, if it names none of them."""
+"""The parameter with the webhooks that the request is for. If it is empty, it is for all webhooks."""
 ACTIONS = (CANCEL, SEND_NOW)
 REQUEST = "pending_request"
 """The key of a run's conf for a request that names entries."""
 
 Selection = Mapping[int, str | None]
-"""By record id, the time of the change that triggered; ``None``: whatever is pending of the record."""
+"""By record id, the time of the change that triggered; ``None``: all that is pending for the record."""
 
 NO_ENTRIES: Selection = MappingProxyType({})
 
 
 class PendingRequest(NamedTuple):
-    """What is asked for, of one webhook's pending entries."""
+    """The part of a request that is for one webhook's pending entries."""
 
     cancel: Selection = NO_ENTRIES
     send_now: Selection = NO_ENTRIES
@@ -62,7 +63,7 @@ class PendingRequest(NamedTuple):
         return _is_meant(self.send_now, entry)
 
     def outcome(self, decision: Decision) -> Iterator[str]:
-        """Yield what has become of it, by record ids, as a log tells it."""
+        """Yield lines for the log about the result of the request, with the records' ids."""
         for selection, done, entries in (
             (self.cancel, "cancelled", decision.cancelled),
             (self.send_now, "sent before their time", decision.moved),
@@ -71,7 +72,7 @@ class PendingRequest(NamedTuple):
             if selection:
                 yield f"{len(ids)} {done}: {ids}"
             if missing := sorted(selection.keys() - set(ids)):
-                yield f"{len(missing)} not {done}, since they are not pending any more: {missing}"
+                yield f"{len(missing)} not {done}, because not pending any more: {missing}"
 
 
 def request_conf(
@@ -80,7 +81,7 @@ def request_conf(
     """Return the conf of a run that cancels entries, or sends them at once.
 
     :param action: one of ``ACTIONS``.
-    :param entries: by webhook and record id, the time of the change that triggered, as the entry has it.
+    :param entries: by webhook and record id, the time of the change that triggered, as in the entry.
     :param requested_at: ISO 8601.
     """
     return {
@@ -97,7 +98,7 @@ def request_conf(
 
 
 def request_in(params: object, conf: object, webhook: str) -> PendingRequest:
-    """Return what a run's parameters and conf ask for, of one webhook.
+    """Return the part of a run's request that is for one webhook, from the run's parameters and conf.
 
     :raises InvalidPayload: if either can't be read.
     """
@@ -148,8 +149,8 @@ def _selection(entries: object) -> dict[int, str | None]:
 
 
 def _record_id(value: object) -> int:
-    """Return a record's id, which JSON holds as a number, or as a text where it is a key."""
+    """Return a record's id from a number, or from a text, because JSON's keys are texts."""
     record_id = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
     if not is_record_id(record_id):
-        raise InvalidPayload("record id", "it must be a positive integer of 63 bits")
+        raise InvalidPayload("record id", "it must be a positive whole number below 2^63")
     return record_id

@@ -1,18 +1,19 @@
 """Webhooks that wait for their time, kept in a state store.
 
-An operator can read them through Airflow's REST API. A head, under their key, names the blocks by number,
-``{"version": 2, "blocks": [0, 2], "runs": [["<run>", [3]]]}``; each block, under the key, ``/`` and its
-number, is an object:
+People can read them through Airflow's REST API. A head, under their key, lists the blocks by number:
+``{"version": 2, "blocks": [0, 2], "runs": [["<run>", [3]]]}``. A block's key is the head's key, ``/`` and the
+block's number. A block is an object:
 
 ``{"<record id>": "<due> <event> <changed at>", …}``, such as
 ``{"7": "2024-06-02T09:00:00Z added 2024-06-01T09:00:00Z"}``.
 
-Under ``runs`` stand decisions of runs, until each has noted its own: the blocks of what it has taken out to
-send (``core.state.due_once``). Version 1 only counted its blocks, from 0, in ``{"version": 1, "blocks": 2}``.
+``runs`` holds the decisions of runs, until each run has noted its own decision: the blocks with the entries
+that the run has taken out to send (``core.state.due_once``). Version 1 only counted its blocks, from 0, in
+``{"version": 1, "blocks": 2}``.
 
-A block is never changed: what changes is written as a new block, under a number that the head doesn't name,
-then the head that names it, then the old block is deleted. So one write, the head's, makes every change as a
-whole; a crash leaves at most blocks that nothing names, whose numbers are used again.
+A block is never changed. A change is written as a new block, under a number that the head doesn't list. Then
+the head is written, and then the old block is deleted. So every change takes effect as a whole, with the
+write of the head. A crash leaves at most blocks that the head doesn't list. Their numbers are used again.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from airflow_insightly_hooks.core.state.state_store import Head, StateStore, cou
 __all__ = ["KEYS", "Decision", "PendingWebhook", "PendingWebhooks", "due_time", "pending_key"]
 
 KEYS = "pending/"
-"""How the keys of all that is pending begin, in the state of an asset."""
+"""How the keys of all pending webhooks begin, in the state of an asset."""
 
 BLOCK_SIZE = 500
-"""Entries a block: at 100 bytes at the most each a block stays below 60 kB."""
+"""How many entries a block has. With at most 100 bytes each, a block stays below 60 kB."""
 RUNS_KEPT = 500
-"""Runs of which the head knows that they have decided, though they have taken nothing; the earliest go. A run
-stays there only where it was stopped right after it had decided, and was never tried again."""
+"""How many runs the head keeps that have decided and taken nothing; the earliest are removed. A run stays
+there only if it was stopped right after its decision, and was never tried again."""
 
 
 class PendingWebhook(NamedTuple):
@@ -49,14 +50,14 @@ class PendingWebhook(NamedTuple):
     changed_at: str  # when it happened, ISO 8601, UTC
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it, the time in ISO 8601; ``of`` reads it again."""
+        """Return the entry as a JSON object, with the time in ISO 8601; ``of`` reads it."""
         return {**self._asdict(), "due": iso_time(self.due)}
 
     @classmethod
     def of(cls, value: object) -> PendingWebhook:
-        """Return the entry that ``as_dict`` gave.
+        """Return the entry that ``as_dict`` returned.
 
-        :raises InvalidPayload: if it is none.
+        :raises InvalidPayload: if the value is not an entry.
         """
         if not isinstance(value, Mapping):
             raise InvalidPayload("pending webhook", f"an object is needed, not {type(value).__name__}")
@@ -70,7 +71,7 @@ class PendingWebhook(NamedTuple):
 
 
 def pending_key(workflow: str, webhook: str) -> str:
-    """Return the key of the head under which a workflow's webhook has what is pending."""
+    """Return the key of the head for a webhook of a workflow."""
     return f"{KEYS}{workflow}/{webhook}"
 
 
@@ -84,13 +85,13 @@ def due_time(
 ) -> datetime | None:
     """Return when a record's webhook is to be sent, in UTC.
 
-    :param changed_at: when the change that triggered happened, as a change has it.
-    :param after: so long after the time that it is measured from; ``None`` is no time after.
-    :param before: so long before it; ``None`` is no time before.
-    :param field: the field, or custom field, that holds the time to measure from; ``None`` is the change's.
-    :returns: ``None`` where the field is blank or holds no time, and where the time would be before the year
-        1 or after 9999: some systems write the first or the last day there is for "never".
-    :raises InvalidTime: if ``changed_at`` is no time.
+    :param changed_at: the time of the change that triggered, as a change has it.
+    :param after: how long after the base time; ``None``: not after it.
+    :param before: how long before the base time; ``None``: not before it.
+    :param field: the field or custom field with the base time; ``None``: the time of the change.
+    :returns: ``None`` if the field is blank or doesn't hold a time, or if the result would be before the year
+        1 or after 9999. (Some systems write the first or the last possible day to say "never".)
+    :raises InvalidTime: if ``changed_at`` is not a time.
     """
     if field is None:
         base = api_time(changed_at, "changed_at")
@@ -106,12 +107,12 @@ def due_time(
 
 
 class Decision(NamedTuple):
-    """What a run has done to what is pending."""
+    """What a run has done to the pending webhooks."""
 
     entered: list[PendingWebhook]
     cancelled: list[PendingWebhook]
     moved: list[PendingWebhook]  # as they were before
-    taken: list[PendingWebhook]  # those that it is to send
+    taken: list[PendingWebhook]  # the run is to send these
 
 
 class _Block(NamedTuple):
@@ -120,15 +121,15 @@ class _Block(NamedTuple):
 
 
 class PendingWebhooks:
-    """The pending webhooks of one kind, at most one for each record, kept in a state store.
+    """The pending webhooks of one kind, at most one for each record, in a state store.
 
-    It reads all of them when it is first asked, and keeps them: an instance is for one task, and nobody else
-    may write meanwhile. A change is stored at once, and as a whole or not at all.
+    The first call reads all of them, and the instance keeps them. So an instance is for one task, and nothing
+    else may write them meanwhile. A change is stored at once, and either as a whole or not at all.
 
-    :param store: where they are kept. No value under the key: there are none.
-    :param key: the head's key, and with ``/`` and a number behind it the blocks'.
+    :param store: the store that holds them. If there is no value under the key, nothing is pending.
+    :param key: the head's key. The blocks' keys are this key, ``/`` and a number.
 
-    Each method raises ``InvalidState`` if what is stored can't be read.
+    Each method raises ``InvalidState`` if the stored entries can't be read.
     """
 
     def __init__(self, store: StateStore, key: str) -> None:
@@ -146,24 +147,24 @@ class PendingWebhooks:
         return iter(self.all())
 
     def all(self) -> list[PendingWebhook]:
-        """Return the entries, by the time that they are due, then by record id."""
+        """Return the entries, sorted by the time when they are due, then by record id."""
         return _in_order(_entries_of(self._loaded()))
 
     def count(self) -> int:
-        """Return how many entries there are, without reading each of them."""
+        """Return how many entries there are, without parsing each of them."""
         head = self._head.read()
         numbers = [] if head is None else self._numbers_in(head)[0]
         return sum(len(self._block(number)) for number in numbers)
 
     def next_due(self) -> datetime | None:
-        """Return when the next entry is due; ``None`` if there is none."""
+        """Return when the next entry is due; ``None`` if there is no entry."""
         return min((entry.due for entry in _entries_of(self._loaded())), default=None)
 
     def add(self, entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
-        """Enter those whose records have no entry, the first one of each record.
+        """Add the entries of records that have no entry yet: for each record, the first one.
 
         :returns: the new entries.
-        :raises ValueError: if one is no such entry.
+        :raises ValueError: if one of them is not a valid entry.
         """
         blocks = self._copies()
         new = _entered(blocks, entries)
@@ -171,9 +172,9 @@ class PendingWebhooks:
         return new
 
     def remove(self, record_ids: Iterable[int]) -> list[PendingWebhook]:
-        """Take the entries of these records out.
+        """Remove the entries of these records.
 
-        :returns: those that were in, in order.
+        :returns: the removed entries, in order.
         """
         blocks = self._copies()
         removed = _removed(blocks, set(record_ids))
@@ -189,15 +190,15 @@ class PendingWebhooks:
         move: Callable[[PendingWebhook], datetime | None] = lambda _: None,
         take: Callable[[Sequence[PendingWebhook]], Iterable[PendingWebhook]],
     ) -> Decision:
-        """Enter entries, cancel some, move some, and take some out to send: all of it, or nothing.
+        """Add entries, cancel some, move some, and take some out to send: either all of this, or nothing.
 
-        What was taken, ``taken_by`` returns until ``forget`` is called.
+        ``taken_by`` returns the taken entries until ``forget`` is called.
 
-        :param run: the name of who decides: letters and digits, 20 at the most.
-        :param cancel: whether an entry, pending or just entered, is not to be sent.
-        :param move: when an entry that stays is due from now on; ``None``: at the time that it has.
-        :param take: is given what is pending then, in order, and returns what is to be sent of it.
-        :raises ValueError: if one of ``enter`` is no such entry.
+        :param run: the name of the run that decides: at most 20 letters and digits.
+        :param cancel: returns whether an entry, old or new, is not to be sent.
+        :param move: returns the new time of an entry that stays; ``None``: the time doesn't change.
+        :param take: is called with the entries that are pending then, in order. It returns those to send.
+        :raises ValueError: if one of ``enter`` is not a valid entry.
         """
         blocks = self._copies()
         entered = _entered(blocks, enter)
@@ -210,7 +211,7 @@ class PendingWebhooks:
         return Decision(entered, cancelled, moved, taken)
 
     def taken_by(self, run: str) -> list[PendingWebhook] | None:
-        """Return what a run has taken, in order; ``None`` if it hasn't decided, or it was forgotten."""
+        """Return what a run has taken, in order; ``None`` if it hasn't decided, or after ``forget``."""
         self._loaded()
         if run not in self._runs:
             return None
@@ -218,7 +219,7 @@ class PendingWebhooks:
         return _in_order(_entries_of([self._read_block(number, seen) for number in self._runs[run]]))
 
     def forget(self, run: str) -> None:
-        """Forget that a run has decided: it has noted that itself."""
+        """Delete a run's decision, because the run has noted it itself."""
         blocks = self._loaded()
         if run in self._runs:
             self._store_change(blocks, {name: n for name, n in self._runs.items() if name != run})
@@ -233,7 +234,7 @@ class PendingWebhooks:
         run: str | None = None,
         taken: Sequence[PendingWebhook] = (),
     ) -> None:
-        """Store these blocks and runs in the place of what is there; ``run`` has just ``taken`` entries."""
+        """Replace the stored blocks and runs by these; ``run`` has just ``taken`` entries."""
         before = {block.number: block.entries for block in self._loaded()}
         if run is None and runs == self._runs and {b.number: b.entries for b in blocks} == before:
             return
@@ -278,13 +279,13 @@ class PendingWebhooks:
             head = self._head.read()
             numbers, self._runs = ([], {}) if head is None else self._numbers_in(head)
             seen: set[int] = set()
-            # Nothing is kept of entries that can't all be read.
+            # If one block can't be read, no entries are kept.
             self._blocks = [self._read_block(number, seen) for number in numbers]
             self._is_loaded = True
         return self._blocks
 
     def _numbers_in(self, head: Mapping[str, Any]) -> tuple[list[int], dict[str, list[int]]]:
-        """Return the numbers of the blocks, and by run those of what it has taken."""
+        """Return the numbers of the blocks, and for each run the numbers of the blocks that it has taken."""
         if head["version"] == 1:
             return list(range(count_in(self._key, head, "blocks"))), {}
         blocks, pairs = head.get("blocks"), head.get("runs")
@@ -302,7 +303,7 @@ class PendingWebhooks:
         key = self._block_key(number)
         block = self._store.get(key)
         if not isinstance(block, Mapping):
-            raise InvalidState(key, "a part of them is missing: it can't be told what is pending")
+            raise InvalidState(key, "a part of the entries is missing, so it is not known what is pending")
         return block
 
     def _read_block(self, number: int, seen: set[int]) -> _Block:
@@ -318,7 +319,7 @@ class PendingWebhooks:
 
 
 def _entered(blocks: list[_Block], entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
-    """Put those into the blocks whose records are in none, and return them."""
+    """Add the entries of records that are in no block, and return these entries."""
     known = {record_id for block in blocks for record_id in block.entries}
     new: dict[int, PendingWebhook] = {}
     for entry in map(_checked, entries):
@@ -335,14 +336,14 @@ def _entered(blocks: list[_Block], entries: Iterable[PendingWebhook]) -> list[Pe
 
 
 def _removed(blocks: list[_Block], record_ids: set[int]) -> list[PendingWebhook]:
-    """Take the entries of these records out of the blocks, and return them, in order."""
+    """Remove the entries of these records from the blocks, and return them in order."""
     return _in_order(
         block.entries.pop(record_id) for block in blocks for record_id in record_ids & block.entries.keys()
     )
 
 
 def _moved(blocks: list[_Block], move: Callable[[PendingWebhook], datetime | None]) -> list[PendingWebhook]:
-    """Give the entries another time for which ``move`` returns one, and return them as they were."""
+    """Set the times that ``move`` returns, and return these entries as they were before."""
     moved = []
     for block in blocks:
         for record_id, entry in block.entries.items():
@@ -368,13 +369,13 @@ def _in_order(entries: Iterable[PendingWebhook]) -> list[PendingWebhook]:
 
 
 def _checked(entry: PendingWebhook) -> PendingWebhook:
-    """Return the entry, its time in UTC, if it can be read again once it is written.
+    """Return the entry with its time in UTC, if it can be stored and read again.
 
-    :raises ValueError: if it can't.
+    :raises ValueError: if not.
     """
     record_id, due, event, changed_at = entry
     if not is_record_id(record_id):
-        raise ValueError("its record_id must be a positive integer of 63 bits")
+        raise ValueError("its record_id must be a positive whole number below 2^63")
     if not isinstance(due, datetime) or due.tzinfo is None:
         raise ValueError("it must be due at a time with a time zone")
     if event not in EVENTS:
@@ -392,7 +393,7 @@ def _text(entry: PendingWebhook) -> str:
 
 def _entry(key: str, record_id: str, text: object) -> PendingWebhook:
     try:
-        # The last part may be of two words, as the API writes a time.
+        # The last part may have two words, because the API writes times with a space.
         due, event, changed_at = str(text).split(" ", 2)
         return _checked(PendingWebhook(int(record_id), api_time(due), event, changed_at))
     except ValueError:

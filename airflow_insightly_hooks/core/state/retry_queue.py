@@ -1,11 +1,14 @@
-"""The messages that wait for a receiver that fails, kept in a state store by where they stand in XCom.
+"""The queue of messages that wait for a failing receiver, in a state store. An entry names the messages'
+XCom.
 
-A head, under the key of the queue, says which entries wait. They are numbered, and stand in blocks of 40,
-under the key, ``/`` and a number: ``[{"dag_id", "run_id", "task_id", "map_index", "payloads_task_id",
-"messages", "entered_by"}, …]``. No contents: these stay in the runs' XCom.
+A head, under the key of the queue, says which entries wait. The entries are numbered, and stored in blocks of
+40. A block's key is the queue's key, ``/`` and a number. A block is ``[{"dag_id", "run_id", "task_id",
+"map_index", "payloads_task_id", "messages", "entered_by"}, …]``. It holds no contents: these stay in the
+runs' XCom.
 
-Each change of what waits is one write of the head. A block is written before the head counts its entries, and
-deleted after the head has done with it. What a run takes is noted in the head until it has noted it itself.
+Each change of the queue is one write of the head. A block is written before the head counts its entries, and
+deleted after the head doesn't need it any more. What a run takes is noted in the head until the run has noted
+it itself.
 """
 
 from __future__ import annotations
@@ -21,20 +24,23 @@ from airflow_insightly_hooks.core.state.state_store import Head, StateStore, cou
 __all__ = ["BLOCK_SIZE", "RETRY", "MessageSource", "RetryQueue"]
 
 RETRY = "retry"
-"""The first part of the keys of the asset's state for what waits to be sent again."""
+"""The first part of the queue's keys, in the state of the asset."""
 
 BLOCK_SIZE = 40
-"""Entries a block: at 1,400 characters each at most (ids have 250) a block stays below 60 kB."""
+"""How many entries a block has. With at most 1,400 characters each (ids have 250), it stays below 60 kB."""
 BLOCKS_SEARCHED = 8
-"""In how many blocks a run is looked for that may have entered before it was killed."""
+"""In how many blocks to look for an entry that a run may have added before it was killed."""
 
 
 class MessageSource(NamedTuple):
-    """Where the messages stand that a deliver task has left to be sent again.
+    """Where the messages are that a deliver task has left to be sent again.
 
-    :param dag_id: of the task, as are the next three.
+    :param dag_id: the id of the deliver task's DAG.
+    :param run_id: the id of its run.
+    :param task_id: its own id.
+    :param map_index: its map index.
     :param payloads_task_id: the task of the same run whose XCom has the payloads.
-    :param messages: how many.
+    :param messages: how many messages there are.
     """
 
     dag_id: str
@@ -46,9 +52,9 @@ class MessageSource(NamedTuple):
 
     @classmethod
     def of(cls, value: object) -> MessageSource:
-        """Return the source that JSON holds as the mapping of its fields.
+        """Return the source from a JSON object with its fields.
 
-        :raises InvalidPayload: if it is none.
+        :raises InvalidPayload: if the value is not a source.
         """
         if not isinstance(value, Mapping):
             raise InvalidPayload("retry", f"an object is needed, not {type(value).__name__}")
@@ -63,14 +69,16 @@ class MessageSource(NamedTuple):
 
 
 class RetryQueue:
-    """What waits for one receiver. An instance is for one task, and nobody else may write meanwhile.
+    """The messages that wait for one receiver.
 
-    :param store: where it is kept. No value under the key: nothing waits.
+    An instance is for one task, and nothing else may write to the queue meanwhile.
+
+    :param store: the store that holds the queue. If there is no value under the key, nothing waits.
     :param key: the head's key.
-    :ivar due: from when on what waits may be taken; ``None`` if nothing waits.
+    :ivar due: when the waiting messages may be taken; ``None`` if nothing waits.
     :ivar waiting: how many messages wait.
 
-    Each method raises ``InvalidState`` if what is stored can't be read.
+    Each method raises ``InvalidState`` if the stored queue can't be read.
     """
 
     def __init__(self, store: StateStore, key: str) -> None:
@@ -86,10 +94,10 @@ class RetryQueue:
             raise InvalidState(key, "its numbers contradict each other")
 
     def enter(self, source: MessageSource, run_id: str, not_before: datetime) -> bool:
-        """Add messages, once for each run that enters them.
+        """Add messages, once for each run.
 
-        :param not_before: when they may be taken, unless some that wait may be earlier.
-        :returns: whether they weren't in before.
+        :param not_before: when they may be taken, unless messages that already wait may be taken earlier.
+        :returns: whether they are new in the queue.
         """
         last = self._number(self._next)
         blocks = {n: self._block(n) for n in range(max(self._first, last - BLOCKS_SEARCHED + 1), last + 1)}
@@ -111,7 +119,7 @@ class RetryQueue:
         return True
 
     def take(self, run_id: str, now: datetime) -> list[MessageSource]:
-        """Take what waits, if it is due; a run that takes again gets the same until ``forget``."""
+        """Take what waits, if it is due. A run that calls this again gets the same, until ``forget``."""
         if run_id not in self._being_taken:
             if self.due is None or now < self.due:
                 return []
@@ -123,11 +131,11 @@ class RetryQueue:
         return [self._entry(blocks[self._number(seq)], seq) for seq in range(start, end)]
 
     def forget(self, run_id: str) -> None:
-        """Forget what the run has taken: it has noted that itself."""
+        """Delete what the run has taken, because the run has noted it itself."""
         if (taken := self._being_taken.pop(run_id, None)) is None:
             return
-        # One block more stays, by which a run that enters again is known; and those that a run needs which
-        # was stopped before it could note what it has taken.
+        # One more block stays, so that a run that adds its messages again is noticed. Blocks also stay if a
+        # run needs them that was stopped before it could note what it has taken.
         first, self._first = self._first, max(self._first, self._number(self._taken) - 1)
         self._write_head()
         needed = {n for part in self._being_taken.values() for n in self._numbers(*part)}
@@ -150,7 +158,7 @@ class RetryQueue:
         counted = min(self._next - number * BLOCK_SIZE, BLOCK_SIZE)
         if not isinstance(block, list) or len(block) < counted:
             raise InvalidState(
-                self._block_key(number), "a part of the queue is missing: it can't be told what waits"
+                self._block_key(number), "a part of the queue is missing, so it is not known what waits"
             )
         return block
 

@@ -1,7 +1,7 @@
-"""What a task keeps in its own state of what it has counted, for pages that must not scan XCom.
+"""Counts that a task keeps in its own state, for pages that must not scan XCom.
 
-Under the key ``run_counts``, such as ``{"version": 1, "detected": 12}``. What isn't known is left out. Counts
-are information: nothing is decided by them.
+They are stored under the key ``run_counts``, for example as ``{"version": 1, "detected": 12}``. Unknown
+counts are left out. The counts are only information: no decision depends on them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.state.state_store import count_in
+from airflow_insightly_hooks.core.state.state_store import OTHER_VERSION, count_in
 
 __all__ = ["RUN_COUNTS", "RunCounts"]
 
@@ -21,13 +21,14 @@ CONNECTION = "insightly_conn_id"
 
 
 class RunCounts(NamedTuple):
-    """What one task of one run has counted; ``None`` is what it doesn't know.
+    """The counts of one task of one run; ``None``: the task doesn't know the count.
 
-    :param detected: changes in the window.
-    :param met: changes that met the criteria and went on; of ``until_triggered``, those that triggered. One
-        that can't be delivered isn't counted, since nobody can tell whether it meets them.
-    :param requests_left: requests that the account's day had left then.
-    :param requests_a_day: requests that it has in all.
+    :param detected: how many changes were in the window.
+    :param met: how many changes met the criteria and were passed on; with ``until_triggered``, how many
+        triggered. Changes that can't be delivered don't count, because it is not known whether they meet the
+        criteria.
+    :param requests_left: how many of the account's requests of the day were left then.
+    :param requests_a_day: how many requests the account has a day.
     :param insightly_conn_id: the connection of that account.
     """
 
@@ -38,19 +39,19 @@ class RunCounts(NamedTuple):
     insightly_conn_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it; ``of`` reads it again."""
+        """Return the counts as a JSON object; ``of`` reads it."""
         return {"version": VERSION, **{k: v for k, v in self._asdict().items() if v is not None}}
 
     @classmethod
     def of(cls, value: object) -> RunCounts:
-        """Return the counts that ``as_dict`` gave.
+        """Return the counts that ``as_dict`` wrote.
 
-        :raises InvalidState: if it can't be read.
+        :raises InvalidState: if the value can't be read.
         """
         if not isinstance(value, Mapping):
             raise InvalidState(RUN_COUNTS, "it is not an object")
         if count_in(RUN_COUNTS, value, "version") != VERSION:
-            raise InvalidState(RUN_COUNTS, "it was written by another version of airflow-insightly-hooks")
+            raise InvalidState(RUN_COUNTS, OTHER_VERSION)
         connection = value.get(CONNECTION)
         if connection is not None and not isinstance(connection, str):
             raise InvalidState(RUN_COUNTS, f"its {CONNECTION} is not a text")

@@ -1,16 +1,17 @@
-"""Each record triggers once: which of a run's records it may let through, whatever stops it and when.
+"""Makes each record trigger once, even if a run is stopped at any moment.
 
-Two stores take part: the memory, which outlasts runs, and the run's own state, which a later try of the run
-finds again. No write goes to both, so a decision is committed in the memory first, as a whole, and only then
-carried out:
+There are two stores: the memory, which is kept longer than a run, and the run's own state, which a later try
+of the run finds again. No write goes to both. So a decision is first committed in the memory as a whole, and
+then carried out:
 
-1. the run's name and the ids that it lets through, under ``{key}/decided``: this write commits;
-2. the ids into the memory, and into the run's own state;
-3. the decision is deleted.
+1. The run's name and the ids whose records may trigger are written under ``{key}/decided``. This write
+   commits the decision.
+2. The ids are added to the memory, and to the run's own state.
+3. The decision is deleted.
 
-Whoever comes next carries out what is committed. Another run's decision is kept for its next try, under
-``{key}/open/{run}``, and the run's name with the time under ``{key}/open``; after 30 days it is forgotten.
-What is not committed was never decided.
+The next run or try carries out a committed decision. If it is another run's decision, it is kept for the next
+try of that run, under ``{key}/open/{run}``. The run's name and the time are kept under ``{key}/open``. After
+30 days the decision is deleted. A decision that is not committed has no effect.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ from airflow_insightly_hooks.core.state.state_store import StateStore
 __all__ = ["TriggerOnce"]
 
 TRIGGERED = "triggered"
-"""The first part of the keys of what is remembered."""
+"""The first part of the memory's keys."""
 OWN = "triggered"
-"""The key of the run's state that keeps what it has let through."""
+"""The key in the run's state for the ids whose records triggered in the run."""
 COMMITTED_AT_ONCE = 2_500
-"""Ids: as numbers of up to 19 digits they stay below what a store takes under one key."""
+"""How many ids a decision has at most: as numbers of up to 19 digits, they fit under one key of a store."""
 
 
 DONE = "done"
-"""What stands for a stopped run while its ids are being deleted."""
+"""The entry of a stopped run while its ids are being deleted."""
 KEPT_FOR = timedelta(days=30)
-"""How long a stopped run's decision waits for its next try; Airflow keeps the state of a task as long."""
+"""How long a stopped run's decision is kept for its next try. Airflow keeps the state of a task as long."""
 
 
 class TriggerOnce:
-    """The memory of a workflow, for one run of it; one at a time may use it, however many runs there are.
+    """The memory of a workflow, as one of its runs uses it. Only one run at a time may use it.
 
-    :param memory: the store that outlasts runs.
+    :param memory: the store that is kept longer than a run.
     :param state: the run's own store.
     :param key: the memory's key; ``{key}/…`` belongs to it, too.
-    :param run: the run's name, the same in all of its tries, of letters and digits.
-    :param now: the present time; it decides only what is forgotten.
+    :param run: the run's name, which is the same in all of its tries: letters and digits.
+    :param now: the present time. It is used only to delete old decisions.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class TriggerOnce:
     def of_task(
         cls, task: Any, asset_state: StateStore, task_state: StateStore, workflow: str, now: datetime
     ) -> TriggerOnce:
-        """Return what one task of a run asks.
+        """Return the memory for one task of a run.
 
-        :param task: what has the ids of the DAG, the run and the task, and the map index.
-        :param asset_state: the state of the asset that stands for the records.
-        :param task_state: the task's own.
-        :param workflow: what is remembered belongs to it.
+        :param task: an object with the ids of the DAG, the run and the task, and the map index.
+        :param asset_state: the state of the asset that represents the records.
+        :param task_state: the task's own state.
+        :param workflow: the workflow whose memory it is.
         """
         map_index = getattr(task, "map_index", None)
         of_map = "" if map_index is None or map_index < 0 else f"/{map_index}"
@@ -81,9 +82,10 @@ class TriggerOnce:
     def admit(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose records may trigger in this run.
 
-        That is: no earlier run has let them through, or an earlier try of this run has.
+        These are the records that have not triggered in an earlier run, and the records that have triggered
+        in an earlier try of this run.
 
-        :raises InvalidState: if what is remembered can't be read.
+        :raises InvalidState: if the memory can't be read.
         """
         asked = set(ids)
         self._carry_out()
@@ -96,12 +98,12 @@ class TriggerOnce:
         return own | set(new)
 
     def _carry_out(self) -> None:
-        """Do what is committed and not yet done."""
+        """Carry out what is committed and not yet done."""
         if (decision := self._decision()) is not None:
             self._carry_out_decision(*decision)
         open_runs = self._open()
         for run, since in list(open_runs.items()):
-            if since is False:  # of an earlier version, which remembered it last
+            if since is False:  # from an earlier version, which added the ids to the memory last
                 self._memory.add(self._ids(run))
             if run == self._run and since != DONE:
                 self._own.add(self._ids(run))
@@ -127,30 +129,30 @@ class TriggerOnce:
         self._store.delete(self._decided_key)
 
     def _decision(self) -> tuple[str, list[int]] | None:
-        """Return what is committed and not yet carried out: whose it is, and the ids."""
+        """Return the decision that is committed and not yet carried out: the run's name, and the ids."""
         match self._store.get(self._decided_key):
             case None:
                 return None
             case {"run": str(run), "ids": list(ids)}:
                 return run, ids
             case _:
-                raise InvalidState(self._decided_key, "it is no decision of a run")
+                raise InvalidState(self._decided_key, "it is not a run's decision")
 
     def _open(self) -> dict[str, Any]:
-        """Return the stopped runs whose decisions are kept for them, and since when."""
+        """Return the stopped runs whose decisions are kept, and since when."""
         found = self._store.get(self._open_key, {})
         if not isinstance(found, dict):
-            raise InvalidState(self._open_key, "it is no list of runs")
+            raise InvalidState(self._open_key, "it is not an object with runs")
         return dict(found)
 
     def _ids(self, run: str) -> list[int]:
         ids = self._store.get(self._ids_key(run))
         if not isinstance(ids, list):
-            raise InvalidState(self._ids_key(run), "the ids that a run has let through are missing")
+            raise InvalidState(self._ids_key(run), "the ids that triggered in a run are missing")
         return ids
 
     def _is_over(self, since: object) -> bool:
-        """Return whether nobody waits any more for what is kept since then."""
+        """Return whether a decision that has been kept since then is not needed any more."""
         if since == DONE or isinstance(since, bool):
             return since == DONE
         try:

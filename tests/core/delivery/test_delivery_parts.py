@@ -233,9 +233,9 @@ def test_each_kind_of_undelivered_payload_says_why():
     told = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
     assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in told["undelivered"]] == [
         ("f", 503, "answered 503", 1),
-        ("g", None, "the receiver will not take it (said in an earlier try)", 1),
-        ("u", None, "its attempts are used up: 3 made, 3 allowed", 3),
-        ("d", None, "in doubt: POSTed, and what became of it is not recorded", 1),
+        ("g", None, "the receiver said in an earlier try that it will never accept it (410)", 1),
+        ("u", None, "no attempt is left: 3 attempts made, 3 allowed", 3),
+        ("d", None, "in doubt: it was POSTed, but the outcome is not recorded", 1),
         ("n", None, "not sent: for a reason", 0),
     ]
     assert {k: v for k, v in told.items() if k != "undelivered"} == {
@@ -260,12 +260,12 @@ def test_a_report_stays_small(error):
 def test_progress():
     """How many are sent, acknowledged and failing, how fast, and how long it still takes."""
     tally = Tally(1000, now=50.0)
-    assert tally.progress(55.0).endswith("0 failing, 0.0/s, nothing answered yet")
+    assert tally.progress(55.0).endswith("0 failing, 0.0/s, no answer yet")
     tally.acknowledged = 90
     for _ in range(10):
         tally.failed("answered 503")
     assert tally.progress(60.0) == (
-        "100 of 1000 payloads sent, 90 acknowledged, 10 failing, 10.0/s, about 90 s left"
+        "100 of 1,000 payloads sent, 90 acknowledged, 10 failing, 10.0/s, about 90 s left"
     )
 
 

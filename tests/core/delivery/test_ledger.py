@@ -401,7 +401,7 @@ def test_entries_of_a_large_ledger_stay_small():
 
 # --- what is refused ---------------------------------------------------------------------------------------
 
-MISSING = "a part of the ledger is missing: it can't be told what was delivered"
+MISSING = "a part of the ledger is missing, so it is not known what was delivered"
 UNREADABLE = "an entry of the ledger can't be read"
 
 

@@ -16,7 +16,9 @@ from tests.conftest import StateStore
 from tests.deliveries import outstanding_of
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-OTHER_VERSION = "it was written by another version of airflow-insightly-hooks"
+OTHER_VERSION = (
+    "it was written by another version of airflow-insightly-hooks: install that version, or a newer one"
+)
 
 
 def opened(store: StateStore, token: str, generation: int = 0) -> tuple[LedgerStore, Ledger]:
@@ -175,7 +177,7 @@ HEAD_OF_ONE = {"generation": 0, "blocks": 1}
         (
             {"delivery": V1},
             "delivery/0",
-            "a part of the ledger is missing: it can't be told what was delivered",
+            "a part of the ledger is missing, so it is not known what was delivered",
         ),
         ({"delivery": V2, "delivery__t__head": "x"}, "delivery/t/head", "it is not an object"),
         (

@@ -63,7 +63,7 @@ def test_a_secret_that_is_not_base64_is_refused(secret):
     """The error says what a secret looks like, and never the secret, not even a second one that is right."""
     for secrets in (secret, f"{SECRET} {secret}"):
         with pytest.raises(
-            ValueError, match=r"^a signing secret is base64, after 'whsec_' or without it$"
+            ValueError, match=r"^a signing secret must be base64, with or without 'whsec_' before it$"
         ) as caught:
             Signer(secrets)
         assert caught.value.__suppress_context__
@@ -73,7 +73,7 @@ def test_a_secret_that_is_not_base64_is_refused(secret):
 def test_a_short_secret_is_refused(length):
     """The specification asks for 24 bytes at least; the error tells the length only."""
     secret = base64.b64encode(b"k" * length).decode()
-    with pytest.raises(ValueError, match=f"^a signing secret has at least 24 bytes, this one {length}$"):
+    with pytest.raises(ValueError, match=f"^a signing secret must have at least 24 bytes, not {length}$"):
         Signer(f"whsec_{secret}")
 
 

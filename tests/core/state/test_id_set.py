@@ -254,7 +254,7 @@ def test_what_is_no_id_is_refused(record_id):
     """Only positive integers below 2⁶³ are asked for and added; nothing is stored otherwise."""
     store = StateStore()
     for method in ("known", "add"):
-        with pytest.raises(ValueError, match="positive integer"):
+        with pytest.raises(ValueError, match="positive whole number"):
             getattr(records(store), method)([1, record_id])
     assert store.values == {}
 

@@ -93,8 +93,8 @@ def test_the_outcome_names_the_records():
     request = PendingRequest(cancel={7: None, 9: None}, send_now={8: CHANGED_AT})
     assert list(request.outcome(Decision([], [entry(7)], [], []))) == [
         "1 cancelled: [7]",
-        "1 not cancelled, since they are not pending any more: [9]",
+        "1 not cancelled, because not pending any more: [9]",
         "0 sent before their time: []",
-        "1 not sent before their time, since they are not pending any more: [8]",
+        "1 not sent before their time, because not pending any more: [8]",
     ]
     assert list(PendingRequest().outcome(Decision([entry(7)], [], [], []))) == []

@@ -65,9 +65,9 @@ def test_an_entry_comes_back_from_json(entry):
         ({**entry(7).as_dict(), "due": 7}, "due is not a time"),
         ({**entry(7).as_dict(), "changed_at": "noon"}, "changed_at is not a time"),
         ({**entry(7).as_dict(), "event": "deleted"}, "its event must be one of"),
-        ({**entry(7).as_dict(), "record_id": "7"}, "its record_id must be a positive integer"),
-        ({**entry(7).as_dict(), "record_id": True}, "its record_id must be a positive integer"),
-        ({**entry(7).as_dict(), "record_id": 2**63}, "its record_id must be a positive integer"),
+        ({**entry(7).as_dict(), "record_id": "7"}, "its record_id must be a positive whole number"),
+        ({**entry(7).as_dict(), "record_id": True}, "its record_id must be a positive whole number"),
+        ({**entry(7).as_dict(), "record_id": 2**63}, "its record_id must be a positive whole number"),
     ],
     ids=str,
 )

@@ -99,9 +99,9 @@ def test_a_part_that_is_missing_is_an_error():
     """What waits can't be told then."""
     store = filled(3)
     store.delete(f"{KEY}/0")
-    with pytest.raises(InvalidState, match="it can't be told what waits"):
+    with pytest.raises(InvalidState, match="it is not known what waits"):
         queue(store).take("taker", NOON)
-    with pytest.raises(InvalidState, match="it can't be told what waits"):
+    with pytest.raises(InvalidState, match="it is not known what waits"):
         queue(store).enter(source(4), "enter_4", NOON)
 
 
