@@ -467,7 +467,7 @@ def test_bad_records_stop_only_themselves(
         missing = {item["record_id"]: item["error"] for item in report["undelivered"]}
         assert set(missing) == {*added[1:-2], 0}
         assert all(item["attempts"] == 0 for item in report["undelivered"])
-        assert missing[0] == "no body can be built: 1 of the records have no usable CONTACT_ID"
+        assert missing[0] == "no body can be built: 1 record has no usable CONTACT_ID"
         assert missing[added[1]] == "no body can be built: CUSTOMFIELDS[0]: it must be an object, not null"
     assert len(logged.messages("error")) == 2 * len(ODD)
 

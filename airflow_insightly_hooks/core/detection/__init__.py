@@ -1,4 +1,4 @@
-"""Windows of time, reading a search, the changes in it, and what is left of a day's requests.
+"""Windows of time, reading a search, finding its changes, and the budget of a day's requests.
 
 Private.
 """

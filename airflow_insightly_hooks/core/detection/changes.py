@@ -1,12 +1,11 @@
 """Which records changed within a window of time, and how.
 
-A window is half-open, ``[start, end)``, in UTC. A record whose creation time falls into it was added;
-else, if its update time does, it was updated; else it did not change there. So over adjoining windows
-every creation and every (last) update falls into exactly one.
+A window is half-open, ``[start, end)``, in UTC. A record was added if its creation time is in the window.
+Otherwise it was updated if its update time is in the window. Otherwise it did not change in the window. So
+with adjoining windows, every creation and every (last) update is in exactly one window.
 
-A record that can't be delivered stops nothing but itself. The change that stands for it has no contents, and
-says under ``undeliverable`` why. It passes all tasks, whatever the criteria are, up to the deliver task's
-report.
+A record that can't be delivered does not stop other records. Its change has no contents. The key
+``undeliverable`` says why. It passes through all tasks, with any criteria, up to the deliver task's report.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from airflow_insightly_hooks.core.errors import (
     InvalidWindow,
     missing_keys,
 )
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.record_checks import check_record
 from airflow_insightly_hooks.core.records import RECORD_TYPES, RecordType, is_record_id
 from airflow_insightly_hooks.core.xcom_address import not_a_list
@@ -45,10 +45,10 @@ Event = Literal["added", "updated"]
 EVENTS: tuple[Event, ...] = ("added", "updated")
 
 NO_ID = 0
-"""The id of what stands for records that have no usable one."""
+"""The id in the change of records that have no usable id."""
 EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 SEARCH_MARGIN = timedelta(seconds=2)
-"""How much before a window's start the API is asked: its bound may be exclusive and counts whole seconds."""
+"""How long before a window's start a search begins: the API's bound is in seconds, and may be exclusive."""
 
 
 class _RecordChange(TypedDict):
@@ -62,15 +62,15 @@ class _RecordChange(TypedDict):
 class RecordChange(_RecordChange, total=False):
     """A change as it passes through XCom."""
 
-    record_json: str  # the exact text, where a store would lose some of it (core.detection.storable_changes)
+    record_json: str  # the exact text, if a store would lose a part of it (core.detection.storable_changes)
     undeliverable: str  # why it can't be delivered; then ``record`` is empty
 
 
 @dataclass(frozen=True)
 class ChangeWindow:
-    """The half-open window of time ``[start, end)``; both ends are aware and kept in UTC.
+    """The half-open window of time ``[start, end)``; both ends are aware times, kept in UTC.
 
-    :raises InvalidWindow: if an end has no time zone, or it ends before it starts.
+    :raises InvalidWindow: if an end has no time zone, or the window ends before it starts.
     """
 
     start: datetime
@@ -81,7 +81,7 @@ class ChangeWindow:
             instant = getattr(self, end)
             if not isinstance(instant, datetime) or instant.tzinfo is None:
                 raise InvalidWindow(f"its {end} must be a time with a time zone")
-            # Most are in UTC already, and there may be a window for each of many records.
+            # Most times are in UTC already, and there may be a window for each of many records.
             is_utc = type(instant) is datetime and instant.tzinfo is timezone.utc
             object.__setattr__(self, end, instant if is_utc else utc_time(instant))
         if self.end < self.start:
@@ -95,22 +95,22 @@ class ChangeWindow:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no instant is in it."""
+        """Whether the window holds no instant."""
         return self.start == self.end
 
     @property
     def search_from(self) -> datetime:
-        """The ``updated_after_utc`` to ask for, a little before the start; what is early is filtered."""
+        """The ``updated_after_utc`` of the search: a little before the start. Early changes are filtered."""
         return self.start - min(SEARCH_MARGIN, self.start - EARLIEST)
 
     @classmethod
     def of(cls, value: object) -> ChangeWindow:
-        """Return the window that a user wrote: one of these, a pair, or a mapping with start and end.
+        """Return the window that a user wrote: a ``ChangeWindow``, a pair, or a mapping with start and end.
 
         The ends are aware times or texts that ``core.dates.api_time`` reads.
 
-        :raises InvalidWindow: if it is something else.
-        :raises InvalidTime: if an end is a text that is no time.
+        :raises InvalidWindow: if the value is something else.
+        :raises InvalidTime: if an end is a text that is not a time.
         """
         if isinstance(value, cls):
             return value
@@ -125,7 +125,7 @@ class ChangeWindow:
         return cls(start, end)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it; ``of`` reads it again."""
+        """Return the window as a JSON object; ``of`` reads it."""
         return {"start": iso_time(self.start), "end": iso_time(self.end)}
 
 
@@ -135,14 +135,15 @@ def changes_in(
     records: Iterable[dict[str, Any]],
     events: Collection[Event] = EVENTS,
 ) -> Iterator[RecordChange]:
-    """Yield what changed within the window, in the records' order; a record counts once, when first seen.
+    """Yield the changes in the window, in the records' order. A record counts once, when it is first seen.
 
-    :param records: as the API delivers them; those outside of the window are passed over.
-    :param events: which kinds of change to yield. Where ``added`` is not among them, a record that was
-        created within the window counts as updated if it was updated after that.
+    :param records: records as the API delivers them; records outside of the window are skipped.
+    :param events: which kinds of change to yield. Without ``added``, a record that was created in the window
+        counts as updated if it was updated after that.
 
-    A record that can't be delivered comes out as what stands for it, also where its times can't be read, so
-    that no window can be told. Those without a usable id come last, as one.
+    For a record that can't be delivered, an undeliverable change is yielded. This includes records whose
+    times can't be read, because it is not known whether they are in the window. All records without a usable
+    id come last, as one undeliverable change.
     """
     seen: set[int] = set()
     without_id: list[RecordChange] = []
@@ -158,7 +159,8 @@ def changes_in(
     if without_id:
         yield _undeliverable(
             {**without_id[0], "changed_at": iso_time(window.start)},
-            f"{len(without_id)} of the records have no usable {record_type.id_field}",
+            f"{counted(len(without_id), 'record')} {'has' if len(without_id) == 1 else 'have'} no usable "
+            f"{record_type.id_field}",
         )
 
 
@@ -190,7 +192,7 @@ def _change(
 
 
 def checked_change(change: RecordChange) -> RecordChange:
-    """Return the change, or what stands for it if no body can be built of its record."""
+    """Return the change, or an undeliverable change if no body can be built from its record."""
     if "undeliverable" in change:
         return change
     try:
@@ -212,10 +214,10 @@ def _undeliverable(change: RecordChange, reason: str) -> RecordChange:
 
 
 def check_events(record_type: RecordType, events: Iterable[str]) -> tuple[Event, ...]:
-    """Return the events to watch for, without repetition.
+    """Return the events to watch for, each once.
 
-    :raises ValueError: if one is neither ``added`` nor ``updated``, or there is none, or the record type
-        tells no update times and ``updated`` alone is asked for.
+    :raises ValueError: if an event is neither ``added`` nor ``updated``, if there are no events, or if the
+        record type has no update times and only ``updated`` is given.
     """
     if isinstance(events, str):
         events = (events,)
@@ -231,9 +233,9 @@ def check_events(record_type: RecordType, events: Iterable[str]) -> tuple[Event,
 
 
 def check_changes(value: object) -> list[RecordChange]:
-    """Return ``value``, a list of changes as a sensor's XCom holds it.
+    """Return ``value``, a list of changes as in a sensor's XCom.
 
-    :raises InvalidChange: if something in it is none, or it is no list at all.
+    :raises InvalidChange: if an item is not a change, or the value is not a list.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InvalidChange(0, not_a_list(value, "changes"))
@@ -243,7 +245,7 @@ def check_changes(value: object) -> list[RecordChange]:
         if missing := missing_keys(change, _RecordChange.__annotations__):
             raise InvalidChange(index, f"it lacks {missing}")
         if change["record_type"] not in RECORD_TYPES:
-            raise InvalidChange(index, "its record_type is none of Insightly's API")
+            raise InvalidChange(index, "its record_type must be a record type of Insightly's API")
         if change["event"] not in EVENTS:
             raise InvalidChange(index, f"its event must be one of {list(EVENTS)}")
         if not isinstance(change["record_id"], int) or not isinstance(change["changed_at"], str):
@@ -251,5 +253,5 @@ def check_changes(value: object) -> list[RecordChange]:
         if not isinstance(change.get("undeliverable", ""), str):
             raise InvalidChange(index, "its undeliverable must be a text")
         if not isinstance(change["record"], Mapping):
-            raise InvalidChange(index, "its record is not an object")
+            raise InvalidChange(index, "its record must be an object")
     return cast("list[RecordChange]", list(value))

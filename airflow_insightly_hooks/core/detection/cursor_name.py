@@ -1,4 +1,4 @@
-"""The name of a cursor, which says where a task has read to."""
+"""The name of a cursor, which holds the time up to which a task has read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from airflow_insightly_hooks.core.templates import is_template
 __all__ = ["check_cursor_name"]
 
 LONGEST = 502
-"""Characters: with ``cursor/`` before it, and three characters behind it for what the cursor's runs have seen
-(``core.detection.seen_store``), a name is a key of Airflow's state store, which takes 512."""
+"""How many characters a name may have. A key of Airflow's state store has at most 512 characters:
+``cursor/``, the name, and three characters for what the cursor's runs have seen
+(``core.detection.seen_store``)."""
 
 
 def check_cursor_name(name: object) -> str:
     """Return the name of a cursor without white space around it.
 
-    :param name: a text of 1 to 502 characters. Templates are not rendered: tasks that share the text of one
-        would share a cursor, and each would miss what the others read.
-    :raises ValueError: if it is not such a text.
+    :param name: a text of 1 to 502 characters. Templates are refused, because they are not rendered: tasks
+        with the same template would share a cursor, and each would miss what the others read.
+    :raises ValueError: if the name is not valid.
     """
     if not isinstance(name, str):
         raise ValueError(f"cursor must be a text, not {type(name).__name__}")
@@ -26,5 +27,5 @@ def check_cursor_name(name: object) -> str:
     if not stripped.isprintable():
         raise ValueError("cursor must not hold control characters")
     if is_template(stripped):
-        raise ValueError("cursor must not be a template: it is not rendered")
+        raise ValueError("cursor must not be a template, because it is not rendered: give a fixed name")
     return stripped

@@ -1,7 +1,8 @@
-"""How many requests an account's day still has for us, and how to make them last.
+"""How many requests this package may still make on a day, and how to make them last.
 
-Insightly counts an account's requests, whoever makes them, from midnight UTC to midnight UTC, and tells in
-each answer how many the day has and how many are left. Nothing else counts for all processes and machines.
+Insightly counts all requests of an account, from midnight UTC to midnight UTC. Each answer has the number of
+requests of the day and the number of requests that are left. No other count covers all processes and
+machines.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from datetime import date, datetime, time, timedelta, timezone
 __all__ = ["LOW", "DailyBudget"]
 
 LOW = 0.2
-"""The fraction of the day's requests from which on few are left."""
+"""If no more than this fraction of the day's requests is left, the budget is low."""
 RESERVE = 0.5
-"""The fraction of what is left that polls leave for what reads records."""
+"""The fraction of the requests left that polls leave for tasks that read records."""
 
 
 class DailyBudget:
     """The requests of the account's present day.
 
-    Each ``now`` is an aware time, by the API server's clock; one of another day begins anew.
+    Each ``now`` is an aware time of the API server's clock. A ``now`` on another day starts new counts.
 
-    :param share: how many requests of a day the account may have made, all of its users together, before
-        we ask no more; ``None`` for as many as the API allows. While the API tells no counts, our own
-        requests are counted instead.
+    :param share: how many requests a day all users of the account together may have made before this package
+        makes no more; ``None``: as many as the API allows. While the API gives no counts, only this process's
+        own requests count.
     """
 
     def __init__(self, share: int | None = None) -> None:
@@ -39,17 +40,17 @@ class DailyBudget:
 
     def _turn_to(self, now: datetime) -> None:
         day = now.astimezone(timezone.utc).date()
-        if day != self._day:  # an earlier one as well: a clock may have been set back
+        if day != self._day:  # also an earlier day: a clock may have been set back
             self._day = day
             self._begin()
 
     def asked(self, now: datetime) -> None:
-        """Count a request of our own."""
+        """Count a request that this process makes."""
         self._turn_to(now)
         self._asked += 1
 
     def answered(self, now: datetime, limit: int | None, remaining: int | None) -> None:
-        """Take the counts of an answer: requests of a day, and those left; ``None`` where it tells none."""
+        """Take the counts of an answer: the requests of a day, and those left; ``None`` if not given."""
         self._turn_to(now)
         self._limit = self._limit if limit is None else limit
         self._remaining = self._remaining if remaining is None else remaining
@@ -65,13 +66,13 @@ class DailyBudget:
         return datetime.combine(tomorrow, time(), timezone.utc)
 
     def total(self, now: datetime) -> int | None:
-        """Return how many requests the day has for us; ``None`` if nothing tells."""
+        """Return how many requests the day has; ``None`` if it is not known."""
         self._turn_to(now)
         known = [count for count in (self.share, self._limit) if count is not None]
         return min(known, default=None)
 
     def left(self, now: datetime) -> int | None:
-        """Return how many of them are left; ``None`` if nothing tells."""
+        """Return how many of them are left; ``None`` if it is not known."""
         self._turn_to(now)
         if self._is_refused:
             return 0
@@ -94,24 +95,25 @@ class DailyBudget:
     def is_refused(self, now: datetime) -> bool:
         """Return whether the API has said that it refuses every request until the day ends.
 
-        That it counts nothing left is not enough: its refusal is what decides.
+        A count of 0 requests left is not enough. Only a refusal counts.
         """
         self._turn_to(now)
         return self._is_refused
 
     def share_is_used(self, now: datetime) -> bool:
-        """Return whether the account has made as many requests as our share allows."""
+        """Return whether the account has made as many requests as ``share`` allows."""
         self._turn_to(now)
         return self.share is not None and self._used >= self.share
 
     def spaced(self, interval: float, now: datetime, requests: int = 1) -> float:
-        """Return the seconds between two polls so that what is left lasts until the day ends.
+        """Return the seconds between two polls with which the requests last until the day ends.
 
-        Half of what is left is kept for others. It is never less than ``interval``, and where that is
-        shorter never more than the time until the day ends.
+        Half of the requests left are kept for other tasks. The result is at least ``interval``. It is at most
+        the time until the day ends, if ``interval`` is shorter than that.
 
-        :param interval: seconds between two polls if there are requests enough.
-        :param requests: how many go out in each interval: a poll's, times the polls side by side.
+        :param interval: seconds between two polls if there are enough requests.
+        :param requests: how many requests are made in each interval: those of a poll, times the number of
+            polls that run in parallel.
         """
         left = self.left(now)
         if left is None:

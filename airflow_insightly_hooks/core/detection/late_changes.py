@@ -1,13 +1,13 @@
-"""What a run tells: the changes of its window, and those from before it that have become visible late.
+"""Which changes a run reports: those in its window, and those from before it that became visible late.
 
-For each record, everything up to its last seen change has been told (or has passed by). So a known record is
-looked at from there on, and an unknown one as if its window began with the lookback's zone, the span before
-the window that is read again. What was created there and never seen was added; if it was updated meanwhile,
-too, that is one change, as within a window.
+The lookback's zone is the span before the window, which is read again. For each record that was seen before,
+all changes up to its last seen change were reported, or were skipped. So such a record is examined only after
+that change. A record that was not seen before is examined as if the window began with the zone. If it was
+created in the zone, it was added. If it was also updated since, this is one change, as within a window.
 
-Of a part of the zone that nobody has watched, such as where a cursor was set forward by hand, and of all of
-it in a first run, what stands there is only remembered. What lies in the window is told in any case: a cursor
-that was set back repeats.
+A part of the zone may not have been watched, for example because a cursor was set forward by hand. Changes in
+such a part are only remembered, and not reported. The same is true of the whole zone in a first run. Changes
+in the window are always reported. So after a cursor was set back, changes are reported again.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 ]
 
 LOOKBACK = 900.0
-"""Seconds that a run reads back by default: imports become visible over minutes."""
+"""How many seconds a run reads back by default: imports become visible over minutes."""
 
 
 def check_lookback(seconds: float) -> float:
-    """Return a lookback in seconds; 0 is none.
+    """Return a lookback in seconds; 0 means no lookback.
 
     :raises ValueError: if it is not a number from 0 to a day.
     """
@@ -54,15 +54,18 @@ def check_lookback(seconds: float) -> float:
 
 
 def watched_since(settled_until: datetime, lookback: timedelta) -> datetime:
-    """Return from when on changes may yet become visible, if those up to ``settled_until`` have settled."""
+    """Return the start of the time in which changes may still become visible.
+
+    :param settled_until: changes up to this time have settled.
+    """
     start = utc_time(settled_until).replace(microsecond=0)
     return start - min(lookback, start - EARLIEST)
 
 
 def zone_before(window: ChangeWindow, lookback: timedelta, since: datetime | None) -> ChangeWindow:
-    """Return the span before a window that is read again, up to the window's start.
+    """Return the span before a window that is read again; it ends at the window's start.
 
-    :param since: from when on is remembered what was seen; ``None`` if nothing is.
+    :param since: the time from which seen changes are remembered; ``None`` if nothing is remembered.
     """
     start = window.start - min(lookback, window.start - EARLIEST)
     if since is not None:
@@ -71,18 +74,20 @@ def zone_before(window: ChangeWindow, lookback: timedelta, since: datetime | Non
 
 
 class LateChanges:
-    """Finds a window's changes and the late ones before it, each once.
+    """Finds a window's changes and the late changes from before it, each once.
 
     :param window: the run's window.
-    :param record_type: of what.
-    :param events: the events to tell; the others are remembered, too.
+    :param record_type: the type of the records.
+    :param events: the events to report; other events are remembered, too.
     :param lookback: how far back to read.
-    :param before: what the runs before have seen; ``None``: what stands before the window is only remembered.
-    :param settled_until: up to when the changes have settled that are visible now. What is a lookback older
-        than that is not waited for: with a window long past, nothing is.
+    :param before: the changes that earlier runs have seen; ``None``: changes from before the window are only
+        remembered.
+    :param settled_until: changes that are visible now have settled up to this time. Changes that are older
+        than this by more than the lookback are not waited for. So if the window is long past, no changes are.
     :ivar zone: the span before the window that is read again.
-    :ivar after: what has been seen once all records have passed.
-    :ivar told: what was told that another run could tell, too; with ``plain`` it tells the same again.
+    :ivar after: the changes that have been seen once all records were passed to ``changes``.
+    :ivar told: the reported changes that another run could report, too. With ``plain``, a repetition reports
+        the same again.
     :ivar late: how many of the changes were from before the window.
     """
 
@@ -98,12 +103,12 @@ class LateChanges:
         self.window = window
         since = watched_since(settled_until, lookback)
         self.zone = zone_before(window, lookback, before.since if before is not None else None)
-        if before is None:  # more of it would not even be remembered
+        if before is None:  # changes before this would not even be remembered
             self.zone = ChangeWindow(min(max(self.zone.start, since), window.start), window.start)
         self._record_type, self._events = record_type, events
         self._before = before
         watched_until = self.zone.start if before is None else min(before.until, window.start)
-        # Empty, if there is nothing to tell of before the window.
+        # This is empty if there is nothing to report from before the window.
         self._watched = ChangeWindow(self.zone.start, max(watched_until, self.zone.start))
         since = min(max(since, self.zone.start), window.end)
         self._since = max(since, window.start)
@@ -115,12 +120,12 @@ class LateChanges:
 
     @property
     def search_from(self) -> datetime:
-        """The ``updated_after_utc`` to ask for."""
+        """The ``updated_after_utc`` of the search."""
         return ChangeWindow(self.zone.start, self.window.end).search_from
 
     @property
     def basis(self) -> str:
-        """What it depends on besides the records, as a digest."""
+        """A digest of everything besides the records on which the result depends."""
         before = self._before
         seen = [] if before is None else [str(before.since), str(before.until), *before.blocks()]
         spans = [self.window, self.zone, self._watched, self._since, self._remembered_since]
@@ -133,21 +138,21 @@ class LateChanges:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether more was seen than can be remembered; ``after.since`` tells from when on it is."""
+        """Whether more was seen than can be remembered. It is remembered from ``after.since`` on."""
         return self.after.since > self._remembered_since
 
     @property
     def plain(self) -> ChangeWindow:
-        """The span whose changes a repetition needs no memory for: it tells all of them."""
+        """The span of which a repetition reports all changes, so that it needs no memory for them."""
         start = self.window.start
-        if self.told.since > self.zone.start:  # not all late ones could be kept
+        if self.told.since > self.zone.start:  # not all late changes could be kept
             return ChangeWindow(self.zone.start, max(self._since, self.told.since))
         return ChangeWindow(start, self._since)
 
     def changes(self, records: Iterable[dict[str, Any]]) -> Iterator[RecordChange]:
-        """Yield the changes to tell, in the records' order; a record has one at most.
+        """Yield the changes to report, in the records' order. A record has at most one change.
 
-        :param records: as the API delivers them, a part of them perhaps.
+        :param records: records as the API delivers them. It may be a part of them.
         :raises InvalidTime: as ``changes_in`` does.
         """
         without_id: list[dict[str, Any]] = []
@@ -160,12 +165,14 @@ class LateChanges:
             change = self._change(record_id, times, record) if record_id not in self._told_ids else None
             self.after.see(record_id, times)
             if change is not None:
-                if "undeliverable" in change and not _are_readable(record):  # any window might hold it: once
+                if "undeliverable" in change and not _are_readable(
+                    record
+                ):  # in any window, so report it once
                     self.after.see(record_id, [self.window.end - MICROSECOND])
                 self._told_ids.add(record_id)
                 self._note(record_id, times, change)
                 yield change
-        # They can't be remembered, so they count in the window alone.
+        # Records without an id can't be remembered, so only those in the window count.
         yield from changes_in(self.window, self._record_type, without_id, self._events)
 
     def _change(self, record_id: int, times: RecordTimes, record: dict[str, Any]) -> RecordChange | None:
@@ -203,14 +210,13 @@ def _are_readable(record: dict[str, Any]) -> bool:
 
 
 class SameChanges:
-    """Finds what an earlier try of a run has told, and nothing that other runs have told or will tell.
+    """Finds the changes that an earlier try of a run has reported, and no changes that other runs report.
 
-    :param record_type: of what.
-    :param events: the events to tell.
-    :param plain: the span of which all is told; of ``LateChanges``. A run without a lookback tells its
-        window so.
-    :param told: by record, what else was told; of ``LateChanges``.
-    :ivar late: how many of the changes were from before the window.
+    :param record_type: the type of the records.
+    :param events: the events to report.
+    :param plain: the span of which all changes are reported (``LateChanges.plain``). For a run without a
+        lookback, it is the run's window.
+    :param told: the other changes that were reported, by record (``LateChanges.told``).
     """
 
     def __init__(
@@ -228,13 +234,13 @@ class SameChanges:
 
     @property
     def search_from(self) -> datetime:
-        """The ``updated_after_utc`` to ask for."""
+        """The ``updated_after_utc`` of the search."""
         start = self._plain.start if not self._told else min(self._plain.start, self._told.since)
         return ChangeWindow(start, max(start, self._plain.end)).search_from
 
     @property
     def basis(self) -> str | None:
-        """What it depends on besides the records; ``None`` if it repeats what an earlier try has told."""
+        """What the result depends on besides the records; ``None`` if it repeats an earlier try."""
         return None if self._is_repetition else f"{self._plain} {sorted(self._events)}"
 
     @property
@@ -243,7 +249,7 @@ class SameChanges:
         return self._plain.is_empty and not self._told
 
     def changes(self, records: Iterable[dict[str, Any]]) -> Iterator[RecordChange]:
-        """Yield the changes to tell, as ``LateChanges`` does."""
+        """Yield the changes to report, as ``LateChanges`` does."""
         if not self._told:
             yield from changes_in(self._plain, self._record_type, records, self._events)
             return

@@ -1,9 +1,9 @@
-"""What changed shortly after a window, or before it: kept by the scan that reads it, for its neighbours.
+"""Changes shortly before or after a window, which a scan of the window keeps for runs over nearby windows.
 
-Insightly's search has a start and no end, so that reading a window of the past shows all later changes, too.
-The nearest are kept here, sorted by time and cut into slices, so that runs over other windows need not scan
-again. A record is kept under each of its times: created in one window and updated in another, it counts in
-both.
+Insightly's search has a start and no end. So a scan of a past window also shows all later changes. The
+nearest changes are kept here, sorted by time and cut into slices, so that runs over other windows need not
+scan again. A record is kept under each of its times: if it was created in one window and updated in another,
+it counts in both.
 """
 
 from __future__ import annotations
@@ -30,37 +30,38 @@ __all__ = ["Chunk", "NearbyChanges", "Slice", "WindowRead", "read_window"]
 SLICE_CHANGES = 500
 SLICE_BYTES = 1_000_000
 MOST_BYTES = 64_000_000
-"""How much JSON text is kept at most, whatever the number of changes."""
+"""How many characters of JSON text are kept at most, for any number of changes."""
 
 
 class WindowRead(NamedTuple):
-    """What there is to say of a window."""
+    """The result of reading a window."""
 
     changes: list[RecordChange]
     updated_again: int
-    """How many records that existed by its end were updated after it: what they went through in it, the API
-    can't show any more."""
+    """How many records that existed at the window's end were updated after it. The API can't show any more
+    how they changed in the window."""
 
 
 class Slice(NamedTuple):
-    """Some of the changes, adjoining in time."""
+    """Changes that adjoin in time."""
 
     start: datetime
     updated_again: int
-    """As ``WindowRead`` has it, for a window that ends at ``start``."""
+    """The same as in ``WindowRead``, for a window that ends at ``start``."""
     text: str
-    """The records: JSON, compressed, in ASCII."""
+    """The records: compressed JSON, in ASCII."""
 
 
 class NearbyChanges:
-    """Collects what a scan shows of a time beside its window: the nearest changes, up to a limit.
+    """Collects the changes that a scan shows beside its window: the nearest ones, up to a limit.
 
     :param window: the window that is being read.
-    :param span: what to keep the changes of: it starts at the window's end, or ends at its start.
-    :param limit: how many changes to keep at most; memory is bounded by ``MOST_BYTES`` besides.
-    :ivar updated_again: of the records seen so far, how many existed by the window's end and were updated
+    :param span: the span whose changes are kept. It starts at the window's end, or ends at the window's
+        start.
+    :param limit: how many changes to keep at most. ``MOST_BYTES`` limits the memory, too.
+    :ivar updated_again: how many of the records seen so far existed at the window's end and were updated
         after it.
-    :ivar start, end: of what all changes seen so far are kept.
+    :ivar start, end: the span of which all changes seen so far are kept.
     """
 
     def __init__(self, window: ChangeWindow, span: ChangeWindow | None = None, limit: int = 0) -> None:
@@ -68,7 +69,7 @@ class NearbyChanges:
         self.start, self.end = (span.start, span.end) if span else (window.end, window.end)
         self.updated_again = 0
         self._is_before = self.start < window.start
-        self._updated_again_at_start = 0  # of the window
+        self._updated_again_at_start = 0  # the same count for the window's start
         self._limit = limit
         self._seen = 0
         self._bytes = 0
@@ -76,13 +77,13 @@ class NearbyChanges:
 
     @property
     def search_from(self) -> datetime:
-        """The ``updated_after_utc`` to ask for."""
+        """The ``updated_after_utc`` of the search."""
         return ChangeWindow(min(self.start, self.window.start), self.window.end).search_from
 
     def see(self, record: Mapping[str, Any]) -> None:
-        """Take note of a record of the scan, whichever.
+        """Take note of any record of the scan.
 
-        A time that can't be read, or a record that nests too deep, ends what is kept: a run that needs that
+        If its time can't be read, or it nests too deep, no changes are kept any more: a run that needs this
         record must read it itself.
         """
         try:
@@ -116,9 +117,9 @@ class NearbyChanges:
                 self.end = min(self.end, farthest)
 
     def slices(self) -> Iterator[Slice]:
-        """Yield what was kept, once the scan has ended: slices that adjoin, from ``start`` to ``end``.
+        """Yield the kept changes once the scan has ended: adjoining slices from ``start`` to ``end``.
 
-        Changes of one instant stay together. There is one slice at least.
+        Changes of one instant are in one slice. There is at least one slice.
         """
         kept = sorted(
             (time, position, text)
@@ -145,14 +146,14 @@ class NearbyChanges:
 
 @dataclass(frozen=True)
 class Chunk:
-    """An index of slices without the records: who read them, when, and from where on each of them is.
+    """An index of slices, without the records: which run read them, when, and where each slice starts.
 
-    :param start: from when on all changes are in the slices; the API's times, ISO 8601, as all times here.
-    :param end: up to when, exclusive.
-    :param run_id: the run that has read them and keeps them.
-    :param reader: what a run must have in common with that one to use them.
-    :param read_at: when they were read.
-    :param slices: the start of each slice, and ``updated_again`` there.
+    :param start: the slices hold all changes from this time on. All times here are the API's, in ISO 8601.
+    :param end: the end of the slices, exclusive.
+    :param run_id: the run that has read the slices and keeps them.
+    :param reader: the values that another run must have in common with that run to use the slices.
+    :param read_at: when the slices were read.
+    :param slices: for each slice, its start and its ``updated_again``.
     """
 
     start: str
@@ -164,10 +165,10 @@ class Chunk:
 
     @classmethod
     def of(cls, value: Any) -> Chunk:
-        """Return the chunk that ``as_dict`` has written.
+        """Return the chunk that ``as_dict`` wrote.
 
-        :raises TypeError: if it is none.
-        :raises ValueError: if one of its entries is of another shape, or a time is none.
+        :raises TypeError: if the value is not a chunk.
+        :raises ValueError: if one of its entries has another form, or a time can't be read.
         """
         chunk = cls(**value)
         for time in (chunk.start, chunk.end, chunk.read_at, *(start for start, _ in chunk.slices)):
@@ -175,7 +176,7 @@ class Chunk:
         return chunk
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
+        """Return the chunk as a JSON object; ``of`` reads it."""
         return asdict(self)
 
     def covers(self, window: ChangeWindow) -> bool:
@@ -183,7 +184,7 @@ class Chunk:
         return api_time(self.start) <= window.start and window.end <= api_time(self.end)
 
     def slices_of(self, window: ChangeWindow) -> range:
-        """Return the numbers of the slices that have the changes of a window, which it must cover."""
+        """Return the numbers of the slices with the changes of a window. The chunk must cover the window."""
         starts = [api_time(start) for start, _ in self.slices]
         return range(bisect_right(starts, window.start) - 1, bisect_left(starts, window.end))
 
@@ -198,7 +199,7 @@ def read_window(
 ) -> WindowRead:
     """Return what a scan of the window would have found, in the scan's order.
 
-    :param slices: all that have changes of the window, in order; one at least.
+    :param slices: all slices with changes of the window, in order, at least one.
     :raises ValueError: if a slice can't be read.
     """
     records: dict[int, dict[str, Any]] = {}
@@ -218,7 +219,7 @@ def _growth(texts: Mapping[int, str], start: datetime, end: datetime) -> int:
 def _change_of_spans(records: Iterable[Mapping[str, Any]], start: datetime, end: datetime) -> int:
     """Return by how much ``updated_again`` grows from ``start`` to ``end``.
 
-    :param records: all that were created or updated in between; others make no difference.
+    :param records: all records that were created or updated in between; others make no difference.
     """
     return sum(
         _spans(created, updated, end) - _spans(created, updated, start)

@@ -1,13 +1,13 @@
-"""What a scan has read, page by page, as JSON: enough to do the same again without asking.
+"""A log of the pages that a scan has read, as JSON, with which the scan can be repeated without requests.
 
-A scan, and what finds changes among its records, look at nothing but a record's id and its two times. So
-these are kept of each record that a page has shown, beside the answer's count and date. To feed them to a new
-scan, and what that returns to a new detection, brings both into the state that they were in.
+A scan, and the detection of changes among its records, use only a record's id and its two times. So the log
+keeps these for each record of a page, and the answer's count and date. If the log is fed to a new scan, and
+the scan's results to a new detection, both get into the same state as before.
 
 ``{"total": 100000, "date": "…Z", "records": "<packed integers>", "stand_ins": ["…"]}``
 
-``records`` has six columns: ids, each as its difference from the one before; of what kind the two times
-are; each time as its difference from the one before, in seconds, and the microseconds beside these. A record
+``records`` has six columns: the ids, each as the difference from the id before; the kinds of the two times;
+and for each of the two times, the seconds as differences from the time before, and the microseconds. A record
 without a usable id has the id 0, and a text in ``stand_ins``.
 """
 
@@ -26,7 +26,7 @@ from airflow_insightly_hooks.core.state.packed_integers import packed, unpacked
 __all__ = ["LoggedPage", "page_entry", "read_entry"]
 
 MOST_RECORDS = 10_000
-"""Of a page."""
+"""How many records a page may have."""
 COLUMNS = 6
 MICROSECOND = timedelta(microseconds=1)
 SECOND = 1_000_000  # microseconds
@@ -36,11 +36,11 @@ UNREADABLE_TEXT = "unreadable"
 
 
 class LoggedPage(NamedTuple):
-    """A page as it was given to a scan, its records without contents.
+    """A page as it was given to a scan, with records that have no contents.
 
-    :param records: their ids and times alone.
-    :param total: how many records there are in all, where the answer told.
-    :param date: the time of the answer by the server's clock, where it is known.
+    :param records: the records, with their ids and times only.
+    :param total: how many records there are in all; ``None`` if the answer did not say.
+    :param date: the time of the answer by the server's clock; ``None`` if it is not known.
     """
 
     records: list[dict[str, Any]]
@@ -51,9 +51,9 @@ class LoggedPage(NamedTuple):
 def page_entry(
     kind: RecordType, records: Iterable[Mapping[str, Any]], total: int | None, date: datetime | None
 ) -> dict[str, Any]:
-    """Return what is kept of a page, a JSON object.
+    """Return the log's entry for a page, a JSON object.
 
-    :param records: as the scan was given them: each has an id, or a text that stands for one.
+    :param records: the records that the scan was given: each has an id, or a text in place of an id.
     """
     ids: list[int] = []
     stand_ins: list[str] = []
@@ -84,9 +84,9 @@ def page_entry(
 
 
 def read_entry(kind: RecordType, entry: Mapping[str, Any]) -> LoggedPage:
-    """Return the page of which ``page_entry`` has kept this.
+    """Return the page for which ``page_entry`` made the entry.
 
-    :raises ValueError: if it can't be read.
+    :raises ValueError: if the entry can't be read.
     """
     numbers = unpacked(entry.get("records"), COLUMNS * MOST_RECORDS)
     if numbers is None or len(numbers) % COLUMNS:
@@ -106,7 +106,7 @@ def read_entry(kind: RecordType, entry: Mapping[str, Any]) -> LoggedPage:
 
 
 def _time(record: Mapping[str, Any], name: str) -> tuple[int, int]:
-    """Return of what kind a record's time is, and its microseconds since EPOCH."""
+    """Return the kind of a record's time, and its microseconds since EPOCH."""
     text = field_value(record, name)
     if not text:
         return NO_TIME, 0
@@ -132,7 +132,7 @@ def _fields(
 
 
 def _differences(numbers: Sequence[int]) -> list[int]:
-    """Return each number's difference from the one before, as integers from 0 on: 0, -1, 1, -2 …"""
+    """Return the difference of each number from the one before, where 0, -1, 1, -2 … become 0, 1, 2, 3 …"""
     steps = (end - start for start, end in pairwise((0, *numbers)))
     return [2 * step if step >= 0 else -2 * step - 1 for step in steps]
 

@@ -1,7 +1,7 @@
-"""When a record was created and updated, as the API tells it.
+"""When a record was created and updated, according to the API.
 
-A custom object's times may stand among its custom fields. Some record types tell no update time, and a custom
-object may tell no time at all.
+A custom object's times may be among its custom fields. Some record types have no update time, and a custom
+object may have neither time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TIME_FIELDS = (CREATED, UPDATED)
 
 
 class RecordTimes(NamedTuple):
-    """A record's two times, in UTC; ``None`` where the record doesn't tell."""
+    """A record's two times, in UTC; ``None`` if the record doesn't have the time."""
 
     created: datetime | None
     updated: datetime | None
@@ -29,24 +29,24 @@ class RecordTimes(NamedTuple):
 def record_times(record: Mapping[str, Any], record_type: RecordType | None = None) -> RecordTimes:
     """Return when a record was created and updated.
 
-    :param record_type: what an error names before the field; ``None``: it names the field alone.
+    :param record_type: an error names it before the field; ``None``: the error names only the field.
     :raises InvalidTime: if one of the times can't be read.
     """
     return RecordTimes(_time(record, CREATED, record_type), _time(record, UPDATED, record_type))
 
 
 def readable_times(record: Mapping[str, Any]) -> RecordTimes:
-    """Return when a record was created and updated; ``None`` also for a time that can't be read."""
+    """Return when a record was created and updated; ``None`` for a time that is missing or can't be read."""
     return RecordTimes(_readable_time(record, CREATED), _readable_time(record, UPDATED))
 
 
 def has_time(record: Mapping[str, Any]) -> bool:
-    """Return whether a record tells when it was created or updated."""
+    """Return whether a record has the time of its creation or of its update."""
     return any(field_value(record, field) for field in TIME_FIELDS)
 
 
 def time_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the two fields by name, with the values that the record has, or ``None``."""
+    """Return the two fields by name, with the record's values or ``None``."""
     return {field: field_value(record, field) for field in TIME_FIELDS}
 
 

@@ -1,11 +1,13 @@
-"""Which changes were seen already, so that those that become visible late can be told from them.
+"""Remembers which changes were seen, so that changes that become visible late can be recognised.
 
-A change may show up long after its own time: an import's records, for instance, over minutes. So what lies
-before a window is read again, and what was seen there is remembered: for each record, up to when its changes
-were seen. That is little, since only the last minutes count, and exact: no two records are taken for one.
+A change may become visible long after its own time. For example, an import's records become visible over
+minutes. So the time before a window is read again, and the seen changes are remembered: for each record, the
+time up to which its changes were seen. This takes little space, because only the last minutes count. And it
+is exact: no two records are mixed up.
 
-What is remembered is bounded. If there is more, the earliest changes are given up, and ``since`` tells from
-when on all are known: what shows up late from before then can't be told from what was seen.
+The size is limited. If there is more to remember, the earliest changes are forgotten, and ``since`` is the
+time from which all seen changes are known. A change from before ``since`` that becomes visible late can't be
+recognised.
 """
 
 from __future__ import annotations
@@ -22,43 +24,44 @@ from airflow_insightly_hooks.core.state.packed_integers import packed, unpacked
 __all__ = ["MOST_BLOCKS", "SeenChanges"]
 
 MOST_BLOCKS = 24
-"""Texts of ``BLOCK_CHARACTERS`` in which what is remembered must fit: about 1 MB."""
+"""How many texts of ``BLOCK_CHARACTERS`` may be used: about 1 MB."""
 BLOCK_CHARACTERS = 45_000
 BLOCK_RECORDS = 30_000
 MOST_RECORDS = 400_000
-"""How many records are remembered at most. 100,000 fit whatever their ids are."""
+"""How many records are remembered at most. 100,000 records fit with any ids."""
 
 MICROSECOND = timedelta(microseconds=1)
 SECOND = 1_000_000  # microseconds
 
 
 class SeenChanges:
-    """Up to when each record's changes were seen, of those in the span ``[since, until)``.
+    """For each record, the time up to which its changes in the span ``[since, until)`` were seen.
 
-    :param since: from when on changes are remembered; aware.
-    :param until: up to when, exclusive.
-    :ivar since: from when on all that was seen is known. Later than given, if not all could be kept.
-    :ivar until: as given.
+    :param since: the start of the span: an aware time.
+    :param until: the end of the span, exclusive.
+    :ivar since: the time from which all seen changes are known. It is later than the argument if not all
+        could be kept.
+    :ivar until: as the argument.
     """
 
     def __init__(self, since: datetime, until: datetime) -> None:
         self.since, self.until = utc_time(since), utc_time(until)
-        # Microseconds since EPOCH: a hundred thousand of them take a third of what as many datetimes do.
+        # Microseconds since EPOCH take a third of the memory of datetimes.
         self._seen: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def seen_up_to(self, record_id: object) -> datetime | None:
-        """Return the time of a record's last change that was seen; ``None`` if none was."""
+        """Return the time of a record's last seen change; ``None`` if no change was seen."""
         seen = self._seen.get(record_id) if isinstance(record_id, int) else None
         return None if seen is None else _time(seen)
 
     def see(self, record_id: Any, times: Iterable[datetime | None]) -> None:
-        """Remember a record as it is shown.
+        """Remember a record as the API shows it.
 
-        :param record_id: what is no record's id is not remembered.
-        :param times: when it was created and updated; what is not in the span doesn't count.
+        :param record_id: the record's id. A value that can't be an id is ignored.
+        :param times: when the record was created and updated. Times outside of the span are ignored.
         """
         last = max((time for time in times if time and self.since <= time < self.until), default=None)
         if last is None or not is_record_id(record_id):
@@ -77,16 +80,16 @@ class SeenChanges:
         )
 
     def within(self, since: datetime, until: datetime) -> SeenChanges:
-        """Return what is remembered of another span; of what this one doesn't cover, that is nothing."""
+        """Return what is remembered of another span. Outside of this span, nothing is remembered."""
         part = SeenChanges(since, until)
         first, end = _microseconds(part.since), _microseconds(part.until)
         part._seen = {record_id: seen for record_id, seen in self._seen.items() if first <= seen < end}
         return part
 
     def blocks(self) -> list[str]:
-        """Return it as texts below 60 kB, ``MOST_BLOCKS`` at most; ``of`` reads them again.
+        """Return it as at most ``MOST_BLOCKS`` texts below 60 kB; ``of`` reads them.
 
-        The earliest changes are given up until it fits.
+        The earliest changes are forgotten until it fits.
         """
         if len(self._seen) > MOST_RECORDS:
             self._give_up(MOST_RECORDS)
@@ -96,7 +99,7 @@ class SeenChanges:
 
     @classmethod
     def of(cls, since: datetime, until: datetime, blocks: Iterable[object]) -> SeenChanges:
-        """Return what ``blocks`` gave.
+        """Return the seen changes that ``blocks`` returned.
 
         :raises ValueError: if one of the blocks can't be read.
         """
@@ -106,7 +109,7 @@ class SeenChanges:
         return seen
 
     def _give_up(self, most: int) -> None:
-        """Forget the earliest changes, all of an instant together, until ``most`` records are left."""
+        """Forget the earliest changes, whole instants, until at most ``most`` records are left."""
         latest_first = sorted(self._seen.values(), reverse=True)
         given_up = latest_first[most]
         self._seen = {record_id: seen for record_id, seen in self._seen.items() if seen > given_up}
@@ -122,7 +125,7 @@ def _time(microseconds: int) -> datetime:
 
 
 def _blocks(entries: Sequence[tuple[int, int]]) -> list[str]:
-    """Return entries, by record id, as the fewest texts of one length that are small enough."""
+    """Return entries, sorted by record id, as the fewest texts of about equal length that are small enough."""
     if not entries:
         return []
     count = -(-len(entries) // BLOCK_RECORDS)
@@ -136,7 +139,7 @@ def _blocks(entries: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def _packed(entries: Sequence[tuple[int, int]]) -> str:
-    """Return the differences between ids, then the seconds, then the microseconds within them: mostly 0."""
+    """Pack the differences between ids, then the seconds, then their microseconds, which are mostly 0."""
     ids = [end - start for start, end in pairwise((0, *(record_id for record_id, _ in entries)))]
     seconds, within = [s // SECOND for _, s in entries], [s % SECOND for _, s in entries]
     return packed([*ids, *(s % 2**64 for s in seconds), *within])

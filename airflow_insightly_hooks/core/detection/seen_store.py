@@ -1,16 +1,17 @@
-"""What was seen, kept beside a cursor: for two positions of the cursor, so that a kill loses nothing.
+"""Stores the seen changes beside a cursor, for two positions of the cursor, so that a kill loses nothing.
 
-The cursor's own write is what commits a run. What the run has seen is written before that, for the position
-that the cursor is to have, in the place of the older of two states; the state for the present position stays.
-So whatever stops a run, a state for where the cursor stands is there and whole.
+The write of the cursor commits a run. Before that, the run writes what it has seen, for the cursor's new
+position. This replaces the older one of two states. The state for the present position stays. So if a run is
+stopped at any moment, there is a complete state for the cursor's position.
 
 A state, under ``{cursor's key}~a`` or ``{cursor's key}~b``:
 
 ``{"version": 1, "since": …, "until": …, "reader": …, "runs": [[…]], "blocks": 2, "digest": …, "first": …}``
 
-It is for a cursor at ``until``. ``reader`` tells what was searched for. ``runs`` are the last runs that have
-moved the cursor, each with the position that it moved it to; the first entry may be the position only. The
-first block is in ``first``, the others are under ``{cursor's key}~a1`` and so on. The digest is the blocks'.
+It is the state for a cursor at ``until``. ``reader`` names what was searched for. ``runs`` are the last runs
+that have moved the cursor, each with the position to which it moved it. The first entry may have a position
+only. The first block is in ``first``, and the others are under ``{cursor's key}~a1`` and so on. The digest is
+that of the blocks.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ __all__ = ["SeenState", "SeenStore", "read_blocks", "read_seen", "seen_keys", "w
 VERSION = 1
 SLOTS = ("a", "b")
 RUNS = 64
-"""How many runs are named."""
+"""How many runs a state names."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class SeenState(NamedTuple):
-    """What was seen by the time that the cursor was at ``until``."""
+    """What had been seen when the cursor was at ``until``."""
 
     since: datetime
     until: datetime
     reader: str
     runs: list[list[str]]
-    """The last runs that have moved the cursor: the position, ISO 8601, and the run's name."""
+    """The last runs that have moved the cursor: the position (ISO 8601) and the run's name."""
     slot: str
 
     def has_run(self, until: datetime, run: str) -> bool | None:
-        """Return whether a run has moved the cursor to ``until``; ``None`` if that is too long ago."""
+        """Return whether a run has moved the cursor to ``until``; ``None`` if it is not known any more."""
         if [iso_time(until), run] in self.runs:
             return True
         return None if not self.runs or until <= api_time(self.runs[0][0]) else False
@@ -54,7 +55,7 @@ class SeenState(NamedTuple):
 class SeenStore:
     """The two states of a cursor.
 
-    :param store: where the cursor is kept.
+    :param store: the store that holds the cursor.
     :param cursor_key: the cursor's key.
     """
 
@@ -62,10 +63,10 @@ class SeenStore:
         self._store = store
         self._key = f"{cursor_key}~"
         self._blocks: dict[str, int] = {}  # by slot
-        self._untils: dict[str, datetime] = {}  # likewise
+        self._untils: dict[str, datetime] = {}  # by slot
 
     def states(self) -> list[SeenState]:
-        """Return the states that there are, the latest position last, without those that can't be read."""
+        """Return the states that can be read, the latest position last."""
         found = []
         for slot in SLOTS:
             try:
@@ -81,23 +82,23 @@ class SeenStore:
     def read(self, state: SeenState) -> SeenChanges:
         """Return what was seen.
 
-        :raises InvalidState: if a part of it is missing, or belongs to something else.
+        :raises InvalidState: if a part is missing, or belongs to something else.
         """
         return read_seen(self._store, self._key + state.slot)
 
     def write(
         self, seen: SeenChanges, *, reader: str, run: str, since: datetime, base: SeenState | None
     ) -> None:
-        """Keep what a run has seen, for a cursor that it is about to move to ``seen.until``.
+        """Store what a run has seen, before the run moves the cursor to ``seen.until``.
 
         :param reader: what was searched for.
         :param run: the run's name.
-        :param since: the position that the run moves the cursor from.
-        :param base: the state that the run has begun with; it stays.
+        :param since: the position from which the run moves the cursor.
+        :param base: the state with which the run began; it stays.
 
-        What doesn't fit is given up: ``seen.since`` tells.
+        Changes that don't fit are forgotten; ``seen.since`` is then later.
         """
-        # What is ahead of the cursor was never committed, or the cursor was set back: it goes first.
+        # A state ahead of the cursor was never committed, or the cursor was set back. It is replaced first.
         known = [entry for entry in base.runs if api_time(entry[0]) <= since] if base is not None else []
         runs = [*(known or [[iso_time(since), ""]]), [iso_time(seen.until), run]][-RUNS:]
         ahead = [slot for slot, until in self._untils.items() if until > since]
@@ -108,7 +109,7 @@ class SeenStore:
 
 
 def seen_keys(cursor_key: str) -> Iterator[str]:
-    """Yield all keys that can be in use beside a cursor's, so that they can be deleted with it."""
+    """Yield all keys that can be in use beside a cursor, so that they can be deleted with it."""
     for slot in SLOTS:
         yield from _keys(f"{cursor_key}~{slot}")
 
@@ -121,11 +122,11 @@ def write_seen(
     entries: Mapping[str, Any],
     replaced: int = 0,
 ) -> None:
-    """Keep what was seen under a key, and further ones that begin with it; the head comes last.
+    """Store what was seen under a key, and under further keys that begin with it. The head is written last.
 
-    :param blocks: of what was seen.
-    :param entries: what else to keep in the head.
-    :param replaced: how many blocks there are from before.
+    :param blocks: the blocks of what was seen.
+    :param entries: further entries of the head.
+    :param replaced: how many old blocks there are.
     """
     keys = list(_keys(key))
     span = {"since": iso_time(seen.since), "until": iso_time(seen.until)}
@@ -137,10 +138,10 @@ def write_seen(
 def write_blocks(
     store: StateStore, keys: Sequence[str], blocks: Sequence[str], entries: Mapping[str, Any]
 ) -> None:
-    """Keep texts under keys: the first one in the head, which is written last.
+    """Store texts under keys: the first text in the head, which is written last.
 
-    :param keys: the head's, and at least one for each further text.
-    :param entries: what else to keep in the head.
+    :param keys: the head's key, and at least one key for each further text.
+    :param entries: further entries of the head.
     """
     for key, block in zip(keys[1:], blocks[1:], strict=False):
         store.set(key, block)
@@ -149,9 +150,9 @@ def write_blocks(
 
 
 def read_seen(store: StateStore, key: str) -> SeenChanges:
-    """Return what ``write_seen`` has kept.
+    """Return what ``write_seen`` has stored.
 
-    :raises InvalidState: if a part of it is missing, or belongs to something else.
+    :raises InvalidState: if a part is missing, or belongs to something else.
     """
     head = read_head(store, key, (VERSION,)) or {}
     blocks = read_blocks(store, list(_keys(key)), head)
@@ -164,10 +165,10 @@ def read_seen(store: StateStore, key: str) -> SeenChanges:
 
 
 def read_blocks(store: StateStore, keys: Sequence[str], head: Mapping[str, Any]) -> list[Any]:
-    """Return the texts that ``write_blocks`` has kept.
+    """Return the texts that ``write_blocks`` has stored.
 
-    :param head: what stands under the first key.
-    :raises InvalidState: if one of them is missing, or belongs to something else.
+    :param head: the value under the first key.
+    :raises InvalidState: if a text is missing, or belongs to something else.
     """
     count = count_in(keys[0], head, "blocks")
     blocks = [head.get("first"), *(store.get(key) for key in keys[1:count])] if count else []

@@ -1,12 +1,13 @@
-"""Changes in a store of JSON that keeps neither the order of keys nor every character.
+"""Makes changes storable in a JSON store that keeps neither the order of keys nor every character.
 
-Changes pass from task to task through Airflow's metadata database. PostgreSQL's JSONB and MySQL's JSON give
-an object's keys back in an order of their own, and JSONB holds neither NUL nor lone surrogates. It gives
-``1e20`` back as an integer, which has too many digits for what Airflow's tasks speak with its API server, and
-``-0.0`` without its sign. Airflow itself takes keys such as ``__classname__`` for its own. A body has its
-record's fields in the API's order and its numbers as they were written; so what would be lost is restored
-when the body is built: by the order of the API description, which the table of record types has, and where a
-record isn't in that order, or holds anything of the above, from its exact text, kept beside it.
+Changes pass from task to task through Airflow's metadata database. PostgreSQL's JSONB and MySQL's JSON return
+an object's keys in an order of their own. JSONB holds neither NUL nor lone surrogates. It returns ``1e20`` as
+an integer, which has too many digits for the protocol between Airflow's tasks and its API server, and
+``-0.0`` without its sign. Airflow itself uses keys such as ``__classname__`` for other purposes.
+
+A body has its record's fields in the API's order, and its numbers as they were written. So these are restored
+when the body is built. Usually the order comes from the API description, which is in the table of record
+types. If a record isn't in that order, or holds anything of the above, its exact text is kept beside it.
 """
 
 from __future__ import annotations
@@ -32,24 +33,25 @@ KEYS_OF_ITEMS: Mapping[str, tuple[str, ...]] = {
 
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_FLOAT = 1e16
-"""From here on Python writes floats with an exponent, and JSONB as integers."""
+"""From this number on, Python writes floats with an exponent, and JSONB returns them as integers."""
 RESERVED = "__"
-"""What the keys begin with that Airflow takes for its own."""
+"""The beginning of keys that Airflow uses for other purposes."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SUSPICIOUS = re.compile(r'[0-9]{19}|[0-9]e\+|-0\.0|"__')
-"""What the JSON text of a record has if a number or a key in it may be lost. There may be no loss at all."""
+"""Matches the JSON text of a record in which a number or a key may be lost. It may match without a loss."""
 
 
 def storable(change: RecordChange) -> RecordChange:
-    """Return the change in a form that any JSON store keeps; ``exact_record`` gives its record back.
+    """Return the change in a form that any JSON store keeps; ``exact_record`` returns its original record.
 
-    Characters that a store may refuse come out as U+FFFD in ``record``, keys that Airflow takes for its own
-    begin with it, and numbers are the nearest ones that a store keeps, else texts. Then, and where its fields
-    aren't in the API's order, the exact record is added as JSON text, ``record_json``.
+    In ``record``, characters that a store may refuse are replaced by U+FFFD, and U+FFFD is added before keys
+    that Airflow uses for other purposes. Numbers become the nearest numbers that a store keeps, or else
+    texts. If anything was replaced, or if the fields aren't in the API's order, the exact record is added as
+    JSON text under ``record_json``.
     """
     record = change["record"]
-    # The text is all ASCII: what a store may refuse is escaped twice over.
+    # The text is ASCII only, so characters that a store may refuse are escaped in it.
     if exact_json.has_text(record):
         return {**change, "record": _without_unstorable(record), "record_json": exact_json.dumps(record)}
     text = json.dumps(record)
@@ -65,9 +67,10 @@ def storable(change: RecordChange) -> RecordChange:
 
 
 def exact_record(change: RecordChange) -> dict[str, Any]:
-    """Return the change's record as the API delivered it, whatever became of it in a store.
+    """Return the change's record as the API delivered it, even if a store has altered it.
 
-    A record that somebody has changed since then, to leave something out perhaps, is taken as it is.
+    If a user's task has changed the record since then, for example to remove something, it is returned as it
+    is.
     """
     record = record_of(change)
     if record is change["record"]:
@@ -85,7 +88,7 @@ def record_of(change: RecordChange) -> dict[str, Any]:
 
 
 def _in_api_order(record_type: RecordType, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with its fields in the one order that depends on no store."""
+    """Return the record with its fields in the one order that doesn't depend on a store."""
     ordered = _in_order(record, record_type.fields)
     for name, value in ordered.items():
         field = record_type.fields.get(name)
@@ -123,7 +126,7 @@ def _storable_key(key: str) -> str:
 
 
 def _storable_number(number: float) -> float | str:
-    """Return the nearest number that a store gives back as it is; a text if there is none."""
+    """Return the nearest number that a store returns unchanged; a text if there is no such number."""
     if isinstance(number, int):
         return number if abs(number) <= LARGEST_INTEGER else str(number)
     if math.isfinite(number) and abs(number) < LARGEST_FLOAT:

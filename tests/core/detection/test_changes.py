@@ -324,7 +324,7 @@ def test_records_without_a_usable_id_are_undeliverable(record_id):
     found, bad = changes_in(WINDOW, CONTACTS, [without, contact(INSIDE, record_id=8), {}, outside])
     assert found["record_id"] == 8
     assert (bad["record_id"], bad["record"]) == (0, {})
-    assert bad["undeliverable"] == "2 of the records have no usable CONTACT_ID"
+    assert bad["undeliverable"] == "2 records have no usable CONTACT_ID"
     assert bad["changed_at"] == iso_time(WINDOW.start)
 
 
@@ -455,12 +455,12 @@ def test_the_address_of_an_xcom_is_no_list_of_changes():
     [
         ("text", "a change is needed, not str"),
         ({}, "it lacks 'record_type', 'record_id', 'event', 'changed_at', 'record'"),
-        ({**CHANGE, "record_type": "Contact"}, "its record_type is none of Insightly's API"),
-        ({**CHANGE, "record_type": ["Contacts"]}, "its record_type is none of Insightly's API"),
+        ({**CHANGE, "record_type": "Contact"}, "its record_type must be a record type of Insightly's API"),
+        ({**CHANGE, "record_type": ["Contacts"]}, "its record_type must be a record type of Insightly's API"),
         ({**CHANGE, "event": "deleted"}, "its event must be one of ['added', 'updated']"),
         ({**CHANGE, "record_id": "Zoë"}, "its record_id must be a number, and its changed_at a text"),
         ({**CHANGE, "changed_at": 5}, "its record_id must be a number, and its changed_at a text"),
-        ({**CHANGE, "record": [{"FIRST_NAME": "Zoë"}]}, "its record is not an object"),
+        ({**CHANGE, "record": [{"FIRST_NAME": "Zoë"}]}, "its record must be an object"),
     ],
 )
 def test_what_is_no_change_is_refused(change, reason):

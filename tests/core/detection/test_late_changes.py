@@ -182,7 +182,7 @@ def test_a_record_without_a_usable_id_counts_in_its_window_alone():
     records = [{**record(1, 30), "CONTACT_ID": -1}, {**record(1, 90), "CONTACT_ID": -2}]
     changes = list(late(window(60, 120), before).changes(records))
     assert [(change["record_id"], change["undeliverable"]) for change in changes] == [
-        (0, "1 of the records have no usable CONTACT_ID")
+        (0, "1 record has no usable CONTACT_ID")
     ]
 
 
