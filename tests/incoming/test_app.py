@@ -371,7 +371,7 @@ def test_unsupported(post: Post, headers: Any, detail: str) -> None:
         (b'"entity"', 'under "entity"'),
         (b'{"entity": []}', 'under "entity"'),
         (b'{"Entity": {"CONTACT_ID": 7}}', 'under "entity"'),
-        (entity(FIRST_NAME="Zoë"), "no record's id"),
+        (entity(FIRST_NAME="Zoë"), "no field with a record's id"),
         (entity(RECORD_ID=7), "?record_type=Invoice__c"),
         *((entity(CONTACT_ID=n), "CONTACT_ID must be") for n in (0, -1, 7.0, 7.5, "7", None, True, 2**63)),
         (b'{"entity": {"CONTACT_ID": 7, "X": ' + b"[" * 500_000 + b"]" * 100 + b"}}", "must be JSON"),

@@ -194,7 +194,7 @@ class Scan:
 
     def __init__(self, record_type: RecordType, page_size: int = 500) -> None:
         if page_size < 2:
-            raise ValueError(f"page_size must be at least 2, because pages overlap, not {page_size}")
+            raise ValueError(f"page_size must be at least 2, not {page_size}, because pages overlap")
         self._record_type = record_type
         self.page_size = page_size
         self._returned: set[int] = set()

@@ -125,7 +125,7 @@ def _time(microseconds: int) -> datetime:
 
 
 def _blocks(entries: Sequence[tuple[int, int]]) -> list[str]:
-    """Return entries, sorted by record id, as the fewest texts of about equal length that are small enough."""
+    """Return entries, sorted by record id, as the fewest texts of equal length that are small enough."""
     if not entries:
         return []
     count = -(-len(entries) // BLOCK_RECORDS)

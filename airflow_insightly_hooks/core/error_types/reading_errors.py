@@ -114,10 +114,10 @@ class IncompleteScan(InsightlyHooksError):
         self.total = total
 
     def __str__(self) -> str:
-        read = counted(self.found, "record") if self.total is None else f"{self.found:,}"
-        of = "" if self.total is None else f" of {counted(self.total, 'record')}"
+        total = "" if self.total is None else f" (the last count was {self.total:,})"
         return (
-            f"{self.record_type}: {read}{of} read in {counted(self.requests, 'request')}, but some may have "
-            f"been missed, because records or their order changed meanwhile. None of them counts as read. "
-            f"Try again when fewer records change, or read a shorter window"
+            f"{self.record_type}: {counted(self.found, 'record')} read in "
+            f"{counted(self.requests, 'request')}{total}, but some may have been missed, because records or "
+            f"their order changed meanwhile. None of them counts as read. Try again when fewer records change, "
+            f"or read a shorter window"
         )

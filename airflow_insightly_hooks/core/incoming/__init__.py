@@ -1,1 +1,1 @@
-"""What Insightly's own webhooks tell: which record has changed, and which changes were announced. Private."""
+"""Reads Insightly's own webhooks: which record has changed, and which changes were announced. Private."""

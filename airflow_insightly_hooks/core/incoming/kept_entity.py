@@ -1,7 +1,8 @@
-"""What is kept of a webhook for tasks that want its body: the object's name, and its contents.
+"""A kept webhook, for tasks that need its body: the name of the object, and its contents.
 
 A name such as ``20170310T080000.123456Z-99922875-0123456789abcdef.json`` has the time of receipt, the
-record's id, and a digest of the message. So names sort by time, and an object that can't be read is known.
+record's id, and a digest of the message. So names sort by time, and if an object can't be read, its record is
+known.
 """
 
 from __future__ import annotations
@@ -26,10 +27,18 @@ _NAME = re.compile(
     re.ASCII,
 )
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+NOT_READABLE = "it is not complete, or was not written by the endpoint"
 
 
 class InvalidKeptEntity(InsightlyHooksError, ValueError):
-    """A kept object is not what the endpoint writes. Its text holds nothing of the object's contents."""
+    """A kept object can't be read as a webhook.
+
+    Cause: Raised when the object is not complete, was not written by the endpoint, or is of another record
+    than its name says.
+
+    Remedy: You need not do anything: the deliver task reports the webhook as undeliverable. Write nothing
+    else into the folder where webhooks are kept.
+    """
 
 
 @dataclass(frozen=True, order=True)
@@ -55,12 +64,12 @@ class KeptName:
 
     @classmethod
     def parse(cls, text: str) -> KeptName | None:
-        """Return the name that a text is; ``None`` if it is not such a name."""
+        """Return the name that a text holds; ``None`` if the text is not a name."""
         match = _NAME.fullmatch(text)
         if match is None:
             return None
         try:
-            # A day's folder may have a hundred thousand names: strptime would take seconds.
+            # A day's folder may have a hundred thousand names, for which strptime would take seconds.
             year, month, day, hour, minute, second, fraction = map(int, match.groups()[:7])
             received_at = datetime(year, month, day, hour, minute, second, fraction, timezone.utc)
         except ValueError:
@@ -69,12 +78,12 @@ class KeptName:
 
     def __str__(self) -> str:
         moment = self.received_at
-        # strftime doesn't fill up years below 1000.
+        # strftime doesn't pad years below 1000 with zeros.
         return f"{moment.year:04}{moment:%m%dT%H%M%S.%f}Z-{self.record_id}-{self.digest}.json"
 
     @property
     def day(self) -> str:
-        """The name of the folder that it stands in."""
+        """The name of the folder that holds the object."""
         return day_name(self.received_at.date())
 
 
@@ -84,7 +93,7 @@ def day_name(day: date) -> str:
 
 
 def day_in(text: str) -> date | None:
-    """Return the day that a folder's name tells; ``None`` if it is no such name."""
+    """Return the day of a folder's name; ``None`` if the text is not the name of a day's folder."""
     try:
         return date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
@@ -93,12 +102,12 @@ def day_in(text: str) -> date | None:
 
 @dataclass(frozen=True)
 class KeptEntity:
-    """What a kept object holds.
+    """The contents of a kept object.
 
     :param received_at: when the webhook came, by the endpoint's clock, in UTC.
-    :param record_type: a name of Insightly's API.
+    :param record_type: the name of the record type in Insightly's API.
     :param record_id: the record's id.
-    :param record: the fields, as they came, their numbers as they were written.
+    :param record: the record's fields as they came, with their numbers as they were written.
     """
 
     received_at: datetime
@@ -107,7 +116,7 @@ class KeptEntity:
     record: Mapping[str, Any] = field(repr=False)  # personal data
 
     def as_bytes(self) -> bytes:
-        """Return it as JSON; ``entity`` is a JSON text in it, so that every reader gets its exact numbers."""
+        """Return it as JSON. Its ``entity`` is a JSON text, so that every reader gets the exact numbers."""
         value = {
             "received_at": iso_time(self.received_at),
             "record_type": self.record_type,
@@ -118,9 +127,9 @@ class KeptEntity:
 
     @classmethod
     def of(cls, content: bytes) -> KeptEntity:
-        """Return what an object holds.
+        """Return the contents of an object.
 
-        :raises InvalidKeptEntity: if ``as_bytes`` hasn't written it, or it is not whole.
+        :raises InvalidKeptEntity: if ``as_bytes`` hasn't written it, or it is not complete.
         """
         try:
             value = json.loads(content)
@@ -129,7 +138,7 @@ class KeptEntity:
             received_at = api_time(value["received_at"], "received_at")
             record_type, record_id = value["record_type"], value["record_id"]
         except (ValueError, TypeError, KeyError, RecursionError, InvalidPayload, InvalidTime):
-            raise InvalidKeptEntity("it is not what the endpoint writes") from None
+            raise InvalidKeptEntity(NOT_READABLE) from None
         if not isinstance(record, dict) or not isinstance(record_type, str) or not is_record_id(record_id):
-            raise InvalidKeptEntity("it is not what the endpoint writes")
+            raise InvalidKeptEntity(NOT_READABLE)
         return cls(received_at, record_type, record_id, record)

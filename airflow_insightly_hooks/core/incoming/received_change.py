@@ -1,11 +1,12 @@
-"""A kept webhook -> a change as the sensor finds it, so that criteria and payloads take both alike.
+"""Makes a change from a kept webhook, in the form of the sensor's changes.
 
-The record's Microsoft JSON dates become times as Insightly's API writes them, in whole seconds. A text of a
-custom field that looks like such a date is taken for one: nothing in a body tells the fields' types.
+The record's Microsoft JSON dates become times as Insightly's API writes them, in whole seconds. If a text of
+a custom field looks like such a date, it counts as a date, because a body doesn't have the fields' types.
 
-Nothing in a body tells an addition from an update, either. So it is a choice: a record whose times of
-creation and update are less than a second apart was added, and any other was updated. The change's time is
-that of its creation, or of its update, in whole seconds, as the sensor's is: so its message has the same id.
+A body doesn't say either whether the record was added or updated. This package decides it so: a record was
+added if its times of creation and update are less than a second apart. Otherwise it was updated. The change's
+time is the time of the creation or the update, in whole seconds, as in the sensor's changes. So its message
+has the same id.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from airflow_insightly_hooks.core.records import (
 __all__ = ["ReceivedChange", "latest_changes", "received_change", "record_as_of_api", "unreadable_change"]
 
 AT_ONCE = timedelta(seconds=1)
-"""A record that was updated less than this after its creation has only been added."""
+"""If a record was updated less than this after its creation, it was only added."""
 
 
 class ReceivedChange(NamedTuple):
-    """A change, and what it is sorted by."""
+    """A change, and the values by which changes are sorted."""
 
     changed_at: datetime
     name: KeptName
@@ -45,20 +46,20 @@ class ReceivedChange(NamedTuple):
 
 
 def received_change(name: KeptName, kept: KeptEntity, record_type: RecordType) -> ReceivedChange:
-    """Return the change that a kept webhook tells of, or what stands for it if no body can be built of it.
+    """Return the change that a kept webhook reports, or an undeliverable change if no body can be built.
 
-    :raises InvalidKeptEntity: if it is of another record than its name says, or of another type.
+    :raises InvalidKeptEntity: if the object's record or type is another one than its name says.
     """
     record_id = kept.record.get(record_type.id_field)
     if kept.record_type != record_type.name or not kept.record_id == record_id == name.record_id:
-        raise InvalidKeptEntity("it is of another record than its name says")
+        raise InvalidKeptEntity("its record is another one than its name says")
     created = body_time(field_value(kept.record, CREATED))
     updated = body_time(field_value(kept.record, UPDATED))
     event: Event = "updated"
     moment = updated or created or name.received_at
     if created is not None and (updated is None or abs(updated - created) < AT_ONCE):
         event, moment = "added", created
-    # No API tells the time of a change that its record doesn't tell: then two webhooks are two changes.
+    # If the record has no time, the time of the change is not known. Then two webhooks are two changes.
     tells = created is not None or updated is not None
     change: RecordChange = {
         "record_type": record_type.name,
@@ -71,9 +72,9 @@ def received_change(name: KeptName, kept: KeptEntity, record_type: RecordType) -
 
 
 def unreadable_change(name: KeptName, record_type: RecordType, reason: str) -> ReceivedChange:
-    """Return what stands for a webhook whose object can't be read.
+    """Return an undeliverable change for a webhook whose object can't be read.
 
-    :param reason: why; nothing of its contents.
+    :param reason: why it can't be read; it holds nothing of the contents.
     """
     change: RecordChange = {
         "record_type": record_type.name,
@@ -87,10 +88,11 @@ def unreadable_change(name: KeptName, record_type: RecordType, reason: str) -> R
 
 
 def latest_changes(changes: Iterable[ReceivedChange]) -> list[RecordChange]:
-    """Return the changes, the oldest first; of several of one record, kind and second, the latest one.
+    """Return the changes, the oldest first. Of several with the same record, event and second, only the
+    latest.
 
-    These are one change to Insightly's API, and one message to a receiver. A webhook that came twice is
-    another case of it.
+    Such changes are one change in Insightly's API, and one message for a receiver. For example, a webhook may
+    come twice.
     """
     latest: dict[tuple[int, str, str], ReceivedChange] = {}
     for found in sorted(changes, key=lambda found: (found.changed_at, found.name)):
@@ -116,7 +118,7 @@ def record_as_of_api(record: Mapping[str, Any], record_type: RecordType) -> dict
 
 
 def _with_times(items: Any, key: str) -> Any:
-    """Return a list of objects with the times under ``key`` as the API writes them."""
+    """Return a list of objects, with the times under ``key`` as the API writes them."""
     if not isinstance(items, list):
         return items
     return [{**item, key: _api_text(item[key])} if _has(item, key) else item for item in items]

@@ -1,8 +1,8 @@
-"""The body of a webhook as Insightly sends it -> which record it tells of, and when that has changed.
+"""Reads the body of a webhook from Insightly: which record has changed, and when.
 
-Nothing in such a body names the record type, so its fields tell: of the types whose id field it has, the one
-that knows the most of its fields. A custom object's body says ``RECORD_ID`` whatever it is, so there the
-webhook's URI has to name the type.
+A body doesn't name the record type. So the type is derived from the fields: of the types whose id field the
+body has, it is the type with the most of the body's fields. The id field of every custom object is
+``RECORD_ID``, so for custom objects the webhook's URI must name the type.
 """
 
 from __future__ import annotations
@@ -31,17 +31,24 @@ ENVELOPE = "entity"
 
 
 class InvalidEntity(InsightlyHooksError, ValueError):
-    """A body is not what Insightly's webhooks send. Its text names fields at most, never a value."""
+    """A body is not the body of one of Insightly's webhooks.
+
+    Cause: Raised when the body of a request is not JSON with a record under ``entity``, or its record type
+    can't be determined.
+
+    Remedy: Check what sends the request. For a custom object, name the type in the webhook's URI, as in
+    ``?record_type=Invoice__c``.
+    """
 
 
 @dataclass(frozen=True)
 class ReceivedEntity:
-    """What a webhook's body tells.
+    """The contents of a webhook's body.
 
-    :param record_type: a name of Insightly's API.
+    :param record_type: the name of the record type in Insightly's API.
     :param record_id: the record's id.
-    :param changed_at: when it was updated, or else created, in UTC; ``None`` if it doesn't tell.
-    :param record: the fields, as they came.
+    :param changed_at: when the record was updated, or else created, in UTC; ``None`` if it has neither time.
+    :param record: the record's fields as they came.
     """
 
     record_type: str
@@ -51,11 +58,11 @@ class ReceivedEntity:
 
 
 def read_entity(body: bytes, record_type: str | None = None) -> ReceivedEntity:
-    """Return what a body tells.
+    """Return the contents of a body.
 
     :param body: JSON in UTF-8, ``{"entity": {…}}``, as ``core.payload.build_body`` writes it.
-    :param record_type: what the webhook's URI names; ``None``: the fields tell.
-    :raises InvalidEntity: if it is no such body, or its record type can't be told.
+    :param record_type: the record type that the webhook's URI names; ``None``: it is derived from the fields.
+    :raises InvalidEntity: if the body is not valid, or its record type can't be determined.
     :raises UnknownRecordType: if there is no such record type.
     """
     named = RECORD_TYPES[record_type] if record_type is not None else None
@@ -64,7 +71,7 @@ def read_entity(body: bytes, record_type: str | None = None) -> ReceivedEntity:
     record_id = entity.get(kind.id_field)
     if kind.id_field not in entity:
         raise InvalidEntity(
-            f"it has no {kind.id_field}, as records of the type have that the webhook's URI names"
+            f"it has no {kind.id_field}, as {kind.name} have: correct the record type in the webhook's URI"
         )
     if not is_record_id(record_id):
         raise InvalidEntity(f"{kind.id_field} must be a record's id: a positive whole number")
@@ -79,7 +86,7 @@ def _entity(body: bytes) -> dict[str, Any]:
         raise InvalidEntity("the body must be JSON in UTF-8") from None
     entity = read.get(ENVELOPE) if isinstance(read, dict) else None
     if not isinstance(entity, dict):
-        raise InvalidEntity('a JSON object with the record under "entity" is needed')
+        raise InvalidEntity('the body must be a JSON object with the record under "entity"')
     try:
         check_json(entity, ENVELOPE, -1)
     except InvalidPayload as error:
@@ -92,16 +99,16 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _kind_of(entity: Mapping[str, Any]) -> RecordType:
-    """Return the record type that the fields tell; of several that know as many, the first one named."""
+    """Return the record type with the most of these fields. If several have as many, the first one counts."""
     by_id_field = _by_id_field()
     candidates = [kind for name in entity for kind in by_id_field.get(name, ())]
     if not candidates:
         if RECORD_TYPES[_ANY_CUSTOM_OBJECT].id_field in entity:
             raise InvalidEntity(
-                "a custom object's record doesn't tell its type: name it in the webhook's URI, as in "
+                "the record of a custom object has no type: name it in the webhook's URI, as in "
                 "?record_type=Invoice__c"
             )
-        raise InvalidEntity("it has no record's id, such as TASK_ID")
+        raise InvalidEntity("it has no field with a record's id, such as TASK_ID")
     return max(candidates, key=lambda kind: sum(name in kind.fields for name in entity))
 
 
@@ -117,7 +124,7 @@ def _by_id_field() -> Mapping[str, list[RecordType]]:
 
 
 def body_time(value: object) -> datetime | None:
-    """Return a time as bodies have it, Microsoft JSON dates or ISO 8601; ``None`` for anything else."""
+    """Return the time of a Microsoft JSON date or of an ISO 8601 text; ``None`` for anything else."""
     if not isinstance(value, str):
         return None
     try:

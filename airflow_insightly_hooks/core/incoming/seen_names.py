@@ -1,7 +1,7 @@
-"""The kept objects that a task has read, by their names, as values of a state store hold them.
+"""The names of the kept objects that a task has read, in the form of values for a state store.
 
-Of each name, eight bytes are kept: so many names fit into a value, and among a hundred thousand of them the
-odds are one in a billion that two are taken for one.
+Only eight bytes of a digest are kept of each name, so that many names fit into a value. Among a hundred
+thousand names, the probability that two are mixed up is one in a billion.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ __all__ = ["BLOCK_NAMES", "SeenNames"]
 
 SIZE = 8
 BLOCK_NAMES = 5_000
-"""In a text of 53 kB: a value of a state store takes 65."""
+"""How many names a text holds. It has 53 kB; a value of a state store may have 65 kB."""
 
 
 class SeenNames:
-    """A set of names, to which further ones can only be added.
+    """A set of names.
 
-    :param names: the first ones.
+    :param names: the names in it.
     """
 
     def __init__(self, names: Iterable[KeptName] = ()) -> None:
-        # As keys of a mapping, so that the texts depend on nothing but the order of the names.
+        # The keys of a mapping, so that the texts depend only on the order of the names.
         self._tokens: dict[bytes, None] = {_token(name): None for name in names}
 
     def __contains__(self, name: KeptName) -> bool:
@@ -37,16 +37,16 @@ class SeenNames:
         return len(self._tokens)
 
     def blocks(self) -> Iterator[str]:
-        """Yield it as texts below 60 kB; ``of`` reads them again."""
+        """Yield the set as texts below 60 kB; ``of`` reads them."""
         tokens = list(self._tokens)
         for start in range(0, len(tokens), BLOCK_NAMES):
             yield base64.b64encode(b"".join(tokens[start : start + BLOCK_NAMES])).decode()
 
     @classmethod
     def of(cls, blocks: Sequence[object]) -> SeenNames:
-        """Return what ``blocks`` has written.
+        """Return the set that ``blocks`` wrote.
 
-        :raises ValueError: if it has not.
+        :raises ValueError: if a text can't be read.
         """
         seen = cls()
         for block in blocks:
@@ -57,7 +57,7 @@ class SeenNames:
             except (binascii.Error, ValueError):
                 raise ValueError("a part of it can't be read") from None
             if len(read) % SIZE:
-                raise ValueError("a part of it is not whole")
+                raise ValueError("a part of it is not complete")
             seen._tokens |= {read[at : at + SIZE]: None for at in range(0, len(read), SIZE)}
         return seen
 

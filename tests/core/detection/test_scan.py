@@ -294,7 +294,7 @@ def test_a_scan_that_never_gets_calm_fails():
         read(crm)
     error = caught.value
     assert (error.record_type, error.requests) == ("Contacts", len(crm.requests))
-    assert f"after {error.requests} requests" in str(error)
+    assert f"in {error.requests} requests" in str(error)
     assert len(crm.requests) < 250
 
 

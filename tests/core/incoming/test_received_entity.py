@@ -45,7 +45,7 @@ def test_each_type_by_name(record_type: str) -> None:
     id_field = RECORD_TYPES[record_type].id_field
     body = json.dumps({"entity": {id_field: 7}}).encode()
     assert read_entity(body, record_type).record_id == 7
-    with pytest.raises(InvalidEntity, match=f"no {id_field}, as records of the type .* URI names"):
+    with pytest.raises(InvalidEntity, match=f"no {id_field}, as {record_type} have: .* webhook's URI"):
         read_entity(b'{"entity": {"NONE_ID": 7}}', record_type)
     with pytest.raises(InvalidEntity, match=f"{id_field} must be"):
         read_entity(json.dumps({"entity": {id_field: None}}).encode(), record_type)
@@ -53,7 +53,7 @@ def test_each_type_by_name(record_type: str) -> None:
 
 def test_no_id() -> None:
     """No record's id is said to be missing, without advice that would not help."""
-    with pytest.raises(InvalidEntity, match=r"^it has no record's id, such as TASK_ID$"):
+    with pytest.raises(InvalidEntity, match=r"^it has no field with a record's id, such as TASK_ID$"):
         read_entity(b'{"entity": {"TITLE": "Call back"}}')
 
 
