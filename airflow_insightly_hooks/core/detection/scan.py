@@ -19,8 +19,8 @@ a place that was read already. If anything moved, or if no count can prove that 
 searches for the records that have changed since the pass began.
 
 A scan that is not complete after many requests raises ``IncompleteScan``. It never ends early without an
-error. docs/detection.md describes the assumptions about the API and their consequences. This module does no
-I/O: ``request`` is the next page to ask for, and ``feed`` takes the answer.
+error. docs/explanation/detection.md describes the assumptions about the API and their consequences. This
+module does no I/O: ``request`` is the next page to ask for, and ``feed`` takes the answer.
 """
 
 from __future__ import annotations

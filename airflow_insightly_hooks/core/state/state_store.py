@@ -78,7 +78,7 @@ class Head:
                     raise InvalidState(
                         self._key,
                         f"it is missing, but {left!r} is there, so it is not known what was kept. Restore "
-                        f"it. Or delete {left!r}, too, to begin with nothing (docs/workflows.md)",
+                        f"it. Or delete {left!r}, too, to begin with nothing",
                     )
         return head
 
