@@ -1,4 +1,4 @@
-"""Which changes meet a workflow's criteria."""
+"""Passing on the changes that meet a workflow's criteria."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from airflow_insightly_hooks.core.detection.changes import (
 )
 from airflow_insightly_hooks.core.detection.storable_changes import record_of
 from airflow_insightly_hooks.core.errors import InvalidCriteria
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
@@ -41,35 +42,36 @@ __all__ = ["EvaluateCriteriaOperator"]
 
 
 class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
-    """Passes on the changes whose records meet the criteria; skips what follows when there are none.
+    """Passes on the changes whose records meet the criteria; skips the next tasks if there are none.
 
     :param changes: a sensor's output: a list of changes.
-    :param criteria: groups and conditions as ``core.criteria`` describes them; ``None`` is met by all.
-        Without templates in them, they are checked when the DAG is parsed. Relative dates are measured from
-        the end of the window that the sensor read.
-    :param until_triggered: pass a record on once, and never again; which ones is remembered for ever, in
-        the state of the asset that stands for the account's records of this type. One such task of the DAG
+    :param criteria: groups and conditions, as ``core.criteria`` describes them; all records meet ``None``.
+        Criteria without templates are checked when the DAG is parsed. Relative dates are measured from the
+        end of the window that the sensor read.
+    :param until_triggered: whether a record is passed on only once, ever. The record ids are remembered for
+        good, in the state of the asset of the account's records of this type. Only one such task of the DAG
         runs at a time, however many runs there are.
-    :param record_type: the changes' record type; ``until_triggered`` needs it. With it, the fields of the
-        criteria are checked, too, when the DAG is parsed.
-    :param workflow: what is remembered belongs to it; ``None`` takes the DAG's id and the task's. Templates
-        are rendered, so that map indexes can have memories of their own.
+    :param record_type: the changes' record type; needed for ``until_triggered``. With it, the fields of the
+        criteria are checked when the DAG is parsed, too.
+    :param workflow: the name under which ``until_triggered`` remembers; ``None`` takes the DAG's id and the
+        task's. Templates are rendered, so that each map index can have a name of its own.
     :param active: ``False`` passes nothing on, and remembers nothing.
-    :param is_dry_run: ``True``, or a run's param ``dry_run``, passes on what would trigger, and remembers
-        nothing of it.
-    :param multi_select_fields: the names of custom fields that hold several options; ``None`` asks Insightly,
-        where ``contains`` or ``not_contains`` is asked of a custom field that isn't empty.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, passes on the changes that would trigger, and
+        remembers nothing.
+    :param multi_select_fields: the names of custom fields that hold several options. ``None`` asks Insightly,
+        but only if ``contains`` or ``not_contains`` is used on a custom field that is not empty.
     :param insightly_conn_id: the connection to ask.
-    :raises InvalidCriteria: if the criteria can't be compiled, or there is nothing to measure dates from.
-    :raises InvalidChange: if ``changes`` holds something else.
-    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
+    :raises InvalidCriteria: if the criteria can't be compiled, or relative dates have no time to be measured
+        from.
+    :raises InvalidChange: if ``changes`` is not a list of changes.
+    :raises UnknownRecordType: if the record type does not exist, when the DAG is parsed.
     :raises ValueError: if ``until_triggered`` lacks its record type, or in a mapped task group its workflow,
         when the DAG is parsed.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
-    :raises InvalidState: if what is remembered can't be read.
+    :raises InvalidState: if the remembered ids can't be read.
 
-    XCom: the changes that meet the criteria, in their order, and those that can't be delivered: of them it
-    can't be told whether they do, and the deliver task reports them.
+    XCom: the changes that meet the criteria, in their order. Changes that can't be delivered are passed on,
+    too, since their records can't be evaluated; the deliver task reports them.
     """
 
     template_fields = ("changes", "criteria", "workflow")
@@ -95,23 +97,22 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
     ) -> None:
         if until_triggered:
             if record_type is None:
-                raise ValueError("until_triggered needs the record_type, whose asset remembers")
+                raise ValueError("until_triggered needs record_type: give the record type of the changes")
             self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
             add_inlet(kwargs, self.asset)
-            # Runs may overlap, backfills beside the schedule; the memory has one writer at a time.
+            # Runs may overlap, as backfills do. Only one task at a time may write the remembered ids.
             kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
         if until_triggered and workflow is None and self.get_closest_mapped_task_group() is not None:
             raise ValueError(
-                f"until_triggered: the map indexes of {self.task_id!r} would share one memory, so that a "
-                f"record triggers in one of them only: give it a workflow whose name depends on what the "
-                f"task group is mapped over, or a fixed one to share it"
+                f"until_triggered: the map indexes of {self.task_id!r} would share the remembered ids, so "
+                f"that a record triggers in only one of them. Give a workflow whose name depends on what the "
+                f"task group is mapped over, or a fixed workflow to share them"
             )
         self.window_from = _task_of(changes)
         self.changes = changes
-        check_parsed(
-            criteria, record_type
-        )  # before Airflow looks for other tasks' output in them, which recurses
+        # Before the assignment: there Airflow looks for other tasks' output in them, and recurses.
+        check_parsed(criteria, record_type)
         self.criteria = criteria
         self.until_triggered = until_triggered
         self.record_type = record_type
@@ -123,7 +124,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        """Take the arguments that all mapped tasks share. The serialized DAG shows no records in them."""
         return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> list[RecordChange]:
@@ -132,7 +133,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         if self.active:
             matching = self._matching(changes, context)
         else:
-            self.log.info("%d changes pass by: not active", len(changes))
+            self.log.info("%s ignored: active is False", counted(len(changes), "change"))
             matching = []
         met = sum("undeliverable" not in change for change in matching)
         keep_run_counts(context, self.log, met=met, dry_run=self.is_dry_run)
@@ -160,10 +161,10 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         return self._for_the_first_time(matching, context) if self.until_triggered else matching
 
     def _now(self, context: Context) -> datetime:
-        """Return what relative dates are measured from: the same in every try of this run."""
+        """Return the time that relative dates are measured from. It is the same in every try of this run."""
         ti = context.get("ti")
         if ti is not None and self.window_from is not None:
-            for map_index in dict.fromkeys((ti.map_index, -1)):  # both in one mapped task group, or not
+            for map_index in dict.fromkeys((ti.map_index, -1)):  # in the same mapped task group, or in none
                 window = ti.xcom_pull(task_ids=self.window_from, key=WINDOW, map_indexes=map_index)
                 if window is not None:
                     return ChangeWindow.of(window).end
@@ -181,7 +182,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
         trigger_once = TriggerOnce.of_task(task, *memory, workflow, datetime.now(timezone.utc))
         first = {c["record_id"]: c for c in reversed(matching) if "undeliverable" not in c}
         admitted = trigger_once.admit(first)
-        self.log.info("%d of them for the first time", len(admitted))
+        self.log.info("%d of them trigger for the first time", len(admitted))
         return [
             c
             for c in matching
@@ -190,7 +191,7 @@ class EvaluateCriteriaOperator(BaseOperator, EmptySkipMixin):
 
 
 def _task_of(changes: object) -> str | None:
-    """Return the id of the task that read the changes' window, as far as the DAG tells."""
+    """Return the id of the task that read the changes' window; ``None`` if the DAG does not show it."""
     for operator, _key in XComArg.iter_xcom_references(changes):
         if isinstance(operator, EvaluateCriteriaOperator):
             return operator.window_from

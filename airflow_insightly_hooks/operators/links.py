@@ -1,4 +1,4 @@
-"""The links from tasks that deliver: to receivers, to Insightly, and to their deliveries."""
+"""Links from deliver tasks to receivers, to Insightly, and to the page of their deliveries."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ReceiverLink(BaseOperatorLink):
     name = "Receiver"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the address; an empty text, for a receiver without a page, has Airflow show no link."""
+        """Return the address. For an empty text, a receiver without a page, Airflow shows no link."""
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
-        with suppress(*NO_CONNECTION):  # the task has said so itself
+        with suppress(*NO_CONNECTION):  # the task itself has reported it
             if conn_id := _conn_id_of(operator):
                 return WebhookHook(conn_id).web_url
         return ""
 
 
 def _conn_id_of(operator: BaseOperator) -> str | None:
-    """Return the connection of the one receiver that a task has."""
+    """Return the connection id of a task that has one receiver; else ``None``."""
     if getattr(operator, "uri", None):
         return None
     if (workflow := getattr(operator, "workflow", None)) is None or isinstance(workflow, str):
@@ -44,28 +44,28 @@ def _conn_id_of(operator: BaseOperator) -> str | None:
 
 
 class WorkflowRecordsLink(BaseOperatorLink):
-    """From a task that carries out a workflow to the list of its record type in Insightly."""
+    """From a task that runs a workflow to the list of its record type in Insightly."""
 
     name = "Records in Insightly"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the address; an empty text has Airflow show no link."""
+        """Return the address. For an empty text Airflow shows no link."""
         from airflow_insightly_hooks.hooks.insightly import records_page
 
         workflow = getattr(operator, "workflow", None)
-        with suppress(*NO_CONNECTION):  # the task has said so itself
+        with suppress(*NO_CONNECTION):  # the task itself has reported it
             if workflow is not None:
                 return records_page(workflow.insightly_conn_id, workflow.record_type)
         return ""
 
 
 class DeliveriesLink(BaseOperatorLink):
-    """From the task of a whole workflow to the page of its deliveries."""
+    """From a task that runs a whole workflow to the page of its deliveries."""
 
     name = "Deliveries"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the page's address, below that of Airflow."""
+        """Return the address of the page in Airflow's UI."""
         task = {"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id}
         if ti_key.map_index >= 0:
             task["map_index"] = str(ti_key.map_index)

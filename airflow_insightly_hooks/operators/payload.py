@@ -1,4 +1,4 @@
-"""Changes -> payloads: the exact bodies that are POSTed."""
+"""Building payloads from changes: the exact bodies that are POSTed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.payload import (
     check_date_format,
     why_undeliverable,
 )
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.templates import is_template
 from airflow_insightly_hooks.operators.common.field_checks import (
@@ -39,33 +40,34 @@ __all__ = ["BuildPayloadOperator"]
 
 
 class BuildPayloadOperator(BaseOperator):
-    """Makes a payload of each change: the body of its webhook and the id of its message.
+    """Builds a payload for each change: the body of its webhook and the id of its message.
 
     :param changes: the output of a sensor, or of ``EvaluateCriteriaOperator``.
-    :param fields: the names of the fields to send, custom ones included, in this order; ``None`` sends the
-        record as the API delivers it, as Insightly does.
-    :param date_format: ``microsoft`` as Insightly's webhooks write dates, or ``iso8601``.
-    :param timezone: the IANA zone whose offset Microsoft JSON dates show.
-    :param envelope: the key under which the fields stand; an empty text puts them at the top.
-    :param chunk_size: cut the payloads into lists of at most so many, to ``.expand(payloads=…)`` over;
-        ``None`` makes one list.
-    :param separate_chunks: give each chunk an XCom of its own (``chunk_0`` and so on), so that a mapped task
-        reads its own chunk alone, and not those of all tasks. Needs ``chunk_size``. ``False`` by default.
-    :param workflow: what the ids of the messages belong to, besides record, event and time of the change;
-        ``None`` takes the DAG's id and the task's.
-    :param custom_date_fields: the names of custom fields that hold dates; ``None`` asks Insightly, once a
-        record type, and only where records have custom fields that aren't empty. Insightly also tells which
-        of them hold no time: their midnights are written as days.
+    :param fields: the names of the fields to send, in this order; custom fields are allowed. ``None`` sends
+        the record as the API delivers it, as Insightly does.
+    :param date_format: ``microsoft`` writes dates as Insightly's webhooks do; or ``iso8601``.
+    :param timezone: the IANA time zone whose offset Microsoft JSON dates show.
+    :param envelope: the key that holds the fields; an empty text puts the fields at the top.
+    :param chunk_size: the most payloads in a list. The output is then a list of lists, to
+        ``.expand(payloads=…)`` over. ``None`` makes one list.
+    :param separate_chunks: whether each chunk has an XCom of its own (``chunk_0`` and so on), so that a
+        mapped task reads its own chunk only, and not the chunks of all tasks. Needs ``chunk_size``.
+        ``False`` by default.
+    :param workflow: the name that message ids are made from, with the record, the event and the time of the
+        change. ``None`` takes the DAG's id and the task's.
+    :param custom_date_fields: the names of custom fields that hold dates. ``None`` asks Insightly once for
+        each record type, and only if records have custom fields that are not empty. Insightly also says which
+        of them have no time of day: these are written as days.
     :param insightly_conn_id: the connection to ask.
-    :raises ValueError: if an argument is none of what is described here, when the DAG is parsed.
-    :raises ZoneInfoNotFoundError: if there is no such time zone, when the DAG is parsed.
-    :raises InvalidChange: if ``changes`` holds something else.
+    :raises ValueError: if an argument is not as described here, when the DAG is parsed.
+    :raises ZoneInfoNotFoundError: if the time zone does not exist, when the DAG is parsed.
+    :raises InvalidChange: if ``changes`` is not a list of changes.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
 
-    XCom: a list of payloads, or with ``chunk_size`` a list of such lists; with ``separate_chunks`` a list of
-    what refers to them, which ``WebhookOperator`` takes as ``payloads``. A change of which no body can be
-    built is logged as an error; what stands for it among the payloads is never sent, and says why under
-    ``undeliverable``: the deliver task reports it, and fails after it has sent the others.
+    XCom: a list of payloads, or with ``chunk_size`` a list of such lists. With ``separate_chunks``, a list of
+    references to the chunks, which ``WebhookOperator`` takes as ``payloads``. If no body can be built for a
+    change, an error is logged, and an entry without a body takes the payload's place. It is never sent, and
+    has the reason under ``undeliverable``. The deliver task reports it, and fails after sending the others.
     """
 
     template_fields = ("changes", "fields", "envelope", "workflow")
@@ -107,11 +109,11 @@ class BuildPayloadOperator(BaseOperator):
             raise ValueError("separate_chunks needs chunk_size")
         for name, value in (("fields", fields), ("custom_date_fields", custom_date_fields)):
             if isinstance(value, str) and not is_template(value):
-                raise ValueError(f"{name} must be a list of names")
+                raise ValueError(f"{name} must be a list of names, not one text")
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        """Take the arguments that all mapped tasks share. The serialized DAG shows no records in them."""
         return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> list[Payload] | list[list[Payload]] | list[ChunkReference]:
@@ -119,7 +121,7 @@ class BuildPayloadOperator(BaseOperator):
         changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
         if isinstance(self.fields, str):
             raise ValueError(
-                "fields must be a list of names: a template of it needs render_template_as_native_obj"
+                "fields must be a list of names: its template needs the DAG's render_template_as_native_obj"
             )
         warn_of_unknown_fields(self.log, changes, self.fields or ())
         task = context.get("ti") or self
@@ -130,17 +132,17 @@ class BuildPayloadOperator(BaseOperator):
         ]
         log_undeliverable(self.log, payloads)
         sizes = [len(payload["body"]) for payload in payloads if why_undeliverable(payload) is None]
-        self.log.info("%d payloads built, %d characters in all", len(sizes), sum(sizes))
+        self.log.info("%s built, %s in all", counted(len(sizes), "payload"), counted(sum(sizes), "character"))
         if self.chunk_size is None:
             return payloads
         chunks = [payloads[i : i + self.chunk_size] for i in range(0, len(payloads), self.chunk_size)]
         return push_chunks(context["ti"], chunks) if self.separate_chunks else chunks
 
     def _default_workflow(self, task: Any) -> str:
-        """Return what the messages' ids are made from: DAG, task and, in a mapped task group, map index."""
+        """Return the name that message ids are made from: DAG, task, and in a mapped task group map index."""
         default = f"{task.dag_id}/{task.task_id}"
         map_index = getattr(task, "map_index", None)
-        # The map indexes of one mapped task share out one window's changes; those of a group are workflows.
+        # The map indexes of a mapped task share one window's changes. Those of a task group are workflows.
         is_of_group = map_index is not None and map_index >= 0 and self.get_closest_mapped_task_group()
         return f"{default}/{map_index}" if is_of_group else default
 
@@ -157,7 +159,7 @@ class BuildPayloadOperator(BaseOperator):
         )
 
     def _custom_dates(self, changes: list[RecordChange]) -> dict[str, dict[str, Any]]:
-        """Return what ``build_body`` is to know of custom fields that hold dates, by record type."""
+        """Return ``build_body``'s arguments about custom fields that hold dates, by record type."""
         record_types = {change["record_type"] for change in changes}
         if self.custom_date_fields is not None:
             named = {"custom_date_fields": frozenset(self.custom_date_fields)}

@@ -1,12 +1,11 @@
-"""Webhooks that are sent at a later time than that of their trigger.
+"""Webhooks with a time trigger, which are sent some time after their trigger.
 
-Three operators, in two DAGs: in the workflow's own, ``ScheduleWebhooksOperator`` says what is to be sent
-when, and wakes the other DAG; the one task of a whole workflow does so for each batch that it reads
-(``operators.one_task.batch_scheduling``). There, ``DueWebhooksOperator`` keeps what is pending, one entry a
-record, and reads the records whose time has come; ``WakeUpOperator`` queues a run for the next time that
-something is due. So a pending webhook costs the scheduler nothing: there is one queued run, however many
-there are. One ``DueWebhooksOperator`` of a webhook runs at a time, in whatever run: it alone writes what is
-pending.
+Three operators work in two DAGs. In the workflow's own DAG, ``ScheduleWebhooksOperator`` calculates when each
+webhook is due, and triggers the other DAG. (In one-task mode, ``operators.one_task.batch_scheduling`` does so
+for each batch.) In the other DAG, ``DueWebhooksOperator`` keeps the pending webhooks, one entry a record, and
+reads the records whose webhooks are due. ``WakeUpOperator`` queues a run for the next time that something is
+due. So there is one queued run however many webhooks are pending, and they cost the scheduler nothing. For
+each webhook, one ``DueWebhooksOperator`` runs at a time, so the pending entries have one writer.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from airflow_insightly_hooks.core.detection.changes import RecordChange, check_c
 from airflow_insightly_hooks.core.detection.storable_changes import storable
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.due_once import DueOnce
 from airflow_insightly_hooks.core.state.pending_entries import entries_in, source_of
@@ -72,31 +72,31 @@ __all__ = [
 
 NEXT_DUE = "next_due"
 NOTHING = ""
-"""What stands under ``next_due`` where nothing is pending: Airflow takes a missing XCom for an error."""
+"""The value of ``next_due`` if nothing is pending: for Airflow a missing XCom is an error."""
 LOOKED_AT = "looked_at"
 POSTPONED = "postponed"
 POSTPONED_FOR = timedelta(minutes=15)
-"""Until a record is asked for again whose answer was not that record."""
+"""When a record is read again if Insightly's answer was not that record."""
 MOST_AT_ONCE = 1_000
-"""Webhooks that a run takes; what is due beyond that comes in the run after it."""
+"""The most webhooks that a run takes. The next run takes the others that are due."""
 RETRIES = 5
-"""Of the tasks that only talk to Airflow: what they fail to do strands what is pending."""
+"""Retries of tasks that only talk to Airflow. If they fail, pending webhooks are not sent."""
 
 
 class ScheduleWebhooksOperator(BaseOperator):
-    """Says when the webhooks of time triggers are to be sent, and hands them to the DAG that sends them.
+    """Calculates when webhooks with a time trigger are due, and passes them to the DAG that sends them.
 
     :param changes: the changes that trigger, as ``EvaluateCriteriaOperator`` returns them.
     :param time_triggers: one for each webhook.
     :param pending_dag_id: the DAG that sends them.
-    :param is_dry_run: ``True``, or a run's param ``dry_run``, shows what would be sent when, and hands over
-        nothing.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, shows which webhooks would be sent and when,
+        and schedules nothing.
     :param retries: 5 by default.
-    :raises InvalidChange: if ``changes`` holds something else.
+    :raises InvalidChange: if ``changes`` is not a list of changes.
 
     XCom: under the key ``pending``, by webhook, a list of ``{"record_id", "due", "event", "changed_at"}``.
     A record whose date field is empty has no time: it is named in the log and under ``not_sent``. Changes
-    that can't be delivered go there as they are: the other DAG's deliver tasks report them, and fail.
+    that can't be delivered are passed on as they are: the other DAG's deliver tasks report them, and fail.
     """
 
     template_fields = ("changes",)
@@ -123,57 +123,61 @@ class ScheduleWebhooksOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Take the arguments that all mapped tasks share; the serialized DAG shows no contents of them."""
+        """Take the arguments that all mapped tasks share. The serialized DAG shows no records in them."""
         return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> None:
-        """Push what is scheduled; then end by triggering the other DAG."""
+        """Push the scheduled webhooks; then end by triggering the other DAG."""
         changes = [checked_change(change) for change in check_changes(unredacted(self.changes))]
         scheduled, left_out = entries_of(changes, self.time_triggers)
         ti = context["ti"]
         ti.xcom_push(key=PENDING, value=scheduled)
         report_not_sent(self.log, context, left_out)
         if is_test(context):
-            raise AirflowSkipException(f"a test schedules nothing; a run would: {len(changes)} changes")
+            raise AirflowSkipException(
+                f"a test schedules nothing; a run would schedule {counted(len(changes), 'change')}"
+            )
         if is_dry_run(context, self.is_dry_run):
             count = sum(map(len, scheduled.values()))
-            raise AirflowSkipException(f"Dry run: {count} would be scheduled; see the XCom {PENDING!r}")
+            raise AirflowSkipException(
+                f"Dry run: {counted(count, 'webhook')} would be scheduled; see the XCom {PENDING!r}"
+            )
         if not any(scheduled.values()):
             raise AirflowSkipException("nothing to send at a later time")
         source = source_task(ti)
-        # A retry finds the run that it has triggered already; a cleared task, too, unless it schedules else.
+        # A retry, or a cleared task with the same webhooks, finds the run that it has triggered already.
         run_id = pending_run_id(source, scheduled)
         raise run_trigger(self.pending_dag_id, run_id, {FROM: source})
 
 
 class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
-    """Keeps a webhook's pending records, and returns, as changes, those whose time has come.
+    """Keeps the pending records of a webhook, and returns those that are due, as changes.
 
-    A second trigger of a record that is pending neither moves nor doubles it. At its time a record is read
-    again: what is sent is its state then. A retry, or a cleared task, takes the same ones.
+    A second trigger of a record that is pending neither moves nor repeats it. When it is due, the record is
+    read again, so that its state at that time is sent. A retry, or a cleared task, takes the same records.
 
     :param webhook: the webhook's name, as its ``TimeTrigger`` has it.
-    :param workflow: what is pending belongs to it and to the webhook.
+    :param workflow: the workflow's name; pending records belong to a workflow and a webhook.
     :param record_type: the records' type.
-    :param criteria: send only what meets them at its time; ``None`` asks nothing. Relative dates are
+    :param criteria: a due record is sent only if it meets them then; ``None`` sends all. Relative dates are
         measured from the time of the task's first try.
     :param insightly_conn_id: a connection of type ``insightly``.
     :param retries: 2 by default.
     :raises InvalidCriteria: if the criteria can't be compiled, when the DAG is parsed.
-    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
-    :raises InvalidPayload: if what was scheduled is gone from the scheduling task's XCom, or the run's conf
-        names no such task.
+    :raises UnknownRecordType: if the record type does not exist, when the DAG is parsed.
+    :raises InvalidPayload: if the scheduled records are gone from the scheduling task's XCom, or the run's
+        conf does not name that task.
     :raises InsightlyAPIError: if Insightly can't be read.
-    :raises InvalidState: if what is pending can't be read.
+    :raises InvalidState: if the pending records can't be read.
 
-    A run's parameter ``cancel`` names records whose pending webhooks are taken away, unsent, and ``send_now``
-    those whose are due at once; ``core.state.pending_request`` says more.
+    A run's parameter ``cancel`` names records whose pending webhooks are cancelled; ``send_now`` those whose
+    webhooks are due at once. ``core.state.pending_request`` says more.
 
-    XCom: a list of changes, with the event and the time of the change that triggered; under ``pending`` how
-    many wait and the first 100 of them; under ``next_due`` when the next one is due; under ``not_sent`` those
-    that are not sent although they were due, and why: the record is gone, or doesn't meet the criteria; under
-    ``postponed`` those that are asked for again a quarter of an hour later, since Insightly's answer was not
-    the record: that holds back no other.
+    XCom: a list of changes, with the event and the time of the change that triggered. ``pending`` has the
+    number of waiting records and the first 100 of them, ``next_due`` the time when the next one is due.
+    ``not_sent`` has due records that are not sent, and why: the record is deleted, or does not meet the
+    criteria. ``postponed`` has records that are read again after 15 minutes, because Insightly's answer was
+    not the record; other records are not held back by that.
     """
 
     template_fields = ("criteria",)
@@ -194,17 +198,17 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     ) -> None:
         self.asset = records_asset(insightly_conn_id, RECORD_TYPES[record_type].name)
         add_inlet(kwargs, self.asset)
-        kwargs.setdefault("max_active_tis_per_dag", 1)  # one writer of what is pending
+        kwargs.setdefault("max_active_tis_per_dag", 1)  # the pending entries have one writer
         super().__init__(retries=retries, **kwargs)
         self.webhook = webhook
         self.workflow = workflow
         self.record_type = record_type
-        check_parsed(criteria)  # before Airflow looks for other tasks' output in them, which recurses
+        check_parsed(criteria)  # first: Airflow's search for other tasks' output recurses
         self.criteria = criteria
         self.insightly_conn_id = insightly_conn_id
 
     def execute(self, context: Context) -> list[RecordChange]:
-        """Return what is due, read again."""
+        """Read the records that are due, and return them as changes."""
         ti, run = context["ti"], context["dag_run"]
         memory, state = memory_of(context, self.asset)
         pending = PendingWebhooks(memory, pending_key(self.workflow, self.webhook))
@@ -214,7 +218,9 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         request = request_in(context.get("params"), run.conf, self.webhook)
         decision = due_once.decide(lambda: self._scheduled(context), request, until=now, at_most=MOST_AT_ONCE)
         if decision is None:
-            self.log.info("%s: an earlier try has entered and done what was asked for", self.webhook)
+            self.log.info(
+                "%s: an earlier try has added its records and carried out its request", self.webhook
+            )
         else:
             self.log.info("%s: %d new", self.webhook, len(decision.entered))
             for line in request.outcome(decision):
@@ -232,7 +238,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         return changes
 
     def _tell_pending(self, ti: Any, pending: PendingWebhooks, due: int) -> None:
-        """Log and push what is pending, and when the next one is due."""
+        """Log and push the pending records, and when the next one is due."""
         next_due = pending.next_due()
         ti.xcom_push(key=NEXT_DUE, value=iso_time(next_due) if next_due else NOTHING)
         first = [entry.as_dict() for entry in pending.all()[:LISTED]]
@@ -241,21 +247,21 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         self.log.info("%s: %d due, %d pending%s", self.webhook, due, len(pending), then)
 
     def _scheduled(self, context: Context) -> list[PendingWebhook]:
-        """Return what the task that has triggered this run has scheduled."""
+        """Return the webhooks that the task that triggered this run has scheduled."""
         source = source_of(context["dag_run"].conf, FROM)
         return [] if source is None else entries_in(_left_by_schedule(context), self.webhook, source)
 
     def _undeliverable(self, context: Context) -> list[RecordChange]:
-        """Return what the task that has triggered this run has found to be undeliverable, in each try."""
+        """Return the changes that the task that triggered this run could not schedule, in each try."""
         found = _left_by_schedule(context)
         changes = check_changes(found.get(UNDELIVERABLE, ())) if isinstance(found, Mapping) else []
-        # A run's conf is whatever the person who has triggered it says: no record is sent that stands there.
+        # Anybody who may trigger a run can write its conf: records in it are never sent.
         return [{**change, "record": {}} for change in changes if "undeliverable" in change]
 
     def _read(
         self, due: Sequence[PendingWebhook], now: datetime, context: Context
     ) -> tuple[list[RecordChange], list[int]]:
-        """Return the changes to be sent, and the ids of the records that can't be read yet."""
+        """Return the changes to send, and the ids of the records that can't be read yet."""
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         hook = InsightlyHook(self.insightly_conn_id, exact_numbers=True)
@@ -274,7 +280,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
         for entry in due:
             record = records[entry.record_id]
             if isinstance(record, Exception):
-                reason = f"in {POSTPONED_FOR} again: {record}"
+                reason = f"read again in {POSTPONED_FOR}: {record}"
                 postponed.append(not_sent(self.webhook, entry.record_id, reason))
                 continue
             if isinstance(record, str):
@@ -299,14 +305,13 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
 
 
 class WakeUpOperator(BaseOperator):
-    """Queues a run of its DAG for the moment at which the DAG has something to send next.
+    """Queues a run of its DAG for the next time that the DAG has something to send.
 
-    Each task right before it says under the XCom key ``next_due`` when that is: the due tasks of a pending
-    DAG, or the collecting task of a retry DAG.
+    The tasks right before it have that time in their XCom ``next_due``: the due tasks of a pending DAG, or
+    the collecting task of a retry DAG.
 
     :param retries: 5 by default.
-    :raises InvalidState: if nothing is known to wait, and one of these tasks has not said whether something
-        does.
+    :raises InvalidState: if no time is known, and one of these tasks has no ``next_due``.
     """
 
     ui_color = "#f3e0d8"
@@ -315,20 +320,20 @@ class WakeUpOperator(BaseOperator):
         super().__init__(retries=retries, **kwargs)
 
     def execute(self, context: Context) -> None:
-        """End by triggering the run, if something waits."""
+        """End by triggering the run, if something is pending."""
         ti = context["ti"]
         found = {task: ti.xcom_pull(task_ids=task, key=NEXT_DUE) for task in sorted(self.upstream_task_ids)}
         times = [api_time(text, NEXT_DUE) for text in found.values() if text]
         silent = [task for task, text in found.items() if text is None]
         if silent:
-            self.log.warning("%s: not said what is pending; clear it", ", ".join(silent))
+            self.log.warning("%s: the XCom %r is missing. Clear it", ", ".join(silent), NEXT_DUE)
         if not times and silent:
-            raise InvalidState(NEXT_DUE, f"{', '.join(silent)} has not said what is pending: clear it")
+            raise InvalidState(NEXT_DUE, f"it is missing in the XCom of {', '.join(silent)}: clear it")
         if not times:
             raise AirflowSkipException("nothing is pending")
         moment = wake_up_time(min(times))
-        # The run of a moment that has passed has been, and its name is taken. It may have been although the
-        # moment is yet to come: by a scheduler's clock that is ahead of this worker's, or ended by hand.
+        # The run of a time that has passed has begun, and its run id is taken. It may also have begun before
+        # that time: the scheduler's clock may be ahead of this worker's, or somebody has ended it by hand.
         name = wake_up_run_id(moment)
         has_passed = moment <= max(datetime.now(timezone.utc), context["dag_run"].run_after)
         if has_passed or _has_begun(ti, name):
@@ -337,18 +342,18 @@ class WakeUpOperator(BaseOperator):
 
 
 def _has_begun(ti: Any, run_id: str) -> bool:
-    """Return whether a run of this DAG is there, and is no longer queued."""
+    """Return whether a run of this DAG exists, and is no longer queued."""
     run: dict[str, Any] = {"dag_id": ti.dag_id, "run_ids": [run_id]}
     return bool(ti.get_dr_count(**run) > ti.get_dr_count(**run, states=["queued"]))
 
 
 def _left_by_schedule(context: Context) -> Any:
-    """Return what the task that has triggered this run has scheduled; ``None`` if there is nothing."""
+    """Return what the task that triggered this run has scheduled; ``None`` if no task did."""
     conf = context["dag_run"].conf or {}
     source = source_of(conf, FROM)
     if source is None:
         return None
-    if PENDING in conf:  # a task that schedules batch by batch has no XCom for each batch
+    if PENDING in conf:  # a task that schedules batch by batch has no XCom of each batch
         return conf[PENDING]
     return context["ti"].xcom_pull(
         dag_id=source["dag_id"],
@@ -364,7 +369,7 @@ def _first_now(state: StateStore, run_after: datetime) -> datetime:
     text = state.get(LOOKED_AT)
     if text is not None:
         return api_time(text, LOOKED_AT)
-    # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
+    # The scheduler started the run at its time, and its clock may be ahead of this worker's.
     now = max(datetime.now(timezone.utc), run_after)
     state.set(LOOKED_AT, iso_time(now))
     return now

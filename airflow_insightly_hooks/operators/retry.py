@@ -1,4 +1,4 @@
-"""When a deliver task is tried again."""
+"""How long a deliver task waits before its next try."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["RETRY_AFTER", "RetryAfterPolicy", "longest_delay"]
 
 LONGEST_DELAY = timedelta(hours=1)
 JITTER = 0.2
-"""What a delay grows by at most, so that tasks which failed together don't all come back together."""
+"""The largest share of a delay that is added at random, so that tasks that failed together spread out."""
 
 
 class RetryAfterPolicy(RetryPolicy):
-    """Waits as long as the receiver's ``Retry-After`` asks, from ``retry_delay`` up to an hour.
+    """Waits as long as the receiver's ``Retry-After`` asks, but at least ``retry_delay``, at most an hour.
 
-    Up to a fifth is added, by run, task and try, and never beyond that hour. A task with a
-    ``retry_exponential_backoff`` of its own has Airflow's jitter, unless the receiver asks for more.
+    Jitter adds up to a fifth, a fixed share for each run, task and try, within that hour. A task with
+    ``retry_exponential_backoff`` has Airflow's own jitter instead, unless the receiver sends ``Retry-After``.
     """
 
     def evaluate(
@@ -34,7 +34,7 @@ class RetryAfterPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002 — Airflow's signature
         context: Context | None = None,
     ) -> RetryDecision:
-        """Return the delay that the receiver asked for, or else the task's own, with jitter."""
+        """Return the delay that the receiver asked for, or the task's own, with jitter."""
         if not isinstance(exception, UndeliveredError):
             return RetryDecision.default()
         task: Any = context.get("task") if context else None
@@ -51,7 +51,7 @@ class RetryAfterPolicy(RetryPolicy):
         return RetryDecision.retry(delay=delay, reason=reason)
 
     def serialize(self) -> dict[str, Any]:
-        """Return what a serialized DAG holds: there is nothing to set."""
+        """Return an empty dict: the policy has no settings."""
         return {}
 
     @classmethod
@@ -61,9 +61,9 @@ class RetryAfterPolicy(RetryPolicy):
 
 
 def longest_delay(retry_delay: timedelta, retry_after: float | None) -> timedelta:
-    """Return how long the policy waits at most.
+    """Return the longest time that the policy may wait.
 
-    :param retry_after: the seconds that the receiver asked for; ``None`` where it didn't.
+    :param retry_after: the seconds that the receiver asked for; ``None`` if it did not.
     """
     return _spread(_delay(retry_delay, retry_after or 0.0), 1.0)
 
@@ -77,7 +77,7 @@ def _spread(delay: timedelta, share: float) -> timedelta:
 
 
 def _share(ti: Any, try_number: int) -> float:
-    """Return a number from 0 to 1 that is this try's own."""
+    """Return a number from 0 to 1, fixed for this try."""
     about = (ti.dag_id, ti.run_id, ti.task_id, getattr(ti, "map_index", -1), try_number)
     digest = hashlib.sha256("\n".join(map(str, about)).encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32

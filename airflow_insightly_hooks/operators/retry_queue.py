@@ -1,7 +1,8 @@
-"""A workflow's retry DAG: keeps what deliver tasks have left (``operators.workflow_delivery``), and sends it.
+"""A workflow's retry DAG: it keeps the messages that deliver tasks have left to it, and sends them.
 
-One ``CollectRetriesOperator`` runs at a time: it alone writes what waits. A run that brings messages has them
-entered, and ends; one that was queued for the time at which they are due sends all of them.
+``operators.workflow_delivery`` says when deliver tasks leave messages. One ``CollectRetriesOperator`` runs at
+a time, so the queue has one writer. A run that brings messages adds them to the queue, and ends. A run that
+was queued for the time when they are due sends all of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from airflow_insightly_hooks.core.errors import (
     LostPayloads,
 )
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, RETRY, MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 PAYLOADS = "payloads_"
-"""What the XCom key of a webhook's payloads begins with; then comes the id of the task that sends them."""
+"""The XCom key of a webhook's payloads is this prefix and the id of the task that sends them."""
 LOST = "lost_"
 UNREADABLE = "unreadable_"
 WAITING = "waiting"
@@ -56,21 +58,21 @@ SHOWN = 20
 
 
 class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
-    """Keeps the messages that deliver tasks have left, and hands them on when it is time.
+    """Keeps the messages that deliver tasks have left, and passes them on when they are due.
 
     :param asset: the records' asset.
-    :param deliver_task_ids: the tasks right after this one that send: a webhook, as
-        ``WorkflowWebhookOperator`` knows it -> its task.
+    :param deliver_task_ids: the deliver tasks right after this one: webhook -> task id. A webhook has the
+        name that ``WorkflowWebhookOperator`` uses.
     :param retries: 5 by default.
-    :raises InvalidPayload: if a run's conf names messages, but not the task that has left them, or the
-        webhook of another DAG.
-    :raises InvalidTime: if the conf's ``not_before`` is no time.
-    :raises OrphanedMessagesError: if what is due is for a webhook that is none of the tasks' any more.
+    :raises InvalidPayload: if a run's conf names messages, but not the task that has left them, or if it
+        names a webhook of another DAG.
+    :raises InvalidTime: if the conf's ``not_before`` is not a time.
+    :raises OrphanedMessagesError: if due messages are for a webhook that the workflow no longer has.
 
-    XCom, for each task that has something to send: a list of payloads under ``payloads_{task_id}``; under
-    ``lost_{task_id}`` the runs whose payloads are gone. Where what waits for one webhook can't be read, its
-    task gets the reason under ``unreadable_{task_id}``, and fails; the others go on. Under ``waiting`` how
-    many messages wait, by webhook, and until when; under ``next_due`` the first of these times.
+    XCom, for each task that has something to send: ``payloads_{task_id}`` with a list of payloads, and
+    ``lost_{task_id}`` with the runs whose payloads are gone. If a webhook's queue can't be read, its task
+    gets the reason under ``unreadable_{task_id}``, and fails; the other tasks go on. ``waiting`` has, by
+    webhook, how many messages wait and until when; ``next_due`` has the first of these times.
     """
 
     ui_color = "#f3e0d8"
@@ -85,17 +87,17 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         **kwargs: Any,
     ) -> None:
         add_inlet(kwargs, asset)
-        kwargs.setdefault("max_active_tis_per_dag", 1)  # one writer of what waits
+        kwargs.setdefault("max_active_tis_per_dag", 1)  # the queue has one writer
         super().__init__(retries=retries, **kwargs)
         self.asset = asset
         self.deliver_task_ids = dict(deliver_task_ids)
 
     def execute(self, context: Context) -> None:
-        """Enter what this run brings, and push what is due."""
+        """Add the messages that this run brings to the queue, and push those that are due."""
         ti: Any = context["ti"]
         run: Any = context["dag_run"]
-        asset_state, state = memory_of(context, self.asset)  # a test takes nothing
-        # The scheduler's clock, which has started the run at its time, may be ahead of this worker's.
+        asset_state, state = memory_of(context, self.asset)  # a test changes nothing
+        # The scheduler started the run at its time, and its clock may be ahead of this worker's.
         now = max(datetime.now(timezone.utc), run.run_after)
         known = _KnownWebhooks(asset_state, f"{RETRY}/{ti.dag_id}")
         waiting: dict[str, dict[str, Any]] = {}
@@ -107,7 +109,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
                 queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
                 self._enter(webhook, queue, ti, run.conf, state, known)
                 sources = _taken(state, webhook, queue, ti.run_id, now)
-            except InvalidState as error:  # what waits for other receivers can be read
+            except InvalidState as error:  # the queues of other receivers can be read
                 self.log.error("%s: %s", webhook, error)
                 ti.xcom_push(key=f"{PAYLOADS}{task_id}", value=[])
                 ti.xcom_push(key=f"{UNREADABLE}{task_id}", value=str(error))
@@ -121,14 +123,14 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
             if queue.due is not None:
                 due.append(queue.due)
                 waiting[webhook] = {"messages": queue.waiting, "until": iso_time(queue.due)}
-                self.log.info("%s: %d messages wait until %s", webhook, queue.waiting, iso_time(queue.due))
+                self.log.info("%s: %s until %s", webhook, _waiting(queue.waiting), iso_time(queue.due))
             elif not sources:
                 self.log.info("%s: no messages wait here", webhook)
         orphaned: dict[str, list[MessageSource]] = {}
         for webhook in sorted(known.webhooks - self.deliver_task_ids.keys()):
             try:
                 queue = RetryQueue(asset_state, f"{RETRY}/{webhook}")
-                # To fail would hold up what is being sent to others.
+                # A failure would hold up messages to other receivers.
                 sources = [] if is_sending else _taken(state, webhook, queue, ti.run_id, now)
             except InvalidState as error:
                 self.log.error("%s: %s", webhook, error)
@@ -151,13 +153,13 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
     def _enter(
         self, webhook: str, queue: RetryQueue, ti: Any, conf: Any, state: StateStore, known: _KnownWebhooks
     ) -> None:
-        """Add what the task that has triggered this run has left, unless that is done."""
+        """Add the messages of the task that triggered this run, unless an earlier try has added them."""
         left = (conf or {}).get(LEFT_BY)
         if left is None or state.get(ENTERED):
             return
         source = MessageSource.of(left)
         if left.get("webhook") not in self.deliver_task_ids:
-            raise InvalidPayload(LEFT_BY, "its webhook is not one of this DAG's")
+            raise InvalidPayload(LEFT_BY, "its webhook does not belong to this DAG")
         if left["webhook"] == webhook:
             not_before = api_time(left.get("not_before"), LEFT_BY)
             known.add(webhook)
@@ -174,14 +176,17 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
             if len(found) < source.messages:
                 lost.append({**source._asdict(), "messages": source.messages - len(found)})
         self.log.info(
-            "%s: sending again %d messages of %d runs, from %s",
-            *(task_id, len(payloads), len(sources), ", ".join(s.run_id for s in sources[:SHOWN])),
+            "%s: sending %s of %s again, from %s",
+            task_id,
+            counted(len(payloads), "message"),
+            counted(len(sources), "run"),
+            ", ".join(source.run_id for source in sources[:SHOWN]),
         )
         ti.xcom_push(key=f"{PAYLOADS}{task_id}", value=list(payloads.values()))
         ti.xcom_push(key=f"{LOST}{task_id}", value=lost)
 
     def _payloads(self, ti: Any, source: MessageSource) -> list[Payload]:
-        """Return what a task has left, as far as it is there; what is something else isn't."""
+        """Return the payloads that a task has left; those that are gone or not valid are missing."""
 
         def pull(task_id: str, key: str) -> Any:
             return ti.xcom_pull(
@@ -195,25 +200,27 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
         left = pull(source.task_id, UNACKNOWLEDGED)
         try:
             if not isinstance(left, Mapping):
-                raise InvalidPayload(UNACKNOWLEDGED, "what the task has left is missing")
+                raise InvalidPayload(
+                    UNACKNOWLEDGED, "the list of the messages that the task has left is missing"
+                )
             payloads = check_payloads(pull(source.payloads_task_id, "return_value"))
             found = [p for p in payloads if p["message_id"] in left]
             return check_payloads([{**p, "earlier": left[p["message_id"]]} for p in found])
-        except InvalidPayload as error:  # of one run; others' payloads are sent
+        except InvalidPayload as error:  # of one run: the payloads of other runs are sent
             self.log.error("Run %r of %r: %s", source.run_id, source.dag_id, error)
             return []
 
 
 class RetryWebhookOperator(WorkflowDelivery):
-    """The deliver task of a workflow's retry DAG: sends what deliver tasks of other runs have left.
+    """The deliver task of a workflow's retry DAG: it sends messages that other runs have left.
 
     :param collect_task_id: the ``CollectRetriesOperator`` right before it.
-    :raises UnreadableQueueError: if what waits for the webhook can't be read.
-    :raises LostPayloadsError: if payloads were gone from the XCom of the runs that left them; all others are
+    :raises UnreadableQueueError: if the webhook's queue can't be read.
+    :raises LostPayloadsError: if payloads are gone from the XCom of the runs that left them; the others were
         delivered.
 
-    Other parameters, and what it raises, are those of ``WebhookOperator``. A message's attempts count on from
-    what the tasks before have made, up to ``1 + retries`` of this task in all.
+    Other parameters and errors are those of ``WebhookOperator``. A message has at most ``1 + retries``
+    attempts, by the ``retries`` of this task; attempts of earlier tasks count.
     """
 
     def __init__(self, *, collect_task_id: str, **kwargs: Any) -> None:
@@ -221,7 +228,7 @@ class RetryWebhookOperator(WorkflowDelivery):
         self.collect_task_id = collect_task_id
 
     def execute(self, context: Context) -> Report:
-        """Send what is not acknowledged yet; return the report."""
+        """Send the payloads that are not acknowledged yet; return the report."""
         ti: Any = context["ti"]
         reason = ti.xcom_pull(task_ids=self.collect_task_id, key=f"{UNREADABLE}{ti.task_id}")
         if reason:
@@ -238,13 +245,13 @@ class RetryWebhookOperator(WorkflowDelivery):
 
 
 class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
-    """What waits can't be read, and a retry changes nothing of that."""
+    """Fails a task without a retry: the queue of waiting messages can't be read."""
 
 
 class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
     """Messages wait for a webhook that its workflow no longer has, or has under another name.
 
-    :param left: the webhook -> where they stand.
+    :param left: webhook -> where its messages are.
     """
 
     def __init__(self, left: Mapping[str, Sequence[MessageSource]]) -> None:
@@ -255,21 +262,26 @@ class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
         found = []
         for webhook, sources in self.left.items():
             count, runs = sum(source.messages for source in sources), [s.run_id for s in sources[:SHOWN]]
-            found.append(f"{count} messages of {len(sources)} runs wait for {webhook!r} ({', '.join(runs)})")
+            where = f"for {webhook!r}, of {counted(len(sources), 'run')} ({', '.join(runs)})"
+            found.append(f"{_waiting(count)} {where}")
         return (
-            f"{'; '.join(found)}, and the workflow has no such webhook any more: they are undelivered. To "
+            f"{'; '.join(found)}. The workflow has no such webhook any more, so they are undelivered. To "
             f"send them, give a webhook that name again, and clear this task"
         )
 
 
 class LostPayloadsError(LostPayloads, AirflowFailException):
-    """Fails a task without a retry: payloads that are gone don't come back."""
+    """Fails a task without a retry: payloads that are gone do not come back."""
+
+
+def _waiting(count: int) -> str:
+    return "1 message waits" if count == 1 else f"{count:,} messages wait"
 
 
 class _KnownWebhooks:
-    """The webhooks for which something has waited: one that is renamed, or gone, may leave some.
+    """The webhooks whose queues were ever used: one that was renamed or removed may have messages left.
 
-    :ivar webhooks: as the deliver tasks know them.
+    :ivar webhooks: their names, as the deliver tasks have them.
     """
 
     def __init__(self, store: StateStore, key: str) -> None:
@@ -286,7 +298,7 @@ class _KnownWebhooks:
 def _taken(
     state: StateStore, webhook: str, queue: RetryQueue, run_id: str, now: datetime
 ) -> list[MessageSource]:
-    """Return what this run takes, the same in all of its tries."""
+    """Return the messages that this run takes, the same in each of its tries."""
     key = f"{TAKEN}/{webhook}"
     count = state.get(key)
     if count is None:
@@ -302,6 +314,6 @@ def _taken(
 
 
 def _is_queued(ti: Any, due: datetime, now: datetime) -> bool:
-    """Return whether a run is queued that takes what is due then."""
+    """Return whether a run is queued for the messages that are due then."""
     name = wake_up_run_id(due)
     return due > now and ti.get_dr_count(dag_id=ti.dag_id, run_ids=[name], states=["queued"]) > 0

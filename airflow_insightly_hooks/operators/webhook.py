@@ -1,4 +1,4 @@
-"""POSTing payloads to a receiver until it has acknowledged them, or the attempts are used up."""
+"""POSTing payloads to a receiver until it has acknowledged them, or their attempts are used up."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.delivery.resend_requests import read_requests
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidConnection
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.hooks.assets import with_asset
 from airflow_insightly_hooks.operators.common.payload_chunks import MissingChunkError, read_chunk
 from airflow_insightly_hooks.operators.common.redacted_arguments import (
@@ -63,54 +64,59 @@ DEFAULT_CONNECTION = "webhook_default"
 
 
 class WebhookOperator(BaseOperator):
-    """POSTs payloads to a receiver and reports what it acknowledged.
+    """POSTs payloads to a receiver, and reports which ones the receiver acknowledged.
 
-    A payload is POSTed up to ``1 + retries`` times, three by default, once in each try of the task. A retry
-    POSTs only what is not yet acknowledged, and so does a cleared task, which begins with new attempts. What
-    has been acknowledged is kept in the task state store.
-    Where a receiver says that it is asked too much, or slows down, fewer POSTs are under way for a while.
+    A payload is POSTed up to ``1 + retries`` times (three by default), once in each try of the task. A retry
+    POSTs only the payloads that are not acknowledged yet. A cleared task does the same, with new attempts.
+    Acknowledgements are kept in the task state store. If a receiver answers 429 or slows down, the task
+    makes fewer POSTs at once for a while.
 
-    :param payloads: the output of ``BuildPayloadOperator``; one of its chunks with ``.expand(payloads=…)``.
+    :param payloads: the output of ``BuildPayloadOperator``, or one of its chunks with
+        ``.expand(payloads=…)``.
     :param webhook_conn_id: the receiver: a connection of type ``insightly_webhook``.
-    :param uri: the receiver's URI instead, user information allowed. It is rendered without that; but
-        Airflow stores a DAG's file and what ``.expand()`` is given, so a password belongs in a template
-        such as ``{{ var.value.receiver }}``, or in a connection.
-    :param concurrency: how many POSTs are under way at once, at most.
-    :param headers: further HTTP headers, over the connection's; not templates, and no place for secrets.
+    :param uri: the receiver's URI, instead of a connection. User name and password in it are allowed. The
+        rendered field does not show them, but Airflow stores a DAG's file and the arguments of ``.expand()``.
+        So put a password into a template such as ``{{ var.value.receiver }}``, or into a connection.
+    :param concurrency: the most POSTs at once.
+    :param headers: further HTTP headers, which take precedence over the connection's. They are not templates,
+        and no place for secrets.
     :param ordered: whether the changes of one record are sent one after another, in the order of
-        ``changed_at``, other records side by side. One that isn't delivered holds back the later ones of its
-        record. ``False`` by default: no order is promised.
-    :param give_up_after: so many failures in a row in which nothing could be sent (20 by default) end the
-        try; the rest stays unsent, its attempts unused. ``None`` or 0: never.
-    :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
-        (default) fails the task, ``"report"`` has it succeed.
-    :param undelivered_asset: an asset that gets an event then, with the report as its ``extra``; only with
-        ``"report"``. It is added to ``outlets``. When all is delivered, it gets none: the operator takes it
-        off the task's outlets, so that Airflow has nothing to emit.
-    :param is_dry_run: ``True``, or a run's param ``dry_run``, does everything but the POST: the log shows
-        what would go out, without contents; the report has ``dry_run`` and ``would_send``. Nothing counts as
-        sent: cleared, the task sends it once neither says so any more. ``False`` by default.
-    :param retries: 2 by default, hence three attempts; 0: one attempt. It is read anew in each try.
-    :param retry_delay: 60 s by default; a receiver's ``Retry-After`` makes it longer, up to an hour.
-    :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
-    :raises MissingChunkError: if its chunk is not in XCom any more; nothing was sent.
-    :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
+        ``changed_at``; different records are sent side by side. If one fails, later changes of the same
+        record wait. ``False`` (default) promises no order.
+    :param give_up_after: how many failures in a row, in which nothing could be sent, end the try (20 by
+        default). The other payloads stay unsent and keep their attempts. ``None`` or 0: never.
+    :param on_undelivered: what to do if a payload is undelivered after the last attempt: ``"fail"``
+        (default) fails the task, ``"report"`` lets it succeed.
+    :param undelivered_asset: an asset that then gets an event, with the report as its ``extra``; only with
+        ``"report"``. It is added to ``outlets``. If everything is delivered it gets no event: the operator
+        removes it from the task's outlets.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, does everything except the POST. The log shows
+        which messages would go out, without their contents; the report has ``dry_run`` and ``would_send``.
+        Nothing counts as sent: a task that is cleared without a dry run sends it. ``False`` by default.
+    :param retries: 2 by default, which means three attempts; 0 means one attempt. Each try reads it again.
+    :param retry_delay: seconds or a ``timedelta``; 60 s by default. A receiver's ``Retry-After`` makes it
+        longer, up to an hour.
+    :param retry_policy: the policy that makes it longer; ``None`` waits ``retry_delay`` only.
+    :raises MissingChunkError: if its chunk is no longer in XCom; nothing was sent.
+    :raises UndeliveredError: if a payload is undelivered. The error has the report and names the records.
     :raises MissingPayloadsError: if messages were asked to be sent again whose payloads are gone; the others
         were sent.
-    :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
+    :raises UndeliverableError: if none of the undelivered payloads may be sent again before the task is
+        cleared; it fails the task without a retry.
     :raises SupersededError: if a later try of this task has begun while this one was still alive.
     :raises InvalidConnection: if the receiver can't be sent to; nothing was sent.
-    :raises InvalidPayload: if ``payloads`` holds something else, or ``headers`` no headers; nothing was sent.
-    :raises InvalidTime: if ``ordered``, and a payload's ``changed_at`` is no time; nothing was sent.
+    :raises InvalidPayload: if ``payloads`` or ``headers`` are not as described here; nothing was sent.
+    :raises InvalidTime: if ``ordered`` is set, and the ``changed_at`` of a payload is not a time; nothing was
+        sent.
 
     XCom, whether the task succeeds or fails: a report ``{"total", "delivered", "undelivered", "attempts",
-    "started_at", "ended_at"}``, below 48 KB. ``undelivered`` lists up to 200 as ``{"message_id",
-    "record_type", "record_id", "event", "status", "error", "attempts"}``; where that isn't all,
-    ``undelivered_count`` counts them. ``attempts`` counts POSTs.
+    "started_at", "ended_at"}``, below 48 KB. ``undelivered`` lists up to 200 entries ``{"message_id",
+    "record_type", "record_id", "event", "status", "error", "attempts"}``. If there are more,
+    ``undelivered_count`` has their number. ``attempts`` is the number of POSTs.
 
     Metrics, tagged as Airflow tags a task's: the counters ``insightly_webhook.delivered``, ``.undelivered``
-    (at the end of each try), ``.attempts`` (POSTs) and ``.in_doubt`` (payloads that an interrupted try has
-    left in doubt), and the timing ``insightly_webhook.latency`` of each POST.
+    (at the end of each try), ``.attempts`` (POSTs) and ``.in_doubt`` (payloads that an interrupted try may
+    have sent), and the timing ``insightly_webhook.latency`` of each POST.
     """
 
     template_fields = ("payloads", "webhook_conn_id", "uri")
@@ -144,15 +150,15 @@ class WebhookOperator(BaseOperator):
         check_uri(uri)
         _check_connection_id(webhook_conn_id)
         if uri is not None and webhook_conn_id != DEFAULT_CONNECTION:
-            raise ValueError("webhook_conn_id and uri name two receivers: give one")
+            raise ValueError("webhook_conn_id and uri name two receivers: give one of them")
         if headers is not None and not isinstance(headers, Mapping | Redacted):
-            raise ValueError("headers must map names to values")
+            raise ValueError("headers must be a mapping of names to values")
         if give_up_after is not None:
             check_whole("give_up_after", give_up_after, at_least=0)
         check_on_undelivered(on_undelivered)
         if undelivered_asset is not None and on_undelivered != REPORT:
             raise ValueError(
-                f"undelivered_asset needs on_undelivered='{REPORT}': failed tasks emit no events"
+                f"undelivered_asset needs on_undelivered='{REPORT}': a failed task emits no events"
             )
         self.payloads = payloads
         self.webhook_conn_id = webhook_conn_id
@@ -170,7 +176,7 @@ class WebhookOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Take the arguments that all mapped tasks share; the serialized DAG shows no secrets of them."""
+        """Take the arguments that all mapped tasks share. The serialized DAG shows no secrets in them."""
         check_uri(kwargs.get("uri"))
         _check_connection_id(kwargs.get("webhook_conn_id"))
         if isinstance(kwargs.get("headers"), Mapping):
@@ -180,7 +186,7 @@ class WebhookOperator(BaseOperator):
         return super().partial(**RedactedField.in_partial(cls, kwargs))
 
     def execute(self, context: Context) -> Report:
-        """Send what is not acknowledged yet; return the report."""
+        """Send the payloads that are not acknowledged yet; return the report."""
         # The POST's client is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
@@ -221,16 +227,16 @@ class WebhookOperator(BaseOperator):
             return dry_report(self.log, payloads, writer.ledger, str(receiver))
         queue = SendQueue(payloads, writer.ledger, ordered=self.ordered)
         self.log.info(
-            "Sending %d of %d payloads to %s (%s), %d are acknowledged already",
+            "Sending %d of %s to %s (%s), acknowledged already: %d",
             len(queue),
-            len(payloads),
+            counted(len(payloads), "payload"),
             receiver,
             f"connection {self.webhook_conn_id!r}" if self.uri is None else "uri",
             sum(writer.ledger[payload["message_id"]].state == ACKNOWLEDGED for payload in payloads),
         )
         try:
             self._post(context, delivery, queue)
-        finally:  # after the task's time-out, too, the report tells what is undelivered
+        finally:  # after the task's time-out, too, the report lists the undelivered payloads
             delivery.record_unsent(payloads)
             report = delivery.report(payloads)
             self._tell(report, delivery)
@@ -248,7 +254,7 @@ class WebhookOperator(BaseOperator):
         return report
 
     def _check_resends(self, context: Context) -> None:
-        """Refuse to succeed without payloads where messages were asked to be sent again.
+        """Fail a task without payloads if messages were asked to be sent again.
 
         :raises MissingPayloadsError: with these messages.
         """
@@ -260,13 +266,13 @@ class WebhookOperator(BaseOperator):
             raise MissingPayloadsError(missing)
 
     def _missing_resends(self, ledger: Ledger, payloads: Sequence[Payload]) -> list[str]:
-        """Log that messages are sent again, and return those of them that have no payload."""
+        """Log that messages are sent again; return the ids of those without a payload."""
         if not ledger.requested:
             return []
         self.log.info(
-            "%d messages were asked to be sent again%s",
-            len(ledger.requested),
-            ", and nothing else is sent" if ledger.is_restricted else "",
+            "%s asked to be sent again%s",
+            "1 message was" if len(ledger.requested) == 1 else f"{len(ledger.requested)} messages were",
+            ". Nothing else is sent" if ledger.is_restricted else "",
         )
         present = {payload["message_id"] for payload in payloads}
         missing = sorted(m for m in ledger.requested - present if ledger[m].state != ACKNOWLEDGED)
@@ -285,7 +291,7 @@ class WebhookOperator(BaseOperator):
     def _record_unusable(
         self, context: Context, hook: WebhookHook, payloads: Sequence[Payload], error: str
     ) -> None:
-        """Leave in the ledger that nothing can be sent, as the connection or the headers are."""
+        """Record in the ledger that the connection, or the headers, can't be used."""
         if not payloads:
             return
         writer = self._open_ledger(context)
@@ -294,7 +300,7 @@ class WebhookOperator(BaseOperator):
         record_unsent(writer, payloads, lambda _message: error)
 
     def on_kill(self) -> None:
-        """Send nothing more; what is under way may end, and is recorded."""
+        """Begin no more POSTs. Those that have begun may end, and are recorded."""
         self._stopped = True
 
     def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:  # noqa: ARG002 — for subclasses
@@ -310,7 +316,7 @@ class WebhookOperator(BaseOperator):
         *,
         may_go_on: bool,
     ) -> None:
-        """End a try that has left something undelivered: see ``outcome.judge``."""
+        """End a try that has left payloads undelivered: see ``outcome.judge``."""
         judge(
             report,
             context.get("ti"),
@@ -322,16 +328,19 @@ class WebhookOperator(BaseOperator):
         )
 
     def _tell(self, report: Report, delivery: Delivery) -> None:
-        """Log and count what the try has done."""
+        """Log the result of the try, and send its metrics."""
         self.log.info(
-            "%d of %d payloads delivered, %d POSTs in %.1f s",
+            "%d of %s delivered, %s in %.1f s",
             report["delivered"],
-            report["total"],
-            delivery.tally.posted,
+            counted(report["total"], "payload"),
+            counted(delivery.tally.posted, "POST"),
             time.monotonic() - delivery.tally.started,
         )
         if delivery.has_given_up:
-            self.log.warning("Nothing could be sent many times in a row (give_up_after): the rest waits")
+            self.log.warning(
+                "Stopped after %s failures in a row (give_up_after). The other payloads are not sent yet",
+                self.give_up_after,
+            )
         delivery.log_failures_and_count_try(report["total"] - report["delivered"])
 
     def _emit_event(self, context: Context, report: Report) -> None:
@@ -345,4 +354,6 @@ class WebhookOperator(BaseOperator):
 
 def _check_connection_id(webhook_conn_id: object) -> None:
     if isinstance(webhook_conn_id, str) and "://" in webhook_conn_id:
-        raise InvalidConnection("webhook_conn_id", "id", "it is the id of a connection; a URI goes to uri")
+        raise InvalidConnection(
+            "webhook_conn_id", "id", "it must be the id of a connection. For a URI use the argument uri"
+        )

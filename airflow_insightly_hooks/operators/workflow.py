@@ -1,4 +1,4 @@
-"""A workflow in one task: its changes are read, evaluated, built and delivered batch by batch."""
+"""A workflow in one task, which reads, evaluates, builds and delivers changes batch by batch."""
 
 from __future__ import annotations
 
@@ -55,90 +55,89 @@ if TYPE_CHECKING:
 __all__ = ["InsightlyWorkflowOperator", "OtherModeError"]
 
 READING = "reading"
-"""The key of the task's state that keeps the window which a run has begun to read by rule 3."""
+"""The key of the task's state for the window that a run has begun to read by rule 3."""
 LARGEST_BATCH = 10_000
 LONGEST_WAIT = 60.0
-"""Seconds that the task itself waits for its window to settle; longer, it is deferred."""
+"""Seconds: the task waits so long itself for its window to settle. For longer waits it is deferred."""
 
 
 class InsightlyWorkflowOperator(BaseOperator):
-    """Does in one task what a workflow's DAG does in several; for large windows and backfills.
+    """Runs a whole workflow in one task, for large windows and backfills.
 
-    What changed in the run's window is read page by page, and what meets the criteria is delivered batch by
-    batch; while one is sent, the next is read. Nothing passes through XCom but the report, and no more is in
-    memory than these two batches, besides ids: those of the records that were read, and of what is
-    undelivered.
+    The task reads the changes in the run's window page by page, and delivers those that meet the criteria
+    batch by batch. While it sends a batch, it reads the next one. Only the report passes through XCom. The
+    memory holds two batches, and the ids of the records that were read and of what is undelivered.
 
-    Message ids, bodies and receivers are those of ``workflow.to_dag()``, and so is what ``until_triggered``
-    remembers (the two must not run at once then); the cursor (``runs.windows``) is this task's own, unless
-    it has a name.
-    Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are rendered, and not
-    shown. Webhooks take turns at each batch, so a slow receiver slows down the others.
+    Message ids, bodies and receivers are those of ``workflow.to_dag()``. ``until_triggered`` remembers in the
+    same place, so the two must not run at once. The cursor (``runs.windows``) is this task's own, unless it
+    is given a name. Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are
+    rendered, and not shown. The webhooks take turns at each batch, so a slow receiver slows down the others.
 
-    Each webhook is delivered as its own keys say, or else the workflow's: ``ordered``, ``give_up_after``,
-    ``on_undelivered``, ``undelivered_asset``, ``retries`` and ``retry_delay``. What the arguments of these
-    names say goes over that, for all webhooks. The task has the webhooks' largest ``retries``, and their
-    longest ``retry_delay``; a message of a webhook is POSTed ``1 +`` the webhook's own ``retries`` times at
-    most. A task that fails emits no event: where a webhook with ``fail`` has something undelivered, the
-    others' assets get none.
+    Each webhook is delivered by its own keys, or else the workflow's: ``ordered``, ``give_up_after``,
+    ``on_undelivered``, ``undelivered_asset``, ``retries`` and ``retry_delay``. An argument of the same name
+    takes precedence, for all webhooks. The task has the largest ``retries`` of the webhooks, and the longest
+    ``retry_delay``. A message is POSTed at most ``1 + retries`` times, by its own webhook's ``retries``. A
+    failed task emits no events: if a webhook with ``fail`` has something undelivered, the assets of the other
+    webhooks get no event either.
 
-    Webhooks with a time trigger are handed to the DAG ``pending_dag_id``, batch by batch, by runs that hold
-    ids and times in their conf. A record is scheduled once by a task, also if it is retried or cleared.
+    Webhooks with a time trigger go to the DAG ``pending_dag_id``, batch by batch, in runs whose conf has ids
+    and times. A task schedules a record once, even if it is retried or cleared.
 
-    A retry goes on in the same window, from the first batch on of which something is still to be sent, and
-    POSTs only what is not acknowledged. A task that was cleared, or whose messages were asked to be sent
-    again, reads the window from its beginning. A message whose record has left the window since (it was
-    edited, or deleted), or no longer meets the criteria, can't be built again: unless acknowledged, it is
-    reported as undelivered, and not retried. The cursor moves once the window was read to its end and each
-    batch was attempted.
+    A retry continues in the same window, at the first batch that has something left to send, and POSTs only
+    what is not acknowledged. The task reads the window from its beginning if it was cleared, or if its
+    messages were asked to be sent again. A record that has left the window since, because it was edited or
+    deleted, or that no longer meets the criteria, can't be built again. Unless its message is acknowledged,
+    it is reported as undelivered, and not retried. The cursor moves once the window is read to its end and
+    each batch was attempted.
 
-    :param workflow: what to watch, when to trigger, what to send.
-    :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC (a pair
-        will do, too); templates are rendered. By default the run's data interval, else from the cursor on.
+    :param workflow: which records to watch, when to trigger, and what to send.
+    :param window: ``{"start": …, "end": …}``, or a pair. A time without an offset is in UTC. Templates are
+        rendered. By default the run's data interval, or else the time from the cursor on.
     :param cursor: the name of the cursor; by default the workflow's ``cursor``, else ``{dag_id}/{task_id}``.
-        Templates are rendered: in a mapped task group, each map index needs a name of its own.
-    :param batch_size: how many changes are delivered at a time, 1 to 10,000 (1,000 by default).
-    :param pending_dag_id: the DAG that sends webhooks with a time trigger: that of the ``Workflow``'s
-        ``to_dag()``, ``{dag_id}__pending``. ``None``: the workflow has no such webhooks.
+        Templates are rendered. In a mapped task group, each map index needs a name of its own.
+    :param batch_size: the number of changes in a batch, 1 to 10,000 (1,000 by default).
+    :param pending_dag_id: the DAG that sends webhooks with a time trigger, ``{dag_id}__pending`` of the
+        ``Workflow``'s ``to_dag()``. ``None`` if the workflow has no such webhooks.
     :param ordered: whether the changes of one record are sent one after another, in the order of their
-        times; one that isn't delivered holds back the later ones. ``None``, here and in the next three, takes
-        what each webhook says, or else the workflow; by default no order is promised.
-    :param give_up_after: so many failures in a row in which nothing could be sent (20 by default) end the
-        try for the webhook; 0: never.
-    :param on_undelivered: what happens when something stays undelivered after the last attempt: ``"fail"``
-        (default) fails the task, ``"report"`` has it succeed.
-    :param undelivered_asset: an asset that gets an event then, with the report of its webhook as its
-        ``extra``, and the webhook's slug in the list ``webhooks``; only with ``"report"``. Webhooks that have
-        one asset in common make one event, with the sum of the reports of those that have something
-        undelivered. It is added to ``outlets``. When all is delivered, it gets none.
-    :param is_dry_run: ``True``, the workflow's ``dry_run``, or a run's param ``dry_run``, does everything but
-        the POST, and remembers nothing of what has triggered; the cursor moves all the same. The report has
-        ``dry_run`` and ``would_send``.
-    :param retries: what each webhook says, or else the workflow; by default 2, hence three attempts.
-    :param retry_delay: likewise; by default 60 s. A receiver's ``Retry-After`` makes it longer, up to
-        an hour.
-    :param retry_policy: what makes it longer; ``None`` leaves the delay to the task's own.
+        times. If one fails, later changes of the same record wait. By default no order is promised. Here and
+        in the next three arguments, ``None`` takes the webhook's key, or else the workflow's.
+    :param give_up_after: how many failures in a row, in which nothing could be sent, end the try for the
+        webhook (20 by default); 0: never.
+    :param on_undelivered: what to do if a message is undelivered after the last attempt: ``"fail"``
+        (default) fails the task, ``"report"`` lets it succeed.
+    :param undelivered_asset: an asset that then gets an event, with the report of its webhook as its
+        ``extra``, and the webhook's slug in the list ``webhooks``; only with ``"report"``. If webhooks share
+        an asset, it gets one event, with the sum of the reports that have something undelivered. The asset is
+        added to ``outlets``. If everything is delivered it gets no event.
+    :param is_dry_run: ``True``, the workflow's ``dry_run``, or a run's param ``dry_run``, does everything
+        except the POST, and does not remember which records triggered. The cursor moves as usual. The report
+        has ``dry_run`` and ``would_send``.
+    :param retries: the webhook's key, or else the workflow's; by default 2, which means three attempts.
+    :param retry_delay: seconds or a ``timedelta``: the webhook's key, or else the workflow's; by default
+        60 s. A receiver's ``Retry-After`` makes it longer, up to an hour.
+    :param retry_policy: the policy that makes it longer; ``None`` waits ``retry_delay`` only.
     :raises InvalidWorkflow: if a webhook has no usable receiver, or a time trigger without
         ``pending_dag_id``, when the DAG is parsed.
     :raises ValueError: if another argument is not as described here, when the DAG is parsed.
-    :raises UndeliveredError: while something is undelivered; it holds the report and names the records.
-    :raises UndeliverableError: if nothing of that may be sent again before the task is cleared: no retry.
+    :raises UndeliveredError: if a message is undelivered. The error has the report and names the records.
+    :raises UndeliverableError: if none of the undelivered messages may be sent again before the task is
+        cleared; it fails the task without a retry.
     :raises MissingPayloadsError: if messages were asked to be sent again whose webhook is gone.
     :raises StoppedError: if the task was told to end before the window was read to its end.
     :raises SupersededError: if a later try of this task has begun while this one was still alive.
-    :raises InvalidConnection: if a receiver can't be sent to; nothing was sent to any.
+    :raises InvalidConnection: if a receiver can't be sent to; nothing was sent to any receiver.
     :raises InvalidWindow: if ``window`` is not a window.
     :raises LostCursor: if the cursor is gone although the task has run before.
     :raises UntrustedClock: if the cursor is a minute ahead of the server's clock.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
     :raises InvalidState: if what is remembered can't be read.
 
-    A window that has yet to settle is waited for: up to a minute in the worker, beyond that deferred.
+    If its window has yet to settle, the task waits: up to a minute in the worker, longer in the triggerer.
 
-    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report; with several webhooks (those with
-    a time trigger aside) a mapping of reports, by the webhooks' names in lower case with underscores; below
-    48 KB. ``total`` counts what the tries of this run have come across. Under the key ``window`` the window;
-    under ``not_sent`` records whose date for a time trigger is empty.
+    XCom, whether the task succeeds or fails: ``WebhookOperator``'s report. With several webhooks it is a
+    mapping of reports, by the webhooks' names in lower case with underscores, without those that have a time
+    trigger. It stays below 48 KB. ``total`` counts the payloads that the tries of this run have met. The key
+    ``window`` has the window, and ``not_sent`` the records whose date for a time trigger is empty.
 
     Metrics are those of ``WebhookOperator``, for all webhooks together.
     """
@@ -186,8 +185,8 @@ class InsightlyWorkflowOperator(BaseOperator):
         add_inlet(kwargs, asset)
         kwargs.setdefault("doc_yaml", stored_yaml(workflow))
         if workflow.evaluate == "until_triggered":
-            kwargs.setdefault("max_active_tis_per_dag", 1)  # the memory has one writer at a time
-        # A task has one number of tries, and one delay: the webhooks' largest.
+            kwargs.setdefault("max_active_tis_per_dag", 1)  # one task at a time writes the remembered ids
+        # A task has one number of tries, and one delay: the largest of its webhooks.
         if settings:
             retries = max(one.retries for one in settings.values())
             retry_delay = max(one.retry_delay for one in settings.values())
@@ -209,12 +208,12 @@ class InsightlyWorkflowOperator(BaseOperator):
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Take the arguments that all mapped tasks share.
 
-        Mapped tasks have one number of retries for all webhooks: the largest, unless it is given here.
+        Mapped tasks have one number of retries for all webhooks: the largest, or the one given here.
         """
         return super().partial(**mapped_arguments(kwargs))
 
     def execute(self, context: Context) -> Report | dict[str, Report]:
-        """Deliver what the window holds and is not acknowledged yet; return the report."""
+        """Deliver the window's changes that are not acknowledged yet; return the report."""
         # requests is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
@@ -257,11 +256,11 @@ class InsightlyWorkflowOperator(BaseOperator):
                     raise StoppedError
                 lookback.keep(reading.detection)
             else:
-                self.log.info("The changes in %s pass by: the workflow is not active", window)
+                self.log.info("The changes in %s are ignored: the workflow is not active", window)
             windows.take(window)
             detected, met = (reading.detected, reading.met) if reading is not None else (None, 0)
             keep_run_counts(context, self.log, detected=detected, met=met, hook=hook, dry_run=self.is_dry_run)
-        except BaseException:  # after the task's time-out, too, the report tells what is undelivered
+        except BaseException:  # after the task's time-out, too, the report lists the undelivered messages
             if reading is not None:
                 reading.close()
             deliveries.tell(is_read=False)
@@ -275,17 +274,17 @@ class InsightlyWorkflowOperator(BaseOperator):
     def execute_complete(
         self,
         context: Context,
-        event: Any = None,  # noqa: ARG002 — Airflow hands it over; the task looks for itself
+        event: Any = None,  # noqa: ARG002 — Airflow passes it; the task looks for itself
     ) -> Report | dict[str, Report]:
-        """Go on after the window has settled."""
+        """Continue after the window has settled."""
         return self.execute(context)
 
     def on_kill(self) -> None:
-        """Send nothing more; what is under way may end, and is recorded."""
+        """Begin no more POSTs. Those that have begun may end, and are recorded."""
         self._stopped = True
 
     def _emit_events(self, context: Context, events: list[tuple[Asset, dict[str, Any]]]) -> None:
-        """Have these assets get an event; those of webhooks of which all is delivered get none."""
+        """Set events for these assets only: a webhook that has delivered everything emits no event."""
         for asset in undelivered_assets(self.settings):
             if asset not in [one for one, _ in events]:
                 drop_event(self, asset)
@@ -296,7 +295,7 @@ class InsightlyWorkflowOperator(BaseOperator):
 
     def _lookback(self, context: Context, windows: RunWindows, hook: InsightlyHook) -> RunLookback:
         kind, events = RECORD_TYPES[self.workflow.record_type], self.workflow.events
-        searched = (None, None)  # as a sensor that searches for no field
+        searched = (None, None)  # like a sensor without field_name
         return RunLookback(
             context, windows, self.asset, hook, searched, kind, events, self.workflow.lookback, self.log
         )
@@ -304,7 +303,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     def _settled_window(
         self, hook: InsightlyHook, windows: RunWindows, state: TaskState, window: ChangeWindow | None
     ) -> tuple[ChangeWindow, datetime]:
-        """Return the run's window, the same in all of its tries, once it has settled; and up to when."""
+        """Wait until the run's window has settled; return it, the same in each try, and the settled time."""
         settle = timedelta(seconds=self.workflow.settle)
         is_told = False
         while (
@@ -312,7 +311,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         ) is not None:
             seconds = unsettled.total_seconds()
             if not is_told:
-                what = "What woke this run" if window is None else f"Window {window}"
+                what = "The change that woke this run" if window is None else f"Window {window}"
                 self.log.info("%s settles in %.0f s", what, seconds)
                 is_told = True
             if self._stopped:
@@ -356,9 +355,9 @@ class InsightlyWorkflowOperator(BaseOperator):
         context: Context,
         basis: object,
     ) -> Reading:
-        """Return what reads the changes.
+        """Return the reader of the changes.
 
-        :param basis: of the deliveries.
+        :param basis: the deliveries' basis: a checkpoint of another basis is not used.
         """
         spec = self.render_template(self.workflow.criteria, context)
         checkpoint = None
@@ -388,7 +387,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         )
 
     def _memory(self, context: Context) -> TriggerOnce | None:
-        """Return what remembers which records have triggered, where the workflow asks for that."""
+        """Return the memory of ``until_triggered``; ``None`` if the workflow evaluates otherwise."""
         if self.workflow.evaluate != "until_triggered":
             return None
         task = context.get("ti") or self

@@ -1,15 +1,15 @@
-"""Runs of a workflow that don't wait for a receiver that another run waits for.
+"""Deliver tasks that do not wait for a receiver if a task of another run waits for it already.
 
-A deliver task that isn't done waits for its next try, and its run stays active for as long. With a run for
-each change, a receiver that is down would soon take up all the active runs that a DAG may have, and other
-receivers would wait, too. So one run waits. A task that comes meanwhile leaves its messages to the workflow's
-retry DAG, ``{dag_id}__retry``: at once where the receiver is known to be down, or has asked to wait; else
-after its POSTs, if some were not acknowledged. There, ``CollectRetriesOperator`` keeps what was left. When it
-is time, it hands that to ``RetryWebhookOperator``: one try for all of it, not one for each change. Each
-message has ``1 + retries`` attempts in all, counted over both tasks.
+A deliver task that has messages left waits for its next try, and its run stays active for that time. With a
+run for each change, a receiver that is down would soon use up all active runs of the DAG, and hold up other
+receivers, too. So only one run waits. A later task leaves its messages to the workflow's retry DAG,
+``{dag_id}__retry``: before its POSTs if the receiver is known to be down or has asked to wait, and else after
+its POSTs if some were not acknowledged. There, ``CollectRetriesOperator`` keeps the messages. When they are
+due, ``RetryWebhookOperator`` sends them all in one try, not in one try for each change. Each message has
+``1 + retries`` attempts in all, counted over both tasks.
 
-What is known of a receiver, and what waits for it, is kept in the state of the records' asset. One
-``CollectRetriesOperator`` runs at a time, and it alone writes what waits.
+The state of the records' asset keeps the status of each receiver, and the queue of its waiting messages. One
+``CollectRetriesOperator`` runs at a time, so the queue has one writer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidConnection, told
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.redacted_arguments import unredacted
@@ -49,23 +50,23 @@ if TYPE_CHECKING:
 __all__ = ["LEFT_BY", "UNACKNOWLEDGED", "WorkflowDelivery", "WorkflowWebhookOperator"]
 
 LEFT_BY = "left_by"
-"""The key of a run's conf that says which task has left messages."""
+"""The key of a run's conf for the task that has left messages."""
 UNACKNOWLEDGED = "unacknowledged"
-"""The XCom key of what a task has left: message id -> what its ledger has of it."""
+"""The XCom key of the messages that a task has left: message id -> its line of the ledger."""
 LEFT = "left"
-"""The key of the task's state for the run that gets what the task has left; the ids of these messages stand
-under ``left/0`` and so on."""
+"""The key of the task's state for the run that gets the messages that the task has left. Their ids are under
+``left/0`` and so on."""
 IDS_A_BLOCK = 750
 """Message ids under one key: at 64 characters each at most they stay below 60 kB."""
 
 
 class WorkflowDelivery(WebhookOperator):
-    """A deliver task that notes for other runs whether its receiver is down, and until when it waits.
+    """A deliver task that keeps its receiver's status for other runs: whether it is down, and until when.
 
-    :param asset: the asset of the workflow's records; its state keeps the note.
+    :param asset: the asset of the workflow's records, whose state keeps the status.
     :param webhook: the workflow's ``dag_id``, a slash, and the webhook's slug.
 
-    Other parameters, and what it raises, are those of ``WebhookOperator``.
+    Other parameters and errors are those of ``WebhookOperator``.
     """
 
     def __init__(self, *, asset: Asset, webhook: str, **kwargs: Any) -> None:
@@ -75,16 +76,16 @@ class WorkflowDelivery(WebhookOperator):
         self.webhook = webhook
 
     def execute(self, context: Context) -> Report:
-        """Send what is not acknowledged yet; return the report."""
+        """Send the payloads that are not acknowledged yet; return the report."""
         try:
             return super().execute(context)
         except (InvalidConnection, AirflowNotFoundException) as error:
-            if not is_dry_run(context, self.is_dry_run):  # it leaves nothing, and no other run hears of it
+            if not is_dry_run(context, self.is_dry_run):  # a dry run keeps no status
                 self._unusable(context, str(error))
             raise
 
     def _unusable(self, context: Context, error: str) -> None:
-        """Note that nothing can be sent to the receiver as its connection is."""
+        """Keep that the receiver's connection can't be used."""
         self._note_failure(context, error, is_down=True)
 
     def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
@@ -109,13 +110,13 @@ class WorkflowDelivery(WebhookOperator):
 
     def _open_ledger(self, context: Context) -> LedgerWriter:
         writer = super()._open_ledger(context)
-        writer.ledger.about["webhook"] = self.webhook  # by which its receiver's status is found
+        writer.ledger.about["webhook"] = self.webhook  # the key of its receiver's status
         return writer
 
-    # --- what is known of the receiver ---------------------------------------------------------------------
+    # --- the receiver's status -----------------------------------------------------------------------------
 
     def _others_wait(self, context: Context) -> ReceiverStatus | None:
-        """Return the receiver's status if another run's task waits for it."""
+        """Return the receiver's status if a task of another run waits for the receiver."""
         status = self._read_status(context)
         is_so = status is not None and status.others_wait(_run_of(context), datetime.now(timezone.utc))
         return status if is_so else None
@@ -123,7 +124,7 @@ class WorkflowDelivery(WebhookOperator):
     def _note_failure(
         self, context: Context, error: str, *, is_down: bool, retry_after: float | None = None
     ) -> None:
-        """Note that the receiver fails, and that this task waits for it."""
+        """Keep that the receiver fails, and that this task waits for it."""
         before = self._read_status(context)
         now = datetime.now(timezone.utc)
         status = ReceiverStatus(
@@ -134,10 +135,10 @@ class WorkflowDelivery(WebhookOperator):
         self._write_status(context, status)
         if is_down:
             since = iso_time(status.failing_since)
-            self.log.warning("The receiver of webhook %r is failing since %s", self.webhook, since)
+            self.log.warning("The receiver of webhook %r has been failing since %s", self.webhook, since)
 
     def _note_acknowledgement(self, context: Context) -> None:
-        """Note that the receiver is not down; a task that waits for it still does."""
+        """Keep that the receiver is not down. A task that waits for it goes on waiting."""
         before = self._read_status(context)
         if before is not None and before.is_down:
             self._write_status(context, before._replace(is_down=False))
@@ -147,13 +148,13 @@ class WorkflowDelivery(WebhookOperator):
             )
 
     def _read_status(self, context: Context) -> ReceiverStatus | None:
-        if is_test(context):  # it neither leaves anything to another run, nor has others wait
+        if is_test(context):  # a test shares no status with other runs
             return None
         try:
             state = context["asset_state_store"][self.asset]
             return ReceiverStatus.of(state.get(f"{RECEIVER}/{self.webhook}"))
-        except Exception as error:  # it decides nothing that a message depends on
-            self.log.warning("What is known of the receiver can't be read: %s", told(error))
+        except Exception as error:  # no message depends on the status
+            self.log.warning("The receiver's status can't be read, and is not used: %s", told(error))
             return None
 
     def _write_status(self, context: Context, status: ReceiverStatus) -> None:
@@ -165,20 +166,21 @@ class WorkflowDelivery(WebhookOperator):
         try:
             state = context["asset_state_store"][self.asset]
             state.set(f"{RECEIVER}/{self.webhook}", status.as_dict())
-        except Exception as error:  # what was delivered matters more
-            self.log.warning("What is known of the receiver can't be kept: %s", told(error))
+        except Exception as error:  # the deliveries matter more
+            self.log.warning("The receiver's status can't be kept for other runs: %s", told(error))
 
 
 class WorkflowWebhookOperator(WorkflowDelivery):
-    """The deliver task of a workflow: a ``WebhookOperator`` that doesn't wait where another run's waits.
+    """The deliver task of a workflow: it does not wait for a receiver that another run waits for.
 
-    :param retry_dag_id: the DAG that sends what is left to it.
+    :param retry_dag_id: the DAG that sends the messages that this task leaves.
     :param payloads_task_id: the task whose XCom has the payloads.
 
-    Other parameters, and what it raises, are those of ``WebhookOperator``. A task that leaves messages to the
-    retry DAG succeeds. Its report counts them under ``left``; what becomes of them, the retry DAG's deliver
-    task reports. Cleared, it sends nothing of them unless it was asked to: it leaves them once more
-    if the retry DAG's run is gone, and else is skipped. What its payloads have beside them by then, it sends.
+    Other parameters and errors are those of ``WebhookOperator``. A task that leaves messages to the retry DAG
+    succeeds. Its report counts them under ``left``, and the retry DAG's deliver task reports what becomes of
+    them. If the task is cleared, it does not send these messages, unless it was asked to send them
+    again: if the retry DAG's run is gone it leaves them once more, else it is skipped. It sends payloads that
+    were added since.
     """
 
     def __init__(self, *, retry_dag_id: str, payloads_task_id: str, **kwargs: Any) -> None:
@@ -188,14 +190,14 @@ class WorkflowWebhookOperator(WorkflowDelivery):
 
     def _post(self, context: Context, delivery: Delivery, queue: SendQueue) -> None:
         if (ids := self._left_before(context)) is not None:
-            self.log.info("%d messages were left to DAG %r before", len(ids), self.retry_dag_id)
+            self.log.info("Left to DAG %r before: %s", self.retry_dag_id, counted(len(ids), "message"))
             if own := self._own(ids, delivery.ledger):
                 super()._post(context, delivery, SendQueue(own, delivery.ledger, ordered=self.ordered))
             return
         status = self._others_wait(context)
         if status is not None and status.is_down and not delivery.ledger.requested:
             self.log.warning(
-                "Nothing is sent: the receiver is failing since %s (%s), and run %s waits until %s",
+                "Nothing is sent: the receiver has been failing since %s (%s), and run %s waits until %s",
                 *(iso_time(status.failing_since), status.error, status.waiting),
                 iso_time(status.retry_at),
             )
@@ -237,7 +239,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         super()._unusable(context, error)
 
     def _left_before(self, context: Context) -> set[str] | None:
-        """Return the ids of the messages that an earlier try, or a cleared one, has left, if it has."""
+        """Return the ids of messages that an earlier try has left; ``None`` if none has left any."""
         state: Any = context["task_state_store"]
         left = state.get(LEFT)
         if left is None:
@@ -249,13 +251,13 @@ class WorkflowWebhookOperator(WorkflowDelivery):
     def _own(self, ids: set[str], ledger: Ledger) -> list[Payload]:
         """Return the payloads that the task sends itself, although it has left messages before.
 
-        They were not there then, or were asked to be sent again since.
+        They were added since, or were asked to be sent again.
         """
         payloads = check_payloads(unredacted(self.payloads))
         return [p for p in payloads if (m := p["message_id"]) not in ids or m in ledger.requested]
 
     def _push_left(self, context: Context, messages: dict[str, str]) -> None:
-        """Push what the retry DAG reads; Airflow deletes a task's XComs when its next try begins."""
+        """Push the messages for the retry DAG: Airflow deletes a task's XComs when its next try begins."""
         context["ti"].xcom_push(key=UNACKNOWLEDGED, value=messages)
 
     def _leave(
@@ -266,7 +268,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         report: Report,
         status: ReceiverStatus | None,
     ) -> NoReturn:
-        """End the task by leaving what isn't acknowledged to the retry DAG."""
+        """End the task by leaving the messages that are not acknowledged to the retry DAG."""
         ledger = writer.ledger
         ti: Any = context["ti"]
         state = TaskState(context["task_state_store"])
@@ -296,16 +298,16 @@ class WorkflowWebhookOperator(WorkflowDelivery):
                 state.set(f"{LEFT}/{number}", listed[number * IDS_A_BLOCK :][:IDS_A_BLOCK])
             state.set(LEFT, left)
         ledger.about["left_to"] = self.retry_dag_id
-        with suppress(Exception):  # it decides nothing that a message depends on
+        with suppress(Exception):  # no message depends on it
             writer.write()
-        self.log.warning("%d messages are left to DAG %r", len(messages), self.retry_dag_id)
+        self.log.warning("Left to DAG %r: %s", self.retry_dag_id, counted(len(messages), "message"))
         report["undelivered"] = []
         report.pop("undelivered_count", None)
         report["left"] = len(messages)
-        # The retry DAG counts on all that was left once; an acknowledged one it doesn't send.
+        # The retry DAG expects all messages that were ever left. It does not send acknowledged ones.
         self._push_left(context, messages if ids is None else {m: ledger.text_of(m) for m in ids})
         ti.xcom_push(key="return_value", value=report)
-        self._drop_event()  # what is left may still be delivered
+        self._drop_event()  # the messages may still be delivered
         raise run_trigger(self.retry_dag_id, left["run_id"], left["conf"])
 
 

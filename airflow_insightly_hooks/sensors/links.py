@@ -22,10 +22,10 @@ class InsightlyRecordsLink(BaseOperatorLink):
     name = "Records in Insightly"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 — Airflow's signature
-        """Return the address; runs in the worker when the task ends, and is kept in XCom."""
+        """Return the address. Airflow calls this in the worker when the task ends, and keeps it in XCom."""
         from airflow_insightly_hooks.hooks.insightly import records_page
 
-        with suppress(*NO_CONNECTION):  # the task has said so itself
+        with suppress(*NO_CONNECTION):  # the task itself has reported it
             return records_page(
                 getattr(operator, "insightly_conn_id", ""), getattr(operator, "record_type", "")
             )

@@ -29,6 +29,7 @@ from airflow_insightly_hooks.core.detection.late_changes import (
 )
 from airflow_insightly_hooks.core.detection.nearby_changes import NearbyChanges, WindowRead
 from airflow_insightly_hooks.core.detection.record_times import has_time
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES, is_record_id
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.runs.cursor_argument import check_cursor_argument
@@ -52,21 +53,21 @@ __all__ = ["InsightlyRecordChangeSensor"]
 
 OnEmpty = Literal["skip", "wait", "succeed"]
 SHORT_WAIT = 10.0
-"""Seconds that a sensor sleeps itself: so little isn't worth a poke interval, a reschedule or a deferral."""
+"""Seconds: a sensor sleeps through shorter waits itself, without a reschedule or a deferral."""
 
 
 class _Wait(NamedTuple):
-    """There is nothing to return yet; look again in so many seconds."""
+    """There is nothing to return yet; look again after ``seconds``."""
 
     seconds: float
     open_since: datetime | None = None
-    """Where an open window that is waiting for a change starts; ``None`` where the time alone decides."""
+    """The start of an open window that waits for a change; ``None`` if it waits for a time only."""
     is_poke: bool = False
-    """Whether it is left to the ``poke_interval``, however short the wait is."""
+    """Whether to wait by Airflow's ``poke_interval``, even if the wait is short."""
 
     @property
     def is_short(self) -> bool:
-        """Whether the sensor sleeps so long itself."""
+        """Whether the sensor sleeps through the wait itself."""
         return not self.is_poke and self.seconds <= SHORT_WAIT
 
 
@@ -78,40 +79,42 @@ class _Search(NamedTuple):
 
 
 class InsightlyRecordChangeSensor(BaseSensorOperator):
-    """Waits until its window of time has settled, and returns what changed in it.
+    """Waits until its window of time has settled, and returns the changes in it.
 
-    ``runs.windows`` says which window a run covers. A closed window is read once it has settled; an
-    open one (rule 3) ends ``settle`` before now.
+    ``runs.windows`` says which window a run covers. A closed window is read once it has settled. An open
+    window (rule 3) ends ``settle`` seconds before now.
 
-    :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
+    :param record_type: a record type of Insightly's API, such as ``Contacts``, or a custom object
+        (``Name__c``).
     :param events: ``added``, ``updated``, or both.
-    :param window: an explicit window: ``{"start": …, "end": …}``, times with an offset, else in UTC
-        (a pair will do, too); templates are rendered.
-    :param on_empty: what to do when nothing changed: ``skip`` this task and what follows; ``wait`` for a
-        change, looking every ``poke_interval`` (only an open window can still get one: a closed one is
-        skipped); or ``succeed`` with an empty list.
-    :param settle: seconds, up to a day, that must have passed since the window's end, by the API server's
-        clock, so that changes of its last moment are visible.
-    :param lookback: seconds before its window that a run reads again, 0 to 86,400: what has become visible
-        there since it was read comes out now, with its own time; 0 for none. Only runs with a cursor have it.
-    :param field_name: only records that have ``field_value`` in this field now: a standard or a custom one
-        (``Region__c``). The search asks for it, so that others aren't read; how values are compared is
-        Insightly's own, and exact. For anything else there are criteria.
-    :param field_value: the value, a text as the API takes it, a number or a boolean; templates are rendered.
+    :param window: ``{"start": …, "end": …}``, or a pair. A time without an offset is in UTC. Templates are
+        rendered.
+    :param on_empty: what to do if nothing changed. ``skip`` skips this task and the tasks after it.
+        ``succeed`` returns an empty list. ``wait`` looks again every ``poke_interval`` until something
+        changes; only an open window can get more changes, so a closed one is skipped.
+    :param settle: seconds, up to 86,400, that must have passed since the window's end, by the API server's
+        clock: changes of the window's last moment are visible by then.
+    :param lookback: seconds before its window that a run reads again, 0 to 86,400; 0 reads nothing again. A
+        change that became visible there since the last run is returned now, with its own time. Only runs
+        with a cursor look back.
+    :param field_name: return only records that have ``field_value`` in this field now. The field is a
+        standard or a custom one (``Region__c``). Insightly's search filters, by exact comparison, so that
+        other records are not read. For anything else use criteria.
+    :param field_value: the value: a text as the API takes it, a number or a boolean. Templates are rendered.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param cursor: a name for where the sensor has read to, if it has no data intervals (rule 3); by default
-        ``{dag_id}/{task_id}``. With a name of its own it goes on there under any id, in any file. Templates
-        are rendered: in a mapped task group, each map index needs a name of its own.
-    :param deferrable: wait in the triggerer, holding no worker slot, if it is for more than 10 s; Airflow's
-        ``[operators] default_deferrable`` by default.
-    :param is_dry_run: ``True``, or a run's param ``dry_run``, keeps no counts of the run for the UI; all else
-        is done as ever.
-    :param retries: 2 by default. A retry loses and doubles nothing, and Airflow needs it: under load, its
-        scheduler may hear late that a deferred task's first part has ended, and fail the second part for it.
-    :param retry_delay: 10 s by default.
+    :param cursor: the name under which the sensor keeps how far it has read, if its runs have no data
+        interval (rule 3); ``{dag_id}/{task_id}`` by default. With a fixed name, a renamed task continues from
+        there. Templates are rendered. In a mapped task group, each map index needs a name of its own.
+    :param deferrable: whether waits longer than 10 s are moved to the triggerer, so that they hold no worker
+        slot; Airflow's ``[operators] default_deferrable`` by default.
+    :param is_dry_run: ``True``, or a run's param ``dry_run``, keeps no counts of the run for the UI.
+        Everything else happens as usual.
+    :param retries: 2 by default. A retry loses nothing and repeats nothing. Airflow needs it: under load, its
+        scheduler may hear late that the first part of a deferred task has ended, and then fails the second.
+    :param retry_delay: seconds or a ``timedelta``; 10 s by default.
     :param kwargs: a sensor's arguments, such as ``poke_interval``, ``timeout`` and ``mode``. ``soft_fail``
-        skips the task where its ``timeout`` is over, and for nothing else: errors fail it.
-    :raises UnknownRecordType: if there is no such record type, when the DAG is parsed.
+        skips the task when its ``timeout`` is over. Errors still fail it.
+    :raises UnknownRecordType: if the record type does not exist, when the DAG is parsed.
     :raises ValueError: if another argument is not as described here, when the DAG is parsed.
     :raises InvalidWindow: if ``window`` is not a window, when the task runs.
     :raises InvalidTime: if a text in ``window`` is not a time, when the task runs.
@@ -119,9 +122,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     :raises UntrustedClock: if rule 3 applies and the cursor is a minute ahead of the server's clock.
     :raises InsightlyAPIError: if Insightly can't be read; an ``InsightlyAccessError`` fails without a retry.
 
-    XCom: a list of changes ``{"record_type", "record_id", "event", "changed_at", "record"}``; under the key
-    ``window`` the window that was read. A record that can't be delivered is logged as an error; its change
-    has an empty ``record``, and says why under ``undeliverable``.
+    XCom: a list of changes ``{"record_type", "record_id", "event", "changed_at", "record"}``. The key
+    ``window`` has the window that was read. A record that can't be delivered is logged as an error; its
+    change has an empty ``record``, and the reason under ``undeliverable``.
     """
 
     template_fields = ("window", "field_value", "cursor")
@@ -185,10 +188,10 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
     def execute_complete(
         self,
         context: Context,
-        event: dict[str, Any],  # noqa: ARG002 — whatever the reason, it looks for itself
+        event: dict[str, Any],  # noqa: ARG002 — the task looks for itself, whatever the event says
         until: str,
     ) -> list[RecordChange]:
-        """Look again, after the trigger has said that it is worth it (or that the time is up)."""
+        """Look again: the trigger has seen a change, or the time is up."""
         return self._poll_or_defer(context, until=api_time(until))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -197,7 +200,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look once, or a few times where the window settles within seconds."""
+        """Look once, or a few times if the window settles within seconds."""
         while isinstance(outcome := self._poll(context), _Wait):
             if not outcome.is_short:
                 return False
@@ -231,7 +234,7 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         )
 
     def _poll(self, context: Context) -> list[RecordChange] | _Wait:
-        """Return what changed, or how long to wait; an API that is asked too much is left alone meanwhile."""
+        """Return the changes, or how long to wait. After 429 or 503 the API gets no requests meanwhile."""
         # requests is loaded in the worker only, so that DAGs parse fast.
         from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -294,11 +297,11 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         window: ChangeWindow | None,
         shared: SharedReading | None,
     ) -> tuple[ChangeWindow, WindowRead, LateChanges | SameChanges] | _Wait:
-        """Read the run's window, or the one that is open so far, if it has settled by the server's clock."""
+        """Read the run's window, if it has settled by the server's clock."""
         search, is_open = None, window is None
         start = window.start if window is not None else windows.begin()
         if shared is None and start is not None and self._seems_settled(window):
-            # The first answer tells the server's time: no request is needed for that alone.
+            # The first answer has the server's time, so that no request is needed for that alone.
             search = self._search(hook, lookback.search_from(window or ChangeWindow(start, start)))
         settle = timedelta(seconds=self.settle)
         settled_until = hook.server_time() - settle
@@ -313,21 +316,21 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
             found = self._read(hook, window, changes, shared, settled_until, search, is_open=is_open)
             return window, found, changes
         except ReadByAnotherRun as other:
-            self.log.info("%s: looking in %g s what it has found", other, SHARED_WAIT)
+            self.log.info("%s: looking again in %g s", other, SHARED_WAIT)
             return _Wait(SHARED_WAIT)
 
     def _tell_of_updated_again(self, window: ChangeWindow, found: WindowRead) -> None:
-        """Log how many of a past window's changes Insightly may no longer tell of."""
+        """Log how many changes of a past window Insightly may no longer show."""
         if found.updated_again and "updated" in self.events:
             self.log.info(
-                "%d records from before %s were updated after it: if they were updated in the window, too, "
-                "Insightly doesn't tell it any more",
-                found.updated_again,
-                iso_time(window.end),
+                "%s from before %s %s updated after it. Insightly keeps only a record's last update, so that "
+                "earlier ones, in the window, can't be seen",
+                counted(found.updated_again, "record"),
+                *(iso_time(window.end), "was" if found.updated_again == 1 else "were"),
             )
 
     def _seems_settled(self, window: ChangeWindow | None) -> bool:
-        """Return whether a window has settled by our own clock: that decides only what to ask first."""
+        """Return whether a window has settled by this worker's clock, which may be wrong."""
         own = datetime.now(timezone.utc) - timedelta(seconds=self.settle)
         return window is None or (window.end <= own and not window.is_empty)
 
@@ -376,12 +379,9 @@ class InsightlyRecordChangeSensor(BaseSensorOperator):
         with shared.reading(settled_until) if shared else nullcontext(NearbyChanges(window)) as nearby:
             found = list(changes.changes(seen(nearby)))
         self.log.info(
-            "%s in %s: %s; %d records read in %d requests, %.1f s",
-            self.record_type,
-            window,
-            _counts(found),
-            read,
-            hook.requests_made,
+            "%s in %s: %s; %s read in %s, %.1f s",
+            *(self.record_type, window, _counts(found)),
+            *(counted(read, "record"), counted(hook.requests_made, "request")),
             time.monotonic() - began,
         )
         if later and not found:

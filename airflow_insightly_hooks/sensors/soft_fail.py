@@ -1,4 +1,4 @@
-"""What ``soft_fail`` may skip a sensor for: nothing but its time-out."""
+"""``soft_fail`` skips a sensor for its time-out, and for nothing else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["only_a_timeout_is_soft"]
 
 @contextmanager
 def only_a_timeout_is_soft(*, soft_fail: bool) -> Iterator[None]:
-    """Raise what ``soft_fail`` would turn into a skip although more than time is wanting.
+    """Raise the errors that ``soft_fail`` would turn into a skip, except a time-out.
 
-    Airflow's sensor skips for errors that fail a task without a retry, such as a refused API key, and after a
-    deferral for each of Airflow's own: such a task would be green, and no change ever be found.
+    With ``soft_fail``, Airflow's sensor also skips for errors that fail a task without a retry, such as a
+    refused API key, and after a deferral for each of Airflow's own errors. The task would then look
+    successful although it never finds a change.
 
     :param soft_fail: the sensor's argument.
     """

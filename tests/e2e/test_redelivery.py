@@ -244,7 +244,7 @@ def test_ordered_deliveries_keep_each_records_order(stack: Stack, runs: Runs) ->
     assert [json.loads(kept["body"])["entity"]["AT"] for kept in received[3:]] == [at(n) for n in (0, 1, 2)]
     assert stack.tasks("in_order", runs.failing)["deliver"]["try_number"] == 2
     log = stack.log("in_order", runs.failing, "deliver", 1)
-    assert "held back by an earlier change" in log
+    assert "an earlier change of the same record is undelivered" in log
 
 
 # --- metrics ---------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_runs_do_not_wait_for_a_receiver_that_another_run_waits_for(
     assert stack.received_ids("down", "LEAD_ID") == leads[:1]  # it has asked to wait
     report = stack.xcom("overlapping", runs[2], "deliver_down")
     assert (report["total"], report["delivered"], report["undelivered"], report["left"]) == (1, 0, [], 1)
-    assert "is failing since" in stack.log("overlapping", runs[2], "deliver_down")
+    assert "has been failing since" in stack.log("overlapping", runs[2], "deliver_down")
 
 
 def test_a_time_trigger(stack: Stack, timed: Timed) -> None:

@@ -369,7 +369,7 @@ def test_an_inactive_one_passes_nothing_on(logged: Logged) -> None:
     """And says so."""
     operator = evaluating(task_id="e", changes=CHANGES, active=False)
     assert operator.execute(run_context()) == []
-    assert "4 changes pass by: not active" in logged.messages("info")
+    assert "4 changes ignored: active is False" in logged.messages("info")
 
 
 # --- until_triggered ---------------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ def test_until_triggered_needs_a_record_type(arguments: dict[str, Any], error: t
 
 @pytest.mark.parametrize("workflow", [None, "shared", "{{ ti.map_index }}"])
 def test_until_triggered_in_a_mapped_task_group_needs_a_workflow(workflow: str | None) -> None:
-    """When the DAG is parsed: by default, its map indexes would share one memory."""
+    """When the DAG is parsed: by default, its map indexes would share the remembered ids."""
     with DAG("dag", schedule=None):
 
         @task_group
@@ -525,7 +525,7 @@ def test_until_triggered_in_a_mapped_task_group_needs_a_workflow(workflow: str |
         if workflow is not None:
             of_city.expand(city=[1, 2])
         else:
-            with pytest.raises(ValueError, match="share one memory"):
+            with pytest.raises(ValueError, match="share the remembered ids"):
                 of_city.expand(city=[1, 2])
 
 

@@ -179,7 +179,9 @@ def test_a_dry_run_schedules_nothing() -> None:
         pending_dag_id="dag__pending",
     )
     context = run_context(**DRY)
-    with pytest.raises(AirflowSkipException, match="Dry run: 1 would be scheduled; see the XCom 'pending'"):
+    with pytest.raises(
+        AirflowSkipException, match="Dry run: 1 webhook would be scheduled; see the XCom 'pending'"
+    ):
         operator.execute(context)
     ((entry,),) = context["ti"].xcom["pending"].values()
     assert (entry["record_id"], entry["due"]) == (7, "2024-05-02T12:00:00Z")

@@ -297,7 +297,7 @@ def test_order_over_batches(crm: RunningSandbox, size: int) -> None:
     assert sorted(minutes(crm)) == [(1, 1), (2, 5), (2, 6)]
     assert [item["error"] for item in first.report["undelivered"]] == [
         "answered 500",
-        "not sent: held back by an earlier change",
+        "not sent: an earlier change of the same record is undelivered",
     ]
     assert first.may_go_on
     second = batches(store, *parts)

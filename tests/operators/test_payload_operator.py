@@ -55,7 +55,7 @@ def test_payload(logged: Logged) -> None:
         "body": '{"entity":{"CONTACT_ID":7,"FIRST_NAME":"Zoë",'
         '"DATE_CREATED_UTC":"\\/Date(1489132800000-0800)\\/"}}',
     }
-    assert logged.messages("info") == [f"1 payloads built, {len(payload['body'])} characters in all"]
+    assert logged.messages("info") == [f"1 payload built, {len(payload['body'])} characters in all"]
     assert "Zoë" not in logged.text
 
 

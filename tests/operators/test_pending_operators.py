@@ -98,7 +98,7 @@ def test_a_test_schedules_nothing() -> None:
         pending_dag_id="dag__pending",
     )
     run = SimpleNamespace(run_type="manual", run_id="manual__1", triggering_user_name="dag_test")
-    with pytest.raises(AirflowSkipException, match="1 changes"):
+    with pytest.raises(AirflowSkipException, match="would schedule 1 change"):
         operator.execute(run_context(dag_run=run))
 
 
@@ -765,7 +765,7 @@ def test_what_is_not_known_is_an_error() -> None:
     """A due task that failed before it could say: the chain of wake-ups must not end unseen."""
     ended = waking("", None)
     assert isinstance(ended, InvalidState)
-    assert "due_1 has not said what is pending: clear it" in str(ended)
+    assert "it is missing in the XCom of due_1: clear it" in str(ended)
 
 
 def test_the_last_moment_of_all_is_no_crash() -> None:

@@ -149,7 +149,7 @@ def test_delivers_all(receiver: RunningSandbox, logged: Logged) -> None:
     sending, delivered, listed = logged.messages("info", "warning", "error")
     assert sending == (
         f"Sending 30 of 30 payloads to {receiver.bin_url('out')} (connection 'webhook_default'), "
-        f"0 are acknowledged already"
+        f"acknowledged already: 0"
     )
     assert delivered.startswith("30 of 30 payloads delivered, 30 POSTs in ")
     assert re.fullmatch(r"Delivered: (Contacts \d+ \(msg_\d+\)(, | )){20}and 10 more", listed)

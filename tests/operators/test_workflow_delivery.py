@@ -131,8 +131,8 @@ def test_one_run_waits_and_the_next_one_leaves_its_messages(
     assert second["ti"].xcom["unacknowledged"] == {"msg_1": "", "msg_2": ""}
     report = second["ti"].xcom["return_value"]
     assert (report["total"], report["delivered"], report["undelivered"], report["left"]) == (2, 0, [], 2)
-    assert "is failing since" in logged.text
-    assert "2 messages are left to DAG 'flow__retry'" in logged.text
+    assert "has been failing since" in logged.text
+    assert "Left to DAG 'flow__retry': 2 messages" in logged.text
 
 
 def test_the_run_that_waits_goes_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
@@ -327,7 +327,7 @@ def test_what_is_known_of_the_receiver_decides_nothing_else(
     first = in_run(1, assets)
     fails(first, payloads(1))
     assert deliver(first, payloads(1))["delivered"] == 1
-    assert "What is known of the receiver can't be kept: ConnectionError" in logged.text
+    assert "The receiver's status can't be kept for other runs: ConnectionError" in logged.text
     assert "secret" not in logged.text
 
 
@@ -484,7 +484,7 @@ def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, asse
     assert collected(first) == {"deliver_other"}  # what is due for others goes first
     for _ in range(2):  # cleared, it finds the same
         with pytest.raises(
-            OrphanedMessagesError, match=r"1 messages of 1 runs wait for 'flow/old' \(run_2\)"
+            OrphanedMessagesError, match=r"1 message waits for 'flow/old', of 1 run \(run_2\)"
         ):
             collected(second)
     assert collected(third) == {"deliver", "deliver_other", "wake_up"}

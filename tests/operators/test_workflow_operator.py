@@ -803,7 +803,7 @@ def test_what_woke_it_settles_first(crm: RunningSandbox, logged: Logged) -> None
     crm.create("Contacts", FIRST_NAME=CANARY)
     given = workflow(settle=0, criteria={"field": "FIRST_NAME", "operator": "equals", "value": CANARY})
     assert flow(context, given, window=None)["delivered"] == 1
-    assert "What woke this run settles in" in logged.text
+    assert "The change that woke this run settles in" in logged.text
     assert datetime.fromisoformat(context["ti"].xcom["window"]["end"]) >= until
 
 

@@ -1,4 +1,4 @@
-"""POSTs side by side, and the ledger written before and while they go out."""
+"""Concurrent POSTs, with the ledger written before and during them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
 from airflow_insightly_hooks.core.delivery.report import Failure, Tally
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.payload import Payload
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.operators.delivery import ledger_writer, metrics
 from airflow_insightly_hooks.operators.delivery.post_threads import Attempt, PostThreads
 from airflow_insightly_hooks.operators.delivery.progress import DeliveryProgress
@@ -32,38 +33,39 @@ if TYPE_CHECKING:
 __all__ = ["ConcurrentPosts"]
 
 RECORD_WITHIN = 1.25
-"""Intervals until no POST begins while an answer isn't recorded: a write takes a fraction of one."""
+"""Ledger intervals: no POST begins if an answer waits longer to be recorded. A write takes less than one."""
 NOTE_INTERVAL = 0.01
-"""Seconds for which answers gather before they are noted, while there is enough to send."""
+"""Seconds between two rounds of processing answers, while there is enough to send."""
 WARNINGS = 20
-"""Failures that are logged one by one; further ones are counted."""
+"""The most failures that are logged one by one; further ones are counted."""
 LARGEST_BATCH = 5_000
 
 STOPPED = "not sent: the task was stopped"
 TAKEN_OVER = "not sent: a later try of this task has taken over"
 NOT_RECORDED = "not sent: the ledger can't be written"
-HELD_BACK = "not sent: held back by an earlier change"
+HELD_BACK = "not sent: an earlier change of the same record is undelivered"
 REFUSED = "refused before it was sent"
-SURPLUS = "in doubt: the receiver answered once too often on its connection"
+SURPLUS = "in doubt: the receiver sent a surplus answer on its connection"
 BROKEN = "in doubt: its connection broke before the next answer came"
 
 
 class ConcurrentPosts:
-    """POSTs each payload of a queue once, at most.
+    """POSTs each payload of a queue at most once.
 
-    :param send: makes one POST, told whether its connection isn't needed any more; for several threads.
-    :param connections: those that are used again; all have ended at the end.
-    :param rate_limit: when a POST may begin.
-    :param concurrency: how many are under way at once, at most.
-    :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
-    :param is_secured: whether TLS is spoken with the receiver.
-    :param is_stopped: whether the task is to end.
-    :param log: where progress and failures go.
-    :param tags: what metrics are tagged with.
-    :param tally: where it is counted.
-    :param progress: what tells now and then how far it is.
-    :ivar failures: what was tried and not acknowledged, by message id.
-    :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
+    :param send: makes one POST; its second argument says that the connection is no longer needed after it.
+        Several threads call it.
+    :param connections: the connections that are reused; all are closed at the end.
+    :param rate_limit: says when a POST may begin.
+    :param concurrency: the most POSTs at once.
+    :param give_up_after: how many failures in a row, in which nothing could be sent, end the try; 0: never.
+    :param is_secured: whether the receiver is reached by TLS.
+    :param is_stopped: whether the task was told to end.
+    :param log: the log for progress and failures.
+    :param tags: the tags of metrics.
+    :param tally: the counts of the try, which are added to.
+    :param progress: logs the progress from time to time.
+    :ivar failures: the messages that were tried and not acknowledged, by message id.
+    :ivar retry_after: the longest time that the receiver asked to wait, in seconds; ``None`` if it did not.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class ConcurrentPosts:
             is_stopped=is_stopped,
         )
         self._log, self._tags = log, tags
-        self._prepared: deque[Payload] = deque()  # noted as in doubt, not given to the workers yet
-        self._provisional: dict[KeptConnection, list[Attempt]] = {}  # what counts once these have ended
+        self._prepared: deque[Payload] = deque()  # recorded as in doubt, not given to the threads yet
+        self._provisional: dict[
+            KeptConnection, list[Attempt]
+        ] = {}  # results that count once these have ended
         self._noted = 0  # how many answers the next write records
         self._batch = self._least_batch = 2 * concurrency
         self._batch_at = float("-inf")
@@ -110,26 +114,26 @@ class ConcurrentPosts:
         self._progress = progress
 
     def run(self) -> None:
-        """Send; return when nothing is left, or nothing more is to be sent, and all of it is recorded."""
+        """Send the queue; return when it is empty, or no more may be sent, and the results are recorded."""
         try:
             self._prepare()
             while self._threads.have_work or (self._provisional and not self._threads.is_held):
                 self._collect()
                 self._prepare()
-        finally:  # after the task's time-out, too, what is under way may end, and is recorded
+        finally:  # after the task's time-out, too, POSTs may end, and are recorded
             try:
                 self._finish()
-            except AirflowTaskTimeout:  # it comes once, and may come now
+            except AirflowTaskTimeout:  # it comes only once, but may come now
                 self._finish()
                 raise
 
     @property
     def has_given_up(self) -> bool:
-        """Whether too many in a row couldn't be sent."""
+        """Whether the try has ended after ``give_up_after`` failures in a row."""
         return self._threads.has_given_up
 
     def why_unsent(self, message_id: str) -> str:
-        """Return why a message that still waits wasn't sent."""
+        """Return why a message that still waits was not sent."""
         if self._writer.is_lost:
             return TAKEN_OVER
         if self._writer.is_broken:
@@ -149,11 +153,12 @@ class ConcurrentPosts:
     # --- sending -----------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Write the next ones as in doubt, so that no POST goes out of which the ledger knows nothing.
+        """Record the next batch as in doubt, so that the ledger knows of each POST before it goes out.
 
-        A batch is to last about as long as the interval of writes: a larger one would put into doubt, if the
-        task is killed, what it never came to. Hence it grows while it lasts less, and faster while it lasts
-        less than a quarter. While it is written, the rest of the last one goes out.
+        A batch should last about as long as the interval of writes. If the task is killed, all messages of a
+        larger one would be in doubt, also those that were not sent. So the batch grows while it lasts less
+        than the interval, and faster while it lasts less than a quarter of it. While a batch is recorded, the
+        rest of the one before goes out.
         """
         self._threads.expect_more(are_expected=self._has_more)
         if self._threads.is_held or not self._is_running_out:
@@ -184,7 +189,7 @@ class ConcurrentPosts:
             self._record()
 
     def _put_off(self) -> None:
-        """Mark as unsent again what will not be reached within an interval, if the receiver is slower now."""
+        """Mark the messages as unsent that a slower receiver will not get within the interval."""
         at_once = max(self._tally.posted - self._posted_before, self._least_batch)
         self._threads.take_back(self._prepared, but=at_once)
         if self._prepared:
@@ -196,7 +201,7 @@ class ConcurrentPosts:
 
     @property
     def _has_more(self) -> bool:
-        """Whether there is more to send now, or may be, once what is under way is delivered."""
+        """Whether there is more to send now, or may be once the present POSTs have ended."""
         return self._queue.has_free or (bool(len(self._queue)) and self._threads.have_work)
 
     @property
@@ -204,14 +209,14 @@ class ConcurrentPosts:
         return self._threads.ready <= self._batch // 4
 
     def _collect(self) -> None:
-        """Wait for an answer, and note what has come; write the ledger when that is due."""
+        """Wait for an answer, and process all that have come; write the ledger if that is due."""
         wait = self._writer.due_in()
-        if self._threads.are_limited:  # so that they are no more, soon after answers take longer
+        if self._threads.are_limited:  # so that the limit ends soon after answers take longer
             wait = min(wait, MEASURE_INTERVAL)
         try:
             self._note(self._threads.done.get(timeout=wait))
             if not self._is_running_out:
-                time.sleep(NOTE_INTERVAL)  # to be woken for each would take the workers' time
+                time.sleep(NOTE_INTERVAL)  # waking for each answer would take time from the threads
             while True:
                 self._note(self._threads.done.get_nowait())
         except Empty:
@@ -222,7 +227,7 @@ class ConcurrentPosts:
         self._progress.log_if_due()
 
     def _finish(self) -> None:
-        """Send no more, wait for what is under way, and write the ledger a last time; may be begun again."""
+        """Begin no more POSTs, wait for the present ones, and write the ledger. It may be called again."""
         self._threads.close()
         self._threads.take_back(self._prepared)
         while self._prepared:
@@ -233,13 +238,13 @@ class ConcurrentPosts:
             with suppress(Empty):
                 self._note(self._threads.done.get(timeout=self._writer.due_in() if is_writable else None))
             if is_writable:
-                with suppress(Exception):  # the last write tells of it
+                with suppress(Exception):  # the last write reports it
                     self._record_if_due()
         self._threads.join()
         self._settle()
         self._writer.write()
 
-    # --- what came of it ---------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------
 
     def _note(self, attempt: Attempt | None) -> None:
         if attempt is None:
@@ -254,12 +259,12 @@ class ConcurrentPosts:
             self._provisional.setdefault(attempt.result.provisional.connection, []).append(attempt)
 
     def _settle(self) -> None:
-        """Count what came over connections that have ended, and have sent again what doesn't count."""
+        """Count the answers of connections that have ended; send messages again whose answers don't count."""
         for connection in [one for one in self._provisional if one.counting is not None]:
             again = []
             for attempt in self._provisional.pop(connection):
                 result = attempt.result
-                # One that isn't in step with its message at worst has this sent again by the next try.
+                # If a failure belongs to another message, the next try at worst sends this one again.
                 is_failure = not (result.acknowledged or result.gone or connection.has_surplus)
                 if is_failure or result.provisional is None or result.provisional.counts:
                     self._count(attempt)
@@ -268,11 +273,11 @@ class ConcurrentPosts:
             self._send_again(again, connection)
 
     def _send_again(self, payloads: list[Payload], connection: KeptConnection) -> None:
-        """Leave these in doubt, and send them again if they have attempts left."""
+        """Leave these messages in doubt, and send them again if they have attempts left."""
         if not payloads:
             return
         reason = SURPLUS if connection.has_surplus else BROKEN
-        self._log.warning("What was answered to %d payloads doesn't count: %s", len(payloads), reason)
+        self._log.warning("%s: the answer doesn't count: %s", counted(len(payloads), "payload"), reason)
         for payload in payloads:
             message_id = payload["message_id"]
             self.failures[message_id] = Failure(None, reason)
@@ -309,7 +314,7 @@ class ConcurrentPosts:
             about = (payload["record_type"], payload["record_id"], message_id)
             self._log.warning("%s %s (%s) %s: %s", *about, what, failure)
         elif self._tally.failures == WARNINGS + 1:
-            self._log.warning("Further failures are counted only: see the report, and the table at the end")
+            self._log.warning("Further failures are only counted: see the report, and the table at the end")
 
 
 def _outcome(attempt: Attempt) -> PostOutcome:

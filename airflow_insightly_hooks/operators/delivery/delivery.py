@@ -1,4 +1,4 @@
-"""What one try of a task delivers to one receiver, in one batch or in several."""
+"""Delivering payloads to one receiver in one try of a task, in one batch or several."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_re
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.operators.delivery import metrics
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import ConcurrentPosts
 from airflow_insightly_hooks.operators.delivery.ledger_writer import LedgerWriter
@@ -32,19 +33,19 @@ LONGEST_RECEIVER = 500
 
 
 class Delivery:
-    """POSTs payloads to a receiver, and tells what came of it.
+    """POSTs payloads to a receiver, and records and reports the results.
 
-    :param hook: the receiver, checked.
+    :param hook: the hook of the receiver, whose connection was checked.
     :param writer: the ledger of this try.
     :param headers: further HTTP headers.
-    :param concurrency: how many POSTs are under way at once, at most.
-    :param give_up_after: failures in a row in which nothing could be sent, until no more are tried; 0: never.
-    :param is_stopped: whether the task is to end.
-    :param log: where progress and failures go.
-    :param ti: the task instance, whose tags the metrics get; ``None`` outside of Airflow.
-    :param progress: what tells how far it is, if others deliver at the same time.
-    :ivar tally: what was done so far.
-    :ivar retry_after: the longest that the receiver asked to wait, in seconds; ``None`` where it didn't.
+    :param concurrency: the most POSTs at once.
+    :param give_up_after: how many failures in a row, in which nothing could be sent, end the try; 0: never.
+    :param is_stopped: whether the task was told to end.
+    :param log: the log for progress and failures.
+    :param ti: the task instance, for the tags of metrics; ``None`` outside of Airflow.
+    :param progress: the progress log, if it is shared with other deliveries.
+    :ivar tally: the counts so far.
+    :ivar retry_after: the longest time that the receiver asked to wait, in seconds; ``None`` if it did not.
     """
 
     def __init__(
@@ -76,36 +77,39 @@ class Delivery:
 
     @property
     def writer(self) -> LedgerWriter:
-        """The ledger of this try, to be written."""
+        """The writer of this try's ledger."""
         return self._writer
 
     @property
     def ledger(self) -> Ledger:
-        """What is known of the messages."""
+        """The ledger of this try."""
         return self._writer.ledger
 
     @property
     def failures(self) -> Mapping[str, Failure]:
-        """Why messages were not acknowledged in this try, by their ids."""
+        """Why messages were not acknowledged in this try, by message id."""
         return self._failures
 
     @property
     def has_given_up(self) -> bool:
-        """Whether too many in a row couldn't be sent."""
+        """Whether the try has ended after ``give_up_after`` failures in a row."""
         return self._last is not None and self._last.has_given_up
 
     def log_payloads_in_doubt(self, messages: Iterable[str], receiver: str = "") -> None:
-        """Log and count which of the messages an earlier try has left in doubt.
+        """Log and count the messages that an earlier try has left in doubt.
 
-        :param receiver: what the line of the log begins with.
+        :param receiver: the beginning of the log line.
         """
         in_doubt = sum(self._writer.ledger[message].state == IN_DOUBT for message in messages)
         if in_doubt:
-            self._log.info("%s%d payloads are in doubt: an earlier try was interrupted", receiver, in_doubt)
+            self._log.info(
+                "%s%s in doubt: an earlier try was interrupted, and may have sent %s",
+                *(receiver, counted(in_doubt, "payload"), "it" if in_doubt == 1 else "them"),
+            )
             metrics.count_in_doubt(in_doubt, self._tags)
 
     def post(self, queue: SendQueue) -> None:
-        """POST each payload of the queue once, at most, and record what came of it."""
+        """POST each payload of the queue at most once, and record the results."""
         self.tally.to_send += len(queue)
         self._last = posts = ConcurrentPosts(
             queue,
@@ -120,7 +124,7 @@ class Delivery:
             log=self._log,
             tags=self._tags,
             progress=self._progress,
-            tally=self.tally,  # failures that are logged one by one are so many a try, not a batch
+            tally=self.tally,  # the limit of failures in the log is for the try, not the batch
         )
         try:
             posts.run()
@@ -131,7 +135,7 @@ class Delivery:
 
     @cached_property
     def _connections(self) -> KeptConnections:
-        """One for the try: a receiver that has answered once too often has none of its own used again."""
+        """The connections of the try. After a surplus answer, none of the receiver's is used again."""
         return self._hook.keep_connections()
 
     def _send(self, payload: Payload, is_last: bool) -> PostResult:
@@ -145,13 +149,13 @@ class Delivery:
         )
 
     def record_unsent(self, payloads: Iterable[Payload]) -> None:
-        """Note in the ledger why payloads were not sent in this try, if that can be written."""
+        """Record in the ledger why payloads were not sent in this try, if it can be written."""
         record_unsent(
             self._writer, (p for p in payloads if p["message_id"] not in self._failures), self.why_unsent
         )
 
     def why_unsent(self, message: str) -> str:
-        """Return why a message that still waits wasn't sent."""
+        """Return why a message that still waits was not sent."""
         return self._last.why_unsent(message) if self._last is not None else UNSENT
 
     def report(
@@ -162,8 +166,8 @@ class Delivery:
     ) -> Report:
         """Return the report of this try.
 
-        :param why_unsent: a message id -> why it wasn't tried; ``None``: as ``why_unsent`` tells.
-        :param report_count: how many reports share the room that there is for one.
+        :param why_unsent: message id -> why it was not tried; ``None`` uses the method ``why_unsent``.
+        :param report_count: how many reports share the size limit of one.
         """
         return make_report(
             payloads,
@@ -176,9 +180,9 @@ class Delivery:
         )
 
     def log_failures_and_count_try(self, undelivered: int) -> None:
-        """Log a table of what failed, and count what the try has done.
+        """Log a table of failures, and send the metrics of the try.
 
-        :param undelivered: how many payloads are undelivered after it.
+        :param undelivered: how many payloads are undelivered after the try.
         """
         if self.tally.acknowledged:
             self._log.info("Delivered: %s", self.tally.list_delivered())
@@ -188,9 +192,9 @@ class Delivery:
 
 
 def note_receiver(ledger: Ledger, hook: WebhookHook, receiver: str | None) -> None:
-    """Note in the ledger where its messages go.
+    """Record in the ledger where its messages go.
 
-    :param receiver: the URI without user information, where it is known.
+    :param receiver: the URI without user information; ``None`` if it is unknown.
     """
     if hook.conn_id is not None:
         ledger.about["conn_id"] = hook.conn_id
@@ -199,7 +203,7 @@ def note_receiver(ledger: Ledger, hook: WebhookHook, receiver: str | None) -> No
 
 
 def expect(ledger: Ledger, payloads: Iterable[Payload]) -> None:
-    """Note in the ledger which changes the messages tell of."""
+    """Record in the ledger which change each message is about."""
     for payload in payloads:
         about = (payload["record_type"], payload["record_id"], payload["event"], payload["changed_at"])
         ledger.expect(payload["message_id"], about_of(*about))
@@ -208,9 +212,9 @@ def expect(ledger: Ledger, payloads: Iterable[Payload]) -> None:
 def record_unsent(
     writer: LedgerWriter, payloads: Iterable[Payload], why_unsent: Callable[[str], str]
 ) -> None:
-    """Note in the ledger why payloads that still wait were not sent, if that can be written.
+    """Record in the ledger why payloads that still wait were not sent, if it can be written.
 
-    :param why_unsent: a message id -> the reason, where a body could be built.
+    :param why_unsent: message id -> the reason, for payloads that have a body.
     """
     ledger, now = writer.ledger, datetime.now(timezone.utc)
     are_some = False
@@ -222,5 +226,5 @@ def record_unsent(
         ledger.keep_outcome(message, PostOutcome(now, 0.0, None, error, is_sent=False))
         are_some = True
     if are_some and not writer.is_lost:
-        with suppress(Exception):  # it decides nothing that a message depends on
+        with suppress(Exception):  # no message depends on it
             writer.write()

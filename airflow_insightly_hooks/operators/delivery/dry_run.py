@@ -1,6 +1,6 @@
-"""What a dry run does instead of POSTs: it says what would have gone out, in the log and in the ledger.
+"""Dry runs: instead of POSTs, the log and the ledger show the messages that would have gone out.
 
-A ledger that a real try has written stays as it is: requests to send messages again are for a real one.
+A ledger that a real try has written is not changed. Requests to send messages again wait for a real try.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from airflow_insightly_hooks.core.delivery.ledger_store import HEAD
 from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.payload import Payload, why_undeliverable
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.runs.task_state import UnwrittenStore
 
 if TYPE_CHECKING:
@@ -26,33 +27,34 @@ DRY_RUN_REASON = "not sent: this is a dry run"
 
 
 def dry_store(store: StateStore, prefix: str = "") -> StateStore:
-    """Return where a dry run keeps its ledger: what a real try has written is read, and not written.
+    """Return the store for a dry run's ledger. A ledger that a real try has written is read-only in it.
 
     :param store: the task's state.
-    :param prefix: of the ledger's keys.
+    :param prefix: the prefix of the ledger's keys.
     """
     return UnwrittenStore(store) if store.get(prefix + HEAD) is not None else store
 
 
 def dry_report(log: Any, payloads: Sequence[Payload], ledger: Ledger, receiver: str) -> Report:
-    """Log which payloads would go out, without contents, and return the report of a dry run.
+    """Log which payloads would go out, without their contents, and return the report of the dry run.
 
-    It counts them under ``would_send``. Under ``undelivered`` stand those of which no body can be built.
+    ``would_send`` is their number. ``undelivered`` lists the payloads for which no body can be built.
 
-    :param receiver: what the log calls the receiver.
+    :param receiver: the receiver's name in the log.
     """
     due = [p for p in payloads if why_undeliverable(p) is None and not ledger.is_settled(p["message_id"])]
     log.info(
-        "Dry run: %d of %d payloads would go to %s%s", len(due), len(payloads), receiver, list_records(due)
+        "Dry run: %d of %s would go to %s%s",
+        *(len(due), counted(len(payloads), "payload"), receiver, list_records(due)),
     )
     return report_of(payloads, ledger, len(due))
 
 
 def report_of(payloads: Sequence[Payload], ledger: Ledger, would_send: int, report_count: int = 1) -> Report:
-    """Return the report of a dry run; under ``undelivered`` stand those of which no body can be built.
+    """Return the report of a dry run. ``undelivered`` lists the payloads for which no body can be built.
 
-    :param would_send: how many payloads would go out.
-    :param report_count: how many reports share the room that there is for one.
+    :param would_send: the number of payloads that would go out.
+    :param report_count: how many reports share the size limit of one.
     """
     now = datetime.now(timezone.utc)
     bad = [payload for payload in payloads if why_undeliverable(payload) is not None]
@@ -65,7 +67,7 @@ def report_of(payloads: Sequence[Payload], ledger: Ledger, would_send: int, repo
 
 
 def list_records(payloads: Sequence[Payload]) -> str:
-    """Return which records payloads are of, the first of them, behind a colon; empty without payloads."""
+    """Return a colon and the records of the first payloads; an empty text without payloads."""
     if not payloads:
         return ""
     shown = [f"{p['record_type']} {p['record_id']} {p['event']}" for p in payloads[:SHOWN]]

@@ -1,4 +1,4 @@
-"""The ledger of one try in the task state store: claimed, and written again where a write fails."""
+"""Writing the ledger of one try to the task state store; a failed write is repeated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from airflow_insightly_hooks.runs.task_state import PrefixedStore
 __all__ = ["LEDGER_INTERVAL", "LedgerWriter"]
 
 LEDGER_INTERVAL = 1.0
-"""Seconds between two writes of the ledger; what a kill can cost is the acknowledgements of so long."""
+"""Seconds between two writes of the ledger. A kill can lose the acknowledgements of that time."""
 WRITE_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait before a write of the ledger that failed is tried again; POSTs go on meanwhile until an
-answer has waited ``RECORD_WITHIN`` for its record."""
+"""Seconds to wait before each repetition of a failed write. Meanwhile POSTs go on, until an answer has waited
+``RECORD_WITHIN`` to be recorded."""
 
 
 class LedgerWriter:
@@ -27,10 +27,10 @@ class LedgerWriter:
 
     :param store: the task's state store.
     :param ti: the task instance; ``None`` outside of Airflow.
-    :param retries: the task's: a message has one attempt more.
-    :param prefix: of the ledger's keys, where the task has several.
-    :param requests: the task's requests to send again; ``None``: those that are stored.
-    :raises InvalidState: if what is stored can't be read.
+    :param retries: the task's ``retries``: a message has one attempt more.
+    :param prefix: the prefix of the ledger's keys, if the task has several ledgers.
+    :param requests: the task's requests to send messages again; ``None`` reads the stored ones.
+    :raises InvalidState: if the stored ledger can't be read.
     """
 
     def __init__(
@@ -41,18 +41,18 @@ class LedgerWriter:
         prefix: str = "",
         requests: Sequence[ResendRequest] | None = None,
     ) -> None:
-        # A name that is unlike any other try's.
+        # A name that no other try has.
         token = f"{getattr(ti, 'try_number', 0)}-{secrets.token_hex(4)}"
         self._store = LedgerStore(PrefixedStore(store, prefix), token)
         if requests is None:
             requests = read_requests(store)
-        # Airflow raises max_tries when a task is cleared, and at no retry: a new round of attempts.
+        # Airflow raises max_tries when a task is cleared, and not at a retry: attempts begin anew.
         generation = ti.max_tries if ti is not None else 0
         max_attempts = 1 + max(retries or 0, 0)
         of_ledger = [request.of_ledger(prefix) for request in requests]
         self.ledger: Ledger = self._store.open(generation, max_attempts, of_ledger)
-        self.is_lost = False  # a later try has it
-        self.is_broken = False  # it couldn't be written for so long that the try ends
+        self.is_lost = False  # a later try owns the ledger
+        self.is_broken = False  # too many writes in a row have failed, so the try ends
         self._due = 0.0  # the first write comes before the first POST
 
     def due_in(self) -> float:
@@ -60,10 +60,10 @@ class LedgerWriter:
         return max(0.0, self._due - time.monotonic())
 
     def write(self) -> None:
-        """Write what has changed, again and again for some seconds where that fails.
+        """Write the changed parts; repeat a failed write for some seconds.
 
-        :raises SupersededError: if a later try has the ledger now.
-        :raises Exception: what the store raised, if it can't be written.
+        :raises SupersededError: if a later try owns the ledger now.
+        :raises Exception: the store's error, if it can't be written.
         """
         if self.is_lost:
             raise SupersededError

@@ -1,4 +1,4 @@
-"""The metrics of deliveries: their names, and when each is counted. Tags are those of Airflow's tasks."""
+"""The names of the metrics of deliveries, and the functions that send them, with Airflow's tags of tasks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ATTEMPTS = "insightly_webhook.attempts"
 DELIVERED = "insightly_webhook.delivered"
 """Counter: payloads that were acknowledged."""
 IN_DOUBT = "insightly_webhook.in_doubt"
-"""Counter: payloads that an interrupted try has left in doubt."""
+"""Counter: payloads that an interrupted try may have sent."""
 LATENCY = "insightly_webhook.latency"
-"""Timing: each POST, from its begin to its answer."""
+"""Timing: each POST, from its beginning to its answer."""
 UNDELIVERED = "insightly_webhook.undelivered"
 """Counter: payloads that are undelivered at the end of a try."""
 FAILING = "insightly_webhook.failing_seconds"
-"""Gauge: for how long a webhook's receiver has been down; 0 when it is well."""
+"""Gauge: the seconds for which a webhook's receiver has been down; 0 if it is not down."""
 WAITING = "insightly_webhook.waiting"
 """Gauge: messages that wait in a workflow's retry DAG."""
 
@@ -30,7 +30,7 @@ Tags = dict[str, str]
 
 
 def tags_of(ti: Any) -> Tags:
-    """Return what a task instance's metrics are tagged with; nothing outside of Airflow."""
+    """Return the tags of a task instance's metrics; an empty dict outside of Airflow."""
     return dict(getattr(ti, "stats_tags", {}))
 
 
@@ -40,7 +40,7 @@ def time_post(seconds: float, tags: Tags) -> None:
 
 
 def gauge_failing(seconds: float, webhook: str, tags: Tags) -> None:
-    """Report for how long a webhook's receiver has been down."""
+    """Report the seconds for which a webhook's receiver has been down."""
     stats.gauge(FAILING, seconds, tags={**tags, "webhook": webhook})
 
 
@@ -55,7 +55,7 @@ def count_in_doubt(count: int, tags: Tags) -> None:
 
 
 def count_try(tally: Tally, undelivered: int, tags: Tags) -> None:
-    """Count what a try has done, and how many payloads are undelivered after it."""
+    """Count the POSTs and results of a try, and the payloads that are undelivered after it."""
     for name, count in (
         (DELIVERED, tally.acknowledged),
         (UNDELIVERED, undelivered),

@@ -1,4 +1,4 @@
-"""What a deliver task ends with: success, or an error that Airflow retries or does not."""
+"""The outcome of a deliver task: success, or an error that Airflow retries or does not retry."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError, told
+from airflow_insightly_hooks.core.plurals import counted
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
@@ -26,17 +27,25 @@ __all__ = [
 ]
 
 FAIL, REPORT = "fail", "report"
-"""What a task does when something stays undelivered after the last attempt."""
+"""The choices for a task that has something undelivered after the last attempt."""
 
 
 class UndeliverableError(UndeliveredError, AirflowFailException):
-    """Nothing of what is undelivered may be POSTed again (410, attempts used up): no retry is made."""
+    """Fails a task without a retry: none of its undelivered messages may be POSTed again.
+
+    Cause: the receiver answered 410, or the attempts are used up.
+    Remedy: mend the receiver, then clear the task, which begins with new attempts.
+    """
 
 
 class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
-    """Messages were asked to be sent again, and their payloads are gone from the task's input: no retry.
+    """Fails a task without a retry: it was asked to send messages again whose payloads are gone.
 
-    :param messages: their ids.
+    Cause: the task's input has changed since, or was deleted.
+    Remedy: clear the run's first task, which reads the records as they are now, or start a run over the same
+    window.
+
+    :param messages: the ids of these messages.
     """
 
     SHOWN = 20
@@ -48,15 +57,15 @@ class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
     def __str__(self) -> str:
         more = f" and {more} more" if (more := len(self.messages) - self.SHOWN) > 0 else ""
         return (
-            f"{len(self.messages)} messages that were asked to be sent again are not among the task's "
-            f"payloads ({', '.join(self.messages[: self.SHOWN])}{more}): its input has changed, or was "
-            f"deleted. Clear the run's first task, which reads the records as they are now, or start a run "
-            f"over the same window"
+            f"the task's payloads lack {counted(len(self.messages), 'message')} to be sent again "
+            f"({', '.join(self.messages[: self.SHOWN])}{more}): its input has changed, or was deleted. "
+            f"Clear the run's first task, which reads the records as they are now, or start a run over the "
+            f"same window"
         )
 
 
 def check_on_undelivered(value: str) -> None:
-    """Raise ``ValueError`` unless it is one of the two."""
+    """Raise ``ValueError`` unless the value is ``"fail"`` or ``"report"``."""
     if value not in (FAIL, REPORT):
         raise ValueError(f"on_undelivered must be '{FAIL}' or '{REPORT}'")
 
@@ -71,21 +80,21 @@ def judge(
     log: Any,
     is_stopped: bool = False,
 ) -> None:
-    """Return if a try that has left something undelivered is to succeed all the same; else raise.
+    """Decide the outcome of a try that has left something undelivered: return if the task succeeds.
 
-    :param report: of all receivers of the task, together.
+    :param report: the report over all receivers of the task.
     :param ti: the task instance; ``None`` outside of Airflow.
-    :param may_go_on: whether a later try can POST something of it.
-    :param on_undelivered: ``"fail"``, or ``"report"``: succeed after the last attempt.
-    :param retry_after: the longest that a receiver asked to wait, in seconds; ``None`` where none did.
-    :param is_stopped: whether the task was told to end: then it never succeeds.
+    :param may_go_on: whether a later try can POST some of it.
+    :param on_undelivered: ``"fail"``, or ``"report"`` to succeed after the last attempt.
+    :param retry_after: the longest time that a receiver asked to wait, in seconds; ``None`` if none did.
+    :param is_stopped: whether the task was told to end. It then never succeeds.
     :raises UndeliveredError: if the task fails, and Airflow may try it again.
-    :raises UndeliverableError: if it fails, and Airflow must not.
+    :raises UndeliverableError: if the task fails, and Airflow must not try it again.
     """
     is_last = _is_last_try(ti)
     if on_undelivered == REPORT and not is_stopped and (is_last or not may_go_on):
         missing = report["total"] - report["delivered"]
-        log.warning("%d of %d payloads stay undelivered", missing, report["total"])
+        log.warning("%d of %s undelivered", missing, counted(report["total"], "payload"))
         return
     if may_go_on or is_last:
         raise UndeliveredError(report, retry_after)
@@ -93,26 +102,26 @@ def judge(
 
 
 def _is_last_try(ti: Any) -> bool:
-    """Return whether Airflow makes no further try; ``False`` where that is unknown."""
+    """Return whether Airflow makes no further try; ``False`` if that is unknown."""
     number = getattr(ti, "try_number", None)
     return isinstance(number, int) and number > ti.max_tries
 
 
 def push_report(ti: Any, report: Any, log: Any) -> None:
-    """Push what a task that fails has to tell: Airflow pushes what a task returns, hence nothing then."""
+    """Push the report of a task that fails: Airflow pushes only what a task returns."""
     try:
         ti.xcom_push(key="return_value", value=report)
-    except Exception as error:  # what ended the task matters more
+    except Exception as error:  # the error that ended the task matters more
         log.warning("The report can't be stored: %s", told(error))
 
 
 def set_event(context: Context, asset: Asset, extra: Mapping[str, Any]) -> None:
-    """Say what the event of an outlet holds, which Airflow emits when the task succeeds."""
+    """Set the extra of an outlet's event, which Airflow emits when the task succeeds."""
     events: Any = context.get("outlet_events")
     if events is not None:
         events[asset].extra = dict(extra)
 
 
 def drop_event(task: BaseOperator, asset: Asset) -> None:
-    """Have an asset get no event: Airflow emits one for each outlet that is there at the task's end."""
+    """Emit no event for an asset: Airflow emits one for each outlet that the task has at its end."""
     task.outlets = [outlet for outlet in task.outlets if outlet != asset]

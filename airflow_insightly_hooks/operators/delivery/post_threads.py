@@ -1,6 +1,6 @@
-"""The threads of one try of a deliver task: each takes what is ready, and POSTs it when it may.
+"""The threads of one try of a deliver task: each takes the next payload, and POSTs it when it may.
 
-When there is nothing to send, they end connections that aren't needed any more.
+When there is nothing to send, they close connections that are no longer needed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "PostThreads"]
 
 LOOKS_AT_IDLE = 0.1
-"""Seconds after which a thread without work looks again for connections to end."""
+"""Seconds after which an idle thread looks again for connections to close."""
 MOST_OWN_FAULTS = 20
-"""Failures in a row for what this worker lacks, until no more are tried: it says nothing of the receiver."""
+"""The most failures in a row that this worker causes, and not the receiver; then no more are tried."""
 
 
 class Attempt(NamedTuple):
-    """What came of a POST.
+    """The result of a POST.
 
-    :param ended_at: when it ended, in seconds since 1970.
-    :param is_refused: whether the payload was refused before anything was tried.
+    :param ended_at: the time when it ended, in seconds since 1970.
+    :param is_refused: whether the payload was refused before a connection was tried.
     """
 
     payload: Payload
@@ -46,22 +46,24 @@ class Attempt(NamedTuple):
 
 
 class PostThreads:
-    """Threads that send what they are given; they go on while whoever gives it is busy recording.
+    """Threads that POST the payloads they are given, also while the caller is busy recording results.
 
-    They hold while the task is to end, and after too many failures in a row in which nothing could be sent:
-    an answer to what is still under way sets them going again.
+    They begin no POST while the task is told to end, and after too many failures in a row in which nothing
+    could be sent. If a POST that had begun before gets an answer, they continue.
 
-    :param send: makes one POST, told whether its connection isn't needed any more; for several threads.
-    :param connections: those that are used again.
-    :param receiver_limit: how many may be under way at once, for the receiver's sake.
-    :param rate_limit: when each may begin; nobody who waits for it is under way.
-    :param give_up_after: so many such failures in a row that are the receiver's; 0: never.
-    :param record_within: seconds until none begins while what has ended isn't recorded.
-    :param is_secured: whether TLS is spoken, most of whose work isn't Python's.
-    :param is_stopped: whether the task is to end.
-    :param goes_alone: whether a payload must not wait for a connection's end until its answer counts.
-    :ivar done: what came of each; ``None`` where a connection has ended.
-    :ivar unreachable: failures in a row in which nothing could be sent.
+    :param send: makes one POST; its second argument says that the connection is no longer needed after it.
+        Several threads call it.
+    :param connections: the connections that are reused.
+    :param receiver_limit: how many POSTs the receiver can take at once.
+    :param rate_limit: says when a POST may begin. A payload that waits for it counts as not begun.
+    :param give_up_after: how many failures in a row, in which nothing could be sent to the receiver, stop the
+        threads; 0: never.
+    :param record_within: seconds: if an answer waits longer to be recorded, no POST begins.
+    :param is_secured: whether the receiver is reached by TLS, which does most of its work outside of Python.
+    :param is_stopped: whether the task was told to end.
+    :param goes_alone: whether a payload's answer must count at once; then its connection is closed after it.
+    :ivar done: the results; ``None`` for a connection that was closed.
+    :ivar unreachable: the number of failures in a row in which nothing could be sent.
     """
 
     def __init__(
@@ -82,15 +84,15 @@ class PostThreads:
         self._give_up_after, self._is_stopped = give_up_after, is_stopped
         self._record_within = record_within
         self._cpu_limit = None if is_secured else CpuLimit(receiver_limit.most)
-        self._elapsed = 0.0  # seconds that the last POST took
+        self._elapsed = 0.0  # seconds of the last POST
         self._pool = ThreadPoolExecutor(receiver_limit.most, thread_name_prefix="webhook")
         self._threads: list[Future[None]] = []
         self._ready: deque[Payload] = deque()
         self._under_way = 0
-        self._unrecorded: deque[float] = deque()  # when what isn't recorded yet has ended
+        self._unrecorded: deque[float] = deque()  # when the POSTs ended that are not recorded yet
         self._are_all_given = False
         self._is_closed = False
-        self._turn = threading.Condition()  # for all of the above, and what follows
+        self._turn = threading.Condition()  # guards the attributes above and below
         self._own_faults = 0
         self._lack = ""
         self.unreachable = 0
@@ -98,35 +100,35 @@ class PostThreads:
 
     @property
     def ready(self) -> int:
-        """How many wait for a thread."""
+        """The number of payloads that wait for a thread."""
         return len(self._ready)
 
     @property
     def have_work(self) -> bool:
-        """Whether something is under way, or will be, or wasn't taken from ``done`` yet."""
+        """Whether a POST is running, or will be, or its result was not taken from ``done`` yet."""
         with self._turn:
             is_waiting = bool(self._ready) and not self.is_held
             return is_waiting or self._under_way > 0 or not self.done.empty()
 
     @property
     def has_given_up(self) -> bool:
-        """Whether too many in a row couldn't be sent."""
+        """Whether ``give_up_after`` failures in a row were reached."""
         return 0 < self._give_up_after <= self.unreachable
 
     @property
     def lack(self) -> str | None:
-        """What this machine lacked too many times in a row."""
+        """What this machine lacked too many times in a row; ``None`` if it lacks nothing."""
         return self._lack if self._own_faults >= MOST_OWN_FAULTS else None
 
     @property
     def is_held(self) -> bool:
-        """Whether no more are sent, for now."""
+        """Whether no POST may begin now."""
         return self._is_stopped() or self.has_given_up or self.lack is not None
 
     def give(self, payloads: deque[Payload], *, are_all: bool) -> None:
-        """Have these sent; they are taken from the queue.
+        """Take these payloads from the queue, and send them.
 
-        :param are_all: whether no more are to be given; see ``expect_more``.
+        :param are_all: whether no more payloads will follow; see ``expect_more``.
         """
         with self._turn:
             self._are_all_given = are_all
@@ -137,13 +139,13 @@ class PostThreads:
         while len(self._threads) < wanted:
             try:
                 self._threads.append(self._pool.submit(self._work))
-            except RuntimeError:  # the machine starts no more of them: those that there are go on
+            except RuntimeError:  # the machine starts no more threads: those that run go on
                 if not self._threads:
                     self._own_faults, self._lack = MOST_OWN_FAULTS, NO_MORE_THREADS
                 return
 
     def expect_more(self, *, are_expected: bool) -> None:
-        """Note whether there is more to be given; if not, connections end with what is ready."""
+        """Say whether more payloads may follow. If not, connections are closed after the present ones."""
         with self._turn:
             if self._are_all_given == are_expected:
                 self._are_all_given = not are_expected
@@ -151,11 +153,11 @@ class PostThreads:
 
     @property
     def are_limited(self) -> bool:
-        """Whether fewer may be under way, for now, for what the process makes of them."""
+        """Whether the process's CPU limits the number of POSTs at once."""
         return self._cpu_limit is not None and self._cpu_limit.is_limiting
 
     def measure_cpu(self) -> None:
-        """See how many threads the process has use for; to be called now and then."""
+        """Measure how many threads the process's CPU can serve. To be called from time to time."""
         if self._cpu_limit is None:
             return
         with self._turn:
@@ -165,32 +167,32 @@ class PostThreads:
                 self._turn.notify_all()
 
     def recorded(self, count: int) -> None:
-        """Note that the first so many of what has ended are recorded."""
+        """Say that the first ``count`` results are recorded."""
         with self._turn:
             for _ in range(count):
                 self._unrecorded.popleft()
             self._turn.notify_all()
 
     def check(self) -> None:
-        """Raise what ended a thread, which nothing should."""
+        """Raise the error that has ended a thread, if one has."""
         for thread in self._threads:
             if thread.done():
                 thread.result()
 
     def take_back(self, into: deque[Payload], *, but: int = 0) -> None:
-        """Send none of those that wait for a thread, but the first few; put them into a queue."""
+        """Move the payloads that wait for a thread, except the first ``but``, into a queue."""
         with self._turn:
             while len(self._ready) > but:
                 into.appendleft(self._ready.pop())
 
     def close(self) -> None:
-        """Send no more."""
+        """Begin no more POSTs."""
         with self._turn:
             self._is_closed = True
             self._turn.notify_all()
 
     def join(self) -> None:
-        """Wait until no thread is left; after ``close``."""
+        """Wait until all threads have ended; to be called after ``close``."""
         self._pool.shutdown()
 
     def _work(self) -> None:
@@ -204,10 +206,10 @@ class PostThreads:
                 self.done.put(None)
 
     def _next(self, ended: Attempt | None) -> tuple[Payload, bool] | KeptConnection | None:
-        """Take account of what has ended, and return what to send next, once that may go.
+        """Process the last result, wait, and return a thread's next piece of work.
 
-        Beside a payload stands whether its connection isn't needed any more. Else it is a connection to end;
-        at the end, nothing.
+        It is a payload, with whether its connection is no longer needed after it; or a connection to close;
+        or ``None`` at the end.
         """
         with self._turn:
             if ended is not None:
@@ -215,7 +217,7 @@ class PostThreads:
                 self._elapsed = ended.result.elapsed
                 self._unrecorded.append(time.monotonic())
                 self._account(ended)
-                self.done.put(ended)  # last: who sees it sees whether it set the threads going again
+                self.done.put(ended)  # last: its reader must see whether the threads continue
             while True:
                 is_idle = self._is_closed or (self._are_all_given and not self._ready)
                 connection = self._connections.take_to_end(everything=is_idle)
@@ -227,7 +229,7 @@ class PostThreads:
                     if not until:
                         self._under_way += 1
                         payload = self._ready.popleft()
-                        # What is ready then is for the other threads.
+                        # The other threads send the payloads that are ready then.
                         is_last = self._are_all_given and len(self._ready) < self._limit
                         return payload, is_last or self._goes_alone(payload)
                 self._turn.wait(until)
@@ -239,7 +241,7 @@ class PostThreads:
 
     @property
     def _limit(self) -> int:
-        """How many may be under way at once, for now."""
+        """The most POSTs at once, for now."""
         limit = self._receiver_limit.limit
         return limit if self._cpu_limit is None else min(limit, self._cpu_limit.limit)
 
@@ -248,7 +250,7 @@ class PostThreads:
         if result.sent:
             was_held, limit = self.unreachable or self._own_faults, self._receiver_limit.limit
             self.unreachable = self._own_faults = 0
-            if result.status is not None:  # without an answer, the time tells nothing of the receiver
+            if result.status is not None:  # without an answer, the time says nothing about the receiver
                 self._receiver_limit.answered(
                     time.monotonic(),
                     result.elapsed,
@@ -270,7 +272,7 @@ class PostThreads:
         except InsightlyHooksError as error:
             refused = PostResult(acknowledged=False, error=str(error), sent=False)
             return Attempt(payload, refused, time.time(), is_refused=True)
-        except Exception as error:  # one payload's fault must not keep back the others
+        except Exception as error:  # an error of one payload must not stop the others
             took = time.monotonic() - began
             failed = PostResult(acknowledged=False, error=f"unexpected {told(error)}", elapsed=took)
             return Attempt(payload, failed, time.time())

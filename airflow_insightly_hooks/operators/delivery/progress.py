@@ -1,4 +1,4 @@
-"""The line of the log that says how far deliveries are."""
+"""The log line with the progress of deliveries."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ __all__ = ["DeliveryProgress"]
 
 
 class DeliveryProgress:
-    """Tells now and then how far all deliveries of a try are, to one receiver or to several.
+    """Logs from time to time the progress of all deliveries of a try, to one receiver or several.
 
-    :param log: where the lines go.
-    :param comes_in_batches: whether more payloads may come than are known of: then no time is told that is
-        left.
+    :param log: the log for the lines.
+    :param comes_in_batches: whether more payloads may come later. Then no remaining time is shown.
     """
 
     def __init__(self, log: Any, *, comes_in_batches: bool = False) -> None:
@@ -25,11 +24,11 @@ class DeliveryProgress:
         self._timer = ProgressTimer()
 
     def add(self, tally: Tally) -> None:
-        """Count what a receiver gets, too."""
+        """Show the progress of one more receiver."""
         self._tallies.append(tally)
 
     def log_if_due(self) -> None:
-        """Log a line, unless there was one within the last seconds."""
+        """Log a line, unless there was one a few seconds ago."""
         if not self._timer.is_due():
             return
         now = time.monotonic()

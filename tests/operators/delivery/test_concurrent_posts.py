@@ -110,8 +110,8 @@ def test_ordered_and_failing(connect: Connect) -> None:
         error = undelivered(context, given, ordered=True, concurrency=1)
         assert [(i["message_id"], i["attempts"], i["error"]) for i in error.report["undelivered"]] == [
             ("msg_0", 1, "answered 500"),
-            ("msg_1", 0, "not sent: held back by an earlier change"),
-            ("msg_4", 0, "not sent: held back by an earlier change"),
+            ("msg_1", 0, "not sent: an earlier change of the same record is undelivered"),
+            ("msg_4", 0, "not sent: an earlier change of the same record is undelivered"),
         ]
         assert deliver(context, given, ordered=True)["delivered"] == 5
     arrived = [request.headers["webhook-id"] for request in server.requests]
@@ -176,7 +176,7 @@ def test_others_that_are_undelivered_stay_so(receiver: RunningSandbox, logged: L
     report = undelivered(context, payloads(3)).report
     assert received_ids(receiver)[9:] == ["msg_1"]
     assert [item["error"] for item in report["undelivered"]] == [HELD, HELD]
-    assert "1 messages were asked to be sent again, and nothing else is sent" in logged.text
+    assert "1 message was asked to be sent again. Nothing else is sent" in logged.text
     context["ti"].max_tries += 3
     assert deliver(context, payloads(3))["delivered"] == 3
     assert sorted(received_ids(receiver)[10:]) == ["msg_0", "msg_2"]
@@ -469,7 +469,7 @@ def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged
     undelivered(run_context(), payloads(300), concurrency=16)
     warnings = logged.messages("warning")
     assert len(warnings) == 21
-    assert warnings[-1].startswith("Further failures are counted only")
+    assert warnings[-1].startswith("Further failures are only counted")
     assert "Not acknowledged, by kind:\n      300  answered 500" in logged.text
 
 
