@@ -51,10 +51,14 @@ def test_the_pages_recipes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "files", [["runs.py"], pytest.param(["modes.py", "retention.py"], marks=pytest.mark.scale)]
+    "files",
+    [
+        ["runs.py"],
+        pytest.param(["modes.py", "retention.py", "personal_data.py", "how_to.py"], marks=pytest.mark.scale),
+    ],
 )
 def test_every_kind_of_dag(tmp_path, files):
-    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes, deleted runs."""
+    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes, what is deleted."""
     shutil.copytree(SUITE, tmp_path, dirs_exist_ok=True)
     done = run_pytest(tmp_path, *files, "-W", "error")
     assert done.returncode == 0, done.stdout
