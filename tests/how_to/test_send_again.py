@@ -1,0 +1,21 @@
+"""The commands of docs/how-to/send-again.md are Airflow's; tests/e2e/test_redelivery.py runs such ones."""
+
+from __future__ import annotations
+
+import shlex
+
+from tests.how_to.airflow_commands import DOCS, parse, parsed_commands, quoted_commands
+
+PAGE = "how-to/send-again.md"
+
+
+def test_the_commands_are_airflows() -> None:
+    """Each has the options that it uses."""
+    assert len(list(parsed_commands(PAGE))) == 6
+    table = [parse(command) for command in quoted_commands(PAGE) if len(shlex.split(command)) > 3]
+    assert len(table) == 5
+
+
+def test_a_part_of_the_tasks_id_is_named() -> None:
+    """Airflow 3.3 looks for it in the ids as it stands, so that a pattern finds no task."""
+    assert "--task-regex deliver " in (DOCS / PAGE).read_text("utf-8")
