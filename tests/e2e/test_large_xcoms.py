@@ -293,7 +293,7 @@ def test_a_file_that_is_gone(large: Large) -> None:
 
 
 def test_files_stay_when_airflow_deletes_their_run(large: Large) -> None:
-    """So somebody else has to delete them, as docs/explanation/scale.md says."""
+    """So somebody else has to delete them, as docs/how-to/scale-out.md says."""
     files = large.files_of("large", large.run_id, "build")
     large.stack.airflow.api(f"/dags/large/dagRuns/{quote(large.run_id)}", "DELETE")
     assert files
