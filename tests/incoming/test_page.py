@@ -16,7 +16,7 @@ from airflow_insightly_hooks.triggers.record_change import changes_asset
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "incoming.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(
-    r"^```(\w+)\n(.*?)^```$", PAGE.partition("## When you want the body")[0], re.MULTILINE | re.DOTALL
+    r"^```(\w+)\n(.*?)^```$", PAGE.partition("## Keep what a webhook holds")[0], re.MULTILINE | re.DOTALL
 )
 
 
