@@ -248,7 +248,11 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (["{file}#nobody", "--json", "{file}"], 2, "is not JSON: line 1"),
         (["{file}#nobody", "--json", "{binary}"], 2, "is not JSON"),
         (["{file}#nobody", "--json", "{list}"], 2, "one record is needed, as Insightly's API delivers it"),
-        (["{file}#nobody", "--json", "{lead}"], 2, "it can't be previewed: record: a record of Contacts"),
+        (
+            ["{file}#nobody", "--json", "{lead}"],
+            2,
+            "it can't be previewed: record: it has no usable CONTACT_ID",
+        ),
         (["{binary}", "--json", "{lead}"], 2, "it can't be read: byte 1 is not UTF-8"),
         (["{file}#nobody", "--json", "{lead}", "--now", "soon"], 2, "--now: a time (2026-01-31, "),
         (["{file}#nobody", "--record", "999"], 3, "Contacts have no record 999 in the account of connection"),

@@ -241,7 +241,7 @@ def test_a_large_workflow(session: Session) -> None:
         criteria = {"field": "FIRST_NAME", "operator": "in", "value": values}
         large = workflow(name=f"n{number}", criteria=criteria)
         dag = large.to_dag(auto_register=False)
-        assert "# It has more than 20000 characters." in str(dag.doc_md)
+        assert "# The YAML has more than 20,000 characters." in str(dag.doc_md)
         (stored,) = tasks_of(session, dag)
         assert stored.reason == expected
         if expected is None:

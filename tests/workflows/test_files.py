@@ -192,8 +192,8 @@ def test_contents_that_are_no_text(folder: Path) -> None:
         "utf16": "1: it can't be read: byte 1 is not UTF-8",
         "binary": "1: it can't be read: byte 129 is not UTF-8",
         "large": "1: it is larger than 1,000,000 bytes: cut it into several files",
-        "laughs": "the file holds more than 100000 values",
-        "deep": "1: it is nested more than 250 levels deep",
+        "laughs": "the file holds more than 100,000 values: use fewer",
+        "deep": "1: it nests more than 250 levels deep: use fewer levels",
         "number": "4: criteria.value[0]: a number beyond 64 bits can't be stored: write it as a text",
         "nul": "1: it holds U+0000",
     }

@@ -1,4 +1,4 @@
-"""A workflow as a value: its parts and checks, its YAML file and JSON Schema, its backtest and preview.
+"""A workflow as a value: its parts and checks, YAML file, JSON Schema, backtest and preview.
 
 Public: ``backtest``, ``preview``.
 """

@@ -1,4 +1,4 @@
-"""What a workflow would have done with changes of the past."""
+"""What a workflow would have done with past changes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from airflow_insightly_hooks.core.criteria import (
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.changes import RecordChange, check_changes
 from airflow_insightly_hooks.core.detection.storable_changes import record_of
+from airflow_insightly_hooks.core.plurals import counted
 
 if TYPE_CHECKING:
     from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["NOT_MET", "Backtest", "Verdict", "backtest", "verdicts"]
 
 NOT_MET = "the record does not meet the criteria"
-"""The reason of changes that the criteria decide on; others are not looked at."""
+"""The reason if the criteria decide. With any other reason, the criteria are not used."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _NUMBERED = re.compile(r"\.conditions\[(\d+)\]$")
-"""The end of the path of a condition that a logic line can name; the line counts from 1."""
+"""The end of the path of a condition that a logic line can name. A logic line counts from 1."""
 
 
 class Verdict(NamedTuple):
@@ -39,25 +40,26 @@ class Verdict(NamedTuple):
     change: RecordChange
     triggers: bool
     reason: str | None
-    """Why it does not trigger; no contents of the record."""
+    """Why it does not trigger. It holds no contents of the record."""
     conditions: tuple[ConditionOutcome, ...]
     """Each condition of the criteria, and whether it held."""
     groups: tuple[GroupOutcome, ...] = ()
-    """Each group and logic line of the criteria, and whether it held; a group before its members."""
+    """Each group and logic line of the criteria, and whether it held: a group before its members."""
     culprits: tuple[ConditionOutcome, ...] = ()
-    """Those of the conditions by whose outcomes the record does not meet the criteria."""
+    """The conditions because of which the record does not meet the criteria."""
 
     def explained(self, compared: Iterable[Compared] = ()) -> Iterator[str]:
         """Yield a line for each group and condition, in their order: ``>`` marks the culprits.
 
-        :param compared: what the conditions compare; then the lines show it, the record's values included.
+        :param compared: the values that the conditions compare. If given, the lines show them, including the
+            record's values.
         """
         values = {one.path: one for one in compared}
         culprits = {culprit.path for culprit in self.culprits}
         groups = {group.path: group for group in self.groups}
         for condition in self.conditions:
             for path in _groups_of(condition.path):
-                if path in groups:  # else it was told of before an earlier condition
+                if path in groups:  # otherwise its line came before an earlier condition
                     yield f"  {path}: {_met(groups.pop(path).held)}"
             number = _NUMBERED.search(condition.path)
             named = f"{int(number[1]) + 1}: " if number else ""
@@ -75,7 +77,7 @@ def _met(held: bool) -> str:
 
 
 def _groups_of(condition: str) -> Iterator[str]:
-    """Yield the paths of the groups in which a condition stands, and of its logic line, outermost first."""
+    """Yield the paths of the groups that contain a condition, and of its logic line, the outermost first."""
     for index in _INDEX.finditer(condition):
         group = condition[: index.start()]
         yield group
@@ -94,7 +96,9 @@ class Backtest(NamedTuple):
         return [verdict.change for verdict in self.verdicts if verdict.triggers]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.triggering)} of {len(self.verdicts)} changes trigger"]
+        number = len(self.triggering)
+        verb = "triggers" if number == 1 else "trigger"
+        lines = [f"{number:,} of {counted(len(self.verdicts), 'change')} {verb}"]
         for verdict in self.verdicts:
             change = verdict.change
             about = f"{change['record_type']} {change['record_id']} {change['event']} {change['changed_at']}"
@@ -112,7 +116,7 @@ def backtest(
     multi_select: Iterable[str] | None = None,
     triggered: Iterable[int] = (),
 ) -> Backtest:
-    """Return what the workflow would have done; ``Workflow.backtest`` says more."""
+    """Return what the workflow would have done. See ``Workflow.backtest``."""
     checked = check_changes(list(changes))
     return Backtest(
         tuple(verdicts(workflow, checked, now=now, multi_select=multi_select, triggered=triggered))
@@ -127,12 +131,12 @@ def verdicts(
     multi_select: Iterable[str] | None = None,
     triggered: Iterable[int] = (),
 ) -> Iterator[Verdict]:
-    """Yield what the workflow would have done with each change; ``Workflow.backtest`` says more."""
+    """Yield what the workflow would have done with each change. See ``Workflow.backtest``."""
     options = frozenset(multi_select) if multi_select is not None else None
     criteria = Criteria(workflow.criteria)
     relative = criteria.has_relative_dates
 
-    @lru_cache(maxsize=64)  # relative dates: one for each time
+    @lru_cache(maxsize=64)  # with relative dates, one entry for each time
     def compiled_at(at: datetime | None) -> tuple[Predicate, Explanation]:
         return (
             criteria.compile(now=at, multi_select=options),
@@ -155,7 +159,7 @@ def verdicts(
 
 
 def _reason(workflow: WorkflowDefinition, change: RecordChange, seen: set[int]) -> str | None:
-    """Return why a change is not looked at, ``None`` if it is."""
+    """Return why the criteria are not used for a change; ``None`` if they are."""
     if not workflow.active:
         return "the workflow is not active"
     if change["record_type"] != workflow.record_type:

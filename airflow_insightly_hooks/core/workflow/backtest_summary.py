@@ -1,4 +1,4 @@
-"""What a workflow would have done with many changes, counted: memory doesn't grow with their number."""
+"""Counts what a workflow would have done with many changes. Memory doesn't grow with their number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["BacktestSummary", "Trigger", "summarize"]
 
 @dataclass(frozen=True)
 class Trigger:
-    """A change that would have triggered: of its record no more than the id.
+    """A change that would have triggered. Of the record, it has only the id.
 
-    :param changed_at: when it happened, ISO 8601, UTC.
+    :param changed_at: when the change happened (ISO 8601, UTC).
     """
 
     record_id: int
@@ -27,12 +27,12 @@ class Trigger:
 class BacktestSummary:
     """How many changes would have triggered, and why the others would not.
 
-    :param changes: how many there were.
+    :param changes: how many changes there were.
     :param triggers: how many of them would have triggered.
-    :param first: the first of these.
-    :param reasons: why the others would not, and how many for each reason.
-    :param culprits: by which conditions records didn't meet the criteria, as their path, field and operator,
-        and how many records for each; a record may have several.
+    :param first: the first of the changes that would have triggered.
+    :param reasons: for each reason why the others would not have triggered, how many changes have it.
+    :param culprits: for each condition because of which records didn't meet the criteria (its path, field and
+        operator), how many records there are. A record may have several such conditions.
     """
 
     changes: int = 0
@@ -45,7 +45,7 @@ class BacktestSummary:
 def summarize(verdicts: Iterable[Verdict], limit: int) -> BacktestSummary:
     """Return a summary of what ``core.workflow.backtest.verdicts`` yields.
 
-    :param limit: how many of the changes that trigger are kept.
+    :param limit: how many of the triggering changes are kept.
     """
     summary = BacktestSummary()
     for verdict in verdicts:
@@ -56,7 +56,8 @@ def summarize(verdicts: Iterable[Verdict], limit: int) -> BacktestSummary:
             if len(summary.first) < limit:
                 summary.first.append(Trigger(change["record_id"], change["event"], change["changed_at"]))
             continue
-        # Why a record can't be delivered differs from record to record.
+        # The reasons why records can't be delivered differ from record to record, so they are one reason
+        # here.
         reason = "it can't be delivered" if "undeliverable" in change else str(verdict.reason)
         summary.reasons[reason] += 1
         if verdict.reason == NOT_MET:

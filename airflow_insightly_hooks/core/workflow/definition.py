@@ -1,7 +1,7 @@
-"""A workflow as Insightly's screens describe one: what to watch, when to trigger, what to send.
+"""The definition of a workflow, as on Insightly's screens: what to watch, when to trigger, what to send.
 
-It is a value: made in Python, or read from a YAML file (``core.workflow.yaml_file``), and wholly checked when
-it is made. ``workflows.workflow`` turns it into Airflow's tasks.
+It is a value. It is made in Python, or read from a YAML file (``core.workflow.yaml_file``), and it is checked
+completely when it is made. ``workflows.workflow`` makes Airflow's tasks from it.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ EVENTS_OF: Mapping[Evaluate, tuple[Event, ...]] = {
 }
 Mode = Literal["tasks", "one_task"]
 ONE_TASK: Mode = "one_task"
-"""The mode of a workflow whose DAG has one task, which does all."""
+"""The mode of a workflow whose DAG has one task that does everything."""
 DELIVERY = ("ordered", "on_undelivered", "undelivered_asset", "retries", "retry_delay", "give_up_after")
-"""What a webhook says, or else its workflow, of how it is delivered."""
-NO_EVENT = "it needs on_undelivered: report, since a task that fails emits no event"
+"""The delivery settings, which a webhook has, or else its workflow."""
+NO_EVENT = "it needs on_undelivered: report, because a task that fails emits no event"
 NO_SCHEDULE = (
-    "a cron expression, on_change, or a mapping with cron, every, watch or on_change, is needed, or null for "
-    "none"
+    "it must be a cron expression, on_change, a mapping with cron, every, watch or on_change, or null to run "
+    "by hand only"
 )
 MOST_RUNS = 10_000
 ON_CHANGE = "on_change"
@@ -92,51 +92,55 @@ def _start(value: object) -> datetime:
 
 
 class WorkflowDefinition(Model):
-    """What Insightly calls a workflow process, with its criteria and actions.
+    """A workflow process, as Insightly calls it, with its criteria and actions.
 
-    :param name: what it is called.
-    :param dag_id: the DAG's id; by default the name, in lower case and with underscores. What the workflow
-        remembers, and its messages' ids, belong to it.
-    :param description: what it is for; Airflow shows it on the DAG's page.
-    :param record_type: a name of Insightly's API such as ``Contacts``, or a custom object's (``Name__c``).
-    :param active: an inactive workflow lets changes pass by, for good; to hold them back, pause its DAG.
-    :param dry_run: do everything but the POST, and remember nothing of what has triggered; for one run, its
-        param ``dry_run`` does so. The cursor moves all the same.
-    :param evaluate: which changes are looked at: ``created``; ``created_and_edited``, each time;
+    :param name: the workflow's name.
+    :param dag_id: the DAG's id; by default the name, in lower case and with underscores. The workflow's state
+        and the ids of its messages depend on it.
+    :param description: what the workflow is for; Airflow shows it on the DAG's page.
+    :param record_type: a record type of Insightly's API, such as ``Contacts``, or a custom object
+        (``Name__c``).
+    :param active: whether the workflow is active. An inactive workflow ignores changes, and never sends them
+        later. To only delay them, pause the DAG.
+    :param dry_run: do everything except the POST, and don't remember which records have triggered. The cursor
+        moves as usual. For a single run, use the run's param ``dry_run``.
+    :param evaluate: which changes are evaluated: ``created``; ``created_and_edited``, each time;
         ``until_triggered``, created or edited, until a record has triggered once.
     :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
     :param webhooks: what is sent, where, and when.
     :param insightly_conn_id: a connection of type ``insightly``.
-    :param schedule: when it runs: a cron expression, ``on_change`` (when records change, asking every
-        15 s), a ``Schedule`` (also for when Insightly's webhooks tell of changes), or ``None`` for by hand
-        only.
-    :param mode: how its DAG does the work: ``tasks``, in several tasks that hand records on through XCom; or
+    :param schedule: when the workflow runs: a cron expression; ``on_change`` (when records change; Insightly
+        is asked every 15 s); a ``Schedule``, for example to run when Insightly's webhooks announce changes;
+        or ``None`` to run by hand only.
+    :param mode: how the DAG does the work: ``tasks``, in several tasks that pass records on through XCom; or
         ``one_task``, in one task that reads, evaluates and delivers batch by batch, for large windows and
         backfills.
-    :param start_date: an aware time (naive: UTC) from which on intervals are read; a schedule with data
-        intervals needs it.
+    :param start_date: the time from which intervals are read: an aware time, or a naive time in UTC. A
+        schedule with data intervals needs it.
     :param settle: seconds (or a duration such as ``1m``) that must have passed since a window's end, by the
         API server's clock.
-    :param lookback: seconds (or a duration such as ``15m``, a day at most) before its window that a run reads
-        again: what has become visible there since it was read comes out now, with its own time; 0 for none.
-    :param cursor: the name of the cursor, which says where the workflow has read to; ``None``: that of the
-        detect task. A workflow whose DAG is renamed goes on with the old one: ``{old dag_id}/detect``.
+    :param lookback: seconds (or a duration such as ``15m``, at most a day) before its window that a run reads
+        again. Changes that have become visible there since then are sent now, with their own times. 0: none.
+    :param cursor: the name of the cursor, which holds the time up to which the workflow has read; ``None``:
+        the detect task's own cursor. If the DAG is renamed, ``{old dag_id}/detect`` continues with the old
+        cursor.
     :param tags: tags of the DAG, besides ``insightly``.
-    :param max_active_runs: runs of the DAG that are active at once, at most; ``None``: 16, or 1 in the mode
+    :param max_active_runs: how many runs of the DAG may be active at once; ``None``: 16, or 1 in the mode
         ``one_task``.
     :param owner: the owner of the tasks.
     :param pool: the Airflow pool of the tasks of all of the workflow's DAGs; ``None``: Airflow's
         ``default_pool``.
     :param on_failure: what is called when a run of one of the workflow's DAGs has failed: the dotted path of
         a function or a notifier, or a mapping with ``callback`` and ``arguments``.
-    :param ordered: whether a record's changes are sent one after another. This and the next five are for the
-        webhooks that don't say it themselves.
-    :param on_undelivered: what happens when something stays undelivered: ``fail`` or ``report``.
-    :param undelivered_asset: the asset that gets an event then, of webhooks with ``report``.
-    :param retries: how often what is undelivered is tried again.
+    :param ordered: whether a record's changes are sent one after another. This and the next five arguments
+        are the defaults of the webhooks, which may have values of their own.
+    :param on_undelivered: what happens when a payload stays undelivered: ``fail`` or ``report``.
+    :param undelivered_asset: the asset that gets an event then, for webhooks with ``report``.
+    :param retries: how often undelivered payloads are tried again.
     :param retry_delay: how long a retry waits at least: a duration such as ``5m``, or seconds.
-    :param give_up_after: so many failures in a row in which nothing could be sent end a try; 0: never.
-    :raises InvalidWorkflow: if anything in it is wrong: each problem with its path and what to do.
+    :param give_up_after: a try ends after this many failures in a row in which nothing could be sent; 0:
+        never.
+    :raises InvalidWorkflow: if it is not valid. The error has each problem with its path and what to do.
     """
 
     model_config = ConfigDict(**NO_EXTRA, title="Workflow")
@@ -220,10 +224,12 @@ class WorkflowDefinition(Model):
     def _check_dag_id(cls, dag_id: str) -> str:
         for suffix, what in ((PENDING_SUFFIX, "time triggers"), (RETRY_SUFFIX, "receivers that are down")):
             if dag_id.endswith(suffix):
-                raise ValueError(f"{suffix!r} is the ending of DAGs that send the webhooks of {what}")
+                raise ValueError(
+                    f"the ending {suffix!r} is reserved for DAGs that send webhooks of {what}: use another"
+                )
         if not re.fullmatch(r"[\w.-]+", dag_id):
             raise ValueError(
-                "letters, digits, '_', '-' and '.' are needed: give a dag_id, or a name with some"
+                "it must consist of letters, digits, '_', '-' and '.': give a dag_id, or a name with letters"
             )
         return dag_id
 
@@ -246,29 +252,29 @@ class WorkflowDefinition(Model):
             if webhook.field is not None:
                 _check_field(kind, webhook.field, f"{path}.field")
                 if webhook.field in kind.fields and webhook.field not in kind.date_fields:
-                    raise Misplaced(f"{path}.field", f"{webhook.field} holds no date")
+                    raise Misplaced(f"{path}.field", f"{webhook.field} is not a date field")
         if self.undelivered_asset is not None and not any(map(self._is_reported, self.webhooks)):
             raise Misplaced("undelivered_asset", NO_EVENT)
         if isinstance(self.schedule, Schedule) and self.schedule.data_interval and self.start_date is None:
             raise Misplaced(
-                "start_date", "a schedule with data intervals needs it: intervals are read from then on"
+                "start_date", "it is needed, because intervals are read from this time on: give one"
             )
         return self
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The changes that are looked at."""
+        """The changes that are evaluated."""
         return EVENTS_OF[self.evaluate]
 
     @property
     def slug(self) -> str:
-        """The name as an Airflow id holds it."""
+        """The name as a part of Airflow's ids."""
         return slug_of(self.name)
 
     def delivery_of(self, webhook: Webhook) -> dict[str, Any]:
-        """Return how a webhook is delivered, by the names of ``WebhookOperator``'s arguments.
+        """Return the delivery settings of a webhook, by the names of ``WebhookOperator``'s arguments.
 
-        What neither the webhook nor the workflow says is left out.
+        Settings that neither the webhook nor the workflow has are left out.
         """
         said = {name: getattr(webhook, name) for name in DELIVERY}
         said = {name: getattr(self, name) if value is None else value for name, value in said.items()}
@@ -277,9 +283,9 @@ class WorkflowDefinition(Model):
         return {name: value for name, value in said.items() if value is not None}
 
     def with_delivery(self, said: Mapping[str, Any]) -> WorkflowDefinition:
-        """Return the workflow, all of whose webhooks are delivered as ``said``, whatever its keys say.
+        """Return the workflow with other delivery settings for itself and all of its webhooks.
 
-        :param said: by the names in ``DELIVERY``; it isn't checked.
+        :param said: the settings, by the names in ``DELIVERY``; they aren't checked.
         """
         if not said:
             return self
@@ -287,16 +293,16 @@ class WorkflowDefinition(Model):
         return self.model_copy(update={**said, "webhooks": webhooks})
 
     def _is_reported(self, webhook: Webhook) -> bool:
-        """Return whether the webhook's task succeeds where something stays undelivered."""
+        """Return whether the webhook's task succeeds although a payload stays undelivered."""
         return (webhook.on_undelivered or self.on_undelivered) == "report"
 
     def message_scope(self, webhook: Webhook) -> str:
-        """Return what the ids of a webhook's messages belong to, besides the change."""
+        """Return what the ids of a webhook's messages depend on besides the change."""
         return f"{self.dag_id}/{webhook.name}"
 
 
 def _record_type(info: ValidationInfo) -> RecordType | None:
-    """Return the record type, unless that is wrong itself."""
+    """Return the record type; ``None`` if it is not valid itself."""
     name = info.data.get("record_type")
     return RECORD_TYPES[name] if name is not None else None
 

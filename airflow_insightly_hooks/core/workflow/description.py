@@ -1,4 +1,4 @@
-"""A workflow in words: which records it watches, what must be true, what it sends where, and when it runs."""
+"""Describes a workflow in words: the records it watches, its criteria, what it sends where, when it runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.bounds import PUSH_POLL_INTERVAL
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.templates import shown_uri
 from airflow_insightly_hooks.core.workflow.definition import ON_CHANGE, ONE_TASK, WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.parts import Schedule, Webhook
@@ -21,13 +22,13 @@ from airflow_insightly_hooks.core.workflow.yaml_text import (
 __all__ = ["GROUPS", "OPERATORS", "Line", "describe", "description_markdown", "description_text"]
 
 LONGEST_SHOWN = 200
-"""Characters of a name or a value."""
+"""How many characters of a name or a value are shown."""
 MOST_SHOWN = 10
-"""Values of a list."""
+"""How many values of a list are shown."""
 MOST_LINES = 200
-"""Lines of criteria."""
+"""How many lines the criteria may have."""
 LONGEST_YAML = 20_000
-"""Characters of the YAML that is shown; Airflow stores it with the DAG."""
+"""How many characters of YAML are shown. Airflow stores it with the DAG."""
 
 Quote = Callable[[str], str]
 
@@ -61,7 +62,7 @@ OPERATORS = {  # in words
     "within_last": "is within the last",
     "within_next": "is within the next",
 }
-GROUPS = {  # likewise
+GROUPS = {  # in words
     "all": "all of these hold:",
     "any": "at least one of these holds:",
     "none": "none of these holds:",
@@ -69,7 +70,7 @@ GROUPS = {  # likewise
 
 
 class Line(NamedTuple):
-    """A sentence of a description; ``depth`` says how many lines above it belongs to."""
+    """A sentence of a description; ``depth`` is its level of indentation."""
 
     depth: int
     text: str
@@ -80,9 +81,10 @@ def describe(
 ) -> list[Line]:
     """Return what a workflow does, sentence by sentence.
 
-    :param quote: makes of a name or a value what stands for it in the text; ``None`` sets quotation marks.
-        What may be secret (a URI's query, values of headers) is not in the text.
-    :param schedule: a sentence about when it runs, if that is not what the workflow says.
+    The text has no values that may be secret (a URI's query, values of headers).
+
+    :param quote: returns the form of a name or a value in the text; ``None``: in quotation marks.
+    :param schedule: a sentence about when the workflow runs, if it differs from the workflow's own schedule.
     """
     words = _Words(quote or _quoted)
     return [
@@ -102,12 +104,12 @@ def description_text(workflow: WorkflowDefinition) -> str:
 def description_markdown(
     workflow: WorkflowDefinition, *, schedule: str | None = None, yaml: str | None = None
 ) -> str:
-    """Return what a workflow does in words and as YAML, as Markdown.
+    """Return what a workflow does, in words and as YAML, as Markdown.
 
-    Names and values stand in code spans and in a block of code, where nothing of them is Markdown or HTML.
+    Names and values are in code spans and in a code block, where nothing in them acts as Markdown or HTML.
 
-    :param schedule: as ``describe`` takes it.
-    :param yaml: the workflow's YAML, if that is written already (``stored_yaml``).
+    :param schedule: the same as for ``describe``.
+    :param yaml: the workflow's YAML, if it exists already (``stored_yaml``).
     """
     lines = describe(workflow, quote=_code_span, schedule=schedule)
     words = "\n".join(f"{'  ' * line.depth}- {line.text}" for line in lines)
@@ -129,11 +131,11 @@ class _Words:
             0, f"Watches {self._name(workflow.record_type)}: a record that {EVENTS[workflow.evaluate]}."
         )
         if not workflow.active:
-            yield Line(0, "It is not active: changes pass by.")
+            yield Line(0, "It is not active: changes are ignored.")
         if workflow.dry_run:
             yield Line(0, "It is a dry run: nothing is sent.")
         if workflow.mode == ONE_TASK:
-            yield Line(0, "One task does all of it, batch by batch.")
+            yield Line(0, "One task does everything, batch by batch.")
         if workflow.pool is not None:
             yield Line(0, f"Its tasks are in the pool {self._name(workflow.pool)}.")
 
@@ -141,7 +143,7 @@ class _Words:
 
     def criteria(self, spec: Any) -> Iterator[Line]:
         if spec is None:
-            yield Line(0, "Each such record triggers.")
+            yield Line(0, "Every such record triggers.")
             return
         yield Line(0, "The record triggers if:")
         for number, line in enumerate(self._expression(spec, 1)):
@@ -203,14 +205,15 @@ class _Words:
             if webhook.pool is not None:
                 yield Line(2, f"by tasks in the pool {self._name(webhook.pool)}")
             if delivery.get("on_undelivered") == "report":
-                yield Line(2, "if something stays undelivered, the report says so, and the task succeeds")
+                yield Line(2, "if a payload stays undelivered, the report says so, and the task succeeds")
 
     def _sent(self, webhook: Webhook) -> str:
         what = "the whole record"
         if webhook.fields is not None:
             names = [self._name(name) for name in webhook.fields[:MOST_SHOWN]]
             more = len(webhook.fields) - len(names)
-            what = f"{', '.join(names)}{f' and {more} more fields' if more else ''}"
+            rest = f" and {counted(more, 'more field')}" if more else ""
+            what = f"{', '.join(names)}{rest}"
         if webhook.uri is not None:
             return f"{what}, to {self._quote(shown_uri(webhook.uri))}"
         return f"{what}, to the connection {self._name(str(webhook.conn_id))}"
@@ -239,27 +242,29 @@ class _Words:
         if schedule.on_change is not None:
             often = duration_text(schedule.watch or timedelta(seconds=PUSH_POLL_INTERVAL))
             return (
-                f"It runs when Insightly's webhook tells of a change, and asks Insightly every {often}, too."
+                f"It runs when Insightly's webhook announces a change, and also asks Insightly every {often}."
             )
         if schedule.watch is not None:
-            return f"It runs when there are changes, and asks every {duration_text(schedule.watch)}."
+            return (
+                f"It runs when there are changes, and asks Insightly every {duration_text(schedule.watch)}."
+            )
         if schedule.cron is not None:
             when = f"at {self._quote(schedule.cron)} ({self._name(schedule.timezone)})"
         else:
             when = f"every {duration_text(schedule.every or timedelta(0))}"
-        return f"It runs {when}{', each time over the interval before' if schedule.data_interval else ''}."
+        return f"It runs {when}{', each time for the interval before' if schedule.data_interval else ''}."
 
     def failure(self, workflow: WorkflowDefinition) -> Iterator[Line]:
         if workflow.on_failure is not None:
             yield Line(0, f"When a run fails, {self._name(workflow.on_failure.callback)} is called.")
 
     def _name(self, name: str) -> str:
-        """Return a name, which needs no quotation marks if it is a word."""
+        """Return a name, without quotation marks if it is a word."""
         return name if self._quote is _quoted and re.fullmatch(r"[\w./-]+", name) else self._quote(name)
 
 
 def _shown(text: str) -> str:
-    """Return a text on one line, cut, with what can't be seen written out."""
+    """Return a text on one line, shortened, with invisible characters escaped."""
     text = " ".join(text.split())
     text = f"{text[:LONGEST_SHOWN]}…" if len(text) > LONGEST_SHOWN else text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""The JSON Schema of a workflow file, by which editors complete and check it.
+"""The JSON Schema of a workflow file, which editors use to complete and check the file.
 
 ``workflow.schema.json`` beside the package's modules is made from it by ``tools/workflow_schema.py``.
 """
@@ -63,7 +63,7 @@ def workflow_schema() -> dict[str, Any]:
 
 
 def _describe(model: type[BaseModel], definition: dict[str, Any]) -> None:
-    """Give a definition and its properties the descriptions that the model's docstring has."""
+    """Add the descriptions in the model's docstring to a definition and its properties."""
     summary, _, arguments = inspect.cleandoc(model.__doc__ or "").partition("\n\n")
     definition["description"] = summary
     for name, text in _PARAM.findall(arguments):

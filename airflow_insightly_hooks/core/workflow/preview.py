@@ -1,4 +1,4 @@
-"""What a workflow would do with one record: whether it triggers, and what would be sent when."""
+"""What a workflow would do with one record: whether it triggers, what would be sent, and when."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ __all__ = ["Preview", "PreviewedChange", "PreviewedMessage", "preview"]
 
 
 class PreviewedMessage(NamedTuple):
-    """A message that a webhook of the workflow would send of a change."""
+    """A message that a webhook of the workflow would send for a change."""
 
     webhook: Webhook
     payload: Payload
-    """Its id, and its body: the exact text that would be POSTed. It holds personal data."""
+    """The message's id, and its body: the exact text that would be POSTed. It holds personal data."""
     due: datetime | None
-    """When a time trigger sends it, in UTC, with the record's state then; ``None``: at once."""
+    """When a time trigger sends it, in UTC, with the record's contents at that time; ``None``: at once."""
     not_sent: str | None
     """Why it would not be sent although the change triggers; ``None`` if it would."""
 
 
 class PreviewedChange(NamedTuple):
-    """What the workflow would do with the record as added, or as updated."""
+    """What the workflow would do if the record was added, or if it was updated."""
 
     verdict: Verdict
     messages: tuple[PreviewedMessage, ...]
-    """One for each webhook, whether the change triggers or not."""
+    """One message for each webhook, even if the change doesn't trigger."""
     compared: tuple[Compared, ...]
-    """What the conditions of the criteria compare, in their order. It holds personal data."""
+    """The values that the conditions of the criteria compare, in their order. They are personal data."""
 
     @property
     def event(self) -> Event:
@@ -52,7 +52,7 @@ class PreviewedChange(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """What a workflow would do with a record, as added and as updated."""
+    """What a workflow would do with a record, if it was added and if it was updated."""
 
     changes: tuple[PreviewedChange, ...]
 
@@ -63,7 +63,7 @@ class Preview(NamedTuple):
 
     @property
     def shown(self) -> PreviewedChange:
-        """The first change that triggers, else the first of all: bodies are the same, ids are not."""
+        """The first change that triggers, or else the first one. The bodies are the same, the ids differ."""
         return next((change for change in self.changes if change.verdict.triggers), self.changes[0])
 
 
@@ -77,7 +77,7 @@ def preview(
     custom_date_fields: Collection[str] = (),
     custom_day_fields: Collection[str] = (),
 ) -> Preview:
-    """Return what the workflow would do with a record; ``Workflow.preview`` says more."""
+    """Return what the workflow would do with a record. See ``Workflow.preview``."""
     kind = RECORD_TYPES[workflow.record_type]
     if event is not None:
         events: tuple[Event, ...] = (event,)
@@ -98,15 +98,15 @@ def preview(
 def _change(
     workflow: WorkflowDefinition, record: Mapping[str, Any], event: Event, now: datetime | None
 ) -> RecordChange:
-    """Return the change as it would come out of the sensor, through Airflow's database."""
+    """Return the change as the sensor would report it, after it has passed through Airflow's database."""
     kind = RECORD_TYPES[workflow.record_type]
     record_id = record.get(kind.id_field)
     if not is_record_id(record_id):
-        raise InvalidPayload("record", f"a record of {kind.name} is needed: it has no usable {kind.id_field}")
+        raise InvalidPayload("record", f"it has no usable {kind.id_field}: give a record of {kind.name}")
     created, updated = record_times(record, kind)
     at = (created or updated or now) if event == "added" else (updated or created or now)
     if at is None:
-        raise InvalidPayload("record", f"it has neither {CREATED} nor {UPDATED}: say when the change was")
+        raise InvalidPayload("record", f"it has neither {CREATED} nor {UPDATED}: give the time of the change")
     change: RecordChange = {
         "record_type": kind.name,
         "record_id": record_id,

@@ -1,4 +1,4 @@
-"""What is wrong with a model, and where: pydantic's errors -> paths and reasons."""
+"""Makes paths and reasons from pydantic's errors: what is wrong with a model, and where."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Misplaced", "joined", "problems_of"]
 
 SENTENCES: Mapping[str, str] = {
     "missing": "it is missing",
-    "string_type": "a text is needed; what is read as something else goes in quotes",
+    "string_type": "a text is needed: put it in quotes if YAML reads it as another type",
     "string_unicode": "it holds half of a surrogate pair, which can't be stored",
     "string_too_long": "it has more than {max_length} characters",
     "int_type": "a whole number is needed",
@@ -29,18 +29,26 @@ SENTENCES: Mapping[str, str] = {
     "finite_number": "a finite number is needed",
     "bool_type": "true or false is needed",
     "list_type": "a list is needed",
-    "dict_type": "a mapping is needed: names and values",
-    "model_type": "a mapping is needed: names and values",
-    "model_attributes_type": "a mapping is needed: names and values",
+    "dict_type": "a mapping of names to values is needed",
+    "model_type": "a mapping of names to values is needed",
+    "model_attributes_type": "a mapping of names to values is needed",
     "greater_than_equal": "it must be at least {ge:.12g}",
     "less_than_equal": "it must be at most {le:.12g}",
     "too_short": "the list needs at least {min_length} of them",
 }
-"""What pydantic calls a mistake -> what it is called here."""
+"""By pydantic's type of a mistake: the sentence for it."""
 
 
 class Misplaced(ValueError):
-    """A problem that stands elsewhere than where it was found: at ``path`` below that."""
+    """A problem of a model's part.
+
+    Cause: Raised when a check of a model finds a problem in one of its parts.
+
+    Remedy: None for users: it becomes a problem of ``InvalidWorkflow``.
+
+    :param path: the part's place below the model, such as ``webhooks[0].name``.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(reason)
@@ -54,13 +62,13 @@ def problems_of(
     *,
     most: int = InvalidWorkflow.SHOWN,
 ) -> tuple[list[tuple[str, str]], int]:
-    """Return the path and the reason of each problem, such as ``webhooks[0].name``, and how many there are.
+    """Return the path (such as ``webhooks[0].name``) and the reason of each problem, and their number.
 
-    No reason holds what was typed: it may be a secret.
+    No reason holds the value that was given, because it may be a secret.
 
     :param model: the model that was to be built.
-    :param path: where it stands.
-    :param most: how many problems are looked into; the others are counted.
+    :param path: the model's place.
+    :param most: how many problems are returned; the others are only counted.
     """
     found = [
         problem
@@ -97,7 +105,7 @@ def _problem(problem: ErrorDetails, model: type[BaseModel], path: str) -> tuple[
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    """Return what is wrong in words; what was typed isn't among them."""
+    """Return a sentence about what is wrong. It doesn't hold the value that was given."""
     about = problem.get("ctx", {})
     if problem["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", about["expected"])
@@ -107,7 +115,7 @@ def _sentence(problem: ErrorDetails) -> str:
 
 
 def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """Return the model that stands at a place in another one, or the nearest one around it."""
+    """Return the model at a place in another model, or the nearest model around the place."""
     for step in loc:
         field = model.model_fields.get(str(step))
         if field is not None:
@@ -123,7 +131,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def joined(path: str, *steps: int | str) -> str:
-    """Return a path with steps added: a number is an index."""
+    """Return a path with further steps; a number is an index."""
     for step in steps:
         if isinstance(step, int):
             path += f"[{step}]"

@@ -1,4 +1,4 @@
-"""The kinds of values that a workflow and its parts hold, and what their models have in common."""
+"""The types of the values in a workflow and its parts, and the base class of their models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 LONGEST_ID = 200
-"""Characters of a DAG's id and of a name; Airflow takes 250, and what belongs to them gets more."""
+"""How many characters a DAG's id and a name may have. Airflow allows 250, and derived ids are longer."""
 LONGEST_TAG = 100
 MOST_RETRIES = 1_000
 MOST_FAILURES = 1_000_000_000
@@ -51,7 +51,7 @@ NO_EXTRA = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, va
 def _duration(value: object) -> timedelta:
     duration = value if isinstance(value, timedelta) else parse_duration(value, "it")
     if not timedelta(0) <= duration <= LONGEST_DURATION:
-        raise ValueError(f"it must be between nothing and {LONGEST_DURATION.days} days")
+        raise ValueError(f"it must be between 0 and {LONGEST_DURATION.days:,} days")
     return duration
 
 
@@ -66,7 +66,9 @@ def _zone(name: str) -> str:
     try:
         time_zone(name)
     except KeyError:
-        raise ValueError(f"there is no time zone {name!r}: an IANA name is needed") from None
+        raise ValueError(
+            f"there is no time zone {name!r}: give an IANA name such as 'America/Los_Angeles'"
+        ) from None
     return name
 
 
@@ -94,7 +96,7 @@ if TYPE_CHECKING:
 else:
 
     class _ModelType(type(BaseModel)):
-        """Makes what is wrong with a model an error of ours when Python code builds one."""
+        """Raises ``InvalidWorkflow`` instead of pydantic's error when Python code builds a model."""
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             try:
@@ -104,9 +106,9 @@ else:
                 raise InvalidWorkflow(tuple(problems), count - len(problems)) from None
 
     class Model(BaseModel, metaclass=_ModelType):
-        """What workflows and their parts have in common."""
+        """The base class of workflows and their parts."""
 
 
 def slug_of(name: str) -> str:
-    """Return a name as Airflow's ids hold it: lower case, underscores for what isn't a letter or digit."""
+    """Return a name in the form of Airflow's ids: lower case, with underscores for other characters."""
     return re.sub(r"\W+", "_", name.lower()).strip("_")

@@ -1,7 +1,7 @@
-"""A YAML file -> workflows, or an error that names file, line and path.
+"""Reads workflows from a YAML file, or raises an error that names the file, the line and the path.
 
-One file holds one workflow, or a list of them. Plain values are read as in JSON: only ``true`` and ``false``
-are truth values (so the operator ``on`` needs no quotes), numbers are decimal, dates are text.
+A file holds one workflow, or a list of workflows. Plain values are read as in JSON: only ``true`` and
+``false`` are booleans (so the operator ``on`` needs no quotes), numbers are decimal, and dates are text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["RESOLVERS", "located", "read_workflows"]
 W = TypeVar("W", bound=WorkflowDefinition)
 
 DEEPEST = 250
-"""Levels of nesting: groups of criteria may have 100, each a mapping and a list."""
+"""How many levels may nest. Groups of criteria may nest 100 levels deep, each a mapping and a list."""
 MOST_NODES = 100_000
-"""Values in a file, aliases opened; a few lines of YAML can stand for billions."""
+"""How many values a file may hold, with aliases resolved. A few lines of YAML can make billions."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
-# The parser in C, where PyYAML has it, is some ten times as fast as the one in Python.
+# If PyYAML has its parser in C, use it: it is about ten times as fast as the parser in Python.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -51,7 +51,7 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("$")))
 RESOLVERS: Mapping[str, Sequence[tuple[str, re.Pattern[str]]]] = _Loader.yaml_implicit_resolvers
-"""By a plain value's first letter, what it may be read as other than text."""
+"""By the first letter of a plain value, the types other than text as which it may be read."""
 
 
 def read_workflows(text: str, file: str, model: type[W], *, only: str | None = None) -> list[W]:
@@ -59,10 +59,10 @@ def read_workflows(text: str, file: str, model: type[W], *, only: str | None = N
 
     :param text: the file's contents.
     :param file: its name, for errors.
-    :param model: what is made of each workflow.
-    :param only: the id of the one DAG that is asked for; ``None`` asks for all. What belongs to another
-        one is not looked at.
-    :raises InvalidWorkflowFile: if it can't be read, or a workflow in it is wrong; it holds all problems.
+    :param model: the class of the workflows.
+    :param only: the id of the only DAG that is needed; other workflows are not checked. ``None``: all are
+        needed.
+    :raises InvalidWorkflowFile: if the file can't be read, or a workflow is not valid. It holds all problems.
     """
     try:
         _check_depth(text, file)
@@ -91,7 +91,8 @@ def read_workflows(text: str, file: str, model: type[W], *, only: str | None = N
             problems.extend(*problems_of(error, model, path, most=problems.room))
             continue
         if workflow.dag_id in ids:
-            problems.add(joined(path, "dag_id"), f"{workflow.dag_id!r} is an earlier workflow's in this file")
+            reason = f"{workflow.dag_id!r} is the dag_id of an earlier workflow in this file: give another"
+            problems.add(joined(path, "dag_id"), reason)
         ids.add(workflow.dag_id)
         workflows.append(workflow)
     if problems.count:
@@ -108,7 +109,7 @@ class _Problems:
 
     @property
     def room(self) -> int:
-        """How many more are shown."""
+        """How many more problems can be shown."""
         return InvalidWorkflowFile.SHOWN - len(self.first)
 
     def add(self, path: str, reason: str) -> None:
@@ -122,7 +123,7 @@ class _Problems:
 def located(
     text: str, file: str, workflow: WorkflowDefinition, error: InvalidWorkflow
 ) -> InvalidWorkflowFile:
-    """Return an error of a workflow that was read from a file, with the lines of its problems.
+    """Return an error of a workflow from a file, with the lines of its problems.
 
     :param text: the file's contents.
     """
@@ -146,7 +147,7 @@ def _with_lines(
 
 
 def _check_depth(text: str, file: str) -> None:
-    """Refuse what nests too deeply before nodes are made of it, which recurses, in C without a bound."""
+    """Refuse a file that nests too deeply. Making its nodes would recurse, in C without a limit."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -155,7 +156,8 @@ def _check_depth(text: str, file: str) -> None:
             depth -= 1
         if depth > DEEPEST:
             line = event.start_mark.line + 1  # type: ignore[union-attr]  # events of a text have marks
-            raise InvalidWorkflowFile(file, (("", f"it is nested more than {DEEPEST} levels deep"),), (line,))
+            reason = f"it nests more than {DEEPEST} levels deep: use fewer levels"
+            raise InvalidWorkflowFile(file, (("", reason),), (line,))
 
 
 def _dag_id(entry: Mapping[str, Any]) -> str:
@@ -165,13 +167,13 @@ def _dag_id(entry: Mapping[str, Any]) -> str:
 def _unreadable(file: str, error: yaml.YAMLError) -> InvalidWorkflowFile:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it can't be read"
-    # PyYAML's texts can quote the file, hence perhaps a secret: what is in quotes is left out.
+    # PyYAML's texts can quote the file, which may hold a secret. So quoted text is left out.
     reason = re.sub(r"'[^']{3,}'", "'…'", str(reason))
     return InvalidWorkflowFile(file, (("", f"not YAML: {reason}"),), (mark.line + 1 if mark else 1,))
 
 
 class _Values:
-    """Makes Python values of YAML nodes."""
+    """Makes Python values from YAML nodes."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -181,11 +183,11 @@ class _Values:
     def of(self, node: yaml.Node) -> Any:
         self._count += 1
         if self._count > MOST_NODES:
-            raise self._error(node, f"the file holds more than {MOST_NODES} values")
+            raise self._error(node, f"the file holds more than {MOST_NODES:,} values: use fewer")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:
-            raise self._error(node, "it contains itself")
+            raise self._error(node, "it contains itself through an alias")
         self._open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.of(item) for item in node.value]
@@ -201,7 +203,7 @@ class _Values:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(key, "a key must be text")
             if key.value in seen:
-                raise self._error(key, f"{key.value!r} stands here twice")
+                raise self._error(key, f"the key {key.value!r} is here twice: remove one")
             seen.add(key.value)
             yield self._text(key), self.of(value)
 
@@ -216,13 +218,13 @@ class _Values:
             return text.lower() == "true"
         if kind in ("int", "float"):
             return self._number(node, int if kind == "int" else float)
-        raise self._error(node, "tags such as !!python or !include are not taken")
+        raise self._error(node, "tags such as !!python or !include are not supported")
 
     def _number(self, node: yaml.ScalarNode, read: Callable[[str], float]) -> float:
         try:
             number = read(node.value)
         except ValueError:
-            raise self._error(node, f"it is no number: !!{read.__name__}") from None
+            raise self._error(node, f"it is not a number, but has the tag !!{read.__name__}") from None
         if isinstance(number, float) and not isfinite(number):
             raise self._error(node, "the number is too large: write it in quotes")
         return number
@@ -242,7 +244,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _node_at(root: yaml.Node, path: str) -> yaml.Node:
-    """Return the node that a path leads to, or the last one on the way; of a mapping's value, the key."""
+    """Return the node at a path, or the last node on the way to it. For a mapping's value, return the key."""
     node = shown = root
     for name, index in _STEP.findall(path):
         if index and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):

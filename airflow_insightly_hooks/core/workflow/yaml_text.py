@@ -1,7 +1,7 @@
-"""A workflow -> the YAML of its file, which makes an equal workflow again.
+"""Writes the YAML file of a workflow, from which an equal workflow can be read.
 
-What is shown to others lacks what may be secret: a URI's query, the values of headers, and those of a failure
-callback's arguments.
+YAML that is shown to users has no values that may be secret: a URI's query, and the values of headers and of
+a failure callback's arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LONGEST_STORED", "MASK", "duration_text", "is_masked", "stored_yaml"
 MASK = "***"
 """What stands for a value that may be secret."""
 LONGEST_STORED = 100_000
-"""Characters of the YAML that Airflow stores with a task."""
+"""How many characters the YAML may have that Airflow stores with a task."""
 
 SECONDS = ("settle", "lookback")
 
@@ -32,7 +32,7 @@ _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Dumper(_Base):  # type: ignore[misc]  # its base is chosen at run time
-    """Quotes what a workflow file, or YAML elsewhere, would read as something else than text."""
+    """Quotes texts that a workflow file, or other YAML, would read as another type."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 — PyYAML's name
         first: [*RESOLVERS.get(first, ()), *_Base.yaml_implicit_resolvers.get(first, ())]
@@ -40,14 +40,14 @@ class _Dumper(_Base):  # type: ignore[misc]  # its base is chosen at run time
     }
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 — PyYAML's signature
-        """Write a value again where it stands a second time."""
+        """Write a value again if it occurs a second time."""
         return True
 
 
 def workflow_yaml(workflow: WorkflowDefinition, *, masked: bool = True) -> str:
-    """Return the text of a file that holds the workflow; what is as by default is left out.
+    """Return the text of a file that holds the workflow, without values that are the default.
 
-    :param masked: leave out what may be secret; only without it does the text always make an equal workflow.
+    :param masked: mask values that may be secret. Then the text may not make an equal workflow.
     """
     values = _values(workflow, masked=masked)
     if workflow.dag_id == workflow.slug:
@@ -58,25 +58,25 @@ def workflow_yaml(workflow: WorkflowDefinition, *, masked: bool = True) -> str:
 
 
 def stored_yaml(workflow: WorkflowDefinition) -> str:
-    """Return the text that Airflow stores of a workflow, without what may be secret; if long, a comment."""
-    if _count(workflow.criteria) > LONGEST_STORED // 4:  # it isn't written to be thrown away
+    """Return the masked text of a workflow, which Airflow stores; if it is too long, a comment instead."""
+    if _count(workflow.criteria) > LONGEST_STORED // 4:  # don't write a text that will be too long
         return too_long(LONGEST_STORED)
     text = workflow_yaml(workflow)
     return text if len(text) <= LONGEST_STORED else too_long(LONGEST_STORED)
 
 
 def too_long(limit: int) -> str:
-    """Return the comment that stands for a YAML text that is longer than so many characters."""
-    return f"# It has more than {limit} characters.\n"
+    """Return the comment that replaces a YAML text with more characters than the limit."""
+    return f"# The YAML has more than {limit:,} characters.\n"
 
 
 def is_masked(webhook: Webhook) -> bool:
-    """Return whether a webhook that was read from a masked text lacks a part of its URI, or a header."""
+    """Return whether a webhook was read from a masked text and lacks a part of its URI, or a header."""
     return MASK in (webhook.uri or "") or MASK in webhook.headers.values()
 
 
 def _values(model: BaseModel, *, masked: bool) -> dict[str, Any]:
-    """Return what a model says, as YAML can hold it."""
+    """Return a model's values in a form that YAML can hold."""
     values = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
@@ -92,7 +92,7 @@ def _values(model: BaseModel, *, masked: bool) -> dict[str, Any]:
 
 def _masked(model: BaseModel, name: str, value: Any) -> Any:
     if isinstance(model, Webhook) and name == "uri":
-        shown = shown_uri(value)  # of a template, it doesn't show that a query was left out
+        shown = shown_uri(value)  # for a template, this doesn't show that a query was left out
         return shown if shown == value or MASK in shown else f"{shown}?{MASK}"
     if (isinstance(model, Webhook) and name == "headers") or (
         isinstance(model, FailureCallback) and name == "arguments"
@@ -122,7 +122,7 @@ def _plain(value: Any, *, masked: bool) -> Any:
 
 
 def duration_text(duration: timedelta) -> str | float:
-    """Return the text of a duration; of one that has parts of a second, its seconds."""
+    """Return the text of a duration; if it has fractions of a second, its seconds."""
     for unit in reversed(UNITS):
         number, rest = divmod(duration, UNITS[unit])
         if not rest and (number or unit == "s"):
@@ -131,7 +131,7 @@ def duration_text(duration: timedelta) -> str | float:
 
 
 def _count(value: Any) -> int:
-    """Return how many values a value holds, itself included, up to one more than can be stored."""
+    """Return how many values a value holds, including itself. It stops counting after ``LONGEST_STORED``."""
     count, pending = 0, [value]
     while pending and count <= LONGEST_STORED:
         value = pending.pop()

@@ -130,8 +130,8 @@ def test_a_workflow_in_words() -> None:
         description_text(made)
         == f"""\
 Watches Contacts: a record that is created or edited, until it has triggered once.
-It is not active: changes pass by.
-One task does all of it, batch by batch.
+It is not active: changes are ignored.
+One task does everything, batch by batch.
 Its tasks are in the pool crm.
 The record triggers if:
   all of these hold:
@@ -153,7 +153,7 @@ For each record that triggers, it sends:
   "At": the whole record, to the connection "c d", at the date in DATE_OF_BIRTH
     in one attempt
     by tasks in the pool "one slot"
-    if something stays undelivered, the report says so, and the task succeeds
+    if a payload stays undelivered, the report says so, and the task succeeds
 It runs at "5 * * * *" (Europe/Paris).
 When a run fails, alerts.tell is called."""
     )
@@ -165,16 +165,16 @@ When a run fails, alerts.tell is called."""
         (None, "It runs by hand only."),
         ("on_change", "It runs when there are changes."),
         ("0 8 * * *", 'It runs at "0 8 * * *" (UTC).'),
-        (Schedule(watch="30s"), "It runs when there are changes, and asks every 30s."),
+        (Schedule(watch="30s"), "It runs when there are changes, and asks Insightly every 30s."),
         (
             Schedule(on_change="push"),
-            "It runs when Insightly's webhook tells of a change, and asks Insightly every 15m, too.",
+            "It runs when Insightly's webhook announces a change, and also asks Insightly every 15m.",
         ),
         (
             Schedule(on_change="push", watch="1h"),
-            "It runs when Insightly's webhook tells of a change, and asks Insightly every 1h, too.",
+            "It runs when Insightly's webhook announces a change, and also asks Insightly every 1h.",
         ),
-        (Schedule(every="15m", data_interval=True), "It runs every 15m, each time over the interval before."),
+        (Schedule(every="15m", data_interval=True), "It runs every 15m, each time for the interval before."),
     ],
 )
 def test_when_it_runs(schedule: Any, expected: str) -> None:
@@ -214,5 +214,5 @@ def test_much_is_cut() -> None:
     conditions = [{"field": "TITLE", "operator": "equals", "value": "x" * 500}] * 5_000
     for criteria in ({"any": conditions}, {"any": conditions[:100]}):
         text = description_markdown(workflow(criteria=criteria))
-        assert f"# It has more than {LONGEST_YAML} characters." in text
+        assert f"# The YAML has more than {LONGEST_YAML:,} characters." in text
         assert len(text) < 100_000

@@ -110,7 +110,7 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"webhooks": [{"conn_id": "x"}]}, "webhooks[0].name", "it is missing"),
         ({"webhooks": [{"name": "x"}]}, "webhooks[0]", "conn_id or uri"),
         ({"webhooks": [{**WEBHOOK, "uri": "https://x"}]}, "webhooks[0]", "conn_id or uri"),
-        ({"webhooks": [{"name": "x", "conn_id": "https://x"}]}, "webhooks[0].conn_id", "a URI goes to uri"),
+        ({"webhooks": [{"name": "x", "conn_id": "https://x"}]}, "webhooks[0].conn_id", "give a URI as uri"),
         (
             {"webhooks": [WEBHOOK, {**WEBHOOK, "name": "billing!"}]},
             "webhooks[1].name",
@@ -123,27 +123,31 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"webhooks": [{**WEBHOOK, "timezone": "Mars/X"}]}, "webhooks[0].timezone", "no time zone 'Mars/X'"),
         ({"webhooks": [{**WEBHOOK, "concurrency": 0}]}, "webhooks[0].concurrency", "1"),
         ({"webhooks": [{**WEBHOOK, "after": "3 days"}]}, "webhooks[0].after", "'3d'"),
-        ({"webhooks": [{**WEBHOOK, "before": "3d"}]}, "webhooks[0].before", "field that holds the date"),
+        (
+            {"webhooks": [{**WEBHOOK, "before": "3d"}]},
+            "webhooks[0].before",
+            "name of the field with the date",
+        ),
         (
             {"webhooks": [{**WEBHOOK, "before": "3d", "after": "1d", "field": "DATE_OF_BIRTH"}]},
             "webhooks[0].before",
-            "exclude one another",
+            "can't be used together",
         ),
         ({"webhooks": [{**WEBHOOK, "field": "BIRTH"}]}, "webhooks[0].field", "no field 'BIRTH'"),
-        ({"webhooks": [{**WEBHOOK, "field": "FIRST_NAME"}]}, "webhooks[0].field", "holds no date"),
+        ({"webhooks": [{**WEBHOOK, "field": "FIRST_NAME"}]}, "webhooks[0].field", "is not a date field"),
         ({"webhooks": [{**WEBHOOK, "recheck": True}]}, "webhooks[0].recheck", "time trigger"),
-        ({"schedule": {}}, "schedule", "one of cron, every, watch and on_change is needed"),
+        ({"schedule": {}}, "schedule", "give one of cron, every, watch and on_change"),
         ({"schedule": {"on_change": "push", "cron": "@daily"}}, "schedule", "not cron and on_change"),
         ({"schedule": {"on_change": "push", "every": "1h"}}, "schedule", "not every and on_change"),
         ({"schedule": {"on_change": "pushed"}}, "schedule.on_change", "did you mean 'push'?"),
         ({"schedule": {"on_change": True}}, "schedule.on_change", "'push' is needed"),
         ({"schedule": {"push": True}}, "schedule.push", "did you mean 'on_change'?"),
         ({"schedule": "push"}, "schedule", "did you mean {on_change: push}?"),
-        ({"schedule": {"on_change": "push", "watch": "0s"}}, "schedule.watch", "longer than nothing"),
+        ({"schedule": {"on_change": "push", "watch": "0s"}}, "schedule.watch", "longer than 0"),
         ({"schedule": {"on_change": "push", "data_interval": True}}, "schedule.data_interval", "no interval"),
         ({"schedule": {"cron": "* * * * *", "every": "5m"}}, "schedule", "not cron and every"),
         ({"schedule": {"every": "5x"}}, "schedule.every", "duration"),
-        ({"schedule": {"every": "0m"}}, "schedule.every", "longer than nothing"),
+        ({"schedule": {"every": "0m"}}, "schedule.every", "longer than 0"),
         ({"schedule": {"crn": "* * * * *"}}, "schedule.crn", "did you mean 'cron'?"),
         ({"schedule": {"watch": "15s", "data_interval": True}}, "schedule.data_interval", "no interval"),
         ({"schedule": {"cron": "0 * * * *", "data_interval": True}}, "start_date", "intervals are read"),
@@ -157,12 +161,12 @@ def test_an_id_is_made_of_the_name(name, dag_id):
         ({"lookback": "2d"}, "lookback", "86400"),
         ({"active": "no"}, "active", "true or false"),
         ({"tags": ["x" * 101]}, "tags[0]", "100"),
-        ({"dag_id": "x__pending"}, "dag_id", "'__pending' is the ending"),
+        ({"dag_id": "x__pending"}, "dag_id", "'__pending' is reserved"),
         ({"schedule": {"every": 15}}, "schedule.every", "duration"),
-        ({"schedule": {"every": "999999w"}}, "schedule.every", "36500 days"),
+        ({"schedule": {"every": "999999w"}}, "schedule.every", "36,500 days"),
         ({"webhooks": [{**WEBHOOK, "name": "x" * 201}]}, "webhooks[0].name", "200"),
         ({"webhooks": [{**WEBHOOK, "after": 3}]}, "webhooks[0].after", "duration"),
-        ({"webhooks": [{**WEBHOOK, "after": timedelta(-1)}]}, "webhooks[0].after", "between nothing"),
+        ({"webhooks": [{**WEBHOOK, "after": timedelta(-1)}]}, "webhooks[0].after", "between 0"),
         ({"webhooks": [{**WEBHOOK, "concurrency": "8"}]}, "webhooks[0].concurrency", "whole number"),
         ({"webhooks": [{**WEBHOOK, "after": "1d", "recheck": "on"}]}, "webhooks[0].recheck", "true or false"),
     ],
@@ -228,7 +232,7 @@ def test_a_password_in_a_uri_is_refused(uri):
     assert "{{ var.value.receiver }}" in reason
     assert "s3cret" not in str(caught.value)
     asset = {"name": "x", "conn_id": "c", "on_undelivered": "report", "undelivered_asset": {"uri": uri}}
-    with pytest.raises(InvalidWorkflow, match=r"undelivered_asset\.uri: no user name"):
+    with pytest.raises(InvalidWorkflow, match=r"undelivered_asset\.uri: it must not hold a user name"):
         workflow(webhooks=[asset])
 
 

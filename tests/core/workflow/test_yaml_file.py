@@ -64,7 +64,9 @@ def test_a_file_may_hold_a_list():
     listed = "".join(f"  {line}" for line in CONTACTS.splitlines(keepends=True)).replace("  #", "-\n  #", 1)
     text = f"{listed}{listed.replace('New French', 'New')}"
     assert [w.dag_id for w in read_workflows(text, "f", Workflow)] == ["new_french_contacts", "new_contacts"]
-    assert problems(listed * 2)[0].startswith("contacts.yaml:18: [1].dag_id: 'new_french_contacts' is an")
+    assert problems(listed * 2)[0].startswith(
+        "contacts.yaml:18: [1].dag_id: 'new_french_contacts' is the dag_id"
+    )
 
 
 def test_each_mistake_in_criteria_has_its_line():
@@ -102,7 +104,7 @@ def test_each_mistake_in_criteria_has_its_line():
         ),
         ("record_type: Contacts\n", "", "2: record_type: it is missing"),
         ("  - name: Billing\n    conn_id", "  - conn_id", "12: webhooks[0].name: it is missing"),
-        ("    after: 3d", "    after: 3d\n    after: 4d", "15: 'after' stands here twice"),
+        ("    after: 3d", "    after: 3d\n    after: 4d", "15: the key 'after' is here twice: remove one"),
         (
             "after: 3d",
             "fields: [FIRST_NAME, LAST]",
@@ -132,10 +134,10 @@ def test_all_mistakes_of_a_file_are_told():
         ("just text", "f:1: a workflow is needed: a mapping with name, record_type and webhooks"),
         ("a: [", "f:2: not YAML: did not find expected node content"),
         ("a: 1\n---\nb: 2", "f:2: not YAML: but found another document"),
-        ("a: &x [*x]", "f:1: it contains itself"),
+        ("a: &x [*x]", "f:1: it contains itself through an alias"),
         ("[1]: x", "f:1: a key must be text"),
-        ("!!python/object:os.system x", "f:1: tags such as !!python or !include are not taken"),
-        ("a: !!int x", "f:1: it is no number: !!int"),
+        ("!!python/object:os.system x", "f:1: tags such as !!python or !include are not supported"),
+        ("a: !!int x", "f:1: it is not a number, but has the tag !!int"),
         ("a: \x00", "f:1: not YAML: control characters are not allowed"),
     ],
 )
@@ -148,13 +150,13 @@ def test_a_few_lines_cannot_stand_for_billions():
     """Aliases of aliases are counted as what they stand for."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert "more than 100000 values" in problems("\n".join(lines))[0]
+    assert "more than 100,000 values" in problems("\n".join(lines))[0]
 
 
 def test_deep_nesting_is_an_error():
     """Not a crash."""
     for text in ("[" * 5_000 + "]" * 5_000, "name: " + "[" * 100_000, "- " * 100_000 + "x"):
-        assert problems(text)[0] == "contacts.yaml:1: it is nested more than 250 levels deep"
+        assert problems(text)[0] == "contacts.yaml:1: it nests more than 250 levels deep: use fewer levels"
 
 
 KEYS = "".join(f"key_{number}: 1\n" for number in range(60_000))
@@ -177,10 +179,10 @@ KEYS = "".join(f"key_{number}: 1\n" for number in range(60_000))
         ("- 3\n" * 90_000, "contacts.yaml:1: [0]: a workflow is needed: a mapping", 89_980),
         (
             "- {name: n, record_type: Notes, webhooks: [{name: w, conn_id: c}]}\n" * 8_000,
-            "contacts.yaml:2: [1].dag_id: 'n' is an earlier workflow's in this file",
+            "contacts.yaml:2: [1].dag_id: 'n' is the dag_id of an earlier workflow",
             7_979,
         ),
-        ("a: 1\n" * 60_000, "contacts.yaml:2: 'a' stands here twice", 0),
+        ("a: 1\n" * 60_000, "contacts.yaml:2: the key 'a' is here twice", 0),
     ],
     ids=["keys", "a webhook's keys", "flow", "list", "ids", "twice"],
 )
@@ -201,7 +203,7 @@ def test_many_mistakes_are_counted_in_linear_time(text: str, first: str, more: i
         ('"a\\0": 1', "f:1: it holds U+0000 or half of a surrogate pair, which can't be stored"),
         ('name: "a\\0"', "f:1: it holds U+0000 or half of a surrogate pair, which can't be stored"),
         ("a: 1e400", "f:1: the number is too large: write it in quotes"),
-        (f"a: {'9' * 5000}", "f:1: it is no number: !!int"),
+        (f"a: {'9' * 5000}", "f:1: it is not a number, but has the tag !!int"),
     ],
 )
 def test_what_airflow_cannot_store_is_refused(text: str, expected: str):
