@@ -21,7 +21,7 @@ from tests.e2e.conftest import SIGNING_SECRET, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # all runs are waited for by the first tests
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "explanation" / "delivery.md").read_text()
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "dead-letters.md").read_text()
 DAG_FILE = (Path(__file__).parent / "dags" / "deliveries.py").read_text()
 BUSY = 300
 """Seconds to wait for runs that all go on at once."""
