@@ -15,7 +15,11 @@ PARALLEL := --numprocesses 4 --dist worksteal
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators"
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
-.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check constraints record-types schema bench bench-delivery clean
+# Always anew: a page that has not changed may link to a heading that has.
+SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --quiet --jobs 2 \
+	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
+
+.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check docs constraints record-types schema bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -58,6 +62,10 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/fault_table.py --check
+	$(SITE)
+
+docs: .venv/.installed ## Build the documents' site: build/docs/html/index.html
+	$(SITE)
 
 bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing, reading
 	$(BIN)/python benchmarks/pipeline.py
@@ -81,4 +89,4 @@ schema: .venv/.installed ## Make the JSON Schema of workflow files anew
 	$(BIN)/python tools/workflow_schema.py
 
 clean: ## Remove what the targets made
-	rm -rf .venv .demo .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .demo build .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ PUBLIC_OPERATORS = (
     WebhookOperator,
     InsightlyWorkflowOperator,
 )
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|npmjs)\.(org|com)\b")
 
 
@@ -99,11 +101,25 @@ def missing_modules() -> Iterator[str]:
 
 
 def broken_links(documents: list[Path]) -> Iterator[str]:
-    """Yield the relative links that lead nowhere."""
+    """Yield the relative links that lead nowhere: to no file, or to no heading of a document."""
     for document in documents:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-            if not (document.parent / target).exists():
+        text = FENCED.sub("", document.read_text())
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text):
+            path = document.parent / target if target else document
+            if not path.exists():
                 yield f"{document.relative_to(ROOT)}: the link to {target} leads nowhere"
+            elif anchor and path.suffix == ".md" and anchor not in anchors(path.read_text()):
+                yield f"{document.relative_to(ROOT)}: the link to {target}#{anchor} leads to no heading"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    counts: Counter[str] = Counter()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", FENCED.sub("", text), re.MULTILINE):
+        shown = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        counts[anchor] += 1
+    return {f"{anchor}-{n}" if n else anchor for anchor, count in counts.items() for n in range(count)}
 
 
 def registry_addresses(files: list[Path]) -> Iterator[str]:

@@ -1,0 +1,130 @@
+"""The site is made of the Markdown pages, and loads nothing from other hosts; all links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import check_docs
+import check_site
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def conf() -> ModuleType:
+    """Sphinx's settings of the site."""
+    spec = importlib.util.spec_from_file_location("docs_conf", DOCS / "conf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("index.html", '<link rel="stylesheet" href="https://fonts.example.com/a.css">'),
+        ("index.html", '<link rel="preload" href="//fonts.example.com/a.woff2">'),
+        ("index.html", '<script src="https://cdn.example.com/a.js"></script>'),
+        ("index.html", '<script>fetch("https://cdn.example.com/a.json")</script>'),
+        ("index.html", '<img srcset="a.png, https://img.example.com/a.png 2x">'),
+        ("index.html", '<p style="background: url(https://img.example.com/a.png)">'),
+        ("index.html", '<style>@import "//fonts.example.com/a.css";</style>'),
+        ("index.html", '<svg><image xlink:href="https://img.example.com/a.png"/></svg>'),
+        ("a.css", "@import url('https://fonts.example.com/a.css');"),
+        ("a.css", "@font-face { src: url(//fonts.example.com/a.woff2) }"),
+        ("a.js", 'import("https://cdn.example.com/a.js")'),
+        ("a.svg", '<svg><use href="https://img.example.com/a.svg#b"/></svg>'),
+    ],
+)
+def test_what_is_loaded_from_another_host_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    """In pages, styles, scripts and pictures."""
+    (tmp_path / "index.html").touch()
+    (tmp_path / name).write_text(text)
+    assert check_site.main(str(tmp_path)) == 1
+    found, summary = capsys.readouterr().out.splitlines()
+    assert found.startswith(f"{tmp_path / name}: it loads ")
+    assert ".example.com/" in found
+    assert summary.endswith(" 1 addresses on other hosts are loaded")
+
+
+def test_links_and_the_site_itself_are_no_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link may lead anywhere; a relative address and one with its data in it ask nobody."""
+    (tmp_path / "index.html").write_text(
+        '<a href="https://www.example.com/">out</a><link rel="stylesheet" href="a.css"><img src="a.png">'
+    )
+    (tmp_path / "a.css").write_text(
+        "p { background: url('data:image/svg+xml,<svg xmlns=\"http://www.w3.org/\">') }"
+    )
+    assert check_site.main(str(tmp_path)) == 0
+    assert capsys.readouterr().out == "site: 2 files, 0 addresses on other hosts are loaded\n"
+
+
+def test_no_site_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty folder doesn't pass for a site that loads nothing."""
+    assert check_site.main(str(tmp_path)) == 1
+    assert "there is no site" in capsys.readouterr().out
+
+
+def test_a_shelf_has_the_pages_it_lists_and_those_beside_them(conf: ModuleType) -> None:
+    """First those that are listed, in this order; then the other pages of their folders."""
+    made = conf.toctrees(
+        "# x\n\n## Reference\n\n- [b](reference/sandbox.md)\n- [a](reference/command-line.md)\n\n"
+        "## Explanation\n\n- [c](architecture.md)\n"
+    )
+    reference, explanation = made.split("\n\n```{toctree}")
+    names = reference.splitlines()
+    assert names[2:6] == [":caption: Reference", "", "reference/sandbox", "reference/command-line"]
+    assert "reference/pages" in names[6:]
+    assert len(names) == len(set(names))
+    assert explanation.splitlines()[2:] == [":caption: Explanation", "", "architecture", "```"]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[a](reference/pages.md#x)", "[a](reference/pages.md#x)"),
+        ("[a `b`](../README.md#with-a-real-account)", "a `b`"),
+        ("[folder](../dags/workflows)", "folder"),
+        ("[a](../tests/test_site.py)", "[a](../tests/test_site.py)"),
+        ("![a](flow.svg)", "![a](flow.svg)"),
+        ("[a](https://www.example.com/)", "[a](https://www.example.com/)"),
+    ],
+)
+def test_links_out_of_the_site_are_text(conf: ModuleType, written: str, shown: str) -> None:
+    """But for single files, of which the site holds copies."""
+    assert conf.without_outer_links(written, DOCS) == shown
+
+
+def test_anchors_are_those_of_github() -> None:
+    """Without punctuation, code marks and links; numbered where a heading stands twice; none from code."""
+    text = "# A page's `key`: one, two\n## [A link](x.md)!\n```bash\n# no heading\n```\n## Twice\n## Twice\n"
+    assert check_docs.anchors(text) == {"a-pages-key-one-two", "a-link", "twice", "twice-1"}
+
+
+@pytest.mark.parametrize(
+    ("link", "fault"),
+    [
+        ("other.md#a-heading", None),
+        ("#own", None),
+        ("https://www.example.com/#x", None),
+        ("missing.md", "the link to missing.md leads nowhere"),
+        ("other.md#missing", "the link to other.md#missing leads to no heading"),
+        ("#missing", "the link to #missing leads to no heading"),
+    ],
+)
+def test_broken_links_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, fault: str | None
+) -> None:
+    """A link leads to a file that is there and, where it names a heading, to that."""
+    monkeypatch.setattr(check_docs, "ROOT", tmp_path)
+    (tmp_path / "other.md").write_text("# A heading\n")
+    page = tmp_path / "page.md"
+    page.write_text(f"# Own\n[x]({link})\n```\n[x](in-code.md)\n```\n")
+    assert list(check_docs.broken_links([page])) == ([f"page.md: {fault}"] if fault else [])
