@@ -200,6 +200,7 @@ def parse_ms_date(text: str) -> datetime:
 
     The offset says only how the sender would show the instant; the milliseconds are UTC all the same.
 
+    :param text: the date, such as ``/Date(1489132800000-0800)/``.
     :raises InvalidTime: if ``text`` is no such date.
     """
     match = _MS_DATE.fullmatch(text)

@@ -12,6 +12,8 @@ __all__ = ["DagOutcome", "QueuedRun"]
 class QueuedRun(NamedTuple):
     """A run that waits for its time: ``run_dag.due()`` runs it once the sandbox's clock has come there.
 
+    :ivar dag_id: the DAG's id.
+    :ivar run_id: the run's id.
     :ivar run_after: when it is due.
     """
 
@@ -26,6 +28,8 @@ class DagOutcome:
 
     A task of a mapped operator or group is named with its map index, such as ``deliver[0]``.
 
+    :ivar dag_id: the DAG's id.
+    :ivar run_id: the run's id.
     :ivar state: the run's state: ``success`` or ``failed``.
     :ivar tasks: each task's state, by its id, such as ``success``, ``skipped`` or ``upstream_failed``.
     :ivar tries: how often each task was tried.

@@ -49,9 +49,13 @@ class ConditionOutcome(NamedTuple):
     """Whether one condition held for a record; ``path`` is its place in the criteria."""
 
     path: str
+    """Such as ``criteria.all[0]``."""
     field: str
+    """The field's name, or a dotted path."""
     operator: str
+    """The operator's name."""
     held: bool
+    """Whether the condition held."""
 
 
 Explanation = Callable[[Mapping[str, Any]], list[ConditionOutcome]]
@@ -193,7 +197,11 @@ def compile_criteria(
 ) -> Predicate:
     """Return a function that returns whether a record meets the criteria.
 
-    The parameters and errors are those of ``Criteria`` and its method ``compile``.
+    :param spec: the criteria; as for ``Criteria``.
+    :param now: the aware time that relative dates are measured from; ``None`` refuses them.
+    :param multi_select: the custom fields that are multi-selects; as for ``Criteria.compile``.
+    :param on_incomparable: is called with values that can't be compared, once a condition.
+    :raises InvalidCriteria: if the criteria can't be compiled.
     """
     return Criteria(spec).compile(now=now, multi_select=multi_select, on_incomparable=on_incomparable)
 
@@ -201,6 +209,7 @@ def compile_criteria(
 def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
     """Check that criteria can be compiled, and that records of a type can meet them.
 
+    :param spec: the criteria; as for ``Criteria``.
     :param record_type: the records' type; ``None`` doesn't check whether the fields exist and fit the
         operators.
     :raises InvalidCriteria: if not. It holds the mistakes of all conditions. Fields and values are checked
@@ -214,6 +223,9 @@ def compile_explanation(
 ) -> Explanation:
     """Return a function that returns the result of each condition for a record, in the criteria's order.
 
-    The parameters and errors are those of ``Criteria`` and its method ``compile_explanation``.
+    :param spec: the criteria; as for ``Criteria``.
+    :param now: the aware time that relative dates are measured from; ``None`` refuses them.
+    :param multi_select: the custom fields that are multi-selects; as for ``Criteria.compile``.
+    :raises InvalidCriteria: if the criteria can't be compiled.
     """
     return Criteria(spec).compile_explanation(now=now, multi_select=multi_select)

@@ -21,7 +21,9 @@ class GroupOutcome(NamedTuple):
     """Whether one group or logic line held for a record; ``path`` is its place in the criteria."""
 
     path: str
+    """Such as ``criteria.all``."""
     held: bool
+    """Whether the group held."""
 
 
 class Compared(NamedTuple):

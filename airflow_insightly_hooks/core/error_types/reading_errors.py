@@ -118,6 +118,6 @@ class IncompleteScan(InsightlyHooksError):
         return (
             f"{self.record_type}: {counted(self.found, 'record')} read in "
             f"{counted(self.requests, 'request')}{total}, but some may have been missed, because records or "
-            f"their order changed meanwhile. None of them counts as read. Try again when fewer records change, "
-            f"or read a shorter window"
+            f"their order changed meanwhile. None of them counts as read. Try again when fewer records "
+            f"change, or read a shorter window"
         )

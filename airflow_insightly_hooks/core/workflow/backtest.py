@@ -38,7 +38,9 @@ class Verdict(NamedTuple):
     """What a workflow would have done with a change."""
 
     change: RecordChange
+    """The change, as a sensor returns it."""
     triggers: bool
+    """Whether it would have triggered the workflow."""
     reason: str | None
     """Why it does not trigger. It holds no contents of the record."""
     conditions: tuple[ConditionOutcome, ...]
@@ -89,6 +91,7 @@ class Backtest(NamedTuple):
     """What a workflow would have done with changes, in their order."""
 
     verdicts: tuple[Verdict, ...]
+    """One for each change."""
 
     @property
     def triggering(self) -> list[RecordChange]:

@@ -28,6 +28,7 @@ class PreviewedMessage(NamedTuple):
     """A message that a webhook of the workflow would send for a change."""
 
     webhook: Webhook
+    """The webhook that would send it."""
     payload: Payload
     """The message's id, and its body: the exact text that would be POSTed. It holds personal data."""
     due: datetime | None
@@ -40,6 +41,7 @@ class PreviewedChange(NamedTuple):
     """What the workflow would do if the record was added, or if it was updated."""
 
     verdict: Verdict
+    """Whether the change triggers, and why."""
     messages: tuple[PreviewedMessage, ...]
     """One message for each webhook, even if the change doesn't trigger."""
     compared: tuple[Compared, ...]
@@ -55,6 +57,7 @@ class Preview(NamedTuple):
     """What a workflow would do with a record, if it was added and if it was updated."""
 
     changes: tuple[PreviewedChange, ...]
+    """The record as added, and as updated; one of them alone where only that was asked for."""
 
     @property
     def triggers(self) -> bool:

@@ -35,7 +35,13 @@ Scheduled = dict[str, list[dict[str, Any]]]
 
 
 class TimeTrigger(NamedTuple):
-    """When a webhook is sent: ``after`` the trigger, or ``after``/``before`` the date in ``field``."""
+    """When a webhook is sent: ``after`` the trigger, or ``after``/``before`` the date in ``field``.
+
+    :param webhook: the webhook's name.
+    :param after: how long after the trigger, or after the date in ``field``.
+    :param before: how long before the date in ``field``.
+    :param field: the name of the date field; alone: at that date. ``None``: the trigger's time counts.
+    """
 
     webhook: str
     after: timedelta | None = None
