@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from airflow.observability import stats
 
-__all__ = ["count_webhook"]
+from airflow_insightly_hooks.core.metrics import RECEIVED
 
-RECEIVED = "insightly_webhook.received"
-"""Counter: webhooks that came to Airflow, by the status of the answer."""
+__all__ = ["count_webhook"]
 
 
 def count_webhook(status: int) -> None:
@@ -15,4 +14,4 @@ def count_webhook(status: int) -> None:
 
     :param status: the answer's.
     """
-    stats.incr(RECEIVED, tags={"status": str(status)})
+    stats.incr(RECEIVED.name, tags={"status": str(status)})
