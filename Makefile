@@ -19,7 +19,7 @@ CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -e
 SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --quiet --jobs 2 \
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 
-.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check docs constraints record-types schema bench bench-delivery clean
+.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check docs constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -61,7 +61,7 @@ check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
-	$(BIN)/python tools/fault_table.py --check
+	$(BIN)/python tools/reference.py --check
 	$(SITE)
 
 docs: .venv/.installed ## Build the documents' site: build/docs/html/index.html
@@ -87,6 +87,9 @@ record-types: .venv/.installed ## Make the table of record types anew from INSIG
 
 schema: .venv/.installed ## Make the JSON Schema of workflow files anew
 	$(BIN)/python tools/workflow_schema.py
+
+reference: .venv/.installed ## Make the blocks of the reference anew from the code
+	$(BIN)/python tools/reference.py
 
 clean: ## Remove what the targets made
 	rm -rf .venv .demo build .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -26,6 +26,8 @@ version = release = __version__
 extensions = ["myst_parser"]
 exclude_patterns = ["screenshots"]
 nitpicky = True
+# Options of commands begin with two hyphens, which must stay two.
+smartquotes = False
 
 # Headings have the anchors that GitHub gives them, down to the sixth level.
 myst_heading_anchors = 6

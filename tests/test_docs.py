@@ -1,4 +1,4 @@
-"""The sandbox's page and the README's table of connection fields say what the code does.
+"""The sandbox's page says what the code does.
 
 The README's code blocks have their tests in ``tests/e2e``.
 """
@@ -13,10 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import connection_table
-import pytest
-
-from airflow_insightly_hooks.hooks.connection_fields import ConnectionField
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "sandbox.md").read_text()
@@ -105,17 +101,3 @@ def test_the_tests_of_ones_own(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "/bin/billing []" in done.stdout
-
-
-def test_the_table_of_connection_fields_is_up_to_date() -> None:
-    """The README's table is what ``tools/connection_table.py`` makes of the declared fields."""
-    readme = connection_table.DOCUMENT.read_text(encoding="utf-8")
-    assert connection_table.with_table(readme) == readme
-
-
-def test_a_connection_field_needs_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No table is made while a field has neither description nor details."""
-    bare = ConnectionField(name="colour", label="Colour", kind="string")
-    monkeypatch.setattr(connection_table, "CONNECTION_FIELDS", {"insightly": (bare,)})
-    with pytest.raises(ValueError, match="insightly: the field colour needs a description or details"):
-        connection_table.table()

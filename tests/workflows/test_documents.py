@@ -23,7 +23,9 @@ def blocks(language: str, text: str = GUIDE) -> list[str]:
 
 def test_the_yaml_is_a_workflow() -> None:
     """And the error that is shown is the one that its mistake makes."""
-    text, pools, on_failure, in_one_task = blocks("yaml")
+    text, pools, on_failure, criteria, in_one_task = blocks("yaml")
+    start, end = text.partition("criteria:")[0], "webhooks: [{name: w, conn_id: c}]"
+    assert read_workflows(f"{start}{criteria}{end}", "w.yaml", Workflow)
     assert read_workflows(f"{text}{on_failure}", "opportunity_won.yaml", Workflow)[0].on_failure
     (workflow,) = read_workflows(text, "opportunity_won.yaml", Workflow)
     assert workflow.dag_id == "opportunity_won"

@@ -1,0 +1,95 @@
+"""Markdown of rows, values and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+FIELD = re.compile(r":(param|ivar|raises|returns?)\s*([\w.]*)\s*:\s*(.*)", re.DOTALL)
+
+
+class Described(NamedTuple):
+    """What a docstring says, as Markdown.
+
+    :param paragraphs: its paragraphs, without the fields.
+    :param arguments: what it says of each argument, by name.
+    :param attributes: what it says of each attribute, by name.
+    :param raises: the errors, and when each is raised.
+    :param returns: what is returned; empty if it does not say.
+    """
+
+    paragraphs: list[str]
+    arguments: dict[str, str]
+    attributes: dict[str, str]
+    raises: list[tuple[str, str]]
+    returns: str
+
+    def labelled(self, label: str) -> str:
+        """Return the text of the paragraphs that begin with a label, such as ``Cause``, without it."""
+        found = [
+            text.removeprefix(f"{label}:").strip() for text in self.paragraphs if text.startswith(label + ":")
+        ]
+        return " ".join(found)
+
+    def without(self, *labels: str) -> list[str]:
+        """Return the other paragraphs."""
+        return [
+            text for text in self.paragraphs if not text.startswith(tuple(f"{label}:" for label in labels))
+        ]
+
+
+def described(text: str | None) -> Described:
+    """Return what a docstring says; its fields are Sphinx's (``:param name: …``)."""
+    found = Described([], {}, {}, [], "")
+    returns = ""
+    for block in _blocks(inspect.cleandoc(text or "")):
+        if (field := FIELD.fullmatch(block)) is None:
+            found.paragraphs.append(_markdown(block))
+        elif field[1] == "param":
+            found.arguments[field[2]] = _markdown(field[3])
+        elif field[1] == "ivar":
+            found.attributes[field[2]] = _markdown(field[3])
+        elif field[1] == "raises":
+            found.raises.append((field[2], _markdown(field[3])))
+        else:
+            returns = _markdown(field[3])
+    return found._replace(returns=returns)
+
+
+def _blocks(text: str) -> Iterable[str]:
+    """Yield paragraphs and fields."""
+    block: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if block and (
+            not line.strip() or line.startswith(":") or (block[0].startswith(":") and line[0] != " ")
+        ):
+            yield "\n".join(block)
+            block = []
+        if line.strip():
+            block.append(line)
+
+
+def _markdown(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; of no rows, an empty text."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    if not lines:
+        return ""
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])
+
+
+def code(value: Any) -> str:
+    """Return a default as a reader would write it."""
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g} s"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    if isinstance(value, bool | int | float | tuple | list | dict | type(None)):
+        return f"`{value!r}`".replace("'", '"')
+    return f"`{type(value).__name__}()`"
