@@ -1,8 +1,8 @@
 """The extra fields of the connection types: name, type, default, bounds and meaning of each.
 
-The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and README's table
-(``tools/connection_table.py``) are made from these declarations. Airflow loads this module while it starts,
-so it imports neither Airflow nor an HTTP client.
+The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and the reference's
+tables (``tools/blocks/connections.py``) are made from these declarations. Airflow loads this module while it
+starts, so it imports neither Airflow nor an HTTP client.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ConnectionField:
     :param label: its name in the form.
     :param kind: its type in the form, in the words of JSON Schema.
     :param default: the value that an empty field has; ``None`` for no value.
-    :param description: what form and README say of it; may be empty.
-    :param details: what only README says of it, after the description.
+    :param description: what form and reference say of it; may be empty.
+    :param details: what only the reference says of it, after the description.
     :param at_least: the smallest number that is accepted; counts for numbers only.
     :param at_most: the largest one, likewise.
     :param may_be_zero: whether 0 is accepted, too, for no limit.

@@ -49,7 +49,7 @@ class InsightlyHook(BaseHook):
     """Reads records of an Insightly account.
 
     :param insightly_conn_id: an Airflow connection of type ``insightly``: password or login is the API
-        key; host the pod (``na1``) or a base URL; README lists the fields of its extra.
+        key; host the pod (``na1``) or a base URL; the reference lists the fields of its extra.
     :param exact_numbers: whether a number that Python would write in another way (``1.10``) comes out as an
         ``ExactNumber``, a float that knows its text, and not as a float. XCom takes no such numbers.
     :ivar patience: seconds that a request may wait in all for 429s and 503s to end.

@@ -47,7 +47,8 @@ FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {M
 class WebhookHook(BaseHook):
     """POSTs bodies to one receiver.
 
-    :param webhook_conn_id: an Airflow connection of type ``insightly_webhook``; README lists its fields.
+    :param webhook_conn_id: an Airflow connection of type ``insightly_webhook``; the reference lists its
+        fields.
     :param uri: a receiver's URI instead of a connection, user information allowed.
     :raises InvalidConnection: from every method, if connection or URI can't be used; before anything is sent.
     :raises WorkerExhausted: from every method but ``send``, if this worker lacks what it takes to read it.

@@ -166,7 +166,7 @@ def test_judged_each_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> 
 
 @fault(77, "a name behind a proxy", requests="passes")
 def test_name_behind_a_proxy(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a proxy, a name goes out unresolved: its address can't be judged, and README says so."""
+    """Through a proxy, a name goes out unresolved: its address can't be judged, and the reference says so."""
     names = NameService(monkeypatch, {RECEIVER: ["169.254.169.254"]})
     with serving([answer()]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -174,7 +174,9 @@ def test_name_behind_a_proxy(send: Send, monkeypatch: pytest.MonkeyPatch) -> Non
     assert outcome.acknowledged
     assert names.asked == []
     assert [request.request_line for request in proxy.requests] == [f"POST http://{RECEIVER}/hook HTTP/1.1"]
-    assert "through a proxy" in (Path(__file__).parents[2] / "README.md").read_text()
+    assert (
+        "through a proxy" in (Path(__file__).parents[2] / "docs" / "reference" / "connections.md").read_text()
+    )
 
 
 @fault(77, "an address behind a proxy", requests="fails")
