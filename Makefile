@@ -18,6 +18,7 @@ CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -e
 # Always anew: a page that has not changed may link to a heading that has.
 SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --quiet --jobs 2 \
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
+DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
 
 .PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check docs constraints record-types schema reference bench bench-delivery clean
 
@@ -59,10 +60,7 @@ test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, 
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python tools/check_docs.py
-	$(BIN)/python tools/reference.py --check
-	$(SITE)
+	@tools/side_by_side.sh $(BIN)/mypy '$(DOCUMENTS)'
 
 docs: .venv/.installed ## Build the documents' site: build/docs/html/index.html
 	$(SITE)

@@ -47,6 +47,8 @@ def toctrees(index: str) -> str:
     made = []
     for caption, text in SHELF.findall(index):
         listed = [DOCS / target for _, target, _ in LINK.findall(text)]
+        if not listed:
+            continue
         folders = dict.fromkeys(page.parent for page in listed if page.parent != DOCS)
         others = [page for folder in folders for page in sorted(folder.glob("*.md"))]
         names = [page.relative_to(DOCS).with_suffix("").as_posix() for page in dict.fromkeys(listed + others)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
+import shlex
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +14,15 @@ from typing import NamedTuple
 
 import pytest
 import reference
-from blocks import api, commands, connections, criteria, errors, metrics, state, workflow_keys
+from blocks import api, commands, connections, criteria, errors, metrics, shelves, state, workflow_keys
 from blocks.markdown import described
 
 from airflow_insightly_hooks.cli.definition import COMMANDS
 from airflow_insightly_hooks.core.criteria import OPERATORS, compile_criteria
 from airflow_insightly_hooks.core.metrics import METRICS
 from airflow_insightly_hooks.hooks.connection_fields import CONNECTION_FIELDS, ConnectionField
+from airflow_insightly_hooks.hooks.insightly import InsightlyHook
+from airflow_insightly_hooks.hooks.webhook import WebhookHook
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +84,7 @@ def test_every_public_name_has_its_place(module: str, name: str) -> None:
         ("errors", [""]),
         ("faults", [""]),
         ("metrics", [""]),
+        ("shelf", list(shelves.SHELVES)),
         ("state", list(state.STORES)),
         ("workflow-keys", list(workflow_keys.MODELS)),
     ],
@@ -137,6 +142,29 @@ def test_the_defaults_of_webhooks() -> None:
     assert (ordered, asset) == (False, None)
     first = f"no order, `{on_undelivered}`, no asset, {retries} retries"
     assert f"{first}, {delay.seconds} s, and {give_up_after} failures" in page("workflow-files")
+
+
+@pytest.mark.parametrize("name", ["operators", "python"])
+def test_what_the_pages_import_is_there(name: str) -> None:
+    """Each block that begins with an import runs."""
+    found = re.findall(r"^```python\n(from .*?)^```$", page(name), re.MULTILINE | re.DOTALL)
+    assert len(found) > 10
+    for block in found:
+        exec(block, {})  # noqa: S102 — the page's own
+
+
+def test_the_connections_that_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands make connections that the hooks read."""
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", page("connections"), re.MULTILINE | re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines():
+        arguments = shlex.split(line)
+        assert arguments[:3] == ["airflow", "connections", "add"]
+        pairs = zip(arguments[4::2], arguments[5::2], strict=True)
+        given = {option.removeprefix("--conn-"): value for option, value in pairs}
+        connection = {"conn_type": given.pop("type"), **given}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{arguments[3].upper()}", json.dumps(connection))
+    assert InsightlyHook().base_url == "https://api.na1.insightly.com/v3.1"
+    assert WebhookHook("billing_webhook").get_conn().url == "https://billing.example.com/insightly"
 
 
 # --- what is not described is refused ----------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_no_site_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_shelf_has_the_pages_it_lists_and_those_beside_them(conf: ModuleType) -> None:
     """First those that are listed, in this order; then the other pages of their folders."""
     made = conf.toctrees(
-        "# x\n\n## Reference\n\n- [b](reference/sandbox.md)\n- [a](reference/command-line.md)\n\n"
+        "# x\n\n## Empty\n\n## Reference\n\n- [b](reference/sandbox.md)\n- [a](reference/command-line.md)\n\n"
         "## Explanation\n\n- [c](architecture.md)\n"
     )
     reference, explanation = made.split("\n\n```{toctree}")

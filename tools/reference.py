@@ -15,7 +15,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from blocks import api, commands, connections, criteria, errors, faults, metrics, state, workflow_keys
+from blocks import (
+    api,
+    commands,
+    connections,
+    criteria,
+    errors,
+    faults,
+    metrics,
+    shelves,
+    state,
+    workflow_keys,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,6 +41,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "fixture": api.fixture_block,
     "function": api.function_block,
     "metrics": metrics.block,
+    "shelf": shelves.block,
     "state": state.block,
     "workflow-keys": workflow_keys.block,
 }
