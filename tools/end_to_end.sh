@@ -15,7 +15,7 @@ one_after_another() {
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
 # These start what they need themselves.
-alone="test_command_line or test_doctor or test_pytest_plugin"
+alone="test_command_line or test_doctor or test_pytest_plugin or test_tutorial"
 machines="test_celery"
 # Each looks for secrets in what it has done.
 groups=(
@@ -35,4 +35,5 @@ commands[1]="$(one_after_another "${commands[1]}" "$run tests/e2e -k test_doctor
 commands[3]="$(one_after_another "${commands[3]}" "$run tests/ui/e2e")"
 commands+=("$(one_after_another "$run tests/e2e -k '$machines'" "$run tests/e2e -k test_pytest_plugin" \
     "$run tests/incoming/e2e")")
+commands+=("$run tests/e2e -k test_tutorial")
 exec tools/side_by_side.sh "${commands[@]}"
