@@ -124,8 +124,8 @@ ERRORS = [
         IncompleteScan("Contacts", 42, 990, 1000),
         (
             "Contacts: 990 records read in 42 requests (the last count was 1,000), but some may have been "
-            "missed, because records or their order changed meanwhile. None of them counts as read. Try again "
-            "when fewer records change, or read a shorter window"
+            "missed, because records or their order changed meanwhile. None of them counts as read. Try "
+            "again when fewer records change, or read a shorter window"
         ),
     ),
     (
