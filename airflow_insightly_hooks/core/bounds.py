@@ -1,4 +1,4 @@
-"""Bounds for the numbers that DAG files hold: what is beyond all use is refused when they are read."""
+"""Limits for the numbers in DAG files: numbers outside of them are refused when the files are read."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = [
 ]
 
 LONGEST_DURATION = timedelta(days=36_500)
-"""Of what waits; times so far from now still have a year of four digits."""
+"""The longest wait. A time so far from now still has a year of four digits."""
 LONGEST_LOOKBACK = 86_400.0
-"""Seconds."""
+"""In seconds."""
 LONGEST_SETTLE = 86_400.0
-"""Seconds: what takes longer than a day to be visible is no matter of settling."""
+"""In seconds. Settling does not help with changes that become visible after more than a day."""
 SHORTEST_POLL = 0.01
 """Seconds between two polls."""
 POLL_INTERVAL = 15.0
 """Seconds between two polls, by default."""
 PUSH_POLL_INTERVAL = 900.0
-"""The same where webhooks tell of changes: polls find what these have not told of."""
+"""The same if webhooks announce changes: then polls find the changes that webhooks have not announced."""
 MOST_CONCURRENT = 1_000
-"""POSTs under way at once: each has a thread."""
+"""How many POSTs may run at once. Each has a thread."""
 
 
 def check_seconds(
@@ -45,7 +45,7 @@ def check_seconds(
     """Check a number of seconds.
 
     :param name: what to call it in an error.
-    :param or_timedelta: whether a ``timedelta`` will do, too.
+    :param or_timedelta: whether a ``timedelta`` is allowed, too.
     :raises ValueError: if the value is not a number of seconds, or out of bounds.
     """
     seconds = value.total_seconds() if or_timedelta and isinstance(value, timedelta) else value
@@ -56,9 +56,9 @@ def check_seconds(
 
 
 def check_durations(holders: Iterable[object], *names: str) -> None:
-    """Check attributes that are ``timedelta`` and not negative, or ``None``.
+    """Check that attributes are ``None``, or a ``timedelta`` that is not negative.
 
-    :raises ValueError: if one is something else, or out of bounds.
+    :raises ValueError: if an attribute is something else, or out of bounds.
     """
     for holder in holders:
         for name in names:

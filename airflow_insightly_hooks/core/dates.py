@@ -1,8 +1,8 @@
-"""Times as Insightly's API writes them, and Microsoft JSON dates as its webhooks do.
+"""Times as Insightly's API writes them, and Microsoft JSON dates as its webhooks write them.
 
-The API writes ``2017-03-10 08:00:00`` in UTC, with milliseconds at times; what users type may be ISO 8601.
-A webhook's body has ``/Date(1489132800000-0800)/``: milliseconds since 1970-01-01 UTC, then the offset
-of a time zone at that instant, for show (Insightly's help page "What are webhooks in the workflow
+The API writes ``2017-03-10 08:00:00`` in UTC, sometimes with milliseconds. Users may write ISO 8601. A
+webhook's body has ``/Date(1489132800000-0800)/``: milliseconds since 1970-01-01 UTC, and the offset of a time
+zone at that instant. The offset is only for display (Insightly's help page "What are webhooks in the workflow
 automation?").
 """
 
@@ -44,7 +44,7 @@ UNITS = {
 
 FIRST_DAY = datetime(1, 1, 2, tzinfo=timezone.utc)
 LAST_DAY = datetime(9999, 12, 31, tzinfo=timezone.utc)
-"""Between these, every zone's local time is within Python's range; .NET's least time, 0001-01-01, is not."""
+"""Between these, every zone's local time is within Python's range. .NET's first time, 0001-01-01, is not."""
 
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -58,10 +58,10 @@ _MS_DATE = re.compile(r"\\?/Date\((-?\d+)(?:([+-])(\d\d)(\d\d))?\)\\?/", re.ASCI
 def api_time(text: object, where: str = "time") -> datetime:
     """Return the instant that ``text`` means, in UTC.
 
-    :param text: ``2017-03-10 08:00:00`` with or without a fraction, a ``T`` or an offset, or a date
-        alone (midnight). Without an offset it is UTC, as everywhere in the API.
-    :param where: what to call it in an error, such as the field's name.
-    :raises InvalidTime: if it is no such text.
+    :param text: ``2017-03-10 08:00:00`` with or without a fraction, a ``T`` or an offset, or only a date
+        (midnight). Without an offset it is UTC, as everywhere in the API.
+    :param where: its name in an error, such as the field's name.
+    :raises InvalidTime: if it is not such a text.
     """
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -94,9 +94,9 @@ def _offset(text: str | None) -> timedelta:
 
 
 def day_of(text: object, *, at_midnight: bool) -> date | None:
-    """Return the day that ``text`` means, which has no time; ``None`` if it means something else.
+    """Return the day that ``text`` means, without a time; ``None`` if it is not a day.
 
-    :param at_midnight: whether ``2017-03-10 00:00:00`` means a day, too, and not ``2017-03-10`` alone.
+    :param at_midnight: whether ``2017-03-10 00:00:00`` also means a day, and not only ``2017-03-10``.
     """
     match = _DAY.fullmatch(text) if isinstance(text, str) else None
     if match is None or (match["midnight"] and not at_midnight):
@@ -108,8 +108,9 @@ def day_of(text: object, *, at_midnight: bool) -> date | None:
 
 
 def start_of_day(day: date, timezone: str) -> datetime:
-    """Return the instant at which a day begins in the zone of an IANA name, else in UTC.
+    """Return the instant at which a day begins in a time zone.
 
+    :param timezone: the zone's IANA name. If the instant would be before the year 1, UTC is used instead.
     :raises ZoneInfoNotFoundError: if there is no such zone.
     """
     midnight = datetime(day.year, day.month, day.day, tzinfo=time_zone(timezone))
@@ -122,8 +123,8 @@ def start_of_day(day: date, timezone: str) -> datetime:
 def parse_duration(text: object, where: str = "duration") -> timedelta:
     """Return the duration that ``text`` means: ``45s``, ``30m``, ``2h``, ``3d`` or ``1w``.
 
-    :param where: what to call it in an error.
-    :raises InvalidDuration: if it is no such text.
+    :param where: its name in an error.
+    :raises InvalidDuration: if it is not such a text.
     """
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -136,11 +137,11 @@ def _duration(match: re.Match[str]) -> timedelta:
 
 
 def relative_time(text: object) -> Callable[[datetime], datetime] | None:
-    """Return what makes a time of the time that ``text`` is measured from; ``None`` if it is not relative.
+    """Return the function from ``now`` to the time of a relative date; ``None`` if it is not relative.
 
-    :param text: ``now`` or ``today`` (midnight UTC), with a duration added or taken away: ``now-7d``,
-        ``today+2h``.
-    :returns: a function of an aware time; it raises ``OverflowError`` beyond the years 1 to 9999.
+    :param text: ``now`` or ``today`` (midnight UTC), with or without a duration that is added or subtracted:
+        ``now-7d``, ``today+2h``.
+    :returns: a function of an aware time. It raises ``OverflowError`` outside of the years 1 to 9999.
     """
     match = _RELATIVE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -156,7 +157,7 @@ def relative_time(text: object) -> Callable[[datetime], datetime] | None:
 
 
 def rounded_up(moment: datetime, step: timedelta) -> datetime:
-    """Return the first whole multiple of ``step``, from 1970 on, that is not before an aware time."""
+    """Return the first multiple of ``step`` since 1970 that is not before an aware time."""
     try:
         return moment + -(moment - EPOCH) % step
     except OverflowError:  # the year 9999 ends
@@ -164,17 +165,17 @@ def rounded_up(moment: datetime, step: timedelta) -> datetime:
 
 
 def format_api_time(instant: datetime) -> str:
-    """Return ``instant`` as the API's parameters take it: ``2018-04-09T16:58:14Z``, whole seconds, cut."""
+    """Return ``instant`` for the API's parameters: ``2018-04-09T16:58:14Z``, cut to whole seconds."""
     return iso_time(instant.astimezone(timezone.utc).replace(microsecond=0))
 
 
 def iso_time(instant: datetime) -> str:
-    """Return ``instant`` as ISO 8601 in UTC, to the microsecond where it has a fraction, ending in ``Z``."""
+    """Return ``instant`` as ISO 8601 in UTC, ending in ``Z``. A fraction is written in microseconds."""
     return instant.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def utc_time(instant: datetime) -> datetime:
-    """Return ``instant`` in UTC as a plain time: Airflow's, pendulum's, reckon in another way."""
+    """Return ``instant`` in UTC as a plain ``datetime``: Airflow's times (pendulum's) behave differently."""
     utc = instant.astimezone(timezone.utc)
     return datetime(*utc.timetuple()[:6], utc.microsecond, tzinfo=timezone.utc)
 
@@ -182,9 +183,9 @@ def utc_time(instant: datetime) -> datetime:
 def format_ms_date(instant: datetime, timezone: str = "America/Los_Angeles") -> str:
     """Return ``/Date(1489132800000-0800)/``, the text before JSON escapes its slashes.
 
-    :param instant: an aware time; a fraction of a millisecond is cut.
+    :param instant: an aware time; fractions of a millisecond are cut.
     :param timezone: the IANA name of the zone whose offset at that instant is shown.
-    :raises ZoneInfoNotFoundError: a ``KeyError``, if there is no such zone.
+    :raises ZoneInfoNotFoundError: if there is no such zone. It is a ``KeyError``.
     """
     milliseconds = (instant - EPOCH) // MILLISECOND
     shown = min(max(instant, FIRST_DAY), LAST_DAY)
@@ -198,10 +199,10 @@ def format_ms_date(instant: datetime, timezone: str = "America/Los_Angeles") -> 
 def parse_ms_date(text: str) -> datetime:
     """Return the instant of a Microsoft JSON date, in UTC, with or without escaped slashes.
 
-    The offset says only how the sender would show the instant; the milliseconds are UTC all the same.
+    The offset says only how the sender would show the instant. The milliseconds are UTC in any case.
 
     :param text: the date, such as ``/Date(1489132800000-0800)/``.
-    :raises InvalidTime: if ``text`` is no such date.
+    :raises InvalidTime: if ``text`` is not such a date.
     """
     match = _MS_DATE.fullmatch(text)
     if match is None:
@@ -216,9 +217,9 @@ def parse_ms_date(text: str) -> datetime:
 def time_zone(name: str) -> ZoneInfo:
     """Return the zone of an IANA name.
 
-    :raises ZoneInfoNotFoundError: if there is none.
+    :raises ZoneInfoNotFoundError: if there is no such zone.
     """
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):  # what ZoneInfo raises for '../x' and for a directory's name
+    except (ValueError, OSError):  # ZoneInfo raises these for '../x' and for a directory's name
         raise ZoneInfoNotFoundError(f"no time zone {name!r}") from None

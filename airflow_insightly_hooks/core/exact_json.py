@@ -1,7 +1,7 @@
-"""JSON whose numbers stay as they are written.
+"""Reads and writes JSON so that numbers stay as they are written.
 
-Python reads ``1234567890123456.78`` as a float that it writes as ``1234567890123456.8``, and ``1E2`` as one
-that it writes as ``100.0``. Here, a number that Python would write in another way keeps its text.
+Python reads ``1234567890123456.78`` as a float that it writes as ``1234567890123456.8``, and ``1E2`` as a
+float that it writes as ``100.0``. Here, a number that Python would write differently keeps its text.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from airflow_insightly_hooks.core.errors import InvalidPayload
 __all__ = ["MAX_NESTING", "ExactNumber", "Literal", "check_json", "dumps", "has_text", "kind_of", "loads"]
 
 MAX_NESTING = 100
-"""How deep a record's values may nest; what the API answers nests three or four levels."""
+"""How deep a record's values may nest. The API's answers nest three or four levels deep."""
 
 SHORT_INTEGER = 4_000
-"""Up to so many digits Python reads integers; beyond 4,300 it refuses by default."""
+"""Integers with fewer digits are read by Python. By default, it refuses more than 4,300 digits."""
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
@@ -29,15 +29,15 @@ _NAME = re.compile(r"\w{1,64}", re.ASCII)
 
 
 class ExactNumber(float):
-    """A number that Python would write in another way: it counts as the nearest float, or as an infinity.
+    """A number that Python would write differently. Its value is the nearest float, or an infinity.
 
-    :ivar text: the number as JSON writes it.
+    :ivar text: the number as it is written in JSON.
     """
 
     __slots__ = ("text",)
     text: str
 
-    def __new__(cls, text: str) -> ExactNumber:  # noqa: D102 — the class's own text says it
+    def __new__(cls, text: str) -> ExactNumber:  # noqa: D102 — see the class's docstring
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -47,21 +47,21 @@ class ExactNumber(float):
 
 
 class Literal(str):
-    """JSON text that is written as it is."""
+    """JSON text that is written unchanged."""
 
     __slots__ = ()
 
 
 def loads(text: str | bytes, *, exact: bool = True, parse_constant: Callable[[str], Any] = float) -> Any:
-    """Return the value that a JSON text means.
+    """Return the value of a JSON text.
 
-    What nests too deep to be read comes out without its innermost values: it still nests deeper than
-    ``MAX_NESTING``.
+    If it nests too deep for Python to read, the innermost values are left out. The result still nests deeper
+    than ``MAX_NESTING``.
 
-    :param exact: whether a number that Python would write in another way is an ``ExactNumber``; else it is
-        Python's own, such as a float.
-    :param parse_constant: makes a value of ``NaN`` and ``Infinity``, which are no JSON.
-    :raises ValueError: if it is no JSON.
+    :param exact: whether a number that Python would write differently becomes an ``ExactNumber``. Otherwise
+        it becomes one of Python's own numbers.
+    :param parse_constant: returns the value for ``NaN`` and ``Infinity``, which are not JSON.
+    :raises ValueError: if the text is not JSON.
     """
     parse_float, parse_int = (_float, _integer) if exact else (float, _plain_integer)
     read = partial(json.loads, parse_float=parse_float, parse_int=parse_int, parse_constant=parse_constant)
@@ -87,9 +87,9 @@ def _plain_integer(text: str) -> int | float:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """Yield the text without what nests some levels deeper than ``MAX_NESTING``."""
+    """Yield the text without the values that nest some levels deeper than ``MAX_NESTING``."""
     depth = start = 0
-    deepest = MAX_NESTING + 10  # beyond the list and the record that values stand in
+    deepest = MAX_NESTING + 10  # values are also inside of a list and a record
     for token in _TOKEN.finditer(text):
         if token[0] in ("[", "{"):
             depth += 1
@@ -105,10 +105,10 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def dumps(value: Any, *, ensure_ascii: bool = True) -> str:
-    """Return a value as JSON text, its numbers as they were written, without white space.
+    """Return a value as JSON text without white space, with its numbers as they were written.
 
-    :param value: what ``check_json`` has found nothing wrong with.
-    :param ensure_ascii: write other characters than ASCII's as escapes.
+    :param value: a value that has passed ``check_json``.
+    :param ensure_ascii: whether to escape characters outside of ASCII.
     :raises InvalidPayload: if an integer has more digits than Python writes.
     """
     try:
@@ -120,7 +120,7 @@ def dumps(value: Any, *, ensure_ascii: bool = True) -> str:
 
 
 def has_text(value: Any) -> bool:
-    """Return whether something in it is written as its own text, or else than by Python's encoder."""
+    """Return whether Python's encoder would write something in the value differently."""
     if isinstance(value, dict):
         items: Iterable[Any] = value.values()
     elif isinstance(value, list | tuple):
@@ -152,9 +152,9 @@ def _encode(value: Any, *, ensure_ascii: bool) -> str:
 def check_json(value: Any, where: str = "value", depth: int = 0) -> None:
     """Check that JSON can hold a value.
 
-    :param where: what to call it in an error.
-    :param depth: in how many lists and objects it stands.
-    :raises InvalidPayload: if not. It names the field, a custom one by its own name, and never a value.
+    :param where: its name in an error.
+    :param depth: in how many lists and objects it is.
+    :raises InvalidPayload: if not. It names the field (a custom field by its own name) and never a value.
     """
     if depth >= MAX_NESTING and isinstance(value, Mapping | list | tuple):
         raise InvalidPayload(where, f"its values nest deeper than {MAX_NESTING} levels")
@@ -174,13 +174,13 @@ def check_json(value: Any, where: str = "value", depth: int = 0) -> None:
 
 
 def _name_of(key: object, fields: Mapping[str, Any], where: str) -> str:
-    """Return the name of a field as its user knows it, a custom field's own; ``where`` if it is no name."""
+    """Return the name of a field as users know it, also of custom fields; ``where`` if there is no name."""
     name = fields.get("FIELD_NAME") if key == "FIELD_VALUE" else key
     return name if isinstance(name, str) and _NAME.fullmatch(name) else where
 
 
 def kind_of(value: object) -> str:
-    """Return what JSON calls a value's kind: ``null``, ``boolean``, ``number``, ``text``, ``list``, …"""
+    """Return JSON's name of a value's type: ``null``, ``boolean``, ``number``, ``text``, ``list``, …"""
     if value is None:
         return "null"
     if isinstance(value, bool):

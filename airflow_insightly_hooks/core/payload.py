@@ -1,13 +1,13 @@
-"""A record -> the exact text of a webhook's body.
+"""Builds the exact text of a webhook's body from a record.
 
-The body is what Insightly's own webhooks send: the record's fields in the API's order under ``entity``,
-dates as Microsoft JSON dates with escaped slashes (``"\\/Date(1489132800000-0800)\\/"``). The text is made
-once, deterministically; every attempt sends the same bytes.
+The body is the same as in Insightly's own webhooks: the record's fields in the API's order under ``entity``,
+with dates as Microsoft JSON dates with escaped slashes (``"\\/Date(1489132800000-0800)\\/"``). The text is
+built once, and depends only on its input. Every attempt sends the same bytes.
 
-A date without a time is written as the due date of Insightly's example: midnight in the account's zone, with
-that zone's offset. So it is the same day for receivers that apply the offset. Such are texts without a time
-(unless the field's name ends in ``_UTC``), and midnights of custom fields of the type ``DATE``. All else is
-an instant: the API description calls all dates of records ``date-time``.
+A date without a time is written like the due date in Insightly's example: midnight in the account's zone,
+with that zone's offset. So receivers that apply the offset get the same day. Dates without a time are texts
+without a time (unless the field's name ends in ``_UTC``), and midnights in custom fields of the type
+``DATE``. All other dates are instants: the API description calls all dates of records ``date-time``.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ __all__ = [
 ]
 
 CHUNK_KEY = "chunk_"
-"""How the XCom keys of chunks of payloads begin; their numbers follow."""
+"""The beginning of the XCom keys of chunks of payloads; the chunk's number follows."""
 
 DateFormat = Literal["microsoft", "iso8601"]
 DATE_FORMATS: tuple[DateFormat, ...] = ("microsoft", "iso8601")
 
 UTC_SUFFIX = "_UTC"
-"""What the names of fields end in that hold instants: a date alone is midnight UTC there."""
+"""The ending of the names of fields that hold instants. In them, a date without a time is midnight UTC."""
 
 _MESSAGE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -86,15 +86,15 @@ class _Payload(TypedDict):
 
 
 class Payload(_Payload, total=False):
-    """A payload as it passes through XCom: what to send, and which change it tells of."""
+    """A payload as it passes through XCom: what to send, and which change it reports."""
 
-    earlier: str  # what another task's ledger has of it (core.delivery.ledger), where that has left it
+    earlier: str  # its entry in the ledger of the task that has left it (core.delivery.ledger)
 
 
 class UndeliverablePayload(Payload):
-    """What stands for a change of which no body can be built: it is never sent, and reported."""
+    """The payload of a change from which no body can be built. It is never sent, and is reported."""
 
-    undeliverable: str  # why; no contents
+    undeliverable: str  # why; it holds no contents
 
 
 def build_body(
@@ -108,27 +108,29 @@ def build_body(
     custom_date_fields: Collection[str] = (),
     custom_day_fields: Collection[str] = (),
 ) -> str:
-    """Return the body of a webhook that tells of ``record``, as JSON text without white space.
+    """Return the body of a webhook for ``record``, as JSON text without white space.
 
-    :param record: as the API delivers it; its order of fields is kept.
-    :param record_type: its record type, which says which fields are dates; ``None`` takes the date fields
-        of all record types (no name is a date in one and something else in another).
-    :param envelope: the key that the fields stand under; an empty text puts them at the top.
-    :param date_format: ``microsoft`` as Insightly's webhooks write them, or ``iso8601``.
-    :param timezone: the IANA zone whose offset Microsoft JSON dates show; Insightly's example shows that
-        of Los Angeles.
-    :param fields: the names to send, in this order, custom fields included (they come out on top, by
-        their names); blank where the record lacks one. ``None`` sends the record as it is.
+    :param record: the record as the API delivers it. The order of its fields is kept.
+    :param record_type: the record type, which says which fields are dates; ``None``: the date fields of all
+        record types. (No field name is a date in one type and something else in another.)
+    :param envelope: the key of the object with the fields; with an empty text, the fields are at the top.
+    :param date_format: ``microsoft``, as Insightly's webhooks write dates, or ``iso8601``.
+    :param timezone: the IANA zone whose offset Microsoft JSON dates show. Insightly's example shows the
+        offset of Los Angeles.
+    :param fields: the names of the fields to send, in this order. Custom fields may be among them, and are
+        then on the same level as other fields. A field that the record lacks is null. ``None`` sends the
+        record as it is.
     :param custom_date_fields: the names of the custom fields that hold dates, from their metadata.
-    :param custom_day_fields: those of them that hold days (``FIELD_TYPE`` ``DATE``): midnight means no time.
-    :raises InvalidPayload: if no body can be built: a number is not finite, values nest deeper than 100
-        levels, ``CUSTOMFIELDS`` or ``DATES`` are no lists of objects; it names the field.
+    :param custom_day_fields: the names of those that hold days (``FIELD_TYPE`` ``DATE``): in them, midnight
+        means no time.
+    :raises InvalidPayload: if no body can be built, because a number is not finite, values nest deeper than
+        100 levels, or ``CUSTOMFIELDS`` or ``DATES`` are not lists of objects. It names the field.
     :raises UnknownRecordType: if ``record_type`` is not a known record type.
     :raises ValueError: if ``date_format`` is not one of the two.
     :raises ZoneInfoNotFoundError: if there is no such time zone.
 
-    A date field whose text is no time is sent as it is: the receiver gets what the API delivered. Numbers are
-    written as the API has written them, if ``core.exact_json`` has read them.
+    If the text in a date field is not a time, it is sent unchanged. Numbers are written as the API wrote
+    them, if they were read with ``core.exact_json``.
     """
     check_lists(record)
     dates = _all_date_fields() if record_type is None else RECORD_TYPES[record_type].date_fields
@@ -166,7 +168,7 @@ def _custom_field(
     custom_dates: Collection[str],
     write_date: Callable[[str, Any], Any],
 ) -> dict[str, Any]:
-    # A custom object's own times stand among its custom fields, hence dates too.
+    # A custom object's own times are among its custom fields, so these names are dates, too.
     name = custom["FIELD_NAME"]
     is_date = name in custom_dates or name in dates
     return {
@@ -176,19 +178,19 @@ def _custom_field(
 
 
 class _DateWriter:
-    """Writes dates into bodies; what is no date stays as it is.
+    """Writes dates into bodies. Values that are not dates stay unchanged.
 
-    :param days: the names of the custom fields whose midnights mean no time.
+    :param days: the names of the custom fields in which midnight means no time.
     """
 
     def __init__(self, date_format: DateFormat, timezone: str, days: Collection[str]) -> None:
-        # A format or a zone that is none is found here, not at the first date.
+        # An invalid format or zone is found here, and not at the first date.
         check_date_format(date_format)
         time_zone(timezone)
         self._is_iso, self._timezone, self._days = date_format == "iso8601", timezone, days
 
     def __call__(self, name: str, value: Any) -> Any:
-        """Return the value of the field ``name`` as a body has it."""
+        """Return the value of the field ``name`` for a body."""
         day = None if name.endswith(UTC_SUFFIX) else day_of(value, at_midnight=name in self._days)
         if day is not None:
             return day.isoformat() if self._is_iso else self._microsoft(start_of_day(day, self._timezone))
@@ -212,7 +214,7 @@ def _all_date_fields() -> frozenset[str]:
 
 
 def check_payloads(value: object) -> list[Payload]:
-    """Return ``value``, a list of payloads as ``BuildPayloadOperator``'s XCom holds it.
+    """Return ``value``, a list of payloads as in ``BuildPayloadOperator``'s XCom.
 
     :raises InvalidPayload: if an item is not a payload, or two have the same message id.
     """
@@ -223,7 +225,8 @@ def check_payloads(value: object) -> list[Payload]:
         where = f"payloads[{index}]"
         if not isinstance(payload, Mapping):
             raise InvalidPayload(
-                where, f"a payload is needed, not {type(payload).__name__} (chunks go to .expand(payloads=…))"
+                where,
+                f"a payload is needed, not {type(payload).__name__} (for chunks, use .expand(payloads=…))",
             )
         if missing := missing_keys(payload, _Payload.__annotations__):
             raise InvalidPayload(where, f"it lacks {missing}")
@@ -235,13 +238,13 @@ def check_payloads(value: object) -> list[Payload]:
             raise InvalidPayload(where, "its earlier attempts must be text")
         if not isinstance(payload["message_id"], str) or not _MESSAGE_ID.fullmatch(payload["message_id"]):
             raise InvalidPayload(where, "its message_id must be 1 to 64 letters, digits, '_' or '-'")
-        # What a report and a log line name must be what it says, and nothing of a record.
+        # Reports and logs name these, so they must be valid, and hold nothing of a record.
         if payload["record_type"] not in RECORD_TYPES or payload["event"] not in EVENTS:
-            raise InvalidPayload(where, "its record_type or event is none of Insightly's")
+            raise InvalidPayload(where, "its record_type or event is not one of Insightly's")
         if not isinstance(payload["record_id"], int):
             raise InvalidPayload(where, "its record_id must be a number")
         if payload["message_id"] in ids:
-            raise InvalidPayload(where, "its message_id is that of an earlier one")
+            raise InvalidPayload(where, "an earlier payload has the same message_id: give each its own")
         ids.add(payload["message_id"])
     return cast("list[Payload]", list(value))
 
@@ -249,7 +252,7 @@ def check_payloads(value: object) -> list[Payload]:
 def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
     """Return the payload of a change.
 
-    :param scope: what the message's id belongs to, besides the change.
+    :param scope: what the message's id depends on besides the change.
     """
     return {
         "message_id": message_id_of(change, scope),
@@ -262,11 +265,11 @@ def payload_of(change: RecordChange, scope: str, body: str) -> Payload:
 
 
 def build_payload(change: RecordChange, scope: str, record: Mapping[str, Any], **options: Any) -> Payload:
-    """Return the payload of a change, or what stands for it if no body can be built.
+    """Return the payload of a change, or an undeliverable payload if no body can be built.
 
-    :param scope: what the message's id belongs to, besides the change.
-    :param record: the change's record, its fields in the API's order.
-    :param options: ``build_body``'s.
+    :param scope: what the message's id depends on besides the change.
+    :param record: the change's record, with its fields in the API's order.
+    :param options: the options of ``build_body``.
     """
     reason = change.get("undeliverable")
     if reason is None:

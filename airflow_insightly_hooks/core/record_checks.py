@@ -1,4 +1,4 @@
-"""Whether a body can be built of a record."""
+"""Checks that a body can be built from a record."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["check_lists", "check_record"]
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Check that a body can be built of a record.
+    """Check that a body can be built from a record.
 
-    :raises InvalidPayload: if not. It names the field and the kinds of values, and nothing else of it.
+    :raises InvalidPayload: if not. It names the field and the types of values, and nothing else of the
+        record.
     """
     check_lists(record)
     check_json(record, "record", -1)
 
 
 def check_lists(record: Mapping[str, Any]) -> None:
-    """Check that the two lists in which dates are looked for are lists of objects.
+    """Check that the two lists that may hold dates are lists of objects.
 
     :raises InvalidPayload: if not.
     """
@@ -37,4 +38,4 @@ def check_lists(record: Mapping[str, Any]) -> None:
                 raise InvalidPayload(f"{name}[{index}]", f"it must be an object, not {kind_of(item)}")
             if name == CUSTOM_FIELDS and not isinstance(item.get("FIELD_NAME"), str):
                 found = kind_of(item["FIELD_NAME"]) if "FIELD_NAME" in item else "absent"
-                raise InvalidPayload(f"{name}[{index}].FIELD_NAME", f"it must be text, and is {found}")
+                raise InvalidPayload(f"{name}[{index}].FIELD_NAME", f"it must be text, not {found}")

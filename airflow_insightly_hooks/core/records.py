@@ -1,9 +1,9 @@
 """Insightly's record types: names, ids, dates and fields.
 
-The facts are in ``record_types.json`` beside this module, made from Insightly's API description v3.1
-by ``tools/record_types.py`` and held to it by ``tests/sandbox/test_contract.py``. A field is written
-there as its kind, a length where it has one, and ``required`` or ``read-only``:
-``"FIRST_NAME": "text(255) required"``.
+They are in ``record_types.json`` beside this module. ``tools/record_types.py`` makes this file from
+Insightly's API description v3.1, and ``tests/sandbox/test_contract.py`` compares the two. In the file, a
+field is its kind, its length if it has one, and ``required`` or ``read-only``: ``"FIRST_NAME": "text(255)
+required"``.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _FIELD = re.compile(
 class Field:
     """A field of a record type.
 
-    :param name: as the API writes it, such as ``DUE_DATE``.
+    :param name: the name in the API, such as ``DUE_DATE``.
     :param kind: ``int32``, ``int64``, ``number``, ``text``, ``boolean``, ``datetime``, or one of the
         lists ``custom_fields``, ``tags``, ``links``, ``dates``, ``email_domains``.
-    :param length: the most characters of a text; ``None`` where the API names no limit.
-    :param required: a record always has it.
-    :param read_only: the API sets it; what a client sends is not taken.
+    :param length: how many characters a text may have; ``None`` if the API has no limit.
+    :param required: whether every record has it.
+    :param read_only: whether only the API sets it, and ignores a client's value.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Field:
 
     @classmethod
     def parse(cls, name: str, facts: str) -> Field:
-        """Read a field as the table writes it, such as ``text(255) required``."""
+        """Return the field that a text of the table means, such as ``text(255) required``."""
         match = _FIELD.fullmatch(facts)
         if match is None:
             raise ValueError(f"{name}: {facts!r} is not a field of record_types.json")
@@ -107,22 +107,22 @@ LIST_ITEMS: Mapping[str, tuple[Field, ...]] = {
         Field("EMAIL_DOMAIN", "text", 255, required=True),
     ),
 }
-"""What the items of a record's lists hold, by the field's kind, in the API's order (its description's).
+"""By the kind of a list field: the fields of its items, in the order of the API description.
 
-The items of ``CUSTOMFIELDS`` are not among them: a custom field's kind depends on the account.
+``CUSTOMFIELDS`` is not here, because a custom field's kind depends on the account.
 """
 
 
 @dataclass(frozen=True)
 class RecordType:
-    """What kind of record it is, as Insightly's API names it.
+    """A record type of Insightly's API.
 
-    :param name: the path segment: ``Contacts``, ``Ticket``, ``Invoice__c``.
-    :param title: the name of one of them: ``Contact``.
-    :param methods: which of ``POST``, ``PUT``, ``DELETE`` the API offers for such records.
-    :param parents: the record types under whose path such a record can be created
+    :param name: its name in the API's paths: ``Contacts``, ``Ticket``, ``Invoice__c``.
+    :param title: the name of one record: ``Contact``.
+    :param methods: which of ``POST``, ``PUT``, ``DELETE`` the API has for these records.
+    :param parents: the record types under whose paths such a record can be created
         (``/Projects/{id}/Milestones``).
-    :param fields: by name, in the API's order; the first is the record's id.
+    :param fields: the fields by name, in the API's order. The first one is the record's id.
     """
 
     name: str
@@ -143,14 +143,14 @@ class RecordType:
 
     @property
     def is_custom_object(self) -> bool:
-        """Whether an account made it itself (``Invoice__c``)."""
+        """Whether it is a custom object of an account (``Invoice__c``)."""
         return self.name.endswith(CUSTOM_OBJECT_SUFFIX)
 
     @property
     def has_updates(self) -> bool:
-        """Whether records tell when they were updated; Emails and DocumentTemplates don't.
+        """Whether records have the time of their update. Emails and DocumentTemplates don't have it.
 
-        Custom objects do, though among their custom fields, which the API description can't show.
+        Custom objects have it among their custom fields, which the API description can't show.
         """
         return UPDATED in self.fields or self.is_custom_object
 
@@ -176,7 +176,7 @@ class _RecordTypes(Mapping[str, RecordType]):
     def __getitem__(self, name: str) -> RecordType:
         """Return the record type.
 
-        :raises UnknownRecordType: if there is none of that name.
+        :raises UnknownRecordType: if there is no record type with this name.
         """
         return _record_type(name)
 
@@ -192,7 +192,7 @@ class _RecordTypes(Mapping[str, RecordType]):
 
 
 RECORD_TYPES = _RecordTypes()
-"""Every record type of Insightly's API v3.1, by name; read from the table when first asked for."""
+"""Every record type of Insightly's API v3.1, by name. The table is read when it is first used."""
 
 
 @lru_cache(maxsize=1_000)
@@ -214,7 +214,7 @@ def _is_custom_object_name(name: str) -> bool:
 
 
 def is_record_id(value: object) -> TypeGuard[int]:
-    """Return whether a value can be a record's id: a positive integer of 63 bits, as the API's int64 are."""
+    """Return whether a value can be a record's id: a positive int64, as in the API."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
@@ -225,9 +225,9 @@ def record_id_in(text: str) -> int | None:
 
 
 def record_reference(text: str) -> tuple[str | None, int]:
-    """Return the record type, if it is named, and the id: of ``7`` or ``Contacts:7``.
+    """Return the record type, or ``None``, and the id in a text such as ``7`` or ``Contacts:7``.
 
-    :raises ValueError: with what is needed, if it has no id.
+    :raises ValueError: if there is no id. The text says what is needed.
     :raises UnknownRecordType: if there is no such record type.
     """
     record_type, _, number = (part.strip() for part in text.rpartition(":"))
@@ -242,7 +242,7 @@ def unknown_fields(
 ) -> list[str]:
     """Return those of the ``names`` that neither the record type nor any of the records has.
 
-    Custom fields, whose names end in ``__c``, are left out where they are blank: then no record shows them.
+    Custom fields, whose names end in ``__c``, never count as unknown: records don't show blank custom fields.
     """
     missing = [n for n in names if n not in record_type.fields and not n.endswith(CUSTOM_OBJECT_SUFFIX)]
     seen: set[str] = set()
@@ -253,10 +253,11 @@ def unknown_fields(
 
 
 def field_value(record: Mapping[str, Any], name: str) -> Any:
-    """Return a record's field, else its custom field of that name, else ``None``.
+    """Return a record's field, or else its custom field with this name, or else ``None``.
 
-    An empty custom field is absent from ``CUSTOMFIELDS`` or null there; both come out as ``None``. A custom
-    object's times may stand among its custom fields, with or without an empty field of that name on top.
+    An empty custom field is missing in ``CUSTOMFIELDS``, or is null there. In both cases, the result is
+    ``None``. A custom object's times may be among its custom fields, also if the record has an empty field
+    with this name.
     """
     if record.get(name) is not None:
         return record[name]
@@ -267,7 +268,7 @@ def field_value(record: Mapping[str, Any], name: str) -> Any:
 
 
 def custom_fields_in(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of a record's custom fields; what is no custom field is passed over."""
+    """Yield the names and values of a record's custom fields. Items of other forms are skipped."""
     items = record.get(CUSTOM_FIELDS)
     for item in items if isinstance(items, list) else ():
         if isinstance(item, Mapping) and isinstance(item.get("FIELD_NAME"), str):

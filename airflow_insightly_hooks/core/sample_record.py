@@ -1,4 +1,4 @@
-"""A made-up record of plausible shape, to test a receiver with: every text in it says that it is a test."""
+"""A sample record to test a receiver with. Every text in it says that it is a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sample_record(record_type: str) -> dict[str, Any]:
 
 def _value(field: Field) -> Any:
     if field.kind != "text":
-        return SOME_VALUES.get(field.kind, [])  # else it is a list
+        return SOME_VALUES.get(field.kind, [])  # all other kinds are lists
     if "EMAIL" in field.name:
         return "test@example.com"
     if field.name.endswith(("_URL", "WEBSITE")):

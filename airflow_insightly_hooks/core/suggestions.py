@@ -1,4 +1,4 @@
-"""What a word that is not known was meant to be: a known word that is written nearly so, or means it."""
+"""Suggests a known word for an unknown one: a word with a similar spelling, or with the same meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 __all__ = ["did_you_mean", "field_guess", "schedule_guess"]
 
 LONGEST_WORD = 100
-"""Characters of a word that near ones are looked for of: the time grows with its length."""
+"""For longer words, no similar words are searched, because the time grows with the length."""
 CUSTOM_SUFFIX = "__c"
 
 SYNONYMS: Mapping[str, Sequence[str]] = {
@@ -160,7 +160,7 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
     "raise": ["fail"],
     "error": ["fail"],
 }
-"""Words from elsewhere -> what they are called here, in the order in which they are tried."""
+"""Words from other systems, and the words with the same meaning here, in the order of trying them."""
 
 FIELD_WORDS: Mapping[str, str] = {
     "ORGANIZATION": "ORGANISATION",
@@ -186,9 +186,9 @@ FIELD_WORDS: Mapping[str, str] = {
     "STATUS": "STATE",
     "STATE": "STATUS",
 }
-"""Words in names of fields -> how Insightly calls it."""
+"""Words in names of fields, and Insightly's words for them."""
 LEFT_OUT = {"AT", "ON", "OF", "THE", "IS", "UTC"}
-"""Words in names of fields that tell nothing."""
+"""Words in names of fields that have no meaning."""
 
 ON_CHANGE = "on_change"
 PUSH_WORDS = ("push", "onpush", "webhook", "webhooks", "onwebhook")
@@ -196,18 +196,18 @@ PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'equals'?"``, or an empty text where nothing is close."""
+    """Return ``"; did you mean 'equals'?"``, or an empty text if no known word is similar."""
     return _asked([guess for guess in [_guess(str(word), list(known))] if guess is not None])
 
 
 def field_guess(name: str, known: Iterable[str]) -> str:
-    """Return which of a record type's fields was meant, or which custom field: as ``did_you_mean`` does.
+    """Return a suggestion for the name of a field or a custom field, in the form of ``did_you_mean``.
 
     :param known: the names of the record type's fields.
     """
     known = list(known)
     guess = _written(name, known) or _of_its_words(name, known) or _written(name, known, cutoff=0.75)
-    # Names of custom fields have small letters, most often; others have none.
+    # Most names of custom fields have small letters. Names of other fields have none.
     is_custom = re.fullmatch(r"[A-Za-z]\w*", name) is not None and name != name.upper()
     is_sure = guess is not None and (_plain(guess) == _plain(name) or not is_custom)
     custom = [] if is_sure or not is_custom else [f"{re.sub('_+c?$', '', name)}{CUSTOM_SUFFIX}"]
@@ -215,7 +215,7 @@ def field_guess(name: str, known: Iterable[str]) -> str:
 
 
 def schedule_guess(schedule: str) -> str:
-    """Return which schedule was meant by a word that is neither one of Airflow's nor a cron line."""
+    """Return a suggestion for a word that is neither one of Airflow's schedules nor a cron expression."""
     if re.fullmatch(r"[0-9]{1,6}[smhdw]", schedule):
         return f"; did you mean {{every: {schedule}}}?"
     if _plain(schedule) in PUSH_WORDS:
@@ -231,14 +231,14 @@ def _asked(guesses: Sequence[str]) -> str:
 
 
 def _guess(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word that is written so but for case and separators, means it, or is near to it."""
+    """Return the known word with the same letters, the same meaning, or else a similar spelling."""
     meant = SYNONYMS.get(re.sub(r"[\s-]+", "_", word[:LONGEST_WORD].strip().lower()), ())
     found = _written(word, known) or next((name for name in meant if name in known), None)
     return found or _written(word, known, cutoff=0.6)
 
 
 def _written(word: str, known: Sequence[str], cutoff: float = 1.0) -> str | None:
-    """Return the known word that is written nearly so; case and separators don't count."""
+    """Return the known word with the same or a similar spelling; case and separators don't count."""
     wanted = _plain(word)
     if not wanted or len(word) > LONGEST_WORD:
         return None
@@ -254,7 +254,7 @@ def _plain(word: str) -> str:
 
 
 def _of_its_words(name: str, known: Sequence[str]) -> str | None:
-    """Return the field that has all words of the name, and the fewest others: COUNTRY is in several."""
+    """Return the field with all words of the name and the fewest others. COUNTRY is in several fields."""
     if len(name) > LONGEST_WORD:
         return None
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)

@@ -1,4 +1,4 @@
-"""Templates of Airflow in texts, as far as their braces tell, and what may be shown of one of a URI."""
+"""Finds Airflow's templates in texts, by their braces, and removes secrets from the templates of URIs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 
 
 def is_template(text: str) -> bool:
-    """Return whether Airflow has yet to render a text."""
+    """Return whether a text is a template, which Airflow has not rendered yet."""
     return "{{" in text or "{%" in text
 
 
 def parts_of(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield what a template consists of: texts, and what stands in braces, which is marked by ``True``."""
+    """Yield the parts of a template, each with ``True`` if it is in braces and ``False`` if it is text."""
     end = 0
     while (opening := _OPENING.search(text, end)) is not None:
         yield text[end : opening.start()], False
@@ -31,14 +31,14 @@ def parts_of(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def has_literal_user_information(uri: str) -> bool:
-    """Return whether a URI, or the template of one, holds a user name or a password in clear."""
+    """Return whether a URI, or a template of a URI, holds a user name or a password in clear."""
     literal = "".join(part for part, is_code in parts_of(uri) if not is_code)
     found = _USER_INFORMATION.search(literal)
     return found is not None and found[1].strip(":") != ""
 
 
 def shown_uri(uri: str) -> str:
-    """Return a URI without its query and user information, or of a template what may be shown."""
+    """Return a URI without its query and user information; for a template, see ``shown_template``."""
     if is_template(uri):
         return shown_template(uri)
     before, *query = _QUERY.split(_USER_INFORMATION.sub("://", uri), maxsplit=1)
@@ -46,7 +46,7 @@ def shown_uri(uri: str) -> str:
 
 
 def shown_template(uri: str) -> str:
-    """Return the template of a URI up to a literal query; texts and comments in braces are left out."""
+    """Return the template of a URI up to a literal query, without texts and comments in braces."""
     parts = list(parts_of(uri))
     if any("@" in part for part, is_code in parts if not is_code):
         return "***"

@@ -420,7 +420,7 @@ def test_what_is_no_list_of_payloads_is_refused(value):
 def test_the_address_of_an_xcom_is_no_list_of_payloads():
     """If an XCom's file is missing, Airflow's object storage backend gives its address: the error says so."""
     address = "file:///var/xcoms/dag/run/build/1.json"
-    with pytest.raises(InvalidPayload, match=r"address of its file instead.*clear the task") as caught:
+    with pytest.raises(InvalidPayload, match=r"address of its file.*clear the task") as caught:
         check_payloads(address)
     assert address not in str(caught.value)
 
@@ -428,16 +428,16 @@ def test_the_address_of_an_xcom_is_no_list_of_payloads():
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        ([PAYLOAD], "a payload is needed, not list (chunks go to .expand(payloads=…))"),
+        ([PAYLOAD], "a payload is needed, not list (for chunks, use .expand(payloads=…))"),
         ({}, "it lacks 'message_id', 'record_type', 'record_id', 'event', 'changed_at', 'body'"),
         ({**PAYLOAD, "message_id": 2}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
         ({**PAYLOAD, "message_id": "m.2"}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
         ({**PAYLOAD, "message_id": "m" * 65}, "its message_id must be 1 to 64 letters, digits, '_' or '-'"),
-        ({**PAYLOAD, "record_type": "x\nforged"}, "its record_type or event is none of Insightly's"),
-        ({**PAYLOAD, "event": "deleted"}, "its record_type or event is none of Insightly's"),
+        ({**PAYLOAD, "record_type": "x\nforged"}, "its record_type or event is not one of Insightly's"),
+        ({**PAYLOAD, "event": "deleted"}, "its record_type or event is not one of Insightly's"),
         ({**PAYLOAD, "record_id": {"FIRST_NAME": "Zoë"}}, "its record_id must be a number"),
         ({**PAYLOAD, "message_id": "msg_2", "body": {"FIRST_NAME": "Zoë"}}, "its body must be text"),
-        (PAYLOAD, "its message_id is that of an earlier one"),
+        (PAYLOAD, "an earlier payload has the same message_id: give each its own"),
     ],
 )
 def test_what_is_no_payload_is_refused(payload, reason):

@@ -283,7 +283,7 @@ def test_a_file_that_is_gone(large: Large) -> None:
     assert large.stack.wait_for_run("large", large.run_id) == "failed"
     last = large.stack.tasks("large", large.run_id)["deliver"]["try_number"]
     log = large.stack.log("large", large.run_id, "deliver", last)
-    assert "the XCom backend gave the address of its file instead" in log
+    assert "the XCom backend returned the address of its file" in log
     # The file comes back, and the message is sent as it was asked for.
     (large.files / "elsewhere.json").rename(payloads)
     before = len(large.received("whole"))

@@ -210,7 +210,7 @@ def test_refused_changes() -> None:
     [
         ({"BUDGET": float("nan")}, "BUDGET: a number that is not finite cannot be sent as JSON"),
         ({"CUSTOMFIELDS": [None]}, "CUSTOMFIELDS[0]: it must be an object, not null"),
-        ({"CUSTOMFIELDS": [{"FIELD_NAME": []}]}, "CUSTOMFIELDS[0].FIELD_NAME: it must be text, and is list"),
+        ({"CUSTOMFIELDS": [{"FIELD_NAME": []}]}, "CUSTOMFIELDS[0].FIELD_NAME: it must be text, not list"),
         ({"DATES": ["Zoë"]}, "DATES[0]: it must be an object, not text"),
         ({"A": loads("[" * 950 + "]" * 950)}, "A: its values nest deeper than 100 levels"),
     ],
