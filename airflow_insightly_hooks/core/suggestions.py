@@ -197,7 +197,7 @@ PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'equals'?"``, or an empty text if no known word is similar."""
-    return _asked([guess for guess in [_guess(str(word), list(known))] if guess is not None])
+    return _question([guess for guess in [_guess(str(word), list(known))] if guess is not None])
 
 
 def field_guess(name: str, known: Iterable[str]) -> str:
@@ -206,12 +206,12 @@ def field_guess(name: str, known: Iterable[str]) -> str:
     :param known: the names of the record type's fields.
     """
     known = list(known)
-    guess = _written(name, known) or _of_its_words(name, known) or _written(name, known, cutoff=0.75)
+    guess = _by_spelling(name, known) or _by_words(name, known) or _by_spelling(name, known, cutoff=0.75)
     # Most names of custom fields have small letters. Names of other fields have none.
     is_custom = re.fullmatch(r"[A-Za-z]\w*", name) is not None and name != name.upper()
     is_sure = guess is not None and (_plain(guess) == _plain(name) or not is_custom)
     custom = [] if is_sure or not is_custom else [f"{re.sub('_+c?$', '', name)}{CUSTOM_SUFFIX}"]
-    return _asked([*([guess] if guess is not None else []), *custom])
+    return _question([*([guess] if guess is not None else []), *custom])
 
 
 def schedule_guess(schedule: str) -> str:
@@ -223,21 +223,21 @@ def schedule_guess(schedule: str) -> str:
     words = {preset.lstrip("@"): preset for preset in (*PRESETS, ON_CHANGE)}
     words |= {"changes": ON_CHANGE, "watch": ON_CHANGE, "annually": "@yearly", "midnight": "@daily"}
     guess = _guess(schedule.lstrip("@"), list(words))
-    return _asked([words[guess]] if guess is not None else [])
+    return _question([words[guess]] if guess is not None else [])
 
 
-def _asked(guesses: Sequence[str]) -> str:
+def _question(guesses: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, guesses))}?" if guesses else ""
 
 
 def _guess(word: str, known: Sequence[str]) -> str | None:
     """Return the known word with the same letters, the same meaning, or else a similar spelling."""
     meant = SYNONYMS.get(re.sub(r"[\s-]+", "_", word[:LONGEST_WORD].strip().lower()), ())
-    found = _written(word, known) or next((name for name in meant if name in known), None)
-    return found or _written(word, known, cutoff=0.6)
+    found = _by_spelling(word, known) or next((name for name in meant if name in known), None)
+    return found or _by_spelling(word, known, cutoff=0.6)
 
 
-def _written(word: str, known: Sequence[str], cutoff: float = 1.0) -> str | None:
+def _by_spelling(word: str, known: Sequence[str], cutoff: float = 1.0) -> str | None:
     """Return the known word with the same or a similar spelling; case and separators don't count."""
     wanted = _plain(word)
     if not wanted or len(word) > LONGEST_WORD:
@@ -253,7 +253,7 @@ def _plain(word: str) -> str:
     return re.sub(r"[\W_]+", "", word).lower()
 
 
-def _of_its_words(name: str, known: Sequence[str]) -> str | None:
+def _by_words(name: str, known: Sequence[str]) -> str | None:
     """Return the field with all words of the name and the fewest others. COUNTRY is in several fields."""
     if len(name) > LONGEST_WORD:
         return None

@@ -107,13 +107,13 @@ def culprits_of(expression: Expression, held: Sequence[bool]) -> frozenset[int]:
     In ``all`` these are the conditions that didn't hold, in ``any`` all conditions, in ``none`` and ``NOT``
     the conditions that held. The result is empty if the criteria are met.
     """
-    return frozenset() if _holds(expression, held) else frozenset(_blamed(expression, held, wanted=True))
+    return frozenset() if _holds(expression, held) else frozenset(_culprits(expression, held, wanted=True))
 
 
-def _blamed(expression: Expression, held: Sequence[bool], *, wanted: bool) -> set[int]:
+def _culprits(expression: Expression, held: Sequence[bool], *, wanted: bool) -> set[int]:
     """Return the conditions because of which an expression doesn't have the result ``wanted``."""
     if isinstance(expression, int):
         return {expression}
     of_member = wanted if expression.kind != "none" else not wanted
     members = [member for member in expression.members if _holds(member, held) is not of_member]
-    return set().union(*(_blamed(member, held, wanted=of_member) for member in members))
+    return set().union(*(_culprits(member, held, wanted=of_member) for member in members))

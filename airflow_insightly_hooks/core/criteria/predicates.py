@@ -35,7 +35,7 @@ def compile_conditions(
     conditions: list[Condition],
     reference: Reference,
     multi_select: Collection[str] | None,
-    tell: Callable[[Incomparable], None] | None,
+    on_incomparable: Callable[[Incomparable], None] | None,
 ) -> list[Predicate]:
     """Return a predicate for each condition."""
     predicates = []
@@ -52,7 +52,7 @@ def compile_conditions(
                 custom_test = among_options(operand, known=False)
             elif condition.field in multi_select:
                 test = custom_test = among_options(operand, known=True)
-        report = _reporter(condition, tell)
+        report = _reporter(condition, on_incomparable)
         if is_plain(condition.field):
             holds = _on_field(condition.field, test, custom_test, report)
         else:
@@ -61,15 +61,19 @@ def compile_conditions(
     return predicates
 
 
-def _reporter(condition: Condition, tell: Callable[[Incomparable], None] | None) -> Callable[[object], None]:
+def _reporter(
+    condition: Condition, on_incomparable: Callable[[Incomparable], None] | None
+) -> Callable[[object], None]:
     """Return a function that is called with values that can't be compared, and reports the first one."""
-    told = tell is None
+    is_reported = on_incomparable is None
 
     def report(value: object) -> None:
-        nonlocal told
-        if not told and tell is not None:
-            told = True
-            tell(Incomparable(condition.path, condition.field, condition.operator, _type_name(value)))
+        nonlocal is_reported
+        if not is_reported and on_incomparable is not None:
+            is_reported = True
+            on_incomparable(
+                Incomparable(condition.path, condition.field, condition.operator, _type_name(value))
+            )
 
     return report
 

@@ -96,7 +96,7 @@ class Ledger:
         self.is_restricted = False
         self.acknowledged = AcknowledgedIds()
         self.acknowledged_attempts = 0
-        self._twice = 0  # how many of these messages have an entry, too
+        self._in_both = 0  # how many of these messages have an entry, too
         self._acknowledged_at: str | None = None  # when a message was acknowledged last
         self.texts = TextTable()
         self.about: dict[str, Any] = {}
@@ -220,7 +220,7 @@ class Ledger:
         found = [m for block in self._blocks for m, e in block.items() if e.state == ACKNOWLEDGED]
         fresh = [message for message in found if message not in self.acknowledged]
         self.acknowledged.add(fresh)
-        self._twice += len(fresh)
+        self._in_both += len(fresh)
         self.acknowledged_attempts += sum(self[message].attempts for message in fresh)
         self._keep_done(found)
         return found
@@ -251,7 +251,7 @@ class Ledger:
             del self._block_of[message]
             self._counts[entry.state] -= 1
         for message in dropped:
-            self._twice -= message in self.acknowledged
+            self._in_both -= message in self.acknowledged
             del moving[message]
             self._details.pop(message, None)
         for message, entry in moving.items():
@@ -274,7 +274,7 @@ class Ledger:
             for message, about in request.messages.items():
                 if about:
                     self._details.setdefault(message, about)
-                self._twice += message not in self._block_of and message in self.acknowledged
+                self._in_both += message not in self._block_of and message in self.acknowledged
                 self._note(message, NEW_ROUND)
         for request in requests:
             if self.resends[request.id] == self.generation:
@@ -330,7 +330,7 @@ class Ledger:
             head |= {"done": self._done_pieces, "earlier": [list(pieces) for pieces in self.earlier_pieces]}
         if self.acknowledged.pieces:
             head |= {"archive": self.acknowledged.pieces, "archived_attempts": self.acknowledged_attempts}
-            head["archived"] = len(self.acknowledged) - self._twice
+            head["archived"] = len(self.acknowledged) - self._in_both
         if self._acknowledged_at is not None:
             head["acknowledged_at"] = self._acknowledged_at
         has_content = self._blocks or self.acknowledged.pieces or self._stored_head is not None
@@ -395,6 +395,6 @@ class Ledger:
         # Messages that are still to be sent come first, so that sending them changes few blocks.
         for message, entry in sorted(entries.items(), key=lambda item: not ledger._settles(item[1])):
             ledger._note(message, entry)
-            ledger._twice += message in ledger.acknowledged
+            ledger._in_both += message in ledger.acknowledged
         ledger.begin_resends(requests, is_new_round=is_new_round)
         return ledger

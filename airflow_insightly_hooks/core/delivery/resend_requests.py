@@ -74,8 +74,8 @@ def read_requests(store: StateStore) -> list[ResendRequest]:
             if not isinstance(part, Mapping) or not isinstance(part.get("messages"), Mapping):
                 raise InvalidState(f"{key}/{block}", "it is missing, so it is not known what to send again")
             messages.setdefault(str(part.get("ledger", "")), {}).update(part["messages"])
-        told = str(item.get("by")), str(item.get("at")), item["clears"] is True
-        found.append(ResendRequest(item["id"], *told, messages))
+        details = str(item.get("by")), str(item.get("at")), item["clears"] is True
+        found.append(ResendRequest(item["id"], *details, messages))
     return found
 
 

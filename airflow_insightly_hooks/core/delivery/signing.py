@@ -48,9 +48,9 @@ class Signer:
 
         :param signatures: the value of ``webhook-signature``: one or several signatures, separated by spaces.
         """
-        ours = [signature.encode() for signature in self._signatures(message_id, timestamp, body)]
+        expected = [signature.encode() for signature in self._signatures(message_id, timestamp, body)]
         given = [signature.encode(errors="replace") for signature in signatures.split(" ")]
-        are_equal = [hmac.compare_digest(one, other) for one in ours for other in given]  # all of them
+        are_equal = [hmac.compare_digest(one, other) for one in expected for other in given]  # all of them
         return any(are_equal)
 
     def _signatures(self, message_id: str, timestamp: int, body: bytes) -> list[str]:

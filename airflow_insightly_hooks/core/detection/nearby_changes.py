@@ -91,8 +91,8 @@ class NearbyChanges:
         except InvalidTime:
             self.start = self.end
             return
-        self.updated_again += _spans(created, updated, self.window.end)
-        self._updated_again_at_start += _spans(created, updated, self.window.start)
+        self.updated_again += _is_updated_again(created, updated, self.window.end)
+        self._updated_again_at_start += _is_updated_again(created, updated, self.window.start)
         self._seen += 1
         times = {time for time in (created, updated) if time and self.start <= time < self.end}
         if times:
@@ -209,25 +209,25 @@ def read_window(
     in_order = (record for _, record in sorted(records.items(), key=itemgetter(0)))
     changes = list(changes_in(window, record_type, in_order, events))
     start, updated_again, _ = slices[-1]
-    return WindowRead(changes, updated_again + _change_of_spans(last.values(), start, window.end))
+    return WindowRead(changes, updated_again + _growth_by(last.values(), start, window.end))
 
 
 def _growth(texts: Mapping[int, str], start: datetime, end: datetime) -> int:
-    return _change_of_spans(map(exact_json.loads, texts.values()), start, end)
+    return _growth_by(map(exact_json.loads, texts.values()), start, end)
 
 
-def _change_of_spans(records: Iterable[Mapping[str, Any]], start: datetime, end: datetime) -> int:
+def _growth_by(records: Iterable[Mapping[str, Any]], start: datetime, end: datetime) -> int:
     """Return by how much ``updated_again`` grows from ``start`` to ``end``.
 
     :param records: all records that were created or updated in between; others make no difference.
     """
     return sum(
-        _spans(created, updated, end) - _spans(created, updated, start)
+        _is_updated_again(created, updated, end) - _is_updated_again(created, updated, start)
         for created, updated in map(record_times, records)
     )
 
 
-def _spans(created: datetime | None, updated: datetime | None, instant: datetime) -> bool:
+def _is_updated_again(created: datetime | None, updated: datetime | None, instant: datetime) -> bool:
     """Return whether a record existed before ``instant`` and was updated then or later."""
     return updated is not None and updated >= instant and (created is None or created < instant)
 

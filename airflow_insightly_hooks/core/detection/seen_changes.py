@@ -69,7 +69,7 @@ class SeenChanges:
         seen = _microseconds(last)
         self._seen[record_id] = max(seen, self._seen.get(record_id, seen))
         if len(self._seen) > 2 * MOST_RECORDS:
-            self._give_up(MOST_RECORDS)
+            self._forget_earliest(MOST_RECORDS)
 
     def is_unseen(self, record_id: object, times: Iterable[datetime | None]) -> bool:
         """Return whether a record shows a change in the span that was not seen."""
@@ -92,9 +92,9 @@ class SeenChanges:
         The earliest changes are forgotten until it fits.
         """
         if len(self._seen) > MOST_RECORDS:
-            self._give_up(MOST_RECORDS)
+            self._forget_earliest(MOST_RECORDS)
         while len(blocks := _blocks(sorted(self._seen.items()))) > MOST_BLOCKS:
-            self._give_up(len(self._seen) * MOST_BLOCKS // len(blocks))
+            self._forget_earliest(len(self._seen) * MOST_BLOCKS // len(blocks))
         return blocks
 
     @classmethod
@@ -108,12 +108,12 @@ class SeenChanges:
             seen._seen |= _unpacked(block)
         return seen
 
-    def _give_up(self, most: int) -> None:
+    def _forget_earliest(self, most: int) -> None:
         """Forget the earliest changes, whole instants, until at most ``most`` records are left."""
         latest_first = sorted(self._seen.values(), reverse=True)
-        given_up = latest_first[most]
-        self._seen = {record_id: seen for record_id, seen in self._seen.items() if seen > given_up}
-        self.since = _time(given_up) + MICROSECOND
+        latest_forgotten = latest_first[most]
+        self._seen = {record_id: seen for record_id, seen in self._seen.items() if seen > latest_forgotten}
+        self.since = _time(latest_forgotten) + MICROSECOND
 
 
 def _microseconds(time: datetime) -> int:

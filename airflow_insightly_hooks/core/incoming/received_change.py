@@ -60,12 +60,12 @@ def received_change(name: KeptName, kept: KeptEntity, record_type: RecordType) -
     if created is not None and (updated is None or abs(updated - created) < AT_ONCE):
         event, moment = "added", created
     # If the record has no time, the time of the change is not known. Then two webhooks are two changes.
-    tells = created is not None or updated is not None
+    has_time = created is not None or updated is not None
     change: RecordChange = {
         "record_type": record_type.name,
         "record_id": name.record_id,
         "event": event,
-        "changed_at": iso_time(moment.replace(microsecond=0) if tells else moment),
+        "changed_at": iso_time(moment.replace(microsecond=0) if has_time else moment),
         "record": record_as_of_api(kept.record, record_type),
     }
     return ReceivedChange(updated or moment, name, checked_change(change))

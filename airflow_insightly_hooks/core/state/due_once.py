@@ -28,13 +28,13 @@ ENTERED = "entered"
 class DueOnce:
     """What a run does with pending webhooks. Only one run at a time may use them.
 
-    :param book: the pending webhooks.
+    :param pending: the pending webhooks.
     :param state: the run's own store.
     :param run: the run's name, which is the same in all of its tries: at most 20 letters and digits.
     """
 
-    def __init__(self, book: PendingWebhooks, state: StateStore, run: str) -> None:
-        self._book = book
+    def __init__(self, pending: PendingWebhooks, state: StateStore, run: str) -> None:
+        self._pending = pending
         self._state = state
         self._run = run
         self._postponing = f"{run}p"  # the run's name in a decision to put entries back
@@ -59,11 +59,11 @@ class DueOnce:
         decision = None
         self._finish_postponing()
         if not self._state.get(DECIDED):
-            taken = self._book.taken_by(self._run)
+            taken = self._pending.taken_by(self._run)
             if taken is None:
                 # An earlier version first noted in the run's state what it took.
                 noted = self._own.all()
-                decision = self._book.decide(
+                decision = self._pending.decide(
                     self._run,
                     enter=() if self._state.get(ENTERED) else scheduled(),
                     cancel=request.cancels,
@@ -73,7 +73,7 @@ class DueOnce:
                 taken = decision.taken
             self._own.add(taken)
             self._state.set(DECIDED, True)
-        self._book.forget(self._run)
+        self._pending.forget(self._run)
         return decision
 
     def postpone(self, record_ids: Iterable[int], until: datetime) -> None:
@@ -87,17 +87,17 @@ class DueOnce:
             self._state.set(POSTPONED, sorted(leaving))
             entries = [entry for entry in self._own.all() if entry.record_id in leaving]
             enter = [entry._replace(due=until) for entry in entries]
-            self._book.decide(self._postponing, enter=enter, take=lambda _: ())
+            self._pending.decide(self._postponing, enter=enter, take=lambda _: ())
             self._own.remove(leaving)
             self._finish_postponing()
 
     def _finish_postponing(self) -> None:
         """Complete a ``postpone`` that was stopped: remove from this run's state what is pending again."""
         if leaving := self._state.get(POSTPONED):
-            if self._book.taken_by(self._postponing) is not None:
+            if self._pending.taken_by(self._postponing) is not None:
                 self._own.remove(leaving)
             self._state.delete(POSTPONED)
-        self._book.forget(self._postponing)
+        self._pending.forget(self._postponing)
 
     def taken(self) -> list[PendingWebhook]:
         """Return the entries that this run has taken, in order."""

@@ -110,7 +110,7 @@ class TriggerOnce:
         kept = {
             run: iso_time(self._now) if isinstance(since, bool) else since
             for run, since in open_runs.items()
-            if run != self._run and not self._is_over(since)
+            if run != self._run and not self._is_expired(since)
         }
         if gone := open_runs.keys() - kept.keys():
             self._store.set(self._open_key, {**kept, **dict.fromkeys(gone, DONE)})
@@ -151,7 +151,7 @@ class TriggerOnce:
             raise InvalidState(self._ids_key(run), "the ids that triggered in a run are missing")
         return ids
 
-    def _is_over(self, since: object) -> bool:
+    def _is_expired(self, since: object) -> bool:
         """Return whether a decision that has been kept since then is not needed any more."""
         if since == DONE or isinstance(since, bool):
             return since == DONE
