@@ -12,7 +12,7 @@ FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore t
 # Some tests wait for seconds: what is left to a process is taken over by those that have none left.
 PARALLEL := --numprocesses 4 --dist worksteal
 # These wait more than they compute.
-FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators"
+FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators tests/compatibility"
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 # Always anew: a page that has not changed may link to a heading that has.
