@@ -32,7 +32,7 @@ help: ## List the targets
 	@tools/browser.sh
 
 demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (PUSH=1: woken by Insightly's webhook; ONCE=1: then exit)
-	@$(BIN)/python tools/demo.py $(if $(PUSH),--push) $(if $(ONCE),--once)
+	@$(BIN)/python -m airflow_insightly_hooks.demo $(if $(PUSH),--push) $(if $(ONCE),--once)
 
 test: test-unit test-faults-and-contract test-e2e ## Run all tests, the real Airflow included
 

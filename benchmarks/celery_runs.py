@@ -14,8 +14,9 @@ from urllib.parse import quote
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tools"))
 
-from airflow_stack import StackError, step, wait_for  # noqa: E402 — behind the path to it
 from celery_stack import CeleryStack, celery_stack, reason_to_skip  # noqa: E402 — likewise
+
+from airflow_insightly_hooks.demo.airflow_stack import StackError, step, wait_for  # noqa: E402 — behind the path to it
 
 __all__ = ["CeleryRuns", "StackError", "celery_runs", "instant", "reason_to_skip", "step"]
 

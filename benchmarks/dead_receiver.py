@@ -27,9 +27,9 @@ import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, step, wait_for
 from postgresql import temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 EVERY = 10.0

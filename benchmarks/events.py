@@ -29,9 +29,9 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, step, wait_for
 from postgresql import temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 COUNTS = {"latency": 50, "deferred": 500, "airflows-own": 500, "pause": 85}

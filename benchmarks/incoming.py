@@ -30,8 +30,9 @@ import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, step
 from postgresql import temporary_database
+
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step
 
 THREADS = 16
 POSTS, SECONDS = 1_000, 10.0

@@ -25,10 +25,10 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, step, wait_for
 from postgresql import temporary_database
 
 from airflow_insightly_hooks.core.payload import build_body
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 COUNT = 20

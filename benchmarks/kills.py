@@ -18,9 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import StackError
 from kill_rounds import PAYLOADS, kill_rounds, plan
 from postgresql import NoServerError
+
+from airflow_insightly_hooks.demo.airflow_stack import StackError
 
 ROUNDS = 20
 FIRST_SEED = 1

@@ -40,10 +40,10 @@ import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, StackError, step, wait_for
 from postgresql import temporary_database
 from receiver import receiving
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError, step, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 CHANGES = (10, 1_000, 5_000, 10_000, 20_000)

@@ -17,8 +17,9 @@ from urllib.parse import quote
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tools"))
 
-from airflow_stack import AirflowStack, wait_for  # noqa: E402 — behind the path to it
 from postgresql import NoServerError, temporary_database  # noqa: E402 — likewise
+
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, wait_for  # noqa: E402 — behind the path to it
 
 __all__ = ["Tasks", "why_not", "with_airflow"]
 

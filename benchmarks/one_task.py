@@ -42,7 +42,8 @@ from receiver import receiving
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 import recording_receiver
-from airflow_stack import free_port, wait_for
+
+from airflow_insightly_hooks.demo.airflow_stack import free_port, wait_for
 
 CHANGES = 100_000
 KILLS = 5

@@ -18,11 +18,10 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import free_port, wait_for
-
 from airflow_insightly_hooks.core.dates import format_api_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow, changes_in
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.demo.airflow_stack import free_port, wait_for
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
 RECORDS = 100_000

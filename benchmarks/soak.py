@@ -38,13 +38,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import COMPONENTS, AirflowStack, Processes, StackError, free_port, step, wait_for
 from celery_stack import CeleryStack, celery_stack
 from postgresql import temporary_database
 from soak_checks import Expected, Result, check
 from soak_crm import Crm, Day, Sandbox
 from soak_measures import Database, Memory, Sizes, kept_slots, rows_text
 from soak_receiver import RunningReceivers, posts_in, receivers
+
+from airflow_insightly_hooks.demo.airflow_stack import (
+    COMPONENTS,
+    AirflowStack,
+    Processes,
+    StackError,
+    free_port,
+    step,
+    wait_for,
+)
 
 SAMPLED_EVERY = 10.0
 SLOTS = 2

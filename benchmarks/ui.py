@@ -28,9 +28,10 @@ import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
-from airflow_stack import AirflowStack, step
 from deliveries import DAG_IDS, fill
 from postgresql import temporary_database
+
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step
 
 TIMES = 11
 TARGET, RECORD_TARGET = 0.3, 1.0

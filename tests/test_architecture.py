@@ -76,6 +76,7 @@ MAY_IMPORT = {
         "core",
     },
     "__main__": {"cli"},
+    "demo": {"demo"},
     "pytest_plugin": {"testing", "sandbox.server"},
     "testing": {"testing", "sandbox.server", "workflows", "operators", "hooks", "core"},
     "sandbox": {"sandbox", "core.records", "core.exact_json"},

@@ -13,9 +13,10 @@ from pathlib import Path
 import celery_stack
 import psutil
 import pytest
-from airflow_stack import Processes, free_port, wait_for
 from broker_relay import BrokerRelay, broker_relay
 from postgresql import NoServerError
+
+from airflow_insightly_hooks.demo.airflow_stack import Processes, free_port, wait_for
 
 
 @pytest.fixture

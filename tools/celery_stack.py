@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from airflow_stack import AirflowStack, StackError, wait_for
 from broker_relay import BrokerRelay, broker_relay
 from postgresql import NoServerError, temporary_database
+
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError, wait_for
 
 __all__ = ["CeleryStack", "celery_stack", "reason_to_skip"]
 

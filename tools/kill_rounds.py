@@ -20,9 +20,10 @@ from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped] # Airflow's own dependency
 import requests
-from airflow_stack import AirflowStack, StackError, wait_for
 from postgresql import temporary_database
 from recording_receiver import Post, RecordingReceiver, recording_receiver
+
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError, wait_for
 
 __all__ = ["VICTIMS", "KillRounds", "Outcome", "Strike", "kill_rounds", "plan"]
 

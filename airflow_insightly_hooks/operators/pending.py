@@ -34,6 +34,7 @@ from airflow_insightly_hooks.core.state.pending_webhooks import (
     PendingWebhooks,
     pending_key,
 )
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset
 from airflow_insightly_hooks.operators.common.field_checks import check_parsed, predicate_over
 from airflow_insightly_hooks.operators.common.not_sent import LISTED, not_sent, report_not_sent
@@ -366,7 +367,7 @@ def _left_by_schedule(context: Context) -> Any:
 
 def _first_now(state: StateStore, run_after: datetime) -> datetime:
     """Return the time of this task's first try."""
-    text = state.get(LOOKED_AT)
+    text = read_value(state, LOOKED_AT)
     if text is not None:
         return api_time(text, LOOKED_AT)
     # The scheduler started the run at its time, and its clock may be ahead of this worker's.

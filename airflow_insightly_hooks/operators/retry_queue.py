@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.errors import (
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import BLOCK_SIZE, RETRY, MessageSource, RetryQueue
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.skip_when_empty import EmptySkipMixin
 from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_run_id
@@ -155,7 +156,7 @@ class CollectRetriesOperator(BaseOperator, EmptySkipMixin):
     ) -> None:
         """Add the messages of the task that triggered this run, unless an earlier try has added them."""
         left = (conf or {}).get(LEFT_BY)
-        if left is None or state.get(ENTERED):
+        if left is None or read_value(state, ENTERED):
             return
         source = MessageSource.of(left)
         if left.get("webhook") not in self.deliver_task_ids:
@@ -286,7 +287,7 @@ class _KnownWebhooks:
 
     def __init__(self, store: StateStore, key: str) -> None:
         self._store, self._key = store, key
-        found = store.get(key)
+        found = read_value(store, key)
         self.webhooks = {str(webhook) for webhook in found} if isinstance(found, list) else set()
 
     def add(self, webhook: str) -> None:
@@ -300,7 +301,7 @@ def _taken(
 ) -> list[MessageSource]:
     """Return the messages that this run takes, the same in each of its tries."""
     key = f"{TAKEN}/{webhook}"
-    count = state.get(key)
+    count = read_value(state, key)
     if count is None:
         sources = queue.take(run_id, now)
         blocks = [sources[i : i + BLOCK_SIZE] for i in range(0, len(sources), BLOCK_SIZE)]

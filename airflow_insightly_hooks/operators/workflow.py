@@ -17,6 +17,7 @@ from airflow_insightly_hooks.core.detection.late_changes import LateChanges, Sam
 from airflow_insightly_hooks.core.errors import StoppedError
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.state.trigger_once import TriggerOnce
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_text import stored_yaml
 from airflow_insightly_hooks.hooks.assets import add_inlet, records_asset, with_asset
@@ -222,7 +223,7 @@ class InsightlyWorkflowOperator(BaseOperator):
         state = TaskState(context["task_state_store"])
         windows = RunWindows(context, ti or self, self.asset, self.window, self.cursor)
         window = windows.fixed()
-        if window is None and (kept := state.get(READING)) is not None:
+        if window is None and (kept := read_value(state, READING)) is not None:
             window = ChangeWindow.of(kept)
         if window is None:
             windows.begin()  # before anything can fail

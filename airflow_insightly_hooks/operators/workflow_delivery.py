@@ -33,6 +33,7 @@ from airflow_insightly_hooks.core.errors import InvalidConnection, told
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.redacted_arguments import unredacted
 from airflow_insightly_hooks.operators.common.triggered_runs import run_trigger
@@ -152,7 +153,7 @@ class WorkflowDelivery(WebhookOperator):
             return None
         try:
             state = context["asset_state_store"][self.asset]
-            return ReceiverStatus.of(state.get(f"{RECEIVER}/{self.webhook}"))
+            return ReceiverStatus.of(read_value(state, f"{RECEIVER}/{self.webhook}"))
         except Exception as error:  # no message depends on the status
             self.log.warning("The receiver's status can't be read, and is not used: %s", told(error))
             return None
@@ -241,7 +242,7 @@ class WorkflowWebhookOperator(WorkflowDelivery):
     def _left_before(self, context: Context) -> set[str] | None:
         """Return the ids of messages that an earlier try has left; ``None`` if none has left any."""
         state: Any = context["task_state_store"]
-        left = state.get(LEFT)
+        left = read_value(state, LEFT)
         if left is None:
             return None
         return {

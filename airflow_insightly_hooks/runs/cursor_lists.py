@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.detection.seen_store import seen_keys
 from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, cursor_key, cursor_list
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class CursorLists:
         :param keeps_woken: whether the run says nothing of what wakes its DAG, since it was started by hand.
         """
         name = cursor_list(key)
-        part: dict[str, Any] = self._state.get(name) or {}
+        part: dict[str, Any] = read_value(self._state, name) or {}
         before = part.get(key)
         is_new = before is None
         if is_new:
@@ -89,7 +90,7 @@ class CursorLists:
         """Log what other cursors there are: one may be this task's old one."""
         entries: dict[str, Any] = {}
         for name in CURSOR_LISTS:
-            entries |= self._state.get(name) or {}
+            entries |= read_value(self._state, name) or {}
         keys = sorted(set(entries) - {key})
         if not keys:
             return
@@ -115,7 +116,7 @@ class CursorLists:
     def _taken_from_old_list(self, key: str) -> Any:
         """Return the entry that an earlier version wrote, out of its list, which had one part."""
         old = CURSOR_LISTS[0]
-        part = self._state.get(old) or {}
+        part = read_value(self._state, old) or {}
         if (entry := part.pop(key, None)) is not None:
             if part:
                 self._state.set(old, part)

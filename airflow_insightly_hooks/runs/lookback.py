@@ -38,6 +38,7 @@ from airflow_insightly_hooks.core.detection.seen_store import (
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidState
 from airflow_insightly_hooks.core.records import RecordType
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.runs.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class RunLookback:
         """
         if window is None or self._store is None or not self._windows.is_open_ended:
             return window
-        told = self._task_state.get(TOLD)
+        told = read_value(self._task_state, TOLD)
         if isinstance(told, dict) and told.get("window") != window.as_dict():
             return None  # a try after that one has opened another, and was stopped, too
         return None if self._has_told(window) is False else window
@@ -184,7 +185,7 @@ class RunLookback:
 
     def _has_told(self, window: ChangeWindow) -> bool | None:
         """Return whether an earlier try has told this window's changes; ``None``: nothing is known of one."""
-        told = self._task_state.get(TOLD)
+        told = read_value(self._task_state, TOLD)
         if not isinstance(told, dict) or told.get("window") != window.as_dict():
             return None
         known = {state.has_run(window.end, self._run) for state in self._states}
@@ -192,7 +193,7 @@ class RunLookback:
 
     def _same(self, window: ChangeWindow) -> SameChanges | None:
         try:
-            told = self._task_state.get(TOLD)
+            told = read_value(self._task_state, TOLD)
             plain = ChangeWindow.of(told["plain"])
             seen = read_seen(self._task_state, TOLD)
         except (InsightlyHooksError, KeyError) as error:

@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
 from airflow_insightly_hooks.core.incoming.seen_names import BLOCK_NAMES, SeenNames
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.state.versions import NewerState
 
 __all__ = ["MOST_NAMES", "NamesMemory", "Remembered", "ToldNames"]
 
@@ -124,7 +125,9 @@ class NamesMemory:
     def _head(self, keys: Sequence[str]) -> Mapping[str, Any] | None:
         try:
             head = read_head(self._store, keys[0], (VERSION,))
-        except InvalidState:  # written by another version
+        except NewerState:  # to go on without it would read webhooks twice
+            raise
+        except InvalidState:
             return None
         return head if head is not None and head.get("kind") == KIND else None
 

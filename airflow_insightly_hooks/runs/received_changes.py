@@ -44,6 +44,7 @@ from airflow_insightly_hooks.core.incoming.received_change import (
 from airflow_insightly_hooks.core.incoming.seen_names import SeenNames
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
+from airflow_insightly_hooks.core.state.versions import NewerState
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.entity_store import EntityStore
 from airflow_insightly_hooks.hooks.incoming import IncomingSettings, InsightlyIncomingHook
@@ -277,6 +278,8 @@ class _Reading:
             return None
         try:
             told = self._told.of(window)
+        except NewerState:
+            raise
         except InvalidState as error:
             log.warning("What this run has read before is not known (%s): it reads what is new", error)
             return None
@@ -307,6 +310,8 @@ class _Reading:
             return None
         try:
             remembered = self._memory.of(cursor)
+        except NewerState:
+            raise
         except (InvalidState, InvalidTime) as error:
             log.warning("What was read before is not known: %s", error)
             return None

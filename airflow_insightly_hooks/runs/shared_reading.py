@@ -29,6 +29,7 @@ from airflow_insightly_hooks.core.detection.nearby_changes import (
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWindow, told
 from airflow_insightly_hooks.core.records import RecordType
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.runs.airflow_runs import interval_of, type_of
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class SharedReading:
 
     def _who_reads(self) -> str | None:
         """Return the run, other than this one, that is reading this one's window with its own."""
-        match self._store.get(self._claim_key):
+        match read_value(self._store, self._claim_key):
             case {"run_id": str(run_id), "reader": self._reader, "beats_at": at, "start": start, "end": end}:
                 pass
             case _:
@@ -236,9 +237,10 @@ class SharedReading:
         return [chunk for chunk in self._all_chunks() if chunk.reader == self._reader and _is_valid(chunk)]
 
     def _all_chunks(self) -> list[Chunk]:
+        found = read_value(self._store, self._chunks_key, [])
         try:
-            return [Chunk.of(value) for value in self._store.get(self._chunks_key, [])]
-        except (TypeError, ValueError):  # written by another version
+            return [Chunk.of(value) for value in found]
+        except (TypeError, ValueError):
             return []
 
     def _pull(self, chunk: Chunk, number: int) -> Any:

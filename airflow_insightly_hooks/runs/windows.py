@@ -36,6 +36,7 @@ from airflow_insightly_hooks.core.errors import (
     LostCursor,
     UntrustedClock,
 )
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import cursor_key
 from airflow_insightly_hooks.runs.airflow_runs import interval_of, is_test, type_of
 from airflow_insightly_hooks.runs.cursor_lists import CursorLists
@@ -112,7 +113,7 @@ class RunWindows:
             return self._explicit
         if self._interval is not None:
             return self._interval
-        taken = self._context["task_state_store"].get(TAKEN)
+        taken = read_value(self._context["task_state_store"], TAKEN)
         return ChangeWindow.of(taken) if taken is not None else None
 
     @property
@@ -259,7 +260,7 @@ class RunWindows:
 
     def cursor(self) -> datetime | None:
         """Return up to when this task has read, if that is known."""
-        text = self._state().get(self.cursor_key)
+        text = read_value(self._state(), self.cursor_key)
         where = f"state {self.cursor_key!r} of asset {self._asset.name!r}"
         return None if text is None else api_time(text, where)
 

@@ -36,6 +36,7 @@ from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 from airflow_insightly_hooks.core.bounds import POLL_INTERVAL
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.core.state.versions import check_version
 from airflow_insightly_hooks.hooks.assets import WATCHED, records_asset
 from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry
 from airflow_insightly_hooks.triggers.announcements import LOOK_INTERVAL, Announcement, Announcements
@@ -291,6 +292,7 @@ class Watch(SharedStreamProducer):
 
     async def _restored(self) -> datetime | None:
         text = await self._state.aget(WATCHED)
+        check_version(WATCHED, text)
         if text is None:
             return None
         self._stored = api_time(text, WATCHED)

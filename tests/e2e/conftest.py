@@ -23,10 +23,10 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from airflow_stack import AirflowStack, StackError, free_port, wait_for
 from postgresql import NoServerError, temporary_database
 
 from airflow_insightly_hooks.core import exact_json
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError, free_port, wait_for
 from tests.e2e.collector import Collector, collecting
 
 ROOT = Path(__file__).parent.parent.parent

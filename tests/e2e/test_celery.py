@@ -23,10 +23,10 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from airflow_stack import free_port, wait_for
 from celery_stack import CeleryStack, celery_stack, reason_to_skip
 
 from airflow_insightly_hooks.core.delivery.message_id import message_id
+from airflow_insightly_hooks.demo.airflow_stack import free_port, wait_for
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, Stack
 from tests.e2e.test_secrets import SECRETS
 

@@ -6,8 +6,8 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow_stack import StackError, wait_for
 
+from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, WRONG_KEY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from airflow_stack import AirflowStack, wait_for
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

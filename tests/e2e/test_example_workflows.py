@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow_stack import StackError, wait_for
 
 from airflow_insightly_hooks import Workflow
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
+from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
 from tests.e2e.conftest import CANARY, ROOT, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

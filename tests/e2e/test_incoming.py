@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import requests
-from airflow_stack import wait_for
 
 from airflow_insightly_hooks.core.payload import build_body
+from airflow_insightly_hooks.demo.airflow_stack import wait_for
 from tests.e2e.conftest import CANARY, PASSWORD, ROOT, USERNAME, Stack
 from tests.e2e.test_events import SOON, runs, searches
 

@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 import pytest
 import sqlalchemy
-from airflow_stack import AirflowStack, wait_for
 from postgresql import NoServerError, temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 from tests.e2e.conftest import CANARY, PASSWORD, USERNAME, Stack
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import requests
-from airflow_stack import wait_for
 
+from airflow_insightly_hooks.demo.airflow_stack import wait_for
 from tests.e2e.conftest import CANARY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import pytest
 import recording_receiver
-from airflow_stack import AirflowStack, wait_for
 from kill_rounds import SETTINGS, WAIT, KillRounds
 from postgresql import NoServerError, temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(900)]

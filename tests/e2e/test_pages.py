@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from airflow_stack import wait_for
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
+from airflow_insightly_hooks.demo.airflow_stack import wait_for
 from tests.browser import Visit, check_accessibility, chromium
 from tests.e2e.conftest import Stack
 

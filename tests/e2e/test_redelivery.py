@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from airflow_stack import StackError, wait_for
 from standardwebhooks.webhooks import Webhook
 
+from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
 from tests.e2e.conftest import SIGNING_SECRET, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # all runs are waited for by the first tests

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from airflow_stack import StackError, wait_for
 
 from airflow_insightly_hooks.core.exact_json import loads
+from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
 from tests.e2e.conftest import CANARY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

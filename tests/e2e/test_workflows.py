@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
-from airflow_stack import wait_for
 
 from airflow_insightly_hooks.core.dates import api_time, format_api_time, iso_time
 from airflow_insightly_hooks.core.delivery.message_id import message_id
+from airflow_insightly_hooks.demo.airflow_stack import wait_for
 from tests.e2e.conftest import CANARY, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -557,7 +557,7 @@ def test_upgrade_between_tries(connect: Connect) -> None:
         assert sorted(ids(server)) == ["msg_1", "msg_3"]
         assert [item["message_id"] for item in error.report["undelivered"]] == ["msg_2"]
         store.set("delivery", {**store.get("delivery"), "version": 3})
-        with pytest.raises(InvalidState, match="another version"):
+        with pytest.raises(InvalidState, match="a newer release"):
             deliver(context, payloads(4))
     assert len(server.requests) == 2
 

@@ -28,7 +28,8 @@ from airflow_insightly_hooks.core.delivery.delivery_record import TextTable
 from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
-from airflow_insightly_hooks.core.state.state_store import OTHER_VERSION, StateStore, count_in
+from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
+from airflow_insightly_hooks.core.state.versions import check_version
 
 __all__ = ["HEAD", "VERSION", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
 
@@ -169,8 +170,9 @@ def tokens_of(claim: Mapping[str, Any], has_head: Callable[[str], bool]) -> list
     :param has_head: returns whether a token's ledger has a head.
     :raises InvalidState: if this version can't read the claim.
     """
+    check_version(HEAD, claim, VERSION)
     if claim.get("version") != VERSION:
-        raise InvalidState(HEAD, OTHER_VERSION)
+        raise InvalidState(HEAD, "its version is missing")
     token, earlier = claim.get("token"), claim.get("of")
     if not isinstance(token, str) or not isinstance(earlier, list):
         raise InvalidState(HEAD, "its token is missing")

@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS, See
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.state.versions import NewerState
 
 __all__ = ["SeenState", "SeenStore", "read_blocks", "read_seen", "seen_keys", "write_blocks", "write_seen"]
 
@@ -66,7 +67,10 @@ class SeenStore:
         self._untils: dict[str, datetime] = {}  # by slot
 
     def states(self) -> list[SeenState]:
-        """Return the states that can be read, the latest position last."""
+        """Return the states that can be read, the latest position last.
+
+        :raises NewerState: if a newer release has written one.
+        """
         found = []
         for slot in SLOTS:
             try:
@@ -75,7 +79,9 @@ class SeenStore:
                     found.append(_state(head, slot))
                     self._untils[slot] = found[-1].until
                     self._blocks[slot] = count_in(self._key + slot, head, "blocks")
-            except (InvalidState, KeyError, TypeError, ValueError):  # written by another version
+            except NewerState:  # to go on without it would miss changes that become visible late
+                raise
+            except (InvalidState, KeyError, TypeError, ValueError):
                 continue
         return sorted(found, key=lambda state: state.until)
 

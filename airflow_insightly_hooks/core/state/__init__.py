@@ -1,4 +1,4 @@
 """State that is kept longer than a run, in Airflow's state stores.
 
-Private.
+Public: ``versions``.
 """

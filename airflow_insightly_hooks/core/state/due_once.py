@@ -15,6 +15,7 @@ from datetime import datetime
 from airflow_insightly_hooks.core.state.pending_request import PendingRequest
 from airflow_insightly_hooks.core.state.pending_webhooks import Decision, PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.core.state.state_store import StateStore
+from airflow_insightly_hooks.core.state.versions import read_value
 
 __all__ = ["DueOnce"]
 
@@ -58,14 +59,14 @@ class DueOnce:
         """
         decision = None
         self._finish_postponing()
-        if not self._state.get(DECIDED):
+        if not read_value(self._state, DECIDED):
             taken = self._pending.taken_by(self._run)
             if taken is None:
                 # An earlier version first noted in the run's state what it took.
                 noted = self._own.all()
                 decision = self._pending.decide(
                     self._run,
-                    enter=() if self._state.get(ENTERED) else scheduled(),
+                    enter=() if read_value(self._state, ENTERED) else scheduled(),
                     cancel=request.cancels,
                     move=lambda entry: min(entry.due, until) if request.sends_now(entry) else None,
                     take=lambda waiting: _due(waiting, noted, until, at_most),
@@ -93,7 +94,7 @@ class DueOnce:
 
     def _finish_postponing(self) -> None:
         """Complete a ``postpone`` that was stopped: remove from this run's state what is pending again."""
-        if leaving := self._state.get(POSTPONED):
+        if leaving := read_value(self._state, POSTPONED):
             if self._pending.taken_by(self._postponing) is not None:
                 self._own.remove(leaving)
             self._state.delete(POSTPONED)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.errors import InvalidState
-from airflow_insightly_hooks.core.state.state_store import OTHER_VERSION, count_in
+from airflow_insightly_hooks.core.state.state_store import count_in
+from airflow_insightly_hooks.core.state.versions import check_version
 
 __all__ = ["RUN_COUNTS", "RunCounts"]
 
@@ -50,8 +51,9 @@ class RunCounts(NamedTuple):
         """
         if not isinstance(value, Mapping):
             raise InvalidState(RUN_COUNTS, "it is not an object")
+        check_version(RUN_COUNTS, value, VERSION)
         if count_in(RUN_COUNTS, value, "version") != VERSION:
-            raise InvalidState(RUN_COUNTS, OTHER_VERSION)
+            raise InvalidState(RUN_COUNTS, "its version is missing")
         connection = value.get(CONNECTION)
         if connection is not None and not isinstance(connection, str):
             raise InvalidState(RUN_COUNTS, f"its {CONNECTION} is not a text")

@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.state.versions import check_version
 
-__all__ = ["KEPT", "OTHER_VERSION", "Head", "StateStore", "count_in", "on_failure", "read_head"]
+__all__ = ["KEPT", "Head", "StateStore", "count_in", "on_failure", "read_head"]
 
 VERSION = 2
 """The version of heads whose loss is noticed."""
 KEPT = "kept"
 """The last part of the key of the note that there is a head."""
-OTHER_VERSION = (
-    "it was written by another version of airflow-insightly-hooks: install that version, or a newer one"
-)
 
 
 class StateStore(Protocol):
@@ -107,8 +105,10 @@ def read_head(store: StateStore, key: str, versions: Collection[int]) -> Mapping
         return None
     if not isinstance(head, Mapping):
         raise InvalidState(key, "it is not an object")
-    if count_in(key, head, "version") not in versions:
-        raise InvalidState(key, OTHER_VERSION)
+    version = count_in(key, head, "version")
+    check_version(key, head, max(versions))
+    if version not in versions:
+        raise InvalidState(key, f"there is no version {version} of it")
     return head
 
 

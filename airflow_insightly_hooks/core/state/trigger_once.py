@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState, InvalidTime
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.core.state.state_store import StateStore
+from airflow_insightly_hooks.core.state.versions import read_value
 
 __all__ = ["TriggerOnce"]
 
@@ -130,7 +131,7 @@ class TriggerOnce:
 
     def _decision(self) -> tuple[str, list[int]] | None:
         """Return the decision that is committed and not yet carried out: the run's name, and the ids."""
-        match self._store.get(self._decided_key):
+        match read_value(self._store, self._decided_key):
             case None:
                 return None
             case {"run": str(run), "ids": list(ids)}:
@@ -140,13 +141,13 @@ class TriggerOnce:
 
     def _open(self) -> dict[str, Any]:
         """Return the stopped runs whose decisions are kept, and since when."""
-        found = self._store.get(self._open_key, {})
+        found = read_value(self._store, self._open_key, {})
         if not isinstance(found, dict):
             raise InvalidState(self._open_key, "it is not an object with runs")
         return dict(found)
 
     def _ids(self, run: str) -> list[int]:
-        ids = self._store.get(self._ids_key(run))
+        ids = read_value(self._store, self._ids_key(run))
         if not isinstance(ids, list):
             raise InvalidState(self._ids_key(run), "the ids that triggered in a run are missing")
         return ids

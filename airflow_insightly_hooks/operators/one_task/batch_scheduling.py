@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_insightly_hooks.core.detection.changes import NO_ID, RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.state.id_set import IdSet
+from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.common.not_sent import report_not_sent
 from airflow_insightly_hooks.operators.common.time_triggers import (
@@ -107,7 +108,7 @@ class BatchScheduling:
         :param admit: returns which records may trigger in this run.
         :raises InvalidState: if it can't be read.
         """
-        head = self._state.get(NOTE)
+        head = read_value(self._state, NOTE)
         if head is None or self._is_unwritten:
             return
         sizes = head.get("groups") if isinstance(head, dict) else None

@@ -75,7 +75,10 @@ class Checkpoint:
         if _is_head(head) and head["of"] == self._of:
             self._head = dict(head)
         elif head is not None:
-            log.info("What an earlier try has read was read for something else: reading from the beginning")
+            log.info(
+                "What an earlier try has read was read for something else, or kept by another release: "
+                "reading from the beginning"
+            )
         self._is_stored = self._head is not None
 
     @property

@@ -12,13 +12,12 @@ from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, L
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
+from airflow_insightly_hooks.core.state.versions import NewerState
 from tests.conftest import StateStore
 from tests.deliveries import outstanding_of
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-OTHER_VERSION = (
-    "it was written by another version of airflow-insightly-hooks: install that version, or a newer one"
-)
+NEWER = str(NewerState(HEAD, 3, 2)).partition(": ")[2]
 
 
 def opened(store: StateStore, token: str, generation: int = 0) -> tuple[LedgerStore, Ledger]:
@@ -167,7 +166,7 @@ HEAD_OF_ONE = {"generation": 0, "blocks": 1}
     ("values", "key", "reason"),
     [
         ({"delivery": "x"}, "delivery", "it is not an object"),
-        ({"delivery": {**V2, "version": 3}}, "delivery", OTHER_VERSION),
+        ({"delivery": {**V2, "version": 3}}, "delivery", NEWER),
         ({"delivery": {"epoch": 1}}, "delivery", "its version is missing"),
         ({"delivery": {**V2, "token": 1}}, "delivery", "its token is missing"),
         ({"delivery": {**V2, "of": None}}, "delivery", "its token is missing"),

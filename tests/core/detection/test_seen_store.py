@@ -100,7 +100,7 @@ def test_values_that_are_no_longer_used_are_deleted(monkeypatch):
     [
         "x",
         {},
-        {"version": 2},
+        {"version": 0},
         {"version": 1, "since": "2026-03-29T12:00:00Z", "until": "x", "reader": "", "runs": [], "blocks": 0},
         {"version": 1, "since": "2026-03-29T12:00:00Z", "until": "2026-03-29T12:00:00Z", "reader": ""},
     ],

@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import sqlalchemy
-from airflow_stack import AirflowStack
 from postgresql import temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack
 from tests.incoming.asgi import PASSWORD, basic
 from tests.incoming.conftest import contact
 from tests.incoming.e2e.database_proxy import DatabaseProxy

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import requests
-from airflow_stack import AirflowStack, free_port
 from postgresql import temporary_database
 
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, free_port
 from tests.ui.e2e.reverse_proxy import reverse_proxy
 from tests.ui.seed import Seed
 from tests.ui.workflows import PASSWORDS

@@ -1,8 +1,7 @@
-"""``make demo``: an Insightly record change becomes a webhook, through a real Airflow.
+"""Show how a change of an Insightly record becomes a webhook, through a real Airflow and the sandbox.
 
-With ``--push`` (``make demo PUSH=1``), Insightly's own webhook tells Airflow of the change.
-
-Everything runs on this machine, on free ports of 127.0.0.1. All state is in ``.demo/``, made anew each time.
+Everything runs on this machine, on free ports of 127.0.0.1. All state is in the folder .demo, made anew each
+time.
 """
 
 from __future__ import annotations
@@ -23,11 +22,15 @@ from typing import Any
 
 import requests
 
-sys.path.insert(0, str(Path(__file__).parent))
-from airflow_stack import AirflowStack, StackError, free_port, step, wait_for
+from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError, free_port, step, wait_for
 
-ROOT = Path(__file__).parent.parent
-HOME = ROOT / ".demo"
+__all__ = ["main"]
+
+HOME = Path(".demo")
+"""In the working directory."""
+PACKAGED_DAGS = Path(__file__).parent / "dags"
+"""Where a wheel has the example DAGs. A clone has them in its own folder ``dags``."""
+DAGS = PACKAGED_DAGS if PACKAGED_DAGS.is_dir() else Path(__file__).parents[2] / "dags"
 KEY = ("sandbox-key", "")
 RECEIVER = ("demo", "demo-password")
 INSIGHTLY = ("insightly", "insightly-password")
@@ -51,7 +54,7 @@ PAGE = "/plugin/insightly-webhooks"
 
 def main() -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m airflow_insightly_hooks.demo", description=__doc__)
     parser.add_argument("--push", action="store_true", help="let Insightly's webhook tell of the change")
     parser.add_argument("--once", action="store_true", help="exit after the delivery, 0 if it arrived")
     parser.add_argument("--port", type=int, default=0, help="the sandbox's port; a free one by default")
@@ -100,7 +103,7 @@ class _Demo:
         self.port = port
         self.sandbox = f"http://127.0.0.1:{port}"
         self.bin_url = f"{self.sandbox}/bin/{self.dag}"
-        self.airflow = AirflowStack(HOME, ROOT / "dags", self.connections())
+        self.airflow = AirflowStack(HOME.absolute(), DAGS, self.connections())
 
     def connections(self) -> dict[str, dict[str, Any]]:
         """Return Airflow's connections."""
@@ -293,7 +296,3 @@ def _instant(text: str) -> datetime:
 def _seconds(since: datetime, until: str) -> str:
     """Return how long it took, for people."""
     return f"{(_instant(until) - since).total_seconds():.1f} s"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

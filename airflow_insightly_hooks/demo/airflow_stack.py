@@ -21,6 +21,8 @@ from urllib.parse import quote
 
 import requests
 
+__all__ = ["COMPONENTS", "AirflowStack", "Processes", "StackError", "free_port", "step", "wait_for"]
+
 T = TypeVar("T")
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")

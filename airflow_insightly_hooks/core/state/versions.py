@@ -1,0 +1,58 @@
+"""The versions of stored values: older ones are read, and those of a newer release are refused.
+
+Each kind of stored value has versions of its own. What a value is in its versions, its own module says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from airflow_insightly_hooks.core.errors import InvalidState
+
+__all__ = ["NewerState", "check_version", "read_value"]
+
+
+class NewerState(InvalidState):
+    """State under ``key`` is of ``version``, and this release can read versions up to ``latest`` only."""
+
+    def __init__(self, key: str, version: int, latest: int) -> None:
+        reason = (
+            f"a newer release of airflow-insightly-hooks has written it, in version {version}; this release "
+            f"reads versions up to {latest}. Install that release, or a later one, wherever Airflow runs. "
+            f"Then clear the task"
+        )
+        super().__init__(key, reason)
+        self.args = (key, version, latest)  # by which it is unpickled
+        self.version = version
+        self.latest = latest
+
+
+class _Readable(Protocol):
+    def get(self, key: str, default: Any = None, /) -> Any: ...
+
+
+def read_value(store: _Readable, key: str, default: Any = None, *, latest: int = 1) -> Any:
+    """Return the value that is stored under ``key``, ``default`` where there is none.
+
+    :param latest: the latest version of the value that the caller can read.
+    :raises NewerState: if it is of a later version.
+    """
+    value = store.get(key, default)
+    check_version(key, value, latest)
+    return value
+
+
+def check_version(key: str, value: object, latest: int = 1) -> None:
+    """Refuse a value that a newer release has written.
+
+    A value of version 2 or later is an object with its ``version``. One without is of version 1, also a text
+    or a list.
+
+    :param key: what the value is stored under.
+    :param latest: the latest version that the caller can read.
+    :raises NewerState: if it is of a later version.
+    """
+    version = value.get("version") if isinstance(value, Mapping) else None
+    if isinstance(version, int) and not isinstance(version, bool) and version > latest:
+        raise NewerState(key, version, latest)

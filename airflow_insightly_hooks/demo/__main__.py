@@ -1,0 +1,10 @@
+"""``python -m airflow_insightly_hooks.demo``."""
+
+from __future__ import annotations
+
+import sys
+
+from airflow_insightly_hooks.demo.demo import main
+
+if __name__ == "__main__":
+    sys.exit(main())

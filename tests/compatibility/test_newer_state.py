@@ -1,0 +1,150 @@
+"""What a newer release has stored is refused before anything is sent, and the error says what to do."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from airflow_insightly_hooks.core.state.state_store import read_head
+from airflow_insightly_hooks.core.state.versions import NewerState, read_value
+from tests.compatibility.stored import clear
+from tests.conftest import StateStore
+
+NEWER = {"version": 99, "what": "a later release writes"}
+CONTACTS = "insightly/insightly_default/Contacts"
+
+
+def test_the_error():
+    """It names the key, both versions, and what to do; and it passes from process to process."""
+    error = pickle.loads(pickle.dumps(NewerState("delivery", 3, 2)))  # noqa: S301 — our own
+    assert (error.key, error.version, error.latest) == ("delivery", 3, 2)
+    assert str(error) == (
+        "state 'delivery': a newer release of airflow-insightly-hooks has written it, in version 3; this "
+        "release reads versions up to 2. Install that release, or a later one, wherever Airflow runs. Then "
+        "clear the task"
+    )
+
+
+@pytest.mark.parametrize("value", ["text", 1, True, ["a"], {"a": 1}, {"version": "x"}, {"version": 1}])
+def test_a_value_without_a_newer_version_is_returned(value):
+    """What carries no version is of version 1: texts, numbers, lists and objects."""
+    store = StateStore()
+    store.set("key", value)
+    assert read_value(store, "key") == value
+    assert read_value(store, "other", "default") == "default"
+
+
+def test_a_newer_version_is_refused():
+    """Values and heads alike."""
+    store = StateStore()
+    store.set("key", {"version": 3})
+    with pytest.raises(NewerState) as caught:
+        read_value(store, "key", latest=2)
+    assert (caught.value.version, caught.value.latest) == (3, 2)
+    with pytest.raises(NewerState):
+        read_head(store, "key", (1, 2))
+    assert read_value(store, "key", latest=3) == {"version": 3}
+
+
+def of_asset(key: str) -> Any:
+    def edit(found: dict[str, Any]) -> None:
+        found["assets"][CONTACTS][key] = NEWER
+
+    return edit
+
+
+def of_task(task_id: str, key: str) -> Any:
+    def edit(found: dict[str, Any]) -> None:
+        for run in found["runs"]:
+            for task in run["tasks"]:
+                if task["task_id"] == task_id:
+                    task["state_store"][key] = NEWER
+
+    return edit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "task_id"),
+    [
+        ("cursor/once/detect", "detect"),
+        ("cursor/once/detect~a", "detect"),
+        ("cursors/0", "detect"),
+        ("triggered/once", "evaluate"),
+        ("triggered/once/open", "evaluate"),
+        ("triggered/once/decided", "evaluate"),
+    ],
+)
+def test_the_state_of_an_asset(upgraded, key, task_id):
+    """The task that reads it fails with the key, and nothing is sent."""
+    state = upgraded("until_triggered", of_asset(key))
+    state.sandbox.create("Contacts", FIRST_NAME="Bob")
+    outcome = state.run()
+    assert isinstance(outcome.errors[task_id], NewerState)
+    assert outcome.errors[task_id].key == key
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flow", "dag_id", "task_id", "key"),
+    [
+        ("tasks", "tasks", "detect", "window"),
+        ("tasks", "tasks", "detect", "told"),
+        ("tasks", "tasks", "deliver", "delivery"),
+        ("one_task", "one_task", "detect_and_deliver", "out/delivery"),
+        ("until_triggered", "once", "evaluate", "triggered"),
+        ("resend", "again", "deliver", "resend"),
+        ("retry_queue", "down", "deliver", "left"),
+    ],
+)
+def test_the_state_of_a_task(upgraded, flow, dag_id, task_id, key):
+    """The task, cleared, fails with the key, and nothing is sent."""
+    state = upgraded(flow, of_task(task_id, key))
+    state.add_records()
+    outcome = state.finish(dag_id, clear(dag_id, task_id))
+    assert isinstance(outcome.errors[task_id], NewerState)
+    assert outcome.errors[task_id].key == key.removeprefix("out/")
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flow", "key", "task_id"),
+    [("pending", "pending/later/out", "due"), ("retry_queue", "retry/down__retry", "collect")],
+)
+def test_what_waits(upgraded, flow, key, task_id):
+    """What waits for its time, or for a receiver, stays where it is, and the task fails with the key."""
+    state = upgraded(flow, of_asset(key))
+    outcome = state.finish_queued()
+    assert outcome.errors[task_id].key == key
+    assert isinstance(outcome.errors[task_id], NewerState)
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
+def test_one_receivers_queue(upgraded):
+    """The task of that receiver alone fails, and its error says why."""
+    state = upgraded("retry_queue", of_asset("retry/down/out"))
+    outcome = state.finish_queued()
+    assert outcome.tasks["collect"] == "success"
+    assert "a newer release of airflow-insightly-hooks has written it" in str(outcome.errors["deliver"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "edit",
+    [
+        of_task("detect_and_deliver", "checkpoint"),
+        of_task("detect_and_deliver", "run_counts"),
+        of_asset("receiver/one_task/out"),
+    ],
+)
+def test_what_only_saves_work_is_passed_over(upgraded, edit):
+    """Without a checkpoint, counts or a receiver's status, a task sends what is missing all the same."""
+    state = upgraded("one_task", edit)
+    state.add_records()
+    assert state.finish("one_task", clear("one_task", "detect_and_deliver")).state == "success"
+    assert len(state.out.bodies) == 1
