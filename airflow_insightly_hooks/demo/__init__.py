@@ -1,1 +1,6 @@
-"""The demo: a record change becomes a webhook, through a real Airflow (``python -m airflow_insightly_hooks.demo``)."""
+"""The demo: a real Airflow and the sandbox show how a record change becomes a webhook.
+
+``python -m airflow_insightly_hooks.demo`` runs it. ``airflow_stack`` runs an Airflow on this machine.
+
+Private, but for the command.
+"""

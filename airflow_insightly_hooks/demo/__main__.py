@@ -6,5 +6,7 @@ import sys
 
 from airflow_insightly_hooks.demo.demo import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
     sys.exit(main())
