@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_insightly_hooks import Webhook, Workflow
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.delivery_record import about_of
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.resend_requests import ResendRequest, add_request
@@ -804,7 +805,7 @@ def test_what_woke_it_settles_first(crm: RunningSandbox, logged: Logged) -> None
     given = workflow(settle=0, criteria={"field": "FIRST_NAME", "operator": "equals", "value": CANARY})
     assert flow(context, given, window=None)["delivered"] == 1
     assert "The change that woke this run settles in" in logged.text
-    assert datetime.fromisoformat(context["ti"].xcom["window"]["end"]) >= until
+    assert api_time(context["ti"].xcom["window"]["end"]) >= until
 
 
 def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:

@@ -20,6 +20,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.errors import InvalidWindow, LostCursor, UnknownRecordType
 from airflow_insightly_hooks.hooks.api import server_clock
 from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyRateLimitError
@@ -688,7 +689,7 @@ def test_a_workers_clock_decides_nothing(insightly: RunningSandbox, monkeypatch:
     with pytest.raises(TaskDeferred) as caught:
         sensor(window=(end - HOUR, end), deferrable=True, timeout=3600).execute(run_context())
     look_at = caught.value.trigger.look_at
-    assert 290 < (datetime.fromisoformat(look_at) - Ahead.now(timezone.utc)).total_seconds() < 310
+    assert 290 < (api_time(look_at) - Ahead.now(timezone.utc)).total_seconds() < 310
 
 
 @pytest.mark.parametrize(

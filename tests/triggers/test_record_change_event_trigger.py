@@ -12,6 +12,7 @@ from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import BaseEventTrigger
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.errors import UnknownRecordType
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.hooks.api import client, server_clock
@@ -187,7 +188,7 @@ def test_it_says_where_it_begins(crm: RunningSandbox, state: AssetState) -> None
     add(crm, 5)
     (event,) = events(trigger())
     assert event["since"] == event["until"] == state.values["watched"]
-    assert abs(datetime.fromisoformat(event["until"]) - (NOW - timedelta(seconds=5))) < timedelta(seconds=3)
+    assert abs(api_time(event["until"]) - (NOW - timedelta(seconds=5))) < timedelta(seconds=3)
 
 
 def test_each_start_says_so_once(crm: RunningSandbox, state: AssetState) -> None:
@@ -205,7 +206,7 @@ def test_a_watch_that_has_stopped_long_ago_begins_a_day_before(
     state.values["watched"] = "2017-03-10T08:00:00Z"
     events(trigger())
     event = events(trigger())[0]
-    assert datetime.fromisoformat(event["since"]) > datetime.now(timezone.utc) - timedelta(days=1, minutes=1)
+    assert api_time(event["since"]) > datetime.now(timezone.utc) - timedelta(days=1, minutes=1)
 
 
 def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState) -> None:
@@ -282,7 +283,7 @@ def test_changes_are_said_when_they_have_settled(crm: RunningSandbox) -> None:
 
     created, event, now = asyncio.run(wait())
     changed_at = datetime.fromisoformat(f"{created.replace(' ', 'T')}+00:00")
-    until = datetime.fromisoformat(event["until"])
+    until = api_time(event["until"])
     assert changed_at < until
     assert until + timedelta(seconds=1) <= now < until + timedelta(seconds=8)
 
@@ -476,7 +477,7 @@ def test_what_becomes_visible_late_is_said(crm: RunningSandbox, state: AssetStat
     found, now = asyncio.run(late())
     assert len(found) == 2
     assert found[1]["since"] >= "2031-03-10T08:00:50Z"
-    assert now <= datetime.fromisoformat(found[1]["until"]) <= now + timedelta(seconds=3)
+    assert now <= api_time(found[1]["until"]) <= now + timedelta(seconds=3)
     assert state.values["watched"] < found[1]["until"]
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_insightly_hooks.core.dates import format_api_time
+from airflow_insightly_hooks.core.dates import api_time, format_api_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow
 from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
 from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
@@ -46,8 +46,7 @@ def late(
 
 def told(changes) -> list[tuple[int, str, float]]:
     return [
-        (c["record_id"], c["event"], (datetime.fromisoformat(c["changed_at"]) - START).total_seconds())
-        for c in changes
+        (c["record_id"], c["event"], (api_time(c["changed_at"]) - START).total_seconds()) for c in changes
     ]
 
 
