@@ -146,7 +146,7 @@ class WorkflowDefinition(Model):
     model_config = ConfigDict(**NO_EXTRA, title="Workflow")
 
     name: Name
-    dag_id: str = Field(default_factory=lambda data: slug_of(data["name"]), max_length=LONGEST_ID)
+    dag_id: str = Field(default_factory=lambda data: slug_of(data.get("name", "")), max_length=LONGEST_ID)
     description: str = ""
     record_type: str
     active: StrictBool = True
