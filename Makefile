@@ -1,7 +1,7 @@
 # Each target sets up what it needs; `make help` lists them. PYTHON=… counts when .venv is made: `make clean` first.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-BIN := .venv/bin
+BIN ?= .venv/bin
 export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
@@ -20,7 +20,7 @@ SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --qu
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
 
-.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale check docs constraints record-types schema reference bench bench-delivery clean
+.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale test-all check docs dist constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -57,9 +57,13 @@ test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow onl
 test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, kills of one task, changes of mode, deleted runs
 	$(BIN)/pytest -m scale tests/e2e --durations 5
 
+test-all: .venv/.installed .venv/.browser ## Run check, fast tests and faults on each Python, and a real Airflow on the oldest and newest (E2E=0: without)
+	@tools/test_all.sh
+
 check: .venv/.installed ## Lint, types and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/yamllint --strict .github .pre-commit-config.yaml .pre-commit-hooks.yaml
 	@tools/side_by_side.sh $(BIN)/mypy '$(DOCUMENTS)'
 
 docs: .venv/.installed ## Build the documents' site: build/docs/html/index.html
@@ -76,9 +80,11 @@ bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time trigg
 bench-delivery: .venv/.installed ## Measure the deliver task beside requests and mapped HttpOperators
 	$(BIN)/python benchmarks/delivery.py
 
-constraints: .venv/.installed ## Pin every package anew in constraints.txt
-	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --all-extras --upgrade \
-		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
+dist: .venv/.installed ## Build sdist and wheel into dist/, check them, and run the demo of the installed wheel (DEMO=0: without)
+	@tools/dist.sh
+
+constraints: .venv/.installed ## Pin every package anew in constraints.txt, and the oldest ones in constraints-lowest.txt
+	@tools/constraints.sh
 
 record-types: .venv/.installed ## Make the table of record types anew from INSIGHTLY_API_DESCRIPTION
 	$(BIN)/python tools/record_types.py
@@ -90,4 +96,4 @@ reference: .venv/.installed ## Make the blocks of the reference anew from the co
 	$(BIN)/python tools/reference.py
 
 clean: ## Remove what the targets made
-	rm -rf .venv .demo build .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venvs .demo build dist .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -24,7 +24,7 @@ groups=(
     "postgresql and not test_kills and not ($events or $workflows)"
     "(test_kills or not postgresql) and not ($alone or $machines)" # two, one after the other
 )
-run=".venv/bin/pytest -m 'e2e and not scale' --durations 5"
+run="${BIN:-.venv/bin}/pytest -m 'e2e and not scale' --durations 5"
 commands=()
 for group in "${groups[@]}"; do
     commands+=("$run tests/e2e -k '$group'")

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Pins packages: constraints.txt has the newest ones, constraints-lowest.txt the oldest that pyproject.toml allows.
+# KEEP=1 keeps the pins of constraints.txt that still hold.
+set -eu
+cd "$(dirname "$0")/.."
+uv=${UV:-.venv/bin/uv}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+compile() { "$uv" pip compile --quiet --system-certs --no-header --no-annotate --no-emit-index-url "$@" pyproject.toml; }
+
+upgrade=--upgrade
+[ -z "${KEEP:-}" ] || upgrade=
+compile --universal --python-version 3.10 --all-extras $upgrade --output-file constraints.txt
+
+# The oldest of what the package itself needs, and what the tests need, as new as these allow.
+compile --python-version 3.10 --resolution lowest-direct --output-file "$work/all.txt"
+needed=$(sed -n '/^dependencies = \[/,/^\]/s/^ *"\([a-z0-9-]*\).*/\1/p' pyproject.toml)
+for name in $needed apache-airflow-core apache-airflow-task-sdk; do
+    grep "^$name==" "$work/all.txt"
+done >"$work/direct.txt"
+compile --python-version 3.10 --extra test --upgrade --constraint "$work/direct.txt" --output-file constraints-lowest.txt

@@ -1,0 +1,59 @@
+"""The README and the URLs, as the package's page on a package index needs them. Hatchling runs this.
+
+The README's links are relative, for those who read it in a clone. On a package index they lead to the
+repository instead, at the tag of the version.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+LINK = re.compile(r"""(?P<image>!)?(?P<before>\[[^\]]*\]\(|\b(?:src|srcset|href)=")(?P<target>[^)"\s]+)""")
+ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+
+
+class PackageMetadata(MetadataHookInterface):
+    """Sets what pyproject.toml lists as dynamic, besides the version."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Set ``readme`` and ``urls``."""
+        root = Path(self.root)
+        repository, tag = self.config["repository"], f"v{metadata['version']}"
+        text = absolute_links((root / "README.md").read_text(encoding="utf-8"), root, repository, tag)
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
+        metadata["urls"] = urls(repository)
+
+
+def urls(repository: str) -> dict[str, str]:
+    """Return the links beside the package's description."""
+    return {
+        "Source": repository,
+        "Documentation": f"{repository}/tree/main/docs",
+        "Changelog": f"{repository}/blob/main/CHANGELOG.md",
+        "Issues": f"{repository}/issues",
+    }
+
+
+def absolute_links(text: str, root: Path, repository: str, tag: str) -> str:
+    """Return a README whose links and images lead to the repository at a tag.
+
+    :param text: Markdown, in which HTML may stand; what stands in code is left as it is.
+    :param root: where the README stands: it tells folders and files apart.
+    """
+
+    def absolute(found: re.Match[str]) -> str:
+        target = found["target"]
+        if ABSOLUTE.match(target) or target.startswith("//"):
+            return found[0]
+        path = "README.md" if target.startswith("#") else target.partition("#")[0].removeprefix("./")
+        anchor = "".join(target.partition("#")[1:])
+        is_image = bool(found["image"]) or found["before"].startswith("src")
+        kind = "raw" if is_image else "tree" if (root / path).is_dir() else "blob"
+        return f"{found['image'] or ''}{found['before']}{repository}/{kind}/{tag}/{path}{anchor}"
+
+    parts = re.split(r"(^```.*?^```$|`[^`\n]+`(?!\]))", text, flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if number % 2 else LINK.sub(absolute, part) for number, part in enumerate(parts))
