@@ -192,6 +192,14 @@ def function(untold: int) -> None:
     """Do nothing."""
 
 
+def likewise(one: int, two: int) -> None:
+    """Do nothing.
+
+    :param one: a number.
+    :param two: likewise.
+    """
+
+
 class Gone:
     """A class.
 
@@ -205,6 +213,7 @@ class Gone:
         (Bare, api.class_block, "x: its docstring does not describe the argument untold"),
         (Fields, api.class_block, "x: its docstring does not describe the argument untold"),
         (function, api.function_block, "x: its docstring does not describe the argument untold"),
+        (likewise, api.function_block, "x: its docstring does not describe the argument two"),
         (Gone, api.class_block, "x: its docstring describes gone, which is no argument"),
     ],
 )

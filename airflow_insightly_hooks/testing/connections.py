@@ -87,7 +87,7 @@ class SandboxConnections:
 
         :param conn_id: its id: letters, digits, ``_``, ``.`` and ``-``.
         :param username: the bin asks for this user, and the connection names it.
-        :param password: likewise.
+        :param password: the bin asks for this password, and the connection has it.
         :param extra: fields of the connection's extra, such as ``signing_secret``.
         """
         given = {"username": username, "password": password}

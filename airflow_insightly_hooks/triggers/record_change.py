@@ -325,15 +325,18 @@ def changes_schedule(
     That run is where the DAG begins: changes are read from then on. Without it, that would be where its
     watcher starts, which Airflow does when it next reads the DAG's file.
 
-    :param record_type: as of ``changes_asset``, which the schedule is made of.
+    It is made of ``changes_asset``, which has the same arguments.
+
+    :param record_type: a name of Insightly's API.
     :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
-    :param insightly_conn_id: likewise.
-    :param poll_interval: likewise.
-    :param settle: likewise.
-    :param lookback: likewise.
-    :param push: likewise.
-    :raises UnknownRecordType: likewise.
-    :raises ValueError: likewise.
+    :param insightly_conn_id: a connection of type ``insightly``.
+    :param poll_interval: seconds between two polls, one small request each; ``None`` for 15, or 900 with
+        ``push``.
+    :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
+    :param lookback: seconds; how far back changes are looked for that become visible late, as of the sensor.
+    :param push: whether Insightly's webhooks tell of changes.
+    :raises UnknownRecordType: if there is no such record type.
+    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
     """
     changes = changes_asset(
         record_type,

@@ -134,7 +134,7 @@ def _rows(arguments: list[_Argument], meanings: dict[str, str], path: str) -> li
         is_rest = argument.name.startswith("**")
         if meaning is None and is_rest:
             continue  # Airflow's own arguments
-        if meaning is None:
+        if meaning in (None, "likewise."):  # in a table, nobody knows like what
             raise ValueError(f"{path}: its docstring does not describe the argument {argument.name}")
         is_needed = argument.default is inspect.Parameter.empty
         default = "" if is_rest else "required" if is_needed else code(argument.default)
