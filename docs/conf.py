@@ -24,7 +24,7 @@ LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)#:\s]+)(#[^)]*)?\
 project = "airflow-insightly-hooks"
 version = release = __version__
 extensions = ["myst_parser"]
-exclude_patterns = ["screenshots"]
+exclude_patterns = ["_static", "screenshots"]
 nitpicky = True
 # Options of commands begin with two hyphens, which must stay two.
 smartquotes = False
@@ -33,6 +33,8 @@ smartquotes = False
 myst_heading_anchors = 6
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"{project} {release}"
 # No dates, no copies of sources: the same pages make the same site.
 html_last_updated_fmt = None
