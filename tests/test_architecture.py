@@ -1,4 +1,4 @@
-"""The house's rules: which way imports run, what loading a DAG costs, and what is public."""
+"""The rules of the architecture: which way imports run, what loading a DAG costs, and what is public."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ MAY_IMPORT = {
     "sandbox.seed": {"sandbox.seed", "sandbox.crm", "core.records"},
     "sandbox.crm": {"sandbox.crm", "core.records", "core.exact_json"},
 }
-"""The rooms, and what each may import of ours: downwards only, and never the sandbox but for tests."""
+"""The packages, and which packages of this project each may import: lower ones only, and no sandbox."""
 
 CORE_LIBRARIES = {"pydantic", "pydantic_core", "yaml"}
 """What core may import besides Python's own library."""
@@ -115,14 +115,14 @@ CORE_AVOIDS = {
 CLOCKS = {"now", "utcnow", "today"}
 
 
-def room_of(module: str) -> str:
-    """Return the innermost room that holds the module, or its first folder if no room does."""
+def package_of(module: str) -> str:
+    """Return the innermost listed package of the module, or its first folder if none is listed."""
     name = module.removeprefix(PACKAGE).lstrip(".")
-    rooms = [room for room in MAY_IMPORT if name == room or name.startswith(f"{room}.")]
-    return max(rooms, key=len, default=name.split(".")[0])
+    packages = [package for package in MAY_IMPORT if name == package or name.startswith(f"{package}.")]
+    return max(packages, key=len, default=name.split(".")[0])
 
 
-def floor_of(module: str) -> str:
+def layer_of(module: str) -> str:
     return module.removeprefix(PACKAGE).lstrip(".").split(".")[0]
 
 
@@ -145,18 +145,18 @@ def imports_of(module: str) -> Iterator[str]:
 
 def is_allowed(imported: str, allowed: set[str]) -> bool:
     name = imported.removeprefix(PACKAGE).lstrip(".")
-    return name == "version" or any(name == room or name.startswith(f"{room}.") for room in allowed)
+    return name == "version" or any(name == package or name.startswith(f"{package}.") for package in allowed)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downwards(module):
-    """A module imports of ours only its own room and those below it; nobody imports the sandbox."""
+    """Of this project, a module imports only its own package and lower ones; none imports the sandbox."""
     ours = [name for name in imports_of(module) if name.split(".")[0] == PACKAGE]
-    allowed = MAY_IMPORT[room_of(module)]
+    allowed = MAY_IMPORT[package_of(module)]
     assert [name for name in ours if not is_allowed(name, allowed)] == []
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if floor_of(module) == "core"])
+@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) == "core"])
 def test_the_core_is_pure(module):
     """Core imports neither Airflow nor a client, only Python's own library, and has no clock of its own."""
     others = {name.split(".")[0] for name in imports_of(module)} - {PACKAGE}
@@ -171,7 +171,7 @@ def test_the_core_is_pure(module):
 def test_this_test_sees_imports():
     """The rules above are not kept by looking at nothing."""
     assert len(MODULES) > 20
-    assert {room_of(module) for module in MODULES} <= set(MAY_IMPORT)
+    assert {package_of(module) for module in MODULES} <= set(MAY_IMPORT)
     assert f"{PACKAGE}.core.delivery.ledger" in imports_of(
         f"{PACKAGE}.core.delivery.report"
     )  # from … import ledger
@@ -182,9 +182,11 @@ def test_this_test_sees_imports():
     assert not is_allowed(f"{PACKAGE}.core.payload", MAY_IMPORT["sandbox"])
     assert not is_allowed(f"{PACKAGE}.corelib", MAY_IMPORT["core"])
     assert not any(
-        is_allowed(f"{PACKAGE}.sandbox.app", rooms) for name, rooms in MAY_IMPORT.items() if name != "sandbox"
+        is_allowed(f"{PACKAGE}.sandbox.app", packages)
+        for name, packages in MAY_IMPORT.items()
+        if name != "sandbox"
     )
-    assert room_of(f"{PACKAGE}.sandbox.crm.search") == "sandbox.crm"
+    assert package_of(f"{PACKAGE}.sandbox.crm.search") == "sandbox.crm"
     assert not is_allowed(f"{PACKAGE}.sandbox.http.state", MAY_IMPORT["sandbox.seed"])
     assert not is_allowed(f"{PACKAGE}.sandbox.seed.seeded_records", MAY_IMPORT["sandbox.crm"])
 
@@ -240,9 +242,9 @@ for step in json.loads(sys.argv[1]):
 print(json.dumps(loaded))
 """
 
-PURE = [PACKAGE, f"{PACKAGE}.provider", *(module for module in MODULES if floor_of(module) == "core")]
-DAG_FLOORS = ("operators", "sensors", "runs", "triggers", "plugin", "workflows")
-DAG_PARTS = [module for module in MODULES if floor_of(module) in DAG_FLOORS]
+PURE = [PACKAGE, f"{PACKAGE}.provider", *(module for module in MODULES if layer_of(module) == "core")]
+DAG_LAYERS = ("operators", "sensors", "runs", "triggers", "plugin", "workflows")
+DAG_PARTS = [module for module in MODULES if layer_of(module) in DAG_LAYERS]
 DAGS = [str(path) for path in sorted((ROOT / "dags").glob("*.py"))]
 
 
@@ -301,7 +303,7 @@ def test_there_are_dags_to_load():
 # --- what is public ----------------------------------------------------------------------------------------
 
 STATING = [
-    m for m, path in MODULES.items() if "__all__" in path.read_text("utf-8") and floor_of(m) != "version"
+    m for m, path in MODULES.items() if "__all__" in path.read_text("utf-8") and layer_of(m) != "version"
 ]
 """The modules that state what others may import from them: all but most packages."""
 
@@ -355,7 +357,7 @@ def test_packages_say_what_is_public(module):
     here = {name.removeprefix(f"{module}.") for name in LISTED if name.rpartition(".")[0] == module}
     if stated is None:
         assert not here
-        assert module in LISTED or "Private" in text or floor_of(module) == "plugin"
+        assert module in LISTED or "Private" in text or layer_of(module) == "plugin"
     else:
         assert set(re.findall(r"``(\w+)``", stated[1])) == here
 
@@ -405,7 +407,7 @@ def test_all_stored_paths_are_pinned():
     found = {
         f"{thing.__module__.removeprefix(PACKAGE)}.{thing.__qualname__}".lstrip(".")
         for module in MODULES
-        if floor_of(module) in ("hooks", "operators", "sensors", "triggers", "workflows", "runs")
+        if layer_of(module) in ("hooks", "operators", "sensors", "triggers", "workflows", "runs")
         for thing in vars(importlib.import_module(module)).values()
         if isinstance(thing, type) and issubclass(thing, kinds) and thing.__module__.startswith(PACKAGE)
     }

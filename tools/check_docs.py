@@ -28,8 +28,8 @@ def faults() -> Iterator[str]:
 
 
 def unlisted_modules(files: list[Path]) -> Iterator[str]:
-    """Yield what the rooms of docs/architecture.md, or docs/reference/sandbox.md, lack or have too much."""
-    rooms = listed_modules((ROOT / "docs" / "architecture.md").read_text())
+    """Yield the modules that docs/architecture.md, or the sandbox's page, lacks, or lists without need."""
+    listed = listed_modules((ROOT / "docs" / "architecture.md").read_text())
     sandbox = (ROOT / "docs" / "reference" / "sandbox.md").read_text()
     package = ROOT / "airflow_insightly_hooks"
     there = set()
@@ -45,12 +45,12 @@ def unlisted_modules(files: list[Path]) -> Iterator[str]:
             there.add(module.with_suffix("").as_posix() if path.suffix == ".py" else module.as_posix())
         elif f"`{module.as_posix()}`" not in sandbox:
             yield f"docs/reference/sandbox.md: {module} not in its table of modules"
-    for name in sorted(there ^ rooms):
-        yield f"docs/architecture.md, the rooms: {name} is {'missing' if name in there else 'not there'}"
+    for name in sorted(there ^ listed):
+        yield f"docs/architecture.md: in its tree, {name} is {'missing' if name in there else 'not there'}"
 
 
 def listed_modules(page: str) -> set[str]:
-    """Return the paths that the tree of rooms names, such as ``core/dates``, without ``.py``."""
+    """Return the paths that the tree of modules names, such as ``core/dates``, without ``.py``."""
     tree = re.search(r"```\n(core/.*?)```", page, re.DOTALL)
     found: set[str] = set()
     top = folder = ""
