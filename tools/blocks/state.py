@@ -135,13 +135,14 @@ TASK_KEYS = (
         windows.TAKEN,
         1,
         "the window that the run has taken from its cursor, so that a retry reads it again",
-        "the sensor, `InsightlyWorkflowOperator`, `received_changes`",
+        "the sensor, `InsightlyWorkflowOperator`",
+        "`[state_store] default_retention_days` (30); 0: as long as the run",
     ),
     Key(
         f"{lookback.TOLD}…",
         seen_store.VERSION,
         "what the run has returned, so that a retry returns the same",
-        "the sensor, `InsightlyWorkflowOperator`, `received_changes`",
+        "the sensor, `InsightlyWorkflowOperator`",
     ),
     Key(
         "received/{record_type}/…",
