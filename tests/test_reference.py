@@ -326,15 +326,14 @@ def test_docstrings_are_read_as_they_are_written() -> None:
         :raises ValueError: if it is wrong.
 
         XCom: a list.
-        Cause: none.
         """
     )
-    assert says.paragraphs == ["Do it.", "More of `it`, in two lines.", "XCom: a list. Cause: none."]
+    assert says.paragraphs == ["Do it.", "More of `it`, in two lines.", "XCom: a list."]
     assert says.arguments == {"one": "the first, in two lines.", "two": "the second."}
     assert says.attributes == {"three": "an attribute."}
     assert says.raises == [("ValueError", "if it is wrong.")]
     assert says.returns == "a number."
-    both = described("It failed.\n\nCause: the network.\n\nRemedy: clear the task.\n")
+    both = described("It failed.\n\nCause: the network.\nRemedy: clear the task.\n")
     assert (both.labelled("Cause"), both.labelled("Remedy")) == ("the network.", "clear the task.")
     assert both.without("Cause", "Remedy") == ["It failed."]
 

@@ -65,7 +65,7 @@ def test_the_backtest_prints_what_is_shown() -> None:
         }
         for number, state in ((7, "WON"), (8, "LOST"))
     ]
-    shown = next(block for block in blocks("") if "changes trigger" in block)
+    shown = next(block for block in blocks("") if "changes triggers" in block)
     assert str(workflow.backtest(changes)) == shown.strip()  # type: ignore[arg-type]
 
 

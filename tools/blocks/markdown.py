@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 FIELD = re.compile(r":(param|ivar|raises|returns?)\s*([\w.]*)\s*:\s*(.*)", re.DOTALL)
 
+LABELS = ("Cause:", "Remedy:")
+"""What paragraphs begin with that need no blank line before."""
+
 
 class Described(NamedTuple):
     """What a docstring says, as Markdown.
@@ -63,9 +66,8 @@ def _blocks(text: str) -> Iterable[str]:
     """Yield paragraphs and fields."""
     block: list[str] = []
     for line in [*text.splitlines(), ""]:
-        if block and (
-            not line.strip() or line.startswith(":") or (block[0].startswith(":") and line[0] != " ")
-        ):
+        is_new = not line.strip() or line.startswith((":", *LABELS))
+        if block and (is_new or (block[0].startswith(":") and line[0] != " ")):
             yield "\n".join(block)
             block = []
         if line.strip():

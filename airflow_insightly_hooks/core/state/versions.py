@@ -14,7 +14,16 @@ __all__ = ["NewerState", "check_version", "read_value"]
 
 
 class NewerState(InvalidState):
-    """State under ``key`` is of ``version``, and this release can read versions up to ``latest`` only."""
+    """A value in Airflow's state store was written by a newer release.
+
+    Cause: Raised when a newer release wrote the value, and this release was installed afterwards.
+
+    Remedy: Install the newer release, or a later one, on all machines that run Airflow. Then clear the task.
+
+    :param key: the key of the value.
+    :param version: the version of the value.
+    :param latest: the latest version that this release can read.
+    """
 
     def __init__(self, key: str, version: int, latest: int) -> None:
         reason = (
