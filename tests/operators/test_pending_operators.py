@@ -590,7 +590,7 @@ def test_lost_entries_are_an_error() -> None:
     """What was to be scheduled must not vanish because a run's XComs were deleted."""
     context = due_context([])
     context["ti"].others.clear()
-    with pytest.raises(InvalidPayload, match="'schedule' of run 'r' of DAG 'flow' has left nothing"):
+    with pytest.raises(InvalidPayload, match="'schedule' of run 'r' of DAG 'flow' has no XCom"):
         due_task().execute(context)
 
 

@@ -44,7 +44,7 @@ def test_the_dag_has_one_task() -> None:
     for name in ("dag_id", "dag_display_name", "tags", "catchup", "description", "start_date"):
         assert getattr(dag, name) == getattr(tasks, name)
     assert dag.params.dump() == tasks.params.dump() == {"dry_run": False}
-    assert "One task does all of it" in str(dag.doc_md)
+    assert "One task does everything" in str(dag.doc_md)
     assert "mode: one_task" in str(dag.doc_md)
     assert task.doc_yaml is not None
     assert "mode: one_task" in task.doc_yaml

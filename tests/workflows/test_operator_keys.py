@@ -183,7 +183,11 @@ def test_a_pool_in_default_args(tmp_path: Path) -> None:
         ({"ordered": "yes"}, "ordered", "true or false"),
         ({"on_undelivered": "ignore"}, "on_undelivered", "did you mean 'report'?"),
         ({"undelivered_asset": "x"}, "undelivered_asset", "it needs on_undelivered: report"),
-        ({"on_undelivered": "report", "undelivered_asset": {}}, "undelivered_asset", "a name is needed"),
+        (
+            {"on_undelivered": "report", "undelivered_asset": {}},
+            "undelivered_asset",
+            "a name or a uri is needed",
+        ),
         (
             {"on_undelivered": "report", "undelivered_asset": {"nam": "x"}},
             "undelivered_asset.nam",
