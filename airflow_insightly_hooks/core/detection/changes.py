@@ -85,7 +85,8 @@ class ChangeWindow:
             is_utc = type(instant) is datetime and instant.tzinfo is timezone.utc
             object.__setattr__(self, end, instant if is_utc else utc_time(instant))
         if self.end < self.start:
-            raise InvalidWindow(f"it ends at {iso_time(self.end)}, before its start {iso_time(self.start)}")
+            start, end = iso_time(self.start), iso_time(self.end)
+            raise InvalidWindow(f"it ends at {end}, before its start {start}: give the earlier time first")
 
     def __str__(self) -> str:
         return f"[{iso_time(self.start)}, {iso_time(self.end)})"

@@ -26,7 +26,8 @@ class InvalidState(InsightlyHooksError):
     changed or deleted.
 
     Remedy: If another version wrote it, install that version or a newer one. Otherwise restore the value, or
-    delete all values that belong to it. What they held is then lost.
+    delete all values that belong to it. What they held is then lost: messages may be sent twice, or records
+    may trigger again.
 
     :param key: the key of the value.
     :param reason: what is wrong.

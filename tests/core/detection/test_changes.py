@@ -93,7 +93,9 @@ def test_a_window_that_ends_before_it_starts_is_refused():
     """The error tells both ends."""
     with pytest.raises(InvalidWindow) as caught:
         ChangeWindow(TEN, NINE)
-    assert caught.value.reason == "it ends at 2020-05-01T09:00:00Z, before its start 2020-05-01T10:00:00Z"
+    assert caught.value.reason == (
+        "it ends at 2020-05-01T09:00:00Z, before its start 2020-05-01T10:00:00Z: give the earlier time first"
+    )
 
 
 @given(adjoining_windows(), recent)
