@@ -20,7 +20,7 @@ InsightlyHooksError
 │   ├── InsightlyAccessError       401, 403, 404 or 405: asking again changes nothing
 │   └── InsightlyRateLimitError    429 for longer than the task waits, or the day's requests are used up
 ├── InvalidState               a value in Airflow's state store can't be read
-│   └── NewerState                 a newer release has written it (core.state.versions)
+│   └── NewerState                 a newer release has written it
 ├── StoppedError               a task was stopped before it had finished
 ├── SupersededError            a later try of the same task has taken over
 ├── LostPayloads               payloads that waited to be sent again are gone from XCom
@@ -45,6 +45,7 @@ from __future__ import annotations
 from airflow_insightly_hooks.core.error_types.delivery_errors import (
     InvalidState,
     LostPayloads,
+    NewerState,
     StoppedError,
     SupersededError,
     UndeliveredError,
@@ -87,6 +88,7 @@ __all__ = [
     "InvalidWorkflowFile",
     "LostCursor",
     "LostPayloads",
+    "NewerState",
     "StoppedError",
     "SupersededError",
     "UndeliveredError",

@@ -17,11 +17,10 @@ from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS
 from airflow_insightly_hooks.core.detection.seen_store import read_blocks, seen_keys, write_blocks
-from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState, NewerState
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
 from airflow_insightly_hooks.core.incoming.seen_names import BLOCK_NAMES, SeenNames
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
-from airflow_insightly_hooks.core.state.versions import NewerState
 
 __all__ = ["MOST_NAMES", "NamesMemory", "Remembered", "ToldNames"]
 

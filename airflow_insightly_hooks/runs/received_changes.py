@@ -32,6 +32,7 @@ from airflow_insightly_hooks.core.errors import (
     InvalidState,
     InvalidTime,
     LostCursor,
+    NewerState,
     UntrustedClock,
 )
 from airflow_insightly_hooks.core.incoming.kept_entity import InvalidKeptEntity, KeptEntity, KeptName
@@ -44,7 +45,6 @@ from airflow_insightly_hooks.core.incoming.received_change import (
 from airflow_insightly_hooks.core.incoming.seen_names import SeenNames
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RECORD_TYPES
-from airflow_insightly_hooks.core.state.versions import NewerState
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.hooks.entity_store import EntityStore
 from airflow_insightly_hooks.hooks.incoming import IncomingSettings, InsightlyIncomingHook

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_insightly_hooks.core.errors import NewerState
 from airflow_insightly_hooks.core.state.state_store import read_head
-from airflow_insightly_hooks.core.state.versions import NewerState, read_value
+from airflow_insightly_hooks.core.state.versions import read_value
 from tests.compatibility.stored import clear
 from tests.conftest import StateStore
 
@@ -17,14 +18,9 @@ CONTACTS = "insightly/insightly_default/Contacts"
 
 
 def test_the_error():
-    """It names the key, both versions, and what to do; and it passes from process to process."""
+    """It passes from process to process with its key and both versions."""
     error = pickle.loads(pickle.dumps(NewerState("delivery", 3, 2)))  # noqa: S301 — our own
     assert (error.key, error.version, error.latest) == ("delivery", 3, 2)
-    assert str(error) == (
-        "state 'delivery': a newer release of airflow-insightly-hooks has written it, in version 3; this "
-        "release reads versions up to 2. Install that release, or a later one, wherever Airflow runs. Then "
-        "clear the task"
-    )
 
 
 @pytest.mark.parametrize("value", ["text", 1, True, ["a"], {"a": 1}, {"version": "x"}, {"version": 1}])

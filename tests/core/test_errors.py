@@ -25,6 +25,7 @@ from airflow_insightly_hooks.core.errors import (
     InvalidWorkflowFile,
     LostCursor,
     LostPayloads,
+    NewerState,
     StoppedError,
     SupersededError,
     UndeliveredError,
@@ -79,6 +80,14 @@ ERRORS = [
         "connection 'webhook_default', host: it is empty",
     ),
     (InvalidState("delivery", "its version is missing"), "state 'delivery': its version is missing"),
+    (
+        NewerState("delivery", 3, 2),
+        (
+            "state 'delivery': a newer release of airflow-insightly-hooks has written it, in version 3; this "
+            "release reads versions up to 2. Install that release, or a later one, wherever Airflow runs. "
+            "Then clear the task"
+        ),
+    ),
     (
         UndeliveredError(undelivered(2), retry_after=1.5),
         (

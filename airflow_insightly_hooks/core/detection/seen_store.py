@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.detection.seen_changes import MOST_BLOCKS, SeenChanges
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.errors import InvalidState, NewerState
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
-from airflow_insightly_hooks.core.state.versions import NewerState
 
 __all__ = ["SeenState", "SeenStore", "read_blocks", "read_seen", "seen_keys", "write_blocks", "write_seen"]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InvalidState",
     "LostPayloads",
+    "NewerState",
     "StoppedError",
     "SupersededError",
     "UndeliveredError",
@@ -40,6 +41,30 @@ class InvalidState(InsightlyHooksError):
 
     def __str__(self) -> str:
         return f"state {self.key!r}: {self.reason}"
+
+
+class NewerState(InvalidState):
+    """A value in Airflow's state store was written by a newer release.
+
+    Cause: Raised when a newer release wrote the value, and this release was installed afterwards.
+
+    Remedy: Install the newer release, or a later one, on all machines that run Airflow. Then clear the task.
+
+    :param key: the key of the value.
+    :param version: the version of the value.
+    :param latest: the latest version that this release can read.
+    """
+
+    def __init__(self, key: str, version: int, latest: int) -> None:
+        reason = (
+            f"a newer release of airflow-insightly-hooks has written it, in version {version}; this release "
+            f"reads versions up to {latest}. Install that release, or a later one, wherever Airflow runs. "
+            f"Then clear the task"
+        )
+        super().__init__(key, reason)
+        self.args = (key, version, latest)  # by which it is unpickled
+        self.version = version
+        self.latest = latest
 
 
 class StoppedError(InsightlyHooksError):

@@ -1,4 +1,4 @@
-"""State that is kept longer than a run, in Airflow's state stores.
+"""What outlasts a run, in Airflow's state stores.
 
-Public: ``versions``.
+Private.
 """

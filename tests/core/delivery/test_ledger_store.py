@@ -11,8 +11,7 @@ from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
-from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
-from airflow_insightly_hooks.core.state.versions import NewerState
+from airflow_insightly_hooks.core.errors import InvalidState, NewerState, SupersededError
 from tests.conftest import StateStore
 from tests.deliveries import outstanding_of
 
