@@ -44,6 +44,8 @@ HEADINGS = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULT
         ("[a](https://example.com/x)", "[a](https://example.com/x)"),
         ("[a](mailto:x@example.com)", "[a](mailto:x@example.com)"),
         ("`[a](LICENSE)`", "`[a](LICENSE)`"),
+        ("[`a`](LICENSE) and `b`", "[`a`](R/blob/v1/LICENSE) and `b`"),
+        ("[![a](docs/flow.svg)](LICENSE)", "[![a](R/raw/v1/docs/flow.svg)](R/blob/v1/LICENSE)"),
         ("```\n[a](LICENSE)\n```\n[a](LICENSE)", "```\n[a](LICENSE)\n```\n[a](R/blob/v1/LICENSE)"),
     ],
 )

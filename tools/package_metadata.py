@@ -12,7 +12,18 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-LINK = re.compile(r"""(?P<image>!)?(?P<before>\[[^\]]*\]\(|\b(?:src|srcset|href)=")(?P<target>[^)"\s]+)""")
+PATTERN = re.compile(
+    r"""
+    (?P<code> ^```.*?^``` | `[^`\n]+` )
+    | (?P<before>
+        !?\[ (?P<label> (?: !\[[^\]]*\]\([^)]*\) | `[^`]*` | [^\]`] )* ) \]\(
+        | \b(?:src|srcset|href)="
+      )
+      (?P<target> [^)"\s]+ )
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+"""Code, and what stands before a link's target; a label may hold code, or an image."""
 ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
@@ -46,14 +57,17 @@ def absolute_links(text: str, root: Path, repository: str, tag: str) -> str:
     """
 
     def absolute(found: re.Match[str]) -> str:
-        target = found["target"]
-        if ABSOLUTE.match(target) or target.startswith("//"):
+        before, label, target = found["before"], found["label"], found["target"]
+        if found["code"]:
             return found[0]
+        if label:
+            before = before.replace(label, PATTERN.sub(absolute, label), 1)
+        if ABSOLUTE.match(target) or target.startswith("//"):
+            return before + target
         path = "README.md" if target.startswith("#") else target.partition("#")[0].removeprefix("./")
         anchor = "".join(target.partition("#")[1:])
-        is_image = bool(found["image"]) or found["before"].startswith("src")
+        is_image = before.startswith(("!", "src"))
         kind = "raw" if is_image else "tree" if (root / path).is_dir() else "blob"
-        return f"{found['image'] or ''}{found['before']}{repository}/{kind}/{tag}/{path}{anchor}"
+        return f"{before}{repository}/{kind}/{tag}/{path}{anchor}"
 
-    parts = re.split(r"(^```.*?^```$|`[^`\n]+`(?!\]))", text, flags=re.MULTILINE | re.DOTALL)
-    return "".join(part if number % 2 else LINK.sub(absolute, part) for number, part in enumerate(parts))
+    return PATTERN.sub(absolute, text)
