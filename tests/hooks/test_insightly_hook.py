@@ -645,7 +645,9 @@ def test_a_value_that_python_cannot_read_stops_only_its_record(connect: Connect,
         found = list(InsightlyHook("crm", exact_numbers=True).iter_records("Contacts"))
     assert [record["CONTACT_ID"] for record in plain] == [1, 2, 3]
     assert [record["CONTACT_ID"] for record in found] == [1, 2, 3]
-    assert dumps(found[1]["A"]) == value or not value[0].isdigit()
+    # Where Python 3.13 can read a deep list, pytest would compare long texts for minutes.
+    if value[0].isdigit():
+        assert dumps(found[1]["A"]) == value
 
 
 def test_numbers_keep_their_text(connect: Connect) -> None:
