@@ -32,7 +32,8 @@ def test_cursor(upgraded):
     state.sandbox.create("Contacts", FIRST_NAME="Dora")
     outcome = state.run()
     assert outcome.xcom("detect", "window")["start"] == cursor
-    assert state.sent() == ["Dora"]
+    # The sandbox begins with contacts of the last hours: how many are new depends on the day.
+    assert "Dora" in state.sent()
     assert asset_state(CONTACTS)["cursor/tasks/detect"] == outcome.xcom("detect", "window")["end"]
 
 
@@ -68,8 +69,10 @@ def test_until_triggered(upgraded):
     state.sandbox.update("Contacts", state.found["records"][0]["CONTACT_ID"], LAST_NAME="Lovelace")
     state.sandbox.create("Contacts", FIRST_NAME="Bob")
     outcome = state.run()
-    assert len(outcome.xcom("detect")) == 2
-    assert state.sent() == ["Bob"]
+    detected = {change["record_id"] for change in outcome.xcom("detect")}
+    assert state.found["records"][0]["CONTACT_ID"] in detected
+    assert "Bob" in state.sent()
+    assert "Ada" not in state.sent()
 
 
 def test_pending_webhooks(upgraded):
