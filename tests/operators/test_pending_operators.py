@@ -136,7 +136,7 @@ def test_many_that_are_not_sent_make_a_short_log(logged: Logged) -> None:
     changes = [change(i) for i in range(1, 151)]
     context, _ = scheduling(changes, TimeTrigger("w", field="DATE_OF_BIRTH"))
     assert len(context["ti"].xcom["not_sent"]) == 150
-    assert logged.messages("warning")[-1] == "and 50 more are not sent: see the XCom not_sent"
+    assert logged.messages("warning")[-1] == "not sent: 50 more messages; the XCom not_sent lists all"
 
 
 def test_what_cannot_be_delivered_goes_to_the_other_dag_at_once() -> None:

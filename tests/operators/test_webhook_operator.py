@@ -793,5 +793,5 @@ def test_a_chunk_that_is_gone(receiver: RunningSandbox, found: Any) -> None:
     assert caught.value.found == len(found or [])
     assert isinstance(caught.value, AirflowFailException)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 — made in the line itself
-    assert "of 3 payloads are in the XCom 'chunk_1' of the task 'build'" in str(caught.value)
+    assert "the XCom 'chunk_1' of the task 'build' should hold 3 payloads and holds" in str(caught.value)
     assert received_ids(receiver) == []

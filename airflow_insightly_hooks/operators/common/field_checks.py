@@ -1,4 +1,4 @@
-"""What tasks say and ask of the fields that criteria and payloads name."""
+"""Check the fields that criteria and payloads name, and log warnings about them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ CUSTOM_DAYS = ("DATE",)
 
 
 def check_parsed(criteria: Mapping[str, Any] | None, record_type: str | None = None) -> None:
-    """Check criteria when the DAG is parsed, as far as they are known then.
+    """Check criteria when the DAG is parsed. Criteria with templates are only checked for being storable.
 
-    :param record_type: the records' type, whose fields the criteria may name; ``None`` where it isn't known.
-    :raises InvalidCriteria: if they can't be stored or, without templates in them, not compiled.
+    :param record_type: the record type whose fields the criteria may name; ``None`` if it is not known.
+    :raises InvalidCriteria: if they can't be stored, or hold no templates and can't be compiled.
     """
     check_storable(criteria)
     if not has_templates(criteria):
@@ -50,8 +50,8 @@ def check_parsed(criteria: Mapping[str, Any] | None, record_type: str | None = N
 
 
 def has_templates(criteria: object) -> bool:
-    """Return whether criteria hold what is only known when the task runs: templates, or other tasks' XCom."""
-    # What is no JSON, such as a datetime, is no template.
+    """Return whether criteria hold templates or other tasks' XCom, which are known only as the task runs."""
+    # A value that JSON does not have, such as a datetime, is not a template.
     arguments = any(XComArg.iter_xcom_references(criteria))
     return arguments or is_template(json.dumps(criteria, default=lambda _value: ""))
 
@@ -59,7 +59,7 @@ def has_templates(criteria: object) -> bool:
 def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names: Iterable[str]) -> None:
     """Log a warning for each name that is a field of neither the record type nor any of the records.
 
-    Most often it is a slip of the pen, which nothing else would show.
+    Most often the name is misspelled. Nothing else would show that.
     """
     for record_type in sorted({change["record_type"] for change in changes}):
         records = [change["record"] for change in changes if change["record_type"] == record_type]
@@ -67,7 +67,7 @@ def warn_of_unknown_fields(log: Logger | Any, changes: list[RecordChange], names
 
 
 def warn_of_unknown(log: Logger | Any, record_type: str, names: Iterable[str]) -> None:
-    """Log a warning for each name, a field of neither the record type nor any record."""
+    """Log a warning for each name. The names are fields of neither the record type nor any record."""
     for name in names:
         guess = field_guess(name, RECORD_TYPES[record_type].fields)
         log.warning("No record of %s has a field %s: it counts as blank%s", record_type, name, guess)
@@ -82,13 +82,15 @@ def predicate_over(
     now: Callable[[], datetime],
     multi_select: Collection[str] | None = None,
 ) -> Predicate:
-    """Return what tells whether one of the records meets the criteria; values of other types are warned of.
+    """Return a function that tells whether one of the records meets the criteria.
 
-    :param records: record types and records.
-    :param now: returns what relative dates are measured from; called only if there are some.
+    It logs a warning for a value whose type an operator can't compare.
+
+    :param records: pairs of a record type and a record.
+    :param now: returns the time from which relative dates are measured; called only if there are any.
     :param multi_select: the custom fields that hold several options; ``None`` asks Insightly.
-    :raises InvalidCriteria: if they can't be compiled.
-    :raises InsightlyAPIError: if Insightly can't be asked.
+    :raises InvalidCriteria: if the criteria can't be compiled.
+    :raises InsightlyAPIError: if the request to Insightly fails.
     """
     at = now() if criteria.has_relative_dates else None
     if multi_select is None:
@@ -103,9 +105,11 @@ def predicate_of(
     now: datetime | None,
     multi_select: Collection[str] | None,
 ) -> Predicate:
-    """Return what tells whether a record meets the criteria; values of other types are warned of.
+    """Return a function that tells whether a record meets the criteria.
 
-    :raises InvalidCriteria: if they can't be compiled.
+    It logs a warning for a value whose type an operator can't compare.
+
+    :raises InvalidCriteria: if the criteria can't be compiled.
     """
     return criteria.compile(
         now=now,
@@ -115,11 +119,11 @@ def predicate_of(
 
 
 def _warn_of_incomparable(log: Logger | Any) -> Callable[[Incomparable], None]:
-    """Return what logs that a value can't be compared: field and type, never the value."""
+    """Return a function that logs the field and type of a value that can't be compared, never the value."""
 
     def warn(found: Incomparable) -> None:
         log.warning(
-            "%s: %s holds a %s, which %r can't be asked of: it counts as blank",
+            "%s: %s holds a %s, which the operator %r can't compare: it counts as blank; check the criteria",
             found.path,
             found.field,
             found.found,
@@ -135,10 +139,10 @@ def _multi_select_fields(
     criteria: Criteria,
     records: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> set[str] | None:
-    """Return the custom fields that hold several options; ``None`` where nobody needs or can know that.
+    """Return the custom fields that hold several options; ``None`` if they aren't needed or can't be read.
 
-    Insightly is asked once a record type, where ``contains`` or ``not_contains`` in the criteria meets a
-    custom field that isn't empty.
+    Insightly is asked once for each record type for which ``contains`` or ``not_contains`` in the criteria
+    names a custom field that isn't empty.
     """
     asked = criteria.option_fields
     record_types = {
@@ -154,9 +158,10 @@ def _multi_select_fields(
     hook = InsightlyHook(insightly_conn_id)
     try:
         hook.get_connection(insightly_conn_id)
-    except AirflowNotFoundException:  # changes that come from elsewhere need no account
+    except AirflowNotFoundException:  # changes from other sources need no account
         log.warning(
-            "No connection %r to ask which custom fields hold several options: those with a ';' do",
+            "No connection %r, so Insightly can't say which custom fields hold several options: fields with "
+            "a ';' are taken to; create the connection to be exact",
             insightly_conn_id,
         )
         return None
@@ -168,7 +173,7 @@ def _multi_select_fields(
 
 
 def custom_dates_of(metadata: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    """Return what ``build_body`` is to know of the custom fields that hold dates."""
+    """Return the arguments of ``build_body`` that name the custom fields that hold dates."""
     metadata = list(metadata)
     return {
         "custom_date_fields": custom_fields_of(metadata, CUSTOM_DATES),
@@ -177,5 +182,5 @@ def custom_dates_of(metadata: Iterable[Mapping[str, Any]]) -> dict[str, frozense
 
 
 def custom_fields_of(metadata: Iterable[Mapping[str, Any]], field_types: Collection[str]) -> frozenset[str]:
-    """Return the names of the custom fields that are of certain types."""
+    """Return the names of the custom fields that have one of the types."""
     return frozenset(field["FIELD_NAME"] for field in metadata if field.get("FIELD_TYPE") in field_types)

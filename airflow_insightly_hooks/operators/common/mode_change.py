@@ -1,7 +1,7 @@
-"""A run that was begun in a workflow's other mode: what it has read must not be forgotten in silence.
+"""Refuse a run that started in the workflow's other mode, so that the changes it read aren't silently lost.
 
-Airflow has an active run go on with the DAG's new tasks, and removes those that the DAG no longer has,
-whatever they have left to do. What was read in that run is behind the cursor, so no other run reads it.
+Airflow continues an active run with the DAG's new tasks, and removes tasks that the DAG no longer has, even
+if they are not finished. The changes that the run has read are behind the cursor: no other run reads them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ READING_TASK: Mapping[Mode, str] = {"tasks": DETECT, ONE_TASK: DETECT_AND_DELIVE
 
 
 class OtherModeError(InsightlyHooksError, AirflowFailException):
-    """Fails a run that was begun in the other ``mode``, in which ``task_id`` has read changes."""
+    """A run started in the workflow's other mode and has read changes that no task delivers now.
+
+    Cause: Raised when a workflow's ``mode`` was changed while a run was active. Airflow has removed the run's
+    old tasks.
+
+    Remedy: To send what is missing, give the workflow its old mode again, clear all tasks of the run, and
+    change the mode when no run is active. If nothing is missing, clear the task that failed: it then
+    continues from the cursor.
+
+    :param mode: the mode in which the run started.
+    :param task_id: the id of the removed task, which has read changes.
+    """
 
     def __init__(self, mode: str, task_id: str) -> None:
         super().__init__(mode, task_id)
@@ -35,24 +46,24 @@ class OtherModeError(InsightlyHooksError, AirflowFailException):
 
     def __str__(self) -> str:
         return (
-            f"this run was begun while the workflow had the mode {self.mode!r}: its task {self.task_id!r} "
-            f"has read changes, Airflow has removed it, and what was not delivered by then is not sent. To "
-            f"send it, give the workflow the mode {self.mode!r} again, clear all tasks of this run, and "
-            f"change the mode once no run is active. If nothing is missing, clear this task: it then reads "
-            f"on from the cursor"
+            f"this run started while the workflow had the mode {self.mode!r}: its task {self.task_id!r} has "
+            f"read changes, and Airflow has removed that task. Changes that it had not delivered are not "
+            f"sent. To send them, give the workflow the mode {self.mode!r} again, clear all tasks of this "
+            f"run, and change the mode when no run is active. If nothing is missing, clear this task: it "
+            f"then continues from the cursor"
         )
 
 
 def check_mode(context: Context) -> None:
-    """Refuse a run that was begun in the other mode; once the task is cleared, let it go on.
+    """Refuse a run that started in the other mode. After the task is cleared, the run may continue.
 
-    It is the ``pre_execute`` of the task that reads changes. A retry asks again, since an earlier try may
-    have ended before it could.
+    This is the ``pre_execute`` of the task that reads changes. A retry checks again, since an earlier try may
+    have ended before its check.
 
     :raises OtherModeError: if the other mode's task has read changes in this run.
     """
     ti: Any = context["ti"]
-    is_cleared = ti.max_tries > (ti.task.retries or 0)  # Airflow raises it when a task is cleared
+    is_cleared = ti.max_tries > (ti.task.retries or 0)  # Airflow raises max_tries when a task is cleared
     if ti.try_number > 1 and is_cleared:
         return
     group, dot, own = ti.task_id.rpartition(".")

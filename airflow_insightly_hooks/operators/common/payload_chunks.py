@@ -1,8 +1,8 @@
 """Chunks of payloads, each in an XCom of its own.
 
-A mapped task reads all of the list that it is expanded over, and takes its own item. If the chunks themselves
-stand in that list, each task reads the payloads of all tasks. So the list can hold references instead, of
-some bytes each, and a task reads its own chunk alone.
+A mapped task reads the whole list that it is expanded over, and takes its own item. If the list holds the
+chunks themselves, each task reads the payloads of all tasks. If it holds references, which take a few bytes
+each, a task reads only its own chunk.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.errors import InsightlyHooksError
 from airflow_insightly_hooks.core.payload import CHUNK_KEY, Payload
+from airflow_insightly_hooks.core.plurals import counted
 
 __all__ = ["ChunkReference", "MissingChunkError", "is_reference", "push_chunks", "read_chunk"]
 
 
 class ChunkReference(TypedDict):
-    """Where a chunk stands in XCom.
+    """The place of a chunk in XCom.
 
-    :ivar chunk: the key.
-    :ivar task_id: the task that has made it, in the same run.
-    :ivar map_index: that task's.
-    :ivar count: how many payloads it has.
+    :ivar chunk: the XCom's key.
+    :ivar task_id: the task that pushed it, in the same run.
+    :ivar map_index: the map index of that task; -1 if it isn't mapped.
+    :ivar count: the number of payloads in the chunk.
     """
 
     chunk: str
@@ -34,10 +35,15 @@ class ChunkReference(TypedDict):
 
 
 class MissingChunkError(InsightlyHooksError, AirflowFailException):
-    """A chunk is not in XCom, or not as it was: a retry wouldn't find it either.
+    """A chunk is missing from XCom, or doesn't hold the payloads that were pushed.
 
-    :ivar reference: where it should be.
-    :ivar found: how many payloads are there.
+    Cause: Raised when the XCom was deleted or changed after the task ``build`` pushed it. Nothing was sent,
+    and Airflow doesn't retry the task, since a retry would not find the chunk either.
+
+    Remedy: Clear the task that made the chunk, and the tasks after it. It makes its payloads again.
+
+    :ivar reference: the place of the chunk in XCom.
+    :ivar found: the number of payloads that are there.
     """
 
     def __init__(self, reference: ChunkReference, found: int) -> None:
@@ -48,16 +54,16 @@ class MissingChunkError(InsightlyHooksError, AirflowFailException):
     def __str__(self) -> str:
         where = self.reference
         return (
-            f"{self.found} of {where['count']} payloads are in the XCom {where['chunk']!r} of the task "
-            f"{where['task_id']!r}, and nothing was sent. Clear that task with what follows it: it makes its "
-            "payloads again"
+            f"the XCom {where['chunk']!r} of the task {where['task_id']!r} should hold "
+            f"{counted(where['count'], 'payload')} and holds {self.found:,}: nothing was sent. Clear that "
+            "task and the tasks after it: it makes its payloads again"
         )
 
 
 def push_chunks(ti: Any, chunks: Sequence[Sequence[Payload]]) -> list[ChunkReference]:
-    """Push each chunk under a key of its own, and return what refers to them, in their order.
+    """Push each chunk under a key of its own, and return references to the chunks, in their order.
 
-    :param ti: the task instance that has made them.
+    :param ti: the task instance that made them.
     """
     references = []
     for number, chunk in enumerate(chunks):
@@ -71,15 +77,15 @@ def push_chunks(ti: Any, chunks: Sequence[Sequence[Payload]]) -> list[ChunkRefer
 
 
 def is_reference(value: object) -> bool:
-    """Return whether a value refers to a chunk."""
+    """Return whether a value is a reference to a chunk."""
     return isinstance(value, Mapping) and value.keys() == ChunkReference.__annotations__.keys()
 
 
 def read_chunk(payloads: Any, ti: Any) -> Any:
-    """Return the payloads that a reference refers to; another value as it is.
+    """Return the payloads to which a reference points; return any other value unchanged.
 
     :param ti: a task instance of the same run.
-    :raises MissingChunkError: if they are not in XCom any more.
+    :raises MissingChunkError: if XCom doesn't hold these payloads any more.
     """
     if not is_reference(payloads):
         return payloads

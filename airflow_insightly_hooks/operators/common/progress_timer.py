@@ -1,4 +1,4 @@
-"""When a long task logs its progress."""
+"""The interval at which a long task logs its progress."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 __all__ = ["ProgressTimer"]
 
 PROGRESS_INTERVAL = 5.0
-"""Seconds between two lines of the log, at least."""
+"""The least number of seconds between two log lines."""
 
 
 class ProgressTimer:
-    """Says when the next line is due: the first one after an interval."""
+    """Tells when the next log line is due. The first one is due after one interval."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + PROGRESS_INTERVAL

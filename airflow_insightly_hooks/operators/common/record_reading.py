@@ -1,4 +1,4 @@
-"""Reading one record, among others that it must not hold back."""
+"""Read one of several records, so that its failure doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ REASONS: Mapping[int | None, str] = {
 
 
 def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any] | str | Exception:
-    """Return the record, why there is none, or the error if the answer doesn't tell.
+    """Return the record; or a text that says why it can't be read; or the error, if the reason is unknown.
 
-    :raises InsightlyAPIError: if Insightly can't be read, or answers so for every record of the type.
+    :raises InsightlyAPIError: if Insightly can't be read, or if all records of the type fail.
     """
     from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError, InsightlyAPIError
 
@@ -28,10 +28,10 @@ def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[s
     except InsightlyAPIError as error:
         if isinstance(error, InsightlyAccessError) and error.status in REASONS:
             found: str | Exception = REASONS[error.status]
-        elif type(error) is InsightlyAPIError:  # not one of those that are about the account
+        elif type(error) is InsightlyAPIError:  # the subclasses concern the whole account
             found = error
         else:
             raise
-    # What is wrong with the whole record type, or with the API, is answered for every record.
+    # Raises if the whole record type or the API fails, and not just this record.
     next(hook.iter_records(record_type, page_size=1), None)
     return found

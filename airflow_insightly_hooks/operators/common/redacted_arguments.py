@@ -1,10 +1,10 @@
 """Operator arguments whose contents Airflow must not show.
 
-Airflow stores and shows what a template field was rendered to. Changes and payloads are customers'
-personal data, so a ``RedactedField`` wraps what is assigned to it, and the wrapper shows a count and record
-ids. It is a descriptor, not a change to rendering, since a mapped task is rendered by another way than an
-ordinary one, and both end in an assignment. What is wrapped is not rendered again either: ``{{ … }}`` in a
-record stays text.
+Airflow stores and shows the rendered value of a template field. Changes and payloads are customers' personal
+data. So a ``RedactedField`` wraps the value that is assigned to it, and the wrapper shows a count and record
+ids. It is a descriptor and doesn't change how Airflow renders: mapped tasks and ordinary tasks are rendered
+in different ways, but both end in an assignment. Airflow does not render a wrapped value again: ``{{ … }}``
+in a record stays text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow.sdk.definitions._internal.mixins import ResolveMixin  # XComArg and its kin: no public base
+from airflow.sdk.definitions._internal.mixins import ResolveMixin  # base of XComArg; there is no public one
 from jinja2 import TemplateSyntaxError
 
 from airflow_insightly_hooks.core.errors import InvalidConnection
@@ -40,7 +40,7 @@ class Redacted:
         self.value = value
 
     def serialize(self) -> dict[str, Any]:
-        """Return what Airflow shows of it: how many there are, and the first ids by record type."""
+        """Return what Airflow shows: the number of items, and the ids of the first ones by record type."""
         if is_reference(self.value):
             return dict(self.value)
         items = self.value if isinstance(self.value, Sequence) and not isinstance(self.value, str) else ()
@@ -55,7 +55,7 @@ class Redacted:
 
 
 class RedactedField:
-    """An operator's attribute that redacts what is assigned to it, unless it is still to be rendered."""
+    """An operator's attribute that redacts its value, unless that is a template not rendered yet."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = f"_redacted_{name}"
@@ -69,12 +69,12 @@ class RedactedField:
             raise AttributeError(self._name) from None
 
     def __set__(self, instance: Any, value: Any) -> None:
-        # What is assigned over a template is what that was rendered to.
+        # A value that replaces a template is the rendered value.
         is_first = instance.__dict__.get(self._name) in (None, value)
         instance.__dict__[self._name] = self.wrapped(value, may_be_template=is_first)
 
     def wrapped(self, value: Any, *, may_be_template: bool = True) -> Any:
-        """Return what stands for a value that is assigned."""
+        """Return the object to keep for a value that is assigned."""
         if value is None or isinstance(value, ResolveMixin | Redacted):
             return value
         if may_be_template and isinstance(value, str) and is_template(value):
@@ -83,9 +83,9 @@ class RedactedField:
 
     @staticmethod
     def in_partial(operator: type, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of an operator's ``.partial()``, those of its redacted fields wrapped.
+        """Return the arguments of an operator's ``.partial()``, with those of redacted fields wrapped.
 
-        Airflow stores them, and makes the operator of them later.
+        Airflow stores these arguments, and creates the operator from them later.
         """
         redacted = dict(arguments)
         for name, value in arguments.items():
@@ -103,22 +103,22 @@ class RedactedUri:
         self._render = render
 
     def resolve(self, context: Any) -> str:
-        """Return the URI: Airflow calls it to render the template.
+        """Return the URI. Airflow calls this method to render the template.
 
-        Were the text itself rendered by Airflow, that would log it where it can't be rendered.
+        If Airflow rendered the text itself, it would log the text when rendering fails.
 
-        :raises InvalidConnection: if it is no template; nothing of it is shown.
+        :raises InvalidConnection: if it is not a valid template. The error shows nothing of it.
         """
         if self._render is None:
             return self.value
         try:
             return str(self._render(self.value, context))
         except TemplateSyntaxError as error:  # its text quotes the template
-            reason = f"it is no template: {type(error).__name__} in line {error.lineno}"
+            reason = f"it is not a valid template: {type(error).__name__} in line {error.lineno}"
             raise InvalidConnection("uri", "URI", reason) from None
 
     def serialize(self) -> str:
-        """Return what Airflow shows of it: nothing of what can't be read as a URI, and might be a secret."""
+        """Return what Airflow shows: ``***`` if the value is not a URI, since it may be a secret."""
         if is_template(self.value):
             return shown_template(self.value)
         try:
@@ -131,7 +131,7 @@ class RedactedUri:
 
 
 class RedactedUriField(RedactedField):
-    """An operator's attribute that holds a URI; templates in it are rendered all the same."""
+    """An operator's attribute that holds a URI. Templates in it are rendered as usual."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         held = super().__get__(instance, owner)
@@ -141,21 +141,23 @@ class RedactedUriField(RedactedField):
         self,
         value: Any,
         *,
-        may_be_template: bool = True,  # noqa: ARG002 — what it was rendered to may hold braces, too
+        may_be_template: bool = True,  # noqa: ARG002 — a rendered value may hold braces, too
     ) -> Any:
-        """Return what stands for a value that is assigned."""
+        """Return the object to keep for a value that is assigned."""
         return RedactedUri(value) if isinstance(value, str) else value
 
 
 def unredacted(value: Any) -> Any:
-    """Return what was assigned to a redacted field."""
+    """Return the value that was assigned to a redacted field."""
     return value.value if isinstance(value, Redacted | RedactedUri) else value
 
 
 def check_uri(uri: object) -> None:
-    """Refuse what can be seen to be no URI, and a template that holds a password in clear.
+    """Refuse a text that is not a URI, and a template that holds user information as plain text.
 
-    Airflow logs a template that it can't render, so what is secret must come from inside of the braces.
+    Airflow logs a template that it can't render, so a secret must come from an expression in braces.
+
+    :raises InvalidConnection: if it refuses the URI.
     """
     if not isinstance(uri, str):
         return
@@ -163,4 +165,4 @@ def check_uri(uri: object) -> None:
         Endpoint.from_uri(uri)
         return
     if has_literal_user_information(uri):
-        raise InvalidConnection("uri", "URI", "user information in a template must be templates, too")
+        raise InvalidConnection("uri", "URI", "user name and password must be templates in a template, too")

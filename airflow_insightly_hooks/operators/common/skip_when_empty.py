@@ -1,4 +1,4 @@
-"""What operators have in common that return a list, and skip what follows when it is empty."""
+"""Common part of operators that return a list, and skip the tasks after them when it is empty."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["EmptySkipMixin"]
 
 
 class EmptySkipMixin(SkipMixin):
-    """Has the tasks after an empty list skipped; the operator itself sets ``inherits_from_skipmixin``."""
+    """Skips the tasks after an empty list. The operator itself sets ``inherits_from_skipmixin``."""
 
     def skip_for_empty(self, ti: Any, tasks: Iterable[Any]) -> None:
-        """Push an empty list, and have these tasks, right after this one, skipped.
+        """Push an empty list, and skip these tasks, which directly follow this one.
 
         :param ti: the task instance that runs.
         """

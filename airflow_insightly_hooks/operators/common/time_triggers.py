@@ -1,4 +1,4 @@
-"""When webhooks with a time trigger are due, and how the DAG that sends them is told."""
+"""Compute when webhooks with a time trigger are due, and name the run that hands them to the sending DAG."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 FROM = "pending_from"
-"""The key of a run's conf that says which task has scheduled something."""
+"""The key of a run's conf that names the task that has scheduled webhooks."""
 PENDING = "pending"
-"""The XCom key of what a task has scheduled, and of what is pending."""
+"""The XCom key of the webhooks that a task has scheduled, and of those that are pending."""
 UNDELIVERABLE = "undeliverable records"
-"""The key, beside those of webhooks, of the changes that can't be delivered: due at once, to be reported."""
+"""The key, beside the webhooks' names, of changes that can't be delivered. They are reported at once."""
 
 Scheduled = dict[str, list[dict[str, Any]]]
-"""By webhook, a list of ``{"record_id", "due", "event", "changed_at"}``; under ``UNDELIVERABLE`` changes."""
+"""For each webhook, ``{"record_id", "due", "event", "changed_at"}``; under ``UNDELIVERABLE``, changes."""
 
 
 class TimeTrigger(NamedTuple):
@@ -40,7 +40,8 @@ class TimeTrigger(NamedTuple):
     :param webhook: the webhook's name.
     :param after: how long after the trigger, or after the date in ``field``.
     :param before: how long before the date in ``field``.
-    :param field: the name of the date field; alone: at that date. ``None``: the trigger's time counts.
+    :param field: the name of the date field. Without ``after`` and ``before``, the webhook is sent at that
+        date. ``None``: the time of the trigger counts.
     """
 
     webhook: str
@@ -52,9 +53,9 @@ class TimeTrigger(NamedTuple):
 def entries_of(
     changes: Iterable[RecordChange], triggers: Iterable[TimeTrigger]
 ) -> tuple[Scheduled, list[dict[str, Any]]]:
-    """Return what is to be sent when, and what isn't, since its date field is empty.
+    """Return the scheduled webhooks, and the records whose webhook is not sent as their date field is empty.
 
-    :param changes: those that trigger, and those that can't be delivered, which go along as they are.
+    :param changes: changes that trigger; changes that can't be delivered are passed on unchanged.
     :param triggers: one for each webhook.
     """
     changes = list(changes)
@@ -75,12 +76,12 @@ def entries_of(
 
 
 def source_task(ti: Any) -> dict[str, Any]:
-    """Return how the conf of a run names the task that has scheduled something."""
+    """Return the value that names, in a run's conf, the task that has scheduled webhooks."""
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
 
 def pending_run_id(source: Mapping[str, Any], scheduled: Scheduled) -> str:
-    """Return the id of the run that is told of it: the same for the same task and the same schedule."""
+    """Return the id of the run that receives the schedule: the same for the same task and schedule."""
     return f"from__{digest_of(repr((*source.values(), scheduled)))}"
 
 

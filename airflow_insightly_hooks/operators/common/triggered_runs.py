@@ -1,4 +1,4 @@
-"""Triggering a run from a task: at its end, or while it goes on; at once, or when something is due."""
+"""Trigger a run from a task, at the task's end or while it runs; the run starts at once or at a set time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from airflow_insightly_hooks.core.dates import iso_time, rounded_up
 __all__ = ["run_trigger", "start_run", "wake_up_run_id", "wake_up_time"]
 
 WAKE_UP_STEP = timedelta(seconds=10)
-"""Wake-ups are at whole multiples of it, so that what is due closely together goes together."""
+"""Wake-up runs start at whole multiples of it, so that one run sends webhooks that are due close together."""
 
 
 def run_trigger(
     dag_id: str, run_id: str, conf: dict[str, Any], run_after: datetime | None = None
 ) -> DagRunTriggerException:
-    """Return what ends a task by triggering a run, once for each run id (see ``TriggerDagRunOperator``)."""
+    """Return the exception that ends a task by triggering a run, once for each run id.
+
+    It is the exception that ``TriggerDagRunOperator`` raises.
+
+    :param run_after: when the run may start; ``None`` starts it at once.
+    """
     return DagRunTriggerException(
         trigger_dag_id=dag_id,
         dag_run_id=run_id,
@@ -35,10 +40,10 @@ def run_trigger(
 
 
 def start_run(dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
-    """Trigger a run from within a task that goes on, once for each run id.
+    """Trigger a run from a task that continues, once for each run id.
 
-    :returns: whether there was no such run before.
-    :raises AirflowRuntimeError: if Airflow refuses, such as for a DAG that it doesn't know.
+    :returns: ``True`` if the run is new, ``False`` if it exists already.
+    :raises AirflowRuntimeError: if Airflow refuses, for example because it doesn't know the DAG.
     """
     from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
@@ -52,10 +57,10 @@ def start_run(dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
 
 
 def wake_up_time(due: datetime) -> datetime:
-    """Return the moment of the run that takes what is due then."""
+    """Return the time of the run that sends the webhooks that are due at ``due``."""
     return rounded_up(due, WAKE_UP_STEP)
 
 
 def wake_up_run_id(due: datetime) -> str:
-    """Return the id of the run that is queued for what is due then."""
+    """Return the id of the run that sends the webhooks that are due at ``due``."""
     return f"due__{iso_time(wake_up_time(due))}"
