@@ -1,4 +1,4 @@
-"""What ``InsightlyWorkflowOperator`` consists of: reading, delivering and scheduling, batch by batch.
+"""The parts of ``InsightlyWorkflowOperator``: it reads, delivers and schedules batch by batch.
 
 Private.
 """

@@ -1,4 +1,4 @@
-"""What one webhook of a workflow has to send in a task that reads its changes batch by batch."""
+"""Deliver the messages of one webhook, in a task that reads its workflow's changes batch by batch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.detection.changes import RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
 from airflow_insightly_hooks.core.payload import Payload, build_payload, why_undeliverable
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import CUSTOM_FIELDS
 from airflow_insightly_hooks.core.workflow.parts import Webhook
 from airflow_insightly_hooks.operators.delivery.concurrent_posts import HELD_BACK
@@ -37,20 +38,20 @@ UNREAD = "not sent again yet: the window was not read to its end"
 class BatchDelivery:
     """The messages of one webhook, in one try.
 
-    A message is noted in the ledger before anything else is done about it, and stays there until it is
-    acknowledged; so what a later try doesn't come across any more is missed.
+    A message is written to the ledger first, and stays there until it is acknowledged. So the ledger shows
+    which messages a later try no longer finds in the window.
 
-    :param webhook: what is sent; its ``fields`` and ``envelope`` rendered.
-    :param settings: how it is delivered.
-    :param scope: what its messages belong to.
-    :param record_type: the records' type.
-    :param hook: the receiver, checked.
-    :param writer: the ledger of this try.
-    :param custom_dates: returns what ``build_body`` is to know of custom fields that hold dates; asked only
-        if records have custom fields.
-    :param progress: what tells how far all webhooks are.
-    :param is_stopped: whether the task is to end.
-    :param log: where failures go.
+    :param webhook: the webhook, with its ``fields`` and ``envelope`` rendered.
+    :param settings: how the webhook is delivered.
+    :param scope: the scope of its message ids.
+    :param record_type: the record type.
+    :param hook: the hook of the receiver, already checked.
+    :param writer: the writer of this try's ledger.
+    :param custom_dates: returns the arguments of ``build_body`` for custom fields that hold dates; called
+        only if records have custom fields.
+    :param progress: logs the progress of all webhooks.
+    :param is_stopped: returns whether the task must end.
+    :param log: the logger for failures.
     :param ti: the task instance; ``None`` outside of Airflow.
     """
 
@@ -87,19 +88,20 @@ class BatchDelivery:
         )
         self._undeliverable: dict[str, Payload] = {}  # by message id
         self._unseen = {message for message, _ in self._ledger.unacknowledged()}
-        # With ``ordered``, by record and message, the times of changes that aren't acknowledged.
+        # With ``ordered``: the times of changes that aren't acknowledged, by record and message.
         self._waiting: dict[int, dict[str, datetime]] = {}
         for message in self._unseen if settings.ordered else ():
             about = self._about(message)
             self._wait(about.record_id, message, about.changed_at)
         self._delivery.log_payloads_in_doubt(self._unseen, f"{webhook.name}: ")
         if requested := self._ledger.requested:
-            only = ", and nothing else is sent" if self._ledger.is_restricted else ""
-            log.info("%s: %d messages were asked to be sent again%s", webhook.name, len(requested), only)
+            only = ". Nothing else is sent" if self._ledger.is_restricted else ""
+            number = counted(len(requested), "message")
+            log.info("%s: a user asked to send %s again%s", webhook.name, number, only)
 
     @property
     def retry_after(self) -> float | None:
-        """The longest that the receiver asked to wait, in seconds; ``None`` where it didn't."""
+        """The longest wait that the receiver asked for, in seconds; ``None`` if it asked for none."""
         return self._delivery.retry_after
 
     @property
@@ -113,7 +115,7 @@ class BatchDelivery:
         return self._writer.is_lost
 
     def expect(self, changes: Iterable[RecordChange]) -> None:
-        """Note the changes' messages, and store that."""
+        """Add the changes' messages to the ledger, and store it."""
         for change in changes:
             message = message_id_of(change, self._scope)
             self._unseen.discard(message)
@@ -126,21 +128,21 @@ class BatchDelivery:
         self._writer.write()
 
     def drop(self, changes: Iterable[RecordChange]) -> None:
-        """Forget messages that are not to be sent after all."""
+        """Remove messages from the ledger that are not sent after all."""
         dropped = [(change["record_id"], message_id_of(change, self._scope)) for change in changes]
         self._ledger.forget(message for _, message in dropped)
         for record_id, message in dropped:
             self._waits_no_more(record_id, message)
 
     def deliver(self, changes: Iterable[RecordChange]) -> None:
-        """POST what is not acknowledged, once each, and record what came of it."""
+        """POST each message that is not acknowledged once, and record the result."""
         if self._delivery.has_given_up:
             return
         payloads = self._payloads(
             c for c in changes if not self._ledger.is_settled(message_id_of(c, self._scope))
         )
         if self._settings.ordered:
-            # The queue knows of this batch only.
+            # The queue holds this batch only.
             here = {payload["message_id"] for payload in payloads}
             payloads = [p for p in payloads if not self._earlier(p["record_id"], p["message_id"]) - here]
         if payloads:
@@ -149,11 +151,11 @@ class BatchDelivery:
             if self._ledger[payload["message_id"]].state == ACKNOWLEDGED:
                 self._waits_no_more(payload["record_id"], payload["message_id"])
         moved = self._ledger.move_acknowledged()
-        self._writer.write()  # the ids are stored before the entries go
+        self._writer.write()  # the ids are stored before the entries are removed
         self._ledger.forget(moved)
 
     def has_settled(self, changes: Iterable[RecordChange]) -> bool:
-        """Return whether no later try of this round has anything to send of these."""
+        """Return whether later tries of this round have nothing to send for these changes."""
         return all(
             "undeliverable" in change or self._ledger.is_settled(message_id_of(change, self._scope))
             for change in changes
@@ -161,12 +163,12 @@ class BatchDelivery:
 
     @property
     def basis(self) -> list[Any]:
-        """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
+        """The values, besides the changes, that decide which messages this round sends; a JSON value."""
         ledger = self._ledger
         return [self._scope, ledger.generation, ledger.max_attempts, sorted(ledger.resends)]
 
     def _payloads(self, changes: Iterable[RecordChange]) -> list[Payload]:
-        """Return what is to be sent; what can't be is kept for the report."""
+        """Return the payloads to send. Payloads that can't be delivered are kept for the report."""
         payloads = []
         for payload in map(self._payload, changes):
             if why_undeliverable(payload) is None:
@@ -201,13 +203,13 @@ class BatchDelivery:
             self._waiting.pop(record_id, None)
 
     def _earlier(self, record_id: int, message: str) -> set[str]:
-        """Return the earlier changes of a message's record that it waits for, if order is kept."""
+        """Return the messages of earlier changes of the same record, for which this one waits if ordered."""
         waiting = self._waiting.get(record_id, {})
         if (own := waiting.get(message)) is None:
             return set()
         return {other for other, changed_at in waiting.items() if changed_at < own}
 
-    # --- what came of it -----------------------------------------------------------------------------------
+    # --- the result ----------------------------------------------------------------------------------------
 
     def may_go_on(self) -> bool:
         """Return whether a later try can POST something, after the window was read to its end."""
@@ -224,18 +226,18 @@ class BatchDelivery:
 
     @property
     def must_deliver(self) -> bool:
-        """Whether the task fails where something of this webhook stays undelivered.
+        """Whether the task fails if messages of this webhook stay undelivered.
 
-        It does so, too, where what was asked to be sent again can't be: somebody waits for that.
+        It also fails if a message that a user asked to send again can't be sent: the user waits for it.
         """
         left = self._ledger.requested & self._unseen
         return self._settings.on_undelivered == FAIL or not all(map(self._ledger.is_settled, left))
 
     def report(self, *, is_read: bool, report_count: int) -> Report:
-        """Return the report of the try, and log and count what it says.
+        """Return the report of the try, log it, and count it in the metrics.
 
         :param is_read: whether the window was read to its end.
-        :param report_count: how many reports share the room that there is for one.
+        :param report_count: the number of reports that share the size limit of one report.
         """
 
         def why_unsent(message: str) -> str:
@@ -245,29 +247,29 @@ class BatchDelivery:
         record_unsent(self._writer, (p for p in self._left() if p["message_id"] not in tried), why_unsent)
         self._ledger.forget(self._ledger.move_acknowledged())
         report = self._delivery.report(self._left(), why_unsent, report_count)
-        # What was acknowledged, and is to be sent again, counts as undelivered until it is acknowledged anew.
+        # An acknowledged message that is sent again counts as undelivered until it is acknowledged again.
         again = sum(message in self._ledger.acknowledged for message, _ in self._ledger.unacknowledged())
         undelivered, delivered = report["total"], len(self._ledger.acknowledged) - again
         report["total"] += delivered
         report["delivered"] = delivered
         report["attempts"] += self._ledger.acknowledged_attempts
         self._log.info(
-            "%s: %d of %d payloads delivered, %d POSTs in this try",
+            "%s: %d of %s delivered, %s in this try",
             self._webhook.name,
             delivered,
-            report["total"],
-            self._delivery.tally.posted,
+            counted(report["total"], "payload"),
+            counted(self._delivery.tally.posted, "POST"),
         )
         if self._delivery.has_given_up:
             self._log.warning(
-                "%s: nothing could be sent many times in a row (give_up_after): the rest waits",
+                "%s: nothing could be sent many times in a row (give_up_after): the rest was not tried",
                 self._webhook.name,
             )
         self._delivery.log_failures_and_count_try(undelivered)
         return report
 
     def _left(self) -> Iterator[Payload]:
-        """Yield what is undelivered, without bodies."""
+        """Yield the payloads that are not delivered, without bodies."""
         for message, _ in self._ledger.unacknowledged():
             if message in self._undeliverable:
                 yield self._undeliverable[message]
@@ -285,7 +287,7 @@ class BatchDelivery:
     def _about(self, message: str) -> About:
         about, _ = read_details(self._ledger.details_of(message), self._ledger.texts)
         if about is None:
-            raise InvalidState(self._webhook.name, "the ledger doesn't say what a message is about")
+            raise InvalidState(self._webhook.name, "the ledger doesn't name a message's record")
         return about
 
     def _why_unsent(self, message: str, *, is_read: bool) -> str:
@@ -297,7 +299,7 @@ class BatchDelivery:
 
 
 def check_resends(requests: Sequence[ResendRequest], deliveries: Mapping[str, BatchDelivery]) -> None:
-    """Refuse to send where messages were just asked to be sent again whose webhook is gone.
+    """Refuse to send if a user has just asked to send messages again whose webhook no longer exists.
 
     :param deliveries: one for each webhook, by its slug.
     :raises MissingPayloadsError: with these messages.

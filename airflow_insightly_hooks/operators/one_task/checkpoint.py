@@ -1,9 +1,9 @@
-"""What a task has read and settled, kept in its state, so that a retry goes on from there.
+"""Keep in a task's state what it has read and settled, so that a retry continues from there.
 
-Under ``checkpoint`` stands what the reading depends on. Under ``checkpoint/0``, ``checkpoint/1`` and so on
-stands what was read, in pieces of a bounded size, each written once. A piece names the one before by its
-digest. So a piece that another try has left is never taken for the next one. Whatever stops a task, the
-pieces before the first one that is missing belong together.
+The key ``checkpoint`` holds the values on which the reading depends. The keys ``checkpoint/0``,
+``checkpoint/1`` and so on hold what was read, in pieces of limited size. Each piece is written once, and
+names the piece before it by its digest. So a piece left by another try is never taken for the next one.
+However a task was stopped, all pieces before the first missing one belong together.
 
 ``{"version": 1, "of": "<digest>", "basis": "<digest>", "settled_until": …, "search_from": …, "token": …,
 "digest": "<digest>"}``
@@ -36,15 +36,15 @@ __all__ = ["Checkpoint", "SettledPages"]
 KEY = "checkpoint"
 VERSION = 1
 PIECE_BYTES = 50_000
-"""Of JSON that a piece's pages and changes have at most; a state store takes 65,535 in all."""
+"""The most bytes of JSON in a piece's pages and changes; a state store takes 65,535 bytes in all."""
 
 
 class SettledPages(NamedTuple):
-    """Pages all of whose messages are settled, and their changes.
+    """Pages whose messages are all settled, and their changes.
 
-    :param pages: what ``page_log.page_entry`` keeps of them.
-    :param met: how many of their changes have triggered.
-    :param undeliverable: those of their changes that can't be delivered, which a report is to name.
+    :param pages: the pages' entries, made by ``page_log.page_entry``.
+    :param met: the number of their changes that have triggered.
+    :param undeliverable: those of their changes that can't be delivered; the report names them.
     :param unknown: names of fields that no record has had so far.
     """
 
@@ -55,13 +55,13 @@ class SettledPages(NamedTuple):
 
 
 class Checkpoint:
-    """What the tries of a task have read and settled so far.
+    """The pages that the tries of a task have read and settled so far.
 
     :param store: the task's state.
-    :param kind: the records' type.
-    :param of: what decides which messages are to be sent, besides what is read; a JSON value. If it differs
-        from that of an earlier try, what that try has read is not used.
-    :param log: where it is said if what an earlier try has read is not used.
+    :param kind: the record type.
+    :param of: the values, besides the records, that decide which messages are sent; a JSON value. If it
+        differs from that of an earlier try, the pages of that try are not used.
+    :param log: the logger; it says when the pages of an earlier try are not used.
     """
 
     def __init__(self, store: StateStore, kind: RecordType, of: object, log: Any) -> None:
@@ -76,24 +76,24 @@ class Checkpoint:
             self._head = dict(head)
         elif head is not None:
             log.info(
-                "What an earlier try has read was read for something else, or kept by another release: "
-                "reading from the beginning"
+                "The task has changed since an earlier try, or another release stored what that try has "
+                "read: reading from the beginning"
             )
         self._is_stored = self._head is not None
 
     @property
     def settled_until(self) -> datetime | None:
-        """Up to when changes had settled when the reading began; ``None`` if nothing is kept of it."""
+        """The time up to which changes had settled when the reading began; ``None`` if nothing is kept."""
         return api_time(self._head["settled_until"]) if self._head is not None else None
 
     def begin(self, detection: LateChanges | SameChanges, settled_until: datetime) -> datetime:
-        """Go on with what is kept, if it was read for the same detection; else begin with nothing.
+        """Continue with the kept pages if they were read for the same detection; otherwise start anew.
 
-        :return: the bound to search with: that of the try which has begun the search.
+        :return: the time from which to search: that of the try that began the search.
         """
         basis = detection.basis
         if self._head is not None and basis not in (None, self._head["basis"]):
-            self._log.info("What was seen by other runs has changed: reading from the beginning")
+            self._log.info("What was seen by other runs has changed since: reading from the beginning")
             self._head = None
         if self._head is None:
             self._is_stored = False
@@ -103,14 +103,14 @@ class Checkpoint:
                 "basis": basis,
                 "settled_until": iso_time(settled_until),
                 "search_from": iso_time(detection.search_from),
-                "token": secrets.token_hex(4),  # unlike any that was here before
+                "token": secrets.token_hex(4),  # differs from all earlier tokens
             }
             self._head["digest"] = _digest(self._head)
         self._pieces, self._last = 0, self._head["digest"]
         return api_time(self._head["search_from"])
 
     def read(self) -> Iterator[tuple[SettledPages, list[LoggedPage]]]:
-        """Yield what is kept, piece by piece; ``add`` adds behind it.
+        """Yield the kept pages, piece by piece; ``add`` appends to them.
 
         :raises ValueError: if a piece can't be read.
         """
@@ -126,9 +126,9 @@ class Checkpoint:
             yield settled, [read_entry(self._kind, entry) for entry in settled.pages]
 
     def add(self, settled: SettledPages) -> bool:
-        """Keep what was read next, unless it is too large; a kill may leave only its first pieces.
+        """Keep the next pages, unless they are too large. After a kill, only their first pieces may be kept.
 
-        :return: whether it is kept; if not, nothing more may be added.
+        :return: whether they are kept; if not, the caller must not add more.
         """
         if len(json.dumps(settled.undeliverable)) > PIECE_BYTES / 2:
             return False
@@ -150,7 +150,7 @@ class Checkpoint:
         self._pieces, self._last = self._pieces + 1, piece["digest"]
 
     def forget(self) -> None:
-        """Have the next try read from the beginning."""
+        """Delete the head, so that the next try reads from the beginning."""
         self._store.delete(KEY)
         self._is_stored, self._head = False, None
 
@@ -170,7 +170,7 @@ class Checkpoint:
 def _is_head(head: object) -> TypeGuard[Mapping[str, Any]]:
     if not isinstance(head, Mapping) or head.get("version") != VERSION or "basis" not in head:
         return False
-    if head.get("digest") != _digest(head):  # changed by hand: what it says decides what is read
+    if head.get("digest") != _digest(head):  # changed by hand; it decides what is read
         return False
     try:
         return "of" in head and all(api_time(head.get(name)) for name in ("settled_until", "search_from"))
@@ -179,7 +179,7 @@ def _is_head(head: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _parts(pages: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the pages, as many together as a piece takes."""
+    """Yield the pages in groups, each as large as a piece may be."""
     part: list[dict[str, Any]] = []
     size = 0
     for page in pages:

@@ -29,19 +29,19 @@ __all__ = [
 ]
 
 NO_PENDING_DAG = (
-    "it has a time trigger, and what waits for its time is sent by a DAG of its own: have to_dag make both "
-    "(mode: one_task makes one task of the rest), or name that DAG (pending_dag_id)"
+    "it has a time trigger, and a DAG of its own sends its messages when they are due: create both DAGs with "
+    "to_dag (mode: one_task makes one task of the rest), or name that DAG (pending_dag_id)"
 )
 
 
 class _DefaultRetries(int):
-    """A number that can be told from the same one that somebody has given."""
+    """A number that differs from an equal number that the user has given."""
 
 
 RETRIES = _DefaultRetries(2)
-"""The default of ``retries``, in an operator's signature, where Airflow looks for it."""
+"""The default of ``retries``. It is in the operator's signature, where Airflow looks for it."""
 RETRY_DELAY = timedelta(seconds=60)
-"""The default of ``retry_delay``; likewise."""
+"""The default of ``retry_delay``, also in the operator's signature."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def with_arguments(workflow: WorkflowDefinition, **arguments: Any) -> WorkflowDe
 
 
 def settings_of(workflow: WorkflowDefinition) -> dict[str, DeliverySettings]:
-    """Return how the webhooks are delivered that are sent at once, by slug.
+    """Return the settings of the webhooks that are sent at once, by slug.
 
     :raises InvalidWorkflow: if Airflow refuses an asset's name.
     """
@@ -109,7 +109,7 @@ def asset_of(asset: UndeliveredAsset, workflow: WorkflowDefinition, webhook: Web
 
 
 def undelivered_assets(settings: Mapping[str, DeliverySettings]) -> list[Asset]:
-    """Return the assets that get an event where something stays undelivered, each once."""
+    """Return the assets that get an event if messages stay undelivered, each once."""
     found: list[Asset] = []
     for one in settings.values():
         if one.undelivered_asset is not None and one.undelivered_asset not in found:
@@ -118,9 +118,9 @@ def undelivered_assets(settings: Mapping[str, DeliverySettings]) -> list[Asset]:
 
 
 def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that mapped tasks share, with what Airflow has to know of them beforehand.
+    """Return the arguments that mapped tasks share, and add those that Airflow needs before it maps them.
 
-    That is the number of their tries, the delay between them, and their outlets.
+    These are ``retries``, ``retry_delay`` and ``outlets``.
     """
     workflow = arguments.get("workflow")
     if not isinstance(workflow, WorkflowDefinition):
@@ -137,7 +137,7 @@ def mapped_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_workflow(workflow: WorkflowDefinition, pending_dag_id: str | None) -> None:
-    """Refuse a workflow that one task can't send.
+    """Refuse a workflow that one task can't deliver.
 
     :param pending_dag_id: the DAG that sends webhooks with a time trigger; ``None`` if there is no such DAG.
 
