@@ -207,7 +207,7 @@ def test_a_dry_run_and_a_test_hand_over_nothing(crm: RunningSandbox, runs: Runs,
     assert "Dry run: 3 webhooks would be scheduled" in logged.messages("info")
     tested = run_context(dag_run=SimpleNamespace(run_type="manual", triggering_user_name="dag_test"))
     timed(tested, workflow(LATER))
-    assert "A test schedules nothing; a run would: 3 webhooks" in logged.messages("info")
+    assert "A test schedules nothing. A run would schedule 3 webhooks" in logged.messages("info")
     assert (runs.confs, messages(crm)) == ({}, [])
     timed(context, workflow(NOW, LATER))
     assert runs.records() == Counter(ids)

@@ -1,4 +1,4 @@
-"""Reading a window's changes page by page, and passing on those that meet a workflow's criteria."""
+"""Read a window's changes page by page, and pass on those that meet a workflow's criteria."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow_insightly_hooks.core.detection.page_log import page_entry
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.scan import Scan
 from airflow_insightly_hooks.core.errors import IncompleteScan, InsightlyHooksError, told
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import (
     RECORD_TYPES,
     custom_fields_in,
@@ -40,14 +41,14 @@ __all__ = ["Reading"]
 
 PAGE = 500
 MOST_PAGES = 20
-"""Pages that are settled together, at most, where few of their changes meet the criteria."""
+"""The most pages that are settled together if few of their changes meet the criteria."""
 
 
 class _MatchingPage(NamedTuple):
     """The changes of a page.
 
-    :param changes: those that meet the criteria, or can't be delivered.
-    :param entry: what to keep of the page once these are settled; ``None`` to keep nothing.
+    :param changes: the changes that meet the criteria, or can't be delivered.
+    :param entry: the entry to keep of the page once these are settled; ``None`` keeps nothing.
     :param unknown: names of fields that no record has had so far.
     """
 
@@ -59,23 +60,23 @@ class _MatchingPage(NamedTuple):
 class Reading:
     """The changes of a window that meet a workflow's criteria, read a little ahead of their delivery.
 
-    Those that can't be delivered are among them, whatever the criteria are. What an earlier try has read and
-    settled is not read again.
+    Changes that can't be delivered are included, whatever the criteria are. Pages that an earlier try has
+    read and settled are not read again.
 
-    :param hook: the account; it is closed if the reading ends early.
-    :param window: what is read; relative dates are measured from its end.
-    :param detect: returns what finds the changes among the records that are read, and the bound to search
-        from; before ``checkpoint`` is read.
-    :param workflow: what to look for.
-    :param criteria: the workflow's, rendered.
-    :param metadata: returns what Insightly says of the record type's custom fields; asked only where
-        ``contains`` or ``not_contains`` meets a custom field that isn't empty. For several threads.
-    :param checkpoint: what was read and settled so far; ``None`` to keep nothing of it.
-    :param is_stopped: whether the task is to end.
-    :param log: where progress and warnings go.
-    :ivar detection: what finds the changes.
-    :ivar detected: changes that were read so far, whatever the criteria are, by earlier tries, too.
-    :ivar met: how many have triggered, as ``note`` was told.
+    :param hook: the hook of the account; it is closed if the reading ends early.
+    :param window: the window to read; relative dates are measured from its end.
+    :param detect: returns the object that finds changes among the records, and the time from which to
+        search; called before ``checkpoint`` is read.
+    :param workflow: the workflow.
+    :param criteria: the workflow's criteria, rendered.
+    :param metadata: returns Insightly's metadata of the record type's custom fields; called only if
+        ``contains`` or ``not_contains`` names a custom field that isn't empty. Several threads may call it.
+    :param checkpoint: the pages that were read and settled so far; ``None`` keeps no pages.
+    :param is_stopped: returns whether the task must end.
+    :param log: the logger for progress and warnings.
+    :ivar detection: the object that finds the changes.
+    :ivar detected: the number of changes read so far, by earlier tries too, whatever the criteria are.
+    :ivar met: the number of changes that have triggered, as given to ``note``.
     """
 
     def __init__(
@@ -112,11 +113,11 @@ class Reading:
         self._unknown = unknown_fields(self._kind, (), self._named)
         self._read = self.detected = self._matching = self.met = 0
         self._timeless: list[int] = []
-        self._undeliverable: list[RecordChange] = []  # of what was settled by earlier tries
+        self._undeliverable: list[RecordChange] = []  # of pages that earlier tries settled
         self._is_settled = True
 
     def _go_on(self) -> None:
-        """Bring scan and detection behind what earlier tries have read and settled."""
+        """Move scan and detection past the pages that earlier tries have read and settled."""
         if self._checkpoint is None:
             return
         try:
@@ -131,22 +132,21 @@ class Reading:
                 self._unknown = list(settled.unknown)
         except (ValueError, KeyError, TypeError, AttributeError, InsightlyHooksError) as error:
             self._log.warning(
-                "What an earlier try has read can't be read (%s): reading from the beginning", told(error)
+                "The checkpoint of an earlier try can't be read (%s): reading from the beginning", told(error)
             )
             self._checkpoint.forget()
             self._begin()
         self._matching = self.met
         if self._read:
             self._log.info(
-                "%s in %s: going on behind %d records that an earlier try has read, and has nothing left to "
-                "send of",
-                *(self._kind.name, self._window, self._read),
+                "%s in %s: continuing after %s that an earlier try has read and settled",
+                *(self._kind.name, self._window, counted(self._read, "record")),
             )
 
     def batches(self, size: int) -> Iterator[list[RecordChange]]:
-        """Yield the changes, up to ``size`` at a time; a record has one at most.
+        """Yield the changes, up to ``size`` at a time, with at most one change of a record.
 
-        The caller calls ``note`` after each. If Insightly fails, what was read before is yielded first.
+        The caller calls ``note`` after each batch. If Insightly fails, the changes read before come first.
 
         :raises InsightlyAPIError: if Insightly can't be read.
         """
@@ -161,7 +161,7 @@ class Reading:
                     self._is_settled, met_before = True, self.met
                     yield from self._pieces([change for page in group for change in page.changes], size)
                     self._keep(group, self.met - met_before)
-            except IncompleteScan:  # it would be as incomplete for the next try
+            except IncompleteScan:  # it would be incomplete for the next try, too
                 if self._checkpoint is not None:
                     self._checkpoint.forget()
                 raise
@@ -173,33 +173,33 @@ class Reading:
         warn_of_timeless(self._log, self._kind.name, self._timeless)
 
     def note(self, met: int, *, is_settled: bool) -> None:
-        """Note what became of a batch.
+        """Note the result of a batch.
 
-        :param met: how many of its changes have triggered.
-        :param is_settled: whether no later try has anything to send of it.
+        :param met: the number of its changes that have triggered.
+        :param is_settled: whether later tries have nothing to send for it.
         """
         self.met += met
         self._is_settled = self._is_settled and is_settled
 
     def close(self) -> None:
-        """End what is under way."""
+        """End the reading that is in progress."""
         if self._ahead is not None:
             self._ahead.close()
 
     def forget(self) -> None:
-        """Delete what is kept for a later try: none will read it."""
+        """Delete the checkpoint, since no later try reads it."""
         if self._checkpoint is not None:
             self._checkpoint.clear()
 
     def _pieces(self, changes: list[RecordChange], size: int) -> Iterator[list[RecordChange]]:
-        """Yield up to ``size`` changes at a time, until the task is to end."""
+        """Yield up to ``size`` changes at a time, until the task must end."""
         for start in range(0, len(changes), size):
             if self._is_stopped():
                 return
             yield changes[start : start + size]
 
     def _keep(self, group: list[_MatchingPage], met: int) -> None:
-        """Keep what was read, if it is settled, and all before it."""
+        """Keep the pages if they and all pages before them are settled."""
         if self._checkpoint is None or not self._is_kept or self._is_stopped():
             return
         pages = [page.entry for page in group if page.entry is not None]
@@ -207,12 +207,12 @@ class Reading:
         settled = SettledPages(pages, met, undeliverable, group[-1].unknown)
         try:
             self._is_kept = self._is_settled and self._checkpoint.add(settled)
-        except Exception as error:  # the next try reads again from here on
-            self._log.warning("What was read and sent can't be kept: %s", told(error))
+        except Exception as error:  # the next try reads again from here
+            self._log.warning("The checkpoint can't be kept: %s. A retry reads again from there", told(error))
             self._is_kept = False
 
     def _pages(self) -> Iterator[_MatchingPage]:
-        """Yield what matches, page by page."""
+        """Yield the matching changes, page by page."""
         for page in self._hook.read_pages(self._kind.name, self._scan, self._search_from):
             entry = page_entry(self._kind, page.answered, page.total, page.date) if self._is_kept else None
             self._note_read(page.records)
@@ -235,7 +235,7 @@ class Reading:
                 self._timeless.append(record_id)
 
     def _predicate(self, changes: list[RecordChange]) -> Predicate:
-        """Return what decides on these; compiled anew once it matters which fields hold several options."""
+        """Return the criteria's predicate; compile it again once multi-select fields matter."""
         if self._options and any(_has_custom_field(change["record"], self._options) for change in changes):
             multi_selects = custom_fields_of(self._metadata(), MULTI_SELECTS)
             self._meets, self._options = self._compiled(multi_selects), frozenset()
@@ -248,8 +248,9 @@ class Reading:
 
     def _so_far(self) -> str:
         return (
-            f"{self._kind.name} in {self._window}: {self._read} records read in {self._hook.requests_made} "
-            f"requests, {self.detected} changes, {self._matching} meet the criteria"
+            f"{self._kind.name} in {self._window}: {counted(self._read, 'record')} read in "
+            f"{counted(self._hook.requests_made, 'request')}; {counted(self.detected, 'change')}, of which "
+            f"{self._matching:,} meet the criteria"
         )
 
 
@@ -258,7 +259,7 @@ def _has_custom_field(record: Mapping[str, Any], names: frozenset[str]) -> bool:
 
 
 def _groups(pages: Iterator[_MatchingPage], size: int) -> Iterator[list[_MatchingPage]]:
-    """Yield pages, as many together as have up to ``size`` changes; those before an error come first."""
+    """Yield pages in groups of up to ``size`` changes. Pages read before an error come first."""
     group: list[_MatchingPage] = []
     count = 0
     failure = None

@@ -1,16 +1,17 @@
 """The webhooks with a time trigger, in a task that reads its changes batch by batch.
 
-Each batch is handed to the DAG that sends them by runs that hold it in their conf, and the task goes on. No
-single write reaches both Airflow's runs and the task's state. So a batch takes these steps:
+The task hands each batch to the DAG that sends the messages, and continues. It triggers runs of that DAG that
+hold the batch in their conf. No single write reaches both Airflow's runs and the task's state. So a batch
+takes these steps:
 
-1. it is noted in the state, as a whole: its last write commits;
-2. it is asked which of its records may trigger (``until_triggered`` has a memory of its own for that);
-3. for each group of records, a run is triggered, whose id depends on its conf; then the records are
-   remembered as scheduled;
-4. the note is deleted.
+1. The task stores the whole batch as a note in its state. The last write commits the note.
+2. It finds out which of the batch's records may trigger (``until_triggered`` has its own memory for that).
+3. For each group of records, it triggers a run, whose id depends on its conf. Then it stores that the records
+   are scheduled.
+4. It deletes the note.
 
-A try that finds a note does the rest of it first, whatever the window holds by then. A record is scheduled
-once by a task, however often its window is read.
+A try that finds a note completes it first, whatever the window holds by then. A task schedules a record only
+once, however often it reads its window.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_insightly_hooks.core.detection.changes import NO_ID, RecordChange
 from airflow_insightly_hooks.core.errors import InvalidState
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.id_set import IdSet
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.core.workflow.parts import Webhook
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchScheduling"]
 
 NOTE = "to_schedule"
-"""The key of the task's state for the batch that is being handed over; its parts stand under
+"""The key of the task's state for the batch that is being handed over. Its parts have the keys
 ``to_schedule/0/0`` and so on, by group and block."""
 SCHEDULED = "scheduled_records"
 """The key of the task's state for the records that it has scheduled."""
@@ -58,17 +60,17 @@ REMEDY = (
 BLOCK_BYTES = 50_000
 RECORDS_A_RUN = 1_000
 MOST_TOLD = 1_000
-"""Records without a date that the task's XCom lists, at most."""
+"""The most records without a date that the task's XCom lists."""
 
 
 class BatchScheduling:
-    """Hands over what is to be sent at a later time; a task has one, for all of its webhooks.
+    """Hands over the messages that are sent later. A task has one object for all of its webhooks.
 
-    :param webhooks: those with a time trigger.
+    :param webhooks: the webhooks with a time trigger.
     :param pending_dag_id: the DAG that sends them.
     :param context: the run's context.
-    :param is_dry_run: whether nothing is to be handed over.
-    :param log: where the number of scheduled webhooks goes.
+    :param is_dry_run: whether this is a dry run, which hands nothing over.
+    :param log: the logger for the number of scheduled webhooks.
     """
 
     def __init__(
@@ -103,17 +105,17 @@ class BatchScheduling:
         return self._left_out_count > 0
 
     def go_on(self, admit: Admit) -> None:
-        """Hand over what an earlier try has noted and was stopped at.
+        """Complete the note of an earlier try that was stopped.
 
         :param admit: returns which records may trigger in this run.
-        :raises InvalidState: if it can't be read.
+        :raises InvalidState: if the note can't be read.
         """
         head = read_value(self._state, NOTE)
         if head is None or self._is_unwritten:
             return
         sizes = head.get("groups") if isinstance(head, dict) else None
         if not isinstance(sizes, list):
-            raise InvalidState(NOTE, f"it is no list of groups. {REMEDY}")
+            raise InvalidState(NOTE, f"it is not a list of groups. {REMEDY}")
         self._groups = [
             [self._block(group, block) for block in range(size)] for group, size in enumerate(sizes)
         ]
@@ -122,11 +124,11 @@ class BatchScheduling:
     def _block(self, group: int, block: int) -> Scheduled:
         found = self._state.get(f"{NOTE}/{group}/{block}")
         if not isinstance(found, dict):
-            raise InvalidState(f"{NOTE}/{group}/{block}", f"it is missing, or no object. {REMEDY}")
+            raise InvalidState(f"{NOTE}/{group}/{block}", f"it is missing, or not an object. {REMEDY}")
         return found
 
     def expect(self, changes: Sequence[RecordChange]) -> None:
-        """Note when the changes' webhooks are due, and store that."""
+        """Store the note: when the changes' webhooks are due."""
         known = self._scheduled.known({c["record_id"] for c in changes if c["record_id"] != NO_ID})
         _, self._without_date = entries_of(changes, self._triggers)
         self._groups = list(self._grouped([c for c in changes if c["record_id"] not in known]))
@@ -138,7 +140,7 @@ class BatchScheduling:
         self._state.set(NOTE, {"groups": [len(blocks) for blocks in self._groups]})
 
     def _grouped(self, changes: Sequence[RecordChange]) -> Iterator[list[Scheduled]]:
-        """Yield what each run gets, in blocks that a store takes."""
+        """Yield the conf of each run, in blocks that are small enough for a state store."""
         for start in range(0, len(changes), RECORDS_A_RUN):
             blocks: list[Scheduled] = []
             room = 0
@@ -154,10 +156,10 @@ class BatchScheduling:
             yield blocks
 
     def hand_over(self, admitted: Collection[int]) -> None:
-        """Hand over what was noted.
+        """Hand over the noted batch.
 
         :param admitted: the ids of the records that may trigger.
-        :raises AirflowRuntimeError: if Airflow refuses; the next try does it.
+        :raises AirflowRuntimeError: if Airflow refuses a run; the next try hands the batch over.
         """
         for item in self._without_date:
             if item["record_id"] in admitted:
@@ -185,13 +187,13 @@ class BatchScheduling:
             webhook: [entry for entry in entries if entry["record_id"] in admitted]
             for webhook, entries in scheduled.items()
         }
-        # Only what was not scheduled was noted. So an earlier try has started the run, and was stopped while
-        # it remembered that: a run of what is left would have another id.
+        # The note holds only records that were not scheduled. If some are scheduled now, an earlier try has
+        # started the run, and was stopped while it stored that. A run of the others would have another id.
         has_started = bool(self._scheduled.known(ids))
         self._count += 0 if has_started else sum(map(len, wanted.values()))
         if self._is_unwritten:
             return
-        # Those without an id of their own can't be remembered: the same ones make a run of the same id.
+        # Changes without a record id can't be stored as scheduled. The same changes make the same run id.
         nameless = [change for change in undeliverable if change["record_id"] == NO_ID]
         named = [change for change in undeliverable if change["record_id"] != NO_ID]
         if nameless:
@@ -208,16 +210,17 @@ class BatchScheduling:
         start_run(self._pending_dag_id, run_id, {FROM: source, PENDING: scheduled})
 
     def tell(self) -> None:
-        """Log how many webhooks were scheduled; push and log which records have no date."""
+        """Log the number of scheduled webhooks; push and log the records that have no date."""
+        webhooks = counted(self._count, "webhook")
         if self._is_dry_run:
-            self._log.info("Dry run: %d webhooks would be scheduled", self._count)
+            self._log.info("Dry run: %s would be scheduled", webhooks)
         elif self._is_unwritten:
-            self._log.info("A test schedules nothing; a run would: %d webhooks", self._count)
+            self._log.info("A test schedules nothing. A run would schedule %s", webhooks)
         else:
-            self._log.info("%d webhooks are scheduled in DAG %r", self._count, self._pending_dag_id)
+            self._log.info("Scheduled %s in DAG %r", webhooks, self._pending_dag_id)
         report_not_sent(self._log, self._context, self._left_out)
         if more := self._left_out_count - len(self._left_out):
-            self._log.warning("and %d more have no date", more)
+            self._log.warning("no date: %s, which the XCom does not list", counted(more, "more message"))
 
 
 def _record_ids(scheduled: Scheduled) -> set[int]:

@@ -141,7 +141,7 @@ def test_a_retry_reads_and_sends_what_is_missing(
     report = flow(context)
     # Of 20 pages with 5 new records each, 60 records are settled; one page more confirms the end.
     assert pages_asked_for(crm) - before <= 20 - 12 + 1
-    assert "going on behind 60 records" in logged.text
+    assert "continuing after 60 records" in logged.text
     assert sent(crm) == Counter(ids)
     assert (report["total"], report["delivered"], report["attempts"]) == (100, 100, 100)
     counts = context["task_state_store"].get("run_counts")
@@ -443,7 +443,7 @@ def test_what_was_read_cannot_be_kept(
     ids = add_contacts(crm, 60)
     context = context_of(task_state_store=Broken())
     broken_off(context, monkeypatch, after=40)
-    assert "can't be kept: OSError" in logged.text
+    assert "The checkpoint can't be kept: OSError" in logged.text
     assert asked(crm, lambda: flow(context)) >= 8
     assert sent(crm) == Counter(ids)
 
