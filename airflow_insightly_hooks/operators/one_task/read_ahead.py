@@ -1,4 +1,4 @@
-"""Reading in a thread of its own, a little ahead of the thread that takes what was read."""
+"""Read in a separate thread, a little ahead of the thread that takes the items."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["ReadAhead", "once"]
 _T = TypeVar("_T")
 
 MOST_ITEMS = 100
-"""Items that wait to be taken, at most, however small they are."""
+"""The most items that wait to be taken, however small they are."""
 LOOKS = 0.5
-"""Seconds between two looks at whether the task is to end, while it waits for an item."""
+"""Seconds between two checks of whether the task must end, while it waits for an item."""
 LONGEST_END = 5.0
 """Seconds that ``close`` waits for the thread to end."""
 
 
 class ReadAhead(Generic[_T]):
-    """Takes items from an iterator in a thread, until as much as is allowed waits to be taken.
+    """Takes items from an iterator in a thread, until the items that wait have the size that is allowed.
 
     An error of the iterator is raised when all items before it were taken. The thread starts when the first
-    item is asked for. It ends with the iterator, or by ``close``.
+    item is requested. It ends with the iterator, or when ``close`` is called.
 
-    :param items: runs in the thread alone.
-    :param size_of: how large an item is, in the unit of ``most``.
-    :param most: how much may wait in all, unless a single item is larger.
-    :param end: ends what ``items`` waits for; called by ``close`` where the thread has not ended.
+    :param items: the iterator; it runs only in the thread.
+    :param size_of: returns the size of an item, in the unit of ``most``.
+    :param most: the greatest total size of the items that wait, unless a single item is larger.
+    :param end: ends the wait of ``items``; ``close`` calls it if the thread has not ended.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ReadAhead(Generic[_T]):
     def take(self, is_stopped: Callable[[], bool]) -> Iterator[_T]:
         """Yield the items; end early once ``is_stopped`` returns true.
 
-        :raises Exception: what the iterator has raised.
+        :raises Exception: the iterator's error.
         """
         self._thread = threading.Thread(target=self._read, name="insightly-read-ahead", daemon=True)
         self._thread.start()
@@ -65,7 +65,7 @@ class ReadAhead(Generic[_T]):
             raise self._error
 
     def close(self) -> None:
-        """End the thread, whatever it waits for; drop what it has read and nobody took."""
+        """End the thread, whatever it waits for, and drop the items that were not taken."""
         with self._turn:
             self._is_closed = True
             self._waiting.clear()
@@ -79,7 +79,7 @@ class ReadAhead(Generic[_T]):
             for item in self._items:
                 if not self._put(item):
                     return
-        except BaseException as error:  # it is raised where the items are taken
+        except BaseException as error:  # ``take`` raises it
             self._error = error
         finally:
             with self._turn:
@@ -101,7 +101,7 @@ class ReadAhead(Generic[_T]):
 
 
 def once(ask: Callable[[], _T]) -> Callable[[], _T]:
-    """Return a function that calls ``ask`` the first time, in whichever thread, and keeps its answer."""
+    """Return a function that calls ``ask`` once, in any thread, and then returns the same answer."""
     turn, answers = threading.Lock(), list[_T]()
 
     def answer() -> _T:

@@ -1,4 +1,4 @@
-"""What all webhooks of a workflow have to send in a task that reads its changes batch by batch."""
+"""Deliver the messages of all webhooks, in a task that reads its workflow's changes batch by batch."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ __all__ = ["WebhookDeliveries"]
 
 
 class WebhookDeliveries:
-    """The deliveries of a workflow's webhooks in one try; the webhooks take turns at each batch.
+    """The deliveries of a workflow's webhooks in one try. Each batch goes to one webhook after the other.
 
     All receivers are checked before anything is sent. Webhooks with a time trigger are handed to the DAG that
     sends them.
 
-    :param workflow: what is sent, and where.
-    :param settings: how each webhook is delivered that is sent at once, by slug.
-    :param pending_dag_id: the DAG that sends the others.
+    :param workflow: the workflow.
+    :param settings: by slug, the settings of each webhook that is sent at once.
+    :param pending_dag_id: the DAG that sends the webhooks with a time trigger.
     :param context: the run's context.
-    :param render: renders a template in it (``BaseOperator.render_template``).
-    :param metadata: returns what Insightly says of the record type's custom fields.
-    :param memory: what remembers which records have triggered; ``None`` where nothing is to be remembered.
-    :param is_dry_run: whether nothing is to be sent.
-    :param is_stopped: whether the task is to end.
-    :param log: where progress and failures go.
-    :ivar has_settled: whether no later try of this round has anything to send of the last batch.
-    :raises InvalidConnection: if a receiver can't be sent to.
-    :raises MissingPayloadsError: if messages were asked to be sent again whose webhook is gone.
+    :param render: renders a template in the context (``BaseOperator.render_template``).
+    :param metadata: returns Insightly's metadata of the record type's custom fields.
+    :param memory: stores which records have triggered; ``None`` if records may trigger more than once.
+    :param is_dry_run: whether this is a dry run, which sends nothing.
+    :param is_stopped: returns whether the task must end.
+    :param log: the logger for progress and failures.
+    :ivar has_settled: whether later tries of this round have nothing to send for the last batch.
+    :raises InvalidConnection: if the connection or URI of a receiver is not valid.
+    :raises MissingPayloadsError: if a user asked to send messages again whose webhook no longer exists.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class WebhookDeliveries:
         prefix = f"{webhook.slug}/"
         store = dry_store(state, prefix) if self._is_dry_run else state
         writer = LedgerWriter(store, self._ti, self._settings[webhook.slug].retries, prefix, requests)
-        # What is known of the receiver is found by it.
+        # The receiver's status is found by this key.
         writer.ledger.about["webhook"] = f"{dag_id}/{webhook.slug}"
         return writer
 
@@ -123,7 +123,7 @@ class WebhookDeliveries:
             delivery.expect(batch)
         if self._scheduling is not None:
             self._scheduling.expect(batch)
-        # Only after they are noted: a record is admitted once, so a kill in between would lose its messages.
+        # A record is admitted only once. So note it first: a kill in between would lose its messages.
         deliverable = [change for change in batch if "undeliverable" not in change]
         admitted = self._admit([change["record_id"] for change in deliverable])
         if self._memory is not None:
@@ -134,7 +134,7 @@ class WebhookDeliveries:
             self._scheduling.hand_over(admitted)
         for delivery in self._deliveries.values():
             delivery.deliver(batch)
-        # Each try lists all records without a date, so it has to read them again.
+        # Each try lists all records without a date, so it must read them again.
         has_left_out = self._scheduling is not None and self._scheduling.has_left_out
         self.has_settled = not has_left_out and all(
             delivery.has_settled(batch) for delivery in self._deliveries.values()
@@ -143,16 +143,16 @@ class WebhookDeliveries:
 
     @property
     def basis(self) -> dict[str, Any]:
-        """What decides which messages are to be sent in this round, besides the changes; a JSON value."""
+        """The values, besides the changes, that decide which messages this round sends; a JSON value."""
         generation = self._ti.max_tries if self._ti is not None else 0
         timed = self._scheduling.webhooks if self._scheduling is not None else []
         at_once = {slug: delivery.basis for slug, delivery in self._deliveries.items()}
         return {"": [generation, timed], **at_once}
 
     def end(self) -> Report | dict[str, Report]:
-        """Return the report, if a task that has read its window to the end is to succeed.
+        """Return the report of a task that has read its window to the end, if the task succeeds.
 
-        With several webhooks it maps their slugs to a report each.
+        With several webhooks, it is a mapping from each slug to the webhook's report.
 
         :raises UndeliveredError: as ``outcome.judge`` says.
         """
@@ -173,7 +173,7 @@ class WebhookDeliveries:
         return result
 
     def tell(self, *, is_read: bool) -> tuple[Report, Report | dict[str, Report]]:
-        """Log what came of it, and push the report where the task fails; return the sum and the report."""
+        """Log the result, and push the report if the task fails; return the total and the report."""
         deliveries = self._deliveries
         self._reports = {
             slug: delivery.report(is_read=is_read, report_count=len(deliveries))
@@ -191,10 +191,10 @@ class WebhookDeliveries:
         return total, result
 
     def events(self) -> list[tuple[Asset, dict[str, Any]]]:
-        """Return which assets get an event at the end of a task that succeeds, and its ``extra``.
+        """Return the assets that get an event when the task succeeds, each with the event's ``extra``.
 
-        That is the report of the asset's webhook; of several, the sum of the reports of those of which
-        something is undelivered. Under ``webhooks`` stand their slugs.
+        The ``extra`` is the total of the reports of the asset's webhooks that have undelivered messages. Its
+        key ``webhooks`` holds their slugs.
         """
         found: list[tuple[Asset, list[str]]] = []
         for slug in () if self._is_dry_run else self._undelivered():
@@ -213,7 +213,7 @@ class WebhookDeliveries:
         ]
 
     def _undelivered(self) -> list[str]:
-        """Return the slugs of the webhooks of which something is undelivered."""
+        """Return the slugs of the webhooks that have undelivered messages."""
         return [slug for slug, report in self._reports.items() if report["delivered"] < report["total"]]
 
     def _is_whole(self, total: Report, *, is_read: bool) -> bool:
@@ -223,9 +223,9 @@ class WebhookDeliveries:
 def _receivers(
     workflow: WorkflowDefinition, context: Context, render: Callable[..., Any]
 ) -> list[tuple[Webhook, WebhookHook]]:
-    """Return the webhooks, rendered, each with its receiver, which is checked.
+    """Return the rendered webhooks, each with the hook of its receiver, which is checked.
 
-    :raises InvalidConnection: if one can't be sent to.
+    :raises InvalidConnection: if the connection or URI of a receiver is not valid.
     """
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
