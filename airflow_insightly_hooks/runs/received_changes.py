@@ -71,7 +71,12 @@ WRITING = timedelta(minutes=1)
 
 
 class MissingInletError(InsightlyHooksError):
-    """A task reads received changes, and has no access to the state of ``asset``, where its cursor is kept.
+    """A task reads received changes, and can't access the state of the asset that holds its cursor.
+
+    Cause: Raised when the asset is not among the task's inlets, or when the task is mapped: mapped tasks have
+    no inlets.
+
+    Remedy: Add the inlet that the message names. Read the changes in a task that is not mapped.
 
     :param asset: the asset's name.
     :param record_type: the record type that was asked for.
@@ -86,7 +91,7 @@ class MissingInletError(InsightlyHooksError):
 
     def __str__(self) -> str:
         return (
-            f"asset {self.asset!r} is not among the task's inlets, so its cursor has no place: write "
+            f"asset {self.asset!r} is not among the task's inlets, so the cursor can't be stored: write "
             f"@task(inlets=[received_changes_asset({self.record_type!r}, {self.insightly_conn_id!r})]). A "
             f"mapped task has no inlets: read the changes in one that is not mapped"
         )
