@@ -28,7 +28,7 @@ from celery_stack import CeleryStack, celery_stack, reason_to_skip
 from airflow_insightly_hooks.core.delivery.message_id import message_id
 from airflow_insightly_hooks.demo.airflow_stack import free_port, wait_for
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, Stack
-from tests.e2e.test_secrets import SECRETS
+from tests.e2e.test_secrets import SECRETS, rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -335,6 +335,15 @@ def test_no_secret_and_no_record_is_in_any_log(storm: Storm) -> None:
         text = path.read_text(errors="replace")
         for secret in (*SECRETS, CANARY):
             assert secret not in text, path
+
+
+def test_no_secret_and_no_record_is_in_celerys_results(storm: Storm) -> None:
+    """Celery keeps a row for each task that a worker ran, in a database that workers can read."""
+    found = list(rows(storm.airflow.env["AIRFLOW__CELERY__RESULT_BACKEND"].removeprefix("db+")))
+    assert sum(table == "celery_taskmeta" for table, _ in found) > CHUNKS
+    for table, text in found:
+        for secret in (*SECRETS, CANARY):
+            assert secret not in text, f"table {table}"
 
 
 def test_workers_have_no_way_to_the_database(storm: Storm) -> None:

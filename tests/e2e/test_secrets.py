@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 import sqlalchemy
+from airflow.models.xcom import XComModel
 
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, SIGNING_SECRET, USERNAME, WRONG_KEY, Stack
 
@@ -18,9 +20,9 @@ KEY_BASIC = base64.b64encode(f"{API_KEY}:".encode()).decode()
 SECRETS = (PASSWORD, quote(PASSWORD, safe=""), BASIC, API_KEY, KEY_BASIC, WRONG_KEY, SIGNING_SECRET)
 
 
-def rows(stack: Stack) -> Iterator[tuple[str, str]]:
-    """Yield every row of the metadata database as text, with its table."""
-    engine = sqlalchemy.create_engine(stack.database)
+def rows(database: str) -> Iterator[tuple[str, str]]:
+    """Yield every row of a database as text, with its table."""
+    engine = sqlalchemy.create_engine(database)
     try:
         with engine.connect() as connection:
             for table in sqlalchemy.inspect(engine).get_table_names():
@@ -44,7 +46,7 @@ def _plain(value: object) -> object:
 def test_no_secret_is_in_the_metadata_database(stack: Stack) -> None:
     """Password, key and Authorization header stand in no table: XCom, rendered fields, DAGs, logs."""
     seen: dict[str, int] = {}
-    for table, text in rows(stack):
+    for table, text in rows(stack.database):
         seen[table] = seen.get(table, 0) + 1
         for secret in SECRETS:
             assert secret not in text, f"table {table}"
@@ -54,7 +56,7 @@ def test_no_secret_is_in_the_metadata_database(stack: Stack) -> None:
 
 def test_record_contents_are_in_xcom_and_in_no_other_table(stack: Stack) -> None:
     """A record's contents stand in XCom, where tasks need them, and in no other table."""
-    tables = {table for table, text in rows(stack) if CANARY in text}
+    tables = {table for table, text in rows(stack.database) if CANARY in text}
     assert tables == {"xcom"}
 
 
@@ -67,3 +69,33 @@ def test_no_secret_and_no_record_is_in_any_log(stack: Stack) -> None:
         text = path.read_text(errors="replace")
         for secret in (*SECRETS, CANARY):
             assert secret not in text, path
+
+
+def test_one_records_contents_can_be_erased(stack: Stack) -> None:
+    """docs/how-to/personal-data.md: its XComs are found by the record's id, and deleted by Airflow's API."""
+    record = next(
+        change["record_id"]
+        for *_, value in xcoms(stack, CANARY)
+        if isinstance(found := json.loads(value), list)
+        for change in found
+        if "record" in change
+    )
+    entries = list(xcoms(stack, CANARY, str(record)))
+    assert entries
+    for dag_id, run_id, task_id, map_index, key, _ in entries:
+        run = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
+        stack.airflow.api(f"{run}/xcomEntries/{key}?map_index={map_index}", "DELETE")
+    assert list(xcoms(stack, CANARY, str(record))) == []
+
+
+def xcoms(stack: Stack, *texts: str) -> Iterator[tuple[str, str, str, int, str, str]]:
+    """Yield DAG, run, task, map index, key and text of each XCom that holds all of the texts."""
+    value = sqlalchemy.cast(XComModel.value, sqlalchemy.Text)
+    of = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index, XComModel.key)
+    query = sqlalchemy.select(*of, value).where(*(value.contains(text) for text in texts))
+    engine = sqlalchemy.create_engine(stack.database)
+    try:
+        with engine.connect() as connection:
+            yield from (tuple(row) for row in connection.execute(query).all())
+    finally:
+        engine.dispose()
