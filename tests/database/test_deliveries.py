@@ -39,16 +39,20 @@ from airflow_insightly_hooks.database.state import DatabaseStateStore
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.workflow import InsightlyWorkflowOperator
 from tests.ledgers import START, add_flow, add_run, at, write
-from tests.metadata_database import add_dag, metadata_database
+from tests.metadata_database import add_dag, fill, metadata_database
 
 
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A database with a DAG that delivers, and one that is paused."""
     with metadata_database() as sessions, sessions() as session:
-        add_flow(session, "flow")
-        add_flow(session, "paused", is_paused=True)
+        fill(session, _add_flows)
         yield session
+
+
+def _add_flows(session: Session) -> None:
+    add_flow(session, "flow")
+    add_flow(session, "paused", is_paused=True)
 
 
 def found(session: Session, *, limit: int = 100, offset: int = 0, **wanted: Any) -> list[str]:

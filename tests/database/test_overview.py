@@ -34,7 +34,7 @@ from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 from airflow_insightly_hooks.workflows.dag import workflow_dags
 from tests.database.test_deliveries import START, add_run, at, write
-from tests.metadata_database import AssetState, add_dag, asset_of, metadata_database
+from tests.metadata_database import AssetState, add_dag, asset_of, fill, metadata_database
 
 NOW = START + timedelta(hours=4)
 ALL = ("flow", "flow__retry", "flow__pending", "own", "alien")
@@ -44,14 +44,18 @@ ASSET = records_asset("insightly_default", "Contacts")
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A workflow with its three DAGs, a DAG of one's own that delivers, and one that isn't ours."""
+    with metadata_database() as sessions, sessions() as session:
+        fill(session, _add_dags)
+        yield session
+
+
+def _add_dags(session: Session) -> None:
     webhooks = [Webhook(name="w", conn_id="billing"), Webhook(name="later", conn_id="billing", after="3d")]
     flow = Workflow(name="Flow", record_type="Contacts", webhooks=webhooks)
     with DAG("own", schedule=None) as own:
         WebhookOperator(task_id="deliver", payloads=[])
-    with metadata_database() as sessions, sessions() as session:
-        for dag in (*workflow_dags(flow), own, DAG("alien", schedule=None)):
-            add_dag(session, dag)
-        yield session
+    for dag in (*workflow_dags(flow), own, DAG("alien", schedule=None)):
+        add_dag(session, dag)
 
 
 def run_of(session: Session, run_id: str, dag_id: str = "flow") -> TaskKey:
@@ -302,8 +306,13 @@ def test_no_xcom_is_read(session: Session) -> None:
     write(session, run_of(session, "one"), {"a": (1, "A", 1)})
     statements: list[str] = []
     bind = session.get_bind()
-    event.listen(bind, "before_cursor_execute", lambda *given: statements.append(given[2]))
+
+    def keep(*given: Any) -> None:
+        statements.append(given[2])
+
+    event.listen(bind, "before_cursor_execute", keep)
     found = read_overview(session, ALL, NOW)
+    event.remove(bind, "before_cursor_execute", keep)
     assert found.activity["flow"].last_day.delivered == 1
     assert len(statements) <= 8
     assert "xcom" not in json.dumps(statements).lower()

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from airflow_insightly_hooks.ui.addresses import PREFIX
 from airflow_insightly_hooks.ui.app import make_app
 from tests.ledgers import add_flow
-from tests.metadata_database import metadata_database
+from tests.metadata_database import fill, metadata_database
 from tests.ui.people import Strict
 
 ORIGIN = "http://airflow.example.com"
@@ -74,5 +74,9 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Refuse:
 @pytest.fixture
 def flows(session: Session) -> None:
     """Two DAGs that deliver."""
+    fill(session, _add_flows)
+
+
+def _add_flows(session: Session) -> None:
     add_flow(session, "flow")
     add_flow(session, "other")

@@ -23,7 +23,7 @@ from airflow_insightly_hooks.core.state.pending_request import request_in
 from airflow_insightly_hooks.core.state.pending_webhooks import PendingWebhook, PendingWebhooks, pending_key
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.workflows.dag import workflow_dags
-from tests.metadata_database import AssetState, add_dag, asset_of
+from tests.metadata_database import AssetState, add_dag, asset_of, fill
 from tests.ui.conftest import Login, Refuse
 from tests.ui.html import fields_of, text_of
 
@@ -60,6 +60,10 @@ def key(record_id: int, workflow: str = "won", webhook: str = "check", changed_a
 @pytest.fixture
 def won(session: Session) -> None:
     """A workflow with records 1 to 3 pending."""
+    fill(session, _add_won)
+
+
+def _add_won(session: Session) -> None:
     add_workflow(session, "Won", "Check", "Survey")
     book(session).add([entry(3, 2), entry(1, 0), entry(2, 1)])
 
