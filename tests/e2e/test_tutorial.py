@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from airflow_stack import AirflowStack, Processes, StackError, free_port, wait_for
+
+from airflow_insightly_hooks.demo.airflow_stack import (
+    AirflowStack,
+    Processes,
+    StackError,
+    free_port,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

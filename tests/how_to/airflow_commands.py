@@ -6,6 +6,7 @@ import argparse
 import functools
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,13 @@ __all__ = ["DOCS", "blocks", "commands", "parse", "parsed_commands", "quoted_com
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SUBSTITUTION = re.compile(r'"\$\(date [^)]*\)"')
 CODE = re.compile(r"`(airflow [^`]+)`")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """Return language and text of each code block of a page, such as ``how-to/backfill.md``."""
-    return BLOCK.findall((DOCS / page).read_text("utf-8"))
+    return [(kind, textwrap.dedent(code)) for kind, code in BLOCK.findall((DOCS / page).read_text("utf-8"))]
 
 
 def commands(page: str) -> list[str]:
@@ -41,9 +43,10 @@ def parsed_commands(page: str) -> Iterator[argparse.Namespace]:
 
 
 def parse(command: str) -> argparse.Namespace:
-    """Return a command as Airflow reads it."""
+    """Return a command as Airflow reads it, with a date where the shell would put in one."""
+    arguments = shlex.split(SUBSTITUTION.sub("2026-01-31", command), comments=True)[1:]
     try:
-        return _parser().parse_args(shlex.split(command, comments=True)[1:])
+        return _parser().parse_args(arguments)
     except SystemExit:
         raise AssertionError(f"Airflow refuses {command!r}") from None
 

@@ -11,7 +11,7 @@ PAGE = "how-to/send-again.md"
 
 def test_the_commands_are_airflows() -> None:
     """Each has the options that it uses."""
-    assert len(list(parsed_commands(PAGE))) == 6
+    assert len(list(parsed_commands(PAGE))) == 5
     table = [parse(command) for command in quoted_commands(PAGE) if len(shlex.split(command)) > 3]
     assert len(table) == 5
 

@@ -142,8 +142,8 @@ def test_the_same_page_again_and_again(connect: Connect) -> None:
         connect("insightly_default", "insightly", **fields)
         with pytest.raises(IncompleteScan) as raised:
             list(InsightlyHook().iter_records("Contacts", page_size=2))
-    shown = PAGE.block("", "no certainty").strip()
-    assert re.sub(r"\d+", "N", shown) == re.sub(r"\d+", "N", str(raised.value))
+    shown = PAGE.block("", "some may have been missed").strip()
+    assert re.sub(r"[\d,]*\d", "N", shown) == re.sub(r"[\d,]*\d", "N", str(raised.value))
 
 
 def sensor(**arguments: Any) -> InsightlyRecordChangeSensor:
@@ -216,7 +216,7 @@ def test_a_skipped_evaluate(logged: Logged) -> None:
     )
     assert evaluate(next_run, **once) == []
     shown = re.findall(
-        r"`(\d+ (?:of \d+ changes meet|changes pass|of them).*?|No record of Contacts.*?)`", PAGE.text
+        r"`(\d+ (?:of \d+ changes meet|changes? ignored|of them).*?|No record of Contacts.*?)`", PAGE.text
     )
     assert len(shown) == 4
     assert set(shown) <= set(logged.messages("info", "warning"))
