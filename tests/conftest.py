@@ -30,8 +30,7 @@ if "AIRFLOW_HOME" not in os.environ:  # before Airflow is imported: it makes its
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-insightly-hooks-")
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
-# Airflow and the tests are half a million objects that stay: to look through them again and again takes a
-# third of all the time.
+# Airflow and the tests are half a million objects that stay. Looking through them again and again takes time.
 gc.set_threshold(50_000, 20, 100)
 
 import certifi  # noqa: E402 — after the environment is set
