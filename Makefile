@@ -55,7 +55,7 @@ test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow onl
 	@tools/end_to_end.sh
 
 test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, kills of one task, changes of mode, deleted runs
-	$(BIN)/pytest -m scale tests/e2e --durations 5
+	$(BIN)/pytest -m scale tests/e2e tests/how_to --durations 5
 
 test-all: .venv/.installed .venv/.browser ## Run check, fast tests and faults on each Python, and a real Airflow on the oldest and newest (E2E=0: without)
 	@tools/test_all.sh

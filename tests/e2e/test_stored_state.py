@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.test_pytest_plugin import ROOT, SUITE, run_pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(300)]
 
 
 def test_every_key_that_runs_store_is_listed(tmp_path):

@@ -53,6 +53,7 @@ def write_files(folder: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.scale
 @pytest.mark.timeout(600)
 def test_alerts(tmp_path: Path) -> None:
     """Runs of the page's DAGs send the alerts that it promises, and no others."""

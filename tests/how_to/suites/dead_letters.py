@@ -27,7 +27,7 @@ def test_slack_with_the_records_ids(dag_id, refused, insightly_sandbox, run_dag,
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", json.dumps(connection))
     outcome = run_dag("contacts.py", dag_id=dag_id)
     assert outcome.state == "failed"
-    line = f"{dag_id}: deliver has failed in {outcome.run_id}: 1 of 2 payloads are undelivered: Contacts"
+    line = f"{dag_id}: deliver has failed in {outcome.run_id}: 1 of 2 payloads is undelivered: Contacts"
     (text,) = slack_texts(insightly_sandbox)
     assert text == f"{line} {refused} (answered 422)"
     assert "Refused" not in text
