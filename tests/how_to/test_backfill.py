@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from tests.how_to.airflow_commands import parsed_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/backfill.md"
+PAGE = Page("backfill.md")
 
 
 def test_the_commands_are_airflows() -> None:

@@ -8,9 +8,10 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import text
 
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
-from tests.how_to.airflow_commands import DOCS, blocks, parse, parsed_commands, quoted_commands
+from tests.how_to.airflow_commands import parse, parsed_commands, quoted_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/personal-data.md"
+PAGE = Page("personal-data.md")
 
 
 def test_the_commands_are_airflows() -> None:
@@ -26,7 +27,7 @@ def test_the_commands_are_airflows() -> None:
 
 def test_the_search_names_columns_of_airflows_table() -> None:
     """Its columns are those that tell which XCom to delete."""
-    (query,) = [code for kind, code in blocks(PAGE) if kind == "sql"]
+    (query,) = [code for kind, code in PAGE.blocks if kind == "sql"]
     assert str(text(query))
     named = re.match(r"select ([\w, ]+)\nfrom xcom\n", query)
     assert named is not None
@@ -35,7 +36,7 @@ def test_the_search_names_columns_of_airflows_table() -> None:
 
 def test_a_kept_files_name_ends_as_the_page_says() -> None:
     """The record's id stands between the time and a digest."""
-    (pattern,) = re.findall(r"-name '\*(Z-300000061-)\*\.json'", (DOCS / PAGE).read_text("utf-8"))
+    (pattern,) = re.findall(r"-name '\*(Z-300000061-)\*\.json'", PAGE.text)
     name = "20261126T080000.000000Z-300000061-0123456789abcdef.json"
     assert pattern in name
     found = KeptName.parse(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.how_to.airflow_commands import parse, parsed_commands, quoted_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/remove.md"
+PAGE = Page("remove.md")
 
 
 def test_the_commands_are_airflows() -> None:

@@ -13,9 +13,10 @@ from airflow.sdk import DAG
 
 from airflow_insightly_hooks.operators.payload import BuildPayloadOperator
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
-from tests.how_to.airflow_commands import DOCS, blocks, parsed_commands
+from tests.how_to.airflow_commands import parsed_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/scale-out.md"
+PAGE = Page("scale-out.md")
 ROW = re.compile(r"^\| `\[(\w+)\] (\w+)`(?:, `(\w+)`)? \| ([^|]+) \|", re.MULTILINE)
 NOT_IN_AIRFLOWS_REFERENCE = ("scheduler", "num_stuck_in_queued_retries")
 
@@ -33,7 +34,7 @@ def test_the_settings_are_airflows() -> None:
     known = {**conf.configuration_description}
     for provider in (of_celery(), of_common_io()):
         known.update(provider["config"])
-    rows = ROW.findall((DOCS / PAGE).read_text("utf-8"))
+    rows = ROW.findall(PAGE.text)
     assert len(rows) >= 15
     for section, name, second, default in rows:
         if (section, name) == NOT_IN_AIRFLOWS_REFERENCE:
@@ -49,7 +50,7 @@ def test_the_settings_are_airflows() -> None:
 
 def test_the_xcom_settings_are_those_of_the_backend() -> None:
     """The block sets what the backend reads, and no more."""
-    (text,) = [text for kind, text in blocks(PAGE) if kind == "ini"]
+    (text,) = [text for kind, text in PAGE.blocks if kind == "ini"]
     parser = configparser.ConfigParser()
     parser.read_string(text)
     options = set(of_common_io()["config"]["common.io"]["options"])
@@ -59,7 +60,7 @@ def test_the_xcom_settings_are_those_of_the_backend() -> None:
 
 def test_the_chunks() -> None:
     """The block makes a task that is mapped over chunks with XComs of their own."""
-    (code,) = [text for kind, text in blocks(PAGE) if kind == "python"]
+    (code,) = [text for kind, text in PAGE.blocks if kind == "python"]
     names = {"BuildPayloadOperator": BuildPayloadOperator, "WebhookOperator": WebhookOperator}
     with DAG("chunks") as dag:
         matching = BuildPayloadOperator(task_id="matching", changes=[])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from tests.how_to.airflow_commands import DOCS, parse, parsed_commands, quoted_commands
+from tests.how_to.airflow_commands import parse, parsed_commands, quoted_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/send-again.md"
+PAGE = Page("send-again.md")
 
 
 def test_the_commands_are_airflows() -> None:
@@ -18,4 +19,4 @@ def test_the_commands_are_airflows() -> None:
 
 def test_a_part_of_the_tasks_id_is_named() -> None:
     """Airflow 3.3 looks for it in the ids as it stands, so that a pattern finds no task."""
-    assert "--task-regex deliver " in (DOCS / PAGE).read_text("utf-8")
+    assert "--task-regex deliver " in PAGE.text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.how_to.airflow_commands import commands, parsed_commands
+from tests.how_to.pages import Page
 
-PAGE = "how-to/upgrade.md"
+PAGE = Page("upgrade.md")
 
 
 def test_the_commands_are_airflows() -> None:
