@@ -110,9 +110,8 @@ def test_every_error_has_a_section() -> None:
 
 UNEXPLAINED = {
     *("DatabaseNotFound", "InsightlyAPIError", "InsightlyAccessError", "InsightlyRateLimitError"),
-    *("InsightlyUnreachable", "InvalidRecordText", "LostPayloadsError", "MissingChunkError"),
-    *("MissingInletError", "OrphanedMessagesError", "OtherModeError", "PendingDagNotFound"),
-    *("RecordNotFound", "UnreadableQueueError"),
+    *("InsightlyUnreachable", "InvalidRecordText", "LostPayloadsError", "OrphanedMessagesError"),
+    *("PendingDagNotFound", "RecordNotFound", "UnreadableQueueError"),
 }
 """Errors whose docstrings don't have their cause and their remedy yet."""
 
