@@ -130,7 +130,7 @@ def test_the_days_requests_are_spent(insightly: RunningSandbox) -> None:
         InsightlyHook().account_name()
     text = re.sub(r"\d{4}-\d\d-\d\d", "DAY", str(raised.value))
     text = re.sub(r"127\.0\.0\.1:\d+", "HOST", text)
-    shown = PAGE.block("", "requests for today").strip().replace("api.na1.insightly.com", "HOST")
+    shown = PAGE.block("", "its requests for today").strip().replace("api.na1.insightly.com", "HOST")
     assert re.sub(r"\d{4}-\d\d-\d\d", "DAY", shown) == text
 
 

@@ -1,4 +1,4 @@
-"""Asking Insightly: the account, one GET, the limits that all hooks of a process share.
+"""Requests to Insightly's API: the account, one GET, and the limits that all hooks of a process share.
 
 Public: ``api_errors``.
 """

@@ -1,4 +1,4 @@
-"""An Insightly account as an Airflow connection names it: the API's address, the key, the limits."""
+"""The settings of an Insightly account in an Airflow connection: the API's address, the key, the limits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ __all__ = ["Account"]
 
 
 class Account:
-    """What a connection of type ``insightly`` says.
+    """The settings of a connection of type ``insightly``, checked.
 
-    :ivar api_key: the API key, never to be shown.
+    :ivar api_key: the API key; logs and errors must not show it.
     :ivar base_url: the API's address, such as ``https://api.na1.insightly.com/v3.1``.
-    :ivar host: its host, with a port where one is given.
+    :ivar host: the host of the address, with the port if the connection has one.
     :ivar timeout: seconds to connect, and to wait for each piece of an answer.
-    :ivar answer_timeout: seconds from a request's end until its answer is whole.
-    :ivar max_answer_bytes: how large an answer may be, unpacked.
-    :ivar requests_per_second: how many requests go out at most.
-    :ivar requests_per_day: how many the account may have made in a day; ``None`` for all that it has.
+    :ivar answer_timeout: seconds from the end of a request until the answer is complete.
+    :ivar max_answer_bytes: the largest answer in bytes, unpacked.
+    :ivar requests_per_second: the most requests that are sent in a second.
+    :ivar requests_per_day: the most requests that the account may make in a day; ``None`` for the plan's
+        limit.
     :raises InvalidConnection: if the connection can't be used.
     """
 
@@ -55,27 +56,31 @@ class Account:
 
 
 def _api_key(connection: Connection) -> str:
-    """Return the API key: the password, which Airflow encrypts and masks, or the login, which it doesn't.
+    """Return the API key: the password or the login. Airflow encrypts and masks the password only.
 
-    :raises InvalidConnection: if there is none, or two, or what can be none.
+    :raises InvalidConnection: if there is no key, if there are two, or if it can't be a key.
     """
     conn_id = connection.conn_id
     login = connection_text(connection, "login").strip()
     password = connection_text(connection, "password").strip()
     if login and password:
-        raise InvalidConnection(conn_id, "login", "an API key stands here and in the password: give one")
+        raise InvalidConnection(
+            conn_id, "login", "the login and the password both hold an API key: leave one of them empty"
+        )
     key = login or password
     field = "login" if login else "password"
     if not key:
         raise InvalidConnection(conn_id, field, "the API key is needed (Insightly: User Settings > API)")
     if not key.isascii() or not key.isprintable() or ":" in key:
-        raise InvalidConnection(conn_id, field, "an API key has printable ASCII characters and no ':'")
+        raise InvalidConnection(
+            conn_id, field, "it is not an API key, which has only printable ASCII characters and no ':'"
+        )
     mask(key, base64.b64encode(f"{key}:".encode()).decode())
     return key
 
 
 def _check_address(conn_id: str, url: str, *, allows_http: bool) -> None:
-    """Refuse to show the key to whoever listens on the way, or to a cloud's metadata service."""
+    """Refuse addresses that could reveal the key: plain HTTP, and a cloud's metadata service."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     address = literal_address(host)

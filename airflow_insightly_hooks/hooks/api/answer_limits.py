@@ -1,7 +1,7 @@
-"""How long one answer of the API may take, how large it may be, and who may give it.
+"""Limit the time and the size of one answer of the API, and the addresses that may give it.
 
-``requests`` has a time limit for each read only, so that a server which sends a byte now and then is waited
-for without an end. It has none for a body's size, and a small compressed body may hold gigabytes.
+``requests`` limits the time of each read only, so it would wait forever for a server that sends a byte now
+and then. It doesn't limit the size of a body, and a small compressed body may hold gigabytes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from airflow_insightly_hooks.hooks.blocked_addresses import why_not_sent_to
 __all__ = ["AddressRefused", "AnswerTooLarge", "AnswerTooSlow", "LimitedAdapter", "read_body"]
 
 PIECE = 64 * 1024
-"""Bytes that are unpacked between two looks at the size."""
+"""Bytes that are unpacked between two checks of the size."""
 
 
 class AnswerTooSlow(TimeoutError):
-    """An answer was not whole in time."""
+    """An answer was not complete in time."""
 
 
 class AnswerTooLarge(Exception):
@@ -37,13 +37,14 @@ class AnswerTooLarge(Exception):
 
 
 class AddressRefused(Exception):
-    """The host's address is one that is not asked; the text says why."""
+    """No request is sent to the host's address; the text says why."""
 
 
 class LimitedAdapter(HTTPAdapter):
-    """Sends as ``requests`` does; from the request's end, an answer has so many ``seconds`` to be whole.
+    """Sends as ``requests`` does, but with limits.
 
-    A host whose address is link-local, or of a cloud's metadata service, is sent nothing.
+    An answer must be complete within ``seconds`` after the end of its request. No request is sent to a
+    link-local address, or to the address of a cloud's metadata service.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -52,19 +53,16 @@ class LimitedAdapter(HTTPAdapter):
         super().__init__()
 
     def end_connections(self) -> None:
-        """End all connections: requests that wait for an answer, in any thread, fail at once.
-
-        Later requests fail, too.
-        """
+        """End all connections. Requests that wait for an answer fail at once; later requests fail, too."""
         self._open.end()
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
-        """Make connections that have the limit."""
+        """Make a pool manager whose connections have the limits."""
         super().init_poolmanager(*arguments, **more)
         self._limit(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        """Make connections through a proxy that have the limit."""
+        """Return a proxy's pool manager, whose connections have the limits."""
         manager = super().proxy_manager_for(proxy, **more)
         self._limit(manager)
         return manager
@@ -79,8 +77,8 @@ class LimitedAdapter(HTTPAdapter):
 def read_body(response: requests.Response, limit: int) -> bytes:
     """Return an answer's body, unpacked.
 
-    :param limit: the most bytes that it may have.
-    :raises AnswerTooLarge: if it has more; what comes behind them is not read.
+    :param limit: the most bytes that the body may have.
+    :raises AnswerTooLarge: if it has more bytes; the rest is not read.
     """
     body = bytearray()
     for piece in response.iter_content(PIECE):
@@ -110,7 +108,7 @@ def _limited_pool(
 
 
 class _OpenSockets:
-    """The sockets of an adapter's connections; several threads may use it."""
+    """The sockets of an adapter's connections. Several threads may use this object."""
 
     def __init__(self) -> None:
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -118,9 +116,9 @@ class _OpenSockets:
         self._lock = threading.Lock()
 
     def add(self, connected: socket.socket) -> None:
-        """Note a socket.
+        """Add a socket.
 
-        :raises ConnectionAbortedError: if all were ended.
+        :raises ConnectionAbortedError: if all sockets were ended before.
         """
         with self._lock:
             if self._has_ended:
@@ -128,16 +126,16 @@ class _OpenSockets:
             self._sockets.add(connected)
 
     def end(self) -> None:
-        """End all of them."""
+        """End the connections of all sockets."""
         with self._lock:
             self._has_ended = True
             for connected in self._sockets:
-                with suppress(OSError):  # it has ended already
+                with suppress(OSError):  # the connection has ended already
                     connected.shutdown(socket.SHUT_RDWR)
 
 
 class _Response(http.client.HTTPResponse):
-    """A response whose every read ends at one deadline."""
+    """A response with one deadline for all of its reads."""
 
     def __init__(self, seconds: float, sock: socket.socket, *arguments: Any, **more: Any) -> None:
         super().__init__(sock, *arguments, **more)
@@ -145,7 +143,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """What a socket receives, for so many seconds from now."""
+    """The bytes that a socket receives in the next ``seconds``."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, seconds: float) -> None:
         self._raw, self._socket = raw, sock
@@ -156,7 +154,7 @@ class _UntilDeadline(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what has come, once something has.
+        """Wait for bytes, and read them.
 
         :raises AnswerTooSlow: at the deadline.
         """
@@ -175,7 +173,7 @@ class _UntilDeadline(io.RawIOBase):
             self._socket.settimeout(for_a_read)
 
     def close(self) -> None:
-        """Close it, and with it the connection if nobody else uses that."""
+        """Close it. The connection is closed, too, unless something else uses it."""
         if not self.closed:
             self._raw.close()
         super().close()

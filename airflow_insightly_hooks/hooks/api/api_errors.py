@@ -1,4 +1,4 @@
-"""The errors of talking to Insightly's API; ``core.errors`` shows where they stand among the others."""
+"""The errors of requests to Insightly's API. ``core.errors`` shows the whole hierarchy of errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,24 @@ __all__ = [
 ]
 
 NO_CONNECTION = (AirflowException, InsightlyHooksError)
-"""What asking for a connection raises if it is missing or wrong."""
+"""The errors that reading a connection raises if it is missing or invalid."""
 
 
 class InsightlyAPIError(InsightlyHooksError):
-    """An answer of Insightly's API that is none of the documented ones.
+    """Insightly's API gave an answer that this package can't use. The API's other errors are subclasses.
 
-    ``conn_id``, ``path`` below ``base_url``, what was ``expected``, and the ``status`` where there was one.
+    Cause: Raised when the API answers with an undocumented status, with content of another form, or with too
+    many bytes; also when an answer takes too long or can't be read.
+
+    Remedy: Check that the connection's host is the API's address, and that no proxy answers in its place. If
+    the message names a limit of the connection (``max_answer_bytes``, ``answer_timeout``), raise the limit.
+    Otherwise try again later.
+
+    :param conn_id: the connection's id.
+    :param path: the path of the request, below ``base_url``.
+    :param expected: the answer that was expected.
+    :param status: the answer's status; ``None`` if there is none.
+    :param base_url: the API's address.
     """
 
     def __init__(
@@ -45,11 +56,18 @@ class InsightlyAPIError(InsightlyHooksError):
 
 
 class InsightlyUnreachable(InsightlyAPIError):
-    """No answer from ``host`` for ``reason``, or a server error each time (``status``).
+    """Insightly's API didn't answer, or answered with a server error each time.
 
-    503 was waited for as long as the request might wait, anything else asked again three times.
+    Cause: Raised when no connection can be made, when an answer doesn't come in time, or when the API answers
+    500 or above. The hook has repeated the request three times within seconds. After 503 it has waited for
+    as long as the request may wait (``patience``).
 
-    :param why: the reason, a text, or the status of the last answer.
+    Remedy: Check the connection's host, and the network between the worker and Insightly. If both are right,
+    Insightly is down: wait for the task's next try.
+
+    :param conn_id: the connection's id.
+    :param host: the host that was asked.
+    :param why: the reason as a text, or the status of the last answer. ``reason`` is its text.
     """
 
     def __init__(self, conn_id: str, host: str, why: str | int) -> None:
@@ -62,13 +80,25 @@ class InsightlyUnreachable(InsightlyAPIError):
         hint = api_hint(self.reason)
         advice = f"; {hint}" if hint else ""
         tried = "for longer than the request may wait" if self.status == 503 else "after three retries"
-        return f"connection {self.conn_id!r}: no use of {self.host}, {tried}: {self.reason}{advice}"
+        return (
+            f"connection {self.conn_id!r}: no usable answer from {self.host} {tried}: {self.reason}{advice}"
+        )
 
 
 class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
-    """A ``status`` of 401, 403, 404 or 405 for ``path`` below ``base_url``: asking again changes nothing.
+    """Insightly's API refused a request, and would refuse it again. The task fails without a retry.
 
-    A task that raises it fails without a retry.
+    Cause: Raised when the API answers 401 (wrong API key), 403 (the key's user lacks the permission), 404
+    (wrong address, a record type that the plan lacks, or a deleted record) or 405 (the record type doesn't
+    allow the request).
+
+    Remedy: Compare pod and API key with Insightly's User Settings. Check the user's permissions there, and
+    the name of the record type. The message says which of these to check.
+
+    :param conn_id: the connection's id.
+    :param base_url: the API's address.
+    :param path: the path of the request, below ``base_url``.
+    :param status: 401, 403, 404 or 405.
     """
 
     def __init__(self, conn_id: str, base_url: str, path: str, status: int) -> None:
@@ -78,25 +108,34 @@ class InsightlyAccessError(InsightlyAPIError, AirflowFailException):
     def __str__(self) -> str:
         reason = {
             401: (
-                "refuses the API key (401). Check it: it stands in Insightly's User Settings, and belongs to "
-                "the pod that is shown beside it"
+                "refuses the API key (401). Compare it with the key in Insightly's User Settings. It works "
+                "only with the pod that is shown there, too"
             ),
-            403: "is not for this API key's user to read (403): check the user's permissions in Insightly",
+            403: "may not be read by the API key's user (403): check the user's permissions in Insightly",
             404: (
-                "is not known there (404). Is the base URL right? It ends in /v3.1. Else the pod may be "
-                "wrong, the plan may lack this record type, or the record be gone"
+                "was not found (404). Check that the base URL ends in /v3.1, and that the pod is right. If "
+                "they are, the account's plan may lack this record type, or the record was deleted"
             ),
-            405: "is not offered (405): check the record type's name",
+            405: "doesn't allow this request (405): check the record type's name",
         }[self.status or 404]
         return f"connection {self.conn_id!r}: {self.base_url}{self.path} {reason}"
 
 
 class InsightlyRateLimitError(InsightlyAPIError):
-    """429 for longer than the request may wait, or the day's requests are spent (``day_is_spent``).
+    """The account has used up its requests, for now or for today.
 
-    :param resets_at: when the day ends, in UTC, if it is spent: until then nothing is asked.
-    :param share: the connection's ``requests_per_day``, if it is what is spent.
-    :param host: which was asked.
+    Cause: Raised when the API answers 429 (too many requests) for longer than the request may wait; also when
+    the account has no requests left today, or has used up the connection's ``requests_per_day``.
+
+    Remedy: Poll less often. Raise ``requests_per_day``, or the limit of the account's plan. For 429 within
+    the day, run fewer tasks at once, or lower the connection's ``requests_per_second``.
+
+    :param conn_id: the connection's id.
+    :param day_is_spent: whether today's requests are used up.
+    :param resets_at: when the day ends, in UTC. No request is sent until then. ``None`` unless
+        ``day_is_spent``.
+    :param share: the connection's ``requests_per_day``, if this limit was reached; otherwise ``None``.
+    :param host: the host that was asked.
     """
 
     def __init__(
@@ -117,17 +156,17 @@ class InsightlyRateLimitError(InsightlyAPIError):
     def __str__(self) -> str:
         if not self.day_is_spent:
             return (
-                f"connection {self.conn_id!r}: {self.host} answers 429, too many requests, for longer than "
-                "the request may wait"
+                f"connection {self.conn_id!r}: {self.host} answers 429 (too many requests) for longer than "
+                "the request may wait. Run fewer tasks at once, or lower requests_per_second"
             )
         until = f"{self.resets_at:%Y-%m-%d %H:%M} UTC" if self.resets_at else "midnight UTC"
         if self.share is not None:
             return (
-                f"connection {self.conn_id!r}: the account has used the {self.share} requests that the "
-                f"connection's requests_per_day allows today; nothing is asked until {until}. Poll less "
-                "often, or raise requests_per_day"
+                f"connection {self.conn_id!r}: the account has used up the connection's requests_per_day "
+                f"({self.share}) for today. No request is sent until {until}. Poll less often, or raise "
+                "requests_per_day"
             )
         return (
-            f"connection {self.conn_id!r}: the account's requests for today are spent; {self.host} answers "
-            f"429 until {until}. Poll less often, or raise the plan's limit"
+            f"connection {self.conn_id!r}: the account has used up its requests for today. {self.host} "
+            f"answers 429 until {until}. Poll less often, or raise the plan's limit"
         )

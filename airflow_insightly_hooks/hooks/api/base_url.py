@@ -1,4 +1,4 @@
-"""The API's address, as an Airflow connection names it: by a pod, a host name or a URL."""
+"""The API's address. An Airflow connection gives it as a pod, a host name or a URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["VERSION", "base_url"]
 
 VERSION = re.compile(r"v\d+(\.\d+)?", re.ASCII)
 DEFAULT_VERSION = "v3.1"
-"""What a form that is saved as it stands holds: beside a URL it asks for nothing."""
+"""The form's default. A form that was saved unchanged holds it, so it may differ from a URL's version."""
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _BASE_URL = re.compile(
@@ -24,20 +24,22 @@ _BASE_URL = re.compile(
 )
 _POD = re.compile("[a-z0-9]+")
 _REAL_POD = re.compile("[a-z]{2,3}[0-9]{1,2}")
-"""What Insightly's pods look like: such a label is no host name, even where a scheme stands before it."""
+"""The form of Insightly's pods. A name of this form is a pod even if ``https://`` is before it."""
 _DOMAIN = ".insightly.com"
 
 
 def base_url(connection: Connection, version: str) -> str:
-    """Return the API's base URL that a connection names.
+    """Return the API's base URL of a connection.
 
-    - A pod, in any case, with or without ``https``: ``https://api.{pod}.insightly.com`` and the version.
-    - A URL, with or without ``https://``, whose path ends in a version: that URL.
-    - A URL with ``://`` and another path: that URL. Of Insightly's own servers, the version is added.
-    - Anything else is a host name: ``schema`` (``https``), port and version are added.
+    - The host is a pod, in upper or lower case, with or without ``https``: the base URL is
+      ``https://api.{pod}.insightly.com`` and the version.
+    - The host is a URL whose path ends in a version, with or without ``https://``: it is the base URL.
+    - The host is a URL with ``://`` and another path: it is the base URL. If it is one of Insightly's own
+      servers, and has no path, the version is added.
+    - Any other host is a host name: ``schema`` (``https``), port and version are added.
 
     :param version: the connection's ``api_version``, or its default.
-    :raises InvalidConnection: if it names none, or two versions.
+    :raises InvalidConnection: if the host is not one of these, or if it has another version.
     """
     conn_id, host = connection.conn_id, connection_text(connection, "host").strip().rstrip("/")
     schema = connection_text(connection, "schema").strip().lower()
@@ -69,7 +71,7 @@ def base_url(connection: Connection, version: str) -> str:
         raise InvalidConnection(
             conn_id,
             "extra.api_version",
-            "the host is a URL, which has its own version: leave api_version empty, or make them the same",
+            "the host is a URL, so the URL's version counts: leave api_version empty, or give that version",
         )
     url = f"{scheme.lower()}://{name}/{path}".rstrip("/")
     match = _BASE_URL.fullmatch(url)
@@ -81,7 +83,7 @@ def base_url(connection: Connection, version: str) -> str:
 
 
 def _pod(host: str, schema: str) -> str | None:
-    """Return the pod that a host without a port is, in lower case."""
+    """Return the pod in lower case, if a host without a port is one; otherwise ``None``."""
     scheme, separator, label = host.lower().rpartition("://")
     if separator or schema:
         is_pod = (scheme if separator else schema) == "https" and bool(_REAL_POD.fullmatch(label))
@@ -91,12 +93,12 @@ def _pod(host: str, schema: str) -> str | None:
 
 
 def _check_server(name: str, conn_id: str) -> None:
-    """Refuse a server of Insightly's that is not the API's; name the pod where its name holds one."""
+    """Refuse a server of Insightly that is not an API server. The error names the pod if the name has one."""
     labels = name.removesuffix(_DOMAIN).split(".")
     if len(labels) == 2 and labels[0] == "api":
         return
     pod = labels[-1] if _REAL_POD.fullmatch(labels[-1]) else None
     what = f"'{pod}'" if pod else "such as 'na1' (Insightly: User Settings > API)"
     raise InvalidConnection(
-        conn_id, "host", f"it is an address of Insightly's, but not of its API: give the pod alone, {what}"
+        conn_id, "host", f"it is an address of Insightly, but not of its API: give the pod alone, {what}"
     )

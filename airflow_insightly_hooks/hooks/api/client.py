@@ -1,4 +1,4 @@
-"""One authenticated GET to Insightly's API: its turn, its retries, what its answer says."""
+"""Send one authenticated GET to Insightly's API: wait for the rate limit, retry, and read the answer."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Client"]
 
 QUICK_RETRIES = 3
-"""How often a GET that got no usable answer is repeated within seconds."""
+"""How often a GET without a usable answer is repeated within seconds."""
 QUICK_DELAY = 0.5
-"""Seconds before the first of them, half of it by chance; each time twice as many."""
+"""The longest delay of the first quick retry, in seconds. It doubles each time; half of it is random."""
 BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
-"""Seconds of the first and the longest wait, all of it by chance, where the API does not say how long."""
+"""The most seconds of the first wait, and of all waits, without ``Retry-After``. The wait is random."""
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 3600.0
-"""The bounds, in seconds, of what ``Retry-After`` may ask."""
+"""The bounds, in seconds, of a wait after 429 or 503."""
 SHORT_WAIT = 60.0
-"""Up to so many seconds in ``Retry-After``, a 429 is about the last second, not about the day."""
+"""The most seconds in ``Retry-After`` for a 429 that is about the last second, and not about the day."""
 
 _BROKEN_CONNECTIONS = (
     requests.ConnectionError,
@@ -63,11 +63,11 @@ _BROKEN_CONNECTIONS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a GET was answered.
+    """The answer to a GET.
 
     :param content: the parsed JSON.
-    :param total: how many records there are in all (``X-Total-Count``); ``None`` unless it was asked for.
-    :param date: when it was answered, by the server's clock, to the second; ``None`` if it doesn't say.
+    :param total: the number of all records (``X-Total-Count``); ``None`` unless the request asked for it.
+    :param date: the time of the answer by the server's clock, in whole seconds; ``None`` if it has no date.
     """
 
     content: Any
@@ -108,17 +108,17 @@ class _TransientFailure:
 
 
 _Outcome: TypeAlias = Answer | _TooManyRequests | _ServiceUnavailable | _TransientFailure | InsightlyAPIError
-"""What one request led to. An error is final: asking again would not help."""
+"""The outcome of one request. An error is final: the request is not repeated, because that would not help."""
 
 
 class Client:
-    """Asks the API of one account; several threads may do so at once.
+    """Sends requests to the API of one account. Several threads may use it at once.
 
-    :param conn_id: names the connection in errors and logs.
-    :param exact_numbers: whether a number that Python would write in another way is an ``ExactNumber``.
-    :ivar session: what the requests go through: authenticated, connections kept.
-    :ivar limiter: what all clients of the account in this process share.
-    :ivar requests_made: how many requests were sent.
+    :param conn_id: the connection's id, for errors and logs.
+    :param exact_numbers: whether a number that Python would write differently is an ``ExactNumber``.
+    :ivar session: the session of the requests; it authenticates them and keeps connections.
+    :ivar limiter: the limiter that all clients of the account share in this process.
+    :ivar requests_made: the number of requests that were sent.
     """
 
     def __init__(self, conn_id: str, account: Account, log: Logger, *, exact_numbers: bool = False) -> None:
@@ -144,11 +144,11 @@ class Client:
         self._clock = ServerClock()
 
     def server_time(self) -> datetime | None:
-        """Return the time by the server's clock, never ahead of it; ``None`` if it was not read lately."""
+        """Return the time by the server's clock, never ahead of it; ``None`` without a recent answer."""
         return self._clock.time(time.monotonic(), datetime.now(timezone.utc))
 
     def answers_wanted(self) -> int:
-        """Return how many more answers it takes to believe the server's time; it is for the caller to ask."""
+        """Return how many more answers are needed to trust the server's time. The caller must get them."""
         return self._clock.answers_wanted(time.monotonic(), datetime.now(timezone.utc))
 
     def get(
@@ -159,12 +159,12 @@ class Client:
         patience: float,
         quick_retries: int = QUICK_RETRIES,
     ) -> Answer:
-        """Return what a GET is answered; ask again where asking again can help.
+        """Return the answer to a GET, and repeat the request where that can help.
 
-        :param path: below the base URL; starts with ``/``.
-        :param patience: seconds to wait in all for 429s and 503s to end.
-        :param quick_retries: how often to ask again within seconds where there was no usable answer.
-        :raises InsightlyAPIError: of the classes that ``InsightlyHook`` describes.
+        :param path: the path below the base URL; starts with ``/``.
+        :param patience: the most seconds to wait in total after 429 and 503.
+        :param quick_retries: how often to repeat the request within seconds if there was no usable answer.
+        :raises InsightlyAPIError: or one of its subclasses, which ``InsightlyHook`` describes.
         :raises StoppedError: if the client was closed.
         """
         waits = _Waits(patience)
@@ -174,7 +174,7 @@ class Client:
                 case Answer() as answer:
                     return answer
                 case InsightlyAPIError() as error:
-                    raise error from None  # no context: it could show a whole URL
+                    raise error from None  # without its cause, which could show the complete URL
                 case _TooManyRequests(told):
                     self.limiter.hold(waits.after_refusal(told))  # for all threads
                     continue
@@ -190,7 +190,7 @@ class Client:
             self._wait(delay)
 
     def close(self) -> None:
-        """End the requests and waits that are under way, in any thread, and refuse all further ones."""
+        """End the current requests and waits of all threads, and refuse further requests."""
         self._closed.set()
         self._adapter.end_connections()
 
@@ -199,15 +199,15 @@ class Client:
             raise StoppedError
 
     def _wait_while_held(self, waits: _Waits) -> None:
-        """Wait as the latest 429 asks, whichever thread it was that got it."""
+        """Wait as long as the latest 429 asked, even if another thread got it."""
         while (delay := self.limiter.held()) > 0:
             if not waits.may_wait(delay):
                 raise InsightlyRateLimitError(self.conn_id, day_is_spent=False, host=self.account.host)
-            self._log.info("Insightly answered 429; asking again in %.1f s", delay)
+            self._log.info("Insightly answered 429: asking again in %.1f s", delay)
             self._wait(delay)
 
     def _ask(self, path: str, parameters: dict[str, Any] | None) -> _Outcome:
-        """Send one request when it is its turn, and return what it led to."""
+        """Send one request when the rate limit allows it, and return its outcome."""
         if (spent := self.limiter.take()) is not None:
             return self._spent(spent)
         if self._closed.is_set():
@@ -224,14 +224,14 @@ class Client:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                if response.status_code == 200:  # what else an answer says is in its head
+                if response.status_code == 200:  # of other answers, only status and headers are used
                     body = read_body(response, self.account.max_answer_bytes)
         except AddressRefused as refusal:
             raise InvalidConnection(self.conn_id, "host", str(refusal)) from None
         except AnswerTooLarge:
             limit = self.account.max_answer_bytes
             return self._unexpected(path, f"at most {limit} bytes were expected (max_answer_bytes)", 200)
-        except (OSError, ValueError, HTTPError) as error:  # those of requests are OSErrors
+        except (OSError, ValueError, HTTPError) as error:  # the errors of requests are OSErrors
             if self._closed.is_set():
                 raise StoppedError from None
             return self._no_answer(error, path)
@@ -251,7 +251,7 @@ class Client:
         return self._unexpected(path, "200 was expected", status)
 
     def _read_headers(self, response: requests.Response, sent_at: float) -> None:
-        """Keep the server's clock and the day's counts; warn where few requests are left."""
+        """Read the server's clock and the day's counts from the headers; warn if few requests are left."""
         headers = response.headers
         date = http_date(headers.get("Date"))
         if date is not None:
@@ -263,25 +263,26 @@ class Client:
         )
         if few_left is not None:
             self._log.warning(
-                "Connection %r: %d of %d requests to Insightly are left until %s UTC",
+                "Connection %r: %d of %d requests to Insightly %s left until %s UTC",
                 self.conn_id,
                 few_left.left,
                 few_left.total,
+                "is" if few_left.left == 1 else "are",
                 f"{few_left.resets_at:%Y-%m-%d %H:%M}",
             )
 
     def _no_answer(self, error: Exception, path: str) -> _Outcome:
-        """Return whether a request that got no whole answer may be repeated."""
+        """Return the outcome of a request that got no complete answer; it says whether to send it again."""
         if any(isinstance(cause, AnswerTooSlow) for cause in causes(error)):
             seconds = self.account.answer_timeout
             return self._unexpected(
-                path, f"a whole answer was expected within {seconds:g} s (answer_timeout)"
+                path, f"a complete answer was expected within {seconds:g} s (answer_timeout)"
             )
         if isinstance(error, _BROKEN_CONNECTIONS):
             reason = _reason(error, self.account.timeout)
             unreachable = InsightlyUnreachable(self.conn_id, self.account.host, reason)
             return _TransientFailure(reason, unreachable)
-        # The text of a requests error can hold the whole URL: only its class is told.
+        # The text of a requests error can hold the complete URL, so only its class is shown.
         reason = f"{type(error).__name__} while asking"
         unexpected = self._unexpected(path, reason)
         if isinstance(error, requests.exceptions.ContentDecodingError):
@@ -289,13 +290,13 @@ class Client:
         return unexpected
 
     def _answer(self, response: requests.Response, body: bytes, path: str) -> _Outcome:
-        """Return what a 200 says, or that it is no JSON."""
+        """Return the answer of a 200; a failure that may pass if it isn't JSON."""
         try:
             encoding = response.encoding or json.detect_encoding(body)
             content = exact_json.loads(body.decode(encoding, errors="replace"), exact=self._exact_numbers)
-        except (ValueError, LookupError, RecursionError):  # it may have been cut on its way
+        except (ValueError, LookupError, RecursionError):  # it may have been cut off on its way
             unexpected = self._unexpected(path, "JSON was expected", response.status_code)
-            return _TransientFailure("the answer is no JSON", unexpected)
+            return _TransientFailure("the answer is not JSON", unexpected)
         headers = response.headers
         return Answer(content, whole_number(headers.get("X-Total-Count")), http_date(headers.get("Date")))
 
@@ -315,7 +316,7 @@ class Client:
 
 
 class _Waits:
-    """How often one request was put off, and how long it may still wait."""
+    """Count the failures of one request, and the seconds that it may still wait."""
 
     def __init__(self, patience: float) -> None:
         self.failures = 0
@@ -329,7 +330,11 @@ class _Waits:
         return random.uniform(longest / 2, longest)
 
     def after_refusal(self, told: float | None) -> float:
-        """Return the seconds to wait after a 429 or 503: as told, and longer where that has not helped."""
+        """Return the seconds to wait after a 429 or 503.
+
+        :param told: the seconds that the API asks to wait. If the first wait did not help, a later one can
+            be longer. ``None`` if it asks for none.
+        """
         backoff = random.uniform(0, min(BACKOFF * 2**self._refusals, LONGEST_BACKOFF))
         self._refusals += 1
         if told is not None and self._refusals == 1:
@@ -337,7 +342,7 @@ class _Waits:
         return min(max(told or 0.0, backoff, SHORTEST_WAIT), LONGEST_WAIT)
 
     def may_wait(self, seconds: float) -> bool:
-        """Spend so much of the patience, if it is left."""
+        """Return whether the request may wait so long, and subtract the wait from its patience."""
         if seconds > self._patience:
             return False
         self._patience -= seconds
@@ -345,13 +350,13 @@ class _Waits:
 
 
 def _asked_wait(response: requests.Response) -> float | None:
-    """Return the seconds that ``Retry-After`` asks to wait, by the server's clock where it is known."""
+    """Return the seconds that ``Retry-After`` asks to wait; the answer's date counts as now if it has one."""
     now = http_date(response.headers.get("Date")) or datetime.now(timezone.utc)
     return retry_after(response.headers.get("Retry-After"), now)
 
 
 def _reason(error: BaseException, timeout: float) -> str:
-    """Return why a request got no answer, without the error's own text, which can hold the whole URL."""
+    """Return why a request got no answer. The error's own text is left out: it can hold the complete URL."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout:g} s"
     for cause in causes(error):

@@ -1,6 +1,6 @@
-"""When the next request to an account may go out: one limiter for all of a process's hooks and threads.
+"""Limit the requests to an account: one limiter for all hooks and threads of a process.
 
-Other processes and machines are not seen but by what the API says: its 429s, and its counts of the day.
+It learns of the requests of other processes only from the API: from 429s, and from the counts of the day.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_insightly_hooks.hooks.rate_limit import RateLimit
 __all__ = ["Limiter", "RequestsLeft", "Spent", "limiter_for"]
 
 MOST_LIMITERS = 64
-"""Accounts whose limiters a process remembers; the one that was unused for longest goes first."""
+"""The most limiters that a process keeps. The one that was unused for the longest time is removed first."""
 
 
 class RequestsLeft(NamedTuple):
@@ -30,14 +30,18 @@ class RequestsLeft(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """The day's requests are spent until ``resets_at``: ``share``, or where that is ``None`` all."""
+    """Today's requests are used up until ``resets_at``.
+
+    :param share: the connection's ``requests_per_day``, if this limit was reached; ``None`` if the account
+        has no requests left at all.
+    """
 
     resets_at: datetime
     share: int | None = None
 
 
 class Limiter:
-    """Holds requests to an account's requests a second and a day; all threads may use it at once."""
+    """Keeps to an account's limits of requests per second and per day. All threads may use it at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,26 +52,26 @@ class Limiter:
         self._warned_for: datetime | None = None
 
     def configure(self, per_second: float, per_day: int | None) -> None:
-        """Keep to a connection's settings; those that came last hold."""
+        """Use the settings of a connection. The latest settings apply to all hooks."""
         with self._lock:
             self._rate_limit.set(per_second)
             self._budget.share = per_day
 
     def server_now(self) -> datetime:
-        """Return the time by the server's clock, as far ahead of ours as at its latest answer."""
+        """Return the time by the server's clock, as far from this machine's as at the latest answer."""
         return datetime.now(timezone.utc) + self._ahead
 
     def held(self) -> float:
-        """Return for how many seconds the API is to be left alone, as its last 429 asked."""
+        """Return how many more seconds no request may be sent, as the last 429 asked."""
         return max(0.0, self._held_until - time.monotonic())
 
     def hold(self, seconds: float) -> None:
-        """Leave the API alone for so long, in all threads."""
+        """Have all threads wait so many seconds before the next request."""
         with self._lock:
             self._held_until = max(self._held_until, time.monotonic() + seconds)
 
     def take(self) -> Spent | None:
-        """Count a request and wait for its turn, or return at once that the day is spent."""
+        """Count a request and wait for its turn; or return at once if today's requests are used up."""
         with self._lock:
             now = self.server_now()
             if self._budget.is_refused(now):
@@ -81,11 +85,12 @@ class Limiter:
     def answered(
         self, date: datetime | None, limit: int | None, remaining: int | None
     ) -> RequestsLeft | None:
-        """Take what an answer's headers say; return the counts if few are left (not none), once a day.
+        """Take over the values of an answer's headers.
 
-        :param date: the server's time.
-        :param limit: how many requests the account has a day.
-        :param remaining: how many of them are left.
+        :param date: the server's time; ``None`` if it is unknown.
+        :param limit: the account's requests per day; ``None`` if the answer does not tell.
+        :param remaining: how many of them are left; ``None`` if the answer does not tell.
+        :return: the counts, once a day, when few requests are left but at least one; otherwise ``None``.
         """
         with self._lock:
             if date is not None:
@@ -101,7 +106,7 @@ class Limiter:
             return counts
 
     def requests_left(self) -> RequestsLeft | None:
-        """Return how many requests the account's day still has for us; ``None`` if nothing has told yet."""
+        """Return how many requests this package may still send today; ``None`` if it isn't known yet."""
         with self._lock:
             return self._counts(self.server_now())
 
@@ -112,7 +117,7 @@ class Limiter:
         return RequestsLeft(left, total, self._budget.resets_at(now))
 
     def refuse_day(self) -> Spent:
-        """Note that the API refuses every request until the day ends."""
+        """Record that the API refuses all requests until the day ends."""
         with self._lock:
             now = self.server_now()
             self._budget.refused(now)
@@ -129,5 +134,5 @@ _limiters = ProcessRegistry[tuple[str, bytes], Limiter](lambda _key: Limiter(), 
 
 def limiter_for(base_url: str, api_key: str) -> Limiter:
     """Return this process's limiter of an account."""
-    # By a digest: what lives as long as the process should not hold keys.
+    # The key is hashed, because an object that lives as long as the process should not hold API keys.
     return _limiters.get((base_url, hashlib.sha256(api_key.encode()).digest()))

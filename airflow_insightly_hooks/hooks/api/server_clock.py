@@ -1,10 +1,13 @@
-"""The API server's clock, as its answers tell it: carried on by a monotonic one, and never ahead.
+"""Estimate the time of the API server's clock, never ahead of it.
 
-An answer's ``Date`` has whole seconds, and was the server's time at some moment between the request and the
-answer. So each answer bounds the server's clock from both sides. Answers may contradict each other: one is
-wrong, or an API has several servers with different clocks. Then the slowest of these clocks counts, since
-what is taken for past must be past for all of them. What is far behind most answers, and behind our own
-clock, doesn't count.
+The time comes from the dates of the server's answers. Between answers, this machine's monotonic clock
+continues it.
+
+An answer's ``Date`` has whole seconds. It was the server's time at some moment between the request and the
+answer. So each answer gives a lower and an upper bound of the server's clock. Answers may contradict each
+other, because one is wrong, or because an API has several servers with different clocks. Then the slowest of
+these clocks counts: a moment in the past must be in the past for all of them. An answer doesn't count if its
+clock is far behind most answers and behind this machine's clock.
 """
 
 from __future__ import annotations
@@ -18,19 +21,19 @@ from airflow_insightly_hooks.core.dates import EPOCH
 __all__ = ["ServerClock"]
 
 VALID_FOR = 300.0
-"""Seconds for which an answer tells the time."""
+"""Seconds for which an answer's date is used."""
 KEPT = 16
-"""Answers."""
+"""The number of answers that are kept."""
 FAR_BEHIND = 60.0
-"""Seconds behind most others, and behind our own clock, from which on an answer doesn't count."""
+"""An answer doesn't count if it is more seconds behind most others and behind this machine's clock."""
 WITNESSES = 3
-"""Answers that are needed to believe a clock that is ahead of ours."""
+"""The number of answers that are needed to trust a clock that is ahead of this machine's."""
 TOLERANCE = 1.0
-"""Seconds that the server's clock may be ahead of ours with fewer."""
+"""Seconds that the server's clock may be ahead of this machine's even with fewer answers."""
 
 
 class _Reading(NamedTuple):
-    """By how many seconds the server's clock is ahead of our monotonic one: at least, and at most."""
+    """The least and the most seconds that the server's clock is ahead of this machine's monotonic clock."""
 
     at_least: float
     at_most: float
@@ -38,19 +41,23 @@ class _Reading(NamedTuple):
 
 
 class ServerClock:
-    """What a few answers say of the server's clock. All times but ``date`` are our monotonic clock's."""
+    """The server's clock, by a few answers. All times but ``date`` and ``own`` are monotonic times."""
 
     def __init__(self) -> None:
         self._readings: deque[_Reading] = deque(maxlen=KEPT)
         self._told_at: float | None = None
 
     def answered(self, date: datetime, sent_at: float, read_at: float) -> None:
-        """Take an answer's ``Date``, with when it was asked for, and when it was there."""
+        """Record an answer's ``Date``.
+
+        :param sent_at: when the request was sent.
+        :param read_at: when the answer had been read.
+        """
         seconds = (date - EPOCH).total_seconds()
         self._readings.append(_Reading(seconds - read_at, seconds + 1 - sent_at, read_at))
 
     def time(self, at: float, own: datetime) -> datetime | None:
-        """Return the time by the server's clock, never ahead of it; ``None`` if it was not read lately.
+        """Return the time by the server's clock, never ahead of it; ``None`` without a recent answer.
 
         :param own: the time by this machine's clock.
         """
@@ -65,9 +72,10 @@ class ServerClock:
         return EPOCH + timedelta(seconds=ahead + at)
 
     def answers_wanted(self, at: float, own: datetime) -> int:
-        """Return how many more answers it takes to believe that the server's clock is ahead of ours.
+        """Return how many more answers are needed to trust a server's clock that is ahead of this machine's.
 
-        That is told once as long as answers are valid: some may come without a ``Date``.
+        It returns 0 if it has asked for answers within the last ``VALID_FOR`` seconds, because answers may
+        come without a ``Date``.
         """
         time, known = self.time(at, own), len(self._lately(at))
         if time is None or (time - own).total_seconds() <= TOLERANCE or known >= WITNESSES:

@@ -425,7 +425,7 @@ def test_share(noon: RunningSandbox, connect: Connect) -> None:
     hook = share_of(noon, connect, 5)
     for _ in range(2):
         hook.custom_fields("Contacts")
-    with pytest.raises(InsightlyRateLimitError, match="the 5 requests that") as caught:
+    with pytest.raises(InsightlyRateLimitError, match=r"requests_per_day \(5\)") as caught:
         hook.custom_fields("Contacts")
     assert (caught.value.day_is_spent, caught.value.share) == (True, 5)
     assert caught.value.resets_at == datetime(2026, 7, 12, tzinfo=timezone.utc)
@@ -457,7 +457,7 @@ def test_few_left_of_a_share(noon: RunningSandbox, connect: Connect, logged: Log
     for _ in range(5):
         share_of(noon, connect, 5).custom_fields("Contacts")
     (warning,) = logged.messages("warning")
-    assert warning.startswith("Connection 'share': 1 of 5 requests to Insightly are left until")
+    assert warning.startswith("Connection 'share': 1 of 5 requests to Insightly is left until")
 
 
 def test_each_day_is_warned_of(connect: Connect, logged: Logged) -> None:
