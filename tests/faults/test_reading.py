@@ -187,7 +187,7 @@ def test_broken_body(send: Send, script: list[Any]) -> None:
     with serving(script) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (True, 200)
-    assert outcome.tells("its answer broke off behind the headers", "")
+    assert outcome.tells("its answer broke off after the headers", "")
     assert len(server.requests) == 1
 
 

@@ -1,4 +1,4 @@
-"""A connection of HTTP/1.1: h11 knows the protocol, and what it allows next."""
+"""A connection of HTTP/1.1. h11 implements the protocol, and keeps track of its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Headers = list[tuple[str, str]]
 
 
 class ProxyRefused(Exception):
-    """The proxy didn't do what it was asked for; nothing was sent to the receiver."""
+    """The proxy refused the request, so nothing was sent to the receiver."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"it answered {status}")
@@ -26,9 +26,9 @@ class ProxyRefused(Exception):
 class Connection:
     """A connection to the receiver, or to the proxy before it.
 
-    :param transport: the way there.
-    :param deadline: of the first exchange.
-    :ivar stream: its bytes.
+    :param transport: the transport that connects.
+    :param deadline: the deadline of the first exchange.
+    :ivar stream: the stream of the connection's bytes.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
@@ -37,9 +37,9 @@ class Connection:
         self.stream = Stream(transport, deadline)
 
     def open(self, endpoint: Endpoint) -> None:
-        """Connect; through a proxy's tunnel where TLS is spoken with the receiver.
+        """Connect. With a proxy, TLS to the receiver goes through a tunnel.
 
-        :raises NotDialled: if nothing takes a connection.
+        :raises NotDialled: if no connection can be made.
         :raises ProxyRefused: if the proxy opens no tunnel.
         """
         try:
@@ -61,16 +61,16 @@ class Connection:
         if not 200 <= response.status < 300:
             raise ProxyRefused(response.status)
         if self._http.trailing_data[0]:
-            raise NotDialled("the proxy sent something before the receiver can have")
+            raise NotDialled("the proxy sent data in the tunnel before the receiver could")
         self._http = new_client()
         self.stream.secure()
 
     def post(self, endpoint: Endpoint, headers: Headers, body: bytes, *, is_last: bool = True) -> Response:
         """POST ``body`` and return the final response.
 
-        :param is_last: whether the receiver is asked to close the connection.
+        :param is_last: whether to ask the receiver to close the connection.
         :raises ProxyRefused: if the proxy asks for other credentials.
-        :raises ValueError: if a header holds what none can; nothing was sent.
+        :raises ValueError: if a header or the target is not valid in HTTP; nothing was sent.
         """
         is_forwarded = self._transport.proxy is not None and not self._transport.has_tunnel
         target = endpoint.url if is_forwarded else endpoint.target
@@ -82,7 +82,7 @@ class Connection:
         try:
             request = h11.Request(method="POST", target=target, headers=headers)
         except h11.LocalProtocolError as error:
-            raise ValueError("a header or the target holds what none can") from error
+            raise ValueError("a header or the target holds characters that HTTP doesn't allow") from error
         response = self._ask(request, body)
         if is_forwarded and response.status == 407:
             raise ProxyRefused(407)
@@ -96,7 +96,7 @@ class Connection:
         try:
             stream.write(b"".join(filter(None, parts)))
             is_sent = True
-        except httpcore.WriteError:  # a receiver that refuses a request may answer without reading it
+        except httpcore.WriteError:  # a receiver may refuse a request without reading all of it
             is_sent = False
         head = None
         if early := stream.take_early():
@@ -106,36 +106,36 @@ class Connection:
         while head is None:
             http.receive_data(stream.read())
             head = take_head(http)
-        if request.method == b"CONNECT" and head.status < 300:  # no body follows, but TLS
+        if request.method == b"CONNECT" and head.status < 300:  # TLS follows, not a body
             return Response(head.status, head.headers)
         content, note = read_body(http, stream.read)
         return Response(head.status, head.headers, note, content, is_early)
 
     def _proxy_headers(self) -> Headers:
-        """Return what tells a proxy who asks."""
+        """Return the headers with the credentials for the proxy."""
         authorization = self._transport.proxy.authorization if self._transport.proxy is not None else None
         return [] if authorization is None else [("Proxy-Authorization", authorization)]
 
     @property
     def is_complete(self) -> bool:
-        """Whether the response has come to its end."""
+        """Whether the response was received to its end."""
         return self._http.their_state in (h11.DONE, h11.MUST_CLOSE)
 
     @property
     def has_surplus(self) -> bool:
-        """Whether something came behind it."""
+        """Whether bytes came after the response."""
         return bool(self._http.trailing_data[0])
 
     @property
     def allows_another(self) -> bool:
-        """Whether both sides are ready for a further exchange."""
+        """Whether both sides are ready for another exchange."""
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     def begin(self, deadline: Deadline) -> None:
-        """Begin a further exchange."""
+        """Begin another exchange."""
         self._http.start_next_cycle()
         self.stream.begin(deadline)
 
     def close(self) -> None:
-        """Close it, whatever may still come."""
+        """Close it, even if more bytes may come."""
         self.stream.close()

@@ -1,4 +1,4 @@
-"""One time limit over a whole exchange."""
+"""One time limit for a whole exchange."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where a webhook goes, and with which credentials: read from a connection or a URI, checked, redacted.
+"""A receiver's address and credentials: read from a connection or a URI, checked, and redacted.
 
-The one rule for a connection's address: a host with ``://`` is the whole URI, and schema and port must be
-empty; else the address is ``schema`` (``https``), host and port. The extra ``path`` is added to either.
-Credentials are the connection's login and password, or the URI's user information; not both.
+If a connection's host holds ``://``, it is the whole URI, and schema and port must be empty. Otherwise the
+address is ``schema`` (``https``), host and port. The extra ``path`` is added to both. The credentials are the
+connection's login and password, or the user information of the URI; both together are an error.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 class Endpoint:
     """A receiver's address and credentials.
 
-    Its ``str`` and ``repr`` hold no credentials and no query, where tokens may stand.
+    Its ``str`` and ``repr`` hold no credentials, and no query, because a query may hold tokens.
 
     :param scheme: ``http`` or ``https``.
     :param host: an IP address without brackets, or a name in its ASCII form.
-    :param port: as written, or the scheme's.
+    :param port: the given port, or the scheme's default port.
     :param target: path and query, percent-encoded.
     """
 
@@ -58,7 +58,7 @@ class Endpoint:
 
     @property
     def origin(self) -> str:
-        """Scheme, host, and port where it isn't the scheme's own."""
+        """Scheme and host, and the port if it isn't the scheme's default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
@@ -83,18 +83,18 @@ class Endpoint:
 
     @property
     def is_secured(self) -> bool:
-        """Whether TLS is spoken there."""
+        """Whether the receiver uses TLS."""
         return self.scheme == "https"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host says by itself that it is this machine."""
+        """Whether the host's name or address means this machine."""
         return is_loopback(self.host)
 
     def redirected(self, location: str) -> Endpoint | None:
-        """Return where a redirect leads; ``None`` if that is another scheme, host or port, or no address.
+        """Return the target of a redirect; ``None`` if its scheme, host or port differs, or it isn't valid.
 
-        :param location: the header of that name, decoded as Latin-1.
+        :param location: the value of the ``Location`` header, decoded as Latin-1.
         """
         if _FORBIDDEN.search(location):
             return None
@@ -111,9 +111,10 @@ class Endpoint:
 
     @classmethod
     def from_connection(cls, connection: Connection, path: str = "") -> Endpoint:
-        """Return the endpoint that a connection names; ``path`` is its extra of that name.
+        """Return the endpoint of a connection.
 
-        :raises InvalidConnection: if it names none; no message holds a credential.
+        :param path: the connection's extra ``path``.
+        :raises InvalidConnection: if the address can't be used. No message holds a credential.
         """
         conn_id = connection.conn_id
         host = connection_text(connection, "host").strip()
@@ -125,10 +126,12 @@ class Endpoint:
             uri = host
         elif re.search("[/?#@]", host):
             raise InvalidConnection(
-                conn_id, "host", "a name has no / ? # @: give the whole URI, or the path in extra.path"
+                conn_id, "host", "a host can't hold / ? # @: give the whole URI, or the path in extra.path"
             )
         else:
-            port = f":{connection.port}" if connection.port else ""  # Airflow's form sends 0 for none
+            port = (
+                f":{connection.port}" if connection.port else ""
+            )  # Airflow's form sends 0 for an empty port
             bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
             bare = re.sub("%(?!25)", "%25", bare) if bare.startswith("[") else bare  # an IPv6 zone
             uri = f"{schema or 'https'}://{bare}{port}"
@@ -138,7 +141,7 @@ class Endpoint:
         if login or password:
             if endpoint.username is not None:
                 raise InvalidConnection(
-                    conn_id, "host", "credentials stand in the URI and in login/password: give one"
+                    conn_id, "host", "the URI and login/password both hold credentials: give one of them"
                 )
             _check_user(login, conn_id)
             endpoint = replace(endpoint, username=login, password=password)
@@ -146,10 +149,11 @@ class Endpoint:
 
     @classmethod
     def from_uri(cls, uri: str, conn_id: str = "uri") -> Endpoint:
-        """Return the endpoint that a URI names, its user information percent-decoded once.
+        """Return the endpoint of a URI. Its user information is percent-decoded once.
 
-        :param conn_id: what to call it in an error.
-        :raises InvalidConnection: if it is no http(s) URI that can be sent to, never with its text.
+        :param conn_id: the id of the connection, for an error.
+        :raises InvalidConnection: if it is not an http(s) URI that can be used. The error doesn't hold the
+            URI.
         """
 
         def refused(reason: str) -> InvalidConnection:
@@ -172,12 +176,12 @@ class Endpoint:
             raise refused("it must start with https:// or http://")
         if "@" in parts.path + parts.query + parts.fragment:
             raise refused(
-                "an '@' stands behind the host; write / # ? in a password as %2F %23 %3F, @ in a path as %40"
+                "there is an '@' after the host; write / # ? in a password as %2F %23 %3F, @ in a path as %40"
             )
         if port == 0:
-            raise refused("port 0 is none")
+            raise refused("port 0 is not a port that can be used")
         if "[" in parts.netloc.rpartition("@")[2] and ":" not in (parts.hostname or ""):
-            raise refused("what stands in brackets is no IPv6 address")
+            raise refused("the text in brackets is not an IPv6 address")
         username, password = _user_information(parts.netloc, conn_id)
         return cls(
             scheme=parts.scheme,
@@ -194,7 +198,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def _with_path(endpoint: Endpoint, path: str, conn_id: str) -> Endpoint:
     if _FORBIDDEN.search(path) or _BAD_ESCAPE.search(path) or "#" in path or not path.startswith("/"):
-        raise InvalidConnection(conn_id, "extra.path", "it starts with '/' and is percent-encoded")
+        raise InvalidConnection(conn_id, "extra.path", "it must start with '/' and be percent-encoded")
     old_path, _, old_query = endpoint.target.partition("?")
     new_path, _, new_query = path.partition("?")
     query = "&".join(part for part in (old_query, new_query) if part)
@@ -233,13 +237,13 @@ def _ascii_host(host: str, refused: Callable[[str], InvalidConnection]) -> str:
         pass
     else:
         if percent and not _ZONE.fullmatch(zone):
-            raise refused("what stands behind an IPv6 address's %25 is no zone")
+            raise refused("the text after %25 in an IPv6 address is not a zone")
         return f"{text}%{zone}" if percent else text
     try:
         if host.isascii():
             if not _HOST_NAME.fullmatch(host.lower()) or len(host.rstrip(".")) > 253:
-                raise refused("the host is no name")
+                raise refused("the host is not a valid name")
             return host.lower()
         return idna.encode(host, uts46=True).decode()
     except idna.IDNAError:
-        raise refused("the host is no name") from None
+        raise refused("the host is not a valid name") from None

@@ -1,4 +1,4 @@
-"""What it means where the exchange of a POST and its response fails; connection.py makes it."""
+"""The meaning of an exchange that fails. ``connection.py`` makes the exchange of a POST and its response."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ FAILURES = (
     *(NotDialled, ProxyRefused, DeadlineExceeded, InvalidResponse),
     *(httpcore.TimeoutException, httpcore.NetworkError),
 )
-"""What an exchange ends with where there is no final response."""
+"""The errors of an exchange without a final response."""
 
 
 class NotDelivered(Exception):
     """There was no final response.
 
     :param reason: a text without the address, for logs and reports.
-    :param sent: whether the receiver may have read any of the request; if not, it was no attempt of ours.
-    :param is_own_fault: whether this machine lacked what it takes; then it tells nothing of the receiver.
+    :param sent: whether the receiver may have read any of the request. If not, it doesn't count as an
+        attempt.
+    :param is_own_fault: whether this machine lacked a resource, so that the receiver may be all right.
     """
 
     def __init__(self, reason: str, *, sent: bool, is_own_fault: bool = False) -> None:
@@ -35,14 +36,14 @@ class NotDelivered(Exception):
 
 
 def check_address(transport: Transport) -> None:
-    """Raise NotDelivered where a proxy would be asked to connect to an address that isn't sent to."""
+    """Raise ``NotDelivered`` if a proxy would have to connect to an address that is not allowed."""
     refusal = transport.why_not_asked()
     if refusal is not None:
         raise NotDelivered(refusal, sent=False)
 
 
 def not_delivered(error: Exception, connection: Connection, transport: Transport) -> NotDelivered:
-    """Return what one of ``FAILURES`` means, that an exchange ended with."""
+    """Return the meaning of one of ``FAILURES`` that has ended an exchange."""
     stream = connection.stream
     is_own_fault = isinstance(error, NotDialled) and error.is_own_fault
     if isinstance(error, ProxyRefused):
@@ -59,12 +60,12 @@ def not_delivered(error: Exception, connection: Connection, transport: Transport
 
 
 def _broken(error: Exception, connection: Connection) -> tuple[str, bool]:
-    """Return why an exchange that had begun got no answer, and whether the receiver may have read of it."""
+    """Return why an exchange got no answer, and whether the receiver may have read any of the request."""
     stream = connection.stream
     if isinstance(error, httpcore.NetworkError):
         reason = next(filter(None, map(tls_reason, causes(error))), None)
         if reason is not None:
-            # With TLS 1.3 a client learns only now that the handshake, and all behind it, was refused.
+            # With TLS 1.3, a client learns only now that the handshake was refused, with all that followed.
             return reason, stream.sent and not reason.endswith("certificate required")
     elif stream.received:
         return "protocol: the answer is not HTTP/1.1", stream.sent

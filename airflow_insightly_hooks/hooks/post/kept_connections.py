@@ -1,19 +1,20 @@
-"""Connections that serve several POSTs of one try, and which of their answers count.
+"""Use connections for several POSTs of one try, and decide which of their answers count.
 
-A receiver, or a proxy before it, may send a response twice, or late. On a connection that is used again, that
-one is read as the answer to the next message, and so is each that follows: in the end there is one response
-too many. So what was answered on such a connection counts once the connection has ended without a byte too
-many. Its last request asks the receiver to close it, and what comes is read to the end; a receiver that
-doesn't close it is told, after a while, that nothing more is sent (a half-close). A connection lives for some
-seconds at most, so that no answer waits long.
+A receiver, or a proxy before it, may send a response twice, or late. On a connection that is used again, this
+response is then read as the answer to the next message. All later answers are shifted by one, and in the end
+there is one response too many. So the answers on a reused connection count only once the connection has ended
+without surplus bytes. Its last request asks the receiver to close it, and it is read to its end. If the
+receiver doesn't close it, this side ends its own half after a while (a half-close). A connection lives for
+some seconds at most, so that no answer stays undecided for long.
 
-A response that came although the receiver's TCP had not acknowledged the request yet is one too many, too.
+A response is also surplus if it came before the receiver's TCP had acknowledged the request.
 
-If a connection breaks before a message is answered, or is reset, a byte too many can't show any more, and the
-answers may have shifted by one. So the last one doesn't count, unless it was a reset while nothing was under
-way; and if one of them was no acknowledgement, none counts but the first one, which always does. (Two late
-responses on one connection that neither show before it breaks would be needed to hide more. To count none
-would have receivers that break connections now and then get everything twice.)
+A connection may break before a message is answered, or be reset. Then surplus bytes can't be seen any more,
+and the answers may have shifted by one. So the last answer doesn't count, unless the connection was reset
+between two requests. If one of the messages was not acknowledged, only the first answer counts; it always
+does. To get a wrong answer past this, one connection would need two late responses that both stay unseen
+until it breaks. If no answer counted, receivers that sometimes break connections would get all messages
+twice.
 """
 
 from __future__ import annotations
@@ -39,40 +40,44 @@ from airflow_insightly_hooks.hooks.post.transport import Transport
 __all__ = ["KeptConnection", "KeptConnections", "ProvisionalAnswer"]
 
 IDLE_LIMIT = 5.0
-"""Seconds for which a connection waits for its next request at most."""
+"""The most seconds that a connection waits for its next request."""
 KEEP_ALIVE_SHARE = 0.8
-"""The part of what ``Keep-Alive: timeout=…`` tells after which a connection isn't used any more."""
+"""The fraction of ``Keep-Alive: timeout=…`` after which a connection isn't used again."""
 LIFE_FACTOR = 50
-"""How many times as long as it took to open it a connection lives: to open others costs 2 % then …"""
+"""The life of a connection, in multiples of the time to open it. So opening takes 2 % of the time."""
 SHORTEST_LIFE, LONGEST_LIFE = 0.1, 10.0
-"""… but so many seconds at least, and at most."""
+"""The bounds of this life, in seconds."""
 ANSWERS_WITHIN = 2.0
-"""Seconds within which a receiver must answer for its connection to be used again: else there is little to
-gain, and it would take long to see that nothing more comes."""
+"""A connection is used again only if its receiver answers within so many seconds.
+
+With a slower receiver there is little to gain, and it takes long to see that no surplus bytes come.
+"""
 SHORTEST_QUIET = 0.05
-"""Seconds to wait at least for a receiver to close a connection, until it is half-closed."""
+"""The least seconds to wait for a receiver to close a connection, before it is half-closed."""
 ENDS_WITHIN = 1.0
-"""Seconds to wait then for the receiver's end of it."""
+"""Seconds to wait for the receiver's end after the half-close."""
 RESETS_WITHIN = 1.0
-"""Seconds within which the reset of a connection comes to which something was sent after its end."""
+"""Seconds to wait for a reset after a request was sent on a connection that the receiver had closed."""
 LOOKS_FOR_RESET = 0.002
+"""Seconds between two checks for the reset."""
 
 _KEEP_ALIVE = re.compile(r"(timeout|max)\s*=\s*\"?([0-9]{1,9})")
 
 
 class _NothingRead(Exception):
-    """The receiver had closed the connection before the request came: it can have read nothing of it."""
+    """The receiver had closed the connection before the request came, so it can't have read any of it."""
 
 
 class KeptConnection:
     """A connection that serves one POST after another.
 
-    :param transport: the way to the receiver.
-    :param deadline: of the first exchange.
-    :ivar answers: how many messages were answered on it.
-    :ivar counting: how many of these answers count, from the first one on; ``None`` until it has ended.
-    :ivar has_surplus: whether a byte came too many.
-    :ivar is_mute: whether the receiver has not ended it when it was told that nothing more is sent.
+    :param transport: the transport that connects to the receiver.
+    :param deadline: the deadline of the first exchange.
+    :ivar answers: the number of messages that were answered on the connection.
+    :ivar counting: the number of these answers that count, from the first one on; ``None`` until it has
+        ended.
+    :ivar has_surplus: whether surplus bytes were received.
+    :ivar is_mute: whether the receiver has not ended the connection after the half-close.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
@@ -83,28 +88,28 @@ class KeptConnection:
         self.is_mute = False
         self._opened_at = self._idle_since = time.monotonic()
         self._life = SHORTEST_LIFE
-        self._are_all_taken = True  # each message was acknowledged
-        self._is_early = False  # an answer came before its request can have been read
-        self._longest = 0.0  # seconds that an answer took
+        self._are_all_taken = True  # whether all messages were acknowledged
+        self._is_early = False  # whether an answer came before its request can have been read
+        self._longest = 0.0  # seconds of the slowest answer
         self._requests_left = math.inf
         self._idle_limit = IDLE_LIMIT
 
     def open(self, endpoint: Endpoint) -> None:
-        """Connect; raises what ``Connection.open`` does."""
+        """Connect. It raises the errors of ``Connection.open``."""
         self.connection.open(endpoint)
         taken = time.monotonic() - self._opened_at
         self._life = min(max(LIFE_FACTOR * taken, SHORTEST_LIFE), LONGEST_LIFE)
 
     @property
     def _is_past_life(self) -> bool:
-        """Whether an answer to one more request would come when its time is over."""
+        """Whether the connection's life would be over before the answer to one more request came."""
         return time.monotonic() - self._opened_at + self._longest > self._life
 
     @property
     def is_to_end(self) -> bool:
-        """Whether it has waited for a further request for too long."""
+        """Whether it has waited too long for another request."""
         idle = time.monotonic() - self._idle_since
-        # Past its life it waits for a moment only: for a last request that asks to close it.
+        # Past its life it waits only a moment, for a last request that asks the receiver to close it.
         return idle > self._idle_limit or (idle > SHORTEST_LIFE and self._is_past_life)
 
     @property
@@ -115,7 +120,7 @@ class KeptConnection:
     def post(self, endpoint: Endpoint, headers: Headers, body: bytes, *, is_last: bool) -> Response:
         """POST, as ``Connection.post`` does.
 
-        :raises _NothingRead: if the receiver can have read nothing.
+        :raises _NothingRead: if the receiver can't have read any of the request.
         """
         connection, stream = self.connection, self.connection.stream
         before = stream.tcp_state() if self.answers else None
@@ -131,39 +136,39 @@ class KeptConnection:
         self._longest = max(self._longest, now - started)
         self._heed_keep_alive(response)
         self._is_early = response.is_early or (before is not None and self._is_unacknowledged(before))
-        # A receiver may refuse a message that it hasn't read, but not take it. The first answer is that to
-        # the first message, in any case.
+        # A receiver may refuse a message before it has read it, but it can't accept it. The first answer
+        # always belongs to the first message.
         is_duplicate = before is not None and self._is_early and 200 <= response.status < 300
         self.has_surplus = is_duplicate or (connection.is_complete and connection.has_surplus)
         self.answers += 1
         return response
 
     def note(self, *, is_taken: bool) -> None:
-        """Note whether the last answer acknowledges its message."""
+        """Record whether the last answer acknowledges its message."""
         self._are_all_taken = self._are_all_taken and is_taken
 
     def _is_unacknowledged(self, before: TcpState) -> bool:
         """Return whether the receiver's TCP has not acknowledged the whole request yet.
 
-        :param before: of the connection, before the request.
+        :param before: the connection's state before the request.
         """
         now = self.connection.stream.tcp_state()
         if now is None:
             return False
-        # After a reset nothing waits to be acknowledged; what was acknowledged may be an earlier request.
+        # After a reset no bytes wait for an acknowledgement, so the number of acknowledged bytes counts, too.
         return (
             not now.is_acknowledged or now.acknowledged - before.acknowledged < self.connection.stream.written
         )
 
     def _is_unread(self, before: TcpState) -> bool:
-        """Return whether the receiver can have read nothing of the request that got no answer.
+        """Return whether the receiver can't have read any of a request that got no answer.
 
-        That is so if this machine could send nothing, since the connection had been reset; or if the receiver
-        had closed it: its end came and acknowledged nothing of the request, and nor does the reset that
-        answers the request.
+        There are two cases. The connection had been reset, so this machine could send nothing. Or the
+        receiver had closed the connection: its end came, a reset answered the request, and neither of them
+        acknowledged any of the request.
 
-        :param before: of the connection, before the request.
-        :raises DeadlineExceeded: if the time is over before that shows.
+        :param before: the connection's state before the request.
+        :raises DeadlineExceeded: if the time is over before this can be seen.
         """
         stream = self.connection.stream
         if not stream.written:
@@ -177,19 +182,19 @@ class KeptConnection:
         return False
 
     def _heed_keep_alive(self, response: Response) -> None:
-        """Take account of what a ``Keep-Alive`` header tells."""
+        """Take over the limits of a ``Keep-Alive`` header."""
         self._requests_left -= 1
         for name, value in response.headers:
             if name == "keep-alive":
                 told = {key: int(number) for key, number in _KEEP_ALIVE.findall(value.lower())}
-                if "max" in told:  # it counts down, or is always the same and counts this request, too
+                if "max" in told:  # it counts down, or is a constant that includes this request
                     self._requests_left = min(self._requests_left, told["max"] - 1)
                 if "timeout" in told:
                     self._idle_limit = min(IDLE_LIMIT, KEEP_ALIVE_SHARE * told["timeout"])
 
     @property
     def may_wait(self) -> bool:
-        """Whether it may serve a further request, after the last response."""
+        """Whether it may serve another request after the last response."""
         return (
             self.connection.allows_another
             and not (self.has_surplus or self._is_early)
@@ -199,7 +204,7 @@ class KeptConnection:
         )
 
     def is_open(self) -> bool:
-        """Return whether nothing has come behind the last answer, not its end either; else close it."""
+        """Return whether the connection can still be used; close it if bytes or its end came meanwhile."""
         waiting = self.connection.stream.take_waiting()
         if waiting is None:
             return True
@@ -208,7 +213,7 @@ class KeptConnection:
         return False
 
     def end(self) -> None:
-        """Wait for its end, and say which of its answers count."""
+        """Wait for the end of the connection, and decide which of its answers count."""
         if self.connection.is_complete and not self.has_surplus:
             quiet = min(max(2 * self._longest, SHORTEST_QUIET), ANSWERS_WITHIN)
             last = self.connection.stream.take_last(quiet, ENDS_WITHIN)
@@ -217,9 +222,9 @@ class KeptConnection:
         self.close(is_answered=self.connection.is_complete)
 
     def close(self, *, is_answered: bool) -> None:
-        """Close it now, and say which of its answers count.
+        """Close the connection now, and decide which of its answers count.
 
-        :param is_answered: whether all that the receiver can have read was answered, to the answer's end.
+        :param is_answered: whether every request that the receiver may have read got a complete answer.
         """
         self.connection.close()
         if self.has_surplus:
@@ -231,9 +236,10 @@ class KeptConnection:
 
 
 class ProvisionalAnswer(NamedTuple):
-    """An answer that counts, or doesn't, once its connection has ended.
+    """An answer of which it isn't known yet whether it counts. The end of its connection decides it.
 
-    :param number: which one on that connection it is, from 1 on.
+    :param connection: the answer's connection.
+    :param number: the number of the answer on this connection, from 1.
     """
 
     connection: KeptConnection
@@ -241,24 +247,26 @@ class ProvisionalAnswer(NamedTuple):
 
     @property
     def counts(self) -> bool | None:
-        """Whether it counts; ``None`` until that is known."""
+        """Whether the answer counts; ``None`` until the connection has ended."""
         counting = self.connection.counting
         return None if counting is None else self.number <= counting
 
 
 class KeptConnections:
-    """The connections of one try to a receiver; shared by the threads that send to it.
+    """The connections of one try to a receiver. The threads that send to it share this object.
 
-    :param transport: the way to the receiver.
-    :param is_taken: whether a response acknowledges its message.
-    :ivar are_used_again: whether they are; not any more once one had a byte too many, never ended, or broke
-        when it was used again: some servers end connections without a word, just after an answer.
-        Those that aren't needed any more are ended by ``take_to_end`` and ``end``.
+    Callers end unused connections with ``take_to_end`` and ``end``.
+
+    :param transport: the transport that connects to the receiver.
+    :param is_taken: returns whether a response acknowledges its message.
+    :ivar are_used_again: whether connections serve more than one request. It becomes false when a connection
+        had surplus bytes, did not end, or broke when it was used again. Some servers close connections right
+        after an answer, without announcing it.
     """
 
     def __init__(self, transport: Transport, is_taken: Callable[[Response], bool]) -> None:
         self._transport, self._is_taken = transport, is_taken
-        self._idle: list[KeptConnection] = []  # the one that was used last comes last
+        self._idle: list[KeptConnection] = []  # in the order of their last use
         self._to_end: list[KeptConnection] = []
         self._lock = threading.Lock()
         self.are_used_again = True
@@ -266,15 +274,17 @@ class KeptConnections:
     def post(
         self, endpoint: Endpoint, headers: Headers, body: bytes, deadline: Deadline, *, is_last: bool
     ) -> tuple[Response, ProvisionalAnswer | None]:
-        """POST ``body`` and return the final response, and what tells whether it counts.
+        """POST ``body``, and return the final response and a ``ProvisionalAnswer``.
 
-        That is ``None`` where it counts in any case: nothing else was answered on its connection.
+        The ``ProvisionalAnswer`` is ``None`` if the response counts in any case, because its connection has
+        no other answer.
 
-        :param endpoint: the transport's; or another path there. Redirects are responses like others.
-        :param deadline: of this exchange, and of those before it that led here.
+        :param endpoint: the transport's endpoint, or another path there. A redirect is returned like any
+            other response.
+        :param deadline: the deadline of this exchange, and of earlier exchanges that were redirected here.
         :param is_last: whether the connection is not needed any more.
         :raises NotDelivered: if there is no final response within the time limit.
-        :raises ValueError: if a header holds what none can; nothing was sent.
+        :raises ValueError: if a header is not valid in HTTP; nothing was sent.
         """
         check_address(self._transport)
         with suppress(_NothingRead):
@@ -319,7 +329,7 @@ class KeptConnections:
         if not is_last and kept.may_wait:
             self._put(self._idle, kept)
         elif kept.answers == 1 and (is_last or not kept.has_surplus):
-            kept.connection.close()  # no other was answered there: it is the answer to this one
+            kept.connection.close()  # it is the only answer of the connection, so it belongs to the message
             return None
         else:
             self._note_end(kept)
@@ -331,7 +341,7 @@ class KeptConnections:
             connections.append(kept)
 
     def _take(self, deadline: Deadline) -> KeptConnection | None:
-        """Begin the next exchange on a connection that can be used again; ``None`` where all are busy."""
+        """Return a connection with the next exchange begun; ``None`` if no connection can be used again."""
         while True:
             with self._lock:
                 kept = self._idle.pop() if self._idle and self.are_used_again else None
@@ -351,11 +361,14 @@ class KeptConnections:
 
     @property
     def have_open(self) -> bool:
-        """Whether some wait for a request, or for their end."""
+        """Whether connections are open that wait for a request or for their end."""
         return bool(self._idle or self._to_end)
 
     def take_to_end(self, *, everything: bool) -> KeptConnection | None:
-        """Take one whose time is over, or any, for ``end``."""
+        """Remove and return a connection for ``end``: one whose time is over; ``None`` if there is none.
+
+        :param everything: whether to return connections whose time is not over, too.
+        """
         with self._lock:
             if self._to_end:
                 return self._to_end.pop()
@@ -365,6 +378,6 @@ class KeptConnections:
         return None
 
     def end(self, kept: KeptConnection) -> None:
-        """End one that isn't used any more; this may take some seconds."""
+        """End a connection that isn't used any more. This may take some seconds."""
         kept.end()
         self._note_end(kept)

@@ -1,4 +1,4 @@
-"""What became of one POST."""
+"""The result of one POST."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ __all__ = ["PostResult"]
 
 @dataclass(frozen=True, kw_only=True)
 class PostResult:
-    """What became of one POST.
+    """The result of one POST.
 
-    :param acknowledged: whether a final 2xx came in time.
-    :param status: the final status; ``None`` without one.
-    :param error: why it is not acknowledged, or a note on one that is; no content of any side.
-    :param response: the beginning of a failing receiver's response, without credentials; ``None`` where its
-        connection doesn't keep it (``keep_response``), or it has no text. It may hold personal data.
-    :param retry_after: seconds that the receiver asks to wait; ``None`` where it doesn't.
-    :param elapsed: seconds that it took.
-    :param sent: whether the receiver may have read anything; if not, it was no attempt.
-    :param gone: whether the receiver will never take it (410, or ``webhook-delivery: abort-message``).
-    :param is_own_fault: whether this worker lacked what it takes to connect, whatever the receiver is like.
-    :param provisional: what tells, once its connection has ended, whether this counts; ``None``: it counts.
+    :param acknowledged: whether the receiver answered with a final 2xx in time.
+    :param status: the final status; ``None`` if there is none.
+    :param error: why the message is not acknowledged, or a note on an acknowledged one. It holds no content
+        of request or response.
+    :param response: the beginning of a failing receiver's response, without credentials. ``None`` if the
+        connection doesn't keep it (``keep_response``), or if it has no text. It may hold personal data.
+    :param retry_after: seconds that the receiver asks to wait; ``None`` if it asks for none.
+    :param elapsed: seconds that the POST took.
+    :param sent: whether the receiver may have read any of it. If not, the POST doesn't count as an attempt.
+    :param gone: whether the receiver will never accept it (410, or ``webhook-delivery: abort-message``).
+    :param is_own_fault: whether this worker lacked a resource to connect, so that the receiver may be all
+        right.
+    :param provisional: says, once its connection has ended, whether this result counts. ``None``: it counts.
     """
 
     acknowledged: bool

@@ -1,4 +1,4 @@
-"""Connecting to a receiver without sending it anything: does it take a connection, and with which TLS?"""
+"""Connect to a receiver without sending a request, to see whether it accepts connections, and its TLS."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["probe"]
 
 
 def probe(endpoint: Endpoint, transport: Transport) -> TlsState | None:
-    """Connect as a POST would, through a proxy where there is one, and close the connection again.
+    """Connect as a POST would, through a proxy if there is one, and close the connection.
 
-    :returns: what was agreed on in TLS; ``None`` without TLS.
+    :returns: the state of TLS; ``None`` without TLS.
     :raises NotDelivered: if no connection can be made, or its certificate is refused.
     """
     check_address(transport)

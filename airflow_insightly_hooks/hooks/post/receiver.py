@@ -1,4 +1,4 @@
-"""What a connection of type ``insightly_webhook``, or a URI, says of a receiver: read once, and checked."""
+"""Read and check the settings of a receiver, from a connection of type ``insightly_webhook`` or a URI."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROTECTED_HEADERS = frozenset(
         "upgrade",
     }
 )
-"""Headers that are ours alone, as all of ``webhook-…``: they frame the request, or say what the body is."""
+"""Headers that users can't set, like all ``webhook-…``. They frame the request, or describe the body."""
 
 IN_CLEAR = "authentication over http shows the password: use https (or allow_insecure_http)"
 
@@ -51,10 +51,10 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class ReceiverSettings:
-    """What a connection says.
+    """The settings of a receiver, checked.
 
-    :raises InvalidConnection: if it can't be used.
-    :raises WorkerExhausted: if this worker lacks what it takes to read it.
+    :raises InvalidConnection: if they can't be used.
+    :raises WorkerExhausted: if this worker lacks a resource to read them, such as file descriptors.
     """
 
     def __init__(self, endpoint: Endpoint, extras: ConnectionExtras, conn_id: str) -> None:
@@ -64,7 +64,9 @@ class ReceiverSettings:
         except InvalidPayload as error:
             raise extras.invalid("headers", error.reason) from None
         if endpoint.authorization and AUTHORIZATION in self.headers:
-            raise extras.invalid("headers", "Authorization stands here and in the credentials: give one")
+            raise extras.invalid(
+                "headers", "there is an Authorization, and the connection has credentials, too: give one"
+            )
         self.rate_limit = RateLimit(extras.number("requests_per_second"))
         self.max_body_bytes = extras.whole_number("max_body_bytes")
         self.web_url = extras.text("web_url")
@@ -73,8 +75,8 @@ class ReceiverSettings:
         self.allow_redirects = extras.flag("allow_redirects")
         self.expect_body = extras.text("expect_body").encode()
         self.transport = _transport(endpoint, extras)
-        if extras.is_blank("signing_secret"):  # never an unsigned POST where a signature was meant
-            raise extras.invalid("signing_secret", "it holds nothing but white space")
+        if extras.is_blank("signing_secret"):  # somebody meant to sign, so POSTs must not go unsigned
+            raise extras.invalid("signing_secret", "it is only white space: give a secret, or leave it empty")
         secrets = extras.text("signing_secret").split()
         try:
             self.signer = Signer(" ".join(secrets)) if secrets else None
@@ -91,13 +93,13 @@ class ReceiverSettings:
 
     @classmethod
     def from_connection(cls, connection: Connection) -> ReceiverSettings:
-        """Return what an Airflow connection says."""
+        """Return the settings of an Airflow connection."""
         extras = ConnectionExtras(connection, WEBHOOK_FIELDS)
         return cls(Endpoint.from_connection(connection, extras.text("path")), extras, connection.conn_id)
 
     @classmethod
     def from_uri(cls, uri: str) -> ReceiverSettings:
-        """Return what a URI says, and the defaults."""
+        """Return the settings of a URI, and the defaults."""
         from airflow.sdk import Connection
 
         extras = ConnectionExtras(Connection(conn_id="uri", conn_type=""), WEBHOOK_FIELDS)
@@ -111,7 +113,8 @@ def _transport(endpoint: Endpoint, extras: ConnectionExtras) -> Transport:
         trust_env=extras.flag("trust_env"),
         allow_private=extras.flag("allow_private_networks"),
     )
-    # To read all trusted certificates takes 30 ms; what a connection says of TLS is checked in any case.
+    # Reading all trusted certificates takes 30 ms, so it is left out if nothing uses them. But settings of
+    # TLS are always checked.
     cert = extras.text("cert")
     needs_tls = endpoint.is_secured or settings.verify is not True or cert
     try:
@@ -133,29 +136,29 @@ def _transport(endpoint: Endpoint, extras: ConnectionExtras) -> Transport:
 
 
 def _check_worker(error: OSError) -> None:
-    """Raise where it is this worker that lacks something, and not the file."""
+    """Raise ``WorkerExhausted`` if the reason is that this worker lacks a resource, and not the file."""
     lack = own_fault(error)
     if lack is not None:
         raise WorkerExhausted(lack) from None
 
 
 def checked_headers(headers: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return headers as they go out: well-known names as they are customary, others as they are written.
+    """Return headers as they are sent: well-known names in their usual case, other names as they are given.
 
-    A name's case means nothing; but receivers made by hand look for ``Authorization``.
+    The case of a name has no meaning in HTTP, but some receivers look for ``Authorization`` exactly.
 
-    :param where: whose they are, for an error.
-    :raises InvalidPayload: if they can't be sent; it names the header, not its value.
+    :param where: where the headers come from, for an error.
+    :raises InvalidPayload: if they can't be sent. The error names the header, not its value.
     """
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not isinstance(value, str):
-            raise InvalidPayload(where, "a header's name is a token, and its value a text")
+            raise InvalidPayload(where, "a header's name must be a token, and its value a text")
         if name.lower() in PROTECTED_HEADERS or name.lower().startswith("webhook-"):
             raise InvalidPayload(where, f"the header {name} can't be set")
         if not value.isprintable() or not value.isascii():
             raise InvalidPayload(
-                where, f"the header {name} holds what no header can: printable ASCII is needed"
+                where, f"the header {name} holds characters that aren't allowed: printable ASCII is needed"
             )
     if len({name.lower() for name in headers}) < len(headers):
-        raise InvalidPayload(where, "a header is given twice, in upper and lower case")
+        raise InvalidPayload(where, "a header is given twice, in different upper and lower case")
     return {_CUSTOMARY.get(name.lower(), name): value.strip() for name, value in headers.items()}

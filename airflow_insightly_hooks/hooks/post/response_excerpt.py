@@ -1,8 +1,8 @@
-"""The beginning of a failing receiver's answer, as it may be shown: without credentials, and harmless.
+"""Make the beginning of a failing receiver's answer safe to show: without credentials and control characters.
 
-What a receiver writes is kept if its connection has ``keep_response``. A receiver may echo the request, so
-every credential of the connection is taken out of it, in each form that it is likely to be echoed in. A
-person reads it in a terminal, so nothing in it may act on one.
+A receiver's answer is kept if its connection has ``keep_response``. A receiver may echo the request. So every
+credential of the connection is removed, in each form in which it is likely to be echoed. People read the
+answer in terminals. So escape sequences are removed, too.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["CONSIDERED", "EXCERPT_LENGTH", "ResponseExcerpts", "credentials_of"]
 
 EXCERPT_LENGTH = 500
-"""Characters that are kept at most."""
+"""The most characters of an excerpt."""
 CONSIDERED = 4 * 1024
-"""Bytes of the body that they are made of: most of them may be white space."""
+"""The bytes of the body that an excerpt is made of. They are more, because most may be white space."""
 SHORTEST_TEXT = 4
-"""Characters that a header's or a query's value has at least to be hidden: a ``1`` is no credential."""
+"""Values of headers and queries with fewer characters are not hidden: a ``1`` is not a credential."""
 SHORTEST_BEGINNING = 8
-"""Characters of a credential's beginning that are taken out, too: a receiver may echo it cut short."""
+"""The fewest characters of a credential's beginning that are hidden. A receiver may echo it cut short."""
 HIDDEN = "***"
 
 _WIRE_CHARSETS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9._-]{1,40})", re.IGNORECASE)
 _TEXT_CHARSETS = re.compile("utf-(8|16|32)|ascii|latin|iso8859|cp[0-9]|mac|koi8|gb|big5|euc|shift|hz$")
-"""Python's names of charsets that pages have; others of its decoders take long, or do other things."""
+"""Python's names of the charsets of pages. Its other decoders may be slow, or do more than decode."""
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, the cursor
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and its like: titles, links, the clipboard
@@ -50,9 +50,9 @@ _SCHEMES = frozenset(("basic", "bearer", "token", "digest", "apikey"))
 
 
 def credentials_of(settings: ReceiverSettings, headers: Mapping[str, str]) -> frozenset[str]:
-    """Return the texts that no excerpt may show.
+    """Return the texts that an excerpt must not show.
 
-    :param headers: further headers of the request.
+    :param headers: additional headers of the request.
     """
     endpoint = settings.endpoint
     found = {endpoint.password, *settings.signing_secrets}
@@ -75,7 +75,7 @@ def _may_be_secret(text: str) -> bool:
 class ResponseExcerpts:
     """Makes excerpts of a receiver's answers.
 
-    :param credentials: what is hidden, as ``credentials_of`` returns it.
+    :param credentials: the texts to hide, as returned by ``credentials_of``.
     """
 
     def __init__(self, credentials: frozenset[str]) -> None:
@@ -94,13 +94,13 @@ class ResponseExcerpts:
     def excerpt(self, answer: Response) -> str | None:
         """Return the beginning of an answer's body; ``None`` if it has no text.
 
-        :returns: one line of ``EXCERPT_LENGTH`` characters at most, without control characters.
+        :returns: one line of at most ``EXCERPT_LENGTH`` characters, without control characters.
         """
-        fields = dict(reversed(answer.headers))  # the first of several counts
+        fields = dict(reversed(answer.headers))  # the first of several equal names counts
         if fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-            return None  # it was asked for none, so nothing here unpacks it
+            return None  # the request asked for no encoding, so nothing here can decode one
         content = answer.body[:CONSIDERED]
-        for secret, hidden in self._on_the_wire:  # in another charset than told, half of one might stay
+        for secret, hidden in self._on_the_wire:  # if the stated charset is wrong, decoding could hide one
             content = content.replace(secret, hidden)
         text = self._without_secrets(_decoded(content, fields.get("content-type", "")))
         if len(answer.body) > CONSIDERED:
@@ -112,7 +112,7 @@ class ResponseExcerpts:
         return text[: EXCERPT_LENGTH - 1] + "…" if len(text) > EXCERPT_LENGTH else text or None
 
     def _without_secrets(self, text: str) -> str:
-        """Return a text without the secrets, and without the long beginnings of them."""
+        """Return a text without the secrets, and without long beginnings of secrets."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
             beginning = secret[:SHORTEST_BEGINNING]
@@ -124,13 +124,13 @@ class ResponseExcerpts:
         return text
 
     def _without_cut_end(self, text: str) -> str:
-        """Return a text without the beginning of a secret that its end has cut, however short that is."""
+        """Return a text without a secret that its end has cut off, even if only one character is left."""
         lengths = (n for s in self._secrets for n in range(1, len(s)) if text.endswith(s[:n]))
         return text[: len(text) - max(lengths, default=0)]
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it may stand in a text, in JSON, in HTML, in a URI, or packed once more."""
+    """Yield the forms that a secret may have in text, JSON, HTML and URIs, and its Base64."""
     encoded = secret.encode(errors="surrogatepass")
     yield secret
     yield from (json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))
@@ -154,5 +154,5 @@ def _decoded(content: bytes, content_type: str) -> str:
 
 
 def _common_length(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
+    """Return the length of the beginning that two texts have in common."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

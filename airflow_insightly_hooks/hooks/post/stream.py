@@ -1,4 +1,4 @@
-"""The bytes of a connection: each wait on them ends at a deadline, and nothing that comes goes unseen."""
+"""Send and receive the bytes of a connection. Each wait ends at a deadline, and all received bytes count."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from airflow_insightly_hooks.hooks.post.transport import Transport
 __all__ = ["Stream", "TcpState", "TlsState"]
 
 PIECE = 16 * 1024
-"""Bytes that are sent, or read, between two looks at the deadline."""
+"""The most bytes that are sent or read between two checks of the deadline."""
 EARLY_LIMIT = 64 * 1024
-"""Bytes that are read of a receiver that answers without reading."""
+"""The most bytes that are read of an answer that comes while the request is being sent."""
 
 _FAILURE = re.compile(rb"(?:^|\r\n\r\n)HTTP/1\.[01] [3-9]")
 _CLOSED = 7
 _TCP_INFO = struct.Struct("=B23xI92xQQ")
-"""``tcpi_state``, ``_unacked``, ``_bytes_acked`` and ``_bytes_received`` of Linux's ``tcp_info`` (tcp.h)."""
+"""The fields ``tcpi_state``, ``_unacked``, ``_bytes_acked`` and ``_bytes_received`` of Linux's ``tcp_info``.
+
+Source: ``tcp.h``.
+"""
 
 
 class TcpState(NamedTuple):
-    """What TCP knows of a connection, whatever programs have read.
+    """The state of a connection in TCP. It doesn't depend on what the programs on both sides have read.
 
-    :param is_closed: whether the connection is over, on both sides.
-    :param is_acknowledged: whether the other side's TCP has acknowledged all that was sent.
-    :param acknowledged: bytes of it since the beginning, those of TLS among them.
-    :param received: bytes that came since the beginning; the other side's end counts as one.
+    :param is_closed: whether the connection is closed on both sides.
+    :param is_acknowledged: whether the other side's TCP has acknowledged all bytes that were sent.
+    :param acknowledged: the bytes that it has acknowledged since the beginning, with the bytes of TLS.
+    :param received: the bytes that were received since the beginning; the other side's end counts as one.
     """
 
     is_closed: bool
@@ -44,10 +47,10 @@ class TcpState(NamedTuple):
 
 
 class TlsState(NamedTuple):
-    """What was agreed on in a TLS handshake.
+    """The result of a TLS handshake.
 
-    :param version: of the protocol, such as ``TLSv1.3``.
-    :param certificate: the receiver's own, in DER.
+    :param version: the version of the protocol, such as ``TLSv1.3``.
+    :param certificate: the receiver's own certificate, in DER.
     """
 
     version: str
@@ -55,32 +58,32 @@ class TlsState(NamedTuple):
 
 
 class _NotOpen(httpcore.NetworkStream):
-    """Stands for a stream that isn't there yet."""
+    """A placeholder for a stream that isn't open yet."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 _NOT_OPEN = _NotOpen()
 
 
 class Stream:
-    """A connection whose every wait ends at the deadline.
+    """The bytes of a connection. Each wait for them ends at the deadline.
 
-    :ivar deadline: of the present exchange.
-    :ivar sent: whether the receiver may have read something of the present exchange.
-    :ivar received: whether anything came back from it.
-    :ivar written: bytes of it that this machine has taken to be sent.
-    :ivar was_reset: whether the other side has broken it off, before it was told that nothing more is sent.
+    :ivar deadline: the deadline of the current exchange.
+    :ivar sent: whether the receiver may have read bytes of the current exchange.
+    :ivar received: whether bytes were received in the current exchange.
+    :ivar written: the bytes of the current exchange that this machine has accepted for sending.
+    :ivar was_reset: whether the other side has reset the connection before this side had ended it.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
         self._stream: httpcore.NetworkStream = _NOT_OPEN
-        self._layers = 0  # of TLS
-        self._is_counted = False  # among the transport's open ones
-        self._early = b""  # what was read of an answer that came while the request was being sent
-        self._is_through = False  # what is sent is for the receiver, no more for a proxy that opens a tunnel
+        self._layers = 0  # layers of TLS
+        self._is_counted = False  # whether the transport counts it among its open connections
+        self._early = b""  # the bytes of an answer that came while the request was being sent
+        self._is_through = False  # whether bytes go to the receiver, and not to a proxy that opens a tunnel
         self._at_receiver = transport.proxy is None
         self.deadline = deadline
         self.sent = False
@@ -90,20 +93,20 @@ class Stream:
 
     @property
     def is_at_proxy(self) -> bool:
-        """Whether all that has happened so far was between this machine and a proxy."""
+        """Whether this machine has communicated only with a proxy so far."""
         return not self._at_receiver and not self.sent
 
     def begin(self, deadline: Deadline) -> None:
-        """Begin a further exchange on it."""
+        """Begin another exchange on the connection."""
         self.deadline = deadline
         self.sent = self.received = False
         self.written = 0
         self._early = b""
 
     def open(self) -> None:
-        """Connect to the receiver, or to the proxy, with TLS where it is spoken there.
+        """Connect to the receiver or to the proxy, and begin TLS if its address is ``https``.
 
-        :raises NotDialled: if nothing takes a connection.
+        :raises NotDialled: if no connection can be made.
         """
         self._transport.opening()
         self._is_counted = True
@@ -115,35 +118,35 @@ class Stream:
         self._is_through = not self._transport.has_tunnel
 
     def secure(self) -> None:
-        """Begin TLS with the receiver; in a tunnel, once that is open."""
+        """Begin TLS with the receiver. With a tunnel, call it once the tunnel is open."""
         self._at_receiver = True
         self._secure(is_proxy=False)
         self._is_through = True
 
     def _secure(self, *, is_proxy: bool) -> None:
-        self.received = False  # what came before was a proxy's
+        self.received = False  # earlier bytes came from the proxy
         self._stream = self._transport.secure(self._stream, self.deadline, is_proxy=is_proxy)
         self._layers += 1
 
     def read(self) -> bytes:
-        """Return what has come, once something has; nothing at the end."""
+        """Wait for bytes and return them; return no bytes at the end of the connection."""
         data = self._stream.read(PIECE, self.deadline.left())
         self.received = self.received or bool(data)
         return data
 
     def take_early(self) -> bytes:
-        """Return what has come while ``write`` was sending; it is not returned again."""
+        """Return the bytes that were received while ``write`` was sending, and forget them."""
         early, self._early = self._early, b""
         return early
 
     def write(self, data: bytes) -> None:
-        """Send.
+        """Send bytes.
 
-        :raises httpcore.WriteError: if the other side answers with a failure instead of reading, or closes:
-            there may be an answer to read.
+        :raises httpcore.WriteError: if the other side answers with a failure instead of reading, or closes
+            the connection. There may be an answer to read.
         """
         for start in range(0, len(data), PIECE):
-            # At first there is room. In TLS in TLS, what can be read isn't seen on the socket.
+            # The first piece always fits. With TLS in TLS, the socket doesn't show what can be read.
             if start and self._layers < 2:
                 self._wait_for_room()
             left = self.deadline.left()
@@ -152,11 +155,11 @@ class Stream:
             self.written += len(data[start : start + PIECE])
 
     def _wait_for_room(self) -> None:
-        """Wait until more can be sent, and see whether the receiver answers instead of reading.
+        """Wait until more can be sent, and check whether the receiver answers instead of reading.
 
-        RFC 9112, 9.5, asks for that: such a receiver may never read on.
+        RFC 9112, 9.5, asks for this check: a receiver that has answered may never read the rest.
 
-        :raises httpcore.WriteError: if it answers with a failure, or closes.
+        :raises httpcore.WriteError: if the receiver answers with a failure, or closes the connection.
         """
         connection = self._stream.get_extra_info("socket")
         poll = select.poll()
@@ -165,14 +168,14 @@ class Stream:
             happened = events[0][1]
             if happened & select.POLLIN:
                 self._take_answer(connection)
-            if happened & ~select.POLLIN:  # there is room, or an error, which writing shows
+            if happened & ~select.POLLIN:  # more can be sent; or there is an error, which ``write`` raises
                 return
         raise DeadlineExceeded
 
     def _take_answer(self, connection: socket.socket) -> None:
-        """Take what has come while the request is being sent.
+        """Read bytes that were received while the request is being sent.
 
-        :raises httpcore.WriteError: if it is a failure, or the end.
+        :raises httpcore.WriteError: if they are a failure, or the connection has ended.
         """
         connection.settimeout(0)
         try:
@@ -187,8 +190,9 @@ class Stream:
             raise httpcore.WriteError
 
     def close(self) -> None:
-        """Close it, if it is open."""
-        if self._layers == 1 and self._at_receiver and self._is_through:  # not a proxy's, nor TLS in TLS
+        """Close the connection if it is open."""
+        # The session of a proxy is not kept, nor the session of TLS in TLS.
+        if self._layers == 1 and self._at_receiver and self._is_through:
             self._transport.keep_session(self._stream.get_extra_info("socket"))
         with contextlib.suppress(OSError):
             self._stream.close()
@@ -197,7 +201,7 @@ class Stream:
             self._transport.closed()
 
     def tls_state(self) -> TlsState | None:
-        """Return what was agreed on with the receiver; ``None`` without TLS."""
+        """Return the state of TLS with the receiver; ``None`` without TLS."""
         session = self._stream.get_extra_info("ssl_object")
         if session is None or not self._transport.is_secured:
             return None
@@ -207,11 +211,14 @@ class Stream:
 
     @property
     def can_be_kept(self) -> bool:
-        """Whether all that comes is seen, and what TCP acknowledges is told: not in TLS in TLS."""
+        """Whether the connection may serve another exchange: all bytes and acknowledgements must be visible.
+
+        With TLS in TLS they are not, nor on systems without TCP's state.
+        """
         return self._layers < 2 and self.tcp_state() is not None
 
     def tcp_state(self) -> TcpState | None:
-        """Return what TCP knows; ``None`` where this system doesn't tell."""
+        """Return the state of the connection in TCP; ``None`` if this system doesn't provide it."""
         connection = self._stream.get_extra_info("socket")
         try:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
@@ -223,7 +230,7 @@ class Stream:
         return TcpState(state == _CLOSED, waiting == 0, acknowledged, received)
 
     def take_waiting(self) -> bytes | None:
-        """Return what has come by now, without waiting: nothing at the end, ``None`` if nothing has come."""
+        """Return received bytes without waiting; no bytes at the end, ``None`` if there are none yet."""
         connection = self._stream.get_extra_info("socket")
         connection.settimeout(0)
         try:
@@ -236,10 +243,10 @@ class Stream:
         return data
 
     def take_last(self, quiet: float, limit: float) -> bytes | None:
-        """Return what still comes; nothing at the end, ``None`` if neither comes.
+        """Return bytes that still come; no bytes at the end, ``None`` if neither bytes nor the end come.
 
-        :param quiet: seconds to wait for the other side to end it; then it is told that nothing more is sent.
-        :param limit: seconds to wait from then on.
+        :param quiet: seconds to wait until this side ends the connection (a half-close).
+        :param limit: seconds to wait after that.
         """
         connection = self._stream.get_extra_info("socket")
         with contextlib.suppress(TimeoutError):
@@ -250,11 +257,11 @@ class Stream:
             connection.settimeout(limit)
             try:
                 if isinstance(connection, ssl.SSLSocket):
-                    connection.unwrap()  # waits for the other side's own end
+                    connection.unwrap()  # waits until the other side ends TLS, too
                     return b""
                 connection.shutdown(socket.SHUT_WR)
             except ssl.SSLError as error:
-                # OpenSSL drops what comes behind this side's end, and tells that something did.
+                # After this side's end, OpenSSL drops received bytes. Its error says that there were some.
                 return b"?" if "APPLICATION_DATA" in (error.reason or "") else b""
             except TimeoutError:
                 raise
@@ -264,15 +271,15 @@ class Stream:
         return None
 
     def _note_reset(self, data: bytes) -> None:
-        """Note whether it was a reset that ended the connection: Python's TLS doesn't tell."""
+        """Record whether a reset has ended the connection. Python's TLS does not tell."""
         state = self.tcp_state()
         self.was_reset = not data and state is not None and state.is_closed
 
 
 def _receive(connection: socket.socket, timeout: float) -> bytes:
-    """Return what comes; nothing at the end, be it a reset.
+    """Wait for bytes and return them; return no bytes at the end of the connection, or after a reset.
 
-    :raises TimeoutError: if nothing does.
+    :raises TimeoutError: if neither bytes nor the end come in time.
     """
     connection.settimeout(timeout)
     try:

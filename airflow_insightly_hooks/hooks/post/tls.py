@@ -1,4 +1,4 @@
-"""TLS settings: whose certificates are trusted, and which is shown."""
+"""TLS settings: the trusted certificates, and the client's own certificate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["bare_context", "load_client_certificate", "tls_context"]
 
 
 def tls_context(verify: bool | str = True, *, trust_env: bool = True) -> ssl.SSLContext:
-    """Return the TLS settings: at least 1.2, certificates verified unless the connection says otherwise.
+    """Return the TLS settings of a connection, with TLS 1.2 or later.
 
-    :param verify: whether to verify certificates, or the path of a file of trusted ones.
-    :param trust_env: whether the environment's CA bundle variables count.
-    :raises OSError: if the file of trusted certificates can't be read; a ``ssl.SSLError`` if it holds none.
+    :param verify: whether to verify certificates, or the path of a file of trusted certificates.
+    :param trust_env: whether to use the CA bundle variables of the environment.
+    :raises OSError: if the file of trusted certificates can't be read. If it has no certificates, the error
+        is an ``ssl.SSLError``.
     """
     if verify is False:
         context = ssl.create_default_context()
@@ -27,20 +28,21 @@ def tls_context(verify: bool | str = True, *, trust_env: bool = True) -> ssl.SSL
         names = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE") if trust_env else ()
         named = filter(None, map(os.environ.get, names))
         context = ssl.create_default_context(cafile=next(named, certifi.where()))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever the machine's own settings of OpenSSL say
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # even if this machine's OpenSSL settings differ
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 def bare_context() -> ssl.SSLContext:
-    """Return TLS settings that trust nobody, for who speaks none."""
+    """Return TLS settings that trust no certificate, for connections without TLS."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def load_client_certificate(context: ssl.SSLContext, file: str, key_file: str | None) -> None:
-    """Have a client's certificate shown to receivers that ask for one.
+    """Have the client's certificate sent to receivers that ask for one.
 
-    :param key_file: the file of its key, without a password; ``None`` if that stands beside the certificate.
-    :raises OSError: if they can't be read; a ``ssl.SSLError`` if they are no certificate and its key.
+    :param key_file: the file of its key, without a password; ``None`` if the certificate's file has the key.
+    :raises OSError: if a file can't be read. If it holds no certificate, or no matching key, the error is an
+        ``ssl.SSLError``.
     """
-    context.load_cert_chain(file, key_file, password=lambda: "")  # else OpenSSL asks the terminal for it
+    context.load_cert_chain(file, key_file, password=lambda: "")  # or OpenSSL would ask in the terminal

@@ -1,7 +1,7 @@
-"""The way to a receiver, or to the proxy before it: looked up, judged, dialled, under one deadline.
+"""Connect to a receiver, or to the proxy before it: look up the host, check its addresses, and dial.
 
-The sockets are httpcore's. Each wait on the network gets what is left until the deadline, so that no sequence
-of slow steps outlasts it.
+httpcore opens the sockets. All steps share one deadline: each wait on the network may take only the time that
+is left. So a sequence of slow steps can't take longer than the deadline.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from airflow_insightly_hooks.hooks.post.tls import tls_context
 __all__ = ["NotDialled", "SessionRefused", "Transport", "TransportSettings"]
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for one address to take a connection (a black hole takes none, and says nothing)."""
+"""The most seconds to connect to one address. An address may never answer, and never refuse."""
 LOOK_UP_LASTS = 1.0
-"""Seconds for which connections that are open at once may share a look-up of the receiver's name."""
+"""Seconds for which connections that are open at the same time may share a look-up of the host's name."""
 
 
 @dataclass(frozen=True)
 class TransportSettings:
-    """How to connect.
+    """The settings of connections to a receiver.
 
-    :param timeout: seconds for the whole exchange, from the name's look-up to the answer's headers.
-    :param verify: whether to verify certificates, or the path of a file of trusted ones.
-    :param trust_env: whether the environment's proxy and CA bundle variables count.
-    :param allow_private: whether addresses of private networks are sent to.
+    :param timeout: seconds for the whole exchange, from the look-up of the name to the answer's headers.
+    :param verify: whether to verify certificates, or the path of a file of trusted certificates.
+    :param trust_env: whether to use the proxy and CA bundle variables of the environment.
+    :param allow_private: whether addresses of private networks are allowed.
     """
 
     timeout: float
@@ -55,9 +55,9 @@ class TransportSettings:
 
 
 class NotDialled(Exception):
-    """Why there is no connection.
+    """No connection could be made; the text says why.
 
-    :param is_own_fault: whether this machine lacked what it takes; then it tells nothing of the receiver.
+    :param is_own_fault: whether this machine lacked a resource, so that the receiver may be all right.
     """
 
     def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
@@ -66,15 +66,16 @@ class NotDialled(Exception):
 
 
 class SessionRefused(NotDialled):
-    """The receiver refused TLS with a session of an earlier connection; it may take a connection without."""
+    """The receiver refused to resume the TLS session of an earlier connection; it may accept a new one."""
 
 
 class Transport:
-    """The way to one receiver; shared by the threads that send to it.
+    """Connects to one receiver. The threads that send to it share this object.
 
-    :param context: how to speak TLS to the receiver.
-    :ivar proxy: what is connected to instead, by its own address, whatever that is.
-    :raises InvalidConnection: if the environment names a proxy that is none.
+    :param context: the TLS settings for the receiver.
+    :ivar proxy: the proxy to connect to instead of the receiver. Its own address is not checked. ``None``
+        without a proxy.
+    :raises InvalidConnection: if the environment names a proxy whose URI is not valid.
     :raises OSError: if the file of trusted certificates can't be read for a proxy.
     """
 
@@ -83,21 +84,21 @@ class Transport:
         self.proxy = _proxy(endpoint) if settings.trust_env else None
         self._endpoint = endpoint
         self._context = self._first_context = context
-        self._first = self.proxy or endpoint  # what is connected to
-        self._needs_no_look_up = literal_address(self._first.host) == self._first.host  # one with a zone does
+        self._first = self.proxy or endpoint  # the host to connect to
+        self._needs_no_look_up = literal_address(self._first.host) == self._first.host  # not with a zone
         if self.proxy is not None and self.proxy.is_secured:
-            # Its own: a client's certificate is for the receiver.
+            # The proxy has a context of its own, because the client's certificate is for the receiver.
             self._first_context = tls_context(settings.verify, trust_env=settings.trust_env)
         self._session: ssl.SSLSession | None = None
         self._resumes = True
-        self._lock = threading.Lock()  # for what follows
+        self._lock = threading.Lock()  # protects the attributes below
         self._open = 0
         self._addresses: list[str] = []
         self._looked_up_at = float("-inf")
 
     @property
     def is_secured(self) -> bool:
-        """Whether TLS is spoken with the receiver."""
+        """Whether the connection to the receiver uses TLS."""
         return self._endpoint.is_secured
 
     @property
@@ -106,15 +107,15 @@ class Transport:
         return self.proxy is not None and self.is_secured
 
     def why_not_asked(self) -> str | None:
-        """Return why a proxy isn't asked to connect to the receiver, where that is an IP address."""
+        """Return why a proxy may not be asked to connect to the receiver's IP address; ``None`` if it may."""
         if self.proxy is None or not (address := literal_address(self._endpoint.host)):
-            return None  # a name's address, only the proxy knows
+            return None  # only the proxy knows the address of a name
         return why_not_sent_to(address, allow_private=self.settings.allow_private)
 
     def dial(self, deadline: Deadline) -> httpcore.NetworkStream:
-        """Connect to the first address that takes a connection.
+        """Connect to the first address that accepts a connection.
 
-        :raises NotDialled: if there is none.
+        :raises NotDialled: if no address does, or if an address is not allowed.
         """
         allow_private = self.settings.allow_private or self.proxy is not None
         failures: list[NotDialled] = []
@@ -124,7 +125,7 @@ class Transport:
             if refusal is not None:
                 raise NotDialled(refusal)
             left = deadline.left()
-            # An address that is dead leaves time for the next one.
+            # A dead address must leave time for the next one.
             limit = min(CONNECT_TIMEOUT, left / (len(addresses) - dialled))
             try:
                 return httpcore.SyncBackend().connect_tcp(address, self._first.port, limit)
@@ -135,14 +136,15 @@ class Transport:
             except httpcore.ConnectError as error:
                 failures.append(_not_connected(error))
         with self._lock:
-            self._looked_up_at = float("-inf")  # there may be others by now
+            self._looked_up_at = float("-inf")  # the host may have other addresses by now
         reason = "; ".join(dict.fromkeys(map(str, failures))) or "the host has no address"
-        # Where IPv6 is off, its addresses fail like that; while there are others, these tell.
+        # Without IPv6 on this machine, IPv6 addresses fail as if it lacked a resource. So the failures of
+        # IPv4 addresses decide, if there are any.
         telling = [f for f, address in zip(failures, addresses, strict=True) if ":" not in address]
         raise NotDialled(reason, is_own_fault=any(failure.is_own_fault for failure in telling or failures))
 
     def _look_up(self, deadline: Deadline) -> list[str]:
-        """Look the host up, unless it is an address, or it was just done for another that is open."""
+        """Return the host's addresses; look them up unless another open connection has just done it."""
         if self._needs_no_look_up:
             return [self._first.host]
         with self._lock:
@@ -156,14 +158,14 @@ class Transport:
         return addresses
 
     def opening(self) -> None:
-        """Note that a connection is about to be opened; ``closed`` is to follow."""
+        """Record that a connection is about to be opened. The caller must call ``closed`` later."""
         with self._lock:
             self._open += 1
             if self._open == 1:
-                self._looked_up_at = float("-inf")  # nobody is there to share it with
+                self._looked_up_at = float("-inf")  # no other connection shares the last look-up
 
     def closed(self) -> None:
-        """Note that a connection is closed, or was never opened after all."""
+        """Record that a connection is closed, or could not be opened."""
         with self._lock:
             self._open -= 1
 
@@ -172,8 +174,9 @@ class Transport:
     ) -> httpcore.NetworkStream:
         """Begin TLS with the receiver, or with the proxy.
 
-        :raises SessionRefused: if it can't be spoken there with a session of before; none is tried again.
-        :raises NotDialled: if it can't be spoken there, or the certificate is refused.
+        :raises SessionRefused: if TLS fails with the session of an earlier connection. Later connections
+            resume no session.
+        :raises NotDialled: if TLS fails, or the certificate is refused.
         """
         to, context = (self._first, self._first_context) if is_proxy else (self._endpoint, self._context)
         session = None if is_proxy else self._session
@@ -185,20 +188,20 @@ class Transport:
             raise DeadlineExceeded from None
         except httpcore.ConnectError as error:
             failure = _not_connected(error)
-        if session is not None:  # some servers refuse to go on with a session, others to take it as none
+        if session is not None:  # some servers refuse a session instead of ignoring it
             self._session, self._resumes = None, False
             raise SessionRefused(str(failure))
         raise failure
 
     def keep_session(self, connection: ssl.SSLSocket) -> None:
-        """Have the next connection resume this one's TLS session, which saves both sides work."""
+        """Have the next connection resume the TLS session of this one, which saves both sides work."""
         with contextlib.suppress(ValueError, OSError):
             if self._resumes:
                 self._session = connection.session or self._session
 
 
 class _ResumingContext:
-    """As much of an ``SSLContext`` as httpcore asks for; it can't be given a session otherwise."""
+    """The part of an ``SSLContext`` that httpcore uses. httpcore has no other way to resume a session."""
 
     def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
         self._context, self._session = context, session
@@ -219,7 +222,7 @@ def _proxy(endpoint: Endpoint) -> Endpoint | None:
 
 
 def _resolve(host: str, port: int, timeout: float) -> list[str]:
-    """Return the addresses of a host; the system's look-up knows no time limit, hence the thread."""
+    """Return the addresses of a host. The system's look-up has no time limit, so it runs in a thread."""
     found: list[str] = []
     failure: list[NotDialled] = []
 
@@ -244,15 +247,15 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
 
 
 def _not_looked_up(error: OSError | UnicodeError) -> NotDialled:
-    """Return why a look-up has just failed."""
+    """Return the error of a look-up that has just failed."""
     if lack := own_look_up_fault(error):
         return NotDialled(lack, is_own_fault=True)
-    reason = getattr(error, "strerror", None) or "it is no name"
+    reason = getattr(error, "strerror", None) or "it is not a valid name"
     return NotDialled(f"the host can't be looked up: {reason.lower()}")
 
 
 def _not_connected(error: BaseException) -> NotDialled:
-    """Return why a connection failed, from httpcore's error."""
+    """Return the error of a connection that failed with an error of httpcore."""
     for cause in causes(error):
         if reason := tls_reason(cause):
             return NotDialled(reason)

@@ -178,7 +178,7 @@ def test_what_stands_around_a_body_has_an_end(tail: bytes) -> None:
     """A chunk's extension or a trailer that never ends is given up."""
     pieces = [OK + b"Transfer-Encoding: chunked\r\n\r\n" + tail, *[b"x" * 1_024] * 1_000]
     head, _, note, length = read_all(*pieces)
-    assert (head.status, note) == (200, "its answer broke off behind the headers")
+    assert (head.status, note) == (200, "its answer broke off after the headers")
     assert length <= TAIL_LIMIT + 4_096
 
 
