@@ -113,11 +113,12 @@ def _days(left: timedelta) -> str:
 
 
 def _advice(reason: str) -> str:
+    from airflow_insightly_hooks.hooks.blocked_addresses import METADATA_REFUSED
     from airflow_insightly_hooks.hooks.hints import receiver_hint
 
     if "allow_private_networks" in reason:
         return "Set allow_private_networks, if it is meant to be an address of your own network."
-    if "is not sent to" in reason:
+    if METADATA_REFUSED in reason:
         return "Give another host: no webhook is sent to such an address."
     if reason.startswith("proxy: "):
         return "Look at HTTPS_PROXY and HTTP_PROXY, or set trust_env to false to connect directly."

@@ -1,4 +1,4 @@
-"""Insightly's REST API and the webhook POST as Airflow hooks.
+"""Airflow hooks for Insightly's REST API, for POSTs of webhooks, and for Insightly's own webhooks.
 
 Public: ``incoming``, ``insightly``, ``webhook``.
 """

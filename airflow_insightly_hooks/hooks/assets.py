@@ -1,4 +1,4 @@
-"""The asset that stands for an account's records of one type, and the names of those that wake DAGs."""
+"""The asset that keeps the state of an account's records of one type; the names of assets that wake DAGs."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = [
 ]
 
 PUSH = "push"
-"""The part of an asset's name that says that webhooks wake its DAGs."""
+"""The part of an asset's name that marks DAGs which webhooks wake."""
 LONGEST_CURSOR = 505
-"""Characters of a cursor's name that are in an asset's name."""
+"""The most characters of a cursor's name in an asset's name. Longer names are replaced by a digest."""
 _SECONDS = re.compile(r"[\d.e+-]+s")
 
 WATCHED = "watched"
-"""The key of the asset's state for up to when the watcher has said that there are changes."""
+"""The key of the asset's state for the time up to which the watcher has reported changes."""
 ANNOUNCED = "announced"
-"""The key of the asset's state for what webhooks have announced (``core.incoming.announced``)."""
+"""The key of the asset's state for changes that webhooks have announced (``core.incoming.announced``)."""
 CURSOR_LISTS = ("cursors", *(f"cursors/{part:x}" for part in range(16)))
-"""The keys of the asset's state for whose cursors there are; each holds a part of them, since it takes 65 kB.
+"""The keys of the asset's state for the list of cursors. The list has parts, because a value may have 65 kB.
 
-A part is a mapping, from a cursor's key to ``{"dag", "task", "woken"}``. ``dag`` and ``task`` are the ids of
-the task that moved it last; ``woken`` tells that events of a watcher which it shares trigger its runs. The
-first part is what earlier versions wrote; where another one has the same cursor, that counts.
+A part maps the key of a cursor to ``{"dag", "task", "woken"}``. ``dag`` and ``task`` are the ids of the task
+that moved the cursor last. ``woken`` is true if the events of a shared watcher trigger its runs. Earlier
+versions wrote the first part only. If a cursor is in another part, too, the other part counts.
 """
 
 
@@ -52,17 +52,17 @@ def cursor_key(name: str) -> str:
 
 
 def cursor_list(key: str) -> str:
-    """Return the key of the part of the list that a cursor is in, by the cursor's key."""
+    """Return the key of the part of the list that holds a cursor, by the cursor's key."""
     return CURSOR_LISTS[1 + int(digest_of(key)[0], 16)]
 
 
 def account_prefix(insightly_conn_id: str) -> str:
-    """Return what the names of all assets of an account begin with."""
+    """Return the beginning of the names of all assets of an account."""
     return f"insightly/{insightly_conn_id}/"
 
 
 def changes_prefix(insightly_conn_id: str, record_type: str) -> str:
-    """Return the beginning of the names of all assets whose events say that these records have changed."""
+    """Return the beginning of the names of all assets whose events report changes of these records."""
     return f"{account_prefix(insightly_conn_id)}{record_type}/changes/"
 
 
@@ -76,13 +76,13 @@ def changes_asset_name(
     cursor: str | None = None,
     push: bool = False,
 ) -> str:
-    """Return the name of the asset whose events say so, to all DAGs that watch in the same way.
+    """Return the name of the asset whose events report changes to all DAGs with the same settings.
 
-    :param poll_interval: seconds.
-    :param settle: seconds.
-    :param lookback: seconds; ``None`` for the default.
-    :param cursor: that of the one DAG whose asset it is; ``None`` if several share it.
-    :param push: whether it is woken by webhooks.
+    :param poll_interval: seconds between two polls.
+    :param settle: seconds that changes need to become visible.
+    :param lookback: seconds of the lookback; ``None`` for the default.
+    :param cursor: the cursor's name, if the asset belongs to one DAG; ``None`` if several DAGs share it.
+    :param push: whether webhooks wake the DAGs.
     """
     parts = [f"{poll_interval:g}s", f"{settle:g}s"]
     if push:
@@ -90,35 +90,35 @@ def changes_asset_name(
     if lookback is not None:
         parts.append(f"{lookback:g}s")
     if cursor is not None:
-        # Airflow wants ASCII, and not too much of it.
+        # Airflow allows only ASCII, and limits the length.
         quoted = quote(cursor, safe="")
         parts.append(quoted if len(quoted) <= LONGEST_CURSOR else digest_of(cursor))
     return changes_prefix(insightly_conn_id, record_type) + "/".join(parts)
 
 
 def changed_type_in(name: str) -> str | None:
-    """Return the record type whose changes an asset stands for; ``None`` if it stands for something else.
+    """Return the record type whose changes an asset reports; ``None`` if it reports no changes.
 
-    :param name: of an asset of an account.
+    :param name: the name of an asset of an account.
     """
     _, _, record_type, *rest = name.split("/")
     return record_type if rest[:1] == ["changes"] else None
 
 
 def cursor_in(name: str) -> str | None:
-    """Return what an asset's name says of its cursor: the name, quoted, or a digest; ``None`` if nothing.
+    """Return the cursor in an asset's name: its quoted name, or a digest; ``None`` if the name has none.
 
-    :param name: of ``changes_asset_name``.
+    :param name: a result of ``changes_asset_name``.
     """
     last = name.rpartition("/")[2]
     return None if _SECONDS.fullmatch(last) else last
 
 
 def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
-    """Return the asset; its state keeps what outlasts a run: cursors, and what workflows remember.
+    """Return the asset whose state is kept from run to run: cursors, and the memory of workflows.
 
-    Its name depends on nothing but these two, since Airflow deletes the state of an asset that no DAG names
-    any more.
+    Its name depends only on these two arguments, because Airflow deletes the state of an asset that no DAG
+    names.
     """
     return Asset(
         name=f"insightly/{insightly_conn_id}/{record_type}",
@@ -127,12 +127,15 @@ def records_asset(insightly_conn_id: str, record_type: str) -> Asset:
 
 
 def add_inlet(arguments: MutableMapping[str, Any], asset: Asset) -> None:
-    """Add an asset to the ``inlets`` among an operator's arguments: that gives access to its state."""
+    """Add an asset to the ``inlets`` among an operator's arguments. This gives access to its state."""
     arguments["inlets"] = with_asset(arguments.get("inlets"), asset)
 
 
 def with_asset(given: Any, asset: Asset) -> list[Any]:
-    """Return inlets or outlets as a user gives them, one, several or ``None``, with an asset among them."""
+    """Return inlets or outlets with an asset added.
+
+    :param given: the user's inlets or outlets: one, several or ``None``.
+    """
     if given is None:
         return [asset]
     found = list(given) if isinstance(given, list | tuple) else [given]

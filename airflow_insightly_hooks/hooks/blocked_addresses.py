@@ -1,6 +1,6 @@
-"""Which addresses are not sent to. It is the resolved address that is judged, the one that is dialled.
+"""Decide which IP addresses may not be connected to. The checked address is the one that is dialled.
 
-An IPv6 address that leads to an IPv4 one (mapped, NAT64, 6to4, Teredo, ISATAP) is judged by that one, too.
+If an IPv6 address leads to an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP), both are checked.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator
 from functools import lru_cache
 
-__all__ = ["is_loopback", "literal_address", "why_not_sent_to"]
+__all__ = ["METADATA_REFUSED", "is_loopback", "literal_address", "why_not_sent_to"]
 
-METADATA_REFUSED = "a link-local or cloud metadata address is not sent to"
+METADATA_REFUSED = "link-local and cloud metadata addresses are not allowed"
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -28,13 +28,13 @@ _METADATA = tuple(
         "fd00:42::42/128",  # Scaleway
     )
 )
-"""The cloud's services for its machines that are outside of the link-local ranges."""
+"""Services of clouds for their machines, outside of the link-local ranges."""
 
 _ON_LINK = tuple(
     ipaddress.ip_network(f"169.254.{last_two}")
     for last_two in ("169.254", "169.253", "169.123", "170.2", "170.23")
 )
-"""Metadata, names, time and credentials at link-local addresses: looked for in any network's NAT64."""
+"""Link-local addresses of metadata, names, time and credentials. They are also searched for in NAT64."""
 
 _ENDS_IN_IPV4 = tuple(
     ipaddress.ip_network(network) for network in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")
@@ -44,25 +44,25 @@ _ENDS_IN_IPV4 = tuple(
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
     for network in (
-        "100.64.0.0/10",  # of providers
-        "192.0.0.0/24",  # of protocols
-        "192.88.99.0/24",  # 6to4's relays, once
-        "198.18.0.0/15",  # of tests
-        "3fff::/20",  # of documentation
+        "100.64.0.0/10",  # for providers
+        "192.0.0.0/24",  # for protocols
+        "192.88.99.0/24",  # 6to4 relays, in the past
+        "198.18.0.0/15",  # for tests
+        "3fff::/20",  # for documentation
     )
 )
-"""Not of the public internet, whatever this version of Python says of them (``is_global``)."""
+"""Networks outside of the public internet. Some versions of Python count them as public (``is_global``)."""
 
 _PUBLIC_IPV6 = (ipaddress.ip_network("2000::/3"),)
-"""All that was ever given out as global unicast; most of what has a special meaning is outside of it."""
+"""All addresses that were ever assigned as global unicast. Most special addresses are outside of it."""
 
 
 @lru_cache(maxsize=1_024)
 def why_not_sent_to(address: str, *, allow_private: bool = True) -> str | None:
-    """Return why an IP address is not sent to; ``None`` for one that is.
+    """Return why an IP address may not be connected to; ``None`` if it may.
 
-    :param allow_private: whether those of private networks and of this machine are; link-local addresses
-        and the cloud's metadata services never are.
+    :param allow_private: whether addresses of private networks and of this machine are allowed. Link-local
+        addresses and the metadata services of clouds never are.
     """
     outer = ipaddress.ip_address(address.partition("%")[0])
     inner = list(_inner(outer))
@@ -72,12 +72,12 @@ def why_not_sent_to(address: str, *, allow_private: bool = True) -> str | None:
         return METADATA_REFUSED
     judged = inner if _is_translation(outer) else [outer, *inner]
     if not allow_private and any(_is_private(one) for one in judged):
-        return "an address of a private network is not sent to (allow_private_networks)"
+        return "addresses of private networks are not allowed (allow_private_networks)"
     return None
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host says by itself that it is this machine."""
+    """Return whether a host's name or address means this machine."""
     if host == "localhost":
         return True
     try:
@@ -88,7 +88,7 @@ def is_loopback(host: str) -> bool:
 
 
 def literal_address(host: str) -> str | None:
-    """Return the IP address that a host is, however it is spelled; ``None`` for a name."""
+    """Return the IP address if a host is one, in any notation; ``None`` for a name."""
     try:
         return str(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
@@ -113,20 +113,20 @@ def _inner(address: _Address) -> Iterator[_Address]:
 
 
 def _embedded(address: _Address) -> Iterator[_Address]:
-    """Yield the IPv4 addresses that an IPv6 address leads to if its network has a NAT64 of its own.
+    """Yield the IPv4 addresses to which an IPv6 address may lead if its network has its own NAT64.
 
-    Nobody outside of that network knows the length of its prefix.
+    There are several, because the length of its prefix is known only in that network.
     """
     if not isinstance(address, ipaddress.IPv6Address):
         return
     octets = address.packed
-    for first in (4, 5, 6, 7, 9, 12):  # octet 8 is passed over (RFC 6052, 2.2)
+    for first in (4, 5, 6, 7, 9, 12):  # octet 8 is skipped (RFC 6052, 2.2)
         places = [place for place in range(first, 16) if place != 8][:4]
         yield ipaddress.IPv4Address(bytes(octets[place] for place in places))
 
 
 def _is_translation(address: _Address) -> bool:
-    """Return whether an address is nothing but another way to write an IPv4 one."""
+    """Return whether an address is only another way to write an IPv4 address."""
     return isinstance(address, ipaddress.IPv6Address) and (
         address.sixtofour is not None
         or address.teredo is not None

@@ -1,4 +1,4 @@
-"""The values of a connection's extra fields, read as they are declared and checked one by one."""
+"""Read the values of a connection's extra fields, and check them against their declarations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OwnField = Literal["host", "login", "password", "schema"]
 
 
 def connection_text(connection: Connection, name: OwnField) -> str:
-    """Return one of a connection's own fields; an empty text where it has no value.
+    """Return one of a connection's own fields; an empty text if it has no value.
 
-    :raises InvalidConnection: if it is no text, or one that can't be written in UTF-8.
+    :raises InvalidConnection: if it is not a text, or can't be written in UTF-8.
     """
     value: object = getattr(connection, name)
     if value is None:
@@ -38,10 +38,10 @@ def connection_text(connection: Connection, name: OwnField) -> str:
 
 
 def check_type(connection: Connection, expected: str, log: Logger) -> None:
-    """Warn of a connection of another type: its fields are read all the same, as those of this type.
+    """Warn if a connection has another type. Its fields are read as if it had the expected type.
 
-    :raises InvalidConnection: if it is of another one of this package's types: an API key would be sent to a
-        receiver, or a receiver's password to the API.
+    :raises InvalidConnection: if it has another type of this package. An API key would be sent to a receiver,
+        or a receiver's password to the API.
     """
     if connection.conn_type in CONNECTION_FIELDS and connection.conn_type != expected:
         raise InvalidConnection(
@@ -49,7 +49,7 @@ def check_type(connection: Connection, expected: str, log: Logger) -> None:
         )
     if connection.conn_type and connection.conn_type != expected:
         log.warning(
-            "Connection %r is of type %r, and is used as one of type %r: is it the right one?",
+            "Connection %r is of type %r, but is used as one of type %r. Check that it is the right one",
             connection.conn_id,
             connection.conn_type,
             expected,
@@ -68,11 +68,12 @@ def is_writable(text: str) -> bool:
 class ConnectionExtras:
     """The extra fields of an Airflow connection.
 
-    They come typed from JSON, and as text from a URI or a form; both mean the same. An empty text is a
-    field left empty, and an empty field has the default that is declared for it.
+    Values have their types in JSON, and are texts in a URI or a form; both mean the same. An empty text means
+    that the field is empty. An empty field has its declared default.
 
-    :param fields: the fields that the connection type has. The methods take the name of one of them.
-    :raises InvalidConnection: if there is another one, or they are no JSON object. No message holds a value.
+    :param fields: the fields of the connection type. The methods take the name of one of them.
+    :raises InvalidConnection: if there is an unknown field, or if the extra is not a JSON object. No message
+        holds a value.
     """
 
     def __init__(self, connection: Connection, fields: tuple[ConnectionField, ...]) -> None:
@@ -87,7 +88,7 @@ class ConnectionExtras:
         self._given: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v != ""}
         for name in self._given:
             if name not in self._fields:
-                name = name.encode(errors="backslashreplace").decode()  # it goes into logs
+                name = name.encode(errors="backslashreplace").decode()  # logs need valid UTF-8
                 raise self.invalid(name, f"there is no such field{did_you_mean(name, self._fields)}")
 
     def _value(self, name: str) -> Any:
@@ -98,9 +99,9 @@ class ConnectionExtras:
         return InvalidConnection(self._conn_id, f"extra.{name}", reason)
 
     def text(self, name: str) -> str:
-        """Return a field's text; an empty one without a value.
+        """Return a field's text; an empty text if it has no value.
 
-        :raises InvalidConnection: if it is no text, or holds what can't be written or named.
+        :raises InvalidConnection: if it is not a text, holds NUL, or can't be written in UTF-8.
         """
         value = self._value(name)
         if value is None:
@@ -117,21 +118,22 @@ class ConnectionExtras:
         return text
 
     def is_blank(self, name: str) -> bool:
-        """Return whether a field is a text of white space alone, which is neither a value nor none."""
+        """Return whether a field is a text of white space only, which is neither a value nor empty."""
         value = self._given.get(name)
         return isinstance(value, str) and value != "" and not value.strip()
 
     def number(self, name: str) -> float:
         """Return a field's number.
 
-        :raises InvalidConnection: if it is no number, beyond the field's bounds, or not whole.
+        :raises InvalidConnection: if it is not a number, is outside of the field's bounds, or is not whole
+            although the field needs a whole number.
         """
         value, field = self._value(name), self._fields[name]
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        is_within = field.at_least <= number <= field.at_most  # false for what is not a number
+        is_within = field.at_least <= number <= field.at_most  # false for NaN
         if not (is_within or (field.may_be_zero and number == 0)):
             raise self.invalid(name, f"{_wanted(field)} is needed")
         if field.kind == "integer" and not number.is_integer():
@@ -141,7 +143,7 @@ class ConnectionExtras:
     def whole_number(self, name: str) -> int:
         """Return a field's whole number.
 
-        :raises InvalidConnection: if it is none, or beyond the field's bounds.
+        :raises InvalidConnection: if it is not a whole number within the field's bounds.
         """
         return int(self.number(name))
 
@@ -158,16 +160,17 @@ class ConnectionExtras:
         return value
 
     def flag_or_text(self, name: str) -> bool | str:
-        """Return whether a field is set, or its text where that is neither true nor false."""
+        """Return whether a field is set; its text if the text is neither true nor false."""
         value = self._value(name)
         if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
             return self._checked(name, value).strip()
         return self.flag(name)
 
     def texts(self, name: str) -> dict[str, str]:
-        """Return a field that maps texts to texts, as an object or as its JSON text; none without a value.
+        """Return a field that maps texts to texts. Its value may be an object, or JSON text.
 
-        :raises InvalidConnection: if it is no such thing.
+        :return: the mapping; an empty one if the field has no value.
+        :raises InvalidConnection: if the value is not a mapping of texts to texts.
         """
         value = self._value(name)
         if value is None:

@@ -1,4 +1,4 @@
-"""Why a connection failed, by an error's causes: the texts of errors can hold addresses and secrets."""
+"""Find out why a connection failed from the types of an error's causes. Texts of errors can hold secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["NO_MORE_THREADS", "causes", "own_fault", "own_look_up_fault", "tls_r
 NO_MORE_THREADS = "this worker has no more threads"
 
 _NO_TLS = ("wrong version number", "record layer failure", "packet length too long", "http request")
-"""What versions of OpenSSL say of an answer that isn't TLS at all."""
+"""The texts of OpenSSL's versions for an answer that isn't TLS."""
 
 _OWN_FAULTS = {
     errno.EMFILE: "no more file descriptors",
@@ -25,7 +25,7 @@ _OWN_FAULTS = {
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from, in all the ways in which HTTP clients wrap errors."""
+    """Yield an error and its causes, in all the ways in which HTTP clients wrap errors."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -34,7 +34,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def tls_reason(cause: BaseException) -> str | None:
-    """Return what is wrong with TLS, such as ``TLS: certificate has expired``; ``None`` for another error."""
+    """Return why TLS failed, such as ``TLS: certificate has expired``; ``None`` for other errors."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"TLS: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
@@ -44,16 +44,16 @@ def tls_reason(cause: BaseException) -> str | None:
 
 
 def own_fault(error: BaseException) -> str | None:
-    """Return what this machine lacks to connect at all; ``None`` for an error that tells of the receiver."""
+    """Return which resource this machine lacks to connect; ``None`` if the error has another reason."""
     lack = _OWN_FAULTS.get(getattr(error, "errno", None) or 0)
     return f"this worker has {lack}" if lack else None
 
 
 def own_look_up_fault(error: BaseException) -> str | None:
-    """Return what this machine lacks to look a host up; ``None`` for an error that tells of the host's name.
+    """Return which resource this machine lacks to look up a host; ``None`` if the error has another reason.
 
-    To be asked right after the look-up has failed. Where no file descriptor is left, ``getaddrinfo`` may
-    report any error, with an ``errno`` that is left over from elsewhere. So a descriptor is opened, to see.
+    Call it right after the look-up has failed. Without free file descriptors, ``getaddrinfo`` may raise any
+    error, with the ``errno`` of an earlier one. So this function tries to open a file descriptor.
     """
     if isinstance(error, socket.gaierror) and error.errno == socket.EAI_MEMORY:
         return own_fault(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))

@@ -1,8 +1,8 @@
-"""The extra fields of the connection types: name, type, default, bounds and meaning of each.
+"""Declare the extra fields of the connection types: name, type, default, bounds and meaning.
 
-The connection forms (``provider.py``), the hooks' reading (``connection_extras.py``) and the reference's
-tables (``tools/blocks/connections.py``) are made from these declarations. Airflow loads this module while it
-starts, so it imports neither Airflow nor an HTTP client.
+The connection forms (``provider.py``), the hooks (``connection_extras.py``) and the tables of the reference
+(``tools/blocks/connections.py``) use these declarations. Airflow loads this module while it starts, so it
+imports neither Airflow nor an HTTP client.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class ConnectionField:
 
     :param name: its key in the extra.
     :param label: its name in the form.
-    :param kind: its type in the form, in the words of JSON Schema.
-    :param default: the value that an empty field has; ``None`` for no value.
-    :param description: what form and reference say of it; may be empty.
-    :param details: what only the reference says of it, after the description.
-    :param at_least: the smallest number that is accepted; counts for numbers only.
-    :param at_most: the largest one, likewise.
-    :param may_be_zero: whether 0 is accepted, too, for no limit.
+    :param kind: its type in the form, as a type of JSON Schema.
+    :param default: the value of an empty field; ``None`` for no value.
+    :param description: the description in the form and in the reference; may be empty.
+    :param details: additional text of the reference, after the description.
+    :param at_least: the smallest accepted number; only for numbers.
+    :param at_most: the largest accepted number; only for numbers.
+    :param may_be_zero: whether 0 is accepted, too, and means no limit.
     :param is_secret: whether it is a password field in the form.
     """
 
@@ -53,8 +53,8 @@ INSIGHTLY_FIELDS = (
         label="API version",
         kind="string",
         default="v3.1",
-        details="The last part of the API's address. A URL in the host has its own; another version here "
-        "is refused then.",
+        details="The last part of the API's address. If the host is a URL, the URL has the version, and "
+        "another version here is an error.",
     ),
     ConnectionField(
         name="timeout",
@@ -63,7 +63,7 @@ INSIGHTLY_FIELDS = (
         default=30,
         at_least=0.1,
         at_most=LONGEST_TIMEOUT,
-        description="Seconds without data.",
+        description="The most seconds without data.",
     ),
     ConnectionField(
         name="answer_timeout",
@@ -72,7 +72,7 @@ INSIGHTLY_FIELDS = (
         default=300,
         at_least=0.1,
         at_most=24 * 3600,
-        description="Seconds until an answer is whole, however steadily it comes.",
+        description="The most seconds until an answer is complete.",
     ),
     ConnectionField(
         name="max_answer_bytes",
@@ -80,7 +80,7 @@ INSIGHTLY_FIELDS = (
         kind="integer",
         default=64_000_000,
         at_least=1_000,
-        description="Bytes of an answer, unpacked; more of it is not read.",
+        description="The most bytes of an answer, unpacked. A larger answer is an error.",
     ),
     ConnectionField(
         name="requests_per_second",
@@ -98,8 +98,8 @@ INSIGHTLY_FIELDS = (
         default=0,
         at_least=1,
         may_be_zero=True,
-        description="Ask no more once the account has made so many in a day; 0 for all that the plan allows.",
-        details="The requests of all of the account's users count, since midnight UTC.",
+        description="Send no request if the account has made so many today; 0 for the plan's limit.",
+        details="The requests of all users of the account since midnight UTC count.",
     ),
     ConnectionField(
         name="allow_insecure_http",
@@ -107,7 +107,7 @@ INSIGHTLY_FIELDS = (
         kind="boolean",
         default=False,
         description="Send the API key over http, too.",
-        details="Else it goes over https only, but for this machine itself.",
+        details="Otherwise it goes over https only, except to this machine itself.",
     ),
 )
 """The fields of the connection type ``insightly``, in the order of its form."""
@@ -123,7 +123,7 @@ WEBHOOK_FIELDS = (
         name="headers",
         label="Headers",
         kind="string",
-        description="A JSON object of further HTTP headers.",
+        description="A JSON object of additional HTTP headers.",
     ),
     ConnectionField(
         name="timeout",
@@ -132,7 +132,7 @@ WEBHOOK_FIELDS = (
         default=30,
         at_least=0.1,
         at_most=LONGEST_TIMEOUT,
-        description="Seconds for a whole exchange.",
+        description="The most seconds for a whole exchange.",
     ),
     ConnectionField(
         name="verify",
@@ -146,14 +146,14 @@ WEBHOOK_FIELDS = (
         label="Client certificate",
         kind="string",
         description="A PEM file, or two with a comma: certificate,key.",
-        details="A single file holds both certificate and key.",
+        details="A single file must hold both certificate and key.",
     ),
     ConnectionField(
         name="trust_env",
         label="Trust the environment",
         kind="boolean",
         default=True,
-        description="Honour HTTPS_PROXY, REQUESTS_CA_BUNDLE and their like.",
+        description="Use HTTPS_PROXY, REQUESTS_CA_BUNDLE and similar variables.",
     ),
     ConnectionField(
         name="allow_insecure_http",
@@ -161,7 +161,7 @@ WEBHOOK_FIELDS = (
         kind="boolean",
         default=False,
         description="Send credentials over http, too.",
-        details="Else authentication goes over https only.",
+        details="Otherwise credentials go over https only.",
     ),
     ConnectionField(
         name="allow_private_networks",
@@ -169,8 +169,8 @@ WEBHOOK_FIELDS = (
         kind="boolean",
         default=True,
         description="Send to addresses of private networks and of this machine, too.",
-        details="Link-local and cloud metadata addresses are refused anyway. Where POSTs go through a proxy, "
-        "only an IP address can be judged, not a name.",
+        details="Link-local and cloud metadata addresses are never allowed. If POSTs go through a proxy, "
+        "only IP addresses can be checked, not names.",
     ),
     ConnectionField(
         name="allow_redirects",
@@ -184,7 +184,7 @@ WEBHOOK_FIELDS = (
         label="Expected in the answer",
         kind="string",
         description="A 2xx whose body lacks this text is a failure.",
-        details="The first 16 KiB of the body must hold it. If the field is empty, any 2xx will do.",
+        details="The first 16 KiB of the body must hold it. If the field is empty, any 2xx is a success.",
     ),
     ConnectionField(
         name="keep_response",
@@ -193,7 +193,7 @@ WEBHOOK_FIELDS = (
         default=False,
         description="Show the first 500 characters of a failing receiver's response in log, report and "
         "delivery record.",
-        details="The connection's credentials are taken out. Personal data that the receiver echoes is not.",
+        details="The connection's credentials are removed. Personal data that the receiver echoes is not.",
     ),
     ConnectionField(
         name="requests_per_second",
@@ -204,15 +204,15 @@ WEBHOOK_FIELDS = (
         at_most=MOST_A_SECOND,
         may_be_zero=True,
         description="For each task; 0 sets no limit.",
-        details="A pool with one slot makes it the limit of all tasks together.",
+        details="With a pool of one slot, it is the limit of all tasks together.",
     ),
     ConnectionField(
         name="signing_secret",
         label="Signing secret",
         kind="string",
         is_secret=True,
-        description="whsec_… of Standard Webhooks; several are separated by spaces.",
-        details="Adds a signature to each request.",
+        description="whsec_… of Standard Webhooks; separate several secrets by spaces.",
+        details="It adds a signature to each request.",
     ),
     ConnectionField(
         name="max_body_bytes",
@@ -226,7 +226,7 @@ WEBHOOK_FIELDS = (
         name="web_url",
         label="Page of the receiver",
         kind="string",
-        description="Where a person sees what arrived; linked from the task.",
+        description="The address of a page that shows what arrived; tasks link to it.",
     ),
 )
 """The fields of the connection type ``insightly_webhook``, in the order of its form."""
@@ -237,13 +237,13 @@ INCOMING_FIELDS = (
         label="Account",
         kind="string",
         default="insightly_default",
-        description="The id of the Insightly connection of the account that sends.",
+        description="The id of the Insightly connection of the account that sends the webhooks.",
     ),
     ConnectionField(
         name="record_types",
         label="Record types",
         kind="string",
-        description="Those that are accepted, such as Contacts, Tasks; all if empty.",
+        description="The accepted record types, such as Contacts, Tasks; all if empty.",
         details="Separated by commas or spaces.",
     ),
     ConnectionField(
@@ -251,8 +251,9 @@ INCOMING_FIELDS = (
         label="Signing secret",
         kind="string",
         is_secret=True,
-        description="whsec_… of Standard Webhooks: then each webhook must be signed, too.",
-        details="Insightly itself doesn't sign. Several are separated by spaces: one of them will do.",
+        description="whsec_… of Standard Webhooks. If it is given, each webhook must be signed.",
+        details="Insightly itself doesn't sign. Separate several secrets by spaces; a signature with any of "
+        "them is accepted.",
     ),
     ConnectionField(
         name="max_body_bytes",
@@ -278,15 +279,15 @@ INCOMING_FIELDS = (
         label="Accept",
         kind="string",
         default="notice",
-        description="notice: a webhook wakes DAGs, and its contents are dropped; entity: they are kept, too.",
-        details="How tasks read them says docs/how-to/incoming.md.",
+        description="notice: a webhook wakes DAGs, and its contents are dropped. entity: they are kept, too.",
+        details="docs/how-to/incoming.md describes how tasks read them.",
     ),
     ConnectionField(
         name="entity_path",
         label="Path of entities",
         kind="string",
         description="Where contents are kept: a URL of Airflow's object storage, such as s3://conn_id@bucket/path.",
-        details="Needed with entity. Credentials are in the connection that it names.",
+        details="Needed with entity. The connection in the URL has the credentials.",
     ),
     ConnectionField(
         name="entity_days",
@@ -295,7 +296,7 @@ INCOMING_FIELDS = (
         default=7,
         at_least=1,
         at_most=3_650,
-        description="After so many days contents are deleted.",
+        description="The number of days after which contents are deleted.",
     ),
 )
 """The fields of the connection type ``insightly_incoming``, in the order of its form."""

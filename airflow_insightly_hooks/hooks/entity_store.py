@@ -1,7 +1,8 @@
-"""The object store in which the endpoint keeps webhooks' contents, and tasks read them.
+"""The object store of webhooks' contents. The endpoint writes them, and tasks read them.
 
-An object is ``{entity_path}/{account's connection}/{record type}/{day, UTC}/{name}``. What its name and its
-contents are says ``core.incoming.kept_entity``. A file on a disk gets its name once it is written to the end.
+An object is ``{entity_path}/{account's connection}/{record type}/{day, UTC}/{name}``.
+``core.incoming.kept_entity`` defines its name and its contents. A file on a disk gets its name only after it
+was written completely.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from airflow_insightly_hooks.core.incoming.kept_entity import KeptEntity, KeptNa
 __all__ = ["EntityStore"]
 
 READERS = 8
-"""How many objects are read at once."""
+"""The number of objects that are read at the same time."""
 LONGEST_FOLDER = 200
-"""Characters of a folder's name; file systems take 255 bytes."""
+"""The most characters of a folder's name. File systems allow 255 bytes."""
 
 
 class EntityStore:
-    """What is kept of one account's webhooks.
+    """The kept contents of one account's webhooks.
 
-    :param path: a URL as Airflow's ``ObjectStoragePath`` takes it.
-    :param insightly_conn_id: the connection of the account.
+    All methods block, and raise the errors of the object store.
+
+    :param path: a URL for Airflow's ``ObjectStoragePath``.
+    :param insightly_conn_id: the id of the account's connection.
     """
 
     def __init__(self, path: str, insightly_conn_id: str) -> None:
@@ -38,7 +41,7 @@ class EntityStore:
         self._conn_id = insightly_conn_id
 
     def keep(self, name: KeptName, entity: KeptEntity) -> None:
-        """Keep what a webhook holds. All methods block, and raise the store's own errors."""
+        """Keep the contents of a webhook."""
         path = self._path(entity.record_type, name.day, str(name))
         content = entity.as_bytes()
         if self._is_local:
@@ -46,25 +49,25 @@ class EntityStore:
             return
         try:
             self._fs.pipe_file(path, content)
-        except FileNotFoundError:  # a store that has real folders
+        except FileNotFoundError:  # the store has real folders
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(path, content)
 
     def discard(self, name: KeptName, record_type: str) -> None:
-        """Delete what was kept."""
+        """Delete the kept contents of a webhook."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(record_type, name.day, str(name)))
 
     def names(self, record_type: str, since: datetime, until: datetime) -> list[KeptName]:
-        """Return the names of what was received on the days from ``since`` to ``until``, in their order."""
+        """Return the sorted names of the contents received on the days from ``since`` to ``until``."""
         days = filter(None, map(day_in, self._list(self._path(record_type))))
         within = [day_name(day) for day in days if since.date() <= day <= until.date()]
         listed = [KeptName.parse(name) for day in within for name in self._list(self._path(record_type, day))]
         return sorted(name for name in listed if name is not None)
 
     def contents(self, record_type: str, names: Sequence[KeptName]) -> Iterator[bytes | None]:
-        """Yield what objects hold, in the names' order; ``None`` for one that is gone."""
-        fs = self._fs  # made in this thread
+        """Yield the contents of objects in the order of the names; ``None`` for a deleted object."""
+        fs = self._fs  # created in this thread
 
         def content(name: KeptName) -> bytes | None:
             try:
@@ -80,7 +83,7 @@ class EntityStore:
             yield from readers.map(content, names)
 
     def delete_before(self, day: date) -> int:
-        """Delete the days before one, of all record types; return how many folders."""
+        """Delete the folders of all days before ``day``, of all record types, and return their number."""
         deleted = 0
         for record_type in self._list(self._path()):
             for name in self._list(self._path(record_type, is_quoted=True)):
@@ -92,8 +95,8 @@ class EntityStore:
         return deleted
 
     def _list(self, path: str) -> list[str]:
-        """Return the names of what is in a folder; none if it isn't there."""
-        self._fs.invalidate_cache()  # some keep listings
+        """Return the names in a folder; an empty list if the folder doesn't exist."""
+        self._fs.invalidate_cache()  # some file systems cache listings
         try:
             return [listed.rstrip("/").rpartition("/")[2] for listed in self._fs.ls(path, detail=False)]
         except FileNotFoundError:
@@ -105,7 +108,7 @@ class EntityStore:
 
     @cached_property
     def _base(self) -> Any:
-        # It takes a second to load, and parsing a DAG needs none of it.
+        # Importing it takes a second, and parsing a DAG doesn't need it.
         from airflow.sdk import ObjectStoragePath
 
         return ObjectStoragePath(self._url)
@@ -117,7 +120,7 @@ class EntityStore:
 
     @property
     def _fs(self) -> Any:
-        return self._base.fs  # Airflow keeps it; with the connection's credentials
+        return self._base.fs  # Airflow caches it, with the connection's credentials
 
     @property
     def _is_local(self) -> bool:
@@ -125,7 +128,7 @@ class EntityStore:
 
 
 def _folder(name: str) -> str:
-    """Return the name of a folder: no separator is in it, and it leads nowhere else."""
+    """Return the name of a folder, quoted so that it has no separator and leads to no other folder."""
     quoted = quote(name, safe="")
     if len(quoted) > LONGEST_FOLDER:
         quoted = digest_of(name)
@@ -136,8 +139,8 @@ def _write_file(path: str, content: bytes) -> None:
     folder, _, name = path.rpartition("/")
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103 — fsspec's paths are texts
     part = f"{folder}/.{name}.part"
-    with open(part, "wb") as file:  # noqa: PTH123 — likewise
+    with open(part, "wb") as file:  # noqa: PTH123 — fsspec's paths are texts
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)  # noqa: PTH105 — likewise
+    os.replace(part, path)  # noqa: PTH105 — fsspec's paths are texts

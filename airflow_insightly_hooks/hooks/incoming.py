@@ -1,4 +1,4 @@
-"""What a connection of type ``insightly_incoming`` says: who may send webhooks to Airflow, and which."""
+"""Read connections of type ``insightly_incoming``: who may send webhooks to Airflow, and which webhooks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["IncomingSettings", "InsightlyIncomingHook"]
 NOTICE = "notice"
 """A webhook only says that something has changed."""
 ACCEPTED = (NOTICE, "entity")
-"""The values of ``accept``: with the second one, the record that a webhook holds is kept as well."""
-# A user is a connection's id. A password would stand in logs.
+"""The values of ``accept``. With ``entity``, the record in a webhook is kept, too."""
+# The user name in the URL is the id of a connection. Passwords are refused, because logs would show them.
 _STORE_URL = re.compile(
     r"(file:///|(?!file:)[a-z][a-z0-9+]*://([\w.-]+@)?)(?!(.*/)?\.\.(/|$))[^@?#\x00-\x1f]+", re.IGNORECASE
 )
@@ -33,17 +33,17 @@ _STORE_URL = re.compile(
 
 @dataclass(frozen=True)
 class IncomingSettings:
-    """What a connection says.
+    """The settings of a connection, checked.
 
-    :param login: the user name that Insightly was given.
-    :param password: the password that it was given.
-    :param insightly_conn_id: the connection of the account that sends.
-    :param record_types: those that are accepted; ``None`` for all.
-    :param signer: tells whether a webhook is signed; ``None`` if it need not be.
-    :param max_body_bytes: of a webhook's body.
-    :param requests_per_minute: for each process; 0 for no limit.
-    :param entity_path: where what webhooks hold is kept; ``None`` if it is dropped.
-    :param entity_days: after how many days it is deleted.
+    :param login: the user name that Insightly's webhook sends.
+    :param password: the password that it sends.
+    :param insightly_conn_id: the id of the connection of the account that sends.
+    :param record_types: the accepted record types; ``None`` for all.
+    :param signer: verifies the signatures of webhooks; ``None`` if they need no signature.
+    :param max_body_bytes: the most bytes of a webhook's body.
+    :param requests_per_minute: the most requests per minute in each process; 0 for no limit.
+    :param entity_path: where the contents of webhooks are kept; ``None`` if they are not kept.
+    :param entity_days: the number of days after which the contents are deleted.
     """
 
     login: str = field(repr=False)
@@ -58,7 +58,7 @@ class IncomingSettings:
 
     @classmethod
     def from_connection(cls, connection: Connection) -> IncomingSettings:
-        """Return what an Airflow connection says.
+        """Return the settings of an Airflow connection.
 
         :raises InvalidConnection: if it can't be used.
         """
@@ -67,12 +67,12 @@ class IncomingSettings:
         for name, value in (("login", login), ("password", password)):
             if not value:
                 raise InvalidConnection(
-                    connection.conn_id, name, "it is empty: give it the same as Insightly's webhook"
+                    connection.conn_id, name, "it is empty: give the same value as in Insightly's webhook"
                 )
         if ":" in login:
             raise InvalidConnection(connection.conn_id, "login", "Basic authentication allows no colon here")
-        if extras.is_blank("signing_secret"):  # never unsigned webhooks where signed ones were meant
-            raise extras.invalid("signing_secret", "it holds nothing but white space")
+        if extras.is_blank("signing_secret"):  # somebody meant to require signatures
+            raise extras.invalid("signing_secret", "it is only white space: give a secret, or leave it empty")
         secrets = extras.text("signing_secret").split()
         try:
             signer = Signer(" ".join(secrets)) if secrets else None
@@ -107,7 +107,7 @@ def _record_types(extras: ConnectionExtras) -> frozenset[str] | None:
 
 
 def _entity_path(extras: ConnectionExtras) -> str | None:
-    """Return where what webhooks hold is kept; ``None`` if the connection says that it is dropped."""
+    """Return where the contents of webhooks are kept; ``None`` if the connection doesn't keep them."""
     accept, path = extras.text("accept").lower(), extras.text("entity_path")
     if accept not in ACCEPTED:
         raise extras.invalid("accept", "it must be notice or entity")
@@ -119,14 +119,16 @@ def _entity_path(extras: ConnectionExtras) -> str | None:
     if accept == NOTICE:
         return None
     if not path:
-        raise extras.invalid("entity_path", "it is empty: with accept=entity it says where they are kept")
+        raise extras.invalid(
+            "entity_path", "it is empty: with accept=entity, give the place to keep contents"
+        )
     return path
 
 
 class InsightlyIncomingHook(BaseHook):
-    """Reads a connection by which Insightly's webhooks come to Airflow (``incoming``).
+    """Reads the connection that Insightly's webhooks use to come to Airflow (``incoming``).
 
-    :param incoming_conn_id: an Airflow connection of type ``insightly_incoming``.
+    :param incoming_conn_id: the id of an Airflow connection of type ``insightly_incoming``.
     """
 
     conn_name_attr = "incoming_conn_id"
@@ -139,7 +141,7 @@ class InsightlyIncomingHook(BaseHook):
         self.incoming_conn_id = incoming_conn_id
 
     def get_conn(self) -> IncomingSettings:
-        """Return what the connection says, checked.
+        """Return the settings of the connection, checked.
 
         :raises InvalidConnection: if it can't be used, or is of another type.
         """
@@ -153,7 +155,7 @@ class InsightlyIncomingHook(BaseHook):
         return IncomingSettings.from_connection(connection)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Say whether the connection can be used; the button "Test" of its form. It asks nobody anything."""
+        """Return whether the connection can be used, for the button "Test" of its form. It sends nothing."""
         try:
             settings = self.get_conn()
         except Exception as error:  # Airflow shows the text; nothing may be raised here
@@ -162,5 +164,5 @@ class InsightlyIncomingHook(BaseHook):
         which = "all record types" if names is None else ", ".join(sorted(names))
         return True, (
             f"It is complete: Insightly's webhooks of {which} can be sent to /insightly/hooks/{{this "
-            f"connection's id}}. Whether Insightly reaches this Airflow can't be seen from here."
+            f"connection's id}}. This test can't tell whether Insightly can reach this Airflow."
         )

@@ -1,4 +1,4 @@
-"""Insightly's REST API v3.1, for reading."""
+"""Read records through Insightly's REST API v3.1."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ LARGEST_PAGE = 500
 class SearchPage(NamedTuple):
     """A page of a search.
 
-    :param records: those that no page before has shown, as the API delivers them.
-    :param answered: all of the page's records, as the scan was given them.
-    :param total: how many records there are in all, where the answer tells.
-    :param date: the time of the answer by the server's clock, where it is known.
+    :param records: the records that no earlier page has had, as the API delivers them.
+    :param answered: all records of the page, as they were given to the scan.
+    :param total: the number of all records; ``None`` if the answer does not tell.
+    :param date: the time of the answer by the server's clock; ``None`` if it is unknown.
     """
 
     records: list[dict[str, Any]]
@@ -48,22 +48,23 @@ class SearchPage(NamedTuple):
 class InsightlyHook(BaseHook):
     """Reads records of an Insightly account.
 
-    :param insightly_conn_id: an Airflow connection of type ``insightly``: password or login is the API
-        key; host the pod (``na1``) or a base URL; the reference lists the fields of its extra.
-    :param exact_numbers: whether a number that Python would write in another way (``1.10``) comes out as an
-        ``ExactNumber``, a float that knows its text, and not as a float. XCom takes no such numbers.
-    :ivar patience: seconds that a request may wait in all for 429s and 503s to end.
-    :ivar quick_retries: how often a request that gets no usable answer is sent again within seconds.
+    :param insightly_conn_id: the id of an Airflow connection of type ``insightly``. Its password or login is
+        the API key. Its host is the pod (``na1``) or a base URL. The reference lists the fields of its extra.
+    :param exact_numbers: whether a number that Python would write differently (``1.10``) becomes an
+        ``ExactNumber``, which is a float that keeps its text, and not a plain float. XComs can't hold
+        ``ExactNumber``.
+    :ivar patience: the most seconds that a request may wait in total after 429 and 503.
+    :ivar quick_retries: how often a request without a usable answer is sent again within seconds.
 
-    Several threads may use it at once. All hooks of a process that ask one account share its limits.
+    Several threads may use it at once. All hooks of a process that read the same account share its limits.
 
-    Every method that asks the API raises:
+    Every method that sends requests to the API raises:
 
     :raises InvalidConnection: if the connection can't be used.
     :raises InsightlyUnreachable: if there is no answer after three quick retries, or 503 for too long.
     :raises InsightlyAccessError: on 401, 403, 404 and 405; it fails a task without a retry.
-    :raises InsightlyRateLimitError: on 429 for too long, or when the day's requests are spent.
-    :raises InsightlyAPIError: on any other answer that is none of the documented ones.
+    :raises InsightlyRateLimitError: on 429 for too long, or when today's requests are used up.
+    :raises InsightlyAPIError: on any other unexpected answer.
     """
 
     conn_name_attr = "insightly_conn_id"
@@ -83,7 +84,7 @@ class InsightlyHook(BaseHook):
 
     @property
     def _client(self) -> Client:
-        with self._opening:  # one for all threads: it counts the requests
+        with self._opening:  # all threads share one client, which counts the requests
             if self._opened is None:
                 connection = self.get_connection(self.insightly_conn_id)
                 check_type(connection, self.conn_type, self.log)
@@ -98,23 +99,23 @@ class InsightlyHook(BaseHook):
         return self._client.account.base_url
 
     def get_conn(self) -> requests.Session:
-        """Return the session that the hook's requests go through: authenticated, connections kept."""
+        """Return the session of the hook's requests. It authenticates them and keeps connections."""
         return self._client.session
 
     def close(self) -> None:
-        """End what is under way, in any thread; whatever else is asked raises ``StoppedError``."""
+        """End the current requests of all threads. Later requests raise ``StoppedError``."""
         self._client.close()
 
     @property
     def requests_made(self) -> int:
-        """How many requests this hook has sent."""
+        """The number of requests that this hook has sent."""
         return self._opened.requests_made if self._opened else 0
 
     def spaced(self, interval: float, requests: int = 1) -> float:
-        """Return the seconds between two polls so that the day's requests last until they start anew.
+        """Return the seconds to leave between two polls, so that the day's requests last until the day ends.
 
-        :param interval: seconds between two polls if there are requests enough; it is never less.
-        :param requests: how many go out in each interval: a poll's, times the polls side by side.
+        :param interval: the least seconds between two polls. It is returned if there are enough requests.
+        :param requests: the requests in each interval: those of one poll, times the number of parallel polls.
         :raises InvalidConnection: if the connection can't be used.
         """
         return self._client.limiter.spaced(interval, requests)
@@ -126,20 +127,21 @@ class InsightlyHook(BaseHook):
         page_size: int = LARGEST_PAGE,
         **search: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Yield records, each once, in the order the API gives them, as the API delivers them.
+        """Yield records in the API's order, as the API delivers them, each once.
 
-        Among the records may be some without a usable id; what is no object comes out as an empty record.
+        Some records may have no usable id. A value that is not an object becomes an empty record.
 
-        The search is read to its end whatever happens between its pages, or an error is raised: what it
-        yielded until then isn't all. ``core.detection.scan`` says how.
+        The search is read to its end, even if records change while it is read. If that isn't possible, an
+        error is raised, and the records so far are not all. ``core.detection.scan`` describes how.
 
-        :param record_type: a name of ``RECORD_TYPES``, or a custom object's (``Name__c``).
-        :param updated_after: ask only for records updated later; a time, or its text for the API.
-        :param page_size: how many a request asks for, 1 to 500 (1 counts as 2: pages overlap).
-        :param search: further parameters of the search: ``field_name`` with ``field_value``, ``brief``.
-        :raises UnknownRecordType: if there is no such record type.
-        :raises ValueError: if a parameter is none, or out of range; before anything is asked.
-        :raises IncompleteScan: if too much changes meanwhile for the search to be read to its end.
+        :param record_type: a name of ``RECORD_TYPES``, or the name of a custom object (``Name__c``).
+        :param updated_after: a time, or its text for the API. Only records that were updated later are read;
+            ``None`` for all records.
+        :param page_size: the number of records in a request, 1 to 500. 1 counts as 2, because pages overlap.
+        :param search: other parameters of the search: ``field_name`` with ``field_value``, ``brief``.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
+        :raises ValueError: if a parameter is unknown or out of range; no request was sent.
+        :raises IncompleteScan: if too many records change for the search to be read to its end.
         """
         kind = RECORD_TYPES[record_type]
         parameters = _search_parameters(page_size, updated_after, search)
@@ -149,12 +151,12 @@ class InsightlyHook(BaseHook):
     def read_pages(
         self, record_type: str, scan: Scan, updated_after: datetime | None = None
     ) -> Iterator[SearchPage]:
-        """Yield what a scan has still to read, page by page; see ``iter_records``.
+        """Yield the pages that a scan has not read yet; see ``iter_records``.
 
-        :param scan: of the same record type; one that has read some pages goes on behind them.
-        :param updated_after: as at the first page of the scan.
-        :raises UnknownRecordType: if there is no such record type.
-        :raises IncompleteScan: if too much changes meanwhile for the search to be read to its end.
+        :param scan: a scan of the same record type. If it has read some pages, reading continues after them.
+        :param updated_after: the same value as for the scan's first page.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
+        :raises IncompleteScan: if too many records change for the search to be read to its end.
         """
         return self._pages(
             RECORD_TYPES[record_type], _search_parameters(scan.page_size, updated_after, {}), scan
@@ -185,9 +187,9 @@ class InsightlyHook(BaseHook):
         return self._get(f"{kind.path}/Search", asked)
 
     def count_records(self, record_type: str, updated_after: datetime | None = None) -> int | None:
-        """Return how many records a search finds, by one small request; ``None`` where the API doesn't tell.
+        """Return how many records a search finds, with one small request; ``None`` if the API doesn't tell.
 
-        :raises UnknownRecordType: if there is no such record type.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
         """
         parameters = _search_parameters(1, updated_after, {"brief": True})
         return self._page(RECORD_TYPES[record_type], parameters, PageRequest(0, 1, count_total=True)).total
@@ -195,7 +197,7 @@ class InsightlyHook(BaseHook):
     def get_record(self, record_type: str, record_id: int) -> dict[str, Any]:
         """Return one record.
 
-        :raises UnknownRecordType: if there is no such record type.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
         :raises InsightlyAPIError: if the answer is not the record with this id.
         """
         kind = RECORD_TYPES[record_type]
@@ -209,7 +211,7 @@ class InsightlyHook(BaseHook):
     def custom_fields(self, record_type: str) -> list[dict[str, Any]]:
         """Return the metadata of a record type's custom fields: ``FIELD_NAME``, ``FIELD_TYPE`` and so on.
 
-        :raises UnknownRecordType: if there is no such record type.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
         """
         path = f"/CustomFields/{RECORD_TYPES[record_type].name}"
         fields = self._get(path).content
@@ -220,9 +222,10 @@ class InsightlyHook(BaseHook):
     def server_time(self) -> pendulum.DateTime:
         """Return the time by the API server's clock, to the second and never ahead of it.
 
-        It comes from the ``Date`` headers of the latest answers, carried on by a monotonic clock for five
-        minutes; without one, a small request is made. Where they differ, the slowest clock counts. A single
-        answer that is ahead of this machine's clock is not believed: two more are asked for.
+        The time comes from the ``Date`` headers of the answers of the last five minutes. This machine's
+        monotonic clock continues it. Without such an answer, a small request is sent. If the answers differ,
+        the slowest clock counts. A single answer that is ahead of this machine's clock is not trusted: two
+        more requests are sent.
 
         :raises InsightlyAPIError: if the server sends no date.
         """
@@ -239,24 +242,24 @@ class InsightlyHook(BaseHook):
         return pendulum.instance(now)
 
     def account_name(self) -> str | None:
-        """Return the account's name, as people see it in Insightly; ``None`` if the API doesn't tell it."""
+        """Return the account's name, as Insightly shows it; ``None`` if the API doesn't tell it."""
         instance = self._get("/Instance").content
         name = instance.get("INSTANCE_NAME") if isinstance(instance, dict) else None
         return str(name) if name else None
 
     def check_access(self, record_type: str) -> None:
-        """Ask for one record of a type, and raise ``InsightlyAccessError`` if the key may not read it.
+        """Read one record of a type, and raise ``InsightlyAccessError`` if the key may not read it.
 
-        :raises UnknownRecordType: if there is no such record type.
+        :raises UnknownRecordType: if ``record_type`` is not a known record type.
         """
         self._get(f"{RECORD_TYPES[record_type].path}/Search", {"top": 1, "brief": "true"})
 
     def requests_left(self) -> RequestsLeft | None:
-        """Return how many requests the account's day still has; ``None`` if no answer has told it yet."""
+        """Return how many requests are left today; ``None`` if no answer has told it yet."""
         return self._client.limiter.requests_left()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the connection works, and a sentence for the person who pressed the button."""
+        """Return whether the connection works, and a sentence for the user who tests it."""
         try:
             name = self.account_name()
         except Exception as error:  # Airflow shows the text; nothing may be raised here
@@ -273,11 +276,11 @@ class InsightlyHook(BaseHook):
 def records_page(insightly_conn_id: str, record_type: str) -> str:
     """Return the address of the page that lists a record type in Insightly.
 
-    For an account on a pod it is that of Insightly's own screens, as people see it there
-    (``https://crm.na1.insightly.com/list/Contact/``); for another base URL the API's list.
+    For an account on a pod, it is a page of Insightly (``https://crm.na1.insightly.com/list/Contact/``). For
+    another base URL, it is the list in the API.
 
     :raises InvalidConnection: if the connection can't be used.
-    :raises UnknownRecordType: if there is no such record type.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
     """
     kind = RECORD_TYPES[record_type]
     return _page(insightly_conn_id, f"list/{kind.title}/", kind.path)
@@ -287,7 +290,7 @@ def record_page(insightly_conn_id: str, record_type: str, record_id: int) -> str
     """Return the address of a record's page in Insightly, or in the API, as ``records_page`` does.
 
     :raises InvalidConnection: if the connection can't be used.
-    :raises UnknownRecordType: if there is no such record type.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
     """
     kind = RECORD_TYPES[record_type]
     return _page(insightly_conn_id, f"details/{kind.title}/{record_id}", f"{kind.path}/{record_id}")
@@ -302,10 +305,10 @@ def _page(insightly_conn_id: str, screen: str, path: str) -> str:
 def _with_ids(
     page: list[Any], id_field: str, skip: int, without_id: dict[object, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a page's records; one without a usable id gets a text for it, by its contents and its place.
+    """Yield a page's records. If a record has no usable id, a text of its contents and place becomes its id.
 
-    :param skip: how many records stand before the page.
-    :param without_id: gets the records that the API has delivered, by these texts.
+    :param skip: the number of records before the page.
+    :param without_id: the original records without an id are added to it, by these texts.
     """
     for place, record in enumerate(page, skip):
         if isinstance(record, dict) and is_record_id(record.get(id_field)):
@@ -321,7 +324,7 @@ def _with_ids(
 
 
 def _is_custom_field(value: object) -> bool:
-    """Return whether something is a custom field as the API describes one: a name, and the name of a type."""
+    """Return whether a value describes a custom field: it has a name, and its type is a text."""
     if not isinstance(value, dict) or not isinstance(value.get("FIELD_TYPE", ""), str | None):
         return False
     name = value.get("FIELD_NAME")
@@ -329,13 +332,13 @@ def _is_custom_field(value: object) -> bool:
 
 
 def _in_background(ask: Callable[[], Answer]) -> Future[Answer]:
-    """Ask in a thread of its own, which keeps no process from ending: it may have to wait for long."""
+    """Send a request in a thread of its own. It may wait for long, so it doesn't keep the process alive."""
     answer: Future[Answer] = Future()
 
     def run() -> None:
         try:
             answer.set_result(ask())
-        except BaseException as error:  # whoever waits for the answer gets it
+        except BaseException as error:  # raised in the thread that waits for the answer
             answer.set_exception(error)
 
     threading.Thread(target=run, name="insightly-page", daemon=True).start()
@@ -351,7 +354,7 @@ def _search_parameters(
         raise ValueError(f"Insightly's search has no parameter {', '.join(unknown)}")
     if ("field_name" in search) != ("field_value" in search):
         raise ValueError("field_name and field_value go together")
-    # The API writes truth values in small letters.
+    # The API writes true and false in lower case.
     texts = {name: str(value).lower() for name, value in search.items() if isinstance(value, bool)}
     parameters = {"top": page_size, **search, **texts}
     if updated_after is not None:

@@ -1,4 +1,4 @@
-"""What all of a process shares: one object for each key, such as one limiter for each account."""
+"""Objects that a whole process shares: one object for each key, such as one limiter for each account."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _registries: weakref.WeakSet[ProcessRegistry[Any, Any]] = weakref.WeakSet()
 
 
 class ProcessRegistry(Generic[K, V]):
-    """Objects by key. Each is made when it is first asked for; all threads may ask at once.
+    """Objects by key. Each is made at its first use. Several threads may use the registry at once.
 
-    :param make: makes the object of a key; it must not ask this registry.
-    :param most: how many objects are kept at most; the longest unused one goes first. ``None``: all are kept.
+    :param make: makes the object for a key. It must not use this registry.
+    :param most: the most objects that are kept. The one that was unused for the longest time is removed
+        first. ``None``: all are kept.
     """
 
     def __init__(self, make: Callable[[K], V], most: int | None = None) -> None:
@@ -31,7 +32,7 @@ class ProcessRegistry(Generic[K, V]):
         _registries.add(self)
 
     def get(self, key: K) -> V:
-        """Return the one object of a key."""
+        """Return the object of a key."""
         with self._lock:
             if key not in self._objects:
                 self._objects[key] = self._make(key)
@@ -41,17 +42,17 @@ class ProcessRegistry(Generic[K, V]):
             return self._objects[key]
 
     def items(self) -> list[tuple[K, V]]:
-        """Return the keys and the objects that are kept, the one that was unused for longest first."""
+        """Return the keys with their objects, in the order of their last use."""
         with self._lock:
             return list(self._objects.items())
 
     def clear(self) -> None:
-        """Forget all objects; each is made anew when it is asked for."""
+        """Remove all objects. Each is made again at its next use."""
         with self._lock:
             self._objects.clear()
 
 
 def clear_process_registries() -> None:
-    """Forget all that this process shares, as a new process does: for tests."""
+    """Clear all registries, so that a test begins like a new process."""
     for registry in list(_registries):
         registry.clear()

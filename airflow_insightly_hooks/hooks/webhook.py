@@ -1,4 +1,4 @@
-"""POSTing a webhook's body to a receiver."""
+"""POST the body of a webhook to a receiver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 
 from airflow_insightly_hooks.core.delivery.report import with_response
 from airflow_insightly_hooks.core.errors import InvalidPayload, WorkerExhausted
-from airflow_insightly_hooks.hooks.connection_extras import check_type
+from airflow_insightly_hooks.hooks.connection_extras import NOT_WRITABLE, check_type
 from airflow_insightly_hooks.hooks.header_values import http_date, retry_after, shown_value
 from airflow_insightly_hooks.hooks.hints import for_a_test, receiver_hint
 from airflow_insightly_hooks.hooks.masking import mask
@@ -36,10 +36,10 @@ from airflow_insightly_hooks.version import __version__
 __all__ = ["Acknowledgement", "PostResult", "WebhookHook"]
 
 Acknowledgement = PostResult
-"""The earlier name of what ``send`` returns."""
+"""The earlier name of ``PostResult``, which ``send`` returns."""
 
 CLOCK_TOLERANCE = 300.0
-"""Seconds: what Standard Webhooks has receivers accept of a timestamp's distance."""
+"""Seconds. By Standard Webhooks, receivers accept timestamps that differ from their clock by less."""
 MOST_REDIRECTS = 5
 FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {MOST_REDIRECTS} at most"
 
@@ -47,11 +47,13 @@ FOLLOWED = f"only 307 and 308 to the same scheme, host and port are followed, {M
 class WebhookHook(BaseHook):
     """POSTs bodies to one receiver.
 
-    :param webhook_conn_id: an Airflow connection of type ``insightly_webhook``; the reference lists its
-        fields.
-    :param uri: a receiver's URI instead of a connection, user information allowed.
-    :raises InvalidConnection: from every method, if connection or URI can't be used; before anything is sent.
-    :raises WorkerExhausted: from every method but ``send``, if this worker lacks what it takes to read it.
+    :param webhook_conn_id: the id of an Airflow connection of type ``insightly_webhook``. The reference lists
+        its fields.
+    :param uri: the receiver's URI, to be used instead of the connection. It may hold user information.
+    :raises InvalidConnection: from every method, if the connection or the URI can't be used; nothing was
+        sent.
+    :raises WorkerExhausted: from every method except ``send``, if this worker lacks a resource to read the
+        settings, such as file descriptors.
     """
 
     conn_name_attr = "webhook_conn_id"
@@ -64,7 +66,7 @@ class WebhookHook(BaseHook):
         self.webhook_conn_id = webhook_conn_id
         self._uri = uri
         self._read: ReceiverSettings | None = None
-        self._reading = threading.Lock()  # one rate limit for all threads, hence one reading
+        self._reading = threading.Lock()  # the settings are read once, so that threads share one rate limit
         self._clock_is_checked = False
         self._excerpts: ResponseExcerpts | None = None
 
@@ -83,22 +85,22 @@ class WebhookHook(BaseHook):
         return ReceiverSettings.from_connection(connection)
 
     def get_conn(self) -> Endpoint:
-        """Return the receiver's address, checked; its text holds no credentials."""
+        """Return the receiver's address, checked. Its text holds no credentials."""
         return self._settings.endpoint
 
     @property
     def conn_id(self) -> str | None:
-        """The id of its connection; ``None`` where a URI stands for one."""
+        """The id of the connection; ``None`` if a URI is used instead."""
         return self.webhook_conn_id if self._uri is None else None
 
     @property
     def receiver(self) -> ReceiverSettings:
-        """What connection or URI say of the receiver, checked; it holds credentials."""
+        """The settings of the connection or the URI, checked. They hold credentials."""
         return self._settings
 
     @property
     def web_url(self) -> str:
-        """The address of a page that shows what the receiver got; an empty text where none is named."""
+        """The address of a page that shows what the receiver got; empty if the connection has none."""
         return self._settings.web_url
 
     @property
@@ -107,7 +109,7 @@ class WebhookHook(BaseHook):
         return self._settings.rate_limit
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
-        """Check headers that are to be given to ``send``.
+        """Check the headers for a later ``send``.
 
         :raises InvalidPayload: if they can't be sent.
         """
@@ -123,7 +125,7 @@ class WebhookHook(BaseHook):
         return checked
 
     def keep_connections(self) -> KeptConnections:
-        """Return what ``send`` is to be given to use connections again; its owner ends them."""
+        """Return connections for ``send``, which uses them again. The caller must end them."""
         return KeptConnections(self._settings.transport, self._is_taken)
 
     def _is_taken(self, answer: Response) -> bool:
@@ -143,19 +145,20 @@ class WebhookHook(BaseHook):
         is_last: bool = True,
         keep_response: bool | None = None,
     ) -> PostResult:
-        """POST a body once and say what became of it; may be called from several threads at once.
+        """POST a body once and return the result. Several threads may call it at once.
 
         :param body: the exact text to send, in UTF-8.
-        :param message_id: goes out as ``webhook-id``.
-        :param headers: further headers; over the connection's, under the protected ones.
-        :param waits: whether to wait here for the turn that ``requests_per_second`` gives. A caller that
-            passes ``False`` takes its turn from ``rate_limit``.
-        :param connections: what ``keep_connections`` has returned, to use a connection again; what came of
-            the POST may then be decided later (``PostResult.provisional``). ``None``: one of its own.
-        :param is_last: whether its connection isn't needed any more.
+        :param message_id: the value of the header ``webhook-id``.
+        :param headers: additional headers. They replace headers of the connection, but not protected headers.
+        :param waits: whether to wait here until ``requests_per_second`` allows the POST. If ``False``, the
+            caller must wait for ``rate_limit`` itself.
+        :param connections: the result of ``keep_connections``, to use a connection again. Then the result of
+            the POST may be decided later (``PostResult.provisional``). ``None``: the POST gets a connection
+            of its own.
+        :param is_last: whether the connection isn't needed after this POST.
         :param keep_response: whether the result holds the beginning of a failing receiver's response;
-            ``None``: as the connection says.
-        :raises InvalidPayload: if body or headers can't be sent; nothing was.
+            ``None`` for the connection's setting.
+        :raises InvalidPayload: if body or headers can't be sent; nothing was sent.
         """
         try:
             settings = self._settings
@@ -164,7 +167,7 @@ class WebhookHook(BaseHook):
         content = _encoded(body, message_id, settings.max_body_bytes)
         if waits:
             settings.rate_limit.wait()
-        lines = self._headers(content, message_id, headers or {})  # with the time: that of the POST
+        lines = self._headers(content, message_id, headers or {})  # after the wait: they hold the POST's time
         started = time.monotonic()
         try:
             answer, provisional = self._exchange(lines, content, connections, is_last)
@@ -177,9 +180,9 @@ class WebhookHook(BaseHook):
                 is_own_fault=failure.is_own_fault,
             )
         elapsed = time.monotonic() - started
-        fields = dict(reversed(answer.headers))  # the first of several counts
+        fields = dict(reversed(answer.headers))  # the first of several equal names counts
         self._check_clock(fields.get("date"))
-        now = datetime.now(timezone.utc)  # ours: the receiver's clock may be any
+        now = datetime.now(timezone.utc)  # this machine's time: the receiver's clock may be wrong
         told = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
         delay = next((seconds for seconds in told if seconds is not None), None)
         result = partial(
@@ -191,7 +194,7 @@ class WebhookHook(BaseHook):
             response=self._kept_response(answer, headers or {}, keep_response),
         )
         if 200 <= answer.status < 300:
-            if answer.is_early:  # the receiver can't know the whole message
+            if answer.is_early:  # the receiver can't have read the whole message
                 error = f"answered {answer.status} before the message was completely sent"
                 return result(acknowledged=False, error=error)
             if settings.expect_body not in answer.body:
@@ -202,18 +205,18 @@ class WebhookHook(BaseHook):
         return result(acknowledged=False, error=_meaning(answer.status, settings.allow_redirects), gone=gone)
 
     def _kept_response(self, answer: Response, headers: Mapping[str, str], keep: bool | None) -> str | None:
-        """Return what is to be shown of an answer; only failures are, and only where that is asked for."""
+        """Return the excerpt of a failing answer, if it is to be kept; otherwise ``None``."""
         keep = self._settings.keep_response if keep is None else keep
         if not keep or self._is_taken(answer):
             return None
         credentials = credentials_of(self._settings, headers)
         excerpts = self._excerpts
         if excerpts is None or excerpts.credentials != credentials:
-            self._excerpts = excerpts = ResponseExcerpts(credentials)  # once for most tasks
+            self._excerpts = excerpts = ResponseExcerpts(credentials)  # in most tasks, made only once
         return excerpts.excerpt(answer)
 
     def _check_clock(self, date: str | None) -> None:
-        """Warn, once, where the receiver's clock and ours differ: it may refuse our timestamps."""
+        """Warn once if the receiver's clock differs from this machine's: it may refuse the timestamps."""
         if self._clock_is_checked or date is None:
             return
         self._clock_is_checked = True
@@ -227,7 +230,7 @@ class WebhookHook(BaseHook):
     def _exchange(
         self, lines: Headers, content: bytes, connections: KeptConnections | None, is_last: bool
     ) -> tuple[Response, ProvisionalAnswer | None]:
-        """POST, and where the connection allows it go where redirects lead; it is one attempt."""
+        """POST, and follow redirects if the connection allows it. All of it counts as one attempt."""
         settings = self._settings
         endpoint = settings.endpoint
         deadline = Deadline(settings.transport.settings.timeout)
@@ -242,7 +245,7 @@ class WebhookHook(BaseHook):
             endpoint = to
             try:
                 answer, _ = connections.post(endpoint, lines, content, deadline, is_last=True)
-            except NotDelivered as failure:  # what redirected has read it
+            except NotDelivered as failure:  # the server that redirected has read the message
                 raise NotDelivered(f"after a redirect: {failure.reason}", sent=True) from None
         return answer, provisional
 
@@ -257,7 +260,7 @@ class WebhookHook(BaseHook):
         if settings.endpoint.authorization is not None:
             ours[AUTHORIZATION] = settings.endpoint.authorization
         timestamp = int(time.time())
-        protected = {  # the last three as their specification writes them
+        protected = {  # the names of the last three are written as in their specification
             "Accept-Encoding": "identity",
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
@@ -270,7 +273,7 @@ class WebhookHook(BaseHook):
     def shown_headers(
         self, body: str, *, message_id: str, headers: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Return the headers that ``send`` would POST, for people to read: no value in them is a secret.
+        """Return the headers that ``send`` would POST, for users to read. Secret values are hidden.
 
         :raises InvalidPayload: if body or headers can't be sent.
         """
@@ -281,10 +284,10 @@ class WebhookHook(BaseHook):
         return {**shown, "Content-Length": str(len(content))}
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the receiver answers, and a sentence for the person who pressed the button.
+        """Return whether the receiver acknowledges, and a sentence for the user who tests the connection.
 
-        An empty JSON object is POSTed under an id that says so: there is no other way to see whether the
-        credentials are right.
+        It POSTs an empty JSON object, with an id that marks it as a test. There is no other way to see
+        whether the credentials are right.
         """
         try:
             result = self.send("{}", message_id="msg_connection_test")
@@ -302,7 +305,7 @@ def _encoded(body: str, message_id: str, limit: int) -> bytes:
     try:
         content = body.encode()
     except UnicodeEncodeError:
-        raise InvalidPayload(message_id, "its body holds a lone surrogate, which has no UTF-8") from None
+        raise InvalidPayload(message_id, f"its body can't be sent: {NOT_WRITABLE}") from None
     if len(content) > limit:
         raise InvalidPayload(
             message_id, f"its body has {len(content)} bytes, {limit} are allowed (max_body_bytes)"
@@ -320,6 +323,6 @@ def _meaning(status: int, follows: bool) -> str:
 
 
 def _advised(reason: str, status: int | None = None) -> str:
-    """Return why a message wasn't acknowledged, and what to do where that is known."""
+    """Return why a message wasn't acknowledged, and a hint what to do if there is one."""
     hint = receiver_hint(status if status is not None else reason)
     return f"{reason}; {hint}" if hint else reason

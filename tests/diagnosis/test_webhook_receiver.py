@@ -81,7 +81,7 @@ def test_an_acknowledgement(connect: Connect) -> None:
     [
         ("http://127.0.0.1:9", "connection refused", "Is the receiver running"),
         ("https://nosuchhost.example.com", "the host can't be looked up", "Check the host."),
-        ("https://169.254.169.254", "metadata address is not sent to", "Give another host"),
+        ("https://169.254.169.254", "metadata addresses are not allowed", "Give another host"),
     ],
 )
 def test_no_connection(connect: Connect, host: str, reason: str, advice: str) -> None:
@@ -157,7 +157,10 @@ def test_a_certificate_that_is_not_verified(connect: Connect, authority: Authori
 
 @pytest.mark.parametrize(
     ("certified", "says", "advice"),
-    [("127.0.0.2", "mismatch", "The certificate is another host's"), ("", "TLS: ", "Give the file of its")],
+    [
+        ("127.0.0.2", "mismatch", "The certificate belongs to another host"),
+        ("", "TLS: ", "Give the file of its"),
+    ],
 )
 def test_a_certificate_that_is_refused(
     connect: Connect, authority: Authority, tmp_path: Path, certified: str, says: str, advice: str

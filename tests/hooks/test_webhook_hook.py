@@ -662,7 +662,7 @@ def test_refused_addresses(connect: Connect, monkeypatch: pytest.MonkeyPatch, ad
     )
     result = send(WebhookHook("receiver"))
     assert (result.acknowledged, result.status, result.sent) == (False, None, False)
-    assert "link-local or cloud metadata" in (result.error or "")
+    assert "link-local and cloud metadata" in (result.error or "")
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "localhost"])
