@@ -1,4 +1,4 @@
-"""What the triggerer runs: a deferred sensor's trigger, and the watcher that wakes DAGs.
+"""The triggers in Airflow's triggerer: for deferred sensors, and for DAGs that run when records change.
 
 Public: ``record_change``.
 """

@@ -1,8 +1,8 @@
-"""What Insightly's webhooks have told of, for a watch; and which changes they have missed.
+"""The changes that Insightly's webhooks have announced, for a watch, and the changes that they have missed.
 
-The endpoint stores an event for a webhook by itself, and notes in the state of the records' asset which
-seconds it has told of. A watch looks at that every few seconds: Airflow can hold an event back, and a run can
-fail, so an event alone doesn't show that a DAG has read what it told of. No look asks Insightly anything.
+For a webhook, the endpoint itself stores an event. It also stores the announced seconds in the state of the
+records' asset. A watch reads this state every few seconds. An event alone doesn't show that a DAG has read
+the changes: Airflow can delay an event, and a run can fail. Reading the state sends no request to Insightly.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ __all__ = ["LOOK_INTERVAL", "Announcement", "Announcements"]
 log = logging.getLogger(__name__)
 
 NONE_YET = (
-    ", and no webhook has told Airflow of any change yet. DAGs with push=True (on_change: push) need one: in "
+    ". No webhook has announced a change yet. DAGs with push=True (on_change: push) need a webhook: in "
     "Insightly, give a workflow a webhook to /insightly/hooks/{connection} of Airflow's API server"
 )
 MISSED = (
-    ", although Insightly's webhooks should have told Airflow. Check in Insightly that the workflow with the "
-    "webhook is active, has no criteria, and is for new and edited records; and whether Airflow's API server "
-    "could be reached from there, and took the user name and the password (its log says what it has refused)"
+    ". Insightly's webhooks should have announced them. Check in Insightly that the webhook's workflow is "
+    "active, has no criteria, and is for new and edited records. Check that Insightly can reach Airflow's "
+    "API server, and that it accepts the user name and the password: its log says what it has refused"
 )
 LOOK_INTERVAL = 5.0
-"""Seconds between two looks at what was announced."""
+"""Seconds between two readings of the announced changes."""
 ONE_SECOND = timedelta(seconds=1)
 UNREAD = object()
 
 
 class Announcement(NamedTuple):
-    """That webhooks have told of changes.
+    """Changes that webhooks have announced.
 
-    :param since: from when on there are changes, for a DAG that has read none yet.
-    :param until: up to when; a run whose window ends there, or later, has read them.
+    :param since: the time from which there are changes, for a DAG that has not read any yet.
+    :param until: the time up to which there are changes. A run whose window ends then, or later, has read
+        them.
     """
 
     since: datetime
@@ -54,11 +55,11 @@ class Announcement(NamedTuple):
 
 
 class Announcements:
-    """What webhooks have told of, as the state of the records' asset says it.
+    """The changes that webhooks have announced, read from the state of the records' asset.
 
-    :param state: of that asset.
-    :param insightly_conn_id: the account's connection.
-    :param record_type: a name of Insightly's API.
+    :param state: the state of this asset.
+    :param insightly_conn_id: the id of the account's connection.
+    :param record_type: a record type's name in Insightly's API.
     """
 
     def __init__(self, state: AssetStateStoreAccessors, insightly_conn_id: str, record_type: str) -> None:
@@ -74,30 +75,30 @@ class Announcements:
 
     @property
     def latest(self) -> Announcement | None:
-        """What was announced last; ``None`` before the first look that has found something."""
+        """The latest announcement; ``None`` if none was found yet."""
         return self._latest
 
     def set_clock(self, server_time: datetime) -> None:
-        """Take over Insightly's time, as an answer has just told it; the first time, watching begins."""
+        """Set Insightly's time, by an answer that has just come. The first call is the start of watching."""
         self._clock = server_time, time.monotonic()
         self._since = self._since or server_time
 
     async def look(self, place: datetime, settle: timedelta) -> None:
-        """Look at the state, and take over what is announced there.
+        """Read the announced changes from the state.
 
-        :param place: up to when polls had looked for changes before.
-        :param settle: how long after a change a run may read it.
+        :param place: the time up to which earlier polls have looked for changes.
+        :param settle: the time after a change before a run may read it.
         """
         try:
             value = await self._state.aget(ANNOUNCED)
             spans = AnnouncedSpans.of(value)
             until = spans.until if spans is not None else None
             if spans is None and value is not None:
-                raise ValueError("what is announced can't be read")
+                raise ValueError("the announced changes can't be read")
         except Exception as error:
             if self._is_readable:
                 log.warning(
-                    "What webhooks have told of %s (connection %r) can't be seen: %s",
+                    "The changes of %s that webhooks have announced (connection %r) can't be read: %s",
                     *(self._record_type, self._conn_id, type(error).__name__),
                 )
             self._is_readable, self._spans = False, None
@@ -112,17 +113,17 @@ class Announcements:
         elif before is UNREAD:
             self._latest = Announcement(place, until)
         else:
-            # A webhook has come late: a run may have passed its change by. One that reads from now on can't.
+            # A webhook has come late, so a run may have missed its change. A run that begins now can't.
             settled = (self._server_time() or known) - settle
             self._latest = Announcement(place, max(known, settled.replace(microsecond=0) + ONE_SECOND))
 
     def unannounced(self, changes: Sequence[datetime]) -> list[datetime]:
-        """Return those of a poll's changes that no webhook has told of; they count as missed a minute later.
+        """Return the changes of a poll that no webhook has announced. After a minute they count as missed.
 
-        The others are to be read as if they had just been announced: a change within a second's tolerance may
-        not have been.
+        The other changes are treated as if they had just been announced. This is needed because times are
+        compared with a tolerance of a second, so a change next to an announced one may not be announced.
 
-        :param changes: when each was.
+        :param changes: the times of the changes.
         """
         found = [at for at in changes if not is_announced(at, self._spans)]
         if self._is_readable:
@@ -133,11 +134,11 @@ class Announcements:
         return found
 
     def warn_of_missed(self) -> None:
-        """Log, and count, the changes that a webhook should have told of by now."""
+        """Log and count the changes that a webhook should have announced by now."""
         now, spans = self._server_time(), self._spans
         if now is None or self._since is None or not self._is_readable:
             return
-        # Before the first webhook of all, none is expected of changes from before this watch.
+        # As long as no webhook has come at all, changes from before this watch don't count.
         missed = self._unannounced.take_overdue(spans, now, spans.since if spans is not None else self._since)
         if not missed:
             return
@@ -150,7 +151,7 @@ class Announcements:
         )
 
     def _server_time(self) -> datetime | None:
-        """Return Insightly's time, by its last answer."""
+        """Return Insightly's time by its last answer; ``None`` without an answer."""
         if self._clock is None:
             return None
         told, at = self._clock

@@ -1,9 +1,9 @@
-"""Which changes a watch's polls show late: their time is before what was already said.
+"""Find changes that become visible late: their time is before the time up to which changes were reported.
 
-A poll asks from a lookback before that, and what it shows there is remembered. That costs no request as long
-as one page holds it all. Where it takes more pages, it is read in a poll of its own: only where an ordinary
-one has found nothing (what that finds wakes DAGs, which look back themselves), and so rarely that it is a
-request in ten seconds at most.
+A poll starts a lookback earlier, and remembers the changes in the lookback. This needs no additional request
+if everything fits into one page. If it takes more pages, a separate poll reads the lookback. It is made only
+if the ordinary poll has found nothing, because DAGs that an ordinary poll wakes look back themselves. And it
+is made so rarely that it needs at most one request in ten seconds.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from airflow_insightly_hooks.triggers.polls import CLOCK_TOLERANCE, ONE_SECOND, 
 __all__ = ["LatePolls"]
 
 SECONDS_A_PAGE = 10.0
-"""How long a page of what was read before is not read again, where it takes several."""
+"""Seconds for each page until the lookback is read again, if it takes several pages."""
 
 
 class Found(NamedTuple):
-    """What a poll has found.
+    """The findings of a poll.
 
     :param poll: the poll.
-    :param changes: when there were changes since what was already said.
-    :param is_late: whether it shows anything from before that no poll has shown yet.
+    :param changes: the times of changes since the time up to which changes were reported.
+    :param is_late: whether it shows an earlier change that no poll has shown before.
     """
 
     poll: Poll
@@ -39,10 +39,10 @@ class Found(NamedTuple):
 
 
 class LatePolls:
-    """Polls, and finds what shows up late. Its first poll only remembers what there is.
+    """Polls, and finds changes that become visible late. The first poll only remembers changes.
 
-    :param poller: of the account.
-    :param record_type: a name of Insightly's API.
+    :param poller: the poller of the account.
+    :param record_type: a record type's name in Insightly's API.
     """
 
     def __init__(self, poller: Poller, record_type: str) -> None:
@@ -52,13 +52,13 @@ class LatePolls:
         self._look_at = 0.0
 
     async def poll(self, since: datetime, lookback: timedelta) -> Found:
-        """Return what has changed since then, and whether anything from before shows up only now.
+        """Return the changes since ``since``, and whether an earlier change has become visible only now.
 
-        :raises InsightlyAPIError: if it can't be asked.
+        :raises InsightlyAPIError: if Insightly gives no usable answer.
         """
         first = since - min(lookback, since - EARLIEST)
         if self._seen is not None:
-            first = min(max(first, self._seen.since), since)  # what was seen before that is not known
+            first = min(max(first, self._seen.since), since)  # earlier, it isn't known what was seen
         if not self._fits_one_page:
             found = await self._poll(since, since, first)
             if found.changes or found.is_late or time.monotonic() < self._look_at:
@@ -73,14 +73,14 @@ class LatePolls:
         return await self._poller.in_thread(self._found, poll, since, zone_start)
 
     def _found(self, poll: Poll, since: datetime, zone_start: datetime) -> Found:
-        """Remember what a poll shows, and say what is new in it."""
+        """Remember the changes of a poll, and return which of them are new."""
         until = utc_time(max(since, poll.server_time + CLOCK_TOLERANCE)) + ONE_SECOND
         is_first = self._seen is None
         seen = SeenChanges(zone_start, until) if self._seen is None else self._seen.within(zone_start, until)
         is_late = False
         for record in poll.records:
             record_id, times = record[poll.kind.id_field], readable_times(record)
-            if not any(times):  # any window might hold it: it is told of once
+            if not any(times):  # it may belong to any window, so it is reported once
                 is_late = is_late or (not is_first and seen.seen_up_to(record_id) is None)
                 seen.see(record_id, [until - MICROSECOND])
                 continue

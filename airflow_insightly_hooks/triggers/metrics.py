@@ -10,6 +10,6 @@ __all__ = ["count_unannounced"]
 
 
 def count_unannounced(count: int, insightly_conn_id: str, record_type: str) -> None:
-    """Count changes that no webhook has told of."""
+    """Count changes that no webhook has announced."""
     tags = {"insightly_conn_id": insightly_conn_id, "record_type": record_type}
     stats.incr(UNANNOUNCED.name, count, tags=tags)

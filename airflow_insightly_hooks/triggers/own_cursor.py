@@ -1,11 +1,12 @@
-"""Whether the one DAG that a watcher wakes has read what was said; if not, when it is said again.
+"""Check whether the only DAG that a watcher wakes has read reported changes; if not, report them again.
 
-Airflow queues no event for a paused DAG, nor does it tell a trigger that a DAG is paused. So as long as the
-DAG has had no run since, and its sensor is not at work, it is said again at each poll: that wakes nobody
-else, and makes no run while it is paused. Else it is said again after longer and longer: it may be failing.
+Airflow queues no event for a paused DAG, and doesn't tell a trigger that a DAG is paused. So the changes are
+reported again at each poll, as long as the DAG has had no new run and its sensor is not active. This wakes no
+other DAG, and makes no run while the DAG is paused. If the DAG has had a run, it may be failing. Then the
+changes are reported again after growing delays.
 
-What a webhook has told of is said by the endpoint first. The DAG gets an interval to read it, and a run that
-is reading gets five minutes, so that a webhook makes one run if nothing goes wrong.
+The endpoint is the first to report changes that a webhook announces. The DAG gets an interval to read them.
+A run that is reading gets five minutes. So a webhook makes only one run if nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -27,25 +28,27 @@ __all__ = ["FIRST_REPEAT", "LONGEST_REPEAT", "OwnCursor"]
 log = logging.getLogger(__name__)
 
 FIRST_REPEAT = 5.0
-"""Seconds that DAGs get at least to read what was said, before it is said again."""
+"""The least seconds that DAGs get to read changes before they are reported again."""
 LONGEST_REPEAT = 3600.0
+"""The most seconds between two reports of the same changes."""
 LONGEST_READ = 300.0
-"""Seconds for which a run that reads is let alone."""
+"""Seconds that a run gets to read announced changes before they are reported again."""
 AT_WORK = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"]
 
 
 class Runs(NamedTuple):
-    """How many runs a DAG has, and how many tasks that move the cursor are at work in them."""
+    """The number of a DAG's runs, and the number of active tasks in them that move the cursor."""
 
     all: int
     reading: int
 
 
 class _Position(NamedTuple):
-    """Where a cursor stands.
+    """The position of a cursor.
 
-    :param read_to: up to when has been read; ``None``: there is no cursor, or it can't be seen.
-    :param is_known: whether it could be seen.
+    :param read_to: the time up to which changes were read; ``None`` if there is no cursor, or it can't be
+        read.
+    :param is_known: whether the cursor could be read.
     """
 
     read_to: datetime | None
@@ -56,11 +59,11 @@ class _Position(NamedTuple):
 
 
 class OwnCursor:
-    """What was said to one DAG, until its cursor shows that it was read.
+    """Changes that were reported to one DAG, until its cursor shows that they were read.
 
-    :param state: of the asset that keeps the cursor.
+    :param state: the state of the asset that keeps the cursor.
     :param cursor: the cursor's name.
-    :param interval: seconds between two events; of polls, or of looks at what webhooks have told of.
+    :param interval: seconds between two events.
     :param is_pushed: whether webhooks wake the DAG.
     """
 
@@ -76,12 +79,16 @@ class OwnCursor:
         self._delay = self._due = self._look_at = self._said_at = 0.0
 
     async def said(self, since: datetime, until: datetime) -> None:
-        """Note what is being said."""
+        """Record that changes are being reported.
+
+        :param since: the time from which there are changes.
+        :param until: the time up to which there are changes.
+        """
         self._note(since, until)
         self._runs = await self._count_runs()
 
     def announced(self, since: datetime, until: datetime) -> None:
-        """Note what a webhook has told of: an event says so already, which may have made a run."""
+        """Record that a webhook has announced changes. The endpoint's event may already have made a run."""
         self._note(since, until)
         self._runs = None
         self._look_at = self._due
@@ -95,17 +102,17 @@ class OwnCursor:
         self._due = self._said_at + self._delay
 
     async def to_repeat(self) -> tuple[datetime, datetime] | None:
-        """Return what to say again now, if anything: from when to when there are changes."""
+        """Return the start and the end of the changes to report again now; ``None`` if there are none."""
         if self._said is None or (self._is_pushed and time.monotonic() < self._look_at):
             return None
-        # Between polls it is asked often: a DAG that is behind for long needn't be looked at each time.
+        # Between polls, this is called often. A DAG that is behind for long isn't checked each time.
         self._look_at = time.monotonic() + 0.8 * self._interval
         position = await self._position()
         if not position.is_behind(self._said[1]):
             self._said = None
             return None
         said = await self._due_to_be_said(self._said, position)
-        # A task that has ended since has moved the cursor, and was not counted as at work.
+        # A task that has ended meanwhile has moved the cursor, and was not counted as active.
         if said is None or not (await self._position()).is_behind(said[1]):
             return None
         return said
@@ -113,7 +120,7 @@ class OwnCursor:
     async def _due_to_be_said(
         self, said: tuple[datetime, datetime], position: _Position
     ) -> tuple[datetime, datetime] | None:
-        """Return what was said if it is time to say it again, by the runs that the DAG has had since."""
+        """Return the reported changes if the DAG's runs show that it is time to report them again."""
         runs = await self._count_runs()
         is_reading = runs is not None and runs.reading > 0
         if self._is_pushed and is_reading and time.monotonic() < self._said_at + LONGEST_READ:
@@ -123,7 +130,7 @@ class OwnCursor:
         if time.monotonic() < self._due:
             return None
         if position.read_to is None and position.is_known:
-            self._said = None  # perhaps there never is a cursor: once more, then, and no more
+            self._said = None  # there may never be a cursor: report the changes only once more
         self._delay = min(2 * self._delay, LONGEST_REPEAT)
         self._due = time.monotonic() + self._delay
         self._runs = runs
@@ -134,11 +141,11 @@ class OwnCursor:
             read_to = await self._state.aget(self._key)
             return _Position(None if read_to is None else api_time(read_to, self._key))
         except Exception as error:
-            log.info("How far %s has read can't be seen: %s", self._key, type(error).__name__)
+            log.info("The position of %s can't be read: %s", self._key, type(error).__name__)
             return _Position(None, is_known=False)
 
     async def _count_runs(self) -> Runs | None:
-        """Return how many runs the DAG has; ``None`` if that can't be said, as before its first one."""
+        """Return the number of the DAG's runs; ``None`` if it isn't known, as before the first run."""
         try:
             known: Any = await self._state.aget(cursor_list(self._key)) or {}
             entry = known.get(self._key)
@@ -149,7 +156,7 @@ class OwnCursor:
 
 
 async def count_runs(dag_id: str, task_id: str) -> Runs:
-    """Return how many runs a DAG has, and in how many of them a task is at work."""
+    """Return how many runs a DAG has, and in how many of them a task is active."""
     from airflow.sdk.execution_time.comms import GetDRCount, GetTICount
 
     return Runs(

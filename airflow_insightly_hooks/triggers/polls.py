@@ -1,7 +1,8 @@
-"""Polling Insightly for changes, for all triggers of one process.
+"""Poll Insightly for changes, for all triggers of one process.
 
-An account's polls share its hooks, whose sessions are kept from poll to poll, and a few threads of their own:
-requests block, and neither the triggerer's loop nor the threads of other triggers may wait for them.
+The polls of an account share hooks, whose sessions are kept from poll to poll. They also share a few threads
+of their own, because requests block: neither the triggerer's loop nor the threads of other triggers may wait
+for them.
 """
 
 from __future__ import annotations
@@ -34,25 +35,26 @@ __all__ = ["CLOCK_TOLERANCE", "ONE_SECOND", "Poll", "Poller", "poller", "sleep_u
 PAGE = 500
 THREADS = 4
 PATIENCE = 5.0
-"""Seconds that a poll waits for 429s and 503s to end: the next one comes anyway, and threads are few."""
+"""The most seconds that a poll waits after 429 and 503. Another poll follows anyway, and threads are few."""
 HOOK_LASTS = 300.0
-"""Seconds for which a hook is used before the connection is read again; after a failure it is at once."""
+"""Seconds for which a hook is used before its connection is read again. A failure ends its use at once."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
-"""How far ahead of the server's clock a change may be; what is later is a time that somebody wrote."""
+"""How far ahead of the server's clock a change may be. Later times are values that somebody has entered."""
 ONE_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What one poll has found.
+    """The result of one poll.
 
-    :param kind: of which records.
-    :param since: from when on it has asked for changes.
-    :param server_time: the server's clock at the answer.
-    :param at: our monotonic clock at the answer.
-    :param records: what has changed: ids and times alone.
-    :param is_complete: whether that is all; it stops soon after the first page that shows what was asked for.
-    :param pages: how many pages were read.
+    :param kind: the record type.
+    :param since: the time from which the poll has looked for changes.
+    :param server_time: the time of the answer by the server's clock.
+    :param at: the time of the answer by this machine's monotonic clock.
+    :param records: the changed records, with their ids and times only.
+    :param is_complete: whether these are all changed records. A poll stops soon after the first page with a
+        change that it looks for.
+    :param pages: the number of pages that were read.
     """
 
     kind: RecordType
@@ -64,12 +66,12 @@ class Poll:
     pages: int
 
     def changes(self, events: Collection[Event], since: datetime) -> list[datetime]:
-        """Return when there were such changes since then."""
+        """Return the times of these events since ``since``."""
         window = _window(since, self.server_time)
         return [api_time(c["changed_at"]) for c in changes_in(window, self.kind, self.records, events)]
 
     def seconds_until(self, moment: datetime) -> float:
-        """Return in how many seconds the server's clock, carried on, shows a moment; negative if past."""
+        """Return the seconds until a moment by the server's clock; negative for a moment in the past."""
         return (moment - self.server_time).total_seconds() - (time.monotonic() - self.at)
 
 
@@ -79,7 +81,10 @@ class _Kept(NamedTuple):
 
 
 class Poller:
-    """Polls at one account, as one connection names it; keeps its hooks, and what was found lately."""
+    """Polls one account. It keeps hooks, and the latest results.
+
+    :param insightly_conn_id: the id of the account's connection.
+    """
 
     def __init__(self, insightly_conn_id: str) -> None:
         self._conn_id = insightly_conn_id
@@ -92,42 +97,42 @@ class Poller:
     async def server_time(self) -> datetime:
         """Return the server's time.
 
-        :raises InsightlyAPIError: if it can't be asked.
+        :raises InsightlyAPIError: if Insightly gives no usable answer.
         """
         return await self.in_thread(self._server_time)
 
     async def poll(self, record_type: str, since: datetime, first: datetime | None = None) -> Poll:
-        """Return what has changed since then: one small request if nothing has.
+        """Return the records that have changed since ``since``. Without changes, it takes one small request.
 
-        :param first: from when on to ask, if that is earlier; what was before ``since`` stops nothing.
-        :raises InsightlyAPIError: if it can't be asked.
+        :param first: an earlier time from which to read, too. Changes before ``since`` don't end the poll.
+        :raises InsightlyAPIError: if Insightly gives no usable answer.
         """
         return await self.in_thread(self._poll, RECORD_TYPES[record_type], first or since, EVENTS, since)
 
     async def shared_poll(
         self, record_type: str, since: datetime, events: Collection[Event], max_age: float
     ) -> Poll:
-        """Return what a poll has found that another trigger may have had, if it tells of these changes.
+        """Return the result of another trigger's poll if it is recent and answers the question; else poll.
 
-        :param max_age: how many seconds old it may be.
-        :raises InsightlyAPIError: if it can't be asked, or couldn't so lately.
+        :param max_age: the most seconds since the other poll.
+        :raises InsightlyAPIError: if Insightly gives no usable answer, or gave none to the recent poll.
         """
         return await self.in_thread(self._shared_poll, RECORD_TYPES[record_type], since, events, max_age)
 
     def spaced(self, interval: float, requests: int = 0) -> float:
-        """Return the seconds between two polls so that the day's requests last; never less than asked for.
+        """Return the seconds to leave between two polls, so that the day's requests last until the day ends.
 
-        :param interval: seconds between two polls if there are requests enough.
-        :param requests: how many go out in each interval besides shared polls.
+        :param interval: the least seconds between two polls. It is returned if there are enough requests.
+        :param requests: the number of requests in each interval, without shared polls.
         """
         requests += sum(bool(waiting) for waiting in self._waiting.values())
-        for hook, _ in self._hooks[-1:]:  # one that has asked: it needs no connection for this
+        for hook, _ in self._hooks[-1:]:  # a hook that was used: it has read its connection already
             return hook.spaced(interval, max(1, requests))
         return interval
 
     @contextlib.contextmanager
     def waiting(self, record_type: str, since: datetime) -> Iterator[None]:
-        """Have shared polls ask from ``since`` on, so that one is enough for all that wait."""
+        """Have shared polls look for changes from ``since`` on, so that one poll serves all triggers."""
         mine = object()
         waiting = self._waiting.setdefault(record_type, {})
         waiting[mine] = since
@@ -143,7 +148,9 @@ class Poller:
     def _shared_poll(
         self, kind: RecordType, since: datetime, events: Collection[Event], max_age: float
     ) -> Poll:
-        with self._locks.setdefault(kind.name, Lock()):  # whoever waits here may find what it needs
+        with self._locks.setdefault(
+            kind.name, Lock()
+        ):  # a trigger that waits here may use the other's result
             kept = self._kept.get(kind.name)
             if kept is not None and time.monotonic() - kept.at <= max_age:
                 if isinstance(kept.outcome, Exception):
@@ -162,8 +169,8 @@ class Poller:
             return outcome
 
     def _poll(self, kind: RecordType, first: datetime, events: Collection[Event], since: datetime) -> Poll:
-        """Ask for what has changed since ``first``, up to the page that shows what is looked for."""
-        # Without custom fields answers are small; a custom object's times may stand among them.
+        """Read the records that have changed since ``first``, up to the page with one of ``events``."""
+        # Answers without custom fields are small. But the times of a custom object may be custom fields.
         search: dict[str, Any] = {} if kind.is_custom_object else {"brief": True}
         found: list[dict[str, Any]] = []
         is_complete, is_enough, count = True, False, 0
@@ -172,7 +179,7 @@ class Poller:
             for count, record in enumerate(
                 hook.iter_records(kind.name, updated_after=search_from, page_size=PAGE, **search), 1
             ):
-                now = hook.server_time()  # that of the page's own answer
+                now = hook.server_time()  # the time of the page's own answer
                 slim = {kind.id_field: record.get(kind.id_field), **time_fields(record)}
                 if any(changes_in(_window(first, now), kind, [slim])):
                     found.append(slim)
@@ -190,7 +197,7 @@ class Poller:
 
     @contextlib.contextmanager
     def _hook(self) -> Iterator[InsightlyHook]:
-        """Lend a hook; it comes back unless something went wrong, or its connection was read long ago."""
+        """Lend a hook. It is used again later, except after an error, or ``HOOK_LASTS`` seconds."""
         from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
         try:
@@ -206,7 +213,7 @@ class Poller:
             if is_kept:
                 self._hooks.append((hook, made_at))
             else:
-                # Where the connection couldn't be read there is no session to close.
+                # If the connection couldn't be read, there is no session to close.
                 with contextlib.suppress(Exception):
                     hook.get_conn().close()
 
@@ -219,11 +226,11 @@ _pollers = ProcessRegistry(Poller)
 
 
 def poller(insightly_conn_id: str) -> Poller:
-    """Return the poller of the account that a connection names, one for all triggers of this process."""
+    """Return the poller of a connection's account. All triggers of this process share it."""
     return _pollers.get(insightly_conn_id)
 
 
 async def sleep_until(moment: datetime) -> None:
-    """Sleep by the wall clock, which may be set meanwhile."""
+    """Sleep until a time by the wall clock, even if the clock is set meanwhile."""
     while (seconds := (moment - datetime.now(timezone.utc)).total_seconds()) > 0:
         await asyncio.sleep(min(seconds, 60))

@@ -1,4 +1,4 @@
-"""Waiting for record changes in the triggerer: for a deferred sensor, and for DAGs that changes wake."""
+"""Wait for record changes in the triggerer: for deferred sensors, and for DAGs that record changes wake."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of the arguments of a deferred sensor's trigger, which another version of this package may read."""
+"""The version of the arguments of a deferred sensor's trigger. Another release may have to read them."""
 
 
 class InsightlyRecordChangeTrigger(BaseTrigger):
-    """Tells a deferred sensor when looking again is worth it; it never carries records.
+    """Resumes a deferred sensor when it is time to read again. Its event holds no records.
 
-    While a closed window settles, it waits for the moment and asks Insightly nothing. For an open window
-    it asks every ``poll_interval`` whether there is a change yet: one small request, which the sensors that
-    wait in one triggerer for records of one type share.
+    While a closed window settles, it waits without a request to Insightly. For an open window, it polls every
+    ``poll_interval`` whether there is a change. A poll is one small request. Sensors that wait in the same
+    triggerer for the same record type share it.
 
-    :param insightly_conn_id: a connection of type ``insightly``.
-    :param record_type: a name of Insightly's API.
-    :param events: which events count.
-    :param settle: seconds that an open window ends before now.
-    :param look_at: when to look, ISO 8601.
-    :param until: when the sensor's time is up, ISO 8601: it is told then in any case.
-    :param open_since: where the open window starts, ISO 8601; ``None`` for a closed one.
+    :param insightly_conn_id: the id of a connection of type ``insightly``.
+    :param record_type: a record type's name in Insightly's API.
+    :param events: the events that count.
+    :param settle: seconds; an open window ends so long before now.
+    :param look_at: when to read again, ISO 8601.
+    :param until: when the sensor's time limit is reached, ISO 8601. It is resumed then in any case.
+    :param open_since: the start of the open window, ISO 8601; ``None`` for a closed window.
     :param poll_interval: seconds between two polls.
-    :param version: of these arguments.
-    :param unknown: arguments of a version that is not this one.
+    :param version: the version of these arguments.
+    :param unknown: arguments of another version.
 
-    It yields one event, ``{"reason": "settled" | "changed" | "timeout" | "error"}``; on ``error`` the sensor
-    looks itself and raises what is wrong. Arguments that can't be read, since another version has written
-    them, are such an error: the sensor then waits anew.
+    It yields one event, ``{"reason": "settled" | "changed" | "timeout" | "error"}``. After ``error``, the
+    sensor reads itself and raises the error. If another version has written arguments that can't be read, the
+    reason is also ``error``, and the sensor then waits again.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
         yield TriggerEvent({"reason": await self._reason()})
 
     async def _reason(self) -> str:
-        """Return why the sensor is to look again, once it is."""
+        """Wait until the sensor must read again, and return the reason."""
         if self.version != VERSION or self.unknown:
             self.log.warning(
-                "This sensor was deferred by another version of airflow-insightly-hooks (its trigger's "
-                "arguments have version %s, with %s; this one reads %s): it looks again now",
+                "Another version of airflow-insightly-hooks has deferred this sensor. The arguments of its "
+                "trigger have version %s (this release reads %s), unknown names: %s. It looks again now",
                 self.version,
-                sorted(self.unknown) or "none unknown",
                 VERSION,
+                ", ".join(sorted(self.unknown)) or "none",
             )
             return "error"
         try:
@@ -127,7 +127,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
             since = api_time(self.open_since, "open_since") if self.open_since is not None else None
             events = check_events(RECORD_TYPES[self.record_type], self.events)
         except Exception as error:
-            self.log.warning("Its trigger's arguments can't be read (%s): the sensor looks again now", error)
+            self.log.warning("The trigger's arguments can't be read (%s): the sensor looks again now", error)
             return "error"
         await sleep_until(look_at)
         if since is None:
@@ -144,7 +144,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
                     self.log.warning("%s; asking again in %g s", error, self.poll_interval)
                 else:
                     if changes := poll.changes(events, since):
-                        # Nothing more is asked: the first of them counts once its second has settled.
+                        # No more polls are needed: wait until the first change's second has settled.
                         settled = min(changes) + ONE_SECOND + timedelta(seconds=self.settle)
                         seconds = poll.seconds_until(settled)
                         moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
@@ -157,32 +157,34 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
 
 
 class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
-    """Says, for as long as it is watched, that there are record changes; it never carries records.
+    """Yields an event whenever records have changed. Its events hold no records.
 
-    Every ``poll_interval`` Insightly is asked whether anything has changed since the last poll: one small
-    request, however many watchers of these records there are in this triggerer (``triggers.watcher``); the
-    shortest of their intervals counts. If there is something, and once it has settled, it yields an event
-    ``{"since", "until"}``, ISO 8601; and one when it starts. Events are wake-up calls: a DAG reads from its
-    own cursor, so that a late, repeated or lost one loses nothing.
+    Every ``poll_interval`` it polls whether records have changed since the last poll. A poll is one small
+    request. All watchers of these records in this triggerer share it (``triggers.watcher``); the shortest of
+    their intervals counts. When changes have settled, the trigger yields an event ``{"since", "until"}``, ISO
+    8601. It also yields one when it starts. Events only wake DAGs. A DAG reads from its own cursor, so it
+    misses no change if an event is late, repeated or lost.
 
-    :param record_type: a name of Insightly's API.
-    :param insightly_conn_id: a connection of type ``insightly``.
-    :param poll_interval: seconds between two polls, and between two events at least; ``None`` for 15, or 900
-        with ``push``.
-    :param settle: seconds after which changes are taken to be visible; as long as what it wakes waits.
-    :param lookback: seconds after which a change is not waited for any more that is visible later than that.
-    :param cursor: the name of the cursor of the one DAG that it wakes; ``None`` if several share it.
-    :param push: whether Insightly's webhooks tell of changes, so that polls only find what they have missed.
-    :param unknown: arguments of another version of this package, until its DAG file has been read again.
-    :raises UnknownRecordType: if there is no such record type.
+    :param record_type: a record type's name in Insightly's API.
+    :param insightly_conn_id: the id of a connection of type ``insightly``.
+    :param poll_interval: seconds between two polls, and the least seconds between two events; ``None`` for
+        15, or 900 with ``push``.
+    :param settle: seconds that changes need to become visible. Give the same value as in the DAG that it
+        wakes.
+    :param lookback: seconds; how far back it looks for changes that become visible late.
+    :param cursor: the name of the cursor of the only DAG that it wakes; ``None`` if several DAGs share it.
+    :param push: whether Insightly's webhooks announce changes. Then polls only find changes that webhooks
+        have missed.
+    :param unknown: arguments of another version of this package, until its DAG file is read again.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
     :raises ValueError: if ``poll_interval`` or ``settle`` is out of bounds.
 
-    A poll that fails is logged, and tried again after longer and longer, up to five minutes; the trigger
-    never ends by itself, since Airflow would start it again at once.
+    A failed poll is logged, and repeated after growing delays of up to five minutes. The trigger never ends
+    by itself, because Airflow would start it again at once.
     """
 
     unsaid_since: datetime | None = None
-    """From when on it holds changes back."""
+    """The time from which it has changes that it has not reported yet; ``None`` if there are none."""
 
     def __init__(
         self,
@@ -220,32 +222,32 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
                 "settle": self.settle,
                 "lookback": self.lookback,
                 "cursor": self.cursor,
-                # Left out where it is not set, so that these watchers are the same as of earlier versions.
+                # Without push it is left out, so that the arguments are the same as in earlier versions.
                 **({"push": True} if self.push else {}),
                 **self.unknown,
             },
         )
 
     def shared_stream_key(self) -> Hashable:
-        """Return what watchers have in common that share a watch: the account, and the record type."""
+        """Return the key of the shared watch: the account and the record type."""
         return ("insightly", self.insightly_conn_id, self.record_type)
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
-        """Return the watch for all of them."""
+        """Return the watch for all watchers with the same key."""
         from airflow_insightly_hooks.triggers.watcher import Watch
 
         it = cls(**kwargs)
         return Watch(it.insightly_conn_id, it.record_type, it.poll_interval, it.settle, it.lookback, it.push)
 
     def filter_shared_stream(self, shared_stream: AsyncIterator[ChangeNotice]) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for what the watch has to say, when it has settled and the interval is over."""
+        """Yield an event when changes have settled and the interval is over."""
         from airflow_insightly_hooks.triggers.wake_up_calls import wake_up_calls
 
         return wake_up_calls(self, shared_stream)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Do the same with a watch of its own; Airflow's triggerer shares one."""
+        """Yield the same events with a watch of its own. Airflow's triggerer uses a shared watch instead."""
         from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
         watch = self.create_shared_stream_producer(self.serialize()[1])
@@ -269,27 +271,31 @@ def changes_asset(
     cursor: str | None = None,
     push: bool = False,
 ) -> Asset:
-    """Return the asset to schedule a DAG by, so that it runs when records change.
+    """Return an asset to schedule a DAG by, so that it runs when records change.
 
-    With ``cursor`` it is this DAG's own: while the DAG has something left to read, because it was paused or
-    Airflow has lost an event, it alone is woken again, at each poll. Without, it is the same for all DAGs
-    that watch these records in the same way; then what one of them has left wakes all, after longer and
-    longer, up to an hour. Either way there is one poll for all. It isn't the asset that keeps cursors:
-    Airflow takes the watchers from whichever mention of an asset it sees last.
+    With ``cursor``, the asset belongs to one DAG. If this DAG has changes left to read, because it was paused
+    or Airflow has lost an event, each poll wakes it again, and no other DAG. Without ``cursor``, all DAGs
+    that watch these records with the same settings share the asset. If one of them has changes left to read,
+    all of them are woken, after growing delays of up to an hour. In both cases, one poll serves all DAGs.
 
-    With ``push``, Insightly's webhooks wake the DAG: they come to ``POST /insightly/hooks/{connection}``
-    (``docs/explanation/detection.md``). Polls are then a safety net, and come every 15 minutes.
+    This is not the asset that keeps cursors, because Airflow takes the watchers of an asset from the last
+    definition of it that it reads.
 
-    :param record_type: a name of Insightly's API.
-    :param insightly_conn_id: a connection of type ``insightly``.
+    With ``push``, Insightly's webhooks wake the DAG. They come to ``POST /insightly/hooks/{connection}``
+    (``docs/explanation/detection.md``). Then polls are only a safety net, every 15 minutes.
+
+    :param record_type: a record type's name in Insightly's API.
+    :param insightly_conn_id: the id of a connection of type ``insightly``.
     :param poll_interval: seconds between two polls, one small request each; ``None`` for 15, or 900 with
         ``push``.
-    :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
-    :param lookback: seconds; how far back changes are looked for that become visible late, as of the sensor.
-    :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
-    :param push: whether Insightly's webhooks tell of changes.
-    :raises UnknownRecordType: if there is no such record type.
-    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
+    :param settle: seconds that changes need to become visible; the ``settle`` of the DAG's sensor, or longer.
+    :param lookback: seconds; how far back to look for changes that become visible late; the ``lookback`` of
+        the DAG's sensor.
+    :param cursor: the name of the sensor's cursor, ``{dag_id}/{task_id}`` by default; ``None`` if several
+        DAGs share the asset.
+    :param push: whether Insightly's webhooks announce changes.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
+    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is not the name of a cursor.
     """
     if cursor is not None:
         cursor = check_cursor_name(cursor)
@@ -322,21 +328,22 @@ def changes_schedule(
 ) -> AssetOrTimeSchedule:
     """Return a schedule for one DAG: it runs when records change, and once when it is first unpaused.
 
-    That run is where the DAG begins: changes are read from then on. Without it, that would be where its
-    watcher starts, which Airflow does when it next reads the DAG's file.
+    From the time of this first run, the DAG reads changes. Without it, the DAG would read changes from the
+    start of its watcher. Airflow starts the watcher when it next reads the DAG's file.
 
-    It is made of ``changes_asset``, which has the same arguments.
+    The schedule uses ``changes_asset``, which has the same arguments.
 
-    :param record_type: a name of Insightly's API.
-    :param cursor: the name of its sensor's cursor, ``{dag_id}/{task_id}`` unless it has another one.
-    :param insightly_conn_id: a connection of type ``insightly``.
+    :param record_type: a record type's name in Insightly's API.
+    :param cursor: the name of the sensor's cursor, ``{dag_id}/{task_id}`` by default.
+    :param insightly_conn_id: the id of a connection of type ``insightly``.
     :param poll_interval: seconds between two polls, one small request each; ``None`` for 15, or 900 with
         ``push``.
-    :param settle: seconds; as long as the DAG's sensor waits for a window to settle, or longer.
-    :param lookback: seconds; how far back changes are looked for that become visible late, as of the sensor.
-    :param push: whether Insightly's webhooks tell of changes.
-    :raises UnknownRecordType: if there is no such record type.
-    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is no name of a cursor.
+    :param settle: seconds that changes need to become visible; the ``settle`` of the DAG's sensor, or longer.
+    :param lookback: seconds; how far back to look for changes that become visible late; the ``lookback`` of
+        the DAG's sensor.
+    :param push: whether Insightly's webhooks announce changes.
+    :raises UnknownRecordType: if ``record_type`` is not a known record type.
+    :raises ValueError: if a number of seconds is out of bounds, or ``cursor`` is not the name of a cursor.
     """
     changes = changes_asset(
         record_type,

@@ -1,4 +1,4 @@
-"""Whether the DAGs that share a watcher have read what was said; if not, when it is said again, to all."""
+"""Check whether the DAGs that share a watcher have read reported changes; if not, report them again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SharedCursors"]
 log = logging.getLogger(__name__)
 
 GIVEN_UP = timedelta(days=7)
-"""How old a cursor is that no longer counts as behind: its DAG is gone."""
+"""A cursor that is older doesn't count as behind, because its DAG is gone."""
 
 
 class _Behind(NamedTuple):
@@ -31,12 +31,12 @@ class _Behind(NamedTuple):
 
 
 class SharedCursors:
-    """What was said to the DAGs that share a watcher, until their cursors show that they have read it.
+    """Changes that were reported to the DAGs that share a watcher, until the DAGs have read them.
 
-    Each that is behind has it said again, after longer and longer as long as it stays where it is: a DAG that
-    is paused for long, or gone, wakes the others ever more rarely.
+    As long as a cursor is behind, the changes are reported again. The delay grows while the cursor doesn't
+    move. So a DAG that is paused for long, or gone, wakes the other DAGs less and less often.
 
-    :param state: of the asset that keeps the cursors.
+    :param state: the state of the asset that keeps the cursors.
     """
 
     def __init__(self, state: AssetStateStoreAccessors) -> None:
@@ -48,9 +48,13 @@ class SharedCursors:
         self._let_alone_until = 0.0
 
     def said(self, since: datetime, until: datetime, delay: float, *, is_announced: bool = False) -> None:
-        """Note what was said, and after how many seconds to look whether it was read.
+        """Record that changes were reported.
 
-        :param is_announced: whether a webhook has told of it: then a run that reads is let alone for a while.
+        :param since: the time from which there are changes.
+        :param until: the time up to which there are changes.
+        :param delay: seconds until the cursors are checked.
+        :param is_announced: whether a webhook has announced the changes. Then a run that is reading gets some
+            time before the changes are reported again.
         """
         if self._said is not None:
             since, until = self._said[0], max(until, self._said[1])
@@ -60,7 +64,7 @@ class SharedCursors:
         self._look_at = min(self._look_at, time.monotonic() + delay)
 
     async def to_repeat(self) -> tuple[datetime, datetime] | None:
-        """Return what to say again now, if anything: from when to when there are changes."""
+        """Return the start and the end of the changes to report again now; ``None`` if there are none."""
         now = time.monotonic()
         if self._said is None or now < self._look_at:
             return None
@@ -68,10 +72,10 @@ class SharedCursors:
         try:
             read_to, tasks = await self._cursors()
         except Exception as error:
-            log.info("How far DAGs have read can't be seen: %s", type(error).__name__)
+            log.info("The cursors of DAGs can't be read: %s", type(error).__name__)
             self._look_at, self._delay = now + self._delay, min(2 * self._delay, LONGEST_REPEAT)
             return said
-        if not read_to:  # who listens keeps no cursor that is known here: once more, then, and no more
+        if not read_to:  # no DAG that listens has a known cursor: report the changes only once more
             self._said = None
             return said
         last, before, is_due = datetime.now(timezone.utc) - GIVEN_UP, self._behind, False
@@ -96,7 +100,7 @@ class SharedCursors:
         return said if is_due else None
 
     async def _cursors(self) -> tuple[dict[str, str], dict[str, Any]]:
-        """Return how far the DAGs have read that watchers wake, and which tasks have moved the cursors."""
+        """Return the cursors of the DAGs that watchers wake, and the tasks that moved cursors, by key."""
         known: dict[str, Any] = {}
         for part in CURSOR_LISTS:
             of_part: Any = await self._state.aget(part)
@@ -107,9 +111,9 @@ class SharedCursors:
 
 
 async def _is_reading(task: Mapping[str, Any]) -> bool:
-    """Return whether a task that moves a cursor is at work."""
+    """Return whether a task that moves a cursor is active."""
     try:
         return (await count_runs(task["dag"], task["task"])).reading > 0
     except Exception as error:
-        log.info("Whether a run is reading can't be seen: %s", type(error).__name__)
+        log.info("The runs of a DAG can't be counted: %s", type(error).__name__)
         return False

@@ -1,4 +1,4 @@
-"""What a watcher makes of what its watch says: the events that wake its DAGs, and when each is due."""
+"""Make a watcher's events, which wake DAGs, from the notices of its watch, and decide when each is due."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from airflow_insightly_hooks.triggers.watcher import ChangeNotice, Watcher, watc
 __all__ = ["wake_up_calls"]
 
 LONGEST_HOLD = 60.0
-"""Seconds that a watcher waits at most for changes to settle before it tells of them (Airflow bears 300)."""
+"""The most seconds that a watcher waits for changes to settle before it reports them (Airflow allows 300)."""
 
 
 async def wake_up_calls(
     watcher: Watcher, notices: AsyncIterator[ChangeNotice]
 ) -> AsyncIterator[TriggerEvent]:
-    """Yield an event for what the watch has to say, when it has settled and the interval is over.
+    """Yield an event when changes have settled and the watcher's interval is over.
 
-    :param watcher: whose events they are; it counts as listening for as long as they are asked for.
-    :param notices: what the watch says.
+    :param watcher: the watcher of the events. It is registered as listening while its events are read.
+    :param notices: the notices of the watch.
     """
     interval = min(watcher.poll_interval, POLL_INTERVAL) if watcher.push else watcher.poll_interval
     own = None
@@ -49,7 +49,7 @@ async def wake_up_calls(
                 announced = notice.announced
                 own.announced(*announced)
             now = time.monotonic()
-            # Polls don't come to the millisecond: one a little early is the one that is meant.
+            # Polls are not exact to the millisecond. A poll that is a little early counts as the due one.
             if said_at is not None and now - said_at < 0.8 * interval:
                 continue
             if watcher.unsaid_since is not None:

@@ -1,22 +1,25 @@
-"""One watch over an account's records of one type, for all watchers that this triggerer runs.
+"""One watch of an account's records of one type, for all watchers that this triggerer runs.
 
-The watchers' triggers share a stream of Airflow's, with acknowledgement. A poll every ``poll_interval`` (the
-shortest of all watchers) goes to each of them; each says what is new once that has settled, and a watcher
-with a longer interval holds it back until its own is over.
+The triggers of the watchers share a stream of Airflow, with acknowledgement. The watch polls every
+``poll_interval``; the shortest interval of all watchers counts. Each watcher gets a notice of each poll. It
+reports changes in an event after they have settled. A watcher with a longer interval reports them when its
+own interval is over.
 
-Up to where changes were said is kept in the state of the records' asset (``hooks.assets``), which the watch
-reaches by itself: a stream belongs to no watcher, and a watcher's own asset may be one of several. It moves
-in ``advance`` alone, which Airflow calls when what was said is in its database. So a triggerer that is killed
-says again what may have got lost; what a watcher has failed to say, the next poll finds again.
+The state of the records' asset (``hooks.assets``) keeps the time up to which changes were reported. The watch
+gets this state without a watcher, because a stream belongs to no watcher, and a watcher may belong to another
+asset. The time moves only in ``advance``. Airflow calls it when the events are in its database. So after a
+triggerer was killed, changes whose event may be lost are reported again. If a watcher fails to report
+changes, the next poll finds them again.
 
-Events are wake-up calls. Airflow can hold one back until the next one comes, and keeps none for a paused DAG;
-but the cursors of the DAGs that such events wake stand in the same asset's state. As long as one of them is
-behind, it is said again: to that DAG alone if it has a watcher of its own (``triggers.own_cursor``), else to
-all who share one, after longer and longer (``triggers.shared_cursors``).
+Events only wake DAGs. Airflow can delay an event until the next event comes, and keeps no event for a paused
+DAG. But the cursors of the DAGs are in the same asset's state. As long as a cursor is behind, the changes are
+reported again. If the DAG has a watcher of its own, only this DAG is woken (``triggers.own_cursor``).
+Otherwise all DAGs that share the watcher are woken, after growing delays (``triggers.shared_cursors``).
 
-Where watchers are woken by Insightly's webhooks, polls are rare, and only a safety net: the endpoint stores
-events by itself. Between polls, the watch looks at what was announced (``triggers.announcements``), and has
-that said again as long as a DAG is behind. What a poll finds that was announced is no news to them.
+If Insightly's webhooks wake DAGs, polls are rare, and only a safety net: the endpoint stores the events
+itself. Between polls, the watch reads the announced changes (``triggers.announcements``), and has them
+reported again as long as a DAG is behind. If a poll finds a change that was announced, it is not reported to
+these DAGs.
 """
 
 from __future__ import annotations
@@ -53,14 +56,15 @@ __all__ = ["ChangeNotice", "Watch", "Watcher", "state_of", "watching"]
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 300.0
+"""The most seconds until a failed poll is repeated, unless ``poll_interval`` is longer."""
 AFTER_WEBHOOK = POLL_INTERVAL
-"""Seconds that DAGs get to read what the endpoint has told them of."""
+"""Seconds that DAGs get to read announced changes before they are reported again."""
 LONGEST_PAST = timedelta(days=1)
-"""How far back a watch begins that has stopped before: DAGs that have run go on from their cursors anyway."""
+"""How far back a watch begins after it was stopped. DAGs that have run continue from their cursors anyway."""
 
 
 class Watcher(Protocol):
-    """What a watch asks of its watchers."""
+    """The attributes of a watcher that a watch uses."""
 
     record_type: str
     insightly_conn_id: str
@@ -71,20 +75,22 @@ class Watcher(Protocol):
     push: bool
     """Whether webhooks wake the DAGs, too."""
     unsaid_since: datetime | None
-    """From when on it holds changes back."""
+    """The time from which it has changes that it has not reported yet; ``None`` if there are none."""
 
 
 class ChangeNotice(NamedTuple):
-    """What a poll, or a look between polls, says to all watchers: if there are changes in ``[since, until)``.
+    """A notice to all watchers, of a poll or between polls: whether there are changes in ``[since, until)``.
 
-    :param since: from when on.
-    :param until: up to when; later than all that a run may have read that knows nothing of a late change.
-    :param is_new: whether there are any.
-    :param poll: ``None`` at a watch's first start, which says only where it begins, and between polls.
-    :param place: up to when changes have been looked for.
-    :param is_repeat: whether it is said again, for DAGs that have not read it yet.
-    :param is_announced: whether webhooks have told of all of it.
-    :param announced: what webhooks have told of last; ``None`` where no watcher is for that.
+    :param since: the start of the changes.
+    :param until: the end of the changes. With a late change, it is later than the end of each run that may
+        have missed this change.
+    :param is_new: whether there are changes.
+    :param poll: the poll; ``None`` between polls, and at the first start of a watch, which has made no poll.
+    :param place: the time up to which the watch has looked for changes.
+    :param is_repeat: whether the changes are reported again, for DAGs that have not read them yet.
+    :param is_announced: whether webhooks have announced all of the changes.
+    :param announced: the latest announcement of webhooks; ``None`` if there is none, or if webhooks wake no
+        watcher's DAGs.
     """
 
     since: datetime
@@ -98,12 +104,12 @@ class ChangeNotice(NamedTuple):
 
 
 _watchers = ProcessRegistry[tuple[str, str], list[Watcher]](lambda _key: [])
-"""Who listens, by connection id and record type."""
+"""The watchers that listen, by connection id and record type."""
 
 
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Count a watcher in for as long as it listens."""
+    """Register a watcher as listening."""
     of_these = _watchers.get((watcher.insightly_conn_id, watcher.record_type))
     of_these.append(watcher)
     try:
@@ -113,14 +119,16 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 class Watch(SharedStreamProducer):
-    """Polls, again and again; a poll that fails is tried again after longer and longer, and ends nothing.
+    """Polls again and again. After a failed poll, it polls again after growing delays, and never ends.
 
-    :param insightly_conn_id: a connection of type ``insightly``.
-    :param record_type: a name of Insightly's API.
-    :param poll_interval: seconds between two polls, as long as no watcher listens.
-    :param settle: seconds that changes take to be visible, likewise.
-    :param lookback: seconds after which a change is not waited for any more, likewise.
-    :param push: whether webhooks tell of changes, likewise.
+    The values of listening watchers replace ``poll_interval``, ``settle``, ``lookback`` and ``push``.
+
+    :param insightly_conn_id: the id of a connection of type ``insightly``.
+    :param record_type: a record type's name in Insightly's API.
+    :param poll_interval: seconds between two polls.
+    :param settle: seconds that changes need to become visible.
+    :param lookback: seconds; how far back the watch looks for changes that become visible late.
+    :param push: whether webhooks announce changes.
     """
 
     def __init__(
@@ -149,19 +157,19 @@ class Watch(SharedStreamProducer):
         self._announcements: Announcements | None = None
 
     async def open_stream(self) -> AsyncIterator[tuple[ChangeNotice, ChangeNotice]]:
-        """Yield what each poll says, and what there is to say between polls."""
+        """Yield a notice for each poll, and notices between polls."""
         failures, has_begun = 0, False
         while True:
             started = time.monotonic()
             retry_in: float | None = None
             try:
                 notice = await self._notice()
-            except Exception as error:  # a stream that ends takes its watchers along, again and again
+            except Exception as error:  # if the stream ended, its watchers would end, too, again and again
                 failures += 1
                 retry_in = await self._outlast(error, failures)
             else:
                 if not has_begun and self._is_pushed():
-                    # The runs that a first event makes may fail, too, and no poll would find that out.
+                    # The runs of the first event may fail, too, and no poll would notice it.
                     self._unread.said(notice.since, notice.until, AFTER_WEBHOOK, is_announced=True)
                 failures, has_begun = 0, True
                 self._since = notice.place
@@ -174,7 +182,7 @@ class Watch(SharedStreamProducer):
                     yield notice, notice
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Keep up to where changes were said, now that it is in Airflow's database."""
+        """Store the time up to which changes were reported, after the events are in Airflow's database."""
         for item in batch:
             notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
@@ -189,24 +197,24 @@ class Watch(SharedStreamProducer):
             await self._store(min(place, self._said))
 
     def _next_interval(self) -> float:
-        """Return the seconds from this poll to the next: the one place that decides how often is asked."""
+        """Return the seconds from this poll to the next. Only this method decides how often to poll."""
         wanted = min((watcher.poll_interval for watcher in self._watchers), default=self._poll_interval)
         side_by_side = sum(bool(of) for (conn_id, _), of in _watchers.items() if conn_id == self._conn_id)
         return self._poller.spaced(wanted, side_by_side)
 
     def _seconds_left(self, started: float, ended: float, retry_in: float | None) -> float:
-        """Return how long to wait until the next poll; watchers that come or go meanwhile change that.
+        """Return the seconds until the next poll. They change when watchers come or go.
 
-        :param started: when the last one was begun.
-        :param ended: when it was done.
-        :param retry_in: how long after that it is tried again, if it has failed.
+        :param started: when the last poll began.
+        :param ended: when the last poll ended.
+        :param retry_in: seconds from its end until it is tried again, if it has failed; otherwise ``None``.
         """
         interval = self._next_interval()
         wait = max(interval - (ended - started), interval / 5) if retry_in is None else retry_in
         return ended + wait - time.monotonic()
 
     async def _notice(self) -> ChangeNotice:
-        """Return what there is to say after one poll."""
+        """Poll once, and return the notice."""
         if self._since is None:
             self._since = await self._restored()
         settle = self._longest_settle()
@@ -222,9 +230,9 @@ class Watch(SharedStreamProducer):
         until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
         announced, unannounced = await self._announced(since, poll.server_time, changes)
         if self._settles_at is not None and poll.server_time < self._settles_at:
-            is_late = False  # what was said last is read later than this
+            is_late = False  # runs read the last reported changes later than this poll, so they find it, too
         is_late, self._is_unsaid = is_late or self._is_unsaid, False
-        if is_late:  # a run reads it whose window ends later than that of any which may have passed it by
+        if is_late:  # the window must end later than the window of each run that may have missed the change
             until = max(until, settled + ONE_SECOND)
         is_new = bool(changes) or is_late
         is_announced = is_new and not is_late and not unannounced
@@ -240,13 +248,15 @@ class Watch(SharedStreamProducer):
         return ChangeNotice(since, until, is_new, poll, place, is_announced=is_announced, announced=announced)
 
     async def _between_polls(self, place: datetime) -> ChangeNotice:
-        """Return what there is to say without a poll: that a DAG has not read what was announced."""
+        """Return a notice without a poll. It repeats announced changes if a DAG has not read them."""
         announced = None
         try:
             announced, _ = await self._announced(place)
             again = await self._unread.to_repeat() if self._is_shared() else None
         except Exception as error:  # it would end the stream
-            log.warning("Looking for webhooks of %s failed: %s", self._record_type, type(error).__name__)
+            log.warning(
+                "The announced changes of %s can't be read: %s", self._record_type, type(error).__name__
+            )
             again = None
         if again is not None:
             until = max(place, again[1])
@@ -256,12 +266,12 @@ class Watch(SharedStreamProducer):
     async def _announced(
         self, place: datetime, server_time: datetime | None = None, changes: Sequence[datetime] = ()
     ) -> tuple[Announcement | None, Sequence[datetime]]:
-        """Look at what webhooks have told of, if a watcher is for that.
+        """Read the announced changes, if webhooks wake the DAGs of a watcher.
 
-        :param place: up to when polls had looked for changes before.
-        :param server_time: that of an answer that has just come.
-        :param changes: what a poll has found.
-        :returns: what they have told of last, and those of the changes that they haven't told of.
+        :param place: the time up to which earlier polls have looked for changes.
+        :param server_time: the server's time by an answer that has just come; ``None`` without one.
+        :param changes: the times of the changes that a poll has found.
+        :returns: the latest announcement, and the changes that webhooks have not announced.
         """
         if not self._is_pushed():
             self._announcements = None
@@ -280,7 +290,7 @@ class Watch(SharedStreamProducer):
         return latest, unannounced
 
     def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:
-        """Return whether any watcher, or all, are for what webhooks tell of."""
+        """Return whether webhooks wake the DAGs of any watcher, or of all watchers."""
         return of(watcher.push for watcher in self._watchers) if self._watchers else self._push
 
     def _is_shared(self) -> bool:
@@ -304,20 +314,20 @@ class Watch(SharedStreamProducer):
         try:
             await self._state.aset(WATCHED, iso_time(place))
         except Exception as error:  # it would end the stream
-            # Such as where no task of ours keeps a cursor, so that Airflow doesn't know the asset.
-            log.info("Up to when %s were watched is not kept: %s", self._record_type, _told(error))
+            # For example, no task keeps a cursor in the asset's state, so Airflow doesn't know the asset.
+            log.info("The time up to which %s were watched is not kept: %s", self._record_type, _told(error))
         self._stored = place
 
     async def _outlast(self, error: Exception, failures: int) -> float:
-        """Say that a poll has failed, and return in how many seconds to try again.
+        """Log that a poll has failed, and return the seconds until the next try.
 
-        If the day's requests are spent, it waits until they start anew: no run could read anything, either.
+        If the day's requests are used up, it waits until the next day: runs couldn't read anything, either.
         """
         interval = self._next_interval()
         if self._is_pushed():
             interval = min(interval, POLL_INTERVAL)
         if getattr(error, "day_is_spent", False):
-            # At least an interval: our clock may be ahead of the one by which the day ends.
+            # It waits at least an interval: this machine's clock may be ahead of the server's.
             soonest = datetime.now(timezone.utc) + timedelta(seconds=interval)
             moment = max(getattr(error, "resets_at", None) or soonest, soonest)
             log.warning("%s; watching %s goes on at %s", error, self._record_type, iso_time(moment))
@@ -325,17 +335,19 @@ class Watch(SharedStreamProducer):
             return 0
         longest = max(LONGEST_BACKOFF, interval)
         delay = min(interval * 2.0 ** min(failures, 10), longest) * random.uniform(0.8, 1)
-        log.warning("Looking for %s failed (%s); again in %.1f s", self._record_type, _told(error), delay)
+        log.warning(
+            "Looking for %s failed (%s): trying again in %.1f s", self._record_type, _told(error), delay
+        )
         return delay
 
 
 def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccessors:
-    """Return the state of the asset that stands for the records, as Airflow gives it to triggers."""
+    """Return the state of the records' asset, in the form that Airflow gives to triggers."""
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
     return AssetStateStoreAccessors([records_asset(insightly_conn_id, record_type)])
 
 
 def _told(error: Exception) -> str:
-    """Return what can be said of an error: our own say it themselves, others might hold secrets."""
+    """Return the text of this package's errors, and the class of others, whose text may hold secrets."""
     return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__

@@ -131,7 +131,7 @@ def test_a_value_that_cannot_be_read(
     state.values[ANNOUNCED] = value
     for _ in range(3):
         assert not look(announcements)
-    assert logged.text.count("can't be seen") == 1
+    assert logged.text.count("can't be read") == 1
     assert announcements.unannounced([at(10)]) == [at(10)]
     state.values.clear()
     announce(state, 10)
@@ -159,7 +159,7 @@ def test_a_state_that_fails(
         assert announcements.unannounced([at(10), at(20)]) == [at(10), at(20)]
         clock.now = 900
         announcements.warn_of_missed()
-    assert "can't be seen: RuntimeError" in logged.text
+    assert "can't be read: RuntimeError" in logged.text
     assert "secret" not in logged.text
     assert not look(announcements)
     announcements.warn_of_missed()
@@ -186,7 +186,7 @@ def test_missed_webhooks_are_counted(
     (first, second) = (line for line in logged.text.splitlines() if "polling only" in line)
     assert "1 change of Contacts (connection 'insightly_default')" in first
     assert "between 2031-03-10T08:00:20Z and 2031-03-10T08:00:20Z was seen" in first
-    assert "although Insightly's webhooks should have told Airflow" in first
+    assert "Insightly's webhooks should have announced them" in first
     assert "2031-03-10T08:01:10Z" in second
 
 
@@ -209,7 +209,7 @@ def test_the_first_webhook_is_waited_for(
     clock.now = 900
     announcements.warn_of_missed()
     assert counted == [(2, "insightly_default", "Contacts")]
-    assert "no webhook has told Airflow of any change yet" in logged.text
+    assert "No webhook has announced a change yet" in logged.text
     assert "/insightly/hooks/{connection}" in logged.text
 
 
