@@ -83,10 +83,10 @@ class Announcements:
         self._clock = server_time, time.monotonic()
         self._since = self._since or server_time
 
-    async def look(self, place: datetime, settle: timedelta) -> None:
+    async def look(self, polled_until: datetime, settle: timedelta) -> None:
         """Read the announced changes from the state.
 
-        :param place: the time up to which earlier polls have looked for changes.
+        :param polled_until: the time up to which earlier polls have looked for changes.
         :param settle: the time after a change before a run may read it.
         """
         try:
@@ -107,15 +107,15 @@ class Announcements:
         self._is_readable, self._spans = True, spans
         if value == before or until is None:
             return
-        known = max(place, self._latest.until) if self._latest is not None else place
+        known = max(polled_until, self._latest.until) if self._latest is not None else polled_until
         if until > known:
             self._latest = Announcement(known, until)
         elif before is UNREAD:
-            self._latest = Announcement(place, until)
+            self._latest = Announcement(polled_until, until)
         else:
             # A webhook has come late, so a run may have missed its change. A run that begins now can't.
             settled = (self._server_time() or known) - settle
-            self._latest = Announcement(place, max(known, settled.replace(microsecond=0) + ONE_SECOND))
+            self._latest = Announcement(polled_until, max(known, settled.replace(microsecond=0) + ONE_SECOND))
 
     def unannounced(self, changes: Sequence[datetime]) -> list[datetime]:
         """Return the changes of a poll that no webhook has announced. After a minute they count as missed.
@@ -128,9 +128,9 @@ class Announcements:
         found = [at for at in changes if not is_announced(at, self._spans)]
         if self._is_readable:
             self._unannounced.add(found)
-        told = set(changes).difference(found)
-        if told and (self._latest is None or max(told) >= self._latest.until):
-            self._latest = Announcement(min(told), max(told) + ONE_SECOND)
+        announced = set(changes).difference(found)
+        if announced and (self._latest is None or max(announced) >= self._latest.until):
+            self._latest = Announcement(min(announced), max(announced) + ONE_SECOND)
         return found
 
     def warn_of_missed(self) -> None:
@@ -154,5 +154,5 @@ class Announcements:
         """Return Insightly's time by its last answer; ``None`` without an answer."""
         if self._clock is None:
             return None
-        told, at = self._clock
-        return told + timedelta(seconds=time.monotonic() - at)
+        server_time, at = self._clock
+        return server_time + timedelta(seconds=time.monotonic() - at)

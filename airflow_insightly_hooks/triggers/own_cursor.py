@@ -33,7 +33,7 @@ LONGEST_REPEAT = 3600.0
 """The most seconds between two reports of the same changes."""
 LONGEST_READ = 300.0
 """Seconds that a run gets to read announced changes before they are reported again."""
-AT_WORK = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"]
+ACTIVE_STATES = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"]
 
 
 class Runs(NamedTuple):
@@ -74,11 +74,11 @@ class OwnCursor:
         self._key = cursor_key(cursor)
         self._interval, self._first_delay = interval, max(interval, FIRST_REPEAT)
         self._is_pushed = is_pushed
-        self._said: tuple[datetime, datetime] | None = None
+        self._reported: tuple[datetime, datetime] | None = None
         self._runs: Runs | None = None
-        self._delay = self._due = self._look_at = self._said_at = 0.0
+        self._delay = self._due = self._look_at = self._reported_at = 0.0
 
-    async def said(self, since: datetime, until: datetime) -> None:
+    async def reported(self, since: datetime, until: datetime) -> None:
         """Record that changes are being reported.
 
         :param since: the time from which there are changes.
@@ -94,47 +94,47 @@ class OwnCursor:
         self._look_at = self._due
 
     def _note(self, since: datetime, until: datetime) -> None:
-        if self._said is not None:
-            since, until = min(since, self._said[0]), max(until, self._said[1])
-        self._said = since, until
+        if self._reported is not None:
+            since, until = min(since, self._reported[0]), max(until, self._reported[1])
+        self._reported = since, until
         self._delay = self._first_delay
-        self._said_at = time.monotonic()
-        self._due = self._said_at + self._delay
+        self._reported_at = time.monotonic()
+        self._due = self._reported_at + self._delay
 
-    async def to_repeat(self) -> tuple[datetime, datetime] | None:
+    async def due_repeat(self) -> tuple[datetime, datetime] | None:
         """Return the start and the end of the changes to report again now; ``None`` if there are none."""
-        if self._said is None or (self._is_pushed and time.monotonic() < self._look_at):
+        if self._reported is None or (self._is_pushed and time.monotonic() < self._look_at):
             return None
         # Between polls, this is called often. A DAG that is behind for long isn't checked each time.
         self._look_at = time.monotonic() + 0.8 * self._interval
         position = await self._position()
-        if not position.is_behind(self._said[1]):
-            self._said = None
+        if not position.is_behind(self._reported[1]):
+            self._reported = None
             return None
-        said = await self._due_to_be_said(self._said, position)
+        reported = await self._due_report(self._reported, position)
         # A task that has ended meanwhile has moved the cursor, and was not counted as active.
-        if said is None or not (await self._position()).is_behind(said[1]):
+        if reported is None or not (await self._position()).is_behind(reported[1]):
             return None
-        return said
+        return reported
 
-    async def _due_to_be_said(
-        self, said: tuple[datetime, datetime], position: _Position
+    async def _due_report(
+        self, reported: tuple[datetime, datetime], position: _Position
     ) -> tuple[datetime, datetime] | None:
         """Return the reported changes if the DAG's runs show that it is time to report them again."""
         runs = await self._count_runs()
         is_reading = runs is not None and runs.reading > 0
-        if self._is_pushed and is_reading and time.monotonic() < self._said_at + LONGEST_READ:
+        if self._is_pushed and is_reading and time.monotonic() < self._reported_at + LONGEST_READ:
             return None
         if runs is not None and runs == self._runs and not runs.reading:
-            return said
+            return reported
         if time.monotonic() < self._due:
             return None
         if position.read_to is None and position.is_known:
-            self._said = None  # there may never be a cursor: report the changes only once more
+            self._reported = None  # there may never be a cursor: report the changes only once more
         self._delay = min(2 * self._delay, LONGEST_REPEAT)
         self._due = time.monotonic() + self._delay
         self._runs = runs
-        return said
+        return reported
 
     async def _position(self) -> _Position:
         try:
@@ -161,7 +161,7 @@ async def count_runs(dag_id: str, task_id: str) -> Runs:
 
     return Runs(
         await _count(GetDRCount(dag_id=dag_id)),
-        await _count(GetTICount(dag_id=dag_id, task_ids=[task_id], states=AT_WORK)),
+        await _count(GetTICount(dag_id=dag_id, task_ids=[task_id], states=ACTIVE_STATES)),
     )
 
 

@@ -183,7 +183,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     by itself, because Airflow would start it again at once.
     """
 
-    unsaid_since: datetime | None = None
+    unreported_since: datetime | None = None
     """The time from which it has changes that it has not reported yet; ``None`` if there are none."""
 
     def __init__(
@@ -242,9 +242,9 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
 
     def filter_shared_stream(self, shared_stream: AsyncIterator[ChangeNotice]) -> AsyncIterator[TriggerEvent]:
         """Yield an event when changes have settled and the interval is over."""
-        from airflow_insightly_hooks.triggers.wake_up_calls import wake_up_calls
+        from airflow_insightly_hooks.triggers.watcher_events import watcher_events
 
-        return wake_up_calls(self, shared_stream)
+        return watcher_events(self, shared_stream)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the same events with a watch of its own. Airflow's triggerer uses a shared watch instead."""

@@ -20,7 +20,7 @@ __all__ = ["SharedCursors"]
 
 log = logging.getLogger(__name__)
 
-GIVEN_UP = timedelta(days=7)
+ABANDONED_AFTER = timedelta(days=7)
 """A cursor that is older doesn't count as behind, because its DAG is gone."""
 
 
@@ -44,10 +44,10 @@ class SharedCursors:
         self._look_at = math.inf
         self._delay = 0.0
         self._behind: dict[str, _Behind] = {}
-        self._said: tuple[datetime, datetime] | None = None
-        self._let_alone_until = 0.0
+        self._reported: tuple[datetime, datetime] | None = None
+        self._wait_for_runs_until = 0.0
 
-    def said(self, since: datetime, until: datetime, delay: float, *, is_announced: bool = False) -> None:
+    def reported(self, since: datetime, until: datetime, delay: float, *, is_announced: bool = False) -> None:
         """Record that changes were reported.
 
         :param since: the time from which there are changes.
@@ -56,37 +56,37 @@ class SharedCursors:
         :param is_announced: whether a webhook has announced the changes. Then a run that is reading gets some
             time before the changes are reported again.
         """
-        if self._said is not None:
-            since, until = self._said[0], max(until, self._said[1])
-        self._said = since, until
+        if self._reported is not None:
+            since, until = self._reported[0], max(until, self._reported[1])
+        self._reported = since, until
         self._delay = delay
-        self._let_alone_until = time.monotonic() + LONGEST_READ if is_announced else 0.0
+        self._wait_for_runs_until = time.monotonic() + LONGEST_READ if is_announced else 0.0
         self._look_at = min(self._look_at, time.monotonic() + delay)
 
-    async def to_repeat(self) -> tuple[datetime, datetime] | None:
+    async def due_repeat(self) -> tuple[datetime, datetime] | None:
         """Return the start and the end of the changes to report again now; ``None`` if there are none."""
         now = time.monotonic()
-        if self._said is None or now < self._look_at:
+        if self._reported is None or now < self._look_at:
             return None
-        said, self._look_at = self._said, math.inf
+        reported, self._look_at = self._reported, math.inf
         try:
             read_to, tasks = await self._cursors()
         except Exception as error:
             log.info("The cursors of DAGs can't be read: %s", type(error).__name__)
             self._look_at, self._delay = now + self._delay, min(2 * self._delay, LONGEST_REPEAT)
-            return said
+            return reported
         if not read_to:  # no DAG that listens has a known cursor: report the changes only once more
-            self._said = None
-            return said
-        last, before, is_due = datetime.now(timezone.utc) - GIVEN_UP, self._behind, False
+            self._reported = None
+            return reported
+        last, before, is_due = datetime.now(timezone.utc) - ABANDONED_AFTER, self._behind, False
         self._behind = {}
         for key, text in read_to.items():
-            if not last < api_time(text, key) < said[1]:
+            if not last < api_time(text, key) < reported[1]:
                 continue
             known = before.get(key)
             if known is not None and known.read_to == text and now < known.due:
                 self._behind[key] = known
-            elif now < self._let_alone_until and await _is_reading(tasks[key]):
+            elif now < self._wait_for_runs_until and await _is_reading(tasks[key]):
                 self._behind[key] = _Behind(text, self._delay / 2, now + self._delay)
             elif known is None or known.read_to != text:
                 self._behind[key], is_due = _Behind(text, self._delay, now + self._delay), True
@@ -94,10 +94,10 @@ class SharedCursors:
                 delay = min(2 * known.delay, LONGEST_REPEAT)
                 self._behind[key], is_due = _Behind(text, delay, now + delay), True
         if not self._behind:
-            self._said = None
+            self._reported = None
             return None
         self._look_at = min(known.due for known in self._behind.values())
-        return said if is_due else None
+        return reported if is_due else None
 
     async def _cursors(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the cursors of the DAGs that watchers wake, and the tasks that moved cursors, by key."""

@@ -74,7 +74,7 @@ class Watcher(Protocol):
     cursor: str | None
     push: bool
     """Whether webhooks wake the DAGs, too."""
-    unsaid_since: datetime | None
+    unreported_since: datetime | None
     """The time from which it has changes that it has not reported yet; ``None`` if there are none."""
 
 
@@ -86,7 +86,7 @@ class ChangeNotice(NamedTuple):
         have missed this change.
     :param is_new: whether there are changes.
     :param poll: the poll; ``None`` between polls, and at the first start of a watch, which has made no poll.
-    :param place: the time up to which the watch has looked for changes.
+    :param polled_until: the time up to which the watch has looked for changes.
     :param is_repeat: whether the changes are reported again, for DAGs that have not read them yet.
     :param is_announced: whether webhooks have announced all of the changes.
     :param announced: the latest announcement of webhooks; ``None`` if there is none, or if webhooks wake no
@@ -97,7 +97,7 @@ class ChangeNotice(NamedTuple):
     until: datetime
     is_new: bool
     poll: Poll | None
-    place: datetime
+    polled_until: datetime
     is_repeat: bool = False
     is_announced: bool = False
     announced: Announcement | None = None
@@ -149,9 +149,9 @@ class Watch(SharedStreamProducer):
         self._polls = LatePolls(self._poller, record_type)
         self._state = state_of(insightly_conn_id, record_type)
         self._since: datetime | None = None
-        self._said: datetime | None = None  # acknowledged
+        self._reported_until: datetime | None = None  # acknowledged
         self._stored: datetime | None = None
-        self._is_unsaid = False
+        self._has_unreported = False
         self._settles_at: datetime | None = None
         self._unread = SharedCursors(self._state)
         self._announcements: Announcements | None = None
@@ -166,13 +166,13 @@ class Watch(SharedStreamProducer):
                 notice = await self._notice()
             except Exception as error:  # if the stream ended, its watchers would end, too, again and again
                 failures += 1
-                retry_in = await self._outlast(error, failures)
+                retry_in = await self._retry_delay(error, failures)
             else:
                 if not has_begun and self._is_pushed():
                     # The runs of the first event may fail, too, and no poll would notice it.
-                    self._unread.said(notice.since, notice.until, AFTER_WEBHOOK, is_announced=True)
+                    self._unread.reported(notice.since, notice.until, AFTER_WEBHOOK, is_announced=True)
                 failures, has_begun = 0, True
-                self._since = notice.place
+                self._since = notice.polled_until
                 yield notice, notice
             ended = time.monotonic()
             while (left := self._seconds_left(started, ended, retry_in)) > 0:
@@ -187,14 +187,14 @@ class Watch(SharedStreamProducer):
             notice: ChangeNotice = item.broker_payload
             if not item.outcome.is_clean and self._since is not None:
                 self._since = min(self._since, notice.since)
-                self._is_unsaid = self._is_unsaid or (notice.is_new and not notice.is_announced)
+                self._has_unreported = self._has_unreported or (notice.is_new and not notice.is_announced)
                 return
-            if notice.is_new or self._said is None:
-                self._said = notice.place
-        held_back = [w.unsaid_since for w in self._watchers if w.unsaid_since is not None]
-        place = min(held_back, default=self._said)
-        if place is not None and self._said is not None:
-            await self._store(min(place, self._said))
+            if notice.is_new or self._reported_until is None:
+                self._reported_until = notice.polled_until
+        unreported = [w.unreported_since for w in self._watchers if w.unreported_since is not None]
+        until = min(unreported, default=self._reported_until)
+        if until is not None and self._reported_until is not None:
+            await self._store(min(until, self._reported_until))
 
     def _next_interval(self) -> float:
         """Return the seconds from this poll to the next. Only this method decides how often to poll."""
@@ -227,11 +227,11 @@ class Watch(SharedStreamProducer):
         lookback = timedelta(seconds=max((w.lookback for w in self._watchers), default=self._lookback))
         poll, changes, is_late = await self._polls.poll(since, lookback)
         settled = (poll.server_time - settle).replace(microsecond=0)
-        until = place = max([since, settled, *(change + ONE_SECOND for change in changes)])
+        until = polled_until = max([since, settled, *(change + ONE_SECOND for change in changes)])
         announced, unannounced = await self._announced(since, poll.server_time, changes)
         if self._settles_at is not None and poll.server_time < self._settles_at:
             is_late = False  # runs read the last reported changes later than this poll, so they find it, too
-        is_late, self._is_unsaid = is_late or self._is_unsaid, False
+        is_late, self._has_unreported = is_late or self._has_unreported, False
         if is_late:  # the window must end later than the window of each run that may have missed the change
             until = max(until, settled + ONE_SECOND)
         is_new = bool(changes) or is_late
@@ -240,35 +240,39 @@ class Watch(SharedStreamProducer):
             self._settles_at = until + settle
         if is_new and not (is_announced and self._is_pushed(all)):
             longest = POLL_INTERVAL if self._is_pushed() else math.inf
-            self._unread.said(since, until, max(min(self._next_interval(), longest), FIRST_REPEAT))
-        elif self._is_shared() and (again := await self._unread.to_repeat()) is not None:
+            self._unread.reported(since, until, max(min(self._next_interval(), longest), FIRST_REPEAT))
+        elif self._is_shared() and (again := await self._unread.due_repeat()) is not None:
             return ChangeNotice(
-                again[0], max(until, again[1]), True, poll, place, is_repeat=True, announced=announced
+                again[0], max(until, again[1]), True, poll, polled_until, is_repeat=True, announced=announced
             )
-        return ChangeNotice(since, until, is_new, poll, place, is_announced=is_announced, announced=announced)
+        return ChangeNotice(
+            since, until, is_new, poll, polled_until, is_announced=is_announced, announced=announced
+        )
 
-    async def _between_polls(self, place: datetime) -> ChangeNotice:
+    async def _between_polls(self, polled_until: datetime) -> ChangeNotice:
         """Return a notice without a poll. It repeats announced changes if a DAG has not read them."""
         announced = None
         try:
-            announced, _ = await self._announced(place)
-            again = await self._unread.to_repeat() if self._is_shared() else None
+            announced, _ = await self._announced(polled_until)
+            again = await self._unread.due_repeat() if self._is_shared() else None
         except Exception as error:  # it would end the stream
             log.warning(
                 "The announced changes of %s can't be read: %s", self._record_type, type(error).__name__
             )
             again = None
         if again is not None:
-            until = max(place, again[1])
-            return ChangeNotice(again[0], until, True, None, place, is_repeat=True, announced=announced)
-        return ChangeNotice(place, place, False, None, place, announced=announced)
+            until = max(polled_until, again[1])
+            return ChangeNotice(
+                again[0], until, True, None, polled_until, is_repeat=True, announced=announced
+            )
+        return ChangeNotice(polled_until, polled_until, False, None, polled_until, announced=announced)
 
     async def _announced(
-        self, place: datetime, server_time: datetime | None = None, changes: Sequence[datetime] = ()
+        self, polled_until: datetime, server_time: datetime | None = None, changes: Sequence[datetime] = ()
     ) -> tuple[Announcement | None, Sequence[datetime]]:
         """Read the announced changes, if webhooks wake the DAGs of a watcher.
 
-        :param place: the time up to which earlier polls have looked for changes.
+        :param polled_until: the time up to which earlier polls have looked for changes.
         :param server_time: the server's time by an answer that has just come; ``None`` without one.
         :param changes: the times of the changes that a poll has found.
         :returns: the latest announcement, and the changes that webhooks have not announced.
@@ -281,12 +285,12 @@ class Watch(SharedStreamProducer):
         if server_time is not None:
             self._announcements.set_clock(server_time)
         before = self._announcements.latest
-        await self._announcements.look(place, self._longest_settle())
+        await self._announcements.look(polled_until, self._longest_settle())
         unannounced = self._announcements.unannounced(changes)
         self._announcements.warn_of_missed()
         latest = self._announcements.latest
         if latest is not None and latest != before:
-            self._unread.said(*latest, AFTER_WEBHOOK, is_announced=True)
+            self._unread.reported(*latest, AFTER_WEBHOOK, is_announced=True)
         return latest, unannounced
 
     def _is_pushed(self, of: Callable[[Iterable[bool]], bool] = any) -> bool:
@@ -308,17 +312,19 @@ class Watch(SharedStreamProducer):
         self._stored = api_time(text, WATCHED)
         return max(self._stored, datetime.now(timezone.utc) - LONGEST_PAST)
 
-    async def _store(self, place: datetime) -> None:
-        if self._stored is not None and place <= self._stored:
+    async def _store(self, until: datetime) -> None:
+        if self._stored is not None and until <= self._stored:
             return
         try:
-            await self._state.aset(WATCHED, iso_time(place))
+            await self._state.aset(WATCHED, iso_time(until))
         except Exception as error:  # it would end the stream
             # For example, no task keeps a cursor in the asset's state, so Airflow doesn't know the asset.
-            log.info("The time up to which %s were watched is not kept: %s", self._record_type, _told(error))
-        self._stored = place
+            log.info(
+                "The time up to which %s were watched is not kept: %s", self._record_type, _error_text(error)
+            )
+        self._stored = until
 
-    async def _outlast(self, error: Exception, failures: int) -> float:
+    async def _retry_delay(self, error: Exception, failures: int) -> float:
         """Log that a poll has failed, and return the seconds until the next try.
 
         If the day's requests are used up, it waits until the next day: runs couldn't read anything, either.
@@ -336,7 +342,7 @@ class Watch(SharedStreamProducer):
         longest = max(LONGEST_BACKOFF, interval)
         delay = min(interval * 2.0 ** min(failures, 10), longest) * random.uniform(0.8, 1)
         log.warning(
-            "Looking for %s failed (%s): trying again in %.1f s", self._record_type, _told(error), delay
+            "Looking for %s failed (%s): trying again in %.1f s", self._record_type, _error_text(error), delay
         )
         return delay
 
@@ -348,6 +354,6 @@ def state_of(insightly_conn_id: str, record_type: str) -> AssetStateStoreAccesso
     return AssetStateStoreAccessors([records_asset(insightly_conn_id, record_type)])
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """Return the text of this package's errors, and the class of others, whose text may hold secrets."""
     return str(error) if isinstance(error, InsightlyHooksError) else type(error).__name__

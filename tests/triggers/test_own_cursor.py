@@ -18,7 +18,7 @@ from tests.triggers.conftest import AssetState
 KEY = "cursor/woken/detect"
 EIGHT = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 NINE = EIGHT + timedelta(hours=1)
-SAID = (EIGHT, NINE)
+REPORTED = (EIGHT, NINE)
 
 
 class Airflow:
@@ -63,14 +63,14 @@ def test_a_dag_that_has_had_no_run_is_woken_again_at_each_poll(state: AssetState
     """It is paused, or the event was lost: an event makes no run of a paused DAG, and wakes no other."""
 
     async def scene(own: OwnCursor) -> None:
-        assert await own.to_repeat() is None
-        await own.said(*SAID)
+        assert await own.due_repeat() is None
+        await own.reported(*REPORTED)
         for _ in range(20):
-            assert await own.to_repeat() == SAID
+            assert await own.due_repeat() == REPORTED
         state.values[KEY] = "2031-03-10T09:00:00Z"
-        assert await own.to_repeat() is None
+        assert await own.due_repeat() is None
         airflow.runs = Runs(8, 0)
-        assert await own.to_repeat() is None
+        assert await own.due_repeat() is None
 
     play(state, scene)
     assert set(airflow.asked) == {"woken.detect"}
@@ -86,10 +86,10 @@ def test_a_run_that_ends_while_it_is_looked_at(
         return Runs(8, 0)
 
     async def scene(own: OwnCursor) -> None:
-        await own.said(*SAID)
+        await own.reported(*REPORTED)
         airflow.now = 20
         monkeypatch.setattr(own_cursor, "count_runs", ends)
-        assert await own.to_repeat() is None
+        assert await own.due_repeat() is None
 
     play(state, scene)
 
@@ -98,12 +98,12 @@ def test_a_dag_that_runs_is_woken_again_ever_more_rarely(state: AssetState, airf
     """It is at work, or it fails."""
 
     async def scene(own: OwnCursor) -> None:
-        await own.said(*SAID)
+        await own.reported(*REPORTED)
         repeated = []
         for second in range(0, 4 * 3600, 15):
             airflow.now = second
             airflow.runs = Runs(8 + len(repeated), 0)
-            if await own.to_repeat():
+            if await own.due_repeat():
                 repeated.append(second)
         assert repeated[:4] == [15, 45, 105, 225]
         assert [b - a for a, b in zip(repeated[-3:], repeated[-2:], strict=False)] == [3600, 3600]
@@ -116,11 +116,11 @@ def test_a_dag_whose_sensor_is_at_work_is_left_alone_for_a_while(state: AssetSta
     airflow.runs = Runs(7, 1)
 
     async def scene(own: OwnCursor) -> None:
-        await own.said(*SAID)
-        assert await own.to_repeat() is None
+        await own.reported(*REPORTED)
+        assert await own.due_repeat() is None
         airflow.now = 15
-        assert await own.to_repeat() == SAID
-        assert await own.to_repeat() is None
+        assert await own.due_repeat() == REPORTED
+        assert await own.due_repeat() is None
 
     play(state, scene)
 
@@ -138,12 +138,12 @@ def test_what_cannot_be_known_is_said_once_more_or_rarely(
         monkeypatch.setattr(state, "aget", no_answer)
 
     async def scene(own: OwnCursor) -> None:
-        await own.said(*SAID)
-        assert await own.to_repeat() is None
+        await own.reported(*REPORTED)
+        assert await own.due_repeat() is None
         airflow.now = 15
-        assert await own.to_repeat() == SAID
+        assert await own.due_repeat() == REPORTED
         airflow.now = 30
-        assert await own.to_repeat() is None
+        assert await own.due_repeat() is None
 
     play(state, scene)
 
@@ -152,9 +152,9 @@ def test_what_was_not_read_yet_is_said_again_with_what_is_new(state: AssetState,
     """From the first of it to the last."""
 
     async def scene(own: OwnCursor) -> None:
-        await own.said(*SAID)
-        await own.said(NINE, NINE + timedelta(minutes=1))
-        assert await own.to_repeat() == (EIGHT, NINE + timedelta(minutes=1))
+        await own.reported(*REPORTED)
+        await own.reported(NINE, NINE + timedelta(minutes=1))
+        assert await own.due_repeat() == (EIGHT, NINE + timedelta(minutes=1))
 
     play(state, scene)
 
@@ -175,7 +175,7 @@ async def looks(own: OwnCursor, airflow: Airflow, seconds: int) -> list[float]:
     repeated = []
     for _ in range(0, seconds, 5):
         airflow.now += 5
-        if await own.to_repeat():
+        if await own.due_repeat():
             repeated.append(airflow.now)
     return repeated
 
@@ -184,7 +184,7 @@ def test_a_webhooks_event_gets_an_interval(state: AssetState, airflow: Airflow) 
     """The run that it makes reads; nothing is said again, and nothing is asked of Airflow before."""
 
     async def scene(own: OwnCursor) -> None:
-        own.announced(*SAID)
+        own.announced(*REPORTED)
         assert await looks(own, airflow, 10) == []
         assert airflow.asked == []
         state.values[KEY] = "2031-03-10T09:00:00Z"
@@ -198,7 +198,7 @@ def test_a_webhooks_event_that_was_lost_is_said_again(state: AssetState, airflow
     """After an interval, and then at each, as long as no run comes of it."""
 
     async def scene(own: OwnCursor) -> None:
-        own.announced(*SAID)
+        own.announced(*REPORTED)
         assert await looks(own, airflow, 60) == [15, 30, 45, 60]
 
     pushed(state, scene)
@@ -211,7 +211,7 @@ def test_a_run_that_reads_what_a_webhook_has_told_of_is_let_alone(
 
     async def scene(own: OwnCursor) -> None:
         airflow.runs = Runs(8, 1)
-        own.announced(*SAID)
+        own.announced(*REPORTED)
         assert await looks(own, airflow, 295) == []
         assert await looks(own, airflow, 60) == [300, 330]
 
@@ -222,7 +222,7 @@ def test_a_run_that_has_failed_is_followed_by_another_one(state: AssetState, air
     """After longer and longer."""
 
     async def scene(own: OwnCursor) -> None:
-        own.announced(*SAID)
+        own.announced(*REPORTED)
         repeated: list[float] = []
         while airflow.now < 3600:
             airflow.runs = Runs(8 + len(repeated), 0)
@@ -242,7 +242,7 @@ def test_a_later_webhook_begins_anew(state: AssetState, airflow: Airflow) -> Non
         assert await looks(own, airflow, 10) == []
         assert await looks(own, airflow, 5) == [25]
         airflow.now += 15
-        assert await own.to_repeat() == SAID
+        assert await own.due_repeat() == REPORTED
 
     pushed(state, scene)
 
@@ -253,7 +253,7 @@ def test_a_state_that_fails_drops_nothing(
     """A poll would not say it again."""
 
     async def scene(own: OwnCursor) -> None:
-        own.announced(*SAID)
+        own.announced(*REPORTED)
         with monkeypatch.context() as patch:
             patch.setattr(state, "aget", no_answer)
             assert await looks(own, airflow, 45) == [15, 45]

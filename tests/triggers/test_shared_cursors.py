@@ -17,7 +17,7 @@ from airflow_insightly_hooks.triggers.shared_cursors import SharedCursors
 from tests.triggers.conftest import AssetState
 
 EIGHT = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
-SAID = (EIGHT, EIGHT + timedelta(hours=1))
+REPORTED = (EIGHT, EIGHT + timedelta(hours=1))
 
 
 class Airflow:
@@ -59,7 +59,7 @@ async def looks(cursors: SharedCursors, airflow: Airflow, seconds: int) -> list[
     repeated = []
     for _ in range(0, seconds, 5):
         airflow.now += 5
-        if await cursors.to_repeat():
+        if await cursors.due_repeat():
             repeated.append(airflow.now)
     return repeated
 
@@ -68,7 +68,7 @@ def test_what_all_have_read_is_not_said_again(state: AssetState, airflow: Airflo
     """Their cursors say so, within the interval that they get."""
 
     async def scene(cursors: SharedCursors) -> None:
-        cursors.said(*SAID, 15, is_announced=True)
+        cursors.reported(*REPORTED, 15, is_announced=True)
         assert await looks(cursors, airflow, 10) == []
         state.values |= {f"cursor/{dag}/detect": "2031-03-10T09:00:00Z" for dag in ("a", "b")}
         assert await looks(cursors, airflow, 3600) == []
@@ -80,7 +80,7 @@ def test_what_one_has_not_read_is_said_again_ever_more_rarely(state: AssetState,
     """The event was lost, or its run has failed."""
 
     async def scene(cursors: SharedCursors) -> None:
-        cursors.said(*SAID, 15, is_announced=True)
+        cursors.reported(*REPORTED, 15, is_announced=True)
         state.values["cursor/a/detect"] = "2031-03-10T09:00:00Z"
         assert await looks(cursors, airflow, 240) == [15, 30, 60, 120, 240]
 
@@ -92,7 +92,7 @@ def test_a_run_that_reads_is_let_alone(state: AssetState, airflow: Airflow) -> N
 
     async def scene(cursors: SharedCursors) -> None:
         airflow.reading = {"a": 1, "b": 1}
-        cursors.said(*SAID, 15, is_announced=True)
+        cursors.reported(*REPORTED, 15, is_announced=True)
         assert await looks(cursors, airflow, 60) == []
         airflow.reading["b"] = 0
         assert await looks(cursors, airflow, 15) == [75]
@@ -110,7 +110,7 @@ def test_what_polls_say_is_repeated_as_without_webhooks(state: AssetState, airfl
 
     async def scene(cursors: SharedCursors) -> None:
         airflow.reading = {"a": 1, "b": 1}
-        cursors.said(*SAID, 15)
+        cursors.reported(*REPORTED, 15)
         assert await looks(cursors, airflow, 30) == [15, 30]
 
     play(state, scene)
@@ -125,7 +125,7 @@ def test_a_state_that_fails_drops_nothing(
         raise RuntimeError("no answer")
 
     async def scene(cursors: SharedCursors) -> None:
-        cursors.said(*SAID, 15, is_announced=True)
+        cursors.reported(*REPORTED, 15, is_announced=True)
         with monkeypatch.context() as patch:
             patch.setattr(state, "aget", no_answer)
             assert await looks(cursors, airflow, 30) == [15, 30]

@@ -27,7 +27,7 @@ class Triggerer:
     def __init__(self, confirms: bool = True) -> None:
         self.confirms = confirms
         self.manager = SharedStreamManager()
-        self.said: dict[int, list[dict[str, str]]] = {}
+        self.events: dict[int, list[dict[str, str]]] = {}
         self.failures: dict[int, Exception] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -36,11 +36,11 @@ class Triggerer:
 
     async def _run(self, trigger_id: int, trigger: InsightlyRecordChangeEventTrigger) -> None:
         key = trigger.shared_stream_key()
-        said = self.said.setdefault(trigger_id, [])
+        events = self.events.setdefault(trigger_id, [])
         stream = self.manager.subscribe(trigger_id=trigger_id, trigger=trigger, key=key)
         try:
             async for event in trigger.filter_shared_stream(stream):
-                said.append(event.payload)
+                events.append(event.payload)
                 seq = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
                 if self.confirms and seq is not None:
                     asyncio.get_running_loop().call_later(0.02, self.manager.confirm_persisted, [seq])
@@ -88,19 +88,19 @@ def test_many_watchers_are_one_poll(crm: RunningSandbox, state: AssetState) -> N
         triggerer = Triggerer()
         for i in range(20):
             triggerer.start(i, watcher(settle=i / 1000))
-        await until(lambda: len(triggerer.said) == 20 and all(triggerer.said.values()))
+        await until(lambda: len(triggerer.events) == 20 and all(triggerer.events.values()))
         before = await asyncio.to_thread(requests, crm)
         await asyncio.sleep(2)
         assert await asyncio.to_thread(requests, crm) - before <= 12
         await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
-        await until(lambda: all(len(said) == 2 for said in triggerer.said.values()))
+        await until(lambda: all(len(events) == 2 for events in triggerer.events.values()))
         await asyncio.sleep(0.5)
         await triggerer.stop()
         return triggerer
 
     triggerer = asyncio.run(play())
     assert triggerer.failures == {}
-    assert all(len(said) == 2 for said in triggerer.said.values())
+    assert all(len(events) == 2 for events in triggerer.events.values())
 
 
 def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: AssetState) -> None:
@@ -110,7 +110,7 @@ def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: Asse
     async def play(confirms: bool) -> Triggerer:
         triggerer = Triggerer(confirms)
         triggerer.start(1, watcher())
-        await until(lambda: len(triggerer.said.get(1, ())) >= 1)
+        await until(lambda: len(triggerer.events.get(1, ())) >= 1)
         await asyncio.sleep(1)
         await triggerer.stop()
         return triggerer
@@ -118,7 +118,7 @@ def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: Asse
     lost = asyncio.run(play(confirms=False))
     assert state.values["watched"] == before
     again = asyncio.run(play(confirms=True))
-    assert again.said[1][0]["since"] == lost.said[1][0]["since"]
+    assert again.events[1][0]["since"] == lost.events[1][0]["since"]
     assert state.values["watched"] > before
 
 
@@ -128,16 +128,16 @@ def test_one_that_comes_late_is_told_where_it_begins(crm: RunningSandbox) -> Non
     async def play() -> Triggerer:
         triggerer = Triggerer()
         triggerer.start(1, watcher())
-        await until(lambda: triggerer.said.get(1))
+        await until(lambda: triggerer.events.get(1))
         await asyncio.sleep(0.5)
         triggerer.start(2, watcher())
-        await until(lambda: triggerer.said.get(2))
+        await until(lambda: triggerer.events.get(2))
         await triggerer.stop()
         return triggerer
 
-    said = asyncio.run(play()).said
-    assert [len(said[i]) for i in (1, 2)] == [1, 1]
-    assert said[2][0]["since"] >= said[1][0]["since"]
+    events = asyncio.run(play()).events
+    assert [len(events[i]) for i in (1, 2)] == [1, 1]
+    assert events[2][0]["since"] >= events[1][0]["since"]
 
 
 def test_the_shortest_interval_counts_and_none_is_told_more_often_than_it_asked(
@@ -149,14 +149,14 @@ def test_the_shortest_interval_counts_and_none_is_told_more_often_than_it_asked(
         triggerer = Triggerer()
         triggerer.start(1, watcher(poll_interval=30))
         triggerer.start(2, watcher(poll_interval=0.2))
-        await until(lambda: triggerer.said.get(1) and triggerer.said.get(2))
+        await until(lambda: triggerer.events.get(1) and triggerer.events.get(2))
         begun = state.values["watched"]
         await asyncio.sleep(1.1)
         await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
-        await until(lambda: len(triggerer.said[2]) == 2)
+        await until(lambda: len(triggerer.events[2]) == 2)
         await asyncio.sleep(0.5)
-        assert len(triggerer.said[1]) == 1
-        assert state.values["watched"] < triggerer.said[2][1]["until"]
+        assert len(triggerer.events[1]) == 1
+        assert state.values["watched"] < triggerer.events[2][1]["until"]
         assert state.values["watched"] >= begun
         await triggerer.stop()
         return triggerer
@@ -172,9 +172,9 @@ def test_the_shorter_interval_counts_from_when_it_comes_to_when_it_goes(
     async def play() -> None:
         triggerer = Triggerer()
         triggerer.start(1, watcher(poll_interval=0.6))
-        await until(lambda: triggerer.said.get(1))
+        await until(lambda: triggerer.events.get(1))
         triggerer.start(2, watcher(poll_interval=0.1))
-        await until(lambda: triggerer.said.get(2))
+        await until(lambda: triggerer.events.get(2))
         before = await asyncio.to_thread(requests, crm)
         await asyncio.sleep(1)
         assert await asyncio.to_thread(requests, crm) - before >= 5
@@ -205,7 +205,7 @@ def test_what_one_could_not_say_is_found_again(
         triggerer.confirms = True
         triggerer.start(2, watcher())
         await until(lambda: state.writes)
-        assert triggerer.said[2][0]["since"] == triggerer.said[1][0]["since"]
+        assert triggerer.events[2][0]["since"] == triggerer.events[1][0]["since"]
         await triggerer.stop()
 
     asyncio.run(play())
@@ -226,13 +226,13 @@ def test_what_those_who_share_a_watcher_have_left_wakes_no_other(
         triggerer = Triggerer()
         triggerer.start(1, watcher(poll_interval=0.1))
         triggerer.start(2, watcher(poll_interval=0.1, cursor="own/detect"))
-        await until(lambda: triggerer.said.get(1) and triggerer.said.get(2))
+        await until(lambda: triggerer.events.get(1) and triggerer.events.get(2))
         await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
-        await until(lambda: len(triggerer.said[1]) >= 5)
+        await until(lambda: len(triggerer.events[1]) >= 5)
         await triggerer.stop()
         return triggerer
 
-    assert len(asyncio.run(play()).said[2]) == 2
+    assert len(asyncio.run(play()).events[2]) == 2
 
 
 def test_other_accounts_and_types_have_watches_of_their_own() -> None:
@@ -271,15 +271,15 @@ def test_one_that_joins_a_watch_between_two_polls_begins_at_once(
     async def play() -> None:
         triggerer = Triggerer()
         triggerer.start(1, watcher(push=True, poll_interval=60))
-        await until(lambda: triggerer.said.get(1))
+        await until(lambda: triggerer.events.get(1))
         before = await asyncio.to_thread(requests, crm)
         triggerer.start(2, watcher(push=True, poll_interval=60, cursor="own/detect"))
-        await until(lambda: triggerer.said.get(2))
+        await until(lambda: triggerer.events.get(2))
         await asyncio.sleep(0.5)
         assert await asyncio.to_thread(requests, crm) == before
-        assert [len(triggerer.said[i]) for i in (1, 2)] == [1, 1]
+        assert [len(triggerer.events[i]) for i in (1, 2)] == [1, 1]
         triggerer.start(3, watcher(poll_interval=0.2))
-        await until(lambda: triggerer.said.get(3))
+        await until(lambda: triggerer.events.get(3))
         await asyncio.sleep(1)
         assert await asyncio.to_thread(requests, crm) >= before + 3
         await triggerer.stop()
@@ -298,20 +298,20 @@ def test_what_webhooks_have_told_of_is_news_to_those_alone_that_only_poll(
         triggerer = Triggerer()
         for number, arguments in enumerate(({}, {"push": True}, {"push": True, "cursor": "own/detect"})):
             triggerer.start(number, watcher(**arguments))
-        await until(lambda: len(triggerer.said) == 3 and all(triggerer.said.values()))
+        await until(lambda: len(triggerer.events) == 3 and all(triggerer.events.values()))
         before = state.values["watched"]
         now = datetime.now(timezone.utc)
         for seconds in range(-2, 6):
             announce(state, now + timedelta(seconds=seconds))
         state.values["cursor/own/detect"] = (now + timedelta(hours=1)).isoformat()
         await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="A")
-        await until(lambda: len(triggerer.said[0]) == 2)
+        await until(lambda: len(triggerer.events[0]) == 2)
         await until(lambda: state.values["watched"] > before)
         await asyncio.sleep(0.5)
-        assert [len(triggerer.said[i]) for i in range(3)] == [2, 1, 1]
+        assert [len(triggerer.events[i]) for i in range(3)] == [2, 1, 1]
         del state.values[ANNOUNCED]
         await asyncio.to_thread(crm.create, "Contacts", FIRST_NAME="B")
-        await until(lambda: [len(triggerer.said[i]) for i in range(3)] == [3, 2, 2])
+        await until(lambda: [len(triggerer.events[i]) for i in range(3)] == [3, 2, 2])
         await triggerer.stop()
         assert triggerer.failures == {}
 

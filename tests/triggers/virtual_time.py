@@ -21,8 +21,8 @@ from airflow_insightly_hooks.triggers import (
     own_cursor,
     polls,
     shared_cursors,
-    wake_up_calls,
     watcher,
+    watcher_events,
 )
 from airflow_insightly_hooks.triggers.own_cursor import Runs
 from airflow_insightly_hooks.triggers.polls import Poll
@@ -219,7 +219,7 @@ def live(scene: Callable[[World], Any], *, cursor: str | None = "woken/detect") 
             await world.end()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (announcements, late_polls, own_cursor, polls, shared_cursors, wake_up_calls, watcher):
+        for module in (announcements, late_polls, own_cursor, polls, shared_cursors, watcher_events, watcher):
             patch.setattr(module, "time", clock)
         for module in (own_cursor, shared_cursors):
             patch.setattr(module, "count_runs", world.count_runs)

@@ -16,13 +16,13 @@ from airflow_insightly_hooks.triggers.announcements import Announcement
 from airflow_insightly_hooks.triggers.own_cursor import OwnCursor
 from airflow_insightly_hooks.triggers.watcher import ChangeNotice, Watcher, watching
 
-__all__ = ["wake_up_calls"]
+__all__ = ["watcher_events"]
 
 LONGEST_HOLD = 60.0
 """The most seconds that a watcher waits for changes to settle before it reports them (Airflow allows 300)."""
 
 
-async def wake_up_calls(
+async def watcher_events(
     watcher: Watcher, notices: AsyncIterator[ChangeNotice]
 ) -> AsyncIterator[TriggerEvent]:
     """Yield an event when changes have settled and the watcher's interval is over.
@@ -35,35 +35,35 @@ async def wake_up_calls(
     if watcher.cursor is not None:
         state = watch.state_of(watcher.insightly_conn_id, watcher.record_type)
         own = OwnCursor(state, watcher.cursor, interval, is_pushed=watcher.push)
-    said_at: float | None = None
+    reported_at: float | None = None
     announced: Announcement | None = None
     until = datetime.min.replace(tzinfo=timezone.utc)
     with watching(watcher):
         async for notice in notices:
             is_for_others = notice.is_repeat and own is not None
             is_news = notice.is_new and not is_for_others and not (watcher.push and notice.is_announced)
-            if is_news or said_at is None:
-                watcher.unsaid_since = min(notice.since, watcher.unsaid_since or notice.since)
+            if is_news or reported_at is None:
+                watcher.unreported_since = min(notice.since, watcher.unreported_since or notice.since)
                 until = max(until, notice.until)
             if own is not None and watcher.push and notice.announced not in (None, announced):
                 announced = notice.announced
                 own.announced(*announced)
             now = time.monotonic()
             # Polls are not exact to the millisecond. A poll that is a little early counts as the due one.
-            if said_at is not None and now - said_at < 0.8 * interval:
+            if reported_at is not None and now - reported_at < 0.8 * interval:
                 continue
-            if watcher.unsaid_since is not None:
+            if watcher.unreported_since is not None:
                 if notice.poll is not None:
                     seconds = notice.poll.seconds_until(until + timedelta(seconds=watcher.settle))
                     await asyncio.sleep(min(max(seconds, 0), LONGEST_HOLD))
-                since = watcher.unsaid_since
+                since = watcher.unreported_since
                 if own is not None:
-                    await own.said(since, until)
-                watcher.unsaid_since = None
-            elif own is not None and (again := await own.to_repeat()) is not None:
+                    await own.reported(since, until)
+                watcher.unreported_since = None
+            elif own is not None and (again := await own.due_repeat()) is not None:
                 since, until = again[0], max(until, again[1])
             else:
                 continue
-            said_at = now
+            reported_at = now
             payload = {"since": iso_time(since), "until": iso_time(until)}
             yield TriggerEvent(payload if own is None else {**payload, "cursor": watcher.cursor})
