@@ -126,9 +126,9 @@ class WebhookHook(BaseHook):
 
     def keep_connections(self) -> KeptConnections:
         """Return connections for ``send``, which uses them again. The caller must end them."""
-        return KeptConnections(self._settings.transport, self._is_taken)
+        return KeptConnections(self._settings.transport, self._is_acknowledgement)
 
-    def _is_taken(self, answer: Response) -> bool:
+    def _is_acknowledgement(self, answer: Response) -> bool:
         """Return whether an answer acknowledges the message."""
         return (
             200 <= answer.status < 300 and not answer.is_early and self._settings.expect_body in answer.body
@@ -183,8 +183,8 @@ class WebhookHook(BaseHook):
         fields = dict(reversed(answer.headers))  # the first of several equal names counts
         self._check_clock(fields.get("date"))
         now = datetime.now(timezone.utc)  # this machine's time: the receiver's clock may be wrong
-        told = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
-        delay = next((seconds for seconds in told if seconds is not None), None)
+        delays = (retry_after(value, now) for name, value in answer.headers if name == "retry-after")
+        delay = next((seconds for seconds in delays if seconds is not None), None)
         result = partial(
             PostResult,
             status=answer.status,
@@ -207,7 +207,7 @@ class WebhookHook(BaseHook):
     def _kept_response(self, answer: Response, headers: Mapping[str, str], keep: bool | None) -> str | None:
         """Return the excerpt of a failing answer, if it is to be kept; otherwise ``None``."""
         keep = self._settings.keep_response if keep is None else keep
-        if not keep or self._is_taken(answer):
+        if not keep or self._is_acknowledgement(answer):
             return None
         credentials = credentials_of(self._settings, headers)
         excerpts = self._excerpts

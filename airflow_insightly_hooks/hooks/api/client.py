@@ -175,11 +175,11 @@ class Client:
                     return answer
                 case InsightlyAPIError() as error:
                     raise error from None  # without its cause, which could show the complete URL
-                case _TooManyRequests(told):
-                    self.limiter.hold(waits.after_refusal(told))  # for all threads
+                case _TooManyRequests(seconds):
+                    self.limiter.hold(waits.after_refusal(seconds))  # for all threads
                     continue
-                case _ServiceUnavailable(told):
-                    delay, why = waits.after_refusal(told), "it answered 503"
+                case _ServiceUnavailable(seconds):
+                    delay, why = waits.after_refusal(seconds), "it answered 503"
                     if not waits.may_wait(delay):
                         raise InsightlyUnreachable(self.conn_id, self.account.host, 503)
                 case _TransientFailure(why, error):
@@ -302,11 +302,11 @@ class Client:
 
     def _too_many_requests(self, response: requests.Response) -> _Outcome:
         """Return whether a 429 is about the last second, or about the day."""
-        told = _asked_wait(response)
+        seconds = _asked_wait(response)
         nothing_left = whole_number(response.headers.get("X-RateLimit-Remaining")) == 0
-        if nothing_left and (told is None or told > SHORT_WAIT):
+        if nothing_left and (seconds is None or seconds > SHORT_WAIT):
             return self._spent(self.limiter.refuse_day())
-        return _TooManyRequests(told)
+        return _TooManyRequests(seconds)
 
     def _spent(self, spent: Spent) -> InsightlyRateLimitError:
         return InsightlyRateLimitError(self.conn_id, True, spent.resets_at, spent.share, self.account.host)
@@ -329,17 +329,17 @@ class _Waits:
         self.failures += 1
         return random.uniform(longest / 2, longest)
 
-    def after_refusal(self, told: float | None) -> float:
+    def after_refusal(self, seconds: float | None) -> float:
         """Return the seconds to wait after a 429 or 503.
 
-        :param told: the seconds that the API asks to wait. If the first wait did not help, a later one can
+        :param seconds: the seconds that the API asks to wait. If the first wait did not help, a later one can
             be longer. ``None`` if it asks for none.
         """
         backoff = random.uniform(0, min(BACKOFF * 2**self._refusals, LONGEST_BACKOFF))
         self._refusals += 1
-        if told is not None and self._refusals == 1:
+        if seconds is not None and self._refusals == 1:
             backoff = 0.0
-        return min(max(told or 0.0, backoff, SHORTEST_WAIT), LONGEST_WAIT)
+        return min(max(seconds or 0.0, backoff, SHORTEST_WAIT), LONGEST_WAIT)
 
     def may_wait(self, seconds: float) -> bool:
         """Return whether the request may wait so long, and subtract the wait from its patience."""

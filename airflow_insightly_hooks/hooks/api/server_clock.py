@@ -45,7 +45,7 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._readings: deque[_Reading] = deque(maxlen=KEPT)
-        self._told_at: float | None = None
+        self._asked_at: float | None = None
 
     def answered(self, date: datetime, sent_at: float, read_at: float) -> None:
         """Record an answer's ``Date``.
@@ -80,9 +80,9 @@ class ServerClock:
         time, known = self.time(at, own), len(self._lately(at))
         if time is None or (time - own).total_seconds() <= TOLERANCE or known >= WITNESSES:
             return 0
-        if self._told_at is not None and at - self._told_at <= VALID_FOR:
+        if self._asked_at is not None and at - self._asked_at <= VALID_FOR:
             return 0
-        self._told_at = at
+        self._asked_at = at
         return WITNESSES - known
 
     def _lately(self, at: float) -> list[_Reading]:

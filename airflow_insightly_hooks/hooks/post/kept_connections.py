@@ -74,21 +74,21 @@ class KeptConnection:
     :param transport: the transport that connects to the receiver.
     :param deadline: the deadline of the first exchange.
     :ivar answers: the number of messages that were answered on the connection.
-    :ivar counting: the number of these answers that count, from the first one on; ``None`` until it has
+    :ivar valid_answers: the number of these answers that count, from the first one on; ``None`` until it has
         ended.
     :ivar has_surplus: whether surplus bytes were received.
-    :ivar is_mute: whether the receiver has not ended the connection after the half-close.
+    :ivar stays_open: whether the receiver has not ended the connection after the half-close.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self.connection = Connection(transport, deadline)
         self.answers = 0
-        self.counting: int | None = None
+        self.valid_answers: int | None = None
         self.has_surplus = False
-        self.is_mute = False
+        self.stays_open = False
         self._opened_at = self._idle_since = time.monotonic()
         self._life = SHORTEST_LIFE
-        self._are_all_taken = True  # whether all messages were acknowledged
+        self._are_all_acknowledged = True  # whether all messages were acknowledged
         self._is_early = False  # whether an answer came before its request can have been read
         self._longest = 0.0  # seconds of the slowest answer
         self._requests_left = math.inf
@@ -134,7 +134,7 @@ class KeptConnection:
         now = time.monotonic()
         self._idle_since = now
         self._longest = max(self._longest, now - started)
-        self._heed_keep_alive(response)
+        self._apply_keep_alive(response)
         self._is_early = response.is_early or (before is not None and self._is_unacknowledged(before))
         # A receiver may refuse a message before it has read it, but it can't accept it. The first answer
         # always belongs to the first message.
@@ -143,9 +143,9 @@ class KeptConnection:
         self.answers += 1
         return response
 
-    def note(self, *, is_taken: bool) -> None:
+    def note(self, *, is_acknowledged: bool) -> None:
         """Record whether the last answer acknowledges its message."""
-        self._are_all_taken = self._are_all_taken and is_taken
+        self._are_all_acknowledged = self._are_all_acknowledged and is_acknowledged
 
     def _is_unacknowledged(self, before: TcpState) -> bool:
         """Return whether the receiver's TCP has not acknowledged the whole request yet.
@@ -181,16 +181,16 @@ class KeptConnection:
             time.sleep(min(LOOKS_FOR_RESET, stream.deadline.left()))
         return False
 
-    def _heed_keep_alive(self, response: Response) -> None:
+    def _apply_keep_alive(self, response: Response) -> None:
         """Take over the limits of a ``Keep-Alive`` header."""
         self._requests_left -= 1
         for name, value in response.headers:
             if name == "keep-alive":
-                told = {key: int(number) for key, number in _KEEP_ALIVE.findall(value.lower())}
-                if "max" in told:  # it counts down, or is a constant that includes this request
-                    self._requests_left = min(self._requests_left, told["max"] - 1)
-                if "timeout" in told:
-                    self._idle_limit = min(IDLE_LIMIT, KEEP_ALIVE_SHARE * told["timeout"])
+                limits = {key: int(number) for key, number in _KEEP_ALIVE.findall(value.lower())}
+                if "max" in limits:  # it counts down, or is a constant that includes this request
+                    self._requests_left = min(self._requests_left, limits["max"] - 1)
+                if "timeout" in limits:
+                    self._idle_limit = min(IDLE_LIMIT, KEEP_ALIVE_SHARE * limits["timeout"])
 
     @property
     def may_wait(self) -> bool:
@@ -218,7 +218,7 @@ class KeptConnection:
             quiet = min(max(2 * self._longest, SHORTEST_QUIET), ANSWERS_WITHIN)
             last = self.connection.stream.take_last(quiet, ENDS_WITHIN)
             self.has_surplus = bool(last)
-            self.is_mute = last is None
+            self.stays_open = last is None
         self.close(is_answered=self.connection.is_complete)
 
     def close(self, *, is_answered: bool) -> None:
@@ -228,11 +228,11 @@ class KeptConnection:
         """
         self.connection.close()
         if self.has_surplus:
-            self.counting = 0
-        elif not self._are_all_taken and (not is_answered or self.connection.stream.was_reset):
-            self.counting = min(self.answers, 1)
+            self.valid_answers = 0
+        elif not self._are_all_acknowledged and (not is_answered or self.connection.stream.was_reset):
+            self.valid_answers = min(self.answers, 1)
         else:
-            self.counting = self.answers if is_answered else max(self.answers - 1, min(self.answers, 1))
+            self.valid_answers = self.answers if is_answered else max(self.answers - 1, min(self.answers, 1))
 
 
 class ProvisionalAnswer(NamedTuple):
@@ -248,8 +248,8 @@ class ProvisionalAnswer(NamedTuple):
     @property
     def counts(self) -> bool | None:
         """Whether the answer counts; ``None`` until the connection has ended."""
-        counting = self.connection.counting
-        return None if counting is None else self.number <= counting
+        valid_answers = self.connection.valid_answers
+        return None if valid_answers is None else self.number <= valid_answers
 
 
 class KeptConnections:
@@ -258,18 +258,18 @@ class KeptConnections:
     Callers end unused connections with ``take_to_end`` and ``end``.
 
     :param transport: the transport that connects to the receiver.
-    :param is_taken: returns whether a response acknowledges its message.
-    :ivar are_used_again: whether connections serve more than one request. It becomes false when a connection
+    :param is_acknowledgement: returns whether a response acknowledges its message.
+    :ivar is_reuse_allowed: whether connections may serve more than one request. It becomes false when one
         had surplus bytes, did not end, or broke when it was used again. Some servers close connections right
         after an answer, without announcing it.
     """
 
-    def __init__(self, transport: Transport, is_taken: Callable[[Response], bool]) -> None:
-        self._transport, self._is_taken = transport, is_taken
+    def __init__(self, transport: Transport, is_acknowledgement: Callable[[Response], bool]) -> None:
+        self._transport, self._is_acknowledgement = transport, is_acknowledgement
         self._idle: list[KeptConnection] = []  # in the order of their last use
         self._to_end: list[KeptConnection] = []
         self._lock = threading.Lock()
-        self.are_used_again = True
+        self.is_reuse_allowed = True
 
     def post(
         self, endpoint: Endpoint, headers: Headers, body: bytes, deadline: Deadline, *, is_last: bool
@@ -306,16 +306,16 @@ class KeptConnections:
         try:
             if is_new:
                 kept.open(endpoint)
-            is_last = is_last or kept.is_last or not self.are_used_again
+            is_last = is_last or kept.is_last or not self.is_reuse_allowed
             response = kept.post(endpoint, headers, body, is_last=is_last)
-            kept.note(is_taken=self._is_taken(response))
+            kept.note(is_acknowledged=self._is_acknowledgement(response))
         except _NothingRead:
             kept.close(is_answered=True)
             raise
         except FAILURES as error:
             failure = not_delivered(error, kept.connection, self._transport)
             if kept.answers and isinstance(error, InvalidResponse | httpcore.NetworkError):
-                self.are_used_again = False
+                self.is_reuse_allowed = False
         except BaseException:
             kept.close(is_answered=False)
             raise
@@ -344,7 +344,7 @@ class KeptConnections:
         """Return a connection with the next exchange begun; ``None`` if no connection can be used again."""
         while True:
             with self._lock:
-                kept = self._idle.pop() if self._idle and self.are_used_again else None
+                kept = self._idle.pop() if self._idle and self.is_reuse_allowed else None
             if kept is None:
                 return None
             if kept.is_to_end:
@@ -356,8 +356,8 @@ class KeptConnections:
                 self._note_end(kept)
 
     def _note_end(self, kept: KeptConnection) -> None:
-        if kept.has_surplus or kept.is_mute or not kept.connection.is_complete:
-            self.are_used_again = False
+        if kept.has_surplus or kept.stays_open or not kept.connection.is_complete:
+            self.is_reuse_allowed = False
 
     @property
     def have_open(self) -> bool:
@@ -373,7 +373,7 @@ class KeptConnections:
             if self._to_end:
                 return self._to_end.pop()
             for number, kept in enumerate(self._idle):
-                if everything or not self.are_used_again or kept.is_to_end:
+                if everything or not self.is_reuse_allowed or kept.is_to_end:
                     return self._idle.pop(number)
         return None
 

@@ -100,7 +100,7 @@ class ResponseExcerpts:
         if fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             return None  # the request asked for no encoding, so nothing here can decode one
         content = answer.body[:CONSIDERED]
-        for secret, hidden in self._on_the_wire:  # if the stated charset is wrong, decoding could hide one
+        for secret, hidden in self._on_the_wire:  # before decoding: the stated charset may be wrong
             content = content.replace(secret, hidden)
         text = self._without_secrets(_decoded(content, fields.get("content-type", "")))
         if len(answer.body) > CONSIDERED:
@@ -142,10 +142,10 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _decoded(content: bytes, content_type: str) -> str:
-    told = _CHARSET.search(content_type)
-    if told is not None:
+    charset = _CHARSET.search(content_type)
+    if charset is not None:
         try:
-            name = codecs.lookup(told[1]).name
+            name = codecs.lookup(charset[1]).name
             if _TEXT_CHARSETS.match(name):
                 return content.decode(name, errors="replace")
         except (LookupError, ValueError):

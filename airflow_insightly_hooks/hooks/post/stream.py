@@ -83,7 +83,7 @@ class Stream:
         self._layers = 0  # layers of TLS
         self._is_counted = False  # whether the transport counts it among its open connections
         self._early = b""  # the bytes of an answer that came while the request was being sent
-        self._is_through = False  # whether bytes go to the receiver, and not to a proxy that opens a tunnel
+        self._sends_to_receiver = False  # and not to a proxy that opens a tunnel
         self._at_receiver = transport.proxy is None
         self.deadline = deadline
         self.sent = False
@@ -115,13 +115,13 @@ class Stream:
             self._secure(is_proxy=True)
         if self._transport.proxy is None and self._transport.is_secured:
             self.secure()
-        self._is_through = not self._transport.has_tunnel
+        self._sends_to_receiver = not self._transport.has_tunnel
 
     def secure(self) -> None:
         """Begin TLS with the receiver. With a tunnel, call it once the tunnel is open."""
         self._at_receiver = True
         self._secure(is_proxy=False)
-        self._is_through = True
+        self._sends_to_receiver = True
 
     def _secure(self, *, is_proxy: bool) -> None:
         self.received = False  # earlier bytes came from the proxy
@@ -150,7 +150,7 @@ class Stream:
             if start and self._layers < 2:
                 self._wait_for_room()
             left = self.deadline.left()
-            self.sent = self.sent or self._is_through
+            self.sent = self.sent or self._sends_to_receiver
             self._stream.write(data[start : start + PIECE], left)
             self.written += len(data[start : start + PIECE])
 
@@ -192,7 +192,7 @@ class Stream:
     def close(self) -> None:
         """Close the connection if it is open."""
         # The session of a proxy is not kept, nor the session of TLS in TLS.
-        if self._layers == 1 and self._at_receiver and self._is_through:
+        if self._layers == 1 and self._at_receiver and self._sends_to_receiver:
             self._transport.keep_session(self._stream.get_extra_info("socket"))
         with contextlib.suppress(OSError):
             self._stream.close()

@@ -260,7 +260,7 @@ class ConcurrentPosts:
 
     def _settle(self) -> None:
         """Count the answers of connections that have ended; send messages again whose answers don't count."""
-        for connection in [one for one in self._provisional if one.counting is not None]:
+        for connection in [one for one in self._provisional if one.valid_answers is not None]:
             again = []
             for attempt in self._provisional.pop(connection):
                 result = attempt.result

@@ -98,7 +98,7 @@ def test_answers_count_after_a_clean_end() -> None:
         assert client.counts == [None, None, None]
         client.end()
     assert client.counts == [True, True, True]
-    assert client.connections.are_used_again
+    assert client.connections.is_reuse_allowed
     assert receiver.by_connection == [["msg_0", "msg_1", "msg_2"]]
 
 
@@ -139,10 +139,10 @@ def test_surplus_behind_an_answer(clean: int) -> None:
     with receiving(answering(clean, too_long)) as receiver, Client(receiver) as client:
         for _ in range(clean + 1):
             client.post()
-        assert not client.connections.are_used_again
+        assert not client.connections.is_reuse_allowed
         client.end()
     assert client.counts == [False] * (clean + 1)
-    assert not client.connections.are_used_again
+    assert not client.connections.is_reuse_allowed
 
 
 def test_surplus_while_idle() -> None:
@@ -174,7 +174,7 @@ def test_surplus_at_the_end() -> None:
         client.post()
         client.end()
     assert client.counts == [False, False]
-    assert not client.connections.are_used_again
+    assert not client.connections.is_reuse_allowed
 
 
 def test_end_is_waited_for() -> None:
@@ -233,7 +233,7 @@ def test_receiver_that_never_ends() -> None:
         assert time.monotonic() - began < kept_connections.ENDS_WITHIN + 1
         assert client.counts == [True, True]
         client.post(is_last=False)
-    assert not client.connections.are_used_again
+    assert not client.connections.is_reuse_allowed
     assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
 
 
@@ -254,7 +254,7 @@ def test_answer_before_the_request_has_arrived() -> None:
         client.post()
         assert not client.post(body=big).is_early, "it was seen while the request was being sent"
     assert client.counts == [False, False]
-    assert not client.connections.are_used_again
+    assert not client.connections.is_reuse_allowed
 
 
 @pytest.mark.parametrize("status", [200, 413])
@@ -270,7 +270,7 @@ def test_answer_before_the_request_is_sent(status: int) -> None:
         assert client.post(body=LARGE).is_early
         client.post()
     assert client.counts == [status != 200, status != 200, True]
-    assert client.connections.are_used_again == (status != 200)
+    assert client.connections.is_reuse_allowed == (status != 200)
     assert receiver.by_connection == [["msg_0", "msg_1"], ["msg_2"]]
 
 
@@ -285,7 +285,7 @@ def test_first_answer_before_the_request_is_sent() -> None:
         assert client.post(body=LARGE).is_early
         client.post()
     assert client.answers[0] is None
-    assert client.connections.are_used_again
+    assert client.connections.is_reuse_allowed
     assert receiver.by_connection == [["msg_0"], ["msg_1"]]
 
 
@@ -370,7 +370,7 @@ def test_broken_before_an_answer(clean: int, ends: str) -> None:
             client.post(timeout=0.3)
     assert failure.value.sent
     assert client.counts[:-1] == [True] * max(clean - 1, 1) + [False] * (clean > 1)
-    assert client.connections.are_used_again == (ends == "hold")
+    assert client.connections.is_reuse_allowed == (ends == "hold")
     assert not client.connections.have_open
 
 
