@@ -29,7 +29,8 @@ def test_slack_with_the_records_ids(dag_id, refused, insightly_sandbox, run_dag,
     assert outcome.state == "failed"
     line = f"{dag_id}: deliver has failed in {outcome.run_id}: 1 of 2 payloads is undelivered: Contacts"
     (text,) = slack_texts(insightly_sandbox)
-    assert text == f"{line} {refused} (answered 422)"
+    remedy = "When no retry is left, clear the task to send only these again"
+    assert text == f"{line} {refused} (answered 422). {remedy}"
     assert "Refused" not in text
 
 
