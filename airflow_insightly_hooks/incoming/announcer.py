@@ -1,12 +1,12 @@
-"""Telling Airflow of changes, so that many webhooks within a second make one event.
+"""Announce changes to Airflow. Many webhooks within a second share one event.
 
-An event names a span of time (``core.incoming.announced``). The run that it starts reads up to the span's end
-at least. So a webhook of a change within the span needs no event, as long as the event is younger than a
-second: no run that it has made can have read yet. Webhooks that come while an event is being stored wait for
-it; if it doesn't tell of their changes, they share the next one.
+An event names a span of time (``core.incoming.announced``). The run that it starts reads at least up to the
+span's end. While the event is younger than a second, no such run can have read yet. So another webhook of a
+change within the span needs no event of its own. Webhooks that come while an event is being stored wait for
+it. If it doesn't cover their changes, they share the next event.
 
-Where contents are kept, a run lists them at once, without waiting for the span's end. So there only an
-event counts that is stored later than the contents are.
+If contents are kept, a run lists them at once and doesn't wait for the span's end. So an event then counts
+only if it is stored after the contents.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["Announcer", "Announcers"]
 log = logging.getLogger(__name__)
 
 EVENT_LASTS = 1.0
-"""Seconds for which an event tells of all changes in its span."""
+"""Seconds for which an event covers all changes in its span."""
 LONGEST_SPAN = timedelta(minutes=15)
-"""Of an event that tells of an earlier one's changes, too: while webhooks come without a pause, spans would
-grow, and a DAG's first run begins where its event's span does."""
+"""The longest span of an event that also covers the changes of an earlier event. Without a limit, spans would
+grow as long as webhooks come without a pause, and a DAG's first run begins where its event's span begins."""
 STORES = 4
-"""How many events are stored at once, of all record types: each takes a connection of Airflow's database."""
+"""How many events of all record types are stored at once. Each takes a connection to Airflow's database."""
 MOST_ANNOUNCERS = 1_000
-"""Beyond this many, idle ones are dropped: a sender may name as many custom objects as it likes."""
+"""If there are more announcers, idle ones are dropped: a sender may name any number of custom objects."""
 
 
 class _Told(NamedTuple):
-    """What a stored event tells of, and when it was stored, by the monotonic clock."""
+    """The span of a stored event, and when it was stored, by the monotonic clock."""
 
     span: ChangeWindow
     at: float
@@ -50,36 +50,36 @@ class _Told(NamedTuple):
 class _Event:
     """An event that is to be stored.
 
-    :param span: which changes it tells of.
-    :ivar stored: to how many assets it was said, once it is stored.
+    :param span: the span of the changes that the event covers.
+    :ivar stored: the number of assets on which the event was stored, once it is.
     """
 
     def __init__(self, span: ChangeWindow) -> None:
         self.span = span
         self._last, self._asked_at = span.start, 0.0
         self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        # Those who wait may all have given up.
+        # All requests that waited may have given up: read the exception, so that asyncio doesn't log it.
         self.stored.add_done_callback(lambda stored: stored.cancelled() or stored.exception())
 
     def wait_for(self, span: ChangeWindow) -> None:
-        """Have it tell of the changes of a webhook that waits for it."""
+        """Cover the changes of a webhook that waits for this event."""
         self.take(span)
         self._last, self._asked_at = max(self._last, span.start), time.monotonic()
 
     def is_told_by(self, told: _Told) -> bool:
-        """Return whether an event tells of all that wait: of their changes, and stored after they came."""
+        """Return whether a stored event covers all waiting webhooks: their changes, and stored after them."""
         return self.span.start in told.span and self._last in told.span and self._asked_at <= told.at
 
     def take(self, span: ChangeWindow) -> None:
-        """Have it tell of further changes, too."""
+        """Cover the changes of another span, too."""
         self.span = ChangeWindow(min(self.span.start, span.start), max(self.span.end, span.end))
 
 
 class Announcer:
-    """Tells of the changes of an account's records of one type; its events are stored one after another.
+    """Announces the changes of an account's records of one type. It stores one event after another.
 
-    :param store: stores an event; returns on how many assets.
-    :param threads: where it does so.
+    :param store: stores an event and returns the number of assets.
+    :param threads: the threads in which ``store`` is called.
     """
 
     def __init__(self, store: Callable[[ChangeWindow], int], threads: Threads) -> None:
@@ -90,10 +90,11 @@ class Announcer:
         self._told: _Told | None = None
 
     async def tell(self, span: ChangeWindow, *, anew: bool = False) -> bool:
-        """Return once an event is stored that tells of the changes; ``False`` if no DAG waits for any.
+        """Wait until an event that covers the changes is stored.
 
-        :param anew: whether that must be one which is stored from now on.
-        :raises Refusal: 503, if it can't be stored in time.
+        :param anew: whether only an event that is stored from now on counts.
+        :returns: ``False`` if no DAG is scheduled by these changes.
+        :raises Refusal: 503, if the event can't be stored in time.
         """
         told = self._lately_told()
         if told is not None and span.start in told and not anew:
@@ -107,16 +108,23 @@ class Announcer:
         try:
             return await asyncio.wait_for(asyncio.shield(event.stored), PATIENCE) > 0
         except asyncio.TimeoutError:
-            log.warning("An event was not stored within %g s", PATIENCE)
+            log.warning(
+                "An event was not stored within %g s: the sender is asked to try again; check the load of "
+                "Airflow's database",
+                PATIENCE,
+            )
         except Refusal:
             raise unavailable() from None
-        except Exception as error:  # of the database's driver; its text may hold the statement
-            log.warning("An event can't be stored: %s", type(error).__name__)
+        except Exception as error:  # from the database's driver; its text may hold the statement
+            log.warning(
+                "An event can't be stored: %s; the sender is asked to try again; check Airflow's database",
+                type(error).__name__,
+            )
         raise unavailable()
 
     @property
     def is_idle(self) -> bool:
-        """Whether it stores nothing, and has told of nothing lately."""
+        """Whether no event is being stored, and none was stored within the last second."""
         return (self._task is None or self._task.done()) and self._lately_told() is None
 
     def _lately_told(self) -> ChangeWindow | None:
@@ -125,7 +133,7 @@ class Announcer:
         return self._told.span
 
     async def _store_events(self) -> None:
-        meanwhile: _Told | None = None  # what was being stored when they came
+        meanwhile: _Told | None = None  # the event that was being stored when the waiting webhooks came
         while (event := self._next) is not None:
             self._next = None
             if meanwhile is not None and event.is_told_by(meanwhile):
@@ -133,7 +141,7 @@ class Announcer:
                 continue
             told = self._lately_told()
             if told is not None and event.span.end - told.start <= LONGEST_SPAN:
-                event.take(told)  # so that changes which come by turns of several seconds need no event each
+                event.take(told)  # so that changes of alternating seconds don't each need an event
             meanwhile = None
             try:
                 count, at = await self._threads.run(self._store_event, event.span)
@@ -149,14 +157,14 @@ class Announcer:
 
 
 class Announcers:
-    """All announcers of this process, by connection of the account, and record type."""
+    """All announcers of this process, by the account's connection and record type."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Announcer] = {}
         self._threads = Threads(STORES)
 
     def of(self, insightly_conn_id: str, record_type: str) -> Announcer:
-        """Return the one for an account's records of one type."""
+        """Return the announcer for an account's records of one type."""
         key = (insightly_conn_id, record_type)
         if key not in self._known:
             if len(self._known) >= MOST_ANNOUNCERS:

@@ -1,4 +1,4 @@
-"""The application: the one route, and the order in which a request is checked."""
+"""The endpoint's application: its one route, and the order of the checks of a request."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["make_app"]
 log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE = 300
-"""Seconds by which a signature's time may differ from ours, as Standard Webhooks advises."""
+"""Seconds by which a signature's time may differ from this machine's, as Standard Webhooks advises."""
 _MESSAGE_ID = re.compile(r"[!-~]{1,256}")
 
 
 def make_app() -> FastAPI:
-    """Return the application. It is open to the world but for the check of credentials in its route."""
+    """Return the application. Only its route checks credentials: Airflow checks none before it."""
     app = FastAPI(
         title="Insightly webhooks to Airflow",
         openapi_url=None,
@@ -48,7 +48,7 @@ def make_app() -> FastAPI:
 
 
 class Endpoint:
-    """What takes webhooks, in one process of the API server."""
+    """Receives webhooks, in one process of the API server."""
 
     def __init__(self) -> None:
         self._senders = Senders()
@@ -56,7 +56,7 @@ class Endpoint:
         self._keeper = EntityKeeper()
 
     async def receive(self, connection: str, request: Request) -> JSONResponse:
-        """Take a webhook, once Airflow's database holds an event that tells of its record's change."""
+        """Accept a webhook as soon as Airflow's database holds an event that covers its record's change."""
         sender = await self._senders.authenticated(connection, request)
         sender.count_request()
         check_content_type(request)
@@ -64,19 +64,22 @@ class Endpoint:
         message_id = _message_id(sender, request)
         _check_signature(sender, request, body)
         if message_id is not None and sender.has_sent(message_id):
-            return _taken("It was taken before.")
+            return _taken("The webhook was accepted before.")
         entity = _entity(sender, request, body)
         kept = await self._keeper.keep(sender.settings, entity, message_id or body)
         announcer = self._announcers.of(sender.settings.insightly_conn_id, entity.record_type)
         span = span_of(entity.changed_at, datetime.now(timezone.utc))
         if not await announcer.tell(span, anew=kept is not None):
             log.warning(
-                "A webhook came by connection %r, and no DAG is scheduled by changes of %s of connection %r",
+                "Connection %r received a webhook, but no DAG is scheduled by changes of %s of connection "
+                "%r: check the DAGs' schedules, or stop sending these webhooks",
                 *(sender.conn_id, entity.record_type, sender.settings.insightly_conn_id),
             )
             if kept is not None:
                 await self._keeper.discard(kept)
-            raise Refusal(404, f"No DAG is scheduled by changes of {entity.record_type}.")
+            raise Refusal(
+                404, f"No DAG is scheduled by changes of {entity.record_type}: check the DAGs' schedules."
+            )
         if message_id is not None:
             sender.keep_id(message_id)
         return _taken(f"Airflow knows that {entity.record_type} have changed.")
@@ -87,12 +90,12 @@ def _taken(detail: str) -> JSONResponse:
 
 
 def _message_id(sender: Sender, request: Request) -> str | None:
-    """Return the message's id; ``None`` if it has none, as Insightly's own webhooks."""
+    """Return the message's id; ``None`` if it has no id. Insightly's own webhooks have none."""
     message_id = request.headers.get("webhook-id")
     if message_id is None and sender.settings.signer is not None:
         raise unauthorized("A signed webhook is needed: webhook-id is missing.")
     if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
-        raise Refusal(400, "webhook-id must have 1 to 256 printable characters of ASCII, and no space.")
+        raise Refusal(400, "webhook-id must be 1 to 256 printable ASCII characters, without spaces.")
     return message_id
 
 
@@ -104,8 +107,8 @@ def _check_signature(sender: Sender, request: Request, body: bytes) -> None:
     now = datetime.now(timezone.utc).timestamp()
     if timestamp is None or abs(timestamp - now) > CLOCK_TOLERANCE:
         raise unauthorized(
-            f"A signed webhook is needed: webhook-timestamp must be the time, in seconds since 1970, and "
-            f"differ from ours by {CLOCK_TOLERANCE} s at most."
+            f"A signed webhook is needed: webhook-timestamp must be the present time, in seconds since 1970. "
+            f"It may differ from Airflow's clock by {CLOCK_TOLERANCE} s at most."
         )
     signatures = request.headers.get("webhook-signature", "")
     if not signer.has_signed(request.headers["webhook-id"], timestamp, body, signatures):
@@ -116,19 +119,21 @@ def _entity(sender: Sender, request: Request, body: bytes) -> ReceivedEntity:
     try:
         entity = read_entity(body, request.query_params.get("record_type"))
     except InvalidEntity as error:
-        raise Refusal(400, f"This is not what Insightly's webhooks send: {error}.") from None
+        raise Refusal(400, f"The body is not a webhook of Insightly: {error}.") from None
     except UnknownRecordType:
         raise Refusal(
             404,
-            "Insightly has no record type of the name in the query; a custom object's name ends in __c.",
+            "The query's record_type is not a record type of Insightly. A custom object's name ends in __c.",
         ) from None
     if not sender.settings.accepts(entity.record_type):
-        raise Refusal(404, f"The connection does not accept {entity.record_type} (record_types).")
+        raise Refusal(
+            404, f"The connection does not accept {entity.record_type}: add it to the field record_types."
+        )
     return entity
 
 
 async def _refused(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)  # noqa: S101 — what it is registered for
+    assert isinstance(error, Refusal)  # noqa: S101 — the handler is registered for this class
     return error.response()
 
 
@@ -140,7 +145,7 @@ async def _no_route(_request: Request, error: Exception) -> JSONResponse:
 
 
 class _Guard:
-    """Counts answers, and answers where the endpoint fails: the server would log the body's contents."""
+    """Counts answers, and answers 503 if the endpoint fails. The server would log the body's contents."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -159,7 +164,7 @@ class _Guard:
         try:
             await self._app(scope, receive, noting)
         except Exception as error:
-            log.error("A webhook can't be taken: %s", told(error))
+            log.error("A webhook can't be accepted, the endpoint failed: %s", told(error))
             if not status:
                 await unavailable().response()(scope, receive, noting)
         count_webhook(status)

@@ -1,8 +1,8 @@
-"""Keeping what webhooks hold, for connections that say so, and deleting it after some days.
+"""Keep the contents of webhooks, for connections that ask for it, and delete them after some days.
 
-An object is written before the event that tells of it is stored. A sender that gets no 2xx tries again: then
-the record's last message comes again, and it is not kept twice. Where two processes take it, it is, and the
-reader takes them for one (``core.incoming.received_change``).
+An object is written before the event that covers it is stored. If a sender gets no 2xx, it tries again. Then
+the record's last message comes again, and it is not kept twice. If two processes get the same message, both
+keep it. The reader treats the two objects as one change (``core.incoming.received_change``).
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ __all__ = ["EntityKeeper", "Kept"]
 
 log = logging.getLogger(__name__)
 
-STORE = "The store of what webhooks hold"
+STORE = "The store of webhooks' contents"
 WRITERS = 8
 """How many objects are written at once."""
 DELETION_LASTS = 3600.0
-"""Seconds within which old days must be deleted."""
+"""The most seconds that the deletion of old days may take."""
 RETRY_AFTER = 3600.0
-"""Seconds after which a deletion that has failed is tried again."""
+"""Seconds after which a failed deletion is tried again."""
 SAME_LASTS = 600.0
-"""Seconds for which a record's last message is known."""
+"""Seconds for which a record's last message is remembered."""
 MOST_RECORDS = 10_000
+"""How many records' last messages are remembered."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An object that a request has written, or that an earlier one has written for the same message."""
+    """An object that this request has written, or an earlier request with the same message.
+
+    :ivar is_new: whether this request has written it.
+    """
 
     store: EntityStore
     name: KeptName
@@ -50,10 +54,10 @@ class Kept:
 
 @dataclass
 class _Deletion:
-    """The deletion of old days of an account.
+    """The deletion of an account's old days.
 
-    :ivar days: after how many days contents are deleted, as the last webhook's connection says.
-    :ivar task: what does it once a day, for as long as the process lives.
+    :ivar days: the number of days for which contents are kept, from the last webhook's connection.
+    :ivar task: deletes old days once a day, as long as the process lives.
     """
 
     days: int
@@ -61,7 +65,7 @@ class _Deletion:
 
 
 class EntityKeeper:
-    """Keeps contents, in one process of the API server."""
+    """Keeps contents of webhooks, in one process of the API server."""
 
     def __init__(self) -> None:
         self._writers = Threads(WRITERS, STORE)
@@ -72,10 +76,10 @@ class EntityKeeper:
     async def keep(
         self, settings: IncomingSettings, entity: ReceivedEntity, message: str | bytes
     ) -> Kept | None:
-        """Keep what a webhook holds, once it is written; ``None`` if the connection doesn't say so.
+        """Write a webhook's contents, and return the object; ``None`` if the connection keeps no contents.
 
-        :param message: its id, else its body.
-        :raises Refusal: 503, if it can't be written in time.
+        :param message: the message's id; the body if it has no id.
+        :raises Refusal: 503, if the object can't be written in time.
         """
         if settings.entity_path is None:
             return None
@@ -90,8 +94,12 @@ class EntityKeeper:
             await self._writers.run(store.keep, name, kept)
         except Refusal:
             raise
-        except Exception as error:  # the store's; its text may hold anything
-            log.warning("What a webhook holds can't be kept: %s", type(error).__name__)
+        except Exception as error:  # from the store; its text may hold anything
+            log.warning(
+                "A webhook's contents can't be kept: %s; the sender is asked to try again; check the store "
+                "(entity_path)",
+                type(error).__name__,
+            )
             raise unavailable() from None
         self._last[key] = name, time.monotonic()
         self._last.move_to_end(key)
@@ -101,14 +109,17 @@ class EntityKeeper:
         return Kept(store, name, entity.record_type, is_new=True)
 
     async def discard(self, kept: Kept) -> None:
-        """Delete what a request has written that is then refused."""
+        """Delete the object of a request that is refused. An earlier request's object stays."""
         if not kept.is_new:
             return
-        self._last.clear()  # simpler than to look for the one, and at worst a webhook is kept twice
+        self._last.clear()  # simpler than to look for the one message; at worst, a webhook is kept twice
         try:
             await self._writers.run(kept.store.discard, kept.name, kept.record_type)
         except Exception as error:
-            log.warning("What a refused webhook holds is kept until its day goes: %s", type(error).__name__)
+            log.warning(
+                "A refused webhook's contents can't be deleted now: %s; they are deleted with their day",
+                type(error).__name__,
+            )
 
     def _same(self, key: tuple[str, str, str, int], name: KeptName) -> KeptName | None:
         """Return the name of the record's last message, if this is the same one."""
@@ -117,8 +128,8 @@ class EntityKeeper:
         return known if is_same and time.monotonic() - kept_at < SAME_LASTS else None
 
     def _delete_old(self, settings: IncomingSettings, store: EntityStore) -> None:
-        """Have old days deleted, today and from now on; the request doesn't wait for it."""
-        assert settings.entity_path is not None  # noqa: S101 — what is kept has a path
+        """Start the daily deletion of old days. The request doesn't wait for it."""
+        assert settings.entity_path is not None  # noqa: S101 — a kept object has a path
         key = (settings.entity_path, settings.insightly_conn_id)
         deletion = self._deletions.setdefault(key, _Deletion(settings.entity_days))
         deletion.days = settings.entity_days
@@ -133,12 +144,14 @@ class EntityKeeper:
                     store.delete_before, today.date() - timedelta(days=deletion.days)
                 )
             except Exception as error:
-                log.warning("Old contents of webhooks can't be deleted: %s", type(error).__name__)
+                log.warning(
+                    "Old contents of webhooks can't be deleted: %s; the next try is in an hour; check the "
+                    "store (entity_path)",
+                    type(error).__name__,
+                )
                 await asyncio.sleep(RETRY_AFTER)
                 continue
             if deleted:
-                log.info(
-                    "Contents of webhooks that are older than %s are deleted", counted(deletion.days, "day")
-                )
+                log.info("Contents of webhooks older than %s are deleted", counted(deletion.days, "day"))
             tomorrow = today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             await asyncio.sleep((tomorrow - datetime.now(timezone.utc)).total_seconds() + 1)

@@ -10,8 +10,8 @@ __all__ = ["count_webhook"]
 
 
 def count_webhook(status: int) -> None:
-    """Count one.
+    """Count one webhook.
 
-    :param status: the answer's.
+    :param status: the status of the answer.
     """
     stats.incr(RECEIVED.name, tags={"status": str(status)})

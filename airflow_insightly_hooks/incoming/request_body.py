@@ -1,4 +1,4 @@
-"""Reading a request's body, within bounds."""
+"""Read a request's body, with limits on its size and on the time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from airflow_insightly_hooks.incoming.answers import Refusal
 __all__ = ["check_content_type", "read_body"]
 
 PATIENCE = 30.0
-"""Seconds within which a body must have come, however slowly."""
+"""Seconds within which the whole body must arrive."""
 MOST_DIGITS = 12
-"""Of the size of a body that is not too large in any case."""
+"""If a declared size has more digits, the body is too large under any limit."""
 CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
 def check_content_type(request: Request) -> None:
-    """Check what a request says of its body; one that says nothing is taken for JSON in UTF-8.
+    """Check the headers that describe the body. Without these headers, it counts as JSON in UTF-8.
 
-    :raises Refusal: 415, if it isn't that.
+    :raises Refusal: 415, if the body is not JSON, not in UTF-8, or compressed.
     """
     media_type, *parameters = request.headers.get("content-type", "application/json").lower().split(";")
     kind, _, subtype = media_type.strip().partition("/")
@@ -37,10 +37,12 @@ def check_content_type(request: Request) -> None:
 async def read_body(request: Request, most: int) -> bytes:
     """Return a request's body.
 
-    :param most: bytes; of a larger body no more is read.
-    :raises Refusal: 413, if it is larger; 408, if it takes too long; 400, if it breaks off.
+    :param most: the most bytes that the body may have. If it is larger, reading stops.
+    :raises Refusal: 413, if it is larger; 408, if it takes too long; 400, if it ends early.
     """
-    too_large = Refusal(413, f"The body has more than {most} bytes (max_body_bytes of the connection).")
+    too_large = Refusal(
+        413, f"The body has more than {most} bytes, the limit in the connection's field max_body_bytes."
+    )
     declared = request.headers.get("content-length", "").strip().lstrip("0")
     if declared.isascii() and declared.isdigit() and (len(declared) > MOST_DIGITS or int(declared) > most):
         raise too_large
@@ -55,7 +57,7 @@ async def read_body(request: Request, most: int) -> bytes:
     try:
         await asyncio.wait_for(read(), PATIENCE)
     except asyncio.TimeoutError:
-        raise Refusal(408, f"The body did not come within {PATIENCE:g} s.") from None
+        raise Refusal(408, f"The body did not arrive within {PATIENCE:g} s: send it again.") from None
     except ClientDisconnect:
-        raise Refusal(400, "The body broke off.") from None
+        raise Refusal(400, "The body ended early: send it again.") from None
     return bytes(body)

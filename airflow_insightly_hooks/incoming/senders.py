@@ -1,7 +1,7 @@
-"""Who may send webhooks: the connections of type ``insightly_incoming``, and the check of credentials.
+"""Check the credentials of incoming webhooks against the connections of type ``insightly_incoming``.
 
-Whether there is a connection of an id must not be told by an answer, nor by the time that it takes. So each
-refusal takes the time of one lookup of an id that doesn't exist, and the rest of a short step of time.
+Neither an answer nor the time that it takes may reveal whether a connection exists. So each refusal takes as
+long as one lookup of an id that doesn't exist, rounded up to a short step of time.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ log = logging.getLogger(__name__)
 CONNECTION_LASTS = 10.0
 """Seconds for which a connection is used before it is read again."""
 LOOKUPS = 2
-"""How many connections are looked up at once: whoever guesses ids must not use up the server's threads."""
+"""How many connections are looked up at once. Guessed ids must not use up the server's threads."""
 STEP = 0.02
-"""Seconds: a refusal comes at a multiple of them."""
+"""Seconds. The time of a refusal is rounded up to a multiple of it."""
 ID_LASTS = 3600.0
-"""Seconds for which a message's id is known."""
+"""Seconds for which a message's id is remembered."""
 MOST_IDS = 100_000
+"""How many messages' ids are remembered for each connection."""
 
 
 @dataclass
 class Sender:
-    """Who sends by one connection, in this process.
+    """The sender of one connection, in this process.
 
     :param conn_id: the connection's id.
-    :param settings: what it says.
-    :param read_at: when it was read, by the monotonic clock.
-    :ivar refresh: reads it again.
+    :param settings: the connection's settings.
+    :param read_at: when the connection was read, by the monotonic clock.
+    :ivar refresh: the task that reads it again.
     """
 
     conn_id: str
@@ -90,7 +91,7 @@ class Sender:
 
 
 class Senders:
-    """All who send to this process. Known are those that have shown the right credentials."""
+    """All senders of this process that have sent the right credentials."""
 
     def __init__(self) -> None:
         self._known: dict[str, Sender] = {}
@@ -100,14 +101,15 @@ class Senders:
     async def authenticated(self, conn_id: str, request: Request) -> Sender:
         """Return the sender, if its credentials are right.
 
-        :raises Refusal: 401 if not, or if there is no such connection; 503 if that can't be seen.
+        :raises Refusal: 401, if the credentials are wrong or the connection doesn't exist; 503, if the
+            connection can't be read.
         """
         began = time.monotonic()
         given = _credentials(request)
         if given is not None:
             known = self._known.get(conn_id)
             if known is not None and not _are_equal(given, known.settings):
-                # At once with a reading of the connection that is due: else that would take the time of two.
+                # If the connection is due to be read again, do both at once, or it would take twice the time.
                 sender, _ = await asyncio.gather(
                     self._known_sender(conn_id), self._guesses.run(_look_up, secrets.token_hex(8))
                 )
@@ -134,7 +136,7 @@ class Senders:
         return self._known.get(conn_id)
 
     async def _refresh(self, sender: Sender) -> None:
-        """Read a sender's connection again: not behind those who guess, and once for all its requests."""
+        """Read a sender's connection again, once for all its requests. Guessed ids don't delay it."""
         settings = await self._refreshes.run(_look_up, sender.conn_id)
         if settings is None:
             self._known.pop(sender.conn_id, None)
@@ -143,9 +145,9 @@ class Senders:
 
 
 def _look_up(conn_id: str) -> IncomingSettings | None:
-    """Return what a connection says; ``None`` if no connection of this id and type can be used.
+    """Return a connection's settings; ``None`` if no connection of this id and type can be used.
 
-    :raises Refusal: 503, if that can't be seen, such as while Airflow's database is away.
+    :raises Refusal: 503, if it can't be read, for example while Airflow's database doesn't answer.
     """
     is_possible = sanitize_conn_id(conn_id) == conn_id
     connection = _connection(conn_id if is_possible else secrets.token_hex(8))
@@ -154,19 +156,24 @@ def _look_up(conn_id: str) -> IncomingSettings | None:
     try:
         return IncomingSettings.from_connection(connection)
     except InvalidConnection as error:
-        log.error("No webhook is taken by a connection that can't be used: %s", error)
-    except Exception as error:  # such as one that was encrypted with another key
-        log.error("No webhook is taken by connection %r: it can't be read (%s)", conn_id, told(error))
+        log.error("Webhooks are refused, since their connection can't be used: %s", error)
+    except Exception as error:  # for example, it was encrypted with another key
+        log.error(
+            "Webhooks of connection %r are refused, since it can't be read (%s): check [core] fernet_key, or "
+            "save the connection again",
+            *(conn_id, told(error)),
+        )
     return None
 
 
 def _connection(conn_id: str) -> Connection | None:
-    """Return a connection, as Airflow finds it; ``None`` if no connection has this id.
+    """Return the connection that Airflow would find; ``None`` if no connection has this id.
 
-    Airflow itself takes a connection for missing where a secrets backend, or its database, doesn't answer.
-    And it asks no further backend once it is found: here all are asked for something, whatever they have.
+    If a secrets backend or the database doesn't answer, Airflow itself treats the connection as missing. It
+    also asks no further backend after it has found one. Here every backend is asked, so that the time is the
+    same whether or not the connection exists.
 
-    :raises Refusal: 503, if one that might have it, or the database, didn't answer.
+    :raises Refusal: 503, if the database, or a backend that might have the connection, didn't answer.
     """
     found: Connection | None = None
     has_failed = False
@@ -177,10 +184,10 @@ def _connection(conn_id: str) -> Connection | None:
             return found
         except Exception as error:
             log.warning(
-                "%s can't be asked for the connections of incoming webhooks: %s",
+                "%s can't read the connections of incoming webhooks: %s",
                 *(type(backend).__name__, type(error).__name__),
             )
-            # What is wrong in itself, such as encrypted with another key, is as good as missing.
+            # A connection that is itself broken, for example encrypted with another key, counts as missing.
             has_failed = isinstance(error, SQLAlchemyError) or not isinstance(backend, MetastoreBackend)
         else:
             if found is None and answer is not None:
@@ -191,8 +198,8 @@ def _connection(conn_id: str) -> Connection | None:
 
 
 def _credentials(request: Request) -> tuple[bytes, bytes] | None:
-    """Return the user name and the password that a request has; ``None`` if it has none, or several."""
-    # Airflow adds a header of its own where everybody is an administrator.
+    """Return the request's user name and password; ``None`` if it has none, or several."""
+    # If everybody is an administrator, Airflow adds an authorization header of another scheme.
     given = [value.strip().partition(" ") for value in request.headers.getlist("authorization")]
     basic = [encoded for scheme, _, encoded in given if scheme.lower() == "basic"]
     if len(basic) != 1:
@@ -208,10 +215,10 @@ _NOBODY = ("", secrets.token_hex(16))
 
 
 def _are_equal(given: tuple[bytes, bytes], settings: IncomingSettings | None) -> bool:
-    """Return whether credentials are the expected ones, in a time that says nothing about them."""
+    """Return whether credentials are the expected ones. The time that it takes reveals nothing about them."""
     login, password = given
     expected = _NOBODY if settings is None else (settings.login, settings.password)
-    # UTF-8 is what we ask for; some senders write Latin-1 all the same.
+    # The endpoint asks for UTF-8, but some senders use Latin-1.
     are_equal = [
         hmac.compare_digest(_digest(login), _digest(expected[0].encode(charset)))
         & hmac.compare_digest(_digest(password), _digest(expected[1].encode(charset)))
@@ -225,5 +232,5 @@ def _is_latin_1(texts: tuple[str, str]) -> bool:
 
 
 def _digest(value: bytes) -> bytes:
-    """Return a digest, so that the lengths of what is compared are equal, too."""
+    """Return a digest, so that the compared values have equal lengths."""
     return hashlib.sha256(value).digest()

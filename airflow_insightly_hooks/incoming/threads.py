@@ -1,4 +1,4 @@
-"""A few threads for what blocks, such as a query, so that the API server's own threads stay free."""
+"""A few threads for blocking calls, such as queries, so that the API server's own threads stay free."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATIENCE = 10.0
 
 
 class Threads:
-    """Threads, and whoever waits for one of them.
+    """Runs calls in a few threads, and limits the time that requests wait for them.
 
-    A call that takes too long keeps its thread until it ends, and nobody waits for it any more.
+    If a call takes too long, the request stops waiting. The call keeps its thread until it ends.
 
     :param count: how many calls run at once.
-    :param who: whose answers they wait for, as a log line names it.
-    :param patience: seconds that anybody waits.
+    :param who: the name, in log lines, of the service that the calls ask.
+    :param patience: seconds that a request waits; ``None``: ``PATIENCE``.
     """
 
     def __init__(self, count: int, who: str = "Airflow's database", patience: float | None = None) -> None:
@@ -37,9 +37,9 @@ class Threads:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="insightly-incoming")
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Return what a function returns that is called in a thread.
+        """Call a function in a thread, and return its result.
 
-        :raises Refusal: 503, if that takes too long.
+        :raises Refusal: 503, if it takes too long.
         """
         patience = PATIENCE if self._patience is None else self._patience
         # Not wait_for: up to Python 3.11 it forgets that it was cancelled if the call ends at that moment.
@@ -51,7 +51,7 @@ class Threads:
                 running.cancel()
         if running.done():
             return running.result()
-        log.warning("%s did not answer within %g s", self._who, patience)
+        log.warning("%s did not answer within %g s: check it, and its load", self._who, patience)
         raise unavailable()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:

@@ -212,7 +212,7 @@ def test_incomplete_connection(app: ASGIApp, connect: Connect, fields: Any, logg
     connect("half", "insightly_incoming", **fields)
     for given in (("", ""), (LOGIN, PASSWORD), (LOGIN, ""), ("", PASSWORD), ("a:b", "c"), ("a", "b:c")):
         assert asked(app, "/half", contact(), [basic(*given)]).status == 401
-    assert "No webhook is taken by a connection that can't be used" in logged.text
+    assert "Webhooks are refused, since their connection can't be used" in logged.text
     assert PASSWORD not in logged.text
 
 
@@ -244,7 +244,7 @@ def test_undecryptable_connection(app: ASGIApp, session: Session, logged: Logged
     row._password, row.is_encrypted = "gAAAAABnonsense", True
     session.commit()
     assert asked(app, "/stored", contact(), [basic()]).status == 401
-    assert "MetastoreBackend can't be asked for the connections of incoming webhooks: " in logged.text
+    assert "MetastoreBackend can't read the connections of incoming webhooks: " in logged.text
 
 
 @pytest.mark.usefixtures("incoming", "contacts")
@@ -384,7 +384,7 @@ def test_unsupported(post: Post, headers: Any, detail: str) -> None:
 def test_no_entity(post: Post, body: bytes, detail: str, events: Events) -> None:
     answer = post(body)
     assert answer.status == 400
-    assert answer.detail.startswith("This is not what Insightly's webhooks send: ")
+    assert answer.detail.startswith("The body is not a webhook of Insightly: ")
     assert detail in answer.detail
     assert events() == []
 
@@ -397,7 +397,10 @@ def test_too_large(app: ASGIApp, connect: Connect, declared: bool) -> None:
     headers = [basic(), ("Content-Length", "40000")] if declared else [basic()]
     answer = asked(app, "/small", parts, headers)
     assert (answer.status, answer.read) == (413, 0 if declared else 3)
-    assert answer.detail == "The body has more than 1000 bytes (max_body_bytes of the connection)."
+    assert (
+        answer.detail
+        == "The body has more than 1000 bytes, the limit in the connection's field max_body_bytes."
+    )
     most = contact(LAST_NAME="x" * (1_000 - len(contact(LAST_NAME=""))))
     assert asked(app, "/small", most, [basic()]).status == 200
     assert asked(app, "/small", most + b" ", [basic()]).status == 413
@@ -416,13 +419,13 @@ def test_too_slow(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has 30 s to come; the test's has less."""
     monkeypatch.setattr(request_body, "PATIENCE", 0.2)
     answer = post([b"x"] * 100, pause=0.05)
-    assert (answer.status, answer.detail) == (408, "The body did not come within 0.2 s.")
+    assert (answer.status, answer.detail) == (408, "The body did not arrive within 0.2 s: send it again.")
     assert answer.read < 10
 
 
 def test_broken_off(post: Post, events: Events) -> None:
     answer = post([contact(), b""], breaks_off=True)
-    assert (answer.status, answer.detail) == (400, "The body broke off.")
+    assert (answer.status, answer.detail) == (400, "The body ended early: send it again.")
     assert events() == []
 
 
@@ -437,15 +440,21 @@ def test_accepted_types(app: ASGIApp, connect: Connect, session: Session) -> Non
     )
     assert asked(app, "/some", entity(LEAD_ID=7), [basic()]).status == 200
     answer = asked(app, "/some", contact(), [basic()])
-    assert (answer.status, answer.detail) == (404, "The connection does not accept Contacts (record_types).")
+    assert (answer.status, answer.detail) == (
+        404,
+        "The connection does not accept Contacts: add it to the field record_types.",
+    )
 
 
 def test_no_dag(post: Post, events: Events, logged: Logged) -> None:
     """A webhook that no DAG waits for is refused, and the log says which."""
     answer = post(entity(LEAD_ID=7))
-    assert (answer.status, answer.detail) == (404, "No DAG is scheduled by changes of Leads.")
+    assert (answer.status, answer.detail) == (
+        404,
+        "No DAG is scheduled by changes of Leads: check the DAGs' schedules.",
+    )
     assert events() == []
-    assert "A webhook came by connection 'crm', and no DAG is scheduled by changes of Leads" in logged.text
+    assert "Connection 'crm' received a webhook, but no DAG is scheduled by changes of Leads" in logged.text
 
 
 def test_no_dag_any_more(post: Post, session: Session) -> None:
@@ -469,7 +478,7 @@ def test_unknown_type(post: Post, name: str) -> None:
     answer = post(contact(), path=f"/crm?record_type={name}")
     assert (answer.status, answer.detail) == (
         404,
-        "Insightly has no record type of the name in the query; a custom object's name ends in __c.",
+        "The query's record_type is not a record type of Insightly. A custom object's name ends in __c.",
     )
 
 
@@ -511,7 +520,7 @@ def test_same_id(post: Post, events: Events, clock: Clock) -> None:
     assert post(contact(), ("webhook-id", "msg_1")).status == 200
     clock.now += 3_599
     answer = post(contact(), ("webhook-id", "msg_1"))
-    assert (answer.status, answer.detail) == (200, "It was taken before.")
+    assert (answer.status, answer.detail) == (200, "The webhook was accepted before.")
     assert len(events()) == 1
     clock.now += 2
     assert post(contact(), ("webhook-id", "msg_1")).status == 200
@@ -522,7 +531,7 @@ def test_same_id(post: Post, events: Events, clock: Clock) -> None:
 def test_invalid_id(post: Post, message_id: str) -> None:
     answer = post(contact(), ("webhook-id", message_id))
     assert answer.status == 400
-    assert answer.detail.startswith("webhook-id must have 1 to 256 printable characters")
+    assert answer.detail.startswith("webhook-id must be 1 to 256 printable ASCII characters")
 
 
 def test_id_that_was_not_taken(post: Post, session: Session, events: Events) -> None:
@@ -541,8 +550,8 @@ def test_ids_are_bounded(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(senders, "MOST_IDS", 2)
     for message_id in ("msg_1", "msg_2", "msg_3"):
         post(contact(), ("webhook-id", message_id))
-    assert post(contact(), ("webhook-id", "msg_3")).detail == "It was taken before."
-    assert post(contact(), ("webhook-id", "msg_1")).detail != "It was taken before."
+    assert post(contact(), ("webhook-id", "msg_3")).detail == "The webhook was accepted before."
+    assert post(contact(), ("webhook-id", "msg_1")).detail != "The webhook was accepted before."
 
 
 def signed(body: bytes, *, secret: str = SECRET, age: float = 0, **changed: str) -> list[tuple[str, str]]:
@@ -639,7 +648,7 @@ def test_database_away(app: ASGIApp, path: str, password: str, logged: Logged) -
     """While the database is away, all are asked to try again, and no answer tells who has a connection."""
     answer = asked(app, path, contact(), [basic(password=password)])
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-    assert answer.detail == "Airflow can't store it at the moment: send it again."
+    assert answer.detail == "Airflow can't store the webhook at the moment: send it again."
     assert "AwayError" in logged.text
     assert "secret-statement" not in logged.text
 
@@ -708,7 +717,7 @@ def test_bug(post: Post, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> Non
 
     monkeypatch.setattr(app_module, "read_entity", fail)
     assert post(contact()).status == 503
-    assert "A webhook can't be taken: KeyError at test_app.py:" in logged.text
+    assert "A webhook can't be accepted, the endpoint failed: KeyError at test_app.py:" in logged.text
     assert "contents" not in logged.text.replace("test_app", "")
 
 

@@ -241,7 +241,7 @@ def test_deletion(app: ASGIApp, connect: Connect, tmp_path: Path, caplog: pytest
     left = sorted(path.name for path in (account / "Leads").iterdir())
     assert left == sorted([*days[:3], "mine"])
     assert (account.parent / "other" / "Leads" / days[4]).exists()
-    assert "older than 2 days are deleted" in caplog.text
+    assert "Contents of webhooks older than 2 days are deleted" in caplog.text
 
 
 @pytest.mark.usefixtures("contacts", "incoming")

@@ -93,4 +93,4 @@ def test_anything(app: ASGIApp, logged: Logged) -> None:
     send()
     assert MARK not in logged.text
     assert PASSWORD not in logged.text
-    assert "A webhook can't be taken" not in logged.text, "the endpoint itself has failed"
+    assert "A webhook can't be accepted" not in logged.text, "the endpoint itself has failed"

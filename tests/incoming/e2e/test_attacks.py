@@ -167,7 +167,7 @@ def test_replays(server: Endpoint) -> None:
     time.sleep(1.2)
     before = {asset: len(spans) for asset, spans in server.spans().items()}
     for _ in range(20):
-        assert server.post(None, headers) == (200, '{"detail":"It was taken before."}')
+        assert server.post(None, headers) == (200, '{"detail":"The webhook was accepted before."}')
     assert {asset: len(spans) for asset, spans in server.spans().items()} == before
 
 
@@ -250,5 +250,5 @@ def test_log(server: Endpoint) -> None:
         assert secret not in log
     assert "Traceback" not in log
     assert "status_code=500" not in log
-    assert "A webhook can't be taken" not in log
+    assert "A webhook can't be accepted" not in log
     assert f"login={LOGIN}" not in log
