@@ -14,10 +14,10 @@ __all__ = ["InsightlyHooksPlugin"]
 
 
 class InsightlyHooksPlugin(AirflowPlugin):
-    """Registers the pages, the endpoint and the links of tasks; has watchers started in time."""
+    """Registers the pages, the endpoint, the links of tasks, and the middleware that starts watchers."""
 
     name = "insightly_hooks"
-    operator_extra_links = [  # noqa: RUF012 — Airflow declares it so
+    operator_extra_links = [  # noqa: RUF012 — Airflow declares it in this way
         DeliveriesLink(),
         InsightlyRecordsLink(),
         ReceiverLink(),
@@ -26,6 +26,6 @@ class InsightlyHooksPlugin(AirflowPlugin):
     fastapi_root_middlewares = [  # noqa: RUF012 — likewise
         {"middleware": StartWatchers, "name": "insightly_hooks: start the watchers of unpaused DAGs"}
     ]
-    # The endpoint's address is below that of the pages, so it comes first.
+    # The endpoint's address is below the pages' address, so it comes first.
     fastapi_apps = [ENDPOINT, PAGES]  # noqa: RUF012 — likewise
     external_views = EXTERNAL_VIEWS

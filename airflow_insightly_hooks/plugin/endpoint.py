@@ -1,4 +1,4 @@
-"""Where Insightly's own webhooks are taken."""
+"""The endpoint that receives Insightly's own webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An application that is made when it is first asked for something."""
+"""An application that is created with its first request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ __all__ = ["LazyApp"]
 
 
 class LazyApp:
-    """All of Airflow's components load the plugin, and only the API server needs its applications.
+    """Creates an application with its first request.
 
-    :param module: what has the function ``make_app``.
+    All components of Airflow load the plugin, but only the API server needs its applications.
+
+    :param module: the name of the module whose function ``make_app`` creates the application.
     """
 
     def __init__(self, module: str) -> None:
@@ -29,10 +31,10 @@ class LazyApp:
             from starlette.concurrency import run_in_threadpool
 
             await run_in_threadpool(self._make)
-        assert self._app is not None  # noqa: S101 — it is made
+        assert self._app is not None  # noqa: S101 — it exists now
         await self._app(scope, receive, send)
 
     def _make(self) -> None:
-        with self._making:  # the first requests may come at once, and an application may have a memory
+        with self._making:  # the first requests may come at once, but an application may keep state
             if self._app is None:
                 self._app = import_module(self._module).make_app()

@@ -1,9 +1,10 @@
-"""Starting a watcher as soon as its DAG is unpaused, not when Airflow next reads the DAG's file.
+"""Start a watcher as soon as its DAG is unpaused, not when Airflow next reads the DAG's file.
 
-Airflow ends a watcher when it reads the file of a paused DAG, and starts it again when it next reads the file
-of an unpaused one: after up to ``[dag_processor] min_file_process_interval``. So when DAGs were unpaused by
-the UI or the API, this has Airflow read the files at once whose watchers are missing, as its button "Reparse
-Dag" does. ``airflow dags unpause`` goes another way, and waits.
+Airflow ends a watcher when it reads the file of a paused DAG. It starts the watcher again when it next reads
+the file of the unpaused DAG. That may take as long as ``[dag_processor] min_file_process_interval``. So when
+a DAG is unpaused in the UI or through the API, this module asks Airflow to read the files of DAGs without
+watchers at once. Airflow's button "Reparse Dag" does the same. ``airflow dags unpause`` doesn't use the API,
+so its watchers start with the next regular reading.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _DAGS = re.compile(r"/api/v2/dags(/[^/]+)?/?$")
 
 
 class StartWatchers:
-    """The API server's middleware: after a DAG was changed, it has missing watchers started.
+    """A middleware of the API server. After a DAG was changed, it starts the missing watchers.
 
-    :param app: what answers the request.
+    :param app: the application that answers the request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -57,14 +58,17 @@ def _start() -> None:
     try:
         with create_session(scoped=False) as session:
             request_parsing(session)
-    except Exception as error:  # such as one that another request has made meanwhile: Airflow reads it anyway
-        log.info("No DAG file is read out of turn: %s", type(error).__name__)
+    except Exception as error:  # for example, another request has asked for the same file meanwhile
+        log.info(
+            "Airflow could not be asked to read DAG files at once: %s; it reads them at its next interval",
+            type(error).__name__,
+        )
 
 
 def request_parsing(session: Session) -> None:
-    """Ask Airflow to read the files of unpaused DAGs soon whose watchers of ours are missing.
+    """Ask Airflow to soon read the files of unpaused DAGs that lack watchers of this package.
 
-    :param session: of Airflow's database.
+    :param session: a session of Airflow's database.
     """
     from airflow.models.asset import AssetModel, DagScheduleAssetReference
     from airflow.models.dag import DagModel

@@ -1,4 +1,4 @@
-"""Where the pages stand in Airflow's UI: in its navigation, and as a tab of DAG, run and task."""
+"""The places of the pages in Airflow's UI: in its navigation, and as a tab of DAGs, runs and tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _view(route: str, href: str) -> dict[str, str]:
 
 
 def _tab(destination: str, *fields: str) -> dict[str, str]:
-    """Return the tab of a DAG, a run or a task: its deliveries."""
+    """Return the tab that shows the deliveries of a DAG, a run or a task."""
     query = "&".join(f"{field}={{{field.upper()}}}" for field in fields)
     route = f"insightly-webhooks-{destination.replace('_', '-')}"
     return {**_view(route, f"/deliveries?tab={destination}&{query}"), "destination": destination}
