@@ -1,4 +1,6 @@
-"""What a run covers and shares with other runs; sensors and operators both use it.
+"""The window that a run covers, and the state that it shares with other runs.
+
+Both sensors and operators use this package.
 
 Public: ``received_changes``.
 """

@@ -1,4 +1,4 @@
-"""What Airflow says of a run: its interval, and whether it is only a test.
+"""Facts about a run, from Airflow: its type, its interval, and whether it is a test or a dry run.
 
 Private.
 """
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["DRY_RUN", "interval_of", "is_dry_run", "is_test", "type_of"]
 
 TEMPORARY = "__airflow_temporary_run_"
-"""How the ids of the runs begin that ``airflow tasks test`` makes."""
+"""The ids of runs of ``airflow tasks test`` begin with this text."""
 DRY_RUN = "dry_run"
-"""The param of a run in which nothing is sent."""
+"""The param that makes a run a dry run, which sends nothing."""
 DAG_TEST = "dag_test"
-"""Who triggers the runs of ``dag.test()``."""
+"""The name of the user who triggers the runs of ``dag.test()``."""
 
 
 def type_of(context: Context) -> str | None:
-    """Return the run's type as Airflow names it, such as ``scheduled``."""
+    """Return Airflow's name for the run's type, such as ``scheduled``."""
     run_type = getattr(context.get("dag_run"), "run_type", None)
     return getattr(run_type, "value", run_type)
 
@@ -36,9 +36,9 @@ def type_of(context: Context) -> str | None:
 def is_test(context: Context) -> bool:
     """Return whether ``airflow tasks test``, ``airflow dags test`` or ``dag.test()`` runs the task.
 
-    They run it in their own process, where Airflow's other end is no worker's supervisor; that holds for
-    ``airflow tasks test`` with the id of a real run, too. A run that a scheduler has made, and a worker runs,
-    has none of these marks.
+    They run the task in their own process, without a worker's supervisor. This is so for
+    ``airflow tasks test`` with the id of a real run, too. If a scheduler made the run and a worker runs it,
+    none of these signs is there.
     """
     run = context.get("dag_run")
     if str(getattr(run, "run_id", "")).startswith(TEMPORARY):
@@ -48,30 +48,31 @@ def is_test(context: Context) -> bool:
 
 
 def is_dry_run(context: Context, said: bool) -> bool:
-    """Return whether a task does everything but the POST, and remembers nothing of what has triggered.
+    """Return whether this is a dry run: the task sends no POST, and doesn't record which records triggered.
 
-    :param said: whether the task's own argument says so; else the run's param ``dry_run`` does, if it is set.
+    :param said: whether the task's own argument asks for a dry run. If it doesn't, the run's param
+        ``dry_run`` may.
     """
     value = (context.get("params") or {}).get(DRY_RUN)
     return said or value is True or (isinstance(value, str) and value.lower() == "true")
 
 
 def _is_in_process() -> bool:
-    # By name: to import the class takes a worker a while, and no worker needs it. The pytest plugin's runs
-    # have a class of another name (``testing.task_loop``): they keep their state.
+    # The class is compared by name: no worker needs it, and importing it takes a while. The pytest plugin's
+    # runs use a class of another name (``testing.task_loop``), so they keep their state.
     task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
     return type(comms).__name__ == "InProcessSupervisorComms"
 
 
 def interval_of(context: Context) -> ChangeWindow | None:
-    """Return the interval of time that the run is for; ``None`` if it has none, or an empty one.
+    """Return the interval of time that the run covers; ``None`` if it has none, or an empty one.
 
-    A run of ``@continuous`` is for what has changed up to now: the interval that Airflow gives it is when it
-    was made. A backfill's run is always for the past. Where its timetable gives none, its interval begins at
-    the time of the schedule before its own.
+    A run of ``@continuous`` reads what has changed up to now, so its interval is not used: Airflow sets it to
+    the time at which it made the run. A backfill's run always covers the past. If its timetable gives it no
+    interval, the interval begins at the time of the schedule before the run's own.
 
-    :raises InvalidWindow: if the run is a backfill's, and its timetable tells no interval.
+    :raises InvalidWindow: if the run belongs to a backfill, and its timetable gives no interval.
     """
     timetable = getattr(context.get("dag"), "timetable", None)
     run_type = type_of(context)
@@ -86,17 +87,17 @@ def interval_of(context: Context) -> ChangeWindow | None:
     before = _time_before(timetable, pendulum.instance(moment)) if moment is not None else None
     if moment is None or before is None:
         raise InvalidWindow(
-            "this run is a backfill's, and its DAG's timetable tells no interval of the past. Nothing was "
-            "read. Give the DAG a schedule with data intervals (data_interval: true in a workflow's "
-            "schedule, CronDataIntervalTimetable or DeltaDataIntervalTimetable in Python), or the task an "
-            "explicit window"
+            "this run belongs to a backfill, but the timetable of its DAG gives no interval for it. Nothing "
+            "was read. Give the DAG a schedule with data intervals (data_interval: true in a workflow's "
+            "schedule, CronDataIntervalTimetable or DeltaDataIntervalTimetable in Python), or give the task "
+            "an explicit window"
         )
     return ChangeWindow(before, moment)
 
 
 def _time_before(timetable: Any, moment: pendulum.DateTime) -> datetime | None:
-    """Return the schedule's last time before one of its times; ``None`` if the timetable doesn't tell."""
-    # Only of Airflow's own timetables: one that is derived from them may leave out times.
+    """Return the last time of the schedule before one of its times; ``None`` if it can't be computed."""
+    # It is computed only for Airflow's own timetables: a derived one may leave out times.
     if not type(timetable).__module__.startswith("airflow."):
         return None
     match type(timetable).__name__:
@@ -122,5 +123,5 @@ def _time_before(timetable: Any, moment: pendulum.DateTime) -> datetime | None:
 
 
 def _attribute(timetable: Any, name: str) -> Any:
-    """Return what a timetable was made of: those of the SDK show it, those of the scheduler don't."""
+    """Return an argument of a timetable: a public attribute in the SDK, a private one in the scheduler."""
     return getattr(timetable, name) if hasattr(timetable, name) else getattr(timetable, f"_{name}")

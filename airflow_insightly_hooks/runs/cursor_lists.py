@@ -1,4 +1,6 @@
-"""Whose cursors there are in an asset's state: for watchers, for a first run's log, and to forget old ones.
+"""The list of the cursors in an asset's state.
+
+Watchers use it, the log of a first run shows it, and old cursors are deleted by it.
 
 Private.
 """
@@ -30,20 +32,20 @@ __all__ = ["CursorLists"]
 log = logging.getLogger(__name__)
 
 SHOWN = 50
-"""Cursors that a first run's log lists."""
+"""How many cursors a first run's log shows."""
 LARGEST_PART = 60_000
-"""Bytes; Airflow's stores take 65,535 under one key."""
+"""Bytes. Airflow's stores take 65,535 bytes under one key."""
 FORGOTTEN_AFTER = timedelta(days=90)
-"""How long ago a cursor must have moved last, and its DAG be gone from Airflow, to be deleted."""
+"""A cursor is deleted if it hasn't moved for this long, and its DAG is gone from Airflow."""
 LOOKED_AT = 32
-"""How many entries of a part are looked at, at most, when an entry is added to it."""
+"""The most entries of a part that are examined when an entry is added to the part."""
 
 
 class CursorLists:
-    """The list of the cursors that one asset's state keeps, in several parts.
+    """The list of the cursors in one asset's state. The state keeps it in several parts.
 
     :param state: the asset's state.
-    :param ti: what is asked which DAGs there are.
+    :param ti: the task instance, through which Airflow is asked whether a DAG exists.
     """
 
     def __init__(self, state: StateStore, ti: RuntimeTaskInstance) -> None:
@@ -51,10 +53,12 @@ class CursorLists:
         self._ti: Any = ti
 
     def enlist(self, key: str, entry: Mapping[str, Any], *, keeps_woken: bool) -> None:
-        """Note whose cursor it is.
+        """Add a cursor to the list, with the task that has moved it.
 
-        :param entry: as ``hooks.assets.CURSOR_LISTS`` describes it.
-        :param keeps_woken: whether the run says nothing of what wakes its DAG, since it was started by hand.
+        :param key: the cursor's key.
+        :param entry: its entry, as ``hooks.assets.CURSOR_LISTS`` describes it.
+        :param keeps_woken: whether a true ``woken`` in the list stays. A run that was started by hand doesn't
+            show whether events start its DAG.
         """
         name = cursor_list(key)
         part: dict[str, Any] = read_value(self._state, name) or {}
@@ -67,10 +71,10 @@ class CursorLists:
                 entry = {**entry, "woken": before["woken"]}
             if (before["dag"], before["task"]) != (entry["dag"], entry["task"]):
                 log.warning(
-                    "Cursor %r was moved by %s.%s before. After a rename, or after a workflow was given "
-                    "another mode, that is as it should be. If that task still runs, each of the two misses "
-                    "what the other one reads: give them two names",
-                    *(_name(key), before["dag"], before["task"]),
+                    "Task %s.%s has moved cursor %r before. This is expected after a task was renamed, or "
+                    "after a workflow's mode was changed. If that task still runs, each of the two tasks "
+                    "misses the changes that the other one reads: give them cursors with different names",
+                    *(before["dag"], before["task"], _name(key)),
                 )
         if is_new:
             self._forget_old(part)
@@ -79,15 +83,16 @@ class CursorLists:
         part = {**part, key: dict(entry)}
         if is_new and len(json.dumps(part)) > LARGEST_PART:
             log.warning(
-                "Cursor %r is kept, but not listed: there are too many for this account and record type. A "
-                "watcher doesn't repeat an event that this DAG has missed, and no first run's log names it",
+                "Cursor %r is kept but not listed: this account and record type have too many cursors. If "
+                "this DAG misses an event, a watcher doesn't repeat it, and the log of a first run doesn't "
+                "show this cursor. Use fewer cursor names for this account and record type",
                 _name(key),
             )
             return
         self._state.set(name, part)
 
     def tell_of_others(self, key: str) -> None:
-        """Log what other cursors there are: one may be this task's old one."""
+        """Log the other cursors of this asset: if the task was renamed, one is its old cursor."""
         entries: dict[str, Any] = {}
         for name in CURSOR_LISTS:
             entries |= read_value(self._state, name) or {}
@@ -100,10 +105,12 @@ class CursorLists:
         others = [self._described(k) for k in shown if exists[entries[k]["dag"]]]
         if len(keys) > len(shown):
             others.append(f"and {len(keys) - len(shown)} more")
-        advice = "If this task had another id before, give it cursor=… with that name to go on from there"
+        advice = (
+            "If this task had another id before, set its argument cursor to the old name to continue there"
+        )
         if unclaimed:
             log.warning(
-                "Cursors for this account and record type whose DAGs are gone: %s. %s",
+                "This account and record type have cursors whose DAGs are gone: %s. %s",
                 ", ".join(unclaimed),
                 advice,
             )
@@ -114,7 +121,7 @@ class CursorLists:
         return f"{_name(key)} (read to {self._state.get(key)})"
 
     def _taken_from_old_list(self, key: str) -> Any:
-        """Return the entry that an earlier version wrote, out of its list, which had one part."""
+        """Remove and return the entry that an earlier version wrote into its list, which had one part."""
         old = CURSOR_LISTS[0]
         part = read_value(self._state, old) or {}
         if (entry := part.pop(key, None)) is not None:
@@ -125,7 +132,7 @@ class CursorLists:
         return entry
 
     def _forget_old(self, part: dict[str, Any]) -> None:
-        """Delete cursors that have not moved for long, and whose DAGs are gone; take them from the part."""
+        """Delete cursors that haven't moved for long and whose DAGs are gone, and their entries."""
         last = datetime.now(timezone.utc) - FORGOTTEN_AFTER
         for key in random.sample(sorted(part), min(LOOKED_AT, len(part))):
             text = self._state.get(key)
@@ -133,19 +140,19 @@ class CursorLists:
                 if text is not None and api_time(text, key) > last:
                     continue
             except InvalidTime:
-                continue  # set by hand, and for its own task to refuse
+                continue  # somebody has set it by hand; its own task refuses it
             entry = part[key]
             if text is not None and self._exists(entry["dag"]):
                 continue
             log.info("Cursor %r is deleted: its DAG is gone, and it was at %s", _name(key), text)
-            # What else stands under keys that are the cursor's.
+            # The other keys that belong to the cursor.
             task = f"{entry['dag']}/{entry['task']}"
             for old in (f"chunks/{task}", f"claim/{task}", *seen_keys(key), key):
                 self._state.delete(old)
             del part[key]
 
     def _exists(self, dag_id: str) -> bool:
-        """Return whether Airflow knows the DAG; where that can't be seen, it does."""
+        """Return whether Airflow knows the DAG; ``True`` if Airflow doesn't say."""
         try:
             self._ti.get_dag(dag_id)
         except AirflowRuntimeError as error:

@@ -1,8 +1,8 @@
-"""Up to where earlier runs of a task have read, by the XComs that they have left.
+"""Find out from XComs up to what time earlier runs of a task have read.
 
-Each run that may move a cursor leaves an entry under ``CURSOR``: the cursor's name, and the end of the window
-that it has taken; ``None`` until it takes one. So a run that ended without a window, since it was skipped or
-somebody marked it, is told from one whose XComs are gone.
+Each run that may move a cursor pushes an entry under the key ``CURSOR``: the cursor's name, and the window
+that the run has taken, which is ``None`` until it takes one. A run may end without a window, because it was
+skipped or a user marked it. The entry distinguishes this run from a run whose XComs are gone.
 
 Private.
 """
@@ -26,18 +26,18 @@ __all__ = ["CURSOR", "WINDOW", "EarlierRuns"]
 WINDOW = "window"
 """The XCom key of the window that a run covers."""
 CURSOR = "cursor"
-"""The XCom key of ``{"name", "window", "is_test"}``: a run's cursor, and the window it has taken for it."""
+"""The XCom key of ``{"name", "window", "is_test"}``: a run's cursor, and the window that it has taken."""
 EARLIER_RUNS = 20
-"""How many earlier runs are asked, at most."""
+"""The most earlier runs that are examined."""
 ENDED = (TaskInstanceState.SUCCESS, TaskInstanceState.SKIPPED)
 
 
 class EarlierRuns:
     """The runs of one task before this one.
 
-    :param ti: this run's task instance; ``None`` outside of Airflow, where nothing can be left.
+    :param ti: this run's task instance; ``None`` outside of Airflow, where there are no XComs.
     :param name: the name of its cursor.
-    :param is_test: whether this run is only a test. It goes on from earlier tests, too; no other run does.
+    :param is_test: whether this run is only a test. Only a test also continues from earlier tests.
     """
 
     def __init__(self, ti: RuntimeTaskInstance | None, name: str, *, is_test: bool) -> None:
@@ -46,28 +46,34 @@ class EarlierRuns:
         self._is_test = is_test
 
     def note(self, window: ChangeWindow | None) -> None:
-        """Leave this run's entry: which window it has taken, if any."""
+        """Push this run's entry.
+
+        :param window: the window that the run has taken; ``None`` if it has not taken one yet.
+        """
         if self._ti is None:
             return
         taken = window.as_dict() if window is not None else None
         self._ti.xcom_push(CURSOR, {"name": self._name, "window": taken, "is_test": self._is_test})
 
     def check_other_map_indexes(self) -> None:
-        """Refuse a name that another map index of this run has, once both have left their entries.
+        """Refuse the cursor's name if another map index of this run has it, too.
 
-        :raises InvalidWindow: if there is one.
+        The second map index to push its entry sees the other's.
+
+        :raises InvalidWindow: if another map index has the name.
         """
         entries = self._entries(self._ti.run_id)
         if sum(entry.get("name") == self._name for entry in entries) > 1:
             raise InvalidWindow(
-                f"several map indexes of this task have the cursor {self._name!r}, so that each would miss "
-                f"what the others read: have the cursor's name depend on what the group is mapped over"
+                f"several map indexes of this task have the cursor {self._name!r}, so each would miss the "
+                f"changes that the others read: make the cursor's name depend on the values that the group "
+                f"is mapped over"
             )
 
     def last_window(self) -> tuple[str, ChangeWindow] | None:
-        """Return the last run that has taken a window, and the window; ``None`` if this is the first one.
+        """Return the id of the last run that has taken a window, and the window; ``None`` for a first run.
 
-        :raises LookupError: if there were others, and they don't tell.
+        :raises LookupError: if there were earlier runs, but their windows are not known.
         """
         silent = False
         without_window = set()
@@ -77,7 +83,7 @@ class EarlierRuns:
             if entries and not any(windows):
                 without_window.add(run_id)
                 continue
-            if not entries:  # as of an earlier version
+            if not entries:  # an earlier version left none
                 windows = [self._window({"window": self._pull(WINDOW, run_id)})]
             if (window := next(filter(None, windows), None)) is not None:
                 return run_id, window
@@ -87,7 +93,7 @@ class EarlierRuns:
         return None
 
     def _is_of_this(self, entry: dict[str, Any]) -> bool:
-        # Without a map index, the task's last window counts under any name that it has given its cursor.
+        # A task without map indexes has one cursor: its last window counts under any name of the cursor.
         is_named = self._ti.map_index < 0 or entry.get("name") == self._name
         return is_named and (self._is_test or not entry.get("is_test"))
 
@@ -95,7 +101,7 @@ class EarlierRuns:
     def _window(entry: dict[str, Any]) -> ChangeWindow | None:
         try:
             return ChangeWindow.of(entry.get("window"))
-        except InsightlyHooksError:  # there is none
+        except InsightlyHooksError:  # the entry has no window
             return None
 
     def _entries(self, run_id: str) -> list[dict[str, Any]]:
@@ -104,11 +110,14 @@ class EarlierRuns:
         return [e for e in (found if isinstance(found, list) else [found]) if isinstance(e, dict)]
 
     def _pull(self, key: str, run_id: str) -> Any:
-        # Without map_indexes, Airflow gives those of all; a list, if there are several.
+        # Without map_indexes, Airflow returns the XComs of all map indexes: a list, if there are several.
         return self._ti.xcom_pull(task_ids=self._ti.task_id, key=key, run_id=run_id)
 
     def _has_run(self, besides: set[str]) -> bool:
-        """Return whether a run of this task has ended well before; these and backfills don't count."""
+        """Return whether this task has ended well in an earlier run.
+
+        :param besides: the ids of runs that don't count. Backfills don't count either.
+        """
         for state in ENDED:
             before: datetime | None = None
             for _ in range(EARLIER_RUNS):
@@ -117,7 +126,7 @@ class EarlierRuns:
                 )
                 if earlier is None or earlier.run_id == self._ti.run_id:
                     break
-                # Without a try it was skipped or marked from outside, and never looked.
+                # A task without a try was skipped or marked from outside, and never looked for changes.
                 has_looked = earlier.try_number > 0 and earlier.run_id not in besides
                 if has_looked and not earlier.run_id.startswith("backfill"):
                     return True
@@ -128,7 +137,7 @@ class EarlierRuns:
 
     def _ended(self) -> list[str]:
         """Return the ids of runs in which this task has ended well, the latest first."""
-        # Asset-triggered runs have no logical date to be ordered by; their ids hold their time.
+        # Asset-triggered runs have no logical date by which to sort them, but their ids hold their time.
         states = self._ti.get_task_states(dag_id=self._ti.dag_id, task_ids=[self._ti.task_id])
         ended = [
             run_id
@@ -141,6 +150,6 @@ class EarlierRuns:
 
 
 def _time_of(run_id: str) -> str:
-    """Return the time that Airflow's own run ids end in, as a text that sorts; others come first."""
+    """Return the time in a run id that Airflow made, as a text that sorts; an empty text for other ids."""
     match = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?", run_id)
     return match[0] if match else ""

@@ -1,17 +1,17 @@
-"""A run's lookback: what it reads again before its window, and the memory that this needs.
+"""A run's lookback: the span before its window that it reads again, and the memory that this needs.
 
-What was seen is kept in the asset's state, beside the cursor (``core.detection.seen_store``); what this run
-has told, in the task's state, so that a retry or a cleared run tells the same. They are written in the order
-that makes every kill right:
+The changes that were seen are kept in the asset's state, beside the cursor (``core.detection.seen_store``).
+The changes that this run reports are kept in the task's state, so that a retry or a cleared run reports the
+same ones. A run writes in this order, so that nothing is lost or reported twice if it is killed:
 
-1. what the run tells, into the task's state;
-2. what has been seen, for the position that the cursor is to have, beside what is for its present one;
-3. by ``runs.windows``, the window that the run has taken, and the cursor: that commits.
+1. It writes the changes that it reports into the task's state.
+2. It writes the changes that were seen, for the cursor's next position. The state for the present one stays.
+3. ``runs.windows`` writes the window that the run has taken, and the cursor. This commits the run.
 
-A run that was stopped before its cursor's write has told nothing. Its next try begins anew, from where the
-cursor stands then: another run may have read the same meanwhile.
+If a run is stopped before it writes the cursor, it has reported nothing. Its next try starts again, from the
+cursor's position at that time, since another run may have read the same changes meanwhile.
 
-Only runs that move the cursor have a lookback: those by rule 3, and scheduled ones by rule 2.
+Only runs that move the cursor have a lookback: runs by rule 3, and scheduled runs by rule 2.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from airflow_insightly_hooks.core.detection.seen_store import (
 )
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidState
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import RecordType
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.runs.task_state import TaskState
@@ -51,20 +52,22 @@ if TYPE_CHECKING:
 __all__ = ["RunLookback"]
 
 TOLD = "told"
-"""The first part of the keys of the task's state that keep what a run has told."""
+"""The first part of the keys of the task's state that keep the changes that a run has reported."""
 
 
 class RunLookback:
-    """What one run reads again before its window.
+    """The lookback of one run.
 
     :param context: the run's context.
-    :param windows: the run's windows, of whose cursor this is the memory.
+    :param windows: the run's windows. This object is the memory beside their cursor.
     :param asset: the asset that keeps the cursor.
-    :param hook: the account.
-    :param search: what else is searched for than changes; what one search has seen says nothing of another.
-    :param record_type: of what.
-    :param events: the events to tell.
-    :param lookback: seconds; 0 for none.
+    :param hook: the hook of the account.
+    :param search: the other conditions of the search. Changes that a search with other conditions has seen
+        don't count.
+    :param record_type: the type of the records.
+    :param events: the events to report.
+    :param lookback: seconds; 0 means no lookback.
+    :param log: the task's log.
     """
 
     def __init__(
@@ -99,20 +102,20 @@ class RunLookback:
         self._states = self._store.states()
 
     def binding(self, window: ChangeWindow | None) -> ChangeWindow | None:
-        """Return the window that the run has, ``None`` if it is yet to be opened.
+        """Return the run's window; ``None`` if it must be opened.
 
-        :param window: as ``RunWindows.fixed`` gives it. One that an earlier try has taken by rule 3 doesn't
-            count if that try was stopped before it could move the cursor.
+        :param window: the result of ``RunWindows.fixed``. If an earlier try has taken it by rule 3, but was
+            stopped before it could move the cursor, this window doesn't count.
         """
         if window is None or self._store is None or not self._windows.is_open_ended:
             return window
         told = read_value(self._task_state, TOLD)
         if isinstance(told, dict) and told.get("window") != window.as_dict():
-            return None  # a try after that one has opened another, and was stopped, too
+            return None  # a later try has opened another window, and was stopped, too
         return None if self._has_told(window) is False else window
 
     def may_grow(self, window: ChangeWindow) -> bool:
-        """Return whether more may become visible yet of a window, or of what is before it."""
+        """Return whether more changes in a window, or in the lookback before it, may still become visible."""
         if self._store is None:
             return False
         now = datetime.now(timezone.utc)
@@ -122,7 +125,7 @@ class RunLookback:
         return state is not None and not zone_before(window, self._lookback, state.since).is_empty
 
     def search_from(self, window: ChangeWindow) -> datetime:
-        """Return the ``updated_after_utc`` to ask for, where the server's time is not known yet."""
+        """Return the ``updated_after_utc`` of the search, for use when the server's time is not known yet."""
         if self._store is None:
             return window.search_from
         state = self._remembered(window)
@@ -130,9 +133,9 @@ class RunLookback:
         return ChangeWindow(zone.start, window.end).search_from
 
     def changes(self, window: ChangeWindow, settled_until: datetime) -> LateChanges | SameChanges:
-        """Return what finds the changes that the run is to tell.
+        """Return the object that finds the changes for the run to report.
 
-        :param settled_until: up to when changes have settled, by the server's clock.
+        :param settled_until: changes up to this time have settled, by the server's clock.
         """
         plain = SameChanges(self._record_type, self._events, window)
         if self._store is None:
@@ -149,18 +152,18 @@ class RunLookback:
         return LateChanges(window, self._record_type, self._events, self._lookback, before, settled_until)
 
     def keep(self, changes: LateChanges | SameChanges) -> None:
-        """Keep what the run has seen and told; the cursor is to be moved right after that.
+        """Keep the changes that the run has seen and those that it reports. Move the cursor right after this.
 
-        :param changes: as ``changes`` gave it, after all records have passed.
+        :param changes: the result of ``changes``, after all records were passed to it.
         """
         if self._store is None or not isinstance(changes, LateChanges):
             return
         window = changes.window
-        blocks = changes.told.blocks()  # first: what it gives up makes ``plain`` longer
+        blocks = changes.told.blocks()  # first, since the changes that it drops make ``plain`` longer
         if changes.told.since > changes.zone.start:
             self._log.warning(
-                "What this run tells does not fit into its state: if it is retried or cleared, it tells all "
-                "changes before %s again, also those that earlier runs have told",
+                "The list of this run's changes does not fit into its state. If the run is retried or "
+                "cleared, it reports all changes before %s again, even if earlier runs have reported them",
                 iso_time(changes.told.since),
             )
         entries = {"window": window.as_dict(), "plain": changes.plain.as_dict()}
@@ -174,17 +177,19 @@ class RunLookback:
         )
         if changes.has_given_up:
             self._log.warning(
-                "More was seen than can be remembered: a change from before %s that becomes visible late is "
-                "not found",
+                "There are more changes than can be remembered: a change from before %s that becomes visible "
+                "late is not found; a shorter lookback needs less memory",
                 iso_time(changes.after.since),
             )
         if changes.late:
             self._log.info(
-                "%d of the changes are from before %s: they have become visible late", changes.late, window
+                "Found %s from before %s: they have become visible late",
+                counted(changes.late, "change"),
+                window,
             )
 
     def _has_told(self, window: ChangeWindow) -> bool | None:
-        """Return whether an earlier try has told this window's changes; ``None``: nothing is known of one."""
+        """Return whether an earlier try has reported this window's changes; ``None`` if no try is known."""
         told = read_value(self._task_state, TOLD)
         if not isinstance(told, dict) or told.get("window") != window.as_dict():
             return None
@@ -197,41 +202,47 @@ class RunLookback:
             plain = ChangeWindow.of(told["plain"])
             seen = read_seen(self._task_state, TOLD)
         except (InsightlyHooksError, KeyError) as error:
-            self._log.warning("What this run has told can't be read (%s): all of %s is told", error, window)
+            self._log.warning(
+                "The list of the changes that this run has reported can't be read (%s): it reports all "
+                "changes in %s",
+                error,
+                window,
+            )
             return None
         return SameChanges(self._record_type, self._events, plain, seen)
 
     def _state_for(self, window: ChangeWindow) -> SeenState | None:
-        """Return the state for where the window starts, else the latest."""
+        """Return the state for the position at which the window starts; otherwise the latest state."""
         exact = [state for state in self._states if state.until == window.start]
         return next(iter([*exact, *self._states[::-1]]), None)
 
     def _remembered(self, window: ChangeWindow) -> SeenState | None:
-        """Return the state that tells what was seen before a window, if there is one."""
+        """Return the state that has the changes seen before a window; ``None`` if there is no such state."""
         state = self._state_for(window)
         if state is None or state.reader != self._reader:
             return None
         return state if state.until > zone_before(window, self._lookback, None).start else None
 
     def _before(self, window: ChangeWindow) -> SeenChanges | None:
-        """Return what the runs before have seen; ``None``, and a log line, where that is not known."""
+        """Return the changes that earlier runs have seen. If they aren't known, log it; return ``None``."""
         state, known = self._remembered(window), self._state_for(window)
-        reason = "nothing is remembered of it"
+        reason = "nothing is remembered"
         if state is not None and self._store is not None:
             try:
                 return self._store.read(state)
             except InvalidState as error:
                 reason = str(error)
         elif known is not None and known.reader == self._reader:
-            reason = f"what is remembered ends at {iso_time(known.until)}"
+            reason = f"the remembered changes end at {iso_time(known.until)}"
         elif known is not None:
-            reason = "what is remembered was seen by another search, or of another account"
+            reason = "the remembered changes are of another search or another account"
         if self._cursor is None:
-            self._log.info("What was there before %s is not told, but remembered", iso_time(window.start))
+            self._log.info("Changes before %s are remembered, but not reported", iso_time(window.start))
         else:
             self._log.warning(
-                "Not known what was seen before %s: %s. What stands there now is remembered, and not told; "
-                "what becomes visible there from now on is found",
+                "It is not known which changes before %s earlier runs have seen: %s. Changes that are "
+                "visible there now are remembered, but not reported. Changes that become visible there "
+                "later are found",
                 iso_time(window.start),
                 reason,
             )

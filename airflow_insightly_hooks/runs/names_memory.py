@@ -1,9 +1,12 @@
-"""Which kept webhooks a task has read: for its next runs, beside its cursor; for retries, in its run's state.
+"""Remember the names of the kept webhooks that a task has read.
 
-Beside the cursor there are two memories, one for where it stands and one for where it is about to be: the
-cursor's own write, between the two, is what commits a run. They have the keys of a sensor's memory
-(``core.detection.seen_store``), so that whatever deletes an old cursor deletes them, too. Each names the last
-runs that have moved the cursor: a run that was killed sees there whether it was before or after that.
+The names for the next runs are kept beside the cursor. The names for retries are kept in the run's state.
+
+There are two memories beside the cursor: one for its present position, and one for its next position. A run
+writes the second one, and then writes the cursor, which commits the run. The memories have the same keys as a
+sensor's memory (``core.detection.seen_store``), so that code that deletes an old cursor deletes them, too.
+Each memory names the last runs that have moved the cursor. There, a run that was killed finds out whether it
+had moved the cursor.
 """
 
 from __future__ import annotations
@@ -27,15 +30,15 @@ __all__ = ["MOST_NAMES", "NamesMemory", "Remembered", "ToldNames"]
 VERSION = 1
 KIND = "names"
 RUNS = 64
-"""How many runs are named."""
+"""How many runs a memory names."""
 MOST_NAMES = MOST_BLOCKS * BLOCK_NAMES
-"""How many names are remembered beside a cursor."""
+"""The most names that are remembered beside a cursor."""
 TOLD = "told"
 """The first part of the keys of the run's state."""
 
 
 class Remembered(NamedTuple):
-    """What was read when the cursor stood at ``until``, of what was received from ``since`` on."""
+    """The names, received from ``since`` on, that had been read when the cursor was at ``until``."""
 
     since: datetime
     until: datetime
@@ -43,9 +46,9 @@ class Remembered(NamedTuple):
 
 
 class NamesMemory:
-    """The memories beside a cursor.
+    """The two memories beside a cursor.
 
-    :param store: where the cursor is kept.
+    :param store: the state store that holds the cursor.
     :param cursor_key: the cursor's key.
     """
 
@@ -55,9 +58,10 @@ class NamesMemory:
         self._slots = [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
 
     def of(self, cursor: datetime) -> Remembered | None:
-        """Return what was read by the time that the cursor came to where it stands; ``None``: not known.
+        """Return the names that had been read when the cursor came to its position; ``None`` if not known.
 
-        :raises InvalidState: if a part of it is missing.
+        :param cursor: the cursor's position.
+        :raises InvalidState: if a part of the memory is missing.
         """
         for keys in self._slots:
             if (head := self._head_at(keys, cursor)) is not None:
@@ -66,12 +70,12 @@ class NamesMemory:
         return None
 
     def has_moved(self, until: datetime, run: str) -> bool | None:
-        """Return whether a run has moved the cursor to ``until``; ``None`` if that is too long ago."""
+        """Return whether a run has moved the cursor to ``until``; ``None`` if it is not known any more."""
         heads = [head for keys in self._slots if (head := self._head(keys)) is not None]
         text = self._store.get(self._cursor_key)
         if text is None:
             return False if heads else None
-        # What was written for a move that never came names its run, too: it is ahead of the cursor.
+        # A memory that is ahead of the cursor was written by a run that then didn't move the cursor.
         cursor = api_time(text, self._cursor_key)
         moves = [move for head in heads for move in head["runs"] if api_time(head["until"]) <= cursor]
         if [iso_time(until), run] in moves:
@@ -86,15 +90,18 @@ class NamesMemory:
         cursor: datetime | None,
         run: str,
     ) -> bool:
-        """Remember names for a cursor that is about to be moved to ``until``; return whether all fit.
+        """Remember names, before the cursor is moved to ``until``.
 
-        :param names: all that were read from ``since`` on, in their order.
-        :param cursor: where it stands: what is remembered of that stays.
+        :param names: all names that were read from ``since`` on, in their order.
+        :param since: the time from which the names are complete.
+        :param until: the cursor's next position.
+        :param cursor: the cursor's present position, whose memory stays; ``None`` if there is no cursor yet.
         :param run: the run's name.
+        :returns: whether all names fit. If not, the earliest ones are dropped.
         """
         fits = len(names) <= MOST_NAMES
         if not fits:
-            # Those of one time go together.
+            # Names with the same time are dropped together.
             since = names[-MOST_NAMES - 1].received_at + timedelta(microseconds=1)
             names = [name for name in names if name.received_at >= since]
         before = [head["runs"] for keys in self._slots if (head := self._head_at(keys, cursor)) is not None]
@@ -106,17 +113,17 @@ class NamesMemory:
             "runs": [*runs, [iso_time(until), run]][-RUNS:],
         }
         slot, *others = self._slots_besides(cursor)
-        for keys in others:  # the cursor was set by hand: what was read at another one is of no more use
+        for keys in others:  # the cursor was set by hand, so the memory of another position is of no use
             self._store.delete(keys[0])
         _write(self._store, slot, names, entries)
         return fits
 
     def _slots_besides(self, cursor: datetime | None) -> list[list[str]]:
-        """Return the places that may be written: all but the one for where the cursor stands."""
+        """Return the keys of the memories that may be overwritten: all but that of the present position."""
         return [keys for keys in self._slots if cursor is None or self._head_at(keys, cursor) is None]
 
     def _head_at(self, keys: Sequence[str], cursor: datetime | None) -> Mapping[str, Any] | None:
-        """Return the head of what was read by the time that the cursor came to where it stands."""
+        """Return the memory's head if it is for the cursor's position, else ``None``."""
         head = self._head(keys)
         is_at = head is not None and cursor is not None and head["until"] == iso_time(cursor)
         return head if is_at else None
@@ -124,7 +131,7 @@ class NamesMemory:
     def _head(self, keys: Sequence[str]) -> Mapping[str, Any] | None:
         try:
             head = read_head(self._store, keys[0], (VERSION,))
-        except NewerState:  # to go on without it would read webhooks twice
+        except NewerState:  # without this memory, webhooks would be read twice
             raise
         except InvalidState:
             return None
@@ -132,18 +139,18 @@ class NamesMemory:
 
 
 class ToldNames:
-    """What a run has read, in its task's state.
+    """The names that a run has read, in its task's state.
 
-    :param store: the task's state; its values must last as long as the run.
+    :param store: the task's state. Its values must last as long as the run.
     """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
 
     def of(self, window: ChangeWindow) -> Remembered | None:
-        """Return what an earlier try has read of a window; ``None``: nothing is known of one.
+        """Return the names that an earlier try has read for a window; ``None`` if no such try is known.
 
-        :raises InvalidState: if a part of it is missing.
+        :raises InvalidState: if a part of the names is missing.
         """
         head = read_head(self._store, TOLD, (VERSION,))
         if head is None or head.get("window") != window.as_dict():
@@ -153,7 +160,7 @@ class ToldNames:
         return Remembered(api_time(head.get("since"), "since"), window.end, names)
 
     def keep(self, window: ChangeWindow, names: Sequence[KeptName]) -> None:
-        """Keep what this try has read."""
+        """Keep the names that this try has read."""
         count = -(-len(names) // BLOCK_NAMES)
         since = names[0].received_at if names else window.end
         entries = {"window": window.as_dict(), "since": iso_time(since)}

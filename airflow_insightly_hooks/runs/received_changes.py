@@ -1,16 +1,17 @@
-"""The changes that Insightly's webhooks have brought, for tasks that want what they hold.
+"""The changes that Insightly's webhooks have brought, with the contents of the webhooks.
 
-The endpoint keeps an object for each webhook where its connection says ``accept=entity``. A task reads the
-objects from its own cursor, as a sensor reads Insightly's records (``runs.windows``). Events only wake it: if
-one is lost, late or coalesced, no change is lost.
+If the endpoint's connection has ``accept=entity``, the endpoint keeps an object for each webhook. A task
+reads the objects from its own cursor on, as a sensor reads Insightly's records (``runs.windows``). Events
+only wake the task. If an event is lost, late or merged with another, no change is lost.
 
-The objects' names have the clock of the API server that took the webhook. Several of them may differ, and be
-ahead of the worker's, so what counts as read are names, not times: whatever stands there from ``LOOKBACK``
-before the cursor on, and has not been read, is. A run by a data interval reads up to its end only.
+An object's name has the time at which an API server received the webhook. The clocks of several API servers
+may differ, and may be ahead of the worker's clock. So a task remembers the names that it has read, and not
+only a time. From ``LOOKBACK`` before the cursor on, it reads each object that it has not read yet. A run with
+a data interval reads up to the end of the interval only.
 
-What is written, in this order, so that every kill is right: what the run has read, into its task's state; the
-names from the lookback, beside the cursor; the cursor. A try that was stopped before the cursor's write has
-told nothing, and the next one begins anew.
+A run writes in this order, so that nothing is lost or reported twice if it is killed: the names that it has
+read, into its task's state; the names from the lookback on, beside the cursor; the cursor. If a try is
+stopped before it writes the cursor, it has returned nothing, and the next try starts again.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ __all__ = ["MissingInletError", "received_changes", "received_changes_asset"]
 log = logging.getLogger(__name__)
 
 LOOKBACK = timedelta(minutes=15)
-"""How long before the cursor is looked for what has not been read: by so much clocks may differ."""
+"""How far before the cursor a task looks for objects that it has not read. The clocks of API servers may
+differ by this much."""
 CLOCK_TOLERANCE = timedelta(minutes=5)
-"""By how much the clocks of workers may differ."""
+"""How much the clocks of workers may differ."""
 EVENT_TOLERANCE = timedelta(seconds=60)
-"""By how much Insightly's clock, which events tell, may be ahead of the endpoint's."""
+"""How far Insightly's clock, whose times are in the events, may be ahead of the endpoint's clock."""
 WRITING = timedelta(minutes=1)
-"""An object that is younger, and can't be read, may be being written by a store that shows halves."""
+"""If an object is younger and can't be read, it may be only partly written: some stores show such objects."""
 
 
 class MissingInletError(InsightlyHooksError):
@@ -93,18 +95,18 @@ class MissingInletError(InsightlyHooksError):
         return (
             f"asset {self.asset!r} is not among the task's inlets, so the cursor can't be stored: write "
             f"@task(inlets=[received_changes_asset({self.record_type!r}, {self.insightly_conn_id!r})]). A "
-            f"mapped task has no inlets: read the changes in one that is not mapped"
+            f"mapped task has no inlets: read the changes in a task that is not mapped"
         )
 
 
 class _WorkerClockError(UntrustedClock):
-    """``server`` is the worker's own time here."""
+    """The worker's clock is far behind the cursor. ``server`` is the worker's time here."""
 
     def __str__(self) -> str:
         return (
-            f"this worker's clock says that it is {self.server}, but {self.cursor} has been read up to "
-            f"{self.read_to}. Nothing is read, since changes could be missed: have all machines keep the "
-            f"same time, and set the cursor back in the asset's state if it was wrong"
+            f"this worker's clock says that it is {self.server}, but state {self.cursor!r} says that changes "
+            f"up to {self.read_to} have been read. Nothing is read, since changes could be missed. Make sure "
+            f"that all machines' clocks agree. If the cursor was wrong, set it back in the asset's state"
         )
 
 
@@ -125,21 +127,23 @@ def received_changes(
     incoming_conn_id: str = InsightlyIncomingHook.default_conn_name,
     cursor: str | None = None,
 ) -> list[RecordChange]:
-    """Return the changes that webhooks have brought since this task has last asked, the oldest first.
+    """Return the changes that webhooks have brought since this task last asked, the oldest first.
 
     Call it in a task whose inlets have ``received_changes_asset(record_type)``. A retry and a cleared run get
-    the same changes again. Several changes of a record in one second are one, with the last contents. Airflow
-    no longer logs what the task returns: it may hold records.
+    the same changes again. Several changes of a record in one second count as one, with the last contents.
+    After the call, Airflow doesn't log the task's return value any more, since it may hold records.
 
     :param record_type: a name of Insightly's API, such as ``Contacts``.
     :param insightly_conn_id: the connection of the account.
-    :param incoming_conn_id: the connection by which the webhooks come; it has ``accept`` = ``entity``.
+    :param incoming_conn_id: the connection through which the webhooks come. It must have ``accept`` =
+        ``entity``.
     :param cursor: the name of the task's cursor; by default ``{dag_id}/{task_id}``.
-    :returns: changes as the sensor's. One that can't be read, or of which no body can be built, has an empty
-        ``record``, and says why under ``undeliverable``.
+    :returns: changes in the same form as the sensor's. If an object can't be read, or no body can be built
+        from it, the change has an empty ``record``, and its key ``undeliverable`` says why.
     :raises UnknownRecordType: if there is no such record type.
     :raises MissingInletError: if the asset is not among the task's inlets.
-    :raises InvalidConnection: if the connection can't be used, keeps nothing, or is another account's.
+    :raises InvalidConnection: if the connection can't be used, keeps no contents, or belongs to another
+        account.
     :raises UntrustedClock: if this worker's clock is far behind the cursor.
     :raises InvalidWindow: if a backfill's run has no window.
     """
@@ -152,7 +156,7 @@ def received_changes(
         raise MissingInletError(asset.name, kind.name, insightly_conn_id) from None
     settings = _settings(incoming_conn_id, insightly_conn_id)
     _hide_return_value(context)
-    # A task may ask for several record types: each has values of its own in the task's state.
+    # A task may ask for several record types. Each has its own values in the task's state.
     task_state = PrefixedStore(TaskState(context["task_state_store"]), f"received/{kind.name}/")
     own = cast("Context", {**context, "task_state_store": task_state})
     windows = RunWindows(own, context["ti"], asset, cursor=cursor)
@@ -168,7 +172,7 @@ def received_changes(
 
 
 def _hide_return_value(context: Context) -> None:
-    """Keep what the task returns out of its log, where Airflow's Python operators write it by default."""
+    """Keep the task's return value out of its log. By default, Airflow's Python operators log it."""
     task: Any = context.get("task")
     if hasattr(task, "show_return_value_in_logs"):
         task.show_return_value_in_logs = False
@@ -180,13 +184,14 @@ def _settings(incoming_conn_id: str, insightly_conn_id: str) -> IncomingSettings
         raise InvalidConnection(
             incoming_conn_id,
             "extra.accept",
-            "it is notice, so what webhooks hold is dropped: entity is needed",
+            "it is notice, so the contents of webhooks are not kept: set it to entity",
         )
     if settings.insightly_conn_id != insightly_conn_id:
         raise InvalidConnection(
             incoming_conn_id,
             "extra.insightly_conn_id",
-            f"it is {settings.insightly_conn_id!r}, and changes of {insightly_conn_id!r} are asked for",
+            f"it is {settings.insightly_conn_id!r}, but the task asks for changes of {insightly_conn_id!r}: "
+            f"make both the same",
         )
     return settings
 
@@ -197,15 +202,15 @@ class _Found(NamedTuple):
 
 
 class _Reading:
-    """One run's reading.
+    """Reads the objects for one run.
 
-    :param windows: what the run covers, and its cursor.
-    :param memory: what is remembered beside the cursor.
-    :param told: what an earlier try has read.
-    :param store: what is kept of the account.
-    :param record_type: of which records.
-    :param days: after how many days contents are deleted.
-    :param run: its name.
+    :param windows: the run's windows, and its cursor.
+    :param memory: the names that are remembered beside the cursor.
+    :param told: the names that an earlier try has read.
+    :param store: the account's kept objects.
+    :param record_type: the type of the records.
+    :param days: the number of days for which contents are kept.
+    :param run: the run's name.
     """
 
     def __init__(
@@ -225,7 +230,7 @@ class _Reading:
         self._remembers = windows.is_open_ended or windows.moves_cursor
 
     def changes(self) -> _Found:
-        """Return what the run covers, and its changes, once it is kept what retries and next runs need."""
+        """Return the run's window and changes, after the state that retries and next runs need is kept."""
         window = self._windows.fixed()
         if window is not None and (told := self._told_before(window)) is not None:
             return self._again(window, told)
@@ -239,7 +244,7 @@ class _Reading:
         return self._unread(window, cursor)
 
     def _unread(self, window: ChangeWindow, cursor: datetime | None) -> _Found:
-        """Read what has not been read, and move the cursor."""
+        """Read the objects that were not read before, and move the cursor."""
         remembered = self._remembered(cursor)
         since = remembered.since if remembered is not None else self._first(window, cursor)
         lookback = window.end - LOOKBACK
@@ -264,12 +269,15 @@ class _Reading:
             self._told.keep(window, [name for name in unread if name not in halves])
             known = [name for name in names if name.received_at >= lookback and name not in halves]
             if not self._memory.keep(known, lookback, window.end, cursor, self._run):
-                log.warning("More webhooks were read than can be remembered: late ones may be missed")
+                log.warning(
+                    "More webhooks came within %g minutes than can be remembered: late ones may be missed",
+                    LOOKBACK.total_seconds() / 60,
+                )
         self._windows.take(window)
         return _Found(window, changes)
 
     def _again(self, window: ChangeWindow, told: Remembered) -> _Found:
-        """Read what an earlier try has read."""
+        """Read the objects that an earlier try has read."""
         names = [name for name in self._names(told.since) if name in told.names]
         if missing := len(told.names) - len(names):
             log.warning("Deleted since this run first read: %s", counted(missing, "webhook"))
@@ -278,7 +286,7 @@ class _Reading:
         return _Found(window, changes)
 
     def _told_before(self, window: ChangeWindow) -> Remembered | None:
-        """Return what an earlier try has read, if that try has moved the cursor."""
+        """Return the names that an earlier try has read, if that try has moved the cursor."""
         if not self._remembers:
             return None
         try:
@@ -286,14 +294,17 @@ class _Reading:
         except NewerState:
             raise
         except InvalidState as error:
-            log.warning("What this run has read before is not known (%s): it reads what is new", error)
+            log.warning(
+                "It is not known which webhooks this run has read before (%s): it reads the new ones",
+                error,
+            )
             return None
         if told is None or self._memory.has_moved(window.end, self._run) is False:
             return None
         return told
 
     def _open(self, cursor: datetime | None) -> ChangeWindow:
-        """Return the window from the cursor up to now; it is never empty, so that the cursor moves."""
+        """Return the window from the cursor up to now. It is never empty, so that the cursor moves."""
         until = self._now
         if cursor is not None:
             if cursor > until + CLOCK_TOLERANCE:
@@ -302,10 +313,10 @@ class _Reading:
         try:
             return self._windows.open(until)
         except LostCursor:
-            # Whatever it was, it is among what is kept.
+            # Wherever the cursor was, reading all kept objects misses nothing.
             window = ChangeWindow(self._oldest_kept, until.replace(microsecond=0))
             log.warning(
-                "This task has run before, and has no cursor %r: all that is kept is read, from %s on",
+                "This task has run before, but its cursor %r is gone: it reads all kept webhooks, from %s on",
                 *(self._windows.cursor_key, iso_time(window.start)),
             )
             return window
@@ -318,40 +329,48 @@ class _Reading:
         except NewerState:
             raise
         except (InvalidState, InvalidTime) as error:
-            log.warning("What was read before is not known: %s", error)
+            log.warning(
+                "It is not known which webhooks were read before %s: %s; a webhook from before that time is "
+                "not read",
+                *(iso_time(cursor), error),
+            )
             return None
         if remembered is None:
-            log.warning("What was read before %s is not known: a late webhook is not read", iso_time(cursor))
+            log.warning(
+                "It is not known which webhooks were read before %s: a webhook from before that time is not "
+                "read",
+                iso_time(cursor),
+            )
         return remembered
 
     def _first(self, window: ChangeWindow, cursor: datetime | None) -> datetime:
-        """Return from when on to read where nothing is remembered."""
+        """Return the time from which to read if nothing is remembered."""
         if cursor is None and self._windows.woken_since is not None:
             return window.start - EVENT_TOLERANCE
         return window.start
 
     @property
     def _oldest_kept(self) -> datetime:
-        """The beginning of the oldest day that the endpoint doesn't delete."""
+        """The start of the oldest day that the endpoint doesn't delete."""
         day = self._now.date() - timedelta(days=self._days)
         return datetime.combine(day, time(), timezone.utc)
 
     def _warn_of_deleted(self, since: datetime, *, is_first: bool) -> None:
         if since < self._oldest_kept and not is_first:
             log.warning(
-                "What came from %s to %s may be deleted before this task has read it: contents are kept for "
-                "%d days (entity_days)",
-                *(iso_time(since), iso_time(self._oldest_kept), self._days),
+                "Webhooks from %s to %s may have been deleted before this task read them: contents are kept "
+                "for %s (entity_days)",
+                *(iso_time(since), iso_time(self._oldest_kept), counted(self._days, "day")),
             )
 
     def _names(self, since: datetime) -> list[KeptName]:
-        """Return the names of what is kept from a day on, tomorrow included: another clock may be ahead."""
+        """Return the names from a time's day on, including tomorrow's, since another clock may be ahead."""
         return self._store.names(self._kind.name, since, max(since, self._now) + timedelta(days=1))
 
     def _read(
         self, names: Sequence[KeptName], window: ChangeWindow
     ) -> tuple[list[RecordChange], set[KeptName]]:
-        """Return the changes that objects hold, and which of them seem to be half written."""
+        """Return the changes in the objects, and the names of objects that seem to be only partly written."""
         found: list[ReceivedChange] = []
         halves: set[KeptName] = set()
         gone = 0
@@ -369,8 +388,11 @@ class _Reading:
         if gone:
             log.warning("Deleted before this task could read: %s", counted(gone, "webhook"))
         if halves:
-            log.info("Left to the next run (half written, it seems): %s", counted(len(halves), "webhook"))
+            log.info(
+                "Left to the next run, since they seem to be only partly written: %s",
+                counted(len(halves), "webhook"),
+            )
         changes = latest_changes(found)
         changed = counted(len(changes), "change")
-        log.info("%s: %s, by %s; %s", self._kind.name, changed, counted(len(found), "webhook"), window)
+        log.info("%s: %s from %s; %s", self._kind.name, changed, counted(len(found), "webhook"), window)
         return changes, halves

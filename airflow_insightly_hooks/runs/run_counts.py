@@ -1,4 +1,4 @@
-"""Keeping what a task has counted in its own state (``core.state.run_counts``)."""
+"""Keep a task's counts in its own state (``core.state.run_counts``)."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ def keep_run_counts(
     hook: InsightlyHook | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Keep what a task has counted; a test, or a dry run, keeps nothing.
+    """Keep a task's counts. A test or a dry run keeps nothing.
 
-    A task never fails because of it.
+    If this fails, the task goes on.
 
-    :param log: where a failure goes, without its text.
-    :param detected: changes in the window.
-    :param met: changes that met the criteria and went on.
-    :param hook: what has asked the account: its requests of the day are kept, too, if it knows them.
-    :param dry_run: whether the task's own argument says that this is one.
+    :param log: the log for a failure; the failure's text is left out.
+    :param detected: the number of changes in the window.
+    :param met: the number of changes that met the criteria and were passed on.
+    :param hook: the hook that has asked Insightly. If it knows how many of the day's requests are left, this
+        is kept, too.
+    :param dry_run: whether the task's own argument asks for a dry run.
     """
     try:
         store = context.get("task_state_store")
         if store is None or is_test(context) or is_dry_run(context, dry_run):
             return
         counts = RunCounts(detected, met)
-        with suppress(Exception):  # a hook that hasn't asked yet may fail where its connection is wrong
+        with suppress(Exception):  # a hook that hasn't asked yet may fail if its connection is wrong
             if hook is not None and (day := hook.requests_left()) is not None:
                 counts = RunCounts(detected, met, day.left, day.total, hook.insightly_conn_id)
         TaskState(store).set(RUN_COUNTS, counts.as_dict())
     except Exception as error:
-        log.warning("What was counted can't be kept: %s", told(error))
+        log.warning("The task's counts can't be kept, so the pages don't show them: %s", told(error))

@@ -1,13 +1,14 @@
-"""One scan for many windows of the past: what a run reads, and the runs beside it need not read again.
+"""Share one scan between runs over many windows of the past, so that the other runs need not scan again.
 
-Insightly's search has no end, so a run over an old window reads every later change, too. In a backfill (or a
-long catch-up) it keeps the earliest of them as XComs of its own detect task, and in the asset's state an
-index without records, a chunk: runs over the windows that follow take theirs from there. In a backfill that
-goes backwards it reads from further back, and keeps what was before its window. While a run reads, a claim in
-the asset's state has the others wait.
+Insightly's search has no end time, so a run over an old window also reads every later change. In a backfill
+(or a long catch-up), the run keeps the earliest of the later changes as XComs of its own detect task. In the
+asset's state it keeps a chunk: an index of these XComs, without records. Runs over the next windows take
+their changes from there. If a backfill goes backwards, the run reads from further back, and keeps the changes
+before its window. While a run reads, its claim in the asset's state makes the others wait.
 
-The asset's state has no compare-and-set, and XComs can be cleared. All of this saves requests and decides
-nothing: who finds nothing usable reads by itself, and two readers at once find the same.
+The asset's state has no compare-and-set, and XComs can be cleared. So sharing only saves requests, and no
+result depends on it. A run that finds nothing it can use reads by itself. Two runs that read at once find the
+same.
 """
 
 from __future__ import annotations
@@ -44,50 +45,52 @@ __all__ = ["ReadByAnotherRun", "SharedReading"]
 
 RUN_TYPES = ("backfill", "scheduled")
 BEHIND = 3
-"""How many of its own lengths a window must be past, so that its changes are shared."""
+"""A window's changes are shared if it ended at least this many times its own length ago."""
 FIRST_LIMIT, LIMIT = 2_000, 20_000
-"""How many changes are kept by the first run to read, which may be the only one, and by further ones."""
+"""How many changes are kept by the first run that reads, which may be the only one, and by later runs."""
 BACK = 64
-"""From how many windows further back a backfill reads that goes backwards."""
+"""If a backfill goes backwards, a run starts reading this many windows before its own."""
 BESIDE = 32
-"""How many windows after a run's own a chunk may begin, for the backfill to be going backwards."""
+"""If a chunk begins at most this many windows after a run's own, the backfill goes backwards."""
 VALID_FOR = timedelta(hours=1)
-"""How old what was read may be: a record is shown as it was then."""
+"""How long a chunk is used. It has the records as they were when they were read."""
 KEPT = 4
-"""How many chunks the index has; each takes up to 6 kB of its 60."""
+"""How many chunks are kept. Each takes up to 6 kB; the value in the asset's state may have 60 kB."""
 WAIT = 5.0
 """Seconds after which a run that waits for another looks again."""
 FIRST_BEAT, BEAT = 1.0, 5.0
-"""Seconds after which a run that reads renews its claim."""
+"""Seconds after which a run that reads renews its claim: the first time, and from then on."""
 STALE = timedelta(seconds=150)
-"""The age of a claim whose run has ended without a word: above a hook's patience (120 s). An answer that is
-slower yet costs a second reading only."""
+"""If a claim is older, its run has ended without releasing it. This is longer than a hook waits for an answer
+(120 s). If an answer takes longer still, the only cost is that a second run reads, too."""
 
 T = TypeVar("T")
 D = TypeVar("D")
 
 
 class ReadByAnotherRun(Exception):
-    """Another run has begun at the same time to read this one's window with its own."""
+    """Another run is reading a span that includes this run's window. It began at the same time."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"Run {run_id} is reading")
 
 
 class SharedReading:
-    """What the runs of one detect task share; made by ``of_run``.
+    """Shares the scans between the runs of one detect task. Created by ``of_run``.
 
+    :param ti: the run's task instance.
     :param window: the run's window.
     :param store: the asset's state.
-    :param reader: what runs must have in common to share: their type, how often they and their tasks were
-        cleared (who clears a run wants it read anew), and the account.
+    :param reader: the values that runs must have in common to share: their type, how often they and their
+        tasks were cleared (a run that was cleared should read again), and the account.
+    :param log: the task's log.
     """
 
     def __init__(
         self, ti: RuntimeTaskInstance, window: ChangeWindow, store: StateStore, reader: list[Any], log: Logger
     ) -> None:
         self._ti = ti
-        # Of plain times: Airflow's are pendulum's, which lose their zone when a difference is added.
+        # A window of datetimes: Airflow gives pendulum's times, which lose their zone if a delta is added.
         self._window = ChangeWindow.of(window.as_dict())
         self._store = store
         self._reader = reader
@@ -105,12 +108,11 @@ class SharedReading:
         search: object,
         log: Logger,
     ) -> SharedReading | None:
-        """Return what the run shares with others; ``None`` where it reads by itself.
+        """Return the object through which the run shares its scan; ``None`` if the run reads by itself.
 
-        :param search: what else is searched for than changes; runs that search for the same share.
+        Runs share if their windows come from a timetable and are long past.
 
-        Runs share if a timetable has given them their window, and it is long past.
-
+        :param search: the other conditions of the search. Only runs with the same conditions share.
         :raises InvalidConnection: if the connection can't be used.
         """
         run, ti, run_type = context.get("dag_run"), context.get("ti"), type_of(context)
@@ -119,7 +121,7 @@ class SharedReading:
         try:
             if window != interval_of(context):
                 return None
-        except InvalidWindow:  # it has an explicit one
+        except InvalidWindow:  # the run has an explicit window
             return None
         if datetime.now(timezone.utc) - window.end < BEHIND * (window.end - window.start):
             return None
@@ -131,10 +133,10 @@ class SharedReading:
         return cls(ti, window, store, [run_type, *generation, _searched(hook, search)], log)
 
     def is_being_read(self) -> bool:
-        """Return whether another run is reading now what this one needs."""
+        """Return whether another run is reading this run's window now."""
         run_id = self._attempt(self._who_reads, None)
         if run_id is not None:
-            self._log.info("%s: looking in %g s what it has found", ReadByAnotherRun(run_id), WAIT)
+            self._log.info("%s: this run looks for its result in %g s", ReadByAnotherRun(run_id), WAIT)
         return run_id is not None
 
     def find(self, record_type: RecordType, events: Collection[Event]) -> WindowRead | None:
@@ -155,10 +157,10 @@ class SharedReading:
 
     @contextmanager
     def reading(self, until: datetime) -> Iterator[NearbyChanges]:
-        """Claim the reading for the block that reads the window, and share what it has seen.
+        """Hold a claim while the ``with`` block reads the window, then share the changes that it has seen.
 
-        :param until: up to when changes are visible, by the API server's clock.
-        :raises ReadByAnotherRun: out of the block, early on, if another run has begun to read the same.
+        :param until: changes up to this time are visible, by the API server's clock.
+        :raises ReadByAnotherRun: inside the block, soon after it began, if another run reads the same window.
         """
         chunks = self._attempt(self._chunks, None) or []
         end = self._window.end
@@ -177,23 +179,23 @@ class SharedReading:
             self._attempt(self._release_claim, None)
 
     def _span(self, until: datetime, chunks: list[Chunk]) -> ChangeWindow:
-        """Return what to keep the changes of besides the window's own."""
+        """Return the span outside the window whose changes are kept."""
         start, end = self._window.start, self._window.end
         length = end - start
         if chunks and end <= api_time(chunks[0].start) <= end + BESIDE * length:
             return ChangeWindow(start - BACK * length, start)
-        return ChangeWindow(end, max(until.replace(microsecond=0), end))  # more of that second may come
+        return ChangeWindow(end, max(until.replace(microsecond=0), end))  # its second may have more changes
 
     def _renew_claim(self, claimed: ChangeWindow, may_give_way: bool) -> None:
         if (run_id := self._who_reads()) is None:
             now = iso_time(datetime.now(timezone.utc))
             claim = {"run_id": self._ti.run_id, "reader": self._reader, "beats_at": now}
             self._store.set(self._claim_key, {**claimed.as_dict(), **claim})
-        elif may_give_way:  # only at first: later, what has been read would be thrown away
+        elif may_give_way:  # only at first; later, the pages that were read would be wasted
             raise ReadByAnotherRun(run_id)
 
     def _who_reads(self) -> str | None:
-        """Return the run, other than this one, that is reading this one's window with its own."""
+        """Return the id of another run that is reading this run's window; ``None`` if there is none."""
         match read_value(self._store, self._claim_key):
             case {"run_id": str(run_id), "reader": self._reader, "beats_at": at, "start": start, "end": end}:
                 pass
@@ -227,13 +229,13 @@ class SharedReading:
         others = [other for other in self._all_chunks() if other.run_id != chunk.run_id]
         still_valid = [other for other in others if _is_valid(other)][: KEPT - 1]
         self._store.set(self._chunks_key, [kept.as_dict() for kept in (chunk, *still_valid)])
-        self._log.info("Kept the changes of [%s, %s) for the runs beside this one", chunk.start, chunk.end)
+        self._log.info("Kept the changes of [%s, %s) for other runs", chunk.start, chunk.end)
         for other in others:
             if other not in still_valid:
                 self._forget(other)
 
     def _chunks(self) -> list[Chunk]:
-        """Return what this run may use, newest first."""
+        """Return the chunks that this run may use, newest first."""
         return [chunk for chunk in self._all_chunks() if chunk.reader == self._reader and _is_valid(chunk)]
 
     def _all_chunks(self) -> list[Chunk]:
@@ -244,7 +246,7 @@ class SharedReading:
             return []
 
     def _pull(self, chunk: Chunk, number: int) -> Any:
-        """Return the text of a slice; ``None`` if it's gone, or a later try's: those are cut elsewhere."""
+        """Return the text of a slice; ``None`` if it is gone, or belongs to a later try with other slices."""
         kept = self._ti.xcom_pull(
             task_ids=self._ti.task_id,
             run_id=chunk.run_id,
@@ -267,20 +269,20 @@ class SharedReading:
             )
 
     def _attempt(self, act: Callable[[], T], otherwise: D) -> T | D:
-        """Return what ``act`` returns, ``otherwise`` if it fails: a run needs nothing of what is shared."""
+        """Return the result of ``act``, or ``otherwise`` if it fails. A run can do without shared scans."""
         try:
             return act()
         except ReadByAnotherRun:
             raise
         except Exception as error:
-            self._log.warning("Runs can't share what they read (%s)", told(error))
+            self._log.warning("Runs can't share what they read, so each reads by itself (%s)", told(error))
             return otherwise
 
 
 class _ClaimedChanges(NearbyChanges):
-    """The nearby changes of a scan that renews its claim while it goes on.
+    """The nearby changes of a scan. It renews the scan's claim while records come.
 
-    :param beat: what renews it; it is told whether this is the first time.
+    :param beat: renews the claim. Its argument says whether this is the first renewal.
     """
 
     def __init__(self, *arguments: Any, beat: Callable[[bool], None]) -> None:
@@ -306,5 +308,5 @@ def _key(number: int) -> str:
 
 
 def _searched(hook: InsightlyHook, search: object) -> str:
-    """Return what tells two accounts, or two searches, apart, and nothing about a key."""
+    """Return a digest that differs between accounts and between searches. It reveals nothing about a key."""
     return digest_of(f"{hook.base_url} {hook.get_conn().auth!r} {search!r}")

@@ -1,4 +1,4 @@
-"""State stores as tasks are given them: how long values last, a part of a store, and what tests may do."""
+"""State stores for tasks: with values that last as long as a run, with a key prefix, or without writing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PrefixedStore", "TaskState", "UnwrittenStore", "memory_of"]
 
 
 def memory_of(context: Context, asset: Asset, *, is_dry_run: bool = False) -> tuple[StateStore, StateStore]:
-    """Return the state of an asset, and of the task. A test or a dry run only reads both."""
+    """Return the asset's state and the task's state. A test or a dry run doesn't write to them."""
     stores = context["asset_state_store"][asset], TaskState(context["task_state_store"])
     if is_test(context) or is_dry_run:
         return UnwrittenStore(stores[0]), UnwrittenStore(stores[1])
@@ -25,7 +25,7 @@ def memory_of(context: Context, asset: Asset, *, is_dry_run: bool = False) -> tu
 
 
 class TaskState:
-    """A task's state store whose values last as long as its run does, not Airflow's 30 days.
+    """A task's state store whose values last as long as the run, not only Airflow's 30 days.
 
     :param store: ``context["task_state_store"]``.
     """
@@ -41,7 +41,7 @@ class TaskState:
 
 
 class PrefixedStore:
-    """The keys of a state store that begin with a prefix."""
+    """A part of a state store: it puts a prefix before each key."""
 
     def __init__(self, store: Any, prefix: str) -> None:
         self._store, self._prefix = store, prefix
@@ -55,16 +55,16 @@ class PrefixedStore:
         self._store.set(self._prefix + key, value)
 
     def delete(self, key: str) -> None:
-        """Forget the key."""
+        """Delete the key."""
         self._store.delete(self._prefix + key)
 
 
 class UnwrittenStore:
-    """A store's values, and over them what is written to this object alone."""
+    """A state store that doesn't write. It keeps new values in this object, and reads others from a store."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._written: dict[str, Any] = {}  # None stands for what is deleted
+        self._written: dict[str, Any] = {}  # None stands for a deleted value
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value under the key."""
@@ -76,5 +76,5 @@ class UnwrittenStore:
         self._written[key] = value
 
     def delete(self, key: str) -> None:
-        """Forget the key, in this object."""
+        """Delete the key, in this object."""
         self._written[key] = None

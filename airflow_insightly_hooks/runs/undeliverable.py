@@ -1,4 +1,4 @@
-"""What tasks log of changes, and of payloads, that can't be delivered."""
+"""Log the changes and payloads that can't be delivered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ SHOWN = 20
 
 
 def log_undeliverable(log: Any, changes: Sequence[Mapping[str, Any]]) -> None:
-    """Log an error for each change, or payload, that can't be delivered: the first 20, and how many more."""
+    """Log an error for each of the first 20 changes or payloads that can't be delivered, and how many follow.
+
+    :param changes: changes or payloads. If one can't be delivered, its key ``undeliverable`` has the reason.
+    """
     found = [change for change in changes if "undeliverable" in change]
     for change in found[:SHOWN]:
         log.error(
@@ -21,4 +24,4 @@ def log_undeliverable(log: Any, changes: Sequence[Mapping[str, Any]]) -> None:
             change["undeliverable"],
         )
     if len(found) > SHOWN:
-        log.error("and %d more can't be delivered", len(found) - SHOWN)
+        log.error("%d more can't be delivered", len(found) - SHOWN)

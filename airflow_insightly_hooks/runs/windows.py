@@ -1,22 +1,22 @@
-"""Which window of time a run covers: the one rule, in its one place.
+"""The window of time that a run covers. Only this module decides it, by the first rule that applies:
 
-1. an explicit window;
-2. else the run's data interval, if it is not empty (interval timetables, backfills);
-3. else from where this task has read to, its cursor, up to now less ``settle``, and at least up to where a
-   watcher's events say that there are changes. A task's first window starts when its run began, or, where
-   such events have triggered the run, where the changes that they tell of begin.
+1. The run covers an explicit window.
+2. It covers its data interval, if that is not empty (interval timetables, backfills).
+3. It covers the time from the task's cursor, up to which the task has read, to now less ``settle``. It ends
+   no earlier than the last change that a watcher's events announce. A task's first window starts when its run
+   began. If a watcher's events have triggered the run, it starts with the first change that they announce.
 
-A run that is only a test (``runs.airflow_runs``) covers the same window, and takes nothing.
+A run that is only a test (``runs.airflow_runs``) covers the same window, but doesn't take it.
 
-The cursor is kept in the state of an asset that stands for the account and the record type, since a
-task's own state ends with its run. It moves forward only: by rule 3, and by a scheduled run's interval, so
-that a manual run without a logical date goes on from the last interval. A window that a run has taken by
-rule 3 is kept in the task's state, so that a retry or a cleared run covers the same one again.
+The cursor is kept in the state of an asset that stands for the account and the record type, since a task's
+own state ends with its run. It only moves forward: by rule 3, and by a scheduled run's interval. So a manual
+run without a logical date continues from the last interval. If a run takes a window by rule 3, the window is
+kept in the task's state, so that a retry or a cleared run covers the same one again.
 
-A cursor that is missing is not "from now on" where the task has taken a window before: then its last run's
-(``runs.earlier_runs``) says where to go on. A task that has taken none begins anew, whatever other cursors
-there are. A task that was renamed goes on where its old cursor stands if it is given that cursor's name; the
-log of a first run lists the names.
+If the cursor is missing, but the task has taken a window before, its last run's window says where to continue
+(``runs.earlier_runs``). A task that has taken no window begins with a first window, no matter which other
+cursors there are. A task that was renamed continues at its old cursor if it gets that cursor's name. The log
+of a first run lists the names.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from airflow_insightly_hooks.core.errors import (
     LostCursor,
     UntrustedClock,
 )
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import cursor_key
 from airflow_insightly_hooks.runs.airflow_runs import interval_of, is_test, type_of
@@ -51,24 +52,25 @@ __all__ = ["WINDOW", "RunWindows", "warn_of_timeless"]
 log = logging.getLogger(__name__)
 
 TAKEN = "window"
-"""The key of the task's state that keeps the window a run has taken by rule 3."""
+"""The key, in the task's state, of the window that a run has taken by rule 3."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
-"""By how much the clocks of an API's servers may differ before a cursor ahead of them is an error."""
+"""How far a cursor may be ahead of the API server's clock: Insightly's servers' clocks differ."""
 IDS_SHOWN = 20
 LONGEST_WAIT_FOR_EVENT = timedelta(minutes=10)
-"""How far ahead of what has settled a watcher's event may be to be waited for; a later one may be wrong."""
+"""A run waits for the change of a watcher's event only if the change is at most this far ahead. The time of a
+later one may be wrong."""
 
 
 class RunWindows:
     """The windows of one sensor's run.
 
     :param context: the run's context.
-    :param owner: whose cursor it is: what has the ids of the DAG and the task.
-    :param asset: the asset that keeps the cursor; one of the task's inlets.
-    :param explicit: rule 1's window, if there is one.
+    :param owner: the task that owns the cursor: an object with the ids of the DAG and the task.
+    :param asset: the asset that keeps the cursor. It is one of the task's inlets.
+    :param explicit: the window of rule 1; ``None`` if there is none.
     :param cursor: the cursor's name; by default ``{dag_id}/{task_id}``.
-    :raises InvalidWindow: if ``explicit`` is not a window, or a backfill's run has none.
-    :raises ValueError: if ``cursor`` is not a name.
+    :raises InvalidWindow: if ``explicit`` is not a window, or a backfill's run has no window.
+    :raises ValueError: if ``cursor`` is not a valid name.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class RunWindows:
         self.is_test = is_test(context)
         map_index = getattr(owner, "map_index", None)
         self._map_index = -1 if map_index is None else map_index
-        # Which map index is which may change from run to run, so they have no cursors by themselves.
+        # A map index may stand for another value in the next run, so it has no cursor by default.
         self._has_cursor = cursor is not None or self._map_index < 0
         default = f"{owner.dag_id}/{owner.task_id}"
         self.cursor_name = default if cursor is None else check_cursor_name(cursor)
@@ -108,7 +110,7 @@ class RunWindows:
         return self.is_open_ended or self._is_scheduled
 
     def fixed(self) -> ChangeWindow | None:
-        """Return the window that is given by rule 1 or 2 or was taken by an earlier try, else ``None``."""
+        """Return the window of rule 1 or 2, or the one that an earlier try has taken; otherwise ``None``."""
         if self._explicit is not None:
             return self._explicit
         if self._interval is not None:
@@ -118,13 +120,14 @@ class RunWindows:
 
     @property
     def woken_since(self) -> datetime | None:
-        """From when on there are changes, by the events that triggered the run; ``None`` if none tells."""
+        """The time of the first change that the triggering events announce; ``None`` if they don't say."""
         return min(self._woken_for("since"), default=None)
 
     def begin(self) -> datetime | None:
-        """Return the cursor, before an open window is looked for; without one, note that none was taken yet.
+        """Return the cursor, before the window of rule 3 is opened.
 
-        So that a run which ends before it has taken one, whatever stops it, isn't taken for one that has.
+        If there is no cursor, note that this run has not taken a window yet. So if the run ends early, for
+        any reason, later runs know that it has taken none.
         """
         cursor = self.cursor()
         if cursor is None:
@@ -132,12 +135,12 @@ class RunWindows:
         return cursor
 
     def open(self, until: datetime) -> ChangeWindow:
-        """Return the window of rule 3 that ends at ``until``; a first run's covers the time since it began.
+        """Return the window of rule 3 that ends at ``until``. A first run's covers the time since it began.
 
-        :param until: the server's time, less what has to settle. Its fraction of a second is cut: more
-            changes of that second may come, and the API's times have whole seconds.
-        :raises LostCursor: if the task has run before, and neither its cursor nor its last window is left.
-        :raises UntrustedClock: if the cursor is ahead of ``until`` by more than clocks differ.
+        :param until: the server's time, less the time that changes need to settle. Its fraction of a second
+            is dropped: more changes of that second may come, and the API's times have whole seconds.
+        :raises LostCursor: if the task has run before, but neither its cursor nor its last window is left.
+        :raises UntrustedClock: if the cursor is further ahead of ``until`` than clocks may differ.
         """
         until = until.replace(microsecond=0)
         self._check_map_index()
@@ -155,12 +158,12 @@ class RunWindows:
     def unsettled(
         self, until: datetime, window: ChangeWindow | None, settle: timedelta = timedelta(0)
     ) -> timedelta | None:
-        """Return how long to wait until the changes have settled that this run is to read, if at all.
+        """Return how long to wait until the changes that this run reads have settled; ``None`` if they have.
 
-        :param until: the server's time, less what has to settle.
-        :param window: the run's window; ``None`` for one that ``open`` is yet to give, which then ends where
-            a watcher's events say that there are changes, or later.
-        :param settle: what has to settle.
+        :param until: the server's time, less the time that changes need to settle.
+        :param window: the run's window; ``None`` if ``open`` has not returned it yet. It then ends at the
+            last change that a watcher's events announce, or later.
+        :param settle: the time that changes need to settle.
         """
         if window is not None:
             end = window.end
@@ -170,24 +173,24 @@ class RunWindows:
         return end - until if end > until else None
 
     def tell(self, window: ChangeWindow) -> None:
-        """Push the run's window to XCom, before it is taken; a retry does so before anything can fail.
+        """Push the run's window to XCom, before the run takes it. A retry does so before anything can fail.
 
-        Airflow deletes a try's XCom when the next one begins, and what replaces this task in the same run has
-        to see that the cursor may be behind the window (``operators.common.mode_change``).
+        Airflow deletes a try's XComs when the next try begins. If another task replaces this one in the same
+        run, the XCom shows it that the cursor may have passed the window (``operators.common.mode_change``).
         """
         if (ti := self._context.get("ti")) is not None:
             ti.xcom_push(key=WINDOW, value=window.as_dict())
 
     def take(self, window: ChangeWindow) -> None:
-        """Note that this run has read ``window``.
+        """Record that this run has read ``window``.
 
-        By rule 3, a retry will read it again. The cursor moves by rule 3, and by a scheduled interval.
+        By rule 3, a retry reads it again. Rule 3 and a scheduled run's interval move the cursor.
         """
         if self._explicit is not None or not (self._interval is None or self._is_scheduled):
             return
         if self.is_test:
             self._earlier.note(window)
-            log.warning("A test: it takes no window, so the next run covers %s again", window)
+            log.warning("This run is a test and takes no window: the next run covers %s again", window)
             return
         if not self._has_cursor:
             return
@@ -197,11 +200,13 @@ class RunWindows:
             state.set(TAKEN, window.as_dict())
             cursor = self.cursor()
             if is_repeated and cursor is None:
-                return  # the last run's window says where to go on, not that of a run which was cleared
+                return  # this run was cleared; the last run's window says where to continue
             if cursor is not None and cursor < window.start:
-                # It was set back, or given another name, since this run has taken its window.
+                # Since this run took its window, the cursor was set back, or the task got another cursor.
                 log.warning(
-                    "Cursor %r stays at %s: %s is not next", self.cursor_name, iso_time(cursor), window
+                    "Cursor %r stays at %s, since this run's window %s begins later: the next run reads from "
+                    "the cursor on",
+                    *(self.cursor_name, iso_time(cursor), window),
                 )
                 return
         self._advance(window.end)
@@ -211,38 +216,39 @@ class RunWindows:
             {
                 "dag": self._owner.dag_id,
                 "task": self._owner.task_id,
-                # A watcher of its own looks after its cursor itself.
+                # If the DAG has a watcher of its own, this watcher looks after the cursor.
                 "woken": bool(self._woken_for("until")) and not self._is_woken_alone(),
             },
-            # A run that was started by hand says nothing of the schedule.
+            # A run that was started by hand doesn't show what starts the DAG.
             keeps_woken=not self._is_scheduled,
         )
 
     def unread_before(self, window: ChangeWindow) -> ChangeWindow | None:
-        """Return what a scheduled run by rule 2 leaves out: from the cursor to its interval's start."""
+        """Return the gap that a scheduled run by rule 2 leaves: from the cursor to its interval's start."""
         if self._explicit is not None or not self._is_scheduled or not self._has_cursor:
             return None
         cursor = self.cursor()
         return ChangeWindow(cursor, window.start) if cursor is not None and cursor < window.start else None
 
     def warn_of_unread(self, log: Any, window: ChangeWindow) -> None:
-        """Log a warning if a scheduled run leaves something out."""
+        """Log a warning if a scheduled run leaves a gap."""
         if (unread := self.unread_before(window)) is not None:
-            log.warning("No run has read %s: this run covers %s. Backfill what is missing", unread, window)
+            log.warning("No run has read %s: this run covers %s. Backfill the missing time", unread, window)
 
     def _began(self, until: datetime) -> datetime:
-        """Return what ``until`` would have been when the run began: a task may wait, and be tried again.
+        """Return the value that ``until`` had when the run began.
 
-        So a new DAG's first run covers the time since it was unpaused, as near as Airflow tells.
+        The task may have waited since, or be a retry. With this time, a new DAG's first run covers the time
+        since the DAG was unpaused, as closely as Airflow knows it.
         """
         began: datetime | None = getattr(self._context.get("dag_run"), "start_date", None)
         if began is None:
             return until
-        age = datetime.now(timezone.utc) - began  # of two clocks that the server's is not one of
+        age = datetime.now(timezone.utc) - began  # by Airflow's clocks; ``until`` is by the server's
         return min(until, (until - age).replace(microsecond=0))
 
     def _payloads(self) -> list[Any]:
-        """Return what the events say that triggered the run."""
+        """Return the payloads of the events that triggered the run."""
         events = (self._context.get("triggering_asset_events") or {}).values()
         return [(event.extra or {}).get("payload") for of_asset in events for event in of_asset]
 
@@ -250,16 +256,19 @@ class RunWindows:
         return any(isinstance(payload, dict) and "cursor" in payload for payload in self._payloads())
 
     def _woken_for(self, end: str) -> list[datetime]:
-        """Return from or up to when there are changes, by the watcher's events that triggered the run."""
+        """Return the times under a key of the watcher's events that triggered the run.
+
+        :param end: ``since``: from when on there are changes; ``until``: up to when there are changes.
+        """
         found = []
         for payload in self._payloads():
-            # An event that can't be read is another asset's: a DAG may be scheduled by several.
+            # A DAG may be scheduled by several assets. An event that can't be read is from another one.
             with contextlib.suppress(InvalidTime, KeyError):
                 found.append(api_time(payload[end] if isinstance(payload, dict) else None, "event"))
         return found
 
     def cursor(self) -> datetime | None:
-        """Return up to when this task has read, if that is known."""
+        """Return the time up to which this task has read; ``None`` if it is not known."""
         text = read_value(self._state(), self.cursor_key)
         where = f"state {self.cursor_key!r} of asset {self._asset.name!r}"
         return None if text is None else api_time(text, where)
@@ -277,12 +286,12 @@ class RunWindows:
         except KeyError:  # a mapped task has no inlets of its own
             raise InvalidWindow(
                 "a mapped task has no cursor, since Airflow gives it no asset of its own: put it into a "
-                "mapped task group, with a cursor whose name depends on what the group is mapped over; or "
-                "give it a window, or the DAG a timetable with data intervals"
+                "mapped task group, with a cursor whose name depends on the values that the group is mapped "
+                "over; or give it a window; or give the DAG a timetable with data intervals"
             ) from None
 
     def _check_map_index(self) -> None:
-        """Refuse what would have several map indexes move one cursor.
+        """Check that no other map index moves the same cursor.
 
         :raises InvalidWindow: if this map index has no cursor of its own.
         """
@@ -290,17 +299,17 @@ class RunWindows:
             return
         if not self._has_cursor:
             raise InvalidWindow(
-                "the map indexes of a mapped task group would share one cursor, and each would miss what the "
-                "others read: give the sensor a cursor whose name depends on what the group is mapped over, "
-                "a window, or a timetable with data intervals"
+                "the map indexes of a mapped task group would share one cursor, and each would miss the "
+                "changes that the others read: give the sensor a cursor whose name depends on the values "
+                "that the group is mapped over, or a window; or give the DAG a timetable with data intervals"
             )
         self._earlier.note(None)
         self._earlier.check_other_map_indexes()
 
     def _end_of_last_run(self) -> datetime | None:
-        """Return where the last run's window ended; ``None`` if none has taken one.
+        """Return the end of the last run's window; ``None`` if no run has taken a window.
 
-        :raises LostCursor: if there were runs, and none tells of its window any more.
+        :raises LostCursor: if there were runs, but the window of none is known any more.
         """
         try:
             last = self._earlier.last_window()
@@ -311,17 +320,18 @@ class RunWindows:
             return None
         run_id, window = last
         log.warning(
-            "No cursor %r in the state of asset %r: going on from where run %s has read to, %s",
+            "The cursor %r is missing in the state of asset %r: this run continues where run %s ended, at %s",
             *(self.cursor_key, self._asset.name, run_id, iso_time(window.end)),
         )
         return window.end
 
     def _tell_of_first_run(self, since: datetime) -> None:
-        """Log from when on changes are read, and what other cursors there are: one may be its old one."""
-        # A warning: a DAG that was deleted, and is back, looks the same, and what it has missed is not read.
+        """Log the time from which changes are read, and the other cursors: one may be the task's old one."""
+        # A warning, since a DAG that was deleted and added again looks the same: it doesn't read the changes
+        # that it has missed.
         log.warning(
             "Cursor %r is new: changes are read from %s on. If this task has read changes before, and its "
-            "DAG was deleted since, give it an explicit window for what lies between",
+            "DAG was deleted since, give it an explicit window for the time between",
             *(self.cursor_name, iso_time(since)),
         )
         if not self.is_test:
@@ -332,11 +342,15 @@ class RunWindows:
 
 
 def warn_of_timeless(log: Any, record_type: str, ids: Sequence[int]) -> None:
-    """Log a warning of records that have neither time, if there are any."""
+    """Log a warning if there are records without a time of creation and of update.
+
+    :param ids: the records' ids. The first 20 are logged.
+    """
     if ids:
         log.warning(
-            "%d records of %s have no time of creation or update, so that no window holds them: %s",
-            len(ids),
+            "%s: %s without a time of creation or update, so no window has %s: %s",
             record_type,
+            counted(len(ids), "record"),
+            "it" if len(ids) == 1 else "them",
             ids[:IDS_SHOWN],
         )

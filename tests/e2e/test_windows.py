@@ -70,7 +70,7 @@ def test_airflow_tasks_test_takes_nothing(stack: Stack) -> None:
     stack.pause("tested")
     shown = stack.airflow.cli("tasks", "test", "tested", "detect")
     assert "1 added" in shown, shown
-    assert "A test: it takes no window" in shown
+    assert "This run is a test and takes no window" in shown
     second = run(stack, "tested")
     assert ids(stack.xcom("tested", second, "detect")) == [made]
     assert stack.xcom("tested", second, "detect", "window")["start"] == first["end"]

@@ -24,7 +24,7 @@ CANARY = "canary-of-a-record"
 START = datetime(2024, 5, 1, tzinfo=timezone.utc)
 WINDOW = ChangeWindow(START, START + timedelta(hours=1))
 THRESHOLD = "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD"
-WARNING = "through Airflow's database as an XCom"
+WARNING = "goes through Airflow's database"
 
 
 class OwnXCom(BaseXCom):
@@ -69,7 +69,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
     """The warning counts, and names both ways out: the settings of an object storage, and one task."""
     (text,) = said(caplog, changes(100, 60_000))
-    assert text.startswith("100 changes, 6.0 MB, go through Airflow's database as an XCom")
+    assert text.startswith("An XCom of 100 changes, 6.0 MB, goes through Airflow's database")
     for way in (
         "[core] xcom_backend = airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
         "[common.io] xcom_objectstorage_path and xcom_objectstorage_threshold",
@@ -125,7 +125,7 @@ def test_a_large_backfill(caplog: pytest.LogCaptureFixture, backend: Any, chosen
     backend(chosen)
     many, few = changes(5_001), changes(5_000)
     (text,) = said(caplog, many, "backfill")
-    assert text.startswith("5001 changes in a run of a backfill: one task would deliver them batch by batch")
+    assert text.startswith("5,001 changes in a run of a backfill: one task would deliver them batch by batch")
     assert "mode: one_task" in text
     assert said(caplog, few, "backfill") == []
     (text,) = said(caplog, many, "scheduled")
@@ -160,5 +160,5 @@ def test_the_detect_task_warns(
     )
     found = sensor.execute(run_context())
     size = len(json.dumps(found)) / 1e6
-    assert f"3 changes, {size:.1f} MB, go {WARNING}" in logged.text
+    assert f"An XCom of 3 changes, {size:.1f} MB, {WARNING}" in logged.text
     assert CANARY not in logged.text

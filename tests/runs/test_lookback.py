@@ -193,7 +193,9 @@ def test_a_memory_that_is_gone_is_warned_of(crm: RunningSandbox, task: Task, log
     second = next_run(first)
     assert task(second) == []
     (warning,) = logged.messages("warning")
-    assert warning.startswith("Not known what was seen before 2031-03-10T08:00:00Z: nothing is remembered")
+    assert warning.startswith(
+        "It is not known which changes before 2031-03-10T08:00:00Z earlier runs have seen: nothing"
+    )
     imported = contact(crm, START - 2 * MINUTE)
     set_clock(crm, START + 2 * MINUTE)
     assert task(next_run(second)) == [(imported, "added", START - 2 * MINUTE)]
@@ -228,7 +230,7 @@ def test_what_does_not_fit_is_given_up_in_the_log(
     task(first)
     (warning,) = logged.messages("warning")
     assert warning.startswith(
-        "More was seen than can be remembered: a change from before 2031-03-10T07:58:00"
+        "There are more changes than can be remembered: a change from before 2031-03-10T07:58:00"
     )
     contact(crm, START - 2 * MINUTE)
     imported = contact(crm, START - MINUTE)

@@ -325,11 +325,11 @@ def test_deleted(running: Reader, receive: Receive, clock: Clock, tmp_path: Path
         path.unlink()
     assert running.ids(run) == []
     assert "Deleted since this run first read: 1 webhook" in logged.text
-    assert "may be deleted" not in logged.text
+    assert "may have been deleted" not in logged.text
     clock.forward(days=9)
     receive(2)
     assert running.ids() == [2]
-    assert "What came from 2017-03-10T07:46:00Z to 2017-03-12T00:00:00Z may be deleted" in logged.text
+    assert "Webhooks from 2017-03-10T07:46:00Z to 2017-03-12T00:00:00Z may have been deleted" in logged.text
 
 
 def test_deleted_while_it_is_read(
@@ -362,7 +362,7 @@ def test_unreadable(running: Reader, receive: Receive, tmp_path: Path, clock: Cl
     paths[str(other)].write_bytes(whole)
     run = running.new_run()
     assert running.ids(run) == [1]
-    assert "Left to the next run (half written, it seems): 2 webhooks" in logged.text
+    assert "Left to the next run, since they seem to be only partly written: 2 webhooks" in logged.text
     paths[str(half)].write_bytes(whole)
     clock.forward(minutes=2)
     changes = {change["record_id"]: change for change in running.read(running.new_run())}
@@ -407,7 +407,7 @@ def test_lost_cursor(running: Reader, receive: Receive, clock: Clock, logged: Lo
     run["ti"].previous = {"success": [SimpleNamespace(run_id="r", logical_date=EIGHT, try_number=1)]}
     clock.forward(seconds=1)
     assert running.ids(run) == [1, 2]
-    assert "all that is kept is read, from 2017-03-03T00:00:00Z on" in logged.text
+    assert "it reads all kept webhooks, from 2017-03-03T00:00:00Z on" in logged.text
     assert running.ids() == []
 
 

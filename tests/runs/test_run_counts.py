@@ -198,7 +198,9 @@ def test_a_store_that_fails_fails_no_task(logged: Logged) -> None:
     """It is logged, without the error's text."""
     assert len(sensor().execute(run_context(**DAY, task_state_store=Failing()))) == 3
     (warning,) = logged.messages("warning")
-    assert warning.startswith("What was counted can't be kept: RuntimeError at ")
+    assert warning.startswith(
+        "The task's counts can't be kept, so the pages don't show them: RuntimeError at "
+    )
     assert API_KEY not in warning
 
 

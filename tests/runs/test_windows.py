@@ -267,7 +267,7 @@ def test_a_lost_cursor_is_where_the_last_window_ended(logged: Logged) -> None:
             ti.others[run_id, "task", "window"] = ChangeWindow.of(window).as_dict()
     assert windows_of(context, ASSET).open(TEN) == ChangeWindow(NINE, TEN)
     assert cursor(context) is None  # until it is read
-    assert "going on from where run asset_triggered__2017-03-10T08" in logged.text
+    assert "this run continues where run asset_triggered__2017-03-10T08" in logged.text
 
 
 @pytest.mark.parametrize(
@@ -512,11 +512,11 @@ def test_two_tasks_that_share_a_cursor_are_warned_of(logged: Logged) -> None:
     """Each would miss what the other one reads: whoever moves a cursor after another task says so."""
     context = run_context()
     for dag_id in ("one", "one", "two"):
-        assert "was moved by" not in logged.text
+        assert "has moved cursor" not in logged.text
         context = next_run(context, ti=TaskInstance(dag_id))
         windows = named(context)
         windows.take(windows.open(NINE))
-    assert "Cursor 'contacts' was moved by one.task before" in logged.text
+    assert "Task one.task has moved cursor 'contacts' before" in logged.text
 
 
 def test_an_entry_of_an_earlier_version_is_read() -> None:
@@ -553,7 +553,7 @@ def test_more_cursors_than_fit_are_kept_and_not_listed(
     _, context = run_of(None, "dag", EIGHT)
     assert cursor(context) == "2017-03-10T08:00:00Z"
     assert cursors(context) == {}
-    assert "Cursor 'dag/task' is kept, but not listed" in logged.text
+    assert "Cursor 'dag/task' is kept but not listed" in logged.text
 
 
 @pytest.mark.parametrize(
@@ -638,7 +638,7 @@ def test_a_test_takes_no_window(logged: Logged, run: SimpleNamespace) -> None:
     windows.take(WINDOW)
     assert context["asset_state_store"][ASSET].values == before
     assert test["task_state_store"].values == {}
-    assert "A test: it takes no window" in logged.text
+    assert "This run is a test and takes no window" in logged.text
 
 
 @pytest.mark.parametrize("user", [None, "dag_test"])

@@ -610,7 +610,7 @@ def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
         sensor().execute(context)
     *_, warning = logged.messages("warning")
     assert warning.startswith("No run has read [2031-03-10T07:00:00Z, 2031-03-10T08:00:00Z)")
-    assert warning.endswith("Backfill what is missing")
+    assert warning.endswith("Backfill the missing time")
 
 
 def test_no_gap(crm: RunningSandbox, logged: Logged) -> None:
@@ -641,7 +641,9 @@ def test_records_without_times_are_warned_of(crm: RunningSandbox, logged: Logged
         changes = operator.execute(interval(START, START + HOUR))
     assert [change["record_id"] for change in changes] == [number]
     (warning,) = logged.messages("warning")
-    assert warning.startswith("1 records of Contacts have no time of creation or update")
+    assert warning.startswith(
+        "Contacts: 1 record without a time of creation or update, so no window has it: "
+    )
     assert "[5]" in warning
 
 
