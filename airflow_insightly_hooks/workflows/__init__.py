@@ -1,4 +1,4 @@
 """Workflows as Airflow's DAGs, made in Python or from a folder of YAML files.
 
-Private: the package's root exports what is public.
+Private. The package's root exports the public names.
 """

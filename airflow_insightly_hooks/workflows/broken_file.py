@@ -1,4 +1,4 @@
-"""A file that is wrong, among Airflow's import errors under its own name, and beside DAGs that are right."""
+"""Report an invalid workflow file among Airflow's import errors, without breaking the DAGs of other files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ __all__ = ["BrokenFile"]
 
 
 class BrokenFile(DAG):
-    """Stands for a file that is wrong, so that Airflow lists it among its import errors.
+    """Stands for an invalid workflow file, so that Airflow lists the file among its import errors.
 
-    An error in the DAG file itself would make all of its DAGs stale. So the error is entered into the
-    ``DagBag`` that validates what the DAG file has made, where Airflow's own import errors are, and no DAG
-    comes of it: neither the DAG processor nor ``airflow dags reserialize`` has anything to serialize. Airflow
-    hands a DAG no other way to tell of an error of another file, so the bag is found as the caller. Where it
-    isn't, the error is raised while the DAG is serialized, which the DAG processor lists, too.
+    An error in the DAG file itself would make all of its DAGs stale. So the error is added to the import
+    errors of the ``DagBag`` that validates the DAGs of the DAG file. The bag then drops this DAG, so neither
+    the DAG processor nor ``airflow dags reserialize`` has to serialize it. Airflow gives a DAG no other way
+    to report an error of another file, so the bag is taken from the caller's frame. If it isn't found there,
+    the error is raised while the DAG is serialized. The DAG processor lists that error, too.
+
+    :param path: the workflow file.
+    :param error: what is wrong with the file.
     """
 
     def __init__(self, path: Path, error: InvalidWorkflowFile) -> None:
@@ -35,7 +38,7 @@ class BrokenFile(DAG):
             pass
 
     def validate(self) -> None:
-        """Enter the error into the bag that asks; it takes nothing else of this DAG."""
+        """Add the error to the bag that calls this method, and make the bag drop this DAG."""
         bag = sys._getframe(1).f_locals.get("self")
         errors = getattr(bag, "import_errors", None)
         if not isinstance(errors, dict):
@@ -43,13 +46,13 @@ class BrokenFile(DAG):
         errors[self.relative_fileloc or self.fileloc] = str(self._error)
         raise AirflowClusterPolicySkipDag
 
-    def get_serialized_fields(self) -> Any:  # type: ignore[override]  # asked of the instance
-        """Raise what is wrong with the file."""
+    def get_serialized_fields(self) -> Any:  # type: ignore[override]  # Airflow calls it on the instance
+        """Raise the file's error."""
         raise self._error
 
     @property
     def relative_fileloc(self) -> str | None:
-        """The YAML file, relative to the bundle as the DAG file is."""
+        """The YAML file's path, relative to the bundle, like a DAG file's."""
         return self._relative
 
     @relative_fileloc.setter

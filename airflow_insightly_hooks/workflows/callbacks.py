@@ -1,4 +1,4 @@
-"""``on_failure`` of a workflow -> what Airflow calls: its dotted path is imported, its arguments checked."""
+"""``on_failure`` of a workflow -> the function that Airflow calls. It is imported, its arguments checked."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ PLACE = "on_failure"
 
 
 def failure_callback(asked: FailureCallback) -> Callable[..., Any]:
-    """Return what Airflow is to call with the context of a run that has failed.
+    """Return the function that Airflow calls with the context of a failed run.
 
-    A class, such as a notifier's, is called with the arguments when the DAG is parsed, and what that returns
-    with the context; a function is called with the context and the arguments.
+    A class, for example a notifier, is called with the arguments when the DAG is parsed. The object that it
+    returns is called with the context. A function is called with the context and the arguments.
 
-    :raises InvalidWorkflow: if it can't be called like that; no argument's value is shown.
+    :param asked: the callback's dotted path and its arguments.
+    :raises InvalidWorkflow: if it can't be imported or called in this way. The error shows no argument's
+        value.
     """
     found = _imported(asked.callback)
     if not callable(found):
-        raise _wrong("callback", f"{asked.callback} is {_article(type(found).__name__)}, and can't be called")
+        kind = _article(type(found).__name__)
+        raise _wrong("callback", f"{asked.callback} is {kind}: name a function or a notifier class")
     if not isinstance(found, type):
         _check_arguments(found, asked, with_context=True)
         return partial(found, **asked.arguments) if asked.arguments else found
@@ -35,9 +38,9 @@ def failure_callback(asked: FailureCallback) -> Callable[..., Any]:
     try:
         made: Callable[..., Any] = found(**asked.arguments)
     except Exception as error:  # its text may hold an argument's value
-        raise _wrong("arguments", f"{asked.callback} can't be made of them: {told(error)}") from None
+        raise _wrong("arguments", f"{asked.callback} refuses these arguments: {told(error)}") from None
     if not callable(made):
-        raise _wrong("callback", f"{asked.callback} is neither a notifier nor a function")
+        raise _wrong("callback", f"{asked.callback} is neither a notifier class nor a function")
     return made
 
 
@@ -49,11 +52,11 @@ def _imported(path: str) -> object:
         missing = error.name or module_name
         if f"{module_name}.".startswith(f"{missing}."):
             reason = (
-                f"no module {missing!r} can be imported here: it must be in the DAG folder or the plugins "
-                "folder, or on PYTHONPATH"
+                f"there is no module {missing!r}: put it into the DAG folder or the plugins folder, or add "
+                "its folder to PYTHONPATH"
             )
         else:
-            reason = f"{module_name} can't be imported: it needs the module {missing!r}"
+            reason = f"{module_name} can't be imported: it needs the module {missing!r}; install it"
         raise _wrong("callback", reason) from None
     except Exception as error:  # its text may be anything
         raise _wrong("callback", f"{module_name} can't be imported: {told(error)}") from None
@@ -67,12 +70,12 @@ def _imported(path: str) -> object:
 def _check_arguments(called: Callable[..., Any], asked: FailureCallback, *, with_context: bool) -> None:
     try:
         signature = inspect.signature(called)
-    except (TypeError, ValueError):  # of something in C: it shows when it is called
+    except (TypeError, ValueError):  # code in C may have no signature: a mistake shows when it is called
         return
     context: Mapping[str, Any] = {}
     try:
         signature.bind(*([context] if with_context else []), **asked.arguments)
-    except TypeError as error:  # names arguments, and holds no values
+    except TypeError as error:  # its text has the arguments' names, not their values
         given = "the context and these arguments" if with_context else "these arguments"
         raise _wrong("arguments", f"{asked.callback} can't be called with {given}: {error}") from None
 

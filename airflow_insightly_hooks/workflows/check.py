@@ -1,4 +1,4 @@
-"""Checking workflow files before they are deployed: what ``load_workflows`` would refuse."""
+"""Check workflow files before they are deployed, and find the mistakes that ``load_workflows`` would find."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ __all__ = ["CheckedFiles", "check_workflows"]
 
 
 class CheckedFiles(NamedTuple):
-    """How many workflow files there are, and what is wrong with some of them."""
+    """The number of workflow files, and the errors of the invalid ones."""
 
     files: int
     errors: list[InvalidWorkflowFile]
 
     @property
     def mistakes(self) -> int:
-        """How many mistakes there are in all."""
+        """The number of mistakes in all files."""
         return sum(len(error.problems) + error.more for error in self.errors)
 
 
 def check_workflows(paths: Iterable[Path]) -> CheckedFiles:
-    """Return what is wrong with workflow files, taken together as those of one folder are.
+    """Check workflow files, as if all of them were in one folder.
 
-    Their DAGs are made, as ``load_workflows`` would make them; neither a database nor a connection is needed.
-    Functions that they name (``on_failure``) are imported, from Airflow's DAG folder and from the folders
-    above the paths, too.
+    Their DAGs are made as ``load_workflows`` makes them. Neither a database nor a connection is needed.
+    Functions that they name (``on_failure``) are imported. They may also be in Airflow's DAG folder or in the
+    folders above the paths.
 
-    :param paths: folders, those below them included, and single files; errors name files as these do.
+    :param paths: folders and single files. Folders below a folder are included. Errors name the files by
+        these paths.
     """
     from airflow.configuration import conf
 

@@ -1,10 +1,10 @@
 """A workflow -> its DAG: ``detect``, ``evaluate``, and for each webhook ``build`` and ``deliver``.
 
-In the mode ``one_task`` one task stands for all of them (``workflows.one_task``).
-Webhooks with a time trigger are scheduled by a task in that DAG, and sent by a second one,
-``{dag_id}__pending``, which runs when something is due (``operators.pending``). What waits for a receiver
-that is down is sent by a third one, ``{dag_id}__retry``, so that runs may overlap
-(``operators.workflow_delivery``).
+In the mode ``one_task``, one task does the work of all these tasks (``workflows.one_task``).
+
+A task in this DAG schedules the webhooks that have a time trigger. A second DAG, ``{dag_id}__pending``, sends
+them. It runs when a webhook is due (``operators.pending``). A third DAG, ``{dag_id}__retry``, sends messages
+that wait for a receiver that is down, so that runs may overlap (``operators.workflow_delivery``).
 """
 
 from __future__ import annotations
@@ -61,22 +61,25 @@ __all__ = ["cursor_of", "workflow_dag", "workflow_dags", "workflow_group"]
 
 TAG = "insightly"
 ALSO_SENDING = ("default_args", "tags", "access_control", "on_failure_callback")
-"""The arguments of a workflow's DAG that the DAGs get, too, which send what is pending, or waits."""
+"""The arguments of a workflow's DAG that its pending DAG and its retry DAG get, too."""
 OF_TASKS = ("owner", "pool")
-"""The keys of a workflow that are arguments of all tasks."""
+"""The keys of a workflow that are arguments of all its tasks."""
 MOST_RUNS = 16
-"""Runs of a workflow that are active at once: at most one waits for each receiver that is down."""
+"""How many runs of a workflow may be active at once. For each receiver that is down, at most one waits."""
 RETRY_RUNS = 8
-"""Runs of a retry DAG, for each webhook: one is queued, three or four wait, others end at once."""
+"""How many runs of a retry DAG may be active for each webhook: one is queued, three or four wait, others end
+at once."""
 INDEPENDENT = {"depends_on_past": False, "wait_for_downstream": False}
-"""What no ``default_args`` change there: a run that failed must not keep back what is due in the next one."""
+"""Arguments of the pending and retry DAGs that ``default_args`` can't change: if a run fails, the next run
+must still send what is due."""
 FINISH_FIRST = {"weight_rule": "upstream"}
-"""Where slots are scarce, what was detected is sent before another run begins: Airflow does the opposite."""
+"""If slots are scarce, detected changes are sent before another run begins. Airflow's default does the
+opposite."""
 
 
 def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
-    """Return a workflow's DAG; ``Workflow.to_dag`` says more."""
-    # Airflow would register it at the end of the with statement, half-made where something is wrong.
+    """Return a workflow's DAG. ``Workflow.to_dag`` describes it."""
+    # Airflow registers a DAG at the end of its with statement, even if it is incomplete because of an error.
     registers = arguments.pop("auto_register", True)
     dag, *beside = workflow_dags(workflow, **arguments)
     for made in (dag, *beside) if registers else ():
@@ -85,13 +88,13 @@ def workflow_dag(workflow: WorkflowDefinition, **arguments: Any) -> DAG:
 
 
 def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
-    """Return a workflow's DAG and those beside it, not registered with Airflow."""
+    """Return a workflow's DAG, and its pending and retry DAGs. None of them is registered with Airflow."""
     if "dag_id" in arguments:
         workflow = workflow.model_copy(update={"dag_id": arguments["dag_id"]})
     workflow = _in_mode(workflow, arguments)
     shown, sentence = _as_scheduled(workflow, arguments)
     yaml = stored_yaml(shown)
-    if "doc_md" not in arguments:  # what the DAG's page shows
+    if "doc_md" not in arguments:  # the text on the DAG's page
         arguments = {**arguments, "doc_md": description_markdown(shown, schedule=sentence, yaml=yaml)}
     workflow = _with_arguments(workflow, arguments.get("default_args"))
     schedule = arguments.pop("schedule", workflow.schedule)
@@ -101,7 +104,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         "dag_display_name": workflow.name,
         "description": workflow.description or None,
         "start_date": workflow.start_date,
-        "catchup": has_intervals,  # intervals that are not run are not read
+        "catchup": has_intervals,  # an interval without a run would not be read
         "max_active_runs": workflow.max_active_runs or (1 if workflow.mode == ONE_TASK else MOST_RUNS),
         "tags": list(dict.fromkeys([TAG, *workflow.tags])),
         **_on_failure(workflow, arguments),
@@ -110,7 +113,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
         "default_args": {**FINISH_FIRST, **_default_args(workflow, arguments)},
     }
     if has_intervals and arguments["start_date"] is None:
-        raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it"),))
+        raise InvalidWorkflow((("start_date", "a schedule with data intervals needs it: set it"),))
     timetable = timetable_of(schedule, workflow, cursor_of(workflow))
     with DAG(schedule=timetable, auto_register=False, **arguments) as dag:
         _tasks(workflow, yaml)
@@ -124,7 +127,7 @@ def workflow_dags(workflow: WorkflowDefinition, **arguments: Any) -> list[DAG]:
 
 
 def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **arguments: Any) -> TaskGroup:
-    """Return a workflow's task group; ``Workflow.task_group`` says more."""
+    """Return a workflow's task group. ``Workflow.task_group`` describes it."""
     group_id = group_id or workflow.slug or workflow.dag_id
     workflow = _in_mode(workflow, arguments)
     yaml = stored_yaml(workflow)
@@ -143,7 +146,7 @@ def workflow_group(workflow: WorkflowDefinition, group_id: str | None = None, **
 
 
 def _in_mode(workflow: WorkflowDefinition, arguments: dict[str, Any]) -> WorkflowDefinition:
-    """Return the workflow in the mode that the arguments say; the argument is taken away."""
+    """Return the workflow in the mode that the arguments give, and remove that argument."""
     mode = arguments.pop("mode", workflow.mode)
     if mode not in get_args(Mode):
         raise InvalidWorkflow((("mode", f"{' or '.join(map(repr, get_args(Mode)))} is needed"),))
@@ -153,7 +156,7 @@ def _in_mode(workflow: WorkflowDefinition, arguments: dict[str, Any]) -> Workflo
 def _with_arguments(
     workflow: WorkflowDefinition, default_args: Mapping[str, Any] | None
 ) -> WorkflowDefinition:
-    """Return the workflow with what ``default_args`` say of deliveries: they go over its keys."""
+    """Return the workflow with the delivery settings of ``default_args``, which override its keys."""
     given = default_args or {}
     return workflow.with_delivery({name: given[name] for name in DELIVERY if name in given})
 
@@ -161,11 +164,11 @@ def _with_arguments(
 def _as_scheduled(
     workflow: WorkflowDefinition, arguments: Mapping[str, Any]
 ) -> tuple[WorkflowDefinition, str | None]:
-    """Return the workflow with its DAG's schedule, and a sentence about one that no workflow can have."""
+    """Return the workflow with its DAG's schedule; and a sentence, if no workflow can have this schedule."""
     schedule = arguments.get("schedule", workflow.schedule)
     if schedule is None or isinstance(schedule, str | Schedule):
         return workflow.model_copy(update={"schedule": schedule}), None
-    return workflow, "Its DAG file says when it runs."
+    return workflow, "The DAG file sets when it runs."
 
 
 def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,14 +177,14 @@ def _default_args(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) ->
 
 
 def _params(workflow: WorkflowDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the DAG's params: those that are given, and one by which a run is a dry run, unless all are."""
+    """Return the given params, and the param ``dry_run`` unless all runs of the workflow are dry runs."""
     ours = {} if workflow.dry_run else {DRY_RUN: Param(False, type="boolean", title="Dry run")}
-    read = getattr(given, "get_param", given.__getitem__)  # of Airflow's ParamsDict, the Param itself
+    read = getattr(given, "get_param", given.__getitem__)  # Airflow's ParamsDict: the Param, not its value
     return {**ours, **{name: read(name) for name in given}}
 
 
 def _on_failure(workflow: WorkflowDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the argument for what is called when a run has failed, unless another one is given."""
+    """Return the DAG's argument ``on_failure_callback``, unless the arguments have another one."""
     if workflow.on_failure is None or "on_failure_callback" in arguments:
         return {}
     return {"on_failure_callback": failure_callback(workflow.on_failure)}
@@ -193,7 +196,7 @@ def cursor_of(workflow: WorkflowDefinition) -> str:
 
 
 def _register(dag: DAG | None) -> None:
-    """Have Airflow find a DAG in the DAG file that is being read."""
+    """Register a DAG with Airflow, for the DAG file that is being read."""
     if dag is not None:
         dag.auto_register = True
         with dag:
@@ -201,12 +204,12 @@ def _register(dag: DAG | None) -> None:
 
 
 def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
-    """Make the tasks, in the DAG and the group that are open.
+    """Make the tasks, in the DAG and the group whose with statements are active.
 
-    :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
+    :param yaml: the workflow's text, for pages that have no DAG file (``database.stored_workflows``).
     """
     if workflow.mode == ONE_TASK:
-        # What few workflows need is loaded for them only, so that the others' files parse faster.
+        # Only few workflows need this module, so the files of the others parse faster without it.
         from airflow_insightly_hooks.workflows.one_task import add_one_task
 
         add_one_task(workflow, yaml)
@@ -221,7 +224,7 @@ def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
         cursor=workflow.cursor,
         deferrable=True,
         is_dry_run=workflow.dry_run,
-        max_active_tis_per_dag=1,  # runs overlap, and a cursor has one reader
+        max_active_tis_per_dag=1,  # runs overlap, but only one may read from a cursor
         pre_execute=check_mode,
     )
     try:
@@ -237,7 +240,7 @@ def _tasks(workflow: WorkflowDefinition, yaml: str) -> None:
             insightly_conn_id=workflow.insightly_conn_id,
             doc_yaml=yaml,
         )
-    except InvalidCriteria as error:  # what they mean was checked; whether Airflow can store them, was not
+    except InvalidCriteria as error:  # the criteria are valid, but Airflow can't store them
         raise InvalidWorkflow(((error.path, error.reason),)) from None
     for webhook in workflow.webhooks:
         if not webhook.is_timed:
@@ -278,7 +281,7 @@ def _send(workflow: WorkflowDefinition, webhook: Webhook, changes: BaseOperator)
 
 
 def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
-    """Return the arguments that all tasks have which send a webhook."""
+    """Return the arguments of each task that sends a webhook."""
     receiver = {"uri": webhook.uri} if webhook.conn_id is None else {"webhook_conn_id": webhook.conn_id}
     said = workflow.delivery_of(webhook)
     if isinstance(asset := said.get("undelivered_asset"), UndeliveredAsset):
@@ -297,16 +300,16 @@ def _delivery(workflow: WorkflowDefinition, webhook: Webhook) -> dict[str, Any]:
 
 
 def _suffix(workflow: WorkflowDefinition, webhook: Webhook) -> str:
-    """Return what a webhook's task ids end in: a workflow's only one needs no name."""
+    """Return the end of a webhook's task ids: its name, or nothing if the workflow has only one webhook."""
     return f"_{webhook.slug}" if len(workflow.webhooks) > 1 else ""
 
 
 def _sending_dag(dag_id: str, default_args: dict[str, Any] | None, **arguments: Any) -> DAG:
-    """Return a DAG beside a workflow's own, which sends what that has handed to it."""
+    """Return a DAG that sends the messages which the workflow's own DAG has left for it."""
     return DAG(
         dag_id,
         schedule=None,
-        is_paused_upon_creation=False,  # what was handed to it must be sent
+        is_paused_upon_creation=False,  # the messages left for it must be sent
         auto_register=False,
         default_args={**FINISH_FIRST, **(default_args or {}), **INDEPENDENT},
         **arguments,
@@ -316,7 +319,7 @@ def _sending_dag(dag_id: str, default_args: dict[str, Any] | None, **arguments: 
 def _pending_dag(
     workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
 ) -> DAG | None:
-    """Return the DAG that sends the webhooks of time triggers, if there are any."""
+    """Return the DAG that sends the webhooks with time triggers; ``None`` if there are none."""
     timed = _timed(workflow)
     if not timed:
         return None
@@ -325,15 +328,17 @@ def _pending_dag(
         workflow.dag_id + PENDING_SUFFIX,
         default_args,
         dag_display_name=f"{workflow.name}: pending",
-        description=f"Sends webhooks of {workflow.dag_id} at their time; started by it, and by itself.",
+        description=f"Sends webhooks of {workflow.dag_id} at their time. That DAG, or this one, starts it.",
         params={
-            CANCEL: _list_param("integer", "Cancel", "Ids of records whose webhooks are not to be sent."),
-            SEND_NOW: _list_param("integer", "Send now", "Ids of records whose webhooks are to be sent now."),
-            WEBHOOKS: _list_param("string", "Webhooks", "Only of these webhooks; empty: of all.", slugs),
+            CANCEL: _list_param("integer", "Cancel", "Don't send the webhooks of records with these ids."),
+            SEND_NOW: _list_param("integer", "Send now", "Send the webhooks of records with these ids now."),
+            WEBHOOKS: _list_param(
+                "string", "Webhooks", "Cancel or send only these webhooks. If empty: all webhooks.", slugs
+            ),
         },
         **arguments,
     )
-    with dag, dag.task_group:  # the group that is open, if any, is of another DAG
+    with dag, dag.task_group:  # a group whose with statement is active belongs to another DAG
         due = [_due(workflow, webhook) for webhook in timed]
         WakeUpOperator(task_id="wake_up", trigger_rule="all_done").set_upstream(due)
     return dag
@@ -347,16 +352,16 @@ def _list_param(item_type: str, title: str, description: str, examples: Sequence
 def _retry_dag(
     workflow: WorkflowDefinition, *, default_args: dict[str, Any] | None = None, **arguments: Any
 ) -> DAG:
-    """Return the DAG that sends what tasks have left which would have waited for a receiver."""
+    """Return the DAG that sends messages which deliver tasks have left instead of waiting for a receiver."""
     dag = _sending_dag(
         workflow.dag_id + RETRY_SUFFIX,
         default_args,
         dag_display_name=f"{workflow.name}: retry",
-        description=f"Sends what {workflow.dag_id} has left for receivers that are down; started by it.",
+        description=f"Sends messages of {workflow.dag_id} to receivers that were down. That DAG starts it.",
         max_active_runs=RETRY_RUNS * len(workflow.webhooks),
         **arguments,
     )
-    with dag, dag.task_group:  # the group that is open, if any, is of another DAG
+    with dag, dag.task_group:  # a group whose with statement is active belongs to another DAG
         deliveries = {webhook.slug: _delivery(workflow, webhook) for webhook in workflow.webhooks}
         collect = CollectRetriesOperator(
             task_id="collect",

@@ -1,4 +1,4 @@
-"""A folder of YAML files -> DAGs, in a DAG file of two lines."""
+"""A folder of YAML files -> DAGs. The DAG file needs two lines."""
 
 from __future__ import annotations
 
@@ -37,29 +37,31 @@ log = logging.getLogger(__name__)
 
 
 def load_workflows(folder: str | os.PathLike[str], **arguments: Any) -> dict[str, DAG]:
-    """Make a DAG of each workflow in a folder's YAML files, those in folders below it included.
+    """Make a DAG of each workflow in the YAML files of a folder and of the folders below it.
 
-    A file that is wrong breaks its own DAGs only: the others are made, and Airflow's import errors show the
-    file, with line and path of each mistake.
+    An invalid file affects only its own DAGs. The other DAGs are made, and Airflow's import errors show the
+    file, with the line and path of each mistake.
 
-    :param folder: a path; a relative one is taken from the folder of the DAG file that calls.
-    :param arguments: those of ``Workflow.to_dag``, for all of the workflows.
-    :returns: the DAGs by their ids; they are registered with Airflow.
-    :raises NotADirectoryError: if there is no such folder.
+    :param folder: the folder's path. A relative path starts at the folder of the calling DAG file.
+    :param arguments: arguments of ``Workflow.to_dag``, for all workflows.
+    :returns: the DAGs by their ids. They are registered with Airflow.
+    :raises NotADirectoryError: if the folder does not exist.
     """
     caller = Path(sys._getframe(1).f_globals.get("__file__", "."))
     return load_folder(caller.parent / folder, **arguments)
 
 
 def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
-    """Make the DAGs of the workflows in a folder; ``load_workflows`` says more."""
-    # While a task runs, its DAG alone is made.
+    """Make the DAGs of the workflows in a folder. ``load_workflows`` describes them."""
+    # While a task runs, only its own DAG is made.
     only = get_parsing_context().dag_id
     wanted = only.removesuffix(PENDING_SUFFIX).removesuffix(RETRY_SUFFIX) if only is not None else None
     if "dag_id" in arguments:
-        raise TypeError("dag_id is for one workflow: give it in the file")
+        raise TypeError(
+            "load_workflows has no argument dag_id, since each workflow needs its own: set it in the file"
+        )
     if not root.is_dir():
-        raise NotADirectoryError(f"{root} is not a folder: load_workflows needs one of YAML files")
+        raise NotADirectoryError(f"{root} is not a folder: load_workflows needs a folder of YAML files")
     named = [(path, shown(path.relative_to(root).as_posix())) for path in workflow_files(root)]
     loaded = load_files(named, arguments, only=wanted)
     for path, error in loaded.errors.items():
@@ -70,7 +72,7 @@ def load_folder(root: Path, **arguments: Any) -> dict[str, DAG]:
 
 
 class LoadedFiles(NamedTuple):
-    """The DAGs of workflow files by their ids, and what is wrong with the other files."""
+    """The DAGs of the valid workflow files, by their ids, and the errors of the other files."""
 
     dags: dict[str, DAG]
     errors: dict[Path, InvalidWorkflowFile]
@@ -79,11 +81,11 @@ class LoadedFiles(NamedTuple):
 def load_files(
     files: Iterable[tuple[Path, str]], arguments: dict[str, Any], *, only: str | None = None
 ) -> LoadedFiles:
-    """Make the DAGs of workflow files that are loaded together; a file that is wrong breaks its own only.
+    """Make the DAGs of workflow files that are loaded together. An invalid file affects only its own DAGs.
 
-    :param files: each with the name that errors call it.
-    :param arguments: those of ``Workflow.to_dag``.
-    :param only: the id of the one DAG that is asked for; ``None`` asks for all.
+    :param files: the files, each with its name in errors.
+    :param arguments: arguments of ``Workflow.to_dag``.
+    :param only: the id of the only DAG to make; ``None`` makes all.
     """
     found: list[_Found] = []
     errors: dict[Path, InvalidWorkflowFile] = {}
@@ -93,7 +95,7 @@ def load_files(
             found += [_Found(path, name, text, w) for w in read_workflows(text, name, Workflow, only=only)]
         except InvalidWorkflowFile as error:
             errors[path] = error
-        except Exception as error:  # what nobody has thought of must not keep back the others either
+        except Exception as error:  # an unexpected error of one file must not stop the others
             reason = f"it can't be read: {told(error)}"
             errors[path] = InvalidWorkflowFile(name, (("", reason),), (1,))
     owners: dict[_Cursor, list[_Found]] = {}
@@ -115,7 +117,7 @@ def load_files(
 
 
 class _Found(NamedTuple):
-    """A workflow, and the file that it was read from."""
+    """A workflow, and the file from which it was read."""
 
     path: Path
     name: str
@@ -124,7 +126,7 @@ class _Found(NamedTuple):
 
 
 _Cursor = tuple[str, str, str]
-"""Account, record type and name."""
+"""The account's connection, the record type, and the cursor's name."""
 
 
 def _cursor(workflow: Workflow) -> _Cursor:
@@ -132,30 +134,34 @@ def _cursor(workflow: Workflow) -> _Cursor:
 
 
 def _check_ids(one: _Found, file_of: Mapping[str, str], owners: Mapping[_Cursor, Sequence[_Found]]) -> None:
-    """Refuse a workflow whose DAG's id, or whose cursor, is another one's.
+    """Refuse a workflow if another one has the same DAG id or the same cursor.
 
-    Of workflows with one cursor, those that name it are refused. The one whose DAG it belongs to is made.
+    If workflows share a cursor, those with the key ``cursor`` are refused. A workflow that has the cursor by
+    default, through its ``dag_id``, is accepted.
 
-    :raises InvalidWorkflowFile: if it is refused.
+    :raises InvalidWorkflowFile: if the workflow is refused.
     """
     workflow = one.workflow
     if workflow.dag_id in file_of:
-        reason = f"{workflow.dag_id!r} is that of {file_of[workflow.dag_id]}"
+        reason = f"a workflow in {file_of[workflow.dag_id]} has {workflow.dag_id!r}, too: choose another one"
         raise located(one.text, one.name, workflow, InvalidWorkflow((("dag_id", reason),)))
     sharing = next((other for other in owners[_cursor(workflow)] if other is not one), None)
     if sharing is not None and workflow.cursor is not None:
         other = f"{sharing.workflow.dag_id!r} ({sharing.name})"
-        reason = f"{workflow.cursor!r} is that of {other}, too: each would miss what the other one reads"
+        reason = (
+            f"the workflow {other} has the cursor {workflow.cursor!r}, too, so each would miss the changes "
+            f"that the other one reads: choose another name"
+        )
         raise located(one.text, one.name, workflow, InvalidWorkflow((("cursor", reason),)))
 
 
 def workflow_files(root: Path) -> list[Path]:
-    """Return what is named as a workflow file, folders included, and the folders that can't be listed."""
+    """Return all paths with a workflow file's suffix, even folders, and the folders that can't be listed."""
     found: set[Path] = set()
     walk = os.walk(root, onerror=lambda error: found.add(Path(error.filename)))
     for folder, folders, names in walk:
         found.update(Path(folder) / name for name in (*folders, *names) if name.endswith(SUFFIXES))
-    # Hidden ones are an editor's, git's, or the real files behind a Kubernetes volume's links.
+    # Hidden files belong to an editor or to git, or are the targets of links in a Kubernetes volume.
     return sorted(
         path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
@@ -163,16 +169,16 @@ def workflow_files(root: Path) -> list[Path]:
 
 @contextmanager
 def located_in(text: str, name: str, workflow: WorkflowDefinition) -> Iterator[None]:
-    """Give errors that come up while a workflow's DAG is made the file's name, and a line.
+    """Add the file's name and the line to errors that occur while a workflow's DAG is made.
 
     :param text: the file's contents.
-    :param name: what errors call the file.
+    :param name: the file's name in errors.
     :raises InvalidWorkflowFile: instead of any other error.
     """
     try:
         yield
     except InvalidWorkflow as error:
         raise located(text, name, workflow, error) from None
-    except Exception as error:  # what Airflow refuses of one file must not keep back the others
+    except Exception as error:  # an error of Airflow for one file must not stop the others
         reason = f"Airflow refuses it: {type(error).__name__}: {error}"
         raise located(text, name, workflow, InvalidWorkflow((("", reason),))) from None

@@ -1,4 +1,4 @@
-"""Folders whose modules can be imported for a while, as the DAG processor can import a DAG folder's."""
+"""Make the modules of folders importable for a while, as those of the DAG folder are in the DAG processor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["folders_above", "importable"]
 
 
 def folders_above(path: Path) -> list[Path]:
-    """Return where the DAG folder of a file may be: its folder and those above, up to the working directory.
+    """Return the folders that may be the DAG folder of a file: its folder and the folders above.
 
-    Outside the working directory these are its folder and the one above. A folder counts as one of its own.
+    They end with the working directory. Outside the working directory, they are only the file's folder and
+    the folder above. If the path is a folder, this folder is the first.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 — links are kept: their names lead to the DAG folder
     nearest = path if path.is_dir() else path.parent
@@ -25,7 +26,7 @@ def folders_above(path: Path) -> list[Path]:
 
 @contextmanager
 def importable(folders: Iterable[Path]) -> Iterator[None]:
-    """Have these folders at the end of ``sys.path``, where Airflow has the DAG folder; undone afterwards."""
+    """Add folders to the end of ``sys.path``, as Airflow does with the DAG folder. Remove them afterwards."""
     added = [folder for folder in dict.fromkeys(map(str, folders)) if folder not in sys.path]
     sys.path.extend(added)
     try:

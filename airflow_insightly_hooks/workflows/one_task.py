@@ -1,4 +1,4 @@
-"""A workflow -> one task that does all of it: the mode ``one_task``."""
+"""A workflow in the mode ``one_task`` -> the one task that does all of its work."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from airflow_insightly_hooks.runs.cursor_argument import may_have_intervals
 __all__ = ["add_one_task"]
 
 OVERLAPPING = (
-    "at most 1 in the mode one_task: a run that has to be tried again has not moved the cursor yet, so the "
-    "next run would read and send the same. More are allowed where each run has a data interval of its own"
+    "at most 1 in the mode one_task: a run that waits for a retry has not moved the cursor yet, so the next "
+    "run would read and send the same changes. To allow more, use a schedule with data intervals"
 )
 ONE_POOL = (
-    "in the mode one_task, one task sends all webhooks without a time trigger, and a task is in one pool: "
-    "give them the same pool"
+    "in the mode one_task, one task sends all webhooks without a time trigger, and a task has only one pool: "
+    "give these webhooks the same pool"
 )
 
 
 def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOperator:
-    """Make the task, in the DAG and the group that are open.
+    """Make the task, in the DAG and the group whose with statements are active.
 
-    It has the cursor that ``detect`` has in the mode ``tasks``, so that the mode can be changed.
+    It has the same cursor as ``detect`` in the mode ``tasks``, so that the mode can be changed.
 
-    :param yaml: the workflow, for pages that have no DAG file (``database.stored_workflows``).
-    :raises InvalidWorkflow: if a receiver can't be sent to, or runs of the DAG would read the same changes.
+    :param yaml: the workflow's text, for pages that have no DAG file (``database.stored_workflows``).
+    :raises InvalidWorkflow: if nothing can be sent to a receiver, or if runs of the DAG would read the same
+        changes.
     """
     further: dict[str, Any] = {}
     if any(webhook.is_timed for webhook in workflow.webhooks):
@@ -53,18 +54,18 @@ def add_one_task(workflow: WorkflowDefinition, yaml: str) -> InsightlyWorkflowOp
 
 
 def _pool(workflow: WorkflowDefinition) -> str | None:
-    """Return the pool that the webhooks name which the task sends itself; ``None`` where they name none.
+    """Return the pool of the webhooks that the task itself sends; ``None`` if none of them names a pool.
 
-    :raises InvalidWorkflow: if they name several: a task is in one.
+    :raises InvalidWorkflow: if they have several pools, since a task has only one.
     """
     named = {
         index: webhook.pool or workflow.pool
         for index, webhook in enumerate(workflow.webhooks)
-        if not webhook.is_timed  # those are sent by tasks of the pending DAG
+        if not webhook.is_timed  # tasks of the pending DAG send webhooks with a time trigger
     }
     first = next(iter(named.values()), workflow.pool)
     for index, pool in named.items():
         if pool != first:
             raise InvalidWorkflow(((f"webhooks[{index}].pool", ONE_POOL),))
     says = any(workflow.webhooks[index].pool is not None for index in named)
-    return first if says else None  # the workflow's own may have been given another one by default_args
+    return first if says else None  # default_args may have replaced the workflow's own pool

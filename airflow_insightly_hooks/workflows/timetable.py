@@ -23,15 +23,16 @@ NO_CRON = ("@once", "@continuous")
 
 
 def timetable_of(schedule: Any, workflow: WorkflowDefinition, cursor: str) -> Any:
-    """Return what Airflow takes as the schedule.
+    """Return the schedule in a form that Airflow accepts.
 
-    :param schedule: the workflow's, or what is given instead.
-    :param cursor: the name of the cursor of the DAG that record changes wake.
+    :param schedule: the workflow's schedule, or another one that replaces it.
+    :param workflow: the workflow.
+    :param cursor: the name of the DAG's cursor, if record changes start the DAG.
     """
     if schedule == ON_CHANGE:
         schedule = Schedule(watch=timedelta(seconds=POLL_INTERVAL))
     if isinstance(schedule, str) and schedule not in NO_CRON:
-        # What a bare cron line means, intervals or none, is else a setting of Airflow's.
+        # Otherwise a setting of Airflow decides whether a bare cron line has data intervals.
         schedule = Schedule(cron=schedule)
     if not isinstance(schedule, Schedule):
         return schedule

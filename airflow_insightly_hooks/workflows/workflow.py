@@ -1,4 +1,4 @@
-"""``Workflow``: a workflow's definition, and what Airflow makes of it."""
+"""``Workflow``: a workflow's definition, with methods that make a DAG, preview a record, and so on."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 __all__ = ["Workflow"]
 
 
-class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are described once
+class Workflow(WorkflowDefinition):  # noqa: D101 — below; the base class describes the arguments
     __doc__ = WorkflowDefinition.__doc__
 
     def to_dag(self, **arguments: Any) -> DAG:
-        """Return the workflow as a DAG: ``detect``, ``evaluate``, then ``build`` and ``deliver`` a webhook.
+        """Return the workflow as a DAG: ``detect``, ``evaluate``, and ``build`` and ``deliver`` per webhook.
 
-        It is registered with Airflow as if a ``with`` statement had made it. Two further DAGs can come with
-        it: ``{dag_id}__retry`` always, which sends what waits for a receiver that is down, and
-        ``{dag_id}__pending`` where a webhook has a time trigger, which sends such webhooks at their time. In
-        the mode ``one_task`` the DAG itself has one task, ``detect_and_deliver``.
+        In the mode ``one_task``, the DAG has only the task ``detect_and_deliver``. The DAG is registered with
+        Airflow, as if a ``with`` statement had made it.
 
-        :param arguments: arguments of Airflow's ``DAG``, over those that the workflow gives: ``schedule``
-            (anything that Airflow takes), ``dag_id``, ``catchup``, ``max_active_runs`` (16), and so on; and
-            ``mode``.
-        :raises InvalidWorkflow: if Airflow refuses something of it.
+        Further DAGs come with it. ``{dag_id}__retry`` sends messages that wait for a receiver that is down.
+        ``{dag_id}__pending`` sends webhooks with a time trigger at their time. It is made only if a webhook
+        has a time trigger. The further DAGs also get the arguments ``default_args``, ``tags``,
+        ``access_control`` and ``on_failure_callback``.
 
-        The further DAGs get ``default_args``, ``tags``, ``access_control`` and ``on_failure_callback``, too.
+        :param arguments: arguments of Airflow's ``DAG``, and ``mode``. They override the workflow's keys:
+            ``schedule`` (anything that Airflow accepts), ``dag_id``, ``catchup``, ``max_active_runs`` (16),
+            and so on.
+        :raises InvalidWorkflow: if Airflow refuses a part of the workflow.
         """
-        # Airflow is loaded only where a DAG is made.
+        # Airflow is imported only when a DAG is made.
         from airflow_insightly_hooks.workflows.dag import workflow_dag
 
         return workflow_dag(self, **arguments)
@@ -43,15 +44,16 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
     def task_group(self, group_id: str | None = None, **arguments: Any) -> TaskGroup:
         """Return the workflow as a task group of the DAG that is being defined.
 
-        When it runs is that DAG's to say: ``schedule``, ``start_date`` and ``tags`` don't count. The same
-        further DAGs come with it as with ``to_dag``, named after the workflow's ``dag_id``: give groups in
-        two DAG files a ``dag_id`` each, since two files can't have a DAG of one id. What comes after the
-        group is skipped with it when nothing triggers, unless its trigger rule is ``none_failed``.
+        That DAG determines when the group runs, so ``schedule``, ``start_date`` and ``tags`` are ignored. The
+        same further DAGs come with the group as with ``to_dag``. They are named after the workflow's
+        ``dag_id``. Two DAG files can't have DAGs with the same id, so give groups in two DAG files different
+        values of ``dag_id``. If no record triggers, the tasks after the group are skipped with it, unless
+        their trigger rule is ``none_failed``.
 
         :param group_id: the group's id; by default the workflow's name, in lower case and with underscores.
         :param arguments: arguments of Airflow's ``TaskGroup``, and ``mode``.
-        :raises InvalidWorkflow: if Airflow refuses something of it; or, in the mode ``one_task``, if the DAG
-            has no data intervals, and may have more than one active run (``max_active_runs``).
+        :raises InvalidWorkflow: if Airflow refuses a part of the workflow. Also, in the mode ``one_task``, if
+            the DAG has no data intervals and may have more than one active run (``max_active_runs``).
         """
         from airflow_insightly_hooks.workflows.dag import workflow_group
 
@@ -67,12 +69,13 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
     ) -> Backtest:
         """Return which of the changes would have triggered the workflow, and why the others would not.
 
-        :param changes: as a sensor returns them, in the order in which they happened.
-        :param now: what relative dates are measured from; ``None`` takes each change's own time, where a run
-            takes the end of its window.
-        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param changes: changes as a sensor returns them, in the order in which they happened.
+        :param now: the time from which relative dates are measured. ``None`` takes each change's own time; a
+            run takes the end of its window.
+        :param multi_select: the names of the custom fields that hold several options; ``None`` if they are
+            not known.
         :param triggered: the ids of the records that have triggered before (``until_triggered``).
-        :raises InvalidChange: if one of them is no change.
+        :raises InvalidChange: if one of them is not a change.
         :raises InvalidTime: if a change's time is not a time.
         :raises ValueError: if ``now`` has no time zone.
         """
@@ -88,20 +91,24 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below: its arguments are d
         custom_date_fields: Collection[str] = (),
         custom_day_fields: Collection[str] = (),
     ) -> Preview:
-        """Return whether a record would trigger the workflow, as added and updated, and what would be sent.
+        """Return whether a record would trigger the workflow when added or updated, and what would be sent.
 
-        Bodies and ids are those that the workflow's tasks would make of the record. The workflow counts as
-        active, and its records as ones that have not triggered before.
+        The bodies and ids are the same as the workflow's tasks would make from the record. The preview treats
+        the workflow as active, and the record as one that has not triggered before.
 
-        :param record: as Insightly's API delivers it (``InsightlyHook(…, exact_numbers=True).get_record``).
-        :param event: ``added`` or ``updated``; ``None`` looks at both.
-        :param now: an aware time that relative dates are measured from, and that the change has where the
-            record tells none; ``None`` takes the change's own time, where a run takes its window's end.
-        :param multi_select: the names of the custom fields that hold several options, as far as known.
+        :param record: the record as Insightly's API returns it
+            (``InsightlyHook(…, exact_numbers=True).get_record``).
+        :param event: ``added`` or ``updated``; ``None`` previews both.
+        :param now: a time with a time zone. Relative dates are measured from it. If the record has no time of
+            the change, it is also the change's time. ``None`` takes the change's own time; a run takes the
+            end of its window.
+        :param multi_select: the names of the custom fields that hold several options; ``None`` if they are
+            not known.
         :param custom_date_fields: the names of the custom fields that hold dates. A task asks Insightly for
-            them; without them, such dates are in the body as the record has them.
-        :param custom_day_fields: those of them that hold days.
-        :raises InvalidPayload: if the record has no usable id, or neither it nor ``now`` tells a time.
+            them. If they are not given, the body has these dates in the same form as the record.
+        :param custom_day_fields: the names among ``custom_date_fields`` whose fields hold days.
+        :raises InvalidPayload: if the record has no usable id, or if neither the record nor ``now`` has a
+            time.
         :raises InvalidTime: if one of the record's times is not a time.
         :raises ValueError: if ``now`` has no time zone.
         """

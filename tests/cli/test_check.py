@@ -15,7 +15,10 @@ name: {name}
 record_type: Notes
 webhooks: [{{name: w, conn_id: c}}]
 """
-SHARED = "is that of 'same' (workflows/a.yaml), too: each would miss what the other one reads"
+SHARED = (
+    "the workflow 'same' (workflows/a.yaml) has the cursor 'same/detect', too, so each would miss the "
+    "changes that the other one reads: choose another name"
+)
 
 
 @pytest.fixture
@@ -63,8 +66,8 @@ def test_files_are_checked_together(command: Command, folder: Path) -> None:
         ran = command("check", *given)
         assert ran.code == 1
         assert ran.out.splitlines() == [
-            "workflows/b.yaml:1: dag_id: 'same' is that of workflows/a.yaml",
-            f"workflows/c.yaml:4: cursor: 'same/detect' {SHARED}",
+            "workflows/b.yaml:1: dag_id: a workflow in workflows/a.yaml has 'same', too: choose another one",
+            f"workflows/c.yaml:4: cursor: {SHARED}",
         ]
         assert ran.err == "3 files checked: 2 mistakes\n"
 
@@ -74,7 +77,7 @@ def test_a_binary_file(command: Command, folder: Path) -> None:
     (folder / "x.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff\x00")
     ran = command("check", folder)
     assert ran.code == 1
-    assert ran.out == "workflows/x.yaml:1: it can't be read: byte 1 is not UTF-8\n"
+    assert ran.out == "workflows/x.yaml:1: it can't be read: byte 1 is not UTF-8; save it as UTF-8\n"
 
 
 def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:

@@ -447,6 +447,6 @@ def test_the_dags_page_describes_the_workflow() -> None:
     assert "- Watches `Contacts`: a record that is created or edited, each time.\n" in text
     assert "- It runs at `@daily` (UTC).\n" in text
     assert "```yaml\nname: <b>New</b>\ndag_id: other\n" in text
-    assert "Its DAG file says when it runs." in str(workflow().to_dag(schedule=[Asset(name="x")]).doc_md)
+    assert "The DAG file sets when it runs." in str(workflow().to_dag(schedule=[Asset(name="x")]).doc_md)
     assert workflow().to_dag(doc_md="Mine.").doc_md == "Mine."
     assert workflow().to_dag(doc_md=None).doc_md is None

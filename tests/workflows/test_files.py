@@ -142,13 +142,13 @@ def test_what_is_no_regular_file(folder: Path) -> None:
     dags, errors = parsed(folder)
     assert set(dags) == {"good", "linked", "within"}
     reasons = {
-        "pipe": "it is a named pipe, and no file",
-        "linked_pipe": "it is a named pipe, and no file",
-        "device": "it is a device, and no file",
+        "pipe": "it is a named pipe, not a file: rename it",
+        "linked_pipe": "it is a named pipe, not a file: rename it",
+        "device": "it is a device, not a file: rename it",
         "loop": "it can't be read: OSError: Too many levels of symbolic links",
         "nowhere": "it can't be read: FileNotFoundError: No such file or directory",
-        "folder": "it is a folder, and no file",
-        "socket": "it is a socket, and no file",
+        "folder": "it is a folder, not a file: rename it",
+        "socket": "it is a socket, not a file: rename it",
     }
     assert {path.rpartition("/")[2] for path in errors} == {f"{name}.yaml" for name in reasons}
     for name, reason in reasons.items():
@@ -188,10 +188,10 @@ def test_contents_that_are_no_text(folder: Path) -> None:
     dags, errors = parsed(folder)
     assert set(dags) == {"good", "marked"}
     expected = {
-        "latin": "1: it can't be read: byte 8 is not UTF-8",
-        "utf16": "1: it can't be read: byte 1 is not UTF-8",
-        "binary": "1: it can't be read: byte 129 is not UTF-8",
-        "large": "1: it is larger than 1,000,000 bytes: cut it into several files",
+        "latin": "1: it can't be read: byte 8 is not UTF-8; save it as UTF-8",
+        "utf16": "1: it can't be read: byte 1 is not UTF-8; save it as UTF-8",
+        "binary": "1: it can't be read: byte 129 is not UTF-8; save it as UTF-8",
+        "large": "1: it is larger than 1,000,000 bytes: split it into several files",
         "laughs": "the file holds more than 100,000 values: use fewer",
         "deep": "1: it nests more than 250 levels deep: use fewer levels",
         "number": "4: criteria.value[0]: a number beyond 64 bits can't be stored: write it as a text",
@@ -291,7 +291,7 @@ def test_each_broken_file_is_shown(folder: Path) -> None:
 
 def test_one_dag_id_cannot_be_for_all(folder: Path) -> None:
     """One DAG would take the place of the others."""
-    with pytest.raises(TypeError, match="dag_id is for one workflow"):
+    with pytest.raises(TypeError, match="load_workflows has no argument dag_id"):
         load_folder(folder / "crm" / "workflows", dag_id="x")
 
 
@@ -333,7 +333,7 @@ def test_two_workflows_of_one_id(folder: Path) -> None:
     write(folder, "b.yaml", GOOD.format(name="same!"))
     dags, errors = parsed(folder)
     assert set(dags) == {"same"}
-    assert "b.yaml:1: dag_id: 'same' is that of a.yaml" in errors["crm/workflows/b.yaml"]
+    assert "b.yaml:1: dag_id: a workflow in a.yaml has 'same', too" in errors["crm/workflows/b.yaml"]
 
 
 def test_a_schedule_that_airflow_refuses(folder: Path) -> None:
@@ -398,7 +398,10 @@ def test_two_workflows_of_a_folder_share_no_cursor(folder: Path) -> None:
     dags, errors = parsed(folder)
     assert set(dags) == {"one", "other"}
     assert set(errors) == {f"crm/workflows/{name}.yaml" for name in ("a", "old_1", "old_2")}
-    reason = "'one/detect' is that of 'one' (one.yaml), too: each would miss what the other one reads"
+    reason = (
+        "the workflow 'one' (one.yaml) has the cursor 'one/detect', too, so each would miss the changes that "
+        "the other one reads: choose another name"
+    )
     assert errors["crm/workflows/a.yaml"] == f"a.yaml:4: cursor: {reason}"
-    assert "'old' is that of 'old_2' (old_2.yaml), too" in errors["crm/workflows/old_1.yaml"]
-    assert "'old' is that of 'old_1' (old_1.yaml), too" in errors["crm/workflows/old_2.yaml"]
+    assert "the workflow 'old_2' (old_2.yaml) has the cursor 'old', too" in errors["crm/workflows/old_1.yaml"]
+    assert "the workflow 'old_1' (old_1.yaml) has the cursor 'old', too" in errors["crm/workflows/old_2.yaml"]

@@ -41,7 +41,7 @@ def test_one_of_several_workflows(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TWO.replace("Note}", "Notes, webhooks: [{name: w, conn_id: c}]}"))
     with pytest.raises(LookupError, match="give the dag_id of one of one, two"):
         load_workflow(tmp_path / "two.yaml")
-    with pytest.raises(LookupError, match=r"two\.yaml holds no workflow 'twoo'; did you mean 'two'"):
+    with pytest.raises(LookupError, match=r"two\.yaml has no workflow 'twoo'; did you mean 'two'"):
         load_workflow(tmp_path / "two.yaml", dag_id="twoo")
 
 
