@@ -2,5 +2,5 @@
 
 ``python -m airflow_insightly_hooks.demo`` runs it. ``airflow_stack`` runs an Airflow on this machine.
 
-Private, but for the command.
+Private, except for the command.
 """

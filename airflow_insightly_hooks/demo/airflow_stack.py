@@ -1,7 +1,7 @@
-"""A real Airflow on this machine: API server, scheduler, DAG processor and triggerer, for demo and tests.
+"""A real Airflow on this machine, for demo and tests: API server, scheduler, DAG processor and triggerer.
 
-Everything it writes is in one folder; every process it starts is stopped again, by its id; it listens on
-127.0.0.1 only, on free ports.
+It writes only into one folder. It stops every process that it has started, by its id. It listens only on
+127.0.0.1, on free ports.
 """
 
 from __future__ import annotations
@@ -27,53 +27,59 @@ T = TypeVar("T")
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 TRIES = 3
-"""Of a call that answers 500: on SQLite a transaction may wait a minute for another, and is then undone."""
+"""How often a call is tried if it is answered with 500. On SQLite, a transaction may wait a minute for
+another one, and is then rolled back."""
 STOP_WITHIN = 20.0
+"""Seconds in which a process must end after it was asked to."""
 PAGE = 500
-"""Rows that one call of the API returns at most: more than tests and demo have of anything."""
+"""The most rows that one call of the API returns: more than tests and demo have of anything."""
 NOT_PASSED_ON = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
-"""Environment variables that the components don't get, by how they begin.
+"""The beginnings of the names of environment variables that the components don't get.
 
-Each task is a new process. Without compiled modules it compiles all that it imports, and takes twice as long.
+Each task is a new process. Without compiled modules, it compiles every module that it imports, and takes
+twice as long.
 """
 
 
 class StackError(Exception):
-    """Airflow did not do what was waited for; the text says what to look at."""
+    """Airflow or the sandbox did not reach the expected state. The text says what to check."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(what: str, look: Callable[[], T | None], timeout: float, interval: float = 0.5) -> T:
-    """Return what ``look`` returns once that is true.
+    """Call ``look`` until its result is true, and return the result.
 
-    :raises StackError: if it isn't within ``timeout`` seconds.
+    :param what: the name, in the error, of the thing that is waited for.
+    :param timeout: the most seconds to wait.
+    :param interval: seconds between two calls.
+    :raises StackError: if the result isn't true within ``timeout`` seconds.
     """
     end = time.monotonic() + timeout
     while True:
         if found := look():
             return found
         if time.monotonic() > end:
-            raise StackError(f"{what}: not within {timeout:g} s")
+            raise StackError(f"waited {timeout:g} s for {what}, without success")
         time.sleep(interval)
 
 
 class Processes:
-    """Processes that were started here, and only those, to be stopped by their ids."""
+    """Starts processes, and stops them by their ids. It stops no other processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], env: Mapping[str, str], cwd: Path | None = None) -> None:
-        """Start a process in a session of its own; its output goes to ``<name>.log``.
+        """Start a process in its own session. Its output goes to ``<name>.log``.
 
-        :param cwd: its working directory; this process's own by default.
+        :param cwd: its working directory; by default the working directory of this process.
         """
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -94,27 +100,32 @@ class Processes:
         return name in self._running
 
     def kill(self, name: str) -> None:
-        """Kill a process as the system does when memory is short; its children live on."""
+        """Kill a process, as the system does when memory is short. Its children continue."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
 
     def kill_session(self, name: str) -> None:
-        """Kill a process and all that it has started, as when its machine dies."""
+        """Kill a process and all processes that it has started, as if its machine had failed."""
         process = self._running.pop(name)
         _kill_session(process.pid)
         process.wait()
 
     def check(self) -> None:
-        """Raise StackError if one has ended by itself."""
+        """Check that all processes are running.
+
+        :raises StackError: if one has ended by itself.
+        """
         for name, process in self._running.items():
             if process.poll() is not None:
                 log = self._folder / f"{name}.log"
                 last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-                raise StackError(f"{name} ended with code {process.returncode}: {last[0]} (all of it: {log})")
+                raise StackError(
+                    f"{name} ended with exit code {process.returncode}: {last[0]} (its whole output: {log})"
+                )
 
     def stop(self, *names: str) -> None:
-        """Ask the named ones, or all, to end; kill what still lives after 20 s, with what it started."""
+        """Ask the named processes, or all, to end. After 20 s, kill them and their children."""
         chosen = {name: self._running.pop(name) for name in names or tuple(self._running)}
         for process in chosen.values():
             with contextlib.suppress(ProcessLookupError):
@@ -130,11 +141,11 @@ class Processes:
 class AirflowStack:
     """One Airflow installation in a folder.
 
-    :param home: the folder for all its state.
+    :param home: the folder for all of its state.
     :param dags: the folder of DAG files.
-    :param connections: connection id -> its fields, as ``AIRFLOW_CONN_…`` takes them in JSON, or a URI.
-    :param database: a SQLAlchemy address; ``None`` makes an SQLite file in ``home``, whose writers wait for
-        one another, up to 60 s.
+    :param connections: connection id -> its fields, as in the JSON of ``AIRFLOW_CONN_…``, or a URI.
+    :param database: a SQLAlchemy address; ``None`` makes an SQLite file in ``home``, where a writer waits up
+        to 60 s for another.
     :param settings: further environment variables.
     """
 
@@ -178,13 +189,13 @@ class AirflowStack:
         self.processes = Processes(home)
         self._session = requests.Session()
         self._session.trust_env = False
-        # A kept connection may be closed by the API server just as the next call goes out.
+        # The API server may close a kept connection at the moment of the next call.
         self._session.headers["Connection"] = "close"
 
     def cli(self, *arguments: str) -> str:
         """Run an ``airflow`` command and return its output.
 
-        :raises StackError: if it fails.
+        :raises StackError: if the command fails.
         """
         command = [sys.executable, "-m", "airflow", *arguments]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
@@ -193,7 +204,7 @@ class AirflowStack:
         return done.stdout
 
     def migrate(self) -> None:
-        """Make the metadata database, or bring it up to date."""
+        """Make the metadata database, or upgrade it to this version of Airflow."""
         self.cli("db", "migrate")
 
     def start(self, *components: str) -> None:
@@ -202,9 +213,9 @@ class AirflowStack:
             self.processes.start(name, [sys.executable, "-m", "airflow", name], self.env)
 
     def wait_until_healthy(self, timeout: float = 240.0) -> None:
-        """Wait until every component that was started says that it is healthy.
+        """Wait until every component that was started is healthy.
 
-        :raises StackError: if one has ended, or the time is up.
+        :raises StackError: if a component has ended, or not all are healthy after ``timeout`` seconds.
         """
 
         def healthy() -> bool:
@@ -218,10 +229,10 @@ class AirflowStack:
                 )
             return False
 
-        wait_for("Airflow's health", healthy, timeout)
+        wait_for("all of Airflow's components to be healthy", healthy, timeout)
 
     def stop(self) -> None:
-        """Stop what was started."""
+        """Stop all processes that were started."""
         self.processes.stop()
         self._session.close()
 
@@ -236,18 +247,20 @@ class AirflowStack:
             if answer.status_code != 500:
                 break
         if answer.status_code >= 400:
-            raise StackError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
+            raise StackError(
+                f"Airflow answered {method} {path} with {answer.status_code}: {answer.text[:500]}"
+            )
         return answer.json() if answer.content else None
 
     def page(self, path: str) -> str:
-        """Return the HTML of a page that a plugin has in Airflow's API server, such as ``/insightly/``.
+        """Return the HTML of a plugin's page in Airflow's API server, such as ``/insightly/``.
 
         :raises StackError: on an error status.
         """
         self._log_in()
         answer = self._session.get(f"{self.url}{path}", headers={"Accept": "text/html"}, timeout=90)
         if answer.status_code >= 400:
-            raise StackError(f"{path} answered {answer.status_code}")
+            raise StackError(f"Airflow answered GET {path} with {answer.status_code}")
         return answer.text
 
     def _log_in(self) -> None:
@@ -261,8 +274,8 @@ class AirflowStack:
         return found
 
     def unfinished(self) -> str:
-        """Return what Airflow has not ended yet, a run a line, with its tasks' states."""
-        # An API server that doesn't answer must not hide what failed.
+        """Return a text with one line for each run that has not ended, with the states of its tasks."""
+        # The caller reports a failure. An API server that doesn't answer must not hide it.
         try:
             paused = {dag["dag_id"] for dag in self.dags() if dag["is_paused"]}
             runs = self.api(f"/dags/~/dagRuns?state=queued&state=running&limit={PAGE}")["dag_runs"]
@@ -279,13 +292,13 @@ class AirflowStack:
                     f"{dag_id} {run_id} is {run['state']}{is_paused}: {', '.join(states) or 'no tasks'}"
                 )
         except (StackError, requests.RequestException) as error:
-            return f"Airflow doesn't say what it does: {error}"
+            return f"the runs that have not ended can't be listed: {error}"
         return "\n".join(lines) or "no run is queued or running"
 
     def wait_for_dag(self, dag_id: str, timeout: float = 180.0) -> None:
         """Wait until the DAG processor has found a DAG.
 
-        :raises StackError: if it doesn't, with the import errors there are.
+        :raises StackError: if the DAG isn't found in time. The text has the import errors.
         """
 
         def found() -> bool:
@@ -293,19 +306,19 @@ class AirflowStack:
             return any(dag["dag_id"] == dag_id for dag in self.dags())
 
         try:
-            wait_for(f"DAG {dag_id}", found, timeout)
+            wait_for(f"the DAG {dag_id} to be found", found, timeout)
         except StackError as error:
             errors = [e["stack_trace"] for e in self.api("/importErrors")["import_errors"]]
             raise StackError(f"{error}; import errors: {errors or 'none'}") from None
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG be scheduled."""
+        """Unpause a DAG, so that Airflow schedules it."""
         self.api(f"/dags/{dag_id}", "PATCH", {"is_paused": False})
 
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Print what is being done, and how long it took."""
+    """Print the name of a step, and how long it took."""
     started = time.monotonic()
     print(f"  {what} …", end="", flush=True)
     yield
@@ -313,9 +326,9 @@ def step(what: str) -> Iterator[None]:
 
 
 def _kill_session(session: int) -> None:
-    """Kill the processes of a session, which a process that was started here leads or has led.
+    """Kill the processes of a session whose leader was started here.
 
-    A process group wouldn't do: Airflow gives each task one of its own.
+    Killing a process group isn't enough: Airflow gives each task its own group.
     """
     while members := _session_members(session):
         for pid in members:
@@ -325,12 +338,12 @@ def _kill_session(session: int) -> None:
 
 
 def _session_members(session: int) -> list[int]:
-    """Return the ids of the processes of a session that are alive; its leader comes first."""
+    """Return the ids of the living processes of a session. Its leader comes first."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                # After the name, which may hold spaces and brackets: state, parent, group, session.
+                # After the name, which may contain spaces and brackets, come: state, parent, group, session.
                 state, _, _, own_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(own_session) == session and state not in "ZX":
                     found.append(int(folder.name))

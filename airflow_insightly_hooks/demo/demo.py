@@ -1,7 +1,7 @@
 """Show how a change of an Insightly record becomes a webhook, through a real Airflow and the sandbox.
 
-Everything runs on this machine, on free ports of 127.0.0.1. All state is in the folder .demo, made anew each
-time.
+Everything runs on this machine, on free ports of 127.0.0.1. All state is in the folder .demo. The demo
+empties this folder each time it starts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, StackError,
 __all__ = ["main"]
 
 HOME = Path(".demo")
-"""In the working directory."""
+"""The folder of the state, in the working directory."""
 PACKAGED_DAGS = Path(__file__).parent / "dags"
-"""Where a wheel has the example DAGs. A clone has them in its own folder ``dags``."""
+"""The folder of the example DAGs in a wheel. In a clone of the repository, the folder is ``dags``."""
 DAGS = PACKAGED_DAGS if PACKAGED_DAGS.is_dir() else Path(__file__).parents[2] / "dags"
 KEY = ("sandbox-key", "")
 RECEIVER = ("demo", "demo-password")
 INSIGHTLY = ("insightly", "insightly-password")
-"""The credentials of Insightly's own webhook, which Airflow asks for."""
+"""The credentials that Insightly's own webhook sends and Airflow expects."""
 TASK = {
     "TITLE": "Call back about the offer",
     "STATUS": "NOT STARTED",
@@ -44,22 +44,29 @@ TASK = {
 }
 DELIVERED_WITHIN = 120.0
 CALM, COUNTED = 6.0, 20.0
-"""Seconds without a request to Insightly until a DAG has begun, and seconds in which they are counted then.
+"""If there was no request to Insightly for ``CALM`` seconds, the DAG is ready. Then the demo counts requests
+for ``COUNTED`` seconds.
 
-A DAG that is not woken by webhooks asks Insightly every 15 seconds.
+A DAG that webhooks don't wake asks Insightly every 15 seconds.
 """
 PAGE = "/plugin/insightly-webhooks"
-"""Where Airflow's UI has the pages."""
+"""The path of the pages in Airflow's UI."""
 
 
 def main() -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m airflow_insightly_hooks.demo", description=__doc__)
-    parser.add_argument("--push", action="store_true", help="let Insightly's webhook tell of the change")
-    parser.add_argument("--once", action="store_true", help="exit after the delivery, 0 if it arrived")
-    parser.add_argument("--port", type=int, default=0, help="the sandbox's port; a free one by default")
+    parser.add_argument(
+        "--push",
+        action="store_true",
+        help="start the DAG by Insightly's webhook, instead of asking Insightly",
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="exit after the delivery, with code 0 if it arrived"
+    )
+    parser.add_argument("--port", type=int, default=0, help="the sandbox's port; by default a free port")
     options = parser.parse_args()
-    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have set the first one to be ignored
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have set SIGINT to be ignored
         signal.signal(stop, signal.default_int_handler)
     started = time.monotonic()
     try:
@@ -76,13 +83,13 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _fresh_home() -> Iterator[None]:
-    """Empty the folder of the state, and keep other demos out of it."""
+    """Empty the folder of the state, and lock it against other demos."""
     HOME.mkdir(exist_ok=True)
     with (HOME / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StackError(f"another demo is running in {HOME.name}/: stop that one first") from None
+            raise StackError(f"another demo is running in {HOME.name}/: stop it first") from None
         for entry in HOME.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -94,7 +101,7 @@ def _fresh_home() -> Iterator[None]:
 class _Demo:
     """The demo with a DAG that asks Insightly every few seconds.
 
-    :param port: the sandbox's.
+    :param port: the sandbox's port.
     """
 
     dag = "new_task_webhook"
@@ -126,11 +133,14 @@ class _Demo:
         return {"insightly_default": insightly, **receivers}
 
     def run(self, cleanup: contextlib.ExitStack, once: bool, started: float) -> int:
-        """Start everything, make a change, and show its webhook; return the exit code."""
+        """Start everything, make a change, and show its webhook.
+
+        :returns: the exit code.
+        """
         airflow = self.airflow
         cleanup.enter_context(_fresh_home())
         cleanup.callback(airflow.stop)
-        cleanup.callback(print, "\nStopping what was started …", flush=True)
+        cleanup.callback(print, "\nStopping all processes of the demo …", flush=True)
         print("Insightly hooks for Airflow: demo")
         with step("migrating Airflow's database (SQLite, in .demo/)"):
             airflow.migrate()
@@ -151,9 +161,9 @@ class _Demo:
             answer.raise_for_status()
             task_id = answer.json()["TASK_ID"]
         with step("waiting for its webhook in the request bin"):
-            arrived = wait_for("the webhook", lambda: self._arrived(task_id), DELIVERED_WITHIN)
-        with step('waiting until the page "Insightly webhooks" in Airflow shows it'):
-            wait_for("the delivery on the page", lambda: self._is_listed(task_id), DELIVERED_WITHIN)
+            arrived = wait_for("the webhook to arrive", lambda: self._arrived(task_id), DELIVERED_WITHIN)
+        with step('waiting until the page "Insightly webhooks" in Airflow shows the delivery'):
+            wait_for("the page to show the delivery", lambda: self._is_listed(task_id), DELIVERED_WITHIN)
         self.show(arrived, changed_at)
         print(f"\nFrom the demo's start to the delivery: {time.monotonic() - started:.0f} s")
         print(f"Its delivery, in Airflow: {airflow.url}{PAGE}")
@@ -170,12 +180,12 @@ class _Demo:
             airflow.processes.check()
 
     def wait_until_ready(self) -> None:
-        """Wait until the next change would be noticed."""
-        with step("waiting until its first run watches for changes"):
-            wait_for("a run that watches", self._watching, timeout=DELIVERED_WITHIN)
+        """Wait until the DAG would notice a change."""
+        with step("waiting until the DAG's first run watches for changes"):
+            wait_for("a run that watches for changes", self._watching, timeout=DELIVERED_WITHIN)
 
     def show(self, arrived: list[dict[str, Any]], changed_at: datetime) -> None:
-        """Print what has arrived, and how long that took."""
+        """Print the webhook that has arrived, and how long it took."""
         last = arrived[-1]
         print(f"\nThe body that arrived, from user {last['username']!r}:\n")
         print(json.dumps(json.loads(last["body"]), indent=2, ensure_ascii=False).replace("/", r"\/"))
@@ -194,14 +204,14 @@ class _Demo:
         return arrived if arrived and arrived[-1]["acknowledged_with"] == 200 else []
 
     def _is_listed(self, task_id: int) -> bool:
-        """Return whether the page of deliveries names the record; its address, which it repeats, doesn't."""
+        """Return whether the page of deliveries names the record. The page's address doesn't name it."""
         self.airflow.processes.check()
         page = self.airflow.page(f"/insightly/deliveries?workflow={self.dag}")
         return re.search(rf"\b{task_id}\b", page) is not None
 
 
 class _PushDemo(_Demo):
-    """The demo with a DAG that Insightly's own webhook wakes."""
+    """The demo with a DAG that Insightly's own webhook starts."""
 
     dag = "task_webhook_pushed"
 
@@ -210,18 +220,18 @@ class _PushDemo(_Demo):
         self._asked, self._asked_at, self._counted = -1, 0.0, 0
 
     def connections(self) -> dict[str, dict[str, Any]]:
-        """Return Airflow's connections, that of Insightly's webhooks included."""
+        """Return Airflow's connections, including the one for Insightly's webhooks."""
         incoming = {"conn_type": "insightly_incoming", "login": INSIGHTLY[0], "password": INSIGHTLY[1]}
         return {**super().connections(), "insightly_incoming": incoming}
 
     @property
     def endpoint(self) -> str:
-        """The URI that Insightly's webhook is sent to."""
+        """The URI to which Insightly sends its webhook."""
         return f"{self.airflow.url}/insightly/hooks/insightly_incoming"
 
     def wait_until_ready(self) -> None:
-        """Wait until the DAG has begun, and count the requests to Insightly from then on."""
-        with step("setting Insightly's webhook (the sandbox's): each task is to be told to Airflow"):
+        """Wait until the DAG has begun, and then count the requests to Insightly for a while."""
+        with step("setting the webhook in Insightly (the sandbox): it sends each changed task to Airflow"):
             username, password = INSIGHTLY
             webhook = {
                 "uri": self.endpoint,
@@ -231,29 +241,29 @@ class _PushDemo(_Demo):
             }
             setting = {"webhook": webhook}
             requests.put(f"{self.sandbox}/_sandbox", json=setting, timeout=10).raise_for_status()
-        with step("waiting until the DAG has begun: its first run has ended, and it is watched"):
-            wait_for("a DAG that is watched", self._is_calm, DELIVERED_WITHIN)
+        with step("waiting until the DAG's first run has ended, and its watcher has started"):
+            wait_for("the DAG's first run and its watcher", self._is_calm, DELIVERED_WITHIN)
         with step(f"counting requests to Insightly for {COUNTED:g} s"):
             time.sleep(COUNTED)
             self.airflow.processes.check()
             self._counted = self._requests() - self._asked
 
     def show(self, arrived: list[dict[str, Any]], changed_at: datetime) -> None:
-        """Print both webhooks, and how long each took."""
+        """Print Insightly's webhook and the one that Airflow sent, and how long each took."""
         told = self._sandbox_state()["webhooks"][0]
         event = self._told_event()
         runs = self.airflow.api(f"/dags/{self.dag}/dagRuns")["dag_runs"]
         created = min(run["queued_at"] for run in runs if _instant(run["queued_at"]) > changed_at)
         print(f"\nInsightly's webhook to Airflow: POST {self.endpoint}")
         print(f"Attempts: {told['attempts']}, acknowledged: {told['acknowledged']}")
-        print(f"The asset event that Airflow made of it: {json.dumps(event['extra'])}")
+        print(f"The asset event that Airflow made from it: {json.dumps(event['extra'])}")
         print(f"From change to that event: {_seconds(changed_at, event['timestamp'])}")
         print(f"From change to the run's creation: {_seconds(changed_at, created)}")
         print(f"Requests to Insightly in the {COUNTED:g} s before the change: {self._counted}")
         super().show(arrived, changed_at)
 
     def _is_calm(self) -> bool:
-        """Return whether the DAG has begun and is watched, and Insightly was last asked some time ago."""
+        """Return whether the DAG has begun, has a watcher, and has not asked Insightly for a while."""
         self.airflow.processes.check()
         asked = self._requests()
         if asked != self._asked or not self._has_begun():
@@ -267,20 +277,20 @@ class _PushDemo(_Demo):
         )
 
     def _asset(self) -> dict[str, Any]:
-        """Return the asset that wakes the DAG."""
+        """Return the asset whose events start the DAG."""
         (asset,) = self.airflow.api(f"/assets?dag_ids={self.dag}&name_pattern=/changes/")["assets"]
         found: dict[str, Any] = asset
         return found
 
     def _told_event(self) -> dict[str, Any]:
-        """Return the asset event that the webhook has made."""
+        """Return the asset event that the webhook has caused."""
         events = self.airflow.api(f"/assets/events?asset_id={self._asset()['id']}")["asset_events"]
         (event,) = [event for event in events if (event["extra"] or {}).get("from_webhook")]
         found: dict[str, Any] = event
         return found
 
     def _requests(self) -> int:
-        """Return how many requests Insightly has had so far."""
+        """Return how many requests Insightly has received so far."""
         counts = self._sandbox_state()["requests"]
         return sum(count for path, count in counts.items() if path.split()[1].startswith("/v3.1/"))
 
@@ -294,5 +304,5 @@ def _instant(text: str) -> datetime:
 
 
 def _seconds(since: datetime, until: str) -> str:
-    """Return how long it took, for people."""
+    """Return the time from one moment to another, as a text for users."""
     return f"{(_instant(until) - since).total_seconds():.1f} s"

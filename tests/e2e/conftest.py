@@ -190,7 +190,7 @@ class Stack:
         try:
             self.airflow.api(f"/parseDagFile/{quote(token)}", "PUT")
         except StackError as error:
-            if " answered 409" not in str(error):  # that it is to be read already
+            if " with 409" not in str(error):  # that it is to be read already
                 raise
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
