@@ -1,4 +1,4 @@
-"""``python -m airflow_insightly_hooks …``: the commands of ``airflow insightly …``, without ``airflow``."""
+"""``python -m airflow_insightly_hooks …``: the same commands as ``airflow insightly …``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ENTRY = "python -m airflow_insightly_hooks"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the arguments name.
+    """Run a command.
 
-    :param arguments: ``None`` takes the process's.
+    :param arguments: the command and its arguments; ``None`` takes them from the process.
     :raises SystemExit: always, with the command's exit code.
     """
     args = parser().parse_args(arguments)
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what parses the arguments: the same as Airflow makes of the definition."""
+    """Return the parser of the arguments. It is the same as Airflow's own for these commands."""
     top = DefaultHelpParser(
         prog=ENTRY,
         description="Check, preview and test Insightly workflows; search, resend and cancel what they "

@@ -1,4 +1,4 @@
-"""What Airflow's providers manager asks for: connection types with their forms, and where things are."""
+"""The description of this provider for Airflow: connection types with their forms, and module names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def get_provider_info() -> dict[str, Any]:
                 hook_class=f"{package}.hooks.insightly.InsightlyHook",
                 hook_name="Insightly",
                 behaviour={
-                    # The key goes into the password, since Airflow neither encrypts nor masks a login.
+                    # The API key is in the field password, since Airflow neither encrypts nor masks a login.
                     "hidden-fields": ["login", "extra"],
                     "relabeling": {
                         "password": "API key",
@@ -130,7 +130,7 @@ def _connection_type(
 
 
 def _form_field(field: ConnectionField) -> dict[str, Any]:
-    """Return a field as Airflow's form takes it; any field may be left empty."""
+    """Return a field in the form that Airflow's connection form needs. Every field may be left empty."""
     schema: dict[str, Any] = {"type": [field.kind, "null"]}
     if field.default is not None:
         schema["default"] = field.default

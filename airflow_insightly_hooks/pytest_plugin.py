@@ -1,6 +1,6 @@
 """The pytest plugin: fixtures to test DAGs and workflows against the sandbox (docs/how-to/test-dags.md).
 
-Where no test uses the fixtures, it loads nothing, and changes nothing.
+If no test uses the fixtures, the plugin loads nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Set AIRFLOW_HOME, where the project's settings ask for it."""
+    """Set AIRFLOW_HOME to a temporary folder, if the project's settings ask for it."""
     if not early_config.getini(TEMPORARY_HOME):
         return
     if "airflow" in sys.modules:
-        raise pytest.UsageError(f"{TEMPORARY_HOME}: Airflow is imported already, by a plugin or by -p")
+        raise pytest.UsageError(
+            f"{TEMPORARY_HOME}: Airflow is imported already, by a plugin or by -p: remove that, or turn this "
+            f"setting off and set AIRFLOW_HOME before pytest starts"
+        )
     folder = tempfile.mkdtemp(prefix="airflow-home-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["AIRFLOW_HOME"] = folder
@@ -62,7 +65,7 @@ def _insightly_running_sandbox() -> Iterator[RunningSandbox]:
 @pytest.fixture
 def _insightly_test_began(_insightly_running_sandbox: RunningSandbox) -> datetime:
     _insightly_running_sandbox.reset()
-    _insightly_running_sandbox.configure(requests_per_second=10_000)  # a test waits for no limit of requests
+    _insightly_running_sandbox.configure(requests_per_second=10_000)  # so that no test waits for the limit
     return _insightly_running_sandbox.now()
 
 
@@ -70,7 +73,7 @@ def _insightly_test_began(_insightly_running_sandbox: RunningSandbox) -> datetim
 def insightly_sandbox(
     _insightly_running_sandbox: RunningSandbox, _insightly_test_began: datetime
 ) -> RunningSandbox:
-    """Return a sandbox of the CRM with request bins, in its seeded beginning, on a free port."""
+    """Return a sandbox: a CRM with its seeded records, and request bins, on a free port."""
     return _insightly_running_sandbox
 
 
@@ -78,7 +81,7 @@ def insightly_sandbox(
 def insightly_connections(
     insightly_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> SandboxConnections:
-    """Return what makes connections to the sandbox; ``insightly_default`` is there."""
+    """Return an object that makes connections to the sandbox. ``insightly_default`` exists already."""
     from airflow_insightly_hooks.testing.connections import SandboxConnections
 
     connections = SandboxConnections(insightly_sandbox, monkeypatch)
@@ -101,7 +104,7 @@ def run_dag(
     _insightly_new_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[DagRuns]:
-    """Return what runs DAGs: ``run_dag(dag)``, with a real Airflow that has a database of its own."""
+    """Return a function that runs DAGs, ``run_dag(dag)``, in a real Airflow with its own database."""
     from airflow_insightly_hooks.testing.dag_runs import DagRuns
     from airflow_insightly_hooks.testing.own_airflow import own_airflow
 

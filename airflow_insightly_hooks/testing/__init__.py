@@ -1,4 +1,4 @@
-"""What the pytest plugin's fixtures give to tests: a sandbox, connections that lead to it, runs of DAGs.
+"""The objects that the pytest plugin's fixtures return: connections to the sandbox, and runs of DAGs.
 
 Public: ``connections``, ``dag_runs``, ``outcome``.
 """

@@ -1,4 +1,4 @@
-"""Airflow connections that lead to the sandbox, for the length of a test."""
+"""Airflow connections to the sandbox. They exist as long as a test runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "SandboxConnections"]
 
 API_EXTRA = {"requests_per_second": 10_000, "timeout": 10}
-"""A test waits for no limit of requests."""
+"""With so many requests a second, no test waits for the limit."""
 
 
 class Receiver:
-    """A webhook connection, and the request bin of the sandbox that it leads to.
+    """A webhook connection, and its request bin in the sandbox.
 
     :ivar conn_id: the connection's id, which is the bin's name, too.
     :ivar url: the bin's address.
@@ -34,7 +34,7 @@ class Receiver:
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """The requests that it has received, oldest first.
+        """The requests that the bin has received, oldest first.
 
         Each has ``received_at``, ``headers``, ``body``, ``username`` and ``acknowledged_with``.
         """
@@ -42,18 +42,21 @@ class Receiver:
 
     @property
     def bodies(self) -> list[Any]:
-        """The bodies that it has acknowledged, parsed as JSON, oldest first."""
+        """The bodies that the bin has acknowledged, parsed as JSON, oldest first."""
         return [json.loads(r["body"]) for r in self.requests if 200 <= r["acknowledged_with"] < 300]
 
     def answer_with(self, **answer: Any) -> None:
-        """Set how it answers, for example ``status=503, times=2``: see ``PUT /bin/NAME`` of the sandbox."""
+        """Set how the bin answers, for example ``status=503, times=2``.
+
+        ``PUT /bin/NAME`` of the sandbox describes the arguments.
+        """
         self._sandbox.answer_with(self.conn_id, **{**self._credentials, **answer})
 
 
 class SandboxConnections:
-    """Makes connections, through environment variables that are undone after the test.
+    """Makes connections to the sandbox, as environment variables that are removed after the test.
 
-    :param sandbox: where they lead to.
+    :param sandbox: the sandbox.
     :param monkeypatch: sets the environment variables.
     :ivar receivers: the webhook connections, by their ids.
     """
@@ -65,7 +68,11 @@ class SandboxConnections:
         self.receivers: dict[str, Receiver] = {}
 
     def insightly(self, conn_id: str = "insightly_default", **extra: Any) -> str:
-        """Make a connection to the sandbox's API; ``extra`` are fields of its extra. Return its id."""
+        """Make a connection to the sandbox's API, and return its id.
+
+        :param conn_id: the connection's id.
+        :param extra: fields of the connection's extra.
+        """
         self._accounts.add(conn_id)
         return self._set(
             conn_id,
@@ -85,9 +92,9 @@ class SandboxConnections:
     ) -> Receiver:
         """Make a webhook connection to a request bin of the same name.
 
-        :param conn_id: its id: letters, digits, ``_``, ``.`` and ``-``.
-        :param username: the bin asks for this user, and the connection names it.
-        :param password: the bin asks for this password, and the connection has it.
+        :param conn_id: the connection's id: letters, digits, ``_``, ``.`` and ``-``.
+        :param username: the user name that the connection sends and the bin expects.
+        :param password: the password that the connection sends and the bin expects.
         :param extra: fields of the connection's extra, such as ``signing_secret``.
         """
         given = {"username": username, "password": password}

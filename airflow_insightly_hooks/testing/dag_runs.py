@@ -1,4 +1,4 @@
-"""``run_dag``: runs of DAGs against the sandbox."""
+"""``run_dag``: runs DAGs against the sandbox."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["DagRuns"]
 
 MARGIN = timedelta(seconds=3)
-"""Beyond ``settle``: a server's clock is known to a second, and record times are whole seconds."""
+"""Added to ``settle``, since the server's clock is known to a second, and record times are whole seconds."""
 
 
 class DagRuns:
     """Runs DAGs against the sandbox, in this process.
 
-    :param sandbox: the CRM and the receivers.
-    :param connections: the connections of the test; those that a DAG names and the test hasn't made are made.
+    :param sandbox: the sandbox, with the CRM and the receivers.
+    :param connections: the connections of the test. If a DAG names a connection that the test has not made,
+        it is made.
     :param began: when the test began, by the sandbox's clock.
     """
 
@@ -49,22 +50,23 @@ class DagRuns:
         data_interval: tuple[datetime, datetime] | None = None,
         timeout: float = 60,
     ) -> DagOutcome:
-        """Run a DAG once, and the runs that it starts, and return what they came to.
+        """Run a DAG once, and the runs that it starts, and return their outcome.
 
-        The run reads what has changed since the test began, or since the DAG's last run in it. For that the
-        sandbox's clock is put forward, by the DAG's ``settle`` and 3 seconds: nothing waits for it.
+        The run reads the changes since the test began, or since the DAG's last run in the test. Nothing waits
+        until they have settled: the sandbox's clock is moved forward by the DAG's ``settle`` and 3 seconds.
 
-        :param source: a DAG, a ``Workflow``, the path of a YAML file of workflows, or that of a DAG file.
-        :param dag_id: which one of a file's DAGs, where it holds several.
-        :param conf: the run's conf; the DAG's params are filled in from it.
-        :param data_interval: the run's interval: two aware times. Without, a DAG whose timetable has
-            intervals gets the time since the test began, or since its last run.
-        :param timeout: seconds that the run and those that it starts may take.
-        :raises TimeoutError: if they haven't ended by then: a sensor waits for something.
-        :raises InvalidWorkflowFile: if a workflow file is wrong.
-        :raises ImportError: if a DAG file is wrong, or a workflow file that it loads. With ``dag_id``, only
-            if that DAG is not made.
-        :raises LookupError: if a file holds several DAGs, and not the one that ``dag_id`` names.
+        :param source: a DAG, a ``Workflow``, or the path of a YAML file of workflows or of a DAG file.
+        :param dag_id: the id of the DAG to run, if the file has several.
+        :param conf: the run's conf. It sets the DAG's params.
+        :param data_interval: the run's interval: two times with a time zone. If it is not given, a DAG whose
+            timetable has intervals gets the time since the test began, or since its last run.
+        :param timeout: seconds that the run and the runs that it starts may take.
+        :raises TimeoutError: if they don't end in this time, for example because a sensor still waits.
+        :raises InvalidWorkflowFile: if a workflow file is not valid.
+        :raises ImportError: if a DAG file, or a workflow file that it loads, is not valid. With ``dag_id``,
+            only if that DAG can't be made.
+        :raises LookupError: if the file doesn't have the DAG that ``dag_id`` names, or ``dag_id`` is missing
+            and the file has several DAGs.
         """
         dag, dags = dags_in(source, dag_id)
         self._dags.update({each.dag_id: each for each in dags})
@@ -84,19 +86,19 @@ class DagRuns:
         return outcome
 
     def due(self, timeout: float = 60) -> list[DagOutcome]:
-        """Run the runs whose time has come by the sandbox's clock, and those that they start.
+        """Run the queued runs that are due by the sandbox's clock, and the runs that they start.
 
-        These are what ``run_dag`` has left under ``queued``: of time triggers, and of retries that wait. Put
-        the clock forward with ``insightly_sandbox.advance(days=3)`` before.
+        ``run_dag`` leaves these runs under ``queued``. They send webhooks with a time trigger, or retry
+        messages. Move the clock forward first, with ``insightly_sandbox.advance(days=3)``.
 
         :param timeout: seconds that these runs may take.
-        :raises TimeoutError: if they haven't ended by then.
+        :raises TimeoutError: if they don't end in this time.
         """
         return self._run_queued(self._loop(timeout))
 
     @property
     def queued(self) -> list[QueuedRun]:
-        """The runs that wait for their time, the next one first."""
+        """The runs that are not due yet, the next one first."""
         return self._loop(0).queued()
 
     def _loop(self, timeout: float) -> TaskLoop:
@@ -113,7 +115,7 @@ class DagRuns:
         return outcomes
 
     def _due_by(self) -> datetime:
-        """Return up to which time runs are due: what is due now may have a run a few seconds later."""
+        """Return the time up to which runs are due: a message due now may have a run a few seconds later."""
         from airflow_insightly_hooks.operators.common.triggered_runs import wake_up_time
 
         return wake_up_time(self._sandbox.now())
@@ -135,7 +137,7 @@ class DagRuns:
         if interval is None and _has_intervals(dag, now):
             interval = (self._read_until.get(dag.dag_id, self._began.replace(microsecond=0)), until)
         logical_date = now if interval is None else min(now, interval[0])
-        # A first run reads from when it began on, by the server's clock less what settles.
+        # A first run reads from the time at which it began, by the server's clock less ``settle``.
         elapsed = self._sandbox.now() - self._began - timedelta(seconds=settle)
         return {
             "run_id": run_type.generate_run_id(suffix=now.isoformat()),
@@ -158,7 +160,7 @@ class DagRuns:
 
 
 def _next_second(moment: datetime) -> datetime:
-    """Return the end of the second in which ``moment`` lies: the API's times have whole seconds."""
+    """Return the end of the second that contains ``moment``: the API's times have whole seconds."""
     return moment.replace(microsecond=0) + timedelta(seconds=1)
 
 

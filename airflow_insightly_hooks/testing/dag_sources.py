@@ -1,4 +1,4 @@
-"""DAGs to run: from a DAG, a ``Workflow``, a workflow file or a DAG file; and the connections they use."""
+"""Find the DAGs to run in a DAG, a ``Workflow``, a workflow file or a DAG file, and their connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_SETTLE = 5.0
 
 
 class _Dags(NamedTuple):
-    """The DAG to run, and all that came with it, itself included."""
+    """The DAG to run, and all DAGs that were made with it, including itself."""
 
     wanted: DAG
     all: list[DAG]
@@ -27,12 +27,12 @@ class _Dags(NamedTuple):
 def dags_in(source: Any, dag_id: str | None = None) -> _Dags:
     """Return the DAG to run.
 
-    :param source: a DAG, a ``Workflow``, the path of a YAML file of workflows, or that of a DAG file.
-    :param dag_id: which one of a file's DAGs; without, the file must hold one DAG or one workflow.
-    :raises InvalidWorkflowFile: if a workflow file is wrong: with line and path of each mistake.
-    :raises ImportError: if a DAG file is wrong, or a workflow file that it loads. With ``dag_id``, only if
-        that DAG is not made.
-    :raises LookupError: if there is no such DAG, or there are several.
+    :param source: a DAG, a ``Workflow``, or the path of a YAML file of workflows or of a DAG file.
+    :param dag_id: the DAG's id. If it is not given, the file must have exactly one DAG or one workflow.
+    :raises InvalidWorkflowFile: if a workflow file is not valid. It has the line and path of each mistake.
+    :raises ImportError: if a DAG file, or a workflow file that it loads, is not valid. With ``dag_id``, only
+        if that DAG can't be made.
+    :raises LookupError: if there is no DAG with this id, or ``dag_id`` is missing and there are several DAGs.
     """
     from airflow.sdk import DAG
 
@@ -64,7 +64,7 @@ def _of_yaml_file(path: Path, dag_id: str | None) -> _Dags:
 
 
 def _chosen(made: list[list[DAG]], dag_id: str | None, name: str) -> _Dags:
-    """Return one of several workflows' DAGs; each workflow's own is the first of its list."""
+    """Return the DAG to run. Each list has one workflow's DAGs, and the workflow's own DAG comes first."""
     wanted = _one([dags[0] for dags in made], dag_id, name)
     return _Dags(wanted, [dag for dags in made for dag in dags])
 
@@ -73,13 +73,13 @@ def _of_dag_file(path: Path, dag_id: str | None) -> _Dags:
     from airflow.dag_processing.dagbag import DagBag
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no DAG file and no workflow file")
+        raise FileNotFoundError(f"{path} is not a file: give the path of a DAG file or a workflow file")
     bag = DagBag(dag_folder=path, safe_mode=False)
-    # The wrong files beside that of a DAG which is asked for by its id don't matter to it.
+    # If a DAG is chosen by its id, invalid files of other DAGs don't matter.
     if bag.import_errors and dag_id not in bag.dags:
         raise ImportError("\n".join(bag.import_errors.values()))
     made = list(bag.dags.values())
-    # The DAGs beside a workflow's own are run by it.
+    # A workflow's own DAG runs its pending and retry DAGs.
     beside = {f"{dag.dag_id}{suffix}" for dag in made for suffix in ("__retry", "__pending")}
     first = [dag for dag in made if dag.dag_id == dag_id or dag.dag_id not in beside]
     return _Dags(_one(first, dag_id, path.name), made)
@@ -89,7 +89,7 @@ def _one(dags: list[DAG], dag_id: str | None, name: str) -> DAG:
     ids = sorted(dag.dag_id for dag in dags)
     found = [dag for dag in dags if dag_id in (None, dag.dag_id)]
     if len(found) != 1:
-        raise LookupError(f"{name} holds the DAGs {', '.join(ids) or 'none'}: say which one by dag_id=")
+        raise LookupError(f"{name} has the DAGs {', '.join(ids) or '(none)'}: choose one with dag_id=")
     return found[0]
 
 
@@ -101,7 +101,7 @@ class _ConnectionIds(NamedTuple):
 
 
 def connection_ids(dags: Iterable[DAG]) -> _ConnectionIds:
-    """Return the ids of the Insightly and the webhook connections that the tasks of DAGs name."""
+    """Return the ids of the Insightly connections and webhook connections that the DAGs' tasks use."""
     found = _ConnectionIds(set(), set())
     for arguments in _arguments(dags):
         workflow = arguments.get("workflow")
@@ -110,13 +110,13 @@ def connection_ids(dags: Iterable[DAG]) -> _ConnectionIds:
             found.receivers.update(hook.conn_id for hook in workflow.webhooks if hook.conn_id is not None)
         for ids, name in ((found.accounts, "insightly_conn_id"), (found.receivers, "webhook_conn_id")):
             conn_id = arguments.get(name)
-            if isinstance(conn_id, str) and "{{" not in conn_id:  # a template's is known in the run only
+            if isinstance(conn_id, str) and "{{" not in conn_id:  # a template is known only in the run
                 ids.add(conn_id)
     return found
 
 
 def settle_times(dags: Iterable[DAG]) -> list[float]:
-    """Return how many seconds must have passed before the sensors of DAGs read a change: at least one."""
+    """Return ``settle`` of each sensor in the DAGs, in seconds; the list has at least one item."""
     found = []
     for arguments in _arguments(dags):
         workflow = arguments.get("workflow")
@@ -127,7 +127,7 @@ def settle_times(dags: Iterable[DAG]) -> list[float]:
 
 
 def _arguments(dags: Iterable[DAG]) -> Iterator[dict[str, Any]]:
-    """Yield what the tasks were given: a mapped one has no attributes of its operator."""
+    """Yield the arguments of each task. A mapped task doesn't have them as attributes."""
     for dag in dags:
         for task in dag.tasks:
             mapped = getattr(task, "partial_kwargs", None)

@@ -1,4 +1,4 @@
-"""What a run of a DAG came to."""
+"""The outcome of a DAG's run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DagOutcome", "QueuedRun"]
 
 
 class QueuedRun(NamedTuple):
-    """A run that waits for its time: ``run_dag.due()`` runs it once the sandbox's clock has come there.
+    """A run that is not due yet. ``run_dag.due()`` runs it when it is due by the sandbox's clock.
 
     :ivar dag_id: the DAG's id.
     :ivar run_id: the run's id.
@@ -24,9 +24,9 @@ class QueuedRun(NamedTuple):
 
 @dataclass(frozen=True)
 class DagOutcome:
-    """What a run of a DAG came to.
+    """The outcome of a DAG's run.
 
-    A task of a mapped operator or group is named with its map index, such as ``deliver[0]``.
+    The name of a mapped task, or of a task in a mapped group, has its map index, such as ``deliver[0]``.
 
     :ivar dag_id: the DAG's id.
     :ivar run_id: the run's id.
@@ -34,11 +34,12 @@ class DagOutcome:
     :ivar tasks: each task's state, by its id, such as ``success``, ``skipped`` or ``upstream_failed``.
     :ivar tries: how often each task was tried.
     :ivar retry_delays: how long Airflow would have waited before each retry of a task.
-    :ivar errors: the exception that each failed task has ended with.
-    :ivar xcoms: what each task has pushed, by its id and the XCom's key.
-    :ivar requests: the requests that came to each receiver during this run and those that it started.
-    :ivar started: the outcomes of runs that this one has started, as the DAG of time triggers or of retries.
-    :ivar queued: the runs of these DAGs that wait for a later time.
+    :ivar errors: the exception of each failed task.
+    :ivar xcoms: the values that each task has pushed, by the task's id and the XCom's key.
+    :ivar requests: the requests that each receiver got during this run and the runs that it started.
+    :ivar started: the outcomes of runs that this run has started, for example of the pending or the retry
+        DAG.
+    :ivar queued: the runs of these DAGs that are due later.
     """
 
     dag_id: str
@@ -54,5 +55,5 @@ class DagOutcome:
     queued: list[QueuedRun] = field(default_factory=list)
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """Return what a task has pushed; ``None`` if it has pushed nothing under this key."""
+        """Return the value that a task has pushed under a key; ``None`` if it has pushed none."""
         return self.xcoms.get(task_id, {}).get(key)

@@ -1,8 +1,8 @@
-"""An Airflow of the tests' own: a database in a temporary folder, for the length of a test.
+"""A separate Airflow for tests. Its database is in a temporary folder, and is used as long as a test runs.
 
 Airflow reads its settings when it is imported, and a test's module has often imported it already. So the
-settings that lead to a database are replaced while a test runs, and put back after it. What Airflow's
-configuration says otherwise is read from the environment each time that it is asked for.
+settings that determine the database are replaced while a test runs, and restored afterwards. Airflow reads
+other options of its configuration from the environment each time.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from airflow_insightly_hooks.hooks.process_registry import clear_process_registr
 __all__ = ["BUNDLE", "new_database", "own_airflow"]
 
 BUNDLE = "tests"
-"""The name of the DAG bundle that the tests' DAGs belong to."""
+"""The name of the DAG bundle for the tests' DAGs."""
 DATABASE = "airflow.db"
 SETTINGS = (
     *("SQL_ALCHEMY_CONN", "SQL_ALCHEMY_CONN_ASYNC", "DAGS_FOLDER", "PLUGINS_FOLDER"),
     *("engine", "Session", "NonScopedSession", "async_engine", "AsyncSession"),
 )
-"""What ``airflow.settings`` holds of a database and of folders."""
+"""The names in ``airflow.settings`` that concern the database and folders."""
 
 
 def new_database(folder: Path) -> Path:
-    """Return the file of an Airflow database without DAGs, made in ``folder``, to be copied for each test."""
+    """Make an Airflow database without DAGs in ``folder``, as a template for tests, and return its file."""
     with own_airflow(folder, None) as database:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
         from airflow.utils.db import initdb
 
-        with _no_warnings():  # providers have tables, too
+        with _no_warnings():  # providers make tables, too
             initdb()
         DagBundlesManager().sync_bundles_to_db()
     return database
@@ -45,10 +45,10 @@ def new_database(folder: Path) -> Path:
 
 @contextmanager
 def own_airflow(folder: Path, template: Path | None) -> Iterator[Path]:
-    """Have this process' Airflow use a database in ``folder``.
+    """Make this process's Airflow use a database in ``folder``.
 
     :param folder: an empty folder.
-    :param template: the database that is copied; ``None`` begins with no database.
+    :param template: the database to copy; ``None`` begins without a database.
     :returns: the database's file.
     """
     database = folder / DATABASE
@@ -91,15 +91,13 @@ def _variables(folder: Path, database: Path, dags: Path) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"sqlite+aiosqlite:///{database}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
-        # A secrets backend would be asked before the environment, and may lead to the real CRM.
+        # Airflow asks a secrets backend before the environment, and it may have a connection to the real CRM.
         "AIRFLOW__SECRETS__BACKEND": "",
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "",
-        # Another XCom backend may lead to the object storage of the user's own Airflow.
+        # Another XCom backend may use the object storage of the user's own Airflow.
         "AIRFLOW__CORE__XCOM_BACKEND": "airflow.sdk.bases.xcom.BaseXCom",
     }
-    if (
-        "airflow" not in sys.modules
-    ):  # what an import makes or reads in the user's own folder is not for tests
+    if "airflow" not in sys.modules:  # importing Airflow reads and makes files in this folder
         variables["AIRFLOW_HOME"] = str(folder)
     return variables
 
@@ -120,7 +118,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _xcoms_in_database() -> Iterator[None]:
-    """Have tasks keep XComs in the database: Airflow has read the setting when it was imported."""
+    """Make tasks keep XComs in the database. Airflow read the setting when it was imported."""
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time import task_runner, xcom
 
@@ -137,14 +135,14 @@ def _xcoms_in_database() -> Iterator[None]:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Ignore what Airflow's own modules warn of while they are loaded: it is not the test's."""
+    """Ignore warnings of Airflow's own modules while they are loaded. They don't concern the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _load_api_server() -> None:
-    """Start the API that tasks talk to: in this process, without a port."""
+    """Start the API server for tasks, in this process and without a port."""
     from airflow.sdk.execution_time.supervisor import in_process_api_server
 
     _ = in_process_api_server().transport

@@ -1,7 +1,7 @@
-"""Runs of DAGs in this process, as Airflow's scheduler, worker and triggerer run them.
+"""Runs DAGs in this process, as Airflow's scheduler, worker and triggerer run them.
 
-It is the loop of ``dag.test()``, with two differences. A run keeps its state, so that the next one goes on
-from it: a cursor moves, what waits for its time is kept. And nothing waits: a retry follows at once.
+It is the loop of ``dag.test()``, with two differences. A run keeps its state for the next run: its cursor
+moves, and webhooks that are due later are kept. And nothing waits: a retry follows at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskLoop"]
 
 PAUSE = 0.05
-"""Seconds between two looks at tasks that can't run yet."""
+"""Seconds between two checks of tasks that can't run yet."""
 
 
 class TaskLoop:
@@ -57,7 +57,7 @@ class TaskLoop:
             made = [LazyDeserializedDAG.from_dag(dag) for dag in self._dags.values()]
             update_dag_parsing_results_in_db(BUNDLE, None, made, errors, None, set(), session=session)
         if errors:
-            raise ValueError("Airflow refuses the DAG:\n" + "\n".join(errors.values()))
+            raise ValueError("Airflow refuses the DAG, correct it:\n" + "\n".join(errors.values()))
 
     def create_run(self, dag_id: str, **arguments: Any) -> str:
         """Create a run, with arguments of Airflow's ``create_dagrun``. Return its id."""
@@ -70,7 +70,7 @@ class TaskLoop:
             return str(run.run_id)
 
     def queued(self) -> list[QueuedRun]:
-        """Return the runs that wait for their time, the next one first."""
+        """Return the runs that are not due yet, the next one first."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -83,7 +83,7 @@ class TaskLoop:
     def finish(self, dag_id: str, run_id: str) -> DagOutcome:
         """Run the tasks of a run until it has ended.
 
-        :raises TimeoutError: if it hasn't ended in time.
+        :raises TimeoutError: if it doesn't end in time.
         """
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
@@ -101,7 +101,7 @@ class TaskLoop:
             return self._outcome(run, session)
 
     def _serialized(self, dag_id: str) -> Any:
-        """Return a DAG as the scheduler has it, with the callbacks that it calls."""
+        """Return a DAG in the scheduler's form, with the callbacks that the scheduler calls."""
         from airflow.serialization.serialized_objects import DagSerialization
 
         dag = self._dags[dag_id]
@@ -111,7 +111,7 @@ class TaskLoop:
         return serialized
 
     def _step(self, run: DagRun, session: Any) -> None:
-        """Run what can be run now."""
+        """Run the tasks that can run now."""
         session.expire_all()
         schedulable, _ = run.update_state(session=session)
         for instance in schedulable:
@@ -130,10 +130,13 @@ class TaskLoop:
         if self._remaining():
             return
         states = {_name(each): str(each.state) for each in run.get_task_instances(session=session)}
-        raise TimeoutError(f"{run.dag_id} has not ended after {self._timeout:g} s: {states}")
+        raise TimeoutError(
+            f"{run.dag_id} has not ended after {self._timeout:g} s: {states}. If it needs longer, set a "
+            "larger timeout="
+        )
 
     def _run_task(self, run: DagRun, ready: TaskInstance, session: Any) -> None:
-        """Run a task as a worker does, and what it waits for as the triggerer does, up to its next state."""
+        """Run a task as a worker does, and its trigger as the triggerer does, up to its next state."""
         name = _name(ready)
         ready.state = TaskInstanceState.QUEUED
         session.commit()
@@ -141,7 +144,7 @@ class TaskLoop:
         task = self._dags[ready.dag_id].task_dict[ready.task_id]
         result = supervisor.run_task_in_process(ti=_for_worker(ready), task=task)
         session.expire_all()
-        # A retry has a row, and an id, of its own.
+        # A retry has its own row and its own id.
         instances = run.get_task_instances(session=session)
         instance = next(each for each in instances if _name(each) == name)
         if result.error is not None:
@@ -177,8 +180,8 @@ class TaskLoop:
         except Exception as error:
             if isinstance(error, asyncio.TimeoutError) and not self._remaining():
                 raise TimeoutError(
-                    f"{instance.dag_id}: {_name(instance)} still waits after {self._timeout:g} s. Make what "
-                    "it waits for before the run"
+                    f"{instance.dag_id}: {_name(instance)} still waits after {self._timeout:g} s. Before the "
+                    "run, make the change for which it waits"
                 ) from None
             # As in the triggerer, the task fails.
             Trigger.submit_failure(row.id, [f"{type(error).__name__}: {error}"], session=session)
@@ -206,9 +209,10 @@ class TaskLoop:
 
 
 class _Limited:
-    """A trigger that waits no longer than a time limit.
+    """A trigger with a time limit.
 
-    :param make: makes the trigger: inside of the loop that it runs in.
+    :param make: makes the trigger, inside the event loop in which it runs.
+    :param seconds: the time limit.
     """
 
     def __init__(self, make: Callable[[], Any], seconds: float) -> None:
@@ -221,9 +225,10 @@ class _Limited:
 
 
 class _SupervisorComms(supervisor.InProcessSupervisorComms):
-    """What a task talks to, as in ``dag.test()``.
+    """The supervisor's side of the connection to a task, as in ``dag.test()``.
 
-    ``runs.airflow_runs`` tells by the name of this class which runs keep no state: this one's do.
+    ``runs.airflow_runs`` compares the class's name to find runs that keep no state. Since this class has
+    another name, its runs keep their state.
     """
 
 
