@@ -125,7 +125,7 @@ class Processes:
                 )
 
     def stop(self, *names: str) -> None:
-        """Ask the named processes, or all, to end. After 20 s, kill them and their children."""
+        """Ask the named processes, or all, to end. After 20 s, kill those still running, with children."""
         chosen = {name: self._running.pop(name) for name in names or tuple(self._running)}
         for process in chosen.values():
             with contextlib.suppress(ProcessLookupError):

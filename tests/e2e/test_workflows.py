@@ -297,7 +297,7 @@ def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
     errors = wait_for("the import error", shown, 240)
     reasons = {
         "broken": "broken.yaml:5: webhooks[0].conn: not a key that is known here",
-        "pipe": "pipe.yaml:1: it is a named pipe, and no file",
+        "pipe": "pipe.yaml:1: it is a named pipe, not a file: rename it",
         "keys": "keys.yaml:1: name: it is missing\n",
         r"caf\xe9": r"caf\xe9.yaml:2: not YAML: did not find expected node content",
         "number": "number.yaml:4: criteria.value: a number beyond 64 bits can't be stored",

@@ -214,7 +214,7 @@ def test_a_dag_file(insightly_sandbox, run_dag):
     insightly_sandbox.create("Leads", LAST_NAME="Lovelace")
     outcome = run_dag(HERE / "dag_file.py", dag_id="one_task")
     assert titles(outcome.requests["leads_webhook"], "LAST_NAME") == ["Lovelace"]
-    with pytest.raises(LookupError, match="contacts, one_task: say which one"):
+    with pytest.raises(LookupError, match="contacts, one_task: choose one"):
         run_dag(HERE / "dag_file.py")
     insightly_sandbox.create("Contacts", FIRST_NAME="Ada")
     assert [run.dag_id for run in run_dag(HERE / "dag_file.py", dag_id="contacts").queued] == [
@@ -228,7 +228,7 @@ def test_a_dag_file_that_breaks(tmp_path, run_dag):
     file.write_text("from airflow.sdk import DAG\nraise RuntimeError('on purpose')\n")
     with pytest.raises(ImportError, match="on purpose"):
         run_dag(file)
-    with pytest.raises(FileNotFoundError, match="no DAG file and no workflow file"):
+    with pytest.raises(FileNotFoundError, match="is not a file: give the path of a DAG file"):
         run_dag(tmp_path / "missing.py")
     file.write_text("from airflow_insightly_hooks import load_workflows\nload_workflows('workflows')\n")
     (tmp_path / "workflows").mkdir()
