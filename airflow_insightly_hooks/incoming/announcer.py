@@ -23,7 +23,7 @@ from airflow.utils.session import create_session
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
 from airflow_insightly_hooks.database.announcements import announce
 from airflow_insightly_hooks.incoming.answers import Refusal, unavailable
-from airflow_insightly_hooks.incoming.threads import PATIENCE, Threads
+from airflow_insightly_hooks.incoming.threads import TIMEOUT, Threads
 
 __all__ = ["Announcer", "Announcers"]
 
@@ -40,7 +40,7 @@ MOST_ANNOUNCERS = 1_000
 """If there are more announcers, idle ones are dropped: a sender may name any number of custom objects."""
 
 
-class _Told(NamedTuple):
+class _StoredEvent(NamedTuple):
     """The span of a stored event, and when it was stored, by the monotonic clock."""
 
     span: ChangeWindow
@@ -63,14 +63,14 @@ class _Event:
 
     def wait_for(self, span: ChangeWindow) -> None:
         """Cover the changes of a webhook that waits for this event."""
-        self.take(span)
+        self.add_span(span)
         self._last, self._asked_at = max(self._last, span.start), time.monotonic()
 
-    def is_told_by(self, told: _Told) -> bool:
+    def is_covered_by(self, stored: _StoredEvent) -> bool:
         """Return whether a stored event covers all waiting webhooks: their changes, and stored after them."""
-        return self.span.start in told.span and self._last in told.span and self._asked_at <= told.at
+        return self.span.start in stored.span and self._last in stored.span and self._asked_at <= stored.at
 
-    def take(self, span: ChangeWindow) -> None:
+    def add_span(self, span: ChangeWindow) -> None:
         """Cover the changes of another span, too."""
         self.span = ChangeWindow(min(self.span.start, span.start), max(self.span.end, span.end))
 
@@ -87,17 +87,17 @@ class Announcer:
         self._threads = threads
         self._next: _Event | None = None
         self._task: asyncio.Task[None] | None = None
-        self._told: _Told | None = None
+        self._last_stored: _StoredEvent | None = None
 
-    async def tell(self, span: ChangeWindow, *, anew: bool = False) -> bool:
+    async def announce(self, span: ChangeWindow, *, new_event: bool = False) -> bool:
         """Wait until an event that covers the changes is stored.
 
-        :param anew: whether only an event that is stored from now on counts.
+        :param new_event: whether only an event that is stored from now on counts.
         :returns: ``False`` if no DAG is scheduled by these changes.
         :raises Refusal: 503, if the event can't be stored in time.
         """
-        told = self._lately_told()
-        if told is not None and span.start in told and not anew:
+        recent = self._recent_span()
+        if recent is not None and span.start in recent and not new_event:
             return True
         if self._next is None:
             self._next = _Event(span)
@@ -106,12 +106,12 @@ class Announcer:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._store_events())
         try:
-            return await asyncio.wait_for(asyncio.shield(event.stored), PATIENCE) > 0
+            return await asyncio.wait_for(asyncio.shield(event.stored), TIMEOUT) > 0
         except asyncio.TimeoutError:
             log.warning(
                 "An event was not stored within %g s: the sender is asked to try again; check the load of "
                 "Airflow's database",
-                PATIENCE,
+                TIMEOUT,
             )
         except Refusal:
             raise unavailable() from None
@@ -125,23 +125,23 @@ class Announcer:
     @property
     def is_idle(self) -> bool:
         """Whether no event is being stored, and none was stored within the last second."""
-        return (self._task is None or self._task.done()) and self._lately_told() is None
+        return (self._task is None or self._task.done()) and self._recent_span() is None
 
-    def _lately_told(self) -> ChangeWindow | None:
-        if self._told is None or time.monotonic() - self._told.at >= EVENT_LASTS:
+    def _recent_span(self) -> ChangeWindow | None:
+        if self._last_stored is None or time.monotonic() - self._last_stored.at >= EVENT_LASTS:
             return None
-        return self._told.span
+        return self._last_stored.span
 
     async def _store_events(self) -> None:
-        meanwhile: _Told | None = None  # the event that was being stored when the waiting webhooks came
+        meanwhile: _StoredEvent | None = None  # the event that was being stored when the webhooks came
         while (event := self._next) is not None:
             self._next = None
-            if meanwhile is not None and event.is_told_by(meanwhile):
+            if meanwhile is not None and event.is_covered_by(meanwhile):
                 event.stored.set_result(1)
                 continue
-            told = self._lately_told()
-            if told is not None and event.span.end - told.start <= LONGEST_SPAN:
-                event.take(told)  # so that changes of alternating seconds don't each need an event
+            recent = self._recent_span()
+            if recent is not None and event.span.end - recent.start <= LONGEST_SPAN:
+                event.add_span(recent)  # so that changes of alternating seconds don't each need an event
             meanwhile = None
             try:
                 count, at = await self._threads.run(self._store_event, event.span)
@@ -149,7 +149,7 @@ class Announcer:
                 event.stored.set_exception(error)
                 continue
             if count:
-                self._told = meanwhile = _Told(event.span, at)
+                self._last_stored = meanwhile = _StoredEvent(event.span, at)
             event.stored.set_result(count)
 
     def _store_event(self, span: ChangeWindow) -> tuple[int, float]:

@@ -69,7 +69,7 @@ class Endpoint:
         kept = await self._keeper.keep(sender.settings, entity, message_id or body)
         announcer = self._announcers.of(sender.settings.insightly_conn_id, entity.record_type)
         span = span_of(entity.changed_at, datetime.now(timezone.utc))
-        if not await announcer.tell(span, anew=kept is not None):
+        if not await announcer.announce(span, new_event=kept is not None):
             log.warning(
                 "Connection %r received a webhook, but no DAG is scheduled by changes of %s of connection "
                 "%r: check the DAGs' schedules, or stop sending these webhooks",

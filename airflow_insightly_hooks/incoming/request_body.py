@@ -10,7 +10,7 @@ from airflow_insightly_hooks.incoming.answers import Refusal
 
 __all__ = ["check_content_type", "read_body"]
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds within which the whole body must arrive."""
 MOST_DIGITS = 12
 """If a declared size has more digits, the body is too large under any limit."""
@@ -55,9 +55,9 @@ async def read_body(request: Request, most: int) -> bytes:
                 raise too_large
 
     try:
-        await asyncio.wait_for(read(), PATIENCE)
+        await asyncio.wait_for(read(), TIMEOUT)
     except asyncio.TimeoutError:
-        raise Refusal(408, f"The body did not arrive within {PATIENCE:g} s: send it again.") from None
+        raise Refusal(408, f"The body did not arrive within {TIMEOUT:g} s: send it again.") from None
     except ClientDisconnect:
         raise Refusal(400, "The body ended early: send it again.") from None
     return bytes(body)

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from airflow_insightly_hooks.incoming.answers import unavailable
 
-__all__ = ["PATIENCE", "Threads"]
+__all__ = ["TIMEOUT", "Threads"]
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds that a request waits for an answer."""
 
 
@@ -27,12 +27,12 @@ class Threads:
     If a call takes too long, the request stops waiting. The call keeps its thread until it ends.
 
     :param count: how many calls run at once.
-    :param who: the name, in log lines, of the service that the calls ask.
-    :param patience: seconds that a request waits; ``None``: ``PATIENCE``.
+    :param service: the name, in log lines, of the service that the calls ask.
+    :param timeout: seconds that a request waits; ``None``: ``TIMEOUT``.
     """
 
-    def __init__(self, count: int, who: str = "Airflow's database", patience: float | None = None) -> None:
-        self._who, self._patience = who, patience
+    def __init__(self, count: int, service: str = "Airflow's database", timeout: float | None = None) -> None:
+        self._service, self._timeout = service, timeout
         self._free = asyncio.Semaphore(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="insightly-incoming")
 
@@ -41,17 +41,17 @@ class Threads:
 
         :raises Refusal: 503, if it takes too long.
         """
-        patience = PATIENCE if self._patience is None else self._patience
+        timeout = TIMEOUT if self._timeout is None else self._timeout
         # Not wait_for: up to Python 3.11 it forgets that it was cancelled if the call ends at that moment.
         running = asyncio.ensure_future(self._run(function, *arguments))
         try:
-            await asyncio.wait([running], timeout=patience)
+            await asyncio.wait([running], timeout=timeout)
         finally:
             if not running.done():
                 running.cancel()
         if running.done():
             return running.result()
-        log.warning("%s did not answer within %g s: check it, and its load", self._who, patience)
+        log.warning("%s did not answer within %g s: check it, and its load", self._service, timeout)
         raise unavailable()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:

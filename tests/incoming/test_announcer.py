@@ -74,9 +74,9 @@ def test_at_once(store: Store) -> None:
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
-        tasks = [asyncio.create_task(announcer.tell(span(0)))]
+        tasks = [asyncio.create_task(announcer.announce(span(0)))]
         await asyncio.sleep(0.05)
-        tasks += [asyncio.create_task(announcer.tell(span(second))) for second in range(1, 200)]
+        tasks += [asyncio.create_task(announcer.announce(span(second))) for second in range(1, 200)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in tasks)
         store.may_go_on.set()
@@ -92,9 +92,11 @@ def test_meanwhile(store: Store) -> None:
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
-        tasks = [asyncio.create_task(announcer.tell(span(0)))]
+        tasks = [asyncio.create_task(announcer.announce(span(0)))]
         await asyncio.sleep(0.05)
-        tasks += [asyncio.create_task(announcer.tell(span(n % 2), anew=n % 3 == 0)) for n in range(50)]
+        tasks += [
+            asyncio.create_task(announcer.announce(span(n % 2), new_event=n % 3 == 0)) for n in range(50)
+        ]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in tasks)
         store.may_go_on.set()
@@ -108,16 +110,16 @@ def test_within_a_second(store: Store) -> None:
     """What an event tells of that is younger than a second needs no other; a second later it does."""
 
     async def check(announcer: Announcer) -> None:
-        assert await announcer.tell(span(0))
-        assert await announcer.tell(span(0))
-        assert await announcer.tell(span(1))  # its first second is in the event's span
+        assert await announcer.announce(span(0))
+        assert await announcer.announce(span(0))
+        assert await announcer.announce(span(1))  # its first second is in the event's span
         assert len(store.spans) == 1
-        assert await announcer.tell(span(2))
+        assert await announcer.announce(span(2))
         assert store.spans[1:] == [ChangeWindow(START, START + timedelta(seconds=4))]
-        assert await announcer.tell(span(0))
+        assert await announcer.announce(span(0))
         assert len(store.spans) == 2
         await asyncio.sleep(1.05)
-        assert await announcer.tell(span(3))
+        assert await announcer.announce(span(3))
         assert store.spans[2:] == [span(3)]
 
     with_announcer(store, check)
@@ -127,13 +129,13 @@ def test_anew(store: Store) -> None:
     """Who needs an event that is stored from now on gets one; those that come meanwhile share it."""
 
     async def check(announcer: Announcer) -> None:
-        assert await announcer.tell(span(0))
-        assert await announcer.tell(span(0), anew=True)
+        assert await announcer.announce(span(0))
+        assert await announcer.announce(span(0), new_event=True)
         assert len(store.spans) == 2
         store.may_go_on.clear()
-        tasks = [asyncio.create_task(announcer.tell(span(0), anew=True))]
+        tasks = [asyncio.create_task(announcer.announce(span(0), new_event=True))]
         await asyncio.sleep(0.05)
-        tasks += [asyncio.create_task(announcer.tell(span(0), anew=True)) for _ in range(50)]
+        tasks += [asyncio.create_task(announcer.announce(span(0), new_event=True)) for _ in range(50)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in tasks)
         store.may_go_on.set()
@@ -149,7 +151,7 @@ def test_by_turns(store: Store) -> None:
     async def check(announcer: Announcer) -> None:
         started = time.monotonic()
         for number in range(100):
-            assert await announcer.tell(span(number % 5 * 10))
+            assert await announcer.announce(span(number % 5 * 10))
         assert time.monotonic() - started < 1, "else it says nothing"
 
     with_announcer(store, check)
@@ -161,7 +163,7 @@ def test_without_a_pause(store: Store) -> None:
 
     async def check(announcer: Announcer) -> None:
         for minute in range(60):
-            assert await announcer.tell(span(minute * 60))
+            assert await announcer.announce(span(minute * 60))
         assert len(store.spans) == 60
 
     with_announcer(store, check)
@@ -174,9 +176,9 @@ def test_no_asset(store: Store) -> None:
 
     async def check(announcer: Announcer) -> None:
         store.assets = 0
-        assert not await announcer.tell(span(0))
+        assert not await announcer.announce(span(0))
         store.assets = 1
-        assert await announcer.tell(span(0))
+        assert await announcer.announce(span(0))
 
     with_announcer(store, check)
     assert store.calls == 2
@@ -188,9 +190,9 @@ def test_failure(store: Store, logged: Logged) -> None:
     async def check(announcer: Announcer) -> None:
         store.failures = 1
         store.may_go_on.clear()
-        first = asyncio.create_task(announcer.tell(span(0)))
+        first = asyncio.create_task(announcer.announce(span(0)))
         await asyncio.sleep(0.05)
-        others = [asyncio.create_task(announcer.tell(span(0))) for _ in range(5)]
+        others = [asyncio.create_task(announcer.announce(span(0))) for _ in range(5)]
         await asyncio.sleep(0.05)
         store.may_go_on.set()
         with pytest.raises(Refusal) as refused:
@@ -199,8 +201,8 @@ def test_failure(store: Store, logged: Logged) -> None:
         assert await asyncio.gather(*others) == [True] * 5
         store.failures = 1
         with pytest.raises(Refusal):
-            await announcer.tell(span(9))
-        assert await announcer.tell(span(9))
+            await announcer.announce(span(9))
+        assert await announcer.announce(span(9))
 
     with_announcer(store, check)
     assert "An event can't be stored: OSError" in logged.text
@@ -209,18 +211,18 @@ def test_failure(store: Store, logged: Logged) -> None:
 
 def test_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that hangs is waited for no longer than the limit, and doesn't stop what comes later."""
-    monkeypatch.setattr(announcer_module, "PATIENCE", 0.2)
-    monkeypatch.setattr(threads_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(announcer_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(threads_module, "TIMEOUT", 0.2)
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
         started = time.monotonic()
-        told = await asyncio.gather(*(announcer.tell(span(0)) for _ in range(5)), return_exceptions=True)
+        told = await asyncio.gather(*(announcer.announce(span(0)) for _ in range(5)), return_exceptions=True)
         assert [getattr(answer, "status", answer) for answer in told] == [503] * 5
         assert time.monotonic() - started < 1
         hanging, store.may_go_on = store.may_go_on, threading.Event()
         store.may_go_on.set()
-        assert await announcer.tell(span(0)), "in another thread"
+        assert await announcer.announce(span(0)), "in another thread"
         hanging.set()
 
     with_announcer(store, check)
@@ -228,18 +230,18 @@ def test_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more threads hang than there may be, and afterwards all is well again."""
-    monkeypatch.setattr(announcer_module, "PATIENCE", 0.1)
-    monkeypatch.setattr(threads_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(announcer_module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(threads_module, "TIMEOUT", 0.1)
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
         for _ in range(5):
             with pytest.raises(Refusal):
-                await announcer.tell(span(0))
+                await announcer.announce(span(0))
         assert store.calls == 2
         store.may_go_on.set()
         await asyncio.sleep(0.3)
-        assert await announcer.tell(span(50))
+        assert await announcer.announce(span(50))
 
     with_announcer(store, check, count=2)
 
@@ -249,7 +251,7 @@ def test_client_that_goes_away(store: Store) -> None:
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
-        first, second, third = (asyncio.create_task(announcer.tell(span(n))) for n in (0, 5, 5))
+        first, second, third = (asyncio.create_task(announcer.announce(span(n))) for n in (0, 5, 5))
         await asyncio.sleep(0.05)
         first.cancel()
         second.cancel()
@@ -270,7 +272,7 @@ def test_every_answer_is_true(calls: list[tuple[int, bool]], failures: int) -> N
 
     async def call(announcer: Announcer, second: int) -> None:
         try:
-            assert await announcer.tell(span(second))
+            assert await announcer.announce(span(second))
         except Refusal:
             return
         first = ChangeWindow(span(second).start, span(second).start + timedelta(seconds=1))
@@ -296,11 +298,11 @@ def test_many_record_types(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         announcers = Announcers()
         kept = announcers.of("crm", "Kept__c")
-        assert await kept.tell(span(0))
+        assert await kept.announce(span(0))
         for number in range(MOST_ANNOUNCERS + 5):
             one = announcers.of("crm", f"Object{number}__c")
             if number % 100 == 0:
-                assert not await one.tell(span(0))
+                assert not await one.announce(span(0))
         assert announcers.of("crm", "Kept__c") is kept
         assert len(announcers._known) < 20
 

@@ -417,7 +417,7 @@ def test_length_that_is_none(post: Post) -> None:
 
 def test_too_slow(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has 30 s to come; the test's has less."""
-    monkeypatch.setattr(request_body, "PATIENCE", 0.2)
+    monkeypatch.setattr(request_body, "TIMEOUT", 0.2)
     answer = post([b"x"] * 100, pause=0.05)
     assert (answer.status, answer.detail) == (408, "The body did not arrive within 0.2 s: send it again.")
     assert answer.read < 10
@@ -680,8 +680,8 @@ def test_database_hangs(app: ASGIApp, request: pytest.FixtureRequest, clock: Clo
         assert (await ask(app, "/crm", contact(), [basic()])).status == 200
         clock.now += 2
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threads, "PATIENCE", 0.2)
-            patch.setattr(announcer, "PATIENCE", 0.2)
+            patch.setattr(threads, "TIMEOUT", 0.2)
+            patch.setattr(announcer, "TIMEOUT", 0.2)
             patch.setattr(MetastoreBackend, "get_connection", lambda *_, **__: ended.wait(30) and None)
             patch.setattr(announcer, "_announce", lambda *_: ended.wait(30) and 0)
             started = time.monotonic()

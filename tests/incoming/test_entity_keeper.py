@@ -203,7 +203,7 @@ def test_hanging_store(
 ) -> None:
     """A store that hangs takes a few threads, and each sender is told in time to try again."""
     assert post(contact(NOW)).status == 200  # from now on the connection is known
-    monkeypatch.setattr(threads, "PATIENCE", 0.3)
+    monkeypatch.setattr(threads, "TIMEOUT", 0.3)
     gone, called = threading.Event(), []
 
     def hang(*_: Any) -> None:

@@ -40,7 +40,7 @@ def test_a_call_that_takes_too_long() -> None:
     release = threading.Event()
 
     async def main() -> None:
-        threads = Threads(1, patience=0.1)
+        threads = Threads(1, timeout=0.1)
         for _ in range(2):
             with pytest.raises(Refusal) as refused:
                 await threads.run(release.wait, 30)
