@@ -52,7 +52,7 @@ class CursorLists:
         self._state = state
         self._ti: Any = ti
 
-    def enlist(self, key: str, entry: Mapping[str, Any], *, keeps_woken: bool) -> None:
+    def add(self, key: str, entry: Mapping[str, Any], *, keeps_woken: bool) -> None:
         """Add a cursor to the list, with the task that has moved it.
 
         :param key: the cursor's key.
@@ -91,7 +91,7 @@ class CursorLists:
             return
         self._state.set(name, part)
 
-    def tell_of_others(self, key: str) -> None:
+    def log_others(self, key: str) -> None:
         """Log the other cursors of this asset: if the task was renamed, one is its old cursor."""
         entries: dict[str, Any] = {}
         for name in CURSOR_LISTS:

@@ -112,7 +112,7 @@ class RunLookback:
         told = read_value(self._task_state, TOLD)
         if isinstance(told, dict) and told.get("window") != window.as_dict():
             return None  # a later try has opened another window, and was stopped, too
-        return None if self._has_told(window) is False else window
+        return None if self._has_reported(window) is False else window
 
     def may_grow(self, window: ChangeWindow) -> bool:
         """Return whether more changes in a window, or in the lookback before it, may still become visible."""
@@ -140,7 +140,7 @@ class RunLookback:
         plain = SameChanges(self._record_type, self._events, window)
         if self._store is None:
             return plain
-        if self._has_told(window):
+        if self._has_reported(window):
             return self._same(window) or plain
         if window.is_empty:  # a first run
             is_next = self._remembered(window) is None
@@ -188,7 +188,7 @@ class RunLookback:
                 window,
             )
 
-    def _has_told(self, window: ChangeWindow) -> bool | None:
+    def _has_reported(self, window: ChangeWindow) -> bool | None:
         """Return whether an earlier try has reported this window's changes; ``None`` if no try is known."""
         told = read_value(self._task_state, TOLD)
         if not isinstance(told, dict) or told.get("window") != window.as_dict():

@@ -147,7 +147,7 @@ class RunWindows:
         cursor = self.cursor() or self._end_of_last_run()
         if cursor is None:
             since = min([self._began(until), *self._woken_for("since")])
-            self._tell_of_first_run(since)
+            self._log_first_run(since)
             if since == until:
                 self._advance(until)
             return ChangeWindow(since, until)
@@ -211,7 +211,7 @@ class RunWindows:
                 return
         self._advance(window.end)
         self._earlier.note(window)
-        self._lists().enlist(
+        self._lists().add(
             self.cursor_key,
             {
                 "dag": self._owner.dag_id,
@@ -325,7 +325,7 @@ class RunWindows:
         )
         return window.end
 
-    def _tell_of_first_run(self, since: datetime) -> None:
+    def _log_first_run(self, since: datetime) -> None:
         """Log the time from which changes are read, and the other cursors: one may be the task's old one."""
         # A warning, since a DAG that was deleted and added again looks the same: it doesn't read the changes
         # that it has missed.
@@ -335,7 +335,7 @@ class RunWindows:
             *(self.cursor_name, iso_time(since)),
         )
         if not self.is_test:
-            self._lists().tell_of_others(self.cursor_key)
+            self._lists().log_others(self.cursor_key)
 
     def _lists(self) -> CursorLists:
         return CursorLists(self._state(), self._context["ti"])

@@ -571,7 +571,7 @@ def test_cursors_of_dags_that_are_gone_are_deleted(
     monkeypatch: pytest.MonkeyPatch, position: str | None, is_gone: bool, stays: bool
 ) -> None:
     """With all that was kept for their tasks, once they have not moved for 90 days."""
-    monkeypatch.setattr(windows_module.CursorLists, "tell_of_others", lambda self, key: None)
+    monkeypatch.setattr(windows_module.CursorLists, "log_others", lambda self, key: None)
     monkeypatch.setattr(cursor_lists, "cursor_list", lambda key: "cursors/0")
     _, context = run_of(None, "old", EIGHT)
     state = context["asset_state_store"][ASSET]
