@@ -109,8 +109,7 @@ def test_every_error_has_a_section() -> None:
 
 
 UNEXPLAINED = {
-    *("DatabaseNotFound", "InvalidRecordText", "LostPayloadsError", "OrphanedMessagesError"),
-    *("PendingDagNotFound", "RecordNotFound", "UnreadableQueueError"),
+    *("InvalidRecordText", "LostPayloadsError", "OrphanedMessagesError", "RecordNotFound", "UnreadableQueueError"),
 }
 """Errors whose docstrings don't have their cause and their remedy yet."""
 

@@ -1,4 +1,4 @@
-"""Airflow's own metadata database, read and written for the command line and the UI; never in a worker.
+"""Read and write Airflow's own metadata database, for the command line and the UI; never in a worker.
 
 Private.
 """

@@ -1,4 +1,4 @@
-"""Telling DAGs that there are changes: an event on each asset that they are scheduled by."""
+"""Notify DAGs of changes: create an event on each asset whose events schedule DAGs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ WRITER = "api"
 
 
 def announce(session: Session, insightly_conn_id: str, record_type: str, span: ChangeWindow) -> int:
-    """Say that there are changes, and note that it was said; return to how many assets.
+    """Create an event on each asset of the changes, and store the announcement; return how many assets.
 
-    :param session: of Airflow's database; the caller commits.
-    :param insightly_conn_id: the connection of the account whose records they are.
-    :param span: when the changes were.
+    :param session: a session of Airflow's database; the caller commits.
+    :param insightly_conn_id: the connection of the account whose records were changed.
+    :param span: the span of time in which the records were changed.
     """
     assets = _watched_assets(session, changes_prefix(insightly_conn_id, record_type))
     if not assets:
@@ -57,20 +57,21 @@ def announce(session: Session, insightly_conn_id: str, record_type: str, span: C
 
 
 def _queue_of(session: Session, assets: Sequence[AssetModel]) -> set[tuple[int, str]]:
-    """Return which DAGs a run is about to be made of, and for the events of which asset."""
+    """Return the rows of the queue for these assets: the asset's id, and the DAG that will get a run."""
     columns = select(AssetDagRunQueue.asset_id, AssetDagRunQueue.target_dag_id)
     rows = session.execute(columns.where(AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])))
     return {(asset_id, dag_id) for asset_id, dag_id in rows}
 
 
 def _queue_anew(session: Session, assets: Sequence[AssetModel], queued: set[tuple[int, str]]) -> None:
-    """Have a run made of each event that was just stored.
+    """Update the rows of the queue, so that the scheduler makes a run for each event that was just stored.
 
-    A run gets the events up to the time of its row in the queue, and Airflow leaves a row that is there as it
-    is. A scheduler that is making the run of an earlier event deletes the row in the end, and is waited for.
-    This comes last: a scheduler passes over rows that are locked.
+    A run gets the events up to the time of its row in the queue, but Airflow does not update a row that
+    exists. So this function updates it. If a scheduler is making the run for an earlier event, it deletes the
+    row at the end; the update waits for it, and the row is added again. This must be the last step: a
+    scheduler skips rows that are locked.
 
-    :param queued: what was in the queue before the events.
+    :param queued: the rows that were in the queue before the events.
     """
     of_assets = AssetDagRunQueue.asset_id.in_([asset.id for asset in assets])
     session.execute(update(AssetDagRunQueue).where(of_assets).values(created_at=timezone.utcnow()))
@@ -79,35 +80,34 @@ def _queue_anew(session: Session, assets: Sequence[AssetModel], queued: set[tupl
 
 
 def watched_record_types(session: Session, insightly_conn_id: str) -> set[str]:
-    """Return the record types by whose changes DAGs are scheduled.
+    """Return the record types whose changes schedule DAGs.
 
-    :param insightly_conn_id: the connection of the account whose records they are.
+    :param insightly_conn_id: the connection of the account that has the records.
     """
     assets = _watched_assets(session, account_prefix(insightly_conn_id))
     return {record_type for asset in assets if (record_type := changed_type_in(asset.name)) is not None}
 
 
 def _watched_assets(session: Session, prefix: str) -> Sequence[AssetModel]:
-    """Return the assets that DAGs are scheduled by, in the order of their ids: so two processes can't lock
-    each other out."""
+    """Return the assets whose events schedule DAGs, by id: the same order everywhere avoids deadlocks."""
     is_scheduled_by = select(DagScheduleAssetReference.asset_id)
     found = session.scalars(
         select(AssetModel)
         .where(AssetModel.name.startswith(prefix, autoescape=True), AssetModel.id.in_(is_scheduled_by))
         .order_by(AssetModel.id)
     )
-    return [asset for asset in found if asset.name.startswith(prefix)]  # LIKE may take no notice of case
+    return [asset for asset in found if asset.name.startswith(prefix)]  # LIKE may ignore case
 
 
 def _note(session: Session, insightly_conn_id: str, record_type: str, span: ChangeWindow) -> None:
-    """Note what was said, for the watcher (``triggers.watcher``): DAGs may need to be told again."""
+    """Store the announcement for the watcher (``triggers.watcher``), which may have to announce it again."""
     asset = records_asset(insightly_conn_id, record_type)
     asset_id = session.scalar(
         select(AssetModel.id)
         .where(AssetModel.name == asset.name, AssetModel.uri == asset.uri)
         .with_for_update(key_share=True)  # tasks may add keys to the state meanwhile
     )
-    if asset_id is None:  # no sensor keeps a cursor there
+    if asset_id is None:  # no sensor stores a cursor there
         return
     row = session.get(AssetStateStoreModel, (asset_id, ANNOUNCED))
     if row is None:

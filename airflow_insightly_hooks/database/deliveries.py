@@ -1,7 +1,7 @@
-"""What was delivered, and what was not: a search over the ledgers in Airflow's task state store.
+"""Search the ledgers in Airflow's task state store for delivered and undelivered messages.
 
-A ledger's head says where its task delivers to and counts its messages by state, so most ledgers need not be
-opened. They are looked through from the one that was written last, until there are enough deliveries.
+A ledger's head names the task's receiver and counts its messages by state, so most ledgers need not be
+opened. The search begins with the ledger that was written last, and ends when it has enough deliveries.
 """
 
 from __future__ import annotations
@@ -43,37 +43,38 @@ __all__ = [
 ]
 
 UNDELIVERED = "undelivered"
-"""A filter's state for all that is neither delivered, nor left to a retry DAG, nor of a dry run."""
+"""A filter's state that matches all messages but those that are delivered, left to a retry DAG, or of a dry
+run."""
 _KEY = re.compile(rf"((?:[^/]+/)?)({HEAD}(?:/([0-9]+-[0-9a-f]+)/(.+))?)")
-"""A ledger's keys: the prefix, the ledger's own key, the token of a try, and the part's name."""
+"""The keys of a ledger. Groups: the prefix, the key without it, the token of a try, and the part's name."""
 CHUNKS = (100, 400, 2_000, 10_000)
-"""Ledgers that are looked at in one step; each step takes more."""
+"""How many ledgers each step of the search reads; later steps read more."""
 
 CLOCKS_DIFFER = timedelta(days=1)
-"""How far the clock of a worker may be behind that of whoever made its run."""
+"""How far a worker's clock may be behind the clock of the machine that created its run."""
 LATEST = datetime.max.replace(tzinfo=timezone.utc) - CLOCKS_DIFFER
 MOST_PATTERNS = 20
-"""Messages, or records, that the database looks for; of more, all blocks are read."""
+"""The most messages or records that a query searches for. If there are more, all blocks are read."""
 
 
 class TaskKey(NamedTuple):
-    """A deliver task of a run, and which of its ledgers: a task can deliver to several receivers."""
+    """A deliver task of a run, and one of its ledgers: a task can deliver to several receivers."""
 
     dag_run_id: int
     dag_id: str
     run_id: str
     task_id: str
     map_index: int
-    prefix: str  # of the ledger's keys: "" or the webhook's slug and a slash
+    prefix: str  # the prefix of the ledger's keys: "", or the webhook's slug and a slash
 
     @property
     def shown_task(self) -> str:
-        """The task's id, with the map index of a mapped one: ``deliver[3]``."""
+        """The task's id; if the task is mapped, with its map index: ``deliver[3]``."""
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
 class WantedTasks(NamedTuple):
-    """Tasks of one DAG; what is ``None`` excludes nothing."""
+    """Tasks of one DAG; a field that is ``None`` does not restrict the search."""
 
     dag_id: str
     run_id: str | None = None
@@ -82,16 +83,16 @@ class WantedTasks(NamedTuple):
 
 
 class DeliveryFilter(NamedTuple):
-    """Which deliveries are looked for; what is ``None`` excludes nothing.
+    """Which deliveries to search for; a field that is ``None`` does not restrict the search.
 
-    :param dag_ids: of these DAGs only.
-    :param tasks: of these tasks of one DAG only.
-    :param receiver: a connection's id, or a part of the receiver's URI.
-    :param records: about these records: type, or ``None`` for any, and id.
-    :param message_ids: these messages.
+    :param dag_ids: only deliveries of these DAGs.
+    :param tasks: only deliveries of these tasks of one DAG.
+    :param receiver: only to this receiver: a connection's id, or a part of the receiver's URI.
+    :param records: only about these records: the type, or ``None`` for any type, and the id.
+    :param message_ids: only these messages.
     :param state: one of ``core.delivery.stored_deliveries.STATES``, or ``"undelivered"``.
-    :param since: what happened at this time or later; aware.
-    :param until: what happened before this time; aware.
+    :param since: only deliveries at this time or later; an aware time.
+    :param until: only deliveries before this time; an aware time.
     """
 
     dag_ids: Collection[str] | None = None
@@ -105,18 +106,18 @@ class DeliveryFilter(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A message, and what became of it in one task of one run."""
+    """A message, and its state and outcomes in one task of one run."""
 
     key: TaskKey
     conn_id: str | None
     receiver: str | None
     message: StoredMessage
     at: datetime
-    """UTC: when its last POST ended; before the first one, when the ledger was written last."""
+    """When the last POST ended, in UTC; before the first POST, when the ledger was written last."""
 
     @property
     def last(self) -> PostOutcome | None:
-        """The last outcome, if there is one."""
+        """The outcome of the last POST, if there is one."""
         return self.message.outcomes[-1] if self.message.outcomes else None
 
 
@@ -126,16 +127,17 @@ class Deliveries(NamedTuple):
     rows: list[Delivery]
     has_more: bool
     unreadable: int
-    """Ledgers that couldn't be read: of another version, or kept by a worker's own state store backend."""
+    """How many ledgers couldn't be read: another version has written them, or the workers' own state store
+    backend stores them."""
 
 
 def search_deliveries(
     session: Session, wanted: DeliveryFilter, *, limit: int = 100, offset: int = 0
 ) -> Deliveries:
-    """Return deliveries that match, newest first.
+    """Return the deliveries that match, newest first.
 
-    :param limit: how many at most.
-    :param offset: how many of the newest are passed over.
+    :param limit: the most deliveries to return.
+    :param offset: how many of the newest deliveries to skip.
     """
     search = _Search(session, wanted)
     rows: list[Delivery] = []
@@ -156,7 +158,7 @@ class _Head(NamedTuple):
 class _Search:
     """One search.
 
-    :ivar unreadable: ledgers that couldn't be read so far.
+    :ivar unreadable: how many ledgers couldn't be read so far.
     """
 
     def __init__(self, session: Session, wanted: DeliveryFilter) -> None:
@@ -164,10 +166,10 @@ class _Search:
         self.unreadable = 0
 
     def rows(self) -> Iterator[Delivery]:
-        """Yield what matches, newest first.
+        """Yield the deliveries that match, newest first.
 
-        No message of a ledger is newer than the ledger's last write: so what is newer than all ledgers that
-        are still to be opened can be yielded.
+        No message of a ledger is newer than the ledger's last write. So a delivery can be yielded once it is
+        newer than all ledgers that are still to be opened.
         """
         waiting: list[tuple[float, int, Delivery]] = []
         count = 0
@@ -175,12 +177,12 @@ class _Search:
             for row in self._messages(heads):
                 count += 1
                 heapq.heappush(waiting, (-row.at.timestamp(), count, row))
-            # Outcomes are kept in whole seconds.
+            # Outcomes are stored in whole seconds.
             while waiting and (oldest is None or -waiting[0][0] >= int(oldest.timestamp())):
                 yield heapq.heappop(waiting)[2]
 
     def _chunks(self) -> Iterator[tuple[list[_Head], datetime | None]]:
-        """Yield heads, the last written first, and the time of the oldest one while there may be more."""
+        """Yield heads, the last written first, with the oldest one's time; ``None`` if no heads follow."""
         last: tuple[datetime, int] | None = None
         sizes = iter(CHUNKS)
         size = 0
@@ -215,9 +217,9 @@ class _Search:
         if wanted.tasks is not None:
             named = {name: value for name, value in wanted.tasks._asdict().items() if value is not None}
             query = query.where(*(getattr(State, name) == value for name, value in named.items()))
-        if wanted.since is not None:  # a ledger is written after what it tells of
+        if wanted.since is not None:  # a ledger is written after the POSTs that it records
             query = query.where(State.updated_at >= wanted.since)
-        if wanted.until is not None:  # a run sends nothing before it is due, however often it is cleared
+        if wanted.until is not None:  # a run sends nothing before its time, even if it is cleared
             query = query.join(DagRun, DagRun.id == State.dag_run_id)
             query = query.where(DagRun.run_after < min(wanted.until, LATEST) + CLOCKS_DIFFER)
         if last is not None:
@@ -246,7 +248,7 @@ class _Search:
                     yield row
 
     def _ledgers(self, heads: Sequence[_Head]) -> Iterator[tuple[tuple[TaskKey, datetime], StoredLedger]]:
-        """Yield the ledgers that count, and may hold something that matches."""
+        """Yield the current ledger of each task, if it may hold a delivery that matches."""
         small = self._small_values(heads)
         for head in heads:
             own = small.get(head.key, {})
@@ -255,12 +257,13 @@ class _Search:
             except InvalidState:
                 self.unreadable += 1
                 continue
-            # A try that was taken over, or killed before a later one went on from it, has left its head.
+            # Heads of earlier tries remain: of a try that was taken over, or was killed before a later try
+            # continued from it.
             if ledger is not None and ledger.token == head.token and self._may_match(ledger):
                 yield (head.key, head.updated_at), ledger
 
     def _small_values(self, heads: Sequence[_Head]) -> Mapping[TaskKey, dict[str, Any]]:
-        """Return claims and heads."""
+        """Return the claims and heads of ledgers."""
         return self._read(
             (head.key for head in heads),
             or_(State.key == HEAD, State.key.like(f"%/{HEAD}"), State.key.like(f"%{HEAD}/%/head")),
@@ -269,7 +272,10 @@ class _Search:
     def _values(
         self, ledgers: Mapping[tuple[TaskKey, datetime], StoredLedger]
     ) -> Mapping[TaskKey, dict[str, Any]]:
-        """Return the blocks and the texts of ledgers; of a record or of messages, only blocks with these."""
+        """Return the blocks and texts of ledgers.
+
+        If the search is for a few records or messages, only the blocks that name them are returned.
+        """
         is_part = and_(
             State.key.like(f"%{HEAD}/%"), State.key.not_like("%/archive/%"), State.key.not_like("%/head")
         )
@@ -292,7 +298,7 @@ class _Search:
         return []
 
     def _read(self, keys: Iterable[TaskKey], which: Any) -> Mapping[TaskKey, dict[str, Any]]:
-        """Return values by task and by key, the prefix left out."""
+        """Return values by task and by key; the keys have no prefix."""
         runs = sorted({key.dag_run_id for key in keys})
         found: defaultdict[TaskKey, dict[str, Any]] = defaultdict(dict)
         columns = (

@@ -1,4 +1,4 @@
-"""What stands around a delivery: its task's state, the requests to send it again."""
+"""Details of a delivery: the state of its task, and the requests to send it again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DAGS_A_QUERY = 1_000
 
 
 def delivering_dags(session: Session, dag_ids: Collection[str]) -> list[str]:
-    """Return those of the DAGs that have delivered something, or have tried to; sorted."""
+    """Return the DAGs that have delivered a message, or have tried to; sorted."""
     has_ledger = (
         select(State.id).where(State.dag_id == DagModel.dag_id, State.key.like(f"%{HEAD}/%/head")).exists()
     )
@@ -53,28 +53,29 @@ def delivering_dags(session: Session, dag_ids: Collection[str]) -> list[str]:
 
 
 def find_delivery(session: Session, tasks: WantedTasks, prefix: str, message_id: str) -> Delivery | None:
-    """Return what became of a message in one task, by one of its ledgers; ``None`` if nothing is known of it.
+    """Return the delivery of a message by one task, from one of its ledgers; ``None`` if there is none.
 
-    :param prefix: of the ledger's keys, as in ``TaskKey``.
+    :param prefix: the prefix of the ledger's keys, as in ``TaskKey``.
     """
     found = search_deliveries(session, DeliveryFilter(tasks=tasks, message_ids=[message_id]), limit=1_000)
     return next((row for row in found.rows if row.key.prefix == prefix), None)
 
 
 class TaskAround(NamedTuple):
-    """A deliver task as Airflow has it now."""
+    """The current state of a deliver task in Airflow."""
 
     state: str | None
     next_try_at: datetime | None
-    """When its next try is due, if it waits for one."""
+    """When its next try is due, if the task waits for one."""
     insightly_assets: tuple[str, ...]
-    """The names of the assets of Insightly's records that it, or a task of its DAG, reads."""
+    """The names of the assets of Insightly's records that the task, or another task of its DAG, reads."""
     keeps_payloads: bool
-    """Whether another task hands its payloads to it: else it reads its records itself, and keeps none."""
+    """Whether the task gets its payloads from another task. If not, it reads its records itself, and its
+    payloads are not stored."""
 
 
 def task_around(session: Session, key: TaskKey) -> TaskAround:
-    """Return how a deliver task stands."""
+    """Return the current state of a deliver task."""
     ti: TaskInstance | None = session.scalar(select_task_instance(key))
     dag = dag_of(session, key)
     task = dag.get_task(key.task_id) if dag is not None and dag.has_task(key.task_id) else None
@@ -93,7 +94,7 @@ def task_around(session: Session, key: TaskKey) -> TaskAround:
 
 
 def requests_for(session: Session, delivery: Delivery) -> list[ResendRequest]:
-    """Return the requests to send a message again that its task keeps, the oldest first."""
+    """Return the requests to send a message again that its task's state holds, the oldest first."""
     try:
         requests = read_requests(DatabaseStateStore(session, delivery.key._replace(prefix="")))
     except InvalidState:

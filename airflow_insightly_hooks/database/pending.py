@@ -1,10 +1,10 @@
-"""What is pending in all workflows, and requests to cancel it or to send it now.
+"""Read the pending webhooks of all workflows, and request to cancel them or to send them now.
 
-Pending webhooks are blocks of an asset's state (``core.state.pending_webhooks``). They are read in one
-statement, whose rows are of one moment: then each head that is seen has its blocks. Nothing is written there,
-since one ``due`` task at a time is the only writer. A request is a run of the DAG that sends the webhooks,
-and its conf names the entries (``core.state.pending_request``). The run's ``due`` tasks carry the request out
-once, however often they are killed, retried or cleared.
+Pending webhooks are stored in blocks of an asset's state (``core.state.pending_webhooks``). One statement
+reads them, and all its rows are from one moment. So each head has its blocks. This module writes nothing
+there, because the only writer is a ``due`` task, one at a time. A request is a run of the DAG that sends the
+webhooks, and its conf names the entries (``core.state.pending_request``). The run's ``due`` tasks carry out
+the request once, even if they are killed, retried or cleared.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sqlalchemy import func, or_, select
 from airflow_insightly_hooks.core.dates import iso_time
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InsightlyHooksError, InvalidState
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.pending_request import CANCEL, SEND_NOW, request_conf
 from airflow_insightly_hooks.core.state.pending_webhooks import KEYS, PendingWebhook, PendingWebhooks
 from airflow_insightly_hooks.core.state.state_store import KEPT
@@ -49,50 +50,50 @@ __all__ = [
 ]
 
 ENTRIES_IN_RUN = 1_000
-"""Entries that one run's conf names: Airflow's pages load the conf of each run that they list."""
+"""The most entries that one run's conf names: Airflow's pages load the conf of each run that they list."""
 SCHEDULING = "from__"
-"""How the ids of the runs begin that enter what a workflow's run has scheduled."""
+"""The beginning of the ids of runs that add a workflow's scheduled webhooks to the pending ones."""
 MOST_PREFIXES = 100
-"""Workflows whose keys a query looks for; of more, all are read."""
+"""The most workflows whose keys a query names. If there are more, it reads all workflows."""
 ELSEWHERE = "__airflow_state_ref__"
-"""The only key of a value that ``[workers] state_store_backend`` keeps outside of the database."""
+"""The only key of a value that ``[workers] state_store_backend`` stores outside of the database."""
 
 
 class PendingRow(NamedTuple):
     """A webhook that waits for its time."""
 
     due: datetime  # aware, UTC
-    dag_id: str  # the workflow's
-    webhook: str  # its name, as task ids have it
+    dag_id: str  # the workflow's DAG
+    webhook: str  # the webhook's name, as in task ids
     record_type: str
     record_id: int
     event: str  # "added" or "updated"
-    changed_at: str  # the time of the change that triggered, as stored: ISO 8601, or as the API writes it
-    pending_dag_id: str | None  # the DAG that sends it; None: there is none any more
+    changed_at: str  # the time of the change that triggered it, as stored: ISO 8601, or the API's form
+    pending_dag_id: str | None  # the DAG that sends it; None if there is no such DAG any more
 
 
 class PendingDag(NamedTuple):
-    """A DAG that sends what is pending."""
+    """A DAG that sends pending webhooks."""
 
     dag_id: str
     is_paused: bool
-    queued: int  # its runs that are queued, and have not entered yet what they were triggered for
+    queued: int  # how many of its runs are queued, and have not added their webhooks yet
 
 
 class PendingPage(NamedTuple):
-    """A part of what is pending."""
+    """One page of the pending webhooks."""
 
-    rows: list[PendingRow]  # by the time that they are due
-    total: int  # rows of all parts
-    dags: list[PendingDag]  # those that send them, also rows of other parts and what isn't entered yet
-    unreadable: list[InvalidState]  # state whose entries are missing here, since they can't be read
+    rows: list[PendingRow]  # by due time
+    total: int  # how many rows all pages have
+    dags: list[PendingDag]  # the DAGs that send the rows of all pages, and those that will add webhooks
+    unreadable: list[InvalidState]  # an error for each webhook whose entries are missing here
 
 
 class PendingCounts(NamedTuple):
-    """How much is pending, by the workflow's ``dag_id``; one of which nothing is pending may be missing."""
+    """How many entries are pending, by the workflow's ``dag_id``; a workflow with no entry may be missing."""
 
     counts: Mapping[str, int]
-    unreadable: Mapping[str, int]  # webhooks whose state can't be read, and is not counted
+    unreadable: Mapping[str, int]  # how many webhooks are not counted, because their state can't be read
 
 
 class RequestedRun(NamedTuple):
@@ -101,11 +102,21 @@ class RequestedRun(NamedTuple):
     dag_id: str
     run_id: str
     entries: int
-    is_paused: bool  # the DAG; the run waits then until it is unpaused
+    is_paused: bool  # whether the DAG is paused; if so, the run waits until the DAG is unpaused
 
 
 class PendingDagNotFound(InsightlyHooksError):
-    """No DAG sends what is pending of a ``webhook`` of the workflow ``dag_id``."""
+    """No DAG sends the pending entries of a webhook.
+
+    Cause: Raised when a user asks to cancel pending entries or to send them now, and the file of their DAG is
+    gone or broken, or the webhook's name, the record type or the connection was changed.
+
+    Remedy: Leave these entries out of the request: they are not sent, so you need not cancel them. To send
+    them, restore the DAG's file, or undo the change.
+
+    :param dag_id: the workflow's DAG.
+    :param webhook: the webhook's name, as in task ids.
+    """
 
     def __init__(self, dag_id: str, webhook: str) -> None:
         super().__init__(dag_id, webhook)
@@ -114,9 +125,9 @@ class PendingDagNotFound(InsightlyHooksError):
 
     def __str__(self) -> str:
         return (
-            f"no DAG sends what is pending of {self.dag_id}/{self.webhook}: its file is gone or broken, or "
-            "the webhook's name, the record type or the connection was changed. So it is not sent, and need "
-            "not be cancelled. Leave it out, or bring the DAG back"
+            f"no DAG sends the pending entries of {self.dag_id}/{self.webhook}: the DAG's file is gone or "
+            "broken, or the webhook's name, the record type or the connection was changed. The entries are "
+            "not sent, so you need not cancel them: leave them out. To send them, restore the DAG"
         )
 
 
@@ -129,13 +140,13 @@ def pending_webhooks(
     limit: int | None = None,
     offset: int = 0,
 ) -> PendingPage:
-    """Return what is pending, by the time that it is due.
+    """Return the pending webhooks, by due time.
 
-    :param dag_ids: only of these workflows; empty: of all.
-    :param webhooks: only of these webhooks, as ``PendingRow.webhook`` names them; empty: of all.
-    :param record_ids: only of these records; empty: of all.
-    :param limit: rows at the most; ``None``: all.
-    :param offset: rows before the first one that is returned.
+    :param dag_ids: only those of these workflows; if empty, of all.
+    :param webhooks: only these webhooks, as ``PendingRow.webhook`` names them; if empty, all.
+    :param record_ids: only those of these records; if empty, of all.
+    :param limit: the most rows to return; ``None`` returns all.
+    :param offset: how many rows to skip.
     """
     books = [b for b in _books(session, dag_ids) if not webhooks or b.webhook in webhooks]
     senders, dags = _senders(session, books, dag_ids)
@@ -166,7 +177,7 @@ def pending_webhooks(
 
 
 def pending_counts(session: Session, dag_ids: Collection[str]) -> PendingCounts:
-    """Return how much is pending of these workflows, without reading each entry."""
+    """Return how many entries are pending for each of these workflows, without reading the entries."""
     counts: Counter[str] = Counter()
     unreadable: Counter[str] = Counter()
     for book in _books(session, dag_ids) if dag_ids else ():
@@ -184,7 +195,10 @@ def cancel(
     who: str,
     triggered_by: DagRunTriggeredByType = DagRunTriggeredByType.CLI,
 ) -> list[RequestedRun]:
-    """Ask for pending webhooks not to be sent; ``send_now`` takes, returns and raises the same."""
+    """Request that pending webhooks are not sent.
+
+    The arguments, the result and the errors are the same as for ``send_now``.
+    """
     return _request(session, CANCEL, rows, who, triggered_by)
 
 
@@ -195,20 +209,20 @@ def send_now(
     who: str,
     triggered_by: DagRunTriggeredByType = DagRunTriggeredByType.CLI,
 ) -> list[RequestedRun]:
-    """Ask for pending webhooks to be sent at once, as if they were due.
+    """Request that pending webhooks are sent at once, as if they were due.
 
-    :param rows: what is meant, as ``pending_webhooks`` has returned it. What is no longer pending when the
-        request is carried out is left out, and so is what was scheduled anew of the same records.
-    :param who: the user who asks; Airflow shows it as the one who has triggered the runs.
-    :returns: the runs that are queued once the session is committed; several where the rows are of several
-        DAGs, or more than ``ENTRIES_IN_RUN``.
-    :raises PendingDagNotFound: if no DAG sends one of them; nothing is asked for then.
+    :param rows: the rows to send, from ``pending_webhooks``. When the request is carried out, it skips a row
+        that is no longer pending, or that was scheduled again for the same record in the meantime.
+    :param who: the user who makes the request; Airflow shows that this user has triggered the runs.
+    :returns: the runs that are queued once the session is committed. There are several if the rows belong to
+        several DAGs, or are more than ``ENTRIES_IN_RUN``.
+    :raises PendingDagNotFound: if a row has no DAG that sends it; then nothing is requested.
     """
     return _request(session, SEND_NOW, rows, who, triggered_by)
 
 
 class _Book:
-    """What is pending of one webhook, as the database has it."""
+    """The stored pending entries of one webhook."""
 
     def __init__(
         self, asset: tuple[int, str], key: str, values: Mapping[str, Any], writer: str | None
@@ -221,19 +235,20 @@ class _Book:
         self._values = values
         usual = self.workflow + PENDING_SUFFIX
         self.dag_ids = [usual] if writer is None else [usual, writer]
-        """Of the DAGs that may send it: a DAG of one's own has any name, but it has written this."""
+        """The ids of the DAGs that may send the entries. A user's own DAG can have any id, but its tasks have
+        written the state."""
 
     def entries(self) -> list[PendingWebhook]:
-        """Return them.
+        """Return the entries.
 
         :raises InvalidState: if they can't be read.
         """
         return self._pending().all()
 
     def count(self) -> int:
-        """Return how many there are.
+        """Return the number of entries.
 
-        :raises InvalidState: if it can't be told.
+        :raises InvalidState: if it can't be read.
         """
         return self._pending().count()
 
@@ -241,15 +256,15 @@ class _Book:
         if any(isinstance(value, Mapping) and ELSEWHERE in value for value in self._values.values()):
             raise InvalidState(
                 self._key,
-                "workers keep it outside of Airflow's database ([workers] state_store_backend): it can't be "
-                "listed here. The parameters of the DAG that sends it work all the same "
+                "workers store it outside of Airflow's database ([workers] state_store_backend), so it can't "
+                "be listed here. Use the parameters of the DAG that sends it: they work all the same "
                 "(docs/reference/workflow-files.md)",
             )
         return PendingWebhooks(StoredValues(self._values), self._key)
 
 
 def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
-    """Yield what is pending of each webhook, unread; without ``dag_ids``, of all workflows."""
+    """Yield the stored entries of each webhook, not decoded yet; without ``dag_ids``, of all workflows."""
     key = AssetStateStoreModel.key
     named = dag_ids if len(dag_ids) <= MOST_PREFIXES else ()
     prefixes = [f"{KEYS}{dag_id}/" for dag_id in named] or [KEYS]
@@ -278,7 +293,7 @@ def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
 
 
 def _head_of(key: str, value: object) -> str:
-    """Return the key of the head that a value belongs to, or that it is; the head itself may be lost."""
+    """Return the key of the head that a value belongs to, even if the head is lost; a head's own key."""
     parent, _, last = key.rpartition("/")
     is_head = isinstance(value, Mapping) and "version" in value
     return parent if not is_head and (last == KEPT or last.isdecimal()) else key
@@ -287,9 +302,10 @@ def _head_of(key: str, value: object) -> str:
 def _senders(
     session: Session, books: Iterable[_Book], dag_ids: Collection[str]
 ) -> tuple[dict[_Book, str], list[PendingDag]]:
-    """Return the ids of the DAGs that send what is pending; and these DAGs, and those yet to enter something.
+    """Return the id of the DAG that sends each webhook's entries, and the DAGs to show.
 
-    A DAG sends what its tasks have the asset of: one that reads another record type by now doesn't.
+    The DAGs to show are these, and those whose queued runs will add entries. A DAG sends the entries if a
+    task of it has their asset. A DAG that now reads another record type doesn't.
     """
     dags = {dag.dag_id: dag for dag in _pending_dags(session, {i for book in books for i in book.dag_ids})}
     inlets = select(TaskInletAssetReference.dag_id, TaskInletAssetReference.asset_id).where(
@@ -311,7 +327,7 @@ def _senders(
 
 
 def _pending_dags(session: Session, dag_ids: Collection[str]) -> list[PendingDag]:
-    """Return those of the DAGs that Airflow knows, and all that may send what is pending, by their names."""
+    """Return the DAGs with these ids, and all other DAGs that may send pending webhooks, by id."""
     queued = (
         select(func.count())
         .where(
@@ -335,7 +351,7 @@ def _pending_dags(session: Session, dag_ids: Collection[str]) -> list[PendingDag
 def _request(
     session: Session, action: str, rows: Iterable[PendingRow], who: str, triggered_by: DagRunTriggeredByType
 ) -> list[RequestedRun]:
-    """Queue the runs that carry a request out."""
+    """Queue the runs that carry out a request."""
     by_dag: dict[str, list[PendingRow]] = defaultdict(list)
     for row in rows:
         if row.pending_dag_id is None:
@@ -353,7 +369,7 @@ def _request(
             entries: dict[str, dict[int, str]] = defaultdict(dict)
             for row in part:
                 entries[row.webhook][row.record_id] = row.changed_at
-            # Of two users who ask at the same moment, each gets a run.
+            # Two users who make a request at the same moment get two runs.
             run_id = f"{action}__{now}__{digest_of(repr((who, start, part)))}"
             trigger_dag(
                 dag_id,
@@ -361,7 +377,9 @@ def _request(
                 conf=request_conf(action, entries, requested_by=who, requested_at=now),
                 triggered_by=triggered_by,
                 triggering_user_name=who,
-                note=f"{len(part)} pending webhooks: {action.replace('_', ' ')}, asked for by {who}",
+                note=(
+                    f"{counted(len(part), 'pending webhook')}: {action.replace('_', ' ')}, requested by {who}"
+                ),
                 session=session,
             )
             runs.append(RequestedRun(dag_id, run_id, len(part), paused[dag_id]))

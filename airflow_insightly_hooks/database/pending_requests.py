@@ -1,7 +1,7 @@
-"""Of which webhooks something may be pending, and what has become of requests to cancel it or to send it now.
+"""Find the webhooks that may have pending entries, and the progress of requests to cancel or send them.
 
-The runs of one request have ids that begin in the same way: the action, then the time of the request
-(``database.pending``). So these two name the request.
+The runs of one request have ids that begin in the same way: with the action, then the time of the request
+(``database.pending``). So these two together are the request's name.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
 __all__ = ["RunProgress", "pending_names", "request_name", "requested_runs"]
 
 QUEUED_WITHIN = timedelta(minutes=30)
-"""How long after the time of a request its last run is queued: all of them are, in one transaction."""
+"""The longest time between a request and the creation of its last run. One transaction creates all runs."""
 
 
 class RunProgress(NamedTuple):
-    """A run that carries out a request, or a part of it, and how far it has come."""
+    """A run that carries out a request or a part of it, and its progress."""
 
     dag_id: str
     run_id: str
     action: str  # one of ACTIONS
-    who: str  # the user who has asked
-    state: str  # of the run, such as "queued"
-    is_paused: bool  # the DAG
-    entries: int  # that the request names
-    waiting: int  # those of them that are still pending
+    who: str  # the user who made the request
+    state: str  # the run's state, such as "queued"
+    is_paused: bool  # whether the DAG is paused
+    entries: int  # how many entries the request names
+    waiting: int  # how many of these entries are still pending
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run does nothing more."""
+        """Whether the run has ended."""
         return self.state in (DagRunState.SUCCESS, DagRunState.FAILED)
 
 
 def pending_names(session: Session) -> dict[str, set[str]]:
-    """Return the workflows of which something may be pending, or is yet to be entered: their webhooks' names.
+    """Return the workflows that have, or may get, pending entries, each with its webhooks' names.
 
-    No entry is read for that. A webhook stays there once it had something pending.
+    No entry is read for this. A webhook is included if it has ever had a pending entry.
     """
     names: dict[str, set[str]] = defaultdict(set)
     key = AssetStateStoreModel.key
@@ -74,15 +74,15 @@ def pending_names(session: Session) -> dict[str, set[str]]:
 
 
 def request_name(run_id: str) -> str:
-    """Return the name of the request that a run carries out; ``requested_runs`` finds its runs by it."""
+    """Return the name of the request that a run carries out, for ``requested_runs``."""
     return run_id.rpartition("__")[0]
 
 
 def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> list[RunProgress]:
-    """Return the runs that carry a request out, by their ids; none if there is no such request.
+    """Return the runs that carry out a request, by DAG id; an empty list if the request isn't found.
 
-    :param request: as ``request_name`` has named it.
-    :param dag_ids: the workflows of which something may be pending: it is looked for among them.
+    :param request: the request's name, from ``request_name``.
+    :param dag_ids: the workflows whose pending entries are read.
     """
     action, _, asked_at = request.partition("__")
     try:
@@ -120,12 +120,12 @@ def requested_runs(session: Session, request: str, dag_ids: Collection[str]) -> 
 
 
 def _sender(row: PendingRow) -> str:
-    """Return the DAG that was asked: it may be gone by now."""
+    """Return the id of the DAG that got the request; the DAG may no longer exist."""
     return row.pending_dag_id or row.dag_id + PENDING_SUFFIX
 
 
 def _entries(conf: object) -> Iterator[tuple[tuple[str, int], str | None]]:
-    """Yield the webhook and the record id, and the time of the change, of what a run's conf names."""
+    """Yield each entry that a run's conf names: the webhook and the record id, and the time of the change."""
     request = conf.get(REQUEST) if isinstance(conf, Mapping) else None
     entries = request.get("entries") if isinstance(request, Mapping) else None
     for webhook in entries if isinstance(entries, Mapping) else ():

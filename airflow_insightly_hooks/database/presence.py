@@ -1,4 +1,4 @@
-"""Is Airflow's metadata database at hand? And a session of it."""
+"""Check that Airflow's metadata database can be read, and open sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ __all__ = ["DatabaseNotFound", "begin_snapshot", "check_database", "metadata_ses
 
 
 class DatabaseNotFound(InsightlyHooksError):
-    """Airflow's metadata database isn't at hand; ``reason`` says why, without its address."""
+    """Airflow's metadata database can't be read.
+
+    Cause: Raised when a command or a check needs the database, and this machine's configuration has no
+    address for it, its file is missing, the connection fails, or its tables are missing or too old.
+
+    Remedy: Run the command where Airflow's scheduler or API server runs, with the same configuration.
+    ``airflow db check`` tests the connection; ``airflow db migrate`` creates the tables.
+
+    :param reason: what is wrong, without the database's address.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -26,16 +35,16 @@ class DatabaseNotFound(InsightlyHooksError):
         return (
             f"Airflow's database can't be read: {self.reason}. Run this command where Airflow's scheduler or "
             "API server runs, with the same configuration (AIRFLOW_HOME, [database] sql_alchemy_conn); "
-            "'airflow db check' tests the connection, 'airflow db migrate' makes the tables"
+            "'airflow db check' tests the connection, 'airflow db migrate' creates the tables"
         )
 
 
 def check_database() -> None:
     """Check that the tables of Airflow 3.3 can be read with this machine's configuration.
 
-    A file of SQLite that isn't there is not made.
+    If the file of an SQLite database is missing, it is not created.
 
-    :raises DatabaseNotFound: if they can't.
+    :raises DatabaseNotFound: if the tables can't be read.
     """
     from airflow import settings
     from airflow.models.asset_state_store import AssetStateStoreModel
@@ -52,16 +61,16 @@ def check_database() -> None:
     try:
         with create_session() as session:
             session.execute(select(AssetStateStoreModel.key).limit(1))
-    except (SQLAlchemyError, OSError, ImportError) as error:  # its text may hold the address, or a name
+    except (SQLAlchemyError, OSError, ImportError) as error:  # its text may hold the address or a user name
         raise DatabaseNotFound(type(error).__name__) from None
 
 
 @contextmanager
 def metadata_session(*, is_snapshot: bool = False) -> Iterator[Session]:
-    """Yield a session, which is committed at the end, and rolled back if the block fails.
+    """Yield a session, which is committed at the end, or rolled back if the block fails.
 
-    :param is_snapshot: whether all that is read in it is of one moment.
-    :raises DatabaseNotFound: if the database isn't at hand.
+    :param is_snapshot: whether all reads in the session see the database at one moment.
+    :raises DatabaseNotFound: if the database can't be read.
     """
     from airflow.utils.session import create_session
 
@@ -73,7 +82,7 @@ def metadata_session(*, is_snapshot: bool = False) -> Iterator[Session]:
 
 
 def begin_snapshot(session: Session) -> None:
-    """Have all that a session reads from now on be of one moment; what it has changed is rolled back."""
+    """Begin a transaction whose reads all see the database at one moment; earlier changes are rolled back."""
     session.rollback()
-    if session.get_bind().dialect.name == "postgresql":  # others do so by themselves
+    if session.get_bind().dialect.name == "postgresql":  # other databases do this by default
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})

@@ -1,4 +1,4 @@
-"""Who has looked at a customer's record by a preview, or sent it as a test: Airflow's audit log."""
+"""Write to Airflow's audit log which user has previewed a customer's record, or sent it as a test."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TEST = "insightly_send_test"
 
 
 class PreviewedRecord(NamedTuple):
-    """Which record a person has looked at, with which workflow.
+    """The record that a user has previewed, and the workflow.
 
-    :param task_id: of the workflow's task in the DAG.
-    :param record_id: ``None`` if the record was pasted: nobody knows whose it is.
+    :param task_id: the workflow's task in the DAG.
+    :param record_id: the record's id; ``None`` if the user has pasted the record: its origin is unknown.
     """
 
     dag_id: str
@@ -30,14 +30,14 @@ class PreviewedRecord(NamedTuple):
 
 
 def log_preview(session: Session, who: str, record: PreviewedRecord) -> None:
-    """Note that a record was read from Insightly for a person."""
+    """Log that a record was read from Insightly for a user."""
     _log(session, PREVIEW, who, record, {})
 
 
 def log_test(
     session: Session, who: str, record: PreviewedRecord, *, webhook: str, receiver: str, message_id: str
 ) -> None:
-    """Note that a record is about to be sent as a test."""
+    """Log that a record is about to be sent as a test."""
     _log(session, TEST, who, record, {"webhook": webhook, "receiver": receiver, "message_id": message_id})
 
 

@@ -1,8 +1,8 @@
-"""Sending messages again: a request in the deliver task's state, and the task is cleared.
+"""Send messages again: store a request in the deliver task's state, and clear the task.
 
-Both happen in one transaction, which holds the rows of the run and of the task instance: so two requests at
-once, the scheduler and a try that is just beginning take turns. A task that has not begun its next try yet
-takes the request along without being cleared. Who may do this is decided by whoever calls.
+One transaction does both, and locks the rows of the run and of the task instance. So other requests, the
+scheduler and a try that is just beginning wait for it. If the task has not begun its next try yet, that try
+carries out the request, and the task is not cleared. Callers must check that the user may do this.
 """
 
 from __future__ import annotations
@@ -57,39 +57,41 @@ __all__ = [
 ]
 
 CLEARED, JOINED, REFUSED, REPEATED = "cleared", "joined", "refused", "repeated"
-"""The task was cleared; it has a try before it that sends them; they can't be sent again; or the same request
-was made before, and nothing was done."""
+"""The task was cleared; its next try, which has not begun, also sends the messages; the messages can't be
+sent again; or the task has got the same request before, and nothing was done."""
 EVENT = "insightly_resend"
 """The event in Airflow's audit log."""
 GONE = (
     "clear the run's first task, which reads the records as they are now, or start a run over the same window"
 )
-NO_TASK = f"the run has no such task any more: {GONE}"
-NO_DRY_RUN = "clear the task once the workflow is none, or start a run over the same window"
+NO_TASK = f"the run no longer has this task: {GONE}"
+NO_DRY_RUN = "turn off the workflow's dry run and clear the task, or start a run over the same window"
 
 
 class Resend(NamedTuple):
-    """What came of a request for the messages of one task."""
+    """The result of a request for the messages of one task."""
 
     key: TaskKey
     messages: int
     outcome: str
     """``cleared``, ``joined``, ``refused`` or ``repeated``."""
     reason: str
-    """Why it was refused, and the way out; else what the messages wait for, if it is not the scheduler."""
+    """Why the request was refused, and what to do. Otherwise what the messages wait for, or an empty text if
+    they only wait for the scheduler."""
 
 
 def resend(
     session: Session, deliveries: Iterable[Delivery], *, by: str, what: str, request_id: str | None = None
 ) -> Iterator[Resend]:
-    """Ask for messages to be sent again, task by task; yield what came of it.
+    """Request that messages are sent again, task by task; yield the result for each task.
 
-    :param session: committed after each task, so that what was asked for stays.
-    :param deliveries: what is to be sent, as a search has found it; acknowledged ones, too.
-    :param by: who asks, for the task's log and Airflow's audit log.
-    :param what: what was asked for, in words; likewise.
-    :param request_id: letters and digits, unlike any other request's: a task of which it was asked before
-        does nothing. Without it, each call is a new request.
+    :param session: a session of Airflow's database; it is committed after each task.
+    :param deliveries: the deliveries to send again, as a search has found them; acknowledged ones are sent
+        again, too.
+    :param by: the user who makes the request, for the task's log and Airflow's audit log.
+    :param what: a description of the selected messages, for Airflow's audit log.
+    :param request_id: a unique id of letters and digits. A task that has got a request with this id before
+        does nothing. Without an id, each call is a new request.
     """
     request_id = request_id or secrets.token_hex(6)
     dags = DBDagBag(load_op_links=False)
@@ -114,9 +116,9 @@ def by_task(deliveries: Iterable[Delivery]) -> Iterator[tuple[TaskKey, list[Deli
 
 
 def refusals(session: Session, deliveries: Iterable[Delivery], *, at_most: int) -> dict[TaskKey, str]:
-    """Return why tasks would refuse to send messages again, as things are now; of the others, nothing.
+    """Return why tasks would refuse now to send messages again; tasks that would not refuse are left out.
 
-    :param at_most: so many tasks are looked at.
+    :param at_most: how many tasks to check.
     """
     dags = DBDagBag(load_op_links=False)
     found = {}
@@ -127,16 +129,16 @@ def refusals(session: Session, deliveries: Iterable[Delivery], *, at_most: int) 
 
 
 def mark_of(request_id: str) -> str:
-    """Return how the audit log's ``extra`` of a request's entries begins."""
+    """Return the beginning of the ``extra`` of all entries of a request in the audit log."""
     return json.dumps({"request": request_id})[:-1]
 
 
 def latest_of_each(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """Return one delivery of each message to each receiver: of several tasks, that of the last one.
+    """Return one delivery of each message to each receiver: the newest one.
 
-    A task that has left it to a retry DAG, or was a dry run, counts only if no other task has had it.
+    A delivery that was left to a retry DAG, or is of a dry run, is returned only if there is no other.
 
-    :param deliveries: newest first.
+    :param deliveries: the deliveries, newest first.
     """
     found: dict[tuple[str, str | None], Delivery] = {}
     for delivery in deliveries:
@@ -157,29 +159,29 @@ class _Asker(NamedTuple):
 
 
 def _told(asker: _Asker, deliveries: Sequence[Delivery], outcome: str, reason: str) -> str:
-    """Return what the audit log says of a request."""
+    """Return the audit log's ``extra`` for a request."""
     told = {"what": asker.what, "messages": len(deliveries), "outcome": outcome}
     return json.dumps({"request": asker.request_id, **told} | ({"reason": reason} if reason else {}))
 
 
 def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _Asker) -> tuple[str, str]:
     key = _task(deliveries[0].key)
-    # The scheduler holds the run's row while it decides whether the run has ended, and takes those of its
-    # tasks after that.
+    # Lock the rows in the scheduler's order: it locks the run's row while it decides whether the run has
+    # ended, and then the rows of its tasks.
     run_state = session.scalar(
         select(DagRun.state).where(DagRun.id == key.dag_run_id).with_for_update(of=DagRun)
     )
     ti = session.scalar(select_task_instance(key).with_for_update(of=TaskInstance))
     if _was_asked(session, key, asker.request_id):
-        return REPEATED, "it was asked for this before: nothing was done"
+        return REPEATED, "the task has got this request before: nothing was done"
     if ti is None or (reason := _refusal(session, dags, ti, deliveries)):
         return REFUSED, NO_TASK if ti is None else reason or ""
-    # A task without a state in a run that has ended would never be looked at again.
+    # The scheduler ignores a task without a state if its run has ended. So clear it, too.
     clears = ti.state in ENDED_STATES or run_state in State.finished_dr_states
     if not _add_request(session, key, deliveries, asker, clears=clears):
         return (
             REFUSED,
-            "too many requests wait for the task already: unpause its DAG, or wait for its next try",
+            "too many requests already wait for the task: unpause its DAG, or wait for its next try",
         )
     outcome, reason = CLEARED if clears else JOINED, _waits_for(session, ti, run_state)
     session.add(Log(EVENT, ti, owner=asker.by, extra=_told(asker, deliveries, outcome, reason)))
@@ -189,7 +191,10 @@ def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _A
 
 
 def _was_asked(session: Session, key: TaskKey, request_id: str) -> bool:
-    """Return whether the task took the request before: the audit log keeps that longer than its state."""
+    """Return whether the task has accepted the request before.
+
+    The audit log says so, because its entries are kept longer than the task's state.
+    """
     return (
         session.scalar(
             select(Log.id)
@@ -211,35 +216,35 @@ def _was_asked(session: Session, key: TaskKey, request_id: str) -> bool:
 def _refusal(
     session: Session, dags: DBDagBag, ti: TaskInstance | None, deliveries: Sequence[Delivery]
 ) -> str | None:
-    """Return why messages of a task can't be sent again, ``None`` if nothing speaks against it."""
+    """Return why messages of a task can't be sent again; ``None`` if they can."""
     if ti is None or ti.state == TaskInstanceState.REMOVED:
         return NO_TASK
     if all(delivery.message.state == DRY_RUN for delivery in deliveries):
         return f"it was a dry run: {NO_DRY_RUN}"
     if ti.state in RUNNING_STATES:
-        return "the task is running: ask again when it has ended"
+        return "the task is running: try again when it has ended"
     return _missing_input(session, dags, ti)
 
 
 def _waits_for(session: Session, ti: TaskInstance, run_state: str | None) -> str:
-    """Return what the messages wait for beside the scheduler; empty where it is nothing."""
+    """Return what the messages wait for besides the scheduler; an empty text if there is nothing else."""
     dag = session.scalar(select(DagModel).where(DagModel.dag_id == ti.dag_id))
     if dag is None or dag.is_stale:
-        return "the DAG is gone, or its file is broken: it sends when it is back"
+        return "the DAG's file is gone or broken: the messages are sent once it is restored"
     if dag.is_paused:
         return "the DAG is paused: unpause it"
     if ti.state == TaskInstanceState.UP_FOR_RETRY:
         return "sent with the task's retry"
     if run_state != DagRunState.RUNNING and _is_full(session, dag, ti.run_id):
         return (
-            f"as many runs are active as the DAG may have (max_active_runs: {dag.max_active_runs}): it sends "
-            "when one of them has ended"
+            f"the DAG has its greatest number of active runs (max_active_runs: {dag.max_active_runs}): the "
+            "messages are sent once one of these runs has ended"
         )
     return ""
 
 
 def _is_full(session: Session, dag: DagModel, run_id: str) -> bool:
-    """Return whether a run of a DAG that had ended has to wait until another one has."""
+    """Return whether a run that had ended has to wait until another run of its DAG ends."""
     others = select(func.count()).where(
         DagRun.dag_id == dag.dag_id,
         DagRun.run_id != run_id,
@@ -250,10 +255,10 @@ def _is_full(session: Session, dag: DagModel, run_id: str) -> bool:
 
 
 def _missing_input(session: Session, dags: DBDagBag, ti: TaskInstance) -> str | None:
-    """Return why the task can't have its payloads any more, ``None`` if nothing speaks against it."""
+    """Return why the task can't read its payloads any more; ``None`` if it can."""
     dag = dags.get_dag_for_run(ti.dag_run, session=session)
     if dag is None or not dag.has_task(ti.task_id):
-        return f"the DAG has no such task any more: {GONE}"
+        return f"the DAG no longer has this task: {GONE}"
     task = dag.get_task(ti.task_id)
     upstream = task.upstream_task_ids
     if not upstream or task.task_type == WORKFLOW_OPERATOR:  # it reads its records itself
@@ -269,7 +274,7 @@ def _missing_input(session: Session, dags: DBDagBag, ti: TaskInstance) -> str | 
 def _add_request(
     session: Session, task: TaskKey, deliveries: Iterable[Delivery], asker: _Asker, *, clears: bool
 ) -> bool:
-    """Write the request into the task's state; return whether there was room for it."""
+    """Store the request in the task's state; return whether there was room for it."""
     messages: dict[str, dict[str, str]] = {}
     for delivery in deliveries:
         about = delivery.message.about

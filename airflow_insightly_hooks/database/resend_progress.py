@@ -1,4 +1,4 @@
-"""What has become of a request to send messages again: by Airflow's audit log, and the tasks' ledgers."""
+"""Find the progress of a request to send messages again, from Airflow's audit log and the tasks' ledgers."""
 
 from __future__ import annotations
 
@@ -29,57 +29,59 @@ if TYPE_CHECKING:
 __all__ = ["ENDED", "RequestProgress", "TaskProgress", "request_dags", "request_progress"]
 
 WAITING, UNDER_WAY, ENDED = "waiting", "under way", "ended"
-"""Where the task of a request stands that it wasn't refused by."""
+"""The steps of a task that has not refused the request."""
 FEW = 200
-"""Tasks whose ledgers are read while others are still to end: a page asks again every two seconds."""
+"""While some tasks have not ended, ledgers are read only for up to this many tasks: a page asks every two
+seconds."""
 RUNS_A_QUERY = 1_000
 
 
 class TaskProgress(NamedTuple):
-    """How far a task is with what was asked of it."""
+    """The progress of one task of a request."""
 
     key: TaskKey
     messages: int
     step: str
     """``waiting``, ``under way``, ``ended`` or ``refused``."""
     task_state: str | None
-    """Airflow's; ``None`` where it has none, or the task is gone."""
+    """The task's state in Airflow; ``None`` if it has no state, or no longer exists."""
     reason: str
-    """Why it was refused, or what it waits for."""
+    """Why the task has refused the request, or what it waits for."""
     delivered: int | None = None
-    """Messages that the receiver has acknowledged since; ``None`` where the ledger was not read."""
+    """How many messages the receiver has acknowledged since; ``None`` if the ledger was not read."""
 
     @property
     def undelivered(self) -> int | None:
-        """Messages that it has ended without delivering."""
+        """How many messages the task has not delivered when it ended."""
         return None if self.delivered is None else self.messages - self.delivered
 
 
 class RequestProgress(NamedTuple):
-    """A request: who made it, when, what for; and its tasks, the last asked first."""
+    """A request: its user, time and selection, and the progress of its tasks, the last one first."""
 
     by: str
     at: datetime
     last_at: datetime
-    """When the last of its tasks was asked."""
+    """When the last task got the request."""
     what: str
     tasks: list[TaskProgress]
 
     @property
     def is_done(self) -> bool:
-        """Whether all of its tasks have ended or refused."""
+        """Whether each task has ended or has refused the request."""
         return all(task.step in (ENDED, REFUSED) for task in self.tasks)
 
 
 def request_dags(session: Session, request_id: str) -> list[str]:
-    """Return the DAGs whose tasks a request was made of."""
+    """Return the DAGs whose tasks have got a request."""
     return list(session.scalars(select(Log.dag_id).where(*_of_request(request_id)).distinct()))
 
 
 def request_progress(session: Session, request_id: str, dag_ids: Collection[str]) -> RequestProgress | None:
-    """Return how far a request is; ``None`` if no task of these DAGs was asked.
+    """Return the progress of a request; ``None`` if no task of these DAGs has got it.
 
-    While some of many tasks have not ended, the ledgers are left alone: ``delivered`` is ``None``.
+    If the request has more than ``FEW`` tasks, and some have not ended, the ledgers are not read. Then
+    ``delivered`` is ``None``.
     """
     query = (
         select(Log.owner, Log.dttm, Log.extra, DagRun.id, Log.dag_id, Log.run_id, Log.task_id, Log.map_index)
@@ -102,7 +104,7 @@ def request_progress(session: Session, request_id: str, dag_ids: Collection[str]
         return None
     tasks: dict[TaskKey, TaskProgress] = {}
     told: dict[str, Any] = {}
-    for row in rows:  # of a task that was asked again after it had refused, the last entry counts
+    for row in rows:  # a task that refused may have got the request again: its last entry counts
         told = json.loads(row[2])
         key = TaskKey(row[3] or 0, row[4], row[5], row[6], -1 if row[7] is None else row[7], "")
         tasks[key] = _task(key, told, row[8], is_there=row[9] is not None)
@@ -124,17 +126,20 @@ def _task(key: TaskKey, told: Mapping[str, Any], state: str | None, *, is_there:
     if told.get("outcome") == REFUSED:
         step = REFUSED
     elif not is_there or state in (*ENDED_STATES, TaskInstanceState.REMOVED):
-        step, reason = ENDED, "" if is_there else "the task is gone, and so is what it delivered"
+        step, reason = ENDED, "" if is_there else "the task no longer exists: what it delivered is not known"
     else:
         step = UNDER_WAY if state in RUNNING_STATES else WAITING
     return TaskProgress(key, int(told.get("messages", 0)), step, state, reason)
 
 
-# --- what has arrived --------------------------------------------------------------------------------------
+# --- acknowledged messages ---------------------------------------------------------------------------------
 
 
 def _delivered(session: Session, request_id: str, tasks: Iterable[TaskProgress]) -> dict[TaskKey, int]:
-    """Return how many of a request's messages are acknowledged, by task; not of tasks that tell nothing."""
+    """Return how many of a request's messages are acknowledged, by task.
+
+    Tasks whose state doesn't hold the request, or can't be read, are left out.
+    """
     keys = {(task.key.dag_run_id, task.key.task_id, task.key.map_index): task.key for task in tasks}
     runs = sorted({key.dag_run_id for key in keys.values()})
     found: dict[TaskKey, int] = {}
@@ -163,7 +168,10 @@ def _delivered(session: Session, request_id: str, tasks: Iterable[TaskProgress])
 
 
 def _count(request_id: str, values: Mapping[str, str]) -> int | None:
-    """Return how many of a request's messages a task's ledgers say are acknowledged."""
+    """Return how many of a request's messages are acknowledged in a task's ledgers.
+
+    ``None`` means that the task's state doesn't hold the request.
+    """
     parts = [json.loads(v) for name, v in values.items() if name.startswith(f"{REQUESTS}/{request_id}/")]
     if not parts:
         return None
@@ -174,7 +182,7 @@ def _count(request_id: str, values: Mapping[str, str]) -> int | None:
     for prefix, messages in asked.items():
         ledger = StoredLedger.find(lambda name, at=prefix: _read(values, at + name))  # type: ignore[misc]
         if ledger is None or request_id not in ledger.begun_requests:
-            continue  # the task has ended without having begun
+            continue  # the task has ended before it began to carry out the request
         for message in ledger.messages(lambda name, at=prefix: _read(values, at + name)):  # type: ignore[misc]
             count += message.state == DELIVERED and message.message_id in messages
     return count

@@ -1,4 +1,4 @@
-"""State stores, as Airflow's database holds them."""
+"""State stores in Airflow's database."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["DatabaseStateStore", "StoredValues"]
 
 
 class DatabaseStateStore:
-    """The part of a task's state whose keys begin with a prefix; what is kept lasts as long as the run.
+    """The part of a task's state whose keys begin with a prefix. Values that are set last as long as the run.
 
-    :param session: what is read and written belongs to its transaction.
+    :param session: reads and writes belong to this session's transaction.
     :param key: the task, and the prefix.
     """
 
@@ -45,7 +45,7 @@ class DatabaseStateStore:
         return default if row is None else json.loads(row.value)
 
     def set(self, key: str, value: Any, /) -> None:
-        """Keep a value under the key."""
+        """Store a value under the key."""
         row = self._row(key)
         if row is None:
             row = State(**{name: getattr(self._key, name) for name in _SCOPE}, key=self._key.prefix + key)
@@ -54,16 +54,16 @@ class DatabaseStateStore:
         self._session.flush()
 
     def delete(self, key: str, /) -> None:
-        """Forget the key."""
+        """Delete the key and its value."""
         if (row := self._row(key)) is not None:
             self._session.delete(row)
             self._session.flush()
 
 
 class StoredValues:
-    """A state store of values that were read already; nothing is written.
+    """A read-only state store of values that were already read.
 
-    :param values: by key.
+    :param values: the values by key.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -74,11 +74,11 @@ class StoredValues:
         return self._values.get(key, default)
 
     def set(self, key: str, value: Any, /) -> None:
-        """Refuse it."""
+        """Raise ``NotImplementedError``: the store is read-only."""
         raise NotImplementedError(key)
 
     def delete(self, key: str, /) -> None:
-        """Refuse it."""
+        """Raise ``NotImplementedError``: the store is read-only."""
         raise NotImplementedError(key)
 
 

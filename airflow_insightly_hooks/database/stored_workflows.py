@@ -1,8 +1,8 @@
-"""The workflows of DAGs, as Airflow's database holds them: the API server has no DAG files.
+"""Read the workflows of DAGs from Airflow's database: the API server has no DAG files.
 
 A workflow's ``evaluate`` task, and each ``InsightlyWorkflowOperator``, has the workflow's YAML as
-``doc_yaml``, without what may be secret. It is read from the serialized DAG's latest version, which isn't
-deserialized. What was read is kept in the process until the DAG changes.
+``doc_yaml``, without values that may be secret. It is read from the latest version of the serialized DAG,
+which isn't deserialized. The process keeps the workflows that it has read until the DAG changes.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = [
 
 EVALUATE = "EvaluateCriteriaOperator"
 WORKFLOW_OPERATOR = "InsightlyWorkflowOperator"
-"""What carries out a whole workflow in one task."""
+"""The operator that carries out a whole workflow in one task."""
 OF_WORKFLOWS = {"WorkflowWebhookOperator", "ScheduleWebhooksOperator"}
-"""Tasks that only a workflow makes."""
+"""Operators that only workflows use."""
 OUR_OPERATORS = "airflow_insightly_hooks.operators."
 CHUNK = 100
-"""Serialized DAGs that are read in one query."""
+"""How many serialized DAGs one query reads."""
 
 OLD = (
-    "its DAG was made by an earlier version of this package: it is here once Airflow's DAG processor has "
-    "read its file again"
+    "an earlier version of this package has made its DAG: the workflow is shown once Airflow's DAG processor "
+    "has read the DAG's file again"
 )
-TOO_LARGE = f"it has more than {LONGEST_STORED:,} characters, and Airflow's database doesn't hold it"
-MAPPED = "it is a mapped task's, and Airflow's database doesn't hold it"
+TOO_LARGE = f"it has more than {LONGEST_STORED:,} characters, and Airflow's database doesn't store it"
+MAPPED = "its task is mapped, and Airflow's database doesn't store the workflows of mapped tasks"
 OTHER_VERSION = "it can't be read by this version of the package"
 
 
@@ -57,25 +57,25 @@ class StoredWorkflow(NamedTuple):
 
     dag_id: str
     task_id: str
-    """Of the task that evaluates its criteria: in a task group, with the group's id."""
+    """The task that evaluates the criteria; in a task group, the id begins with the group's id."""
     definition: WorkflowDefinition | None
-    """``None`` if it can't be read here. URIs and headers may be masked; its ``dag_id`` is its own."""
+    """``None`` if it can't be read. URIs and headers may be masked. Its ``dag_id`` is the workflow's own."""
     reason: str | None
-    """Why it can't be read, and what to do."""
+    """Why the workflow can't be read, and what to do."""
     masked: frozenset[str] = frozenset()
-    """The slugs of the webhooks that can't be sent from here: their URI or headers are incomplete."""
+    """The slugs of the webhooks that can't be sent from here, because their URI or headers are masked."""
 
 
 _read: dict[str, tuple[str, tuple[StoredWorkflow, ...]]] = {}
-"""By DAG: the serialized DAG's hash, and the workflows in it."""
+"""By DAG id: the serialized DAG's hash, and its workflows."""
 
 
 def stored_workflows(session: Session, dag_ids: Collection[str] | None) -> list[StoredWorkflow]:
-    """Return the workflows of DAGs, by DAG and task; of one that can't be read, why.
+    """Return the workflows of DAGs, by DAG and task. If a workflow can't be read, its ``reason`` says why.
 
-    DAGs whose files are gone are left out, and so are DAGs that were made task by task, without a workflow.
+    The result leaves out DAGs whose files are gone, and DAGs that were written without a workflow.
 
-    :param dag_ids: the DAGs that the person may read; ``None`` for all.
+    :param dag_ids: the DAGs that the user may read; ``None`` for all.
     """
     latest = latest_dags(session, dag_ids)
     changed = {
@@ -91,9 +91,9 @@ def stored_workflows(session: Session, dag_ids: Collection[str] | None) -> list[
 
 
 def stored_workflow(session: Session, dag_id: str, task_id: str | None = None) -> StoredWorkflow | None:
-    """Return one workflow of a DAG, or ``None`` if it has no such workflow.
+    """Return one workflow of a DAG, or ``None`` if the DAG does not have it.
 
-    :param task_id: the task that evaluates its criteria; ``None`` takes the DAG's first workflow.
+    :param task_id: the task that evaluates the workflow's criteria; ``None`` for the DAG's first workflow.
     """
     found = stored_workflows(session, {dag_id})
     return next((workflow for workflow in found if task_id in (None, workflow.task_id)), None)
@@ -155,7 +155,7 @@ def _workflows(dag_id: str, data: Mapping[str, Any]) -> Iterator[StoredWorkflow]
 
 
 def _group(task: Mapping[str, Any]) -> str:
-    """Return the id of a task's group, as far as its own id tells; empty outside of groups."""
+    """Return the id of a task's group, from the task's id; an empty text if the id names no group."""
     return str(task["task_id"]).rpartition(".")[0]
 
 
@@ -164,7 +164,7 @@ def _of_text(dag_id: str, task_id: str, text: str) -> StoredWorkflow:
         return StoredWorkflow(dag_id, task_id, None, TOO_LARGE)
     try:
         (definition,) = read_workflows(text, dag_id, WorkflowDefinition)
-    except (InvalidWorkflowFile, ValueError):  # of another version, or written by hand
+    except (InvalidWorkflowFile, ValueError):  # another version or a user has written it
         return StoredWorkflow(dag_id, task_id, None, OTHER_VERSION)
     masked = frozenset(webhook.slug for webhook in definition.webhooks if is_masked(webhook))
     return StoredWorkflow(dag_id, task_id, definition, None, masked)

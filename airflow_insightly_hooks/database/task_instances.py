@@ -1,4 +1,4 @@
-"""Deliver tasks as Airflow's database has them: their rows, and what their states mean."""
+"""The rows of deliver tasks in Airflow's database, and the meaning of their states."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ def test_the_same_request_twice(session: Session) -> None:
 
     session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state="running"))
     session.commit()
-    assert refusals(session, rows, at_most=1) == {key: "the task is running: ask again when it has ended"}
+    assert refusals(session, rows, at_most=1) == {key: "the task is running: try again when it has ended"}
     assert ask_once() == "refused"
     session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state="failed"))
     session.commit()
@@ -341,7 +341,7 @@ def test_a_dry_run_is_not_sent_again(session: Session) -> None:
         ("one", "cleared"),
         ("two", "refused"),
     ]
-    assert results[1].reason.startswith("it was a dry run: clear the task")
+    assert results[1].reason.startswith("it was a dry run: turn off the workflow's dry run and clear")
 
 
 def test_a_dag_that_is_gone_is_told_of(session: Session) -> None:
@@ -349,7 +349,7 @@ def test_a_dag_that_is_gone_is_told_of(session: Session) -> None:
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     session.execute(update(DagModel).values(is_stale=True))
     (result,) = ask(session)
-    assert result.reason == "the DAG is gone, or its file is broken: it sends when it is back"
+    assert result.reason == "the DAG's file is gone or broken: the messages are sent once it is restored"
 
 
 def test_two_requests_at_once(session: Session) -> None:
@@ -364,10 +364,10 @@ def test_two_requests_at_once(session: Session) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (update(TaskInstance).values(state="running"), "the task is running: ask again when it has ended"),
-        (update(TaskInstance).values(state="restarting"), "the task is running: ask again"),
-        (update(TaskInstance).values(state="removed"), "the run has no such task any more: clear the run's"),
-        (update(TaskInstance).values(task_id="gone"), "the run has no such task any more: clear the run's"),
+        (update(TaskInstance).values(state="running"), "the task is running: try again when it has ended"),
+        (update(TaskInstance).values(state="restarting"), "the task is running: try again"),
+        (update(TaskInstance).values(state="removed"), "the run no longer has this task: clear the run's"),
+        (update(TaskInstance).values(task_id="gone"), "the run no longer has this task: clear the run's"),
     ],
 )
 def test_what_cannot_be_sent_again(session: Session, change: Any, reason: str) -> None:
@@ -426,7 +426,7 @@ def test_a_dag_that_may_have_no_run_more_is_told_of(session: Session) -> None:
     session.commit()
     (result,) = ask(session)
     assert result.outcome == "cleared"
-    assert result.reason.startswith("as many runs are active as the DAG may have (max_active_runs: 1)")
+    assert result.reason.startswith("the DAG has its greatest number of active runs (max_active_runs: 1)")
     session.execute(update(DagModel).where(DagModel.dag_id == "flow").values(max_active_runs=2))
     session.commit()
     (result,) = ask(session)

@@ -216,7 +216,7 @@ def test_a_request_is_a_run_that_names_the_entries(session: Session, ask: Any, a
     assert run.run_id == next(asked.run_id for asked in runs if asked.dag_id == "won__pending")
     assert (run.state, run.run_type, run.triggering_user_name) == ("queued", "manual", "anna")
     assert run.triggered_by == DagRunTriggeredByType.CLI
-    assert run.note == f"2 pending webhooks: {action.replace('_', ' ')}, asked for by anna"
+    assert run.note == f"2 pending webhooks: {action.replace('_', ' ')}, requested by anna"
     assert (run.conf["pending_request"]["action"], run.conf["pending_request"]["requested_by"]) == (
         action,
         "anna",
@@ -259,7 +259,9 @@ def test_what_no_dag_sends_is_refused_before_anything_is_asked(session: Session)
     rows = pending_webhooks(session, dag_ids=["won", "lost"]).rows
     session.execute(update(DagModel).where(DagModel.dag_id == "lost__pending").values(is_stale=True))
     for asked in (rows, [row(1), row(1, dag_id="gone", pending_dag_id=None)]):
-        with pytest.raises(PendingDagNotFound, match=r"no DAG sends what is pending of (lost|gone)/check"):
+        with pytest.raises(
+            PendingDagNotFound, match=r"no DAG sends the pending entries of (lost|gone)/check"
+        ):
             cancel(session, asked, who="anna")
     assert queued(session, "won__pending") == []
 

@@ -187,7 +187,7 @@ def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack)
     ]
     found = stack.airflow.api(f"/dags/{pending_dag}/dagRuns/{quote(cancelling['run_id'])}")
     assert (found["triggered_by"], found["triggering_user_name"]) == ("cli", getpass.getuser())
-    assert found["note"].startswith("2 pending webhooks: cancel, asked for by ")
+    assert found["note"].startswith("2 pending webhooks: cancel, requested by ")
     assert f"1 cancelled: [{ids['cancelled']}]" in stack.log(
         pending_dag, cancelling["run_id"], "due_days_later"
     )

@@ -1,4 +1,4 @@
-"""What tasks have counted, read in one pass: of workflows, of receivers, of accounts.
+"""The data of the overview: workflows, receivers, accounts, and what their tasks have counted.
 
 Private.
 """

@@ -1,4 +1,4 @@
-"""Insightly's accounts, and how many requests of today each has left."""
+"""Insightly accounts, and how many requests each has left today."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["Account", "accounts"]
 
 ASSETS = "insightly/"
-"""How the names of our assets begin; then come the connection's id and the record type."""
+"""The beginning of the names of this package's assets; the connection's id and the record type follow."""
 
 
 class Account(NamedTuple):
-    """What is known of an account's requests of today, by UTC.
+    """An account's requests of today (in UTC).
 
-    :param conn_id: a connection to it.
-    :param requests_left: how many were left; ``None`` if no task of today has told.
-    :param requests_a_day: how many the day has in all; ``None`` likewise.
-    :param as_of: when a task told that last, also on an earlier day, UTC; ``None``: never in ``DAYS`` days.
+    :param conn_id: a connection to the account.
+    :param requests_left: how many requests were left; ``None`` if no task has recorded it today.
+    :param requests_a_day: how many requests a day the account has; ``None`` if no task has recorded it today.
+    :param as_of: when a task recorded this last, in UTC, even on an earlier day; ``None`` if no task did in
+        ``DAYS`` days.
     """
 
     conn_id: str
@@ -34,10 +35,10 @@ class Account(NamedTuple):
 
 
 def accounts(session: Session, dag_ids: Collection[str], now: datetime, ledgers: Ledgers) -> list[Account]:
-    """Return the accounts that these DAGs work with, by their connections' ids.
+    """Return the accounts that these DAGs use, by their connections' ids.
 
-    :param now: aware.
-    :param ledgers: what tasks of these DAGs have counted.
+    :param now: the current time, aware.
+    :param ledgers: the counts of these DAGs' tasks.
     """
     newest: dict[str, CountedRun] = {}
     for run in ledgers.runs:

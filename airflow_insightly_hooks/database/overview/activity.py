@@ -1,4 +1,4 @@
-"""What workflows have done: changes that were detected, messages that were delivered, by day."""
+"""The activity of workflows: how many changes were detected, and how many messages delivered, by day."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ __all__ = ["Activity", "ActivityCounts", "DayCounts", "activity"]
 
 
 class ActivityCounts(NamedTuple):
-    """What a workflow has done in a period.
+    """A workflow's activity in a period.
 
-    What was left to the retry DAG counts there, once it is tried there; until then it waits
-    (``ReceiverHealth.waiting``). A dry run counts nothing.
+    A message that was left to the retry DAG is counted once that DAG has tried to send it. Until then it is
+    counted in ``ReceiverHealth.waiting``. Dry runs are not counted.
 
-    :param detected: changes that were detected; ``None`` if no task has counted any.
-    :param met: changes that met the criteria, and went on; ``None`` likewise.
-    :param delivered: messages that a receiver has acknowledged: each webhook has one of a change.
-    :param undelivered: messages that are not delivered (yet): failed, refused for good, in doubt or unsent.
-    :param unknown: ledgers whose messages an earlier version has not counted.
+    :param detected: how many changes were detected; ``None`` if no task has counted them.
+    :param met: how many changes met the criteria; ``None`` if no task has counted them.
+    :param delivered: how many messages a receiver has acknowledged: each webhook has one message per change.
+    :param undelivered: how many messages are not delivered (yet): failed, refused for good, in doubt or
+        unsent.
+    :param unknown: how many ledgers have no counts, because an earlier version has written them.
     """
 
     detected: int | None
@@ -41,7 +42,7 @@ class ActivityCounts(NamedTuple):
 
 
 class DayCounts(NamedTuple):
-    """What ledgers count that were written last on a day, by UTC."""
+    """The counts of the ledgers whose last write was on this day, in UTC."""
 
     day: date
     delivered: int
@@ -49,17 +50,17 @@ class DayCounts(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """What a workflow has done lately, with the DAGs that send for it.
+    """A workflow's recent activity, including the DAGs that send for it.
 
-    A ledger counts by the time at which it was written last.
+    All messages of a ledger count at the time of its last write.
 
-    :param dag_id: the workflow's.
-    :param last_day: the last 24 hours.
-    :param last_days: the ``DAYS`` days of ``days``.
-    :param days: by day, the earliest first; the last one is today.
-    :param counted_since: when the first count of changes in ``last_days`` was kept, UTC; ``None`` if no count
-        was kept.
-    :param unreadable: ledgers and counts that can't be read.
+    :param dag_id: the workflow's DAG.
+    :param last_day: the activity in the last 24 hours.
+    :param last_days: the activity in the ``DAYS`` days of ``days``.
+    :param days: the counts by day, the earliest first; the last day is today.
+    :param counted_since: when the first count of changes in ``last_days`` was stored, in UTC; ``None`` if no
+        count was stored.
+    :param unreadable: how many ledgers and counts can't be read.
     """
 
     dag_id: str
@@ -71,10 +72,10 @@ class Activity(NamedTuple):
 
 
 def activity(dag_ids: Collection[str], now: datetime, ledgers: Ledgers) -> list[Activity]:
-    """Return what each workflow has done that has done anything, or of which something can't be read.
+    """Return the activity of each workflow that was active, or has ledgers or counts that can't be read.
 
-    :param now: aware.
-    :param ledgers: what tasks of these DAGs have counted.
+    :param now: the current time, aware.
+    :param ledgers: the counts of these DAGs' tasks.
     """
     workflow = cache(lambda dag_id: workflow_dag_id(dag_id, dag_ids))
     written: defaultdict[str, list[TaskLedger]] = defaultdict(list)

@@ -1,8 +1,7 @@
-"""What tasks have counted, read in one pass over the task state store: ledgers' heads, and counts of runs.
+"""Read the counts of tasks in one pass over the task state store: the heads of ledgers, and counts of runs.
 
-No ledger is opened, and no XCom is read. Airflow's store has no index by time, so its rows are found by their
-runs: Airflow notes in a run's row when it has changed it last, which it does after the run's tasks have
-ended.
+No ledger is opened, and no XCom is read. Airflow's store has no index by time. So its rows are found by their
+runs: a run's row has the time of its last change, and Airflow changes it after the run's tasks have ended.
 """
 
 from __future__ import annotations
@@ -29,28 +28,31 @@ if TYPE_CHECKING:
 __all__ = ["DAYS", "CountedRun", "Ledgers", "TaskLedger", "first_moment", "of_dags", "read_ledgers"]
 
 DAYS = 30
-"""Days of the period that an overview tells of: today, by UTC, and those before."""
+"""The number of days that an overview covers: today, in UTC, and the days before."""
 MOST_IDS = 500
-"""DAGs that a query names; of more, all are read, and the others left out."""
+"""The most DAGs that a query names. If there are more, it reads all DAGs, and the caller drops the others."""
 
 MARGIN = timedelta(days=1)
-"""By how much a run's row may be older than what its tasks have written."""
+"""How much older a run's row may be than the state that its tasks have written."""
 
 
 class TaskLedger(NamedTuple):
-    """What the ledger of a task counts.
+    """The counts in the ledger of a task.
 
-    :param dag_id: of the task.
-    :param task_id: of the task; with map indexes, each has a ledger.
-    :param written_at: when the ledger was written last, UTC.
-    :param delivered: messages that are delivered; ``None`` where a version has not counted them.
-    :param undelivered: messages that are neither delivered, nor left to a retry DAG, nor of a dry run;
-        ``None`` likewise.
-    :param in_doubt: messages with a POST that is under way, or whose outcome is not known.
-    :param acknowledged_at: when a message was acknowledged last, as the ledger has it; ``None``: it hasn't.
+    :param dag_id: the task's DAG.
+    :param task_id: the task; if it is mapped, each map index has a ledger.
+    :param written_at: when the ledger was written last, in UTC.
+    :param delivered: how many messages are delivered; ``None`` if the version that wrote the ledger has not
+        counted them.
+    :param undelivered: how many messages are not delivered, without those that were left to a retry DAG or
+        are of a dry run; ``None`` if the version that wrote the ledger has not counted them.
+    :param in_doubt: how many messages have a POST that is under way, or whose outcome is not known.
+    :param acknowledged_at: when a message was acknowledged last, as stored in the ledger; ``None`` if the
+        ledger does not say.
     :param conn_id: the receiver's connection, if it has one.
     :param receiver: the receiver's URI, without user information, if it is known.
-    :param webhook: the workflow's ``dag_id``, a slash, the webhook's slug; ``None`` if it is no workflow's.
+    :param webhook: the workflow's ``dag_id``, a slash, and the webhook's slug; ``None`` if the task doesn't
+        belong to a workflow.
     """
 
     dag_id: str
@@ -66,9 +68,10 @@ class TaskLedger(NamedTuple):
 
     @property
     def last_success(self) -> datetime | None:
-        """When a message was acknowledged last, UTC; ``None`` if none was, or nobody knows.
+        """When a message was acknowledged last, in UTC; ``None`` if no message was, or if it is not known.
 
-        Of an earlier version's ledger whose messages are all delivered, it is when it was written.
+        If an earlier version has written the ledger, and all its messages are delivered, it is the time of
+        the ledger's last write.
         """
         if self.acknowledged_at is not None:
             return time_or_none(self.acknowledged_at)
@@ -81,9 +84,9 @@ class TaskLedger(NamedTuple):
 
 
 class CountedRun(NamedTuple):
-    """What a task of a run has counted.
+    """The counts of a task in a run.
 
-    :param at: when it did, UTC.
+    :param at: when they were stored, in UTC.
     """
 
     dag_id: str
@@ -92,10 +95,10 @@ class CountedRun(NamedTuple):
 
 
 class Ledgers(NamedTuple):
-    """What the tasks of some DAGs have counted since a time.
+    """The counts of the tasks of some DAGs since a time.
 
-    :param unreadable: by DAG, ledgers and counts that can't be read: of another version, or kept by a
-        worker's own state store backend.
+    :param unreadable: by DAG, how many ledgers and counts can't be read: another version has written them, or
+        the workers' own state store backend stores them.
     """
 
     ledgers: list[TaskLedger]
@@ -104,17 +107,17 @@ class Ledgers(NamedTuple):
 
 
 def first_moment(now: datetime) -> datetime:
-    """Return when the period of ``DAYS`` days begins: a midnight, UTC."""
+    """Return the beginning of the period of ``DAYS`` days: a midnight in UTC."""
     today = now.astimezone(timezone.utc).date()
     return datetime.combine(today - timedelta(days=DAYS - 1), time(), timezone.utc)
 
 
 def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) -> Ledgers:
-    """Return what tasks of these DAGs have written since a time, each ledger once.
+    """Return the counts that tasks of these DAGs have written since a time, each ledger once.
 
-    Of a task that was killed and tried again, the ledger that counts is read.
+    If a task was killed and tried again, only its current ledger is read.
 
-    :param since: aware.
+    :param since: the time, aware.
     """
     query = (
         select(
@@ -143,7 +146,7 @@ def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) ->
     claims: dict[tuple[Any, ...], tuple[str, str]] = {}
     heads: defaultdict[tuple[Any, ...], dict[str, tuple[str, datetime, str]]] = defaultdict(dict)
     runs: list[CountedRun] = []
-    counts: dict[str, RunCounts | None] = {}  # by their text: many have found nothing
+    counts: dict[str, RunCounts | None] = {}  # by text: many are equal, because many runs find nothing
     unreadable: Counter[str] = Counter()
     for run, task_id, map_index, key, dag_id, at, text in session.execute(query):
         if dag_id not in wanted:
@@ -170,13 +173,13 @@ def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) ->
             continue
         if head is not None:
             ledgers.append(_task_ledger(task[1], *head))
-    for dag_id, text in claims.values():  # of tasks that have written nothing yet, or of another version
+    for dag_id, text in claims.values():  # their tasks have no head yet, or are of another version
         unreadable[dag_id] += not _is_claim(text)
     return Ledgers(ledgers, runs, +unreadable)
 
 
 def _counts(text: str) -> RunCounts | None:
-    """Return what a task has counted; ``None`` if it can't be read."""
+    """Return the counts of a run; ``None`` if they can't be read."""
     try:
         return RunCounts.of(json.loads(text))
     except InvalidState:
@@ -186,13 +189,13 @@ def _counts(text: str) -> RunCounts | None:
 def _that_counts(
     claim: tuple[str, str] | None, heads: Mapping[str, tuple[str, datetime, str]]
 ) -> tuple[str, datetime, str] | None:
-    """Return the head that counts of a task.
+    """Return the current head of a task's ledger.
 
     :raises InvalidState: if the claim can't be read.
     """
-    if claim is None:  # it was written before the time that is read
+    if claim is None:  # it was written before the time from which rows are read
         return max(heads.values(), key=lambda head: head[1])
-    for token, head in heads.items():  # as a rule, it can be told without reading it
+    for token, head in heads.items():  # usually, a look at the text is enough, without parsing it
         if claim[1].startswith(f'{{"version": {VERSION}, ') and f'"token": "{token}"' in claim[1]:
             return head
     found = json.loads(claim[1])
@@ -226,5 +229,5 @@ def _task_ledger(task_id: str, dag_id: str, at: datetime, text: str) -> TaskLedg
 
 
 def of_dags(column: Any, dag_ids: Collection[str]) -> Any:
-    """Return the condition that a column holds one of these ids; of many ids, one that always holds."""
+    """Return the condition that a column holds one of these ids; for many ids, one that is always true."""
     return column.in_(dag_ids) if len(dag_ids) <= MOST_IDS else column.is_not(None)

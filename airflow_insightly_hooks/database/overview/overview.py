@@ -1,7 +1,7 @@
-"""All that the overview shows, read at once.
+"""Read all data that the overview shows.
 
-Each part is given the ids of the DAGs that the person may read, and tells of no other. No XCom is read, and
-no DAG is deserialized. The task state store is read once for all of it.
+Each part gets the ids of the DAGs that the user may read, and returns nothing about other DAGs. No XCom is
+read, and no DAG is deserialized. The task state store is read once for all parts.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["Overview", "read_overview"]
 
 
 class Overview(NamedTuple):
-    """All of it."""
+    """All data that the overview shows."""
 
     workflows: list[WorkflowDag]
     activity: Mapping[str, Activity]
-    """By the workflow's ``dag_id``."""
+    """The activity by the workflow's ``dag_id``."""
     receivers: list[ReceiverHealth]
     accounts: list[Account]
     pending: PendingCounts
 
 
 def read_overview(session: Session, dag_ids: Collection[str], now: datetime) -> Overview:
-    """Return all that an overview shows.
+    """Return all data that the overview shows.
 
-    :param dag_ids: the DAGs that the person may read.
-    :param now: aware.
+    :param dag_ids: the DAGs that the user may read.
+    :param now: the current time, aware.
     """
     ledgers = read_ledgers(session, dag_ids, first_moment(now))
     return Overview(

@@ -1,8 +1,8 @@
-"""How the receivers of workflows fare: from ledgers, and from what the asset's state says of them.
+"""The health of the workflows' receivers, from ledgers and from the state of assets.
 
-A workflow's deliver tasks note whether their receiver is down (``operators.workflow_delivery``), and its
-retry DAG keeps what waits (``core.state.retry_queue``). Both are kept by webhook; a ledger says which
-receiver that has. DAGs of one's own have ledgers alone.
+A workflow's deliver tasks store whether their receiver is down (``operators.workflow_delivery``), and its
+retry DAG stores the messages that wait (``core.state.retry_queue``). Both are stored by webhook, and a ledger
+names the webhook's receiver. DAGs without a workflow have only ledgers.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ __all__ = ["ReceiverHealth", "receivers"]
 
 
 class ReceiverHealth(NamedTuple):
-    """A receiver, as far as some DAGs send to it.
+    """The health of a receiver, with regard to the given DAGs.
 
-    :param conn_id: its connection; ``None`` if it has none, or nobody has noted it.
-    :param address: its URI, without user information; ``None`` if nobody has noted it.
-    :param dag_ids: the workflows that send to it, by name.
-    :param webhooks: their webhooks, as ``{dag_id}/{slug}``; none of DAGs of one's own.
-    :param last_success: when it took a message last, in the period that was read, UTC.
-    :param failed_at: when a task of which it took nothing wrote so last, UTC; ``None`` if it has taken
-        something since, or no task has failed so.
-    :param failing_since: since when it fails, UTC; ``None`` if it doesn't, or nobody knows.
-    :param retry_at: until when the next try waits, UTC: as it has asked (``Retry-After``), or for the time
-        between two tries; ``None`` if that is over.
-    :param error: why the last try failed, without contents; ``None`` if nothing is failing or waited for.
-    :param waiting: messages that wait for it in retry DAGs.
-    :param delivered: messages that it took, in the period.
-    :param undelivered: messages in the period that it has not taken (yet).
-    :param unreadable: webhooks of which status or what waits can't be read.
+    :param conn_id: its connection; ``None`` if it has no connection, or no ledger names one.
+    :param address: its URI, without user information; ``None`` if no ledger names it.
+    :param dag_ids: the workflows that send to it, by id.
+    :param webhooks: their webhooks, as ``{dag_id}/{slug}``; DAGs without a workflow have no names here.
+    :param last_success: when it last acknowledged a message in the period, in UTC; ``None`` if it didn't.
+    :param failed_at: when a ledger was written last of which it has acknowledged no message, in UTC; ``None``
+        if it has acknowledged a message since then, or there is no such ledger.
+    :param failing_since: since when it has failed, in UTC; ``None`` if it isn't failing, or no task has
+        stored it.
+    :param retry_at: when the next try may begin, in UTC: at the time that the receiver has asked for
+        (``Retry-After``), or after the wait between two tries; ``None`` if that time is past.
+    :param error: why the last try failed, without contents of messages; ``None`` if the receiver isn't
+        failing and no try waits.
+    :param waiting: how many messages wait for it in retry DAGs.
+    :param delivered: how many messages it has acknowledged in the period.
+    :param undelivered: how many messages of the period it has not acknowledged (yet).
+    :param unreadable: how many webhooks have a status or waiting messages that can't be read.
     """
 
     conn_id: str | None
@@ -66,7 +68,10 @@ class ReceiverHealth(NamedTuple):
 
 
 class _Webhook(NamedTuple):
-    """What the state of an asset says of a webhook's receiver; ``None``: nothing."""
+    """What an asset's state holds about a webhook: its receiver's status, and the messages that wait.
+
+    ``None`` means that the status is not stored or can't be read.
+    """
 
     name: str
     status: ReceiverStatus | None
@@ -80,12 +85,12 @@ def receivers(
 ) -> list[ReceiverHealth]:
     """Return the receivers that these DAGs have sent to in the period, that fail, or that messages wait for.
 
-    :param dag_ids: the DAGs that the person may read.
-    :param now: aware.
-    :param ledgers: what their tasks have counted in the period that ``first_moment`` begins.
+    :param dag_ids: the DAGs that the user may read.
+    :param now: the current time, aware.
+    :param ledgers: the counts of their tasks since ``first_moment``.
     """
     of_receiver: defaultdict[str, list[TaskLedger]] = defaultdict(list)
-    receiver_of: dict[str, str] = {}  # by webhook: where it sends to by now
+    receiver_of: dict[str, str] = {}  # by webhook: its current receiver
     for ledger in sorted(ledgers.ledgers, key=lambda ledger: ledger.written_at):
         name = ledger.conn_id or ledger.receiver
         if name is None:
@@ -108,10 +113,10 @@ def receivers(
 def _health(
     ledgers: list[TaskLedger], webhooks: list[_Webhook], dag_ids: Collection[str], now: datetime
 ) -> ReceiverHealth:
-    """Return how one receiver fares.
+    """Return the health of one receiver.
 
-    :param ledgers: what was sent to it, the last written last.
-    :param webhooks: what is known of the webhooks that it gets.
+    :param ledgers: the ledgers of tasks that send to it, the last written one last.
+    :param webhooks: the stored status of the webhooks that it gets.
     """
     last_success: datetime | None = None
     for ledger in reversed(ledgers):
@@ -119,11 +124,11 @@ def _health(
             break  # no message of a ledger was acknowledged after its last write
         if (at := ledger.last_success) is not None and (last_success is None or last_success < at):
             last_success = at
-    # A DAG of one's own notes no status of its receiver: that is in what its tasks have written alone.
+    # A DAG without a workflow stores no status of its receiver. Only its ledgers show a failure.
     failed_at = max((ledger.written_at for ledger in ledgers if ledger.has_only_failed), default=None)
     if failed_at is not None and last_success is not None and failed_at <= last_success:
         failed_at = None
-    # One webhook's status says nothing any more where the receiver has taken another one's message since.
+    # A webhook's status is outdated if the receiver has acknowledged a later message, of any webhook.
     failing = [
         webhook.status
         for webhook in webhooks
@@ -157,11 +162,11 @@ def _health(
 
 
 def _webhooks_of(ledger: TaskLedger, dag_ids: Collection[str]) -> Iterator[str]:
-    """Yield the names of the webhook that a ledger is of."""
+    """Yield the name of the webhook whose messages a ledger holds, if it is known."""
     if ledger.webhook is not None:
         yield ledger.webhook
         return
-    # Earlier versions have not noted it; but a workflow's tasks are named after their webhooks.
+    # Earlier versions have not stored it. But a workflow's tasks are named after their webhooks.
     task, dag_id = ledger.task_id.rpartition(".")[2], workflow_dag_id(ledger.dag_id, dag_ids)
     if task == "deliver":
         yield _single(f"{dag_id}/")
@@ -170,7 +175,7 @@ def _webhooks_of(ledger: TaskLedger, dag_ids: Collection[str]) -> Iterator[str]:
 
 
 def _single(webhook: str) -> str:
-    """Return what stands for the only webhook of a workflow, whose task's name doesn't tell its own."""
+    """Return the placeholder for a workflow's only webhook: its task's name does not contain its name."""
     return f"{_dag_of(webhook)}/"
 
 
@@ -179,16 +184,16 @@ def _dag_of(webhook: str) -> str:
 
 
 def _tells(webhook: _Webhook, now: datetime) -> bool:
-    """Return whether something waits, or fails, although no ledger of the period says where."""
+    """Return whether a webhook without a ledger in the period has waiting messages or fails."""
     is_new = webhook.noted_at is not None and webhook.noted_at >= first_moment(now)
     is_down = webhook.status is not None and webhook.status.is_down
     return bool(webhook.waiting or webhook.unreadable or (is_down and is_new))
 
 
 def _webhooks(session: Session, dag_ids: Collection[str]) -> list[_Webhook]:
-    """Return what assets' states say of the webhooks of these DAGs."""
+    """Return the stored status of the webhooks of these DAGs, from the state of assets."""
     key = AssetStateStoreModel.key
-    # Of what waits, its head tells how much; whether there are parts tells whether the head is lost.
+    # The head of a retry queue has the number of its messages. If there are parts without a head, it is lost.
     is_head = or_(key.not_like(f"{RETRY}/%/%/%"), key.like(f"%/{KEPT}"), key.like("%/0"))
     query = select(
         AssetStateStoreModel.asset_id, key, AssetStateStoreModel.value, AssetStateStoreModel.updated_at

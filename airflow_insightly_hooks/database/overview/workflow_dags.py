@@ -1,4 +1,4 @@
-"""The DAGs that work with Insightly's records, and their last runs."""
+"""Find the DAGs that work with Insightly's records, and their last runs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ URI = "insightly://"
 
 
 class LastRun(NamedTuple):
-    """The run of a DAG that was made last.
+    """The run of a DAG that was created last.
 
-    :param state: as Airflow calls it, such as ``success``.
-    :param started_at: UTC; ``None``: not yet.
-    :param ended_at: UTC; ``None``: not yet.
+    :param state: its state in Airflow, such as ``success``.
+    :param started_at: when it started, in UTC; ``None`` if it has not started yet.
+    :param ended_at: when it ended, in UTC; ``None`` if it has not ended yet.
     """
 
     run_id: str
@@ -45,12 +45,13 @@ class LastRun(NamedTuple):
 class WorkflowDag(NamedTuple):
     """A DAG that works with Insightly's records.
 
-    :param dag_id: its id; a workflow's, not those of the DAGs that send for it.
-    :param display_name: what Airflow shows.
+    :param dag_id: its id. DAGs that only send for a workflow are not listed here.
+    :param display_name: the name that Airflow shows.
     :param is_paused: whether it is paused.
-    :param is_stale: whether its file is gone, or broken.
+    :param is_stale: whether its file is gone or broken.
     :param last_run: its last run; ``None`` if it has never run.
-    :param sending_dag_ids: the DAGs that send for it what is pending, or waits for a receiver, by name.
+    :param sending_dag_ids: the DAGs that send its pending webhooks, or its messages that wait for a receiver,
+        by id.
     """
 
     dag_id: str
@@ -62,11 +63,12 @@ class WorkflowDag(NamedTuple):
 
 
 def find_workflow_dags(session: Session, dag_ids: Collection[str], ledgers: Ledgers) -> list[WorkflowDag]:
-    """Return the DAGs that work with Insightly's records, by their names.
+    """Return the DAGs that work with Insightly's records, by id.
 
-    Their tasks or their schedule refer to one of our assets, or a task has written a ledger in ``DAYS`` days.
+    Their tasks or schedules refer to an asset of this package, or a task has written a ledger in ``DAYS``
+    days.
 
-    :param ledgers: what tasks of these DAGs have counted.
+    :param ledgers: the counts of these DAGs' tasks.
     """
     ours = {dag_id for dag_id, _ in assets_of(session, dag_ids)} | {x.dag_id for x in ledgers.ledgers}
     found = session.execute(
@@ -93,15 +95,16 @@ def find_workflow_dags(session: Session, dag_ids: Collection[str], ledgers: Ledg
 
 
 def insightly_dags(session: Session, dag_ids: Collection[str]) -> set[str]:
-    """Return those of the DAGs that refer to one of our assets, or have delivered something.
+    """Return the DAGs that refer to an asset of this package, or have delivered a message.
 
-    Of an Airflow's hundreds of DAGs these are few, and it takes time to ask what a person may do with each.
+    An Airflow may have hundreds of DAGs, and only a few of them are returned. This saves time: it is slow to
+    check a user's permissions for each DAG.
     """
     return {dag_id for dag_id, _ in assets_of(session, dag_ids)}.union(delivering_dags(session, dag_ids))
 
 
 def assets_of(session: Session, dag_ids: Collection[str]) -> set[tuple[str, str]]:
-    """Return which of these DAGs refer to which of our assets: the DAG's id, and the asset's name."""
+    """Return the assets of this package that these DAGs refer to: the DAG's id, and the asset's name."""
     wanted = frozenset(dag_ids)
     query = union(
         *(

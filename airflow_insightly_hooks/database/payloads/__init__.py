@@ -1,4 +1,4 @@
-"""Payloads, as the tasks that have made them have left them in XCom.
+"""Find payloads in the XComs of the tasks that made them.
 
 Private.
 """

@@ -1,4 +1,4 @@
-"""The payload of a message, as the task that has made it has left it in XCom."""
+"""Find the payload of a message in the XCom of the task that made it."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 __all__ = ["FoundPayload", "Missing", "find_payload"]
 
 LARGEST_XCOM = 64_000_000
-"""Characters of an XCom, or bytes of its file, that are read for one payload."""
+"""The most characters of an XCom, or bytes of its file, that are read for one payload."""
 SHORT = 4_096
-"""Characters of an XCom that may say where its value stands: a backend's reference."""
+"""An XCom with fewer characters may be a backend's reference to the place where the value is stored."""
 MOST_XCOMS = 100
-"""XComs that are read for one payload: a page doesn't wait for more."""
+"""The most XComs that are read for one payload: a page doesn't wait for more."""
 LONGEST_SEARCH = 5.0
-"""Seconds after which no other XCom is read: the API server does little else while it unpacks large ones."""
+"""Seconds after which no other XCom is read: the API server does little else while it unpacks large XComs."""
 
 
 class Missing(Enum):
-    """Why a payload isn't found."""
+    """Why a payload can't be shown."""
 
     NOT_KEPT = "not kept"
-    """The task reads its records itself: its payloads stand nowhere."""
+    """The task reads its records itself, and its payloads are not stored."""
     GONE = "gone"
-    """It stands in XCom no more, or stands there otherwise."""
+    """It is no longer in XCom, or is there in another form."""
     TOO_LARGE = "too large"
-    """The XCom is larger than what is read for a page, or takes too long to find among others."""
+    """The XCom is too large to be read for a page, or the search takes too long."""
     NO_FILE = "no file"
-    """It stands in a file of an object storage that is not there."""
+    """Its file in the object storage is missing."""
     ELSEWHERE = "elsewhere"
-    """An XCom backend has it that can't be read from here."""
+    """It is in an XCom backend that can't be read from here."""
 
 
 class FoundPayload(NamedTuple):
@@ -58,16 +58,16 @@ class FoundPayload(NamedTuple):
 
 
 def find_payload(session: Session, key: TaskKey, message_id: str, xcom_keys: Sequence[str]) -> FoundPayload:
-    """Return the body of a message, as the task that has made it has left it in XCom.
+    """Return the body of a message from the XCom of the task that made it, or why it can't be shown.
 
     :param key: the deliver task.
-    :param xcom_keys: under which payloads can stand, besides those of chunks.
+    :param xcom_keys: the keys of XComs that can hold payloads, besides the keys of chunks.
     """
     if key.prefix:  # one task of a whole workflow
         return FoundPayload(None, Missing.NOT_KEPT)
     dag = dag_of(session, key)
-    # Of a task that the DAG no longer has (its workflow has another mode, say), any task of its run may have
-    # made the payload.
+    # If the DAG no longer has the task (for example, because its workflow has another mode), any task of the
+    # run may have made the payload.
     made_by = None
     if dag is not None and dag.has_task(key.task_id):
         made_by = dag.get_task(key.task_id).upstream_task_ids
@@ -95,9 +95,9 @@ def _candidates(
     xcom_keys: Sequence[str],
     made_by: Collection[str] | None,
 ) -> Iterator[tuple[Select[Any], int]]:
-    """Yield a query for each XCom that may hold the message, and the XCom's characters in the database.
+    """Yield a query for each XCom that may hold the message, and the XCom's length in the database.
 
-    :param made_by: the tasks that may have made it; ``None`` for any of the run.
+    :param made_by: the tasks that may have made the XCom; ``None`` for any task of the run.
     """
     text = cast(XComModel.value, Text)
     query = select(XComModel.task_id, XComModel.map_index, XComModel.key, func.length(text)).where(
@@ -108,8 +108,8 @@ def _candidates(
     if made_by is not None:
         query = query.where(XComModel.task_id.in_(made_by))
     rows = session.execute(query).all()
-    # A task's own map index first: several of them can hold the same message. And its own chunk first: what
-    # stands in files has to be read to see what it holds.
+    # The task's own chunk and map index come first. Several map indexes can hold the same message, and an
+    # XCom in a file must be read to know what it holds.
     own_chunk = f"{CHUNK_KEY}{key.map_index}"
     rows = sorted(rows, key=lambda row: (row[2] != own_chunk, row[1] != key.map_index, row[1]))
     for task_id, map_index, xcom_key, size in rows[:MOST_XCOMS]:
@@ -123,8 +123,8 @@ def _candidates(
 
 
 def _body_in(row: XComModel | None, message_id: str) -> str | Missing | None:
-    """Return the message's body, if the XCom holds it; else why the XCom can't be read, if it can't."""
-    if row is None:  # deleted meanwhile
+    """Return the message's body if the XCom holds it, or why the XCom can't be read."""
+    if row is None:  # it was deleted in the meantime
         return None
     try:
         value = stored_value(row, LARGEST_XCOM)
@@ -132,7 +132,7 @@ def _body_in(row: XComModel | None, message_id: str) -> str | Missing | None:
         return Missing.TOO_LARGE
     except MissingXComFileError:
         return Missing.NO_FILE
-    except Exception:  # whatever a backend raises; its text may hold an address
+    except Exception:  # a backend can raise any error; its text may hold an address
         return Missing.ELSEWHERE
     for payload in _payloads_in(value):
         if payload.get("message_id") == message_id and isinstance(body := payload.get("body"), str):
@@ -141,7 +141,7 @@ def _body_in(row: XComModel | None, message_id: str) -> str | Missing | None:
 
 
 def _payloads_in(value: object) -> Iterator[dict[str, Any]]:
-    """Yield the payloads of a list, or of a list of such lists."""
+    """Yield the payloads of a list, or of nested lists."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from [item] if isinstance(item, dict) else _payloads_in(item)

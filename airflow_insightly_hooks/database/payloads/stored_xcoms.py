@@ -1,4 +1,4 @@
-"""What an XCom holds, read in the API server, wherever Airflow's XCom backend keeps it."""
+"""Read the value of an XCom in the API server, with any XCom backend."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["MissingXComFileError", "XComTooLargeError", "stored_value"]
 
 
 class XComTooLargeError(Exception):
-    """An XCom is larger than what may be read of it."""
+    """An XCom is larger than the caller allows."""
 
 
 class MissingXComFileError(Exception):
-    """The file of an XCom is not there, as far as this machine can see."""
+    """The file of an XCom is missing, or can't be seen from this machine."""
 
 
 def stored_value(row: XComModel, most: int) -> Any:
-    """Return what an XCom holds, as JSON has it.
+    """Return the value of an XCom as plain JSON.
 
-    Airflow's way to read it would make whatever objects a task has named there, in the API server. So values
-    in the database and in the files of ``XComObjectStorageBackend`` are read as plain JSON; those of any
+    Airflow's own function would create any object that a task has named there, in the API server. So values
+    in the database and in the files of ``XComObjectStorageBackend`` are read as plain JSON. Values of any
     other backend are read by that backend.
 
-    :param most: bytes of a file, unpacked; a larger one isn't read.
+    :param most: the most bytes of a file, unpacked; a larger file isn't read.
     :raises XComTooLargeError: if the file is larger.
     :raises MissingXComFileError: if the file is missing.
-    :raises Exception: whatever else a backend, or its storage, raises; its text may hold an address.
+    :raises Exception: any other error of a backend or its storage; its text may hold an address.
     """
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.xcom import resolve_xcom_backend
@@ -40,7 +40,7 @@ def stored_value(row: XComModel, most: int) -> Any:
     backend = resolve_xcom_backend()
     value = row.value
     if isinstance(value, str):
-        with suppress(ValueError):  # else it is the text itself
+        with suppress(ValueError):  # text that is not JSON is the value itself
             value = json.loads(value)
     if backend is BaseXCom or isinstance(value, list):
         return value
@@ -50,13 +50,13 @@ def stored_value(row: XComModel, most: int) -> Any:
 
 
 def _in_file(address: str, most: int) -> Any:
-    """Return what stands in a file of the object storage; an address that leads elsewhere is a plain text."""
+    """Return the value in a file of the object storage; an address outside of it is returned as it is."""
     from airflow.sdk import ObjectStoragePath
     from airflow.sdk.configuration import conf
 
     path = ObjectStoragePath(address)
     base = ObjectStoragePath(conf.get("common.io", "xcom_objectstorage_path"))
-    # is_relative_to compares texts: ".." would lead out of the storage, another connection to another one.
+    # is_relative_to compares texts: a ".." or another connection would lead to a place outside the storage.
     if not path.is_relative_to(base) or ".." in path.parts or path.conn_id != base.conn_id:
         return address
     try:

@@ -1,4 +1,4 @@
-"""How Airflow itself is set up, as its database says: its components, connections and pools.
+"""Airflow's own setup, read from its database: components, connections and pools.
 
 Private.
 """

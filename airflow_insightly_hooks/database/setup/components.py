@@ -1,4 +1,4 @@
-"""Which of Airflow's components are alive, by the heartbeats that they write into the database."""
+"""Find which of Airflow's components are alive, from the heartbeats that they write into the database."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 __all__ = ["COMPONENTS", "ComponentState", "component_states"]
 
 COMPONENTS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
-"""The components that write heartbeats, and the type of their jobs."""
+"""The components that write heartbeats, and the types of their jobs."""
 
 
 class ComponentState(NamedTuple):
-    """What the database knows of a component.
+    """The state of a component, from the database.
 
-    :param name: as in ``airflow scheduler``.
-    :param latest_heartbeat: of the one that was alive last, aware; ``None`` if there never was any.
-    :param is_alive: whether that is recent enough, by Airflow's own rule.
+    :param name: its name, as in ``airflow scheduler``.
+    :param latest_heartbeat: the latest heartbeat of all its processes, aware; ``None`` if it has never run.
+    :param is_alive: whether the heartbeat is recent enough, by Airflow's own rule.
     """
 
     name: str
@@ -27,7 +27,7 @@ class ComponentState(NamedTuple):
 def component_states() -> list[ComponentState]:
     """Return the state of each component.
 
-    :raises DatabaseNotFound: if the database isn't at hand.
+    :raises DatabaseNotFound: if the database can't be read.
     """
     from airflow.jobs.job import most_recent_job
 

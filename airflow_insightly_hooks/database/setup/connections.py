@@ -1,4 +1,4 @@
-"""Which connections stand in the database."""
+"""Find the connections in Airflow's database."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["stored_connections"]
 
 
 def stored_connections(conn_types: Iterable[str]) -> dict[str, str]:
-    """Return the types of the connections that have one of these types, by id.
+    """Return the connections that have one of these types: the type by the connection's id.
 
-    :raises DatabaseNotFound: if the database isn't at hand.
+    :raises DatabaseNotFound: if the database can't be read.
     """
     from airflow.models import Connection
     from airflow.utils.session import create_session

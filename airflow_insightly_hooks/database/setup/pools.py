@@ -1,4 +1,4 @@
-"""Airflow's pools, and the tasks of this package that are in them."""
+"""Airflow's pools, and the tasks of this package that use them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_POOL", "PooledTask", "pool_slots", "pooled_tasks"]
 
 OURS = "airflow_insightly_hooks."
-"""How the modules of this package's operators and sensors begin."""
+"""The beginning of the module names of this package's operators and sensors."""
 DEFAULT_POOL = Pool.DEFAULT_POOL_NAME
 
 
 class PooledTask(NamedTuple):
-    """A task of this package, as the latest version of its DAG has it."""
+    """A task of this package, in the latest version of its DAG."""
 
     dag_id: str
     task_id: str
     pool: str
     conn_ids: frozenset[str] = frozenset()
-    """The connections of the receivers that it sends to, as far as the DAG names them."""
+    """The connections of the receivers that it sends to, if the DAG names them."""
 
 
 def pool_slots(session: Session) -> dict[str, int]:
-    """Return how many slots each pool has; -1 stands for no limit."""
+    """Return how many slots each pool has; -1 means no limit."""
     return {str(name): slots for name, slots in session.execute(select(Pool.pool, Pool.slots))}
 
 
@@ -49,7 +49,7 @@ def pooled_tasks(session: Session) -> list[PooledTask]:
         (workflow.dag_id, workflow.task_id): frozenset(
             webhook.conn_id
             for webhook in workflow.definition.webhooks
-            if webhook.conn_id is not None and not webhook.is_timed  # tasks of the pending DAG send those
+            if webhook.conn_id is not None and not webhook.is_timed  # the pending DAG sends timed ones
         )
         for workflow in stored_workflows(session, None)
         if workflow.definition is not None
