@@ -1,4 +1,4 @@
-"""Asking whether to go on, before a command sends or changes something."""
+"""Ask for a confirmation before a command sends or changes something."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["check_confirmable", "confirm"]
 
 
 def check_confirmable(question: str = "", *, is_confirmed: bool) -> None:
-    """Check that a confirmation is given already, or can be asked for.
+    """Check that the user has confirmed already, or that a terminal is there to ask for a confirmation.
 
-    :raises UsageError: if not.
+    :raises UsageError: if neither is true.
     """
     if not is_confirmed and not sys.stdin.isatty():
         asked = f". The question is: {question}" if question else ""
-        raise UsageError(f"there is no terminal to confirm: add --yes{asked}")
+        raise UsageError(f"there is no terminal to ask for a confirmation: add --yes{asked}")
 
 
 def confirm(question: str, *, is_confirmed: bool) -> bool:
-    """Return whether to go on: it is confirmed already, or the answer is yes.
+    """Return whether to continue: the user has confirmed already, or answers yes.
 
-    :raises UsageError: if nobody can be asked.
+    :raises UsageError: if there is no terminal to ask.
     """
     check_confirmable(question, is_confirmed=is_confirmed)
     return is_confirmed or ask_yesno(f"{question} [y/n]", output_fn=say)

@@ -1,4 +1,4 @@
-"""What the command line consists of; ``cli/definitions`` has the commands."""
+"""The command line as a whole; ``cli/definitions`` has the single commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS: tuple[CLICommand, ...] = (*WORKFLOW_COMMANDS, *DELIVERY_COMMANDS, PEND
 
 
 def get_cli_commands() -> list[CLICommand]:
-    """Return the commands of this package, as Airflow's provider key ``cli`` asks for them."""
+    """Return the commands of this package, in the form that Airflow's provider key ``cli`` expects."""
     return [
         GroupCommand(
             name="insightly",

@@ -1,4 +1,4 @@
-"""What the commands end with. docs/reference/command-line.md says what each code means for each command."""
+"""The exit codes of the commands. docs/reference/command-line.md lists their meaning for each command."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ class ExitCode(IntEnum):
 
     OK = 0
     FOUND = 1
-    """The command worked, and its answer is no: mistakes, does not trigger, not acknowledged."""
+    """The command worked, and its answer is no: for example, it found mistakes, the record does not trigger,
+    or a message was not acknowledged."""
     USAGE = 2
-    """The arguments can't be used: unknown ones (as argparse ends), no such file, no such workflow."""
+    """The arguments can't be used: for example, an argument is unknown (argparse uses the same code), or a
+    file or workflow does not exist."""
     FAILED = 3
-    """The command couldn't do its work: no such connection, no answer, a refused API key."""
+    """The command couldn't do its work: for example, a connection does not exist, Insightly gives no answer,
+    or it refuses the API key."""
     INTERRUPTED = 130
-    """Ctrl-C, as shells report it."""
+    """The user has pressed Ctrl-C; shells use the same code."""
     BROKEN_PIPE = 141
-    """Whoever read the output has closed it, as shells report it."""
+    """The reader of the output has closed the pipe; shells use the same code."""

@@ -1,4 +1,4 @@
-"""Printing: what was asked for on standard output, all else on standard error."""
+"""Print results on standard output, and everything else on standard error."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 __all__ = ["Console", "is_structured", "print_line", "print_rows", "print_value", "say"]
 
 WIDEST_WHOLE = 32
-"""Columns of a table up to this width, in characters, are never folded."""
+"""A table's columns are not folded if they are no wider than this, in characters."""
 NARROWEST_FOLDED = 24
-"""So many characters are left to a column that is folded."""
+"""The smallest width of a folded column, in characters."""
 BETWEEN_COLUMNS = " | "
 
 
 class Console(AirflowConsole):
-    """Airflow's console, for ``cli.run`` to say what a closed pipe means."""
+    """Airflow's console, with errors of a closed pipe that ``cli.run`` handles."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise what rich has caught, which else ends the process with 1."""
+        """Raise the error that rich has caught: rich would end the process with exit code 1."""
         raise BrokenPipeError
 
 
 def say(text: str) -> None:
-    """Print a text for the person at the terminal, to standard error."""
+    """Print a text for the user at the terminal, to standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 — a command line prints
 
 
 def is_structured(output: str) -> bool:
-    """Return whether ``--output`` asks for something that programs read: JSON or YAML."""
+    """Return whether ``--output`` is a format for programs: JSON or YAML."""
     return output in ("json", "yaml")
 
 
 def print_line(text: str) -> None:
-    """Print a line to standard output, as it is."""
+    """Print a line to standard output, unchanged."""
     print(text)  # noqa: T201 — a command line prints
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
     """Print rows in the format that ``--output`` names: ``table``, ``plain``, ``json`` or ``yaml``.
 
-    Airflow's own way is not used: it makes texts of all values in JSON, reads ``[…]`` in a table's cells as
-    markup, and takes texts for numbers in ``plain``.
+    Airflow's own function is not used: it turns all values into texts in JSON, reads ``[…]`` in a table's
+    cells as markup, and formats texts as numbers in ``plain``.
 
-    :param rows: mappings with the same keys, of values that JSON can hold.
+    :param rows: mappings with the same keys and with JSON values.
     """
     if is_structured(output):
         print_value([dict(row) for row in rows], output)
@@ -65,10 +65,10 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in which ids, times and addresses are whole, so that they can be copied.
+    """Print a table in which ids, times and addresses are not folded, so that users can copy them.
 
-    Sentences fold where that makes the table fit the terminal. If it doesn't, or if no terminal is there,
-    nothing folds: each row is one line.
+    Columns with sentences are folded if the table then fits the terminal. If it doesn't fit, or if there is
+    no terminal, nothing is folded: each row is one line.
     """
     columns = list(zip(names, *rows, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
@@ -104,7 +104,7 @@ def print_value(value: Any, output: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as a cell shows it: in one line, and without what would act on a terminal."""
+    """Return a value as the text of a cell: in one line, with control characters escaped."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""Running a command: what becomes of its errors, of Ctrl-C and of a closed pipe."""
+"""Run a command, and handle its errors, Ctrl-C and a closed pipe."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ __all__ = ["UsageError", "run"]
 UNDERSCORE_WARNING = (
     "Connection schemes (type: insightly_webhook) shall not contain '_' according to RFC3986."
 )
-"""What Airflow logs of each ``insightly_webhook`` connection that it reads from its database."""
+"""A warning that Airflow logs for each ``insightly_webhook`` connection that it reads from its database."""
 
 
 class UsageError(Exception):
-    """Arguments that can't be used; the text says which, and what to do."""
+    """A command's arguments can't be used; the text says which argument is wrong, and what to do."""
 
 
 def run(command: Callable[[Namespace], int], args: Namespace) -> None:
     """Run a command's function.
 
-    :raises SystemExit: always, with an exit code of ``ExitCode``. An error of ours is printed as it is, in
-        one line; of any other one the class and where it was raised, since its text may hold anything.
+    An error of this package is printed in one line. For any other error, the class and the traceback are
+    printed, without its text: it may hold secrets or personal data.
+
+    :raises SystemExit: always, with an exit code of ``ExitCode``.
     """
-    # Airflow's own commands say so, too: connections come from its database as well, where there is one.
+    # Airflow's own commands set this, too: then connections are also read from the database, if there is one.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     redirect_stdout_log_handlers_to_stderr()
     try:
@@ -57,7 +59,7 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
         say("interrupted")
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output when it ends, and would fail again.
+        # Python flushes standard output at its end, and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.BROKEN_PIPE
     except Exception as error:
@@ -68,9 +70,10 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
 
 @contextlib.contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Have loggers that are first used in the block write to standard error, since Airflow's write to stdout.
+    """Make loggers that are first used in the block write to standard error: Airflow's write to stdout.
 
-    Airflow's warning of the ``_`` in a connection type's name is left out: nothing can be done about it.
+    Airflow's warning about the ``_`` in a connection type's name is left out: users can't do anything about
+    it.
     """
     config = structlog.get_config()
     make_logger, processors = config["logger_factory"], config["processors"]

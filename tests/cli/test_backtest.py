@@ -53,7 +53,7 @@ def test_a_table(command: Command, workflow: Path, since: str) -> None:
     assert lines[5].startswith("3 of 5 changes of Contacts trigger, from ")
     assert lines[6:8] == [
         "  2 do not: the record does not meet the criteria",
-        "By which conditions (a record may have several):",
+        "The conditions because of which they do not (a record may have several):",
     ]
     assert [line.split() for line in lines[10:]] == [
         ["2", "|", "criteria.all[0]", "|", "TITLE", "|", "starts_with"],

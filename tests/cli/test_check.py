@@ -92,7 +92,7 @@ def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:
     [
         ("nowhere", "error: nowhere: no such file or folder\n"),
         ("workflows", "error: no workflow files (*.yaml, *.yml) in workflows\n"),
-        ("crm.py", "error: crm.py: not a YAML file (*.yaml, *.yml); check takes workflow files\n"),
+        ("crm.py", "error: crm.py: not a YAML file (*.yaml, *.yml): give workflow files or folders\n"),
     ],
 )
 def test_nothing_to_check(command: Command, folder: Path, given: str, reason: str) -> None:

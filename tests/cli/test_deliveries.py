@@ -110,7 +110,7 @@ def test_a_workflows_other_dags(command: Command, session: Session, keys: dict[s
 def test_more_than_are_listed(command: Command) -> None:
     """It is said that there are more, and nothing else."""
     ran = command("deliveries", "--limit", 2, "-o", "json")
-    assert ran.err == "the newest 2 are listed; --limit and --offset show others\n"
+    assert ran.err == "2 messages listed, and there are more: use --limit and --offset\n"
 
 
 @pytest.mark.usefixtures("session")
@@ -124,7 +124,7 @@ def test_more_than_are_listed(command: Command) -> None:
         (["deliveries", "--since", "yesterday"], "--since: a time"),
         (["resend", "--run-id", "one"], "--run-id: name the run's DAG with --dag-id"),
         (["resend", "--task-id", "deliver"], "--task-id: name the run with --run-id"),
-        (["resend", "--yes"], "name what to send again: --message"),
+        (["resend", "--yes"], "say which messages to send again: --message"),
     ],
 )
 def test_wrong_usage(command: Command, arguments: list[str], error: str) -> None:
@@ -150,7 +150,7 @@ def test_what_is_undelivered_is_sent_again(
         "outcome": "cleared",
         "reason": "",
     }
-    assert ran.err == "1 message will be sent again; 'deliveries' shows what becomes of them\n"
+    assert ran.err == "1 message will be sent again; 'deliveries' shows the result\n"
     assert requested(session, keys["one"]) == [{"msg_b"}]
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_sent_again(command: Command, session: Session, keys: dic
     refused = json.loads(ran.out)[0]
     assert refused["outcome"] == "refused"
     assert refused["reason"].startswith("its payloads are gone from XCom: clear the run's first task")
-    assert ran.err.endswith("1 message can't be: see the reasons\n")
+    assert ran.err.endswith("1 message can't be sent again: see the reasons\n")
     assert [requested(session, keys[name]) for name in ("one", "two")] == [[], [{"msg_c"}]]
 
 

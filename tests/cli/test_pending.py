@@ -96,10 +96,10 @@ def test_what_is_odd_is_said(command: Command, session: Session) -> None:
     assert said[0].startswith("not listed: ")
     assert "pending/broken/check" in said[0]
     assert said[1:3] == [
-        "won__pending is paused: it sends nothing until it is unpaused",
-        "won__pending: 1 queued run will enter further webhooks, which are not listed yet",
+        "won__pending is paused: it sends nothing until you unpause it",
+        "won__pending: 1 queued run will add more webhooks, which are not listed yet",
     ]
-    assert said[3].startswith("lost/ask_why: no DAG sends 1 pending webhook of it.")
+    assert said[3].startswith("lost/ask_why: no DAG sends its 1 pending message.")
     ran = command("pending", "cancel", "--all", "--yes")
     assert ran.code == 0
     assert entries(session, "won__pending") == [
@@ -111,11 +111,15 @@ def test_what_is_odd_is_said(command: Command, session: Session) -> None:
 @pytest.mark.parametrize(
     ("name", "question", "said"),
     [
-        ("cancel", "Cancel 2 pending webhooks (lost: 1, won: 1)?", "Asked to cancel 2 webhooks, in 2 runs."),
+        (
+            "cancel",
+            "Cancel 2 pending webhooks (lost: 1, won: 1)?",
+            "Requested to cancel 2 webhooks, in 2 runs.",
+        ),
         (
             "send-now",
             "Send 2 pending webhooks now (lost: 1, won: 1)?",
-            "Asked to send 2 webhooks now, in 2 runs.",
+            "Requested to send 2 webhooks now, in 2 runs.",
         ),
     ],
 )
@@ -152,7 +156,7 @@ def test_without_a_terminal_yes_must_be_given(
     monkeypatch.setattr(sys, "stdin", StringIO())
     ran = command("pending", "cancel", "--all")
     assert (ran.code, ran.out) == (2, "")
-    assert "error: there is no terminal to confirm: add --yes. The question is: " in ran.err
+    assert "error: there is no terminal to ask for a confirmation: add --yes. The question is: " in ran.err
     assert queued(session, "won__pending") == []
     assert command("pending", "cancel", "--dag-id", "won", "--yes").code == 0
     assert len(queued(session, "won__pending")) == 1
@@ -169,7 +173,7 @@ def test_a_selection_must_be_given(command: Command) -> None:
 def test_nothing_that_was_asked_for(command: Command, session: Session, name: str) -> None:
     """It is said, and the exit code tells a script."""
     ran = command("pending", name, "--record", 99, "--yes")
-    assert (ran.code, ran.out, ran.err) == (1, "", "nothing is pending that was asked for\n")
+    assert (ran.code, ran.out, ran.err) == (1, "", "no pending webhook matches\n")
 
 
 def test_without_a_database(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

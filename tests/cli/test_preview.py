@@ -153,7 +153,7 @@ def test_a_record_from_standard_input_needs_no_connection(
     ran = command("preview", f"{workflows}#contact_in_a_region", "--json", "-")
     assert ran.code == 0
     assert "Note: the types of custom fields are not known here." in ran.out
-    assert "POST to connection 'billing'\n(headers are not known here: The conn_id `billing`" in ran.out
+    assert "POST to connection 'billing'\n(the headers are not known: The conn_id `billing`" in ran.out
     assert ran.out.splitlines()[-1].startswith('{"entity":{"CONTACT_ID":7,')
 
 
@@ -216,13 +216,13 @@ def test_a_workflow_in_python(
     assert json.loads(ran.out)["record_id"] == 7
     ran = command("preview", text.replace("made", "lost"), "--json", "note.json")
     assert ran.code == 2
-    assert "its attribute 'lost' is not a Workflow; there are made\n" in ran.err
+    assert "its attribute 'lost' is not a Workflow; it has these workflows: made\n" in ran.err
 
 
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        ("nobody", "; a dag_id stands behind a folder: dags/workflows#nobody"),
+        ("nobody", "; write a dag_id after its folder: dags/workflows#nobody"),
         ("nowhere.yaml", ""),
         ("no/where", ""),
     ],
@@ -237,10 +237,14 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["{file}#nobody"], 2, "one record is needed: --record ID, or --json FILE"),
+        (["{file}#nobody"], 2, "one record is needed: give either --record ID or --json FILE"),
         (["{file}#nobody", "--record", "1", "--json", "x"], 2, "one record is needed"),
         (["{file}", "--record", "1"], 2, "one of these: contact_in_a_region, nobody"),
-        (["{file}#nowhere", "--record", "1"], 2, "it holds no workflow 'nowhere', but contact_in_a_region"),
+        (
+            ["{file}#nowhere", "--record", "1"],
+            2,
+            "there is no workflow 'nowhere'; there are: contact_in_a_region",
+        ),
         (["nowhere.yaml", "--record", "1"], 2, "nowhere.yaml: no such file or folder"),
         (["no_module:x", "--record", "1"], 2, "no_module can't be imported: there is no module 'no_module'"),
         (["no_file.py:x", "--record", "1"], 2, "no_file.py: no such file"),
@@ -251,7 +255,7 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (
             ["{file}#nobody", "--json", "{lead}"],
             2,
-            "it can't be previewed: record: it has no usable CONTACT_ID",
+            "the record can't be previewed: record: it has no usable CONTACT_ID",
         ),
         (["{binary}", "--json", "{lead}"], 2, "it can't be read: byte 1 is not UTF-8"),
         (["{file}#nobody", "--json", "{lead}", "--now", "soon"], 2, "--now: a time (2026-01-31, "),
@@ -261,7 +265,7 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (
             ["{file}#nobody", "--record", "1", "--send"],
             2,
-            "error: there is no terminal to confirm: add --yes",
+            "error: there is no terminal to ask for a confirmation: add --yes",
         ),
     ],
 )

@@ -96,9 +96,13 @@ def test_a_record(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "one receiver is needed: a connection, or --uri"),
+        ([], 2, "one receiver is needed: give either a connection or --uri"),
         (["billing", "--uri", "http://127.0.0.1"], 2, "one receiver is needed"),
-        (["billing", "--record", "Contacts:1", "--json", "x"], 2, "--record and --json exclude one another"),
+        (
+            ["billing", "--record", "Contacts:1", "--json", "x"],
+            2,
+            "--record and --json can't be used together",
+        ),
         (["billing", "--record", "Contacts", "--yes"], 2, "a record's id is needed"),
         (
             ["billing", "--record", "Contacts:999", "--yes"],

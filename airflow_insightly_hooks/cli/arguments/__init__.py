@@ -1,4 +1,4 @@
-"""What arguments name: workflows, records, times.
+"""Read the workflows, records and times that arguments name.
 
 Private.
 """

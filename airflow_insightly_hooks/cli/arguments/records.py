@@ -1,4 +1,4 @@
-"""Records that arguments name: in a JSON file, or by type and id."""
+"""Read records that arguments name: by a JSON file, or by type and id."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["json_record", "record_argument"]
 
 
 def json_record(file: str) -> dict[str, Any]:
-    """Return the record that a file holds as JSON.
+    """Return the record in a JSON file.
 
     :param file: a path, or ``-`` for standard input.
-    :raises UsageError: if it holds no record.
+    :raises UsageError: if the file can't be read or holds no record.
     """
     name = "standard input" if file == "-" else file
     try:
@@ -32,9 +32,9 @@ def json_record(file: str) -> dict[str, Any]:
 
 
 def record_argument(text: str) -> tuple[str | None, int]:
-    """Return the record type, if it is named, and the id: of ``7`` or ``Contacts:7``.
+    """Return the record type and the id from a text such as ``Contacts:7``; no type from ``7``.
 
-    :raises UsageError: if it names no record.
+    :raises UsageError: if the text names no record.
     """
     try:
         return record_reference(text)

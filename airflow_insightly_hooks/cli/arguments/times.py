@@ -1,4 +1,4 @@
-"""Times that arguments name: absolute ones, and ones that are measured from now."""
+"""Read times that arguments name: absolute times, and times relative to now."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TIME = "a time (2026-01-31, 2026-01-31T08:00:00Z; UTC without an offset) or a du
 def time_of(text: str, option: str, now: datetime) -> datetime:
     """Return the time that an argument names, in UTC.
 
-    :param text: an ISO 8601 text; ``30d`` for so long before now; or ``now``, ``today``, ``now-7d``.
-    :param option: the argument's name, for an error.
-    :raises UsageError: if it is no such text.
+    :param text: a time in ISO 8601; a duration before now (``30d``); or ``now``, ``today``, ``now-7d``.
+    :param option: the argument's name, for errors.
+    :raises UsageError: if the text has another form, or the time is out of range.
     """
     try:
         with suppress(InvalidDuration):
@@ -27,6 +27,6 @@ def time_of(text: str, option: str, now: datetime) -> datetime:
         relative = relative_time(text)
         return api_time(text) if relative is None else relative(now)
     except InvalidTime:
-        raise UsageError(f"{option}: {TIME} is needed") from None
+        raise UsageError(f"{option}: {TIME} is needed, not {text!r}") from None
     except OverflowError:
         raise UsageError(f"{option}: a time in the years 1 to 9999 is needed") from None

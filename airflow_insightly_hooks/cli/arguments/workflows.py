@@ -1,4 +1,4 @@
-"""The argument ``WORKFLOW``: a workflow file or a folder of them, or a Python object."""
+"""Read the argument ``WORKFLOW``: a workflow file, a folder of workflow files, or a Python object."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _PYTHON = re.compile(r"(?P<module>[\w.]+|.*\.py):(?P<attribute>[A-Za-z_]\w*)")
 def workflow_of(text: str) -> Workflow:
     """Return the workflow that an argument names.
 
-    :param text: ``file.yaml``, ``folder``, either with ``#dag_id`` behind it where it holds several;
+    :param text: ``file.yaml`` or ``folder``, followed by ``#dag_id`` if it holds several workflows; or
         ``module:attribute`` or ``file.py:attribute``.
-    :raises UsageError: if it names no workflow, or several, or a file has mistakes.
+    :raises UsageError: if the text names no workflow or several, or a file has mistakes.
     """
     python = _PYTHON.fullmatch(text)
     if python is not None and not Path(text).exists():
@@ -42,21 +42,21 @@ def workflow_of(text: str) -> Workflow:
     workflows = [workflow for one in read if isinstance(one, list) for workflow in one]
     found = [workflow for workflow in workflows if dag_id in ("", workflow.dag_id)]
     mistakes = [str(one) for one in read if isinstance(one, InvalidWorkflowFile)]
-    # The mistakes of other files don't matter to one that is asked for by name.
+    # If the user names a workflow, mistakes in other files don't matter.
     if len(found) == 1 and (dag_id or not mistakes):
         return found[0]
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    ids = ", ".join(workflow.dag_id for workflow in workflows) or "nothing"
+    ids = ", ".join(workflow.dag_id for workflow in workflows) or "no workflows"
     if dag_id:
-        raise UsageError(f"{path}: it holds no workflow {dag_id!r}, but {ids}")
-    raise UsageError(f"{path}: one workflow is needed; add # and the dag_id of one of these: {ids}")
+        raise UsageError(f"{path}: there is no workflow {dag_id!r}; there are: {ids}")
+    raise UsageError(f"{path}: name one workflow: add # and the dag_id of one of these: {ids}")
 
 
 def _folder_hint(text: str) -> str:
-    """Return how a ``dag_id`` is given, for a text that may be one alone."""
+    """Return a hint for users that may have given a ``dag_id`` without a folder."""
     is_path = "#" in text or Path(text).name != text or Path(text).suffix in SUFFIXES
-    return "" if is_path else f"; a dag_id stands behind a folder: dags/workflows#{text}"
+    return "" if is_path else f"; write a dag_id after its folder: dags/workflows#{text}"
 
 
 def _read(file: Path) -> list[Workflow] | InvalidWorkflowFile:
@@ -69,7 +69,7 @@ def _read(file: Path) -> list[Workflow] | InvalidWorkflowFile:
 
 def _of_python(module: str, attribute: str) -> Workflow:
     try:
-        with redirect_stdout(sys.stderr):  # whatever it prints is not this command's output
+        with redirect_stdout(sys.stderr):  # what the module prints is not this command's output
             loaded = _of_file(Path(module)) if module.endswith(".py") else _of_name(module)
     except UsageError:
         raise
@@ -81,13 +81,14 @@ def _of_python(module: str, attribute: str) -> Workflow:
     if not isinstance(workflow, Workflow):
         there = [name for name, value in vars(loaded).items() if isinstance(value, Workflow)]
         raise UsageError(
-            f"{module}: its attribute {attribute!r} is not a Workflow; there are {', '.join(there) or 'none'}"
+            f"{module}: its attribute {attribute!r} is not a Workflow; "
+            + (f"it has these workflows: {', '.join(there)}" if there else "it has no workflows")
         )
     return workflow
 
 
 def _of_name(name: str) -> ModuleType:
-    if "" not in sys.path:  # python -m has it there; airflow doesn't
+    if "" not in sys.path:  # python -m adds it; airflow doesn't
         sys.path.insert(0, "")
     return import_module(name)
 
@@ -95,11 +96,11 @@ def _of_name(name: str) -> ModuleType:
 def _of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    name = f"_workflow_argument_{path.stem}"  # its own name may be that of another module
+    name = f"_workflow_argument_{path.stem}"  # another module may have the file's own name
     spec = spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101 — the name ends in .py
-    assert spec.loader is not None  # noqa: S101 — likewise
+    assert spec.loader is not None  # noqa: S101 — the name ends in .py
     module = module_from_spec(spec)
-    sys.modules[name] = module  # as an import does, for what looks itself up there
+    sys.modules[name] = module  # as an import does: some modules look themselves up there
     spec.loader.exec_module(module)
     return module

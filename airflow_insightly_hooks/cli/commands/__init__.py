@@ -1,4 +1,4 @@
-"""The functions of the commands, a module for each: they take the parsed arguments, and print.
+"""The functions of the commands, in a module each. They take the parsed arguments and print the result.
 
 Private.
 """

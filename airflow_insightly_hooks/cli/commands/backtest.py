@@ -1,4 +1,4 @@
-"""``backtest``: which records of a past period would have triggered a workflow."""
+"""``backtest``: show which records of a past period would have triggered a workflow."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ __all__ = ["backtest"]
 
 
 def backtest(args: Namespace) -> int:
-    """Print which changes would have triggered, and how many others would not for which reason."""
+    """Print the changes that would have triggered, and how many would not have, by reason."""
     workflow = workflow_of(args.workflow)
     now = datetime.now(timezone.utc).replace(microsecond=0)
     until = time_of(args.until, "--until", now) if args.until else now
     since = time_of(args.since, "--since", now)
     if since >= until:
-        raise UsageError(f"--since: {iso_time(since)} is not before the end, {iso_time(until)}")
+        raise UsageError(
+            f"--since: {iso_time(since)} is not before the end of the period, {iso_time(until)}: give an "
+            "earlier time, or a later --until"
+        )
     window = ChangeWindow(since, until)
     hook = insightly_hook(args.conn or workflow.insightly_conn_id)
     summary = summarize(_verdicts(workflow, hook, window), args.limit)
@@ -58,19 +61,19 @@ def backtest(args: Namespace) -> int:
 
 
 def _verdicts(workflow: Workflow, hook: InsightlyHook, window: ChangeWindow) -> Iterator[Any]:
-    """Yield a verdict on each change of the period, while Insightly is read."""
+    """Yield a verdict on each change of the period, while reading from Insightly."""
     kind = RECORD_TYPES[workflow.record_type]
     multi_select = None
     if Criteria(workflow.criteria).option_fields:
         multi_select = custom_fields_of(hook.custom_fields(kind.name), MULTI_SELECTS)
     records = _tracked(hook, kind.name, window)
-    # As in a preview, the criteria decide: what would trigger if the workflow were active?
+    # As in a preview, an inactive workflow counts as active: only the criteria decide.
     active = workflow.model_copy(update={"active": True})
     return verdicts(active, changes_in(window, kind, records), multi_select=multi_select)
 
 
 def _tracked(hook: InsightlyHook, record_type: str, window: ChangeWindow) -> Iterable[dict[str, Any]]:
-    """Return the records that were updated since the period began; a terminal shows how many are read."""
+    """Return the records that were updated since the period began; on a terminal, show the progress."""
     records = hook.iter_records(record_type, updated_after=window.search_from)
     if not sys.stderr.isatty():
         return records
@@ -79,7 +82,7 @@ def _tracked(hook: InsightlyHook, record_type: str, window: ChangeWindow) -> Ite
 
 
 def _shown(workflow: Workflow, window: ChangeWindow, summary: BacktestSummary) -> dict[str, Any]:
-    """Return the result as JSON holds it."""
+    """Return the result as a JSON value."""
     return {
         "workflow": workflow.name,
         "dag_id": workflow.dag_id,
@@ -114,11 +117,12 @@ def _print(workflow: Workflow, window: ChangeWindow, summary: BacktestSummary, a
         print_line(f"and {more:,} more (--limit)")
     start, end = iso_time(window.start), iso_time(window.end)
     changes = f"{counted(summary.changes, 'change')} of {workflow.record_type}"
-    print_line(f"{summary.triggers:,} of {changes} trigger, from {start} to {end}")
+    verb = "triggers" if summary.triggers == 1 else "trigger"
+    print_line(f"{summary.triggers:,} of {changes} {verb}, from {start} to {end}")
     for reason, count in summary.reasons.most_common():
-        print_line(f"  {count:,} do not: {reason}")
+        print_line(f"  {count:,} {'does' if count == 1 else 'do'} not: {reason}")
     if args.explain and summary.culprits:
-        print_line("By which conditions (a record may have several):")
+        print_line("The conditions because of which they do not (a record may have several):")
         print_rows(_culprits(summary), args.output)
     if not workflow.active:
-        say("Note: the workflow is not active: nothing is sent until it is")
+        say("Note: the workflow is not active: its tasks send nothing until it is active")

@@ -1,4 +1,4 @@
-"""``check``: mistakes of workflow files, a line each."""
+"""``check``: print the mistakes of workflow files, one per line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check(args: Namespace) -> int:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
         if not path.is_dir() and path.suffix not in SUFFIXES:
-            raise UsageError(f"{path}: not a YAML file (*.yaml, *.yml); check takes workflow files")
+            raise UsageError(f"{path}: not a YAML file (*.yaml, *.yml): give workflow files or folders")
     checked = check_workflows(paths)
     if not checked.files:
         raise UsageError(f"no workflow files (*.yaml, *.yml) in {', '.join(map(str, paths))}")

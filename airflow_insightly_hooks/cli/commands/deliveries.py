@@ -1,4 +1,4 @@
-"""``deliveries`` and ``resend``: what was delivered, what was not, and sending it again."""
+"""``deliveries`` and ``resend``: list delivered and undelivered messages, and send messages again."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = ["list_deliveries", "resend_deliveries"]
 MOST_RESENT = 100_000
 ANY = "any"
 COLUMNS = ("at", "state", "record", "event", "receiver", "attempts", "error", "message_id", "dag_id")
-"""What a table shows: all that JSON has is too wide for a terminal."""
+"""The columns of a table; JSON has more, but they would be too wide for a terminal."""
 
 
 def list_deliveries(args: Namespace) -> int:
-    """Print what matches, the newest first."""
+    """Print the deliveries that match, the newest first."""
     wanted = _filter(args, args.state)
     with metadata_session(is_snapshot=True) as session:
         found = search_deliveries(session, wanted, limit=args.limit, offset=args.offset)
@@ -47,24 +47,26 @@ def list_deliveries(args: Namespace) -> int:
         rows = [{name: row[name] for name in COLUMNS} for row in rows]
     print_rows(rows, args.output)
     if found.has_more:
-        say(f"the newest {len(found.rows):,} are listed; --limit and --offset show others")
+        say(f"{counted(len(found.rows), 'message')} listed, and there are more: use --limit and --offset")
     _say_unreadable(found)
     return ExitCode.OK
 
 
 def resend_deliveries(args: Namespace) -> int:
-    """Ask for messages to be sent again, and print what came of it, task by task."""
+    """Request that messages are sent again, and print the result for each task."""
     named = args.message or args.record
     state = args.state or (ANY if named else UNDELIVERED)
     _check_run(args)
     if not (named or args.dag_id or args.receiver or args.since):
-        raise UsageError("name what to send again: --message, --record, --receiver, --dag-id or --since")
+        raise UsageError(
+            "say which messages to send again: --message, --record, --receiver, --dag-id or --since"
+        )
     wanted = _filter(args, None if state == ANY else state)
     with metadata_session(is_snapshot=True) as session:
         found = search_deliveries(session, wanted, limit=MOST_RESENT)
     _say_unreadable(found)
     if found.has_more:
-        raise UsageError(f"more than {MOST_RESENT:,} messages match: name fewer, with --since and --until")
+        raise UsageError(f"more than {MOST_RESENT:,} messages match: select fewer with --since and --until")
     if not found.rows:
         say("no message matches")
         return ExitCode.FOUND
@@ -79,8 +81,8 @@ def resend_deliveries(args: Namespace) -> int:
     refused = sum(result.messages for result in results if result.outcome == REFUSED)
     asked = len(messages) - refused
     say(
-        f"{counted(asked, 'message')} will be sent again; 'deliveries' shows what becomes of them"
-        + (f". {counted(refused, 'message')} can't be: see the reasons" if refused else "")
+        f"{counted(asked, 'message')} will be sent again; 'deliveries' shows the result"
+        + (f". {counted(refused, 'message')} can't be sent again: see the reasons" if refused else "")
     )
     return ExitCode.FOUND if refused else ExitCode.OK
 
@@ -128,7 +130,7 @@ def _shown(one: Delivery) -> dict[str, Any]:
 
 
 def _attempts(one: Delivery) -> list[dict[str, Any]]:
-    """Return a row for each outcome that is kept, the newest first."""
+    """Return a row for each POST whose outcome is stored, the newest first."""
     row = _shown(one)
     return [
         row
@@ -160,7 +162,7 @@ def _result(result: Resend) -> dict[str, Any]:
 
 
 def _receivers(rows: Sequence[Delivery]) -> str:
-    """Return how many messages go to which receiver, the most first."""
+    """Return the receivers with their numbers of messages, the greatest number first."""
     counts = Counter(row.conn_id or row.receiver or "unknown" for row in rows)
     shown = ", ".join(f"{receiver}: {count:,}" for receiver, count in counts.most_common(10))
     return f"{shown}, and {len(counts) - 10} more receivers" if len(counts) > 10 else shown
@@ -176,6 +178,7 @@ def _in_words(args: Namespace, state: str) -> str:
 def _say_unreadable(found: Deliveries) -> None:
     if found.unreadable:
         say(
-            f"{counted(found.unreadable, 'ledger')} can't be read: written by another version of "
-            "airflow-insightly-hooks, or kept elsewhere by [workers] state_store_backend"
+            f"{counted(found.unreadable, 'ledger')} can't be read. Another version of "
+            f"airflow-insightly-hooks has written {'it' if found.unreadable == 1 else 'them'}, or [workers] "
+            "state_store_backend stores the state outside of the database"
         )

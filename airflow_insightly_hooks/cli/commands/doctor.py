@@ -1,4 +1,4 @@
-"""``doctor``: what is wrong with connections, accounts, receivers and Airflow's settings."""
+"""``doctor``: check connections, accounts, receivers and Airflow's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fields``: the fields of a record type, standard and custom ones."""
+"""``fields``: list the standard and custom fields of a record type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["fields"]
 
 
 def fields(args: Namespace) -> int:
-    """Print the fields of a record type; the custom ones are asked for."""
+    """Print the fields of a record type; the custom fields are read from Insightly."""
     try:
         record_type = RECORD_TYPES[args.record_type]
     except UnknownRecordType as error:

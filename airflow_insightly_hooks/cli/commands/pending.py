@@ -1,4 +1,4 @@
-"""``pending list``, ``pending cancel``, ``pending send-now``: webhooks that wait for their time."""
+"""``pending``: list, cancel and send webhooks that wait for their time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["cancel_pending", "list_pending", "send_pending_now"]
 
 
 def list_pending(args: Namespace) -> int:
-    """Print what is pending, by the time that it is due."""
+    """Print the pending webhooks, by due time."""
     with metadata_session() as session:
         page = _selected(session, args, limit=args.limit or None, offset=args.offset)
     print_rows([_shown(row) for row in page.rows], args.output)
@@ -36,12 +36,12 @@ def list_pending(args: Namespace) -> int:
 
 
 def cancel_pending(args: Namespace) -> int:
-    """Ask for pending webhooks not to be sent."""
+    """Request that pending webhooks are not sent."""
     return _ask(args, "Cancel {}", pending.cancel, "stays sent")
 
 
 def send_pending_now(args: Namespace) -> int:
-    """Ask for pending webhooks to be sent before their time."""
+    """Request that pending webhooks are sent before their time."""
     return _ask(args, "Send {} now", pending.send_now, "is not sent again")
 
 
@@ -53,7 +53,7 @@ def _ask(args: Namespace, request: str, ask: Callable[..., list[RequestedRun]], 
     rows = [row for row in page.rows if row.pending_dag_id is not None]
     _say_what_is_odd(page, page.rows)
     if not rows:
-        say("nothing is pending that was asked for")
+        say("no pending webhook matches")
         return ExitCode.FOUND
     of_each = ", ".join(f"{dag_id}: {number:,}" for dag_id, number in sorted(_per_workflow(rows).items()))
     question = f"{request.format(counted(len(rows), 'pending webhook'))} ({of_each})?"
@@ -67,9 +67,9 @@ def _ask(args: Namespace, request: str, ask: Callable[..., list[RequestedRun]], 
     )
     asked = request.format(counted(len(rows), "webhook"))
     say(
-        f"Asked to {asked[0].lower()}{asked[1:]}, in {counted(len(runs), 'run')}. The logs of "
-        f"{'its' if len(runs) == 1 else 'their'} due tasks say what became of them; a webhook that was sent "
-        f"before that {sent_before}"
+        f"Requested to {asked[0].lower()}{asked[1:]}, in {counted(len(runs), 'run')}. The logs of "
+        f"{'its' if len(runs) == 1 else 'their'} due tasks show the result. A webhook that is sent before "
+        f"then {sent_before}"
     )
     for dag_id in sorted({run.dag_id for run in runs if run.is_paused}):
         say(f"{dag_id} is paused: its run waits until you unpause it (airflow dags unpause {dag_id})")
@@ -101,25 +101,26 @@ def _shown(row: PendingRow) -> dict[str, Any]:
 
 
 def _say_what_is_odd(page: PendingPage, rows: Iterable[PendingRow]) -> None:
-    """Say why something is missing in a list, or will not be sent."""
+    """Say which webhooks are missing in the list or will not be sent, and why."""
     for error in page.unreadable:
         say(f"not listed: {error}")
     for dag in page.dags:
         _say_of_dag(dag)
     for (dag_id, webhook), number in sorted(_without_sender(rows).items()):
         say(
-            f"{dag_id}/{webhook}: no DAG sends {counted(number, 'pending webhook')} of it. Its DAG is gone "
-            "or broken, or the webhook's name, the record type or the connection was changed"
+            f"{dag_id}/{webhook}: no DAG sends its {counted(number, 'pending message')}. Its DAG is gone or "
+            "broken, or the webhook's name, the record type or the connection was changed. To send them, "
+            "restore the DAG"
         )
 
 
 def _say_of_dag(dag: PendingDag) -> None:
     if dag.is_paused:
-        say(f"{dag.dag_id} is paused: it sends nothing until it is unpaused")
+        say(f"{dag.dag_id} is paused: it sends nothing until you unpause it")
     if dag.queued:
         say(
-            f"{dag.dag_id}: {counted(dag.queued, 'queued run')} will enter further webhooks, "
-            "which are not listed yet"
+            f"{dag.dag_id}: {counted(dag.queued, 'queued run')} will add more webhooks, which are not listed "
+            "yet"
         )
 
 

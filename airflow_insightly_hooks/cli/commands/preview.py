@@ -1,4 +1,4 @@
-"""``preview``: what a workflow would do with one record."""
+"""``preview``: show what a workflow would do with one record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["preview"]
 def preview(args: Namespace) -> int:
     """Print whether the workflow triggers, why, and what it would send; POST it with ``--send``."""
     if (args.record is None) == (args.json is None):
-        raise UsageError("one record is needed: --record ID, or --json FILE")
+        raise UsageError("one record is needed: give either --record ID or --json FILE")
     if args.send:
         check_confirmable(is_confirmed=args.yes)
     workflow = workflow_of(args.workflow)
@@ -40,7 +40,7 @@ def preview(args: Namespace) -> int:
     try:
         previewed = preview_of(workflow, record, types, clock=clock, event=args.event, now=now)
     except (InvalidPayload, InvalidTime) as error:
-        raise UsageError(f"it can't be previewed: {error}") from None
+        raise UsageError(f"the record can't be previewed: {error}") from None
     messages = previewed.shown.messages if previewed.triggers or args.always else ()
     notes = list(notes_of(workflow, now, types_are_known=types.is_known, option="--now"))
     shown = shown_preview(workflow, previewed, messages, notes)
@@ -59,10 +59,10 @@ def preview(args: Namespace) -> int:
 
 
 def _send(messages: Sequence[PreviewedMessage], *, is_confirmed: bool) -> list[dict[str, Any]]:
-    """POST the messages as a test, and return what became of them."""
+    """POST the messages as a test, and return the results."""
     to_send = [message for message in messages if message.not_sent is None]
     if not to_send:
-        say("Nothing is sent: nothing triggers (--always sends it all the same)")
+        say("nothing was sent, because the record does not trigger; add --always to send it anyway")
         return []
     names = ", ".join(message.webhook.name for message in to_send)
     if not confirm(f"POST this record's data as a test, once, to: {names}?", is_confirmed=is_confirmed):

@@ -1,4 +1,4 @@
-"""A preview as people read it."""
+"""Format a preview as text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["preview_lines", "say_sending", "sent_lines"]
 
 
 def preview_lines(shown: Mapping[str, Any], explained: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a preview: the verdict, the criteria, and what would be sent.
+    """Yield the lines of a preview: the verdict, the criteria, and the messages that would be sent.
 
-    :param shown: the preview as JSON holds it.
+    :param shown: the preview as a JSON value.
     :param explained: a line for each group and condition of the criteria.
     """
     yield f"{shown['workflow']} ({shown['dag_id']}): {shown['record_type']} {shown['record_id']}"
@@ -40,7 +40,7 @@ def _message_lines(message: Mapping[str, Any], event: str) -> Iterator[str]:
     yield f"{message['webhook']}: {when}, as {event}"
     yield f"POST to {message['receiver']}"
     if message["problem"] is not None:
-        yield f"(headers are not known here: {message['problem']})"
+        yield f"(the headers are not known: {message['problem']})"
     for name, value in message["headers"].items():
         yield f"{name}: {value}"
     yield ""
@@ -48,12 +48,12 @@ def _message_lines(message: Mapping[str, Any], event: str) -> Iterator[str]:
 
 
 def say_sending(receiver: str, message_id: str) -> None:
-    """Print what is about to be sent as a test."""
+    """Print the receiver and the message id of a test that is about to be sent."""
     say(f"POST {receiver} as {message_id}")
 
 
 def sent_lines(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what became of messages that were sent as a test."""
+    """Yield lines with the results of messages that were sent as a test."""
     for result in results:
         name = f"{result['webhook']}: " if "webhook" in result else ""
         status = "no answer" if result["status"] is None else f"status {result['status']}"

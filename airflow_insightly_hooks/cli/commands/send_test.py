@@ -1,4 +1,4 @@
-"""``send-test``: POST a realistic body to a receiver, and say what came of it."""
+"""``send-test``: POST a realistic body to a receiver, and show the result."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from airflow_insightly_hooks.previews.record_source import custom_field_types, i
 __all__ = ["send_test"]
 
 SAMPLE = "Contacts"
-"""The record type of the body if none is asked for."""
+"""The record type of the body if the user names no record."""
 
 
 def send_test(args: Namespace) -> int:
-    """POST once; the body is a sample that is marked as a test, unless a record is asked for."""
+    """POST once; the body is a sample that is marked as a test, unless the user names a record."""
     if (args.connection is None) == (args.uri is None):
-        raise UsageError("one receiver is needed: a connection, or --uri")
+        raise UsageError("one receiver is needed: give either a connection or --uri")
     if args.record is not None and args.json is not None:
-        raise UsageError("--record and --json exclude one another")
+        raise UsageError("--record and --json can't be used together: give one of them")
     is_confirmed = args.yes or (args.record is None and args.json is None)
     check_confirmable(is_confirmed=is_confirmed)
     hook = webhook_hook(args.connection, args.uri)
-    receiver = str(hook.get_conn())  # before Insightly is asked for anything
+    receiver = str(hook.get_conn())  # check the receiver before reading from Insightly
     body = _body(args)
     if not confirm(f"POST this record's data to {receiver}?", is_confirmed=is_confirmed):
         say("nothing was sent")
@@ -51,7 +51,7 @@ def _body(args: Namespace) -> str:
         return build_body(sample_record(SAMPLE), record_type=SAMPLE)
     record_type, record_id = record_argument(args.record)
     if record_type is None:
-        raise UsageError("--record: a record type is needed, too, as in Contacts:7")
+        raise UsageError("--record: the record type is missing: write it before the id, as in Contacts:7")
     hook = insightly_hook(args.conn)
     record = read_record(hook, record_type, record_id)
     types = custom_field_types(hook, record_type, record, is_needed=True)

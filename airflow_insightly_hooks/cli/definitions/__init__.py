@@ -1,4 +1,4 @@
-"""What the commands are called, which arguments they take, and their help; by what they are about.
+"""The definitions of the commands, by topic: their names, arguments and help texts.
 
 Private.
 """

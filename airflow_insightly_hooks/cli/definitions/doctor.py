@@ -1,4 +1,4 @@
-"""The command that looks for what is wrong."""
+"""The command that checks connections, accounts, receivers and Airflow's settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DOCTOR = ActionCommand(
     help="Check connections, accounts, receivers and Airflow's settings, and say what to do",
     description="Check Airflow's version, state store and components, Insightly accounts (key, pod, "
     "clock, requests left, record types), receivers (address, TLS), and whether Insightly's own webhooks "
-    "wake a DAG. Receivers are connected to, and nothing is sent to them unless --post is given. Without "
-    "--insightly, --receiver and --incoming, all connections of environment and database are checked.",
+    "start a DAG. It connects to receivers, but sends them nothing unless you give --post. Without "
+    "--insightly, --receiver and --incoming, it checks all connections in the environment and the database.",
     func=lazy("doctor", "doctor"),
     args=(
         Arg(
@@ -39,15 +39,15 @@ DOCTOR = ActionCommand(
             action="extend",
             default=[],
             metavar="CONN",
-            help="connections by which Insightly's own webhooks wake DAGs",
+            help="connections for Insightly's own webhooks, which start DAGs",
         ),
         Arg(
             ("--record-types",),
             nargs="+",
             action="extend",
             metavar="TYPE",
-            help="record types that the key must be able to read (default: all are tried, and those "
-            "that can't be read are warned of)",
+            help="record types that the key must be able to read (default: all are tried, and it is only a "
+            "warning if some can't be read)",
         ),
         Arg(
             ("--post",),

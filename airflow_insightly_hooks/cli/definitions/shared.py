@@ -1,8 +1,8 @@
-"""What definitions of commands share: how a function is loaded, and arguments.
+"""Parts that the definitions of commands share: common arguments, and the import of a command's function.
 
-Airflow loads the definitions whenever ``airflow`` starts, so they import nothing but what Airflow has loaded
+Airflow loads the definitions whenever ``airflow`` starts. So they import only modules that Airflow has loaded
 by then. A command's function is imported when the command runs. It takes the parsed arguments and returns an
-exit code of ``cli.exit_codes``; ``cli.run`` says what becomes of errors.
+exit code of ``cli.exit_codes``; ``cli.run`` handles its errors.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["ARG_DAG_ID", "ARG_YES", "NEEDS_DATABASE", "lazy"]
 
 
 def lazy(module: str, name: str) -> Callable[[Namespace], None]:
-    """Return what imports a command's function and runs it; it ends by ``SystemExit``."""
+    """Return a function that imports a command's function and runs it; it ends with ``SystemExit``."""
 
     def command(args: Namespace) -> None:
         from airflow_insightly_hooks.cli.run import run
 
-        # What fails, or is logged, while the module is imported belongs to the run.
+        # Import the module inside ``run``, which handles errors and logs of the import, too.
         run(
             lambda args: getattr(import_module(f"airflow_insightly_hooks.cli.commands.{module}"), name)(args),
             args,
@@ -32,7 +32,7 @@ def lazy(module: str, name: str) -> Callable[[Namespace], None]:
     return command
 
 
-ARG_YES = Arg(("-y", "--yes"), action="store_true", help="do not ask for a confirmation")
+ARG_YES = Arg(("-y", "--yes"), action="store_true", help="do not ask for confirmation")
 ARG_DAG_ID = Arg(
     ("-d", "--dag-id"), nargs="+", action="extend", metavar="DAG_ID", help="only of these workflows"
 )

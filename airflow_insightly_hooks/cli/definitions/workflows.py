@@ -1,4 +1,4 @@
-"""The commands about workflows, records and receivers: they need no Airflow database."""
+"""The commands for workflows, records and receivers, which need no Airflow database."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["WORKFLOW_COMMANDS"]
 ARG_WORKFLOW = Arg(
     ("workflow",),
     metavar="WORKFLOW",
-    help="a workflow file (or folder), with #dag_id behind it where it holds several; "
-    "or a Python object, module:attribute or file.py:attribute",
+    help="a workflow file or folder, followed by #dag_id if it holds several workflows; "
+    "or a Python object: module:attribute or file.py:attribute",
 )
 ARG_WORKFLOWS_CONN = Arg(
     ("--conn",), metavar="CONN_ID", help="the Insightly connection (default: the workflow's)"
@@ -26,14 +26,15 @@ ARG_CONN = Arg(
 ARG_JSON = Arg(
     ("--json",),
     metavar="FILE",
-    help="a record as Insightly's API delivers it, from a JSON file; - for standard input",
+    help="a JSON file with a record as Insightly's API returns it; - for standard input",
 )
 WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
     ActionCommand(
         name="backtest",
         help="Show which records of a past period would have triggered a workflow",
         description="Read the records of a period from Insightly, and show which would have triggered the "
-        "workflow. The API has a record's present state and latest change only. A record is named by its id.",
+        "workflow. The API has only a record's present state and its latest change. Of a record, only the id "
+        "is shown.",
         func=lazy("backtest", "backtest"),
         args=(
             ARG_WORKFLOW,
@@ -41,13 +42,18 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
                 ("--since",),
                 required=True,
                 metavar="TIME",
-                help="start: a time (2026-01-31, 2026-01-31T08:00:00Z), or a duration before now (30d, 12h)",
+                help="the start of the period: a time (2026-01-31, 2026-01-31T08:00:00Z), or a duration "
+                "before now (30d, 12h)",
             ),
-            Arg(("--until",), metavar="TIME", help="end, likewise (default: now)"),
+            Arg(
+                ("--until",),
+                metavar="TIME",
+                help="the end of the period, in the same form (default: now)",
+            ),
             Arg(
                 ("--explain",),
                 action="store_true",
-                help="count by which conditions records did not meet the criteria",
+                help="show for each condition how many records have failed the criteria because of it",
             ),
             Arg(
                 ("--limit",),
@@ -67,14 +73,14 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
         name="check",
         help="Check workflow files (YAML); for CI and pre-commit",
         description="Check workflow files (YAML) as load_workflows would load them, without a database "
-        "and without a connection. Each mistake is a line: file:line: path: message.",
+        "and without a connection. Each mistake is one line: file:line: path: message.",
         func=lazy("check", "check"),
         args=(
             Arg(
                 ("paths",),
                 nargs="+",
                 metavar="FOLDER_OR_FILE",
-                help="folders of workflow files, those below them included, and single files",
+                help="folders of workflow files (with all folders below them), and single files",
             ),
         ),
         epilog="Examples:\n  airflow insightly check dags/workflows\n"
@@ -83,14 +89,14 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
     ),
     ActionCommand(
         name="fields",
-        help="List the fields of a record type, standard and custom ones",
+        help="List the standard and custom fields of a record type",
         func=lazy("fields", "fields"),
         args=(
             Arg(("record_type",), metavar="RECORD_TYPE", help="such as Contacts, or Invoice__c"),
             Arg(
                 ("--standard",),
                 action="store_true",
-                help="standard fields only; needs no connection",
+                help="only standard fields; needs no connection",
             ),
             ARG_CONN,
             ARG_OUTPUT,
@@ -107,28 +113,28 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
         func=lazy("preview", "preview"),
         args=(
             ARG_WORKFLOW,
-            Arg(("--record",), type=int, metavar="ID", help="the record of this id, read from Insightly"),
+            Arg(("--record",), type=int, metavar="ID", help="the record with this id, read from Insightly"),
             ARG_JSON,
             Arg(
                 ("--event",),
                 choices=("added", "updated"),
-                help="look at the record as added, or as updated (default: both)",
+                help="treat the record as added or as updated (default: both)",
             ),
             Arg(
                 ("--now",),
                 metavar="TIME",
-                help="the time that relative dates are measured from: a time, now, or a duration "
-                "before now (7d) (default: the change's own)",
+                help="the time from which relative dates are measured: a time, now, or a duration "
+                "before now (7d) (default: the time of the change)",
             ),
             Arg(
                 ("--always",),
                 action="store_true",
-                help="show (and with --send, send) the messages although it does not trigger",
+                help="show the messages (and send them, with --send) even if the record does not trigger",
             ),
             Arg(
                 ("--send",),
                 action="store_true",
-                help="POST the messages once as a test, each under a new id; nothing is recorded",
+                help="POST each message once as a test, with a new id; nothing is recorded",
             ),
             ARG_YES,
             ARG_WORKFLOWS_CONN,
@@ -137,14 +143,14 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
         epilog="Examples:\n  airflow insightly preview dags/workflows/opportunity_won.yaml --record 7\n"
         "  airflow insightly preview dags/workflows#opportunity_won --json record.json --always\n"
         "  airflow insightly preview my_workflows:won --record 7 --send\n\n"
-        "Exit codes: 0 triggers (and is acknowledged, with --send), 1 does not, 2 wrong usage, "
-        "3 Insightly can't be read.",
+        "Exit codes: 0 the record triggers (and all messages are acknowledged, with --send), 1 it does not, "
+        "2 wrong usage, 3 Insightly can't be read.",
     ),
     ActionCommand(
         name="send-test",
         help="POST a test message to a receiver",
-        description="POST a test message to a receiver once, and show what it answers. The body is a made-up "
-        "contact, every text of which says that it is a test, unless a record is asked for.",
+        description="POST a test message to a receiver once, and show the answer. The body is a made-up "
+        "contact, and each of its texts says that it is a test. With --record or --json, it is that record.",
         func=lazy("send_test", "send_test"),
         args=(
             Arg(
@@ -154,7 +160,7 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
                 help="the receiver: a connection of type insightly_webhook",
             ),
             Arg(("--uri",), help="the receiver's URI instead of a connection"),
-            Arg(("--record",), metavar="TYPE:ID", help="send this record of Insightly: Contacts:7"),
+            Arg(("--record",), metavar="TYPE:ID", help="send this record from Insightly: Contacts:7"),
             ARG_JSON,
             ARG_YES,
             ARG_CONN,
@@ -162,6 +168,6 @@ WORKFLOW_COMMANDS: tuple[CLICommand, ...] = (
         ),
         epilog="Examples:\n  airflow insightly send-test billing_webhook\n"
         "  airflow insightly send-test billing_webhook --record Contacts:7 --yes\n\n"
-        "Exit codes: 0 acknowledged, 1 not acknowledged, 2 wrong usage, 3 it could not be sent.",
+        "Exit codes: 0 acknowledged, 1 not acknowledged, 2 wrong usage, 3 the message could not be sent.",
     ),
 )
