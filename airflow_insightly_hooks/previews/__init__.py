@@ -1,4 +1,5 @@
-"""What a workflow would do with one record, and sending that as a test, for the command line and the UI.
+"""Preview what a workflow would do with one record, and send it as a test, for the command line and the UI.
 
-Private: ``record_source`` has the record, ``shown_preview`` what is shown, ``receivers`` what is sent where.
+Private: ``record_source`` gets the record, ``shown_preview`` returns the data to show, and ``receivers``
+makes requests and sends tests.
 """

@@ -1,4 +1,4 @@
-"""How criteria came out for a record, as they nest: verdicts of groups, and what conditions compare."""
+"""The results of criteria for a record as a tree of groups and conditions, with the compared values."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ __all__ = ["TreeNode", "criteria_tree"]
 
 
 class TreeNode(NamedTuple):
-    """A group, a logic line with its conditions, or a condition; its values are a record's contents."""
+    """A group, a logic line with its conditions, or a condition. Its values are contents of the record."""
 
     held: bool
     words: str
-    """What must be: ``all of these hold:``, or of a condition its operator."""
+    """The requirement: ``all of these hold:`` for a group, or the operator of a condition."""
     members: tuple[TreeNode, ...] = ()
-    """Of a group; empty for a condition."""
+    """The members of a group; empty for a condition."""
     field: str | None = None
-    """``None`` for a group."""
+    """The field of a condition; ``None`` for a group."""
     value: str = ""
-    """What the condition compares with, shortened; empty if its operator takes no value."""
+    """The condition's value, shortened; empty if its operator takes no value."""
     found: str = ""
     """The record's value, shortened."""
     number: int | None = None
-    """A logic line's number of the condition."""
+    """The number of the condition in a logic line; ``None`` outside of a logic line."""
     is_culprit: bool = False
     """Whether the record doesn't meet the criteria because of this condition."""
 
 
 def criteria_tree(spec: Mapping[str, Any] | None, change: PreviewedChange) -> TreeNode | None:
-    """Return how criteria came out; ``None`` if the workflow has no criteria.
+    """Return the tree of the criteria's results; ``None`` if the workflow has no criteria.
 
-    :param spec: the criteria that the change was previewed with.
+    :param spec: the criteria of the preview.
     """
     return None if spec is None else _Tree(change).node(spec, "criteria")
 
 
 class _Tree:
-    """Makes nodes, which find their outcomes by the paths that ``core.criteria`` gives them."""
+    """Makes the nodes, and finds their results by the paths that ``core.criteria`` gives them."""
 
     def __init__(self, change: PreviewedChange) -> None:
         verdict = change.verdict
@@ -69,7 +69,7 @@ class _Tree:
         if spec.get("logic") is None:
             return TreeNode(self._groups[inner], GROUPS["all"], members)
         numbered = tuple(member._replace(number=number) for number, member in enumerate(members, 1))
-        # A line that names one condition only is no group.
+        # A line with only one condition is not a group.
         held = self._groups.get(f"{path}.logic", members[0].held)
         return TreeNode(held, f"{' '.join(spec['logic'].split())} holds, of these:", numbered)
 

@@ -1,4 +1,4 @@
-"""JSON with line breaks, its numbers and texts as they are written."""
+"""Format JSON with line breaks, without changing its numbers and texts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _TOKEN = re.compile(r"""\s*("[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+)\s*"
 _OPENING = {"{": "}", "[": "]"}
 STEP = "  "
 DEEPEST = 20
-"""Steps by which a line is indented at most: what nests deeper would be mostly blanks, gigabytes of them."""
+"""The most steps by which a line is indented. Without a limit, deeply nested JSON would be gigabytes of
+blanks."""
 
 
 def indented(text: str) -> str:
-    """Return a JSON text with a line for each value; nothing but blanks between values is changed."""
+    """Return a JSON text with a line for each value; only the blanks between values are changed."""
     return "".join(_pieces([match[1] for match in _TOKEN.finditer(text)]))
 
 

@@ -1,4 +1,4 @@
-"""The receivers of messages: what they would be sent, and sending it as a test."""
+"""Make the requests that receivers would get, and send them as a test."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TEMPLATE = "it is a template, which Airflow renders in a task"
 
 
 class Request(NamedTuple):
-    """A POST as it would go out, without secrets.
+    """A POST as it would be sent, without secrets.
 
-    :param receiver: the receiver's address, else its connection.
-    :param headers: none where they can't be known here.
-    :param problem: why they can't; ``None`` if they are.
+    :param receiver: the receiver's address, or its connection if the address is not known.
+    :param headers: the headers; empty if they are not known.
+    :param problem: why the headers are not known; ``None`` if they are known.
     """
 
     receiver: str
@@ -34,8 +34,8 @@ class Request(NamedTuple):
 
 
 def webhook_hook(conn_id: str | None, uri: str | None) -> WebhookHook:
-    """Return the hook of a receiver that is a connection or a URI."""
-    # The POST's client takes a while to import, and not every command needs it.
+    """Return the hook of a receiver, from a connection or a URI."""
+    # The import of the HTTP client takes time, and not every command needs it.
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
     return WebhookHook(uri=uri) if conn_id is None else WebhookHook(conn_id)
@@ -61,12 +61,12 @@ def send_as_test(
     *,
     tell: Callable[[str, str], None] | None = None,
 ) -> dict[str, Any]:
-    """POST a body once, under a new id that says that it is a test; nothing is recorded.
+    """POST a body once, with a new id that says that it is a test; nothing is recorded.
 
-    :param tell: is called before the POST, with the receiver's address and the message's id.
-    :returns: what became of it: ``receiver``, ``message_id``, ``acknowledged``, ``status``, ``seconds``,
-        ``error`` and ``response``.
-    :raises InvalidConnection: if the receiver can't be sent to.
+    :param tell: a function that is called before the POST, with the receiver's address and the message's id.
+    :returns: the result: ``receiver``, ``message_id``, ``acknowledged``, ``status``, ``seconds``, ``error``
+        and ``response``.
+    :raises InvalidConnection: if the receiver's connection or URI is not valid.
     :raises InvalidPayload: if the body or the headers can't be sent.
     """
     receiver = str(hook.get_conn())

@@ -1,4 +1,4 @@
-"""The record of a preview: of Insightly's API, or of a JSON text; and what is known of its custom fields."""
+"""Get the record of a preview from Insightly's API or a JSON text, and the types of its custom fields."""
 
 from __future__ import annotations
 
@@ -31,13 +31,19 @@ __all__ = [
 ]
 
 NOT_ASKED = (
-    "the types of custom fields are not known here. A task asks Insightly for them: it writes custom dates "
-    "as dates, and compares multi-selects option by option"
+    "the types of custom fields are not known here, so the body and the result may differ. A task reads the "
+    "types from Insightly: it writes custom dates as dates, and compares multi-selects option by option"
 )
 
 
 class RecordNotFound(InsightlyHooksError):
-    """An account has no record with the id that was asked for, as far as the key can see."""
+    """An account has no record with this id, or the API key can't see it.
+
+    Cause: Raised when a command reads a record by its id, and Insightly answers 404.
+
+    Remedy: Check the id, the record type and the connection. If it is raised for every record, run
+    ``airflow insightly doctor``: it shows which record types the key can read.
+    """
 
     def __init__(self, conn_id: str, record_type: str, record_id: int) -> None:
         super().__init__(conn_id, record_type, record_id)
@@ -46,12 +52,21 @@ class RecordNotFound(InsightlyHooksError):
         conn_id, record_type, record_id = self.args
         return (
             f"{record_type} have no record {record_id} in the account of connection {conn_id!r} (404), or "
-            "the API key can't see it. If this holds for every record, run 'airflow insightly doctor'"
+            "the API key can't see it. If this happens for every record, run 'airflow insightly doctor'"
         )
 
 
 class InvalidRecordText(InsightlyHooksError):
-    """A text that holds no record; ``name`` says which text, ``reason`` why. Nothing of it is shown."""
+    """A JSON text is not a record. The error shows no part of the text.
+
+    Cause: Raised when the text that was given to a preview or a test is not JSON in UTF-8, or is not one JSON
+    object.
+
+    Remedy: Give one record as Insightly's API returns it, such as ``{"CONTACT_ID": 1, …}``.
+
+    :param name: the name of the text, such as its file.
+    :param reason: what is wrong.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -61,11 +76,11 @@ class InvalidRecordText(InsightlyHooksError):
 
 
 class CustomFieldTypes(NamedTuple):
-    """What a record's criteria and body need to know of its custom fields.
+    """The types of a record's custom fields, for its criteria and its body.
 
-    :param multi_select: those that hold several options; ``None`` where that isn't known.
-    :param dates: what ``build_body`` is to know of those that hold dates.
-    :param is_known: whether Insightly was asked, or needn't be.
+    :param multi_select: the fields that can hold several options; ``None`` if this isn't known.
+    :param dates: the arguments of ``build_body`` about the fields that hold dates.
+    :param is_known: whether the types are known, or the record needs none.
     """
 
     multi_select: frozenset[str] | None
@@ -75,14 +90,14 @@ class CustomFieldTypes(NamedTuple):
 
 def insightly_hook(conn_id: str) -> InsightlyHook:
     """Return the hook that reads records as tasks read them."""
-    # requests takes a while to import, and not every command needs it.
+    # The import of requests takes time, and not every command needs it.
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     return InsightlyHook(conn_id, exact_numbers=True)
 
 
 def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[str, Any]:
-    """Return a record of Insightly's API.
+    """Return a record from Insightly's API.
 
     :raises RecordNotFound: if the account has no record with this id.
     :raises InsightlyAPIError: if it can't be read.
@@ -100,11 +115,11 @@ def read_record(hook: InsightlyHook, record_type: str, record_id: int) -> dict[s
 def custom_field_types(
     hook: InsightlyHook, record_type: str, record: dict[str, Any], *, is_needed: bool
 ) -> CustomFieldTypes:
-    """Return the types of a record's custom fields; Insightly is asked if it has some.
+    """Return the types of a record's custom fields; they are read from Insightly if the record has any.
 
-    :param is_needed: whether a connection that is missing is an error; else nothing is known then.
-    :raises AirflowNotFoundException: if the connection is missing and needed.
-    :raises InsightlyAPIError: if Insightly can't be asked.
+    :param is_needed: whether a missing connection is an error. If not, the types are then not known.
+    :raises AirflowNotFoundException: if the connection is missing and ``is_needed`` is true.
+    :raises InsightlyAPIError: if Insightly can't be read.
     """
     if not record.get(CUSTOM_FIELDS):
         return CustomFieldTypes(None, {}, is_known=True)
@@ -120,10 +135,10 @@ def custom_field_types(
 
 
 def record_in(text: str | bytes, name: str) -> dict[str, Any]:
-    """Return the record that a JSON text holds.
+    """Return the record in a JSON text.
 
-    :param name: what the text is called in errors.
-    :raises InvalidRecordText: if it holds no record.
+    :param name: the name of the text in errors.
+    :raises InvalidRecordText: if the text is not a record.
     """
     try:
         record = exact_json.loads(text)
@@ -132,5 +147,5 @@ def record_in(text: str | bytes, name: str) -> dict[str, Any]:
     except ValueError:
         raise InvalidRecordText(name, " is not JSON in UTF-8") from None
     if not isinstance(record, dict):
-        raise InvalidRecordText(name, ": one record is needed, as Insightly's API delivers it: a JSON object")
+        raise InvalidRecordText(name, ": one record is needed, as Insightly's API returns it: a JSON object")
     return record

@@ -1,4 +1,4 @@
-"""What is shown of a preview: the verdict, the conditions, and each message with its headers and body."""
+"""The data that a preview shows: the verdict, the conditions, and each message with its headers and body."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def preview_of(
 ) -> Preview:
     """Return what a workflow would do with a record.
 
-    :param clock: the time that the change has if neither the record nor ``now`` tells one.
-    :param event: ``added`` or ``updated``; ``None`` looks at both.
-    :param now: what relative dates are measured from; ``None`` takes the change's own time.
+    :param clock: the time of the change if neither the record nor ``now`` has a time.
+    :param event: ``added`` or ``updated``; ``None`` previews both.
+    :param now: the time from which relative dates are measured; ``None`` is the time of the change.
     :raises InvalidPayload: if the record has no usable id.
     :raises InvalidTime: if one of the record's times is not a time.
     """
@@ -53,26 +53,26 @@ def notes_of(
     types_are_known: bool = True,
     option: str | None = None,
 ) -> Iterator[str]:
-    """Yield what a preview can't know about a run.
+    """Yield notes on the differences between the preview and a run.
 
-    :param now: what relative dates are measured from, if that is given.
+    :param now: the time from which relative dates are measured, if it is given.
     :param types_are_known: whether the types of the record's custom fields are known.
-    :param option: the command line's option that gives ``now``; ``None`` outside of the command line.
+    :param option: the command line's option for ``now``; ``None`` outside of the command line.
     """
     if not workflow.active:
-        yield "the workflow is not active: nothing is sent until it is"
+        yield "the workflow is not active: its tasks send nothing until it is active"
     if workflow.dry_run:
-        yield "the workflow is a dry run: its tasks do everything but the POST"
+        yield "the workflow is a dry run: its tasks do everything except the POST"
     if workflow.evaluate == "until_triggered":
-        yield "a record triggers once: whether this one has triggered before is not looked up"
+        yield "a record triggers only once: the preview does not check whether this one has triggered before"
     if has_templates(workflow.criteria):
-        yield "the criteria hold templates, which count here as they are written"
+        yield "the criteria contain templates, which the preview does not render"
     elif Criteria(workflow.criteria).has_relative_dates:
-        hint = f" ({option} takes another)" if option is not None else ""
+        hint = f" ({option} sets another time)" if option is not None else ""
         measured = f"each change's own time{hint}" if now is None else iso_time(now)
         yield f"relative dates are measured from {measured}"
     if any(webhook.is_timed for webhook in workflow.webhooks):
-        yield "a time trigger sends the record as it is at that time"
+        yield "a webhook with a time trigger sends the record as it is when the webhook is due"
     if not types_are_known:
         yield NOT_ASKED
 
@@ -83,7 +83,7 @@ def shown_preview(
     messages: Sequence[PreviewedMessage],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return a preview as JSON holds it; it holds personal data, and no secrets."""
+    """Return a preview as a JSON value. It contains personal data, but no secrets."""
     verdict = previewed.shown.verdict
     return {
         "workflow": workflow.name,

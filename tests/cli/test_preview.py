@@ -152,7 +152,7 @@ def test_a_record_from_standard_input_needs_no_connection(
     monkeypatch.setattr(sys, "stdin", stdin)
     ran = command("preview", f"{workflows}#contact_in_a_region", "--json", "-")
     assert ran.code == 0
-    assert "Note: the types of custom fields are not known here." in ran.out
+    assert "Note: the types of custom fields are not known here" in ran.out
     assert "POST to connection 'billing'\n(the headers are not known: The conn_id `billing`" in ran.out
     assert ran.out.splitlines()[-1].startswith('{"entity":{"CONTACT_ID":7,')
 
@@ -169,11 +169,11 @@ def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) 
     ran = command(*arguments)
     assert ran.code == 0
     assert [line for line in ran.out.splitlines() if line.startswith("Note: ")] == [
-        "Note: the workflow is not active: nothing is sent until it is",
-        "Note: the workflow is a dry run: its tasks do everything but the POST",
-        "Note: a record triggers once: whether this one has triggered before is not looked up",
-        "Note: relative dates are measured from each change's own time (--now takes another)",
-        "Note: a time trigger sends the record as it is at that time",
+        "Note: the workflow is not active: its tasks send nothing until it is active",
+        "Note: the workflow is a dry run: its tasks do everything except the POST",
+        "Note: a record triggers only once: the preview does not check whether this one has triggered before",
+        "Note: relative dates are measured from each change's own time (--now sets another time)",
+        "Note: a webhook with a time trigger sends the record as it is when the webhook is due",
     ]
     assert "w: at 2026-02-01T08:00:00Z, as added\nPOST to a URI\n" in ran.out
     assert "password" not in ran.out
@@ -251,7 +251,7 @@ def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
         (["{file}#nobody", "--json", "nowhere.json"], 2, "nowhere.json can't be read: No such file"),
         (["{file}#nobody", "--json", "{file}"], 2, "is not JSON: line 1"),
         (["{file}#nobody", "--json", "{binary}"], 2, "is not JSON"),
-        (["{file}#nobody", "--json", "{list}"], 2, "one record is needed, as Insightly's API delivers it"),
+        (["{file}#nobody", "--json", "{list}"], 2, "one record is needed, as Insightly's API returns it"),
         (
             ["{file}#nobody", "--json", "{lead}"],
             2,

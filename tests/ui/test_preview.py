@@ -213,7 +213,7 @@ def test_a_time_trigger_says_when(login: Login, stored: Callable[..., None], rec
     stored(webhooks=[{"name": "Later", "conn_id": "billing", "after": "3d"}])
     page = text_of(asked(login(), record=pasted(), event="added").text)
     assert "Later : at 2026-01-04 08:00:00 UTC" in page
-    assert "A time trigger sends the record as it is at that time." in page
+    assert "A webhook with a time trigger sends the record as it is when the webhook is due." in page
 
 
 def test_what_a_record_holds_is_text(login: Login, stored: Callable[..., None], receiver: str) -> None:
@@ -257,7 +257,7 @@ def test_several_webhooks(login: Login, stored: Callable[..., None], receiver: s
 def test_notes_of_the_workflow(login: Login, stored: Callable[..., None], receiver: str) -> None:
     stored(active=False, dry_run=True)
     page = asked(login(), record=pasted()).text
-    assert "The workflow is not active: nothing is sent until it is." in page
+    assert "The workflow is not active: its tasks send nothing until it is active." in page
     assert "The workflow is a dry run" in page
 
 
