@@ -1,5 +1,5 @@
-"""What is wrong with connections, accounts, receivers and Airflow's settings, for command line and UI.
+"""Check connections, accounts, receivers and Airflow's settings, for the command line and the UI.
 
-Private: ``diagnosis`` runs all checks, ``findings`` says what one returns, and a module for each subject
-holds its checks.
+Private: ``diagnosis`` runs all checks, ``findings`` defines their results, and each subject has a module with
+its checks.
 """

@@ -1,4 +1,4 @@
-"""Airflow itself: its version, its settings of the state stores, and whether its components are alive."""
+"""Check Airflow itself: its version, its settings, and whether its components are alive."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = [
 OLDEST = (3, 3)
 """The oldest version of Airflow that this package works with."""
 SHORT_RETENTION = 7
-"""Days; with fewer, a sensor that is cleared after a long weekend reads another window."""
+"""In days. With fewer, a sensor that is cleared after a long weekend reads another window."""
 LARGEST_VALUE = 65_535
-"""Bytes: how large the values that tasks keep may become, Airflow's own default."""
+"""The greatest size of the values that tasks store, in bytes; it is Airflow's own default."""
 
 STATE_STORE = "[state_store] of airflow.cfg"
 COMMON_IO = "[common.io] of airflow.cfg"
 
 _NEEDED_FOR = {
     "scheduler": "nothing runs without it",
-    "triggerer": 'deferrable sensors and schedule="on_change" wait in it',
-    "dag-processor": "DAG files, and workflow files with them, are read by it",
+    "triggerer": 'deferrable sensors and schedule="on_change" need it',
+    "dag-processor": "it reads DAG files and workflow files",
 }
 
 
 def check_version(version: str) -> Finding:
-    """Judge Airflow's version, such as ``3.3.2``."""
+    """Check Airflow's version, such as ``3.3.2``."""
     parts = version.split(".")
     numbers = tuple(int(part) for part in parts[:2] if part.isdigit())
     if len(numbers) == 2 and numbers < OLDEST:
@@ -47,9 +47,9 @@ def check_version(version: str) -> Finding:
 
 
 def check_state_store(setting: Callable[[str], str | None]) -> list[Finding]:
-    """Judge the settings of the state stores.
+    """Check the settings of the state stores.
 
-    :param setting: the name of a setting -> its value, as configured.
+    :param setting: returns the configured value of a setting, by its name.
     """
     return [
         _retention(setting("default_retention_days")),
@@ -65,15 +65,15 @@ def _retention(value: str | None) -> Finding:
         return Finding(
             STATE_STORE,
             PROBLEM,
-            f"{what}: Airflow refuses it whenever a task keeps something",
-            "Set it to a number of days, or to 0 to keep what tasks know as long as their runs.",
+            f"{what}: Airflow refuses it whenever a task stores a value",
+            "Set it to a number of days, or to 0 to keep the values as long as their runs.",
         )
     if 0 < days < SHORT_RETENTION:
         return Finding(
             STATE_STORE,
             WARNING,
-            f"{what}: a sensor that is cleared later than that reads another window",
-            f"Set it to {SHORT_RETENTION} or more (30 by default; 0 keeps it as long as the run).",
+            f"{what}: a sensor that is cleared later reads another window",
+            f"Set it to {SHORT_RETENTION} or more (the default is 30; 0 keeps values as long as their runs).",
         )
     return Finding(STATE_STORE, OK, what)
 
@@ -84,7 +84,7 @@ def _clear_on_success(value: str | None) -> Finding:
         return Finding(
             STATE_STORE,
             PROBLEM,
-            f"{what}: a task that is cleared doesn't know what it has sent, read and let through; it sends "
+            f"{what}: a task that is cleared has lost the record of what it has read and sent, and sends "
             "everything again",
             "Set it to False, its default.",
         )
@@ -95,22 +95,22 @@ def _largest_value(value: str | None) -> Finding:
     what = f"max_value_storage_bytes = {value}"
     size = _whole_number(value)
     if size is None:
-        return Finding(STATE_STORE, PROBLEM, f"{what}: it is no number", f"Set it to {LARGEST_VALUE}.")
+        return Finding(STATE_STORE, PROBLEM, f"{what}: it is not a number", f"Set it to {LARGEST_VALUE}.")
     if 0 < size < LARGEST_VALUE:
         return Finding(
             STATE_STORE,
             WARNING,
-            f"{what}: tasks keep larger values, and each of them is warned of in the log; Airflow's API "
-            "refuses to change them",
+            f"{what}: tasks store larger values. Airflow logs a warning for each, and its API refuses to "
+            "change them",
             f"Set it to {LARGEST_VALUE}, its default, or to 0 for no limit.",
         )
     return Finding(STATE_STORE, OK, what)
 
 
 def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Finding]:
-    """Judge the settings of Airflow's object storage of XComs; without it, there is nothing to judge.
+    """Check the settings of Airflow's object storage for XComs; there are no findings if it is not used.
 
-    :param setting: a section and the name of a setting -> its value, as configured.
+    :param setting: returns the configured value of a setting, by its section and its name.
     """
     if (setting("core", "xcom_backend") or "").strip() != OBJECT_STORAGE_BACKEND:
         return []
@@ -119,7 +119,12 @@ def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Findin
     threshold = _whole_number(value)
     if threshold is None:
         return [
-            Finding(COMMON_IO, PROBLEM, f"{what}: it is no number", f"Set it to {ADVISED_THRESHOLD}, say.")
+            Finding(
+                COMMON_IO,
+                PROBLEM,
+                f"{what}: it is not a number",
+                f"For example, set it to {ADVISED_THRESHOLD}.",
+            )
         ]
     if threshold < 0:
         return [
@@ -127,7 +132,7 @@ def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Findin
                 COMMON_IO,
                 WARNING,
                 f"{what}: all XComs stay in the database, although [core] xcom_backend is the object storage",
-                f"Set it to {ADVISED_THRESHOLD}, say: larger XComs go to the object storage then.",
+                f"For example, set it to {ADVISED_THRESHOLD}: then larger XComs go to the object storage.",
             )
         ]
     path = (setting("common.io", "xcom_objectstorage_path") or "").strip()
@@ -137,7 +142,7 @@ def check_xcom_backend(setting: Callable[[str, str], str | None]) -> list[Findin
                 COMMON_IO,
                 PROBLEM,
                 "xcom_objectstorage_path is empty: a task whose XCom reaches the threshold fails",
-                "Set it to a place that all workers and the API server share.",
+                "Set it to a place that all workers and the API server can read and write.",
             )
         ]
     scheme = path.split("://")[0] if "://" in path else "file"
@@ -153,24 +158,24 @@ def _whole_number(value: str | None) -> int | None:
 
 
 def check_encryption(fernet_key: str | None) -> Finding:
-    """Judge whether Airflow encrypts the passwords that it stores.
+    """Check whether Airflow encrypts the passwords that it stores.
 
-    :param fernet_key: the setting of that name; it is not shown.
+    :param fernet_key: the setting with this name; it is not shown.
     """
     if fernet_key and fernet_key.strip():
         return Finding("Airflow", OK, "passwords of connections are encrypted in the database")
     return Finding(
         "Airflow",
         WARNING,
-        "passwords of connections stand in the database unencrypted: [core] fernet_key is empty",
-        "Set fernet_key, on all machines alike, and save the connections again.",
+        "passwords of connections are not encrypted in the database: [core] fernet_key is empty",
+        "Set the same fernet_key on all machines, and save the connections again.",
     )
 
 
 def check_components(states: Sequence[ComponentState], now: datetime) -> list[Finding]:
-    """Judge which of Airflow's components are alive.
+    """Check which of Airflow's components are alive.
 
-    :param now: the time, aware.
+    :param now: the current time, aware.
     """
     return [_component(state, now) for state in states]
 

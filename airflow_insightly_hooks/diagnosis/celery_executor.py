@@ -1,4 +1,4 @@
-"""The Celery executor: what becomes of tasks while its broker is away."""
+"""Check whether tasks of the Celery executor survive an outage of its broker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SUBJECT = "[celery] of airflow.cfg"
 EXECUTOR = "CeleryExecutor"
 POLICY = "task_publish_retry_policy"
 ENOUGH_TRIES = 10
-"""Further tries of Celery to queue one task; with fewer it gives up before Airflow counts a time-out.
+"""The least number of Celery's retries to queue a task. With fewer, it gives up before Airflow's time-out.
 
-Airflow waits ``operation_timeout`` (1 s) for them, and keeps the task if that is over. If Celery gives up
-before, Airflow fails the task. Celery's own default is 3 further tries, in 0.7 s.
+Airflow waits ``operation_timeout`` (1 s) for Celery. After that, it keeps the task and tries again. If Celery
+gives up earlier, Airflow fails the task. By default, Celery tries 3 more times, in 0.7 s.
 """
 CELERYS_DEFAULT = 3.0
 ENOUGH_TIME_OUTS = 60
-"""Time-outs that Airflow forgives, of about a second each."""
+"""The least number of time-outs, of about a second each, that Airflow must tolerate."""
 ADVICE = (
     f'Set extra_celery_config to {{"{POLICY}": {{"max_retries": 100, "interval_max": 0.5}}}} and '
     "task_publish_max_retries to 600, for the scheduler."
@@ -28,10 +28,10 @@ ADVICE = (
 
 
 def check_celery_executor(executors: str, setting: Callable[[str], str | None]) -> list[Finding]:
-    """Judge whether tasks outlast a broker that is away; nothing, without a Celery executor.
+    """Check whether tasks survive an outage of the broker; there are no findings without a Celery executor.
 
-    :param executors: ``[core] executor``.
-    :param setting: the name of a setting of ``[celery]`` -> its value, as configured.
+    :param executors: the value of ``[core] executor``.
+    :param setting: returns the configured value of a setting of ``[celery]``, by its name.
     """
     if EXECUTOR not in executors:
         return []
@@ -40,7 +40,7 @@ def check_celery_executor(executors: str, setting: Callable[[str], str | None]) 
             Finding(
                 SUBJECT,
                 WARNING,
-                "while the broker is away, the scheduler fails each task that it can't queue within a "
+                "during an outage of the broker, the scheduler fails each task that it can't queue within a "
                 "second, which uses up the task's retries",
                 ADVICE,
             )
@@ -48,13 +48,13 @@ def check_celery_executor(executors: str, setting: Callable[[str], str | None]) 
     forgiven = _whole(setting("task_publish_max_retries"))
     what = f"task_publish_max_retries = {forgiven}"
     if forgiven < ENOUGH_TIME_OUTS:
-        why = f"a broker that is away for longer than {forgiven} s costs tasks their retries"
+        why = f"an outage of the broker for more than {forgiven} s uses up the tasks' retries"
         return [Finding(SUBJECT, WARNING, f"{what}: {why}", ADVICE)]
-    return [Finding(SUBJECT, OK, f"{what}: tasks outlast a broker that is away for so many seconds")]
+    return [Finding(SUBJECT, OK, f"{what}: tasks survive an outage of the broker for {forgiven} s")]
 
 
 def _publish_retries(extra: str | None) -> float:
-    """Return how often Celery tries again to queue a task; infinite for ``null``, which sets no limit."""
+    """Return how often Celery tries again to queue a task; ``null`` in the setting means no limit."""
     try:
         policy = json.loads(extra or "{}").get(POLICY, {})
         retries = policy.get("max_retries", CELERYS_DEFAULT)

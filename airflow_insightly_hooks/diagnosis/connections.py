@@ -1,4 +1,4 @@
-"""Which connections there are to check, and what is to be done about one that can't be used."""
+"""Find the connections to check, and advise on a connection that can't be used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airflow_insightly_hooks.diagnosis.findings import PROBLEM, WARNING, Finding
 __all__ = ["CONNECTION_ERRORS", "connections_in_environment", "unusable"]
 
 CONNECTION_ERRORS = (AirflowException, InsightlyHooksError, ValueError)
-"""What reading a connection raises if it is missing or wrong."""
+"""The errors that reading a connection raises if it is missing or not valid."""
 
 PREFIX = "AIRFLOW_CONN_"
 
 
 def connections_in_environment(conn_types: Iterable[str]) -> tuple[dict[str, str], list[Finding]]:
-    """Return the types, by id, of the connections of these types among the environment's variables.
+    """Return the connections of these types in environment variables: the type by the connection's id.
 
-    Beside them a finding for each variable that holds no connection.
+    Also return a finding for each variable that is not a valid connection.
     """
     wanted = set(conn_types)
     found: dict[str, str] = {}
@@ -38,8 +38,8 @@ def connections_in_environment(conn_types: Iterable[str]) -> tuple[dict[str, str
                 Finding(
                     f"connection {conn_id}",
                     WARNING,
-                    f"the environment variable {variable} holds no connection",
-                    "Give it a URI, or a JSON object with conn_type, host, login and password.",
+                    f"the environment variable {variable} is not a valid connection",
+                    "Set it to a URI, or to a JSON object with conn_type, host, login and password.",
                 )
             )
             continue
@@ -49,7 +49,7 @@ def connections_in_environment(conn_types: Iterable[str]) -> tuple[dict[str, str
 
 
 def unusable(subject: str, error: Exception) -> Finding:
-    """Return what is to be done about a connection that can't be read, or not be used."""
+    """Return the finding for a connection that can't be read or used, with what to do."""
     if isinstance(error, InvalidConnection):
         return Finding(
             subject, PROBLEM, f"{error.field}: {error.reason}", f"Change {error.field} of the connection."
@@ -60,6 +60,6 @@ def unusable(subject: str, error: Exception) -> Finding:
         subject,
         PROBLEM,
         "there is no such connection here, or it can't be read",
-        "Make it with 'airflow connections add', or name another one. What workers alone have in their "
-        "environment isn't seen here.",
+        "Add it with 'airflow connections add', or name another one. If only the workers have it in their "
+        "environment, run this check on a worker.",
     )

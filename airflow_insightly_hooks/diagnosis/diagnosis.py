@@ -1,4 +1,4 @@
-"""All checks, one after another."""
+"""Run all checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["diagnose"]
 ACCOUNT, RECEIVER, INCOMING = "insightly", "insightly_webhook", "insightly_incoming"
 """The connection types that are checked."""
 AT_ONCE = 8
-"""Connections that are checked at the same time."""
+"""How many connections are checked at the same time."""
 
 
 def diagnose(
@@ -44,19 +44,21 @@ def diagnose(
     record_types: Sequence[str] | None = None,
     posts: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what is found about Airflow, the accounts, the receivers and incoming webhooks, in this order.
+    """Yield the findings about Airflow, the accounts, the receivers and incoming webhooks, in this order.
+
+    If none of the first three arguments is given, all connections of these types in the environment and the
+    database are checked. Connections in a secrets backend must be named.
 
     :param accounts: ids of connections of type ``insightly``.
     :param receivers: ids of connections of type ``insightly_webhook``.
-    :param incoming: ids of connections of type ``insightly_incoming``. If none of the three is given, the
-        connections of these types that the environment and the database hold are checked. Those of a secrets
-        backend have to be named.
-    :param record_types: those that must be readable; ``None`` looks at all, and warns of those that aren't.
+    :param incoming: ids of connections of type ``insightly_incoming``.
+    :param record_types: the record types that must be readable. ``None`` checks all, and record types that
+        can't be read are only a warning.
     :param posts: whether to POST an empty JSON object to each receiver.
-    :raises UnknownRecordType: if one of them is none.
+    :raises UnknownRecordType: if a name is not a record type.
     """
     for record_type in record_types or ():
-        RECORD_TYPES[record_type]  # raises, before anything is asked
+        RECORD_TYPES[record_type]  # raises the error before the checks begin
     yield from _airflow()
     pools = _pools()
     yield from check_pools(*pools)
@@ -79,10 +81,10 @@ def diagnose(
 
 
 def _all_of(findings: Iterator[Finding], conn_id: str) -> Iterator[Finding]:
-    """Yield the findings of one connection; what fails unexpectedly is one more, and stops no other."""
+    """Yield the findings of one connection; an unexpected error is a finding, and stops no other check."""
     try:
         yield from findings
-    except Exception as error:  # its text may hold anything
+    except Exception as error:  # its text may hold secrets
         what = f"the check itself has failed: {told(error)}"
         yield Finding(f"connection {conn_id}", PROBLEM, what, "Please report this as a bug of this package.")
 
@@ -108,13 +110,13 @@ def _airflow() -> Iterator[Finding]:
         yield Finding(
             "Airflow's components",
             SKIPPED,
-            f"scheduler, triggerer and dag-processor weren't looked at: {error.reason}",
+            f"scheduler, triggerer and dag-processor weren't checked: {error.reason}",
             "Run 'airflow insightly doctor' where Airflow's scheduler or API server runs.",
         )
 
 
 def _pools() -> tuple[Sequence[PooledTask], Mapping[str, int]]:
-    """Return this package's tasks, and how many slots each pool has."""
+    """Return this package's tasks, and the slots of each pool."""
     from airflow_insightly_hooks.database.presence import DatabaseNotFound, metadata_session
 
     try:
@@ -122,19 +124,19 @@ def _pools() -> tuple[Sequence[PooledTask], Mapping[str, int]]:
             from airflow_insightly_hooks.database.setup.pools import pool_slots, pooled_tasks
 
             return pooled_tasks(session), pool_slots(session)
-    except DatabaseNotFound:  # the components' finding tells of it
+    except DatabaseNotFound:  # the finding on the components says so
         return (), {}
 
 
 def _known_connections() -> tuple[dict[str, str], list[Finding]]:
-    """Return the types of the connections of this package's types, by id."""
+    """Return the connections of this package: their types by id; and findings about wrong variables."""
     from airflow_insightly_hooks.database.presence import DatabaseNotFound
     from airflow_insightly_hooks.database.setup.connections import stored_connections
 
     types = (ACCOUNT, RECEIVER, INCOMING)
     found, findings = connections_in_environment(types)
-    with suppress(DatabaseNotFound):  # the components' finding tells of it
-        found = {**stored_connections(types), **found}  # the environment's come first in Airflow, too
+    with suppress(DatabaseNotFound):  # the finding on the components says so
+        found = {**stored_connections(types), **found}  # in Airflow, too, the environment takes precedence
     return dict(sorted(found.items())), findings
 
 
@@ -145,5 +147,5 @@ def _missing(accounts: Sequence[str], receivers: Sequence[str]) -> Iterator[Find
                 "connections",
                 WARNING,
                 f"neither the environment nor the database has a connection of type {conn_type}",
-                f"Make one, or name one of a secrets backend: {option} CONN_ID",
+                f"Add one, or name one in a secrets backend: {option} CONN_ID",
             )

@@ -1,4 +1,4 @@
-"""What a check returns."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Level: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
 
 OK: Level = "ok"
 WARNING: Level = "warning"
-"""It works, and may stop working, or something may be read by others than meant."""
+"""It works, but it may stop working, or others can read something that they shouldn't."""
 PROBLEM: Level = "problem"
 """Something doesn't work."""
 SKIPPED: Level = "skipped"
-"""It wasn't checked, since something that it takes isn't at hand."""
+"""It wasn't checked, because something that the check needs is missing."""
 
 
 class Finding(NamedTuple):
-    """What a check has found.
+    """A result of a check.
 
-    :param subject: what it is about, such as ``connection billing_webhook``.
-    :param level: how bad it is.
-    :param finding: what was found: a sentence without credentials.
-    :param what_to_do: what to do about it; empty where nothing is to be done.
+    :param subject: what was checked, such as ``connection billing_webhook``.
+    :param level: how serious the finding is.
+    :param finding: the finding, as a sentence without credentials.
+    :param what_to_do: what to do about it; empty if nothing needs to be done.
     """
 
     subject: str

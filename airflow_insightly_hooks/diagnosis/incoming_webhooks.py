@@ -1,4 +1,4 @@
-"""Insightly's own webhooks: the connection that takes them, and whether a DAG waits for what they tell."""
+"""Check Insightly's own webhooks: the connection that accepts them, and whether they start a DAG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_incoming"]
 
 
 def check_incoming(conn_id: str) -> Iterator[Finding]:
-    """Yield what is found about Insightly's webhooks to this Airflow. Nobody is asked anything.
+    """Yield the findings about Insightly's webhooks to this Airflow. No requests are sent.
 
     :param conn_id: an Airflow connection of type ``insightly_incoming``.
     """
@@ -29,7 +29,7 @@ def check_incoming(conn_id: str) -> Iterator[Finding]:
         return
     signed = "signed webhooks (Insightly's own are not signed)" if settings.signer else "webhooks"
     yield Finding(
-        subject, OK, f"/insightly/hooks/{conn_id} takes {signed} of {_listed(settings.record_types)}"
+        subject, OK, f"/insightly/hooks/{conn_id} accepts {signed} for {_listed(settings.record_types)}"
     )
     yield from _waiting_dags(subject, settings)
 
@@ -42,25 +42,27 @@ def _waiting_dags(subject: str, settings: IncomingSettings) -> Iterator[Finding]
     try:
         with metadata_session() as session:
             watched = watched_record_types(session, settings.insightly_conn_id)
-    except DatabaseNotFound:  # the components' finding tells of it
+    except DatabaseNotFound:  # the finding on the components says so
         return
     accepted = {name for name in watched if settings.accepts(name)}
     if accepted:
-        yield Finding(subject, OK, f"it wakes DAGs by changes of {_listed(accepted)} of {account}")
+        yield Finding(subject, OK, f"it starts DAGs on changes of {_listed(accepted)} of {account}")
     elif watched:
         yield Finding(
             subject,
             WARNING,
-            f"it wakes no DAG: they are scheduled by changes of {_listed(watched)} of {account}",
-            "Name these in record_types, or leave it empty.",
+            f"it starts no DAG: DAGs wait for changes of {_listed(watched)} of {account}, but the connection "
+            "does not accept them",
+            "Add these record types to record_types, or leave it empty.",
         )
     else:
         yield Finding(
             subject,
             WARNING,
-            f"it wakes no DAG: none is scheduled by changes of records of {account}",
-            "Schedule one with changes_schedule(…, push=True), and look whether its file has an error and "
-            "names the same account: until then webhooks are answered with 404.",
+            f"it starts no DAG: no DAG waits for changes of records of {account}, so webhooks are answered "
+            "with 404",
+            "Schedule a DAG with changes_schedule(…, push=True). If there is one, check that its file has no "
+            "error and names the same account.",
         )
 
 

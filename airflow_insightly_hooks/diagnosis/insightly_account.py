@@ -1,4 +1,4 @@
-"""An account of Insightly: connection, pod, key, clock, requests left, and what the key may read."""
+"""Check an Insightly account: connection, pod, key, clock, requests left, and readable record types."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ if TYPE_CHECKING:
 __all__ = ["check_account", "judge_clock", "judge_requests_left"]
 
 PATIENCE = 5.0
-"""Seconds that a request may wait in all for 429s and 503s to end: somebody waits for the findings."""
+"""How long a request may be retried after 429 and 503, in seconds. It is short, because a user waits."""
 CLOCK_WARNING, CLOCK_PROBLEM = 30.0, 300.0
-"""Seconds that the clocks may be apart. Receivers that check signatures accept 300 s (Standard Webhooks)."""
+"""How far apart the clocks may be, in seconds. Receivers that check signatures accept 300 s (Standard
+Webhooks)."""
 
 _KEY = (
-    "Copy the key again from Insightly's User Settings, under API, into the connection's password. It "
-    "belongs to the pod that is shown beside it."
+    "Copy the key again from Insightly's User Settings, under API, into the connection's password. Check "
+    "that the connection's pod is the one that is shown beside the key."
 )
 _FEWER_REQUESTS = "Poll less often (poll_interval, schedule), or raise the plan's limit."
 _POD = (
-    "Is the pod right? It is shown beside the API key in Insightly's User Settings, and stands in the "
+    "Check the pod: it is shown beside the API key in Insightly's User Settings, and is a part of the "
     "account's address (crm.<pod>.insightly.com)."
 )
 
 
 def check_account(conn_id: str, record_types: Sequence[str] | None = None) -> Iterator[Finding]:
-    """Yield what is found about an account; it costs a request for each record type, and two to four more.
+    """Yield the findings about an account. This takes one request for each record type, and two to four more.
 
     :param conn_id: an Airflow connection of type ``insightly``.
-    :param record_types: those that must be readable; ``None``: the ones that are not are warned of.
+    :param record_types: the record types that must be readable. ``None`` checks all, and record types that
+        can't be read are only a warning.
     """
     from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAPIError
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
@@ -51,7 +53,7 @@ def check_account(conn_id: str, record_types: Sequence[str] | None = None) -> It
     hook.patience = PATIENCE
     try:
         base_url = hook.base_url
-        yield from _kept_in_clear(subject, hook, base_url)
+        yield from _unencrypted(subject, hook, base_url)
         name = hook.account_name()
     except InsightlyAPIError as error:
         yield _refusal(subject, error, base_url)
@@ -69,13 +71,13 @@ def check_account(conn_id: str, record_types: Sequence[str] | None = None) -> It
     yield judge_requests_left(subject, hook.requests_left())
 
 
-def _kept_in_clear(subject: str, hook: InsightlyHook, base_url: str) -> Iterator[Finding]:
-    """Yield where the key can be read by others."""
+def _unencrypted(subject: str, hook: InsightlyHook, base_url: str) -> Iterator[Finding]:
+    """Yield a finding for each place where the key is not encrypted."""
     if hook.get_connection(hook.insightly_conn_id).login:
         yield Finding(
             subject,
             WARNING,
-            "the API key stands in the login, which Airflow neither encrypts nor masks",
+            "the API key is in the login, which Airflow neither encrypts nor masks",
             "Move it to the password, and empty the login.",
         )
     parts = urlsplit(base_url)
@@ -83,33 +85,36 @@ def _kept_in_clear(subject: str, hook: InsightlyHook, base_url: str) -> Iterator
         yield Finding(
             subject,
             WARNING,
-            f"the API key and records go to {base_url} in clear",
+            f"the API key and records go to {base_url} without encryption",
             "Use https, as Insightly itself does.",
         )
 
 
 def judge_clock(subject: str, ahead: float) -> Finding:
-    """Judge by how many seconds the API server's clock is ahead of this machine's; negative: behind."""
+    """Return a finding on the difference between the API server's clock and this machine's.
+
+    :param ahead: how many seconds the server's clock is ahead; negative if it is behind.
+    """
     apart = abs(ahead)
     if apart < CLOCK_WARNING:
         return Finding(subject, OK, f"its clock and this machine's are at most {apart + 1:.0f} s apart")
     side = "ahead of" if ahead > 0 else "behind"
     found = f"its clock is {apart:.0f} s {side} this machine's"
-    what_to_do = "Which one is wrong? Set this machine's clock by NTP."
+    what_to_do = "Set this machine's clock by NTP."
     if apart < CLOCK_PROBLEM:
         return Finding(subject, WARNING, found, what_to_do)
     return Finding(
         subject,
         PROBLEM,
-        f"{found}: receivers that check webhook-timestamp refuse messages if this machine's is wrong",
+        f"{found}: if this machine's clock is wrong, receivers that check webhook-timestamp refuse messages",
         what_to_do,
     )
 
 
 def judge_requests_left(subject: str, counts: RequestsLeft | None) -> Finding:
-    """Judge how many requests are left of the account's day."""
+    """Return a finding on how many requests the account has left today."""
     if counts is None:
-        return Finding(subject, SKIPPED, "the API doesn't tell how many requests are left of the day")
+        return Finding(subject, SKIPPED, "the API doesn't say how many requests are left today")
     found = (
         f"{counts.left:,} of {counts.total:,} requests are left until {counts.resets_at:%Y-%m-%d %H:%M} UTC"
     )
@@ -118,7 +123,7 @@ def judge_requests_left(subject: str, counts: RequestsLeft | None) -> Finding:
             subject,
             PROBLEM,
             found,
-            f"Nothing is read until then. {_FEWER_REQUESTS} (Is the connection's requests_per_day too low?)",
+            f"Nothing is read until then. {_FEWER_REQUESTS} Check the connection's requests_per_day, too.",
         )
     if counts.left <= LOW * counts.total:
         return Finding(subject, WARNING, found, _FEWER_REQUESTS)
@@ -126,7 +131,7 @@ def judge_requests_left(subject: str, counts: RequestsLeft | None) -> Finding:
 
 
 def _access(subject: str, hook: InsightlyHook, record_types: Sequence[str] | None) -> Iterator[Finding]:
-    """Yield which record types the key may read, those of one kind in one finding."""
+    """Yield a finding with the record types that the key can read, and one for each kind of refusal."""
     from airflow_insightly_hooks.hooks.api.api_errors import InsightlyAccessError
 
     readable: list[str] = []
@@ -148,14 +153,14 @@ def _access(subject: str, hook: InsightlyHook, record_types: Sequence[str] | Non
 _ACCESS = {
     401: _KEY,
     403: "The key's user lacks the permission: change the user's profile in Insightly, or use another "
-    "user's key. Nothing is to be done about record types that no workflow watches.",
-    404: "The account's plan lacks them, or it has no such custom object. Nothing is to be done about record "
-    "types that no workflow watches.",
+    "user's key. You can ignore record types that no workflow uses.",
+    404: "The account's plan does not include them, or the custom object does not exist. You can ignore "
+    "record types that no workflow uses.",
 }
 
 
 def _refusal(subject: str, error: InsightlyAPIError, base_url: str) -> Finding:
-    """Return what an error of the API means."""
+    """Return the finding for an error of the API."""
     from airflow_insightly_hooks.hooks.api.api_errors import (
         InsightlyAccessError,
         InsightlyRateLimitError,
@@ -166,11 +171,12 @@ def _refusal(subject: str, error: InsightlyAPIError, base_url: str) -> Finding:
         case InsightlyAccessError(status=401):
             return Finding(subject, PROBLEM, f"{base_url} refuses the API key (401)", _KEY)
         case InsightlyAccessError(status=404):
-            todo = "Give the pod alone as host, or a URL that ends in /v3.1."
-            return Finding(subject, PROBLEM, f"{base_url} is no address of the API (404)", f"{todo} {_POD}")
+            todo = "Give only the pod as host, or a URL that ends in /v3.1."
+            found = f"{base_url} is not an address of the API (404)"
+            return Finding(subject, PROBLEM, found, f"{todo} {_POD}")
         case InsightlyUnreachable(reason=reason, host=host):
             todo = _POD if reason == UNKNOWN_HOST else _sentence(api_hint(reason))
-            todo = todo or "Can this machine reach it? Look at firewall and proxy; else try again later."
+            todo = todo or "Check that this machine can reach it (firewall, proxy), or try again later."
             return Finding(subject, PROBLEM, f"{host} can't be used: {reason}", todo)
         case InsightlyRateLimitError(day_is_spent=True, resets_at=resets_at):
             until = f"{resets_at:%Y-%m-%d %H:%M} UTC" if resets_at else "midnight UTC"
@@ -187,9 +193,9 @@ def _refusal(subject: str, error: InsightlyAPIError, base_url: str) -> Finding:
                 subject,
                 WARNING,
                 f"{error.host} answers 429, too many requests a second",
-                "Who else asks with this account? Try again; else set requests_per_second lower.",
+                "Check what else uses this account, and try again. If it remains, lower requests_per_second.",
             )
-    return Finding(subject, PROBLEM, str(error), f"Is {base_url} an address of Insightly's API?")
+    return Finding(subject, PROBLEM, str(error), f"Check that {base_url} is an address of Insightly's API.")
 
 
 def _sentence(text: str | None) -> str:

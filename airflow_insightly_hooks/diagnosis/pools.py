@@ -1,4 +1,4 @@
-"""Airflow's pools: those that tasks name and that can't run them, and limits that tasks share without one."""
+"""Check Airflow's pools: pools that can't run their tasks, and limits that tasks share without a pool."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["check_pools", "check_shared_limit"]
 
 MOST_SHOWN = 5
-"""DAGs that are named."""
+"""The most DAGs that a finding names."""
 
 
 def check_pools(tasks: Sequence[PooledTask], slots: Mapping[str, int]) -> Iterator[Finding]:
-    """Yield a finding for each pool that tasks are in and that runs none of them.
+    """Yield a finding for each pool that has tasks and can't run them.
 
     :param tasks: this package's tasks.
     :param slots: how many slots each pool has.
@@ -34,15 +34,15 @@ def check_pools(tasks: Sequence[PooledTask], slots: Mapping[str, int]) -> Iterat
         yield Finding(
             f"pool {pool}",
             PROBLEM,
-            f"{found}, and tasks of {_named(dags)} are in it: they stay scheduled, and never run",
-            f"Make it: {command}" if pool not in slots else f"Give it slots: {command}",
+            f"{found}, so the tasks of {_named(dags)} in it stay scheduled, and never run",
+            f"Create it: {command}" if pool not in slots else f"Give it slots: {command}",
         )
 
 
 def check_shared_limit(
     conn_id: str, tasks: Sequence[PooledTask], slots: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Yield what becomes of a receiver's limit when several tasks send to it at the same time.
+    """Yield a finding on whether a receiver's limit holds when several tasks send to it at the same time.
 
     :param conn_id: an Airflow connection of type ``insightly_webhook``.
     :param tasks: this package's tasks.
@@ -57,14 +57,14 @@ def check_shared_limit(
     subject, what = f"connection {conn_id}", f"requests_per_second = {per_second:g}"
     pools = {task.pool for task in sending}
     pooled = [pool for pool in sorted(pools) if pool != DEFAULT_POOL and slots.get(pool, 0) >= 0]
-    todo = "Put all tasks that send to it into one pool: the key pool of its webhooks, or the operator's."
+    todo = "Put all tasks that send to it into one pool: set the key pool of its webhooks, or the operator's."
     if len(pooled) < len(pools):
         without = {task.dag_id for task in sending if task.pool not in pooled}
         yield Finding(
             subject,
             WARNING,
-            f"{what} holds for each task, and tasks of {_named(without)} send to it that are in no pool of "
-            "their own: several at the same time send more",
+            f"{what} is the limit of each task, and tasks of {_named(without)} send to it without a pool of "
+            "their own: if several run at the same time, they send more",
             todo,
         )
         return
@@ -72,17 +72,17 @@ def check_shared_limit(
     together = f"{what}, and at most {counted(number, 'task')} at a time: {number * per_second:g} a second"
     if len(pooled) > 1:
         yield Finding(subject, WARNING, f"{together}, from {counted(len(pooled), 'pool')}", todo)
-    elif number:  # else the pool's own finding tells of it
+    elif number:  # otherwise the pool has its own finding
         yield Finding(subject, OK, together)
 
 
 def _requests_per_second(conn_id: str) -> float:
-    """Return a connection's limit; 0 if it has none, or can't be used."""
+    """Return a connection's limit; 0 if it has no limit or can't be used."""
     from airflow_insightly_hooks.hooks.webhook import WebhookHook
 
     try:
         return WebhookHook(conn_id).rate_limit.per_second
-    except CONNECTION_ERRORS:  # the receiver's own finding tells of it
+    except CONNECTION_ERRORS:  # the receiver has its own finding
         return 0.0
 
 

@@ -1,4 +1,4 @@
-"""A receiver: its connection, who can read what is sent, its address, its TLS, and its answer."""
+"""Check a receiver: its connection, its security, its address, its TLS, and its answer."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["check_receiver", "judge_certificate"]
 
 EXPIRES_SOON = timedelta(days=14)
-"""Within so much time a certificate should have been renewed."""
+"""A certificate that is valid for less than this is a warning."""
 
 
 def check_receiver(conn_id: str, *, posts: bool = False) -> Iterator[Finding]:
-    """Yield what is found about a receiver.
+    """Yield the findings about a receiver.
 
     :param conn_id: an Airflow connection of type ``insightly_webhook``.
-    :param posts: whether to POST an empty JSON object, as the connection's test does. Else the receiver is
-        connected to, and nothing is sent.
+    :param posts: whether to POST an empty JSON object, as the connection's test does. If not, the check opens
+        a connection to the receiver and sends nothing.
     """
     from airflow_insightly_hooks.hooks.post.exchange import NotDelivered
     from airflow_insightly_hooks.hooks.post.probe import probe
@@ -50,37 +50,40 @@ def check_receiver(conn_id: str, *, posts: bool = False) -> Iterator[Finding]:
             _advice(failure.reason),
         )
         return
-    yield Finding(subject, OK, f"{settings.endpoint.origin} takes connections{through}")
+    yield Finding(subject, OK, f"{settings.endpoint.origin} accepts connections{through}")
     if tls is not None:
         yield judge_certificate(subject, tls, datetime.now(timezone.utc))
     if posts:
         is_acknowledged, text = hook.test_connection()
-        advice = "" if is_acknowledged else "Look into the receiver's own log, or set keep_response."
+        advice = "" if is_acknowledged else "Look at the receiver's own log, or set keep_response."
         yield Finding(subject, OK if is_acknowledged else PROBLEM, text, advice)
 
 
 def _safety(subject: str, settings: ReceiverSettings) -> Iterator[Finding]:
-    """Yield who else could read, or send, what is sent."""
+    """Yield a finding for each way in which others could read messages or send their own."""
     endpoint = settings.endpoint
     has_credentials = bool(endpoint.authorization or settings.headers)
     if not endpoint.is_secured and not endpoint.is_loopback:
         what = "records and credentials go" if has_credentials else "records go"
         yield Finding(
-            subject, WARNING, f"{what} to {endpoint.origin} in clear", "Have the receiver speak https."
+            subject,
+            WARNING,
+            f"{what} to {endpoint.origin} without encryption",
+            "Set up https at the receiver, and use its https address.",
         )
     if endpoint.is_secured and settings.transport.settings.verify is False:
         yield Finding(
             subject,
             WARNING,
             "its certificate is not verified (verify): anybody on the way can read and change messages",
-            "Set verify to true, or to the file of the certificates that are to be trusted.",
+            "Set verify to true, or to a file with the trusted certificates.",
         )
     if not has_credentials and settings.signer is None:
         yield Finding(
             subject,
             WARNING,
-            "it has no password, no headers and no signing_secret: the receiver can't tell who sends",
-            "Set login and password, or signing_secret, as the receiver asks for them.",
+            "it has no password, no headers and no signing_secret: the receiver can't know who sends",
+            "Set login and password, or signing_secret, as the receiver requires.",
         )
     elif endpoint.authorization and not endpoint.password:
         yield Finding(
@@ -89,9 +92,9 @@ def _safety(subject: str, settings: ReceiverSettings) -> Iterator[Finding]:
 
 
 def judge_certificate(subject: str, tls: TlsState, now: datetime) -> Finding:
-    """Judge for how long a certificate is valid.
+    """Return a finding on how long a certificate is valid.
 
-    :param now: the time, aware.
+    :param now: the current time, aware.
     """
     from cryptography import x509
 
@@ -99,9 +102,9 @@ def judge_certificate(subject: str, tls: TlsState, now: datetime) -> Finding:
     left = ends - now
     found = f"{tls.version}, certificate valid until {ends:%Y-%m-%d %H:%M} UTC ({_days(left)})"
     if left < timedelta(0):
-        return Finding(subject, WARNING, found, "Its owner has to renew the certificate.")
+        return Finding(subject, WARNING, found, "Ask the receiver's owner to renew the certificate.")
     if left < EXPIRES_SOON:
-        todo = "Its owner has to renew the certificate before that: then nothing is delivered any more."
+        todo = "Ask the receiver's owner to renew it before it expires: after that, nothing is delivered."
         return Finding(subject, WARNING, found, todo)
     return Finding(subject, OK, found)
 
@@ -117,12 +120,12 @@ def _advice(reason: str) -> str:
     from airflow_insightly_hooks.hooks.hints import receiver_hint
 
     if "allow_private_networks" in reason:
-        return "Set allow_private_networks, if it is meant to be an address of your own network."
+        return "Set allow_private_networks if the address is meant to be in your own network."
     if METADATA_REFUSED in reason:
-        return "Give another host: no webhook is sent to such an address."
+        return "Give another host: webhooks are not sent to this address."
     if reason.startswith("proxy: "):
-        return "Look at HTTPS_PROXY and HTTP_PROXY, or set trust_env to false to connect directly."
+        return "Check HTTPS_PROXY and HTTP_PROXY, or set trust_env to false to connect directly."
     hint = receiver_hint(reason)
     if hint:
         return f"{hint[0].upper()}{hint[1:]}."
-    return "Is the receiver running, and can this machine reach host and port (firewall)?"
+    return "Check that the receiver is running, and that this machine reaches its host and port (firewall)."

@@ -149,7 +149,7 @@ def test_formats(command: Command, billing: str, output: str) -> None:
         assert next(list(finding) for finding in yaml.safe_load(ran.out)) == KEYS
     else:
         assert all(key in ran.out.splitlines()[0] for key in KEYS)
-        assert "takes connections" in ran.out
+        assert "accepts connections" in ran.out
 
 
 SCRIPT = """

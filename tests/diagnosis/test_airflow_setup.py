@@ -77,7 +77,7 @@ OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBack
         ("0", "/var/xcoms", OK, "must share this folder"),
         ("-1", "file:///var/xcoms", WARNING, "all XComs stay in the database"),
         ("0", "", PROBLEM, "xcom_objectstorage_path is empty"),
-        ("some", "file:///var/xcoms", PROBLEM, "it is no number"),
+        ("some", "file:///var/xcoms", PROBLEM, "it is not a number"),
     ],
 )
 def test_object_storage_of_xcoms(threshold: str, path: str, level: str, found: str) -> None:

@@ -35,8 +35,8 @@ def test_dags_that_it_wakes(connect: Connect, session: Session) -> None:
     add_waiting_dag(session, "others", "Leads", insightly_conn_id="insightly_default_2")
     session.commit()
     assert checked(connect) == [
-        (OK, "/insightly/hooks/crm takes webhooks of all record types"),
-        (OK, "it wakes DAGs by changes of Contacts, Tasks of connection 'insightly_default'"),
+        (OK, "/insightly/hooks/crm accepts webhooks for all record types"),
+        (OK, "it starts DAGs on changes of Contacts, Tasks of connection 'insightly_default'"),
     ]
 
 
@@ -48,7 +48,10 @@ def test_no_dag(connect: Connect, session: Session) -> None:
     assert checked(connect)[1:] == [
         (
             WARNING,
-            "it wakes no DAG: none is scheduled by changes of records of connection 'insightly_default'",
+            (
+                "it starts no DAG: no DAG waits for changes of records of connection 'insightly_default', so "
+                "webhooks are answered with 404"
+            ),
         )
     ]
 
@@ -58,10 +61,13 @@ def test_other_record_types(connect: Connect, session: Session) -> None:
     add_waiting_dag(session, "tasks", "Tasks")
     session.commit()
     assert checked(connect, record_types="Leads Contacts") == [
-        (OK, "/insightly/hooks/crm takes webhooks of Contacts, Leads"),
+        (OK, "/insightly/hooks/crm accepts webhooks for Contacts, Leads"),
         (
             WARNING,
-            "it wakes no DAG: they are scheduled by changes of Tasks of connection 'insightly_default'",
+            (
+                "it starts no DAG: DAGs wait for changes of Tasks of connection 'insightly_default', but the "
+                "connection does not accept them"
+            ),
         ),
     ]
 
@@ -71,7 +77,7 @@ def test_signed(connect: Connect, session: Session) -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     level, text = checked(connect, signing_secret=secret)[0]
     assert level == OK
-    assert "takes signed webhooks (Insightly's own are not signed)" in text
+    assert "accepts signed webhooks (Insightly's own are not signed)" in text
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_wrong_pod(connect: Connect) -> None:
         PROBLEM,
         "api.nosuchpod7.insightly.com can't be used: there is no such host",
     )
-    assert "Is the pod right?" in finding.what_to_do
+    assert "Check the pod" in finding.what_to_do
 
 
 def test_nothing_listens(connect: Connect) -> None:
@@ -119,7 +119,7 @@ def test_a_key_in_the_login(good: RunningSandbox, connect: Connect) -> None:
     """A key in the login works, and is warned of."""
     account(connect, good.api_url, login=API_KEY, password="")
     first = checked()[0]
-    assert (first.level, first.finding[:33]) == (WARNING, "the API key stands in the login, ")
+    assert (first.level, first.finding[:29]) == (WARNING, "the API key is in the login, ")
 
 
 def test_a_record_type_that_must_be_readable(good: RunningSandbox) -> None:

@@ -49,7 +49,7 @@ def test_a_pool_that_is_missing() -> None:
 def test_the_command_holds_for_any_name() -> None:
     """A name with blanks, or with what a shell takes for more, is quoted in it."""
     (found,) = check_pools([task("to billing; now")], SLOTS)
-    assert found.what_to_do.startswith("Make it: airflow pools set 'to billing; now' 1 ")
+    assert found.what_to_do.startswith("Create it: airflow pools set 'to billing; now' 1 ")
 
 
 def test_a_pool_without_slots() -> None:
@@ -70,9 +70,9 @@ def shared_limit(connect: Connect, tasks: Sequence[PooledTask], per_second: floa
 @pytest.mark.parametrize(
     ("pools", "level", "part"),
     [
-        (["default_pool"], WARNING, "no pool of their own"),
-        (["billing", "default_pool"], WARNING, "no pool of their own"),
-        (["endless"], WARNING, "no pool of their own"),
+        (["default_pool"], WARNING, "without a pool of their own"),
+        (["billing", "default_pool"], WARNING, "without a pool of their own"),
+        (["endless"], WARNING, "without a pool of their own"),
         (["billing", "four"], WARNING, "at most 5 tasks at a time: 62.5 a second, from 2 pools"),
         (["billing", "billing"], OK, "requests_per_second = 12.5, and at most 1 task at a time: 12.5 a"),
         (["four"], OK, "at most 4 tasks at a time: 50 a second"),

@@ -56,7 +56,7 @@ def test_nothing_is_sent(connect: Connect) -> None:
     received: list[bytes] = []
     with serving([lambda connection: received.append(connection.recv(9))], reads=False) as server:
         findings = checked(connect, server.url)
-    assert shown(findings) == [(OK, f"{server.url} takes connections")]
+    assert shown(findings) == [(OK, f"{server.url} accepts connections")]
     assert (server.connections, received) == (1, [b""])
 
 
@@ -79,7 +79,7 @@ def test_an_acknowledgement(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("host", "reason", "advice"),
     [
-        ("http://127.0.0.1:9", "connection refused", "Is the receiver running"),
+        ("http://127.0.0.1:9", "connection refused", "Check that the receiver is running"),
         ("https://nosuchhost.example.com", "the host can't be looked up", "Check the host."),
         ("https://169.254.169.254", "metadata addresses are not allowed", "Give another host"),
     ],
@@ -181,7 +181,7 @@ def test_through_a_proxy(connect: Connect, authority: Authority, monkeypatch: py
         address = proxy.url.replace("http://", f"http://user:{PASSWORD}@")
         monkeypatch.setenv("https_proxy", address)
         findings = checked(connect, "https://receiver.example.com", verify=str(authority.file))
-    through = f"https://receiver.example.com takes connections through the proxy {proxy.url}"
+    through = f"https://receiver.example.com accepts connections through the proxy {proxy.url}"
     assert shown(findings)[0] == (OK, through)
     assert findings[1].level == OK
 
@@ -192,8 +192,8 @@ def test_through_a_proxy(connect: Connect, authority: Authority, monkeypatch: py
 @pytest.mark.parametrize(
     ("fields", "extra", "begins"),
     [
-        ({}, {}, "records and credentials go to http://receiver.example.com:9 in clear"),
-        ({"login": "", "password": ""}, {}, "records go to http://receiver.example.com:9 in clear"),
+        ({}, {}, "records and credentials go to http://receiver.example.com:9 without encryption"),
+        ({"login": "", "password": ""}, {}, "records go to http://receiver.example.com:9 without encryption"),
     ],
 )
 def test_plain_http(
