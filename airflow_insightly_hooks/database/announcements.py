@@ -52,7 +52,7 @@ def announce(session: Session, insightly_conn_id: str, record_type: str, span: C
         of_one_dag = {} if cursor is None else {"cursor": cursor}
         extra = {"from_webhook": True, "payload": {**payload, **of_one_dag}}
         asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
-    _queue_anew(session, assets, queued)
+    _renew_queue(session, assets, queued)
     return len(assets)
 
 
@@ -63,7 +63,7 @@ def _queue_of(session: Session, assets: Sequence[AssetModel]) -> set[tuple[int, 
     return {(asset_id, dag_id) for asset_id, dag_id in rows}
 
 
-def _queue_anew(session: Session, assets: Sequence[AssetModel], queued: set[tuple[int, str]]) -> None:
+def _renew_queue(session: Session, assets: Sequence[AssetModel], queued: set[tuple[int, str]]) -> None:
     """Update the rows of the queue, so that the scheduler makes a run for each event that was just stored.
 
     A run gets the events up to the time of its row in the queue, but Airflow does not update a row that

@@ -148,30 +148,30 @@ def pending_webhooks(
     :param limit: the most rows to return; ``None`` returns all.
     :param offset: how many rows to skip.
     """
-    books = [b for b in _books(session, dag_ids) if not webhooks or b.webhook in webhooks]
-    senders, dags = _senders(session, books, dag_ids)
-    found: list[tuple[PendingWebhook, _Book]] = []
+    all_stored = [s for s in _stored_webhooks(session, dag_ids) if not webhooks or s.webhook in webhooks]
+    senders, dags = _senders(session, all_stored, dag_ids)
+    found: list[tuple[PendingWebhook, _StoredWebhook]] = []
     unreadable = []
-    for book in books:
+    for stored in all_stored:
         try:
-            entries = book.entries()
+            entries = stored.entries()
         except InvalidState as error:
             unreadable.append(error)
         else:
-            found += [(e, book) for e in entries if not record_ids or e.record_id in record_ids]
+            found += [(e, stored) for e in entries if not record_ids or e.record_id in record_ids]
     found.sort(key=lambda item: (item[0].due, item[0].record_id))
     rows = [
         PendingRow(
             entry.due,
-            book.workflow,
-            book.webhook,
-            book.record_type,
+            stored.workflow,
+            stored.webhook,
+            stored.record_type,
             entry.record_id,
             entry.event,
             entry.changed_at,
-            senders.get(book),
+            senders.get(stored),
         )
-        for entry, book in found[offset : None if limit is None else offset + limit]
+        for entry, stored in found[offset : None if limit is None else offset + limit]
     ]
     return PendingPage(rows, len(found), dags, unreadable)
 
@@ -180,11 +180,11 @@ def pending_counts(session: Session, dag_ids: Collection[str]) -> PendingCounts:
     """Return how many entries are pending for each of these workflows, without reading the entries."""
     counts: Counter[str] = Counter()
     unreadable: Counter[str] = Counter()
-    for book in _books(session, dag_ids) if dag_ids else ():
+    for stored in _stored_webhooks(session, dag_ids) if dag_ids else ():
         try:
-            counts[book.workflow] += book.count()
+            counts[stored.workflow] += stored.count()
         except InvalidState:
-            unreadable[book.workflow] += 1
+            unreadable[stored.workflow] += 1
     return PendingCounts(counts, unreadable)
 
 
@@ -221,7 +221,7 @@ def send_now(
     return _request(session, SEND_NOW, rows, who, triggered_by)
 
 
-class _Book:
+class _StoredWebhook:
     """The stored pending entries of one webhook."""
 
     def __init__(
@@ -263,7 +263,7 @@ class _Book:
         return PendingWebhooks(StoredValues(self._values), self._key)
 
 
-def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
+def _stored_webhooks(session: Session, dag_ids: Collection[str]) -> Iterator[_StoredWebhook]:
     """Yield the stored entries of each webhook, not decoded yet; without ``dag_ids``, of all workflows."""
     key = AssetStateStoreModel.key
     named = dag_ids if len(dag_ids) <= MOST_PREFIXES else ()
@@ -287,9 +287,9 @@ def _books(session: Session, dag_ids: Collection[str]) -> Iterator[_Book]:
     for asset_and_name, of_asset in values.items():
         for head in sorted({_head_of(name, value) for name, value in of_asset.items()}):
             of_head = {n: value for n, value in of_asset.items() if n == head or n.startswith(f"{head}/")}
-            book = _Book(asset_and_name, head, of_head, writers.get((asset_and_name[0], head)))
-            if not dag_ids or book.workflow in dag_ids:
-                yield book
+            stored = _StoredWebhook(asset_and_name, head, of_head, writers.get((asset_and_name[0], head)))
+            if not dag_ids or stored.workflow in dag_ids:
+                yield stored
 
 
 def _head_of(key: str, value: object) -> str:
@@ -300,23 +300,26 @@ def _head_of(key: str, value: object) -> str:
 
 
 def _senders(
-    session: Session, books: Iterable[_Book], dag_ids: Collection[str]
-) -> tuple[dict[_Book, str], list[PendingDag]]:
+    session: Session, all_stored: Iterable[_StoredWebhook], dag_ids: Collection[str]
+) -> tuple[dict[_StoredWebhook, str], list[PendingDag]]:
     """Return the id of the DAG that sends each webhook's entries, and the DAGs to show.
 
     The DAGs to show are these, and those whose queued runs will add entries. A DAG sends the entries if a
     task of it has their asset. A DAG that now reads another record type doesn't.
     """
-    dags = {dag.dag_id: dag for dag in _pending_dags(session, {i for book in books for i in book.dag_ids})}
+    dags = {
+        dag.dag_id: dag
+        for dag in _pending_dags(session, {i for stored in all_stored for i in stored.dag_ids})
+    }
     inlets = select(TaskInletAssetReference.dag_id, TaskInletAssetReference.asset_id).where(
         TaskInletAssetReference.dag_id.in_(dags)
     )
     reads = {tuple(row) for row in session.execute(inlets)}
-    senders: dict[_Book, str] = {}
-    for book in books:
-        for dag_id in book.dag_ids:
-            if (dag_id, book.asset_id) in reads:
-                senders.setdefault(book, dag_id)
+    senders: dict[_StoredWebhook, str] = {}
+    for stored in all_stored:
+        for dag_id in stored.dag_ids:
+            if (dag_id, stored.asset_id) in reads:
+                senders.setdefault(stored, dag_id)
     shown = [
         dag
         for dag in dags.values()

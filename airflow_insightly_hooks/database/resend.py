@@ -102,9 +102,9 @@ def resend(
             outcome, reason = REFUSED, str(error)
         if outcome == REFUSED:
             session.rollback()
-            told = _told(_Asker(request_id, by, what), found, outcome, reason)
+            extra = _audit_extra(_Asker(request_id, by, what), found, outcome, reason)
             where = {name: getattr(key, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
-            session.add(Log(EVENT, owner=by, extra=told, **where))
+            session.add(Log(EVENT, owner=by, extra=extra, **where))
         session.commit()
         yield Resend(key, len(found), outcome, reason)
 
@@ -158,10 +158,10 @@ class _Asker(NamedTuple):
     what: str
 
 
-def _told(asker: _Asker, deliveries: Sequence[Delivery], outcome: str, reason: str) -> str:
+def _audit_extra(asker: _Asker, deliveries: Sequence[Delivery], outcome: str, reason: str) -> str:
     """Return the audit log's ``extra`` for a request."""
-    told = {"what": asker.what, "messages": len(deliveries), "outcome": outcome}
-    return json.dumps({"request": asker.request_id, **told} | ({"reason": reason} if reason else {}))
+    entry = {"what": asker.what, "messages": len(deliveries), "outcome": outcome}
+    return json.dumps({"request": asker.request_id, **entry} | ({"reason": reason} if reason else {}))
 
 
 def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _Asker) -> tuple[str, str]:
@@ -184,7 +184,7 @@ def _ask(session: Session, dags: DBDagBag, deliveries: list[Delivery], asker: _A
             "too many requests already wait for the task: unpause its DAG, or wait for its next try",
         )
     outcome, reason = CLEARED if clears else JOINED, _waits_for(session, ti, run_state)
-    session.add(Log(EVENT, ti, owner=asker.by, extra=_told(asker, deliveries, outcome, reason)))
+    session.add(Log(EVENT, ti, owner=asker.by, extra=_audit_extra(asker, deliveries, outcome, reason)))
     if clears:
         clear_task_instances([ti], session)
     return outcome, reason

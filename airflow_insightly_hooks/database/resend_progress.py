@@ -103,33 +103,33 @@ def request_progress(session: Session, request_id: str, dag_ids: Collection[str]
     if not rows:
         return None
     tasks: dict[TaskKey, TaskProgress] = {}
-    told: dict[str, Any] = {}
+    entry: dict[str, Any] = {}
     for row in rows:  # a task that refused may have got the request again: its last entry counts
-        told = json.loads(row[2])
+        entry = json.loads(row[2])
         key = TaskKey(row[3] or 0, row[4], row[5], row[6], -1 if row[7] is None else row[7], "")
-        tasks[key] = _task(key, told, row[8], is_there=row[9] is not None)
+        tasks[key] = _task(key, entry, row[8], is_there=row[9] is not None)
     found = list(tasks.values())
     is_done = all(task.step in (ENDED, REFUSED) for task in found)
     if is_done or len(found) <= FEW:
         ended = [task for task in found if task.step == ENDED]
         delivered = _delivered(session, request_id, ended)
         found = [task._replace(delivered=delivered.get(task.key)) for task in found]
-    return RequestProgress(rows[0][0] or "", rows[0][1], rows[-1][1], str(told.get("what", "")), found[::-1])
+    return RequestProgress(rows[0][0] or "", rows[0][1], rows[-1][1], str(entry.get("what", "")), found[::-1])
 
 
 def _of_request(request_id: str) -> tuple[Any, ...]:
     return Log.event == EVENT, Log.extra.startswith(mark_of(request_id), autoescape=True)
 
 
-def _task(key: TaskKey, told: Mapping[str, Any], state: str | None, *, is_there: bool) -> TaskProgress:
-    reason = str(told.get("reason", ""))
-    if told.get("outcome") == REFUSED:
+def _task(key: TaskKey, entry: Mapping[str, Any], state: str | None, *, is_there: bool) -> TaskProgress:
+    reason = str(entry.get("reason", ""))
+    if entry.get("outcome") == REFUSED:
         step = REFUSED
     elif not is_there or state in (*ENDED_STATES, TaskInstanceState.REMOVED):
         step, reason = ENDED, "" if is_there else "the task no longer exists: what it delivered is not known"
     else:
         step = UNDER_WAY if state in RUNNING_STATES else WAITING
-    return TaskProgress(key, int(told.get("messages", 0)), step, state, reason)
+    return TaskProgress(key, int(entry.get("messages", 0)), step, state, reason)
 
 
 # --- acknowledged messages ---------------------------------------------------------------------------------

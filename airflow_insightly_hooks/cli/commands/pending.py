@@ -31,7 +31,7 @@ def list_pending(args: Namespace) -> int:
     print_rows([_shown(row) for row in page.rows], args.output)
     if len(page.rows) < page.total:
         say(f"{len(page.rows):,} of {page.total:,} pending webhooks; --limit and --offset show others")
-    _say_what_is_odd(page, page.rows)
+    _say_warnings(page, page.rows)
     return ExitCode.OK
 
 
@@ -51,7 +51,7 @@ def _ask(args: Namespace, request: str, ask: Callable[..., list[RequestedRun]], 
     with metadata_session() as session:
         page = _selected(session, args)
     rows = [row for row in page.rows if row.pending_dag_id is not None]
-    _say_what_is_odd(page, page.rows)
+    _say_warnings(page, page.rows)
     if not rows:
         say("no pending webhook matches")
         return ExitCode.FOUND
@@ -100,12 +100,12 @@ def _shown(row: PendingRow) -> dict[str, Any]:
     }
 
 
-def _say_what_is_odd(page: PendingPage, rows: Iterable[PendingRow]) -> None:
+def _say_warnings(page: PendingPage, rows: Iterable[PendingRow]) -> None:
     """Say which webhooks are missing in the list or will not be sent, and why."""
     for error in page.unreadable:
         say(f"not listed: {error}")
     for dag in page.dags:
-        _say_of_dag(dag)
+        _say_dag_state(dag)
     for (dag_id, webhook), number in sorted(_without_sender(rows).items()):
         say(
             f"{dag_id}/{webhook}: no DAG sends its {counted(number, 'pending message')}. Its DAG is gone or "
@@ -114,7 +114,7 @@ def _say_what_is_odd(page: PendingPage, rows: Iterable[PendingRow]) -> None:
         )
 
 
-def _say_of_dag(dag: PendingDag) -> None:
+def _say_dag_state(dag: PendingDag) -> None:
     if dag.is_paused:
         say(f"{dag.dag_id} is paused: it sends nothing until you unpause it")
     if dag.queued:

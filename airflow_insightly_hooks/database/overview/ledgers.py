@@ -167,7 +167,7 @@ def read_ledgers(session: Session, dag_ids: Collection[str], since: datetime) ->
     ledgers = []
     for task, by_token in heads.items():
         try:
-            head = _that_counts(claims.pop(task, None), by_token)
+            head = _current_head(claims.pop(task, None), by_token)
         except InvalidState:
             unreadable[next(iter(by_token.values()))[0]] += 1
             continue
@@ -186,7 +186,7 @@ def _counts(text: str) -> RunCounts | None:
         return None
 
 
-def _that_counts(
+def _current_head(
     claim: tuple[str, str] | None, heads: Mapping[str, tuple[str, datetime, str]]
 ) -> tuple[str, datetime, str] | None:
     """Return the current head of a task's ledger.

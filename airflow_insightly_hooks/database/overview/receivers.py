@@ -100,10 +100,10 @@ def receivers(
             receiver_of[webhook] = name
     webhooks: defaultdict[str, list[_Webhook]] = defaultdict(list)
     for found in _webhooks(session, dag_ids):
-        name = receiver_of.get(found.name, receiver_of.get(_single(found.name)))
+        name = receiver_of.get(found.name, receiver_of.get(_only_webhook(found.name)))
         if name is not None:
             webhooks[name].append(found)
-        elif _tells(found, now):
+        elif _is_shown(found, now):
             webhooks[found.name].append(found)
     return [
         _health(of_receiver[name], webhooks[name], dag_ids, now) for name in sorted({*of_receiver, *webhooks})
@@ -141,7 +141,7 @@ def _health(
         for webhook in webhooks
         if webhook.status is not None and now < webhook.status.retry_at <= now + LONGEST_WAIT
     ]
-    told = failing or waits
+    statuses = failing or waits
     dags = {workflow_dag_id(dag_id, dag_ids) for dag_id in {ledger.dag_id for ledger in ledgers}}
     names = {ledger.webhook for ledger in ledgers if ledger.webhook is not None}
     return ReceiverHealth(
@@ -153,7 +153,7 @@ def _health(
         failed_at,
         min((status.failing_since for status in failing), default=None),
         max((status.retry_at for status in waits), default=None),
-        max(told, key=lambda status: status.retry_at).error if told else None,
+        max(statuses, key=lambda status: status.retry_at).error if statuses else None,
         sum(webhook.waiting for webhook in webhooks),
         sum(ledger.delivered or 0 for ledger in ledgers),
         sum(ledger.undelivered or 0 for ledger in ledgers),
@@ -169,12 +169,12 @@ def _webhooks_of(ledger: TaskLedger, dag_ids: Collection[str]) -> Iterator[str]:
     # Earlier versions have not stored it. But a workflow's tasks are named after their webhooks.
     task, dag_id = ledger.task_id.rpartition(".")[2], workflow_dag_id(ledger.dag_id, dag_ids)
     if task == "deliver":
-        yield _single(f"{dag_id}/")
+        yield _only_webhook(f"{dag_id}/")
     elif task.startswith("deliver_"):
         yield f"{dag_id}/{task.removeprefix('deliver_')}"
 
 
-def _single(webhook: str) -> str:
+def _only_webhook(webhook: str) -> str:
     """Return the placeholder for a workflow's only webhook: its task's name does not contain its name."""
     return f"{_dag_of(webhook)}/"
 
@@ -183,7 +183,7 @@ def _dag_of(webhook: str) -> str:
     return webhook.rpartition("/")[0]
 
 
-def _tells(webhook: _Webhook, now: datetime) -> bool:
+def _is_shown(webhook: _Webhook, now: datetime) -> bool:
     """Return whether a webhook without a ledger in the period has waiting messages or fails."""
     is_new = webhook.noted_at is not None and webhook.noted_at >= first_moment(now)
     is_down = webhook.status is not None and webhook.status.is_down
