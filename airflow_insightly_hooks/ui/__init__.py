@@ -1,4 +1,4 @@
-"""The pages "Insightly webhooks" in Airflow's UI: what was delivered, what is pending, what would be sent.
+"""The pages "Insightly webhooks" in Airflow's UI: deliveries, pending webhooks, and previews.
 
-Private. ``ui.app`` makes the application; the plugin mounts it in Airflow's API server.
+Private. ``ui.app`` makes the application. The plugin mounts it in Airflow's API server.
 """

@@ -1,4 +1,4 @@
-"""What a person may see and do here, by the rules of Airflow's auth manager."""
+"""What a person may see and do on these pages. Airflow's auth manager decides it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["Access", "AccessDep", "Right"]
 
 
 class Right(Enum):
-    """What Airflow asks before it lets a person do the same by its own pages: a method, and a DAG's part."""
+    """A method and a part of a DAG. Airflow's own pages check the same ones for the same actions."""
 
     READ = ("GET", DagAccessEntity.TASK_INSTANCE)
-    """See deliveries: they stand in the state of task instances."""
+    """See deliveries, which are kept in the state of task instances."""
     READ_CONTENTS = ("GET", DagAccessEntity.XCOM)
-    """See payloads, which stand in XCom, and what receivers have answered."""
+    """See payloads, which are kept in XCom, and the answers of receivers."""
     RESEND = ("PUT", DagAccessEntity.TASK_INSTANCE)
     """Clear deliver tasks, and edit their state."""
     START_RUNS = ("POST", DagAccessEntity.RUN)
-    """Cancel pending webhooks or send them now, which are runs of a DAG; and read from Insightly for a
-    preview, or POST a test, as a run of the DAG would."""
+    """Start the runs that cancel pending webhooks or send them now. Also read a record from Insightly for a
+    preview, or POST a test, because a run of the DAG would do the same."""
 
     def words(self, of: str) -> str:
-        """Return what it takes, as in "you need to be allowed to …".
+        """Return the right in words that follow "you need to be allowed to".
 
-        :param of: a DAG's id, or what stands for several.
+        :param of: a DAG's id, or words for several DAGs.
         """
         return _WORDS[self].format(of)
 
@@ -54,8 +54,8 @@ _WORDS = {
 class Access:
     """What one person may see and do, during one request.
 
-    :param user: who asks.
-    :param session: of Airflow's database.
+    :param user: the person who sent the request.
+    :param session: a session of Airflow's database.
     :param manager: Airflow's auth manager.
     """
 
@@ -66,23 +66,23 @@ class Access:
 
     @property
     def user_name(self) -> str:
-        """The person's name, as Airflow's audit log has it."""
+        """The person's name, as Airflow's audit log writes it."""
         return self._user.get_name()
 
     @cached_property
     def dag_ids(self) -> frozenset[str]:
-        """All DAGs that the person may see; not yet whether their task instances, too."""
+        """All DAGs that the person may see. The person may not be allowed to see their task instances."""
         found = self._manager.get_authorized_dag_ids(user=self._user, method="GET", session=self._session)
         return frozenset(found)
 
     def those(self, right: Right, dag_ids: Iterable[str]) -> frozenset[str]:
-        """Return those of the DAGs of which the person has a right."""
+        """Return the DAGs for which the person has a right."""
         wanted = self.dag_ids.intersection(dag_ids)
         self._look_up_teams(wanted)
         return frozenset(dag_id for dag_id in wanted if self.may(right, dag_id))
 
     def may(self, right: Right, dag_id: str) -> bool:
-        """Return whether the person has a right of a DAG, whether or not there is such a DAG."""
+        """Return whether the person has a right for a DAG. The DAG need not exist."""
         if (right, dag_id) not in self._known:
             if dag_id not in self._teams:
                 self._look_up_teams([dag_id])
@@ -96,9 +96,9 @@ class Access:
         return self._known[right, dag_id]
 
     def check(self, right: Right, dag_ids: Iterable[str]) -> None:
-        """Refuse the request if the person lacks a right of one of the DAGs, or may not see it at all.
+        """Check that the person may see all the DAGs, and has a right for each of them.
 
-        :raises Forbidden: if so.
+        :raises Forbidden: if not.
         """
         for dag_id in dict.fromkeys(dag_ids):
             if not self.may(Right.READ, dag_id) or not self.may(right, dag_id):
@@ -116,4 +116,4 @@ async def _access(user: GetUserDep, session: SessionDep) -> Access:
 
 
 AccessDep = Annotated[Access, Depends(_access)]
-"""A route's parameter: the person's access. Who isn't logged in gets no further."""
+"""A route's parameter: the person's access. The request is refused if the person isn't logged in."""

@@ -1,4 +1,4 @@
-"""The addresses of these pages and of Airflow's, below whatever path Airflow is served under."""
+"""The addresses of these pages and of Airflow's pages. Airflow may be served under any path."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "Addresses"]
 
 PREFIX = "/insightly"
-"""Where the pages are mounted in Airflow's API server."""
+"""The path at which the pages are mounted in Airflow's API server."""
 
 
 class Addresses:
-    """Addresses without scheme and host, so that a reverse proxy's are kept.
+    """Makes addresses without scheme and host. So they work behind a reverse proxy, too.
 
-    :param request: whose answer holds them.
+    :param request: the request. Its answer holds the addresses.
     """
 
     def __init__(self, request: Request) -> None:
@@ -28,8 +28,8 @@ class Addresses:
     def page(self, path: str, query: Mapping[str, object] | None = None, /, **values: object) -> str:
         """Return the address of one of these pages.
 
-        :param path: such as ``/deliveries``.
-        :param query: its query; what is empty or ``None`` is left out. ``values`` go over it.
+        :param path: its path, such as ``/deliveries``.
+        :param query: its query, without the values that are empty or ``None``. ``values`` override it.
         """
         wanted = {**(query or {}), **values}
         text = urlencode({name: value for name, value in wanted.items() if value not in (None, "")})

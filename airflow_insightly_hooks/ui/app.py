@@ -1,4 +1,4 @@
-"""The application: its routes, what every answer says to browsers, and how errors are shown."""
+"""The application: its routes, the headers of every answer, and the pages for errors."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    # A POST whose referrer is held back altogether has no origin, either.
+    # If a browser sends no referrer at all, its POSTs have no origin, either.
     "Referrer-Policy": "same-origin",
 }
 PERSONAL = {"Cache-Control": "no-store"}
 UNREADABLE_TOKEN = (403, "Invalid JWT token")
-"""How Airflow refuses a token of before its secret was changed; its own pages ask for a login then, too."""
+"""Airflow's answer to a token from before a change of its secret. Its own pages then ask for a login, too."""
 PACKAGE = FOLDER.parent
 ROUTERS = (deliveries.router, delivery.router, overview.router, pending.router, preview.router, resend.router)
 
 
 def make_app() -> FastAPI:
-    """Return the application; who isn't logged in to Airflow gets none of its pages."""
+    """Return the application. Its pages are only for persons who are logged in to Airflow."""
     app = FastAPI(
         title="Insightly webhooks",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # it would redirect to whatever host the request names
+        redirect_slashes=False,  # it would redirect to any host that the request names
         exception_handlers={
             Problem: _problem,
             HTTPException: _http_exception,
@@ -61,7 +61,7 @@ def make_app() -> FastAPI:
 
 
 class _Guard:
-    """Adds the headers to every answer, and answers where a page fails: the server would log its contents."""
+    """Adds the headers to every answer. Also answers if a page fails: the server would log its contents."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -98,14 +98,14 @@ def _is_browser(request: Request) -> bool:
 
 
 def _shown(request: Request, status: int, title: str, detail: str) -> Response:
-    """Return an error as a page for a browser, as JSON for others."""
+    """Return an error as a page for browsers, and as JSON for other clients."""
     if _is_browser(request):
         return Renderer(request)("error.html", status=status, title=title, detail=detail)
     return JSONResponse({"title": title, "detail": detail}, status)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 — what it is registered for
+    assert isinstance(error, Problem)  # noqa: S101 — it is registered for this class
     return _shown(request, error.status, error.title, error.detail)
 
 
@@ -131,16 +131,16 @@ async def _our_error(request: Request, error: Exception) -> Response:
 async def _no_database(request: Request, error: Exception) -> Response:
     log.warning("Airflow's database did not answer: %s", type(error).__name__)
     detail = "Airflow's database did not answer. Try again in a moment."
-    if request.method != "GET":  # what it was asked for last may have come through
+    if request.method != "GET":  # the last statements may have reached the database
         detail = (
-            "Airflow's database did not answer. What you have asked for may have been carried out all the "
-            "same, or a part of it: look at the list before you ask again."
+            "Airflow's database did not answer. Your request may have been carried out, fully or in part. "
+            "Look at the list before you try again."
         )
-    return _shown(request, 503, "The database is away", detail)
+    return _shown(request, 503, "The database did not answer", detail)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    # Its text may hold contents; where it was raised does not.
+    # The error's text may hold contents of records. The place at which it was raised holds none.
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(str(PACKAGE))] or frames
     place = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else "an unknown place"

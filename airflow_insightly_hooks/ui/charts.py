@@ -1,4 +1,4 @@
-"""A small chart of bars, as numbers for an SVG: what was delivered on each day, and what was not."""
+"""The numbers of a small bar chart in SVG: how many messages were delivered on each day, and how many not."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ __all__ = ["Bar", "Chart"]
 
 HEIGHT = 32.0
 WIDTH = 8.0
-"""Of a bar with the gap beside it, in the chart's own units."""
+"""The width of a bar and the gap beside it, in the chart's own units."""
 LEAST = 1.5
-"""The height of the smallest number that isn't zero, so that one failure among thousands is seen."""
+"""The smallest height of a number that isn't zero. So one failure among thousands is visible."""
 
 
 class Bar(NamedTuple):
     """One day.
 
-    :param x: where it begins.
-    :param delivered: its lower part's height; ``undelivered`` stands on it.
-    :param label: what hovering shows.
+    :param x: the left edge of its bar.
+    :param delivered: the height of its bar's lower part.
+    :param undelivered: the height of its bar's upper part.
+    :param label: the text that hovering shows.
     """
 
     x: float
@@ -32,7 +33,7 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """The bars, and what the chart says to those who don't see it."""
+    """The bars, and a summary for screen readers."""
 
     bars: list[Bar]
     width: float
@@ -43,7 +44,7 @@ class Chart(NamedTuple):
     def of(cls, days: Sequence[tuple[date, int, int]]) -> Chart:
         """Return the chart of some days.
 
-        :param days: each day, and how many messages were delivered on it and how many were not.
+        :param days: for each day, how many messages were delivered, and how many were not.
         """
         highest = max((good + bad for _, good, bad in days), default=0)
         bars = [

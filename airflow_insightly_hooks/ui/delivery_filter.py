@@ -1,4 +1,4 @@
-"""Which deliveries a page's address asks for: its fields, what is wrong with them, and the search."""
+"""The filter of deliveries in a page's address: its fields, their mistakes, and the search."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STATE_WORDS = {
     "gone": "the receiver has answered that it will never take it",
     "in doubt": "a POST was begun, and its outcome is not known",
     UNSENT: "no POST was made yet",
-    LEFT: "the workflow's retry DAG sends it, and has a line of its own",
-    DRY_RUN: "it was not to be sent",
+    LEFT: "the workflow's retry DAG sends it, and has its own line in the list",
+    DRY_RUN: "it is not sent, because dry_run is set",
 }
 PERIODS: dict[str, tuple[str, timedelta | None]] = {
     "1h": ("the last hour", timedelta(hours=1)),
@@ -44,19 +44,19 @@ RANGE = "range"
 SCOPE = TABS["task_instance"]
 FIELDS = ("tab", *SCOPE, "workflow", "receiver", "record", "message", "state", "period", "from", "to")
 LONGEST = 500
-"""Characters of a field."""
+"""How many characters a field may have."""
 MOST_PAGES = 1_000
 LARGEST_MAP_INDEX = 2**31 - 1
 
 
 @dataclass
 class WantedDeliveries:
-    """What an address asks for.
+    """The filter in an address.
 
-    :param given: its fields by name, as they were given; what is empty is left out.
-    :param zone: the zone of times without an offset.
-    :param page: from 1 on.
-    :param problems: what is wrong, by field.
+    :param given: the values of its fields by name, without the empty ones.
+    :param zone: the time zone of times without an offset.
+    :param page: the number of the list's page, from 1 on.
+    :param problems: what is wrong with a field, by the field's name.
     """
 
     given: dict[str, str]
@@ -69,28 +69,28 @@ class WantedDeliveries:
 
     @classmethod
     def read(cls, query: Mapping[str, str], now: datetime) -> WantedDeliveries:
-        """Return what the fields of an address, or of a form, ask for; mistakes are kept in ``problems``."""
+        """Return the filter in the fields of an address or a form. Their mistakes are in ``problems``."""
         given = {name: text for name in FIELDS if (text := query.get(name, "").strip())}
         found = cls(given, query.get("zone", "").strip() or "UTC")
         for name, text in list(given.items()):
             if len(text) > LONGEST or "\0" in text:
                 del given[name]
-                found.problems[name] = f"At most {LONGEST} characters are taken, and no NUL."
+                found.problems[name] = f"Use at most {LONGEST} characters, and no NUL."
         found._read_scope()
         found._read_record()
         if found["state"] and found["state"] not in (UNDELIVERED, *STATES):
-            found.problems["state"] = "There is no such state. Choose one of the list."
+            found.problems["state"] = "There is no such state. Choose one from the list."
         found._read_period(now)
         if page := whole_number(query.get("page", "").strip() or "1", MOST_PAGES):
             found.page = page
         else:
             found.problems["page"] = (
-                f"A page's number is needed, 1 to {MOST_PAGES:,}. Older: choose a period."
+                f"The page must be a number from 1 to {MOST_PAGES:,}. For older deliveries, choose a period."
             )
         return found
 
     def __getitem__(self, name: str) -> str:
-        """Return a field as it was given; empty if it was not."""
+        """Return a field's value; empty if the address does not have it."""
         return self.given.get(name, "")
 
     # --- reading -------------------------------------------------------------------------------------------
@@ -99,13 +99,13 @@ class WantedDeliveries:
         if self["tab"] and self["tab"] not in TABS:
             del self.given["tab"]
         map_index = self["map_index"]
-        if not (map_index.isascii() and map_index.isdecimal()):  # Airflow's, of a task that isn't mapped
+        if not (map_index.isascii() and map_index.isdecimal()):  # Airflow's value if a task isn't mapped
             self.given.pop("map_index", None)
         elif whole_number(map_index, LARGEST_MAP_INDEX) is None:
             del self.given["map_index"]
             self.problems["map_index"] = "There is no such map index."
         if not self["dag_id"] and any(self[name] for name in SCOPE):
-            self.problems["dag_id"] = "Name the DAG of the run or the task: dag_id."
+            self.problems["dag_id"] = "The address lacks the DAG of the run or the task. Add dag_id to it."
 
     def _read_record(self) -> None:
         if not (text := self["record"]):
@@ -117,19 +117,19 @@ class WantedDeliveries:
             self.problems["record"] = f"{reason[:1].upper()}{reason[1:]}."
 
     def _read_period(self, now: datetime) -> None:
-        # A run's deliveries are few, and may be old.
+        # A run has few deliveries, and they may be old.
         usual = "all" if self["run_id"] or self["message"] else USUAL_PERIOD
         period = self["period"] or (RANGE if self["from"] or self["to"] else usual)
         self.given["period"] = period
         if period == RANGE:
             self.since, self.until = self._time("from"), self._time("to")
             if self.since is not None and self.until is not None and self.until <= self.since:
-                self.problems["to"] = "This must be later than the beginning."
+                self.problems["to"] = "This must be later than the time in “From”."
             return
         for name in ("from", "to"):
             self.given.pop(name, None)
         if period not in PERIODS:
-            self.problems["period"] = "There is no such period. Choose one of the list."
+            self.problems["period"] = "There is no such period. Choose one from the list."
             return
         ago = PERIODS[period][1]
         self.since = None if ago is None else now - ago
@@ -140,34 +140,34 @@ class WantedDeliveries:
         try:
             time = time_in_zone(text, self.zone)
         except ValueError:
-            self.problems[name] = "A date and a time are needed, as in 2026-01-31T08:00."
+            self.problems[name] = "This must be a date and a time, such as 2026-01-31T08:00."
             return None
-        self.given[name] = iso_time(time)  # whoever gets the address may have another zone
+        self.given[name] = iso_time(time)  # a person who gets the address may have another time zone
         return time
 
-    # --- what follows from it ------------------------------------------------------------------------------
+    # --- address and search --------------------------------------------------------------------------------
 
     @property
     def scope(self) -> dict[str, str]:
-        """What a tab shows the deliveries of, and the tab itself; empty on the page of its own."""
+        """The tab, and the DAG, run or task that it is about. Empty outside of tabs."""
         return tab_fields(self.__getitem__)
 
     @property
     def query(self) -> dict[str, str]:
-        """The address's fields that say more than a missing field does; without the page."""
+        """The address's fields that differ from their defaults, without the page."""
         usual = "all" if self["run_id"] or self["message"] else USUAL_PERIOD
         return {n: v for n, v in self.given.items() if not (n == "period" and v in (usual, RANGE))}
 
     @property
     def chosen(self) -> dict[str, str]:
-        """What narrows the list down beside a tab's scope."""
+        """The fields that narrow down the list, without the fields of a tab."""
         return {name: value for name, value in self.query.items() if name not in self.scope}
 
     def filter(self, dag_ids: Collection[str], visible: Collection[str]) -> DeliveryFilter:
         """Return the search.
 
         :param dag_ids: the DAGs whose deliveries the person may see.
-        :param visible: all DAGs that the person may see, by which it is known which one sends for which.
+        :param visible: all DAGs that the person may see. They tell which DAG sends for which workflow.
         """
         tasks = None
         if self["run_id"] or self["task_id"]:

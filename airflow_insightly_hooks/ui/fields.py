@@ -1,4 +1,4 @@
-"""What the texts mean that addresses and forms hold: numbers, and times in a person's zone."""
+"""Reads the texts of addresses and forms: numbers, and times in a person's time zone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def whole_number(text: str, at_most: int) -> int | None:
 
 
 def time_in_zone(text: str, zone: str) -> datetime:
-    """Return the time that a text is, in UTC.
+    """Return the time that a text means, in UTC.
 
     :param text: ISO 8601, as ``<input type="datetime-local">`` writes it.
-    :param zone: the IANA name of the zone of a time without an offset.
-    :raises ValueError: if it is no time, or there is no such zone.
+    :param zone: the IANA name of the time zone for a time without an offset.
+    :raises ValueError: if it is not a time, or there is no such zone.
     """
     time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     try:

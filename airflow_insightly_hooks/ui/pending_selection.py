@@ -1,4 +1,4 @@
-"""What of all that is pending a person may see, has filtered, and has chosen to cancel or to send."""
+"""The pending webhooks that a person may see, filters, and selects to cancel or to send."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 ALL = "all"
-"""The field of a form that chooses all that its filter holds, and not single rows."""
+"""The field of a form that selects everything that matches its filter, and not single rows."""
 
 
 class Filter(NamedTuple):
-    """What of all that is pending is meant; an empty text narrows nothing down."""
+    """A filter of pending webhooks. Empty fields match everything."""
 
     workflow: str = ""
     webhook: str = ""
@@ -43,9 +43,9 @@ class Filter(NamedTuple):
 
     @classmethod
     def of(cls, form: Form) -> Filter:
-        """Return the filter that a form carries along.
+        """Return the filter in a form.
 
-        :raises BadRequest: if it can't be read.
+        :raises BadRequest: if one of its fields can't be used.
         """
         found = cls(*(form.get(name) for name in cls._fields))
         for problem in found.problems().values():
@@ -53,14 +53,14 @@ class Filter(NamedTuple):
         return found
 
     def problems(self) -> dict[str, str]:
-        """Return what is wrong, by field."""
+        """Return what is wrong with a field, by the field's name."""
         problems = {}
         if "\0" in self.workflow:
-            problems["workflow"] = "This is no DAG's id."
+            problems["workflow"] = "This is not the id of a DAG. Choose a workflow from the list."
         if self.webhook and not slug_of(self.webhook):
-            problems["webhook"] = "A webhook's name has letters or digits."
+            problems["webhook"] = "A webhook's name must have letters or digits."
         if self.record and self.record_id is None:
-            problems["record"] = "A record's id is a whole number, such as 40000007."
+            problems["record"] = "A record's id must be a whole number, such as 40000007."
         return problems
 
     @property
@@ -70,30 +70,40 @@ class Filter(NamedTuple):
 
     @property
     def query(self) -> dict[str, str]:
-        """What an address holds of it."""
+        """The fields of the filter in an address."""
         return {name: value for name, value in self._asdict().items() if value}
 
 
 class Selection(NamedTuple):
-    """What a person has chosen, as it is pending now."""
+    """The pending webhooks that a person has selected, as they are now.
 
-    rows: list[PendingRow]  # what can be changed
-    dags: dict[str, PendingDag]  # that send them, by their ids
-    gone: int  # chosen, and no longer pending
-    unsent: Counter[str]  # by workflow, rows that no DAG sends
-    forbidden: Counter[str]  # by DAG that sends, as a page names it, rows that the person may not change
+    :param rows: the webhooks that the person can change.
+    :param dags: the DAGs that send them, by id.
+    :param gone: how many selected webhooks are no longer pending.
+    :param unsent: by workflow: how many selected webhooks no DAG sends.
+    :param forbidden: by the shown name of the sending DAG: how many webhooks the person may not change.
+    """
+
+    rows: list[PendingRow]
+    dags: dict[str, PendingDag]
+    gone: int
+    unsent: Counter[str]
+    forbidden: Counter[str]
 
     @property
     def digest(self) -> str:
-        """What tells another set of rows from this one."""
+        """A digest of the rows. Other rows have another digest."""
         return digest_of("\n".join(sorted(map(key_of, self.rows))))
 
 
 def readable_workflows(access: Access, session: Session) -> dict[str, set[str]]:
-    """Return those of which something may be pending that the person may see, and their webhooks' names."""
+    """Return the workflows that may have pending webhooks and that the person may see.
+
+    The values are the names of their webhooks.
+    """
     names = pending_names(session)
     readable = access.those(Right.READ, names)
-    # Whoever may read all DAGs may also read those that are gone.
+    # A person who may read all DAGs may also read DAGs that no longer exist.
     readable |= {name for name in names.keys() - access.dag_ids if access.may(Right.READ, name)}
     return {name: names[name] for name in sorted(readable)}
 
@@ -101,9 +111,9 @@ def readable_workflows(access: Access, session: Session) -> dict[str, set[str]]:
 def read_pending(
     access: Access, session: Session, chosen: Filter, readable: Collection[str] | None = None
 ) -> PendingPage:
-    """Return what is pending of the workflows that the person may see.
+    """Return the pending webhooks of the workflows that the person may see.
 
-    :param readable: ``readable_workflows``, where they are known already.
+    :param readable: the result of ``readable_workflows``, if it is known already.
     :raises Forbidden: if the filter names a workflow that the person may not see.
     """
     if chosen.workflow:
@@ -112,7 +122,7 @@ def read_pending(
     elif readable is None:
         readable = readable_workflows(access, session)
     if not readable:
-        return PendingPage([], 0, [], [])  # to name no workflow would mean all of them
+        return PendingPage([], 0, [], [])  # a search without workflows would find those of all workflows
     record_id = chosen.record_id
     return pending_webhooks(
         session,
@@ -123,29 +133,32 @@ def read_pending(
 
 
 def senders_of(rows: Iterable[PendingRow]) -> set[str]:
-    """Return the DAGs that send these."""
+    """Return the ids of the DAGs that send the webhooks."""
     return {row.pending_dag_id for row in rows if row.pending_dag_id is not None}
 
 
 def changeable(access: Access, dag_ids: Iterable[str]) -> frozenset[str]:
-    """Return those of the DAGs that the person may have cancel what is pending, or send it."""
+    """Return the DAGs whose pending webhooks the person may cancel or send."""
     return access.those(Right.START_RUNS, access.those(Right.READ, dag_ids))
 
 
 def shown_dag(access: Access, dag_id: str) -> str:
-    """Return how a page names a DAG that sends what is pending; it may have any name."""
+    """Return the name that a page shows for a DAG that sends pending webhooks.
+
+    Such a DAG may have any id, so only persons who may see the DAG see its id.
+    """
     return dag_id if access.those(Right.READ, [dag_id]) else "a DAG that you may not see"
 
 
 def key_of(row: PendingRow) -> str:
-    """Return what names an entry in a form: the same record, scheduled anew, has another name."""
+    """Return the key of an entry in a form. If the same record is scheduled again, its key is another one."""
     return f"{row.dag_id}/{row.webhook}/{row.record_id}/{row.changed_at}"
 
 
 def selection_in(form: Form, access: Access, session: Session) -> Selection:
-    """Return what a form has chosen: the rows that it names, or all that its filter holds.
+    """Return the selection in a form: the rows that it names, or everything that matches its filter.
 
-    :raises BadRequest: if it chooses nothing, or can't be read.
+    :raises BadRequest: if it selects nothing, or can't be read.
     :raises Forbidden: if it names a workflow that the person may not see.
     """
     if form.get(ALL):
@@ -153,7 +166,7 @@ def selection_in(form: Form, access: Access, session: Session) -> Selection:
         return _selection(access, page, page.rows, 0)
     keys = set(form.all("row"))
     if not keys:
-        raise BadRequest("Nothing is selected. Go back and select the webhooks that are meant.")
+        raise BadRequest("Nothing is selected. Go back, and select the webhooks to cancel or to send.")
     workflows = _workflows(keys)
     access.check(Right.READ, workflows)
     page = pending_webhooks(session, dag_ids=workflows)
@@ -164,7 +177,7 @@ def selection_in(form: Form, access: Access, session: Session) -> Selection:
 def _workflows(keys: set[str]) -> set[str]:
     parts = [key.split("/") for key in keys]
     if not all(len(part) == 4 and all(part) for part in parts):
-        raise BadRequest("The form names an entry that can't be read. Go back, and load the page again.")
+        raise BadRequest("An entry of the form can't be read. Go back, and load the page again.")
     return {part[0] for part in parts}
 
 

@@ -1,4 +1,4 @@
-"""A preview for one person: the record is read, the workflow looks at it, and nothing is sent."""
+"""Makes a preview for a person: reads the record, and applies the workflow to it. It sends nothing."""
 
 from __future__ import annotations
 
@@ -49,30 +49,33 @@ __all__ = [
 ]
 
 PATIENCE = 10.0
-"""Seconds that a request to Insightly may wait for 429s and 503s to end, beside the hook's time limits."""
+"""How many seconds a request to Insightly may wait because of answers 429 and 503. The hook's time limits
+hold in addition."""
 AT_ONCE = 8
-"""Previews and tests that wait for others' servers at once: all of Airflow's pages share the threads."""
+"""How many previews and tests may wait for Insightly or receivers at once. All pages of Airflow share the
+server's threads."""
 LONGEST_QUEUE = 3.0
-"""Seconds that one more waits for its turn."""
+"""How many seconds a further preview waits until it may start."""
 MOST_WAITING = 8
-"""How many wait so: each takes one of the 40 threads, too. Who comes then is put off at once."""
+"""How many previews may wait to start. Each of them takes one of the 40 threads, too. Further previews
+are refused at once."""
 
 NOT_KEPT = (
-    "It can't be sent as a test from here: its address or its headers hold values that are not kept where "
-    "this page can read them. Run 'airflow insightly preview --send' where the workflow's file is, or put "
-    "the values into a connection (conn_id)."
+    "It can't be sent as a test from here: this page can't read some values in its address or its headers. "
+    "Run 'airflow insightly preview --send' where the workflow's file is, or put the values into a "
+    "connection (conn_id)."
 )
-TYPES_FAILED = "Insightly could not be asked for the types of custom fields: "
+TYPES_FAILED = "The types of custom fields could not be read from Insightly: "
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
 _places = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
 
 
 class PreviewFailed(Exception):
-    """No preview, or no test, for a reason outside of the form; nothing was sent.
+    """A preview or a test failed for a reason outside of the form. Nothing was sent.
 
-    :param status: of HTTP.
-    :param detail: what was wrong, and what to do; no contents of records, no secrets.
+    :param status: the HTTP status of the answer.
+    :param detail: what was wrong, and what to do. It holds no contents of records, and no secrets.
     """
 
     def __init__(self, status: int, title: str, detail: str) -> None:
@@ -81,7 +84,7 @@ class PreviewFailed(Exception):
 
 
 class ShownChange(NamedTuple):
-    """Whether the record triggers as added, or as updated; ``reason`` says why not."""
+    """Whether the record triggers as added, or as updated. ``reason`` says why it does not."""
 
     event: Event
     at: datetime
@@ -90,18 +93,18 @@ class ShownChange(NamedTuple):
 
 
 class ShownMessage(NamedTuple):
-    """What a webhook would send, for the person who looks at it; its body is a record's contents."""
+    """The message that a webhook would send, as the page shows it. Its body holds a record's contents."""
 
     message: PreviewedMessage
     request: Request
     indented_body: str
     is_masked: bool
     refusal: str | None
-    """Why it can't be sent as a test from here; ``None`` if it can."""
+    """Why it can't be sent as a test from here, or ``None``."""
 
     @property
     def slug(self) -> str:
-        """What names its webhook in forms."""
+        """The name of its webhook in forms."""
         return self.message.webhook.slug
 
     @property
@@ -111,12 +114,12 @@ class ShownMessage(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the body, as UTF-8; half a surrogate pair, which has none, counts as one."""
+        """How many bytes the body has in UTF-8. Half a surrogate pair can't be encoded, and counts as 1."""
         return len(self.body.encode(errors="replace"))
 
 
 class PreviewResult(NamedTuple):
-    """What a workflow would do with a record; it holds the record's contents."""
+    """What a workflow would do with a record. It holds the record's contents."""
 
     stored: StoredWorkflow
     workflow: WorkflowDefinition
@@ -130,18 +133,18 @@ class PreviewResult(NamedTuple):
 
     @property
     def about(self) -> PreviewedRecord:
-        """The record, as the audit log names it."""
+        """The record, as the audit log writes it."""
         record = self.preview.shown.verdict.change
         return PreviewedRecord(self.stored.dag_id, self.stored.task_id, record["record_type"], self.record_id)
 
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Do something that waits for others' servers, with few others at once.
+    """Limit how many previews and tests wait for Insightly or receivers at once.
 
-    :raises PreviewFailed: if too many do so for too long.
+    :raises PreviewFailed: if too many others are waiting, or wait too long.
     """
-    detail = "Others are waiting for slow answers from Insightly or receivers. Try again in a minute."
+    detail = "Other previews are waiting for slow answers from Insightly or receivers. Try again in a minute."
     too_many = PreviewFailed(503, "Too many previews at once", detail)
     if not _places.acquire(blocking=False):
         raise too_many
@@ -157,13 +160,14 @@ def turn() -> Iterator[None]:
 
 
 def preview_for(access: Access, session: Session, asked: PreviewInput) -> PreviewResult:
-    """Return what a workflow would do with the record that is asked for.
+    """Return what a workflow would do with the record in the form.
 
-    To read a record of Insightly takes the right to trigger runs, which would read it, too.
+    To have a record read from Insightly, the person needs the right to trigger runs, because a run would read
+    the record, too.
 
     :raises InvalidInput: if a field of the form can't be used.
     :raises Forbidden: if the person lacks a right.
-    :raises PreviewFailed: if there is no preview for another reason.
+    :raises PreviewFailed: if the preview fails for another reason.
     """
     if not asked.workflow:
         raise InvalidInput("workflow", "Choose a workflow.")
@@ -174,7 +178,8 @@ def preview_for(access: Access, session: Session, asked: PreviewInput) -> Previe
         access.check(Right.START_RUNS, [dag_id])
     stored = stored_workflow(session, dag_id, task_id)
     if stored is None:
-        raise PreviewFailed(404, "No such workflow", f"The DAG {dag_id} has no such workflow, or no longer.")
+        detail = f"The DAG {dag_id} does not have this workflow, or no longer has it. Choose another one."
+        raise PreviewFailed(404, "No such workflow", detail)
     if stored.definition is None:
         raise PreviewFailed(404, "The workflow can't be previewed", f"{dag_id}, {task_id}: {stored.reason}.")
     event, at = asked.checked_event(), asked.time()
@@ -183,7 +188,7 @@ def preview_for(access: Access, session: Session, asked: PreviewInput) -> Previe
     if record_id is not None:
         about = PreviewedRecord(dag_id, task_id, stored.definition.record_type, record_id)
         log_preview(session, access.user_name, about)
-    session.commit()  # no connection to the database is kept while others' servers are waited for
+    session.commit()  # gives the database connection back before waiting for Insightly or receivers
     try:
         given, types, notes = _record_and_types(stored.definition, record, record_id, may_ask=may_send)
         preview = preview_of(stored.definition, given, types, clock=_clock(), event=event, now=at)
@@ -209,15 +214,15 @@ def _clock() -> datetime:
 def _record_and_types(
     workflow: WorkflowDefinition, record: Mapping[str, Any] | None, record_id: int | None, *, may_ask: bool
 ) -> tuple[Mapping[str, Any], CustomFieldTypes, list[str]]:
-    """Return the record, what is known of its custom fields, and a note where Insightly can't be asked.
+    """Return the record, the types of its custom fields, and a note if these can't be read from Insightly.
 
-    :param may_ask: whether the person may have Insightly asked.
+    :param may_ask: whether the person may have the page read from Insightly.
     """
     hook = insightly_hook(workflow.insightly_conn_id)
     hook.patience = PATIENCE
-    hook.quick_retries = 0  # the person can ask again; three more time-outs would take two minutes
+    hook.quick_retries = 0  # the person can try again, and three more time-outs would take two minutes
     if record is None:
-        assert record_id is not None  # noqa: S101 — one of the two is there
+        assert record_id is not None  # noqa: S101 — one of the two is always given
         record = read_record(hook, workflow.record_type, record_id)
         return record, custom_field_types(hook, workflow.record_type, record, is_needed=True), []
     if not may_ask:
@@ -239,7 +244,7 @@ def _shown(stored: StoredWorkflow, message: PreviewedMessage) -> ShownMessage:
     is_masked = message.webhook.slug in stored.masked
     if message.not_sent is not None:
         refusal: str | None = (
-            f"It can't be sent as a test, since a run would not send it: {message.not_sent}."
+            f"It can't be sent as a test, because a run would not send it: {message.not_sent}."
         )
     elif is_masked:
         refusal = NOT_KEPT
@@ -251,13 +256,13 @@ def _shown(stored: StoredWorkflow, message: PreviewedMessage) -> ShownMessage:
 
 
 def failure_of(error: Exception) -> PreviewFailed:
-    """Return what the page says of an error of a hook, or of a record."""
+    """Return the page's error for an error of a hook or a record."""
     if isinstance(error, RecordNotFound):
         return PreviewFailed(404, "No such record", f"{error}.")
     if isinstance(error, InsightlyAPIError):
         return PreviewFailed(502, "Insightly can't be read", f"{error}.")
     if isinstance(error, AirflowNotFoundException):  # its text names the connection
-        detail = f"{error}. Add it under Admin, Connections, or correct the workflow."
+        detail = f"{error}. Add the connection under Admin, Connections, or correct the workflow."
         return PreviewFailed(502, "A connection is missing", detail)
     if isinstance(error, InvalidConnection):
         return PreviewFailed(502, "A connection can't be used", f"{error}.")
@@ -265,5 +270,5 @@ def failure_of(error: Exception) -> PreviewFailed:
         return PreviewFailed(400, "This record can't be previewed", f"{error}.")
     if isinstance(error, InsightlyHooksError):
         return PreviewFailed(400, "It can't be previewed", f"{error}.")
-    detail = f"A connection can't be read ({type(error).__name__}). Look at it under Admin, Connections."
+    detail = f"A connection can't be read ({type(error).__name__}). Correct it under Admin, Connections."
     return PreviewFailed(502, "A connection can't be used", detail)

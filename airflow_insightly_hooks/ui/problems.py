@@ -1,4 +1,4 @@
-"""Why a page can't be shown, or something can't be done, as the error page says it."""
+"""Errors that the error page shows: why a page can't be shown, or why an action failed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["BadRequest", "Forbidden", "ForeignOrigin", "NotFound", "Problem"]
 
 
 class Problem(Exception):
-    """What the error page shows instead of the page that was asked for.
+    """An error that the error page shows instead of the requested page.
 
-    :param detail: what was wrong, and what to do; no contents of records, no secrets.
+    :param detail: what was wrong, and what to do. It holds no contents of records, and no secrets.
     """
 
     status = 500
@@ -20,14 +20,14 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
-    """The address or the form holds something that isn't understood."""
+    """The address or the form holds something that can't be used."""
 
     status = 400
     title = "That can't be done"
 
 
 class NotFound(Problem):
-    """There is no such thing, or no longer."""
+    """The page's subject does not exist, or no longer exists."""
 
     status = 404
     title = "Not found"
@@ -36,8 +36,8 @@ class NotFound(Problem):
 class Forbidden(Problem):
     """The person lacks a right.
 
-    :param dag_id: of which DAG.
-    :param right: what it takes, in words.
+    :param dag_id: the DAG that the right is for.
+    :param right: the right in words, from ``Right.words``.
     """
 
     status = 403
@@ -46,19 +46,19 @@ class Forbidden(Problem):
     def __init__(self, dag_id: str, right: str) -> None:
         super().__init__(
             f"For this you need to be allowed to see the DAG {dag_id}, and to {right}. "
-            "Ask whoever gives out roles in this Airflow."
+            "Ask the administrator of this Airflow for a role with these permissions."
         )
 
 
 class ForeignOrigin(Problem):
-    """A form was sent that was not shown by these pages."""
+    """A form does not come from these pages."""
 
     status = 403
     title = "Not allowed"
 
     def __init__(self) -> None:
         super().__init__(
-            "The form was not sent from this Airflow's own pages. If it was, Airflow does not know the "
-            "address that you use: set [api] base_url to it, or have the reverse proxy pass on the Host "
-            "header."
+            "The form does not seem to come from this Airflow's own pages. If it does, Airflow does not know "
+            "the address that you use. Set [api] base_url to this address, or have the reverse proxy pass on "
+            "the Host header."
         )

@@ -1,4 +1,4 @@
-"""Pages from templates: everything escaped, times as the browser shows them in the person's zone."""
+"""Makes pages from templates. Everything is escaped. The browser shows times in the person's time zone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent
 
 
 class Renderer:
-    """Makes the answer to a request of a template.
+    """Makes the answer to a request from a template.
 
     :param request: the request.
     """
@@ -37,16 +37,16 @@ class Renderer:
     ) -> HTMLResponse:
         """Return a page.
 
-        :param template: its file's name in ``templates/``.
-        :param values: what the template names, beside ``url`` (``Addresses``); ``more`` goes over it.
-        :param status: of HTTP.
+        :param template: the name of the template's file in ``templates/``.
+        :param values: the template's variables, beside ``url`` (``Addresses``). ``more`` overrides them.
+        :param status: the HTTP status.
         """
         text = (
             _environment()
             .get_template(template)
             .render(url=self.addresses, version=__version__, **{**(values or {}), **more})
         )
-        # Half a surrogate pair, which JSON can name and UTF-8 can't, becomes a question mark.
+        # JSON can hold half a surrogate pair, but UTF-8 can't. It becomes a question mark.
         return HTMLResponse(text.encode(errors="replace"), status)
 
 
@@ -55,7 +55,7 @@ async def _renderer(request: Request) -> Renderer:
 
 
 RendererDep = Annotated[Renderer, Depends(_renderer)]
-"""A route's parameter: what makes pages of templates."""
+"""A route's parameter: the renderer for its answer."""
 
 
 @cache
@@ -72,7 +72,7 @@ def _environment() -> Environment:
 
 
 def _time(value: datetime | None) -> Markup:
-    """Return a time as UTC; the script writes it in the person's zone, and hovering shows UTC."""
+    """Return a time in UTC. The script shows it in the person's time zone, and hovering shows UTC."""
     if value is None:
         return Markup("—")
     utc = value.astimezone(timezone.utc)
@@ -81,12 +81,12 @@ def _time(value: datetime | None) -> Markup:
 
 
 def _count(value: float | None) -> str:
-    """Return a number with its thousands set apart; a dash where it isn't known."""
+    """Return a number with separators for thousands, or a dash for ``None``."""
     return "—" if value is None else f"{value:,}"
 
 
 def _seconds(value: float | timedelta | None) -> str:
-    """Return a duration with its unit."""
+    """Return a duration with its unit, or a dash for ``None``."""
     if value is None:
         return "—"
     seconds = value.total_seconds() if isinstance(value, timedelta) else value

@@ -278,7 +278,7 @@ def test_a_file_that_is_gone(large: Large) -> None:
     (message, *_) = ids(large.received("whole"))
     (payloads, *_) = large.files_of("large", large.run_id, "build")
     payloads.rename(large.files / "elsewhere.json")
-    assert "find the file: it was deleted" in large.page_of(message)
+    assert "find the file. It was deleted" in large.page_of(message)
     large.stack.command("resend", "--yes", "--message", message)
     assert large.stack.wait_for_run("large", large.run_id) == "failed"
     last = large.stack.tasks("large", large.run_id)["deliver"]["try_number"]

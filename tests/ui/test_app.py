@@ -78,7 +78,7 @@ def test_an_unknown_page_has_a_designed_error(login: Login) -> None:
     answer = login().get("/insightly/nowhere")
     assert answer.status_code == 404
     assert "There is no such page" in answer.text
-    assert '<a href="/insightly/">To the overview</a>' in answer.text
+    assert '<a href="/insightly/">Go to the overview</a>' in answer.text
 
 
 @pytest.mark.parametrize("root_path", ["", "/airflow"])
@@ -194,9 +194,9 @@ def test_the_policy_keeps_other_sites_away(login: Login, directive: str) -> None
     [
         (b"a=b", "text/plain", "application/x-www-form-urlencoded"),
         (b"a=" + b"x" * 4_000_000, None, "larger than 4 MB"),
-        (b"a=%ff", None, "must be UTF-8"),
-        (b"a=\xff", None, "must be UTF-8"),
-        (b"&".join([b"a=b"] * 10_001), None, "10,000 fields at most"),
+        (b"a=%ff", None, "Use UTF-8"),
+        (b"a=\xff", None, "Use UTF-8"),
+        (b"&".join([b"a=b"] * 10_001), None, "at most 10,000 fields"),
         (b"a=%00", None, "a NUL character"),
     ],
     ids=lambda value: str(value)[:20],

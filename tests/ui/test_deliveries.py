@@ -89,7 +89,7 @@ def test_the_usual_period_is_a_week(login: Login, session: Session) -> None:
     fill(session)
     page = get(login(), "").text
     assert records(page) == []
-    assert "Nothing matches" in page
+    assert "No delivery matches" in page
     assert "the last 7 days" in page
     assert 'href="/insightly/deliveries?period=all"' in page
 
@@ -622,7 +622,7 @@ def test_all_that_match_are_sent_again_only_if_undelivered(
 ) -> None:
     fill(session)
     page = get(login(), f"{ANY}&state={state}").text
-    assert ("Send again all undelivered that match" in page) == is_offered
+    assert ("Send all matching undelivered again" in page) == is_offered
 
 
 def test_a_record_links_to_its_other_deliveries(login: Login, session: Session) -> None:
@@ -654,7 +654,7 @@ def test_the_receivers_answer_takes_the_right_to_see_contents(
     strict(secret={"flow"} if is_secret else ())
     page = get(client, address_of(key, "msg_a"), "delivery").text
     assert ("Ms Smith" in page) is not is_secret
-    assert ("receiver's answer is kept" in page) is is_secret
+    assert ("receiver's answer is stored" in page) is is_secret
 
 
 def test_a_receivers_page_of_another_scheme_is_no_link(
@@ -711,7 +711,7 @@ def test_a_payload_in_a_file_that_cannot_be_shown(
     with_payload(session, key.run_id, path.as_uri())
     client, address = login(), address_of(key, "msg_b")
     page = get(client, address, "delivery").text
-    assert "find the file: it was deleted" in page
+    assert "find the file. It was deleted" in page
     assert path.name not in page
     payloads = json.dumps([payload("msg_b", "x" * 10_000)])
     path.write_bytes(gzip.compress(payloads.encode()))
@@ -774,7 +774,7 @@ def test_payloads_that_cannot_be_shown(
     add_dag(session, dag)
     own = add_run(session, "own", "own")
     write(session, own, {"msg_o": (7, "A", 1)})
-    assert "payloads are kept nowhere" in get(client, address_of(own, "msg_o"), "delivery").text
+    assert "payloads are not stored" in get(client, address_of(own, "msg_o"), "delivery").text
 
 
 def test_the_same_message_in_a_dag_that_a_person_may_not_see(

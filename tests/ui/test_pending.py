@@ -103,7 +103,7 @@ def test_an_empty_list_says_how_to_fill_it(login: Login, session: Session) -> No
     assert "after: 7d" in page
     add_workflow(session, "Won", "Check")
     page = login().get("/insightly/pending?record=7").text
-    assert "Nothing is pending that matches" in page
+    assert "No pending webhook matches" in page
 
 
 @pytest.mark.usefixtures("won")
@@ -175,8 +175,8 @@ def test_what_hinders_it_is_said(login: Login, session: Session) -> None:
     page = login().get("/insightly/pending").text
     assert 'data-leaves="top">won__pending</a> is paused' in page
     assert "1 run of" in page
-    assert "Nothing will send 1 pending webhook of <b>gone / check</b>" in page
-    assert "nothing sends it" in page
+    assert "No DAG will send 1 pending webhook of <b>gone / check</b>" in page
+    assert "no DAG sends it" in page
     assert "Not listed: state &#39;pending/lost/check&#39;" in page
     assert key(1, "gone") not in page  # it can't be chosen
     assert "Cancel all 3" in page
@@ -211,7 +211,7 @@ def test_a_viewer_may_look_and_not_change(login: Login, session: Session) -> Non
     assert 'method="post"' not in page
     assert "allowed to trigger runs of won__pending" in page
     answer = client.post("/insightly/pending", data={"action": "cancel", "row": [key(1)]})
-    assert "1 webhook is left out: you may not trigger runs of won__pending" in answer.text
+    assert "1 webhook is left out, because you may not trigger runs of won__pending" in answer.text
     assert "Nothing to cancel" in answer.text
     answer = client.post("/insightly/pending/runs", data={"action": "cancel", "row": [key(1)]})
     assert (answer.status_code, runs_of(session)) == (409, [])
@@ -283,7 +283,7 @@ def test_rows_that_one_may_not_change_are_left_out(login: Login, session: Sessio
     assert "Cancel all 3" in page
     page = client.post("/insightly/pending", data={"action": "cancel", "all": "yes"}).text
     assert "Cancel 3 pending webhooks?" in page
-    assert "1 webhook is left out: you may not trigger runs of lost__pending" in page
+    assert "1 webhook is left out, because you may not trigger runs of lost__pending" in page
     client.post("/insightly/pending/runs", data=fields_of(page))
     assert runs_of(session, "lost__pending") == []
     assert len(runs_of(session)) == 1
@@ -340,7 +340,7 @@ def test_what_was_confirmed_is_asked_for(login: Login, session: Session, action:
     for _ in range(2):
         page = client.get(answer.headers["location"]).text
         assert f'data-leaves="top">{run.run_id}</a>' in page
-        assert "Asked for by user, in 1 run" in page
+        assert "Requested by user, in 1 run" in page
         assert "<b>0 of 2</b> carried out; 2 still pending" in page
     assert len(runs_of(session)) == 1
 
@@ -367,7 +367,7 @@ def test_what_has_changed_meanwhile_is_confirmed_anew(
     book(session).remove([2])
     answer = client.post("/insightly/pending/runs", data=fields_of(page))
     assert answer.status_code == 409
-    assert "has changed since you were asked" in answer.text
+    assert "have changed since the last page" in answer.text
     assert runs_of(session) == []
     assert client.post("/insightly/pending/runs", data=fields_of(answer.text)).status_code == 303
     assert "2" not in runs_of(session)[0].conf["pending_request"]["entries"]["check"]
@@ -379,7 +379,7 @@ def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) ->
     book(session).remove([1])
     book(session).add([entry(1, changed_at="2026-01-10T00:00:00Z")])
     page = login().post("/insightly/pending", data={"action": "cancel", "row": [key(1)]}).text
-    assert "1 selected webhook is not pending any more" in page
+    assert "1 selected webhook is no longer pending" in page
     assert "Nothing to cancel" in page
 
 
@@ -450,13 +450,13 @@ def test_the_progress_of_a_request(login: Login, session: Session) -> None:
     assert "A DAG is paused: its run waits" in page
     address = client.post("/insightly/pending/runs", data=fields_of(page)).headers["location"]
     page = client.get(address).text
-    assert "is paused: the run waits until you unpause the DAG" in page
+    assert "is paused. The run waits until you unpause the DAG" in page
     assert "data-refresh=" in page
     book(session).remove([1, 2])
     assert "<b>2 of 3</b> carried out; 1 still pending" in client.get(address).text
     book(session).remove([3])
     page = client.get(address).text
-    assert "All of them are out of the list" in page
+    assert "All of them are removed from the list" in page
     assert "data-refresh=" not in page
 
 
@@ -478,7 +478,7 @@ def test_a_run_that_has_failed(login: Login, session: Session) -> None:
     run.state = DagRunState.FAILED
     session.commit()
     page = client.get(address).text
-    assert "has failed before it had carried out all" in page
+    assert "has failed before it was complete" in page
     assert "data-refresh=" not in page
 
 
@@ -530,7 +530,7 @@ def test_a_run_that_has_ended_before_all_was_carried_out(login: Login, session: 
     session.commit()
     book(session).remove([1])
     page = client.get(address).text
-    assert "The run has ended, and 1 is still pending." in page
+    assert "The run has ended, and 1 webhook is still pending." in page
     assert "data-refresh=" not in page
 
 

@@ -179,7 +179,7 @@ def test_a_record_that_does_not_trigger(login: Login, stored: Callable[..., None
         "✕ not met NOT 1 holds, of these: ✓ met (1) TITLE equals 'CEO' (it is 'CEO' ) ◀ decides"
     ) in page
     assert "✓ met none of these holds: ✕ not met EMAIL_ADDRESS contains" in page
-    assert "This would be sent if it did" in page
+    assert "If it did, this would be sent" in page
     assert answer.text.count('<li class="culprit">') == 2
 
 
@@ -244,7 +244,7 @@ def test_several_webhooks(login: Login, stored: Callable[..., None], receiver: s
     assert answer.status_code == 200
     page = text_of(answer.text)
     assert page.count("The exact text") == 5
-    assert page.count("are not kept where this page can read them") == 2
+    assert page.count("this page can't read some values") == 2
     assert "it is a template, which Airflow renders in a task" in page
     assert "The conn_id `missing` isn't defined" in page
     assert re.findall(r'name="webhook" value="(\w+)"', answer.text) == ["billing"]
@@ -268,12 +268,12 @@ def test_notes_of_the_workflow(login: Login, stored: Callable[..., None], receiv
     ("fields", "status", "said"),
     [
         ({"workflow": ""}, 400, "Choose a workflow."),
-        ({"workflow": "new_contact/other"}, 404, "has no such workflow"),
-        ({"workflow": "gone/evaluate"}, 404, "has no such workflow"),
-        ({}, 400, "Give the id of a record, or paste a record"),
-        ({"record_id": "x"}, 400, "A record's id is a whole number"),
-        ({"record_id": "9" * 19}, 400, "A record's id is a whole number"),
-        ({"record_id": "٣"}, 400, "A record's id is a whole number"),
+        ({"workflow": "new_contact/other"}, 404, "does not have this workflow"),
+        ({"workflow": "gone/evaluate"}, 404, "does not have this workflow"),
+        ({}, 400, "Enter the id of a record, or paste a record"),
+        ({"record_id": "x"}, 400, "The id must be a whole number"),
+        ({"record_id": "9" * 19}, 400, "The id must be a whole number"),
+        ({"record_id": "٣"}, 400, "The id must be a whole number"),
         ({"record_id": "7", "record": "{}"}, 400, "not both"),
         ({"record": "\n{\n  nonsense"}, 400, "The record is not JSON: line 3, column 3."),
         ({"record": "[]"}, 400, "one record is needed"),
@@ -283,9 +283,13 @@ def test_notes_of_the_workflow(login: Login, stored: Callable[..., None], receiv
         ({"record": '{"CONTACT_ID": 1, "DATE_CREATED_UTC": "x"}'}, 400, "DATE_CREATED_UTC"),
         ({"record": f'{{"CONTACT_ID": 1, "X": {"[" * 5000}{"]" * 5000}}}'}, 200, "it can't be delivered"),
         ({"record": pasted(), "event": "deleted"}, 400, "Choose added, updated"),
-        ({"record": pasted(), "at": "yesterday"}, 400, "A time is needed"),
-        ({"record": pasted(), "at": "0001-01-01T00:00:00"}, 400, "in the years"),
-        ({"record": pasted(), "at": "2026-01-01T00:00:00", "zone": "../etc/passwd"}, 400, "A time is needed"),
+        ({"record": pasted(), "at": "yesterday"}, 400, "a date and a time"),
+        ({"record": pasted(), "at": "0001-01-01T00:00:00"}, 400, "The year must be"),
+        (
+            {"record": pasted(), "at": "2026-01-01T00:00:00", "zone": "../etc/passwd"},
+            400,
+            "a date and a time",
+        ),
         ({"record_id": "999999"}, 404, "Contacts have no record 999999"),
     ],
 )
@@ -322,7 +326,7 @@ def test_insightly_does_not_answer(login: Login, stored: Callable[..., None], co
     custom = [{"FIELD_NAME": "Region__c", "FIELD_VALUE": "x", "CUSTOM_FIELD_ID": "Region__c"}]
     answer = asked(login(), record=pasted(CUSTOMFIELDS=custom))
     assert answer.status_code == 200
-    assert "Insightly could not be asked for the types of custom fields" in text_of(answer.text)
+    assert "The types of custom fields could not be read from Insightly" in text_of(answer.text)
     assert API_KEY not in answer.text
 
 
@@ -331,7 +335,7 @@ def test_a_connection_is_missing(login: Login, stored: Callable[..., None]) -> N
     answer = asked(login(), record_id="1")
     assert answer.status_code == 502
     assert "The conn_id `insightly_default` isn't defined" in text_of(answer.text)
-    assert "Add it under Admin, Connections" in answer.text
+    assert "Add the connection under Admin, Connections" in answer.text
 
 
 def test_too_many_at_once_are_put_off(
@@ -450,7 +454,7 @@ def test_another_receiver_than_was_shown_gets_nothing(
     """If the connection has changed meanwhile, it is asked again; neither is anything sent unconfirmed."""
     stored()
     answer = asked(login(), record=pasted(), webhook="billing", confirmed="yes", receiver="https://other/")
-    assert "The receiver has changed since you were asked" in text_of(answer.text)
+    assert "The receiver has changed since the last page" in text_of(answer.text)
     where = insightly.bin_url("billing")
     for unconfirmed in ("", "no"):
         asked(login(), record=pasted(), webhook="billing", receiver=where, confirmed=unconfirmed)

@@ -104,7 +104,7 @@ def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) 
     assert "Receivers billing 1 erp 1" in text or "Receivers erp 1 billing 1" in text
     assert "2 tasks" in text
     assert "Records Contacts 77 Contacts 8" in text
-    assert "acknowledged already" not in text
+    assert "already acknowledged" not in text
     assert logs(session) == asked_of(session, one) == asked_of(session, two) == []
     done = confirm(client, answer.text)
     assert done.status_code == 303
@@ -135,7 +135,7 @@ def test_all_undelivered_that_match(login: Login, session: Session) -> None:
 def test_acknowledged_ones_are_sent_a_second_time(login: Login, session: Session) -> None:
     one, _ = fill(session)
     text = text_of(post(login(), what="selected", delivery=[named(one, "msg_a")]).text)
-    assert "1 message was acknowledged already. The receiver gets it a second time" in text
+    assert "1 message was already acknowledged. The receiver gets it again" in text
 
 
 @pytest.mark.parametrize("way", ["running", "gone"])
@@ -149,7 +149,7 @@ def test_what_cannot_be_sent_is_said_before(login: Login, session: Session, way:
     client = login()
     page = post(client, what="undelivered", period="all").text
     reason = {"running": "the task is running", "gone": "its payloads are gone from XCom"}[way]
-    assert "2 messages can't be sent again now; the others are." in text_of(page)
+    assert "2 messages can't be sent again now. The others can." in text_of(page)
     assert f"2 messages: {reason}" in text_of(page)
     done = confirm(client, page)
     assert (asked_of(session, one), asked_of(session, two)) == ([], [{"msg_x"}])
@@ -165,7 +165,7 @@ def test_what_has_changed_meanwhile_is_shown_again(login: Login, session: Sessio
     write(session, one, {"msg_b": (8, "A", 5)}, token="2-0000000b")
     answer = confirm(client, page)
     assert answer.status_code == 200
-    assert "has changed since you were asked" in text_of(answer.text)
+    assert "have changed since the last page" in text_of(answer.text)
     assert logs(session) == []
     assert confirm(client, answer.text).status_code == 303
     assert asked_of(session, one) == [{"msg_c"}]
@@ -217,7 +217,7 @@ def test_selected_ones_that_are_gone(login: Login, session: Session) -> None:
     one, _ = fill(session)
     text = text_of(post(login(), what="selected", delivery=[named(one, "msg_z")]).text)
     assert "Nothing to send again" in text
-    assert "1 message is left out: nothing is known of it any more" in text
+    assert "1 message is left out, because it is no longer stored" in text
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 4, 5])
@@ -290,7 +290,7 @@ def test_the_database_goes_away_in_the_middle(
         assert "may have been carried out" in text_of(answer.text)
         return
     for address in {answer.headers["location"], confirm(client, page).headers["location"]}:
-        assert "1 task is still to be asked" in text_of(client.get(address).text)
+        assert "1 task did not get the request yet" in text_of(client.get(address).text)
 
 
 # --- who may -----------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_viewer_may_not(login: Login, session: Session) -> None:
     one, _ = fill(session)
     client = login("VIEWER")
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
-    assert "you need to be allowed to clear task instances of these DAGs" in text_of(page)
+    assert "You need to be allowed to clear task instances of these DAGs" in text_of(page)
     fields = {"what": "selected", "delivery": named(one, "msg_b"), "confirmed": "0123456789ab", "seen": ""}
     assert post(client, **fields).status_code == 200
     assert logs(session) == []
@@ -345,7 +345,7 @@ def test_a_right_that_is_lost_before_it_is_confirmed(login: Login, session: Sess
     strict(untouchable={"other"})
     answer = confirm(client, page)
     assert answer.status_code == 200
-    assert "has changed since you were asked" in answer.text
+    assert "have changed since the last page" in answer.text
     assert logs(session) == []
 
 
@@ -355,7 +355,7 @@ def test_dags_that_a_person_may_not_see(login: Login, session: Session, strict: 
     client = login()
     strict(hidden={"other"})
     page = post(client, what="undelivered", period="all").text
-    assert "other" not in text_of(page).replace("the others are", "")
+    assert "other" not in text_of(page).replace("The others can", "")
     assert post(client, what="selected", delivery=[named(two, "msg_x")]).status_code == 403
     assert post(client, what="undelivered", workflow="other").status_code == 403
 
@@ -415,11 +415,11 @@ def test_a_request_that_was_interrupted(login: Login, session: Session) -> None:
     client = login()
     address = start(client, session, named(one, "msg_b")).replace("tasks=1", "tasks=3")
     run_task(session, one, "success")
-    assert "2 tasks are still to be asked" in text_of(client.get(address).text)
+    assert "2 tasks did not get the request yet" in text_of(client.get(address).text)
     session.execute(update(Log).where(Log.event == "insightly_resend").values(dttm=at(0)))
     session.commit()
     page = client.get(address).text
-    assert "2 tasks were never asked" in text_of(page)
+    assert "2 tasks did not get the request, because" in text_of(page)
     assert "data-refresh" not in page
 
 
@@ -441,7 +441,7 @@ def test_progress_shows_what_a_person_may_see(login: Login, session: Session, st
     strict(hidden={"other"})
     text = text_of(client.get(address).text)
     assert "Sending 1 message again" in text
-    assert "concerns other workflows, too" in text
+    assert "includes workflows that you may not see" in text
     assert "two" not in text
     strict(hidden={"other", "flow"})
     assert client.get(address).status_code == 404

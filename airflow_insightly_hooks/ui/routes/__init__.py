@@ -1,4 +1,4 @@
-"""The pages, a module each.
+"""The pages, each in its own module.
 
 Private.
 """

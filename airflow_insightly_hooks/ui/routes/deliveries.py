@@ -1,4 +1,4 @@
-"""What was delivered, and what was not; also as a tab of Airflow's pages of a DAG, a run and a task."""
+"""The list of deliveries. It is also a tab on Airflow's pages of DAGs, runs and tasks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ router = APIRouter()
 
 @router.get("/deliveries")
 def deliveries(request: Request, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
-    """Show what matches the address, newest first."""
+    """Show the deliveries that match the address, newest first."""
     wanted = WantedDeliveries.read(request.query_params, datetime.now(timezone.utc))
     access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
     if not wanted.problems and (clean := _clean_address(request, wanted, render)):
@@ -88,12 +88,12 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
 
 
 def _clean_address(request: Request, wanted: WantedDeliveries, render: Renderer) -> str:
-    """Return the address to be shared, where a form has made another one: no empty fields, times in UTC."""
+    """Return the address for sharing: no empty fields, times in UTC. Empty if it is the given address."""
     clean = dict(wanted.query, **({"page": str(wanted.page)} if wanted.page > 1 else {}))
     if wanted["period"] == "range" and not ("from" in clean or "to" in clean):
-        clean["period"] = "range"  # the fields for its times are to be shown
+        clean["period"] = "range"  # so that the page shows the fields for its times
     given = dict(request.query_params)
-    given.pop("map_index", None)  # Airflow's tabs name it in their own way
+    given.pop("map_index", None)  # Airflow's tabs write it in their own form
     shown = {name: value for name, value in clean.items() if name != "map_index"}
     return "" if given == shown else render.addresses.page("/deliveries", clean)
 
@@ -121,12 +121,12 @@ def _shown(
 
 
 def _sender(suffix: str) -> str:
-    """Return which of a workflow's DAGs has sent something; empty for its own."""
+    """Return which of a workflow's DAGs has sent a message; empty for the workflow's own DAG."""
     return {RETRY_SUFFIX: "retry DAG", PENDING_SUFFIX: "pending DAG"}.get(suffix, "")
 
 
 def _chips(wanted: WantedDeliveries, render: Renderer) -> list[dict[str, Any]]:
-    """Return what narrows the list down, each with the address of the list without it."""
+    """Return the filters of the list. Each has the address of the list without this filter."""
     chips: list[dict[str, Any]] = []
     for name, value in wanted.chosen.items():
         if name not in LABELS or name in wanted.problems:
@@ -139,7 +139,7 @@ def _chips(wanted: WantedDeliveries, render: Renderer) -> list[dict[str, Any]]:
         time = {"from": wanted.since, "to": wanted.until}.get(name)
         shown = PERIODS[value][0] if name == "period" and value in PERIODS else value
         if name == "state":
-            shown = "undelivered (all that still has to arrive)" if value == UNDELIVERED else value
+            shown = "undelivered (everything that still has to arrive)" if value == UNDELIVERED else value
         address = render.addresses.page("/deliveries", rest)
         chips.append({"label": LABELS[name], "value": shown, "time": time, "without": address})
     return chips

@@ -1,4 +1,4 @@
-"""One delivery: what was sent about which change, to whom, and what came of each POST."""
+"""The page of a delivery: the change, the receiver, the payload, and the result of each POST."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ from airflow_insightly_hooks.ui.rendering import RendererDep
 __all__ = ["router"]
 
 MOST_SHOWN = 200_000
-"""Characters of a payload that the page shows."""
+"""How many characters of a payload the page shows."""
 MISSING = {
-    Missing.NOT_KEPT: "This task reads its records itself, so their payloads are kept nowhere.",
-    Missing.GONE: "The payload is no longer in XCom: it was cleaned up, or made anew since for other "
-    "changes.",
-    Missing.TOO_LARGE: "What its run keeps in XCom is too large to be searched here. The page of the task "
-    "that has built it shows it under XCom, or where its file is.",
-    Missing.NO_FILE: "The payload stands in a file of the XCom backend's object storage, and this API server "
-    "can't find the file: it was deleted, or it lies in a folder that only the workers see.",
+    Missing.NOT_KEPT: "This task reads its records itself, so their payloads are not stored.",
+    Missing.GONE: "The payload is no longer in XCom. It was cleaned up, or the task ran again and built "
+    "payloads for other changes.",
+    Missing.TOO_LARGE: "The run's XComs are too large to be searched here. Open the page of the task that "
+    "built the payload: its XCom tab shows the payload, or the path of its file.",
+    Missing.NO_FILE: "The payload is in a file of the XCom backend's object storage, but this API server "
+    "can't find the file. It was deleted, or it is in a folder that only the workers can read.",
     Missing.ELSEWHERE: "The payload is kept by an XCom backend that can't be read from the API server.",
 }
 
@@ -70,7 +70,7 @@ def delivery(request: Request, access: AccessDep, session: SessionDep, render: R
     found = find_delivery(session, tasks, query.get("ledger", ""), message_id)
     if found is None:
         raise NotFound(
-            "Nothing is known of this message. Its run may have been deleted, the record of it may have "
+            "There is no delivery of this message. Its run may have been deleted, its state may have "
             "expired, or another version of airflow-insightly-hooks may have written it."
         )
     about = found.message.about
@@ -116,14 +116,14 @@ def _named(query: Mapping[str, str]) -> tuple[WantedTasks, str]:
     is_complete = dag_id and run_id and task_id and message_id
     if map_index is None or not is_complete or "\0" in "".join(query.values()):
         raise BadRequest(
-            "The address of a delivery names dag_id, run_id, task_id and message_id, and map_index for a "
-            "mapped task. Find the delivery in the list."
+            "The address of a delivery must have dag_id, run_id, task_id and message_id, and for a mapped "
+            "task also map_index. Open the delivery from the list."
         )
     return WantedTasks(dag_id, run_id, task_id, map_index), message_id
 
 
 def _place(query: Mapping[str, str], found: Delivery, workflow: str) -> dict[str, Any]:
-    """Return in which tab the page stands, and how the tab names what it shows."""
+    """Return the tab that shows the page, and the tab's fields."""
     named = {"tab": query.get("tab", ""), **task_fields(found.key)}
     if named["tab"] == "dag":
         named["dag_id"] = workflow
@@ -132,7 +132,7 @@ def _place(query: Mapping[str, str], found: Delivery, workflow: str) -> dict[str
 
 
 def _record_page(about: About | None, around: TaskAround) -> str:
-    """Return the address of a record in Insightly; empty where the account isn't known."""
+    """Return the address of a record in Insightly; empty if the account isn't known."""
     from airflow_insightly_hooks.hooks.insightly import record_page
 
     if about is None or not about.record_type:
@@ -158,7 +158,7 @@ def _web(address: str) -> str:
 
 
 def _payload(session: Session, found: Delivery) -> dict[str, Any]:
-    """Return the message's body for people and as it was sent, or why it can't be shown."""
+    """Return the message's body, indented and as it was sent, or why it can't be shown."""
     xcom_keys = ("return_value", f"{PAYLOADS}{found.key.task_id}")
     body, missing = find_payload(session, found.key, found.message.message_id, xcom_keys)
     if body is None:
@@ -174,7 +174,10 @@ def _payload(session: Session, found: Delivery) -> dict[str, Any]:
 
 
 def _others(session: Session, found: Delivery, access: Access) -> list[Delivery]:
-    """Return what the retry DAG has made of a message that was left to it, or who has left it there."""
+    """Return the other deliveries of a message that was left to the retry DAG.
+
+    For a delivery of the workflow, they are the deliveries of its retry DAG, and the other way round.
+    """
     dag_id = found.key.dag_id
     if found.message.state == LEFT:
         of = dag_id + RETRY_SUFFIX

@@ -1,4 +1,4 @@
-"""The first page: workflows, receivers, accounts."""
+"""The first page: workflows, receivers and accounts."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ router = APIRouter()
 class WorkflowRow(NamedTuple):
     """A workflow, as the page shows it.
 
-    :param name: of the workflow, else of its DAG.
+    :param name: the name of the workflow, or else of its DAG.
     :param state: ``active``, ``paused``, ``inactive``, ``dry run`` or ``missing``.
-    :param pending: webhooks that wait for their time.
+    :param pending: how many webhooks wait for their time.
     """
 
     dag: WorkflowDag
@@ -58,7 +58,7 @@ class ReceiverRow(NamedTuple):
 
 @router.get("/")
 def show_overview(access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
-    """Show the workflows that the person may see, and the receivers and accounts that these use."""
+    """Show the workflows that the person may see, with their receivers and accounts."""
     now = datetime.now(timezone.utc)
     dag_ids = access.those(Right.READ, insightly_dags(session, access.dag_ids))
     found = read_overview(session, dag_ids, now)
@@ -79,7 +79,7 @@ def show_overview(access: AccessDep, session: SessionDep, render: RendererDep) -
 
 
 class Total(NamedTuple):
-    """What is said before all else."""
+    """The figures at the top of the page."""
 
     delivered: int
     undelivered: int
@@ -108,7 +108,7 @@ def _workflow_rows(found: Overview, definitions: Collection[StoredWorkflow]) -> 
 
 
 def _place(row: WorkflowRow) -> tuple[bool, bool, str]:
-    """Return where a workflow stands in the list: what needs a look first, what is idle last."""
+    """Return a workflow's place in the list: first the ones with undelivered messages, last the idle ones."""
     return not row.last_day.undelivered, row.state in IDLE, row.name.casefold()
 
 
@@ -131,7 +131,7 @@ def _workflow_row(
 
 
 def _workflow_state(dag: WorkflowDag, definitions: list[StoredWorkflow]) -> str:
-    """Return the state; of a DAG with several workflows, what holds for all of them."""
+    """Return the state of a DAG. It is inactive or a dry run only if all its workflows are."""
     known = [stored.definition for stored in definitions if stored.definition is not None]
     if dag.is_stale:
         return "missing"
@@ -157,6 +157,6 @@ def _receiver_state(health: ReceiverHealth, now: datetime) -> str:
 
 
 def _counted_since(activities: Collection[Activity], now: datetime) -> datetime | None:
-    """Return since when changes are counted, if that isn't about since the period's beginning."""
+    """Return since when changes are counted; ``None`` if it is about since the beginning of the period."""
     since = min((one.counted_since for one in activities if one.counted_since is not None), default=None)
     return since if since is not None and since > first_moment(now) + timedelta(days=2) else None

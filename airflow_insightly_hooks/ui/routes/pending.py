@@ -1,9 +1,11 @@
-"""What waits for its time: the list, and requests to cancel it or to send it now.
+"""Pending webhooks: the list, and requests to cancel them or to send them now.
 
-To ask takes two forms. The list's form shows what will happen, and changes nothing; that page's form asks.
-Both go to addresses that show something by GET, too: Airflow keeps its frame's address, and loads it again.
-If the second form is sent twice, runs are queued each time, and that does no harm: an entry is named by its
-record and the time of its change, and is taken out once. The later run finds it gone, and its log says so.
+A request takes two forms. The list's form leads to a page that shows what will happen, and changes nothing.
+The form on that page makes the request. Both forms go to addresses that also answer a GET with a page,
+because Airflow keeps its frame's address, and loads it again.
+
+If the second form is sent twice, runs are queued each time. That does no harm: an entry is identified by its
+record and the time of its change, and is removed once. The later run does not find it, and its log says so.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ __all__ = ["router"]
 ROWS = 50
 LARGEST_PAGE = 999_999_999
 NAMED = 8
-"""Records that a confirmation names of each webhook."""
+"""How many records of each webhook a confirmation names."""
 ASK = {CANCEL: cancel, SEND_NOW: send_now}
 UNITS = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
 
@@ -82,7 +84,7 @@ def show_pending(
     record: str = "",
     page: str = "1",
 ) -> HTMLResponse:
-    """Show what is pending, by the time that it is due."""
+    """Show the pending webhooks, sorted by the time at which they are due."""
     chosen = Filter(workflow.strip(), webhook.strip(), record.strip())
     names = readable_workflows(access, session)
     values = {
@@ -94,7 +96,7 @@ def show_pending(
     if chosen.problems():
         return render("pending.html", values, status=400, **_shown(access, PendingPage([], 0, [], []), 1))
     found = read_pending(access, session, chosen, names)
-    # A page of an address that was kept may be past the end by now.
+    # A bookmarked address may name a page past the end of the list.
     last = max(1, -(-found.total // ROWS))
     return render("pending.html", values, **_shown(access, found, min(_number(page), last)))
 
@@ -102,7 +104,7 @@ def show_pending(
 def _number(page: str) -> int:
     number = whole_number(page, LARGEST_PAGE)
     if not number:
-        raise BadRequest("A page's number is a whole number from 1 on.")
+        raise BadRequest("The page must be a whole number from 1 on. Correct the address.")
     return number
 
 
@@ -139,7 +141,7 @@ def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:
 
 
 def _waits(left: timedelta) -> str:
-    """Return how long something still waits, or has been due, in one unit: ``in 3 days``."""
+    """Return how long a webhook still waits, or has been due, in one unit: ``in 3 days``."""
     length = abs(left)
     unit, name = next(((unit, name) for unit, name in UNITS if length >= 2 * unit), UNITS[-1])
     number = round(length / unit)
@@ -153,7 +155,7 @@ def _waits(left: timedelta) -> str:
 
 
 class Group(NamedTuple):
-    """What is chosen of one webhook, as the confirmation shows it."""
+    """The selected entries of a webhook, as the confirmation shows them."""
 
     dag_id: str
     webhook: str
@@ -166,13 +168,13 @@ class Group(NamedTuple):
 
 @router.post("/pending")
 def confirm(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
-    """Show what would be cancelled or sent; nothing is changed yet."""
+    """Show what would be cancelled or sent. Nothing is changed yet."""
     return _confirmation(render, form, selection_in(form, access, session))
 
 
 @router.post("/pending/runs")
 def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
-    """Ask for what was confirmed, if it is the same still; then show what becomes of it."""
+    """Make the request that was confirmed, and show its progress. If the selection changed, ask again."""
     action = _action(form)
     selection = selection_in(form, access, session)
     if not selection.rows or selection.digest != form.get("seen"):
@@ -183,14 +185,16 @@ def ask(form: FormDep, access: AccessDep, session: SessionDep, render: RendererD
         )
     except PendingDagNotFound as error:
         raise BadRequest(f"Nothing was changed: {error}.") from None
-    # A reload of the page that follows must not ask again.
+    # Loading the next page again must not make the request again.
     return RedirectResponse(render.addresses.page("/pending/runs", request=request_name(runs[0].run_id)), 303)
 
 
 def _action(form: Form) -> str:
     action = form.get("action")
     if action not in ASK:
-        raise BadRequest("The form doesn't say whether to cancel or to send.")
+        raise BadRequest(
+            "The form doesn't say whether to cancel or to send. Go back to the list, and try again."
+        )
     return action
 
 
@@ -224,19 +228,20 @@ def _first(record_ids: Iterable[int]) -> list[int]:
     return sorted(record_ids)[:NAMED]
 
 
-# --- what becomes of it ------------------------------------------------------------------------------------
+# --- progress ----------------------------------------------------------------------------------------------
 
 
 @router.get("/pending/runs")
 def show_runs(access: AccessDep, session: SessionDep, render: RendererDep, request: str = "") -> Response:
     """Show the runs of a request, and how much of it they have carried out."""
-    if not request:  # the address of a confirmation that was shown again, since something had changed
+    if not request:  # the address of a confirmation that was shown again after a change
         return RedirectResponse(render.addresses.page("/pending"), 303)
     found = requested_runs(session, request, readable_workflows(access, session))
     runs = [run for run in found if access.may(Right.READ, run.dag_id)]
     if not runs:
         raise NotFound(
-            "There is no such request, its runs have been deleted, or they are of DAGs that you may not see."
+            "This request does not exist, its runs have been deleted, or you may not see their DAGs. Go "
+            "back to the list."
         )
     return render(
         "pending_runs.html",

@@ -1,9 +1,10 @@
-"""What a workflow would do with one record, and sending that to a receiver as a test.
+"""The page "Preview": what a workflow would do with a record. It can also send a message as a test.
 
-Records are personal data, so they come by POST, and stand in no address. To send a test takes two forms: the
-first one's page names the receiver and sends nothing; that page's form sends. What is sent is made anew of
-the workflow and the record; nothing of it is taken from the form. All forms go to one address, which shows
-the empty form by GET: Airflow keeps its frame's address, and loads it again.
+Records are personal data, so browsers send them by POST, and no address holds them. To send a test takes two
+forms. The first one leads to a page that names the receiver, and sends nothing. The form on that page sends.
+The message is always built again from the workflow and the record, and never taken from the form. All forms
+go to one address. It answers a GET with the empty form, because Airflow keeps its frame's address, and loads
+it again.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Choice(NamedTuple):
     dag_id: str
     record_type: str
     may_read_records: bool
-    """Whether the person may have records of Insightly read; else only pasted ones are looked at."""
+    """Whether the page may read records from Insightly for the person, and not only take pasted ones."""
 
 
 @router.get("/preview")
@@ -59,7 +60,7 @@ def show_form(
     dag_id: str = "",
     record_id: str = "",
 ) -> HTMLResponse:
-    """Show the form; an address can name a workflow, or a DAG's first one, and a record's id."""
+    """Show the form. The address can name a workflow, or a DAG for its first workflow, and a record's id."""
     values = _form_values(access, session)
     if not workflow and dag_id:
         workflow = next((choice.key for choice in values["choices"] if choice.dag_id == dag_id), "")
@@ -68,12 +69,12 @@ def show_form(
 
 @router.post("/preview")
 def show_preview(access: AccessDep, session: SessionDep, render: RendererDep, form: FormDep) -> HTMLResponse:
-    """Show what the workflow would do; for a form that names a webhook, have its message sent as a test."""
+    """Show what the workflow would do. If the form names a webhook, send its message as a test."""
     asked = PreviewInput.of(form)
     is_test = bool(form.get("webhook"))
     if is_test:
         access.check(Right.START_RUNS, [asked.workflow.partition("/")[0]])
-        session.commit()  # no connection to the database is kept while a turn is waited for
+        session.commit()  # gives the database connection back before waiting
     try:
         with turn():
             result = preview_for(access, session, asked)
@@ -92,7 +93,7 @@ def _test(
     asked: PreviewInput,
     result: PreviewResult,
 ) -> HTMLResponse:
-    """Ask whether to send a webhook's message as a test; send it once that is confirmed."""
+    """Ask whether to send a webhook's message as a test. Send it after the person has confirmed."""
     shown = _message_of(result, form.get("webhook"))
     values = {"asked": asked, "result": result, "shown": shown}
     receiver = form.get("receiver")
@@ -102,21 +103,24 @@ def _test(
 
 
 def _message_of(result: PreviewResult, slug: str) -> ShownMessage:
-    """Return the message of a webhook that can be sent.
+    """Return the message of a webhook.
 
     :raises NotFound: if there is no such webhook.
     :raises BadRequest: if its message can't be sent from here.
     """
     shown = next((message for message in result.messages if message.slug == slug), None)
     if shown is None:
-        raise NotFound(f"The workflow {result.workflow.name} has no such webhook, or no longer.")
+        raise NotFound(
+            f"The workflow {result.workflow.name} does not have this webhook, or no longer has it. Make a "
+            "new preview."
+        )
     if shown.refusal is not None:
         raise BadRequest(shown.refusal)
     return shown
 
 
 def _send(access: Access, session: Session, result: PreviewResult, shown: ShownMessage) -> dict[str, Any]:
-    """POST a message once, and return what became of it."""
+    """POST a message once, and return the result."""
     webhook = shown.message.webhook
 
     def log(receiver: str, message_id: str) -> None:
@@ -140,7 +144,7 @@ def _send(access: Access, session: Session, result: PreviewResult, shown: ShownM
 
 
 def _form_values(access: Access, session: Session) -> dict[str, Any]:
-    """Return what the form shows of the workflows that the person may preview."""
+    """Return the form's values, with the workflows that the person may preview."""
     found = stored_workflows(session, access.dag_ids)
     dag_ids = {stored.dag_id for stored in found}
     readable = access.those(Right.READ, dag_ids) & access.those(Right.READ_CONTENTS, dag_ids)
@@ -162,7 +166,7 @@ def _form_values(access: Access, session: Session) -> dict[str, Any]:
 
 def _choice(stored: StoredWorkflow, *, may_read_records: bool) -> Choice:
     definition = stored.definition
-    assert definition is not None  # noqa: S101 — the caller has looked
+    assert definition is not None  # noqa: S101 — the caller has checked it
     return Choice(
         workflow_key(stored), definition.name, stored.dag_id, definition.record_type, may_read_records
     )
@@ -175,7 +179,7 @@ def _shown_again(
     asked: PreviewInput,
     error: InvalidInput | PreviewFailed,
 ) -> HTMLResponse:
-    """Show the form with what was wrong; what was typed stays."""
+    """Show the form with the error, and with the person's input."""
     values = _form_values(access, session)
     if isinstance(error, InvalidInput):
         return render("preview.html", values, status=400, asked=asked, problems={error.field: error.reason})

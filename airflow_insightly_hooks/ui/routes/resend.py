@@ -1,4 +1,4 @@
-"""Sending messages again: what would be sent, the person's confirmation, and how far it is."""
+"""The pages that send messages again: the confirmation, and the progress."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ log = logging.getLogger(__name__)
 MOST_RESENT = 100_000
 MOST_SELECTED = 500
 MOST_LOOKED_AT = 100
-"""Tasks of which it is asked beforehand whether they could send."""
+"""For how many tasks the confirmation checks whether they could send."""
 LONGEST_ANSWER = 10.0
-"""Seconds that a browser waits: what takes longer goes on after the answer."""
+"""How many seconds a browser waits at most. Work that takes longer goes on after the answer."""
 INTERRUPTED = timedelta(minutes=2)
-"""After so long without a task more, the rest isn't asked any more: the API server has ended meanwhile."""
+"""If no further task gets the request for this time, the others won't get it: the API server has stopped."""
 SHOWN_TASKS = 100
 _ID = re.compile(r"[0-9a-f]{12}")
 
@@ -65,10 +65,10 @@ router = APIRouter()
 
 @router.post("/resend")
 def send_again(form: FormDep, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
-    """Show what would be sent again; once that is confirmed, ask for it."""
+    """Show what would be sent again. After the person has confirmed, make the request."""
     request_id = form.get("confirmed")
     if request_id and not _ID.fullmatch(request_id):
-        raise BadRequest("The form's id can't be read. Go back to the list, and choose again what to send.")
+        raise BadRequest("The form's id can't be read. Go back to the list, and select the deliveries again.")
     if request_id and request_dags(session, request_id):  # a double click, or the page was loaded again
         return _to_progress(render, form, request_id, whole_number(form.get("tasks"), MOST_RESENT))
     begin_snapshot(session)
@@ -88,13 +88,13 @@ def send_again(form: FormDep, access: AccessDep, session: SessionDep, render: Re
     except SQLAlchemyError as error:
         if not asked:
             raise
-        log.warning("%s of %s tasks were asked to send again: %s", asked, tasks, type(error).__name__)
-        return _to_progress(render, form, request_id, tasks)  # it says that the others were not
+        log.warning("Only %s of %s tasks were asked to send again: %s", asked, tasks, type(error).__name__)
+        return _to_progress(render, form, request_id, tasks)  # this page says that the other tasks were not
     return _to_progress(render, form, request_id, tasks, BackgroundTask(_finish, work))
 
 
 def _ask(messages: Sequence[Delivery], **asked: str) -> Iterator[Resend]:
-    with create_session(scoped=False) as session:  # the request's own one is closed with the answer
+    with create_session(scoped=False) as session:  # the request's own session is closed with the answer
         yield from resend(session, messages, **asked)
 
 
@@ -118,21 +118,21 @@ def _to_progress(
 
 
 class _Chosen(NamedTuple):
-    """What a form asks for, as it is now."""
+    """The messages that a form selects, as they are now."""
 
     messages: list[Delivery]
     fields: list[tuple[str, str]]
-    """The form's fields that choose the same again."""
+    """The fields of a form that selects the same messages."""
     in_words: str
     left_out: dict[str, int]
-    """Messages of DAGs whose tasks the person may not clear."""
+    """By DAG: how many messages the person may not send again."""
     gone: int
-    """Selected messages of which nothing is known any more."""
+    """How many selected messages are no longer stored."""
     unreadable: int
 
     @property
     def digest(self) -> str:
-        """What is unlike where other messages are to be sent, or other things became of them."""
+        """A digest of the messages and their states. It changes if one of these changes."""
         return digest_of(
             repr(
                 sorted(
@@ -148,15 +148,15 @@ def _chosen(form: Form, access: Access, session: Session) -> _Chosen:
         return _selected(form, access, session)
     if form.get("what") == "undelivered":
         return _matching(form, access, session)
-    raise BadRequest("The form doesn't say what to send again. Go back to the list, and choose it there.")
+    raise BadRequest("The form doesn't say what to send again. Go back to the list, and select deliveries.")
 
 
 def _selected(form: Form, access: Access, session: Session) -> _Chosen:
     values = list(dict.fromkeys(form.all("delivery")))
     if not values:
-        raise BadRequest("No delivery is selected. Go back to the list, and tick those to be sent again.")
+        raise BadRequest("No delivery is selected. Go back to the list, and select deliveries to send again.")
     if len(values) > MOST_SELECTED:
-        raise BadRequest(f"At most {MOST_SELECTED} deliveries can be selected at once.")
+        raise BadRequest(f"At most {MOST_SELECTED} deliveries can be selected at once. Select fewer.")
     selected = [read_selection(value) for value in values]
     access.check(Right.READ, [tasks.dag_id for tasks, _, _ in selected])
     found = [find_delivery(session, *one) for one in selected]
@@ -176,8 +176,10 @@ def _matching(form: Form, access: Access, session: Session) -> _Chosen:
         raise BadRequest(" ".join(wanted.problems.values()))
     access.check(Right.READ, filter(None, (wanted["dag_id"], wanted["workflow"])))
     if wanted["state"] in (DELIVERED, LEFT, DRY_RUN):
-        raise BadRequest("All that match can be sent again only of what is undelivered. Select the others.")
-    # What is shown now is what is sent once it is confirmed: nothing that comes meanwhile.
+        raise BadRequest(
+            "Only undelivered messages can all be sent again at once. Select the others one by one."
+        )
+    # Only the messages that are shown now are sent after the confirmation, and none that come meanwhile.
     end = now.replace(microsecond=0) + timedelta(seconds=1)
     until = min(wanted.until or end, end)
     times = {
@@ -191,8 +193,8 @@ def _matching(form: Form, access: Access, session: Session) -> _Chosen:
     found = search_deliveries(session, search, limit=MOST_RESENT)
     if found.has_more:
         raise BadRequest(
-            f"More than {MOST_RESENT:,} messages match, the most that are sent again at once. Choose a "
-            "shorter time, or one workflow or receiver."
+            f"More than {MOST_RESENT:,} messages match, but no more can be sent again at once. Choose a "
+            "shorter period, or one workflow or receiver."
         )
     words = " ".join(
         f"{name}={value}" for name, value in wanted.given.items() if name not in ("tab", "period")
@@ -215,7 +217,7 @@ def _permitted(
     gone: int = 0,
     unreadable: int = 0,
 ) -> _Chosen:
-    """Leave out what the person may not send again."""
+    """Return the selection without the messages that the person may not send again."""
     allowed = access.those(Right.RESEND, {row.key.dag_id for row in rows})
     left_out = Counter(row.key.dag_id for row in rows if row.key.dag_id not in allowed)
     messages = [row for row in rows if row.key.dag_id in allowed]
@@ -263,22 +265,22 @@ def _confirmation(
 
 
 def _name(delivery: Delivery) -> str:
-    """Return what tells a message from others: its record, if it is known."""
+    """Return the name of a message's record, or else the message's id."""
     about = delivery.message.about
     if about is None:
         return delivery.message.message_id
     return f"{about.record_type} {about.record_id}".strip()
 
 
-# --- how far it is -----------------------------------------------------------------------------------------
+# --- progress ----------------------------------------------------------------------------------------------
 
 
 @router.get("/resend")
 def progress(request: Request, access: AccessDep, session: SessionDep, render: RendererDep) -> Response:
-    """Show how far a request is; whoever may see its tasks can be given the address."""
+    """Show the progress of a request. Its address works for all persons who may see its tasks."""
     query = request.query_params
     request_id = query.get("id", "")
-    if not request_id:  # the address of a confirmation, which Airflow keeps and loads by GET
+    if not request_id:  # the address of a confirmation, which Airflow keeps, and loads by GET
         return RedirectResponse(render.addresses.page("/deliveries", tab_fields(query.get)), 303)
     if not _ID.fullmatch(request_id):
         raise NotFound("There is no such request. Its address may be incomplete.")
@@ -286,7 +288,7 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
     allowed = access.those(Right.READ, dag_ids)
     found = request_progress(session, request_id, allowed)
     if found is None:
-        raise NotFound("There is no such request, or it is of workflows that you may not see.")
+        raise NotFound("This request does not exist, or you may not see its workflows.")
     scope = tab_fields(query.get)
     tasks = whole_number(query.get("tasks", ""), MOST_RESENT) or 0
     missing = max(tasks - len(found.tasks), 0) if len(allowed) == len(dag_ids) else 0
@@ -314,7 +316,7 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
 
 
 def _sums(tasks: Collection[TaskProgress]) -> dict[str, int]:
-    """Return how many messages stand where; ``ended`` are those whose ledgers were not read yet."""
+    """Return how many messages are in each step. ``ended``: their task's ledger was not read yet."""
     sums: Counter[str] = Counter()
     for task in tasks:
         if task.step != ENDED:
@@ -328,7 +330,7 @@ def _sums(tasks: Collection[TaskProgress]) -> dict[str, int]:
 
 
 def _urgency(task: TaskProgress) -> tuple[int, bool]:
-    """Return the place of a task in the list: what has gone wrong comes first."""
+    """Return the place of a task in the list. Failed tasks come first."""
     order = ("refused", "under way", "waiting", ENDED)
     has_failed = task.step == ENDED and bool(task.undelivered)
     return (0 if has_failed else 1 + order.index(task.step)), task.delivered is None

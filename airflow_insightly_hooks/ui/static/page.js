@@ -1,11 +1,11 @@
-// What the pages do beyond HTML: Airflow's theme and time zone, links out of Airflow's frame, selections,
-// and parts that are loaded again until something has arrived. Without it, the pages work all the same.
+// Adds to the pages: Airflow's theme and time zone, links out of Airflow's frame, selections, and parts that
+// are loaded again until there is nothing to wait for. The pages also work without this script.
 "use strict";
 
 (() => {
   const root = document.documentElement;
 
-  // --- Airflow's settings: it keeps them in the browser's storage, which pages of one origin share ---
+  // --- Airflow's settings. They are in the browser's storage, which pages with the same origin share ---
 
   const setting = (name) => {
     try {
@@ -36,7 +36,7 @@
   showTheme(); // before anything is drawn
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 
-  // --- times in the person's zone ---
+  // --- times in the person's time zone ---
 
   const showTimes = (part) => {
     const zone = timeZone();
@@ -60,7 +60,7 @@
     if (key === "timezone" || key === null) showTimes(document);
   });
 
-  // --- links that leave this page: Airflow's frame lets nothing but scripts do so ---
+  // --- links that leave this page. Airflow's frame allows this only to scripts ---
 
   const leave = (event) => {
     const link = event.target.closest?.("a[data-leaves]");
@@ -69,7 +69,7 @@
     try {
       outer = window.parent.document;
     } catch {
-      return; // a frame of another site
+      return; // the frame belongs to another site
     }
     event.preventDefault();
     const copy = outer.createElement("a");
@@ -86,7 +86,7 @@
   addEventListener("click", leave);
   addEventListener("auxclick", (event) => { if (event.button === 1) leave(event); });
 
-  // --- rows that are selected ---
+  // --- selected rows ---
 
   const countSelected = (form) => {
     const boxes = [...form.querySelectorAll("input[data-row]")];
@@ -113,7 +113,7 @@
     for (const element of part.querySelectorAll("[data-needs-script]")) element.hidden = false;
   };
 
-  // --- parts that are loaded again, until they say that there is nothing to wait for ---
+  // --- parts that are loaded again until they say that there is nothing to wait for ---
 
   const INTERVAL = 2000;
 
@@ -132,14 +132,14 @@
           return;
         }
       } catch {
-        // The server may be starting anew: try again.
+        // The server may be restarting. Try again.
       }
       setTimeout(again, document.hidden ? 5 * INTERVAL : INTERVAL);
     };
     setTimeout(again, INTERVAL);
   };
 
-  // --- a form that takes a while says so, and is not sent twice ---
+  // --- forms show that they are being sent, and are not sent twice ---
 
   addEventListener("submit", ({ target, submitter }) => {
     if (target.method !== "post") return;
