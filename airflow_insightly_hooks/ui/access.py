@@ -75,7 +75,7 @@ class Access:
         found = self._manager.get_authorized_dag_ids(user=self._user, method="GET", session=self._session)
         return frozenset(found)
 
-    def those(self, right: Right, dag_ids: Iterable[str]) -> frozenset[str]:
+    def permitted(self, right: Right, dag_ids: Iterable[str]) -> frozenset[str]:
         """Return the DAGs for which the person has a right."""
         wanted = self.dag_ids.intersection(dag_ids)
         self._look_up_teams(wanted)

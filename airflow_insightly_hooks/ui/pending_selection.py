@@ -102,7 +102,7 @@ def readable_workflows(access: Access, session: Session) -> dict[str, set[str]]:
     The values are the names of their webhooks.
     """
     names = pending_names(session)
-    readable = access.those(Right.READ, names)
+    readable = access.permitted(Right.READ, names)
     # A person who may read all DAGs may also read DAGs that no longer exist.
     readable |= {name for name in names.keys() - access.dag_ids if access.may(Right.READ, name)}
     return {name: names[name] for name in sorted(readable)}
@@ -139,7 +139,7 @@ def senders_of(rows: Iterable[PendingRow]) -> set[str]:
 
 def changeable(access: Access, dag_ids: Iterable[str]) -> frozenset[str]:
     """Return the DAGs whose pending webhooks the person may cancel or send."""
-    return access.those(Right.START_RUNS, access.those(Right.READ, dag_ids))
+    return access.permitted(Right.START_RUNS, access.permitted(Right.READ, dag_ids))
 
 
 def shown_dag(access: Access, dag_id: str) -> str:
@@ -147,7 +147,7 @@ def shown_dag(access: Access, dag_id: str) -> str:
 
     Such a DAG may have any id, so only persons who may see the DAG see its id.
     """
-    return dag_id if access.those(Right.READ, [dag_id]) else "a DAG that you may not see"
+    return dag_id if access.permitted(Right.READ, [dag_id]) else "a DAG that you may not see"
 
 
 def key_of(row: PendingRow) -> str:

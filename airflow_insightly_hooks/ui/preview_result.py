@@ -45,7 +45,7 @@ __all__ = [
     "ShownMessage",
     "failure_of",
     "preview_for",
-    "turn",
+    "request_slot",
 ]
 
 PATIENCE = 10.0
@@ -67,8 +67,8 @@ NOT_KEPT = (
 )
 TYPES_FAILED = "The types of custom fields could not be read from Insightly: "
 
-_turns = threading.BoundedSemaphore(AT_ONCE)
-_places = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
+_run_slots = threading.BoundedSemaphore(AT_ONCE)
+_queue_slots = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
 
 
 class PreviewFailed(Exception):
@@ -139,24 +139,24 @@ class PreviewResult(NamedTuple):
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def request_slot() -> Iterator[None]:
     """Limit how many previews and tests wait for Insightly or receivers at once.
 
     :raises PreviewFailed: if too many others are waiting, or wait too long.
     """
     detail = "Other previews are waiting for slow answers from Insightly or receivers. Try again in a minute."
     too_many = PreviewFailed(503, "Too many previews at once", detail)
-    if not _places.acquire(blocking=False):
+    if not _queue_slots.acquire(blocking=False):
         raise too_many
     try:
-        if not _turns.acquire(timeout=LONGEST_QUEUE):
+        if not _run_slots.acquire(timeout=LONGEST_QUEUE):
             raise too_many
         try:
             yield
         finally:
-            _turns.release()
+            _run_slots.release()
     finally:
-        _places.release()
+        _queue_slots.release()
 
 
 def preview_for(access: Access, session: Session, asked: PreviewInput) -> PreviewResult:

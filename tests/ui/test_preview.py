@@ -345,7 +345,7 @@ def test_too_many_at_once_are_put_off(
     stored()
     taken = threading.BoundedSemaphore(1)
     taken.acquire()
-    monkeypatch.setattr(preview_result, "_turns", taken)
+    monkeypatch.setattr(preview_result, "_run_slots", taken)
     monkeypatch.setattr(preview_result, "LONGEST_QUEUE", 0.01)
     answer = asked(login(), record=pasted())
     assert answer.status_code == 503
@@ -369,23 +369,23 @@ def test_few_wait_for_their_turn(
 ) -> None:
     """Who waits takes a thread: of a hundred previews at once, most are put off without waiting."""
     stored()
-    monkeypatch.setattr(preview_result, "_turns", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(preview_result, "_places", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(preview_result, "_run_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(preview_result, "_queue_slots", threading.BoundedSemaphore(2))
     monkeypatch.setattr(preview_result, "LONGEST_QUEUE", 5.0)
     client = login()
     waits = threading.Event()
 
     def wait() -> None:
         waits.set()
-        with suppress(preview_result.PreviewFailed), preview_result.turn():
+        with suppress(preview_result.PreviewFailed), preview_result.request_slot():
             pass
 
-    with preview_result.turn():
+    with preview_result.request_slot():
         thread = threading.Thread(target=wait)
         thread.start()
         waits.wait()
-        while preview_result._places.acquire(blocking=False):  # until the other one has its place
-            preview_result._places.release()
+        while preview_result._queue_slots.acquire(blocking=False):  # until the other one has its slot
+            preview_result._queue_slots.release()
         started = time.monotonic()
         assert asked(client, record=pasted()).status_code == 503
         assert time.monotonic() - started < 3.0

@@ -55,14 +55,14 @@ def deliveries(request: Request, access: AccessDep, session: SessionDep, render:
     if not wanted.problems and (clean := _clean_address(request, wanted, render)):
         return RedirectResponse(clean, 303)
     visible = access.dag_ids
-    allowed = access.those(Right.READ, delivering_dags(session, visible))
+    allowed = access.permitted(Right.READ, delivering_dags(session, visible))
     workflows = {workflow_dag_id(dag_id, visible) for dag_id in allowed}
     found = Deliveries([], has_more=False, unreadable=0)
     if not wanted.problems:
         begin_snapshot(session)
         offset = PAGE * (wanted.page - 1)
         found = search_deliveries(session, wanted.filter(allowed, visible), limit=PAGE, offset=offset)
-    may_resend = access.those(Right.RESEND, {row.key.dag_id for row in found.rows})
+    may_resend = access.permitted(Right.RESEND, {row.key.dag_id for row in found.rows})
     return render(
         "deliveries.html",
         {

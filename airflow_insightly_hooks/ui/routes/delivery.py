@@ -185,6 +185,6 @@ def _others(session: Session, found: Delivery, access: Access) -> list[Delivery]
         of = dag_id.removesuffix(RETRY_SUFFIX)
     else:
         return []
-    dag_ids = access.those(Right.READ, [of])
+    dag_ids = access.permitted(Right.READ, [of])
     wanted = DeliveryFilter(dag_ids=dag_ids, message_ids=[found.message.message_id])
     return search_deliveries(session, wanted, limit=20).rows if dag_ids else []

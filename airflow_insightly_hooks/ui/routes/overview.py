@@ -60,7 +60,7 @@ class ReceiverRow(NamedTuple):
 def show_overview(access: AccessDep, session: SessionDep, render: RendererDep) -> HTMLResponse:
     """Show the workflows that the person may see, with their receivers and accounts."""
     now = datetime.now(timezone.utc)
-    dag_ids = access.those(Right.READ, insightly_dags(session, access.dag_ids))
+    dag_ids = access.permitted(Right.READ, insightly_dags(session, access.dag_ids))
     found = read_overview(session, dag_ids, now)
     definitions = stored_workflows(session, {workflow.dag_id for workflow in found.workflows})
     unreadable = sum(activity.unreadable for activity in found.activity.values())

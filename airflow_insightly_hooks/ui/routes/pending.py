@@ -111,7 +111,7 @@ def _number(page: str) -> int:
 def _shown(access: Access, found: PendingPage, number: int) -> dict[str, Any]:
     senders = senders_of(found.rows)
     allowed = changeable(access, senders)
-    readable = access.those(Right.READ, {dag.dag_id for dag in found.dags})
+    readable = access.permitted(Right.READ, {dag.dag_id for dag in found.dags})
     dags = [dag for dag in found.dags if dag.dag_id in readable]
     now = datetime.now(timezone.utc)
     return {

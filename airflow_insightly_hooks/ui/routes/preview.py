@@ -30,7 +30,7 @@ from airflow_insightly_hooks.ui.preview_result import (
     ShownMessage,
     failure_of,
     preview_for,
-    turn,
+    request_slot,
 )
 from airflow_insightly_hooks.ui.problems import BadRequest, NotFound
 from airflow_insightly_hooks.ui.rendering import Renderer, RendererDep
@@ -76,7 +76,7 @@ def show_preview(access: AccessDep, session: SessionDep, render: RendererDep, fo
         access.check(Right.START_RUNS, [asked.workflow.partition("/")[0]])
         session.commit()  # gives the database connection back before waiting
     try:
-        with turn():
+        with request_slot():
             result = preview_for(access, session, asked)
             if is_test:
                 return _test(access, session, render, form, asked, result)
@@ -147,8 +147,8 @@ def _form_values(access: Access, session: Session) -> dict[str, Any]:
     """Return the form's values, with the workflows that the person may preview."""
     found = stored_workflows(session, access.dag_ids)
     dag_ids = {stored.dag_id for stored in found}
-    readable = access.those(Right.READ, dag_ids) & access.those(Right.READ_CONTENTS, dag_ids)
-    runnable = access.those(Right.START_RUNS, readable)
+    readable = access.permitted(Right.READ, dag_ids) & access.permitted(Right.READ_CONTENTS, dag_ids)
+    runnable = access.permitted(Right.START_RUNS, readable)
     choices = [
         _choice(stored, may_read_records=stored.dag_id in runnable)
         for stored in found

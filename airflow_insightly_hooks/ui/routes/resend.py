@@ -189,7 +189,9 @@ def _matching(form: Form, access: Access, session: Session) -> _Chosen:
     }
     fields = {**wanted.given, **times, "state": wanted["state"] or UNDELIVERED}
     wanted = WantedDeliveries.read(fields, now)
-    search = wanted.filter(access.those(Right.READ, delivering_dags(session, access.dag_ids)), access.dag_ids)
+    search = wanted.filter(
+        access.permitted(Right.READ, delivering_dags(session, access.dag_ids)), access.dag_ids
+    )
     found = search_deliveries(session, search, limit=MOST_RESENT)
     if found.has_more:
         raise BadRequest(
@@ -218,7 +220,7 @@ def _permitted(
     unreadable: int = 0,
 ) -> _Chosen:
     """Return the selection without the messages that the person may not send again."""
-    allowed = access.those(Right.RESEND, {row.key.dag_id for row in rows})
+    allowed = access.permitted(Right.RESEND, {row.key.dag_id for row in rows})
     left_out = Counter(row.key.dag_id for row in rows if row.key.dag_id not in allowed)
     messages = [row for row in rows if row.key.dag_id in allowed]
     return _Chosen(messages, fields, words, dict(left_out), gone, unreadable)
@@ -285,7 +287,7 @@ def progress(request: Request, access: AccessDep, session: SessionDep, render: R
     if not _ID.fullmatch(request_id):
         raise NotFound("There is no such request. Its address may be incomplete.")
     dag_ids = request_dags(session, request_id)
-    allowed = access.those(Right.READ, dag_ids)
+    allowed = access.permitted(Right.READ, dag_ids)
     found = request_progress(session, request_id, allowed)
     if found is None:
         raise NotFound("This request does not exist, or you may not see its workflows.")
