@@ -6,12 +6,12 @@
 * ``server`` is public: ``running_sandbox``, and the ``RunningSandbox`` that it yields.
 * ``app`` is the ASGI application.
 * ``http`` holds its paths, pages and limits.
-* ``webhooks`` holds Insightly's own webhooks, which tell of changes.
+* ``webhooks`` holds Insightly's own webhooks, which announce changes.
 * ``seed`` holds the records that a sandbox begins with.
 * ``crm`` is the account: its records, searches, clock and history. Four modules in it are public.
 
-``http`` may import the other three, ``webhooks`` and ``seed`` may import ``crm``, and ``crm`` imports none of
-them. Nothing is imported here, so that importing the package stays light.
+``http`` may import the other three. ``webhooks`` and ``seed`` may import ``crm``. ``crm`` imports none of
+them. This module imports nothing, so that importing the package stays fast.
 
 Public: ``server``.
 """

@@ -16,21 +16,21 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command, and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_insightly_hooks.sandbox",
         description="A stand-in for Insightly's REST API v3.1, and a request bin.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=_port, default=8765, help="port, 0 for a free one (default: %(default)s)"
+        "--port", type=_port, default=8765, help="port; 0 chooses a free one (default: %(default)s)"
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name that requests may be addressed to, such as a container's; can be repeated",
+        help="a further host name that requests may have, such as a container's; can be repeated",
     )
     options = parser.parse_args(arguments)
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+        raise argparse.ArgumentTypeError("a port must be a number from 0 to 65535")
     return int(text)
 
 

@@ -28,8 +28,8 @@ __all__ = ["create_app"]
 def create_app(clock: Callable[[], float] = time.time, *, hosts: Collection[str] = ()) -> Starlette:
     """Return a new sandbox with records, bins and settings of its own.
 
-    :param clock: the time, in seconds since 1970; the seeded records' times are relative to it.
-    :param hosts: what requests may be addressed to, besides this machine's own names: see ``RequestGuard``.
+    :param clock: returns the time, in seconds since 1970. The seeded records' times are relative to it.
+    :param hosts: further host names that requests may have, besides this machine's own: see ``RequestGuard``.
     """
     state = SandboxState(clock)
     bins, control = BinPaths(state), ControlPaths(state)
@@ -60,12 +60,12 @@ def create_app(clock: Callable[[], float] = time.time, *, hosts: Collection[str]
 
 
 def _api_error_response(_request: Request, error: Exception) -> Response:
-    """Answer an error as the API does: ``{"Message": …}``."""
+    """Return the response to an error in the API's form: ``{"Message": …}``."""
     assert isinstance(error, ApiError)  # noqa: S101 - the handler is registered for this class only
     return json_response({"Message": error.message}, error.status)
 
 
 def _http_exception_response(_request: Request, error: Exception) -> Response:
-    """Answer the router's own errors (404, 405) in the same form."""
+    """Return the response to the router's own errors (404, 405) in the same form."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for this class only
     return json_response({"Message": error.detail}, error.status_code, error.headers)

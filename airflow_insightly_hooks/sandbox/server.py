@@ -23,7 +23,7 @@ from airflow_insightly_hooks.sandbox.http.middleware import API_KEY, API_PATH
 __all__ = ["RunningSandbox", "running_sandbox"]
 
 MAX_HEAD = 64 * 1024
-"""The most bytes of a request line and headers: as much as uvicorn's other parser, h11, takes."""
+"""How many bytes a request line and headers may have. It is the limit of h11, uvicorn's other parser."""
 START_TIMEOUT = 10.0
 """How many seconds a server may take until it listens."""
 
@@ -55,7 +55,7 @@ class RunningSandbox:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
-            date_header=False,  # the sandbox's own clock says what time it is
+            date_header=False,  # the sandbox sends the time of its own clock
             timeout_keep_alive=60,
             timeout_graceful_shutdown=1,
         )
@@ -64,10 +64,10 @@ class RunningSandbox:
         self._thread.start()
         if not self._server.listening.wait(START_TIMEOUT):
             self.stop()
-            raise TimeoutError(f"the sandbox does not listen after {START_TIMEOUT:g} s")
+            raise TimeoutError(f"the sandbox does not listen after {START_TIMEOUT:g} s; start it again")
 
     def stop(self) -> None:
-        """Stop listening, and wait until all is closed. A second call does nothing."""
+        """Stop listening, and wait until all connections are closed. A second call does nothing."""
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
@@ -86,15 +86,15 @@ class RunningSandbox:
         self._request("PUT", f"/bin/{quote(name)}", answer)
 
     def configure(self, **settings: Any) -> dict[str, Any]:
-        """Set ``clock_offset``, ``fault``, ``webhook`` and the like; return the state of the sandbox."""
+        """Change settings such as ``clock_offset``, ``fault`` or ``webhook``. Return the sandbox's state."""
         state: dict[str, Any] = self._request("PUT", "/_sandbox", settings)
         return state
 
     def webhooks(self) -> list[dict[str, Any]]:
-        """Return what became of the changes that ``webhook`` tells of, for each webhook that is set.
+        """Return the numbers of the POSTs of each webhook in the setting ``webhook``.
 
-        The numbers are ``acknowledged``, ``given_up``, ``attempts`` and ``pending``, beside ``uri`` and
-        ``record_type``.
+        The numbers are ``acknowledged``, ``given_up``, ``attempts`` and ``pending``. Each item also has the
+        webhook's ``uri`` and ``record_type``.
         """
         counts: list[dict[str, Any]] = self._request("GET", "/_sandbox")["webhooks"]
         return counts
@@ -104,7 +104,7 @@ class RunningSandbox:
         self._request("DELETE", "/_sandbox")
 
     def create(self, record_type: str, **fields: Any) -> dict[str, Any]:
-        """Create a record and return it; any field can be set, times and read-only ones included."""
+        """Create a record, and return it. Any field can be set, also times and read-only fields."""
         record: dict[str, Any] = self._request("POST", f"/_sandbox/records/{record_type}", fields)
         return record
 
@@ -120,7 +120,7 @@ class RunningSandbox:
         return changes
 
     def update(self, record_type: str, record_id: int, **fields: Any) -> dict[str, Any]:
-        """Change a record and return it; any field can be set, times and read-only ones included."""
+        """Change a record, and return it. Any field can be set, also times and read-only fields."""
         record: dict[str, Any] = self._request("PUT", f"/_sandbox/records/{record_type}/{record_id}", fields)
         return record
 
@@ -134,7 +134,7 @@ class RunningSandbox:
         return datetime.fromisoformat(str(state["clock"]["now"]))
 
     def advance(self, **duration: float) -> None:
-        """Put the sandbox's clock forward: ``advance(days=3)``, by the arguments of ``timedelta``."""
+        """Put the sandbox's clock forward, such as ``advance(days=3)``, by the arguments of ``timedelta``."""
         state = self._request("GET", "/_sandbox")
         self.configure(clock_offset=state["clock"]["clock_offset"] + timedelta(**duration).total_seconds())
 
@@ -179,13 +179,13 @@ def running_sandbox(
 
 
 class _HeadLimitProtocol(HttpToolsProtocol):
-    """Closes the connection when a head is longer than ``MAX_HEAD``: httptools itself has no limit."""
+    """Closes the connection if a head is longer than ``MAX_HEAD``. httptools itself has no limit."""
 
     _is_in_head = False
     _head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come."""
+        """Parse the received data."""
         super().data_received(data)
         if self._is_in_head:
             self._head_bytes += len(data)
@@ -198,7 +198,7 @@ class _HeadLimitProtocol(HttpToolsProtocol):
         self._is_in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """End counting; what was received with the end is in memory already."""
+        """Stop counting. Data that was received with the head's end is in memory already."""
         self._is_in_head = False
         super().on_headers_complete()
 
@@ -218,7 +218,7 @@ class _Server(uvicorn.Server):
 def _listening_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family, backlog=2048)
-    # Connections inherit it. asyncio doesn't set it for sockets that don't name their protocol, and the end
-    # of an answer then waits 40 ms for the client to acknowledge its beginning.
+    # Connections inherit this option. asyncio doesn't set it for sockets without an explicit protocol. The
+    # end of an answer would then wait 40 ms for the client to acknowledge the beginning.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

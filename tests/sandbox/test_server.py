@@ -137,7 +137,7 @@ def test_an_invalid_port(capsys, port):
     """An invalid port is refused before anything is opened."""
     with pytest.raises(SystemExit):
         main([f"--port={port}"])
-    assert "a port is a number from 0 to 65535" in capsys.readouterr().err
+    assert "a port must be a number from 0 to 65535" in capsys.readouterr().err
 
 
 def test_an_invalid_host(capsys):

@@ -1,4 +1,4 @@
-"""The account that the sandbox plays: its records, searches, clock and history. It works without HTTP.
+"""The account that the sandbox simulates: its records, searches, clock and history. It works without HTTP.
 
 Public modules, for tests that search without HTTP (``docs/reference/sandbox.md`` shows how):
 

@@ -15,8 +15,8 @@ __all__ = ["ChildRelation"]
 class ChildRelation:
     """The relation between the record type of a parent and the record type of its children.
 
-    Notes belong to their parents by links, and a new or changed note is answered as an object. All other
-    children hold the id of their parent, and are answered as lists.
+    Notes belong to their parents by links. The response to a new or changed note is an object. All other
+    children hold the id of their parent, and the response is a list.
     """
 
     parent: RecordType

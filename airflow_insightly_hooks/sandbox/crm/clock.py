@@ -16,7 +16,7 @@ _TIME = re.compile(
 
 
 RECORD_TIMES_CHOICES = ("cut", "rounded")
-"""What the clock can do with the fraction of a second of a record's time."""
+"""How the clock can treat the fractions of seconds in record times."""
 
 HALF_A_SECOND = timedelta(seconds=0.5)
 
@@ -45,7 +45,7 @@ class Clock:
         return datetime.fromtimestamp(seconds + self.offset, timezone.utc)
 
     def record_time(self, seconds: float) -> str:
-        """Return that time as the API writes it into a record: whole seconds, UTC."""
+        """Return the same time as the API writes it into a record: whole seconds, UTC."""
         moment = self.moment(seconds)
         return format_time(moment + HALF_A_SECOND if self.record_times == "rounded" else moment)
 
@@ -55,14 +55,14 @@ class Clock:
 
 
 def format_time(moment: datetime) -> str:
-    """Write a time as the API does, such as ``2017-03-10 08:00:00``; fractions are cut off."""
+    """Return a time in the API's notation, such as ``2017-03-10 08:00:00``. Fractions are cut off."""
     return moment.isoformat(" ", "seconds")[:19]
 
 
 def normalised_time(text: str) -> str:
     """Return a time in the API's notation: ``2018-04-09T16:58:14Z`` becomes ``2018-04-09 16:58:14``.
 
-    The API's times have whole seconds: fractions are cut off. A date without a time becomes its midnight.
+    Fractions are cut off, because the API's times have whole seconds. A date without a time means midnight.
 
     :raises ValueError: if ``text`` is not a time. The error says what a time looks like.
     """

@@ -49,7 +49,7 @@ def set_derived_fields(
     """Set the fields of ``record`` that the CRM computes from other fields.
 
     :param now: the time, as the API writes it.
-    :param unchanged: fields that are not to be set.
+    :param unchanged: fields that are not set.
     """
     values: dict[str, Any] = {}
     if record_type.name == "Opportunities":

@@ -1,4 +1,4 @@
-"""The API's errors: an HTTP status, and a text that the response's body has as ``Message``.
+"""The API's errors. They have an HTTP status, and a text that the response's body holds as ``Message``.
 
 ::
 

@@ -37,13 +37,13 @@ class RecordInput:
     ) -> dict[str, Any]:
         """Return the fields of ``given`` that are to be set, in the API's notation.
 
-        Unknown fields and read-only fields are left out. The times of creation and update are left out,
-        too: the API sets them itself, even where its description says that a client can.
+        Unknown fields and read-only fields are left out. The times of creation and update are left out, too.
+        The API sets them itself, even if its description says that a client can.
 
         :param given: the fields that were sent.
-        :param record: the record as it is, at least its id. Its other custom fields stay.
+        :param record: the record's current fields, at least its id. Its other custom fields stay.
         :param read_only: read-only fields that may be set nevertheless.
-        :raises BadRequest: naming the field, if a value is of the wrong kind or too long.
+        :raises BadRequest: if a value is of the wrong kind or too long. The error names the field.
         """
         fields = self.record_type.fields
         return {
@@ -60,7 +60,7 @@ class RecordInput:
 
         :param given: the fields that the client has sent. A required checkbox must be among them.
         :param only_given: whether only the fields in ``given`` are checked.
-        :raises BadRequest: naming the first field that is missing.
+        :raises BadRequest: if a field is missing. The error names the first one.
         """
         for name, field in self.record_type.fields.items():
             if not field.required or field.read_only or (only_given and name not in given):
@@ -112,7 +112,7 @@ class RecordInput:
         return item[part.name] if item.get(part.name) in present else self._next_number(_LIST_ITEM)
 
     def _merged_custom_fields(self, given: Any, present: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the custom fields ``present`` with the ``given`` values; null removes a custom field."""
+        """Return the custom fields ``present`` with the ``given`` values. Null removes a custom field."""
         values = {entry["FIELD_NAME"]: entry["FIELD_VALUE"] for entry in present}
         kept = {name for name in values if name not in self._custom_fields or not self._is_writable(name)}
         if given is None:

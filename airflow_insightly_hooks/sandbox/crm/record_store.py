@@ -32,10 +32,10 @@ class RecordWrite(NamedTuple):
     """One creation or update.
 
     :param record_type: the record's type.
-    :param record: the record as it is now.
-    :param previous: the record as it was before; ``None`` if it was created.
+    :param record: the record after it.
+    :param previous: the record before it; ``None`` for a creation.
     :param moment: when it was made, by the sandbox's clock, with fractions of a second.
-    :param record_time: that time as the API writes it into the record.
+    :param record_time: the same time as the API writes it into the record.
     """
 
     record_type: RecordType
@@ -46,10 +46,10 @@ class RecordWrite(NamedTuple):
 
 
 class RecordStore:
-    """All records of the account, by record type and id. It has no lock, so one thread alone may use it.
+    """All records of the account, by record type and id. It has no lock, so only one thread may use it.
 
     :param clock: gives the times of creation and update.
-    :param user_id: the user whom the API key belongs to: the owner and creator of new records.
+    :param user_id: the user of the API key, who is the owner and creator of new records.
     :param behaviour: how searches behave; ``None`` for the behaviour that users of the API report.
     :ivar history: the changes of all records.
     :ivar on_write: is called after each creation and each update; ``None`` calls nothing.
@@ -78,7 +78,7 @@ class RecordStore:
         return exact_json.dumps([records, self._next_id, self.custom_objects, self._numbers])
 
     def load(self, text: str) -> None:
-        """Load what :meth:`dump` has returned; this store must be empty."""
+        """Load a text from :meth:`dump`. This store must be empty."""
         records, self._next_id, self.custom_objects, numbers = exact_json.loads(text)
         for record_type, of_type in zip(self.record_types.values(), records, strict=True):
             for record in of_type:
@@ -119,7 +119,7 @@ class RecordStore:
         try:
             return self.table(record_type).records[record_id]
         except KeyError:
-            raise NotFound(f"There is no {record_type.title} of this id.") from None
+            raise NotFound(f"There is no {record_type.title} with this id.") from None
 
     def create(
         self, record_type: RecordType, given: Mapping[str, Any], parent: Mapping[str, Any] | None = None
@@ -149,7 +149,7 @@ class RecordStore:
         """
         record_id = given.get(record_type.id_field)
         if isinstance(record_id, bool) or not isinstance(record_id, int):
-            raise BadRequest(f"{record_type.id_field} is required, and is a whole number.")
+            raise BadRequest(f"{record_type.id_field} is required, and must be a whole number.")
         present, seconds = self.get(record_type, record_id), self.clock.source()
         record = {**present, **self._inputs[record_type.name].checked(given, present)}
         self._inputs[record_type.name].check_required(record, given, only_given=True)
@@ -171,7 +171,7 @@ class RecordStore:
     ) -> Record:
         """Create or change a record as only the CRM itself can, and return it.
 
-        Every field can be set, read-only and unknown ones included. No field is required.
+        Every field can be set, also read-only and unknown fields. No field is required.
 
         :param record_id: the record to change; ``None`` creates a record.
         :raises BadRequest: if a known field is of the wrong kind, or another record has the id.
@@ -181,7 +181,7 @@ class RecordStore:
         if record_id is None:
             record = self._new_record(record_type, given, seconds, read_only=every_field)
             if record[record_type.id_field] in self.table(record_type).records:
-                raise BadRequest(f"There is a {record_type.title} of this id already.")
+                raise BadRequest(f"There is already a {record_type.title} with this id.")
             updated = given.get(UPDATED) or field_value(record, CREATED)
         else:
             record = dict(self.get(record_type, record_id))

@@ -97,20 +97,20 @@ class RecordTable:
         return [self.records[record_id] for record_id in sorted(self.records)]
 
     def ids_by_update_time(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
-        """Return the ids of the records found, by update time, then by id; valid until the next change."""
+        """Return the ids of the records found, by update time, then by id. Valid until the next change."""
         self._sort_added()
         return _IdSequence(self._by_update, updated_after.start_index(self._by_update))
 
     def ids_by_id(self, updated_after: UpdatedAfterFilter) -> Sequence[int]:
-        """Return the ids of the records found, in ascending order; valid until the next change."""
+        """Return the ids of the records found, in ascending order. Valid until the next change."""
         return self._sorted_ids(updated_after, None)
 
     def ids_in_stable_order(self, updated_after: UpdatedAfterFilter, seed: int) -> Sequence[int]:
-        """Return the ids of the records found, in an arbitrary order that depends on ``seed`` alone."""
+        """Return the ids of the records found, in an arbitrary order that only depends on ``seed``."""
         return self._sorted_ids(updated_after, seed)
 
     def _sorted_ids(self, updated_after: UpdatedAfterFilter, seed: int | None) -> Sequence[int]:
-        """Return sorted ids. The last result is kept up to date, for the next page of the same search."""
+        """Return sorted ids. The last result is kept and updated for the next page of the same search."""
         self._sort_added()
         last = self._last_sorted
         if last is None or (last.updated_after, last.seed) != (updated_after, seed):

@@ -39,7 +39,7 @@ class Search:
         after: str | None = None,
         matches: Callable[[Record], bool] | None = None,
     ) -> SearchResult:
-        """Return one page, after which ``between_pages`` changes records.
+        """Return one page. After that, ``between_pages`` changes records.
 
         :param skip: how many records are left out at the beginning.
         :param top: the largest number of records on the page; ``None`` for no limit.
@@ -54,7 +54,7 @@ class Search:
         total = len(ids)
         stop = total if top is None else min(total, skip + top)
         if behaviour.order == "none":
-            # Each page is of a newly shuffled list, so a random sample is the same.
+            # Each page comes from a newly shuffled list. A random sample has the same effect.
             page: Sequence[int] = behaviour.random.sample(ids, max(0, stop - skip))
         else:
             page = ids[skip:stop]
@@ -77,7 +77,7 @@ class Search:
     ) -> None:
         """Delete, update and create records as a user of the CRM does.
 
-        :param read: the ids of the records that were read already.
+        :param read: the ids of the records that the search has returned already.
         """
         records, wanted = self.store.table(record_type).records, between.delete + between.update
         if between.where == "first":

@@ -27,15 +27,15 @@ MAX_CHANGES = 10_000
 
 @dataclass
 class BetweenPages:
-    """The changes that a user of the CRM makes after each list, and thus between any two pages.
+    """The changes that a user of the CRM makes after each list, and so between any two pages.
 
-    :param record_type: makes changes after lists of this type only. ``None`` makes them after every list;
-        they concern the type that was listed.
+    :param record_type: makes changes only after lists of this type. ``None`` makes them after every list, to
+        records of the listed type.
     :param delete: how many records are deleted each time.
-    :param update: how many are updated.
-    :param create: how many are created.
+    :param update: how many records are updated each time.
+    :param create: how many records are created each time.
     :param where: which records are deleted and updated. ``any`` chooses them at random. ``first`` takes the
-        first ones of those that were read already, which moves all records that follow.
+        first records that were read already, which moves all later records.
     :param seed: the seed of the random choice for ``any``.
     :param times: how many lists are followed by changes; ``None`` for all.
     """
@@ -91,7 +91,7 @@ class SearchBehaviour:
     :param updated_after: ``inclusive`` if a search finds records that were updated at exactly
         ``updated_after_utc``, ``exclusive`` if it doesn't.
     :param visibility_delay: the longest time in seconds until a change is visible. Each change has a random
-        delay; until then lists show the record as it was before.
+        delay. Until then, lists show the record before the change.
     :param between_pages: the changes that a user of the CRM makes between pages; ``None`` for no changes.
     :param seed: the seed of the orders ``stable`` and ``none``, and of the delays.
     """
@@ -120,7 +120,7 @@ class SearchBehaviour:
         }
 
     def update(self, settings: dict[str, Any]) -> None:
-        """Change settings whose values were checked. A ``seed`` begins the random numbers anew."""
+        """Change settings. Their values must be checked already. A ``seed`` restarts the random numbers."""
         for name, value in settings.items():
             setattr(self, name, value)
         if "seed" in settings:

@@ -47,7 +47,7 @@ def checked_choice(name: str, value: Any, choices: Collection[str]) -> str:
     :raises BadRequest: if it isn't. The error names ``name`` and the choices.
     """
     if not isinstance(value, str) or value not in choices:
-        raise BadRequest(f"{name} is none of {', '.join(choices)}.")
+        raise BadRequest(f"{name} must be one of {', '.join(choices)}.")
     return value
 
 
@@ -60,7 +60,7 @@ def checked_keys(
     """
     if not isinstance(value, dict) or not set(required) <= value.keys() <= set(known):
         needs = f", {' and '.join(required)} required" if required else ""
-        raise BadRequest(f"{name} is an object with the keys {', '.join(known)}{needs}.")
+        raise BadRequest(f"{name} must be an object with the keys {', '.join(known)}{needs}.")
     return value
 
 

@@ -127,7 +127,7 @@ class _ApiPaths:
         tag = {"TAG_NAME": (await object_body(request)).get("TAG_NAME")}
         others = [other for other in tags if other != tag]
         if request.method == "DELETE" and tag not in tags:
-            raise NotFound("There is no tag of this name.")
+            raise NotFound("There is no tag with this name.")
         wanted = {"POST": [*others, tag], "PUT": [tag], "DELETE": others}[request.method]
         self._state.store.update(
             record_type, {record_type.id_field: record[record_type.id_field], "TAGS": wanted}
@@ -182,7 +182,7 @@ class _ApiPaths:
         for metadata in _custom_fields(record_type):
             if metadata["FIELD_NAME"] == name:
                 return json_response(metadata)
-        raise NotFound("There is no custom field of this name.")
+        raise NotFound("There is no custom field with this name.")
 
     async def custom_objects(self, request: Request) -> Response:
         _require_get(request)
@@ -193,7 +193,7 @@ class _ApiPaths:
         try:
             return json_response(self._state.store.custom_objects[request.path_params["custom_object"]])
         except KeyError:
-            raise NotFound("There is no custom object of this name.") from None
+            raise NotFound("There is no custom object with this name.") from None
 
     async def instance(self, request: Request) -> Response:
         _require_get(request)
@@ -250,7 +250,7 @@ class _ApiPaths:
         if isinstance(child_id, int) and not relation.is_child(
             parent, self._state.store.get(relation.child, child_id)
         ):
-            raise NotFound(f"There is no {relation.child.title} of this id here.")
+            raise NotFound(f"There is no {relation.child.title} with this id here.")
 
     def _list_response(
         self,

@@ -70,5 +70,5 @@ class BinPaths:
 def _name(request: Request) -> str:
     name: str = request.path_params["name"]
     if NAME.fullmatch(name) is None:
-        raise NotFound("A bin's name has letters, digits, '_', '.' and '-', at most 100 of them.")
+        raise NotFound("A bin's name must be 1 to 100 characters: letters, digits, '_', '.' and '-'.")
     return name

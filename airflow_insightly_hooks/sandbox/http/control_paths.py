@@ -48,7 +48,7 @@ class ControlPaths:
     async def records(self, request: Request) -> Response:
         """Create a record, or a list of records, as only the CRM itself can.
 
-        The answer holds the records, or their ids alone with ``answer=ids``, for lists of many thousands.
+        The answer holds the records, or with ``answer=ids`` only their ids, for lists of many thousands.
         """
         record_type = self._record_type(request)
         form = checked_choice("answer", request.query_params.get("answer", "records"), ("records", "ids"))
@@ -97,7 +97,7 @@ class ControlPaths:
             **search_parsers,
         }
         if not given.keys() <= parsers.keys():
-            raise BadRequest(f"The sandbox has the settings {', '.join(parsers)}, nothing else.")
+            raise BadRequest(f"A setting must be one of {', '.join(parsers)}.")
         settings = {name: parsers[name](value) for name, value in given.items()}
         clock = self._state.clock
         clock.offset = settings.pop("clock_offset", clock.offset)
@@ -113,12 +113,12 @@ class ControlPaths:
     def _checked_record_types(self, value: Any) -> tuple[str, ...]:
         known = self._state.store.record_types
         if not isinstance(value, list) or not all(isinstance(name, str) and name in known for name in value):
-            raise BadRequest("no_access and not_in_plan are lists of record types.")
+            raise BadRequest("no_access and not_in_plan must be lists of record types.")
         return tuple(value)
 
 
 def _objects(body: Any) -> list[dict[str, Any]]:
     listed = body if isinstance(body, list) else [body]
     if not all(isinstance(one, dict) for one in listed):
-        raise BadRequest("The body is not a JSON object or a list of them.")
+        raise BadRequest("The body is not a JSON object, and not a list of JSON objects.")
     return listed

@@ -11,6 +11,7 @@ from itertools import islice
 
 from starlette.responses import HTMLResponse
 
+from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.sandbox.http.request_bin import ReceivedRequest, RequestBin
 
 __all__ = ["bin_page", "html_response", "index_page"]
@@ -69,7 +70,7 @@ def index_page(base_url: str, bins: Mapping[str, RequestBin]) -> str:
             f"curl {base_url}/bin/billing/requests\n"
             f'curl -X PUT {base_url}/bin/billing -d \'{{"status": 503, "times": 2}}\''
         ),
-        "The sandbox itself: what was asked of it, its clock, faults and limits": (
+        "The sandbox itself: its requests, clock, faults and limits": (
             f"curl {base_url}/_sandbox\n"
             f"curl -X PUT {base_url}/_sandbox -d '{{\"clock_offset\": 3600}}'\n"
             f"curl -X DELETE {base_url}/_sandbox"
@@ -77,7 +78,7 @@ def index_page(base_url: str, bins: Mapping[str, RequestBin]) -> str:
     }
     shown = "".join(f"<h2>{escape(title)}</h2><pre>{escape(text)}</pre>" for title, text in lines.items())
     listed = "".join(
-        f'<li><a href="/bin/{escape(name)}">{escape(name)}</a>: {len(one.requests)} requests</li>'
+        f'<li><a href="/bin/{escape(name)}">{escape(name)}</a>: {counted(len(one.requests), "request")}</li>'
         for name, one in sorted(bins.items())
     )
     return _page(
@@ -93,12 +94,12 @@ def bin_page(name: str, request_bin: RequestBin) -> str:
     kept = request_bin.requests
     shown = "".join(_article(one) for one in islice(reversed(kept), MAX_SHOWN_REQUESTS))
     older = len(kept) - MAX_SHOWN_REQUESTS
-    more = f'<p class="quiet">{older} older ones are in the JSON.</p>' if older > 0 else ""
+    more = f'<p class="quiet">The JSON also has {counted(older, "older request")}.</p>' if older > 0 else ""
     return _page(
         f"{name} ({len(kept)})",
-        f"<h1>{escape(name)} <small>{len(kept)} requests · "
+        f"<h1>{escape(name)} <small>{counted(len(kept), 'request')} · "
         f'<a href="/bin/{escape(name)}/requests">JSON</a> · <a href="/">about</a></small></h1>'
-        + (shown or "<p>Nothing has come yet.</p>")
+        + (shown or "<p>No request yet.</p>")
         + more,
         refresh=True,
     )
@@ -115,7 +116,8 @@ def _article(kept: ReceivedRequest) -> str:
         f'<span class="status{refused}">{kept.acknowledged_with}</span>'
         f"<span>{'user ' + escape(kept.username) if kept.username else 'no user name'}</span></header>"
         f"{_table(prominent_headers)}<pre>{escape(_pretty(kept.body))}</pre>"
-        f"<details><summary>{len(other_headers)} more headers</summary>{_table(other_headers)}</details>"
+        f"<details><summary>{counted(len(other_headers), 'more header')}</summary>"
+        f"{_table(other_headers)}</details>"
         "</article>"
     )
 

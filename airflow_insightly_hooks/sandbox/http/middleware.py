@@ -58,14 +58,14 @@ class SandboxMiddleware:
         limited = self._state.limits.acquire()
         if not limited.allowed:
             if limited.retry_after is None:
-                return _message_response(429, "The requests of this day are used up.")
+                return _message_response(429, "All requests of this day are used up.")
             return _message_response(
                 429, "Too many requests in a second.", {"Retry-After": str(limited.retry_after)}
             )
         fault = self._state.settings.fault
         if fault and fault.check_and_count(path):
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            return _message_response(fault.status, "A fault that the sandbox was told to have.", headers)
+            return _message_response(fault.status, "This is the fault in the sandbox's settings.", headers)
         if request.method not in METHODS:
             return _message_response(405, "The API does not offer this method here.")
         return None

@@ -1,4 +1,4 @@
-"""The API's lists beside the records, below ``/v3.1``: to be read only."""
+"""The paths of the API's lists beside the records, below ``/v3.1``. They are read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["reference_routes"]
 
 
 def reference_routes(state: SandboxState) -> list[Route]:
-    """Return the routes of all lists; a change, which the API offers for some of them, is answered 405."""
+    """Return the routes of all lists. Changes, which the API has for some lists, are answered with 405."""
     return [
         route for name in (*state.reference_lists, "Tags") for route in _ReferencePaths(state, name).routes()
     ]
@@ -62,7 +62,7 @@ class _ReferencePaths:
         for item in found.items:
             if item[str(found.id_field)] == wanted:
                 return json_response(item)
-        raise NotFound(f"There is no item of {self._name} of this id.")
+        raise NotFound(f"There is no item of {self._name} with this id.")
 
     def _found(self, request: Request) -> ReferenceList:
         if self._name == "Tags":
@@ -73,14 +73,14 @@ class _ReferencePaths:
         return found
 
     def _tags(self, name: str | None) -> list[dict[str, Any]]:
-        """Return the tags of the records of a type, in the order of the alphabet."""
+        """Return the tags of the records of a type, in alphabetical order."""
         store = self._state.store
         for record_type in store.record_types.values():
             names = (record_type.name.lower(), record_type.title.lower())
             if name and name.lower() in names and "TAGS" in record_type.fields:
                 tags = {tag["TAG_NAME"] for record in store.all(record_type) for tag in record["TAGS"]}
                 return [{"TAG_NAME": tag} for tag in sorted(tags)]
-        raise BadRequest("record_type is required, and is a record type that has tags, such as Contacts.")
+        raise BadRequest("record_type is required, and must be a record type with tags, such as Contacts.")
 
 
 def _require_get(request: Request) -> None:

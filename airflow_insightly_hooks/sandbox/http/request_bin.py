@@ -1,4 +1,4 @@
-"""A request bin: it keeps the requests that are POSTed to it, and answers as it was configured."""
+"""A request bin: it keeps the requests that are POSTed to it, and sends the configured response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BinResponse", "ReceivedRequest", "RequestBin"]
 
 MAX_REQUESTS = 10_000
 MAX_KEPT = 256 * 2**20
-"""Characters of bodies that a bin keeps in all; the oldest requests go, but not the newest."""
+"""How many characters of bodies a bin keeps in all. The oldest requests are dropped, but never the newest."""
 OK = 200
 UNAUTHORISED = 401
 HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -68,7 +68,7 @@ class BinResponse:
         """
         unknown = given.keys() - cls.__dataclass_fields__.keys()
         if unknown:
-            raise BadRequest(f"A bin can be told {', '.join(cls.__dataclass_fields__)}, nothing else.")
+            raise BadRequest(f"A setting of a bin must be one of {', '.join(cls.__dataclass_fields__)}.")
         response = cls(**{name: value for name, value in given.items() if value is not None})
         response.status = checked_integer("status", response.status, 200, 599)
         response.delay = checked_number("delay", response.delay, 0, 3600)
@@ -79,7 +79,7 @@ class BinResponse:
                 raise BadRequest(f"{name} is not a text.")
         headers = response.headers
         if not isinstance(headers, dict) or not all(_is_header(*header) for header in headers.items()):
-            raise BadRequest("headers is not an object of headers, each an ASCII text.")
+            raise BadRequest("headers must be an object of header names and ASCII texts.")
         return response
 
     def accepts(self, credentials: tuple[str, str] | None) -> bool:
@@ -133,7 +133,7 @@ class RequestBin:
 
 
 def _is_header(name: Any, value: Any) -> bool:
-    """Whether a response may have this header. Headers that frame the body are set by the server alone."""
+    """Whether a response may have this header. Only the server sets headers that frame the body."""
     if not isinstance(name, str) or not isinstance(value, str):
         return False
     framing = name.lower() in ("content-length", "content-type", "transfer-encoding", "connection")

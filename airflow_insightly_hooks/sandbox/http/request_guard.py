@@ -1,8 +1,8 @@
-"""What a request must be before the sandbox looks at it: meant for this machine, of its own pages, and small.
+"""Refuses requests for other hosts, requests from other sites' pages, and bodies that are too large.
 
-A page in a browser can send requests to a server on the same machine. It can't read the answers, unless its
-own name leads to this machine, too (DNS rebinding): then ``Host`` has that name. A change that another page
-asks for has an ``Origin`` that is not this server's.
+A web page can send requests to a server on the browser's machine. It can't read the answers, unless the
+page's host name leads to this machine, too (DNS rebinding). Then ``Host`` has this name. If another page
+requests a change, ``Origin`` is not this server.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from airflow_insightly_hooks.sandbox.http.json_body import json_response
 __all__ = ["MAX_BODY", "RequestGuard"]
 
 MAX_BODY = 64 * 2**20
-"""The largest body, in bytes; a larger one is answered with 413."""
+"""The largest body, in bytes. A larger one is answered with 413."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""They change nothing, so any page may send them: it can't read the answers."""
+"""Any page may send these: they change nothing, and the page can't read the answers."""
 
 
 class RequestGuard:
     """ASGI middleware for all paths. It passes a request on to ``app``, or refuses it.
 
     :param hosts: the host names and addresses that ``Host`` may have, besides this machine's own
-        (``localhost``, ``127.0.0.1``, ``::1``). ``0.0.0.0`` or ``::`` stands for every IP address: whatever
-        reaches such a server by its address was meant for it.
+        (``localhost``, ``127.0.0.1``, ``::1``). ``0.0.0.0`` or ``::`` stands for every IP address, because a
+        request that reaches the server by its address is meant for it.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
@@ -54,7 +54,7 @@ class RequestGuard:
             message = await receive()
             received += len(message.get("body", b""))
             if too_large or received > MAX_BODY:
-                raise ApiError(413, f"The body is larger than {MAX_BODY} bytes.")
+                raise ApiError(413, f"The body is larger than {MAX_BODY:,} bytes.")
             return message
 
         await self._app(scope, bounded, send)
@@ -65,13 +65,13 @@ class RequestGuard:
         name = _host_name(hosts[0]) if len(hosts) == 1 else None
         if name is None or not self._is_ours(name):
             return (
-                "Host is not a name of this machine. If it is one that you have given it, start the sandbox "
+                "Host is not a name of this machine. If you gave the machine this name, start the sandbox "
                 "with --allow-host NAME."
             )
         if method not in SAFE_METHODS:
             for origin in headers.getlist("origin"):
                 if urlsplit(origin).netloc.lower() != hosts[0].lower():
-                    return "Origin is another page's: only the sandbox's own may change something."
+                    return "Origin is another site. Only the sandbox's own pages may change something."
         return None
 
     def _is_ours(self, name: str) -> bool:
@@ -96,7 +96,7 @@ def _host_name(host: str) -> str | None:
 
 
 def _is_address(name: str, *, any_address: bool = False, unspecified: bool = False) -> bool:
-    """Return whether it is an IP address of this machine alone, any one, or the unspecified one."""
+    """Return whether it is an IP address: a loopback one, or else any one, or the unspecified one."""
     try:
         address = ip_address(name)
     except ValueError:

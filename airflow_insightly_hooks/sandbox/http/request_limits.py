@@ -12,16 +12,16 @@ from airflow_insightly_hooks.sandbox.http.settings import Settings
 __all__ = ["RateLimitResult", "RequestLimits"]
 
 WINDOW = 1.0
-"""Length in seconds of the sliding window in which ``requests_per_second`` may come."""
+"""The length of the sliding window for ``requests_per_second``, in seconds."""
 
 
 @dataclass(frozen=True)
 class RateLimitResult:
     """Whether a request is allowed.
 
-    :param allowed: whether it is.
-    :param retry_after: if it isn't, the seconds to wait before the next try. ``None`` if the day's quota is
-        used up, since waiting is useless then.
+    :param allowed: whether it is allowed.
+    :param retry_after: if it isn't, how many seconds to wait before the next try. ``None`` if the day's quota
+        is used up, because then it does not help to wait.
     """
 
     allowed: bool
@@ -31,8 +31,8 @@ class RateLimitResult:
 class RequestLimits:
     """Counts the requests that were allowed. A rejected request is not counted.
 
-    The day's quota starts anew at midnight UTC by the sandbox's clock. Requests a second are measured by
-    the clock's source, so that a change of ``clock_offset`` has no effect on them.
+    The day's quota starts again at midnight UTC by the sandbox's clock. Requests a second are measured by the
+    clock's source, so a change of ``clock_offset`` has no effect on them.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of a search: its filters, and which page of the result is asked for."""
+"""The parameters of a search: its filters, and the requested page of the result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class PageParameters:
-    """Which of the records found are answered, and in which form.
+    """Which of the found records a response has, and in which form.
 
     :param skip: how many records are left out at the beginning.
     :param top: the largest number of records on the page.
-    :param brief: whether records are answered without the fields that hold lists.
+    :param brief: whether the records lack the fields that hold lists.
     :param count_total: whether the response says how many records were found in all.
     """
 
@@ -114,7 +114,7 @@ def _whole_number(query: QueryParams, name: str, default: int) -> int:
 def parsed_id(text: str) -> int:
     """Return an id from a path.
 
-    :raises NotFound: if ``text`` is not an id, since there is no path like this.
+    :raises NotFound: if ``text`` is not an id, because then there is no such path.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise NotFound

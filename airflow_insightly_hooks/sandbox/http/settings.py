@@ -1,4 +1,4 @@
-"""The settings of ``PUT /_sandbox``, except those of the clock, of searches and of webhooks."""
+"""The settings of ``PUT /_sandbox``, except the settings of the clock, of searches and of webhooks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def path_template(path: str) -> str:
 
 @dataclass(kw_only=True)
 class _PathRule:
-    """A rule for requests of one path. It begins after some requests, and holds for some of them or all.
+    """A rule for requests of a path. It can begin after some requests, and end after some more.
 
-    :param path: the path, such as ``/v3.1/Contacts/Search``; ``{id}`` stands for any id.
-    :param after: how many requests of this path the rule leaves alone first.
-    :param times: for how many requests the rule holds then; ``None`` for all.
+    :param path: the path, such as ``/v3.1/Contacts/Search``. ``{id}`` stands for any id.
+    :param after: how many requests of this path come before the rule holds.
+    :param times: for how many requests the rule then holds; ``None`` for all.
     """
 
     path: str
@@ -46,7 +46,7 @@ class _PathRule:
 
     @classmethod
     def _checked(cls, name: str, given: Any, *required: str) -> dict[str, Any]:
-        """Return the keys that are not null. Only ``path``, ``after`` and ``times`` are checked already.
+        """Return the keys that are not null. Checks only the values of ``path``, ``after`` and ``times``.
 
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind.
         """
@@ -82,13 +82,13 @@ class Fault(_PathRule):
         if not isinstance(retry_after, str):
             checked_integer("fault.retry_after", retry_after)
         elif _HEADER_VALUE.fullmatch(retry_after) is None:
-            raise BadRequest("fault.retry_after is not what a header can say.")
+            raise BadRequest("fault.retry_after is not a valid value of a header.")
         return cls(**given)
 
 
 @dataclass(kw_only=True)
 class Shorten(_PathRule):
-    """A list has fewer records than were asked for, although there are more.
+    """A list has fewer records than the client requested, although there are more.
 
     :param to: the largest number of records in the list.
     """
@@ -126,10 +126,10 @@ class Settings:
     :param requests_per_second: further requests within a second are answered with 429.
     :param requests_per_day: further requests are answered with 429 until midnight UTC.
     :param fault: requests that get another response than the API's own.
-    :param shorten: lists that are shorter than was asked for.
+    :param shorten: lists that have fewer records than the client requested.
     :param cut: responses that break off.
-    :param no_access: record types that the API key has no access to; they are answered with 403.
-    :param not_in_plan: record types that the account's plan lacks; they are answered with 404.
+    :param no_access: record types that the API key has no access to. They are answered with 403.
+    :param not_in_plan: record types that the account's plan lacks. They are answered with 404.
     """
 
     requests_per_second: int = 10

@@ -1,7 +1,7 @@
-"""The records that a sandbox begins with. No module here is public.
+"""The records at the start of a sandbox. No module here is public.
 
-``seeded_records`` says which records there are, ``record_maker`` gives them ids, times, owners and custom
-fields, and ``sample_words`` holds the words that they are made of.
+``seeded_records`` defines the records. ``record_maker`` gives them ids, times, owners and custom fields.
+``sample_words`` holds the words in them.
 
 Private.
 """

@@ -34,10 +34,10 @@ _T = TypeVar("_T")
 
 
 class RecordMaker:
-    """Makes the same records each time. Only their times differ: they lie in the year before ``started``.
+    """Makes the same records each time. Only their times differ, which are in the year before ``started``.
 
-    :param store: gets the records.
-    :param started: the start of the sandbox.
+    :param store: the store that gets the records.
+    :param started: the start time of the sandbox.
     """
 
     def __init__(self, store: RecordStore, started: datetime) -> None:
@@ -99,7 +99,7 @@ class RecordMaker:
         return FIRST_IDS["Users"] + self.random.randrange(5)
 
     def random_phone(self) -> str:
-        """Return a random phone number with 555, which belongs to nobody."""
+        """Return a random phone number with 555. These numbers belong to nobody."""
         return f"+1 202 555 {self.random.randint(0, 9999):04}"
 
     def random_tags(self) -> list[dict[str, str]]:
@@ -117,7 +117,7 @@ class RecordMaker:
         return format_time(moment.replace(hour=self.random.randrange(8, 18), minute=0, second=0))
 
     def next_number(self, name: str) -> int:
-        """Count on for this name, and return the number: 1, 2, 3, …"""
+        """Return the next number for this name: 1, 2, 3, …"""
         self._last_numbers[name] = self._last_numbers.get(name, 0) + 1
         return self._last_numbers[name]
 
@@ -125,7 +125,7 @@ class RecordMaker:
 def address_fields(
     prefix: str, street: str, city: str, state: str | None, postcode: str, country: str
 ) -> dict[str, str | None]:
-    """Return the fields of an address; their names begin with ``prefix``, such as ``ADDRESS_MAIL``."""
+    """Return the fields of an address. Their names begin with ``prefix``, such as ``ADDRESS_MAIL``."""
     return {
         f"{prefix}_STREET": street,
         f"{prefix}_CITY": city,

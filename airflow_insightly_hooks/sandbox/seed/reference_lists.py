@@ -1,4 +1,4 @@
-"""The lists that an account has beside its records: categories, pipelines, sources, teams and so on."""
+"""The lists of an account beside its records: categories, pipelines, sources, teams and so on."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ LEAD_STATUS_IDS = range(3_400_001, 3_400_004)
 OPPORTUNITY_CATEGORY_IDS = range(9_998_801, 9_998_804)
 PROJECT_CATEGORY_IDS = range(9_998_851, 9_998_854)
 TASK_CATEGORY_IDS = range(9_998_895, 9_998_898)
-"""The first one is that of the help page's task."""
+"""The first id is the category of the task on Insightly's help page."""
 SALES_PIPELINE, PROJECT_PIPELINE = 700_001, 700_002
 OPPORTUNITY_STAGES = tuple((SALES_PIPELINE, stage) for stage in range(710_001, 710_005))
-"""Pipeline and stage of each step of a sale; ``PROJECT_STAGES`` of each step of a project."""
+"""The pipeline and stage of each step of a sale. ``PROJECT_STAGES`` has them for projects."""
 PROJECT_STAGES = tuple((PROJECT_PIPELINE, stage) for stage in range(710_011, 710_014))
 ACTIVITY_SETS = (720_001, 720_002)
 TEAMS = (730_001, 730_002)
 FIRST_PERMISSION = 740_001
 CONVERTED = 3
-"""The ``STATUS_TYPE`` of leads that became something else."""
+"""The ``STATUS_TYPE`` of leads that were converted."""
 
 
 class ReferenceList(NamedTuple):
     """A list of the account that can be read.
 
-    :param id_field: an item's id, by which it can be asked for alone; ``None`` if the API doesn't offer that.
-    :param items: in the API's notation.
+    :param id_field: the field with an item's id, which the API takes to get one item; ``None`` if the API
+        doesn't offer that.
+    :param items: the items in the API's notation.
     :param has_pages: whether the API offers ``skip``, ``top`` and ``count_total``.
-    :param brief_field: the field that holds a list, which ``brief`` leaves out.
+    :param brief_field: the field with a list, which ``brief`` leaves out.
     """
 
     items: list[dict[str, Any]]
@@ -51,9 +52,9 @@ class ReferenceList(NamedTuple):
 
 
 def reference_lists(started: datetime, first_user_id: int) -> dict[str, ReferenceList]:
-    """Return the lists by their paths, all but the tags, which are those of the records.
+    """Return the lists by their paths, without the tags, which come from the records.
 
-    :param started: the start of the sandbox; times lie before it.
+    :param started: the start time of the sandbox. All times are before it.
     :param first_user_id: the id of the first of the account's five users.
     """
     users = range(first_user_id, first_user_id + 5)

@@ -1,4 +1,4 @@
-"""The words that the seeded records are made of. People and companies are fictitious."""
+"""The words in the seeded records. People and companies are fictitious."""
 
 from __future__ import annotations
 

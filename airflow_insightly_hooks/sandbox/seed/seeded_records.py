@@ -1,4 +1,4 @@
-"""The records that a sandbox begins with. They are made up, the same each time, and linked."""
+"""The records at the start of a sandbox. They are made up, linked, and the same each time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_insightly_hooks.sandbox.seed.record_maker import FIRST_IDS, YEAR, R
 __all__ = ["HELP_PAGE_TASK", "seeded_store"]
 
 API_USER_ID = FIRST_IDS["Users"]
-"""The user whom the API key ``sandbox-key`` belongs to."""
+"""The user of the API key ``sandbox-key``."""
 
 HELP_PAGE_TASK: Record = {
     "TASK_ID": 99922875,
@@ -36,23 +36,23 @@ HELP_PAGE_TASK: Record = {
     "REMINDER_SENT": False,
     "TASKLINKS": [],
 }
-"""The task of Insightly's help page on webhooks, as the API would answer it, in the page's order.
+"""The task on Insightly's help page on webhooks, as the API would return it, in the page's order.
 
-The page's times of creation and update have milliseconds; the API's have whole seconds.
+On the page, the times of creation and update have milliseconds. In the API, they have whole seconds.
 """
 
 
 def seeded_store(clock: Clock, started: float) -> RecordStore:
     """Return a store with records of every type.
 
-    :param started: seconds since 1970. The records' times lie in the year before.
+    :param started: the start time, in seconds since 1970. The records' times are in the year before.
     """
     store = RecordStore(clock, API_USER_ID)
     store.load(_seeded_records(started))
     return store
 
 
-@lru_cache(maxsize=1)  # tests reset a sandbox again and again
+@lru_cache(maxsize=1)  # tests reset a sandbox many times
 def _seeded_records(started: float) -> str:
     store = RecordStore(Clock(lambda: started), API_USER_ID)
     maker = RecordMaker(store, datetime.fromtimestamp(started, timezone.utc))

@@ -1,7 +1,8 @@
 """The body of a webhook, as Insightly writes it: the record's fields under ``entity``.
 
-Dates are Microsoft JSON dates with escaped slashes and the offset of Los Angeles. Insightly's example has the
-milliseconds of the record's creation, which its API doesn't show; so do the times of the change here.
+Dates are Microsoft JSON dates with escaped slashes and the offset of Los Angeles. In Insightly's example, the
+time of the record's creation has milliseconds, which its API doesn't show. So the times of the change have
+milliseconds here, too.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ COMPLETED = "COMPLETED_DATE_UTC"
 
 
 def times_of_change(write: RecordWrite) -> dict[str, datetime]:
-    """Return, to the microsecond, the times that the CRM itself has set in a creation or an update.
+    """Return the times that the CRM itself has set in a creation or an update, with microseconds.
 
-    :returns: by the names of the fields.
+    :returns: the times by the names of their fields.
     """
     names = {UPDATED}
     if write.previous is None:
@@ -44,9 +45,9 @@ def times_of_change(write: RecordWrite) -> dict[str, datetime]:
 def entity_body(
     record_type: RecordType, record: Record, exact_times: Mapping[str, datetime] = MappingProxyType({})
 ) -> str:
-    """Return the body that tells of ``record``, as JSON text without white space.
+    """Return the body for ``record``, as JSON text without white space.
 
-    :param exact_times: times that the record has in whole seconds only, by the names of their fields.
+    :param exact_times: exact times, by the names of their fields. The record has them in whole seconds.
     """
     custom_kinds = {field.name: field.kind for field in CUSTOM_FIELDS.get(record_type.name, ())}
 
@@ -77,7 +78,7 @@ def entity_body(
 
 
 def _date_of(value: Any, *, is_day: bool = False) -> Any:
-    """Return a time of the API as a Microsoft JSON date; other values, blank ones above all, as they are.
+    """Return a time of the API as a Microsoft JSON date, and other values, such as blank ones, unchanged.
 
     :param is_day: whether midnight means a day. A day is written as its beginning in Los Angeles.
     """
@@ -91,6 +92,6 @@ def _date(moment: datetime) -> exact_json.Literal:
     moment = moment.astimezone(timezone.utc)
     milliseconds = (moment - EPOCH) // timedelta(milliseconds=1)
     offset = max(moment, FIRST_DAY).astimezone(ZONE).utcoffset() or timedelta(0)
-    minutes = round(offset.total_seconds() / 60)  # local mean time, until 1883, had seconds
+    minutes = round(offset.total_seconds() / 60)  # until 1883, the offset (local mean time) had seconds
     hours, minutes = divmod(abs(minutes), 60)  # always west of Greenwich
     return exact_json.Literal(rf'"\/Date({milliseconds}-{hours:02}{minutes:02})\/"')

@@ -1,4 +1,4 @@
-"""One POST in a coroutine: a connection of its own, no redirects, no proxies, no ``.netrc``."""
+"""A POST in a coroutine. It has its own connection, and uses no redirects, no proxies and no ``.netrc``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import h11
 __all__ = ["JSONPost"]
 
 MAX_READ = 64 * 1024
-"""Bytes that are read at once."""
+"""How many bytes are read at once."""
 
 
 class JSONPost:
@@ -35,7 +35,7 @@ class JSONPost:
             self._headers.append(("Authorization", f"Basic {credentials}"))
 
     async def send(self, body: bytes) -> int:
-        """POST a body, and return the answer's status once the whole answer is there.
+        """POST a body, read the whole answer, and return its status.
 
         :raises OSError: if there is no connection, or it breaks.
         :raises h11.ProtocolError: if the answer is not HTTP, or is not whole.
@@ -64,4 +64,4 @@ async def _status(connection: h11.Connection, reader: asyncio.StreamReader) -> i
         elif isinstance(event, h11.EndOfMessage):
             return status
         elif isinstance(event, h11.ConnectionClosed):
-            raise ConnectionError("the connection has ended without an answer")
+            raise ConnectionError("the receiver closed the connection without an answer")

@@ -13,7 +13,7 @@ from airflow_insightly_hooks.sandbox.webhooks.webhook import Webhook
 __all__ = ["WebhookSender"]
 
 ATTEMPTS = 3
-"""Insightly's help page: without a positive acknowledgement two more tries, then no more."""
+"""From Insightly's help page: without a positive acknowledgement, there are two more tries."""
 
 
 @dataclass
@@ -25,10 +25,10 @@ class _Message:
 class WebhookSender:
     """Sends the bodies of one webhook in their order, one at a time, in a task of the running event loop.
 
-    A body that is not acknowledged waits for its next attempt, and holds up no other meanwhile.
+    If a body is not acknowledged, it waits for its next attempt. The other bodies don't wait for it.
 
     :ivar acknowledged: how many bodies were answered with a 2xx.
-    :ivar given_up: how many bodies no attempt is left for.
+    :ivar given_up: how many bodies have no attempt left.
     :ivar attempts: how many attempts were made.
     :ivar pending: how many bodies are neither acknowledged nor given up.
     """
@@ -42,19 +42,19 @@ class WebhookSender:
         self._is_stopped = False
 
     def send(self, body: str) -> None:
-        """Send a body as soon as those before it have had their first attempt."""
+        """Send a body as soon as all earlier bodies have had their first attempt."""
         self.pending += 1
         self._enqueue(_Message(body.encode()))
 
     def stop(self) -> None:
-        """Drop what is pending, the attempt that is being made included."""
+        """Drop the pending bodies, and cancel the current attempt."""
         self._is_stopped = True
         self._queue.clear()
         if self._task is not None:
             self._task.cancel()
 
     def counts(self) -> dict[str, Any]:
-        """Return what became of the bodies, as ``GET /_sandbox`` shows it."""
+        """Return how many bodies are in each state, as ``GET /_sandbox`` shows it."""
         return {
             "uri": self.webhook.uri,
             "record_type": self.webhook.record_type,
@@ -80,7 +80,7 @@ class WebhookSender:
         self.attempts += 1
         try:
             status = await asyncio.wait_for(self._post.send(message.body), self.webhook.timeout)
-        except Exception:  # whatever went wrong, there is no answer, and the next attempt may have one
+        except Exception:  # after any error, there is no answer, and the next attempt may get one
             status = None
         if status is not None and 200 <= status < 300:
             self.acknowledged += 1

@@ -1,4 +1,4 @@
-"""One webhook: where it POSTs, of which records, and how often it tries."""
+"""A webhook: its address, its record type, and its attempts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SHORTEST_TIMEOUT = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """A webhook that tells of each creation and each update of records of one type.
+    """A webhook. It POSTs each creation and each update of records of one type.
 
-    :param uri: where it POSTs.
-    :param record_type: the type of the records that it tells of.
+    :param uri: the address of its POSTs.
+    :param record_type: the type of its records.
     :param username: the user name of Basic authentication. If both this and ``password`` are ``None``,
         requests have no credentials.
     :param password: the password.
-    :param delay: the seconds between two attempts. Insightly does not document its own.
-    :param timeout: the seconds that the receiver has for an answer. Insightly does not document its own.
+    :param delay: the seconds between two attempts. Insightly does not document this time.
+    :param timeout: how many seconds the receiver has to answer. Insightly does not document this time.
     """
 
     uri: str
@@ -43,7 +43,7 @@ class Webhook:
     def parse(cls, name: str, given: Any, record_types: Collection[str]) -> Webhook:
         """Return the webhook that a request's body describes.
 
-        :param name: what an error calls it.
+        :param name: its name in an error.
         :raises BadRequest: if a key is unknown or missing, or a value is of the wrong kind. The error names
             the key.
         """
@@ -55,7 +55,7 @@ class Webhook:
         for key in ("username", "password"):
             checked_text(f"{name}.{key}", given.get(key, ""))
         if ":" in given.get("username", ""):
-            raise BadRequest(f"{name}.username has a colon, which Basic authentication can't send.")
+            raise BadRequest(f"{name}.username must not have a colon. Basic authentication can't send it.")
         for key, shortest in (("delay", 0.0), ("timeout", SHORTEST_TIMEOUT)):
             if key in given:
                 given[key] = checked_number(f"{name}.{key}", given[key], shortest, MAX_SECONDS)
@@ -89,4 +89,4 @@ def _check_uri(name: str, value: Any) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname or _URI.fullmatch(uri) is None:
         raise BadRequest(f"{name} is not an http or https URI with a host, in ASCII characters.")
     if parts.username is not None:
-        raise BadRequest(f"{name} holds credentials: they go into username and password.")
+        raise BadRequest(f"{name} must not hold credentials. Put them into username and password.")

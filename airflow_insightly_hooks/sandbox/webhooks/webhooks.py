@@ -1,4 +1,4 @@
-"""All webhooks of a sandbox, and which changes they tell of."""
+"""All webhooks of a sandbox."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Webhooks"]
 
 
 class Webhooks:
-    """Tells receivers of created and updated records, as the setting ``webhook`` says."""
+    """Sends created and updated records to the receivers in the setting ``webhook``."""
 
     def __init__(self) -> None:
         self._setting: Webhook | tuple[Webhook, ...] | None = None
         self._senders: list[WebhookSender] = []
 
     def configure(self, setting: Webhook | tuple[Webhook, ...] | None) -> None:
-        """Replace the setting. What the webhooks before had not sent is dropped, and counts begin anew."""
+        """Replace the setting. Pending bodies of the previous webhooks are dropped. Counts begin at 0."""
         for sender in self._senders:
             sender.stop()
         webhooks = (setting,) if isinstance(setting, Webhook) else setting or ()
         self._setting, self._senders = setting, [WebhookSender(webhook) for webhook in webhooks]
 
     def record_written(self, write: RecordWrite) -> None:
-        """Tell of a record as it is now. Its body is made at once."""
+        """Send the record that was written. Its body is made at once."""
         name = write.record_type.name
         senders = [sender for sender in self._senders if sender.webhook.record_type == name]
         if senders:
@@ -42,5 +42,5 @@ class Webhooks:
         return self._setting and self._setting.as_json()
 
     def counts(self) -> list[dict[str, Any]]:
-        """Return what became of the changes, for each webhook, as ``GET /_sandbox`` shows it."""
+        """Return how many bodies of each webhook are in each state, as ``GET /_sandbox`` shows it."""
         return [sender.counts() for sender in self._senders]

@@ -203,7 +203,7 @@ def test_the_page_shows_the_newest_first(sandbox):
 
 def test_the_page_of_an_empty_bin(still):
     """A bin that nothing has come to has a page, and looking does not make it."""
-    assert "Nothing has come yet" in still.ask("GET", "/bin/empty").text
+    assert "No request yet" in still.ask("GET", "/bin/empty").text
     assert still.ask("GET", "/_sandbox").json()["bins"] == {}
 
 
@@ -215,7 +215,7 @@ def test_the_page_shows_the_last_100(sandbox):
     assert page.count("<article>") == 100
     assert "body-3." in page
     assert "body-2." not in page
-    assert "3 older ones" in page
+    assert "3 older requests" in page
 
 
 def test_the_page_is_harmless(sandbox):
@@ -246,5 +246,5 @@ def test_the_index_lists_bins_and_how_to_use_them(sandbox):
     _post(sandbox)
     page = sandbox.ask("GET", "/", auth=None)
     assert "curl -u sandbox-key: &#x27;http://sandbox/v3.1/Contacts/Search" in page.text
-    assert '<a href="/bin/billing">billing</a>: 1 requests' in page.text
+    assert '<a href="/bin/billing">billing</a>: 1 request<' in page.text
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
