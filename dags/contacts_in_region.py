@@ -1,8 +1,9 @@
-# Watch for new contacts in a certain region: contacts of two countries that may be written to, when they
-# are added and whenever they are updated, go to two receivers.
+# Watch for contacts in a region: when a contact is added or updated, send it to two receivers if it is in one
+# of two countries and has not opted out of e-mail.
 #
-# It shows criteria with two conditions, and one build that feeds two deliver tasks: each has its own
-# connection, its own retries and its own report, so that one dead receiver holds up no other.
+# This example has criteria with two conditions, and one build task for two deliver tasks. Each deliver task
+# has its own connection, retries and report. So if one receiver is down, the other one still gets its
+# messages.
 #
 # Connections: insightly_default, and the two receivers billing_webhook and newsletter_webhook.
 from airflow.sdk import DAG

@@ -1,4 +1,4 @@
-# Every YAML file in the folder workflows is a DAG: ten workflows as people build them in Insightly's screens.
+# Makes a DAG from each YAML file in the folder workflows: ten workflows as people build them in Insightly.
 from airflow_insightly_hooks import load_workflows
 
 dags = load_workflows("workflows")

@@ -1,12 +1,12 @@
-# When a task is added in Insightly, POST it to a receiver: the example of Insightly's help page on webhooks.
+# When a task is added in Insightly, POST it to a receiver. Insightly's help page on webhooks has this example.
 #
-# Two connections are needed, and nothing else differs between the sandbox and a real account:
+# The DAG needs two connections. Only they differ between the sandbox and a real account:
 #   insightly_default  (type Insightly): the API key and the pod
 #   webhook_default    (type Insightly webhook receiver): the receiver's URI, user name and password
 #
-# A run waits, without holding a worker, until there is a change; then the next run goes on from there. So
-# each run in Airflow's grid is one delivery, and nothing is missed while the DAG is paused. Runs are
-# active one at a time: what is sent again from an earlier run waits until this one has found a change.
+# A run waits until there is a change, without using a worker. The next run continues from there. So each run
+# in Airflow's grid is one delivery, and no change is missed while the DAG is paused. Only one run is active
+# at a time: if you clear an earlier run, it waits until the current one has found a change.
 from datetime import timedelta
 
 from airflow.sdk import DAG

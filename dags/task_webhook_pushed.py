@@ -1,14 +1,14 @@
-# When a task is added in Insightly, POST it to a receiver, and be told of it by Insightly's own webhook.
+# When a task is added in Insightly, POST it to a receiver. Insightly's own webhook starts the run.
 #
-# It does what new_task_webhook.py does, and differs in how it learns of a task: Insightly's webhook wakes it
-# within a second, and between webhooks Insightly is not asked, but for a look every 15 minutes in case a
-# webhook is lost. The webhook says only that there is something to read: the run reads Insightly as ever.
+# It does the same as new_task_webhook.py, but it does not poll Insightly all the time: Insightly's webhook
+# starts a run within a second. There is only one poll every 15 minutes, in case a webhook is lost. The webhook
+# only announces that there is a change. The run then reads it from Insightly as usual.
 #
-# Three connections are needed:
+# The DAG needs three connections:
 #   insightly_default   (type Insightly): the API key and the pod
 #   insightly_incoming  (type Insightly webhooks to Airflow): a user name and a password of your choice
 #   webhook_default     (type Insightly webhook receiver): the receiver's URI, user name and password
-# and in Insightly a webhook of tasks with that user name and password, to
+# In Insightly, add a webhook of tasks with the user name and password of insightly_incoming, to
 # https://YOUR-AIRFLOW/insightly/hooks/insightly_incoming
 from airflow.sdk import DAG
 
