@@ -1,21 +1,22 @@
-# Each target sets up what it needs; `make help` lists them. PYTHON=… counts when .venv is made: `make clean` first.
+# Each target sets up what it needs. `make help` lists the targets. PYTHON=… only has an effect when .venv is
+# made: run `make clean` first.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 BIN ?= .venv/bin
 export PYTHON ?= python3
 # Airflow must never read or write the user's own installation.
 export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
-# Compiled modules are kept, whatever the user's own environment says: a test process starts in half the time.
+# Keep compiled modules, even if the user's environment says otherwise. Test processes start twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
-# The contract's tests have a target of their own; what they test with takes a second to load, in each process.
+# The contract tests have their own target. Their pytest plugin takes a second to load in each process.
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
-# Some tests wait for seconds: what is left to a process is taken over by those that have none left.
+# Some tests wait for seconds. Processes without tests left take over tests of the others.
 PARALLEL := --numprocesses 4 --dist worksteal
-# These wait more than they compute.
+# These tests mostly wait, so they can run side by side.
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators tests/compatibility"
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
-# Always anew: a page that has not changed may link to a heading that has.
+# Build all pages each time: an unchanged page may link to a heading that has changed.
 SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --quiet --jobs 2 \
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
@@ -31,36 +32,36 @@ help: ## List the targets
 .venv/.browser: .venv/.installed tools/browser.sh
 	@tools/browser.sh
 
-demo: .venv/.installed ## Show a record change become a webhook, through a real Airflow (PUSH=1: woken by Insightly's webhook; ONCE=1: then exit)
+demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a real Airflow (PUSH=1: Insightly's webhook starts the run; ONCE=1: exit afterwards)
 	@$(BIN)/python -m airflow_insightly_hooks.demo $(if $(PUSH),--push) $(if $(ONCE),--once)
 
-test: test-unit test-faults-and-contract test-e2e ## Run all tests, the real Airflow included
+test: test-unit test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow
 
-test-unit: .venv/.installed ## Run the fast tests only
+test-unit: .venv/.installed ## Run only the fast tests
 	$(BIN)/pytest $(FAST) $(PARALLEL) --ignore tests/faults
 
-test-faults: .venv/.installed ## Play every fault that a delivery must survive, and the slow tests
+test-faults: .venv/.installed ## Run the tests of all faults that a delivery must survive, and the slow tests
 	@tools/side_by_side.sh $(FAULTS)
 
 test-faults-and-contract: .venv/.installed
 	@tools/side_by_side.sh $(FAULTS) '$(CONTRACT)'
 
-coverage: .venv/.installed ## Run the fast tests and the faults, and show what they leave out; takes twice as long
+coverage: .venv/.installed ## Run the fast tests and the tests of faults, and show the code that they don't cover; takes twice as long
 	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
 
-test-contract: .venv/.installed ## Hold the sandbox to the file that INSIGHTLY_API_DESCRIPTION names
+test-contract: .venv/.installed ## Compare the sandbox with the API description in the file INSIGHTLY_API_DESCRIPTION
 	$(CONTRACT)
 
-test-e2e: .venv/.installed .venv/.browser ## Run the tests on a real Airflow only
+test-e2e: .venv/.installed .venv/.browser ## Run only the tests on a real Airflow
 	@tools/end_to_end.sh
 
-test-scale: .venv/.installed ## Run what takes minutes more: 50 MB of payloads, kills of one task, changes of mode, deleted runs
+test-scale: .venv/.installed ## Run tests that take more minutes: 50 MB of payloads, kills of a task, changes of mode, deleted runs
 	$(BIN)/pytest -m scale tests/e2e tests/how_to --durations 5
 
-test-all: .venv/.installed .venv/.browser ## Run check, fast tests and faults on each Python, and a real Airflow on the oldest and newest (E2E=0: without)
+test-all: .venv/.installed .venv/.browser ## Run check, the fast tests and the tests of faults on each Python, and the tests on a real Airflow on the oldest and newest Python (E2E=0: without)
 	@tools/test_all.sh
 
-check: .venv/.installed ## Lint, types and docs
+check: .venv/.installed ## Check style, types and documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/yamllint --strict .github .pre-commit-config.yaml .pre-commit-hooks.yaml
@@ -69,7 +70,7 @@ check: .venv/.installed ## Lint, types and docs
 docs: .venv/.installed ## Build the documents' site: build/docs/html/index.html
 	$(SITE)
 
-bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time triggers, parsing, reading
+bench: .venv/.installed ## Measure the four tasks, criteria, memory, time triggers, parsing and reading
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/criteria.py
 	$(BIN)/python benchmarks/memory.py
@@ -77,23 +78,23 @@ bench: .venv/.installed ## Measure: the four tasks, criteria, memory, time trigg
 	$(BIN)/python benchmarks/parsing.py
 	$(BIN)/python benchmarks/reading.py
 
-bench-delivery: .venv/.installed ## Measure the deliver task beside requests and mapped HttpOperators
+bench-delivery: .venv/.installed ## Compare the speed of the deliver task with requests and mapped HttpOperators
 	$(BIN)/python benchmarks/delivery.py
 
-dist: .venv/.installed ## Build sdist and wheel into dist/, check them, and run the demo of the installed wheel (DEMO=0: without)
+dist: .venv/.installed ## Build sdist and wheel in dist/, check them, and run the demo from the installed wheel (DEMO=0: without)
 	@tools/dist.sh
 
-constraints: .venv/.installed ## Pin every package anew in constraints.txt, and the oldest ones in constraints-lowest.txt
+constraints: .venv/.installed ## Update the pinned packages in constraints.txt, and the oldest ones in constraints-lowest.txt
 	@tools/constraints.sh
 
-record-types: .venv/.installed ## Make the table of record types anew from INSIGHTLY_API_DESCRIPTION
+record-types: .venv/.installed ## Update the table of record types from the file INSIGHTLY_API_DESCRIPTION
 	$(BIN)/python tools/record_types.py
 
-schema: .venv/.installed ## Make the JSON Schema of workflow files anew
+schema: .venv/.installed ## Update the JSON Schema of workflow files
 	$(BIN)/python tools/workflow_schema.py
 
-reference: .venv/.installed ## Make the blocks of the reference anew from the code
+reference: .venv/.installed ## Update the blocks of the reference from the code
 	$(BIN)/python tools/reference.py
 
-clean: ## Remove what the targets made
+clean: ## Remove the files that the targets have made
 	rm -rf .venv .venvs .demo build dist .screenshots .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
