@@ -88,6 +88,7 @@ MAY_IMPORT = {
         "sandbox.crm",
         "core.records",
         "core.exact_json",
+        "core.plurals",
     },
     "sandbox.webhooks": {"sandbox.webhooks", "sandbox.crm", "core.records", "core.exact_json"},
     "sandbox.seed": {"sandbox.seed", "sandbox.crm", "core.records"},
