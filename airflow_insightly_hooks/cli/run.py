@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_insightly_hooks.cli.exit_codes import ExitCode
 from airflow_insightly_hooks.cli.output import say
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, type_and_place
 
 __all__ = ["UsageError", "run"]
 
@@ -63,7 +63,7 @@ def run(command: Callable[[Namespace], int], args: Namespace) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.BROKEN_PIPE
     except Exception as error:
-        say("".join(traceback.format_tb(error.__traceback__)) + f"error: {told(error)}")
+        say("".join(traceback.format_tb(error.__traceback__)) + f"error: {type_and_place(error)}")
         code = ExitCode.FAILED
     raise SystemExit(int(code))
 

@@ -66,7 +66,7 @@ from airflow_insightly_hooks.core.error_types.reading_errors import (
     WorkerExhausted,
 )
 from airflow_insightly_hooks.core.error_types.root import InsightlyHooksError
-from airflow_insightly_hooks.core.error_types.texts import missing_keys, told
+from airflow_insightly_hooks.core.error_types.texts import missing_keys, type_and_place
 from airflow_insightly_hooks.core.error_types.workflow_errors import (
     InvalidCriteria,
     InvalidWorkflow,
@@ -96,7 +96,7 @@ __all__ = [
     "UntrustedClock",
     "WorkerExhausted",
     "missing_keys",
-    "told",
+    "type_and_place",
 ]
 
 for _name in __all__:  # tracebacks and pickles name the errors by this module, not by where they are defined

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_insightly_hooks.core.errors import told
+from airflow_insightly_hooks.core.errors import type_and_place
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.diagnosis.airflow_setup import (
     check_components,
@@ -85,7 +85,7 @@ def _all_of(findings: Iterator[Finding], conn_id: str) -> Iterator[Finding]:
     try:
         yield from findings
     except Exception as error:  # its text may hold secrets
-        what = f"the check itself has failed: {told(error)}"
+        what = f"the check itself has failed: {type_and_place(error)}"
         yield Finding(f"connection {conn_id}", PROBLEM, what, "Please report this as a bug of this package.")
 
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_insightly_hooks.core.errors import UnknownRecordType, told
+from airflow_insightly_hooks.core.errors import UnknownRecordType, type_and_place
 from airflow_insightly_hooks.core.incoming.announced import span_of
 from airflow_insightly_hooks.core.incoming.received_entity import InvalidEntity, ReceivedEntity, read_entity
 from airflow_insightly_hooks.hooks.header_values import whole_number
@@ -164,7 +164,7 @@ class _Guard:
         try:
             await self._app(scope, receive, noting)
         except Exception as error:
-            log.error("A webhook can't be accepted, the endpoint failed: %s", told(error))
+            log.error("A webhook can't be accepted, the endpoint failed: %s", type_and_place(error))
             if not status:
                 await unavailable().response()(scope, receive, noting)
         count_webhook(status)

@@ -24,7 +24,7 @@ from airflow.secrets.metastore import MetastoreBackend
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
-from airflow_insightly_hooks.core.errors import InvalidConnection, told
+from airflow_insightly_hooks.core.errors import InvalidConnection, type_and_place
 from airflow_insightly_hooks.hooks.incoming import IncomingSettings, InsightlyIncomingHook
 from airflow_insightly_hooks.incoming.answers import overloaded, unauthorized, unavailable
 from airflow_insightly_hooks.incoming.threads import Threads
@@ -161,7 +161,7 @@ def _look_up(conn_id: str) -> IncomingSettings | None:
         log.error(
             "Webhooks of connection %r are refused, since it can't be read (%s): check [core] fernet_key, or "
             "save the connection again",
-            *(conn_id, told(error)),
+            *(conn_id, type_and_place(error)),
         )
     return None
 

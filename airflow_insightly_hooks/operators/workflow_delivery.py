@@ -29,7 +29,7 @@ from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidConnection, told
+from airflow_insightly_hooks.core.errors import InvalidConnection, type_and_place
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource
@@ -155,7 +155,9 @@ class WorkflowDelivery(WebhookOperator):
             state = context["asset_state_store"][self.asset]
             return ReceiverStatus.of(read_value(state, f"{RECEIVER}/{self.webhook}"))
         except Exception as error:  # no message depends on the status
-            self.log.warning("The receiver's status can't be read, and is not used: %s", told(error))
+            self.log.warning(
+                "The receiver's status can't be read, and is not used: %s", type_and_place(error)
+            )
             return None
 
     def _write_status(self, context: Context, status: ReceiverStatus) -> None:
@@ -168,7 +170,7 @@ class WorkflowDelivery(WebhookOperator):
             state = context["asset_state_store"][self.asset]
             state.set(f"{RECEIVER}/{self.webhook}", status.as_dict())
         except Exception as error:  # the deliveries matter more
-            self.log.warning("The receiver's status can't be kept for other runs: %s", told(error))
+            self.log.warning("The receiver's status can't be kept for other runs: %s", type_and_place(error))
 
 
 class WorkflowWebhookOperator(WorkflowDelivery):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_insightly_hooks.core.errors import told
+from airflow_insightly_hooks.core.errors import type_and_place
 from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 from airflow_insightly_hooks.runs.airflow_runs import is_dry_run, is_test
 from airflow_insightly_hooks.runs.task_state import TaskState
@@ -48,4 +48,6 @@ def keep_run_counts(
                 counts = RunCounts(detected, met, day.left, day.total, hook.insightly_conn_id)
         TaskState(store).set(RUN_COUNTS, counts.as_dict())
     except Exception as error:
-        log.warning("The task's counts can't be kept, so the pages don't show them: %s", told(error))
+        log.warning(
+            "The task's counts can't be kept, so the pages don't show them: %s", type_and_place(error)
+        )

@@ -28,7 +28,7 @@ from airflow_insightly_hooks.core.detection.nearby_changes import (
     read_window,
 )
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidWindow, told
+from airflow_insightly_hooks.core.errors import InvalidWindow, type_and_place
 from airflow_insightly_hooks.core.records import RecordType
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.runs.airflow_runs import interval_of, type_of
@@ -275,7 +275,9 @@ class SharedReading:
         except ReadByAnotherRun:
             raise
         except Exception as error:
-            self._log.warning("Runs can't share what they read, so each reads by itself (%s)", told(error))
+            self._log.warning(
+                "Runs can't share what they read, so each reads by itself (%s)", type_and_place(error)
+            )
             return otherwise
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from airflow_insightly_hooks.core.errors import InvalidWorkflow, told
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, type_and_place
 from airflow_insightly_hooks.core.suggestions import did_you_mean
 from airflow_insightly_hooks.core.workflow.parts import FailureCallback
 
@@ -38,7 +38,9 @@ def failure_callback(asked: FailureCallback) -> Callable[..., Any]:
     try:
         made: Callable[..., Any] = found(**asked.arguments)
     except Exception as error:  # its text may hold an argument's value
-        raise _wrong("arguments", f"{asked.callback} refuses these arguments: {told(error)}") from None
+        raise _wrong(
+            "arguments", f"{asked.callback} refuses these arguments: {type_and_place(error)}"
+        ) from None
     if not callable(made):
         raise _wrong("callback", f"{asked.callback} is neither a notifier class nor a function")
     return made
@@ -59,7 +61,7 @@ def _imported(path: str) -> object:
             reason = f"{module_name} can't be imported: it needs the module {missing!r}; install it"
         raise _wrong("callback", reason) from None
     except Exception as error:  # its text may be anything
-        raise _wrong("callback", f"{module_name} can't be imported: {told(error)}") from None
+        raise _wrong("callback", f"{module_name} can't be imported: {type_and_place(error)}") from None
     try:
         return getattr(module, name)
     except AttributeError:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from airflow.sdk import DAG, get_parsing_context
 
-from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile, told
+from airflow_insightly_hooks.core.errors import InvalidWorkflow, InvalidWorkflowFile, type_and_place
 from airflow_insightly_hooks.core.workflow.dag_ids import PENDING_SUFFIX, RETRY_SUFFIX
 from airflow_insightly_hooks.core.workflow.definition import WorkflowDefinition
 from airflow_insightly_hooks.core.workflow.yaml_file import located, read_workflows
@@ -96,7 +96,7 @@ def load_files(
         except InvalidWorkflowFile as error:
             errors[path] = error
         except Exception as error:  # an unexpected error of one file must not stop the others
-            reason = f"it can't be read: {told(error)}"
+            reason = f"it can't be read: {type_and_place(error)}"
             errors[path] = InvalidWorkflowFile(name, (("", reason),), (1,))
     owners: dict[_Cursor, list[_Found]] = {}
     for one in found:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from airflow_insightly_hooks.cli.run import UsageError
-from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, told
+from airflow_insightly_hooks.core.errors import InvalidWorkflowFile, type_and_place
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from airflow_insightly_hooks.workflows.files import SUFFIXES, workflow_files
 from airflow_insightly_hooks.workflows.reading import text_of
@@ -76,7 +76,7 @@ def _of_python(module: str, attribute: str) -> Workflow:
     except ModuleNotFoundError as error:
         raise UsageError(f"{module} can't be imported: there is no module {error.name!r}") from None
     except Exception as error:
-        raise UsageError(f"{module} can't be imported: {told(error)}") from None
+        raise UsageError(f"{module} can't be imported: {type_and_place(error)}") from None
     workflow = getattr(loaded, attribute, None)
     if not isinstance(workflow, Workflow):
         there = [name for name, value in vars(loaded).items() if isinstance(value, Workflow)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "missing_keys",
     "printable",
-    "told",
+    "type_and_place",
 ]
 
 
@@ -33,7 +33,7 @@ def missing_keys(value: Mapping[str, Any], keys: Iterable[str]) -> str:
     return ", ".join(repr(key) for key in keys if key not in value)
 
 
-def told(error: BaseException) -> str:
+def type_and_place(error: BaseException) -> str:
     """Return an error's class and where it was raised, such as ``KeyError at post_threads.py:42``.
 
     For errors whose own text may hold anything, also personal data.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_insightly_hooks.core.delivery.report_types import Report
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError, told
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, UndeliveredError, type_and_place
 from airflow_insightly_hooks.core.plurals import counted
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def push_report(ti: Any, report: Any, log: Any) -> None:
     try:
         ti.xcom_push(key="return_value", value=report)
     except Exception as error:  # the error that ended the task matters more
-        log.warning("The report can't be stored: %s", told(error))
+        log.warning("The report can't be stored: %s", type_and_place(error))
 
 
 def set_event(context: Context, asset: Asset, extra: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_insightly_hooks.core.delivery.cpu_limit import CpuLimit
 from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
-from airflow_insightly_hooks.core.errors import InsightlyHooksError, told
+from airflow_insightly_hooks.core.errors import InsightlyHooksError, type_and_place
 from airflow_insightly_hooks.core.payload import Payload
 from airflow_insightly_hooks.hooks.connection_failures import NO_MORE_THREADS
 from airflow_insightly_hooks.hooks.post.post_result import PostResult
@@ -274,5 +274,5 @@ class PostThreads:
             return Attempt(payload, refused, time.time(), is_refused=True)
         except Exception as error:  # an error of one payload must not stop the others
             took = time.monotonic() - began
-            failed = PostResult(acknowledged=False, error=f"unexpected {told(error)}", elapsed=took)
+            failed = PostResult(acknowledged=False, error=f"unexpected {type_and_place(error)}", elapsed=took)
             return Attempt(payload, failed, time.time())

@@ -13,7 +13,7 @@ from airflow_insightly_hooks.core.detection.late_changes import LateChanges, Sam
 from airflow_insightly_hooks.core.detection.page_log import page_entry
 from airflow_insightly_hooks.core.detection.record_times import has_time
 from airflow_insightly_hooks.core.detection.scan import Scan
-from airflow_insightly_hooks.core.errors import IncompleteScan, InsightlyHooksError, told
+from airflow_insightly_hooks.core.errors import IncompleteScan, InsightlyHooksError, type_and_place
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.records import (
     RECORD_TYPES,
@@ -132,7 +132,8 @@ class Reading:
                 self._unknown = list(settled.unknown)
         except (ValueError, KeyError, TypeError, AttributeError, InsightlyHooksError) as error:
             self._log.warning(
-                "The checkpoint of an earlier try can't be read (%s): reading from the beginning", told(error)
+                "The checkpoint of an earlier try can't be read (%s): reading from the beginning",
+                type_and_place(error),
             )
             self._checkpoint.forget()
             self._begin()
@@ -208,7 +209,9 @@ class Reading:
         try:
             self._is_kept = self._is_settled and self._checkpoint.add(settled)
         except Exception as error:  # the next try reads again from here
-            self._log.warning("The checkpoint can't be kept: %s. A retry reads again from there", told(error))
+            self._log.warning(
+                "The checkpoint can't be kept: %s. A retry reads again from there", type_and_place(error)
+            )
             self._is_kept = False
 
     def _pages(self) -> Iterator[_MatchingPage]:
