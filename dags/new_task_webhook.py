@@ -1,4 +1,4 @@
-# When a task is added in Insightly, POST it to a receiver. Insightly's help page on webhooks has this example.
+# When a task is added in Insightly, POST it to a receiver: an example of Insightly's help page on webhooks.
 #
 # The DAG needs two connections. Only they differ between the sandbox and a real account:
 #   insightly_default  (type Insightly): the API key and the pod

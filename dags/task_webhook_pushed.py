@@ -1,7 +1,7 @@
 # When a task is added in Insightly, POST it to a receiver. Insightly's own webhook starts the run.
 #
 # It does the same as new_task_webhook.py, but it does not poll Insightly all the time: Insightly's webhook
-# starts a run within a second. There is only one poll every 15 minutes, in case a webhook is lost. The webhook
+# starts a run within a second. It polls only every 15 minutes, in case a webhook is lost. The webhook
 # only announces that there is a change. The run then reads it from Insightly as usual.
 #
 # The DAG needs three connections:
