@@ -15,7 +15,7 @@ PIECE = 65_536
 class BrokerRelay:
     """Forwards connections from a free port of 127.0.0.1 to another one.
 
-    :ivar port: the port that clients connect to; it stays the same while the relay is cut.
+    :ivar port: the port that clients connect to. It stays the same while the relay is cut.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -32,7 +32,7 @@ class BrokerRelay:
             listener, self._listener = self._listener, None
             connections, self._connections = self._connections, set()
         if listener is not None:
-            # Closing alone would leave the thread in accept(), and with it the port open.
+            # If the socket were only closed, the thread would stay in accept(), and the port would stay open.
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
@@ -72,7 +72,7 @@ class BrokerRelay:
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE):
                 sink.sendall(piece)
-        # A client of a broker never half-closes: the end of one side is the end of both.
+        # A broker's client never closes only one direction. So the end of one side is the end of both.
         for connection in (source, sink):
             _end(connection)
             with self._lock:
@@ -90,7 +90,7 @@ def broker_relay(target_port: int) -> Iterator[BrokerRelay]:
 
 
 def _end(connection: socket.socket) -> None:
-    # Closing alone would not wake the thread that reads.
+    # If the socket were only closed, the reading thread would not wake up.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()

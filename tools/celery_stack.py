@@ -1,12 +1,12 @@
 """A real Airflow with the Celery executor: PostgreSQL, Redis as the broker, and workers that share no files.
 
-Each worker has a home, a working directory and a copy of the DAG folder of its own. It gets what a worker on
-another machine needs, and nothing more: the addresses of the broker, of Celery's results and of Airflow's
-execution API. Connections and variables come to it through that API. It has neither the address of
-Airflow's database nor the keys of the API server.
+Each worker has its own home, working directory and copy of the DAG folder. It only gets what a worker on
+another machine needs: the addresses of the broker, of Celery's results and of Airflow's execution API. It
+gets connections and variables through this API. It has neither the address of Airflow's database nor the keys
+of the API server.
 
-The broker is reached through a relay. So a test can take it away, and empty it, as when a Redis that keeps
-nothing on disk is restarted.
+There is a relay in front of the broker. So a test can make the broker unreachable, and empty it. The same
+happens when a Redis without files on disk is restarted.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ SERVER_ONLY = (
     "AIRFLOW__DAG_PROCESSOR__",
     "AIRFLOW__SCHEDULER__",
 )
-"""Environment variables that workers don't get, by how they begin."""
+"""The first letters of environment variables that workers don't get."""
 HOST_MODULE = "worker_host"
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
     "AIRFLOW__CORE__PARALLELISM": "32",
-    # A task whose worker is gone is tried again after 20 s, not after 5 minutes.
+    # If its worker is gone, a task is tried again after 20 s, not after 5 minutes.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
-    # The API server takes its time where the machine is busy.
+    # The API server is slow if the machine is busy.
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
-    # A task whose message is gone with the broker is queued again after 30 s, not after 10 minutes. A task
-    # that waits for a slot is queued again, too, and has to live through that more often than twice.
+    # If the broker has lost its message, a task is queued again after 30 s, not after 10 minutes. Tasks that
+    # wait for a slot are queued again, too. That must not fail them, so more than two times are allowed.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "3",
     "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "20",
-    # A message that a worker has taken and not finished is given to another one after a minute. It has to be
-    # longer than the longest task: there, and here.
+    # If a worker does not finish a message, another worker gets it after a minute. This time must be longer
+    # than the longest task, as on a real installation.
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
-    # While the broker is away, the scheduler tries again instead of failing the task.
+    # While the broker is unreachable, the scheduler tries again and does not fail the task.
     "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES": "100",
     "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": (
         '{"task_publish_retry_policy": {"max_retries": 100, "interval_max": 0.5},'
@@ -68,7 +68,7 @@ SETTINGS = {
 
 
 def reason_to_skip() -> str | None:
-    """Return what is missing here; ``None`` if Airflow has its Celery executor, and both servers answer."""
+    """Return what is missing, or ``None`` if the Celery executor is installed and both servers answer."""
     if importlib.util.find_spec("airflow.providers.celery") is None:
         return "apache-airflow-providers-celery is not installed"
     try:
@@ -85,12 +85,12 @@ def reason_to_skip() -> str | None:
 class CeleryStack(AirflowStack):
     """One Airflow installation whose tasks run in Celery workers; ``celery_stack`` makes one.
 
-    :param home: the folder for all its state; each worker has a folder of its own in it.
-    :param dags: the folder of DAG files, which is copied for each worker when that starts.
-    :param connections: as ``AirflowStack`` takes them; workers get them through the execution API.
+    :param home: the folder for all its state. Each worker has its own folder in it.
+    :param dags: the folder of DAG files. It is copied for each worker when the worker starts.
+    :param connections: as for ``AirflowStack``. Workers get them through the execution API.
     :param database: the SQLAlchemy address of Airflow's database.
     :param results: the SQLAlchemy address of the database with Celery's results.
-    :param relay: what the broker is reached through.
+    :param relay: the relay in front of the broker.
     :param settings: further environment variables.
     """
 
@@ -118,15 +118,15 @@ class CeleryStack(AirflowStack):
     # --- workers -------------------------------------------------------------------------------------------
 
     def worker_home(self, name: str) -> Path:
-        """Return the folder of a worker; its tasks' logs are in ``logs`` there."""
+        """Return the folder of a worker. It has the logs of its tasks in ``logs``."""
         return self.home / "workers" / name
 
     def worker_output(self, name: str) -> str:
-        """Return what a worker's processes have written to their outputs."""
+        """Return the output of a worker's processes."""
         return (self.home / f"{name}.log").read_text(errors="replace")
 
     def start_worker(self, name: str, slots: int = 2) -> None:
-        """Start a worker, whose tasks have its name as their host; ``wait_for_worker`` waits for it.
+        """Start a worker. Its tasks have its name as their host. ``wait_for_worker`` waits for it.
 
         :param slots: how many tasks it runs at once.
         """
@@ -140,7 +140,7 @@ class CeleryStack(AirflowStack):
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{HOST_MODULE}.name",
         }
-        # Other workers' processes could answer only by the broker; nothing here asks them to.
+        # Workers only talk to each other through the broker. Nothing here needs that.
         options = ["--skip-serve-logs", "--without-mingle", "--without-gossip"]
         command = [sys.executable, "-m", "airflow", "celery", "worker", *options]
         command += ["--celery-hostname", name, "--concurrency", str(slots)]
@@ -149,7 +149,7 @@ class CeleryStack(AirflowStack):
     def wait_for_worker(self, name: str, timeout: float = 120.0) -> None:
         """Wait until a worker takes tasks.
 
-        :raises StackError: if it has ended, or the time is up.
+        :raises StackError: if the worker has ended, or the time is up.
         """
 
         def is_ready() -> bool:
@@ -159,7 +159,7 @@ class CeleryStack(AirflowStack):
         wait_for(f"worker {name}", is_ready, timeout)
 
     def kill_worker(self, name: str) -> None:
-        """Kill a worker with all its processes at once, as when its machine dies."""
+        """Kill a worker with all its processes at once, as if its machine failed."""
         self.processes.kill_session(name)
 
     # --- the broker ----------------------------------------------------------------------------------------
@@ -169,16 +169,16 @@ class CeleryStack(AirflowStack):
         self._relay.cut()
 
     def restore_broker(self) -> None:
-        """Let the broker be reached again; it has what it had."""
+        """Make the broker reachable again. It has the same contents as before."""
         self._relay.restore()
 
     def queued_messages(self) -> int:
-        """Return how many tasks' messages wait at the broker for a worker."""
+        """Return how many messages of tasks wait at the broker for a worker."""
         with contextlib.closing(_redis()) as server:
             return int(server.llen(f"{self._key_prefix}default"))
 
     def empty_broker(self) -> int:
-        """Delete all that the broker has of this stack, and nothing else; return how many keys that were."""
+        """Delete only this stack's keys from the broker. Return how many keys were deleted."""
         with contextlib.closing(_redis()) as server:
             keys = list(server.scan_iter(match=f"{self._key_prefix}*", count=1_000))
             if keys:
@@ -186,7 +186,7 @@ class CeleryStack(AirflowStack):
             return len(keys)
 
     def stop(self) -> None:
-        """Stop what was started, and leave nothing at the broker."""
+        """Stop all processes, and delete this stack's keys from the broker."""
         super().stop()
         self._relay.cut()
         self.empty_broker()
@@ -201,7 +201,7 @@ def celery_stack(
     *,
     is_durable: bool = False,
 ) -> Iterator[CeleryStack]:
-    """Make an Airflow with databases of its own, and no component started yet; stop it after the block.
+    """Make an Airflow with its own databases, and stop it after the block. No component is started yet.
 
     :param is_durable: whether a commit waits for the disk, as it does by default on a server.
     :raises StackError: if Redis or PostgreSQL is missing.

@@ -1,4 +1,4 @@
-"""Says what is wrong with a wheel and an sdist: ``python tools/check_dist.py WHEEL SDIST``."""
+"""Check a wheel and an sdist: ``python tools/check_dist.py WHEEL SDIST``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NEEDED = (
     f"{PACKAGE}/demo/dags/new_task_webhook.py",
     f"{PACKAGE}/demo/dags/workflows/new_invoice.yaml",
 )
-"""Files and folders of the wheel besides modules."""
+"""Files and folders that the wheel has besides modules."""
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:)[^)]*\)")
 
 
 def faults(wheel: Path, sdist: Path) -> Iterator[str]:
-    """Yield what is wrong, a sentence each."""
+    """Yield a sentence for each fault."""
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
@@ -50,7 +50,7 @@ def faults(wheel: Path, sdist: Path) -> Iterator[str]:
             yield f"{sdist.name} lacks {name}"
     untracked = {n for n in inside if n} - set(tracked) - {"PKG-INFO"}
     if untracked:
-        yield f"{sdist.name} holds what is not in the repository: {', '.join(sorted(untracked)[:5])}"
+        yield f"{sdist.name} holds files that are not in the repository: {', '.join(sorted(untracked)[:5])}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Hold the documents to the files: modules must be listed, and what is linked must be there.
+"""Compare the documents with the files: modules must be listed, and the targets of links must exist.
 
-Part of ``make check``; prints each fault and ends with 1 if there is one.
+Part of ``make check``. It prints each fault, and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REGISTRIES = re.compile(r"\b(pypi|pythonhosted|npmjs)\.(org|com)\b")
 
 
 def faults() -> Iterator[str]:
-    """Yield what is wrong, a sentence each."""
+    """Yield a sentence for each fault."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     files = [ROOT / name for name in tracked.stdout.splitlines()]
     yield from broken_links([path for path in files if path.suffix == ".md"])
@@ -28,7 +28,7 @@ def faults() -> Iterator[str]:
 
 
 def unlisted_modules(files: list[Path]) -> Iterator[str]:
-    """Yield the modules that docs/architecture.md, or the sandbox's page, lacks, or lists without need."""
+    """Yield modules that docs/architecture.md or the sandbox's page lacks, and ones that don't exist."""
     listed = listed_modules((ROOT / "docs" / "architecture.md").read_text())
     sandbox = (ROOT / "docs" / "reference" / "sandbox.md").read_text()
     package = ROOT / "airflow_insightly_hooks"
@@ -44,7 +44,7 @@ def unlisted_modules(files: list[Path]) -> Iterator[str]:
         if module.parts[0] != "sandbox":
             there.add(module.with_suffix("").as_posix() if path.suffix == ".py" else module.as_posix())
         elif f"`{module.as_posix()}`" not in sandbox:
-            yield f"docs/reference/sandbox.md: {module} not in its table of modules"
+            yield f"docs/reference/sandbox.md: its table of modules lacks {module}"
     for name in sorted(there ^ listed):
         yield f"docs/architecture.md: in its tree, {name} is {'missing' if name in there else 'not there'}"
 
@@ -65,7 +65,7 @@ def listed_modules(page: str) -> set[str]:
 
 
 def missing_modules() -> Iterator[str]:
-    """Yield the files that docs/architecture.md names and that are not there."""
+    """Yield the files that docs/architecture.md names although they don't exist."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     for name in sorted(set(re.findall(r"`([\w/]+/\w+\.py)`", page))):
         if not any((folder / name).is_file() for folder in (ROOT / "airflow_insightly_hooks", ROOT)):
@@ -73,19 +73,19 @@ def missing_modules() -> Iterator[str]:
 
 
 def broken_links(documents: list[Path]) -> Iterator[str]:
-    """Yield the relative links that lead nowhere: to no file, or to no heading of a document."""
+    """Yield the relative links whose file or heading does not exist."""
     for document in documents:
         text = FENCED.sub("", document.read_text())
         for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text):
             path = document.parent / target if target else document
             if not path.exists():
-                yield f"{document.relative_to(ROOT)}: the link to {target} leads nowhere"
+                yield f"{document.relative_to(ROOT)}: the link to {target} leads to no file"
             elif anchor and path.suffix == ".md" and anchor not in anchors(path.read_text()):
                 yield f"{document.relative_to(ROOT)}: the link to {target}#{anchor} leads to no heading"
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
+    """Return the anchors of a document's headings, by GitHub's rules."""
     counts: Counter[str] = Counter()
     for heading in re.findall(r"^#{1,6} +(.+?) *$", FENCED.sub("", text), re.MULTILINE):
         shown = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -95,14 +95,14 @@ def anchors(text: str) -> set[str]:
 
 
 def registry_addresses(files: list[Path]) -> Iterator[str]:
-    """Yield the files that name a package registry: installing must go by the user's own settings."""
+    """Yield the files that name a package registry. Only the user's own settings must name one."""
     for path in files:
         if path.is_file() and path != Path(__file__) and REGISTRIES.search(path.read_text(errors="replace")):
             yield f"{path.relative_to(ROOT)}: it names a package registry"
 
 
 def main() -> int:
-    """Print what is wrong; return the exit code."""
+    """Print the faults, and return the exit code."""
     found = list(faults())
     for fault in found:
         print(fault)

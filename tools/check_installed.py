@@ -1,4 +1,4 @@
-"""Tries the package as it is installed in the environment that runs this: modules, entry points, commands."""
+"""Try the package that is installed in the current environment: its modules, entry points and commands."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ENTRY_POINTS = {"apache_airflow_provider": 1, "airflow.plugins": 1, "pytest11": 
 
 
 def main() -> None:
-    """Raise what is wrong."""
+    """Try everything, and raise an error if something fails."""
     package = importlib.import_module(PACKAGE)
     folder = Path(str(package.__file__)).parent
-    assert folder.is_relative_to(sys.prefix), f"{folder} is not of this environment"
+    assert folder.is_relative_to(sys.prefix), f"{folder} is not in this environment"
     assert version("airflow-insightly-hooks") == package.__version__
     names = [m.name for m in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
-    # pytest is not installed, and what is run as a command is run below.
+    # pytest is not installed. Modules that are commands are run below.
     for name in names:
         if not name.endswith(("__main__", "pytest_plugin", "testing.connections")):
             importlib.import_module(name)

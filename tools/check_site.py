@@ -1,7 +1,7 @@
-"""Hold the built site to loading nothing from other hosts: fonts, styles, scripts, pictures.
+"""Check that the built site loads nothing from other hosts: no fonts, styles, scripts or pictures.
 
-Usage: python tools/check_site.py build/docs/html. Prints what would be loaded; ends with 1 if there is any.
-Links that a reader follows may lead anywhere.
+Usage: python tools/check_site.py build/docs/html. It prints the addresses on other hosts that the site would
+load, and exits with 1 if there are any. Links that a reader follows may lead anywhere.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-# Any attribute with this name makes a browser load something, whatever the element is.
+# An attribute with one of these names makes a browser load something, in any element.
 LOADING = {"src", "srcset", "data", "poster", "background", "action", "formaction", "manifest", "ping"}
-# An href loads something in these elements; in <a> and <area> it is followed.
+# In these elements, an href makes a browser load something. In <a> and <area>, it is a link.
 LOADING_HREF = {"link", "use", "image", "base"}
 FROM_CSS = re.compile(r"@import\s+(?:url\()?\s*['\"]?([^'\")\s;]+)|url\(\s*['\"]?([^'\")\s]+)")
 REMOTE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
-# Names of XML namespaces are no addresses that are loaded.
+# The names of XML namespaces look like addresses, but browsers don't load them.
 IN_SCRIPT = re.compile(r"['\"`]((?:https?:)?//(?!www\.w3\.org/)[\w.-]+\.[a-z]{2,}[^'\"`]*)")
 
 
@@ -26,7 +26,7 @@ LOADERS = {".html", ".css", ".js", ".svg"}
 
 
 class _Page(HTMLParser):
-    """Collects what a page loads: addresses, and the text of its styles and scripts."""
+    """Collects the addresses that a page loads, and the text of its styles and scripts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Page(HTMLParser):
 
 
 def loads(path: Path) -> Iterator[str]:
-    """Yield the addresses on other hosts that a file of the site has a browser load."""
+    """Yield the addresses on other hosts that a file of the site makes a browser load."""
     text = path.read_text(encoding="utf-8")
     styles, scripts, addresses = [], [], []
     if path.suffix in (".html", ".svg"):
@@ -72,7 +72,7 @@ def loads(path: Path) -> Iterator[str]:
 
 
 def main(folder: str) -> int:
-    """Print what the site would load; return the exit code."""
+    """Print the addresses that the site would load, and return the exit code."""
     files = [
         path for path in sorted(Path(folder).rglob("*.*")) if path.suffix in (".html", ".css", ".js", ".svg")
     ]

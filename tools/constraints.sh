@@ -1,6 +1,6 @@
 #!/bin/sh
 # Pins packages: constraints.txt has the newest ones, constraints-lowest.txt the oldest that pyproject.toml allows.
-# KEEP=1 keeps the pins of constraints.txt that still hold.
+# KEEP=1 keeps the pins in constraints.txt that are still allowed.
 set -eu
 cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
@@ -12,7 +12,7 @@ upgrade=--upgrade
 [ -z "${KEEP:-}" ] || upgrade=
 compile --universal --python-version 3.10 --all-extras $upgrade --output-file constraints.txt
 
-# The oldest of what the package itself needs, and what the tests need, as new as these allow.
+# The oldest versions of the package's own dependencies, and the newest packages for the tests that fit them.
 compile --python-version 3.10 --resolution lowest-direct --output-file "$work/all.txt"
 needed=$(sed -n '/^dependencies = \[/,/^\]/s/^ *"\([a-z0-9-]*\).*/\1/p' pyproject.toml)
 for name in $needed apache-airflow-core apache-airflow-task-sdk; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the sdist and the wheel into dist/, checks them, and tries the wheel in an environment of its own.
-# Two builds of one commit are equal, byte for byte: files have the time of the commit.
+# Builds the sdist and the wheel into dist/, checks them, and tries the wheel in a new environment.
+# Two builds of the same commit are equal, byte for byte, because files have the time of the commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin="$PWD/.venv/bin"
@@ -16,7 +16,7 @@ build --sdist --outdir dist
 build --wheel --outdir dist
 sdist="$(echo dist/*.tar.gz)" wheel="$(echo dist/*.whl)"
 
-echo "dist: checking what they hold"
+echo "dist: checking their contents"
 "$bin/twine" check --strict dist/*
 "$bin/check-wheel-contents" "$wheel"
 "$bin/python" tools/check_dist.py "$wheel" "$sdist"
@@ -26,11 +26,11 @@ tar -xzf "$sdist" -C "$work"
 (cd "$work"/airflow_insightly_hooks-* && build --wheel --outdir "$work")
 cmp "$wheel" "$work/$(basename "$wheel")"
 
-echo "dist: installing the wheel into an environment of its own"
+echo "dist: installing the wheel into a new environment"
 "$bin/uv" venv --quiet --python "$bin/python" "$work/venv"
 "$bin/uv" pip install --quiet --system-certs --python "$work/venv/bin/python" --constraint constraints.txt "$wheel"
 cp tools/check_installed.py "$work"
-cd "$work" # not in the clone, whose modules would be found first
+cd "$work" # not in the clone, because Python would find its modules first
 env -u PYTHONPATH AIRFLOW_HOME="$work/airflow" venv/bin/python check_installed.py
 if [ "${DEMO:-1}" = 1 ]; then
     echo "dist: running the demo of the installed wheel"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the end-to-end tests in several processes, each with an Airflow of its own: what they do most is wait.
+# Runs the end-to-end tests in several processes, each with its own Airflow. The tests mostly wait.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-unset PYTHONDONTWRITEBYTECODE # with compiled modules a process takes half the time
+unset PYTHONDONTWRITEBYTECODE # with compiled modules, a process takes half the time
 
-# Prints a command that runs several, each whatever becomes of those before, and fails if one of them does.
-# A pytest that is interrupted ends by itself, and the next one would begin.
+# Prints a command that runs several commands, even if one fails. It then fails, too.
+# Ctrl-C ends it: otherwise it would only end the current pytest, and the next one would begin.
 one_after_another() {
     printf "trap 'exit 130' INT; failed=0; "
     printf '%s || failed=1; ' "$@"
@@ -14,10 +14,10 @@ one_after_another() {
 
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
-# These start what they need themselves.
+# These tests start their own servers.
 alone="test_command_line or test_doctor or test_pytest_plugin or test_tutorial"
 machines="test_celery"
-# Each looks for secrets in what it has done.
+# Each group searches its own results for secrets.
 groups=(
     "postgresql and not test_kills and ($events or test_secrets)"
     "postgresql and not test_kills and ($workflows or test_secrets)"
@@ -29,7 +29,7 @@ commands=()
 for group in "${groups[@]}"; do
     commands+=("$run tests/e2e -k '$group'")
 done
-# What starts its own servers follows, so that all end at about the same time. (The pages have a browser.)
+# Tests with their own servers follow, so that all groups end at about the same time. (The pages have a browser.)
 commands[0]="$(one_after_another "${commands[0]}" "$run tests/e2e -k test_command_line")"
 commands[1]="$(one_after_another "${commands[1]}" "$run tests/e2e -k test_doctor")"
 commands[3]="$(one_after_another "${commands[3]}" "$run tests/ui/e2e")"

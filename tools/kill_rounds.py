@@ -1,8 +1,9 @@
 """Rounds in which a real Airflow delivers 2,000 payloads while its processes are killed with SIGKILL.
 
-A round is one DAG run, and all that is random in it comes from its seed: who is killed, after how many POSTs,
-how long the receiver takes for each, and which messages it refuses at first. What is killed is started again
-at once, as a service manager does. The receiver's own record says what was lost, and what came twice.
+A round is one DAG run. Its seed decides everything that is random: which processes are killed, after how many
+POSTs, how long the receiver takes for each POST, and which messages it refuses at first. A killed process is
+started again at once, as by a service manager. The receiver's own record shows which messages were lost, and
+which ones came twice.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ T = TypeVar("T")
 DAG_ID = "deliver_2000"
 PAYLOADS = 2_000
 WINDOW = 1.5
-"""Seconds of POSTs that a kill may repeat: the ledger's interval is one, the rest is for a busy machine."""
+"""A kill may repeat the POSTs of so many seconds: 1 s is the ledger's interval, the rest a reserve."""
 CONCURRENCY = 8
 WAIT = 240.0
-"""Seconds for anything to come about; the API server alone takes a minute to start where others work, too."""
+"""How many seconds to wait for an event. On a busy machine, the API server alone takes a minute to start."""
 TASK, SUPERVISOR, SCHEDULER, API_SERVER = VICTIMS = ("task", "supervisor", "scheduler", "api-server")
 STRIKES = (1, 1, 2, 3)
-"""How many processes are killed in a round; one as often as more."""
+"""How many processes are killed in a round. One kill is as likely as several."""
 
 DAG_FILE = f'''\
 from datetime import timedelta
@@ -47,13 +48,13 @@ from airflow.sdk import DAG, task
 
 from airflow_insightly_hooks.operators.webhook import WebhookOperator
 
-# A kill costs one of Airflow's tries, and so does each try that finds no API server.
-# With the default of 2, two kills leave none for what the receiver refuses at first.
+# A kill costs one of Airflow's tries. So does each try that finds no API server.
+# With the default of 2, no try is left after two kills for messages that the receiver refuses at first.
 RETRIES = {{"retries": 20, "retry_delay": timedelta(seconds=1)}}
 
 
 class Signed(WebhookOperator):
-    """Tells the receiver which try it is that POSTs."""
+    """Sends the number of the try to the receiver."""
 
     def execute(self, context):
         self.headers = {{"x-sender": str(context["ti"].try_number)}}
@@ -85,8 +86,8 @@ with DAG("{DAG_ID}", schedule=None, default_args=RETRIES):
 '''
 
 SETTINGS = {
-    # A task without heartbeats is tried again after 12 s, not after 5 minutes; and what a scheduler that was
-    # killed has left running, after 10 s.
+    # A task without heartbeats is tried again after 12 s, not after 5 minutes. A task that a killed scheduler
+    # has left is tried again after 10 s.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
@@ -94,7 +95,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    # The first call of an API server that was started anew takes long where the machine is busy.
+    # On a busy machine, the first call of a restarted API server takes long.
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "86400",
@@ -102,14 +103,14 @@ SETTINGS = {
 
 
 class Strike(NamedTuple):
-    """A process to be killed, after so many POSTs of the round were read."""
+    """A process to kill, and after how many POSTs of the round."""
 
     victim: str
     after: int
 
 
 def plan(seed: int) -> list[Strike]:
-    """Return whom a round kills, and when."""
+    """Return which processes a round kills, and when."""
     rng = random.Random(seed)
     moments = sorted(rng.randint(1, 1_900) for _ in range(rng.choice(STRIKES)))
     return [Strike(rng.choice(VICTIMS), after) for after in moments]
@@ -117,13 +118,13 @@ def plan(seed: int) -> list[Strike]:
 
 @dataclass
 class Outcome:
-    """What came of a round.
+    """The result of a round.
 
-    :ivar state: of the DAG run.
-    :ivar report: of the deliver task.
-    :ivar posts: all that the receiver has read.
-    :ivar kills: how many processes were killed; 1 where a try was halted.
-    :ivar halted_at: when that was, on the monotonic clock.
+    :ivar state: the state of the DAG run.
+    :ivar report: the report of the deliver task.
+    :ivar posts: all POSTs that the receiver has read.
+    :ivar kills: how many processes were killed; 1 if a try was halted.
+    :ivar halted_at: when a try was halted, on the monotonic clock.
     """
 
     seed: int
@@ -137,7 +138,7 @@ class Outcome:
     duplicates: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count the POSTs of what was acknowledged before, by the try whose acknowledgement was lost."""
+        """Count the repeated POSTs of acknowledged messages, by the try whose acknowledgement was lost."""
         self.duplicates = Counter()
         acknowledged: dict[str, str] = {}
         for post in self.posts:
@@ -147,20 +148,20 @@ class Outcome:
                 acknowledged[post.message_id] = post.sender
 
     def worth(self, sender: str) -> int:
-        """Return how many POSTs a try may cost: those of its last second, and those under way."""
+        """Return how many POSTs of a try may be repeated: in its last second, and unfinished ones."""
         moments = [post.at for post in self.posts if post.sender == sender]
         end = min(moments[-1], self.halted_at)
         return sum(at > end - WINDOW for at in moments) + CONCURRENCY
 
     @property
     def lost(self) -> set[str]:
-        """What the receiver hasn't acknowledged, and the report doesn't list as undelivered."""
+        """The messages that the receiver hasn't acknowledged, and the report doesn't list as undelivered."""
         told = {missing["message_id"] for missing in self.report["undelivered"]}
         arrived = {post.message_id for post in self.posts if post.status == 200}
         return {f"msg_{self.seed}_{number}" for number in range(PAYLOADS)} - told - arrived
 
     def faults(self) -> list[str]:
-        """Return what is not as it must be."""
+        """Return a sentence for each fault."""
         bodies: dict[str, set[bytes]] = {}
         for post in self.posts:
             bodies.setdefault(post.message_id, set()).add(post.body)
@@ -187,7 +188,7 @@ class Outcome:
 
 
 class KillRounds:
-    """Airflow, the receiver, and what is killed and started again."""
+    """Airflow, the receiver, and the processes that are killed and restarted."""
 
     def __init__(self, airflow: AirflowStack, receiver: RecordingReceiver) -> None:
         self.airflow = airflow
@@ -197,8 +198,8 @@ class KillRounds:
     def play(self, seed: int, strikes: list[Strike] | None = None) -> Outcome:
         """Play a round.
 
-        :param strikes: whom to kill, and when; as ``plan`` says by default.
-        :raises StackError: if it doesn't end.
+        :param strikes: which processes to kill, and when; ``plan`` decides by default.
+        :raises StackError: if the round doesn't end.
         """
         run = self.start(seed)
         kills = 0
@@ -211,9 +212,9 @@ class KillRounds:
         return self.outcome(seed, run, kills, started)
 
     def play_overtaken(self, seed: int, after: int) -> tuple[Outcome, float, str]:
-        """Play a round whose task, and supervisor, are halted until the next try POSTs, and then wake.
+        """Play a round whose task and supervisor are halted, and go on after the next try has begun to POST.
 
-        :returns: what came of it; when they woke, on the monotonic clock; the log of the try that was halted.
+        :returns: the result; when they went on, on the monotonic clock; the log of the halted try.
         :raises StackError: if no other try begins, or the round doesn't end.
         """
         run = self.start(seed)
@@ -235,14 +236,14 @@ class KillRounds:
         return outcome, woken_at, self.log(run, int(first))
 
     def start(self, seed: int) -> str:
-        """Start a run; return its path in Airflow's API."""
+        """Start a run, and return its path in Airflow's API."""
         self.receiver.begin(seed)
         body = {"logical_date": None, "conf": {"seed": seed}}
         run = self._ask(f"/dags/{DAG_ID}/dagRuns", "POST", body)["dag_run_id"]
         return f"/dags/{DAG_ID}/dagRuns/{quote(run)}"
 
     def wait_for_posts(self, count: int, run: str) -> bool:
-        """Wait until the receiver has read so many; return whether that came about before the run ended."""
+        """Wait until the receiver has read so many POSTs. Return whether it did before the run ended."""
         seen, quiet_since = 0, time.monotonic()
 
         def reached() -> str | None:
@@ -259,7 +260,7 @@ class KillRounds:
         return wait_for(f"POST {count} of {run}", reached, WAIT, interval=0.002) == "reached"
 
     def outcome(self, seed: int, run: str, kills: int, started: float) -> Outcome:
-        """Wait for the end of a run, and return what came of it."""
+        """Wait for the end of a run, and return its result."""
         state = wait_for(f"the end of {run}", lambda: self._safely(lambda: self._ended(run)), WAIT)
         seconds = time.monotonic() - started
         task = f"{run}/taskInstances/deliver"
@@ -269,7 +270,7 @@ class KillRounds:
         return Outcome(seed, state, report, list(self.receiver.posts), kills, tries, seconds)
 
     def running(self) -> tuple[psutil.Process, psutil.Process]:
-        """Wait for the newest supervisor with a task's process; return both."""
+        """Wait for the newest supervisor with a task's process, and return both."""
 
         def look() -> tuple[psutil.Process, psutil.Process] | None:
             children = psutil.Process(self.airflow.processes.pid("scheduler")).children()
@@ -295,8 +296,8 @@ class KillRounds:
             children = psutil.Process(self.airflow.processes.pid(SCHEDULER)).children()
             self.airflow.processes.kill(SCHEDULER)
             for child in children:
-                # A task that runs is left alone, and will meet the try that the next scheduler starts; idle
-                # workers and the log server would stay for ever.
+                # A running task is not ended. It runs beside the try that the next scheduler starts. Idle
+                # workers and the log server are ended, because they would stay for ever.
                 if _is_worker(child) and child.children():
                     self._workers_left.append(child)
                 else:
@@ -308,7 +309,7 @@ class KillRounds:
         self.airflow.start(victim)
 
     def clear_away(self) -> None:
-        """End the workers that killed schedulers have left, and which nobody gives work any more."""
+        """End the workers of killed schedulers. They get no more work."""
         for worker in self._workers_left:
             with suppress(psutil.NoSuchProcess):
                 for task in worker.children():
@@ -321,7 +322,7 @@ class KillRounds:
         return state if state in ("success", "failed") else None
 
     def _ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
-        """Ask Airflow's API, again while it is starting."""
+        """Call Airflow's API, and try again while it is starting."""
         return wait_for(path, lambda: self._safely(lambda: self.airflow.api(path, method, body)), WAIT)
 
     @staticmethod
@@ -333,7 +334,7 @@ class KillRounds:
 
 @contextmanager
 def kill_rounds(home: Path) -> Iterator[KillRounds]:
-    """Start a receiver, and an Airflow of its own on PostgreSQL, in a folder; end all of it.
+    """Start a receiver and an Airflow on PostgreSQL in a folder, and end both after the block.
 
     :raises NoServerError: if there is no PostgreSQL.
     """
@@ -357,7 +358,7 @@ def kill_rounds(home: Path) -> Iterator[KillRounds]:
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    """Return whether a scheduler's child is one that runs tasks."""
+    """Return whether a child process of the scheduler runs tasks."""
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline()).startswith("airflow worker -- LocalExecutor")
     return False

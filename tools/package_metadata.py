@@ -1,7 +1,7 @@
-"""The README and the URLs, as the package's page on a package index needs them. Hatchling runs this.
+"""The README and the URLs for the package's page on a package index. Hatchling runs this module.
 
-The README's links are relative, for those who read it in a clone. On a package index they lead to the
-repository instead, at the tag of the version.
+The README's links are relative, for readers of a clone. On a package index, they lead to the repository at
+the tag of the version.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PATTERN = re.compile(
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
-"""Code, and what stands before a link's target; a label may hold code, or an image."""
+"""Code, or a link's target with the text before it. A label may hold code, or an image."""
 ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 class PackageMetadata(MetadataHookInterface):
-    """Sets what pyproject.toml lists as dynamic, besides the version."""
+    """Sets the dynamic fields of pyproject.toml, except the version."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Set ``readme`` and ``urls``."""
@@ -40,7 +40,7 @@ class PackageMetadata(MetadataHookInterface):
 
 
 def urls(repository: str) -> dict[str, str]:
-    """Return the links beside the package's description."""
+    """Return the links for the package's page."""
     return {
         "Source": repository,
         "Documentation": f"{repository}/tree/main/docs",
@@ -52,8 +52,8 @@ def urls(repository: str) -> dict[str, str]:
 def absolute_links(text: str, root: Path, repository: str, tag: str) -> str:
     """Return a README whose links and images lead to the repository at a tag.
 
-    :param text: Markdown, in which HTML may stand; what stands in code is left as it is.
-    :param root: where the README stands: it tells folders and files apart.
+    :param text: Markdown, which may hold HTML. Code is not changed.
+    :param root: the README's folder, to tell files from folders.
     """
 
     def absolute(found: re.Match[str]) -> str:

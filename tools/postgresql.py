@@ -1,4 +1,4 @@
-"""A PostgreSQL database that lives as long as what is run on it, for tests and benchmarks."""
+"""A temporary PostgreSQL database, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ ADDRESS = "postgresql+psycopg2://postgres@127.0.0.1:5432"
 
 
 class NoServerError(Exception):
-    """No PostgreSQL answers; the text says where one was looked for."""
+    """No PostgreSQL answers. The text says at which address."""
 
 
 @contextlib.contextmanager
 def temporary_database(template: str | None = None, *, is_durable: bool = True) -> Iterator[str]:
-    """Make a database; yield its SQLAlchemy address, and drop it, whoever still uses it.
+    """Make a database, yield its SQLAlchemy address, and drop the database, even if it is still used.
 
-    :param template: the address of a database that it is to be a copy of, and that nobody uses now.
-    :param is_durable: whether a commit waits for the disk. It takes milliseconds, of which a task has dozens.
-        Without it, only a crash of PostgreSQL or of the machine loses anything, not that of a client.
-    :raises NoServerError: if there is no server to make it on.
+    :param template: the address of a database to copy. It must not be in use.
+    :param is_durable: whether a commit waits for the disk. This takes milliseconds, and a task has dozens of
+        commits. Without it, data is lost only if PostgreSQL or the machine crashes, not if a client does.
+    :raises NoServerError: if no PostgreSQL answers.
     """
     try:
         server = psycopg2.connect(host="127.0.0.1", port=5432, user="postgres", dbname="test")

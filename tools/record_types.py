@@ -1,6 +1,6 @@
 """Make ``airflow_insightly_hooks/core/record_types.json`` from Insightly's API description.
 
-The description is Insightly's text and stays outside this project; the table holds the facts in it.
+The description is Insightly's text, and stays outside this project. The table holds the facts in it.
 Usage: INSIGHTLY_API_DESCRIPTION=path/to/insightly-v3.1.json python tools/record_types.py
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 TABLE = Path(__file__).parent.parent / "airflow_insightly_hooks" / "core" / "record_types.json"
 
-# Where the description says {"type": "array"}, what the items are, by the name of their definition.
+# For lists, the description only says {"type": "array"}. This is the kind of list, by the items' definition.
 LISTS = {
     "APICustomField": "custom_fields",
     "APITag": "tags",
@@ -77,7 +77,7 @@ def _kind(facts: dict[str, Any]) -> str:
 
 
 def resolve(description: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the object schema behind ``schema``: a list's items, a reference's definition."""
+    """Return the schema of the object: of a list's items, or of a reference's definition."""
     schema = schema.get("items", schema)
     reference = schema.get("$ref")
     return description["definitions"][reference.rsplit("/", 1)[1]] if reference else schema

@@ -1,4 +1,4 @@
-"""A receiver on a real socket that takes its time, fails at first, and keeps a record of each POST."""
+"""A receiver on a real socket. It answers late, refuses some messages at first, and records each POST."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 __all__ = ["Post", "RecordingReceiver", "recording_receiver"]
 
 DELAY = (0.001, 0.050)
-"""Seconds after which a POST is answered, at least and at most."""
+"""The shortest and the longest time until a POST is answered, in seconds."""
 FAILING = 0.05
 """The share of messages whose first POST is answered with 503."""
 
 
 @dataclass
 class Post:
-    """A POST that was read whole.
+    """A POST that was completely read.
 
     :ivar at: when its last byte was read, on the monotonic clock, in seconds.
-    :ivar status: what it was answered with, whether or not there was still somebody to read that.
+    :ivar status: the status of the answer, even if the sender could not read it any more.
     """
 
     at: float
@@ -34,7 +34,7 @@ class Post:
 
 
 class RecordingReceiver:
-    """What came in since ``begin``; the same seed answers the same messages in the same way."""
+    """The POSTs since ``begin``. With the same seed, the same messages get the same answers."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -43,11 +43,11 @@ class RecordingReceiver:
         self._seen: dict[str, int] = {}
 
     def begin(self, seed: int) -> None:
-        """Forget what was received; fail and delay other messages from now on."""
+        """Forget the received POSTs. With another seed, other messages fail and are delayed from now on."""
         self._seed, self._seen, self.posts = seed, {}, []
 
     def _answer(self, message_id: str) -> tuple[int, float]:
-        """Return status and seconds of delay for the next POST of a message."""
+        """Return the status and the delay in seconds for the next POST of a message."""
         number = self._seen[message_id] = self._seen.get(message_id, 0) + 1
         fails = number == 1 and random.Random(f"{self._seed} {message_id}").random() < FAILING
         delay = random.Random(f"{self._seed} {message_id} {number}").uniform(*DELAY)
@@ -71,14 +71,14 @@ class RecordingReceiver:
                 writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # it has said all, or was killed
+            pass  # the sender has ended its connection, or was killed
         finally:
             writer.close()
 
 
 @contextmanager
 def recording_receiver() -> Iterator[RecordingReceiver]:
-    """Run a receiver on a free port of 127.0.0.1 until the end of the block, in a thread of its own."""
+    """Run a receiver on a free port of 127.0.0.1 in its own thread, until the end of the block."""
     receiver = RecordingReceiver()
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(receiver.serve, "127.0.0.1", 0, backlog=512))

@@ -1,11 +1,11 @@
-"""Make the blocks of the reference: what the code declares, as Markdown in the pages of docs.
+"""Make the blocks of the reference: Markdown in the pages of docs, from the declarations in the code.
 
-A page says where a block stands, by its kind and what it is about:
+A page has a block between two comments. The first one names the block's kind and subject:
 
     <!-- begin: class operators.webhook.WebhookOperator -->
     <!-- end -->
 
-With ``--check`` nothing is written: the exit code is 1 if a block is stale, or something is in no block.
+With ``--check``, nothing is written. The exit code is 1 if a block is outdated, or if something has no block.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ KINDS: dict[str, Callable[[str], str]] = {
 
 
 def made(page: str) -> str:
-    """Return a page's text with its blocks made anew.
+    """Return a page's text with updated blocks.
 
-    :raises ValueError: if a block can't be made, since what it is about is not described.
+    :raises ValueError: if a block can't be made, because its subject has no description.
     """
 
     def block(found: re.Match[str]) -> str:
@@ -69,7 +69,7 @@ def pages() -> Iterator[Path]:
 
 
 def blocks() -> set[tuple[str, str]]:
-    """Return kind and subject of all blocks that the pages have."""
+    """Return the kind and subject of all blocks in the pages."""
     found = (BLOCK.finditer(page.read_text(encoding="utf-8")) for page in pages())
     return {(block[1], block[2] or "") for page in found for block in page}
 
@@ -88,11 +88,11 @@ def main() -> int:
         if anew == text:
             continue
         if "--check" in sys.argv:
-            print(f"{page.relative_to(ROOT)}: a block is stale: run make reference")
+            print(f"{page.relative_to(ROOT)}: a block is outdated: run make reference")
             stale += 1
         else:
             page.write_text(anew, encoding="utf-8")
-            print(f"made the blocks of {page.relative_to(ROOT)}")
+            print(f"updated the blocks of {page.relative_to(ROOT)}")
     return 1 if stale else 0
 
 

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes .venv with everything pinned by constraints.txt. Says in one line what is missing.
-# Certificates are the system's, as with pip: a company's proxy may have its own.
+# Makes .venv with the packages pinned in constraints.txt. If something is missing, one line says what.
+# uv uses the system's certificates, like pip, because a company's proxy may have its own.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 fail() { echo "setup: $*" >&2; exit 1; }
 
 command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10 or later, or name one with 'make PYTHON=…'"
-"$python" -c '' 2>/dev/null || fail "$python can't be run: name a Python 3.10 or later with 'make PYTHON=…'"
+"$python" -c '' 2>/dev/null || fail "$python can't be run: name Python 3.10 or later with 'make PYTHON=…'"
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info)' ||
     fail "Python 3.10 or later is needed, $python is $("$python" -V 2>&1): name another with 'make PYTHON=…'"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
@@ -15,11 +15,11 @@ command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10
 
 started=$(date +%s)
 echo "setup: installing into .venv, with $("$python" -V 2>&1)"
-# A venv that is there is kept: something may be running from it.
+# An existing venv is kept, because a process may be using it.
 [ "$(.venv/bin/python -V 2>&1)" = "$("$python" -V 2>&1)" ] || "$python" -m venv --clear .venv
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv ||
-    fail "pip could not install uv: is a package registry reachable?"
+    fail "pip could not install uv: check that a package registry is reachable"
 .venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --constraint constraints.txt --editable '.[dev]' ||
-    fail "uv could not install the packages of constraints.txt"
+    fail "uv could not install the packages in constraints.txt: see its message above"
 touch .venv/.installed
 echo "setup: done in $(($(date +%s) - started)) s"

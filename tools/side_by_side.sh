@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs commands side by side, and shows what one has said after the other: side_by_side.sh "sleep 1" "sleep 2"
+# Runs commands side by side, and shows their outputs one after the other: side_by_side.sh "sleep 1" "sleep 2"
 set -uo pipefail
-set -m # else processes in the background would not hear of Ctrl-C
+set -m # otherwise background processes would not get Ctrl-C
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs check, the fast tests and the faults on each Python that is here, and a real Airflow on the oldest and newest.
-# The oldest has the oldest packages that pyproject.toml allows, the others those of constraints.txt.
+# Runs check, the fast tests and the faults on each installed Python, and a real Airflow on the oldest and newest.
+# The oldest Python uses the oldest packages that pyproject.toml allows. The others use constraints.txt.
 #
-#   PYTHONS="3.10 3.13" tools/test_all.sh   only these; LOWEST= has none of them use the oldest packages
-#   UNIT=0, E2E=0, CHECK=0                  leaves out fast tests and faults, the real Airflow, or check
+#   PYTHONS="3.10 3.13" tools/test_all.sh   only these. LOWEST= uses the oldest packages on none of them
+#   UNIT=0, E2E=0, CHECK=0                  skips the fast tests and faults, the real Airflow, or check
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv="$PWD/.venv/bin/uv"
 
-python_of() { # a Python of this version: from the path, from pyenv, or as uv finds one
+python_of() { # finds a Python of this version: in the path, in pyenv, or with uv
     local found
     for found in "$(command -v "python$1")" ~/.pyenv/versions/"$1".*/bin/python \
         "$("$uv" python find --no-python-downloads --no-project "$1" 2>/dev/null)"; do
@@ -21,11 +21,11 @@ versions=() missing=()
 for version in ${PYTHONS:-3.10 3.11 3.12 3.13}; do
     if python_of "$version" >/dev/null; then versions+=("$version"); else missing+=("$version"); fi
 done
-[ ${#versions[@]} -gt 0 ] || { echo "test-all: there is no Python ${missing[*]}" >&2; exit 1; }
+[ ${#versions[@]} -gt 0 ] || { echo "test-all: there is no Python ${missing[*]}: install one of them" >&2; exit 1; }
 
 lowest=${LOWEST-${versions[0]}}
 failed=()
-try() { # what, and the command
+try() { # arguments: a name, and the command
     echo "test-all: $1"
     "${@:2}" || failed+=("$1")
 }
@@ -38,7 +38,7 @@ for number in "${!versions[@]}"; do
         packages=(--constraint constraints.txt --editable ".[dev]")
     fi
     "$uv" pip install --quiet --system-certs --python "$env/bin/python" "${packages[@]}"
-    # What checks the text of the code is the same on each Python; the types may differ.
+    # Linters give the same result on each Python, but the types may differ.
     [ "$version" = "$lowest" ] || try "types on Python $version" "$env/bin/mypy" --python-version "$version"
     if [ "${UNIT:-1}" = 1 ]; then
         try "fast tests on Python $version" make --no-print-directory test-unit BIN="$env/bin"
@@ -49,7 +49,7 @@ for number in "${!versions[@]}"; do
     fi
 done
 [ "${CHECK:-1}" = 0 ] || try "check" make --no-print-directory check
-[ ${#missing[@]} = 0 ] || echo "test-all: not tested, since they are not here: Python ${missing[*]}"
+[ ${#missing[@]} = 0 ] || echo "test-all: not tested, because they are not installed: Python ${missing[*]}"
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'test-all: failed: %s\n' "${failed[@]}" >&2
     exit 1

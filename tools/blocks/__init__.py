@@ -1,1 +1,1 @@
-"""The blocks of the reference: one module for each kind, which makes Markdown of what the code declares."""
+"""The blocks of the reference. Each kind has a module, which makes Markdown from declarations in the code."""

@@ -1,4 +1,4 @@
-"""Blocks of classes and functions: arguments, errors and what else their docstrings say."""
+"""Blocks of classes and functions: their docstrings, arguments and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blocks.markdown import Described, code, described, table
 
 PACKAGE = "airflow_insightly_hooks"
 FIRST_AFTER = ("XCom", "Metrics")
-"""How paragraphs begin that stand behind the arguments."""
+"""The first words of paragraphs that come after the arguments."""
 
 
 class _Argument(NamedTuple):
@@ -30,7 +30,7 @@ class _Argument(NamedTuple):
 def class_block(about: str) -> str:
     """Return a class: how it is imported, what it does, its arguments or attributes, and its errors.
 
-    :param about: its dotted path; if ``with methods`` follows, its public methods are there, too.
+    :param about: its dotted path. If ``with methods`` follows, the block also has its public methods.
     :raises ValueError: if an argument or an attribute is not described.
     """
     path, _, extent = about.partition(" ")
@@ -64,7 +64,7 @@ def function_block(path: str) -> str:
 
 
 def fixture_block(path: str) -> str:
-    """Return a fixture of the pytest plugin: what it gives to a test."""
+    """Return what a fixture of the pytest plugin gives to a test."""
     return "\n\n".join(described(_import(path).__doc__).paragraphs)
 
 
@@ -79,9 +79,9 @@ def _import_line(path: str) -> str:
 
 
 def _is_made_by_users(of: type, says: Described) -> bool:
-    """Whether the arguments of a class are described: others get its objects, and read their attributes."""
+    """Whether users make objects of a class. Otherwise they only read the attributes of its objects."""
     if issubclass(of, BaseModel):
-        return False  # the keys of a workflow and its parts have tables of their own
+        return False  # the keys of a workflow and its parts have their own tables
     return bool(says.arguments) or not says.attributes
 
 
@@ -97,7 +97,7 @@ def _methods(of: type) -> Iterator[str]:
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
-    """Return a method's signature, as one calls it."""
+    """Return a method's signature, in the form of a call."""
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     text = f"{name}{signature.replace(parameters=parameters)}"
@@ -118,7 +118,7 @@ def _arguments(of: Callable[..., Any], module: str) -> list[_Argument]:
 
 
 def _type(annotation: Any, names: dict[str, Any]) -> str:
-    """Return a type as it is written; what a name of literals stands for is spelled out."""
+    """Return a type as it is written in the code. A name of literals is replaced by the literals."""
     if not isinstance(annotation, str):
         annotation = getattr(annotation, "__forward_arg__", None) or inspect.formatannotation(annotation)
     if typing.get_origin(alias := names.get(annotation)) is typing.Literal:
@@ -134,13 +134,13 @@ def _rows(arguments: list[_Argument], meanings: dict[str, str], path: str) -> li
         is_rest = argument.name.startswith("**")
         if meaning is None and is_rest:
             continue  # Airflow's own arguments
-        if meaning in (None, "likewise."):  # in a table, nobody knows like what
+        if meaning in (None, "likewise."):  # in a table, a reader can't know which argument that refers to
             raise ValueError(f"{path}: its docstring does not describe the argument {argument.name}")
         is_needed = argument.default is inspect.Parameter.empty
         default = "" if is_rest else "required" if is_needed else code(argument.default)
         rows.append((f"`{argument.name}`", argument.type, default, meaning))
     for name in others:
-        raise ValueError(f"{path}: its docstring describes {name}, which is no argument")
+        raise ValueError(f"{path}: its docstring describes {name}, which is not an argument")
     return rows
 
 

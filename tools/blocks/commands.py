@@ -1,4 +1,4 @@
-"""The blocks of the command line: the arguments of each command, from the declarations of its parser."""
+"""The blocks of the command line: the arguments of each command, from the definition of its parser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def block(command: str) -> str:
             raise ValueError(f"there is no command {command}")
         found = getattr(one, "subcommands", ())
     if not hasattr(one, "args"):
-        raise ValueError(f"{command} has commands of its own: it needs a block for each")
+        raise ValueError(f"{command} has subcommands: make a block for each of them")
     return table(("argument", "meaning", "default"), (_row(argument, command) for argument in one.args))
 
 

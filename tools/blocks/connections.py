@@ -1,4 +1,4 @@
-"""The block of the extra fields of connections, from ``hooks/connection_fields.py``."""
+"""The block of the extra fields in connections, from ``hooks/connection_fields.py``."""
 
 from __future__ import annotations
 

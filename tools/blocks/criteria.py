@@ -1,4 +1,4 @@
-"""The block of the operators of criteria: what each compares, when it holds, and an example.
+"""The block of the operators of criteria: what each of them compares, when it holds, and an example.
 
 ``tests/test_reference.py`` evaluates the examples.
 """
@@ -16,13 +16,13 @@ NOW = "2026-01-31T12:00:00Z"
 
 
 class Example(NamedTuple):
-    """What one operator means.
+    """The meaning of an operator.
 
     :param holds: when it holds.
     :param field: the field of the example.
-    :param value: the value of the condition; unused where the operator takes none.
-    :param met: a value of the record for which it holds.
-    :param not_met: one for which it does not; ``None`` is blank.
+    :param value: the value of the condition; unused if the operator takes no value.
+    :param met: a value of the record for which the condition holds.
+    :param not_met: a value for which it does not hold. ``None`` is blank.
     """
 
     holds: str
@@ -90,7 +90,7 @@ def condition(name: str) -> dict[str, Any]:
 def block(_about: str) -> str:
     """Return all operators.
 
-    :raises ValueError: if one has no example.
+    :raises ValueError: if an operator has no example.
     """
     if missing := OPERATORS.keys() - EXAMPLES:
         raise ValueError(f"no example for {', '.join(sorted(missing))}")
@@ -109,7 +109,7 @@ def block(_about: str) -> str:
 
 
 def _yaml(condition: dict[str, Any]) -> str:
-    """Return a condition as workflow files have it, on one line."""
+    """Return a condition on one line, in the form of workflow files."""
     return "{" + ", ".join(f"{key}: {_value(value)}" for key, value in condition.items()) + "}"
 
 

@@ -1,4 +1,4 @@
-"""The block of all errors: what each means, its cause, its remedy, its attributes."""
+"""The block of all errors: the meaning, cause, remedy and attributes of each error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DERIVED = re.compile(r"^class \w+\(.*(?:Error|Invalid\w+|Unre\w+|Lost\w+|Untrust
 
 
 def all_errors() -> list[type[InsightlyHooksError]]:
-    """Return all errors of the package, each behind the one that it derives from."""
+    """Return all errors of the package. Each error comes after its base class."""
     for path in sorted(ROOT.rglob("*.py")):
         if "sandbox" not in path.parts and DERIVED.search(path.read_text(encoding="utf-8")):
             import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))

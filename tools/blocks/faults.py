@@ -1,6 +1,6 @@
 """The block of the faults that a delivery survives, from the cases in ``tests/faults``.
 
-A case is a test with the mark ``@fault(number, title, requests=…)``; its docstring says what happens.
+A case is a test with the mark ``@fault(number, title, requests=…)``. Its docstring says what happens.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _cases_in(path: Path) -> Iterator[Case]:
 
 
 def block(_about: str) -> str:
-    """Return the table, after a line that counts.
+    """Return the table, after a line with numbers of tests and faults.
 
     :raises ValueError: if a fault has no case.
     """
@@ -77,5 +77,5 @@ def block(_about: str) -> str:
 
 
 def missing(found: list[Case]) -> list[int]:
-    """Return the numbers that have no case."""
+    """Return the numbers of the faults without a case."""
     return sorted(set(NUMBERS) - {case.number for case in found})

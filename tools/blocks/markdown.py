@@ -1,4 +1,4 @@
-"""Markdown of rows, values and docstrings."""
+"""Makes Markdown from rows, values and docstrings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 FIELD = re.compile(r":(param|ivar|raises|returns?)\s*([\w.]*)\s*:\s*(.*)", re.DOTALL)
 
 LABELS = ("Cause:", "Remedy:")
-"""What paragraphs begin with that need no blank line before."""
+"""The first words of paragraphs that need no blank line before them."""
 
 
 class Described(NamedTuple):
-    """What a docstring says, as Markdown.
+    """The contents of a docstring, as Markdown.
 
     :param paragraphs: its paragraphs, without the fields.
-    :param arguments: what it says of each argument, by name.
-    :param attributes: what it says of each attribute, by name.
+    :param arguments: the description of each argument, by name.
+    :param attributes: the description of each attribute, by name.
     :param raises: the errors, and when each is raised.
-    :param returns: what is returned; empty if it does not say.
+    :param returns: the description of the result; empty if there is none.
     """
 
     paragraphs: list[str]
@@ -31,21 +31,21 @@ class Described(NamedTuple):
     returns: str
 
     def labelled(self, label: str) -> str:
-        """Return the text of the paragraphs that begin with a label, such as ``Cause``, without it."""
+        """Return the paragraphs that begin with a label, such as ``Cause``, without the label."""
         found = [
             text.removeprefix(f"{label}:").strip() for text in self.paragraphs if text.startswith(label + ":")
         ]
         return " ".join(found)
 
     def without(self, *labels: str) -> list[str]:
-        """Return the other paragraphs."""
+        """Return the paragraphs that begin with none of the labels."""
         return [
             text for text in self.paragraphs if not text.startswith(tuple(f"{label}:" for label in labels))
         ]
 
 
 def described(text: str | None) -> Described:
-    """Return what a docstring says; its fields are Sphinx's (``:param name: …``)."""
+    """Return the contents of a docstring. Its fields have Sphinx's form (``:param name: …``)."""
     found = Described([], {}, {}, [], "")
     returns = ""
     for block in _blocks(inspect.cleandoc(text or "")):
@@ -79,7 +79,7 @@ def _markdown(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; of no rows, an empty text."""
+    """Return a table, or an empty text if there are no rows."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     if not lines:
         return ""
@@ -87,7 +87,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(value: Any) -> str:
-    """Return a default as a reader would write it."""
+    """Return a default value as a user would write it."""
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g} s"
     if isinstance(value, str):

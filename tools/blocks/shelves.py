@@ -18,7 +18,7 @@ SHELVES = {
     ),
     "explanation": ("detection", "delivery", "incoming", "scale", "parity", "architecture"),
 }
-"""The pages of each folder in the order of reading; others follow, by name."""
+"""The pages of each folder in the order of reading. Other pages follow, sorted by name."""
 OUTSIDE = {"tutorial": ("tutorial.md",), "explanation": ("architecture.md",)}
 """Pages of a shelf that are in no folder."""
 

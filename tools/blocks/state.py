@@ -1,7 +1,7 @@
 """The blocks of stored state: each key in Airflow's state stores of assets and of tasks.
 
-Names of keys and versions come from the modules that write them; what they hold is said here. A test runs
-workflows on a real Airflow, and fails for a key that is not here.
+The names of keys, and their versions, come from the modules that write them. This module describes their
+contents. A test runs workflows on a real Airflow, and fails if a key is missing here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TASK_LIFE = "as long as the run"
 
 
 class Key(NamedTuple):
-    """A key, or keys that begin alike: ``{…}`` stands for a name, ``…`` for numbers and further parts."""
+    """A key, or keys with the same beginning. ``{…}`` means a name, and ``…`` numbers and further parts."""
 
     key: str
     version: int
@@ -242,7 +242,7 @@ def block(store: str) -> str:
 
 
 def described(store: str, key: str) -> bool:
-    """Whether a key of a store is one that the page lists."""
+    """Whether the page lists a key of a store."""
     return any(_pattern(known.key).fullmatch(key) for known in STORES[store])
 
 
