@@ -1,12 +1,13 @@
-"""What a backfill of a month of hourly windows asks of Insightly.
+"""How many requests to Insightly a backfill of a month of hourly windows takes.
 
-The real detect task runs for each of the 720 windows against the sandbox with 50,000 records (or as many as
-are asked for), eight at a time and in order, as ``airflow backfill create`` starts them; the asset's state
-and the XComs are in this process, and what Airflow adds is not in the figures. Every window is checked to
-have exactly its changes.
+The real detect task runs for each of the 720 windows against the sandbox with 50,000 records by default.
+Eight tasks run at a time and in order, as ``airflow backfill create`` starts them. The asset's state and the
+XComs are in this process, so the figures don't include Airflow's own time. Each window is checked to have
+exactly its changes.
 
-"Naive" is each window read by itself, up to now. The sum over all follows from how many records were updated
-since each window's start; three windows are read so, and must take as many requests as reckoned.
+"Naive" means that each window is read separately, up to now. The sum is computed from how many records were
+updated since the start of each window. Three windows are really read in this way, to check the computed
+numbers.
 
 Usage: python benchmarks/backfill.py [records]
 """
@@ -42,7 +43,7 @@ PAGE = 500
 
 
 class Store:
-    """The asset's state, or a task's: texts, as Airflow keeps them."""
+    """The state of the asset or of a task: texts, as in Airflow."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -63,7 +64,7 @@ class Store:
 
 
 class Airflow:
-    """What the runs of the detect task share."""
+    """The parts of Airflow that the runs of the detect task share."""
 
     def __init__(self) -> None:
         self.state = Store()
@@ -103,7 +104,7 @@ class Airflow:
 
 
 def make_records(sandbox: RunningSandbox, number: int) -> list[tuple[datetime, datetime]]:
-    """Make contacts that were updated within the month, half of them created there, too; return the times."""
+    """Make contacts that were updated within the month, half of them also created. Return the times."""
     random = Random(1)
     times = []
     for _ in range(number):

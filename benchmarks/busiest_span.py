@@ -1,4 +1,4 @@
-"""How many requests came in the busiest 10 seconds."""
+"""Counts the requests in the busiest 10 seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SPAN = 10.0
 
 
 class BusiestSpan:
-    """Counts requests; for one thread at a time.
+    """Counts requests. Only one thread may use it at a time.
 
-    :ivar count: all of them so far.
-    :ivar most: the most that came within any ``SPAN``.
+    :ivar count: how many requests there were so far.
+    :ivar most: how many requests there were in the busiest ``SPAN``.
     """
 
     def __init__(self) -> None:

@@ -22,12 +22,12 @@ __all__ = ["CeleryRuns", "StackError", "celery_runs", "instant", "reason_to_skip
 
 SETTINGS = {
     "PYTHONPATH": str(ROOT),
-    # All tasks are queued at once, and the last ones wait for minutes: that is no fault here.
+    # All tasks are queued at once, so the last ones wait for minutes. This must not fail them.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "3600",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "3600",
 }
 LONGEST = 3600.0
-"""Seconds that a run may take."""
+"""How many seconds a run may take."""
 
 
 class CeleryRuns:
@@ -42,7 +42,7 @@ class CeleryRuns:
         self.workers: list[str] = []
 
     def start_workers(self, number: int) -> None:
-        """Start workers of one slot until there are so many, and wait until they take tasks."""
+        """Start workers with one slot until there are ``number`` of them, and wait until they take tasks."""
         while len(self.workers) < number:
             self.workers.append(f"worker{len(self.workers)}")
             self.stack.start_worker(self.workers[-1], slots=1)
@@ -82,7 +82,7 @@ class CeleryRuns:
 def celery_runs(
     dag_file: str, dag_ids: list[str], connections: Mapping[str, Mapping[str, Any] | str]
 ) -> Iterator[CeleryRuns]:
-    """Run an Airflow on PostgreSQL, whose commits wait for the disk, with the DAGs and no worker yet."""
+    """Run an Airflow on PostgreSQL with the DAGs, without workers yet. Commits wait for the disk."""
     with tempfile.TemporaryDirectory() as folder:
         dags = Path(folder) / "dags"
         dags.mkdir()

@@ -1,4 +1,4 @@
-"""The ways of POSTing many payloads that benchmarks/delivery.py compares, and what they POST."""
+"""The ways of POSTing many payloads that benchmarks/delivery.py compares, and their payloads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Run", "StateStore", "by_engine", "by_session", "make_payloads"]
 
 TIMEOUT = 30.0
 STORE_LATENCY = (0.007, 0.016)
-"""Seconds that a get or a set of Airflow's task state store takes, from and to, as measured."""
+"""How many seconds a read or write of Airflow's task state store takes: least and most, as measured."""
 
 _numbers = count()
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of a contestant took, in seconds."""
+    """The times of a run, in seconds."""
 
     posts: int
     wall: float
@@ -66,7 +66,7 @@ class StateStore:
 
 
 class TaskInstance:
-    """As much of a task instance as the operator asks for."""
+    """The part of a task instance that the operator uses."""
 
     dag_id, task_id, run_id = "benchmark", "deliver", "manual__1"
     max_tries = 2
@@ -76,7 +76,7 @@ class TaskInstance:
 
 
 def make_payloads(number: int) -> list[dict[str, Any]]:
-    """Return so many payloads of a kilobyte each, as the build task makes them."""
+    """Return payloads of 1 kB each, like those of the build task."""
     payloads = []
     for record_id in range(number):
         record = {
@@ -102,10 +102,10 @@ def make_payloads(number: int) -> list[dict[str, Any]]:
 def by_engine(
     url: str, payloads: Sequence[dict[str, Any]], concurrency: int = 8, *, ca: str | None = None
 ) -> Run:
-    """Have this project's deliver task send them, with a ledger and everything else it has.
+    """Send the payloads with this project's deliver task, including its ledger.
 
-    :param ca: the file of the authority's certificate, for https.
-    :raises AssertionError: if not all are delivered.
+    :param ca: the file with the certificate of the authority, for https.
+    :raises AssertionError: if not all payloads are delivered.
     """
     from airflow_insightly_hooks.operators.webhook import WebhookOperator
 
@@ -128,9 +128,9 @@ def by_engine(
 def by_session(
     url: str, payloads: Sequence[dict[str, Any]], threads: int = 1, *, ca: str | None = None
 ) -> Run:
-    """POST them as a plain Python task would: a loop over a ``requests.Session``, one for each thread.
+    """POST the payloads like a simple Python task: in a loop with a ``requests.Session`` for each thread.
 
-    :param ca: the file of the authority's certificate, for https.
+    :param ca: the file with the certificate of the authority, for https.
     """
 
     def loop(part: Sequence[dict[str, Any]]) -> None:

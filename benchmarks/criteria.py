@@ -1,8 +1,8 @@
-"""How many records a second criteria decide on, on one core, and how much faster than a plain interpreter.
+"""How many records a second criteria evaluate on one core, and how much faster they are than an interpreter.
 
-Five conditions of different kinds, all of which hold for every record, so that each is evaluated. The plain
-interpreter reads the criteria anew for each record, as code that compiles nothing would; its figure is from
-the same run, so that the ratio says something on a machine that is busy with other things.
+There are five conditions of different kinds. All of them hold for every record, so that each is evaluated.
+The interpreter reads the criteria again for each record, like code that compiles nothing. Both figures are
+from the same run, so their ratio is also valid on a busy machine.
 
 Usage: python benchmarks/criteria.py [records]
 """
@@ -48,7 +48,7 @@ def record(number: int) -> dict[str, Any]:
 
 
 def interpret(spec: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Decide as the compiled criteria do, as far as this benchmark needs it."""
+    """Evaluate criteria like the compiled ones, as far as this benchmark needs it."""
     if "all" in spec:
         return all(interpret(member, record) for member in spec["all"])
     value, wanted = field_value(record, spec["field"]), spec.get("value")
@@ -64,7 +64,7 @@ def interpret(spec: dict[str, Any], record: dict[str, Any]) -> bool:
 
 
 def rate(decide: Callable[[dict[str, Any]], bool], records: list[dict[str, Any]]) -> float:
-    """Return records a second, of the best of several rounds."""
+    """Return the records a second of the best of several rounds."""
     best = 0.0
     for _ in range(ROUNDS):
         started = time.perf_counter()

@@ -1,14 +1,14 @@
-"""A workflow with two receivers on a real Airflow (PostgreSQL): what the good one notices of a dead one.
+"""A workflow with two receivers on a real Airflow (PostgreSQL): how a dead receiver affects the good one.
 
-A record changes every ten seconds (``schedule: {watch: 5s}``). For a while both receivers are well; then one
-of them answers 503 with ``Retry-After``, to the end. Measured is the time from a change to its POST at the
-good receiver, in both parts; and what the dead one costs: runs that are active and tasks that are queued, at
-the most, rows of Airflow's database, the assets' state. At the end each message of the dead one must have had
-its three attempts, and be in a report.
+A record changes every ten seconds (``schedule: {watch: 5s}``). At first, both receivers work. Then one of
+them answers 503 with ``Retry-After`` until the end. The benchmark measures the time from a change to its POST
+at the good receiver in both parts. It also measures the costs of the dead receiver: the most active runs and
+queued tasks, rows of Airflow's database, and the assets' state. At the end, each message to the dead receiver
+must have had its three attempts, and be in a report.
 
 Usage: python benchmarks/dead_receiver.py [minutes dead] [seconds of Retry-After] [minutes well]
 
-The defaults, 120, 3600 and 20, take five hours; 12, 360 and 10 are the same in small, in an hour.
+The defaults are 120, 3600 and 20, and take five hours. With 12, 360 and 10, a smaller version takes an hour.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ Workflow(
 
 
 class Changes:
-    """Records that are created, one every ten seconds, and when."""
+    """Creates a record every ten seconds, and keeps the times."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         self._sandbox = sandbox
         self.made: dict[int, datetime] = {}
 
     def make(self, minutes: float, sample: Any = lambda: None) -> list[int]:
-        """Make changes for so long; return the records."""
+        """Make changes for a time, and return the records."""
         ids = []
         start = time.monotonic()
         for number in range(int(minutes * 60 / EVERY)):
@@ -74,14 +74,14 @@ class Changes:
 
 
 class Load:
-    """What Airflow's database holds, and the most of it that was seen."""
+    """The contents of Airflow's database, and their largest numbers so far."""
 
     def __init__(self, address: str) -> None:
         self._engine = sqlalchemy.create_engine(address)
         self.most: collections.Counter[str] = collections.Counter()
 
     def sample(self) -> None:
-        """Look how many runs are active and how many tasks wait."""
+        """Count the active runs and the waiting tasks."""
         with self._engine.connect() as connection:
             runs = connection.execute(
                 sqlalchemy.text("select dag_id, state, count(*) from dag_run group by 1, 2")

@@ -1,12 +1,11 @@
-"""A network between a sender and a receiver on loopback: a process of its own that forwards bytes, late.
+"""Simulates a network between a sender and a receiver on loopback: a process forwards bytes with a delay.
 
-What either side sends, its end of the stream included, reaches the other one half a round trip later, in
-order. TCP's own handshake with the proxy takes no time on loopback; on a network it takes one round trip,
-and the sender can send nothing before. So whatever the sender sends in the first round trip is taken as
-sent at the end of it.
+All bytes, and the end of the stream, reach the other side half a round trip later, in order. On loopback,
+TCP's handshake with the proxy takes no time. On a network, it takes a round trip, and the sender can't send
+before. So bytes that the sender sends in the first round trip count as sent at the end of it.
 
-It holds no sender back: what is under way is kept in memory. Meant for messages of some kilobytes. A reset
-reaches the other side as the end of the stream.
+The proxy never slows down a sender. It keeps delayed bytes in memory, so it is for messages of some
+kilobytes. A reset reaches the other side as the end of the stream.
 
 Usage: python benchmarks/delaying_proxy.py port round-trip-in-seconds
 """
@@ -28,18 +27,18 @@ __all__ = ["delayed"]
 
 @contextlib.contextmanager
 def delayed(url: str, round_trip: float) -> Iterator[str]:
-    """Yield an address by which a receiver on 127.0.0.1 is a round trip (in seconds) away."""
+    """Yield an address of a receiver on 127.0.0.1. Requests to it have a round trip of so many seconds."""
     port = urlsplit(url).port
     with own_process("delaying_proxy.py", str(port), str(round_trip)) as (_, own_port):
         yield url.replace(f":{port}/", f":{own_port}/")
 
 
 class End(asyncio.Protocol):
-    """One end of a forwarded connection: what comes in here goes out at the other end, later.
+    """One end of a forwarded connection. Bytes from here leave at the other end after a delay.
 
-    :param delay: seconds until then.
-    :param opening: seconds from the connection's start before which nothing counts as come in.
-    :ivar other: the other end; set before anything comes in.
+    :param delay: the delay in seconds.
+    :param opening: for how many seconds after the start of the connection bytes count as not received yet.
+    :ivar other: the other end. It is set before any bytes are received.
     """
 
     other: End
@@ -50,7 +49,7 @@ class End(asyncio.Protocol):
         self._opening = opening
         self._loop = asyncio.get_running_loop()
         self._under_way = deque[tuple[float, bytes | None]]()
-        """When due, and what: bytes, b"" for the end of the stream, None for the loss of the connection."""
+        """Due times, and bytes; b"" for the end of the stream, and None for the loss of the connection."""
         self._has_ended = False
 
     def connection_made(self, transport: Any) -> None:
@@ -74,7 +73,7 @@ class End(asyncio.Protocol):
             self._loop.call_at(due, self._deliver)
 
     def _deliver(self) -> None:
-        # Timers count in milliseconds, and may come a fraction of one too early.
+        # Timers have milliseconds, and may fire a fraction of a millisecond too early.
         while self._under_way and self._under_way[0][0] <= self._loop.time() + 0.0005:
             self._put_out(self._under_way.popleft()[1])
         if self._under_way:
@@ -98,7 +97,7 @@ class End(asyncio.Protocol):
 
 
 class SendersEnd(End):
-    """The end that a sender connects to; it reads nothing before the receiver's end is there."""
+    """The end for senders. It reads nothing before the receiver's end is connected."""
 
     def __init__(self, port: int, round_trip: float) -> None:
         super().__init__(round_trip / 2, opening=round_trip)

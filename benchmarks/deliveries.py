@@ -1,10 +1,10 @@
-"""What a search over 100,000 deliveries in 5,000 runs takes, and an overview of them; what a record costs.
+"""How long searches and overviews of 100,000 deliveries in 5,000 runs take, and what a ledger's details cost.
 
-Both read a fresh metadata database (PostgreSQL where it answers, else SQLite) whose ledgers were written by
-the deliver task's own code: 30 days of 40 workflows. The overview is of all of them, or of 20. A page shows
-the newest 50 of 20 workflows, or those that match. The cost of a record is that of a task with 100,000
-messages whose store takes 10 ms a write and whose receiver answers at once, beside the same task without
-details in its ledger: so all of the task's time is its own.
+``search`` and ``overview`` read a fresh metadata database (PostgreSQL if it answers, or else SQLite). The
+deliver task's own code wrote its ledgers: 30 days of 40 workflows. An overview has all workflows, or 20 of
+them. A page shows the newest 50 deliveries of 20 workflows, or matching ones. ``cost`` compares a task with
+100,000 messages with the same task without details in its ledger. Its store takes 10 ms for each write, and
+its receiver answers at once, so the task does not wait for a receiver.
 
 Run: ``python benchmarks/deliveries.py [search|overview|cost]``
 """
@@ -34,7 +34,7 @@ MESSAGES = 100_000
 WORKFLOWS = 40
 TARGET_SECONDS = 1.0
 OVERVIEW_SECONDS = 0.2
-"""For all that an overview's page shows, or a page of deliveries but by their records."""
+"""The limit for an overview's page, and for a page of deliveries unless it searches for a record."""
 RECORD_SECONDS = 0.8
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 START = NOW - timedelta(days=29)  # all of it in the days that an overview counts
@@ -64,7 +64,7 @@ class Rows:
 
 
 def ledger_of(run: int) -> dict[str, Any]:
-    """Return what the ledger of a run stores: 20 messages, of which every 50th run has failures."""
+    """Return the ledger of a run: 20 messages. Every 50th run has failures."""
     from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
     from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED
     from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
@@ -89,7 +89,7 @@ def ledger_of(run: int) -> dict[str, Any]:
 
 
 def states_of(run: int) -> Iterator[tuple[str, str, Any]]:
-    """Yield what the tasks of a run store: task id, key and value."""
+    """Yield the state of the tasks of a run: task id, key and value."""
     from airflow_insightly_hooks.core.state.run_counts import RUN_COUNTS, RunCounts
 
     yield "detect", RUN_COUNTS, RunCounts(40, None, 9_000, 10_000, f"insightly_{run % 2}").as_dict()
@@ -99,7 +99,7 @@ def states_of(run: int) -> Iterator[tuple[str, str, Any]]:
 
 
 def asset_states() -> Iterator[tuple[str, Any]]:
-    """Yield what the asset of the records has: a receiver that is down, what waits, and what is pending."""
+    """Yield the state of the records' asset: a receiver that is down, and waiting and pending messages."""
     from airflow_insightly_hooks.core.delivery.receiver_status import RECEIVER, ReceiverStatus
     from airflow_insightly_hooks.core.state.pending_webhooks import (
         PendingWebhook,
@@ -275,7 +275,7 @@ def measure_overview() -> bool:
 
 
 class SlowStore:
-    """A task state store whose writes take 10 ms, as those of Airflow's do."""
+    """A task state store whose writes take 10 ms, like Airflow's."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -300,7 +300,7 @@ class TaskInstance:
 
 
 def deliver(*, has_details: bool) -> tuple[float, float]:
-    """Return the seconds that a task of 100,000 messages takes, and the megabytes that its ledger has."""
+    """Return the seconds of a task with 100,000 messages, and the megabytes of its ledger."""
     from airflow_insightly_hooks.core.delivery.ledger import Ledger
     from airflow_insightly_hooks.operators.webhook import WebhookOperator
 

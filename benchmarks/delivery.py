@@ -1,17 +1,18 @@
 """POSTs a second of the deliver task's engine, beside other ways to send the same: ``make bench-delivery``.
 
-Each figure is the median of five; the contestants take turns, so that whatever else the machine does hits
-all of them. Ratios are taken within each turn. The receiver is a process of its own on loopback
-(benchmarks/receiver.py). The engine is ``WebhookOperator`` with all that it does (a ledger in a state store
-that takes as long as Airflow's, the receiver's address judged for each connection, one deadline, limits,
-metrics, report). The others are loops over a ``requests.Session`` that keeps its connection open, and
-Airflow's own ``HttpOperator``, mapped.
+Each figure is the median of five. The contestants take turns, so other load on the machine affects all of
+them. Ratios are computed within each turn. The receiver is a separate process on loopback
+(benchmarks/receiver.py). The engine is ``WebhookOperator`` with everything that it does: a ledger in a state
+store that takes as long as Airflow's, a check of the receiver's address for each connection, a deadline,
+limits, metrics and a report. The others are loops over a ``requests.Session`` that keeps its connection open,
+and Airflow's own ``HttpOperator``, mapped.
 
-The first table (``--only table``: nothing else, three to four minutes) has the receiver on http, and on
-https with no, 20 and 80 ms round trip. What 32 POSTs at once could ideally do is 32 divided by what a single
-exchange on a warm connection takes in the same run, that is the round trip and the receiver's own time.
+The first table has the receiver on http, and on https with a round trip of 0, 20 and 80 ms. ``--only table``
+measures nothing else, and takes three to four minutes. The ideal speed of 32 POSTs at once is 32 divided by
+the time of a single exchange on an open connection in the same run: the round trip and the receiver's own
+time.
 
-Ends with 1 if a target is missed.
+The exit code is 1 if a target is missed.
 
 Usage: python benchmarks/delivery.py [--repetitions 5] [--scale 1.0] [--without-airflow] [--only table]
 """
@@ -37,14 +38,14 @@ from mapped_tasks import why_not, with_airflow
 from receiver import receiving
 
 SLOW = {0.05: 32, 1.0: 64}
-"""Receivers that take so many seconds -> POSTs at once; for ten seconds each."""
+"""By the seconds that a receiver takes: how many POSTs are sent at once, for ten seconds."""
 SIZES = (1_000, 10_000, 100_000)
 MAPPED = 100
 ONE_TASK = (100, 1_000)
 
 
 def with_slow_receivers(repetitions: int, scale: float) -> dict[str, float]:
-    """Return how much of the ideal is reached with receivers that take their time, and print it."""
+    """Return which share of the ideal speed is reached with slow receivers, and print it."""
     shares: dict[float, list[float]] = defaultdict(list)
     for _ in range(repetitions):
         for delay, at_once in SLOW.items():
@@ -52,14 +53,14 @@ def with_slow_receivers(repetitions: int, scale: float) -> dict[str, float]:
             with receiving(delay) as receiver:
                 run = by_engine(receiver.url, make_payloads(posts), concurrency=at_once)
             shares[delay].append(run.rate * delay / at_once)
-    print("\nReceivers that take their time: of the ideal")
+    print("\nSlow receivers: share of the ideal speed")
     for delay, of_ideal in shares.items():
         print(f"{f'{delay:g} s, {SLOW[delay]} at once':42} {median(of_ideal):14.2f}")
     return {f"of ideal, {delay:g} s": median(of_ideal) for delay, of_ideal in shares.items()}
 
 
 def measure_size(url: str, posts: int, results: Any) -> None:
-    """Have the engine send so many; in a process of its own."""
+    """Send payloads with the engine, in a new process."""
     import airflow_insightly_hooks.hooks.webhook
     import airflow_insightly_hooks.operators.webhook  # noqa: F401 — before the measuring begins
 
@@ -71,7 +72,7 @@ def measure_size(url: str, posts: int, results: Any) -> None:
 
 
 def by_size(repetitions: int, scale: float) -> dict[str, float]:
-    """Return memory and growth of cost up to 100,000 payloads, and print them."""
+    """Return the memory and the growth of the time for a POST up to 100,000 payloads, and print them."""
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
     sizes = [round(size * scale) for size in SIZES]

@@ -1,7 +1,7 @@
-"""The deliver task beside loops over ``requests.Session``, by how far away the receiver is.
+"""Compares the deliver task with loops over ``requests.Session``, at several distances from the receiver.
 
-Part of benchmarks/delivery.py, which says what is compared, and what is to be reached. Where there is a
-round trip, benchmarks/delaying_proxy.py makes it.
+Part of benchmarks/delivery.py, which describes the contestants and the targets. benchmarks/delaying_proxy.py
+makes the round trips.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from receiver import Counts, RunningReceiver, receiving
 __all__ = ["by_distance"]
 
 POSTS = 2_000
-"""Where there is no round trip."""
+"""How many POSTs are sent without a round trip."""
 ROUNDS = 50
-"""POSTs for each that are under way at once, where there is a round trip: all contestants take as long."""
+"""With a round trip: how many POSTs a contestant sends for each one at once. So all take the same time."""
 EXCHANGES = 9
 LOAD_TOOLS = {  # for each, what prints requests a second, and how it says so
     "wrk": (["wrk", "-t1", "-c8", "-d2"], r"Requests/sec:\s+([\d.]+)"),
@@ -41,7 +41,7 @@ LOAD_TOOLS = {  # for each, what prints requests a second, and how it says so
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way of sending, and how many POSTs it has under way at once."""
+    """A way of sending, and how many POSTs it makes at once."""
 
     name: str
     send: Callable[..., Run]
@@ -57,9 +57,9 @@ OPERATOR_32 = Contestant("WebhookOperator, concurrency=32", by_engine, 32)
 
 @dataclass(frozen=True)
 class Distance:
-    """Where a receiver is.
+    """The distance to a receiver.
 
-    :param round_trip: seconds.
+    :param round_trip: the time of a round trip in seconds.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Distance:
         return round(POSTS * scale / (4 if contestant is ONE_SESSION else 1))
 
     def send(self, contestant: Contestant, payloads: list[dict[str, Any]]) -> tuple[Run, Counts]:
-        """Have a contestant send, and return what that took and what the receiver has seen of it."""
+        """Send with a contestant, and return its times and the receiver's counts."""
         url = self.url.replace("127.0.0.1", "localhost") if contestant is BY_NAME else self.url
         self.receiver.take_counts()
         run = contestant.send(url, payloads, contestant.at_once, ca=self.receiver.ca)
@@ -86,7 +86,7 @@ class Distance:
 
 
 def by_distance(repetitions: int, scale: float) -> dict[str, float]:
-    """Return what is to be reached at each distance, and print the table."""
+    """Return the ratios with targets at each distance, and print the table."""
     measured: dict[str, float] = {}
     with ExitStack() as cleanup:
         plain = cleanup.enter_context(receiving())
@@ -114,7 +114,7 @@ def by_distance(repetitions: int, scale: float) -> dict[str, float]:
 
 
 def at_distance(distance: Distance, repetitions: int, scale: float) -> dict[str, float]:
-    """Return the ratios that count at this distance, and print its rows."""
+    """Return the ratios with targets at this distance, and print its rows."""
     sent: dict[Contestant, list[tuple[Run, Counts]]] = defaultdict(list)
     limits, exchanges = [], []
     payloads = {c: make_payloads(distance.posts(c, scale)) for c in distance.contestants}
@@ -165,7 +165,7 @@ def print_row(contestant: Contestant, sent: list[tuple[Run, Counts]], to_session
 
 
 def one_exchange(url: str, ca: str | None) -> float:
-    """Return the seconds that a POST and its answer take on a connection that is open already."""
+    """Return the seconds of a POST and its answer on an open connection."""
     address, body = urlsplit(url), make_payloads(1)[0]["body"].encode()
     connection = (
         http.client.HTTPConnection(address.netloc, timeout=30)
@@ -185,7 +185,7 @@ def one_exchange(url: str, ca: str | None) -> float:
 
 
 def receivers_limit(url: str) -> tuple[str, Callable[[], float] | None]:
-    """Return which load tool there is, if any, and what measures the receiver's requests a second with it."""
+    """Return an installed load tool, if any, and a function that measures the receiver's speed with it."""
     for name, (command, pattern) in LOAD_TOOLS.items():
         if shutil.which(name):
 

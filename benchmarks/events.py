@@ -1,11 +1,15 @@
-"""Waiting in the triggerer, on a real Airflow: how late a woken task starts, and what many sensors cost.
+"""Waiting in the triggerer, on a real Airflow: how late a triggered task starts, and what many sensors cost.
 
-``latency``: from a change to the start of the task that reads it, for DAGs that record changes wake (asked
-every 5 s, settled after 2 s). ``deferred``: memory and processor time of the triggerer with sensors that wait
-for a change, asking every 60 s; Airflow's scheduler defers them itself, so that starting them takes no time.
-``airflows-own``: the same with a trigger of Airflow's own that waits for a far moment, to compare.
-``pause``: of two DAGs one is paused for so many seconds, while a record changes: how soon after unpausing it
-reads that, and how often the other one runs meanwhile. With a watcher that both share, and with one for each.
+``latency`` measures the time from a change to the start of the task that reads it. Record changes trigger the
+DAGs (polls every 5 s, ``settle`` of 2 s).
+
+``deferred`` measures the memory and processor time of the triggerer with sensors that wait for a change, and
+poll every 60 s. Airflow's scheduler defers them itself, so starting them takes no time. ``airflows-own`` does
+the same with one of Airflow's own triggers, for comparison.
+
+``pause`` pauses one of two DAGs for some seconds while a record changes. It measures how soon after unpausing
+the DAG reads the change, and how often the other DAG runs meanwhile. It does this with a watcher that both
+share, and with a watcher for each.
 
 Usage: python benchmarks/events.py latency|deferred|airflows-own|pause [count] [postgresql]
 """
@@ -122,7 +126,7 @@ def latency(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
 
 
 def pause(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
-    """Print how soon a DAG that was paused for so many seconds reads what it has missed."""
+    """Print how soon a DAG that was paused for so many seconds reads the changes that it missed."""
     names = ("shared_awake", "shared_paused", "own_awake", "own_paused")
     for name in names:
         airflow.wait_for_dag(name)
@@ -146,7 +150,7 @@ def pause(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
 
 
 def _found(airflow: AirflowStack, dag_id: str) -> set[int]:
-    """Return what a DAG's latest runs have found."""
+    """Return the records that a DAG's latest runs have found."""
     found: set[int] = set()
     for run in airflow.api(f"/dags/{dag_id}/dagRuns?limit=5&order_by=-run_after")["dag_runs"]:
         path = f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'])}/taskInstances/detect/xcomEntries"
@@ -167,10 +171,10 @@ def _ended(airflow: AirflowStack, dag_id: str) -> list[dict[str, Any]]:
 
 
 def deferred(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> None:
-    """Print what the triggerer needs without and with so many sensors that wait for a change."""
+    """Print the triggerer's memory and processor time without sensors, and with so many that wait."""
     _measure(airflow, sandbox, 0)
     with step(f"{count} sensors"):
-        # A run each: a task that the scheduler defers takes its whole DAG along into the triggerer.
+        # Each sensor has its own run. The triggerer loads the whole DAG of a task that the scheduler defers.
         for _ in range(count):
             airflow.api("/dags/deferred/dagRuns", "POST", {"logical_date": None})
         path = "/dags/deferred/dagRuns/~/taskInstances?state=deferred&limit=1"
@@ -196,7 +200,7 @@ def _searches(sandbox: RunningSandbox) -> int:
 
 
 def _processes(airflow: AirflowStack) -> list[Path]:
-    """Return the triggerer's processes: it starts one that runs the triggers, in a session of ours."""
+    """Return the triggerer's processes. It starts another one that runs the triggers, in our session."""
     session = str(airflow.processes.pid("triggerer"))
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -210,13 +214,13 @@ def _processes(airflow: AirflowStack) -> list[Path]:
 
 
 def _processor(airflow: AirflowStack) -> float:
-    """Return the seconds of processor time that the triggerer has used."""
+    """Return the triggerer's processor time in seconds."""
     stats = [(path / "stat").read_text().rpartition(")")[2].split() for path in _processes(airflow)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
 
 
 def _memory(airflow: AirflowStack) -> float:
-    """Return the triggerer's memory in MB, what its processes share counted once."""
+    """Return the triggerer's memory in MB. Memory that its processes share is counted once."""
     rollups = [(path / "smaps_rollup").read_text().splitlines() for path in _processes(airflow)]
     return sum(int(line.split()[1]) for lines in rollups for line in lines if line[:4] == "Pss:") / 1024
 

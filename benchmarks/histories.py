@@ -1,4 +1,4 @@
-"""Ten thousand histories of a CRM's users, a reader that crashes and clocks, one against another.
+"""Plays 10,000 random histories of a CRM's users, a reader that crashes, and clocks that differ.
 
 ``python benchmarks/histories.py [histories [seed]]``
 """
@@ -22,7 +22,7 @@ SEED = 2026
 
 
 def main(histories: int = HISTORIES, chosen: int = SEED) -> None:
-    """Play them, and print what was read."""
+    """Play the histories, and print what was read."""
     counts: Counter[str] = Counter()
 
     class Counted(History):

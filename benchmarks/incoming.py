@@ -1,10 +1,10 @@
-"""What Insightly's webhooks cost an API server that has something else to do.
+"""How much Insightly's webhooks slow down other requests to an API server.
 
-A real API server on PostgreSQL, in one process. 16 threads of another process POST 1,000 webhooks in 10 s,
-each of a record that has changed just now: over connections that are kept, and then with a new one for each.
-Then they send 10,000 with a wrong password, as fast as they can. Meanwhile ``GET /api/v2/version`` is asked
-every 20 ms: what it takes beside them is compared with what it takes when nothing else is asked. There is no
-TLS, which a reverse proxy would speak.
+A real API server runs on PostgreSQL, in one process. 16 threads of another process POST 1,000 webhooks in 10
+s, each for a record that has just changed: first over kept connections, then with a new connection for each.
+Then they send 10,000 webhooks with a wrong password, as fast as they can. Meanwhile, ``GET /api/v2/version``
+is requested every 20 ms. Its time is compared with its time on an idle server. There is no TLS, because that
+is the task of a reverse proxy.
 
 Run: ``python benchmarks/incoming.py``
 """
@@ -43,7 +43,7 @@ INTERVAL = 0.02
 TARGET = 4.0
 """How many times as long as on an idle server the version may take, at the 95th percentile.
 
-It is no target while wrong passwords come: they come as fast as they are answered.
+There is no target for wrong passwords, because they are sent as fast as they are answered.
 """
 LOGIN, PASSWORD = "insightly", "only-for-this-benchmark"
 CONNECTION = {
@@ -72,20 +72,20 @@ class Sent(NamedTuple):
     taken: float
     """Seconds."""
     changed_at: float
-    """When its record has changed: seconds since 1970."""
+    """The time of its record's change, in seconds since 1970."""
 
 
 def body(moment: float) -> bytes:
-    """Return the body of a webhook that tells of a contact which has changed at a moment."""
+    """Return the body of a webhook for a contact that changed at a moment."""
     date = f"/Date({int(moment) * 1000}-0800)/"
     record = {"CONTACT_ID": int(moment * 1_000_000), "FIRST_NAME": "Zoë", "DATE_UPDATED_UTC": date}
     return json.dumps({"entity": record}).encode()
 
 
 def send(netloc: str, count: int, seconds: float, password: str, is_kept: bool = True) -> list[Sent]:
-    """Send webhooks from all threads; return what was sent.
+    """Send webhooks from all threads, and return them.
 
-    :param seconds: within which they are sent, evenly; 0 for as fast as they can be.
+    :param seconds: in how many seconds they are sent, evenly; 0 for as fast as possible.
     """
     sent: list[Sent] = []
     headers = {
@@ -114,7 +114,7 @@ def send(netloc: str, count: int, seconds: float, password: str, is_kept: bool =
 
 
 def beside(work: Callable[[], bool], netloc: str) -> list[float]:
-    """Ask for Airflow's version while something is under way; return the seconds that each answer took."""
+    """Request Airflow's version during a load, and return the seconds of each answer."""
     taken = []
     connection = http.client.HTTPConnection(netloc, timeout=60)
     while work():
@@ -138,7 +138,7 @@ def moment_of(text: str) -> datetime:
 
 
 def uncovered(address: str, sent: list[Sent], since: datetime) -> tuple[int, int, int]:
-    """Return how many events there are since a moment, on how many assets, and which POSTs none tells of."""
+    """Return the number of events since a moment, of their assets, and of POSTs that no event announces."""
     engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         statement = "SELECT asset_id, extra FROM asset_event WHERE timestamp >= :since"
@@ -157,7 +157,7 @@ def uncovered(address: str, sent: list[Sent], since: datetime) -> tuple[int, int
 
 
 class Load(NamedTuple):
-    """What is sent: how many webhooks, within how many seconds, with which password, and how."""
+    """A load: how many webhooks, in how many seconds, with which password, and over which connections."""
 
     name: str
     count: int
@@ -171,7 +171,7 @@ def _sender(results: Any, netloc: str, load: Load) -> None:
 
 
 def run(stack: AirflowStack, address: str, load: Load) -> bool:
-    """Send, and print what it took; return whether all is well."""
+    """Send a load, print its results, and return whether they are good."""
     since = datetime.now(timezone.utc) - timedelta(seconds=1)
     netloc = urlsplit(stack.url).netloc
     end = time.monotonic() + IDLE_SECONDS

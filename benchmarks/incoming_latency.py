@@ -1,9 +1,10 @@
-"""From one of Insightly's webhooks to the task that it wakes, on a real Airflow: how long, and where it goes.
+"""The time from one of Insightly's webhooks to the task that it triggers, on a real Airflow, by step.
 
-A webhook is POSTed every 10 to 13 seconds, each when a record has just changed. Shown are median and worst of
-the seconds from before the POST until it is answered, the run is there, its first task is queued, that task
-starts, and has read the change. The last one takes ``settle``, 5 s. The task isn't deferrable: of one that
-is, Airflow doesn't keep when it was queued first.
+A webhook is POSTed every 10 to 13 seconds, just after a record has changed. For each step, the benchmark
+shows the median and the longest time since the POST: until its answer, until the run exists, until its first
+task is queued, until this task starts, and until it has read the change. The last step includes ``settle``, 5
+s. The task isn't deferrable, because for a deferrable task, Airflow doesn't keep the time at which it was
+first queued.
 
 Usage: python benchmarks/incoming_latency.py [count] [postgresql] [AIRFLOW__SECTION__OPTION=value …]
 """
@@ -51,7 +52,7 @@ STEPS = ("the POST's answer", "the run", "its task is queued", "its task starts"
 
 
 class Webhook(NamedTuple):
-    """A webhook that was POSTed: of which record, when, and when the answer was there."""
+    """A webhook that was POSTed: its record, its time, and the time of its answer."""
 
     record_id: int
     posted_at: datetime
@@ -59,7 +60,7 @@ class Webhook(NamedTuple):
 
 
 def post_all(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> list[Webhook]:
-    """Change records, and tell Airflow of each; a run has ended before the next change."""
+    """Change records, and send Airflow a webhook for each. A run ends before the next change."""
     sent = []
     with requests.Session() as session:
         session.trust_env = False
@@ -77,7 +78,7 @@ def post_all(airflow: AirflowStack, sandbox: RunningSandbox, count: int) -> list
 
 
 def show(airflow: AirflowStack, sent: list[Webhook]) -> None:
-    """Print how long each step took, since the POST began."""
+    """Print the time of each step since the beginning of the POST."""
     seen: dict[int, list[datetime]] = {}
 
     def all_read() -> bool:
@@ -117,7 +118,7 @@ def _runs(airflow: AirflowStack) -> list[dict[str, Any]]:
 
 
 def _wait_until_calm(airflow: AirflowStack) -> None:
-    """Wait until the DAG has begun, and nothing more happens by itself."""
+    """Wait until the DAG has begun, and no run is active."""
     seen, since = None, time.monotonic()
 
     def is_calm() -> bool:

@@ -1,8 +1,8 @@
-"""What kills cost: 20 rounds in which a real Airflow delivers while its processes are killed with SIGKILL.
+"""The cost of kills: 20 rounds in which a real Airflow delivers while its processes are killed with SIGKILL.
 
-In each round 2,000 payloads go to a receiver that answers in 1 to 50 ms and refuses 5 % of them at first,
-while the task, its supervisor, the scheduler or the API server is killed, one to three of them, at random
-moments that the seed decides. Nothing may be lost, and no kill may repeat more than one second's worth.
+In each round, 2,000 payloads go to a receiver. It answers in 1 to 50 ms, and refuses 5 % of them at first.
+One to three of these processes are killed: the task, its supervisor, the scheduler, the API server. The seed
+decides at which random moments. No payload may be lost, and a kill may repeat only the POSTs of one second.
 Needs PostgreSQL, as the end-to-end tests do; takes ten to twenty minutes.
 
 Usage: python benchmarks/kills.py [rounds [first seed]]

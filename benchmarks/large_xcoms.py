@@ -1,16 +1,16 @@
-"""What windows of many changes cost an Airflow through whose XComs they pass, and where it hurts.
+"""The cost of windows with many changes for an Airflow that passes them through XComs.
 
-The four tasks run on a real Airflow (LocalExecutor) over windows of more and more contacts of 2.5 kB, and
-deliver them to a receiver that answers at once. Shown for each window:
+The four tasks run on a real Airflow (LocalExecutor) over windows with more and more contacts of 2.5 kB, and
+deliver them to a receiver that answers at once. For each window, the benchmark shows:
 
-- seconds and peak memory (MB) of each task: the most that one process held, shared pages included;
-- the slowest request that a task made for an XCom. A worker gives up a request after ``[workers]
-  execution_api_timeout``, 5 s by default, and makes it again, up to five times in all: then the task fails;
-- the most memory that the API server held, and what ``GET /api/v2/version`` took meanwhile, every 0.1 s;
-- by how much the database grew, by table, and the files of the object storage.
+- the seconds and peak memory (MB) of each task: the most memory of one process, with shared pages;
+- the slowest request of a task for an XCom. A worker ends a request after ``[workers]
+  execution_api_timeout``, 5 s by default, and tries again, up to five times in all. Then the task fails;
+- the most memory of the API server, and the time of ``GET /api/v2/version``, every 0.1 s;
+- the growth of the database, by table, and of the files in the object storage.
 
-``one`` is ``InsightlyWorkflowOperator`` over the same window; ``chunks`` are ten mapped deliver tasks, each
-of which reads the whole XCom that it gets a tenth of; with ``separate`` each reads an XCom of its own.
+``one`` is ``InsightlyWorkflowOperator`` over the same window. ``chunks`` are ten mapped deliver tasks. Each
+of them gets a tenth of an XCom, but reads all of it. With ``separate``, each of them reads its own XCom.
 
 Usage: python benchmarks/large_xcoms.py [postgresql|sqlite] [database|storage] [kind …] [changes …]
 
@@ -100,7 +100,7 @@ with DAG("one_task", schedule=None):
 
 
 class Watch:
-    """Looks, ten times a second, at the memory of Airflow's processes, and at how long a request takes."""
+    """Measures the memory of Airflow's processes and the time of a request, ten times a second."""
 
     def __init__(self, airflow: AirflowStack) -> None:
         self._airflow = airflow
@@ -148,7 +148,7 @@ def _held(process: psutil.Process) -> int:
 
 
 class Tables:
-    """How large the database's tables are, indexes and large values included."""
+    """The sizes of the database's tables, including indexes and large values."""
 
     def __init__(self, address: str) -> None:
         self._engine = None if address.startswith("sqlite") else sqlalchemy.create_engine(address)
@@ -182,7 +182,7 @@ class Benchmark:
     def run(self, kind: str, changes: int) -> None:
         """Make a window of so many changes, run a DAG over it, and print what it took."""
         start = START + HOUR * self._window
-        self._window += 1  # a search begins at its window's start: what comes later is left for later
+        self._window += 1  # later than the windows before, because a search finds all records after its start
         self._make_records(start, changes)
         dag_id = KINDS[kind] + (f"_{changes}" if "chunks" in KINDS[kind] else "")
         before, files = self._tables.sizes(), _size(self._files)
@@ -221,7 +221,7 @@ class Benchmark:
             self._sandbox.create_many("Contacts", [self._record(number, moment) for number in numbers])
 
     def _record(self, number: int, moment: str) -> dict[str, Any]:
-        """Return a contact with texts of its own: the database packs what repeats."""
+        """Return a contact with unique texts, because the database compresses repeated texts."""
         random = self._random
         words = ("".join(random.choices(LETTERS, k=random.randint(2, 9))) for _ in range(NOTE_WORDS))
         return {
@@ -235,7 +235,7 @@ class Benchmark:
         }
 
     def _ended(self, dag_id: str, start: datetime) -> dict[str, dict[str, Any]]:
-        """Run a DAG; return its tasks by name, those of a mapped one together."""
+        """Run a DAG, and return its tasks by name. The instances of a mapped task have the same name."""
         self._airflow.unpause(dag_id)
         conf = {"start": start.isoformat(), "end": (start + HOUR).isoformat()}
         body = {"logical_date": None, "conf": conf}
@@ -263,7 +263,7 @@ class Benchmark:
 
 
 def _contact(sandbox: RunningSandbox) -> dict[str, Any]:
-    """Return a contact as the sandbox has them."""
+    """Return a contact in the sandbox's form."""
     url = f"{sandbox.api_url}/Contacts/Search?top=1"
     contact = requests.get(url, auth=(sandbox.api_key, ""), timeout=10).json()[0]
     return {name: value for name, value in contact.items() if name not in LEFT_OUT}

@@ -1,14 +1,16 @@
-"""Do limits hold across workers? Four Celery workers, and pools of Airflow's.
+"""Checks whether limits hold across workers, with four Celery workers and with Airflow's pools.
 
-``receiver``: two runs at once send chunks to one receiver that bears 50 requests a second. Without a pool,
-each task keeps to 50; in a pool of one slot, one task at a time does; in a pool of four slots, each task has
-12.5. The receiver counts the POSTs of its busiest 10 s: at most 1.1 times the limit.
+``receiver``: two runs at once send chunks to a receiver with a limit of 50 requests a second. Without a pool,
+each task has the whole limit. In a pool with one slot, one task at a time has it. In a pool with four slots,
+each task has 12.5. The receiver counts the POSTs in its busiest 10 s. They may be at most 1.1 times the
+limit.
 
-``insightly``: eight tasks read all records of an account that allows 10 requests a second, by
-``InsightlyWorkflowOperator`` whose criteria no record meets. Without a pool; in a pool of one slot; in a pool
-of four slots, with 2.5 requests a second each. The API's own count of its busiest 10 s is taken.
+``insightly``: eight tasks read all records of an account that allows 10 requests a second. They are
+``InsightlyWorkflowOperator`` tasks whose criteria no record meets. They run without a pool, in a pool with
+one slot, and in a pool with four slots and 2.5 requests a second for each. The API counts the requests in its
+busiest 10 s.
 
-It ends with 1 if a pool's limit was exceeded. Needs PostgreSQL and Redis.
+The exit code is 1 if a pool's limit was exceeded. Needs PostgreSQL and Redis.
 
 Usage: python benchmarks/limits.py [receiver|insightly ...]
 """
@@ -35,13 +37,13 @@ WORKERS = 4
 TOLERATED = 1.1
 RECEIVERS_LIMIT = 50.0
 CHUNKS, CHUNK = 4, 250
-"""Of each of two runs."""
+"""The number of chunks of each of two runs, and the payloads in each chunk."""
 ACCOUNTS_LIMIT = 10.0
 READERS = 8
 RECORDS = 15_000
 START = datetime(2024, 5, 1, tzinfo=timezone.utc)
 POOLS = {"no_pool": 0, "one_slot": 1, "four_slots": 4}
-"""The kinds of DAGs, and the slots of their pools, which have the same names; the first has none."""
+"""The kinds of DAGs, and the slots of their pools, which have the same names. The first kind has no pool."""
 
 DAG_FILE = """
 import sys
@@ -84,7 +86,7 @@ for kind, slots in {kinds!r}.items():
 
 
 class RequestTimes:
-    """When the sandbox's API was asked: counts requests in its busiest 10 s."""
+    """Counts the requests to the sandbox's API, and the requests in its busiest 10 s."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

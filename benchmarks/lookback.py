@@ -1,4 +1,4 @@
-"""What a lookback costs: requests, time and state of a run, by how many changes there are a second.
+"""The cost of a lookback: the requests, time and state of a run, by the number of changes a second.
 
 ``python benchmarks/lookback.py [seconds between runs]``
 """

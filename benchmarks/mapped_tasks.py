@@ -1,6 +1,6 @@
 """One deliver task beside mapped ``HttpOperator`` tasks, on one real Airflow with the LocalExecutor.
 
-Measured is from when the first task was queued to when the last one ended, as Airflow's database has it.
+It measures the time from the queueing of the first task to the end of the last one, by Airflow's database.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ for number in {numbers}:
 
 
 def why_not() -> str | None:
-    """Return what is missing; ``None`` if nothing is."""
+    """Return what is missing, or ``None``."""
     if find_spec("airflow.providers.http") is None:
         return "the package apache-airflow-providers-http is missing: .venv/bin/uv pip install it"
     return None
 
 
 class Tasks:
-    """Runs of the two on one Airflow."""
+    """Runs of both kinds of tasks on the same Airflow."""
 
     def __init__(self, airflow: AirflowStack, mapped: int) -> None:
         self._airflow, self._mapped = airflow, mapped
@@ -94,9 +94,9 @@ def with_airflow(home: Path, url: str, mapped: int, numbers: tuple[int, ...]) ->
     """Run an Airflow until the end of the block.
 
     :param home: an empty folder for it.
-    :param url: where the receiver is.
-    :param mapped: how many tasks are mapped.
-    :param numbers: of how many payloads there is to be a task.
+    :param url: the address of the receiver.
+    :param mapped: how many mapped tasks there are.
+    :param numbers: for each single task, how many payloads it sends.
     """
     dags = home / "dags"
     dags.mkdir(parents=True)
@@ -129,7 +129,7 @@ def with_airflow(home: Path, url: str, mapped: int, numbers: tuple[int, ...]) ->
 
 @contextlib.contextmanager
 def _database() -> Iterator[str | None]:
-    """Make a database on the PostgreSQL of this machine and drop it again; ``None`` where none answers."""
+    """Make a database on this machine's PostgreSQL, and drop it after the block. ``None`` if none answers."""
     with contextlib.ExitStack() as cleanup:
         try:
             database = cleanup.enter_context(temporary_database())

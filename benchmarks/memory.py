@@ -1,7 +1,7 @@
-"""What it takes to remember which records have triggered, and which webhooks wait for their time.
+"""The cost of remembering which records have triggered, and which webhooks wait for their time.
 
-Bytes are those of the JSON values in the state store. Reads and writes (deletions included) are calls of the
-store, each of which costs Airflow about 10 ms besides; milliseconds are this process's own.
+Bytes are the sizes of the JSON values in the state store. Reads and writes (with deletions) are calls of the
+store. In Airflow, each call takes about 10 ms more. Milliseconds are the time of this process.
 
 Usage: python benchmarks/memory.py [ids] [entries]
 """
@@ -46,7 +46,7 @@ class CountingStore:
         self.values.pop(key, None)
 
     def cost(self, act: Callable[..., object], *arguments: Any) -> str:
-        """Return what it costs to do so with this store, as three columns."""
+        """Return the cost of an action with this store, as three columns."""
         self.reads = self.writes = 0
         started = time.perf_counter()
         act(self, *arguments)
@@ -54,7 +54,7 @@ class CountingStore:
         return f"{self.reads:7}{self.writes:7}{spent:9,.0f}"
 
     def sizes(self) -> str:
-        """Return keys, bytes, and the bytes of the head and of the largest value, as four columns."""
+        """Return four columns: the keys, all bytes, the bytes of the head, and of the largest value."""
         sizes = [len(text) for text in self.values.values()]
         return f"{len(sizes):6}{sum(sizes):12,}{len(self.values[KEY]):8,}{max(sizes):9,}"
 
@@ -64,7 +64,7 @@ def add(store: CountingStore, ids: Iterable[int]) -> None:
 
 
 def know_and_add(store: CountingStore, ids: Iterable[int]) -> None:
-    """Do what a run does: ask which of a batch have triggered, then add all."""
+    """Do the same as a run: look up which records of a batch have triggered, then add all of them."""
     batch = list(ids)
     records = IdSet(store, KEY)
     records.known(batch)

@@ -1,19 +1,19 @@
-"""A large window in one task: reading while posting, memory, and what is read and sent again after kills.
+"""A large window in one task: reading while posting, memory, and repeated reads and POSTs after kills.
 
-Each run of ``InsightlyWorkflowOperator`` has a process of its own, as in Airflow. The sandbox is another one,
-and answers 10 requests a second, as Insightly does; so is the receiver. The task's state takes as long as
-Airflow's own (7 to 16 ms a call).
+Each run of ``InsightlyWorkflowOperator`` has its own process, as in Airflow. The sandbox and the receiver are
+separate processes. The sandbox answers 10 requests a second, like Insightly. The task's state takes as long
+as in Airflow (7 to 16 ms a call).
 
-- *reading alone* takes the changes, evaluates and keeps what was read, and sends nothing;
-- *posting alone* sends as many changes that were not read;
-- *both* is the task. With a thread that reads ahead it is to take 1.1 times the longer of these at most.
+- *reading alone* reads and evaluates the changes and stores the progress, but sends nothing;
+- *posting alone* sends as many changes, which were not read;
+- *both* is the task. Because a thread reads ahead, it should take at most 1.1 times the longer one of these.
 
-Memory is the peak of the task's process, less that of a task with an empty window. The kills are SIGKILLs of
-the task's process at random moments that the seed decides; each is followed by the next try.
+Memory is the peak of the task's process, minus the peak with an empty window. The kills are SIGKILLs of the
+task's process at random moments, which the seed decides. After each kill comes the next try.
 
 Usage: python benchmarks/one_task.py [changes [parts [seed]]]
 
-``parts`` are some of the letters t (time), m (memory) and k (kills); all by default.
+``parts`` are letters: t (time), m (memory) and k (kills). All of them are the default.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KILLS = 5
 PER_SECOND = 10
 CONCURRENCY = 32
 WEBHOOKS = 3
-"""With how many the memory is measured, besides one."""
+"""With how many webhooks the memory is measured, besides one."""
 START = datetime(2025, 5, 1, tzinfo=timezone.utc)
 WINDOW = {"start": "2025-05-01T00:00:00Z", "end": "2025-05-02T00:00:00Z"}
 EMPTY = {"start": "2024-05-01T00:00:00Z", "end": "2024-05-01T00:00:00Z"}
@@ -58,7 +58,7 @@ LOADED = 5_000
 
 
 class Figures(NamedTuple):
-    """What a process has measured of itself; times in seconds, memory in MB."""
+    """The measurements of a process: times in seconds, memory in MB."""
 
     wall: float
     cpu: float
@@ -66,7 +66,7 @@ class Figures(NamedTuple):
 
 
 class FolderStore:
-    """A task's state in files, which outlives its process and takes as long as Airflow's own."""
+    """A task's state in files. It outlives the process, and takes as long as Airflow's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -97,7 +97,7 @@ class FolderStore:
 
 
 class TaskInstance:
-    """As much of a task instance as the operator asks for."""
+    """The part of a task instance that the operator uses."""
 
     dag_id, task_id, run_id = "benchmark", "flow", "manual__1"
     map_index, max_tries = -1, 2
@@ -111,14 +111,14 @@ class TaskInstance:
 
 def peak() -> float:
     """Return the most memory that the process has held so far, in MB."""
-    # Not ru_maxrss, which a process takes over from the one that has started it.
+    # Not ru_maxrss, because a process inherits it from its parent.
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def run_task(folder: Path, webhooks: int, window: dict[str, str], posts: int | None, results: Any) -> None:
     """Run the task in this process, and put its figures.
 
-    :param posts: send so many changes that were not read; 0: read, and send nothing; ``None``: both.
+    :param posts: how many changes to send without reading them; 0 only reads; ``None`` reads and sends.
     """
     from airflow_insightly_hooks import Webhook, Workflow
     from airflow_insightly_hooks.operators.one_task.batch_reading import Reading
@@ -151,7 +151,7 @@ def run_task(folder: Path, webhooks: int, window: dict[str, str], posts: int | N
 
 
 def made_batches(count: int, size: int) -> Iterator[list[Any]]:
-    """Yield as many changes as are asked for, as if they had been read."""
+    """Yield changes, as if they had been read."""
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     page = list(InsightlyHook(exact_numbers=True).read_pages("Contacts", scan_of_contacts(), START))
@@ -176,12 +176,12 @@ def scan_of_contacts() -> Any:
     return Scan(RECORD_TYPES["Contacts"])
 
 
-# --- what starts it --------------------------------------------------------------------------------------
+# --- starting the processes ------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def running_crm(changes: int) -> Iterator[str]:
-    """Run the sandbox, with so many contacts of a day, in a process of its own; yield its address."""
+    """Run the sandbox in a new process, with so many contacts of a day, and yield its address."""
     from airflow_insightly_hooks.core.dates import format_api_time
 
     port = free_port()
@@ -238,7 +238,7 @@ def connect(url: str, ca: str | None = None) -> None:
 
 
 def start(folder: Path, webhooks: int, window: dict[str, str], posts: int | None) -> tuple[Any, Any]:
-    """Start the task in a process of its own; return that, and where its figures come."""
+    """Start the task in a new process. Return the process, and the source of its figures."""
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
     process = spawn.Process(target=run_task, args=(folder, webhooks, window, posts, results))
@@ -247,7 +247,7 @@ def start(folder: Path, webhooks: int, window: dict[str, str], posts: int | None
 
 
 def measured(webhooks: int = 1, window: dict[str, str] = WINDOW, posts: int | None = None) -> Figures:
-    """Run the task once, with a new state; return its figures."""
+    """Run the task once, with a new state, and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
         process, results = start(Path(folder), webhooks, window, posts)
         process.join()
@@ -310,7 +310,7 @@ def kill_it(crm: str, changes: int, seed: int) -> None:
 
 
 def end(process: Any, moment: int | None, posts: Callable[[], int]) -> float | None:
-    """Wait until so many POSTs came in, and kill the task; return when. ``None``: wait until it has ended."""
+    """Wait for so many POSTs, kill the task, and return when. ``None`` waits until the task has ended."""
     while moment is not None and process.is_alive() and posts() < moment:
         time.sleep(0.002)
     if moment is None or not process.is_alive():

@@ -1,7 +1,7 @@
-"""What parsing a folder of 200 YAML workflows costs, beside the same DAGs written by hand.
+"""The time to parse a folder of 200 YAML workflows, compared with the same DAGs written by hand.
 
-Each side is parsed as Airflow's DAG processor does it: in a process in which Airflow is loaded, and this
-package isn't. What is measured is the whole DAG file, imports included, several times; the median counts.
+Both are parsed as by Airflow's DAG processor: in a process that has loaded Airflow, but not this package. The
+benchmark measures the whole DAG file with its imports several times, and takes the median.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 WORKFLOWS = 200
 TIMES = 5
 ALLOWED = 5.0
-"""Milliseconds a workflow beyond the same by hand."""
+"""How many milliseconds a workflow may take more than the same DAG by hand."""
 
 YAML = """\
 name: Workflow {number}
@@ -83,7 +83,7 @@ for number in range({workflows}):
 
 
 def parse(path: str) -> tuple[float, int]:
-    """Parse a DAG file; return the seconds, and how many DAGs it had."""
+    """Parse a DAG file. Return the seconds, and how many DAGs it has."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(dag_folder=os.devnull)
@@ -91,12 +91,12 @@ def parse(path: str) -> tuple[float, int]:
     bag.process_file(path, safe_mode=False)
     taken = time.perf_counter() - started
     assert not bag.import_errors, bag.import_errors
-    # Each workflow has a retry DAG besides, which is a part of what it costs.
+    # Each workflow also has a retry DAG, which is a part of its cost.
     return taken, len([dag_id for dag_id in bag.dags if not dag_id.endswith("__retry")])
 
 
 def median(path: Path) -> float:
-    """Return the median of several parses, each in a fork of its own, as the DAG processor makes them."""
+    """Return the median of several parses, each in its own fork, as in the DAG processor."""
     taken = []
     for _ in range(TIMES):
         with multiprocessing.get_context("fork").Pool(1) as pool:

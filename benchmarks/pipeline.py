@@ -1,8 +1,8 @@
-"""Time and peak memory of the four tasks, for 1,000 changes or as many as are asked for.
+"""The time and peak memory of the four tasks, for 1,000 changes by default.
 
-Each task runs in a process of its own, as in Airflow, against the sandbox; what Airflow adds (a second or
-two a task) is not in the figures. Memory is the process's peak, and how much that is over its peak at the end
-of the imports (what a task needs within that peak doesn't show).
+Each task runs in its own process against the sandbox, as in Airflow. The figures don't include the time of
+Airflow itself, a second or two for each task. Memory is the process's peak, and the difference to its peak at
+the end of the imports. (Memory of a task below that earlier peak doesn't show.)
 
 Usage: python benchmarks/pipeline.py [changes]
 """
@@ -35,7 +35,7 @@ class Store(dict):
 
 
 class TaskInstance:
-    """As much of a task instance as the operators ask for."""
+    """The part of a task instance that the operators use."""
 
     dag_id = "benchmark"
     task_id = "task"

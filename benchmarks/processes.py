@@ -1,4 +1,4 @@
-"""Servers of the benchmarks, each in a process of its own."""
+"""Runs the servers of the benchmarks, each in its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["is_left", "own_process", "run"]
 
 @contextlib.contextmanager
 def own_process(script: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a script of this folder until the end of the block; yield its process and its first line.
+    """Run a script of this folder until the end of the block. Yield its process and its first line.
 
     :raises RuntimeError: if it ends before it has printed a line.
     """
@@ -32,7 +32,7 @@ def own_process(script: str, *arguments: str) -> Iterator[tuple[subprocess.Popen
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a server's main coroutine, by uvloop if it is installed."""
+    """Run a server's main coroutine, with uvloop if it is installed."""
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -41,7 +41,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def is_left(on_line: Callable[[], object] = lambda: None) -> None:
-    """Wait until the parent process is gone; call ``on_line`` for each line that it writes."""
+    """Wait until the parent process has ended. Call ``on_line`` for each line that it writes."""
     ended = asyncio.Event()
 
     def read() -> None:

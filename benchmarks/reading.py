@@ -1,6 +1,6 @@
-"""Reading a window of 100,000 changed records: requests, time against the rate limit, memory of the reader.
+"""Reads a window of 100,000 changed records: requests, time compared with the rate limit, and memory.
 
-``python benchmarks/reading.py [records]``; the sandbox is a process of its own.
+``python benchmarks/reading.py [records]``. The sandbox runs in its own process.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ CONTACTS = RECORD_TYPES["Contacts"]
 
 def resident() -> float:
     """Return the most memory that the process has held so far, in MB."""
-    # Not ru_maxrss, which a process takes over from the one that has started it.
+    # Not ru_maxrss, because a process inherits it from its parent.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def seed(sandbox: str, records: int) -> None:
-    """Create so many contacts, all within a day."""
+    """Create contacts, all of them within a day."""
     for first in range(0, records, BATCH):
         batch = []
         for number in range(first, min(first + BATCH, records)):
@@ -51,7 +51,7 @@ def seed(sandbox: str, records: int) -> None:
 
 
 def main(records: int = RECORDS) -> None:
-    """Read them, and print what it cost."""
+    """Read the contacts, and print the cost."""
     port = free_port()
     sandbox = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "airflow_insightly_hooks.sandbox", "--port", str(port)]

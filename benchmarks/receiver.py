@@ -1,14 +1,14 @@
-"""A receiver of webhooks that is as fast as Python allows: a process of its own, on loopback.
+"""A receiver of webhooks that is as fast as Python allows. It runs in its own process, on loopback.
 
-It answers each POST with 204, after a delay if one is asked for. As nginx does, it keeps connections open
-for 75 s without a request; when a request asks for the end of its connection, the answer says so, and the
-receiver closes without waiting for the sender. It counts connections, TLS handshakes and POSTs: for each
-line on its standard input it prints the counts as JSON and starts again from zero.
+It answers each POST with 204, after an optional delay. Like nginx, it keeps a connection open for 75 s
+without a request. If a request asks to close its connection, the answer has the same header, and the receiver
+closes without waiting for the sender. It counts connections, TLS handshakes and POSTs. For each line on its
+standard input, it prints the counts as JSON, and starts again from zero.
 
 Usage: python benchmarks/receiver.py delay-in-seconds [requests-at-once [folder]]
 
-It works on so many requests at once, and the others wait for their turn; 0 sets no limit. With a folder it
-speaks TLS. It makes a certificate authority there, whose certificate is the file ca.pem.
+``requests-at-once`` limits how many requests it processes at once. 0 sets no limit. With a folder, it uses
+TLS. It makes a certificate authority there, whose certificate is the file ca.pem.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from processes import is_left, own_process, run
 __all__ = ["Counts", "RunningReceiver", "receiving"]
 
 IDLE = 75.0
-"""Seconds for which a connection without a request is kept, as nginx does by default."""
+"""How many seconds a connection without a request is kept, as by default in nginx."""
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 
 
 @dataclass
 class Counts:
-    """What a receiver has seen since its counts were last taken.
+    """The counts of a receiver since the last call.
 
     :ivar full: TLS handshakes with certificates.
-    :ivar resumed: TLS handshakes that go on from an earlier session.
-    :ivar busiest: the most POSTs that came within any 10 s.
-    :ivar seconds: from the first POST to the last one.
-    :ivar cpu: seconds of processor time that the receiver took.
+    :ivar resumed: TLS handshakes that resume an earlier session.
+    :ivar busiest: the POSTs in the busiest 10 s.
+    :ivar seconds: the seconds from the first POST to the last one.
+    :ivar cpu: the receiver's processor time in seconds.
     """
 
     connections: int = 0
@@ -60,9 +60,9 @@ class Counts:
 
 
 class RunningReceiver:
-    """A receiver in a process of its own.
+    """A receiver in its own process.
 
-    :ivar url: where to POST to.
+    :ivar url: the address for POSTs.
     :ivar ca: the file with the certificate of its authority, if it speaks TLS.
     """
 
@@ -72,7 +72,7 @@ class RunningReceiver:
         self.ca = ca
 
     def take_counts(self) -> Counts:
-        """Return what was counted since the last call."""
+        """Return the counts since the last call."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -82,9 +82,9 @@ class RunningReceiver:
 
 @contextlib.contextmanager
 def receiving(delay: float = 0.0, *, tls: bool = False, at_once: int = 0) -> Iterator[RunningReceiver]:
-    """Run a receiver until the end of the block; it answers after ``delay`` seconds.
+    """Run a receiver until the end of the block. It answers after ``delay`` seconds.
 
-    :param at_once: on how many requests it works at once, at most; 0 for no limit.
+    :param at_once: how many requests it processes at once; 0 for no limit.
     """
     with contextlib.ExitStack() as cleanup:
         folder = [cleanup.enter_context(tempfile.TemporaryDirectory())] if tls else []
@@ -93,10 +93,10 @@ def receiving(delay: float = 0.0, *, tls: bool = False, at_once: int = 0) -> Ite
 
 
 class Desk:
-    """Where requests are worked on, each for a while, some at once.
+    """Processes requests. Each one takes a time, and some of them run at once.
 
-    :param delay: seconds that one takes.
-    :param at_once: how many are worked on at once, at most; 0 for no limit.
+    :param delay: how many seconds a request takes.
+    :param at_once: how many requests are processed at once; 0 for no limit.
     """
 
     def __init__(self, delay: float, at_once: int) -> None:
@@ -140,7 +140,7 @@ class Desk:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: parses no more of a request than where it ends."""
+    """One connection. It only parses where a request ends."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
 class TlsConnection(Connection):
     """One connection with TLS.
 
-    Not by asyncio's own TLS: that waits for the sender's end of TLS before it closes, which nginx doesn't.
+    It does not use asyncio's TLS, which waits for the sender's end of TLS before it closes. nginx doesn't.
     """
 
     def __init__(self, desk: Desk, context: ssl.SSLContext) -> None:
@@ -239,7 +239,7 @@ class TlsConnection(Connection):
 
 
 def server_context(folder: Path) -> ssl.SSLContext:
-    """Return the TLS settings of the receiver; its authority's certificate is left in the folder."""
+    """Return the TLS settings of the receiver. The certificate of its authority is put into the folder."""
     sys.path.append(str(Path(__file__).parent.parent / "tests"))
     from certificates import Authority
 

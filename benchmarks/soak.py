@@ -1,20 +1,21 @@
-"""A day of a busy CRM on a real Airflow with Celery and PostgreSQL: is anything lost, does anything grow?
+"""A day of a busy CRM on a real Airflow with Celery and PostgreSQL. Finds lost changes, and growth.
 
-The day is played fast: an hour by day takes 3,600 / speed real seconds, and one at night a sixth of that. All
-clocks are the real one. What is meant in simulated time (rates, schedules, time triggers, outages) is played
-so much faster; what belongs to Airflow (a task's start, say) takes as long as ever. So the load is ``speed``
-times that of such a CRM. With a speed of more than 20, more than a hundred records of a type change in a
-second at the peaks, and no search of the API can be read to its end any more (docs/explanation/detection.md).
+The day is played fast: an hour by day takes 3,600 / speed real seconds, and an hour at night takes a sixth of
+this. All clocks show the real time. Rates, schedules, time triggers and outages are in simulated time, so
+they are faster. Airflow's own times, such as a task's start, don't change. So the load is ``speed`` times the
+load of such a CRM. With a speed of more than 20, more than a hundred records of a type change in a second at
+the peaks. Then a search of the API can't be read to its end any more (docs/explanation/detection.md).
 
-Users create, edit and delete contacts, leads, tasks and organisations by Insightly's API: up to 10 changes in
-a simulated second at the peaks in the morning and in the afternoon, few at night. At night come imports:
-20,000 tasks with one update time, and 2,000 contacts. Four workflows run: contacts go to two receivers when
-they change; leads to one, every 15 minutes, once they are rated 4 or better; tasks in one task; organisations
-an hour after they were created, unless they were deleted by then. Receivers answer 503 now and then, or for a
-while, or are down.
+Users create, edit and delete contacts, leads, tasks and organisations by Insightly's API. At the peaks in the
+morning and in the afternoon, there are up to 10 changes in a simulated second, and few at night. At night
+there are imports: 20,000 tasks with the same update time, and 2,000 contacts. Four workflows run. Contacts go
+to two receivers when they change. Leads go to one receiver, every 15 minutes, once they are rated 4 or
+better. Tasks use the mode with one task. Organisations are sent an hour after their creation, unless they
+were deleted by then. Receivers sometimes answer 503, also for longer times, or are down.
 
-At the end, each change of the journal is looked for at its receivers, and the database is cleaned with
-``airflow db clean``. The exit code is 1 if a change is missing or one came that is not in the journal.
+At the end, each change in the journal is looked up at its receivers, and the database is cleaned with
+``airflow db clean``. The exit code is 1 if a change is missing, or if a received change is not in the
+journal.
 
 Usage: python benchmarks/soak.py [--hours 24] [--speed 15] [--peak 10] [--workers 2] [--durable]
 
@@ -58,12 +59,12 @@ from airflow_insightly_hooks.demo.airflow_stack import (
 SAMPLED_EVERY = 10.0
 SLOTS = 2
 TABLES = "dag_run,asset_event,log,job"
-"""What ``airflow db clean`` cleans here, with what belongs to it: tasks, XComs, tasks' state."""
+"""The tables for ``airflow db clean``. Their tasks, XComs and tasks' state are cleaned, too."""
 IMPORTS = ((2.0, "Tasks", 20_000), (3.5, "Contacts", 2_000))
-"""Hour of the day, record type, and how many records a day of 24 hours has."""
+"""The imports: hour of the day, record type, and the number of records in a day of 24 hours."""
 OUTAGES = ((10.2, "contacts_b", "503", 15), (14.0, "organisations", "503", 5), (15.6, "leads", "down", 10))
 OUTAGES += ((17.0, "tasks", "503", 10), (19.0, "contacts_a", "down", 5))
-"""Hour of the day, receiver, what it does, and for how many simulated minutes."""
+"""The outages: hour of the day, receiver, its behaviour, and the simulated minutes."""
 RECEIVERS = ("contacts_a", "contacts_b", "leads", "tasks", "organisations")
 DAG_IDS = ("contacts", "leads", "tasks", "organisations", "organisations__pending")
 SETTINGS = {
@@ -72,7 +73,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
 }
-"""Airflow's own defaults, where the stack has shorter times to play failures with."""
+"""Airflow's own defaults. The stack has shorter times for tests of failures."""
 DAGS = """
 from airflow_insightly_hooks import Schedule, Webhook, Workflow
 
@@ -101,7 +102,7 @@ Workflow(
 class Soak:
     """All parts of one soak, running.
 
-    :param options: of the command line.
+    :param options: the options of the command line.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Soak:
         return None if address is None else Database(address.removeprefix("db+"))
 
     def play(self, crm: Crm) -> list[Sizes]:
-        """Play the day; return the database's sizes at its beginning and at noon."""
+        """Play the day, and return the database's sizes at its beginning and at noon."""
         plan = self._plan(crm)
         sizes = [self.sizes()]
         crm.start()
@@ -197,7 +198,7 @@ class Soak:
         return sorted(plan, key=lambda entry: entry[0])
 
     def drain(self, within: float, quiet: float) -> None:
-        """Wait until no run is active, and nothing has come, for so many seconds."""
+        """Wait until no run was active, and no POST came, for so many seconds."""
         quiet_since, before = time.monotonic(), -1
 
         def is_quiet() -> bool:
@@ -211,7 +212,7 @@ class Soak:
         wait_for("the end of all runs", is_quiet, within, 3)
 
     def check(self, crm: Crm) -> list[Result]:
-        """Compare the journal with what came."""
+        """Compare the journal with the received POSTs."""
         expectations = [
             Expected("contacts_a", "contacts", "Contacts", "each"),
             Expected("contacts_b", "contacts", "Contacts", "each"),
@@ -222,8 +223,8 @@ class Soak:
         return check(crm.journal, posts_in(self._file), expectations, self.database.readings())
 
     def clean(self, crm: Crm) -> None:
-        """Clean the database of what has ended, print what is left, and see that changes still come."""
-        # Not up to now: the jobs of all components would be gone, whereupon these end.
+        """Clean the database, print what is left, and check that changes still arrive."""
+        # Not up to now: this would delete the jobs of all components, and these would then end.
         at = (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()
         before = self.sizes()
         with step("airflow db clean"):
@@ -252,7 +253,7 @@ class Soak:
 
 
 def task_logs(home: Path) -> tuple[int, int]:
-    """Return how many log files of tasks there are in all homes, the workers' too, and their bytes."""
+    """Return the number of the tasks' log files in all homes, also the workers', and their bytes."""
     sizes = [file.stat().st_size for file in home.rglob("logs/dag_id=*/**/*.log")]
     return len(sizes), sum(sizes)
 
@@ -333,7 +334,7 @@ def soaking(options: argparse.Namespace, folder: Path) -> Iterator[Soak]:
 
 
 def soak(options: argparse.Namespace, folder: Path) -> bool:
-    """Play a day; return whether all came."""
+    """Play a day, and return whether all changes arrived."""
     with soaking(options, folder) as played:
         crm = Crm(played.sandbox, played.day, played.after)
         quiet = max(played.watch, played.every) + 20

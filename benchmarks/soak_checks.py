@@ -1,8 +1,8 @@
-"""Whether each change of the journal came to its receivers: for benchmarks/soak.py.
+"""Checks whether each change in the journal came to its receivers, for benchmarks/soak.py.
 
-Insightly's API shows a record as it is now. So a change that nobody received is explained if the journal has
-a later change of the same record, made before the run that had to read it had ended its reading. The windows
-of the runs, and when their reading ended, are Airflow's.
+Insightly's API only shows the current state of a record. So a change may be missing if the journal has a
+later change of the same record, before the end of the reading in the run for that change. Airflow has the
+windows of the runs, and when their reading ended.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SHOWN = 10
 
 
 class Reading(NamedTuple):
-    """What one run of a workflow has read.
+    """The reading of a run of a workflow. Times are in seconds since 1970.
 
     :ivar until: the end of its window.
-    :ivar ended: when the task that read it had ended; all in seconds since 1970.
+    :ivar ended: when the task that read it ended.
     """
 
     until: float
@@ -37,10 +37,10 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a receiver is to get.
+    """The changes that a receiver should get.
 
-    :ivar rule: ``each`` change; ``once``, the first state that meets the criteria; ``later``, the record as
-        it is ``after`` seconds after its creation, unless it is deleted by then.
+    :ivar rule: ``each`` change; ``once``: the first state that meets the criteria; ``later``: the record's
+        state ``after`` seconds after its creation, unless it is deleted by then.
     """
 
     receiver: str
@@ -52,16 +52,16 @@ class Expected:
 
 @dataclass
 class Result:
-    """What a receiver got.
+    """The changes that a receiver got.
 
     :ivar again: acknowledged POSTs of messages that were acknowledged before, under the same id.
     :ivar refused: POSTs that were answered with an error.
-    :ivar twice_told: states that are told by two messages, that of the creation and that of the update, since
-        the record was edited between the window's end and its reading.
-    :ivar superseded: changes that nobody could read any more: edited or deleted again.
-    :ivar not_due: of ``later``, records that were deleted before their time.
-    :ivar triggered_before: of ``once``, states that met the criteria after the record had triggered.
-    :ivar lags: of each change, its time and the real seconds from it (or from its due time) to its first
+    :ivar twice_told: states with two messages, one for the creation and one for the update, because the
+        record was edited between the window's end and its reading.
+    :ivar superseded: changes that could not be read any more: the record was edited or deleted again.
+    :ivar not_due: for ``later``: records that were deleted before their time.
+    :ivar triggered_before: for ``once``: states that met the criteria after the record had triggered.
+    :ivar lags: for each change: its time, and the real seconds from it (or from its due time) to its first
         acknowledged POST.
     """
 
@@ -102,7 +102,7 @@ def check(
     expectations: Iterable[Expected],
     readings: Mapping[str, Sequence[Reading]],
 ) -> list[Result]:
-    """Compare the journal with what came.
+    """Compare the journal with the received POSTs.
 
     :param readings: the readings of each DAG.
     """
@@ -216,7 +216,7 @@ class _Check:
             self._missing(created)
 
     def _was_unreadable(self, change: Change, later: Change | None) -> bool:
-        """Whether the record was changed again before it must have been read."""
+        """Whether the record was changed again before the run must have read it."""
         if later is None:
             return False
         updated = datetime.fromisoformat(change.updated).replace(tzinfo=timezone.utc).timestamp()

@@ -22,7 +22,7 @@ from airflow_insightly_hooks.core.records import RECORD_TYPES
 __all__ = ["RATED", "Change", "Crm", "Day", "Sandbox"]
 
 KINDS = {"Contacts": 0.25, "Leads": 0.2, "Tasks": 0.45, "Organisations": 0.1}
-"""Record types, and the share of all changes that each has."""
+"""Record types, and their shares of all changes."""
 TEXT = {"Contacts": "TITLE", "Leads": "TITLE", "Tasks": "TITLE", "Organisations": "BACKGROUND"}
 """The field of each type that holds the number of the record's latest change."""
 NEEDED: dict[str, dict[str, Any]] = {
@@ -34,11 +34,11 @@ NEEDED: dict[str, dict[str, Any]] = {
 RATED = 4
 """The rating from which on a lead meets the criteria."""
 POOL = 400
-"""Records of each type that are there before the day begins."""
+"""How many records of each type exist before the day begins."""
 HOT = 10
-"""Records of each type that are edited again and again, for each thread."""
+"""For each thread: how many records of each type are edited many times."""
 IDLE = 5.0
-"""Seconds after which a connection isn't used again: the sandbox closes it some time."""
+"""After so many idle seconds, a connection isn't used again, because the sandbox closes it at some time."""
 HEADERS = {
     "Authorization": "Basic " + base64.b64encode(b"sandbox-key:").decode(),
     "Content-Type": "application/json",
@@ -46,18 +46,18 @@ HEADERS = {
 
 
 MORNING, EVENING, AT_NIGHT = 7.0, 19.0, 6.0
-"""The hours of the day between which it is played slower, by this factor: few changes come at night."""
+"""Between these hours, the day is played slower by this factor, because there are few changes at night."""
 HOURS = ((0.0, MORNING, AT_NIGHT), (MORNING, EVENING, 1.0), (EVENING, 24.0, AT_NIGHT))
-"""The parts of a day: begin, end, how many times as fast each is played."""
+"""The parts of a day: begin, end, and the factor of its speed."""
 
 
 class Change(NamedTuple):
     """One change of one record.
 
-    :ivar number: the change's own, which the record shows until the next one.
+    :ivar number: the number of the change. The record shows it until the next change.
     :ivar what: ``created``, ``updated`` or ``deleted``.
-    :ivar at: when it was made for certain, in seconds since 1970: when the CRM had answered.
-    :ivar rating: of a lead; else 0.
+    :ivar at: when the CRM had answered, in seconds since 1970. The change was made by then.
+    :ivar rating: the rating of a lead; 0 for other records.
     """
 
     number: int
@@ -70,7 +70,7 @@ class Change(NamedTuple):
 
 
 class Sandbox:
-    """A sandbox in a process of its own.
+    """A sandbox in its own process.
 
     :ivar api_url: the base URL of its API.
     """
@@ -87,7 +87,7 @@ class Sandbox:
             return False
 
     def configure(self, **settings: Any) -> None:
-        """Set ``requests_per_second`` and the like."""
+        """Change settings such as ``requests_per_second``."""
         requests.put(f"{self._url}/_sandbox", json=settings, timeout=60).raise_for_status()
 
     def create_many(self, record_type: str, records: list[dict[str, Any]]) -> list[int]:
@@ -115,14 +115,14 @@ class Day:
         """The day's length in real seconds."""
 
     def rate(self, elapsed: float) -> float:
-        """Return the changes in a real second, so many real seconds after the day's beginning."""
+        """Return the changes in a real second, at a time in real seconds after the day's beginning."""
         hour = self.hour(elapsed)
         peaks = sum(math.exp(-(((hour - at) / 1.1) ** 2) / 2) for at in (10.0, 15.5))
         speed = self.speed if MORNING <= hour < EVENING else self.speed * AT_NIGHT
         return speed * self.peak * (0.01 + 0.99 * min(1.0, peaks))
 
     def hour(self, elapsed: float) -> float:
-        """Return what time it is, of 24 hours, so many real seconds after the day's beginning."""
+        """Return the hour of the day, at a time in real seconds after the day's beginning."""
         left = elapsed / self._hour
         for begin, end, speed in HOURS:
             if left < (end - begin) / speed:
@@ -131,7 +131,7 @@ class Day:
         return 24.0
 
     def at(self, hour: float) -> float:
-        """Return after how many real seconds it is so late, of 24 hours."""
+        """Return after how many real seconds it is a given hour of the day."""
         passed = sum(max(0.0, min(hour, end) - begin) / speed for begin, end, speed in HOURS)
         return self._hour * passed
 
@@ -141,11 +141,11 @@ class Day:
 
 
 class Crm:
-    """Users of the CRM, in threads, each with records of their own.
+    """Users of the CRM, in threads. Each user has their own records.
 
     :param due: real seconds after which a time trigger reads an organisation again; some are deleted before.
-    :ivar journal: all changes so far; those of one record are in order.
-    :ivar late: the most seconds that a change was made later than planned.
+    :ivar journal: all changes so far. The changes of a record are in order.
+    :ivar late: the largest delay of a change after its planned time, in seconds.
     """
 
     def __init__(self, sandbox: Sandbox, day: Day, due: float, threads: int = 4) -> None:
@@ -159,7 +159,7 @@ class Crm:
         self._stopped = False
 
     def _pool(self) -> dict[str, list[int]]:
-        """Create records that a workflow's first run doesn't take for new."""
+        """Create records that are too old to be new for a workflow's first run."""
         size = POOL // len(self._users)
         yesterday = datetime.fromtimestamp(time.time() - 86_400, timezone.utc).isoformat(" ")[:19]
         times = {"DATE_CREATED_UTC": yesterday, "DATE_UPDATED_UTC": yesterday}
@@ -222,7 +222,7 @@ class Crm:
         young: deque[tuple[int, float]] = deque()
         planned = 0.0
         while not self._stopped:
-            # At night a step is as long as a second, so that the rate of the morning is not slept over.
+            # At night, a step is at most a second. So no sleep lasts into the higher rate of the morning.
             step = chance.expovariate(self._day.rate(planned) / threads)
             planned += min(step, 1.0)
             if planned >= self._day.seconds:
@@ -254,7 +254,7 @@ class Crm:
     def _change_organisation(
         self, user: _User, chance: random.Random, young: deque[tuple[int, float]]
     ) -> None:
-        """Create one, edit one that is pending, or delete one, two times in three before its time."""
+        """Create one, edit a pending one, or delete one. Two of three deletions are before its time."""
         kind, draw, now = "Organisations", chance.random(), time.monotonic()
         while young and young[0][1] < now - 1.5 * self._due:
             young.popleft()
@@ -271,7 +271,7 @@ class Crm:
 
 
 class _User:
-    """One user with a connection to the API, which is kept while it is used."""
+    """A user with a connection to the API. The connection is kept while it is used."""
 
     def __init__(self, sandbox: Sandbox, journal: list[Change], numbers: Any) -> None:
         address = urlsplit(sandbox.api_url)

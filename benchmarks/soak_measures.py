@@ -1,4 +1,4 @@
-"""Memory of processes, and sizes in Airflow's database, over time: for benchmarks/soak.py."""
+"""Measures the memory of processes and the sizes in Airflow's database over time, for benchmarks/soak.py."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Database:
         return found
 
     def is_idle(self) -> bool:
-        """Whether no run goes on for long, and none is to start soon but those that have just come."""
+        """Whether no run has been active for long, and no run will start soon except ones that just came."""
         query = (
             "select count(*) from dag_run where state in ('running', 'queued') and (run_after > now() "
             "or run_after < now() - interval '20 seconds') and run_after < now() + interval '300 seconds'"
@@ -98,7 +98,7 @@ class Database:
         return self.ask(query)[0][0] == 0
 
     def failed(self) -> list[str]:
-        """Return which tasks have failed for good, and how many of each."""
+        """Return the tasks that have finally failed, with their numbers."""
         rows = self.ask(
             "select dag_id, task_id, count(*) from task_instance "
             "where state in ('failed', 'upstream_failed') group by 1, 2 order by 1, 2"
@@ -106,7 +106,7 @@ class Database:
         return [f"{dag_id}.{task_id}: {count}" for dag_id, task_id, count in rows]
 
     def tasks(self) -> int:
-        """Return how many tasks have ended well."""
+        """Return how many tasks have succeeded."""
         count: int = self.ask("select count(*) from task_instance where state = 'success'")[0][0]
         return count
 
@@ -137,7 +137,7 @@ def rows_text(parts: Sequence[tuple[str, Sizes, Sizes]]) -> str:
 
 
 def kept_slots(log: Path) -> str:
-    """Return for how long tasks kept their slots after they had ended, by the scheduler's log."""
+    """Return how long tasks kept their slots after their end, by the scheduler's log."""
     finished = re.compile(r"^(\S+)Z .*TaskInstance Finished: .*run_end_date=(\S+ [\d:.]+)")
     found = [match.groups() for line in log.open(errors="replace") if (match := finished.search(line))]
     kept = [
@@ -152,9 +152,9 @@ def kept_slots(log: Path) -> str:
 
 
 class Memory:
-    """Resident memory of processes and of all that they start, sampled over time.
+    """Resident memory of processes and of all their child processes, sampled over time.
 
-    :param roots: the ids of the processes to look at, by name; looked up anew at each sample.
+    :param roots: the ids of the processes, by name. They are looked up again for each sample.
     """
 
     def __init__(self, roots: Callable[[], Mapping[str, int]]) -> None:
@@ -164,7 +164,7 @@ class Memory:
         """Seconds since the first sample and bytes, by the component's name and the process's id."""
 
     def sample(self) -> None:
-        """Look at all processes once."""
+        """Measure all processes once."""
         if self._began is None:
             self._began = time.monotonic()
         now = time.monotonic() - self._began

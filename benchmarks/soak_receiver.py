@@ -1,9 +1,9 @@
-"""Receivers of webhooks that write down what they get, in a process of their own: for benchmarks/soak.py.
+"""Receivers of webhooks that record their POSTs, in their own process, for benchmarks/soak.py.
 
-Each receiver has a port. Every POST is a line of the file: when, which receiver, which status it was answered
-with, its webhook-id, the id of the record and the number of the change that the body shows. A line on the
-standard input, such as ``billing 503``, says how a receiver answers from now on: ``ok``; ``503``; ``down``,
-which closes its port. Besides, some POSTs in a thousand are answered with 503 at random.
+Each receiver has a port. Each POST is a line in the file: its time, the receiver, the status of the answer,
+its webhook-id, the id of the record, and the number of the change in the body. A line on the standard input,
+such as ``billing 503``, changes the answers of a receiver: ``ok``; ``503``; ``down``, which closes its port.
+In addition, some POSTs in a thousand are answered with 503 at random.
 
 Usage: python benchmarks/soak_receiver.py file random-503-in-a-thousand delay-in-seconds name...
 """
@@ -36,8 +36,8 @@ NO_NUMBER = -1
 class Post(NamedTuple):
     """One POST.
 
-    :ivar at: seconds since 1970.
-    :ivar number: of the change that the body shows; ``NO_NUMBER`` if it shows none.
+    :ivar at: its time, in seconds since 1970.
+    :ivar number: the number of the change in the body; ``NO_NUMBER`` if there is none.
     """
 
     at: float
@@ -49,7 +49,7 @@ class Post(NamedTuple):
 
 
 def posts_in(file: Path) -> Iterator[Post]:
-    """Yield the POSTs that receivers have written down so far."""
+    """Yield the POSTs that receivers have recorded so far."""
     with file.open() as lines:
         for line in lines:
             if line.endswith("\n"):
@@ -58,10 +58,10 @@ def posts_in(file: Path) -> Iterator[Post]:
 
 
 class RunningReceivers:
-    """Receivers in a process of their own.
+    """Receivers in their own process.
 
-    :ivar urls: where to POST to, by name.
-    :ivar pid: the process.
+    :ivar urls: their addresses, by name.
+    :ivar pid: the id of the process.
     """
 
     def __init__(self, process: subprocess.Popen[str], urls: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ class RunningReceivers:
         self.pid = process.pid
 
     def answer(self, name: str, how: str) -> None:
-        """Have a receiver answer so from now on: ``ok``, ``503`` or ``down``."""
+        """Change the answers of a receiver from now on: ``ok``, ``503`` or ``down``."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{name} {how}\n")
         self._process.stdin.flush()
@@ -78,7 +78,7 @@ class RunningReceivers:
 
 @contextlib.contextmanager
 def receivers(file: Path, *names: str, in_a_thousand: float, delay: float) -> Iterator[RunningReceivers]:
-    """Run receivers with these names until the end of the block; they append to ``file``."""
+    """Run receivers with these names until the end of the block. They append to ``file``."""
     arguments = (str(file), str(in_a_thousand), str(delay), *names)
     with own_process("soak_receiver.py", *arguments) as (process, line):
         yield RunningReceivers(process, json.loads(line))
@@ -87,9 +87,9 @@ def receivers(file: Path, *names: str, in_a_thousand: float, delay: float) -> It
 class Receiver:
     """One receiver.
 
-    :param file: where its POSTs are written down.
-    :param chance: of a 503, from 0 to 1.
-    :param delay: seconds until it answers.
+    :param file: the file for its POSTs.
+    :param chance: the probability of a 503, from 0 to 1.
+    :param delay: how many seconds an answer takes.
     """
 
     def __init__(self, name: str, file: TextIO, chance: float, delay: float) -> None:
@@ -101,14 +101,14 @@ class Receiver:
         self.connections: set[asyncio.Transport] = set()
 
     async def listen(self) -> str:
-        """Open the port, the same each time; return the address."""
+        """Open the port, and return the address. The port is the same each time."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{self._port}/{self.name}"
 
     async def answer(self, how: str) -> None:
-        """Answer so from now on."""
+        """Change the answers from now on."""
         self._how = how
         if how == "down" and self._server is not None:
             self._server.close()
@@ -119,7 +119,7 @@ class Receiver:
             await self.listen()
 
     def received(self, head: bytes, body: bytes) -> int:
-        """Write a POST down, before it is answered; return the status."""
+        """Record a POST before it is answered, and return the status."""
         status = 503 if self._how != "ok" or random.random() < self._chance else 204
         message_id, record, number = ID.search(head), RECORD.search(body), NUMBER.search(body)
         self._file.write(

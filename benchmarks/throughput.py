@@ -1,19 +1,19 @@
-"""Payloads a second with 1, 2 and 4 Celery workers, and what each mapped task costs beside its POSTs.
+"""Payloads a second with 1, 2 and 4 Celery workers, and the cost of each mapped task besides its POSTs.
 
-A DAG hands chunks of payloads to a mapped ``WebhookOperator``; Celery workers of one slot each run its tasks,
-on PostgreSQL and Redis. The receiver takes 50 ms for each POST. Measured is from when the first deliver task
-was queued to when the last one ended, as Airflow's database has it. Each run is checked: the receiver got as
-many POSTs as there are payloads.
+A DAG passes chunks of payloads to a mapped ``WebhookOperator``. Celery workers with one slot each run its
+tasks, on PostgreSQL and Redis. The receiver takes 50 ms for each POST. The benchmark measures the time from
+the queueing of the first deliver task to the end of the last one, by Airflow's database. It checks for each
+run that the receiver got as many POSTs as there are payloads.
 
-On a machine with few processors the workers' processes, Airflow's own and the receiver share them. So the
-POSTs of one worker are few enough (8 at once) that 4 workers don't use the machine up.
+On a machine with few processors, the processes of the workers, Airflow and the receiver share them. So a
+worker only makes 8 POSTs at once, so that 4 workers don't use up the machine.
 
 Usage: python benchmarks/throughput.py [--payloads 20000] [--chunk 2500 ...] [--workers 1 2 4] [--tls]
        [--delay 0.05] [--at-once N] [--concurrency 8] [--xcoms each ...]
 
-``--at-once``: the receiver works on so many requests at once, so that it is the bottleneck.
-``--xcoms``: ``each`` gives each chunk an XCom of its own (``separate_chunks``); with ``one``, all chunks are
-in one, which each task reads. Of several values, and of several sizes of chunks, each is measured.
+``--at-once``: how many requests the receiver processes at once, so that it is the bottleneck. ``--xcoms``:
+with ``each``, each chunk has its own XCom (``separate_chunks``). With ``one``, all chunks are in one XCom,
+which each task reads. If there are several values or sizes of chunks, each of them is measured.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ with DAG({dag_id!r}, schedule=None, max_active_tasks=64):
 
 @dataclass
 class Result:
-    """What a run has shown.
+    """The results of a run.
 
-    :ivar wall: seconds from the first deliver task's queuing to the last one's end.
-    :ivar tasks: of each deliver task the seconds until it starts, until its first POST, of POSTs, and from
-        the last one to its end.
-    :ivar cpu: seconds of processor time, by what has used them.
-    :ivar commits: of the metadata database.
-    :ivar writes: of rows of the task state store, which has the ledgers.
+    :ivar wall: the seconds from the queueing of the first deliver task to the end of the last one.
+    :ivar tasks: for each deliver task: the seconds until it starts, until its first POST, of its POSTs, and
+        from the last POST to its end.
+    :ivar cpu: the processor time in seconds, by process.
+    :ivar commits: the commits in the metadata database.
+    :ivar writes: the written rows of the task state store, which has the ledgers.
     """
 
     workers: int
@@ -82,14 +82,14 @@ class Result:
 
 
 class Processor:
-    """Processor time of Airflow's processes, and of those that they have started."""
+    """The processor time of Airflow's processes and their child processes."""
 
     def __init__(self, runs: CeleryRuns) -> None:
         names = ("api-server", "scheduler", "dag-processor", "triggerer", *runs.workers)
         self._pids = {name: runs.stack.processes.pid(name) for name in names}
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds so far, by process; those of the workers in one."""
+        """Return the seconds so far, by process. All workers count as one."""
         found: dict[str, float] = {}
         for name, pid in self._pids.items():
             process = psutil.Process(pid)
@@ -101,7 +101,7 @@ class Processor:
 
 
 class Database:
-    """Counts of what the metadata database has done."""
+    """Counts of the metadata database."""
 
     def __init__(self, address: str) -> None:
         import psycopg2  # type: ignore[import-untyped]
@@ -111,7 +111,7 @@ class Database:
         self._connection.autocommit = True
 
     def counts(self) -> tuple[int, int]:
-        """Return how many transactions were committed, and rows of the task state store written."""
+        """Return the number of commits, and of written rows of the task state store."""
         time.sleep(1.5)  # PostgreSQL counts up to a second late
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", (self._name,))
@@ -127,7 +127,7 @@ class Database:
 
 
 def measure(runs: CeleryRuns, payloads: int, receiver: RunningReceiver, *, chunk: int, xcoms: str) -> Result:
-    """Run the DAG once, and return what it has shown."""
+    """Run the DAG once, and return the results."""
     processor = Processor(runs)
     database = Database(runs.stack.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     receiver.take_counts()
@@ -161,7 +161,7 @@ def _spans(runs: CeleryRuns, task: dict[str, Any]) -> tuple[float, float, float,
 
 
 def show(result: Result, base: float) -> None:
-    """Print a result; ``base`` is the rate of one worker."""
+    """Print a result. ``base`` is the rate of one worker."""
     print(
         f"{result.workers} worker{'s' if result.workers > 1 else ''}: {result.wall:.1f} s, "
         f"{result.rate:.0f} payloads a second, {result.rate / base / result.workers:.2f} of linear"

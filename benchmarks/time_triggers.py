@@ -1,8 +1,8 @@
-"""What 10,000 pending webhooks cost the scheduler: as queued runs of their own, and as they are kept here.
+"""The cost of 10,000 pending webhooks for the scheduler: as queued runs, and as entries in stored state.
 
-It measures the scheduler's own query for queued runs on a fresh metadata database (PostgreSQL where it
-answers, else SQLite), in three states: nothing pending; one queued run for each of 10,000 pending ones,
-to be started by ``run_after``; and 10,000 as entries with one queued run (``operators.pending``).
+It measures the scheduler's own query for queued runs on a fresh metadata database (PostgreSQL if it answers,
+or else SQLite), in three states: nothing is pending; each of 10,000 webhooks has a queued run with a
+``run_after``; 10,000 webhooks are entries of one queued run (``operators.pending``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Workflow(
 
 @contextmanager
 def database(home: Path) -> Iterator[str]:
-    """Yield the address of a database of our own."""
+    """Yield the address of a new database."""
     with ExitStack() as cleanup:
         try:
             address = cleanup.enter_context(temporary_database())

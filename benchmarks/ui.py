@@ -1,9 +1,9 @@
-"""What each page takes over HTTP, on a real API server with 100,000 deliveries, and that none scans XCom.
+"""The time of each page on a real API server with 100,000 deliveries. Also checks that no page scans XCom.
 
-The metadata database (PostgreSQL) is filled by ``benchmarks/deliveries.py``: 5,000 runs of 20 messages in
-30 days, 10,000 pending webhooks. Beside these it has the runs' task instances, and their payloads in XCom. An
-administrator who is logged in asks for the pages. Each time is the median of 11, in turns with Airflow's own
-``/api/v2/version``, which shows what an answer costs by itself.
+``benchmarks/deliveries.py`` fills the metadata database (PostgreSQL): 5,000 runs of 20 messages in 30 days,
+and 10,000 pending webhooks. The database also has the runs' task instances, and their payloads in XCom. An
+administrator who is logged in requests the pages. Each time is the median of 11 requests, in turns with
+Airflow's own ``/api/v2/version``, which shows the time of an empty answer.
 
 Run: ``python benchmarks/ui.py``
 """
@@ -35,7 +35,7 @@ from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, step
 
 TIMES = 11
 TARGET, RECORD_TARGET = 0.3, 1.0
-"""Seconds that a page takes at most; and one that searches for a record."""
+"""The limits in seconds for a page, and for a page that searches for a record."""
 BASELINE = "/api/v2/version"
 DAG_FILE = """# airflow dag
 from airflow_insightly_hooks import Webhook, Workflow
@@ -55,20 +55,20 @@ for number in range(40):
 
 
 class Page(NamedTuple):
-    """An address, and how long it may take in seconds."""
+    """An address, and its time limit in seconds."""
 
     name: str
     path: str
     query: dict[str, Any]
     target: float = TARGET
     shows: str = ""
-    """What stands on the page if it has found something."""
+    """A text that the page has if it has found something."""
 
 
 def pages(a: dict[str, Any]) -> Iterator[Page]:
-    """Yield what is measured.
+    """Yield the pages to measure.
 
-    :param a: a delivery that there is, as ``filled`` returns it.
+    :param a: an existing delivery, from ``filled``.
     """
     deliveries, ever = "/insightly/deliveries", {"period": "all"}
     one = {name: a[name] for name in ("dag_id", "run_id", "task_id", "message_id")}
@@ -92,7 +92,7 @@ def pages(a: dict[str, Any]) -> Iterator[Page]:
 
 
 def filled(stack: AirflowStack, dags: Path) -> dict[str, Any]:
-    """Fill the database; return one of its deliveries."""
+    """Fill the database, and return one of its deliveries."""
     from airflow.utils.session import create_session
 
     from airflow_insightly_hooks.database.deliveries import DeliveryFilter, search_deliveries
@@ -173,7 +173,7 @@ def _add_tasks() -> None:
 
 @contextmanager
 def serving(stack: AirflowStack, password: str) -> Iterator[requests.Session]:
-    """Run the API server; yield a client that an administrator is logged in with."""
+    """Run the API server, and yield a client of an administrator who is logged in."""
     stack.start("api-server")
     try:
         with step("the API server starts"):
@@ -198,7 +198,7 @@ def seconds(client: requests.Session, url: str) -> tuple[float, requests.Respons
 
 
 def measure(client: requests.Session, url: str, wanted: list[Page]) -> bool:
-    """Print what each page takes; return whether all are there, and fast enough."""
+    """Print the time of each page. Return whether all pages work, and are fast enough."""
     is_good = True
     print(f"\n{'median of 11':28} {'page':>8} {'slowest':>8} {'version':>8}  {'size':>8}")
     for page in wanted:
@@ -227,7 +227,7 @@ def measure(client: requests.Session, url: str, wanted: list[Page]) -> bool:
 
 
 def scans(address: str) -> tuple[int, int]:
-    """Return how often XCom was read from end to end, and by an index; of all connections that have ended."""
+    """Return how often ended connections have scanned XCom, and how often they have read it by an index."""
     engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         statement = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'xcom'"
@@ -236,7 +236,7 @@ def scans(address: str) -> tuple[int, int]:
 
 
 def settle(address: str) -> None:
-    """Have PostgreSQL know the tables' sizes, as it does by itself after a while; and end our connections."""
+    """Update PostgreSQL's statistics, as it does by itself after a while, and end our connections."""
     from airflow import settings
 
     settings.engine.dispose()

@@ -1,9 +1,9 @@
-"""What one XCom costs Airflow's API server: seconds of its processor and memory, by the XCom's size.
+"""The cost of an XCom for Airflow's API server: processor time and memory, by the XCom's size.
 
-The execution API runs in this process, on a database of its own, and is asked as a worker asks it: to store
-an XCom, and to return it. Seconds are those of this process's processor time, so others at work on the
-machine hardly change them; what the database itself takes comes on top. While an API server computes, it
-answers nothing else. ``large_xcoms.py`` shows the same in a whole Airflow, by the clock.
+The execution API runs in this process, on its own database. It gets the same requests as from a worker: to
+store an XCom, and to return it. Seconds are the processor time of this process, so other load on the machine
+hardly changes them. The time of the database comes in addition. While an API server computes, it answers no
+other request. ``large_xcoms.py`` shows the same on a whole Airflow, in real time.
 
 Usage: python benchmarks/xcom_requests.py [postgresql|sqlite]
 """
@@ -34,7 +34,7 @@ ADDRESS = "/xcoms/flow/run/build/return_value"
 
 
 def make_change(number: int, random: Random) -> dict[str, Any]:
-    """Return a change of a contact with a note, 2 kB of JSON that pack as texts do."""
+    """Return a change of a contact with a note. It is 2 kB of JSON that compress like normal texts."""
     note = " ".join("".join(random.choices(LETTERS, k=random.randint(2, 9))) for _ in range(180))
     fields = {f"FIELD_{n}": None for n in range(20)} | {
         f"TEXT_{n}": f"{random.randrange(10**9)}" for n in range(15)
@@ -59,7 +59,7 @@ def database(kind: str, folder: str) -> Iterator[str]:
 
 
 def ask(client: Any, method: str, body: bytes | None = None) -> str:
-    """Make a request; return the processor's seconds and the clock's."""
+    """Make a request, and return its processor time and its real time in seconds."""
     processor, clock = time.process_time(), time.monotonic()
     answer = client.request(method, ADDRESS, content=body)
     answer.raise_for_status()
