@@ -227,7 +227,7 @@ class Gone:
         (Fields, api.class_block, "x: its docstring does not describe the argument untold"),
         (function, api.function_block, "x: its docstring does not describe the argument untold"),
         (likewise, api.function_block, "x: its docstring does not describe the argument two"),
-        (Gone, api.class_block, "x: its docstring describes gone, which is no argument"),
+        (Gone, api.class_block, "x: its docstring describes gone, which is not an argument"),
     ],
 )
 def test_an_argument_that_is_not_described(monkeypatch, of, block, error) -> None:

@@ -81,7 +81,9 @@ def test_the_version_is_the_changelogs():
     assert subprocess.run([script, f"v{__version__}"], check=False).returncode == 0
     refused = subprocess.run([script, "v99"], capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert refused.stderr == f"release: the tag is v99, and version.py says {__version__}\n"
+    assert refused.stderr == (
+        f"release: the tag is v99, but the version in version.py is {__version__}: correct one of them\n"
+    )
 
 
 def test_the_changelogs_sections():

@@ -49,8 +49,7 @@ def test_no_browser(tmp_path: Path) -> None:
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout == (
-        "browser: there is no chromium, and no apt-get to install it with: "
-        "the browser tests will be skipped\n"
+        "browser: there is no chromium, and no apt-get to install it: the browser tests will be skipped\n"
     )
 
 
