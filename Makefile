@@ -10,10 +10,14 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 unexport PYTHONDONTWRITEBYTECODE
 # The contract tests have their own target. Their pytest plugin takes a second to load in each process.
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
+UNIT := $(addprefix tests/,core diagnosis how_to plugin previews sensors testing workflows) $(wildcard tests/test_*.py)
+# All other folders: their tests use Airflow's database, start servers, or crash and retry tasks many times.
+INTEGRATION := $(filter-out $(UNIT) $(addprefix tests/,__pycache__ e2e faults vectors),$(patsubst %/,%,$(wildcard tests/*/)))
 # Some tests wait for seconds. Processes without tests left take over tests of the others.
 PARALLEL := --numprocesses 4 --dist worksteal
 # These tests mostly wait, so they can run side by side.
-FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)" "$(BIN)/pytest -m slow tests/operators tests/compatibility"
+FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)"
+SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 # Build all pages each time: an unchanged page may link to a heading that has changed.
@@ -21,7 +25,7 @@ SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --qu
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
 
-.PHONY: help demo test test-unit test-faults test-faults-and-contract coverage test-contract test-e2e test-scale test-all check docs dist constraints record-types schema reference bench bench-delivery clean
+.PHONY: help demo test test-unit test-integration test-faults test-faults-and-contract coverage test-contract test-e2e test-scale test-all check docs dist constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -35,18 +39,21 @@ help: ## List the targets
 demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a real Airflow (PUSH=1: Insightly's webhook starts the run; ONCE=1: exit afterwards)
 	@$(BIN)/python -m airflow_insightly_hooks.demo $(if $(PUSH),--push) $(if $(ONCE),--once)
 
-test: test-unit test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow
+test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow
 
-test-unit: .venv/.installed ## Run only the fast tests
-	$(BIN)/pytest $(FAST) $(PARALLEL) --ignore tests/faults
+test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and documents: less than a minute
+	$(BIN)/pytest $(FAST) $(PARALLEL) $(UNIT)
+
+test-integration: .venv/.installed ## Run the tests that use Airflow's database, servers, crashes and retries
+	$(BIN)/pytest $(FAST) $(PARALLEL) $(INTEGRATION)
 
 test-faults: .venv/.installed ## Run the tests of all faults that a delivery must survive, and the slow tests
-	@tools/side_by_side.sh $(FAULTS)
+	@tools/side_by_side.sh $(FAULTS) $(SLOW)
 
 test-faults-and-contract: .venv/.installed
-	@tools/side_by_side.sh $(FAULTS) '$(CONTRACT)'
+	@tools/side_by_side.sh $(FAULTS) $(SLOW) '$(CONTRACT)'
 
-coverage: .venv/.installed ## Run the fast tests and the tests of faults, and show the code that they don't cover; takes twice as long
+coverage: .venv/.installed ## Run the unit tests, the integration tests and the tests of faults, and show the code that they don't cover; takes twice as long
 	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
 
 test-contract: .venv/.installed ## Compare the sandbox with the API description in the file INSIGHTLY_API_DESCRIPTION

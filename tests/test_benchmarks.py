@@ -143,6 +143,7 @@ def test_half_closed_connection() -> None:
     assert 1.95 <= taken / 0.1 < 4  # the first bytes wait for the connection's own round trip
 
 
+@pytest.mark.slow
 def test_table() -> None:
     """What the table measures has a target each."""
     from delivery import TARGETS

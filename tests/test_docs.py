@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "sandbox.md").read_text()
@@ -89,6 +91,7 @@ def test_the_lines_make_trouble() -> None:
     assert '"clock_offset": 600' in json.dumps(shown[1])
 
 
+@pytest.mark.slow
 def test_the_tests_of_ones_own(tmp_path: Path) -> None:
     """The Python blocks run, one after the other."""
     code = "\n".join(text for kind, text in BLOCKS if kind == "python")

@@ -41,7 +41,8 @@ for number in "${!versions[@]}"; do
     # Linters give the same result on each Python, but the types may differ.
     [ "$version" = "$lowest" ] || try "types on Python $version" "$env/bin/mypy" --python-version "$version"
     if [ "${UNIT:-1}" = 1 ]; then
-        try "fast tests on Python $version" make --no-print-directory test-unit BIN="$env/bin"
+        try "unit tests on Python $version" make --no-print-directory test-unit BIN="$env/bin"
+        try "integration tests on Python $version" make --no-print-directory test-integration BIN="$env/bin"
         try "faults on Python $version" make --no-print-directory test-faults BIN="$env/bin"
     fi
     if [ "${E2E:-1}" = 1 ] && { [ "$number" = 0 ] || [ "$version" = "${versions[-1]}" ]; }; then

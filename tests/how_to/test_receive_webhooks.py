@@ -398,6 +398,7 @@ def javascript(product: str, headers: dict[str, str], body: str, secret: str = S
     return json.loads(done.stdout) if done.returncode == 0 else done.stderr.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", ["Zapier", "n8n"])
 def test_javascript(product: str, signed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A good request gives its fields; another secret, body, id or age is an error."""
@@ -425,6 +426,7 @@ def test_the_request_of_the_page() -> None:
     assert Webhook(secret).sign(headers["webhook-id"], sent_at, body) == headers["webhook-signature"]
 
 
+@pytest.mark.slow
 def test_the_library_agrees(signed: dict[str, str]) -> None:
     """``standardwebhooks`` takes the same requests."""
     assert Webhook(SECRET).verify(BODY, signed) == json.loads(BODY)

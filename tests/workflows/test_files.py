@@ -249,6 +249,7 @@ def test_an_error_that_nobody_has_thought_of(folder: Path, monkeypatch: pytest.M
     assert "Notes" not in str(errors)
 
 
+@pytest.mark.slow
 def test_thousands_of_files(folder: Path) -> None:
     """Those that want one cursor, or are broken, too: the time grows with their number, not its square."""
     for number in range(2_000):

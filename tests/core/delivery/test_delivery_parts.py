@@ -247,6 +247,7 @@ def test_each_kind_of_undelivered_payload_says_why():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["short", "ä" * 5000, "\x00" * 300])
 def test_a_report_stays_small(error):
     """However many there are, and whatever their errors, a report is below 48 KB, and counts them all."""

@@ -383,6 +383,7 @@ def test_requests_that_are_gone_are_forgotten():
     assert ledger.resends == {}
 
 
+@pytest.mark.slow
 def test_entries_of_a_large_ledger_stay_small():
     """With 20,000 messages, of the longest ids and with many outcomes, each stays below a state's bound."""
     ledger = Ledger(generation=10**6, max_attempts=9)

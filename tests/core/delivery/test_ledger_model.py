@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -299,6 +300,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert all(item["error"] for item in report["undelivered"])
 
 
+@pytest.mark.slow
 def test_delivery_keeps_its_promises_whatever_happens(monkeypatch):
     """Over POSTs, failing writes, crashes, retries, clearing, requests to send again and tries that overlap:
     what is acknowledged and recorded is not POSTed again unasked, nothing is POSTed more often in a round

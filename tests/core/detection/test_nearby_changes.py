@@ -82,6 +82,7 @@ def by_itself(found: list[dict[str, Any]], window: ChangeWindow, kind=CONTACTS, 
     return WindowRead(list(changes_in(window, kind, found, **events)), nearby.updated_again)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         records("Contacts", moments),
@@ -108,6 +109,7 @@ def test_windows_read_from_a_chunk_as_by_themselves(found, bounds, limit, slice_
         assert chunk.covers(ChangeWindow(START, at(14)))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["Emails", "Invoice__c", "Tasks"]), st.data())
 def test_record_types_with_other_times(name, data):
     """A type without update times, and one that has them among its custom fields, are read as directly."""

@@ -138,6 +138,7 @@ class Reader:
         return detection.after.blocks(), detection.told.blocks(), detection.plain, detection.late
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     crm=st.builds(

@@ -72,6 +72,7 @@ def test_it_costs_at_most_a_request_more_than_a_plain_loop_in_a_short_scan(order
     assert len(crm.requests) <= records // 500 + 2
 
 
+@pytest.mark.slow
 def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
     """Pages share five of five hundred records, and the count says which is the last."""
     crm = crm_of(100_000)
@@ -79,6 +80,7 @@ def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
     assert len(crm.requests) <= 1.02 * (100_000 // 500 + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_size", range(2, 10))
 def test_no_order_at_all_is_counted_out_whatever_it_looks_like(page_size):
     """Where nothing moves, all is read, also if small pages seem by chance to be in order."""
@@ -128,6 +130,7 @@ def test_a_server_that_answers_one_record_at_a_time_isnt_taken_for_the_end():
 # --- records move ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_records_deleted_between_pages_hide_no_others(order):
     """Three of 2,600 are deleted between any two pages: a plain loop misses some, the scan none."""
@@ -145,6 +148,7 @@ def test_records_deleted_between_pages_hide_no_others(order):
     assert set(plain.records) - set(ids(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [4, 5, 60, 400, 600])
 @pytest.mark.parametrize("order", STABLE)
 def test_a_page_that_joins_nothing_is_asked_for_from_further_back(order, number):
@@ -163,6 +167,7 @@ def test_a_record_that_moves_to_where_it_was_read_already_is_found(order):
     assert missed(crm, read(crm)) == 0
 
 
+@pytest.mark.slow
 def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
     """Two updates cancel each other's shift; the second one's time tells."""
     for seed in range(25):
@@ -172,6 +177,7 @@ def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
         assert missed(crm, read(crm)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("totals", [True, False, "wrong"])
 @pytest.mark.parametrize("order", ["updated, latest first", "stable"])
 def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
@@ -222,6 +228,7 @@ def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock
     assert missed(crm, records) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["id", "updated"])
 def test_a_busy_crm_is_read_to_its_end(order):
     """More records than a page holds change during a scan, and go to its end: those that stay there join."""
@@ -269,6 +276,7 @@ def test_what_was_just_changed_is_no_anchor():
 # --- no order --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", [502, 600, 1200, 3000])
 @pytest.mark.parametrize("order", ["none", TIES_SHUFFLED])
 def test_an_order_that_changes_from_page_to_page_is_counted_out(order, records):
@@ -278,6 +286,7 @@ def test_an_order_that_changes_from_page_to_page_is_counted_out(order, records):
         assert missed(crm, read(crm)) == 0
 
 
+@pytest.mark.slow
 def test_an_order_that_changes_is_found_out_while_records_are_deleted_too():
     """The pages aren't taken to join because one record happens to be in both."""
     for seed in range(4):
@@ -286,6 +295,7 @@ def test_an_order_that_changes_is_found_out_while_records_are_deleted_too():
         assert missed(crm, read(crm)) == 0
 
 
+@pytest.mark.slow
 def test_a_scan_that_never_gets_calm_fails():
     """Shuffled records, some deleted between any two pages: no answer could prove that none is missing."""
     crm = crm_of(2600, order="none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -157,6 +158,7 @@ def seconds_of(text: str) -> int:
     return int((api_time(text) - EPOCH).total_seconds())
 
 
+@pytest.mark.slow
 def test_every_change_that_the_api_still_shows_falls_in_exactly_one_window():
     """Whatever users do between pages, in any order of results: none is missed, told twice, or mistaken."""
     run_state_machine_as_test(

@@ -88,6 +88,7 @@ def test_it_is_read_as_it_was_written(times):
     assert len(read) == len(times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [31, 63])
 def test_an_import_of_a_hundred_thousand_records_fits(bits):
     """100,000 records of one second fit, whatever their ids are, with what 15 minutes hold besides."""

@@ -71,6 +71,7 @@ def in_whole_seconds(value: Any) -> Any:
     return re.sub(FRACTION, "", value) if isinstance(value, str) else value
 
 
+@pytest.mark.slow
 @given(st.data())
 @pytest.mark.parametrize("record_type", RECORD_TYPE_NAMES)
 def test_round_trip(record_type: str, data: st.DataObject) -> None:

@@ -159,6 +159,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(steps)
 def test_each_run_decides_once(steps):

@@ -154,6 +154,7 @@ def test_it_is_a_set(history, limit):
         )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(histories, st.lists(record_ids, min_size=1, max_size=12), limits)
 def test_a_crash_at_any_call_loses_nothing(history, batch, limit):

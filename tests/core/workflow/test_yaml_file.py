@@ -162,6 +162,7 @@ def test_deep_nesting_is_an_error():
 KEYS = "".join(f"key_{number}: 1\n" for number in range(60_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "first", "more"),
     [
