@@ -64,10 +64,26 @@ def test_side_by_side(tmp_path: Path, last: str, code: int) -> None:
     assert (done.stdout, done.returncode) == ("one\nfrom the last\ntwo\n", code)
 
 
+def test_side_by_side_with_a_limit(tmp_path: Path) -> None:
+    """With JOBS=2, the third command begins when one of the first two has ended, and all are shown."""
+    commands = [f"sleep 0.5; touch {tmp_path}/ended; echo one", "sleep 1; echo two", f"ls {tmp_path}"]
+    done = subprocess.run(
+        [str(ROOT / "tools" / "side_by_side.sh"), *commands],
+        env={**os.environ, "JOBS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.stdout, done.returncode) == ("one\ntwo\nended\n", 0)
+
+
 def test_end_to_end_tests_are_where_they_are_run() -> None:
-    """``tools/end_to_end.sh`` runs folders: none of the tests that it is for is outside of them."""
+    """``make test-e2e`` and ``make test-scale`` run folders: no end-to-end test is outside of them."""
     command = (ROOT / "tools" / "end_to_end.sh").read_text()
     folders = [ROOT / folder for folder in re.findall(r"\$run (tests/[\w/]+)", command)]
+    scale = re.findall(r"pytest -m scale (.*) --durations", (ROOT / "Makefile").read_text())[0]
+    folders += [ROOT / folder for folder in scale.split()]
     marked = [
         path
         for path in ROOT.glob("tests/**/test_*.py")

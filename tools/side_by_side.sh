@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs commands side by side, and shows their outputs one after the other: side_by_side.sh "sleep 1" "sleep 2"
+# JOBS=2 runs two at once: when one ends, the next one begins.
 set -uo pipefail
 set -m # otherwise background processes would not get Ctrl-C
 logs="$(mktemp -d)"
@@ -8,12 +9,17 @@ trap 'rm -rf "$logs"' EXIT
 started=()
 trap 'for group in "${started[@]}"; do kill -INT -- "-$group" 2>/dev/null; done; wait; exit 130' INT TERM
 for command in "$@"; do
-    bash -c "$command" >"$logs/${#started[@]}" 2>&1 &
+    [ ${#started[@]} -lt "${JOBS:-$#}" ] || wait -n
+    {
+        bash -c "$command" >"$logs/${#started[@]}" 2>&1
+        echo $? >"$logs/${#started[@]}.code"
+    } &
     started+=($!)
 done
+wait
 failed=0
 for number in "${!started[@]}"; do
-    wait "${started[number]}" || failed=1
     cat "$logs/$number"
+    [ "$(cat "$logs/$number.code")" = 0 ] || failed=1
 done
 exit "$failed"

@@ -30,7 +30,7 @@ from airflow_insightly_hooks.demo.airflow_stack import free_port, wait_for
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, Stack
 from tests.e2e.test_secrets import SECRETS, rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(600)]
 
 DAGS = Path(__file__).parent / "celery_dags"
 DAG_IDS = ("chunks", "one_task", "woken", "woken__pending")
