@@ -114,7 +114,7 @@ def test_anchors_are_those_of_github() -> None:
         ("other.md#a-heading", None),
         ("#own", None),
         ("https://www.example.com/#x", None),
-        ("missing.md", "the link to missing.md leads nowhere"),
+        ("missing.md", "the link to missing.md leads to no file"),
         ("other.md#missing", "the link to other.md#missing leads to no heading"),
         ("#missing", "the link to #missing leads to no heading"),
     ],
