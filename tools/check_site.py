@@ -20,9 +20,8 @@ FROM_CSS = re.compile(r"@import\s+(?:url\()?\s*['\"]?([^'\")\s;]+)|url\(\s*['\"]
 REMOTE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 # The names of XML namespaces look like addresses, but browsers don't load them.
 IN_SCRIPT = re.compile(r"['\"`]((?:https?:)?//(?!www\.w3\.org/)[\w.-]+\.[a-z]{2,}[^'\"`]*)")
-
-
-LOADERS = {".html", ".css", ".js", ".svg"}
+KINDS = (".html", ".css", ".js", ".svg")
+"""The files that can make a browser load something."""
 
 
 class _Page(HTMLParser):
@@ -73,9 +72,7 @@ def loads(path: Path) -> Iterator[str]:
 
 def main(folder: str) -> int:
     """Print the addresses that the site would load, and return the exit code."""
-    files = [
-        path for path in sorted(Path(folder).rglob("*.*")) if path.suffix in (".html", ".css", ".js", ".svg")
-    ]
+    files = [path for path in sorted(Path(folder).rglob("*.*")) if path.suffix in KINDS]
     if not any(path.name == "index.html" for path in files):
         print(f"site: there is no site in {folder}")
         return 1
