@@ -47,12 +47,15 @@ class RecordNotFound(InsightlyHooksError):
 
     def __init__(self, conn_id: str, record_type: str, record_id: int) -> None:
         super().__init__(conn_id, record_type, record_id)
+        self.conn_id = conn_id
+        self.record_type = record_type
+        self.record_id = record_id
 
     def __str__(self) -> str:
-        conn_id, record_type, record_id = self.args
         return (
-            f"{record_type} have no record {record_id} in the account of connection {conn_id!r} (404), or "
-            "the API key can't see it. If this happens for every record, run 'airflow insightly doctor'"
+            f"{self.record_type} have no record {self.record_id} in the account of connection "
+            f"{self.conn_id!r} (404), or the API key can't see it. If this happens for every record, run "
+            "'airflow insightly doctor'"
         )
 
 
@@ -70,9 +73,11 @@ class InvalidRecordText(InsightlyHooksError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
 
     def __str__(self) -> str:
-        return "".join(self.args)
+        return f"{self.name}{self.reason}"
 
 
 class CustomFieldTypes(NamedTuple):

@@ -74,6 +74,7 @@ class InsightlyUnreachable(InsightlyAPIError):
         super().__init__(conn_id, "", "", why if isinstance(why, int) else None)
         self.args = (conn_id, host, why)
         self.host = host
+        self.why = why
         self.reason = f"it answered {why}" if isinstance(why, int) else why
 
     def __str__(self) -> str:
