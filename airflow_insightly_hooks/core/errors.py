@@ -10,6 +10,10 @@ InsightlyHooksError
 │   └── InvalidWorkflowFile        a workflow file is not valid; holds each mistake with its line
 ├── InvalidChange              an object in a list of changes is not a change
 ├── InvalidPayload             a payload or another input of a task can't be used
+├── InvalidEntity              a body is not a webhook of Insightly's (core.incoming.received_entity)
+├── InvalidKeptEntity          a kept webhook can't be read (core.incoming.kept_entity)
+├── InvalidRecordText          a JSON text is not a record (previews.record_source)
+├── RecordNotFound             an account has no such record (previews.record_source)
 ├── InvalidConnection          an Airflow connection can't be used; says which field
 ├── WorkerExhausted            this worker can't open any connection
 ├── LostCursor                 a task has run before, but its cursor is gone
@@ -24,6 +28,7 @@ InsightlyHooksError
 ├── StoppedError               a task was stopped before it had finished
 ├── SupersededError            a later try of the same task has taken over
 ├── LostPayloads               payloads that waited to be sent again are gone from XCom
+│   └── LostPayloadsError          it fails a task without a retry (operators.retry_queue)
 ├── MissingPayloadsError       messages to send again have no payload (operators.webhook)
 ├── MissingChunkError          a chunk of payloads is gone from XCom (operators.common.payload_chunks)
 ├── OtherModeError             a run began in its workflow's other mode (operators.common.mode_change)

@@ -44,6 +44,7 @@ __all__ = [
     "PAYLOADS",
     "CollectRetriesOperator",
     "LostPayloadsError",
+    "OrphanedMessagesError",
     "RetryWebhookOperator",
     "UnreadableQueueError",
 ]
@@ -246,11 +247,23 @@ class RetryWebhookOperator(WorkflowDelivery):
 
 
 class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
-    """Fails a task without a retry: the queue of waiting messages can't be read."""
+    """Fails a task without a retry: the queue of waiting messages can't be read.
+
+    Cause: Raised when ``collect`` could not read the webhook's queue from the asset's state: another version
+    of this package wrote a value, or a value was changed or deleted.
+
+    Remedy: Mend the value as ``InvalidState`` or ``NewerState`` says. Then clear the task ``collect`` of this
+    run.
+    """
 
 
 class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
     """Messages wait for a webhook that its workflow no longer has, or has under another name.
+
+    Cause: Raised when a webhook was renamed or removed while its messages waited for the receiver.
+
+    Remedy: To send the messages, give a webhook the old name again, and clear the task. Otherwise do nothing:
+    the error is raised once, and the messages stay undelivered.
 
     :param left: webhook -> where its messages are.
     """
@@ -272,7 +285,13 @@ class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
 
 
 class LostPayloadsError(LostPayloads, AirflowFailException):
-    """Fails a task without a retry: payloads that are gone do not come back."""
+    """Fails a task without a retry: payloads that are gone do not come back.
+
+    Cause: Raised by a retry DAG when a run of the workflow, or its XComs, were deleted while its messages
+    waited for their receiver. The other messages were sent.
+
+    Remedy: Send the changes again with a backfill, or with a run over the same window.
+    """
 
 
 def _waiting(count: int) -> str:

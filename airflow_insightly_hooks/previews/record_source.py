@@ -43,6 +43,10 @@ class RecordNotFound(InsightlyHooksError):
 
     Remedy: Check the id, the record type and the connection. If it is raised for every record, run
     ``airflow insightly doctor``: it shows which record types the key can read.
+
+    :param conn_id: the connection's id.
+    :param record_type: the record type that was asked for.
+    :param record_id: the id that was asked for.
     """
 
     def __init__(self, conn_id: str, record_type: str, record_id: int) -> None:

@@ -42,8 +42,8 @@ class MissingChunkError(InsightlyHooksError, AirflowFailException):
 
     Remedy: Clear the task that made the chunk, and the tasks after it. It makes its payloads again.
 
-    :ivar reference: the place of the chunk in XCom.
-    :ivar found: the number of payloads that are there.
+    :param reference: the place of the chunk in XCom.
+    :param found: the number of payloads that are there.
     """
 
     def __init__(self, reference: ChunkReference, found: int) -> None:
