@@ -15,7 +15,8 @@ from blocks.markdown import described, table
 
 PACKAGE = "airflow_insightly_hooks"
 ROOT = Path(airflow_insightly_hooks.__file__).parent
-DERIVED = re.compile(r"^class \w+\(.*(?:Error|Invalid\w+|Unre\w+|Lost\w+|Untrusted\w+)\b", re.MULTILINE)
+DERIVED = re.compile(r"^class \w+\(.*Error\b", re.MULTILINE)
+"""Finds the modules that may declare an error. All other modules need not be imported."""
 
 
 def all_errors() -> list[type[InsightlyHooksError]]:
@@ -36,7 +37,7 @@ def _derived(error: type[InsightlyHooksError]) -> Iterator[type[InsightlyHooksEr
 def block(_about: str) -> str:
     """Return a section for each error.
 
-    :raises ValueError: if an error has no docstring.
+    :raises ValueError: if an error has no docstring, or doesn't describe an attribute.
     """
     return "\n\n".join(_section(error) for error in all_errors())
 
@@ -51,18 +52,18 @@ def _section(error: type[InsightlyHooksError]) -> str:
     )
     where = f"Import it from `{PACKAGE}.{public[0]}`." if public else "The class is private."
     bases = " and ".join(f"`{base.__name__}`" for base in error.__bases__)
-    names = _attributes(error)
-    attributes = table(
-        ("attribute", "meaning"),
-        ((f"`{name}`", says.arguments[name]) for name in names if name in says.arguments),
-    )
+    meanings = {**_inherited(error), **says.arguments}
+    names = attribute_names(error)
+    if lacking := [name for name in names if name not in meanings]:
+        raise ValueError(f"{error.__name__}: its docstring does not describe {', '.join(lacking)}")
+    attributes = table(("attribute", "meaning"), ((f"`{name}`", meanings[name]) for name in names))
     parts = [
         f"### {error.__name__}",
         " ".join(says.without("Cause", "Remedy")),
         cause and f"**Cause:** {cause}",
         remedy and f"**Remedy:** {remedy}",
         f"{where} Base: {bases}.",
-        attributes or (names and f"Attributes: {', '.join(f'`{name}`' for name in names)}."),
+        attributes,
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -78,7 +79,16 @@ def _public() -> dict[str, list[str]]:
     return found
 
 
-def _attributes(error: type[InsightlyHooksError]) -> list[str]:
+def _inherited(error: type[InsightlyHooksError]) -> dict[str, str]:
+    """Return what the base classes' docstrings say about the attributes."""
+    found: dict[str, str] = {}
+    for base in reversed(error.__mro__[1:]):
+        if issubclass(base, InsightlyHooksError):
+            found.update(described(vars(base).get("__doc__")).arguments)
+    return found
+
+
+def attribute_names(error: type[InsightlyHooksError]) -> list[str]:
     """Return the names of an error's attributes, which are its arguments."""
     makers = [vars(base).get("__init__") for base in error.__mro__ if issubclass(base, InsightlyHooksError)]
     maker = next(filter(None, makers), None)
