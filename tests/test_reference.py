@@ -17,9 +17,11 @@ import reference
 from blocks import api, commands, connections, criteria, errors, metrics, shelves, state, workflow_keys
 from blocks.markdown import described
 
-from airflow_insightly_hooks.cli.definition import COMMANDS
+from airflow_insightly_hooks.core import errors as core_errors
+from airflow_insightly_hooks.core import metrics as core_metrics
 from airflow_insightly_hooks.core.criteria import OPERATORS, compile_criteria
-from airflow_insightly_hooks.core.metrics import METRICS
+from airflow_insightly_hooks.core.errors import InsightlyHooksError
+from airflow_insightly_hooks.core.metrics import METRICS, Metric
 from airflow_insightly_hooks.hooks.connection_fields import CONNECTION_FIELDS, ConnectionField
 from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 from airflow_insightly_hooks.hooks.webhook import WebhookHook
@@ -108,28 +110,52 @@ def test_every_error_has_a_section() -> None:
     assert found == set(re.findall(r"^### (\w+)$", page("errors"), re.MULTILINE))
 
 
-UNEXPLAINED = {"LostPayloadsError", "OrphanedMessagesError", "UnreadableQueueError"}
-"""Errors whose docstrings don't have their cause and their remedy yet."""
-
-
 def test_errors_say_their_cause_and_their_remedy() -> None:
     """In paragraphs that begin so."""
     says = {error.__name__: described(vars(error)["__doc__"]) for error in errors.all_errors()}
     lacking = {
         name for name, text in says.items() if not (text.labelled("Cause") and text.labelled("Remedy"))
     }
-    assert lacking <= UNEXPLAINED
+    assert lacking == set()
+
+
+def test_errors_have_the_attributes_that_the_page_lists() -> None:
+    """Each argument of an error is kept under its name, by its class or a base class."""
+    for error in errors.all_errors():
+        makers = [vars(b).get("__init__") for b in error.__mro__ if issubclass(b, InsightlyHooksError)]
+        source = "".join(inspect.getsource(maker) for maker in makers if maker)
+        kept = set(re.findall(r"^ +self\.(\w+) = ", source, re.MULTILINE))
+        assert set(errors.attribute_names(error)) <= kept, error.__name__
+
+
+def test_the_tree_of_errors_names_all() -> None:
+    """At the top of ``core/errors.py``, each below its base class."""
+    tree = (core_errors.__doc__ or "").split("\n\n")[1]
+    parents: list[str] = []
+    listed = {}
+    for line in tree.splitlines():
+        indent, name = re.findall(r"^([│├└─ ]*)(\w+)", line)[0]
+        depth = len(indent) // 4
+        parents[depth:] = [name]
+        listed[name] = parents[depth - 1] if depth else ""
+    bases = {error.__name__: {base.__name__ for base in error.__bases__} for error in errors.all_errors()}
+    assert set(listed) == set(bases)
+    assert [name for name, parent in listed.items() if parent and parent not in bases[name]] == []
 
 
 def test_metrics_are_declared_in_one_place() -> None:
     """No module sends a metric of another name than one of ``core/metrics.py``, which the page lists."""
-    sent = set()
+    senders = set()
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        if not re.search(r"\bobservability\b|\bStats\b", text):
+            continue
+        senders.add(path.relative_to(PACKAGE).as_posix())
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("stats."):
                 assert ast.unparse(node.args[0]).endswith(".name"), f"{path.name}: {ast.unparse(node)}"
-                sent.add(path.relative_to(PACKAGE).as_posix())
-    assert sent == {"incoming/metrics.py", "operators/delivery/metrics.py", "triggers/metrics.py"}
+    assert senders == {"incoming/metrics.py", "operators/delivery/metrics.py", "triggers/metrics.py"}
+    assert set(METRICS) == {value for value in vars(core_metrics).values() if isinstance(value, Metric)}
     assert [f"| `{metric.name}` |" in page("metrics") for metric in METRICS] == [True] * len(METRICS)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
@@ -260,7 +286,6 @@ def test_an_argument_of_a_command_that_is_not_described(monkeypatch) -> None:
         commands.block("check")
     with pytest.raises(ValueError, match="there is no command colour"):
         commands.block("colour")
-    assert COMMANDS
 
 
 def test_an_operator_of_criteria_without_an_example(monkeypatch) -> None:
@@ -270,11 +295,27 @@ def test_an_operator_of_criteria_without_an_example(monkeypatch) -> None:
         criteria.block("")
 
 
-def test_an_error_without_a_docstring(monkeypatch) -> None:
-    """Each error says what it means."""
-    bare = type("BareError", (Exception,), {})
-    monkeypatch.setattr(errors, "all_errors", lambda: [bare])
-    with pytest.raises(ValueError, match="BareError has no docstring"):
+class UntoldError(InsightlyHooksError):
+    """It failed.
+
+    :param told: an argument.
+    """
+
+    def __init__(self, told: int, untold: int) -> None:
+        super().__init__(told, untold)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (type("BareError", (InsightlyHooksError,), {}), "BareError has no docstring"),
+        (UntoldError, "UntoldError: its docstring does not describe untold"),
+    ],
+)
+def test_an_error_that_is_not_described(monkeypatch, error, fault) -> None:
+    """Each error says what it means, and what its attributes are."""
+    monkeypatch.setattr(errors, "all_errors", lambda: [error])
+    with pytest.raises(ValueError, match=fault):
         errors.block("")
 
 
