@@ -2,8 +2,8 @@
 
 Every page is plain Markdown that GitHub shows, too. Two things are changed while a page is read:
 
-- ``index.md`` has no toctrees, which GitHub would show as code. They are made of its shelves: the pages that
-  a shelf lists, in its order, and then all other pages of the folders that these are in.
+- ``index.md`` has no toctrees, which GitHub would show as code. They are made of its shelves, which list all
+  pages.
 - Links to what is outside of ``docs`` and no page of the site lose their target; links to single files stay,
   and the site holds copies of these.
 """
@@ -50,13 +50,8 @@ def toctrees(index: str) -> str:
     """Return the hidden toctrees of the site, made of the shelves of ``index.md``."""
     made = []
     for caption, text in SHELF.findall(index):
-        listed = [DOCS / target for _, target, _ in LINK.findall(text)]
-        if not listed:
-            continue
-        folders = dict.fromkeys(page.parent for page in listed if page.parent != DOCS)
-        others = [page for folder in folders for page in sorted(folder.glob("*.md"))]
-        names = [page.relative_to(DOCS).with_suffix("").as_posix() for page in dict.fromkeys(listed + others)]
-        made.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```"]))
+        if names := [target.removesuffix(".md") for _, target, _ in LINK.findall(text)]:
+            made.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```"]))
     return "\n\n".join(made)
 
 
