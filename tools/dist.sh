@@ -11,6 +11,7 @@ export SOURCE_DATE_EPOCH
 umask 022 # the archives hold the files' modes
 
 rm -rf dist
+export UV_CONSTRAINT="$PWD/constraints.txt" # for hatchling, too: another version may build another wheel
 build() { "$bin/python" -m build --installer uv "$@" . >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }; }
 build --sdist --outdir dist
 build --wheel --outdir dist
