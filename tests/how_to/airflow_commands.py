@@ -12,13 +12,13 @@ from airflow.cli import cli_parser
 
 from tests.how_to.pages import Page
 
-__all__ = ["commands", "parse", "parsed_commands", "quoted_commands"]
+__all__ = ["command_lines", "parse", "parsed_commands", "quoted_commands"]
 
 SUBSTITUTION = re.compile(r'"\$\(date [^)]*\)"')
 CODE = re.compile(r"`(airflow [^`]+)`")
 
 
-def commands(page: Page) -> list[str]:
+def command_lines(page: Page) -> list[str]:
     """Return the ``airflow`` commands of a page's shell blocks, a line each."""
     found = [text.replace("\\\n", " ") for kind, text in page.blocks if kind == "bash"]
     lines = [line.strip() for text in found for line in text.splitlines()]
@@ -32,7 +32,7 @@ def quoted_commands(page: Page) -> list[str]:
 
 def parsed_commands(page: Page) -> Iterator[argparse.Namespace]:
     """Yield each of the commands in a page's shell blocks as Airflow reads it."""
-    return map(parse, commands(page))
+    return map(parse, command_lines(page))
 
 
 def parse(command: str) -> argparse.Namespace:

@@ -47,13 +47,6 @@ def test_no_block_is_without_a_test() -> None:
     assert [code.split()[0] for kind, code in PAGE.blocks if kind == "bash"].count("curl") == 2
 
 
-def test_links_within_the_page() -> None:
-    """Each link to a section of the page leads to one."""
-    headings = re.findall(r"^#+ (.*)$", PAGE.text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", PAGE.text)) <= anchors
-
-
 @pytest.mark.parametrize(
     ("conn_id", "fields"),
     [
