@@ -1,7 +1,4 @@
-"""The sandbox's page says what the code does.
-
-The README's code blocks have their tests in ``tests/e2e``.
-"""
+"""docs/reference/sandbox.md: each of its code blocks runs, and does what the page says."""
 
 from __future__ import annotations
 
