@@ -5,7 +5,8 @@ A page has a block between two comments. The first one names the block's kind an
     <!-- begin: class operators.webhook.WebhookOperator -->
     <!-- end -->
 
-With ``--check``, nothing is written. The exit code is 1 if a block is outdated, or if something has no block.
+With ``--check``, nothing is written. The exit code is 1 if a block is outdated, or can't be made, because its
+subject is not described. ``tests/test_reference.py`` tests that everything has a block.
 """
 
 from __future__ import annotations
