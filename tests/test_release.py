@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from package_metadata import absolute_links
 
 from airflow_insightly_hooks import __version__
 
@@ -51,17 +52,11 @@ HEADINGS = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULT
 )
 def test_links_of_the_readme(given, expected):
     """On a package index they lead to the repository, at the tag of the version."""
-    pytest.importorskip("hatchling")
-    from package_metadata import absolute_links
-
     assert absolute_links(given, ROOT, "R", "v1") == expected
 
 
 def test_the_readme_has_no_relative_link_left():
     """The whole of it, as the package index shows it."""
-    pytest.importorskip("hatchling")
-    from package_metadata import absolute_links
-
     text = absolute_links((ROOT / "README.md").read_text(), ROOT, REPOSITORY, f"v{__version__}")
     assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
 
