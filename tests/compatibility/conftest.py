@@ -15,18 +15,19 @@ from airflow_insightly_hooks.testing.task_loop import TaskLoop
 from tests.compatibility.flows import FLOWS
 from tests.compatibility.stored import load
 
-STATE = Path(__file__).parent / "state-0.1.0"
+HERE = Path(__file__).parent
 
 
 class Upgraded:
-    """An Airflow with what 0.1.0 has left of a flow.
+    """An Airflow with what an earlier release has left of a flow.
 
     :ivar found: the file of state.
     :ivar out: the receiver, which takes all.
     """
 
     def __init__(self, name: str, edit: Any, sandbox: Any, connections: Any, run_dag: Any) -> None:
-        self.found = json.loads((STATE / f"{name}.json").read_text(encoding="utf-8"))
+        (file,) = HERE.glob(f"state-*/{name}.json")  # of the first release that has this state
+        self.found = json.loads(file.read_text(encoding="utf-8"))
         edit(self.found)
         self.flow, self.sandbox = FLOWS[name], sandbox
         self.out = connections.receiver("out")
