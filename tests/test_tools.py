@@ -91,3 +91,17 @@ def test_end_to_end_tests_are_where_they_are_run() -> None:
     ]
     assert len(marked) > 20
     assert [path for path in marked if not any(map(path.is_relative_to, folders))] == []
+
+
+@pytest.mark.parametrize(("mark", "target"), [("slow", "test-faults"), ("scale", "test-scale")])
+def test_marked_tests_are_where_they_are_run(mark: str, target: str) -> None:
+    """No other target runs them: none is outside of the folders that this one runs."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    made = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    (command,) = re.findall(rf'/pytest -m {mark} ([^"\n]*)', made.stdout)
+    run = [ROOT / name for name in re.findall(r"\btests/[\w./]+", command)]
+    marked = [path for path in ROOT.glob("tests/**/test_*.py") if f"pytest.mark.{mark}" in path.read_text()]
+    assert marked
+    assert [path for path in marked if not any(map(path.is_relative_to, run))] == []
