@@ -3,7 +3,7 @@
 # The oldest Python uses the oldest packages that pyproject.toml allows. The others use constraints.txt.
 #
 #   PYTHONS="3.10 3.13" tools/test_all.sh   only these. LOWEST= uses the oldest packages on none of them
-#   UNIT=0, E2E=0, CHECK=0                  skips the fast tests and faults, the real Airflow, or check
+#   UNIT=0, E2E=0, CHECK=0                  skips types, fast tests and faults, the real Airflow, or check
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv="$PWD/.venv/bin/uv"
@@ -38,9 +38,9 @@ for number in "${!versions[@]}"; do
         packages=(--constraint constraints.txt --editable ".[dev]")
     fi
     "$uv" pip install --quiet --system-certs --python "$env/bin/python" "${packages[@]}"
-    # Linters give the same result on each Python, but the types may differ.
-    [ "$version" = "$lowest" ] || try "types on Python $version" "$env/bin/mypy" --python-version "$version"
     if [ "${UNIT:-1}" = 1 ]; then
+        # Linters give the same result on each Python, but the types may differ.
+        [ "$version" = "$lowest" ] || try "types on Python $version" "$env/bin/mypy" --python-version "$version"
         try "unit tests on Python $version" make --no-print-directory test-unit BIN="$env/bin"
         try "integration tests on Python $version" make --no-print-directory test-integration BIN="$env/bin"
         try "faults on Python $version" make --no-print-directory test-faults BIN="$env/bin"
