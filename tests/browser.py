@@ -37,7 +37,7 @@ NO_CHROMIUM = "no Chromium is installed: tools/browser.sh does so on Debian, as 
 """Why browser tests are skipped where ``chromium`` finds none."""
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # as in tools/browser.sh
 ARGUMENTS = (
     "--no-sandbox",  # as root it has none
     "--disable-gpu",

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Installs Debian's Chromium for the browser tests. If this is not possible, they are skipped.
+# Installs Debian's Chromium for the browser tests, unless there is a browser. If this is not possible, they are
+# skipped.
 set -u
 cd "$(dirname "$0")/.."
+found() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 skipped() { echo "browser: $*: the browser tests will be skipped"; exit 0; }
 
-if ! command -v chromium >/dev/null; then
+if ! found >/dev/null; then
     command -v apt-get >/dev/null || skipped "there is no chromium, and no apt-get to install it"
     as_root=
     [ "$(id -u)" = 0 ] || as_root="sudo -n"
