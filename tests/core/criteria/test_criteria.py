@@ -1,4 +1,4 @@
-"""Criteria: what each operator holds for, how groups combine, and what is refused when they are compiled."""
+"""Criteria: when each operator holds, how groups combine, and which criteria don't compile."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        # equals: text without regard to case, numbers as numbers, checkboxes as such
+        # equals: text without regard to case, numbers as numbers, checkboxes as checkboxes
         (("STATUS", "equals", "not started"), True),
         (("STATUS", "equals", "NOT"), False),
         (("CITY", "equals", "STRASSE"), True),
@@ -259,7 +259,7 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("DUE", "less_or_equal", NOW), True),
         (("DUE", "between", ["2024-06-01", "now"]), True),
         (("DUE", "between", ["now+1s", "2024-06-02"]), False),
-        (("DUE", "between", ["now", "2024-05-01"]), False),  # which comes first can't be known
+        (("DUE", "between", ["now", "2024-05-01"]), False),  # it can't be known which of the two comes first
         (("PRIORITY", "greater_than", "2024-06-01"), False),
         # custom fields, tags, paths
         (("Region__c", "equals", "north"), True),
@@ -279,7 +279,7 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )
 def test_a_condition(condition, expected):
-    """Each operator holds for what it names, and for nothing else."""
+    """Each operator holds for the values that it is meant for, and for no others."""
     assert meets(*condition) is expected
 
 
@@ -304,7 +304,7 @@ def test_case_counts_where_asked(operator, value, other_case):
 
 @pytest.mark.parametrize("text", NO_TIMES)
 def test_what_is_almost_a_time_is_none(text):
-    """Only what core.dates reads is a time, whatever else Python would take for one."""
+    """Only a text that core.dates reads is a time, even if Python would read others as times."""
     for operator in ("before", "after", "less_or_equal", "greater_than", "on"):
         assert not compile_criteria({"field": "X", "operator": operator, "value": "2024-06-01"})({"X": text})
 
@@ -320,14 +320,14 @@ def test_what_is_almost_a_time_is_none(text):
     ],
 )
 def test_known_multi_selects(multi_select, value, expected):
-    """Where it is known which fields are multi-selects, that decides, and not whether there is a ';'."""
+    """If the multi-select fields are known, they decide whether a value has options; a ';' does not."""
     for operator, held in (("contains", expected), ("not_contains", not expected)):
         spec = {"field": "Hobbies__c", "operator": operator, "value": value}
         assert compile_criteria(spec, multi_select=multi_select)(RECORD) is held
 
 
 def test_a_known_multi_select_may_have_one_option():
-    """The one option of a known multi-select is compared as a whole; elsewhere it's a text as any other."""
+    """The one option of a known multi-select is compared as a whole. In other fields it is ordinary text."""
     spec = {"field": "Region__c", "operator": "contains", "value": "Nor"}
     assert compile_criteria(spec)(RECORD)
     assert not compile_criteria(spec, multi_select=["Region__c"])(RECORD)
@@ -335,7 +335,10 @@ def test_a_known_multi_select_may_have_one_option():
 
 
 def test_tags_are_asked_for_as_a_whole():
-    """`vi` is no tag of a record tagged VIP and Services; case counts where asked, ';' is a letter."""
+    """`vi` is no tag of a record tagged VIP and Services.
+
+    Case counts if the condition says so; ';' is a letter.
+    """
     record = {"TAGS": [{"TAG_NAME": "VIP"}, {"TAG_NAME": "Services"}, {"TAG_NAME": "a;b"}, {"TAG_NAME": " "}]}
     for value, expected in {
         "vi": False,
@@ -355,7 +358,7 @@ def test_tags_are_asked_for_as_a_whole():
 
 
 def test_options_can_count_case():
-    """An option is compared with regard to case where that is asked."""
+    """An option is compared with regard to case if the condition says case_sensitive."""
     spec = {"field": "Hobbies__c", "operator": "contains", "value": "sports"}
     assert compile_criteria(spec)(RECORD)
     assert not compile_criteria({**spec, "case_sensitive": True})(RECORD)
@@ -381,7 +384,7 @@ NO = {"field": "STATUS", "operator": "is_blank"}
     ],
 )
 def test_groups(spec, expected):
-    """All, any and none of a group's members; no criteria at all are met."""
+    """Groups hold if all, any or none of their members hold. Without criteria, every record meets them."""
     assert compile_criteria(spec)(RECORD) is expected
 
 
@@ -400,7 +403,10 @@ def test_groups(spec, expected):
     ],
 )
 def test_numbered_conditions(conditions, logic, expected):
-    """Conditions are combined as their logic line says; all must hold without one. Groups may hold them."""
+    """A logic line says how conditions combine; without one all must hold.
+
+    Groups may contain numbered conditions.
+    """
     spec = {"conditions": conditions, **({"logic": logic} if logic else {})}
     assert compile_criteria(spec)(RECORD) is expected
     assert compile_criteria({"none": [NO, {"all": [YES, spec]}]})(RECORD) is not expected
@@ -413,7 +419,7 @@ def nested(depth: int, inner: Any, kind: str = "none") -> Any:
 
 
 def test_groups_nest_a_hundred_levels_deep():
-    """A hundred levels are compiled, a logic line at the bottom of them included; one more is refused."""
+    """Up to a hundred levels compile, even with a logic line in the innermost. A further level is refused."""
     line = "NOT (1 OR 2 AND " * 100 + "1" + ")" * 100
     spec = nested(MAX_DEPTH, {"conditions": [NO, YES], "logic": line})
     assert compile_criteria(spec)(RECORD) is compile_criteria(spec["none"][0]["none"][0])(RECORD)
@@ -431,7 +437,7 @@ def test_groups_nest_a_hundred_levels_deep():
 
 
 def test_a_long_list_takes_no_longer_than_a_short_one():
-    """However many values ``in`` has, a record is decided on at once."""
+    """However many values ``in`` has, evaluating a record takes no time worth mentioning."""
     spec = {"field": "X", "operator": "in", "value": [*range(50_000), *(f"text {n}" for n in range(50_000))]}
     meets = compile_criteria(spec)
     started = time.process_time()
@@ -443,7 +449,7 @@ def test_a_long_list_takes_no_longer_than_a_short_one():
 
 
 def many(depth: int, members: int, inner: Any) -> Any:
-    """Return a few lists that stand for very many."""
+    """Return a few nested lists that amount to very many conditions."""
     for _ in range(depth):
         inner = {"all": [inner] * members}
     return inner
@@ -481,7 +487,7 @@ def many(depth: int, members: int, inner: Any) -> Any:
     ids=["values", "conditions", "nothing", "numbered", "line"],
 )
 def test_what_is_too_large_is_refused(spec, path, reason):
-    """At once, whatever it stands for."""
+    """They are refused at once, however many conditions they amount to."""
     started = time.process_time()
     with pytest.raises(InvalidCriteria) as caught:
         check_criteria(spec)
@@ -492,14 +498,14 @@ def test_what_is_too_large_is_refused(spec, path, reason):
 
 @pytest.mark.parametrize("inner", [YES, None])
 def test_a_few_lists_cannot_stand_for_billions(inner):
-    """They are counted as what they stand for."""
+    """A list that is used many times counts each time."""
     with pytest.raises(InvalidCriteria) as caught:
         check_criteria(many(90, 10, inner))
     assert caught.value.reason == "there are more than 10,000 conditions and groups: use fewer"
 
 
 def test_thousands_of_conditions_are_fine():
-    """In a group, or with a logic line that names each of them."""
+    """A group may have them, and so may a logic line that names each of them."""
     line = " OR ".join(str(number) for number in range(1, 9_001))
     started = time.process_time()
     for spec in ({"any": [NO] * 9_000}, {"conditions": [NO] * 9_000, "logic": line}):
@@ -684,7 +690,7 @@ def condition(**keys: Any) -> dict[str, Any]:
     ids=lambda value: str(value)[:60],
 )
 def test_criteria_that_cannot_be_compiled_are_refused(spec, path, reason):
-    """InvalidCriteria says where in the criteria, and what is wrong there."""
+    """InvalidCriteria says where the mistake is in the criteria, and what is wrong."""
     for function in (lambda spec: compile_criteria(spec, now=NOW), check_criteria):
         with pytest.raises(InvalidCriteria) as caught:
             function(spec)
@@ -716,7 +722,10 @@ def test_criteria_that_cannot_be_compiled_are_refused(spec, path, reason):
     ],
 )
 def test_mistakes_of_several_conditions_are_told_together(spec, paths):
-    """Those of form, up to the first group that can't be read; then those of fields and values."""
+    """Mistakes of form are reported up to the first group that can't be read.
+
+    Mistakes of fields and values follow.
+    """
     with pytest.raises(InvalidCriteria) as caught:
         check_criteria(spec, RECORD_TYPES["Tasks"])
     assert [path for path, _ in caught.value.problems] == [f"criteria.{path}" for path in paths]
@@ -738,7 +747,7 @@ def test_mistakes_of_several_conditions_are_told_together(spec, paths):
     ids=lambda value: str(value)[:60],
 )
 def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
-    """Without now they are refused when compiled, not when checked; has_relative_dates tells of them."""
+    """Without ``now`` they are refused when compiled, not when checked; has_relative_dates is true."""
     spec = {"all": [condition(**keys)]}
     with pytest.raises(InvalidCriteria) as caught:
         compile_criteria(spec)
@@ -761,7 +770,7 @@ def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
     ],
 )
 def test_other_criteria_are_not_relative(spec):
-    """Fixed dates, and texts that read as relative dates where texts are compared, need no time."""
+    """Fixed dates need no time to measure from, and neither do texts that only look like relative dates."""
     assert not Criteria(spec).has_relative_dates
     compile_criteria(spec)
 
@@ -774,7 +783,7 @@ def test_the_time_to_measure_from_is_aware():
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{99999999999999999999}", "(" * 3000 + ")" * 3000])
 def test_what_is_no_regular_expression_is_refused(pattern):
-    """Whatever Python's compiler raises, it is InvalidCriteria here."""
+    """Whatever error Python's compiler raises becomes InvalidCriteria."""
     with pytest.raises(InvalidCriteria) as caught:
         compile_criteria(condition(operator="matches", value=pattern))
     assert caught.value.path == "criteria.value"
@@ -782,7 +791,10 @@ def test_what_is_no_regular_expression_is_refused(pattern):
 
 
 def test_what_takes_backtracking_is_refused():
-    """When the DAG is parsed, with what to use instead; what Python takes for ever over ends at once."""
+    """It is refused when the DAG is parsed, with an alternative.
+
+    Patterns that would keep Python busy for ever end at once.
+    """
     with pytest.raises(InvalidCriteria) as caught:
         check_criteria({"all": [condition(operator="matches", value="^(?!.*test)")]})
     assert caught.value.path == "criteria.all[0].value"
@@ -811,7 +823,7 @@ def test_what_takes_backtracking_is_refused():
     ],
 )
 def test_what_is_neither_number_nor_date_is_refused(operator, value):
-    """A number, a date, or a text that reads as one of them, is needed to compare with."""
+    """These operators need a number, a date, or a text that can be read as one of them."""
     with pytest.raises(InvalidCriteria) as caught:
         compile_criteria(condition(operator=operator, value=value))
     assert caught.value.path == "criteria.value"
@@ -834,19 +846,22 @@ NUMBERED = {
 
 
 def test_fields():
-    """The fields are those of all conditions, numbered ones included; of a path, the first step."""
+    """``fields`` has the fields of all conditions, including numbered ones.
+
+    Of a path, it has the first step.
+    """
     assert Criteria(None).fields == frozenset()
     assert Criteria(NUMBERED).fields == {"A__c", "B__c", "C__c", "D__c", "LINKS", "STATUS", "TITLE"}
 
 
 def test_option_fields():
-    """Those custom fields are named of which an option is asked."""
+    """``option_fields`` has the custom fields of which a condition asks for an option."""
     assert Criteria(None).option_fields == frozenset()
     assert Criteria(NUMBERED).option_fields == {"A__c", "B__c"}
 
 
 def test_compile_explanation():
-    """Each condition's outcome is told, in the order of the criteria, whether or not it was needed."""
+    """Each condition has its outcome, in the order of the criteria, whether or not it was needed."""
     spec = {
         "any": [
             YES,
@@ -887,7 +902,10 @@ def test_compile_explanation():
     ],
 )
 def test_what_cannot_be_compared_is_told_once(field, operator, value, found):
-    """Such a value counts as not met, and the callback is told of its type once, however many there are."""
+    """The value counts as not met.
+
+    The callback gets its type once, however many records have a value of that type.
+    """
     told: list[Incomparable] = []
     spec = {"field": field, "operator": operator, **({} if value is None else {"value": value})}
     meets = compile_criteria({"all": [YES, spec]}, now=NOW, on_incomparable=told.append)
@@ -911,7 +929,7 @@ def test_what_cannot_be_compared_is_told_once(field, operator, value, found):
     ],
 )
 def test_what_can_be_compared_is_not_told(field, operator, value):
-    """Blank values, numbers as texts, and what merely isn't equal are nothing to be told of."""
+    """The callback isn't called for blank values, numbers written as texts, or values that merely differ."""
     told: list[Incomparable] = []
     spec = {"field": field, "operator": operator, **({} if value is None else {"value": value})}
     compile_criteria(spec, now=NOW, on_incomparable=told.append)(RECORD)
@@ -933,7 +951,7 @@ def test_what_can_be_compared_is_not_told(field, operator, value):
     ],
 )
 def test_a_field_that_records_cannot_have(record_type, field, guess):
-    """A field that is none of the type's is refused where it stands, with a near one as a guess."""
+    """A field that the record type doesn't have is refused with its path, and a similar name is suggested."""
     spec = {"conditions": [YES | {"field": field}]}
     check_criteria(spec)
     with pytest.raises(InvalidCriteria) as caught:
@@ -972,7 +990,7 @@ def test_a_field_that_records_cannot_have(record_type, field, guess):
     ],
 )
 def test_a_condition_that_records_can_meet(record_type, field, operator, value):
-    """What depends on the account, or can be compared at least at times, is accepted."""
+    """A condition is accepted if it depends on the account, or if its values can sometimes be compared."""
     check_criteria(
         {"field": field, "operator": operator, **({} if value is None else {"value": value})},
         RECORD_TYPES[record_type],
@@ -1009,7 +1027,10 @@ def test_a_condition_that_records_can_meet(record_type, field, operator, value):
     ],
 )
 def test_a_condition_that_no_record_can_meet(field, operator, value, reason):
-    """An operator that can't compare any of a field's values is refused, with the field and its kind."""
+    """An operator that can compare none of a field's values is refused.
+
+    The error names the field and its kind.
+    """
     spec = {"field": field, "operator": operator, **({} if value is None else {"value": value})}
     check_criteria(spec)
     with pytest.raises(InvalidCriteria) as caught:
@@ -1020,7 +1041,7 @@ def test_a_condition_that_no_record_can_meet(field, operator, value, reason):
 
 # --- properties --------------------------------------------------------------------------------------------
 #
-# A second, plain interpreter of criteria: slow, without compilation, with fractions for decimals.
+# A second interpreter of criteria, simple and slow: without compilation, with fractions for decimals.
 
 
 def present_values(record: Any, path: list[str]) -> list[Any]:
@@ -1078,7 +1099,7 @@ def length_of(value: Any) -> timedelta:
 
 
 def options_of(value: Any, field: str, in_custom: bool, multi_select: Any) -> list[str] | None:
-    """The options of a multi-select; None for what is none."""
+    """The options of a multi-select; ``None`` if the field isn't one."""
     if "." in field or not is_plain(value):
         return None
     known = in_custom and ";" in str(value) if multi_select is None else field in multi_select
@@ -1161,7 +1182,7 @@ def interpret(spec: dict[str, Any] | None, record: dict[str, Any], multi_select:
         return not any(interpret(member, record, multi_select) for member in spec["none"])
     if "conditions" in spec:
         held = [interpret(member, record, multi_select) for member in spec["conditions"]]
-        # Python's and, or and not bind as the line's do.
+        # Python's and, or and not bind as those of a logic line do.
         python = re.sub(r"\d+", lambda match: f" {held[int(match[0]) - 1]} ", spec.get("logic", "").lower())
         return bool(eval(f"({python})")) if "logic" in spec else all(held)  # noqa: S307 — of what is made here
     operator, field = spec["operator"], spec["field"]
@@ -1198,7 +1219,7 @@ def test_criteria_mean_what_the_plain_interpreter_says(spec, delivered, multi_se
 
 @given(logic_lines(), st.data())
 def test_a_logic_line_means_what_groups_say(written, data):
-    """A logic line and the nested groups that mean the same decide the same."""
+    """A logic line and nested groups of the same meaning decide the same."""
     line, tree, count = written
     numbered = data.draw(st.lists(conditions, min_size=count, max_size=count))
     record = data.draw(criteria_records)
@@ -1214,7 +1235,10 @@ def test_a_logic_line_means_what_groups_say(written, data):
 
 
 def decided(spec: Any, held: list[bool]) -> bool:
-    """What groups and logic lines make of the conditions' outcomes, which are taken one after another."""
+    """Combine the outcomes of conditions by groups and logic lines.
+
+    Each condition takes the next outcome in the list.
+    """
     if spec is None:
         return True
     if "field" in spec:
@@ -1229,7 +1253,7 @@ def decided(spec: Any, held: list[bool]) -> bool:
 
 @given(criteria(depth=4), criteria_records, multi_selects)
 def test_explanations_agree_with_the_decision(spec, record, multi_select):
-    """The conditions' outcomes, combined, are what the compiled criteria decide."""
+    """The conditions' outcomes, combined, agree with the compiled criteria."""
     outcomes = compile_explanation(spec, now=CRITERIA_NOW, multi_select=multi_select)(record)
     held = [outcome.held for outcome in outcomes]
     meets = compile_criteria(spec, now=CRITERIA_NOW, multi_select=multi_select)
@@ -1239,7 +1263,10 @@ def test_explanations_agree_with_the_decision(spec, record, multi_select):
 
 @given(criteria(depth=4), criteria_records)
 def test_without_the_culprits_outcomes_the_criteria_are_met(spec, record):
-    """If each culprit had come out otherwise, the record would meet them; there is none where it does."""
+    """If each culprit had the opposite outcome, the record would meet the criteria.
+
+    A record that meets them has none.
+    """
     parsed = Criteria(spec)
     outcomes = parsed.compile_explanation(now=CRITERIA_NOW)(record)
     culprits = parsed.culprits(outcomes)
@@ -1247,7 +1274,7 @@ def test_without_the_culprits_outcomes_the_criteria_are_met(spec, record):
     assert all(outcome in outcomes for outcome in culprits)
     assert not (met and culprits)
     otherwise = [outcome.held is not (outcome in culprits) for outcome in outcomes]
-    # Nobody is to blame where only ``null`` is left, and all are where a line says "1 AND NOT 1".
+    # There is no culprit if only ``null`` is left, and all are culprits if a line says "1 AND NOT 1".
     if culprits and "'logic'" not in repr(spec) and "None" not in repr(spec):
         assert decided(spec, otherwise)
     groups = parsed.group_outcomes(outcomes)
@@ -1257,7 +1284,7 @@ def test_without_the_culprits_outcomes_the_criteria_are_met(spec, record):
 
 @given(criteria(depth=2), st.lists(records() | criteria_records, max_size=4))
 def test_evaluating_changes_nothing(spec, delivered):
-    """Criteria and records are as before, and asking again gives the same answers."""
+    """Criteria and records stay unchanged, and evaluating again gives the same answers."""
     before = copy.deepcopy((spec, delivered))
     meets = compile_criteria(spec, now=CRITERIA_NOW)
     first = [meets(record) for record in delivered]
@@ -1331,7 +1358,7 @@ any_json = st.recursive(
 @settings(max_examples=100)
 @given(any_json | st.lists(any_json, max_size=3).map(lambda members: {"all": members}), any_json)
 def test_anything_else_is_refused_in_one_way(spec, value):
-    """Whatever JSON is given for criteria, it is compiled or refused with InvalidCriteria."""
+    """Any JSON value is compiled as criteria, or refused with InvalidCriteria."""
     for function in (compile_criteria, check_criteria, compile_explanation):
         with suppress(InvalidCriteria):
             function(spec)
@@ -1371,7 +1398,10 @@ CONDITIONS_OF_EACH_OPERATOR = [
     )
 )
 def test_any_record_is_decided_on(record):
-    """Whatever JSON a record holds, each operator holds for it or doesn't; once a condition is told of."""
+    """For any JSON in a record, each operator holds or doesn't.
+
+    A condition reports a value that it can't compare once.
+    """
     told: list[Incomparable] = []
     for spec in CONDITIONS_OF_EACH_OPERATOR:
         meets = compile_criteria(spec, now=NOW, on_incomparable=told.append)
@@ -1389,7 +1419,7 @@ def test_any_record_is_decided_on(record):
     ids=type,
 )
 def test_monstrous_numbers_are_decided_on(value):
-    """Numbers that Python itself will not write, or that are none, are compared or not met."""
+    """Numbers that Python refuses to write, infinities and NaN are compared, or count as not met."""
     for spec in CONDITIONS_OF_EACH_OPERATOR:
         assert compile_criteria(spec, now=NOW)({"A": value}) in (True, False)
     for name in ("equals", "contains", "greater_than"):

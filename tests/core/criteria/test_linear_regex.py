@@ -1,4 +1,7 @@
-"""Regular expressions: Python's meaning, in linear time; what would need more is refused."""
+"""Regular expressions mean what they mean in Python, in linear time.
+
+Patterns that would take longer are refused.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from tests.strategies import any_text
     ],
 )
 def test_no_pattern_takes_long(pattern: str, text: str) -> None:
-    """What takes Python's engine longer than a life is answered at once."""
+    """Patterns that would take Python's engine longer than a lifetime are answered at once."""
     started = time.process_time()
     assert not compile_pattern(pattern, case_sensitive=False)(text)
     assert time.process_time() - started < 2
@@ -55,7 +58,7 @@ def test_no_pattern_takes_long(pattern: str, text: str) -> None:
     ids=lambda value: value[:30],
 )
 def test_what_is_refused_says_why(pattern: str, reason: str) -> None:
-    """A construct that takes backtracking is named, with what to use instead."""
+    """The error names the construct that needs backtracking, and what to use instead."""
     with pytest.raises(InvalidPattern) as caught:
         compile_pattern(pattern, case_sensitive=False)
     assert str(caught.value).startswith(reason)
@@ -63,7 +66,7 @@ def test_what_is_refused_says_why(pattern: str, reason: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["(?>a)b", "a++b"])
 def test_atomic_groups_are_refused(pattern: str) -> None:
-    """Python 3.10 doesn't know them yet; later ones do, and they match less than a plain group."""
+    """Python 3.10 doesn't have them; later versions do, and an atomic group matches less than a plain one."""
     with pytest.raises(InvalidPattern):
         compile_pattern(pattern, case_sensitive=True)
 
@@ -111,7 +114,7 @@ def test_atomic_groups_are_refused(pattern: str) -> None:
     ],
 )
 def test_a_pattern_means_what_it_means_to_python(pattern: str, text: str) -> None:
-    """Also where the engine's own syntax has another meaning, which would silently match no longer."""
+    """This holds even where the engine's own syntax differs, so that no pattern silently stops matching."""
     for case_sensitive in (True, False):
         expected = re.search(pattern, text, 0 if case_sensitive else re.IGNORECASE) is not None
         assert compile_pattern(pattern, case_sensitive=case_sensitive)(text) is expected
@@ -149,14 +152,14 @@ patterns = st.recursive(atoms | classes, composed, max_leaves=6)
 @settings(max_examples=300)
 @given(patterns, st.sampled_from(["", "$", r"\Z"]), st.text(CHARACTERS, max_size=7), st.booleans())
 def test_any_pattern_means_what_it_means_to_python(pattern: str, end: str, text: str, case: bool) -> None:
-    """Of all that is supported, composed at random, over short texts."""
+    """Random patterns of all supported constructs are compared with Python's answer, over short texts."""
     expected = re.search(pattern + end, text, 0 if case else re.IGNORECASE) is not None
     assert compile_pattern(pattern + end, case_sensitive=case)(text) is expected
 
 
 @given(any_text, st.booleans())
 def test_any_text_can_be_searched_for_and_in(text: str, case_sensitive: bool) -> None:
-    """Lone surrogates, which JSON's escapes can bring, included; any other text finds itself."""
+    """This includes lone surrogates, which JSON's escapes can produce. Any other text finds itself."""
     holds = compile_pattern(".", case_sensitive=case_sensitive)
     assert holds(text) is bool(re.search(".", text))
     if not re.search("[\ud800-\udfff]", text):
@@ -167,7 +170,7 @@ def test_any_text_can_be_searched_for_and_in(text: str, case_sensitive: bool) ->
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=300)
 def test_any_pattern_is_compiled_or_refused(pattern: Any) -> None:
-    """Nothing but one error comes out; what Python refuses is refused."""
+    """A pattern compiles, or raises the one error. A pattern that Python refuses is refused."""
     try:
         re.compile(pattern, re.IGNORECASE)
     except (re.error, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Logic lines: what they say of numbered conditions, and what is refused in which column."""
+"""Logic lines: how they combine numbered conditions, and in which column a mistake is reported."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def negated(member):
     ],
 )
 def test_a_line(line, expression):
-    """NOT binds closest, then AND, then OR; parentheses, case and spaces are as one writes them."""
+    """NOT binds closest, then AND, then OR. Case, spaces and extra parentheses don't matter."""
     count = 3 if "3" in line else 2 if "2" in line else 1
     assert parse_logic(line, count) == expression
 
 
 def test_numbers_can_be_shifted():
-    """Where conditions are numbered on, the numbers in the result are."""
+    """If conditions get higher numbers, the numbers in the line rise with them."""
     assert parse_logic("1 OR 2", 2, offset=5) == either(6, 7)
 
 
@@ -91,7 +91,7 @@ OPERAND = "a number, NOT or '(' is needed, not"
     ],
 )
 def test_a_mistake_is_shown_with_its_column(line, reason):
-    """InvalidCriteria says in which column, which counts from 1, and what is needed there."""
+    """InvalidCriteria names the column, counted from 1, and what is needed there."""
     with pytest.raises(InvalidCriteria) as caught:
         parse_logic(line, 2)
     assert (caught.value.path, caught.value.reason) == ("criteria.logic", reason)
@@ -111,7 +111,7 @@ def test_a_mistake_is_shown_with_its_column(line, reason):
     ids=lambda text: text[:12],
 )
 def test_hostile_lines_are_refused(line, reason):
-    """However long a line is, it is refused in the same way and exhausts no stack."""
+    """However long a line is, it is refused in the same way, and the stack isn't exhausted."""
     with pytest.raises(InvalidCriteria) as caught:
         parse_logic(line, 1)
     assert caught.value.reason == reason
@@ -119,7 +119,7 @@ def test_hostile_lines_are_refused(line, reason):
 
 @pytest.mark.parametrize("line", [None, 1, ["1"], b"1"])
 def test_a_line_is_a_text(line):
-    """Anything but a text is refused, at the path that was given."""
+    """Anything but a text is refused, with the path that was given."""
     with pytest.raises(InvalidCriteria) as caught:
         parse_logic(line, 1, path="criteria.all[0].logic")
     assert caught.value.path == "criteria.all[0].logic"
@@ -142,7 +142,7 @@ def value_of_tree(tree, held):
 
 @given(logic_lines())
 def test_a_line_says_what_it_was_written_from(written):
-    """For any tree of AND, OR and NOT, however it is written, the line is true where the tree is."""
+    """For any tree of AND, OR and NOT, however it is written, the line is true whenever the tree is."""
     line, tree, count = written
     expression = parse_logic(line, count)
     for held in product([False, True], repeat=count):
@@ -153,7 +153,7 @@ def test_a_line_says_what_it_was_written_from(written):
     st.text() | st.lists(st.sampled_from(["1", "2", "AND", "or", "Not", "(", ")", " ", "x"])).map(" ".join)
 )
 def test_any_text_is_a_line_or_refused(line):
-    """No text raises anything but InvalidCriteria, and what is wrong has a column within the text."""
+    """No text raises anything but InvalidCriteria. The column of the mistake lies within the text."""
     try:
         parse_logic(line, 2)
     except InvalidCriteria as error:

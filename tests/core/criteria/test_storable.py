@@ -1,4 +1,4 @@
-"""What criteria may hold, so that the DAG in which they stand can be stored."""
+"""What criteria may contain, so that Airflow can store their DAG."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nested(depth: int, inner: Any) -> Any:
     ids=str,
 )
 def test_what_cannot_be_stored_is_refused(criteria: Any, path: str, reason: str) -> None:
-    """With its place: Airflow would lose all DAGs of the file."""
+    """The error says where. Otherwise Airflow would lose all DAGs of the file."""
     with pytest.raises(InvalidCriteria) as caught:
         check_storable(criteria)
     assert caught.value.path == path
@@ -44,12 +44,12 @@ def test_what_cannot_be_stored_is_refused(criteria: Any, path: str, reason: str)
     ids=repr,
 )
 def test_what_can_be_stored_is_taken(criteria: Any) -> None:
-    """Templates, and the largest numbers there are."""
+    """Templates can be stored, and so can the largest numbers."""
     check_storable(criteria)
 
 
 def test_lists_that_hold_themselves_are_no_trap() -> None:
-    """Nor are those that hold one list many times, and it another one."""
+    """Such a list is refused, not followed for ever. A list may contain another list many times."""
     loop: list[Any] = []
     loop.append(loop)
     laughs: Any = ["x"]

@@ -1,4 +1,4 @@
-"""The archive of acknowledged messages: a set that grows, and what the ledger drops for it."""
+"""The archive of acknowledged messages: a set that grows. The ledger drops the entries that are in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ batches = st.lists(st.sets(numbers, max_size=20), max_size=12)
 
 
 def filled(given: list[set[int]]) -> tuple[AcknowledgedIds, set[int]]:
-    """Return an archive with batches of ids, none twice, and what is in it."""
+    """Return an archive with batches of different ids, and the ids that it contains."""
     archive, known = AcknowledgedIds(), set[int]()
     for batch in given:
         archive.add(map(message, batch - known))
@@ -32,7 +32,7 @@ def filled(given: list[set[int]]) -> tuple[AcknowledgedIds, set[int]]:
 
 @given(batches, st.sets(numbers, max_size=20))
 def test_it_is_a_set(given_batches: list[set[int]], others: set[int]) -> None:
-    """Whatever was put in is in, and nothing else."""
+    """The archive contains the ids that were added, and no others."""
     archive, known = filled(given_batches)
     assert len(archive) == len(known)
     assert all(message(number) in archive for number in known)
@@ -42,7 +42,10 @@ def test_it_is_a_set(given_batches: list[set[int]], others: set[int]) -> None:
 
 @given(batches, st.integers(0, 12))
 def test_pieces_are_stored_once(given_batches: list[set[int]], stored_after: int) -> None:
-    """Pieces never change; from all of them the same set comes back, to be stored elsewhere as a whole."""
+    """Pieces never change.
+
+    All of them together give the same set, which can be stored elsewhere as a whole.
+    """
     archive, known, stored = AcknowledgedIds(), set[int](), dict[int, str]()
     for number, batch in enumerate(given_batches):
         archive.add(map(message, batch - known))
@@ -61,7 +64,7 @@ def test_pieces_are_stored_once(given_batches: list[set[int]], stored_after: int
 
 
 def test_a_piece_that_was_not_taken_stays() -> None:
-    """A write that is interrupted leaves what it hasn't written to be stored."""
+    """After a write is interrupted, the pieces that it hasn't written are still to be stored."""
     archive, _ = filled([{1}, {2}])
     pieces = archive.unstored()
     assert next(pieces)[0] == 0
@@ -79,7 +82,7 @@ def test_pieces_fit_under_a_key() -> None:
 
 @pytest.mark.parametrize("piece", [None, 7, "?", "YWJj"])
 def test_a_piece_that_cannot_be_read(piece: Any) -> None:
-    """What was delivered can't be told then, and it is said which piece it is."""
+    """It is then unknown what was delivered. The error names the piece."""
     first = next(iter(filled([{1}])[0].unstored()))[1]
     with pytest.raises(InvalidState) as caught:
         AcknowledgedIds.load([first, piece])
@@ -91,7 +94,7 @@ states = st.lists(st.sampled_from([ACKNOWLEDGED, FAILED]), min_size=1, max_size=
 
 @given(states, states)
 def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]) -> None:
-    """What goes into the archive stays acknowledged, what failed keeps its attempts, after a restart too."""
+    """An archived message stays acknowledged and a failed one keeps its attempts, after a restart, too."""
     ledger, store = Ledger(), dict[str, Any]()
     for start, batch in ((0, first), (len(first), second)):
         for number, state in enumerate(batch, start):
@@ -114,7 +117,7 @@ def test_forgotten_entries_stay_acknowledged(first: list[str], second: list[str]
 
 @given(st.sets(st.integers(0, 620), max_size=40))
 def test_blocks_move_up_when_entries_go(dropped: set[int]) -> None:
-    """The entries that stay are all stored, in no more blocks than they need, whichever were dropped."""
+    """Whichever entries were dropped, the others are all stored, in as few blocks as possible."""
     count, block_size = 600, 57_000 // (28 + 60 + 110)
     ledger = Ledger()
     for number in range(count):

@@ -1,4 +1,4 @@
-"""What a delivery is made of besides the ledger: the queue, concurrency, and what it tells."""
+"""The parts of a delivery besides the ledger: the queue, concurrency, progress and the report."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def ids(payloads: list[Any]) -> list[str]:
     return [payload["message_id"] for payload in payloads]
 
 
-# --- the line --------------------------------------------------------------------------------------------
+# --- the queue -------------------------------------------------------------------------------------------
 
 
 def test_without_an_order_all_may_go():
-    """Payloads go as they are given; those that are settled don't wait."""
+    """Payloads go in the order in which they are given. A payload doesn't wait for one that is settled."""
     given_ = [payload("b", second=2), payload("a", second=1), payload("x"), payload("g"), payload("u")]
     ledger = ledger_of(x=(ACKNOWLEDGED, 1), g=(GONE, 1), u=(FAILED, 3))
     queue = SendQueue(given_, ledger, ordered=False)
@@ -62,7 +62,7 @@ def test_without_an_order_all_may_go():
 
 
 def test_in_order_a_record_has_one_under_way():
-    """The next change of a record comes when the one before is delivered; other records go meanwhile."""
+    """A record's next change is sent when the one before is delivered. Other records are sent meanwhile."""
     queue = SendQueue(
         [payload("c", 1, 3), payload("a", 1, 1), payload("z", 2, 9), payload("b", 1, 2)],
         Ledger(),
@@ -80,14 +80,14 @@ def test_in_order_a_record_has_one_under_way():
 
 @pytest.mark.parametrize("state", [(GONE, 1), (FAILED, 3), (IN_DOUBT, 3)])
 def test_in_order_what_stays_undelivered_holds_back_the_rest(state):
-    """Behind a change that isn't sent any more in this round, the later ones of its record stay."""
+    """If a change is not sent any more in this round, the later changes of its record are not sent either."""
     given_ = [payload("a", 1, 1), payload("b", 1, 2), payload("c", 1, 3), payload("z", 2, 1)]
     queue = SendQueue(given_, ledger_of(a=(ACKNOWLEDGED, 1), b=state), ordered=True)
     assert (ids(queue.take(9)), queue.held_back()) == (["z"], {"c"})
 
 
 def test_in_order_times_must_be_times():
-    """A time that can't be read is refused where it decides, and its text isn't told."""
+    """A time that can't be read is refused if the order depends on it. The error doesn't show its text."""
     given_ = [payload("a", changed_at="soon"), payload("b")]
     assert len(SendQueue(given_, Ledger(), ordered=False)) == 2
     with pytest.raises(InvalidTime, match="changed_at"):
@@ -95,7 +95,7 @@ def test_in_order_times_must_be_times():
 
 
 def test_in_order_means_the_instant():
-    """Times are compared as instants, not as texts; those that are equal stay as they are given."""
+    """Times are compared as instants, not as texts. Payloads with the same instant keep their order."""
     given_ = [
         payload("b", changed_at="2026-01-01T00:00:00.5Z"),
         payload("a", changed_at="2026-01-01T00:00:00Z"),
@@ -115,7 +115,7 @@ def test_in_order_means_the_instant():
 def answers(
     receiver_limit: ReceiverLimit, now: float, count: int, elapsed: float = 0.01, **what: bool
 ) -> float:
-    """Feed answers, one after another; return the time after them."""
+    """Feed these answers, one after another; return the time after the last."""
     for _ in range(count):
         now += elapsed
         receiver_limit.answered(now, elapsed, **{"acknowledged": True, "overrun": False, **what})
@@ -123,7 +123,10 @@ def answers(
 
 
 def test_an_overrun_receiver_gets_half():
-    """Each 429 halves what is under way, down to one; answers to what was sent before count no more."""
+    """Each 429 halves the number of POSTs at once, down to one.
+
+    Answers to POSTs from before don't halve it again.
+    """
     receiver_limit = ReceiverLimit(8)
     now = answers(receiver_limit, 0.0, 1, acknowledged=False, overrun=True)
     assert receiver_limit.limit == 4
@@ -134,7 +137,10 @@ def test_an_overrun_receiver_gets_half():
 
 
 def test_it_comes_back_one_by_one():
-    """Each ``most`` acknowledgements in a row add one, up to the limit; a failure begins the row anew."""
+    """Each ``most`` acknowledgements in a row add one, up to the limit.
+
+    After a failure counting starts again.
+    """
     receiver_limit = ReceiverLimit(4)
     now = answers(receiver_limit, 0.0, 1, acknowledged=False, overrun=True)
     now = answers(receiver_limit, now, 3)
@@ -148,7 +154,10 @@ def test_it_comes_back_one_by_one():
 
 
 def test_growing_latency_is_overrun():
-    """A mean latency well above the best one halves, small changes and a slow receiver don't."""
+    """If the mean latency is well above the best one, concurrency is halved.
+
+    Small changes and slow receivers don't count.
+    """
     receiver_limit = ReceiverLimit(8)
     now = answers(receiver_limit, 0.0, 80, elapsed=0.05)
     now = answers(receiver_limit, now, 80, elapsed=0.2)
@@ -165,7 +174,7 @@ def test_growing_latency_is_overrun():
     st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.booleans()), max_size=200),
 )
 def test_concurrency_stays_within_its_bounds(most, given_answers):
-    """Whatever is answered, at least one POST is under way, and never more than allowed."""
+    """Whatever the answers are, at least one POST is allowed, and never more than the limit."""
     receiver_limit = ReceiverLimit(most)
     now = 0.0
     for elapsed, acknowledged, overrun in given_answers:
@@ -175,7 +184,7 @@ def test_concurrency_stays_within_its_bounds(most, given_answers):
 
 
 def use(cpu_limit: CpuLimit, share: Callable[[int], float], seconds: float = 5.0) -> int:
-    """Let time pass in which so many threads use ``share`` of a processor; return the limit."""
+    """Let some time pass in which a number of threads use ``share`` of a processor; return the limit."""
     now = used = 0.0
     while now < seconds:
         cpu_limit.measure(now, used)
@@ -185,14 +194,14 @@ def use(cpu_limit: CpuLimit, share: Callable[[int], float], seconds: float = 5.0
 
 
 def test_a_used_up_processor_gets_fewer_threads():
-    """Where threads use up a processor, two are left; where they wait, all of them."""
+    """If threads use up a processor, two are left. If they wait, all of them are."""
     assert use(CpuLimit(16), lambda _: 1.0) == 2
     assert use(CpuLimit(16), lambda _: 0.3) == 16
     assert use(CpuLimit(1), lambda _: 1.2) == 1
 
 
 def test_threads_come_back_when_they_wait():
-    """A receiver that answers slower again gets all threads again, twice as many with each look."""
+    """If a receiver gets slower again, the threads come back: at each look there are twice as many."""
     cpu_limit = CpuLimit(64)
     cpu_limit.measure(0.0, 0.0)
     for step in range(1, 21):
@@ -205,14 +214,14 @@ def test_threads_come_back_when_they_wait():
 
 @pytest.mark.parametrize("each", [0.05, 0.1, 0.2, 0.4])
 def test_as_many_threads_as_a_processor_has_use_for(each):
-    """Where each uses so much of a processor, most of it is used, and no more than it has."""
+    """Whatever share of a processor a thread uses, together they use most of one processor, and no more."""
     limit = use(CpuLimit(64), lambda limit: min(1.3, limit * each))
     assert 0.5 <= limit * each <= 1.0
 
 
 @given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 8)), max_size=100))
 def test_threads_stay_within_their_bounds(most, looks):
-    """Whatever is used, two threads may work, or all that there are; never more than allowed."""
+    """Whatever the load is, two threads may work, if there are so many, and never more than the limit."""
     cpu_limit, now, used = CpuLimit(most), 0.0, 0.0
     for passed, share in looks:
         now, used = now + passed, used + passed * share
@@ -220,7 +229,7 @@ def test_threads_stay_within_their_bounds(most, looks):
         assert min(2, most) <= cpu_limit.limit <= most
 
 
-# --- what is told ----------------------------------------------------------------------------------------
+# --- reports and progress -------------------------------------------------------------------------------
 
 
 def report(payloads: list[Any], ledger: Ledger, failures: dict[str, Failure] | None = None) -> Any:
@@ -228,7 +237,7 @@ def report(payloads: list[Any], ledger: Ledger, failures: dict[str, Failure] | N
 
 
 def test_each_kind_of_undelivered_payload_says_why():
-    """An error of this try, or what the ledger knows of it, or why it wasn't sent."""
+    """The reason is an error of this try, what the ledger knows of the payload, or why it wasn't sent."""
     ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), u=(FAILED, 3), d=(IN_DOUBT, 1))
     told = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
     assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in told["undelivered"]] == [
@@ -250,7 +259,7 @@ def test_each_kind_of_undelivered_payload_says_why():
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ["short", "ä" * 5000, "\x00" * 300])
 def test_a_report_stays_small(error):
-    """However many there are, and whatever their errors, a report is below 48 KB, and counts them all."""
+    """However many payloads are undelivered, a report stays below 48 KB, and counts them all."""
     payloads = [payload(f"{number:064}") for number in range(100_000)]
     told = report(payloads, Ledger(), {p["message_id"]: Failure(None, error) for p in payloads})
     assert len(json.dumps(told).encode()) < 48_000
@@ -259,7 +268,7 @@ def test_a_report_stays_small(error):
 
 
 def test_progress():
-    """How many are sent, acknowledged and failing, how fast, and how long it still takes."""
+    """It says how many are sent, acknowledged and failing, how fast, and how long the rest will take."""
     tally = Tally(1000, now=50.0)
     assert tally.progress(55.0).endswith("0 failing, 0.0/s, no answer yet")
     tally.acknowledged = 90
@@ -271,7 +280,7 @@ def test_progress():
 
 
 def test_table_of_failures():
-    """Kinds with their counts, the most frequent first, and not more than twenty of them."""
+    """The table has each kind of failure with its count, the most frequent first, and at most twenty rows."""
     tally = Tally(100, now=0.0)
     assert tally.table() == ""
     for kind in ("answered 500", "no answer within 30 s", "answered 500"):

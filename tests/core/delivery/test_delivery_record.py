@@ -1,4 +1,4 @@
-"""What the ledger keeps of each message: written as a line, read again, and bounded."""
+"""What the ledger keeps of each message: it is written as a line, can be read again, and is bounded."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def cut(text: str | None) -> str | None:
 
 
 def stored(table: TextTable) -> TextTable:
-    """Return the table as it is read again."""
+    """Return the table as it is when it has been stored and read again."""
     pieces = {number: json.loads(json.dumps(piece)) for number, piece in table.unstored()}
     return TextTable.load([pieces[number] for number in range(table.pieces)])
 
 
 @given(st.lists(outcomes, max_size=5))
 def test_what_is_written_is_read_again(given_outcomes: list[PostOutcome]) -> None:
-    """The change, and the last three outcomes, in their order; long texts are cut."""
+    """The change and the last three outcomes come back in their order. Long texts are cut."""
     table = TextTable()
     about = About("Contacts", 7, "updated", "2026-01-31T08:00:00Z")
     details = about_of(*about)
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_again(given_outcomes: list[PostOutcome]) -> Non
 
 
 def test_nothing_sent_is_no_post() -> None:
-    """Why nothing was sent is kept like an outcome, and told apart from a POST without an answer."""
+    """The reason why nothing was sent is kept like an outcome, but differs from a POST without an answer."""
     table = TextTable()
     details = about_of("Contacts", 7, "added", "2026-01-31T08:00:00Z")
     unsent = PostOutcome(NOW, 0.0, None, "not sent: the task was stopped", is_sent=False)
@@ -84,19 +84,22 @@ def test_nothing_sent_is_no_post() -> None:
     ],
 )
 def test_what_earlier_versions_have_kept(details: str, about: About | None) -> None:
-    """A record's id and the event alone, or nothing; what is unreadable is unknown, and no error."""
+    """They kept a record's id and the event, or nothing.
+
+    Unreadable values count as unknown, and are no error.
+    """
     assert read_details(details, TextTable())[0] == about
 
 
 @pytest.mark.parametrize("time", ["a b@1", "x" * 40, "2026-01-31 08:00", "\n"])
 def test_a_time_that_is_none(time: str) -> None:
-    """A payload of one's own may have any text there; it can't pass for an outcome, or grow the ledger."""
+    """A payload from a user's own task may have any text as its time. It is not taken for an outcome."""
     about = About("Contacts", 7, "added", time)
     assert read_details(about_of(*about), TextTable())[0] == about._replace(changed_at="")
 
 
 def test_same_texts_are_kept_once() -> None:
-    """A receiver that answers the same to each of many messages costs one text."""
+    """If a receiver answers many messages with the same text, the text is stored once."""
     table = TextTable()
     for _ in range(1_000):
         assert table.add("503 Service Unavailable") == "0"
@@ -105,7 +108,10 @@ def test_same_texts_are_kept_once() -> None:
 
 
 def test_texts_are_bounded() -> None:
-    """However many different texts there are, few pieces below a state's bound hold them; others are told."""
+    """However many different texts there are, they fit into a few pieces.
+
+    Further texts are replaced by a note.
+    """
     table = TextTable()
     numbers = [table.add(f"{number} " + "\x01" * 800) for number in range(1_000)]
     pieces = [json.dumps(piece) for _, piece in table.unstored()]
@@ -118,7 +124,7 @@ def test_texts_are_bounded() -> None:
 
 
 def test_only_the_last_piece_of_texts_changes() -> None:
-    """A further text is stored with the last piece alone, after it was read again, too."""
+    """A new text is stored by writing the last piece alone, even after the texts were read again."""
     table = TextTable()
     for number in range(200):
         table.add(f"{number} " + "x" * 800)
@@ -130,7 +136,7 @@ def test_only_the_last_piece_of_texts_changes() -> None:
 
 @pytest.mark.parametrize("piece", [None, "x", [1], {}])
 def test_a_piece_of_texts_that_is_missing(piece: Any) -> None:
-    """It is told which one it is."""
+    """The error names the piece."""
     with pytest.raises(InvalidState) as caught:
         TextTable.load([["fine"], piece])
     assert caught.value.key == "1"

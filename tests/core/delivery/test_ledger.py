@@ -1,4 +1,4 @@
-"""Message ids, and the ledger: what is acknowledged stays so, whatever happens between two writes."""
+"""Message ids, and the ledger: an acknowledged message stays so, whatever happens between two writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.strategies import changes
 
 IDS = json.loads((Path(__file__).parent.parent.parent / "vectors" / "message_ids.json").read_text())["cases"]
 STATE_LIMIT = 60_000
-"""Bytes of JSON that an entry of Airflow's state stores safely holds."""
+"""How many bytes of JSON an entry of Airflow's state stores can always hold."""
 
 
 # --- message ids -------------------------------------------------------------------------------------------
@@ -38,20 +38,23 @@ STATE_LIMIT = 60_000
 
 @pytest.mark.parametrize("case", IDS, ids=lambda case: case["hashed"])
 def test_known_message_ids(case):
-    """Ids are what sha256sum makes of the parts; a new version must not change them."""
+    """An id is what sha256sum gives for the parts. A new version must not change the ids."""
     parts = (case["workflow"], case["record_type"], case["record_id"], case["event"], case["changed_at"])
     assert message_id(*parts) == case["message_id"]
 
 
 def test_parts_of_a_message_id_are_kept_apart():
-    """What stands at the end of one part is not mistaken for the start of the next."""
+    """Moving text from the end of one part to the start of the next changes the id."""
     assert message_id("a", "bContacts", 1, "added", "t") != message_id("ab", "Contacts", 1, "added", "t")
     assert message_id("a", "Contacts", 11, "added", "t") != message_id("a", "Contacts1", 1, "added", "t")
 
 
 @given(changes(), st.text(st.characters(codec="utf-8")))
 def test_a_message_id_depends_on_the_change_alone(change, workflow):
-    """The same change has the same id each time, the record's contents left out; another has another."""
+    """The same change always has the same id, whatever the record's contents are.
+
+    Another change has another id.
+    """
     about = (change["record_type"], change["record_id"], change["event"], change["changed_at"])
     first = message_id(workflow, *about)
     assert first == message_id(workflow, *about)
@@ -71,28 +74,28 @@ def test_a_message_id_depends_on_the_change_alone(change, workflow):
 
 
 def stored(ledger: Ledger) -> dict[str, Any]:
-    """Return what a ledger asks to be stored, as JSON holds it."""
+    """Return what a ledger asks to store, after a way through JSON."""
     return {key: json.loads(json.dumps(value)) for key, value in ledger.changed()}
 
 
 def loaded(
     store: dict[str, Any], generation: int = 0, max_attempts: int = 3, requests: Sequence[LedgerRequest] = ()
 ) -> Ledger:
-    """Return the ledger that was stored."""
+    """Return a ledger that was read from what was stored."""
     head = store["head"]
     blocks = [store.get(str(block)) for block in range(head["blocks"])]
     return Ledger.load(head, blocks, generation, max_attempts, requests=requests)
 
 
 def test_a_message_that_is_unknown_is_outstanding():
-    """What was never POSTed is to be POSTed."""
+    """A message that was never POSTed is to be POSTed."""
     ledger = Ledger()
     assert ledger["m"] == ("unsent", 0)
     assert outstanding_of(ledger, ["m", "n"]) == ["m", "n"]
 
 
 def test_a_posting_is_an_attempt_in_doubt():
-    """From before its POST until its outcome is noted, a message is in doubt, hence outstanding."""
+    """From before its POST until its outcome is recorded, a message is in doubt. It is to be sent again."""
     ledger = Ledger()
     ledger.posting("m")
     assert ledger["m"] == LedgerEntry(IN_DOUBT, 1)
@@ -101,7 +104,10 @@ def test_a_posting_is_an_attempt_in_doubt():
 
 @pytest.mark.parametrize(("state", "outstanding"), [(ACKNOWLEDGED, []), (FAILED, ["m"]), (GONE, [])])
 def test_outcomes(state, outstanding):
-    """Acknowledged and gone messages are not POSTed again, failed ones are; the attempt counts."""
+    """Acknowledged and gone messages are not POSTed again; failed ones are.
+
+    Each POST counts as an attempt.
+    """
     ledger = Ledger()
     ledger.posting("m")
     ledger.answered("m", state)
@@ -111,7 +117,10 @@ def test_outcomes(state, outstanding):
 
 @given(st.lists(st.sampled_from([FAILED, IN_DOUBT]), min_size=1, max_size=8), st.booleans())
 def test_attempts_are_used_up(states, is_stored):
-    """As many POSTs in a round as are allowed, whether their outcomes are known or not; a retry counts on."""
+    """In a round, a message gets as many POSTs as are allowed, whatever their outcomes.
+
+    A retry continues the count.
+    """
     ledger = Ledger(max_attempts=len(states))
     for number, state in enumerate(states, 1):
         assert outstanding_of(ledger, ["m"]) == ["m"]
@@ -127,13 +136,13 @@ def test_attempts_are_used_up(states, is_stored):
 
 
 def test_three_attempts_by_default():
-    """Whoever says nothing else gets as many as the operators have by default."""
+    """A ledger without an argument allows as many attempts as the operators do by default."""
     assert Ledger().max_attempts == 3
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([FAILED, IN_DOUBT]))
 def test_another_number_of_attempts(made, allowed, state):
-    """The number is not stored: where it was changed between two tries, the present one counts."""
+    """The number is not stored: if it was changed between two tries, the new one counts."""
     store = {
         "0": {"m": f"{'F' if state == FAILED else 'D'}{made}", "a": "A1"},
         "head": {
@@ -150,7 +159,7 @@ def test_another_number_of_attempts(made, allowed, state):
 
 @given(st.integers(0, 8), st.integers(1, 8))
 def test_attempts_of_another_tasks_ledger(made, allowed):
-    """A message that moves to another task's ledger has as many attempts less as it has made before."""
+    """If a message moves to another task's ledger, its earlier attempts count there."""
     ledger = Ledger(max_attempts=allowed)
     ledger.go_on_from("m", f"F{made}" if made else "")
     posts = 0
@@ -162,7 +171,10 @@ def test_attempts_of_another_tasks_ledger(made, allowed):
 
 
 def test_an_interrupted_posting_is_taken_back(monkeypatch):
-    """A task's time-out may come between two steps of noting a POST: taken back, nothing is left of it."""
+    """A task's time-out may interrupt the noting of a POST.
+
+    Then the note is undone, and no trace of it is left.
+    """
 
     def interrupted(*_: Any) -> None:
         raise TimeoutError
@@ -178,7 +190,7 @@ def test_an_interrupted_posting_is_taken_back(monkeypatch):
 
 
 def test_what_was_not_posted_is_no_attempt():
-    """Where nothing left this machine, a message is again what it was before, an earlier doubt included."""
+    """If nothing left this machine, the message has its earlier state again, even if that was "in doubt"."""
     ledger = Ledger()
     ledger.posting("m")
     ledger.not_posted("m")
@@ -197,7 +209,7 @@ def test_what_was_not_posted_is_no_attempt():
 
 
 def test_outstanding_keeps_the_order():
-    """Messages come out in the order that they are asked in."""
+    """Messages come out in the order in which they were asked for."""
     ledger = Ledger()
     for message in "cab":
         ledger.posting(message)
@@ -206,7 +218,10 @@ def test_outstanding_keeps_the_order():
 
 
 def test_how_a_ledger_is_stored():
-    """A head and blocks of message ids with a letter and a number: a form that later versions must read."""
+    """It is a head, and blocks with a letter and a number for each message id.
+
+    Later versions must read this form.
+    """
     ledger = Ledger(generation=2)
     for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
         ledger.posting(message)
@@ -228,12 +243,12 @@ def test_how_a_ledger_is_stored():
 
 
 def test_a_new_ledger_has_nothing_to_store():
-    """Nothing is written for nothing."""
+    """An empty ledger writes nothing."""
     assert stored(Ledger()) == {}
 
 
 def test_only_what_changed_is_stored_again(monkeypatch):
-    """A change touches the block of its message; the head, which counts states, comes last."""
+    """A change rewrites the block of its message, and then the head, which counts states."""
     monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     ledger = Ledger()
     for message in "abcde":
@@ -248,7 +263,7 @@ def test_only_what_changed_is_stored_again(monkeypatch):
 
 
 def test_a_loaded_ledger_is_to_be_stored_whole():
-    """Each try has a place of its own, so it stores all; then only what it changes."""
+    """Each try has its own keys, so it stores everything once. After that it stores only what it changes."""
     ledger = Ledger()
     ledger.posting("a")
     again = loaded(stored(ledger))
@@ -259,7 +274,7 @@ def test_a_loaded_ledger_is_to_be_stored_whole():
 
 
 def test_what_is_still_to_be_sent_is_stored_together(monkeypatch):
-    """A few failures among many messages change few blocks when they are sent again."""
+    """If a few of many messages have failed, sending them again changes only a few blocks."""
     monkeypatch.setattr(delivery, "BLOCK_BYTES", 400)
     ledger = Ledger()
     for message in "abcdef":
@@ -275,7 +290,7 @@ def test_what_is_still_to_be_sent_is_stored_together(monkeypatch):
 
 @pytest.mark.parametrize("fails_at", range(4))
 def test_a_store_that_fails_half_way_gets_the_rest_next_time(monkeypatch, fails_at):
-    """What was not taken, the head included, is yielded again; what was taken is not."""
+    """Entries that the store did not take, the head included, are yielded again; the others are not."""
     monkeypatch.setattr(delivery, "BLOCK_BYTES", 200)
     ledger = Ledger()
     for message in "abc":
@@ -294,7 +309,7 @@ def test_a_store_that_fails_half_way_gets_the_rest_next_time(monkeypatch, fails_
 
 
 def test_a_cleared_task_starts_a_new_round():
-    """In a later generation what had failed, was gone or in doubt is POSTed anew, attempts from nought."""
+    """After a clear, messages that failed, are gone or in doubt are POSTed again, with attempts from zero."""
     ledger = Ledger()
     for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
         ledger.posting(message)
@@ -317,7 +332,7 @@ def asked(request: str, messages: str, *, clears: bool = False) -> LedgerRequest
 
 
 def test_a_request_is_begun_once():
-    """It begins a new round for its messages, acknowledged ones, too; no retry or clear does so again."""
+    """It begins a new round for its messages, even acknowledged ones. No later retry or clear repeats it."""
     ledger = Ledger()
     for message, state in (("a", ACKNOWLEDGED), ("b", ACKNOWLEDGED), ("g", GONE)):
         ledger.posting(message)
@@ -340,7 +355,7 @@ def test_a_request_is_begun_once():
 
 @pytest.mark.parametrize("is_retried", [False, True])
 def test_a_round_for_a_request(is_retried):
-    """Where the task was cleared for a request, all other messages stay as they are until the next clear."""
+    """If the task was cleared for a request, all other messages stay as they are until the next clear."""
     ledger = Ledger()
     for message, state in (("a", ACKNOWLEDGED), ("f", FAILED), ("g", GONE)):
         ledger.posting(message)
@@ -358,7 +373,7 @@ def test_a_round_for_a_request(is_retried):
 
 
 def test_a_request_that_comes_after_a_clear_holds_nothing_back():
-    """A task that was cleared by somebody else sends what is missing, and what was asked for."""
+    """If a user cleared the task first, it sends the missing messages and the requested ones."""
     ledger = Ledger()
     for message, state in (("a", ACKNOWLEDGED), ("f", FAILED)):
         ledger.posting(message)
@@ -368,7 +383,7 @@ def test_a_request_that_comes_after_a_clear_holds_nothing_back():
 
 
 def test_what_is_known_of_the_task_is_stored_whenever_it_changes():
-    """Also after the ledger was written: that messages are left to another DAG is known last."""
+    """It is stored even after the ledger was written: that messages are left to another DAG is known last."""
     ledger = Ledger()
     ledger.about["conn_id"] = "billing"
     ledger.expect("m", "Contacts 1 added 2026-01-01T00:00:00Z")
@@ -378,14 +393,14 @@ def test_what_is_known_of_the_task_is_stored_whenever_it_changes():
 
 
 def test_requests_that_are_gone_are_forgotten():
-    """What the task has begun is kept as long as the request is."""
+    """The task remembers a request as long as the request exists."""
     ledger = loaded(stored(loaded({"head": {"generation": 0, "blocks": 0}}, requests=[asked("first", "a")])))
     assert ledger.resends == {}
 
 
 @pytest.mark.slow
 def test_entries_of_a_large_ledger_stay_small():
-    """With 20,000 messages, of the longest ids and with many outcomes, each stays below a state's bound."""
+    """With 20,000 messages, the longest ids and many outcomes, each entry fits into a state."""
     ledger = Ledger(generation=10**6, max_attempts=9)
     for number in range(20_000):
         ledger.expect(
@@ -419,7 +434,7 @@ UNREADABLE = "an entry of the ledger can't be read"
     ],
 )
 def test_a_ledger_that_cannot_be_read_is_refused(blocks, key, reason):
-    """InvalidState names the block: guessing would POST again what was delivered, or lose what wasn't."""
+    """InvalidState names the block. A guess could POST delivered messages again, or lose others."""
     with pytest.raises(InvalidState) as caught:
         Ledger.load({"generation": 0, "blocks": len(blocks)}, blocks, generation=0, max_attempts=3)
     assert (caught.value.key, caught.value.reason) == (key, reason)

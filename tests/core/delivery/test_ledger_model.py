@@ -54,7 +54,7 @@ ALL = {payload["message_id"] for payload in PAYLOADS}
 
 
 class Store:
-    """A state store in which something may happen at one of the next calls."""
+    """A state store that runs an action at one of its next calls."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -111,16 +111,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.generation = 2
         self.max_attempts = max_attempts
         self.begun = 0
-        self.tries: list[Try] = []  # those alive
+        self.tries: list[Try] = []  # the tries that are alive
         self.received: Counter[tuple[str, str]] = Counter()  # POSTs, by round and message
         self.allowed: Counter[str] = Counter()  # the most that a try of the round was allowed
-        self.acknowledged: set[str] = set()  # what the receiver has ever acknowledged
-        self.recorded: set[str] = set()  # acknowledged, and in a write that has succeeded
+        self.acknowledged: set[str] = set()  # all that the receiver has ever acknowledged
+        self.recorded: set[str] = set()  # acknowledged, and the write that records it has succeeded
         self.requests = 0
         self.start()
 
     def start(self) -> None:
-        """Begin a try: read the ledger, and see what is to be sent."""
+        """Begin a try: read the ledger, and find out what is to be sent."""
         self.begun += 1
         writer = LedgerStore(self.store, f"t{self.begun}")
         ledger = writer.open(self.generation, self.max_attempts, self.asked())
@@ -147,7 +147,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.tries) < 3)
     @rule(messages=st.sets(st.sampled_from(sorted(ALL)), min_size=1), clears=st.booleans())
     def ask_again(self, messages: set[str], clears: bool) -> None:
-        """Somebody does, while no try is alive, as Airflow's database sees to; then a try begins."""
+        """A user asks for messages again, while no try is alive. Then a try begins."""
         self.tries.clear()
         self.requests += 1
         request = ResendRequest(
@@ -160,7 +160,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(max_attempts=st.integers(1, 6))
     def change_retries(self, max_attempts: int) -> None:
-        """The DAG's author does; it counts from the next try on."""
+        """The DAG's author changes the retries. The new number counts from the next try on."""
         self.max_attempts = max_attempts
 
     @precondition(lambda self: len(self.tries) < 3)
@@ -177,7 +177,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.tries)
     @rule(data=st.data(), count=st.integers(1, 5), calls=st.integers(1, 8), event=st.sampled_from("--fl"))
     def prepare(self, data: st.DataObject, count: int, calls: int, event: str) -> None:
-        """A batch is noted and written; where that fails for good, it is taken back and the try ends."""
+        """Note and write a batch. If writing fails for good, the notes are undone and the try ends."""
         one = data.draw(st.sampled_from(self.tries))
         batch = one.queue.take(count)
         for payload in batch:
@@ -202,8 +202,8 @@ class DeliveryMachine(RuleBasedStateMachine):
                 one.writer.write(one.ledger)
         except SupersededError:
             assert self.holder != one.token
-            self.tries.remove(one)  # what it has under way ends unrecorded
-            self.recorded -= one.again  # the later one may have read of the request, and goes on with it
+            self.tries.remove(one)  # the outcomes of its POSTs are not recorded
+            self.recorded -= one.again  # the later try may know of the request, and continues with it
             return False
         finally:
             self.store.happens = None
@@ -247,7 +247,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.tries)
     @rule(is_killed=st.booleans())
     def fail_all_and_retry(self, is_killed: bool) -> None:
-        """The latest try POSTs all that it has left, and gets no acknowledgement, or is killed before it."""
+        """The latest try POSTs all that is left. It gets no acknowledgement, or is killed before that."""
         one = self.tries[-1]
         self.prepare_and_post(one)
         for payload in () if is_killed else one.under_way:
@@ -287,7 +287,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert self.recorded - again <= {m for m in ALL if ledger[m].state == ACKNOWLEDGED} | self.reset()
 
     def reset(self) -> set[str]:
-        """Return what is to be sent again because somebody has asked for it."""
+        """Return the messages that are to be sent again because a user has asked for it."""
         return {m for one in self.tries for m in one.again}
 
     @invariant()

@@ -1,4 +1,4 @@
-"""The ledger in a state store: claims, older versions, and what can't be read."""
+"""The ledger in a state store: claims, older versions, and state that can't be read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store_of(**values: Any) -> StateStore:
 
 
 def test_a_try_goes_on_where_the_last_one_ended():
-    """What one try has written the next one reads; then the earlier one's keys are deleted."""
+    """A try reads what the try before has written, and then deletes the earlier keys."""
     store = StateStore()
     writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
@@ -52,7 +52,7 @@ def test_a_try_goes_on_where_the_last_one_ended():
 
 
 def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
-    """A crash between claim and first write loses nothing, twice in a row neither."""
+    """A crash between the claim and the first write loses nothing, even twice in a row."""
     store = StateStore()
     writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
@@ -65,7 +65,7 @@ def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
 
 
 def test_texts_that_the_head_does_not_know_of():
-    """A try that is killed between a message's error and the head leaves it to that message alone."""
+    """If a try is killed before it wrote the head, an error that it stored belongs to its message alone."""
     store = StateStore()
     writer, ledger = opened(store, "one")
     outcome = PostOutcome(NOW, 0.1, 422, "answer to a")
@@ -88,7 +88,7 @@ def test_texts_that_the_head_does_not_know_of():
 
 
 def test_the_later_try_wins():
-    """The earlier one notices with its next write, which no later try reads."""
+    """The earlier try notices it with its next write. No later try reads that write."""
     store = StateStore()
     early, early_ledger = opened(store, "early")
     late, late_ledger = opened(store, "late")
@@ -103,7 +103,7 @@ def test_the_later_try_wins():
 
 
 def test_an_earlier_claim_that_comes_later_is_put_right():
-    """A claim that was under way when a later try made its own is overwritten; the later one goes on."""
+    """If an earlier try's claim is written after a later one, the later try overwrites it and continues."""
     store = StateStore()
     early, early_ledger = opened(store, "early")
     early_claim = store.get(HEAD)
@@ -118,7 +118,7 @@ def test_an_earlier_claim_that_comes_later_is_put_right():
 
 @pytest.mark.parametrize("found", [None, "x", {"version": 2, "epoch": "1"}, {"version": 9, "epoch": 1}])
 def test_a_claim_that_is_gone_is_no_longer_ours(found):
-    """Where the claim was deleted, or is of an unknown kind, nothing more is written."""
+    """If the claim was deleted, or is of an unknown kind, nothing more is written."""
     store = StateStore()
     writer, ledger = opened(store, "one")
     store.delete(HEAD)
@@ -129,7 +129,7 @@ def test_a_claim_that_is_gone_is_no_longer_ours(found):
 
 
 def test_version_1_is_read():
-    """State that version 1 has left behind is gone on from, as of the same round, and then deleted."""
+    """A task continues from state that version 1 has written, in the same round, and then deletes it."""
     store = store_of(
         delivery={"version": 1, "generation": 2, "blocks": 2},
         delivery__0={"a": "A1", "f": "F2"},
@@ -144,7 +144,7 @@ def test_version_1_is_read():
 
 
 def test_what_cannot_be_deleted_stays():
-    """The earlier ledger isn't read any more: that it can't be deleted is no failure."""
+    """The earlier ledger isn't read any more, so it is no failure if it can't be deleted."""
     store = StateStore()
     writer, ledger = opened(store, "one")
     post(ledger, ACKNOWLEDGED, "a")
@@ -191,7 +191,7 @@ HEAD_OF_ONE = {"generation": 0, "blocks": 1}
     ],
 )
 def test_what_cannot_be_read_is_refused(values, key, reason):
-    """InvalidState names the key: guessing would POST again what was delivered, or lose what wasn't."""
+    """InvalidState names the key. A guess could POST delivered messages again, or lose others."""
     with pytest.raises(InvalidState) as caught:
         opened(store_of(**values), "new")
     assert (caught.value.key, caught.value.reason) == (key, reason)

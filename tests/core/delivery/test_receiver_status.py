@@ -1,4 +1,4 @@
-"""What runs tell each other of a receiver."""
+"""What runs tell each other about a receiver."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 @given(st.builds(ReceiverStatus, instants, instants, st.text(), st.booleans(), st.text(max_size=300)))
 def test_a_status_comes_back_from_json(status):
-    """What one task has stored, another reads as it was."""
+    """A task reads exactly what another task has stored."""
     assert ReceiverStatus.of(json.loads(json.dumps(status.as_dict()))) == status
 
 
 @pytest.mark.parametrize("value", [None, 3, [], {}, {"failing_since": "noon"}, "down"])
 def test_what_is_no_status_is_none(value):
-    """It decides nothing, so a task goes on without it."""
+    """A value that is not a status is ignored, so a task continues without it."""
     assert ReceiverStatus.of(value) is None
 
 
 def test_who_waits():
-    """Another run's task, and until its next try only."""
+    """A status counts if a task of another run wrote it, and only until that task's next try."""
     status = ReceiverStatus(NOON, NOON + HOUR, "dag/run", True, "503")
     assert status.others_wait("dag/other", NOON + HOUR - timedelta(seconds=1))
     assert not status.others_wait("dag/other", NOON + HOUR)
     assert not status.others_wait("dag/run", NOON)
     assert status.others_wait("dag/other", NOON - 23 * HOUR)
-    assert not status.others_wait("dag/other", NOON - 24 * HOUR)  # the clock of whoever wrote it is wrong
+    assert not status.others_wait("dag/other", NOON - 24 * HOUR)  # the clock of its writer is wrong
 
 
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
         ((HOUR, "dag/other", True), (HOUR, "dag/other")),
-        ((HOUR, "dag/run", True), (MINUTE, "dag/run")),  # its own, of an earlier try
-        ((HOUR, "dag/other", False), (MINUTE, "dag/run")),  # it was well meanwhile
+        ((HOUR, "dag/run", True), (MINUTE, "dag/run")),  # its own status, of an earlier try
+        ((HOUR, "dag/other", False), (MINUTE, "dag/run")),  # the receiver was reachable meanwhile
         ((MINUTE / 2, "dag/other", True), (MINUTE, "dag/run")),
         ((-MINUTE, "dag/other", True), (MINUTE, "dag/run")),
-        ((25 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # by a clock that is wrong
+        ((25 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # written by a clock that is wrong
     ],
 )
 def test_the_longest_wait_that_was_asked_for_counts(before, expected):
-    """A try that wasn't asked to wait shortens no wait of the others, and a receiver stays down since when
-    it was."""
+    """A try that wasn't asked to wait doesn't shorten the wait of others.
+
+    The time since when the receiver is down stays.
+    """
     wait, waiting, down = before
     earlier = ReceiverStatus(NOON - HOUR, NOON + wait, waiting, down, "503")
     after = ReceiverStatus(NOON, NOON + MINUTE, "dag/run", True, "502").after(earlier, NOON)
@@ -79,6 +81,6 @@ def test_the_longest_wait_that_was_asked_for_counts(before, expected):
     ],
 )
 def test_a_receiver_that_is_down(acknowledged, statuses, asked, expected):
-    """It took nothing, and what it said, or didn't, is about itself."""
+    """It took nothing, and its answers, or their absence, concern the receiver and not a single message."""
     failures = [Failure(status, "x") for status in statuses]
     assert is_down(acknowledged, failures, was_asked_to_wait=asked) is expected

@@ -1,4 +1,4 @@
-"""Signatures as the specification Standard Webhooks has them."""
+"""Signatures follow the specification Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["about"])
 def test_known_signatures(case):
-    """The published example, and what openssl signs, come out to the letter."""
+    """The published example and openssl give exactly the same signatures."""
     signer = Signer(case["secrets"])
     signature = signer.sign(case["webhook-id"], case["webhook-timestamp"], case["body"].encode())
     assert signature == case["webhook-signature"]
@@ -33,7 +33,9 @@ def test_known_signatures(case):
     st.binary(max_size=50),
 )
 def test_signatures_agree_with_plain_hmac(keys, message_id, timestamp, body):
-    """A signature a secret, in their order: HMAC-SHA256 over id, timestamp and body with dots between."""
+    """Each secret makes one signature, in order: HMAC-SHA256 over id, timestamp and body with dots
+    between.
+    """
     secrets = " ".join(base64.b64encode(key).decode() for key in keys)
     signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
     expected = [base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys]
@@ -41,7 +43,7 @@ def test_signatures_agree_with_plain_hmac(keys, message_id, timestamp, body):
 
 
 def test_secrets_are_separated_by_any_white_space():
-    """A secret a line works as well as spaces, and the prefix is each secret's own affair."""
+    """A secret may stand on its own line or after a space, with or without the prefix."""
     bare = SECRET.removeprefix("whsec_")
     assert (
         Signer(f"\n{SECRET}\n\t{bare}  ").sign("msg_1", 5, b"{}").split(" ")
@@ -60,7 +62,7 @@ def test_no_secret_is_refused(secrets):
     "secret", ["not-base64!", "abcde", SECRET + "!", SECRET[:-1], "whsec-" + SECRET[6:], "gehéim" * 8]
 )
 def test_a_secret_that_is_not_base64_is_refused(secret):
-    """The error says what a secret looks like, and never the secret, not even a second one that is right."""
+    """The error says what a secret looks like, and shows no secret, not even a valid second one."""
     for secrets in (secret, f"{SECRET} {secret}"):
         with pytest.raises(
             ValueError, match=r"^a signing secret must be base64, with or without 'whsec_' before it$"
@@ -71,7 +73,7 @@ def test_a_secret_that_is_not_base64_is_refused(secret):
 
 @pytest.mark.parametrize("length", [0, 1, 23])
 def test_a_short_secret_is_refused(length):
-    """The specification asks for 24 bytes at least; the error tells the length only."""
+    """The specification asks for at least 24 bytes. The error gives only the length."""
     secret = base64.b64encode(b"k" * length).decode()
     with pytest.raises(ValueError, match=f"^a signing secret must have at least 24 bytes, not {length}$"):
         Signer(f"whsec_{secret}")

@@ -1,4 +1,4 @@
-"""What a ledger's head counts, beside the messages that it has when it is opened."""
+"""What a ledger's head counts, compared with the messages in the ledger when it is opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def message(number: int) -> str:
 
 
 class Task:
-    """The tries of a task that moves what is acknowledged out of its ledger, as those of one task do."""
+    """A task whose tries move acknowledged messages out of the ledger, as a workflow in one task does."""
 
     def __init__(self) -> None:
         self.store = StateStore()
@@ -55,7 +55,7 @@ class Task:
                 )
                 if step == ACKNOWLEDGED:
                     self.last_success = at
-            case "move":  # the store may be written before they are forgotten
+            case "move":  # the store may write before these are forgotten
                 moved = self.ledger.move_acknowledged()
                 self.write()
                 self.ledger.forget(moved)
@@ -95,7 +95,7 @@ STEPS = (
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), max_size=30))
 def test_a_head_counts_what_its_ledger_has(steps: list[tuple[str, int]]) -> None:
-    """Whenever it is written: each message once, though it was moved, is sent again, or a try was killed."""
+    """The head always counts each message once, even if it was moved, sent again, or a try was killed."""
     task = Task()
     for step, number in steps:
         task.write() if step == "write" else task.do(step, number)
@@ -120,7 +120,10 @@ def test_a_head_counts_what_its_ledger_has(steps: list[tuple[str, int]]) -> None
 def test_what_heads_of_all_versions_count(
     head: dict[str, Any], delivered: int | None, undelivered: int | None
 ) -> None:
-    """What an earlier version has not counted is not known; what was left counts elsewhere."""
+    """A number that an earlier version has not counted is unknown.
+
+    Messages left to another DAG count there.
+    """
     ledger = StoredLedger("1-a", head)
     assert (ledger.delivered, ledger.undelivered) == (delivered, undelivered)
     assert ledger.acknowledged_at is None
@@ -128,5 +131,5 @@ def test_what_heads_of_all_versions_count(
 
 @pytest.mark.parametrize("at", [None, 5, "", "soon"])
 def test_a_last_success_that_cannot_be_read(at: Any) -> None:
-    """It is as if it weren't there."""
+    """It is treated as missing."""
     assert time_or_none(StoredLedger("1-a", {"acknowledged_at": at}).acknowledged_at) is None
