@@ -1,4 +1,4 @@
-"""The bounds of the numbers in DAG files, in every place that takes one."""
+"""The limits of the numbers in DAG files, wherever such a number is given."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def webhook(**arguments: Any) -> object:
     ],
 )
 def test_beyond_all_use(make: Any, name: str, value: Any) -> None:
-    """A number that is endless, none or negative is refused when the DAG is parsed; the error names it."""
+    """An infinite, negative or missing number is refused when the DAG is parsed. The error names it."""
     with pytest.raises((ValueError, InvalidWorkflow), match=name):
         make(**{name: value})
 
@@ -103,19 +103,19 @@ def test_settle_of_a_workflow(text: str) -> None:
 
 @pytest.mark.parametrize("value", [0, 0.5, 86_400, timedelta(days=1)])
 def test_within_bounds(value: Any) -> None:
-    """The bounds themselves are allowed."""
+    """The limits themselves are allowed."""
     check_seconds("settle", value, at_most=86_400, or_timedelta=True)
 
 
 @pytest.mark.parametrize("value", ["5", None, True, timedelta(seconds=5)])
 def test_no_seconds(value: Any) -> None:
-    """What is no number of seconds is told of as such."""
+    """For a value that is no number of seconds, the error says exactly this."""
     with pytest.raises(ValueError, match="must be a number of seconds"):
         check_seconds("settle", value)
 
 
 def test_shortest_watch() -> None:
-    """A watch that would ask without a pause is refused."""
+    """A watch without a pause between its requests is refused."""
     with pytest.raises(InvalidWorkflow, match="watch"):
         Schedule(watch=timedelta(microseconds=1))
     with pytest.raises(ValueError, match="poll_interval"):

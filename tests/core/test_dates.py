@@ -105,7 +105,7 @@ def test_any_text_is_a_time_or_refused(text):
 
 @given(milliseconds)
 def test_the_apis_times_round_trip(instant):
-    """A time that the API has written is read as the instant it means, to the millisecond."""
+    """A time that the API has written is read as the same instant, to the millisecond."""
     assert api_time(api_text(instant)) == instant
 
 
@@ -118,7 +118,7 @@ def test_iso_times_round_trip(instant):
 
 @given(instants, st.timedeltas(timedelta(hours=-14), timedelta(hours=14)).map(timezone))
 def test_the_zone_of_an_instant_does_not_matter(instant, zone):
-    """An instant is written in UTC, whatever zone it is held in."""
+    """An instant is written in UTC, whatever time zone it has."""
     try:
         elsewhere = instant.astimezone(zone)
     except OverflowError:
@@ -159,7 +159,7 @@ def test_microsoft_dates_round_trip(instant, zone):
 
 @given(milliseconds, st.sampled_from(ZONES))
 def test_the_offset_is_the_zones_own(instant, zone):
-    """The offset that is shown is that of the zone at that instant, to the minute."""
+    """The offset is the one of the time zone at that instant, to the minute."""
     shown = format_ms_date(instant, zone)[-7:-2]
     offset = instant.astimezone(time_zone(zone)).utcoffset()
     minutes = int(shown[1:3]) * 60 + int(shown[3:])
@@ -268,7 +268,7 @@ def test_what_is_no_duration_is_refused(text):
     ],
 )
 def test_a_relative_time_is_measured(text, instant):
-    """It is so far from the time given, or from the midnight in UTC before that, whatever its zone."""
+    """It is added to the given time, or to the midnight in UTC before it, whatever the time's zone is."""
     now = datetime(2024, 6, 1, 1, 30, 15, 500, tzinfo=UTC)
     measured = relative_time(text)
     assert measured(now) == instant
@@ -283,19 +283,19 @@ def test_a_relative_time_is_measured(text, instant):
     ],
 )
 def test_what_is_not_relative_is_left_alone(text):
-    """Anything else is not relative, and no error."""
+    """Anything else is not relative, and no error is raised."""
     assert relative_time(text) is None
 
 
 @pytest.mark.parametrize("text", ["now+999999w", "now-999999w", "today+999999w"])
 def test_a_relative_time_beyond_the_calendar_overflows(text):
-    """Where there is no such time, OverflowError says so."""
+    """If there is no such time, OverflowError says so."""
     with pytest.raises(OverflowError):
         relative_time(text)(datetime(2024, 6, 1, tzinfo=UTC))
 
 
 @given(recent, st.integers(0, 9999), st.sampled_from("smhdw"), st.sampled_from(["+", "-"]))
 def test_a_relative_time_is_its_duration_away(now, number, unit, sign):
-    """For any time and duration, what is added is what parse_duration reads."""
+    """For any time and duration, the difference is what parse_duration returns."""
     distance = relative_time(f"now{sign}{number}{unit}")(now) - now
     assert distance == parse_duration(f"{number}{unit}") * (1 if sign == "+" else -1)

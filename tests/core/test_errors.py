@@ -1,4 +1,4 @@
-"""Errors: they tell what is wrong by their attributes, and survive the way between processes."""
+"""Errors: their attributes say what is wrong, and they survive the way from process to process."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("error", "text"), ERRORS, ids=lambda value: type(value).__name__)
 def test_an_errors_text(error, text):
-    """An error words its message from its attributes."""
+    """An error builds its message from its attributes."""
     assert str(error) == text
     assert isinstance(error, InsightlyHooksError)
 
@@ -176,7 +176,7 @@ def test_an_error_survives_pickling(error, protocol):
 
 
 def test_every_error_is_tried_here():
-    """An error that is added comes into this file, too."""
+    """A new error must be added to this file."""
     exported = {getattr(errors, name) for name in errors.__all__}
     kinds = {kind for kind in exported if isinstance(kind, type)} - {InsightlyHooksError}
     assert {type(error) for error, _ in ERRORS} == kinds
@@ -195,7 +195,7 @@ def test_every_error_is_tried_here():
     ],
 )
 def test_what_callers_may_catch_instead(kind, builtin):
-    """What is wrong with an argument is also Python's own kind of error."""
+    """An error about an argument is also a subclass of Python's own error for that."""
     assert issubclass(kind, builtin)
 
 
@@ -219,13 +219,13 @@ def test_undelivered_lists_the_first_ones():
     ],
 )
 def test_guesses(word, guess):
-    """A close word is guessed; where none is close, nothing is said."""
+    """A similar word is suggested; if none is similar, nothing is suggested."""
     assert did_you_mean(word, ["equals", "contains"]) == guess
 
 
 @given(st.text(), st.lists(st.text(min_size=1)))
 def test_a_guess_is_one_of_the_known_words(word, known):
-    """Whatever was written, a guess is a word there is."""
+    """Whatever was written, the suggestion is a known word."""
     guess = did_you_mean(word, known)
     assert guess == "" or guess in {f"; did you mean {one!r}?" for one in known}
 

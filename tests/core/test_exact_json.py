@@ -1,4 +1,4 @@
-"""JSON whose numbers stay as they are written."""
+"""JSON whose numbers keep the text that they were written with."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_known_numbers(text):
 
 @given(number_texts)
 def test_any_number(text):
-    """Whatever JSON number it is, its text is kept, and it counts as the nearest float or as the integer."""
+    """Any JSON number keeps its text, and counts as the nearest float or as the integer."""
     number = loads(text)
     assert dumps(number) == text
     if isinstance(number, int):
@@ -66,7 +66,7 @@ def test_any_value(value):
 
 
 def test_other_values_are_those_of_json():
-    """What holds no such number is read as Python's json reads it."""
+    """Values without such numbers are read as Python's json reads them."""
     text = '{"A": [1, 2.5, "x\\u0000", true, null, {"B": {}}], "é": "\\ud83d"}'
     assert loads(text) == json.loads(text)
     assert type(loads("2.5")) is float
@@ -75,20 +75,20 @@ def test_other_values_are_those_of_json():
 
 
 def test_literals_are_written_as_they_are():
-    """JSON text of one's own stands beside other values."""
+    """Ready-made JSON text is written beside other values."""
     assert dumps({"A": Literal(r'"\/x\/"'), "B": ["é"]}, ensure_ascii=False) == r'{"A":"\/x\/","B":["é"]}'
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", b"\xff", "01", "1.", nested(2_000)[:-1], "[" * 100_000])
 def test_no_json(text):
-    """What is no JSON is a ValueError, however deep it nests."""
+    """Anything but JSON is a ValueError, however deeply it nests."""
     with pytest.raises(ValueError):  # noqa: PT011 — json's own errors
         loads(text)
 
 
 @pytest.mark.parametrize("levels", [MAX_NESTING + 1, 500, 950, 3_000, 50_000])
 def test_what_nests_deep_is_read_and_refused(levels):
-    """However deep one value nests, what stands beside it is read; the check refuses the one."""
+    """However deeply one value nests, the values beside it are read. The check refuses only that one."""
     text = f'[{{"ID": 1, "A": "]"}}, {{"ID": 2, "A": {nested(levels)}, "B": "\\"["}}, {{"ID": 3}}]'
     for answer in (text, text.encode()):
         first, deep, last = loads(answer)
@@ -115,7 +115,7 @@ def test_what_nests_as_deep_as_allowed():
     ],
 )
 def test_what_json_cannot_hold(value, where, reason):
-    """The field is named where it has a name that is one, and no value."""
+    """The error names the field, if its name can be shown, and no value."""
     with pytest.raises(InvalidPayload) as caught:
         check_json(value)
     assert caught.value.where == where
@@ -123,20 +123,23 @@ def test_what_json_cannot_hold(value, where, reason):
 
 
 def test_an_integer_that_python_does_not_write():
-    """The API's are kept as text; one that a caller has made is a typed error."""
+    """The API's numbers keep their text. A number that a caller made raises one of our errors."""
     with pytest.raises(InvalidPayload, match="an integer has too many digits"):
         dumps({"A": 10**6_000})
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
 def test_no_number_of_json(text):
-    """What Python's reader takes beside JSON is read, so that the others are, and refused by the check."""
+    """Python's reader accepts these though JSON has no such numbers.
+
+    The other values are read; the check refuses these.
+    """
     with pytest.raises(InvalidPayload, match="not finite"):
         check_json(loads(f'{{"A": {text}}}'))
 
 
 def test_an_exact_number_is_a_float():
-    """Who reads records by the hook may calculate with it."""
+    """Users who read records with the hook may calculate with it."""
     number = ExactNumber("1234567890123456.78")
     assert number + 1 == 1234567890123457.8
     assert Decimal(number.text) == Decimal("1234567890123456.78")
@@ -144,7 +147,7 @@ def test_an_exact_number_is_a_float():
 
 
 def test_kinds():
-    """They are called as JSON calls them."""
+    """Kinds have the names that JSON uses."""
     values: list[Any] = [None, True, 1, ExactNumber("1.10"), "x", [], {}]
     assert [kind_of(value) for value in values] == [
         *("null", "boolean", "number", "number", "text", "list", "object")

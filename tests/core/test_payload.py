@@ -1,4 +1,4 @@
-"""Bodies: what Insightly's own webhooks send, exactly and always the same."""
+"""Bodies: exactly what Insightly's own webhooks send, and always the same."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ PAGE = (VECTORS / "help_page_task_body.json").read_text()
 
 
 def without_white_space(text: str) -> str:
-    """Return JSON text without the white space that stands outside of its strings."""
+    """Return JSON text without the white space outside of its strings."""
     return re.sub(r'("(?:[^"\\]|\\.)*")|\s+', lambda match: match[1] or "", text)
 
 
 def utf16(text: str) -> bytes:
-    """Return a text as JSON means it: two surrogates that follow one another are one character."""
+    """Return a text as JSON reads it: two adjacent surrogates become one character."""
     return text.encode("utf-16-le", "surrogatepass")
 
 
 def sent(value: Any) -> Any:
-    """Return what a receiver reads where ``value`` was sent."""
+    """Return what a receiver reads if ``value`` was sent."""
     if isinstance(value, dict):
         return {sent(key): sent(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -56,13 +56,13 @@ def sent(value: Any) -> Any:
 
 @pytest.mark.parametrize("record_type", ["Tasks", None])
 def test_the_help_pages_task(record_type):
-    """The task of Insightly's help page becomes the body that it shows, byte for byte but for white space."""
+    """The task of Insightly's help page becomes the body that the page shows, except for white space."""
     assert build_body(TASK, record_type=record_type) == without_white_space(PAGE)
     assert build_body(TASK, record_type=record_type).encode() == without_white_space(PAGE).encode()
 
 
 def test_dates_in_iso_8601():
-    """With that format the dates are ISO 8601 in UTC, with a fraction where they have one."""
+    """With this format, dates are ISO 8601 in UTC, with a fraction if they have one."""
     entity = json.loads(build_body(TASK, date_format="iso8601"))["entity"]
     assert entity["DUE_DATE"] == "2017-03-10T08:00:00Z"
     assert entity["DATE_CREATED_UTC"] == "2017-03-10T03:34:10.787000Z"
@@ -80,7 +80,7 @@ def test_dates_in_iso_8601():
     ],
 )
 def test_the_time_zone_shows_in_the_offset(timezone, date):
-    """Another time zone changes what is shown after the milliseconds, and not the milliseconds."""
+    """Another time zone changes the offset after the milliseconds, and not the milliseconds."""
     assert (
         build_body({"DUE_DATE": TASK["DUE_DATE"]}, timezone=timezone) == f'{{"entity":{{"DUE_DATE":{date}}}}}'
     )
@@ -89,7 +89,7 @@ def test_the_time_zone_shows_in_the_offset(timezone, date):
 @pytest.mark.parametrize("text", ["0001-01-01 00:00:00", "9999-12-31 23:59:59.999"])
 @pytest.mark.parametrize("timezone", ["America/Los_Angeles", "UTC", "Pacific/Kiritimati"])
 def test_the_least_and_the_greatest_time(text, timezone):
-    """What .NET writes for no date, and for the last one, is a date like any other in every zone."""
+    """.NET's values for "no date" and for the last date are written like other dates, in every zone."""
     date = json.loads(build_body({"DUE_DATE": text}, timezone=timezone))["entity"]["DUE_DATE"]
     assert parse_ms_date(date) == api_time(text)
 
@@ -104,12 +104,12 @@ def test_the_least_and_the_greatest_time(text, timezone):
     ],
 )
 def test_the_envelope(envelope, body):
-    """The fields stand under the envelope's key, or at the top without one."""
+    """The fields are under the envelope's key, or at the top level without one."""
     assert build_body({"TASK_ID": 1}, envelope=envelope) == body
 
 
 def test_custom_dates():
-    """Custom fields that their metadata call dates are written as dates, the others as they are."""
+    """Custom fields that are dates by their metadata are written as dates, the others unchanged."""
     when = "2020-05-01 09:00:00"
     record = {
         "CONTACT_ID": 1,
@@ -135,7 +135,7 @@ ZONES = ["America/Los_Angeles", "UTC", "Asia/Kathmandu", "Pacific/Auckland", "Am
     "text", [DAY, f"{DAY} 00:00:00", f"{DAY}T00:00:00Z", f"{DAY} 00:00", f"{DAY} 00:00:00.000"]
 )
 def test_a_custom_field_that_holds_days(text):
-    """Its midnight means no time: the same day for who applies the offset, as in Insightly's example."""
+    """Its midnight means a day without a time. A reader that applies the offset sees the same day."""
     record = {"CUSTOMFIELDS": [{"FIELD_NAME": "Renewal__c", "FIELD_VALUE": text}]}
     names = {"custom_date_fields": ["Renewal__c"], "custom_day_fields": ["Renewal__c"]}
     assert r'"FIELD_VALUE":"\/Date(1489132800000-0800)\/"' in build_body(record, **names)
@@ -154,14 +154,14 @@ def test_a_custom_field_that_holds_days(text):
     ],
 )
 def test_a_date_of_a_record(text, written):
-    """A text without a time is a day; with one it is an instant, midnight included: the API calls it so."""
+    """A text without a time is a day. A text with a time is an instant, even midnight, as in the API."""
     for record in ({"DUE_DATE": text}, {"DATES": [{"OCCASION_DATE": text}]}):
         assert written.replace("/", r"\/") in build_body(record)
     assert written in json.loads(build_body({"DUE_DATE": text}))["entity"].values()
 
 
 def test_a_custom_field_that_holds_times():
-    """Midnight is an instant like any other where the field has a time."""
+    """If the field has a time, midnight is an instant like any other."""
     record = {"CUSTOMFIELDS": [{"FIELD_NAME": "Call__c", "FIELD_VALUE": f"{DAY} 00:00:00"}]}
     assert "Date(1489104000000-0800)" in build_body(record, custom_date_fields=["Call__c"])
     days = {"custom_date_fields": ["Call__c"], "custom_day_fields": ["Call__c"]}
@@ -178,24 +178,24 @@ CHANGED_AT_MIDNIGHT = ["America/Sao_Paulo", "Africa/Cairo", "Atlantic/Azores"]
     st.sampled_from([*ZONES, *CHANGED_AT_MIDNIGHT]),
 )
 def test_a_day_stays_the_same_day(day, zone):
-    """Whoever applies the offset sees that day, at its first moment, also where clocks were changed then."""
+    """A reader that applies the offset sees that day at its first moment, even when clocks change."""
     text = json.loads(build_body({"DUE_DATE": day.isoformat()}, timezone=zone))["entity"]["DUE_DATE"]
     sign, hours, minutes = re.search(r"([+-])(\d\d)(\d\d)\)/$", text).groups()
     offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
-    with suppress(OverflowError):  # the last day there is
+    with suppress(OverflowError):  # the last possible day
         shown = parse_ms_date(text) + offset
         assert (shown.date(), shown.hour) in ((day, 0), (day, 1))
 
 
 @pytest.mark.parametrize("text", ["2017-02-30", "20170310", "2017-03-10Z", "2017-W10-5"])
 def test_a_day_that_is_none(text):
-    """It is sent as it is, or as the instant that it means."""
+    """It is sent unchanged, or as the instant that it means."""
     sent = json.loads(build_body({"DUE_DATE": text}))["entity"]["DUE_DATE"]
     assert sent == ("/Date(1489104000000-0800)/" if text.endswith("Z") else text)
 
 
 def test_a_custom_objects_times_among_its_custom_fields():
-    """A custom object's own times are dates there, too, without metadata."""
+    """A custom object's own times are dates there, even without metadata."""
     record = {
         "RECORD_ID": 1,
         "CUSTOMFIELDS": [{"FIELD_NAME": "DATE_UPDATED_UTC", "FIELD_VALUE": "2020-05-01"}],
@@ -205,7 +205,7 @@ def test_a_custom_objects_times_among_its_custom_fields():
 
 
 def test_occasions():
-    """The dates that a contact lists, such as birthdays, are written as dates; the rest of them stays."""
+    """The dates in a contact's list, such as birthdays, are written as dates; the rest is unchanged."""
     record = {
         "DATES": [{"DATE_ID": 1, "OCCASION_NAME": "2020-05-01", "OCCASION_DATE": "2020-05-01 00:00:00"}]
     }
@@ -219,13 +219,13 @@ def test_occasions():
 
 @pytest.mark.parametrize("value", [None, []])
 def test_empty_lists_stay_as_they_are(value):
-    """A list that is empty or null is sent so."""
+    """An empty list is sent as an empty list, and null as null."""
     record = {"CUSTOMFIELDS": value, "DATES": value, "TAGS": value}
     assert json.loads(build_body(record)) == {"entity": record}
 
 
 def test_fields_are_chosen_by_name():
-    """The fields asked for come in their order; custom ones on top; null where the record has none."""
+    """The chosen fields come in their order, custom ones at the top level; missing ones are null."""
     record = {**TASK, "CUSTOMFIELDS": [{"FIELD_NAME": "Renewal__c", "FIELD_VALUE": "2020-05-01 09:00:00"}]}
     fields = ["STATUS", "Renewal__c", "Absent__c", "DUE_DATE", "TASK_ID"]
     assert build_body(record, fields=fields, custom_date_fields={"Renewal__c"}) == (
@@ -237,12 +237,12 @@ def test_fields_are_chosen_by_name():
 
 @pytest.mark.parametrize("value", ["soon", "", None, 20200501, True, {"a": 1}, ["2020-05-01"]])
 def test_a_date_that_is_none_is_sent_as_it_is(value):
-    """The receiver gets what the API delivered."""
+    """The receiver gets exactly what the API delivered."""
     assert json.loads(build_body({"DUE_DATE": value}, record_type="Tasks"))["entity"]["DUE_DATE"] == value
 
 
 def test_which_fields_are_dates_depends_on_the_record_type():
-    """A field that another record type has as a date is text here."""
+    """A field that is a date in another record type is ordinary text here."""
     assert json.loads(build_body({"SERVICE_DATE": "2020-05-01"}, record_type="Tasks"))["entity"] == {
         "SERVICE_DATE": "2020-05-01"
     }
@@ -251,7 +251,7 @@ def test_which_fields_are_dates_depends_on_the_record_type():
 
 @pytest.mark.parametrize("number", [2**53 + 1, -(2**63), 10**40, 0.1, 1e22, -0.0, 5e-324])
 def test_numbers_are_exact(number):
-    """An integer keeps all its digits, and a float is read as the same one."""
+    """An integer keeps all its digits. A float is read as the same float."""
     body = build_body({"AMOUNT": number})
     assert json.loads(body)["entity"]["AMOUNT"] == number
     if isinstance(number, int):
@@ -260,7 +260,7 @@ def test_numbers_are_exact(number):
 
 @pytest.mark.parametrize("text", ["\u2028", "\0\x1f\x7f", '"\\', "😀", "\ufeff", "\ufffe", "/Date(5)/"])
 def test_odd_texts(text):
-    """Any text reaches the receiver; only dates have their slashes escaped."""
+    """Any text reaches the receiver. Only dates have escaped slashes."""
     body = build_body({"TITLE": text})
     assert json.loads(body.encode())["entity"]["TITLE"] == text
     assert r"\/" not in body
@@ -272,7 +272,7 @@ def test_text_is_not_escaped_without_need():
 
 
 def test_a_lone_surrogate_is_escaped():
-    """It has no UTF-8, so it is sent as JSON's escape, in names as in values."""
+    """It can't be encoded in UTF-8, so it is sent as JSON's escape, in names and in values."""
     body = build_body({"A\udc80": "x\ud83dy"})
     assert body == '{"entity":{"A\\udc80":"x\\ud83dy"}}'
     assert json.loads(body.encode())["entity"] == {"A\udc80": "x\ud83dy"}
@@ -293,7 +293,7 @@ def test_a_lone_surrogate_is_escaped():
     ],
 )
 def test_a_number_that_is_not_finite_is_refused(record, field, number):
-    """JSON has no such number: InvalidPayload names the field, custom ones by their own names."""
+    """JSON has no such number. InvalidPayload names the field; a custom field by its own name."""
     with pytest.raises(InvalidPayload) as caught:
         build_body(record(number))
     assert caught.value.where == field
@@ -311,7 +311,7 @@ def test_what_json_cannot_hold_is_refused(field, value):
 
 
 def test_a_record_type_that_is_none_is_refused():
-    """The name is checked even where no field is a date."""
+    """The record type is checked even if no field is a date."""
     with pytest.raises(UnknownRecordType) as caught:
         build_body({}, record_type="Task")
     assert caught.value.name == "Task"
@@ -319,13 +319,13 @@ def test_a_record_type_that_is_none_is_refused():
 
 @pytest.mark.parametrize("date_format", ["", "iso", "Microsoft", None])
 def test_a_date_format_that_is_none_is_refused(date_format):
-    """There are two."""
+    """There are only two formats."""
     with pytest.raises(ValueError, match=r"date_format must be one of \['microsoft', 'iso8601'\]"):
         build_body({}, date_format=date_format)
 
 
 def test_a_time_zone_that_is_none_is_refused():
-    """It is found before there is a date to write."""
+    """The error is raised even if there is no date to write."""
     with pytest.raises(ZoneInfoNotFoundError):
         build_body({}, timezone="America/Los Angeles")
 
@@ -335,7 +335,7 @@ def test_a_time_zone_that_is_none_is_refused():
 
 @given(st.sampled_from(RECORD_TYPE_NAMES).flatmap(lambda name: st.tuples(st.just(name), records(name))))
 def test_a_body_tells_the_record(drawn):
-    """The fields keep their order, every value but dates is equal, and every date is the same instant."""
+    """Fields keep their order, values other than dates are equal, and each date is the same instant."""
     name, record = drawn
     body = build_body(record, record_type=name)
     entity = json.loads(body.encode(), parse_constant=pytest.fail)["entity"]
@@ -383,7 +383,7 @@ anything = st.recursive(
 
 @given(st.dictionaries(any_text.map(lambda name: f"X{name}"), anything, max_size=4))
 def test_any_json_is_sent_as_it_is(record):
-    """Where no field is a date, a body holds what was given, whatever texts and numbers are in it."""
+    """If no field is a date, a body contains exactly what was given, whatever its texts and numbers are."""
     assert sent(json.loads(build_body(record).encode())) == sent({"entity": record})
 
 
@@ -410,7 +410,7 @@ def test_payloads_are_passed_on():
 
 @pytest.mark.parametrize("value", [None, "text", 5, PAYLOAD])
 def test_what_is_no_list_of_payloads_is_refused(value):
-    """InvalidPayload names the type of what came instead."""
+    """InvalidPayload names the type of the value."""
     with pytest.raises(InvalidPayload) as caught:
         check_payloads(value)
     assert caught.value.where == "payloads"
@@ -441,7 +441,7 @@ def test_the_address_of_an_xcom_is_no_list_of_payloads():
     ],
 )
 def test_what_is_no_payload_is_refused(payload, reason):
-    """InvalidPayload says which one it is and what is wrong, without what the body holds."""
+    """InvalidPayload names the payload and what is wrong, without the contents of its body."""
     with pytest.raises(InvalidPayload) as caught:
         check_payloads([PAYLOAD, payload])
     assert (caught.value.where, caught.value.reason) == ("payloads[1]", reason)
@@ -457,6 +457,6 @@ def test_a_payload_that_lacks_a_key_is_refused(key):
 
 
 def test_the_public_date_functions_are_those_of_dates():
-    """Users find them beside build_body."""
+    """Users find them next to build_body."""
     assert format_ms_date(api_time("2017-03-10 08:00:00")) == "/Date(1489132800000-0800)/"
     assert parse_ms_date("/Date(1489132800000-0800)/") == api_time("2017-03-10 08:00:00")

@@ -1,4 +1,4 @@
-"""Which records a body can be built of."""
+"""From which records a body can be built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LISTS = ("CUSTOMFIELDS", "DATES")
     ],
 )
 def test_what_no_body_can_be_built_of(field, value, where, reason):
-    """The check and the building of a body refuse it with the same words, without contents."""
+    """The check refuses the same records as build_body, with the same message, without contents."""
     for refuse in (check_record, build_body):
         with pytest.raises(InvalidPayload) as caught:
             refuse({"CONTACT_ID": 7, "FIRST_NAME": "Zoë", field: value})
@@ -43,7 +43,7 @@ def test_what_no_body_can_be_built_of(field, value, where, reason):
 
 @given(st.dictionaries(st.sampled_from([*LISTS, *RECORD_TYPES["Contacts"].fields]), exact_values, max_size=6))
 def test_a_record_that_passes_has_a_body(record: dict[str, Any]):
-    """Arbitrary JSON in every field: the check says whether a body can be built; nothing else is raised."""
+    """For any JSON in each field, the check says whether a body can be built. No other error is raised."""
     try:
         check_record(record)
     except InvalidPayload:

@@ -36,7 +36,7 @@ def test_every_record_type_of_the_api_is_there():
 
 @pytest.mark.parametrize("name", FACTS["ids"])
 def test_which_record_types_tell_updates(name):
-    """A record type has update times unless the API gives its records a creation time only."""
+    """A record type has update times, unless the API gives its records only a creation time."""
     assert RECORD_TYPES[name].has_updates == (name not in FACTS["without_update_time"])
     assert "DATE_CREATED_UTC" in RECORD_TYPES[name].date_fields
 
@@ -50,7 +50,10 @@ def test_fields_are_read_from_the_table(name):
 
 
 def test_a_field_is_a_date_in_every_record_type_or_in_none():
-    """No name is a date in one record type and something else in another, so a body can do without one."""
+    """A name is a date in every record type that has it, or in none.
+
+    So a body needs no record type to know.
+    """
     dates = {name for record_type in RECORD_TYPES.values() for name in record_type.date_fields}
     others = {name for record_type in RECORD_TYPES.values() for name in record_type.fields} - dates
     for record_type in RECORD_TYPES.values():
@@ -106,7 +109,7 @@ def test_a_custom_object():
     ],
 )
 def test_a_name_that_is_no_record_type_is_refused(name):
-    """Any other name raises UnknownRecordType, a KeyError that holds it and the names there are."""
+    """UnknownRecordType, a KeyError, has the name and the known names."""
     assert name not in RECORD_TYPES
     assert RECORD_TYPES.get(name) is None
     with pytest.raises(UnknownRecordType) as caught:
@@ -118,7 +121,7 @@ def test_a_name_that_is_no_record_type_is_refused(name):
 
 @pytest.mark.parametrize("name", [None, 5, ("Tasks",)])
 def test_what_is_no_name_is_no_record_type(name):
-    """What isn't a text is no record type either."""
+    """A value that isn't a text is no record type."""
     assert name not in RECORD_TYPES
     with pytest.raises(UnknownRecordType):
         RECORD_TYPES[name]
@@ -169,7 +172,7 @@ RECORD = {
     [("TITLE", "Call"), ("DETAILS", None), ("Region__c", "North"), ("Empty__c", None), ("Absent__c", None)],
 )
 def test_a_fields_value(name, value):
-    """A record's own field comes first, then the custom one of that name, else there is none."""
+    """The record's own field comes first, then the custom field of that name. Otherwise there is no value."""
     assert field_value(RECORD, name) == value
 
 
@@ -189,7 +192,7 @@ def test_every_field_of_a_record_is_found(record):
 
 
 def test_an_empty_field_on_top_hides_no_custom_field():
-    """A custom object's time among its custom fields counts, though the field on top is there and empty."""
+    """A custom object's time among its custom fields counts, even if there is an empty field on top."""
     entry = {"FIELD_NAME": "DATE_UPDATED_UTC", "FIELD_VALUE": "2026-01-01 00:00:00"}
     record = {"DATE_UPDATED_UTC": None, "CUSTOMFIELDS": [entry]}
     assert field_value(record, "DATE_UPDATED_UTC") == "2026-01-01 00:00:00"

@@ -1,4 +1,4 @@
-"""A made-up record to test receivers with."""
+"""The made-up record for testing receivers."""
 
 from __future__ import annotations
 

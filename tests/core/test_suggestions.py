@@ -1,4 +1,4 @@
-"""What is suggested for a word that is not known."""
+"""Suggestions for unknown words."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CONDITION = {"field": "TITLE", "operator": "equals", "value": "x"}
     ],
 )
 def test_a_field_that_was_meant(record_type: str, name: str, meant: str) -> None:
-    """By its letters, its words, what Insightly calls it, or as a custom one; in ``fields``, too."""
+    """A field is suggested by spelling, words, label, or as a custom field; in ``fields``, too."""
     expected = f"{record_type} have no field {name!r}; did you mean {meant}?"
     evaluate = "created_and_edited" if RECORD_TYPES[record_type].has_updates else "created"
     with pytest.raises(InvalidWorkflow) as caught:
@@ -85,7 +85,7 @@ def test_a_field_that_nothing_is_near_to() -> None:
 
 
 def test_an_operator_checks_fields_when_it_knows_the_record_type() -> None:
-    """When the DAG is parsed; else the run's log warns."""
+    """It does when the DAG is parsed. Without a record type, the run's log warns."""
     wrong = {**CONDITION, "field": "EMAIL"}
     with pytest.raises(InvalidCriteria, match="did you mean 'EMAIL_ADDRESS'"):
         EvaluateCriteriaOperator(task_id="a", changes=[], criteria=wrong, record_type="Contacts")
@@ -111,7 +111,7 @@ def test_an_operator_checks_fields_when_it_knows_the_record_type() -> None:
     ],
 )
 def test_an_operator_that_was_meant(typed: str, meant: str) -> None:
-    """As other programs call it."""
+    """Operators are known by the names that other programs use."""
     with pytest.raises(InvalidCriteria, match=f"did you mean '{meant}'"):
         EvaluateCriteriaOperator(task_id="a", changes=[], criteria={**CONDITION, "operator": typed})
 
@@ -141,7 +141,7 @@ def test_an_operator_that_was_meant(typed: str, meant: str) -> None:
     ],
 )
 def test_a_key_or_a_value_that_was_meant(path: str, typed: dict[str, Any], meant: str) -> None:
-    """Where the known ones differ, the one that is known there."""
+    """If the known words depend on the place, the suggestion is one that is known there."""
     arguments = {"name": "w", "record_type": "Notes", "webhooks": [{"name": "w", "conn_id": "c"}], **typed}
     with pytest.raises(InvalidWorkflow) as caught:
         Workflow(**arguments)
@@ -149,20 +149,20 @@ def test_a_key_or_a_value_that_was_meant(path: str, typed: dict[str, Any], meant
 
 
 def test_a_schedule_that_is_a_length_of_time() -> None:
-    """The mapping is shown that says it."""
+    """The error shows the mapping to write."""
     assert schedule_guess("15m") == "; did you mean {every: 15m}?"
     assert schedule_guess("whenever") == ""
 
 
 @pytest.mark.parametrize("word", ["push", "on-push", "Webhook", "@push"])
 def test_a_schedule_by_webhooks(word: str) -> None:
-    """The mapping is shown that says it."""
+    """The error shows the mapping to write."""
     assert schedule_guess(word) == "; did you mean {on_change: push}?"
 
 
 @pytest.mark.parametrize("schedule", ["@hourly", "@once", "*/5 * * * *", "on_change", None])
 def test_schedules_that_are_right_stay_so(schedule: str | None) -> None:
-    """Airflow's presets included."""
+    """This includes Airflow's presets."""
     made = Workflow(
         name="w", record_type="Notes", schedule=schedule, webhooks=[{"name": "w", "conn_id": "c"}]
     )
@@ -171,7 +171,7 @@ def test_schedules_that_are_right_stay_so(schedule: str | None) -> None:
 
 
 def test_synonyms_lead_somewhere() -> None:
-    """Each to a word that is known, and none of them is one itself where it would be taken."""
+    """Each synonym leads to a known word, and no synonym is itself a known word in its place."""
     known = {
         *KEYS,
         *OPERATORS,
@@ -188,7 +188,7 @@ def test_synonyms_lead_somewhere() -> None:
 
 @given(st.text(max_size=200), st.lists(st.text(max_size=30), max_size=5))
 def test_any_word_has_a_guess_or_none(word: str, known: list[str]) -> None:
-    """Whatever was typed; a guess is one of the known ones."""
+    """Whatever was typed, a suggestion is a known word."""
     guess = did_you_mean(word, known)
     assert guess == "" or any(repr(name) in guess for name in known)
     field_guess(word, known)
@@ -196,6 +196,6 @@ def test_any_word_has_a_guess_or_none(word: str, known: list[str]) -> None:
 
 
 def test_a_long_word_takes_no_time() -> None:
-    """Near words of one are not looked for."""
+    """For a long word, similar ones are not searched for."""
     for guess in (did_you_mean("x" * 1_000_000, OPERATORS), field_guess("X" * 1_000_000, KEYS)):
         assert guess == ""

@@ -1,4 +1,4 @@
-"""A CRM's search as far as reading it matters: an order, a bound, pages, and what happens between them."""
+"""A model of a CRM's search: its order, its bound, its pages, and what happens between two pages."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class Crm:
         self.deletions += 1
 
     def found(self, after: float | None) -> list[Stored]:
-        """Return what a search finds, in its order."""
+        """Return the records that a search finds, in its order."""
         if self.order in ("none", TIES_SHUFFLED):
             return self._found(after)
         state = (self.writes, self.deletions, after)
-        if self._last[0] != state:  # else all would be sorted anew for each page
+        if self._last[0] != state:  # otherwise each page would sort everything again
             self._last = state, self._found(after)
         return self._last[1]
 

@@ -63,7 +63,7 @@ def test_a_window_is_half_open():
 
 
 def test_a_window_is_kept_in_utc():
-    """Whatever zones its ends are given in, they are the same instants in UTC."""
+    """Whatever time zones its ends are given in, they become the same instants in UTC."""
     paris = timezone(timedelta(hours=2))
     window = ChangeWindow(datetime(2020, 5, 1, 11, tzinfo=paris), TEN.astimezone(paris))
     assert window == WINDOW
@@ -90,7 +90,7 @@ def test_an_end_that_is_no_aware_time_is_refused(end, value):
 
 
 def test_a_window_that_ends_before_it_starts_is_refused():
-    """The error tells both ends."""
+    """The error names both ends."""
     with pytest.raises(InvalidWindow) as caught:
         ChangeWindow(TEN, NINE)
     assert caught.value.reason == (
@@ -114,7 +114,7 @@ def test_bounds_of_adjoining_windows_are_in_one_of_them(adjoining):
 
 @given(windows())
 def test_the_api_is_asked_from_before_the_start(window):
-    """Asked in whole seconds with an exclusive bound, it still delivers what changed at the start."""
+    """The API takes whole seconds and an exclusive bound, so it is asked from a little earlier."""
     assert api_time(format_api_time(window.search_from)) < window.start.replace(microsecond=0)
     assert window.start - window.search_from <= timedelta(seconds=2)
 
@@ -192,7 +192,10 @@ def test_an_end_of_a_window_that_is_no_time_is_refused():
     ],
 )
 def test_how_a_record_is_classed(created, updated, changes):
-    """Created in the window: added; else updated in it: updated; else it did not change there."""
+    """A record created in the window was added. If it was only updated there, it was updated.
+
+    Others didn't change.
+    """
     assert found(contact(created, updated)) == changes
 
 
@@ -232,7 +235,7 @@ def test_a_custom_objects_times_may_be_custom_fields():
 
 @pytest.mark.parametrize("events", [("added",), ["updated"], {"added", "updated"}, EVENTS])
 def test_only_the_events_asked_for_are_yielded(events):
-    """Of an added and an updated record, those of the events' kinds come."""
+    """Of an added and an updated record, only the changes whose events are asked for come."""
     both = [contact("2020-05-01 09:30:00"), contact("2019-01-01", "2020-05-01 09:30:00", record_id=8)]
     assert [change["event"] for change in changes_in(WINDOW, CONTACTS, both, events)] == [
         event for event in EVENTS if event in events
@@ -274,7 +277,7 @@ def test_records_are_read_one_by_one():
 @pytest.mark.parametrize("field", ["DATE_CREATED_UTC", "DATE_UPDATED_UTC"])
 @pytest.mark.parametrize("value", ["soon", 20200501, True, ["2020-05-01"]])
 def test_a_record_whose_times_cannot_be_read_is_undeliverable(field, value):
-    """No window can be told of it: passing over it would lose a change silently. The others are found."""
+    """It belongs to no window. Passing it over would lose a change silently. Other records are found."""
     record = {**contact("2019-01-01 00:00:00", "2019-01-01 00:00:00"), field: value}
     good = contact(INSIDE, record_id=8)
     bad, found = changes_in(WINDOW, CONTACTS, [record, good])
@@ -306,7 +309,7 @@ def test_a_record_whose_times_cannot_be_read_is_undeliverable(field, value):
     ],
 )
 def test_a_record_that_no_body_can_be_built_of_is_undeliverable(fields, reason):
-    """It keeps its id, event and time, shows nothing of its contents, and stops none of the others."""
+    """It keeps its id, event and time, shows nothing of its contents, and doesn't stop other records."""
     bad, found = changes_in(WINDOW, CONTACTS, [{**contact(INSIDE), **fields}, contact(INSIDE, record_id=8)])
     whole = next(changes_in(WINDOW, CONTACTS, [contact(INSIDE)]))
     assert bad == {**whole, "record": {}, "undeliverable": reason}
@@ -320,7 +323,7 @@ def test_a_record_that_no_body_can_be_built_of_is_undeliverable(fields, reason):
 
 @pytest.mark.parametrize("record_id", [None, "7", 7.5, True, 0, -7, [7], {"a": 1}, 2**63])
 def test_records_without_a_usable_id_are_undeliverable(record_id):
-    """They are told of together: one by one, they couldn't be told apart."""
+    """They are reported together: one by one, they couldn't be told apart."""
     without = {**contact(INSIDE), "CONTACT_ID": record_id}
     outside = {**contact("2019-01-01 00:00:00"), "CONTACT_ID": record_id}
     found, bad = changes_in(WINDOW, CONTACTS, [without, contact(INSIDE, record_id=8), {}, outside])
@@ -335,7 +338,7 @@ def test_records_without_a_usable_id_are_undeliverable(record_id):
     st.sampled_from([("added",), ("updated",), EVENTS]),
 )
 def test_any_json_in_a_record_stops_only_itself(odd, events):
-    """Whatever JSON stands in some records, nothing is raised, the good ones are found, and none is twice."""
+    """Whatever JSON is in some records, no error is raised, and each valid record is found once."""
     good = [contact(INSIDE, "2020-05-01 09:31:00", record_id=number) for number in (10**6, 10**6 + 1)]
     changes = list(changes_in(WINDOW, CONTACTS, [good[0], *odd, good[1]], events))
     assert [c["record"] for c in changes if c["record_id"] >= 10**6 and "undeliverable" not in c] == good
@@ -347,7 +350,7 @@ def test_any_json_in_a_record_stops_only_itself(odd, events):
 
 @given(windows(), st.lists(records("Contacts"), max_size=5), st.sets(st.sampled_from(EVENTS)))
 def test_changes_are_within_the_window(window, delivered, events):
-    """Whatever is yielded lies in the window and is of an event asked for; its record is as delivered."""
+    """Each change lies in the window, and its event was asked for. Its record is as the API delivered it."""
     before = copy.deepcopy(delivered)
     for change in changes_in(window, CONTACTS, delivered, events):
         assert api_time(change["changed_at"]) in window
@@ -358,7 +361,7 @@ def test_changes_are_within_the_window(window, delivered, events):
 
 @given(adjoining_windows(), st.data())
 def test_a_record_changes_once_a_window_and_added_beats_updated(adjoining, data):
-    """Over adjoining windows, an addition comes once, an update once, and not both of one window."""
+    """Over adjoining windows, an addition and an update come once each, and never both from one window."""
     times = st.sampled_from([window.start for window in adjoining]).map(
         lambda instant: instant.replace(microsecond=instant.microsecond // 1000 * 1000)
     )
@@ -413,7 +416,7 @@ def test_events_that_are_none_are_refused(events):
 
 
 def test_updates_alone_are_refused_where_the_api_tells_none():
-    """Watching e-mails for updates alone would never find one."""
+    """E-mails have no update times, so watching them for updates alone would never find one."""
     with pytest.raises(ValueError, match="only 'added' can be watched"):
         check_events(EMAILS, ["updated"])
     assert check_events(EMAILS, EVENTS) == EVENTS

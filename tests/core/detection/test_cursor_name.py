@@ -1,4 +1,4 @@
-"""Names of cursors: what can be one."""
+"""Which names a cursor may have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def workflow(**arguments: Any) -> Workflow:
 
 @pytest.mark.parametrize("name", ["contacts", "old_dag/group.detect", "x" * 502, "é/?#%&="])
 def test_names(name: str) -> None:
-    """A name is taken as it is, but for white space around it; it may be that of any task's cursor."""
+    """A name is used as it is, without white space around it. It may be the name of another task's cursor."""
     assert check_cursor_name(f" {name}\n") == name
     assert workflow(cursor=f" {name} ").cursor == name
     assert InsightlyRecordChangeSensor(task_id="t", record_type="Tasks", cursor=f" {name} ").cursor == name
@@ -52,7 +52,7 @@ def test_refused(name: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates(name: str) -> None:
-    """A task's argument is rendered; a workflow's name isn't, since it is checked earlier."""
+    """A task's argument may have a template. A workflow's name may not, since it is checked earlier."""
     assert InsightlyRecordChangeSensor(task_id="t", record_type="Tasks", cursor=name).cursor == name
     assert InsightlyWorkflowOperator(task_id="t", workflow=workflow(), cursor=name).cursor == name
     with pytest.raises(ValueError, match="must not be a template"):

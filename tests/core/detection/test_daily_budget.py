@@ -39,10 +39,10 @@ def budget_of(
         (None, None, 400, None, 400),
         (500, None, None, 500, 500),
         (500, 1000, 900, 500, 400),  # the account has made 100
-        (500, 1000, 400, 500, 0),  # it has made 600: others have used our share as well
+        (500, 1000, 400, 500, 0),  # it has made 600: others have used part of our share
         (500, 1000, 500, 500, 0),
-        (5000, 1000, 900, 1000, 900),  # more than the plan has is all of it
-        (500, 100, 900, 100, 500),  # counts that can't be: nothing is used
+        (5000, 1000, 900, 1000, 900),  # a share above the plan's limit is all of the plan
+        (500, 100, 900, 100, 500),  # impossible counts: nothing is used
         (500, None, 30, 500, 30),
         (0, 1000, 1000, 0, 0),
     ],
@@ -50,13 +50,16 @@ def budget_of(
 def test_counts(
     share: int | None, limit: int | None, remaining: int | None, total: int | None, left: int | None
 ) -> None:
-    """The account's use, as the headers show it, counts against the share; else our own requests do."""
+    """The account's use, as the headers show it, counts against the share.
+
+    Without it, our own requests count.
+    """
     budget = budget_of(NOON, share, limit, remaining)
     assert (budget.total(NOON), budget.left(NOON)) == (total, left)
 
 
 def test_own_requests_count_without_headers() -> None:
-    """While the API tells no counts, our own requests use up the share; counts that it tells replace them."""
+    """Without counts from the API, our own requests use up the share. Counts from the API replace them."""
     budget = DailyBudget(3)
     for used in range(3):
         assert budget.left(NOON) == 3 - used
@@ -84,14 +87,14 @@ def test_bounds(now: datetime, share: int | None, limit: int | None, remaining: 
 
 @given(instants, counts, counts)
 def test_low(now: datetime, limit: int, remaining: int) -> None:
-    """Few are left from a fifth on, and always when none is."""
+    """From the last fifth on, few are left. If none is left, few are left whatever the numbers are."""
     budget = budget_of(now, None, limit, remaining)
     assert budget.is_low(now) == (remaining <= LOW * limit)
     assert budget_of(now, None, limit, 0).is_low(now)
 
 
 def test_unknown_counts_are_not_low() -> None:
-    """Where nothing tells how many there are, nobody is warned."""
+    """If it is unknown how many there are, nobody is warned."""
     assert not DailyBudget().is_low(NOON)
     assert not budget_of(NOON, remaining=0).is_low(NOON)
 
@@ -109,7 +112,7 @@ def test_reset(now: datetime) -> None:
 def test_a_refusal_lasts_until_the_day_ends(
     now: datetime, share: int | None, limit: int | None, remaining: int | None, seconds: float
 ) -> None:
-    """What the API has refused for the day is refused until its end, and then all begins anew."""
+    """After the API's refusal, nothing is left until the day ends. Then counting begins anew."""
     budget = budget_of(now, share, limit, remaining)
     budget.asked(now)
     budget.refused(now)
@@ -123,7 +126,7 @@ def test_a_refusal_lasts_until_the_day_ends(
 
 
 def test_a_clock_that_was_set_back() -> None:
-    """An earlier day begins anew as well: a clock that was wrong once holds nothing up."""
+    """If the clock shows an earlier day, counting begins anew: a clock that was wrong once blocks nothing."""
     budget = DailyBudget()
     budget.refused(NOON + timedelta(days=300))
     assert not budget.is_refused(NOON)
@@ -133,7 +136,7 @@ def test_a_clock_that_was_set_back() -> None:
 
 
 def test_polls_without_counts() -> None:
-    """Where nothing tells how many are left, polls keep their interval."""
+    """If it is unknown how many are left, polls keep their interval."""
     assert DailyBudget().spaced(15.0, NOON) == 15.0
 
 
@@ -156,7 +159,7 @@ def test_spaced(limit: int, remaining: int, seconds: float) -> None:
 def test_spacing_has_bounds(
     now: datetime, interval: float, share: int | None, limit: int, remaining: int, requests: int, spent: bool
 ) -> None:
-    """Polls are never closer than their interval, nor further apart than to the day's end; more cost more."""
+    """The interval is never below the given one, and never beyond the day's end. Costlier polls are rarer."""
     budget = budget_of(now, share, limit, remaining)
     if spent:
         budget.refused(now)
@@ -172,7 +175,7 @@ def test_spacing_has_bounds(
 def test_polls_last_until_the_day_ends(
     second: int, interval: float, remaining: int, requests: int, by_share: int
 ) -> None:
-    """However few are left and whenever, a poll always finds requests for it, and is there the next day."""
+    """However few are left and whenever, each poll still has requests, and the next day has one, too."""
     now = MIDNIGHT - timedelta(days=1) + timedelta(seconds=second)
     limit = 5000
     budget = DailyBudget(remaining if by_share else None)
@@ -192,7 +195,7 @@ def test_polls_last_until_the_day_ends(
 
 @given(st.integers(2, 500))
 def test_a_reserve_is_left(remaining: int) -> None:
-    """For three quarters of the rest of the day, half of what was left at its begin is there for others."""
+    """For three quarters of the rest of the day, half of the requests left at its start remain for others."""
     now, left = NOON, remaining
     while now < MIDNIGHT - timedelta(hours=3):
         left -= 1

@@ -1,4 +1,4 @@
-"""A change that becomes visible late is told once, with its own time; what was there already is not."""
+"""A change that becomes visible late is reported once, with its own time. Changes known earlier are not."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def seen(of: ChangeWindow, *records: dict, events=EVENTS) -> SeenChanges:
 
 
 def test_a_late_record_is_told_once_with_its_own_time():
-    """A record that shows up after its time was read comes out in the next window, and in no other."""
+    """A record that appears after its time was read comes in the next window, and in no other."""
     before = seen(window(0, 60), record(1, 30))
     second = late(window(60, 120), before)
     records = [record(1, 30), record(2, 31), record(3, 90)]
@@ -78,7 +78,7 @@ def test_a_late_record_is_told_once_with_its_own_time():
 )
 @pytest.mark.parametrize("events", [EVENTS, ("added",), ("updated",)])
 def test_a_record_whose_times_cannot_be_read_is_told_once(times: dict, events: tuple):
-    """Each run reads it again as long as the lookback reaches back to it."""
+    """It is reported once, although each run reads it again for as long as the lookback lasts."""
     before, counts = None, []
     for number in range(10):
         reading = late(window(60 * number, 60 * number + 60), before, events)
@@ -88,7 +88,7 @@ def test_a_record_whose_times_cannot_be_read_is_told_once(times: dict, events: t
 
 
 def test_a_late_update_is_told_as_one():
-    """An update that shows up late is an update, of a known record as of one from long ago."""
+    """A late update is reported as an update, of a known record and of an old one."""
     before = seen(window(0, 60), record(1, 30), record(2, -9_000, 20))
     reading = late(window(60, 120), before)
     records = [record(1, 30, 40), record(2, -9_000, 41), record(3, -9_000, 42)]
@@ -96,7 +96,7 @@ def test_a_late_update_is_told_as_one():
 
 
 def test_a_late_record_that_was_updated_meanwhile_is_one_change():
-    """It was added, as within a window; its update after the window's end is the next one's."""
+    """It counts as added, as within a window. An update after the window's end belongs to the next window."""
     before = seen(window(0, 60))
     reading = late(window(60, 120), before)
     records = [record(1, 30, 100), record(2, 31, 130)]
@@ -105,7 +105,7 @@ def test_a_late_record_that_was_updated_meanwhile_is_one_change():
 
 
 def test_only_the_events_that_are_asked_for():
-    """The other events are remembered all the same: to ask for them later tells nothing from before."""
+    """Other events are remembered, too. If they are asked for later, none from before is reported."""
     before = seen(window(0, 60), record(1, 30))
     records = [record(1, 30, 40), record(2, 35), record(3, -9_000, 36), record(4, 37, 38)]
     assert told(late(window(60, 120), before, ("added",)).changes(records)) == [
@@ -118,7 +118,7 @@ def test_only_the_events_that_are_asked_for():
 
 
 def test_what_is_there_at_the_beginning_is_only_remembered():
-    """A run that remembers nothing tells of its window alone; what shows up after that is late."""
+    """A run without a memory reports only its window. Changes that appear after that are late."""
     first = late(window(0, 0), None)
     assert first.search_from == at(-902)
     assert told(first.changes([record(1, -30), record(2, -9_000, -10)])) == []
@@ -137,7 +137,7 @@ def test_beyond_the_lookback_nothing_is_told():
 
 
 def test_a_longer_lookback_tells_nothing_from_before_what_is_remembered():
-    """Where the lookback was lengthened, what was never remembered is not told."""
+    """After the lookback was lengthened, changes from before the memory begins are not reported."""
     before = late(window(0, 60), None, lookback=timedelta(seconds=30)).after
     longer = late(window(60, 120), before)
     assert longer.search_from == at(28)
@@ -145,7 +145,7 @@ def test_a_longer_lookback_tells_nothing_from_before_what_is_remembered():
 
 
 def test_a_window_long_past_waits_for_nothing():
-    """Of what was visible long before it was read nothing is remembered, so no window grows by it."""
+    """If everything was visible long before it was read, nothing is remembered, and no window grows."""
     reading = late(window(0, 60), None, settled_until=at(7_200))
     assert told(reading.changes([record(1, 30)])) == [(1, "added", 30)]
     assert len(reading.after) == 0
@@ -153,7 +153,7 @@ def test_a_window_long_past_waits_for_nothing():
 
 
 def test_a_cursor_that_was_set_back_repeats_its_window_and_no_more():
-    """What lies in the window is told again; what is known from before it is not."""
+    """Changes in the window are reported again. Known changes from before it are not."""
     before = seen(window(0, 120), record(1, 30), record(2, 90), record(3, 20, 91))
     reading = late(window(60, 180), before)
     records = [record(1, 30), record(2, 90), record(3, 20, 91), record(4, 31)]
@@ -161,7 +161,10 @@ def test_a_cursor_that_was_set_back_repeats_its_window_and_no_more():
 
 
 def test_a_gap_is_remembered_and_not_told():
-    """Where a cursor was set forward, what it has passed over is not told; what is late from before is."""
+    """If a cursor was set forward, the changes that it skipped are not reported.
+
+    Late ones from before are.
+    """
     before = seen(window(0, 60), record(1, 30))
     reading = late(window(120, 180), before)
     records = [record(1, 30), record(2, 31), record(3, 90), record(4, 20, 91), record(5, 130)]
@@ -170,13 +173,13 @@ def test_a_gap_is_remembered_and_not_told():
 
 
 def test_an_earlier_state_that_shows_again_is_not_told():
-    """A server that still shows a record as it was before tells nothing new."""
+    """A server that shows an earlier state of a record reports nothing new."""
     before = seen(window(0, 60), record(1, 10, 50))
     assert told(late(window(60, 120), before).changes([record(1, 10, 40)])) == []
 
 
 def test_a_record_without_a_usable_id_counts_in_its_window_alone():
-    """It can't be remembered; it is told as without a lookback."""
+    """It can't be remembered, so it is reported as without a lookback."""
     before = seen(window(0, 60))
     records = [{**record(1, 30), "CONTACT_ID": -1}, {**record(1, 90), "CONTACT_ID": -2}]
     changes = list(late(window(60, 120), before).changes(records))
@@ -200,7 +203,7 @@ def again(reading: LateChanges, events=EVENTS) -> SameChanges:
 
 
 def test_a_retry_tells_the_same():
-    """The late ones come again; what has shown up since is another run's."""
+    """The late changes come again. Changes that have appeared since belong to another run."""
     reading = late(window(60, 120), seen(window(0, 60), record(1, 30)))
     records = [record(1, 30), record(2, 31), record(3, -9_000, 40), record(4, 90), record(5, 32, 91)]
     first = told(reading.changes(records))
@@ -211,7 +214,7 @@ def test_a_retry_tells_the_same():
 
 
 def test_a_retry_of_a_long_window_tells_all_of_its_older_part():
-    """What is older than the lookback no other run tells, so it needs no memory."""
+    """No other run reports changes older than the lookback, so the retry needs no memory of them."""
     reading = late(window(0, 7_200), seen(window(-60, 0)))
     records = [record(1, 100), record(2, 7_100), record(3, -5)]
     first = told(reading.changes(records))
@@ -224,7 +227,7 @@ def test_a_retry_of_a_long_window_tells_all_of_its_older_part():
 
 
 def test_a_retry_repeats_too_much_rather_than_too_little(monkeypatch):
-    """Where not all late ones could be kept, all from before then come again."""
+    """If not all late changes could be remembered, the retry reports all older changes again."""
     monkeypatch.setattr("airflow_insightly_hooks.core.detection.seen_changes.MOST_RECORDS", 5)
     reading = late(window(60, 120), seen(window(0, 60), record(50, 20)))
     records = [*(record(n, 30) for n in range(1, 9)), record(20, 40), record(21, 90), record(50, 20)]
@@ -235,7 +238,7 @@ def test_a_retry_repeats_too_much_rather_than_too_little(monkeypatch):
 
 @pytest.mark.parametrize("events", [("added",), ("updated",), EVENTS])
 def test_a_retry_has_the_same_events(events):
-    """Whichever events are asked for, each comes again as what it was."""
+    """Whichever events are asked for, each change comes again with the same event."""
     reading = late(window(60, 120), seen(window(0, 60), record(1, 30)), events)
     records = [record(1, 30, 40), record(2, 31), record(3, 32, 41), record(4, 90, 91), record(5, 50, 92)]
     first = told(reading.changes(records))

@@ -1,4 +1,4 @@
-"""What a scan shows of the time beside its window, for its neighbours."""
+"""What a scan keeps of the time before or after its window, for the runs that read the windows there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def at(seconds: float) -> datetime:
 
 
 WINDOW = ChangeWindow(at(-1), START)
-"""The window that is read, while what is beside it is kept."""
+"""The window that is read. The scan keeps changes from before or after it."""
 
 
 def after(end: float = 20, limit: int = 100) -> NearbyChanges:
@@ -55,7 +55,7 @@ def after(end: float = 20, limit: int = 100) -> NearbyChanges:
 
 
 def before(start: float, limit: int = 100) -> NearbyChanges:
-    """Collect what is before a window that starts at 14."""
+    """Collect changes from before a window that starts at 14."""
     return NearbyChanges(ChangeWindow(at(14), at(15)), ChangeWindow(at(start), at(14)), limit)
 
 
@@ -75,7 +75,7 @@ def from_chunk(chunk: Chunk, texts: list[str], window: ChangeWindow, kind=CONTAC
 
 
 def by_itself(found: list[dict[str, Any]], window: ChangeWindow, kind=CONTACTS, **events) -> WindowRead:
-    """Return what a run finds that asks the API itself: all that was updated since the window's start."""
+    """Return what a run finds by asking the API itself: all records updated since the window's start."""
     nearby = NearbyChanges(window)
     for record in found:
         nearby.see(record)
@@ -96,7 +96,7 @@ def by_itself(found: list[dict[str, Any]], window: ChangeWindow, kind=CONTACTS, 
     st.sampled_from([after, before]),
 )
 def test_windows_read_from_a_chunk_as_by_themselves(found, bounds, limit, slice_changes, events, beside):
-    """Whatever the sizes, each window in the chunk has what it has by itself: changes, order and count."""
+    """Whatever the sizes are, a window read from a chunk has the same changes, order and count."""
     nearby = after(14, limit) if beside is after else before(0, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SLICE_CHANGES", slice_changes)
@@ -131,7 +131,10 @@ def test_a_record_that_was_created_and_updated_counts_in_both_windows():
 
 
 def test_the_earliest_are_kept_and_the_end_says_up_to_when():
-    """Beyond the limit the latest fall out; what shares their instant doesn't count as kept."""
+    """Beyond the limit the latest changes are dropped.
+
+    If one of an instant is dropped, the whole instant is.
+    """
     found = [contact(i, None, at(second)) for i, second in enumerate([9, 2, 5, 5, 1, 7], 1)]
     chunk, texts = scan(after(limit=3), found)
     assert api_time(chunk.end) == at(5)
@@ -143,7 +146,7 @@ def test_the_earliest_are_kept_and_the_end_says_up_to_when():
 
 
 def test_what_is_nearest_before_is_kept():
-    """Before a window the earliest fall out; from right after them on, all is kept."""
+    """Of the changes before a window, the earliest are dropped. From right after them on, all are kept."""
     found = [contact(i, None, at(second)) for i, second in enumerate([9, 2, 5, 5, 1, 13], 1)]
     nearby = before(0, 3)
     assert nearby.search_from == at(-2)
@@ -155,12 +158,12 @@ def test_what_is_nearest_before_is_kept():
 
 
 def test_a_scan_that_keeps_what_is_after_begins_with_its_window():
-    """Nothing earlier is asked for than the window needs."""
+    """It asks for nothing earlier than the window needs."""
     assert after().search_from == WINDOW.search_from
 
 
 def test_memory_is_bounded_by_bytes(monkeypatch):
-    """Records of much text are kept up to a number of bytes."""
+    """Records with much text are kept up to a number of bytes."""
     monkeypatch.setattr(module, "MOST_BYTES", 1_000)
     found = [{**contact(i, None, at(i)), "BACKGROUND": "x" * 200} for i in range(1, 11)]
     chunk, texts = scan(after(), found)
@@ -168,7 +171,7 @@ def test_memory_is_bounded_by_bytes(monkeypatch):
 
 
 def test_a_slice_is_bounded_by_changes_and_bytes(monkeypatch):
-    """Slices have so many changes or bytes at most, and changes of one instant stay together."""
+    """A slice has at most so many changes or bytes, and changes of one instant stay together."""
     found = [contact(i, None, at(1 + i // 4)) for i in range(12)]
     monkeypatch.setattr(module, "SLICE_CHANGES", 3)
     chunk, _ = scan(after(), found)
@@ -191,7 +194,7 @@ def test_the_index_of_a_chunk_is_small():
 
 
 def test_records_updated_again_are_counted():
-    """Those that existed by a window's end and were updated then or later, each once."""
+    """Records that existed by a window's end and were updated at that time or later count once each."""
     found = [
         contact(1, at(-9), at(4)),  # counts up to 4
         contact(2, at(2), at(9)),  # from after 2 up to 9
@@ -210,7 +213,7 @@ def test_records_updated_again_are_counted():
 
 
 def test_nothing_is_kept_without_an_end():
-    """A run that shares nothing counts all the same."""
+    """A run that shares nothing counts these records as well."""
     nearby = NearbyChanges(WINDOW)
     nearby.see(contact(1, at(-1), at(3)))
     assert (nearby.start, nearby.end, nearby.updated_again) == (START, START, 1)
@@ -219,7 +222,7 @@ def test_nothing_is_kept_without_an_end():
 
 
 def test_a_time_that_is_none_ends_the_keeping():
-    """Whoever needs the record must meet it by itself, so that nothing is passed over in silence."""
+    """Windows from there on are read from the API, so that no record is silently passed over."""
     nearby = after()
     nearby.see(contact(1, None, at(3)))
     nearby.see({"CONTACT_ID": 2, "DATE_UPDATED_UTC": "yesterday"})
@@ -238,7 +241,7 @@ def test_a_damaged_slice_is_refused(text):
     "change", [{"start": "soon"}, {"surplus": 2}, {"slices": [["now", 2]]}, {"slices": 7}]
 )
 def test_what_is_no_chunk_is_refused(change):
-    """An index that another version wrote is an error, never half of an index."""
+    """An index that another version wrote is an error. It is never read in part."""
     chunk, _ = scan(after(), [])
     with pytest.raises((TypeError, InvalidTime)):
         Chunk.of({**chunk.as_dict(), **change})
@@ -247,7 +250,7 @@ def test_what_is_no_chunk_is_refused(change):
 
 
 def test_numbers_are_kept_as_they_are_written() -> None:
-    """What another run takes from a slice is what the API has written."""
+    """A run that reads a slice gets the numbers exactly as the API wrote them."""
     number = loads("1234567890123456.78")
     chunk, slices = scan(after(), [{**contact(1, at(1), at(1)), "A": number}])
     (change,) = from_chunk(chunk, slices, ChangeWindow(at(0), at(2))).changes
@@ -255,7 +258,7 @@ def test_numbers_are_kept_as_they_are_written() -> None:
 
 
 def test_what_nests_too_deep_is_not_kept() -> None:
-    """Who needs it reads it anew."""
+    """A run that needs such a record reads it from the API."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]

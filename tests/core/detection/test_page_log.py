@@ -1,4 +1,4 @@
-"""What is kept of a page that was read, and a scan that goes on from it."""
+"""What is kept of each page that was read, and a scan that continues from it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ RECORDS = st.fixed_dictionaries(
 
 
 def kept(records: list[dict[str, Any]], total: int | None = None, date: datetime | None = None) -> Any:
-    """Return what a store gives back of a page."""
+    """Return a page's entry as a store gives it back."""
     return read_entry(CONTACTS, json.loads(json.dumps(page_entry(CONTACTS, records, total, date))))
 
 
 @given(st.lists(RECORDS, max_size=20), st.none() | st.integers(0, 10**9), st.none() | INSTANTS)
 def test_ids_and_times_come_back(records: list[dict[str, Any]], total: int | None, date: Any) -> None:
-    """Whatever a record's id and times are, a page that was kept tells the same."""
+    """Whatever a record's id and times are, they come back from the entry."""
     page = kept(records, total, date)
     assert (page.total, page.date) == (total, date)
     assert [record["CONTACT_ID"] for record in page.records] == [record["CONTACT_ID"] for record in records]
@@ -50,7 +50,7 @@ def test_ids_and_times_come_back(records: list[dict[str, Any]], total: int | Non
 
 
 def test_an_entry_is_small() -> None:
-    """A usual page takes some kilobytes; four of the worst are less than a store takes."""
+    """A usual page takes some kilobytes. Four of the largest still fit into a store."""
     now = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
     usual = [
         {"CONTACT_ID": 300_000_000 + 3 * n, CREATED: str(now + timedelta(seconds=n))} for n in range(500)
@@ -70,7 +70,7 @@ def test_an_entry_is_small() -> None:
 
 @pytest.mark.parametrize("records", [None, 5, "?", "AAAA"])
 def test_what_is_no_entry_is_refused(records: object) -> None:
-    """Damaged or foreign state is told of."""
+    """Damaged state, and state of another program, is an error."""
     with pytest.raises(ValueError, match="can't be read"):
         read_entry(CONTACTS, {"records": records})
 
@@ -111,7 +111,7 @@ def crm_of(order: str, totals: object, most: int, seed: int, records: int, burst
 
 
 class Reader:
-    """A scan and a detection, and what is kept of the pages that they were given."""
+    """A scan and a detection, and what is kept of the pages that they have read."""
 
     def __init__(self, page_size: int, detection: LateChanges | SameChanges) -> None:
         self.scan, self.detection = Scan(CONTACTS, page_size), detection
@@ -131,7 +131,7 @@ class Reader:
 
     @property
     def seen(self) -> Any:
-        """Return what the detection keeps for later runs, and tells to a retry."""
+        """Return what the detection keeps for later runs, and what a retry reports."""
         detection = self.detection
         if isinstance(detection, SameChanges):
             return None
@@ -158,7 +158,7 @@ class Reader:
 def test_a_scan_that_is_stopped_goes_on_as_if_nothing_had_happened(
     crm: Any, page_size: int, stops: set[int], is_late: bool, known: int
 ) -> None:
-    """Stopped after any pages, and brought back by what is kept of them, it asks and returns the same."""
+    """Stopped after any page and restored, it makes the same requests and returns the same."""
     window = ChangeWindow(EPOCH + timedelta(seconds=20), EPOCH + timedelta(days=1))
 
     def detection() -> LateChanges | SameChanges:

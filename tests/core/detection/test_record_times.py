@@ -45,7 +45,7 @@ UNREADABLE = ["soon", 20200501, True, ["2020-05-01"]]
     ],
 )
 def test_a_records_times_are_read_in_utc(times, record, expected):
-    """On top or among the custom fields; one that is absent, null or empty is ``None``."""
+    """The times are on top or among the custom fields. A time that is absent, null or empty is ``None``."""
     assert times(record) == RecordTimes(*expected)
 
 
@@ -71,7 +71,7 @@ def test_of_two_times_that_cannot_be_read_the_creation_time_is_named():
 
 @pytest.mark.parametrize("value", UNREADABLE)
 def test_what_is_readable_is_told_beside_what_is_not(value):
-    """A time that can't be read is ``None``; the other is told all the same."""
+    """A time that can't be read is ``None``; the other one is still returned."""
     assert readable_times({**RECORD, "DATE_CREATED_UTC": value}) == (None, UPDATED_AT)
     assert readable_times({**RECORD, "DATE_UPDATED_UTC": value}) == (CREATED_AT, None)
 
@@ -94,6 +94,6 @@ def test_whether_a_record_tells_a_time(record, expected):
 
 
 def test_the_two_fields_are_told_as_they_are():
-    """Both are there, with the values from wherever the record holds them."""
+    """Both values are returned, from wherever the record has them."""
     assert time_fields(CUSTOM_OBJECT) == RECORD
     assert time_fields({"DATE_CREATED_UTC": "soon"}) == {"DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": None}

@@ -28,14 +28,14 @@ def ids(records: list[dict]) -> list[int]:
 
 
 def missed(crm: Crm, records: list[dict]) -> int:
-    """Return how many of the records that are still there were passed over; none may come twice."""
+    """Return how many of the records that still exist were passed over. No record may come twice."""
     found = ids(records)
     assert len(found) == len(set(found))
     return len(set(crm.records) - set(found))
 
 
 def deleting(number: int, *, pages: int = 10**6, seed: int = 0):
-    """Return what deletes so many records, anywhere, between any two of the first pages."""
+    """Return an action that deletes so many records, anywhere, between any two of the first pages."""
     chance = random.Random(seed)
 
     def between(crm: Crm, page: int) -> None:
@@ -47,7 +47,7 @@ def deleting(number: int, *, pages: int = 10**6, seed: int = 0):
 
 
 def after_the_first_page(act: Callable[[Crm], None]):
-    """Return what does something between the first two pages, ten seconds later."""
+    """Return an action that runs between the first two pages, ten seconds later."""
 
     def between(crm: Crm, page: int) -> None:
         if page == 1:
@@ -66,7 +66,7 @@ def after_the_first_page(act: Callable[[Crm], None]):
     + [(order, n) for order in STABLE for n in (501, 2600)],
 )
 def test_it_costs_at_most_a_request_more_than_a_plain_loop_in_a_short_scan(order, records):
-    """Each record comes once; a plain loop reads until a page is shorter than asked for."""
+    """Each record comes once. The plain loop stops at the first page that is shorter than asked for."""
     crm = crm_of(records, order=order)
     assert sorted(ids(read(crm))) == sorted(crm.records)
     assert len(crm.requests) <= records // 500 + 2
@@ -74,7 +74,7 @@ def test_it_costs_at_most_a_request_more_than_a_plain_loop_in_a_short_scan(order
 
 @pytest.mark.slow
 def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
-    """Pages share five of five hundred records, and the count says which is the last."""
+    """Pages share five of five hundred records, and the count says which page is the last."""
     crm = crm_of(100_000)
     assert missed(crm, read(crm)) == 0
     assert len(crm.requests) <= 1.02 * (100_000 // 500 + 1)
@@ -83,14 +83,14 @@ def test_it_costs_at_most_two_per_cent_more_in_a_long_scan():
 @pytest.mark.slow
 @pytest.mark.parametrize("page_size", range(2, 10))
 def test_no_order_at_all_is_counted_out_whatever_it_looks_like(page_size):
-    """Where nothing moves, all is read, also if small pages seem by chance to be in order."""
+    """If nothing moves, all records are read, even if small pages are in order by chance."""
     for seed in range(150):
         crm = crm_of(1 + seed % 40, order="none", seed=seed)
         assert missed(crm, read(crm, page_size=page_size)) == 0
 
 
 def test_what_fits_on_a_page_is_one_request():
-    """A short page is the last where the count agrees."""
+    """A short page is the last one if the count agrees."""
     crm = crm_of(499)
     read(crm)
     (request,) = crm.requests
@@ -98,7 +98,7 @@ def test_what_fits_on_a_page_is_one_request():
 
 
 def test_the_count_is_asked_of_the_first_and_the_last_page_only():
-    """It costs the server."""
+    """Counting costs the server time."""
     crm = crm_of(2600)
     read(crm)
     assert [request.count_total for request in crm.requests] == [True, False, False, False, False, True]
@@ -107,7 +107,7 @@ def test_the_count_is_asked_of_the_first_and_the_last_page_only():
 @pytest.mark.parametrize("totals", [False, "wrong"])
 @pytest.mark.parametrize("records", [0, 1, 3, 499, 500, 1200])
 def test_without_a_count_the_last_page_is_confirmed(totals, records):
-    """No count, or one that takes no notice of the bound: a request or two more, and nothing is missing."""
+    """Without a count, or with one that ignores the bound, a request or two more are made."""
     crm = crm_of(records, totals=totals)
     assert missed(crm, read(crm)) == 0
     assert len(crm.requests) <= records // 500 + 3
@@ -115,14 +115,14 @@ def test_without_a_count_the_last_page_is_confirmed(totals, records):
 
 @pytest.mark.parametrize("most", [2, 3, 100, 499])
 def test_answers_cut_short_are_gone_on_from(most):
-    """A server that answers fewer records than asked for, each time: all come, count or no count."""
+    """If a server always answers fewer records than asked for, all records come, with or without a count."""
     for totals in (True, False, "wrong"):
         crm = crm_of(150, most=most, totals=totals)
         assert missed(crm, read(crm)) == 0
 
 
 def test_a_server_that_answers_one_record_at_a_time_isnt_taken_for_the_end():
-    """Pages of one can't overlap; the scan says that it is incomplete."""
+    """Pages of one record can't overlap, so the scan reports that it is incomplete."""
     with pytest.raises(IncompleteScan):
         read(crm_of(5, most=1))
 
@@ -133,7 +133,10 @@ def test_a_server_that_answers_one_record_at_a_time_isnt_taken_for_the_end():
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_records_deleted_between_pages_hide_no_others(order):
-    """Three of 2,600 are deleted between any two pages: a plain loop misses some, the scan none."""
+    """Three of 2,600 are deleted between any two pages.
+
+    A plain loop misses some records, the scan misses none.
+    """
     pages = 10**6 if order in STABLE else 5  # shuffled, a scan ends only when it is calm
     crm = crm_of(2600, order=order)
     crm.between = deleting(3, pages=pages)
@@ -152,7 +155,7 @@ def test_records_deleted_between_pages_hide_no_others(order):
 @pytest.mark.parametrize("number", [4, 5, 60, 400, 600])
 @pytest.mark.parametrize("order", STABLE)
 def test_a_page_that_joins_nothing_is_asked_for_from_further_back(order, number):
-    """However many are deleted at once."""
+    """This holds however many records are deleted at once."""
     crm = crm_of(2600, order=order)
     crm.between = deleting(number, pages=2)
     assert missed(crm, read(crm)) == 0
@@ -160,7 +163,10 @@ def test_a_page_that_joins_nothing_is_asked_for_from_further_back(order, number)
 
 @pytest.mark.parametrize("order", STABLE)
 def test_a_record_that_moves_to_where_it_was_read_already_is_found(order):
-    """It is created in time, not read yet, and updated while the scan goes on: what changed is read again."""
+    """It is created in time, not read yet, and updated during the scan.
+
+    So records that changed are read again.
+    """
     crm = crm_of(1300, order=order)
     unread = crm.found(None)[-1].record_id
     crm.between = lambda crm, page: crm.update(unread) if page == 1 else None
@@ -169,7 +175,7 @@ def test_a_record_that_moves_to_where_it_was_read_already_is_found(order):
 
 @pytest.mark.slow
 def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
-    """Two updates cancel each other's shift; the second one's time tells."""
+    """Two updates cancel each other's shift. The time of the second one reveals it."""
     for seed in range(25):
         crm = crm_of(1300, order="stable", seed=seed)
         order = [record.record_id for record in crm.found(None)]
@@ -181,7 +187,10 @@ def test_a_record_that_moves_while_another_goes_the_other_way_is_found():
 @pytest.mark.parametrize("totals", [True, False, "wrong"])
 @pytest.mark.parametrize("order", ["updated, latest first", "stable"])
 def test_a_record_that_moves_while_another_is_deleted_is_found(order, totals):
-    """The deletion cancels the shift: where no count shows it, what has changed is looked for, too."""
+    """The deletion cancels the shift.
+
+    Without a count that reveals it, the scan looks for changed records, too.
+    """
     for seed in range(10):
         crm = crm_of(1300, order=order, totals=totals, seed=seed)
         stood = [record.record_id for record in crm.found(None)]
@@ -216,7 +225,7 @@ def test_a_record_that_moves_behind_others_doesnt_confirm_the_end(totals):
 
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock(behind):
-    """By two seconds at most, and the bound may be exclusive."""
+    """It is behind by at most two seconds, and the bound may be exclusive."""
     crm = crm_of(1300, order="updated, latest first")
     unread = crm.found(None)[-1].record_id
     crm.between = lambda crm, page: crm.update(unread) if page == 1 else None
@@ -231,7 +240,10 @@ def test_a_record_that_moves_is_found_where_its_time_is_behind_the_servers_clock
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["id", "updated"])
 def test_a_busy_crm_is_read_to_its_end(order):
-    """More records than a page holds change during a scan, and go to its end: those that stay there join."""
+    """More records than a page holds change during a scan and move to its end.
+
+    The pages there still overlap.
+    """
     crm = crm_of(15_000, order=order)
     read_before = set(crm.records)
 
@@ -246,7 +258,7 @@ def test_a_busy_crm_is_read_to_its_end(order):
 
 
 def test_a_count_of_all_records_doesnt_let_a_scan_go_on_for_long():
-    """How many requests a scan makes at most depends on what it has met, not on what the API counts."""
+    """A scan's limit of requests depends on the records that it has read, not on the API's count."""
     crm = crm_of(1200, order="none", totals="wrong")
     answer = crm.answer
 
@@ -261,7 +273,10 @@ def test_a_count_of_all_records_doesnt_let_a_scan_go_on_for_long():
 
 
 def test_what_was_just_changed_is_no_anchor():
-    """More records than a page holds change in that very second: the scan begins anew once they have."""
+    """More records than a page holds change in the same second.
+
+    The scan starts again once that second is over.
+    """
     crm = crm_of(1300, order="updated, latest first")
     for record_id in range(1, 900):
         crm.update(record_id)
@@ -280,7 +295,7 @@ def test_what_was_just_changed_is_no_anchor():
 @pytest.mark.parametrize("records", [502, 600, 1200, 3000])
 @pytest.mark.parametrize("order", ["none", TIES_SHUFFLED])
 def test_an_order_that_changes_from_page_to_page_is_counted_out(order, records):
-    """Also where thousands of records bear one update time and come in any order among themselves."""
+    """This holds even if thousands of records have the same update time and come in any order."""
     for seed in range(2):
         crm = crm_of(records, order=order, seed=seed)
         assert missed(crm, read(crm)) == 0
@@ -288,7 +303,7 @@ def test_an_order_that_changes_from_page_to_page_is_counted_out(order, records):
 
 @pytest.mark.slow
 def test_an_order_that_changes_is_found_out_while_records_are_deleted_too():
-    """The pages aren't taken to join because one record happens to be in both."""
+    """One record that is in two pages by chance does not make them overlap."""
     for seed in range(4):
         crm = crm_of(1200, order="none", seed=seed)
         crm.between = deleting(1, pages=3, seed=seed)
@@ -297,7 +312,10 @@ def test_an_order_that_changes_is_found_out_while_records_are_deleted_too():
 
 @pytest.mark.slow
 def test_a_scan_that_never_gets_calm_fails():
-    """Shuffled records, some deleted between any two pages: no answer could prove that none is missing."""
+    """The order changes and records are deleted between any two pages.
+
+    No answer could prove that none is missing.
+    """
     crm = crm_of(2600, order="none")
     crm.between = deleting(1)
     with pytest.raises(IncompleteScan) as caught:
@@ -309,7 +327,7 @@ def test_a_scan_that_never_gets_calm_fails():
 
 
 def test_without_a_count_an_order_that_changes_fails():
-    """Nothing else could tell that all were read."""
+    """Nothing else could show that all records were read."""
     with pytest.raises(IncompleteScan):
         read(crm_of(2600, order="none", totals=False))
 
@@ -319,7 +337,7 @@ def page_of(*record_ids: int, updated: str = "2026-03-29 00:00:00") -> list[dict
 
 
 def test_a_few_records_in_both_pages_dont_make_them_join():
-    """They come in order, by chance, but hundreds that stood behind the first of them are not there."""
+    """They are in order by chance, but hundreds of records that followed the first of them are missing."""
     scan = Scan(CONTACTS)
     scan.feed(page_of(*range(1, 501)), 600, EPOCH + timedelta(hours=1))
     assert scan.request.skip == 495
@@ -329,7 +347,10 @@ def test_a_few_records_in_both_pages_dont_make_them_join():
 
 @pytest.mark.parametrize(("updated", "goes_on_at"), [("00:59:57", 990), ("00:59:58", 445)])
 def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
-    """It may have moved there; within two seconds before the scan began, by its time, is just now."""
+    """It may have moved there.
+
+    A record has just changed if its time is less than two seconds before the scan.
+    """
     last = page_of(500, updated=f"2026-03-29 {updated}")
     scan = Scan(CONTACTS)
     scan.feed(page_of(*range(1, 500)) + last, None, EPOCH + timedelta(hours=1))
@@ -342,7 +363,7 @@ def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
 
 
 def test_the_bound_of_what_changed_meanwhile_is_the_scans_beginning():
-    """The search for what moved starts three seconds before: two for clocks, one for an exclusive bound."""
+    """That search starts three seconds before the scan: two for clocks, one for an exclusive bound."""
     crm = crm_of(1300, order="updated, latest first")
     crm.between = lambda crm, page: crm.update(1) if page == 1 else None
     read(crm)
@@ -351,7 +372,7 @@ def test_the_bound_of_what_changed_meanwhile_is_the_scans_beginning():
 
 
 def test_records_without_times_are_read_too():
-    """What they hold says whether they changed."""
+    """Their contents show whether they changed."""
     scan = Scan(CONTACTS, 2)
     page = [{"CONTACT_ID": 1}, {"CONTACT_ID": 2}]
     assert ids(scan.feed(page, None, None)) == [1, 2]
@@ -361,7 +382,7 @@ def test_records_without_times_are_read_too():
 
 
 def test_it_knows_how_many_are_left():
-    """As soon as the count is known."""
+    """It knows it as soon as it has the count."""
     crm = crm_of(1300)
     scan = Scan(CONTACTS)
     assert scan.left == 0

@@ -1,4 +1,4 @@
-"""Reading windows as a state machine: a CRM's user, a reader that crashes and clocks, one against another."""
+"""A state machine that reads windows: users change a CRM, the reader crashes, and clocks differ."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BURSTS = st.lists(ACTIONS, max_size=6)
 
 
 class History(RuleBasedStateMachine):
-    """What happened, what adjoining windows showed of it, and what they should have."""
+    """What happened, what adjoining windows reported, and what they should have reported."""
 
     @initialize(
         order=st.sampled_from(ORDERS),
@@ -41,11 +41,11 @@ class History(RuleBasedStateMachine):
         first=st.integers(0, 20),
     )
     def begin(self, order, inclusive, totals, most, page_size, skew, seed, records, first):
-        # An order of none is found out by counting only, and pages so small may be in order by chance.
+        # Only counting detects an order of "none", and pages so small may be in order by chance.
         if order == "none":
             totals, most = True, 500
-        # Nor can anything show that a page was cut, where the server counts nothing: what followed may be
-        # deleted, or move before the page, until the end is confirmed.
+        # Nor does anything show that a page was cut if nothing is counted: later records may be deleted,
+        # or move before the page, until the end is confirmed.
         is_cut_uncounted = totals is False and most < page_size
         self.needs_calm = order == "none" or is_cut_uncounted
         self.crm = Crm(order, inclusive, totals, most, seed)
@@ -60,10 +60,13 @@ class History(RuleBasedStateMachine):
         self.first = self.read_to = first
 
     def a_window_was_read(self, outcome: str) -> None:
-        """Count it, where that is wanted."""
+        """Count it; a subclass may override this."""
 
     def settled(self) -> int:
-        """Return up to when windows may be read: the server's clock isn't quite that of the records."""
+        """Return the time up to which windows may be read.
+
+        The server's clock may differ from the records' times.
+        """
         return int(self.crm.now + self.skew) - SETTLE
 
     def act(self, burst) -> None:
@@ -110,7 +113,7 @@ class History(RuleBasedStateMachine):
             assert not is_quiet, "nothing moved, and yet the search couldn't be read"
             self.a_window_was_read("incomplete")
             return
-        if records is None:  # nothing of it counts
+        if records is None:  # its results don't count
             self.a_window_was_read("crashed")
             return
         self.a_window_was_read("read")
@@ -143,7 +146,7 @@ class History(RuleBasedStateMachine):
         return page, total, date + timedelta(seconds=self.skew)
 
     def due(self, window: ChangeWindow, there: set[int]) -> set[tuple[int, str]]:
-        """Return what the API still shows of the window, now that it has been read."""
+        """Return the changes in the window that the API still shows when the window has been read."""
         due = set()
         for record in self.crm.records.values():
             created, updated = (EPOCH + timedelta(seconds=int(t)) for t in (record.created, record.updated))
@@ -160,7 +163,7 @@ def seconds_of(text: str) -> int:
 
 @pytest.mark.slow
 def test_every_change_that_the_api_still_shows_falls_in_exactly_one_window():
-    """Whatever users do between pages, in any order of results: none is missed, told twice, or mistaken."""
+    """Whatever users do between pages, in any order, no change is missed, doubled or misclassified."""
     run_state_machine_as_test(
         History, settings=settings(max_examples=HISTORIES, stateful_step_count=12, deadline=None)
     )

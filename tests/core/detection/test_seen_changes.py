@@ -1,4 +1,4 @@
-"""What was seen is exact, small and bounded; what is given up shows."""
+"""What is remembered of seen changes is exact, small and bounded, and shows what was given up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def again(seen: SeenChanges) -> SeenChanges:
 
 
 def test_a_change_is_unseen_until_it_is_seen():
-    """A record counts as seen up to its latest time; another time of it, or another record, is unseen."""
+    """A record counts as seen up to its latest time.
+
+    A later time of it is unseen, and so is another record.
+    """
     seen = SeenChanges(START, END)
     assert seen.is_unseen(7, [at(1), at(5)])
     seen.see(7, [at(1), at(5)])
@@ -44,7 +47,7 @@ def test_a_change_is_unseen_until_it_is_seen():
 
 @pytest.mark.parametrize("time", [None, at(-1), at(15 * 60)])
 def test_only_what_is_in_the_span_counts(time):
-    """What is outside of the span is neither remembered nor unseen."""
+    """Changes outside of the span are neither remembered nor unseen."""
     seen = SeenChanges(START, END)
     seen.see(7, [time])
     assert len(seen) == 0
@@ -53,7 +56,7 @@ def test_only_what_is_in_the_span_counts(time):
 
 @pytest.mark.parametrize("record_id", [0, -1, 2**63, True, None, "7", 7.0, [7]])
 def test_what_is_no_id_is_not_remembered(record_id):
-    """A record without a usable id is never seen."""
+    """A record without a usable id never counts as seen."""
     seen = SeenChanges(START, END)
     seen.see(record_id, [at(1)])
     assert len(seen) == 0
@@ -61,7 +64,7 @@ def test_what_is_no_id_is_not_remembered(record_id):
 
 
 def test_another_span():
-    """What is remembered of another span is what both have."""
+    """Of what was remembered for another span, only the part that both spans have remains."""
     seen = SeenChanges(START, END)
     for second in range(10):
         seen.see(second + 1, [at(second)])
@@ -91,7 +94,7 @@ def test_it_is_read_as_it_was_written(times):
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [31, 63])
 def test_an_import_of_a_hundred_thousand_records_fits(bits):
-    """100,000 records of one second fit, whatever their ids are, with what 15 minutes hold besides."""
+    """100,000 records of one second fit, whatever their ids are, together with the usual 15 minutes."""
     random = Random(1)
     seen = SeenChanges(START, END)
     ids = {random.randrange(1, 2**bits) for _ in range(100_000)}
@@ -115,7 +118,7 @@ def test_ten_changes_a_second_fit_in_one_value():
 
 
 def test_the_earliest_are_given_up_where_it_would_not_fit(monkeypatch):
-    """If there is too much, ``since`` moves on, and all that is from then on is known."""
+    """If there is too much, ``since`` moves forward, and everything from then on is known."""
     monkeypatch.setattr(module, "MOST_RECORDS", 1_000)
     seen = SeenChanges(START, END)
     for number in range(1, 5_000):
@@ -127,7 +130,7 @@ def test_the_earliest_are_given_up_where_it_would_not_fit(monkeypatch):
 
 
 def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
-    """The records of one second are known all, or none of them is."""
+    """Either all records of one second are remembered, or none of them."""
     monkeypatch.setattr(module, "MOST_BLOCKS", 2)
     monkeypatch.setattr(module, "BLOCK_RECORDS", 100)
     seen = SeenChanges(START, END)
@@ -143,13 +146,13 @@ def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
 
 @pytest.mark.parametrize("block", [None, "", "x", 7, module.packed([1, 2])])
 def test_a_block_that_cannot_be_read(block):
-    """What is no block is refused."""
+    """Anything but a block is refused."""
     with pytest.raises(ValueError, match="can't be read"):
         SeenChanges.of(START, END, [block])
 
 
 @pytest.mark.parametrize("integers", [[0, 5, 5], [1, 5, 1_000_000], [1, 0, 5, 5, 1, 1], [2**63, 5, 5]])
 def test_a_block_of_what_is_no_record(integers):
-    """Ids that repeat or are none, and a microsecond of another second, are refused."""
+    """Repeated or invalid ids, and a microsecond of another second, are refused."""
     with pytest.raises(ValueError, match="can't be read"):
         SeenChanges.of(START, END, [module.packed(integers)])

@@ -1,4 +1,4 @@
-"""Two states of what was seen: one for where the cursor stands is always whole."""
+"""Two states of the seen changes. One for the cursor's position is always complete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seen(until: float, records: int = 3) -> SeenChanges:
 
 
 def written(store: StateStore, *positions: int, records: int = 3) -> None:
-    """Write states for these positions of the cursor, each by a run that began with the one before."""
+    """Write states for these positions of the cursor, each by a run that started from the one before."""
     for position in positions:
         found = SeenStore(store, KEY)
         base = next(iter(found.states()[::-1]), None)
@@ -38,7 +38,7 @@ def written(store: StateStore, *positions: int, records: int = 3) -> None:
 
 
 def test_the_last_two_positions_are_kept():
-    """A write takes the place of the older state; the one that a run has begun with stays."""
+    """A write replaces the older state. The state that the run started from stays."""
     store = StateStore()
     written(store, 60, 120, 180)
     found = SeenStore(store, KEY)
@@ -48,7 +48,7 @@ def test_the_last_two_positions_are_kept():
 
 
 def test_the_runs_that_have_moved_the_cursor():
-    """The last runs are named with their positions; what is too long ago can't be told."""
+    """The last runs are listed with their positions. Of earlier ones it is unknown."""
     store = StateStore()
     written(store, *range(60, 60 * (RUNS + 10), 60))
     _, state = SeenStore(store, KEY).states()
@@ -59,7 +59,7 @@ def test_the_runs_that_have_moved_the_cursor():
 
 
 def test_a_first_state_knows_where_it_began():
-    """A run that ended elsewhere than the first one that is named hasn't moved the cursor."""
+    """A run whose end differs from the first listed position hasn't moved the cursor."""
     store = StateStore()
     written(store, 60)
     (state,) = SeenStore(store, KEY).states()
@@ -69,7 +69,7 @@ def test_a_first_state_knows_where_it_began():
 
 @pytest.mark.parametrize("records", [3, 500])
 def test_a_kill_leaves_a_state_for_where_the_cursor_stands(monkeypatch, records):
-    """Whichever write is the last one: the state that the run has begun with can be read."""
+    """Whichever write is the last one, the state that the run started from can be read."""
     monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
     before = StateStore()
     written(before, 60, records=records)
@@ -84,7 +84,7 @@ def test_a_kill_leaves_a_state_for_where_the_cursor_stands(monkeypatch, records)
 
 
 def test_values_that_are_no_longer_used_are_deleted(monkeypatch):
-    """A state that shrinks leaves no values behind, and no key is in use that isn't among seen_keys."""
+    """A state that shrinks leaves no values behind. All keys in use are among seen_keys."""
     monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
     store = StateStore()
     written(store, 60, 120, records=2_300)
@@ -106,14 +106,14 @@ def test_values_that_are_no_longer_used_are_deleted(monkeypatch):
     ],
 )
 def test_what_cannot_be_read_is_no_state(value):
-    """What another version has written, or a person, counts as if it weren't there."""
+    """A state that another version or a person has written counts as missing."""
     store = StateStore()
     store.set(f"{KEY}~a", value)
     assert SeenStore(store, KEY).states() == []
 
 
 def test_parts_that_do_not_belong_together(monkeypatch):
-    """A block that is missing, or another state's, is noticed."""
+    """A block that is missing, or that belongs to another state, is noticed."""
     monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 100)
     store = StateStore()
     written(store, 60, records=250)

@@ -22,9 +22,9 @@ from tests.strategies import any_text, changes, exact_values, number_texts
 
 
 def jsonb(value: Any) -> Any:
-    """Return what PostgreSQL's JSONB gives back: keys in order of length, numbers as its numeric writes them.
+    """Return what PostgreSQL's JSONB returns.
 
-    Some characters it refuses.
+    It sorts keys by length, writes numbers as its numeric type does, and refuses some characters.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = Decimal(repr(value))
@@ -40,7 +40,7 @@ def jsonb(value: Any) -> Any:
 
 
 def through_xcom(value: Any) -> Any:
-    """Return what the next task gets on PostgreSQL: serialized by Airflow, and both ways over its wire."""
+    """Return what the next task gets on PostgreSQL: serialized by Airflow, sent to its API and back."""
 
     def over_the_wire(sent: Any) -> Any:
         return msgspec.msgpack.decode(msgspec.msgpack.encode(sent))
@@ -71,7 +71,7 @@ IN_ORDER = {name: IN_ORDER[name] for name in RECORD_TYPES["Contacts"].fields if 
 
 
 def test_a_record_in_the_apis_order_is_stored_as_it_is():
-    """Its order is known, so nothing is kept beside it."""
+    """Its order is known, so nothing extra is kept."""
     change = change_of(IN_ORDER)
     assert storable(change) == change
     assert "record_json" not in storable(change)
@@ -99,7 +99,7 @@ def test_another_order_is_kept_beside_the_record(record):
 
 @pytest.mark.parametrize("odd", ["\0", "\ud83d", "\udc00x", "a\0b"])
 def test_what_a_store_refuses_is_kept_beside_the_record(odd):
-    """A character that a store may refuse is U+FFFD in the record, in names as in values, and restored."""
+    """Such a character becomes U+FFFD in the record, in names and in values, and is restored."""
     record = {"CONTACT_ID": 7, "FIRST_NAME": odd, "TAGS": [{"TAG_NAME": [odd, 1]}], odd: None}
     kept = jsonb(storable(change_of(record)))
     assert "\ufffd" in kept["record"]["FIRST_NAME"]
@@ -108,7 +108,7 @@ def test_what_a_store_refuses_is_kept_beside_the_record(odd):
 
 
 def test_new_fields_come_last_by_name():
-    """A field that the table doesn't know has a place of its own, whatever order a store gives."""
+    """Fields that the table doesn't know come last, sorted by name, whatever a store's order is."""
     record = {"A_NEW": 1, "CONTACT_ID": 7, "B_NEW": 2}
     assert list(exact_record(change_of(record))) == ["CONTACT_ID", "A_NEW", "B_NEW"]
     assert list(exact_record(change_of(dict(reversed(record.items()))))) == ["CONTACT_ID", "A_NEW", "B_NEW"]
@@ -116,7 +116,7 @@ def test_new_fields_come_last_by_name():
 
 @given(changes(), st.dictionaries(any_text, st.none() | any_text | st.integers(), max_size=2), st.randoms())
 def test_any_record_survives_a_store(change, more, random):
-    """Whatever a record holds, in whatever order, the store takes it and its body is the same afterwards."""
+    """Whatever a record contains, a store takes it, and its body is the same afterwards."""
     items = [*change["record"].items(), *more.items()]
     if random.random() < 0.5:
         random.shuffle(items)
@@ -157,7 +157,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_a_number_that_a_store_changes(text):
-    """A number that JSONB writes in another way, or that Airflow's wire refuses, keeps its own text."""
+    """If JSONB writes a number differently, or Airflow's API refuses it, the number's own text is kept."""
     record = loads(f'{{"OPPORTUNITY_ID":7,"OPPORTUNITY_VALUE":{text},"LINKS":[{{"A":[{text},"x"]}}]}}')
     kept = through_xcom(storable(change_of(record, "Opportunities")))
     assert dumps(exact_record(kept)) == dumps(record)
@@ -170,7 +170,7 @@ def test_a_number_that_a_store_changes(text):
     [("1.10", 1.1), ("-0", 0), ("1e20", "1e20"), ("1e400", "1e400"), (str(2**64), str(2**64)), ("5", 5)],
 )
 def test_what_stands_for_such_a_number(text, shown):
-    """In the record, the nearest number stands that a store keeps, else its text."""
+    """In the record, it is replaced by the nearest number that a store keeps, or by its text."""
     stored = storable(change_of(loads(f'{{"CONTACT_ID":7,"X":{text}}}')))
     assert stored["record"]["X"] == shown
     assert type(stored["record"]["X"]) in (int, float, str)
@@ -180,7 +180,7 @@ def test_what_stands_for_such_a_number(text, shown):
     "key", ["__classname__", "__version__", "__data__", "__type", "__var", "__id__", "__"]
 )
 def test_a_key_that_airflow_takes_for_its_own(key):
-    """Airflow refuses such keys, or takes them for what they aren't."""
+    """Airflow refuses such keys, or misinterprets them."""
     record = {"CONTACT_ID": 7, key: "builtins.tuple", "TAGS": [{key: 1, "__version__": 2, "__data__": 3}]}
     assert exact_record(through_xcom(storable(change_of(record)))) == record
 
@@ -194,7 +194,7 @@ json_records = st.dictionaries(
 def test_any_json_passes_through_xcom(record, texts):
     """Any JSON value that the API can send reaches the next task exactly, and so does its body."""
     record = {**record, "NUMBERS": [loads(text) for text in texts]}
-    record.pop("CUSTOMFIELDS", None), record.pop("DATES", None)  # of these, a body can't hold anything at all
+    record.pop("CUSTOMFIELDS", None), record.pop("DATES", None)  # from some of them no body can be built
     change = change_of(record)
     kept = through_xcom(storable(change))
     assert dumps(exact_record(kept)) == dumps(record)
@@ -207,7 +207,7 @@ def test_any_json_passes_through_xcom(record, texts):
 
 
 def test_a_record_that_was_changed_since_is_taken_as_it_is() -> None:
-    """What a task between detect and build left out of a record does not come back from its exact text."""
+    """If a task before build removes something from a record, its exact text doesn't bring it back."""
     stored = storable(change_of({"UNDOCUMENTED": 1, "TASK_ID": 1, "TITLE": "secret"}, "Tasks"))
     assert "record_json" in stored
     del stored["record"]["TITLE"]

@@ -1,4 +1,4 @@
-"""Which changes count as announced: against a set of seconds, which is what the spans stand for."""
+"""Which changes count as announced. Spans of time are compared with a plain set of seconds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ spans = st.tuples(st.integers(0, 120), st.integers(1, 15)).map(lambda pair: (pai
 
 @given(st.lists(spans, min_size=1, max_size=30), st.booleans())
 def test_model(added: list[tuple[int, int]], is_stored: bool) -> None:
-    """A moment was announced if a span holds it, also after the spans were stored and read."""
+    """A moment was announced if a span contains it, even after the spans were stored and read."""
     announced, seconds = AnnouncedSpans.from_now_on(span(*added[0])), set[int]()
     for start, end in added:
         announced.add(span(start, end))
@@ -56,7 +56,7 @@ def test_model(added: list[tuple[int, int]], is_stored: bool) -> None:
 
 @given(st.lists(spans, min_size=1, max_size=30))
 def test_few_spans(added: list[tuple[int, int]]) -> None:
-    """Spans that meet become one, so the value holds no more than there are gaps."""
+    """Spans that meet are merged, so the value has only as many spans as there are gaps."""
     announced, seconds = AnnouncedSpans.from_now_on(span(*added[0])), set[int]()
     for start, end in added:
         announced.add(span(start, end))
@@ -68,7 +68,10 @@ def test_few_spans(added: list[tuple[int, int]]) -> None:
 
 
 def test_bounded() -> None:
-    """The oldest spans go, and with them what is said of their time; the value fits a state store."""
+    """The oldest spans are dropped, together with what they say of their time.
+
+    The value fits a state store.
+    """
     announced = AnnouncedSpans.from_now_on(span(0, 2))
     for number in range(MOST_SPANS + 10):
         announced.add(span(4_000 * number, 4_000 * number + 3_000))
@@ -90,7 +93,7 @@ def test_bounded() -> None:
     ],
 )  # fmt: skip
 def test_foreign_value(value: object) -> None:
-    """What something else has written counts as nothing."""
+    """A value that something else has written counts as empty."""
     assert AnnouncedSpans.of(value) is None
 
 
@@ -102,7 +105,7 @@ def test_nothing() -> None:
 
 @given(st.floats(-OLDEST.total_seconds(), CLOCK_TOLERANCE.total_seconds()))
 def test_span_of_a_change(age: float) -> None:
-    """The span begins with the second of the change, and has the next one, too."""
+    """The span begins with the second of the change, and includes the next one."""
     changed_at = NOW + timedelta(seconds=age)
     found = span_of(changed_at, NOW)
     assert found.start <= changed_at < found.start + timedelta(seconds=1)
@@ -112,7 +115,7 @@ def test_span_of_a_change(age: float) -> None:
 
 @pytest.mark.parametrize("minutes", [-9, -1, 1, 9])
 def test_span_by_a_clock_that_is_wrong(minutes: int) -> None:
-    """By a clock that is minutes off, the span still has the change, and a run waits for its end."""
+    """If a clock is minutes off, the span still contains the change, and a run waits for its end."""
     found = span_of(NOW, NOW + timedelta(minutes=minutes))
     assert NOW in found
     assert found.end <= NOW + LONGEST_WAIT_FOR_EVENT
@@ -125,5 +128,5 @@ def test_span_by_a_clock_that_is_wrong(minutes: int) -> None:
     )
 )
 def test_no_time_of_a_change(changed_at: datetime | None) -> None:
-    """A time that can't be that of a change just made, or none at all, means now."""
+    """A time that is missing, or can't belong to a recent change, is replaced by the present."""
     assert span_of(changed_at, NOW) == span_of(NOW, NOW)

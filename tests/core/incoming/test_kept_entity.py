@@ -1,4 +1,4 @@
-"""What is kept of a webhook: names that sort by time, and contents that give the record back exactly."""
+"""A webhook in the store: its name sorts by time, and its contents restore the record exactly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ names = st.builds(KeptName.of_message, instants, ids, st.text())
 
 
 def test_name() -> None:
-    """A name has the time of receipt, the record's id, and a digest of the message."""
+    """A name consists of the time of receipt, the record's id, and a digest of the message."""
     assert str(NAME) == f"20170310T080000.000005Z-99922875-{digest_of('msg_1')}.json"
     assert NAME.day == "2017-03-10"
     assert NAME.digest == KeptName.of_message(EIGHT, 1, b"msg_1").digest
@@ -58,12 +58,12 @@ def test_names_sort_by_time(one: KeptName, other: KeptName) -> None:
     ],
 )
 def test_no_name(text: str) -> None:
-    """What else stands in a folder is no name."""
+    """Other files in a folder have no valid name."""
     assert KeptName.parse(text) is None
 
 
 def test_days() -> None:
-    """A folder's name tells a day; nothing else is taken for one, and so deleted."""
+    """A folder's name is a day. Any other name isn't taken for a day, so its folder isn't deleted."""
     assert day_in(day_name(EIGHT.date())) == EIGHT.date()
     assert [day_in(text) for text in ("", "20170310", "2017-02-30", "2017-03-10x", "2017-W10-5")] == [
         None
@@ -72,7 +72,7 @@ def test_days() -> None:
 
 @given(st.dictionaries(any_text, exact_values), ids)
 def test_contents(record: dict[str, object], record_id: int) -> None:
-    """What is kept gives the record back: its order, its characters, and its numbers as they were written."""
+    """The contents restore the record: its order, its characters, and its numbers as they were written."""
     kept = KeptEntity.of(KeptEntity(EIGHT, "Contacts", record_id, record).as_bytes())
     assert (kept.received_at, kept.record_type, kept.record_id) == (EIGHT, "Contacts", record_id)
     assert dumps(kept.record) == dumps(record)
@@ -100,7 +100,10 @@ GOOD = json.loads(KeptEntity(EIGHT, "Contacts", 7, {"FIRST_NAME": "Zoé"}).as_by
     ],
 )
 def test_invalid_contents(content: bytes) -> None:
-    """What the endpoint has not written, or not to the end, is refused; the error holds nothing of it."""
+    """A file that the endpoint did not write, or did not finish, is refused.
+
+    The error shows nothing of it.
+    """
     with pytest.raises(InvalidKeptEntity) as caught:
         KeptEntity.of(content)
     assert "Zo" not in f"{caught.value!r}{caught.value}"
@@ -108,13 +111,13 @@ def test_invalid_contents(content: bytes) -> None:
 
 
 def test_contents_are_not_shown() -> None:
-    """A record is personal data: no log that shows the object shows it."""
+    """A record is personal data: a log that shows the object doesn't show the record."""
     assert "Zoé" not in repr(KeptEntity(EIGHT, "Contacts", 7, {"FIRST_NAME": "Zoé"}))
 
 
 @given(st.lists(names, unique=True), st.lists(names))
 def test_seen_names(seen: list[KeptName], others: list[KeptName]) -> None:
-    """What was seen is known by the texts that it is kept as."""
+    """Seen names are recognized by the texts that are stored of them."""
     read = SeenNames.of(list(SeenNames(seen).blocks()))
     assert len(read) == len(seen)
     assert [name for name in [*seen, *others] if name in read] == [n for n in [*seen, *others] if n in seen]

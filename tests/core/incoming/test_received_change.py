@@ -1,4 +1,4 @@
-"""A kept webhook becomes a change as the sensor finds it."""
+"""A webhook in the store becomes the same change that the sensor would find."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def in_whole_seconds(value: Any) -> Any:
 @given(st.data())
 @pytest.mark.parametrize("record_type", RECORD_TYPE_NAMES)
 def test_round_trip(record_type: str, data: st.DataObject) -> None:
-    """A record of any type is the same again as before it was sent, and makes the same body."""
+    """A record of any type is restored as it was before it was sent, and makes the same body."""
     record = in_whole_seconds(data.draw(records(record_type)))
     dates = [name for name, value in custom_fields_in(record) if is_time(value)]
     body = build_body(record, record_type=record_type, custom_date_fields=dates)
@@ -90,7 +90,7 @@ def test_round_trip(record_type: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("after", [timedelta(0), timedelta(seconds=2.5), timedelta(days=3)])
 @pytest.mark.parametrize("record_type", RECORD_TYPE_NAMES)
 def test_same_change_as_the_sensors(record_type: str, after: timedelta) -> None:
-    """A webhook's milliseconds, which the API's times lack, make no other change, and no other message."""
+    """A webhook's times have milliseconds and the API's don't. The change and the message id are the same."""
     created = EIGHT + timedelta(milliseconds=787)
     updated = created + after
     kind = RECORD_TYPES[record_type]
@@ -119,14 +119,14 @@ def test_same_change_as_the_sensors(record_type: str, after: timedelta) -> None:
     ],
 )
 def test_event(created: Any, updated: Any, event: str, changed_at: datetime) -> None:
-    """A record was added if it was updated within a second of its creation; without times, on receipt."""
+    """A record was added if it was updated within a second of its creation. Without times, receipt counts."""
     change = change_of(contact(created, updated)).change
     assert (change["event"], change["changed_at"]) == (event, iso_time(changed_at))
     check_changes([change])
 
 
 def test_dates() -> None:
-    """Microsoft JSON dates become the API's times in date fields, custom fields and DATES alone."""
+    """Only in date fields, custom fields and DATES do Microsoft JSON dates become the API's times."""
     date, text = format_ms_date(EIGHT + timedelta(milliseconds=787)), "2017-03-10 08:00:00"
     custom = {"FIELD_NAME": "Since__c", "CUSTOM_FIELD_ID": date}
     record = contact(EIGHT, EIGHT, DATE_OF_BIRTH=date, BACKGROUND=date, SOCIAL_LINKEDIN=None)
@@ -142,7 +142,7 @@ def test_dates() -> None:
 
 
 def test_no_body_can_be_built() -> None:
-    """A record that can't be delivered is a change that says why, and holds nothing."""
+    """If no body can be built of a record, its change says why, and doesn't contain it."""
     found = change_of(contact(EIGHT, EIGHT, CUSTOMFIELDS={"Zoé": 1})).change
     assert (found["record"], found["record_id"]) == ({}, 7)
     assert found["undeliverable"] == "CUSTOMFIELDS: it must be a list, not object"
@@ -159,13 +159,13 @@ def test_no_body_can_be_built() -> None:
     ],
 )
 def test_of_another_record(record_type: str, record_id: int, record: dict[str, Any]) -> None:
-    """An object that is not of the record that its name tells is refused."""
+    """An object whose record differs from the one in its name is refused."""
     with pytest.raises(InvalidKeptEntity):
         received_change(kept_name(7), KeptEntity(RECEIVED, record_type, record_id, record), CONTACTS)
 
 
 def test_unreadable() -> None:
-    """What stands for an object that can't be read names it and the record, and stops no other one."""
+    """An object that can't be read becomes a change that names it and the record. Others are read."""
     found = [unreadable_change(kept_name(7, message=m), CONTACTS, "it is not whole").change for m in "ab"]
     good = change_of(contact(EIGHT, EIGHT)).change
     changes = check_changes([good, found[0]])
@@ -177,7 +177,7 @@ def test_unreadable() -> None:
 
 
 def test_order() -> None:
-    """Changes come in the order of their times; those of one time in the order of receipt."""
+    """Changes come in the order of their times. If the times are equal, the order of receipt counts."""
     times = [EIGHT + timedelta(seconds=s) for s in (5, 2, 9)]
     found = [change_of(contact(None, moment, CONTACT_ID=number)) for number, moment in enumerate(times, 1)]
     assert [change["record_id"] for change in latest_changes(found)] == [2, 1, 3]
@@ -189,7 +189,7 @@ def test_order() -> None:
 
 
 def test_several_in_one_second() -> None:
-    """Of changes that would be one message, the latest counts, whichever came first; others stay."""
+    """If several changes would be the same message, the latest counts, in whatever order they came."""
     first = change_of(contact(EIGHT - timedelta(days=1), EIGHT, FIRST_NAME="A"), received_at=EIGHT)
     later = EIGHT + timedelta(milliseconds=900)
     second = change_of(contact(EIGHT - timedelta(days=1), later, FIRST_NAME="B"), received_at=EIGHT)
@@ -202,7 +202,7 @@ def test_several_in_one_second() -> None:
 
 
 def test_added_twice_in_one_second() -> None:
-    """Of two webhooks of a new record, that of the later update counts, even if it came first."""
+    """Of two webhooks of a new record, the one with the later update counts, even if it came first."""
     earlier = change_of(contact(EIGHT, EIGHT, FIRST_NAME="A"), received_at=RECEIVED)
     later = change_of(contact(EIGHT, EIGHT + timedelta(milliseconds=900), FIRST_NAME="B"), received_at=EIGHT)
     for order in permutations([earlier, later]):
@@ -212,7 +212,7 @@ def test_added_twice_in_one_second() -> None:
 
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_messages_have_ids_of_their_own(seconds: list[int]) -> None:
-    """Whatever comes, and however often, payloads can be built of the changes of one reading."""
+    """Whatever webhooks come, and however often, payloads can be built of all changes of one reading."""
     found = [change_of(contact(EIGHT, EIGHT + timedelta(seconds=s / 2))) for s in seconds]
     payloads = [build_payload(change, "w", change["record"]) for change in latest_changes(found)]
     assert len(check_payloads(payloads)) == len(payloads)

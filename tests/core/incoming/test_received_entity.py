@@ -1,4 +1,4 @@
-"""Which record a body tells of: all types by their fields, and nothing that is no record."""
+"""Which record a body is about: each type is recognized by its fields, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VECTORS = Path(__file__).parents[2] / "vectors"
 
 
 def test_body_of_the_help_page() -> None:
-    """The one body that Insightly shows is that of a task."""
+    """The only body that Insightly documents is recognized as a task."""
     found = read_entity((VECTORS / "help_page_task_body.json").read_bytes())
     assert found.record_type == "Tasks"
     assert found.record_id > 0
@@ -52,7 +52,7 @@ def test_each_type_by_name(record_type: str) -> None:
 
 
 def test_no_id() -> None:
-    """No record's id is said to be missing, without advice that would not help."""
+    """The error says that the record's id is missing, and gives no advice that would not help."""
     with pytest.raises(InvalidEntity, match=r"^it has no field with a record's id, such as TASK_ID$"):
         read_entity(b'{"entity": {"TITLE": "Call back"}}')
 
@@ -107,7 +107,7 @@ def test_times(value: object, expected: datetime | None) -> None:
 
 
 def test_time_of_creation() -> None:
-    """Where a record doesn't tell when it was updated, its creation counts."""
+    """If a record has no update time, its creation time counts."""
     body = (
         b'{"entity": {"CONTACT_ID": 7, "DATE_UPDATED_UTC": null, "DATE_CREATED_UTC": "2026-01-31 08:00:00"}}'
     )
@@ -132,7 +132,7 @@ bodies = (
 
 @given(bodies, st.none() | st.sampled_from(["Contacts", "Invoice__c", "Contact", MARK]))
 def test_anything(body: bytes, record_type: str | None) -> None:
-    """Whatever comes is a record, or refused in words that hold none of it."""
+    """Whatever comes is a record, or is refused with an error that shows nothing of it."""
     told = ""
     try:
         found = read_entity(body, record_type)

@@ -1,4 +1,4 @@
-"""Which changes polls have seen, and no webhook has told of in time."""
+"""Which changes polls have found without a webhook in time."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ def announced(*starts: float) -> AnnouncedSpans:
     ("seconds", "expected"), [(8.9, False), (9, True), (10, True), (11.9, True), (12, True), (13, False)]
 )
 def test_a_change_that_was_told_of(seconds: float, expected: bool) -> None:
-    """A webhook's time of it may be a second off, either way."""
+    """A webhook's time for the change may differ by a second, in either direction."""
     assert is_announced(at(seconds), announced(10)) is expected
     assert not is_announced(at(seconds), None)
 
 
 def test_a_webhook_gets_a_minute() -> None:
-    """A late webhook's change counts as missed, once; if the webhook comes in time, it doesn't count."""
+    """After a minute without a webhook, a change counts as missed, once.
+
+    A webhook within the minute prevents it.
+    """
     changes = UnannouncedChanges()
     changes.add([at(10), at(40), at(0)])
     assert changes.take_overdue(None, at(59), LONG_AGO) == []
@@ -45,7 +48,7 @@ def test_a_webhook_gets_a_minute() -> None:
 
 
 def test_changes_from_before_webhooks_came() -> None:
-    """No webhook could tell of them."""
+    """No webhook could have announced them."""
     changes = UnannouncedChanges()
     changes.add([at(10), at(20), at(20)])
     assert changes.take_overdue(announced(15), at(900), at(15)) == [at(20), at(20)]

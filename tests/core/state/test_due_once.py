@@ -1,4 +1,4 @@
-"""What runs do with pending webhooks: each once, wherever a try is killed, however often it is repeated."""
+"""What runs do with pending webhooks: each is sent once, wherever and however often a try is killed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ AT_MOST = 4
 
 
 class Power:
-    """Fails at one of the next calls of all stores that it feeds."""
+    """Fails at one of the next calls of all stores that share it."""
 
     def __init__(self) -> None:
         self.calls_left: int | None = None
 
     def spend(self) -> None:
-        """Raise ``Crash`` if this is the call to fail at, and at each one after it."""
+        """Raise ``Crash`` at the chosen call, and at each one after it."""
         if self.calls_left is not None:
             if self.calls_left <= 0:
                 raise Crash
@@ -37,7 +37,7 @@ class Power:
 
 
 class PoweredStore(StateStore):
-    """A state store whose calls need power, before they are done and after."""
+    """A state store that may fail before or after each call."""
 
     def __init__(self, power: Power) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def sending_now(*entries: PendingWebhook) -> PendingRequest:
 
 
 class Runs:
-    """Runs over one book, and what must have come of each."""
+    """Runs that share one store of pending webhooks, and what each of them must do."""
 
     def __init__(self) -> None:
         self.power = Power()
@@ -92,7 +92,7 @@ class Runs:
         until: datetime,
         crash_at: int | None = None,
     ) -> bool:
-        """Make a try of a run, its first, a retry or one after a clear; return whether it came to its end."""
+        """Make a try of a run: the first, a retry, or one after a clear. Return whether it finished."""
         entries, request = self.inputs.setdefault(run, (entries, request))
         state = self.states.setdefault(run, PoweredStore(self.power))
         name = f"run{run}"
@@ -163,10 +163,7 @@ steps = st.lists(
 @settings(deadline=None, max_examples=200)
 @given(steps)
 def test_each_run_decides_once(steps):
-    """Entering, cancelling, hastening and taking happen together, once a run.
-
-    No entry is lost, and none is taken twice.
-    """
+    """A run enters, cancels, sends early and takes, each once. No entry is lost, and none is taken twice."""
     runs = Runs()
     for number, (run, entries, request, hours, crash_at) in enumerate(steps):
         new = [entry(record_id, due, f"2024-06-01T12:00:{number:02}Z") for record_id, due in entries]
@@ -179,7 +176,7 @@ def test_each_run_decides_once(steps):
 
 
 def each_kill(prepare, act) -> None:
-    """Make a try that is killed at each of its calls in turn, until it is not."""
+    """Make tries that are killed at each of its calls in turn, until one is not."""
     for crash_at in range(200):
         runs = Runs()
         prepare(runs)
@@ -189,7 +186,7 @@ def each_kill(prepare, act) -> None:
 
 
 def test_a_run_killed_between_entering_and_noting_it_enters_nothing_twice():
-    """Another run takes and sends the entry meanwhile; the retry, and a cleared task, enter it no more."""
+    """Another run takes and sends the entry meanwhile. The retry and a cleared task don't enter it again."""
 
     def act(runs: Runs, crash_at: int) -> bool:
         ended = runs.try_once(1, [entry(7, 1)], NOTHING, NOON, crash_at)
@@ -204,7 +201,7 @@ def test_a_run_killed_between_entering_and_noting_it_enters_nothing_twice():
 
 
 def test_a_run_killed_while_it_takes_takes_what_no_other_run_takes():
-    """What it has taken out is its own; what it hasn't, another run takes."""
+    """The run keeps the entries that it has taken. Another run takes the others."""
 
     def act(runs: Runs, crash_at: int) -> bool:
         ended = runs.try_once(2, [], NOTHING, NOON, crash_at)
@@ -219,7 +216,7 @@ def test_a_run_killed_while_it_takes_takes_what_no_other_run_takes():
 
 
 def test_a_request_to_cancel_is_carried_out_once():
-    """A retry, or a cleared task, doesn't cancel what was scheduled since."""
+    """A retry, or a cleared task, doesn't cancel webhooks that were scheduled since."""
 
     def act(runs: Runs, crash_at: int) -> bool:
         ended = runs.try_once(2, [], cancelling(7), NOON, crash_at)
@@ -236,7 +233,7 @@ def test_a_request_to_cancel_is_carried_out_once():
 
 
 def test_a_request_to_send_now_is_carried_out_once():
-    """Killed at any call: the entry is sent once, and what the record has triggered since keeps its time."""
+    """Killed at any call, the entry is sent once. A later trigger of the record keeps its time."""
 
     def act(runs: Runs, crash_at: int) -> bool:
         first, again = entry(7, 5), entry(7, 6, "2024-06-02T12:00:00Z")
@@ -254,7 +251,7 @@ def test_a_request_to_send_now_is_carried_out_once():
 
 
 def test_what_is_sent_now_beyond_a_run_is_due():
-    """The next run takes it at once: it doesn't wait for its own time."""
+    """The next run takes it at once, without waiting for its original time."""
     runs = Runs()
     many = [entry(record_id, 5) for record_id in range(1, 7)]
     assert runs.try_once(1, many, NOTHING, NOON)
@@ -265,7 +262,7 @@ def test_what_is_sent_now_beyond_a_run_is_due():
 
 @pytest.mark.parametrize("action", ["cancel", "send_now"])
 def test_an_entry_that_is_named_by_its_change_is_no_other_one(action):
-    """Where the record was sent and scheduled anew since, the new entry stays, and keeps its time."""
+    """If the record was sent and scheduled again since, the new entry stays and keeps its time."""
     runs = Runs()
     newer = entry(7, 5, "2024-06-02T12:00:00Z")
     assert runs.try_once(1, [newer], NOTHING, NOON)
@@ -274,7 +271,7 @@ def test_an_entry_that_is_named_by_its_change_is_no_other_one(action):
 
 
 def test_what_is_put_back_is_sent_once():
-    """Killed at any call, tried again, cleared: the entry is this run's or pending, never both or neither."""
+    """Killed at any call, retried, cleared: the entry is this run's or pending, never both or neither."""
     for crash_at in range(200):
         power = Power()
         book, state = PoweredStore(power), PoweredStore(power)
@@ -310,7 +307,7 @@ def test_what_is_put_back_is_sent_once():
 
 
 def test_what_is_put_back_doubles_nothing():
-    """Where its record is pending again, that one stays."""
+    """If its record is pending again, the pending entry stays."""
     book, state = StateStore(), StateStore()
     subject = DueOnce(PendingWebhooks(book, KEY), state, "r")
     subject.decide(lambda: [entry(1)], NOTHING, NOON, AT_MOST)
@@ -323,7 +320,7 @@ def test_what_is_put_back_doubles_nothing():
 
 
 def test_what_an_earlier_version_noted_counts():
-    """An upgrade between a task's tries: what it has entered is entered, what it has taken is its own."""
+    """After an upgrade between two tries, entries stay entered, and taken entries still belong to the run."""
     book, state = StateStore(), StateStore()
     state.set("entered", True)
     noted = "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z"
@@ -338,7 +335,7 @@ def test_what_an_earlier_version_noted_counts():
 
 
 def test_runs_that_are_never_tried_again_do_not_pile_up(monkeypatch):
-    """Each was killed right after it had decided, and had nothing to send; the latest ones are kept."""
+    """Each was killed right after it had decided, and had nothing to send. Only the latest ones are kept."""
     monkeypatch.setattr(pending, "RUNS_KEPT", 3)
     store = StateStore()
     for number in range(10):

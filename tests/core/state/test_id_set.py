@@ -1,4 +1,4 @@
-"""The records that have triggered: nothing that was in is lost, wherever a task stops."""
+"""The records that have triggered: no stored id is lost, wherever a task stops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATE_LIMIT = 60_000
 
 
 class Crash(BaseException):
-    """A task is killed: no handler of exceptions sees it."""
+    """A task is killed: no exception handler catches it."""
 
 
 class CrashingStore(StateStore):
@@ -57,7 +57,7 @@ class CrashingStore(StateStore):
             super().delete(key)
 
     def made(self, method: str) -> list[str]:
-        """Return the keys of the calls of a method."""
+        """Return the keys of all calls of one method."""
         return [key for name, key in self.calls if name == method]
 
     @contextmanager
@@ -91,7 +91,7 @@ def records(store: StateStore) -> IdSet:
 
 
 def content(store: StateStore) -> set[int]:
-    """Return all ids that are in, read from what is stored alone."""
+    """Return all stored ids, read from the store alone."""
     directory = store.get(KEY, {"leaves": []})
     return {
         record_id
@@ -101,7 +101,7 @@ def content(store: StateStore) -> set[int]:
 
 
 def leaf_text(*differences: int) -> str:
-    """Return a leaf as the module's docstring describes it, made without it."""
+    """Return a leaf in the form that the module's docstring describes, made by other code."""
     planes = bytes(d >> 8 * place & 255 for place in range(8) for d in differences)
     return base64.b64encode(zlib.compress(planes)).decode()
 
@@ -124,7 +124,7 @@ limits = st.sampled_from([(3, 45_000), (1, 45_000), (100, 60), (100, 1)])
 
 
 def applied(store: StateStore, history: list[tuple[str, list[int], bool]]) -> set[int]:
-    """Do what the history says, check each answer against a plain set, and return that."""
+    """Do what the history says. Compare each answer with a plain set, and return that set."""
     model: set[int] = set()
     subject = records(store)
     for action, ids, anew in history:
@@ -141,7 +141,7 @@ def applied(store: StateStore, history: list[tuple[str, list[int], bool]]) -> se
 @settings(deadline=None, max_examples=40)
 @given(histories, limits)
 def test_it_is_a_set(history, limit):
-    """Whatever is added, by one instance or another, it holds what a plain set holds."""
+    """Whatever is added, by one instance or several, it contains what a plain set contains."""
     store = StateStore()
     with small_leaves(*limit):
         model = applied(store, history)
@@ -158,7 +158,7 @@ def test_it_is_a_set(history, limit):
 @settings(deadline=None, max_examples=20)
 @given(histories, st.lists(record_ids, min_size=1, max_size=12), limits)
 def test_a_crash_at_any_call_loses_nothing(history, batch, limit):
-    """What was in is in, of the batch there is a part, nothing else; repeating the batch completes it."""
+    """Stored ids stay. Of the batch, a part is stored; repeating the batch completes it."""
     store = CrashingStore()
     with small_leaves(*limit):
         before = applied(store, history)
@@ -170,7 +170,7 @@ def test_a_crash_at_any_call_loses_nothing(history, batch, limit):
             again = CrashingStore(crashed.values)
             records(again).add(batch)
             assert content(again) == after
-            # What comes after isn't mixed up with what the crash has left, either.
+            # Later additions are not mixed up with what the crash has left.
             records(crashed).add(range(40, 52))
             assert content(crashed) == found | set(range(40, 52))
 
@@ -178,7 +178,7 @@ def test_a_crash_at_any_call_loses_nothing(history, batch, limit):
 @settings(deadline=None, max_examples=10)
 @given(histories, st.lists(record_ids, min_size=1, max_size=12))
 def test_an_instance_whose_write_failed_can_be_asked_again(history, batch):
-    """After a failure that the caller survives, the same instance reads anew what was stored."""
+    """After a failure that the caller survives, the same instance reads the stored state again."""
     store = CrashingStore()
     with small_leaves(3, 45_000):
         before = applied(store, history)
@@ -196,7 +196,7 @@ def test_an_instance_whose_write_failed_can_be_asked_again(history, batch):
 
 
 def test_how_it_is_stored():
-    """A directory, and leaves that other tools can read: a form that later versions must read."""
+    """A directory, and leaves that other tools can read. Later versions must read this form."""
     store = StateStore()
     records(store).add([1000, 7, 8])
     assert store.get(KEY) == {"version": 2, "leaves": [[1, 0]], "next": 1}
@@ -207,7 +207,10 @@ def test_how_it_is_stored():
 
 
 def test_a_leaf_is_halved_under_new_numbers(monkeypatch):
-    """New leaves, then the directory, then the old leaf goes; a leaf that has room is written in place."""
+    """New leaves are written, then the directory; then the old leaf is deleted.
+
+    Others are written in place.
+    """
     monkeypatch.setattr(triggered, "LEAF_IDS", 4)
     store = CrashingStore()
     subject = records(store)
@@ -224,7 +227,7 @@ def test_a_leaf_is_halved_under_new_numbers(monkeypatch):
 
 
 def test_only_the_leaves_of_the_ids_are_read_once(monkeypatch):
-    """To know and then to add reads the directory and each leaf once, and writes what changes."""
+    """Looking up and then adding reads the directory and each leaf once, and writes only what changes."""
     monkeypatch.setattr(triggered, "LEAF_IDS", 100)
     store = CrashingStore()
     records(store).add(range(1, 10_000, 2))
@@ -243,7 +246,7 @@ def test_only_the_leaves_of_the_ids_are_read_once(monkeypatch):
 
 
 def test_nothing_costs_nothing():
-    """No ids, no calls."""
+    """Without ids, there are no calls."""
     store = CrashingStore()
     records(store).add([])
     assert records(store).known([]) == set()
@@ -304,7 +307,7 @@ DIRECTORY = {"version": 1, "leaves": [[1, 4], [100, 2]], "next": 5}
     ids=lambda part: str(part)[:50],
 )
 def test_state_that_cannot_be_read_is_refused(key, value):
-    """Another version, a missing leaf, or anything else that isn't ours raises, and is left as it is."""
+    """Another version, a missing leaf, or any other invalid state raises an error, and isn't changed."""
     store = StateStore()
     store.set(f"{KEY}/kept", True)
     store.set(KEY, DIRECTORY)
@@ -324,7 +327,10 @@ def test_state_that_cannot_be_read_is_refused(key, value):
 
 
 def test_a_set_of_version_1_goes_on_and_its_loss_is_noticed_from_its_next_leaf_on(monkeypatch):
-    """What earlier versions have stored is read; until then its loss is noticed if leaf 0 is there."""
+    """State of earlier versions is read.
+
+    Until its next leaf is written, only leaf 0 shows whether it is lost.
+    """
     monkeypatch.setattr(triggered, "LEAF_IDS", 3)
     store = StateStore()
     store.set(KEY, {"version": 1, "leaves": [[1, 0]], "next": 1})
@@ -345,7 +351,7 @@ def test_a_set_of_version_1_goes_on_and_its_loss_is_noticed_from_its_next_leaf_o
 @settings(deadline=None, max_examples=20)
 @given(histories, st.lists(record_ids, min_size=1, max_size=12), limits)
 def test_a_lost_directory_is_no_empty_set(history, batch, limit):
-    """Wherever a crash has stopped the set's first writes or later ones: what was in is not forgotten."""
+    """Wherever a crash stops a write, first or later, the stored ids are not forgotten."""
     store = StateStore()
     with small_leaves(*limit):
         applied(store, history)
@@ -359,7 +365,7 @@ def test_a_lost_directory_is_no_empty_set(history, batch, limit):
 
 
 def test_a_leaf_that_the_ids_are_not_in_need_not_be_there():
-    """What isn't asked for isn't read."""
+    """A leaf that isn't needed isn't read."""
     store = StateStore()
     store.set(KEY, DIRECTORY)
     store.set(f"{KEY}/4", leaf_text(1, 98))
@@ -399,7 +405,7 @@ def test_a_million_ids_in_a_row_are_small():
 
 
 def test_the_directory_of_many_random_ids_is_small():
-    """The directory of ids that compress worst stays below what a state store holds, at a million, too."""
+    """Even for a million ids that compress badly, the directory fits into a state store."""
     store = CrashingStore()
     random = Random(7)
     some = {random.randrange(1, 2**63) for _ in range(100_000)}

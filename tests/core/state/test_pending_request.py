@@ -21,7 +21,7 @@ def entry(record_id: int, changed_at: str = CHANGED_AT) -> PendingWebhook:
 
 
 def test_records_that_parameters_name():
-    """Whatever is pending of them is meant, of the webhooks that are named, or else of all."""
+    """All pending webhooks of the records are meant, or only those of the webhooks that are named."""
     params = {"cancel": [7], "send_now": [8]}
     everywhere = PendingRequest(cancel={7: None}, send_now={8: None})
     assert request_in(params, {}, "check") == everywhere
@@ -39,7 +39,7 @@ entries = st.dictionaries(st.integers(1, 2**63 - 1), st.sampled_from([CHANGED_AT
 
 @given(st.sampled_from(["cancel", "send_now"]), entries, entries)
 def test_entries_come_back_from_a_conf(action, check, other):
-    """What a command asks for is what the task of that webhook reads, after JSON."""
+    """The entries in a command's conf are the ones that the webhook's task reads, after JSON."""
     conf = request_conf(
         action, {"check": check, "other": other}, requested_by="anna", requested_at=CHANGED_AT
     )
@@ -55,7 +55,7 @@ def test_entries_come_back_from_a_conf(action, check, other):
 
 
 def test_parameters_and_conf_go_together():
-    """An entry that the conf names is that entry, although its record is among the parameters."""
+    """If the conf names an entry, exactly that entry is meant, even if its record is among the parameters."""
     conf = request_conf("cancel", {"check": {7: CHANGED_AT}}, requested_by="anna", requested_at=CHANGED_AT)
     request = request_in({"cancel": [7, 8], "send_now": [9]}, conf, "check")
     assert request == PendingRequest(cancel={7: CHANGED_AT, 8: None}, send_now={9: None})
@@ -82,14 +82,14 @@ def test_parameters_and_conf_go_together():
     ],
 )
 def test_what_cannot_be_read_is_refused(params, conf, where):
-    """Nothing is cancelled or sent by a guess."""
+    """Nothing is cancelled or sent on a guess."""
     with pytest.raises(InvalidPayload) as refused:
         request_in(params, conf, "check")
     assert refused.value.where == where
 
 
 def test_the_outcome_names_the_records():
-    """Those that were pending, and those that were not any more."""
+    """It lists the records that were pending, and those that no longer were."""
     request = PendingRequest(cancel={7: None, 9: None}, send_now={8: CHANGED_AT})
     assert list(request.outcome(Decision([], [entry(7)], [], []))) == [
         "1 cancelled: [7]",

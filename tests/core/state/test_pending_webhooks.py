@@ -51,7 +51,7 @@ def test_an_entry_as_json():
 
 @given(entries)
 def test_an_entry_comes_back_from_json(entry):
-    """What one task has pushed, another reads as it was; more keys than needed do no harm."""
+    """A task reads exactly what another task has pushed. Additional keys do no harm."""
     assert PendingWebhook.of(json.loads(json.dumps(entry.as_dict() | {"more": 1}))) == entry
 
 
@@ -72,7 +72,7 @@ def test_an_entry_comes_back_from_json(entry):
     ids=str,
 )
 def test_what_is_no_entry_is_refused(value, reason):
-    """What another task has pushed may be anything."""
+    """Another task may have pushed anything."""
     with pytest.raises(InvalidPayload) as caught:
         PendingWebhook.of(value)
     assert caught.value.where == "pending webhook"
@@ -124,7 +124,7 @@ def test_when_a_webhook_is_due(arguments, due):
     ids=str,
 )
 def test_a_field_without_a_time_makes_nothing_due(arguments):
-    """Blank fields, what is no time, and what would be beyond the years 1 to 9999 have no due time."""
+    """Blank fields, values that are no time, and times outside of the years 1 to 9999 give no due time."""
     assert due_time(RECORD, CHANGED_AT, **arguments) is None
 
 
@@ -135,16 +135,16 @@ def test_a_change_without_a_time_is_refused():
     assert caught.value.where == "changed_at"
 
 
-# --- the store of them ---------------------------------------------------------------------------------
+# --- the store of pending webhooks ----------------------------------------------------------------------
 
 
 def pending_in(store: StateStore) -> PendingWebhooks:
-    """Return what is pending as another task finds it."""
+    """Return the pending entries as another task finds them."""
     return PendingWebhooks(store, KEY)
 
 
 def content(store: StateStore) -> dict[int, PendingWebhook]:
-    """Return what is pending, by record."""
+    """Return the pending entries, by record."""
     return {entry.record_id: entry for entry in pending_in(store)}
 
 
@@ -159,7 +159,7 @@ histories = st.lists(
 
 
 def applied(store: StateStore, history) -> dict[int, PendingWebhook]:
-    """Do what the history says, check each answer against a plain dict, and return that."""
+    """Do what the history says. Compare each answer with a plain dict, and return that dict."""
     model: dict[int, PendingWebhook] = {}
     subject = pending_in(store)
     for action, batch, anew in history:
@@ -186,7 +186,7 @@ def applied(store: StateStore, history) -> dict[int, PendingWebhook]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_blocks():
-    """Let a few entries fill several blocks; the figures of real ones have a test of their own."""
+    """Let a few entries fill several blocks. Real sizes have a test of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pending, "BLOCK_SIZE", 3)
         yield
@@ -195,7 +195,7 @@ def _small_blocks():
 @settings(deadline=None, max_examples=40)
 @given(histories)
 def test_it_keeps_one_entry_for_each_record(history):
-    """Whatever is added, taken and cancelled, by one instance or another, it has what a plain dict has."""
+    """Whatever is added, taken and cancelled, by one instance or several, it equals a plain dict."""
     store = StateStore()
     model = applied(store, history)
     assert content(store) == model
@@ -207,7 +207,7 @@ def test_it_keeps_one_entry_for_each_record(history):
 @settings(deadline=None, max_examples=8)
 @given(histories, st.lists(entries, min_size=1, max_size=10), st.lists(entries, max_size=8))
 def test_a_crash_while_adding_loses_nothing(history, batch, later):
-    """What was pending is so, unchanged, of the batch there is a part; repeating the batch completes it."""
+    """Pending entries stay unchanged. Of the batch, a part is stored; repeating the batch completes it."""
     store = CrashingStore()
     before = applied(store, history)
     whole = CrashingStore(store.values)
@@ -226,7 +226,7 @@ def test_a_crash_while_adding_loses_nothing(history, batch, later):
 @settings(deadline=None, max_examples=8)
 @given(histories, st.data(), st.lists(entries, max_size=8))
 def test_a_crash_while_removing_loses_nothing(history, data, later):
-    """What isn't being removed stays, unchanged; repeating the removal completes it."""
+    """Entries that aren't being removed stay unchanged; repeating the removal completes it."""
     store = CrashingStore()
     before = applied(store, history)
     leaving = data.draw(st.sets(st.sampled_from(sorted(before)))) if before else {7}
@@ -245,7 +245,7 @@ def test_a_crash_while_removing_loses_nothing(history, data, later):
 
 
 def check_growth(crashed: CrashingStore, later: list[PendingWebhook]) -> None:
-    """Assert that what a crash has left beyond the head doesn't come back when more are added over it."""
+    """Assert that entries which a crash has left beyond the head don't return when more are added there."""
     expected = content(crashed)
     pending_in(crashed).add(later)
     for item in later:
@@ -258,7 +258,7 @@ def check_growth(crashed: CrashingStore, later: list[PendingWebhook]) -> None:
 
 
 def test_an_instance_whose_write_failed_can_be_asked_again():
-    """After a failure that the caller survives, the same instance reads anew what was stored."""
+    """After a failure that the caller survives, the same instance reads the stored state again."""
     store = CrashingStore()
     pending_in(store).add(map(entry, range(1, 8)))
     subjects: list[PendingWebhooks] = []
@@ -274,7 +274,7 @@ def test_an_instance_whose_write_failed_can_be_asked_again():
 
 
 def test_a_pending_webhook_is_neither_moved_nor_doubled():
-    """A second trigger of a record changes nothing, be it earlier or later, within a batch or after it."""
+    """A second trigger of a record changes nothing, earlier or later, in the same batch or after it."""
     store = StateStore()
     first = entry(7, NOON)
     assert pending_in(store).add([first, entry(7, NOON - DAY)]) == [first]
@@ -285,7 +285,7 @@ def test_a_pending_webhook_is_neither_moved_nor_doubled():
 
 
 def test_the_earliest_come_first():
-    """By the time that they are due, then by record id; each stays until it is removed."""
+    """Entries are sorted by due time, then by record id. Each stays until it is removed."""
     store = StateStore()
     subject = pending_in(store)
     subject.add([entry(1, NOON + DAY), entry(3, NOON), entry(2, NOON), entry(4, NOON - DAY)])
@@ -306,7 +306,7 @@ def test_times_are_kept_in_utc():
 
 
 def test_how_a_book_is_stored():
-    """A head and blocks that an operator can read, and edit: a form that later versions must read."""
+    """It is a head and blocks that an operator can read and edit. Later versions must read this form."""
     store = StateStore()
     pending_in(store).add(
         [entry(7), entry(8, NOON + DAY, "updated", "2024-06-01 12:00:00"), entry(9), entry(10)]
@@ -322,14 +322,17 @@ def test_how_a_book_is_stored():
 
 
 def test_the_order_of_writes():
-    """New blocks, the head that names them, and only then the old ones go; numbers are used again."""
+    """New blocks are written, then the head that names them; then the old blocks are deleted.
+
+    Numbers are reused.
+    """
     store = CrashingStore()
     subject = pending_in(store)
     subject.add(map(entry, range(1, 8)))
     assert store.made("get") == [KEY, f"{KEY}/kept", f"{KEY}/0"]
     assert store.made("set") == [KEY, f"{KEY}/kept", f"{KEY}/0", f"{KEY}/1", f"{KEY}/2", KEY]
     store.calls.clear()
-    subject.remove([1, 4, 5, 6])  # the block in the middle is empty: it goes
+    subject.remove([1, 4, 5, 6])  # the block in the middle is empty, so it is deleted
     assert store.calls == [("set", f"{KEY}/3"), ("set", KEY), ("delete", f"{KEY}/0"), ("delete", f"{KEY}/1")]
     store.calls.clear()
     subject.add([entry(9), entry(10)])
@@ -351,7 +354,7 @@ def test_the_order_of_writes():
 @settings(deadline=None, max_examples=8)
 @given(histories, st.lists(entries, min_size=1, max_size=10))
 def test_a_lost_head_is_not_taken_for_nothing_pending(history, batch):
-    """Wherever a crash has stopped the first writes or later ones: no entry is forgotten without a word."""
+    """Wherever a crash stops a write, first or later, no entry is silently forgotten."""
     store = StateStore()
     applied(store, history)
     for crashed in each_crash(store.values, lambda s: pending_in(s).add(batch)):
@@ -365,7 +368,7 @@ def test_a_lost_head_is_not_taken_for_nothing_pending(history, batch):
 
 
 def test_what_version_1_has_stored():
-    """It is read, changed, and its loss is noticed."""
+    """It can be read and changed, and its loss is noticed."""
     store = StateStore()
     store.set(KEY, {"version": 1, "blocks": 2})
     store.set(f"{KEY}/0", {"1": ENTRY})
@@ -423,7 +426,7 @@ ENTRY = "2024-06-01T12:00:00Z added 2024-06-01T12:00:00Z"
     ids=lambda part: str(part)[:70],
 )
 def test_state_that_cannot_be_read_is_refused(key, value):
-    """Another version, a missing block, an entry that is none, or twice: it raises, and stays as it is."""
+    """Another version, a missing block, an invalid or repeated entry: each raises, and changes nothing."""
     store = StateStore()
     store.set(KEY, {"version": 1, "blocks": 2})
     store.set(f"{KEY}/0", {"1": ENTRY})
@@ -460,7 +463,7 @@ def test_state_that_cannot_be_read_is_refused(key, value):
     ids=str,
 )
 def test_what_could_not_be_read_again_is_not_added(wrong):
-    """One wrong entry, and nothing of the batch is entered."""
+    """If one entry is invalid, none of the batch is entered."""
     store = StateStore()
     subject = pending_in(store)
     with pytest.raises(ValueError, match=r"must|changed_at"):
@@ -469,7 +472,7 @@ def test_what_could_not_be_read_again_is_not_added(wrong):
 
 
 def test_ten_thousand_entries(monkeypatch):
-    """However long an entry is, each value stays small; to add one or take a hundred writes few blocks."""
+    """However long entries are, each value stays small. Adding one or taking a hundred writes few blocks."""
     monkeypatch.setattr(pending, "BLOCK_SIZE", 500)
     store = CrashingStore()  # it asserts the size of each value
     longest = "2024-06-01T12:00:00.123456789+00:00"

@@ -1,4 +1,4 @@
-"""The messages that wait for a receiver: none is lost, none taken twice, wherever a task stops."""
+"""The messages that wait for a receiver: none is lost or taken twice, wherever a task stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def filled(count: int) -> StateStore:
 
 
 def test_what_is_due_is_taken_once():
-    """From the earliest time on, all of it, in the order in which it came."""
+    """From the earliest due time on, everything is taken, in the order in which it came."""
     store = StateStore()
     queue(store).enter(source(1, 2), "a", NOON + MINUTE)
     queue(store).enter(source(2, 3), "b", NOON)
@@ -47,18 +47,18 @@ def test_what_is_due_is_taken_once():
 
 
 def test_a_run_takes_the_same_until_it_has_noted_it():
-    """What comes meanwhile is for the next one."""
+    """Messages that arrive meanwhile belong to the next run."""
     store = filled(2)
     taken = queue(store).take("taker", NOON)
     queue(store).enter(source(9), "late", NOON)
     assert queue(store).take("taker", NOON) == taken
     queue(store).forget("taker")
-    queue(store).forget("taker")  # as often as it is tried
+    queue(store).forget("taker")  # however often it is tried
     assert queue(store).take("taker", NOON) == [source(9)]
 
 
 def test_a_run_enters_once():
-    """Its retry finds that it has, also after the messages were taken."""
+    """Its retry notices that the messages are already entered, even after they were taken."""
     store = filled(1)
     assert not queue(store).enter(source(0), "enter_0", NOON)
     queue(store).take("taker", NOON)
@@ -68,7 +68,7 @@ def test_a_run_enters_once():
 
 
 def test_the_store_stays_small():
-    """However many have waited, two blocks are left; each value is one that Airflow's store takes."""
+    """However many messages have waited, two blocks are left. Each value fits into Airflow's store."""
     store = CrashingStore()
     long = MessageSource("d" * 250, "r" * 250, "t" * 250, 10**6, "b" * 250, 10**9)
     for number in range(5 * BLOCK_SIZE // 2):
@@ -80,7 +80,7 @@ def test_the_store_stays_small():
 
 
 def test_a_run_that_never_notes_what_it_took_keeps_that_alone():
-    """Its messages are there for its next try; blocks before and behind them go."""
+    """Its messages stay for its next try. Blocks before and after them are deleted."""
     store = filled(3 * BLOCK_SIZE)
     first = queue(store).take("killed", NOON)
     for number in range(1, 11):
@@ -96,7 +96,7 @@ def test_a_run_that_never_notes_what_it_took_keeps_that_alone():
 
 
 def test_a_part_that_is_missing_is_an_error():
-    """What waits can't be told then."""
+    """It is then unknown what waits."""
     store = filled(3)
     store.delete(f"{KEY}/0")
     with pytest.raises(InvalidState, match="it is not known what waits"):
@@ -125,7 +125,7 @@ steps = st.lists(st.sampled_from(["enter", "take", "crash in enter", "crash in t
 
 
 def test_a_lost_head_is_not_taken_for_nothing_waiting():
-    """Else what a task has left would never be sent."""
+    """Otherwise messages that a task has left would never be sent."""
     store = filled(1)
     store.delete(KEY)
     with pytest.raises(InvalidState, match="it is missing"):
@@ -135,7 +135,7 @@ def test_a_lost_head_is_not_taken_for_nothing_waiting():
 @settings(max_examples=200)
 @given(steps, st.randoms())
 def test_nothing_is_lost_or_taken_twice(steps, random):
-    """A task that is killed at any of its calls, and tried again, leaves what it would have left at once."""
+    """A task that is killed at any call, and tried again, leaves the same state as an undisturbed one."""
     store = CrashingStore()
     entered: list[MessageSource] = []
     taken: list[MessageSource] = []

@@ -1,4 +1,4 @@
-"""What a task keeps of what it has counted."""
+"""The counts that a task keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_insightly_hooks.core.state.run_counts import RunCounts
     "counts", [RunCounts(), RunCounts(detected=0), RunCounts(3, 2, 10, 100, "insightly_default")]
 )
 def test_it_is_read_as_it_was_written(counts: RunCounts) -> None:
-    """Without nulls: what isn't known is left out; 0 is known."""
+    """Unknown numbers are left out instead of being null; 0 is a known number."""
     value = counts.as_dict()
     assert None not in value.values()
     assert value["version"] == 1
@@ -36,11 +36,11 @@ def test_it_is_read_as_it_was_written(counts: RunCounts) -> None:
     ],
 )
 def test_what_cannot_be_read(value: Any) -> None:
-    """It says so, whatever stands there."""
+    """The error says that the counts can't be read, whatever the value is."""
     with pytest.raises(InvalidState, match="run_counts"):
         RunCounts.of(value)
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    """As long as it calls itself version 1."""
+    """Unknown keys are ignored as long as the value says version 1."""
     assert RunCounts.of({"version": 1, "met": 1, "more": {}}) == RunCounts(met=1)

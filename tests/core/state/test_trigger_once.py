@@ -1,4 +1,4 @@
-"""Which records a run may let through; ``test_criteria_operator.py`` has the crashes and histories."""
+"""Which records a run may pass on. ``test_criteria_operator.py`` tests crashes and histories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(
 
 
 def test_a_large_batch_is_committed_in_parts() -> None:
-    """No value is too large for the store, whatever the ids; a retry admits the same."""
+    """No value is too large for the store, whatever the ids are. A retry passes on the same records."""
     memory, state = StateStore(), StateStore()
     ids = range(2**62, 2**62 + 30_000, 5)
     assert run(memory, "r1", state).admit(ids) == set(ids)
@@ -33,7 +33,7 @@ def test_a_large_batch_is_committed_in_parts() -> None:
 
 
 def test_a_small_batch_costs_a_few_calls() -> None:
-    """Where nothing new triggers: no write."""
+    """If no new record triggers, nothing is written."""
     memory, state = StateStore(), StateStore()
     run(memory, "r1", state).admit([1, 2, 3])
     assert len(memory.writes) <= 7
@@ -44,19 +44,19 @@ def test_a_small_batch_costs_a_few_calls() -> None:
 
 
 def test_what_another_run_has_committed_counts() -> None:
-    """A run that was stopped right after it had decided, and given up, has decided."""
+    """If a run was stopped right after it had decided, and is never tried again, its decision counts."""
     memory = StateStore()
     memory.set(f"{KEY}/decided", {"run": "r1", "ids": [1, 2]})
     assert run(memory, "r2").admit([2, 3]) == {3}
     assert run(memory, "r3").admit([1, 4]) == {4}
-    assert run(memory, "r1").admit([1, 2, 3]) == {1, 2}  # cleared, it lets through what it had decided
+    assert run(memory, "r1").admit([1, 2, 3]) == {1, 2}  # once cleared, it passes on what it had decided
     assert memory.get(f"{KEY}/open") == {}
     assert memory.get(f"{KEY}/open/r1") is None
 
 
 @pytest.mark.parametrize("is_remembered", [False, True])
 def test_what_an_earlier_version_has_committed_counts(is_remembered: bool) -> None:
-    """It kept a decision under ``open``, and marked there whether it was remembered."""
+    """They kept a decision under ``open``, and marked there whether it was remembered."""
     memory = StateStore()
     memory.set(f"{KEY}/open/r1", [1, 2])
     memory.set(f"{KEY}/open", {"r1": is_remembered})
@@ -66,7 +66,7 @@ def test_what_an_earlier_version_has_committed_counts(is_remembered: bool) -> No
 
 
 def test_runs_that_are_never_tried_again_leave_nothing() -> None:
-    """What a killed run had decided is kept for its next try for 30 days; the memory keeps the ids."""
+    """A killed run's decision is kept for 30 days, for its next try. The memory keeps the ids."""
     memory = StateStore()
     for number in range(50):
         memory.set(f"{KEY}/decided", {"run": f"killed{number}", "ids": [number + 1]})
@@ -95,7 +95,7 @@ def test_runs_that_are_never_tried_again_leave_nothing() -> None:
     ],
 )
 def test_state_that_cannot_be_read_is_an_error(key: str, value: object) -> None:
-    """Not an empty memory."""
+    """It is not taken for an empty memory."""
     memory = StateStore()
     memory.set(f"{KEY}/open", {"r1": False})
     memory.set(f"{KEY}/{key}", value)
@@ -104,7 +104,7 @@ def test_state_that_cannot_be_read_is_an_error(key: str, value: object) -> None:
 
 
 def test_a_lost_head_is_no_empty_memory() -> None:
-    """Else every record would trigger once more."""
+    """Otherwise every record would trigger once more."""
     memory = StateStore()
     run(memory, "r1").admit([1, 2])
     memory.delete(KEY)

@@ -1,4 +1,4 @@
-"""What a workflow would have done with many changes, counted."""
+"""Counts of what a workflow would have done with many changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def change(number: int, event: str = "added", **fields: Any) -> Any:
 
 
 def test_counts() -> None:
-    """Changes that trigger are listed up to the limit; reasons and culprits are counted."""
+    """Changes that trigger are listed up to the limit. Reasons and culprits are counted."""
     found = summarize(
         verdicts(
             MADE,

@@ -1,4 +1,4 @@
-"""A workflow in words and as YAML: what is shown is what it is, and holds neither secrets nor Markdown."""
+"""A workflow in words and as YAML. The text is accurate, and contains neither secrets nor Markdown markup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def workflow(**arguments: Any) -> Workflow:
 
 @given(workflow_files())
 def test_what_is_written_makes_an_equal_workflow(keys: dict[str, Any]) -> None:
-    """Whatever a file can say; and what is masked still makes one, with the same keys."""
+    """This holds for everything that a file can contain.
+
+    Masked values still make a workflow with the same keys.
+    """
     made = Workflow(**keys)
     (again,) = read_workflows(workflow_yaml(made, masked=False), "w.yaml", Workflow)
     assert again == made
@@ -49,14 +52,14 @@ def test_what_is_written_makes_an_equal_workflow(keys: dict[str, Any]) -> None:
 
 
 def test_what_is_as_by_default_is_left_out() -> None:
-    """So that the text is as short as a person would write it."""
+    """The text is as short as one that a person would write."""
     assert workflow_yaml(workflow()) == (
         "name: w\nrecord_type: Contacts\nwebhooks:\n- name: Billing\n  conn_id: billing_webhook\n"
     )
 
 
 def test_other_readers_of_yaml_read_the_same() -> None:
-    """What only they would read as something else than text is in quotes, too."""
+    """Texts that only other readers would take for another type are quoted, too."""
     made = workflow(
         criteria={"field": "TITLE", "operator": "in", "value": ["on", "2026-01-31", "1e5", "0x1F"]}
     )
@@ -66,7 +69,7 @@ def test_other_readers_of_yaml_read_the_same() -> None:
 
 
 def test_nothing_secret_is_shown() -> None:
-    """A URI's query, what headers hold, and what a callback gets."""
+    """A URI's query, headers' values and a callback's arguments are not shown."""
     uris = [
         f"https://x.example/h?token={SECRET}",
         f"https://{{{{ '{SECRET}' }}}}/h",
@@ -87,7 +90,7 @@ def test_nothing_secret_is_shown() -> None:
 
 
 def test_a_workflow_in_words() -> None:
-    """Record type, evaluate, criteria, webhooks, when."""
+    """Record type, evaluate, criteria, webhooks and schedule are described."""
     made = workflow(
         evaluate="until_triggered",
         active=False,
@@ -178,12 +181,12 @@ When a run fails, alerts.tell is called."""
     ],
 )
 def test_when_it_runs(schedule: Any, expected: str) -> None:
-    """Each kind of schedule."""
+    """Each kind of schedule is described."""
     assert expected in description_text(workflow(schedule=schedule, start_date="2026-01-01")).splitlines()
 
 
 def test_each_operator_and_mode_has_words() -> None:
-    """None is left out."""
+    """Every operator and mode has a description."""
     assert OPERATORS.keys() == CRITERIA_OPERATORS.keys()
     assert EVENTS.keys() == set(get_args(Evaluate))
 
@@ -193,7 +196,7 @@ def test_each_operator_and_mode_has_words() -> None:
     st.sampled_from(["`", "``` \n", "<img src=x>", "](javascript:x)", "\n# x\n"]),
 )
 def test_names_are_neither_markdown_nor_html(text: str, markup: str) -> None:
-    """Each stands in a code span of one line, or in the block of code."""
+    """Each name is in a code span of one line, or in the code block."""
     name = f"{markup}{text}{markup}"
     made = workflow(
         name=f"n {name}"[:200],
@@ -210,7 +213,7 @@ def test_names_are_neither_markdown_nor_html(text: str, markup: str) -> None:
 
 
 def test_much_is_cut() -> None:
-    """Airflow stores the text with the DAG."""
+    """Airflow stores the text with the DAG, so a long one is cut."""
     conditions = [{"field": "TITLE", "operator": "equals", "value": "x" * 500}] * 5_000
     for criteria in ({"any": conditions}, {"any": conditions[:100]}):
         text = description_markdown(workflow(criteria=criteria))

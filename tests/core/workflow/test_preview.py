@@ -51,7 +51,7 @@ def test_a_record_as_added_and_as_updated() -> None:
 
 
 def test_one_event() -> None:
-    """``event`` looks at the record as that alone."""
+    """With ``event``, the record is only judged for that event."""
     found = workflow(evaluate="created").preview(RECORD, event="updated")
     assert [change.event for change in found.changes] == ["updated"]
     assert not found.triggers
@@ -65,7 +65,7 @@ def test_record_types_without_updates_are_added_only() -> None:
 
 
 def test_an_inactive_workflow_is_previewed_as_if_it_were_active() -> None:
-    """That is what a preview is for: to see what happens before it is activated."""
+    """A preview shows what happens before the workflow is activated."""
     assert workflow(active=False).preview(RECORD).triggers
 
 
@@ -91,7 +91,7 @@ def test_the_body_is_that_of_the_webhook() -> None:
 
 
 def test_time_triggers() -> None:
-    """Each webhook says when it is due; one whose date is empty says that it is not sent."""
+    """Each webhook shows when it is due. If its date is empty, it says that it is not sent."""
     found = workflow(
         Webhook(name="now", conn_id="c"),
         Webhook(name="later", conn_id="c", after="3d"),
@@ -107,14 +107,14 @@ def test_time_triggers() -> None:
 
 
 def test_relative_dates() -> None:
-    """They are measured from the change's own time, or from ``now``."""
+    """They are relative to the change's own time, or to ``now``."""
     made = workflow(criteria={"field": "DATE_UPDATED_UTC", "operator": "within_last", "value": "2d"})
     assert [change.verdict.triggers for change in made.preview(RECORD).changes] == [False, True]
     assert not made.preview(RECORD, now=NOW).triggers
 
 
 def test_a_record_that_can_not_be_delivered() -> None:
-    """It does not trigger, and says why; nothing of it would be sent."""
+    """It does not trigger, and says why. Nothing of it would be sent."""
     found = workflow().preview(RECORD | {"CUSTOMFIELDS": "none"})
     assert not found.triggers
     assert "it can't be delivered" in str(found.shown.verdict.reason)
@@ -131,14 +131,14 @@ def test_a_record_that_can_not_be_delivered() -> None:
     ],
 )
 def test_what_is_no_record(record: dict[str, Any], error: type[Exception], said: str) -> None:
-    """What is no record of the workflow's type is refused, without its contents."""
+    """A value that is no record of the workflow's type is refused. The error doesn't show its contents."""
     with pytest.raises(error, match=said) as raised:
         workflow().preview(record)
     assert "secret" not in str(raised.value)
 
 
 def test_a_record_without_times() -> None:
-    """It has changed when the caller says."""
+    """The caller says when it changed."""
     (added, updated) = workflow().preview({"CONTACT_ID": 1}, now=NOW).changes
     assert (
         added.verdict.change["changed_at"] == updated.verdict.change["changed_at"] == "2026-01-31T00:00:00Z"

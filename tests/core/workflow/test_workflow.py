@@ -1,4 +1,4 @@
-"""Workflows: what they hold, which mistakes are found and where, and what they would have done."""
+"""Workflows: what they contain, how mistakes are reported, and what they would have done."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def change(record_id: int = 1, event: str = "added", **record: Any) -> dict[str,
 
 
 def test_what_is_left_out_is_what_insightly_does():
-    """Every change triggers by default, what is sent is the whole record, at once."""
+    """By default every change triggers, and the whole record is sent at once."""
     made = workflow()
     assert (made.dag_id, made.active, made.evaluate, made.criteria) == (
         "new_french_contacts",
@@ -58,7 +58,10 @@ def test_what_is_left_out_is_what_insightly_does():
     ],
 )
 def test_evaluate_says_which_changes_are_looked_at(evaluate, events):
-    """Insightly's three choices are two kinds of event; the third one's memory is the evaluate task's."""
+    """Insightly's three choices are two kinds of event.
+
+    The evaluate task remembers records for the third one.
+    """
     assert workflow(evaluate=evaluate).events == events
 
 
@@ -73,7 +76,10 @@ def test_evaluate_says_which_changes_are_looked_at(evaluate, events):
     ],
 )
 def test_an_id_is_made_of_the_name(name, dag_id):
-    """Lower case, underscores for what is neither letter nor digit; letters of any script."""
+    """An id is in lower case.
+
+    Characters other than letters and digits become underscores; any script is allowed.
+    """
     assert workflow(name=name).dag_id == dag_id
 
 
@@ -172,7 +178,7 @@ def test_an_id_is_made_of_the_name(name, dag_id):
     ],
 )
 def test_a_mistake_is_found_with_its_path(arguments, path, part):
-    """Everything that can be wrong is found when a workflow is made, and says where and what to do."""
+    """Each mistake is found when the workflow is made. The error says where it is and what to do."""
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(**arguments)
     assert path in dict(caught.value.problems)
@@ -181,7 +187,7 @@ def test_a_mistake_is_found_with_its_path(arguments, path, part):
 
 
 def test_all_mistakes_are_told_at_once():
-    """Who mends one need not come back for the next."""
+    """So a user can correct all of them in one go."""
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(
             evaluate="never", criteria={"all": []}, webhooks=[{**WEBHOOK, "after": "soon"}], colour="red"
@@ -195,7 +201,7 @@ def test_all_mistakes_are_told_at_once():
 
 
 def test_a_part_that_is_wrong_says_so_itself():
-    """A webhook or a schedule that Python code makes by itself raises the same error."""
+    """A webhook or a schedule that Python code creates on its own raises the same error."""
     with pytest.raises(InvalidWorkflow, match="name: it is missing"):
         Webhook(conn_id="x")  # type: ignore[call-arg]
     with pytest.raises(InvalidWorkflow, match=r"every: .*duration"):
@@ -203,7 +209,7 @@ def test_a_part_that_is_wrong_says_so_itself():
 
 
 def test_an_error_survives_pickling_and_holds_no_value():
-    """Errors pass from process to process, and what a user typed may be a secret."""
+    """Errors are passed between processes. A value that a user typed may be a secret."""
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(
             webhooks=[{"name": "x", "uri": "https://user:s3cret@host/", "after": "s3cret", "x": "s3cret"}]
@@ -223,7 +229,7 @@ def test_an_error_survives_pickling_and_holds_no_value():
     ],
 )
 def test_a_password_in_a_uri_is_refused(uri):
-    """Whoever reads the file would read it; the error says where it belongs, and doesn't show it."""
+    """Everyone who can read the file could read it. The error says where it belongs, and doesn't show it."""
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(webhooks=[{"name": "x", "uri": uri}])
     ((path, reason),) = caught.value.problems
@@ -258,7 +264,7 @@ def test_a_uri_is_not_shown():
 
 
 def test_durations_and_times_are_read():
-    """Durations as text or as Python's own; a start without an offset is in UTC."""
+    """Durations may be text or timedeltas. A start without an offset is in UTC."""
     made = workflow(
         webhooks=[
             {**WEBHOOK, "after": "3d"},
@@ -282,7 +288,7 @@ def test_durations_and_times_are_read():
 
 
 def test_messages_belong_to_the_dag_and_the_webhook():
-    """Two webhooks of one workflow, or of two, never share the ids of their messages."""
+    """Two webhooks, of the same or of different workflows, never share message ids."""
     made = workflow(webhooks=[WEBHOOK, {"name": "Other", "conn_id": "x"}], dag_id="d")
     assert [made.message_scope(webhook) for webhook in made.webhooks] == ["d/Billing", "d/Other"]
 
@@ -302,7 +308,7 @@ def test_any_name_makes_an_id_or_an_error(name):
 
 
 def test_a_backtest_tells_what_would_have_triggered_and_why_not():
-    """Each change has a verdict, with each condition's outcome; the text holds nothing of a record."""
+    """Each change has a verdict, with each condition's outcome. The text contains nothing of the record."""
     made = workflow(
         evaluate="created",
         criteria={"all": [IN_FRANCE, {"field": "EMAIL_OPTED_OUT", "operator": "is_not_checked"}]},
@@ -334,7 +340,10 @@ def test_a_backtest_tells_what_would_have_triggered_and_why_not():
 
 
 def test_a_backtest_marks_the_culprits():
-    """In ``none`` and behind NOT the conditions that held; each group has a verdict, numbers count from 1."""
+    """In ``none`` and behind NOT, conditions that held are marked.
+
+    Each group has a verdict; numbers start at 1.
+    """
     titled = {"field": "TITLE", "operator": "is_not_blank"}
     tagged = {"field": "TAGS", "operator": "contains", "value": "VIP"}
     made = workflow(
@@ -376,7 +385,7 @@ def test_a_backtest_marks_the_culprits():
 
 
 def test_a_backtest_blames_nobody_where_the_criteria_are_met():
-    """Whatever else keeps the change from triggering."""
+    """This holds whatever else keeps the change from triggering."""
     made = workflow(
         evaluate="created", criteria={"any": [IN_FRANCE, {"field": "TITLE", "operator": "is_blank"}]}
     )
@@ -386,7 +395,7 @@ def test_a_backtest_blames_nobody_where_the_criteria_are_met():
 
 
 def test_a_backtest_remembers_what_has_triggered():
-    """``until_triggered``: a record's first change that meets the criteria counts, and no later one."""
+    """``until_triggered``: only the first change of a record that meets the criteria counts."""
     made = workflow(evaluate="until_triggered", criteria=IN_FRANCE)
     found = made.backtest(
         [
@@ -409,7 +418,7 @@ def test_an_inactive_workflow_triggers_nothing():
 
 
 def test_a_backtest_parses_criteria_once(parsed_criteria):
-    """For the verdicts and the conditions of all changes, at whatever time they are measured from."""
+    """They are parsed once for all verdicts, whatever time relative dates are measured from."""
     criteria = {"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"}
     made = workflow(criteria=criteria)
     parsed_criteria.clear()
@@ -419,7 +428,7 @@ def test_a_backtest_parses_criteria_once(parsed_criteria):
 
 
 def test_a_backtest_measures_relative_dates():
-    """From the time that is given, else from each change's own."""
+    """They are measured from the given time, or from each change's own time."""
     made = workflow(criteria={"field": "DATE_OF_BIRTH", "operator": "within_last", "value": "1d"})
     changes = [change(1, DATE_OF_BIRTH="2026-01-10 00:00:00")]
     assert made.backtest(changes).verdicts[0].triggers

@@ -1,4 +1,4 @@
-"""Workflow files: what YAML they may hold, and that each mistake has its line."""
+"""Workflow files: which YAML they may contain, and the line of each mistake."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_file_holds_a_workflow():
 
 
 def test_a_file_may_hold_a_list():
-    """Their ids must differ."""
+    """The workflows' ids must differ."""
     listed = "".join(f"  {line}" for line in CONTACTS.splitlines(keepends=True)).replace("  #", "-\n  #", 1)
     text = f"{listed}{listed.replace('New French', 'New')}"
     assert [w.dag_id for w in read_workflows(text, "f", Workflow)] == ["new_french_contacts", "new_contacts"]
@@ -70,7 +70,7 @@ def test_a_file_may_hold_a_list():
 
 
 def test_each_mistake_in_criteria_has_its_line():
-    """Of many, the first 20 are shown, and all are counted."""
+    """The first 20 mistakes are shown, and all are counted."""
     text = CONTACTS.replace("operator: equals", "operator: equal").replace("operator: on", "operator: onn")
     assert [problem.split(": ")[1] for problem in problems(text)] == [
         "criteria.all[0].operator",
@@ -113,13 +113,13 @@ def test_each_mistake_in_criteria_has_its_line():
     ],
 )
 def test_a_mistake_has_its_line(old, new, expected):
-    """File, line and path, and what to do."""
+    """The error names file, line and path, and says what to do."""
     assert CONTACTS.replace(old, new, 1) != CONTACTS
     assert f"contacts.yaml:{expected}" in problems(CONTACTS.replace(old, new, 1))
 
 
 def test_all_mistakes_of_a_file_are_told():
-    """Each with its line, in one error, in the order of the lines."""
+    """One error has all mistakes with their lines, in the order of the lines."""
     text = CONTACTS.replace("equals", "equal").replace("3d", "3x").replace("created", "made")
     assert [line.split(":")[1] for line in problems(f"enabled: true\n{text}")] == ["1", "5", "8", "15"]
 
@@ -142,19 +142,19 @@ def test_all_mistakes_of_a_file_are_told():
     ],
 )
 def test_what_is_no_workflow_file_is_refused(text, expected):
-    """Whatever it is, the error says what and where."""
+    """Whatever the file contains, the error says what is wrong and where."""
     assert problems(text, "f")[0] == expected
 
 
 def test_a_few_lines_cannot_stand_for_billions():
-    """Aliases of aliases are counted as what they stand for."""
+    """An alias counts as many times as it is used."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     assert "more than 100,000 values" in problems("\n".join(lines))[0]
 
 
 def test_deep_nesting_is_an_error():
-    """Not a crash."""
+    """It doesn't crash."""
     for text in ("[" * 5_000 + "]" * 5_000, "name: " + "[" * 100_000, "- " * 100_000 + "x"):
         assert problems(text)[0] == "contacts.yaml:1: it nests more than 250 levels deep: use fewer levels"
 
@@ -188,10 +188,10 @@ KEYS = "".join(f"key_{number}: 1\n" for number in range(60_000))
     ids=["keys", "a webhook's keys", "flow", "list", "ids", "twice"],
 )
 def test_many_mistakes_are_counted_in_linear_time(text: str, first: str, more: int | None):
-    """The first twenty are shown, with their lines; the others are a number."""
+    """The first twenty are shown with their lines; the others are counted."""
     started = time.process_time()
     found = problems(text)
-    assert time.process_time() - started < 20  # seconds for what took minutes
+    assert time.process_time() - started < 20  # seconds; it used to take minutes
     assert found[0].startswith(first)
     assert len(found) <= 21
     if more:
@@ -208,12 +208,12 @@ def test_many_mistakes_are_counted_in_linear_time(text: str, first: str, more: i
     ],
 )
 def test_what_airflow_cannot_store_is_refused(text: str, expected: str):
-    """It would stop all DAGs of the folder: they are handed on together."""
+    """It would stop all DAGs of the folder, because Airflow stores them together."""
     assert problems(text, "f") == [expected]
 
 
 def test_long_and_strange_names_are_shown_as_a_log_can_hold_them():
-    """Cut, and on one line."""
+    """They are cut, and put on one line."""
     (line,) = problems(f'{CONTACTS}? "a\\tb\\x7f{"x" * 50_000}"\n: 1\n')[-1:]
     assert line.startswith("contacts.yaml:15: a\\tb\\x7fxxx")
     assert len(line) < 2_200
@@ -221,7 +221,7 @@ def test_long_and_strange_names_are_shown_as_a_log_can_hold_them():
 
 
 def test_an_error_shows_no_value_of_the_file():
-    """A URI in a file may hold a password."""
+    """A URI in the file may contain a password."""
     text = CONTACTS.replace("conn_id: billing_webhook", "uri: 'https://u:s3cret@h/\n    x: s3cret")
     assert "s3cret" not in "".join(problems(text))
 
@@ -229,14 +229,14 @@ def test_an_error_shows_no_value_of_the_file():
 @given(st.text(max_size=60) | st.text(st.sampled_from("ab:- \n[]{}&*!'\"#|>?%@`,\t1"), max_size=60))
 @settings(max_examples=150)
 def test_any_text_is_read_or_refused(text):
-    """Nothing but workflows or the one error comes out."""
+    """Any text gives workflows, or the one error."""
     with suppress(InvalidWorkflowFile):
         read_workflows(text, "f", Workflow)
 
 
 @given(st.lists(scalars, min_size=1, max_size=4))
 def test_json_is_yaml(found):
-    """What JSON writes is read as it was, types and all."""
+    """JSON is read with the same values and types."""
     written = {
         "name": "n",
         "record_type": "Contacts",
@@ -258,19 +258,19 @@ def test_the_published_schema_is_fresh():
 
 
 def test_the_schema_is_one():
-    """Of JSON Schema's own making."""
+    """It is valid by JSON Schema's own schema."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 def value_of(text: str) -> Any:
-    """Return what a file holds, as editors read it: dates and ``on`` as text."""
+    """Return a file's contents as editors read it: dates and ``on`` are text."""
     quoted = re.sub(r"(operator|recheck|value): (on|\d{4}-\d\d-\d\d)\b", r"\1: '\2'", text)
     return yaml.safe_load(quoted)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dags" / "workflows").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_schema_takes_the_examples(path):
-    """What the loader takes, editors take."""
+    """Editors accept what the loader accepts."""
     jsonschema.validate(value_of(path.read_text(encoding="utf-8")), SCHEMA)
 
 
@@ -291,14 +291,14 @@ def test_the_schema_takes_the_examples(path):
     ],
 )
 def test_the_schema_finds_what_the_loader_finds(old, new):
-    """So that most mistakes are seen while they are typed."""
+    """Most mistakes are therefore shown while a user types them."""
     assert problems(CONTACTS.replace(old, new, 1))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(value_of(CONTACTS.replace(old, new, 1)), SCHEMA)
 
 
 def test_the_schema_takes_a_workflow_and_a_list_of_them():
-    """One file, one DAG, or several."""
+    """A file may have one workflow or several."""
     value = value_of(CONTACTS)
     jsonschema.validate(value, SCHEMA)
     jsonschema.validate([value, value], SCHEMA)
