@@ -1,4 +1,4 @@
-"""The detect task, against the sandbox: in the worker and deferred, the changes are the same."""
+"""The detect task, against the sandbox: it finds the same changes in the worker and deferred."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from airflow_insightly_hooks.triggers.record_change import InsightlyRecordChange
 from tests.conftest import API_KEY, Logged, StateStore, TaskInstance, ended, run_context
 
 START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
-"""Later than every seeded record, so that only a test's own ones change there."""
+"""Later than every seeded record, so that only a test's own records change there."""
 LONG_AGO = datetime(2017, 3, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 CANARY = "canary-of-a-record"
@@ -60,7 +60,7 @@ def crm(insightly: RunningSandbox) -> RunningSandbox:
 
 @pytest.fixture
 def _own_clock_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the sandbox's clock believed at once, although it is years ahead."""
+    """Have the sandbox's clock accepted at once, although it is years ahead."""
     monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)
 
 
@@ -136,13 +136,16 @@ def deferred(operator: InsightlyRecordChangeSensor, context: dict[str, Any]) -> 
     ],
 )
 def test_refused_when_the_dag_is_parsed(arguments: dict[str, Any], error: type[Exception]) -> None:
-    """What can't work is refused when the DAG is parsed."""
+    """Invalid arguments are refused when the DAG is parsed."""
     with pytest.raises(error):
         sensor(**arguments)
 
 
 def test_arguments() -> None:
-    """The sensor reads the asset that keeps its cursor, besides its user's inlets; its window is rendered."""
+    """The asset that keeps the cursor is among the sensor's inlets, besides the user's own.
+
+    Its window is rendered.
+    """
     mine = Asset("mine")
     assert sensor(inlets=[mine]).inlets == [mine, ASSET]
     assert sensor(inlets=mine).inlets == [mine, ASSET]
@@ -158,7 +161,10 @@ def test_arguments() -> None:
 
 @MODES
 def test_changes_of_an_interval(crm: RunningSandbox, deferrable: bool, logged: Logged) -> None:
-    """A record created in the window was added, one updated there updated; ends count half-open."""
+    """A record created in the window was added, a record updated there was updated.
+
+    The window's end is not in it.
+    """
     second = timedelta(seconds=1)
     contact(crm, START - second)
     first = contact(crm, START)
@@ -189,14 +195,14 @@ def test_changes_of_an_interval(crm: RunningSandbox, deferrable: bool, logged: L
 @MODES
 @pytest.mark.parametrize("chosen", [["added"], ["updated"]])
 def test_events(crm: RunningSandbox, deferrable: bool, chosen: list[str]) -> None:
-    """Only the events that are asked for come."""
+    """Only the events that were asked for come."""
     ids = {"added": contact(crm, START), "updated": contact(crm, START - HOUR, START)}
     changes = sensor(events=chosen, deferrable=deferrable).execute(interval())
     assert events(changes) == [(ids[chosen[0]], chosen[0])]
 
 
 def test_explicit_window(crm: RunningSandbox) -> None:
-    """An explicit window is rendered, read, and moves no cursor."""
+    """An explicit window is rendered and read, and moves no cursor."""
     number = contact(crm, START)
     operator = sensor(window={"start": "{{ from_here }}", "end": "2031-03-10 08:00:01"})
     context = interval(START + HOUR, START + 2 * HOUR, from_here="2031-03-10 08:00:00")
@@ -216,14 +222,14 @@ def test_backfill(crm: RunningSandbox) -> None:
 
 
 def test_emails_have_no_update_time(crm: RunningSandbox) -> None:
-    """Where the API tells no update time, what was added is found all the same."""
+    """Record types without update times have added records all the same."""
     email = crm.create("Emails", SUBJECT=CANARY, DATE_CREATED_UTC=api(START))
     changes = sensor(record_type="Emails").execute(interval())
     assert events(changes) == [(email["EMAIL_ID"], "added")]
 
 
 def test_custom_objects(crm: RunningSandbox) -> None:
-    """Custom objects, whose times stand elsewhere, are watched as others."""
+    """Custom objects have their times among custom fields, and are watched like others."""
     old = crm.create("Invoice__c", RECORD_NAME=CANARY, DATE_CREATED_UTC=api(START - HOUR))
     crm.update("Invoice__c", old["RECORD_ID"], DATE_UPDATED_UTC=api(START + timedelta(minutes=1)))
     new = crm.create("Invoice__c", RECORD_NAME=CANARY, DATE_CREATED_UTC=api(START))
@@ -232,7 +238,7 @@ def test_custom_objects(crm: RunningSandbox) -> None:
 
 
 def test_a_record_comes_once(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that moves between two pages while they are read comes once."""
+    """A record that moves between two pages during reading comes once."""
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     number = contact(crm, START)
@@ -247,7 +253,10 @@ def test_a_record_comes_once(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatc
 @MODES
 @pytest.mark.parametrize("on_empty", ["skip", "wait", "succeed"])
 def test_nothing_changed_in_a_closed_window(crm: RunningSandbox, deferrable: bool, on_empty: Any) -> None:
-    """A closed window without a change is skipped, or an empty list; waiting for one would be in vain."""
+    """A closed window without a change is skipped, or gives an empty list.
+
+    It is useless to wait for a change.
+    """
     context = interval()
     operator = sensor(on_empty=on_empty, deferrable=deferrable)
     if on_empty == "succeed":
@@ -262,7 +271,7 @@ def test_nothing_changed_in_a_closed_window(crm: RunningSandbox, deferrable: boo
 @MODES
 @pytest.mark.parametrize("on_empty", ["skip", "succeed"])
 def test_nothing_changed_in_an_open_window(crm: RunningSandbox, deferrable: bool, on_empty: Any) -> None:
-    """An open window without a change is taken all the same: the next run goes on behind it."""
+    """The window counts as read: the next run continues after it."""
     context = with_cursor()
     operator = sensor(on_empty=on_empty, deferrable=deferrable)
     if on_empty == "succeed":
@@ -281,7 +290,7 @@ def test_nothing_changed_in_an_open_window(crm: RunningSandbox, deferrable: bool
 
 @MODES
 def test_open_windows_follow_each_other(crm: RunningSandbox, deferrable: bool, logged: Logged) -> None:
-    """The first run watches from now on, each further one reads from where the one before ended."""
+    """The first run watches from its own time on. Each later run reads from the end of the one before."""
     contact(crm, START)
     context = run_context()
     with pytest.raises(AirflowSkipException):
@@ -296,7 +305,7 @@ def test_open_windows_follow_each_other(crm: RunningSandbox, deferrable: bool, l
 
 @MODES
 def test_retry_reads_the_same_window(crm: RunningSandbox, deferrable: bool) -> None:
-    """A retry or cleared run reads the window again that the run has taken, and moves nothing."""
+    """A retry or a cleared run reads the run's window again, and moves no cursor."""
     number = contact(crm, START)
     context = with_cursor()
     operator = sensor(deferrable=deferrable)
@@ -313,7 +322,7 @@ def test_retry_reads_the_same_window(crm: RunningSandbox, deferrable: bool) -> N
 def test_a_window_is_told_of_while_the_cursor_is_behind_it(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, stopped_at: str
 ) -> None:
-    """Whatever stops a try, and although Airflow deletes its XCom when the next one begins."""
+    """Wherever a try is stopped, the next one reports the window, though Airflow deletes its XCom first."""
     contact(crm, START)
     context = with_cursor()
     operator = sensor(deferrable=deferrable)
@@ -337,7 +346,7 @@ def stop(*_: Any, **_named: Any) -> Any:
 
 
 class Stopping(StateStore):
-    """A store at whose write of a key the task is killed, right behind it."""
+    """A store that stops the task, like a kill, right after it has written a key."""
 
     def __init__(self, key: str) -> None:
         super().__init__()
@@ -350,7 +359,7 @@ class Stopping(StateStore):
 
 
 def test_failed_read_takes_nothing(crm: RunningSandbox) -> None:
-    """A run that could not read its window leaves cursor and task state as they were."""
+    """A run that could not read its window leaves the cursor and the task's state unchanged."""
     contact(crm, START)
     context = with_cursor()
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 403, "times": 1})
@@ -363,7 +372,7 @@ def test_failed_read_takes_nothing(crm: RunningSandbox) -> None:
 
 @MODES
 def test_lost_cursor(crm: RunningSandbox, deferrable: bool) -> None:
-    """A cursor that is gone is told of, rather than that changes are missed."""
+    """A lost cursor is an error. Otherwise changes would be missed."""
     context = run_context()
     context["ti"].previous = {"success": [ended("scheduled__0", START)]}
     with pytest.raises(LostCursor):
@@ -371,7 +380,10 @@ def test_lost_cursor(crm: RunningSandbox, deferrable: bool) -> None:
 
 
 def test_settle_of_an_open_window(crm: RunningSandbox) -> None:
-    """An open window ends ``settle`` before the server's now: what is younger is left to the next run."""
+    """The window ends ``settle`` before the server's present time.
+
+    Younger changes are left to the next run.
+    """
     set_clock(crm, START + timedelta(seconds=30))
     old = contact(crm, START + timedelta(seconds=5))
     young = contact(crm, START + timedelta(seconds=25))
@@ -389,7 +401,7 @@ def test_settle_of_an_open_window(crm: RunningSandbox) -> None:
 def test_short_settling_is_slept(
     crm: RunningSandbox, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sensor sleeps seconds itself until its window has settled, by the server's clock."""
+    """If its window settles within seconds by the server's clock, the sensor sleeps until then."""
     number = contact(crm, START)
     set_clock(crm, START + HOUR)
     slept: list[float] = []
@@ -401,11 +413,11 @@ def test_short_settling_is_slept(
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
     assert events(sensor(settle=5, deferrable=deferrable).execute(interval())) == [(number, "added")]
     (seconds,) = slept
-    assert 0 < seconds <= 6.5  # the sandbox's clock has gone on while it was asked
+    assert 0 < seconds <= 6.5  # the sandbox's clock has moved on during the requests
 
 
 def test_sleeps_once_before_it_defers(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deferrable sensor that has slept, and has to wait on, does so in the triggerer."""
+    """If a deferrable sensor has slept and has to wait longer, it waits in the triggerer."""
     set_clock(crm, START + HOUR)
     slept: list[float] = []
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: 0.0))
@@ -416,7 +428,7 @@ def test_sleeps_once_before_it_defers(crm: RunningSandbox, monkeypatch: pytest.M
 
 
 def test_long_settling_is_a_reschedule(crm: RunningSandbox) -> None:
-    """A poking sensor waits a poke interval, or is rescheduled, until a window of the future settles."""
+    """Until a future window settles, a sensor in poke mode sleeps a poke interval; others are rescheduled."""
     context = interval(START + 5 * HOUR, START + 6 * HOUR)
     context["ti"].get_first_reschedule_date = lambda _: None
     with pytest.raises(AirflowRescheduleException):
@@ -427,7 +439,7 @@ def test_long_settling_is_a_reschedule(crm: RunningSandbox) -> None:
 
 
 def test_defers_until_it_settles(crm: RunningSandbox) -> None:
-    """A deferrable sensor hands a window that has not settled to the trigger, which asks nothing."""
+    """A deferrable sensor leaves a window that has not settled to the trigger, which makes no requests."""
     context = interval(START, START + 2 * HOUR)
     before = datetime.now(timezone.utc)
     event = deferred(sensor(deferrable=True, timeout=7200, settle=5, events=["added"]), context)
@@ -458,14 +470,14 @@ def test_defers_until_it_settles(crm: RunningSandbox) -> None:
 
 
 def test_looks_no_later_than_its_time_is_up(crm: RunningSandbox) -> None:
-    """A window that settles after the sensor's time-out is looked at when that is up, and no later."""
+    """If a window settles after the sensor's time-out, the sensor reads it at the time-out."""
     event = deferred(sensor(deferrable=True, timeout=60), interval(START, START + 24 * HOUR))
     arguments = event.trigger.serialize()[1]
     assert arguments["look_at"] == arguments["until"]
 
 
 def test_waits_for_a_change(crm: RunningSandbox) -> None:
-    """An open window that is to have a change is handed to the trigger from its start on."""
+    """If an open window must have a change, the trigger gets it from its start on."""
     context = with_cursor()
     operator = sensor(deferrable=True, on_empty="wait", poke_interval=30)
     event = deferred(operator, context)
@@ -482,7 +494,7 @@ def test_waits_for_a_change(crm: RunningSandbox) -> None:
 
 
 def test_waits_again(crm: RunningSandbox) -> None:
-    """A wake-up call without a change defers again, until the same time."""
+    """If the trigger fires without a change, the sensor defers again, with the same time-out."""
     context = with_cursor()
     operator = sensor(deferrable=True, on_empty="wait")
     event = deferred(operator, context)
@@ -492,7 +504,7 @@ def test_waits_again(crm: RunningSandbox) -> None:
 
 
 def test_waits_from_its_first_run_on(crm: RunningSandbox) -> None:
-    """A first run that waits finds what comes after its first look."""
+    """A first run that waits finds changes made after its first look."""
     context = run_context()
     event = deferred(sensor(deferrable=True, on_empty="wait"), context)
     number = contact(crm, START + HOUR + timedelta(minutes=2))
@@ -502,7 +514,7 @@ def test_waits_from_its_first_run_on(crm: RunningSandbox) -> None:
 
 
 def test_pokes_until_a_change(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poking sensor that waits looks again every poke interval."""
+    """A waiting sensor in poke mode looks again every poke interval."""
     from airflow.sdk.bases import sensor as base
 
     context = with_cursor()
@@ -517,7 +529,7 @@ def test_pokes_until_a_change(crm: RunningSandbox, monkeypatch: pytest.MonkeyPat
 
 
 def test_time_out(crm: RunningSandbox) -> None:
-    """When the time is up it looks once more, then says so; what changed by then is returned."""
+    """At its time-out it looks once more. It returns the changes, or fails if there are none."""
     context = with_cursor()
     operator = sensor(deferrable=True, on_empty="wait", timeout=60)
     past = {"until": "2017-03-10T08:00:00Z"}
@@ -529,7 +541,7 @@ def test_time_out(crm: RunningSandbox) -> None:
 
 
 def test_error_of_the_trigger(crm: RunningSandbox) -> None:
-    """After the trigger met an error, the sensor looks itself and raises what is wrong."""
+    """After an error of the trigger, the sensor looks itself, and raises what is wrong."""
     context = with_cursor()
     event = deferred(sensor(deferrable=True, on_empty="wait"), context)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 401})
@@ -549,7 +561,10 @@ SOFT_MODES = pytest.mark.parametrize(
 def test_soft_fail_skips_no_refused_access(
     crm: RunningSandbox, mode: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong key is no "nothing yet": the task must not be green, at its first look or after a deferral."""
+    """A wrong key doesn't mean "nothing yet".
+
+    The task must not be green, at its first look or after a deferral.
+    """
     monkeypatch.setattr(TaskInstance, "get_first_reschedule_date", lambda *_: None, raising=False)
     operator = sensor(soft_fail=True, on_empty="wait", **mode)
     context = with_cursor()
@@ -568,7 +583,7 @@ def test_soft_fail_skips_no_refused_access(
 def test_soft_fail_skips_no_other_error_after_a_deferral(
     crm: RunningSandbox, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is gone, a trigger that has failed."""
+    """A missing connection and a failed trigger are such errors."""
 
     def broken(*_args: Any, **_kwargs: Any) -> None:
         raise error
@@ -583,7 +598,7 @@ def test_soft_fail_skips_no_other_error_after_a_deferral(
 def test_soft_fail_skips_where_the_time_is_up(
     crm: RunningSandbox, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is what it is for; "nothing changed" is a skip, too."""
+    """This is what soft_fail is for. "Nothing changed" is a skip, too."""
     monkeypatch.setattr(TaskInstance, "get_first_reschedule_date", lambda *_: LONG_AGO, raising=False)
     context = with_cursor()
     operator = sensor(soft_fail=True, on_empty="wait", timeout=0.01, **mode)
@@ -603,7 +618,7 @@ def test_soft_fail_skips_where_the_time_is_up(
 
 
 def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
-    """What no run has read before this interval is warned of, with how to make up for it."""
+    """If no run has read the time before this interval, the log warns of it, and says how to read it."""
     context = interval()
     context["asset_state_store"][ASSET].set(KEY, (START - HOUR).isoformat())
     with pytest.raises(AirflowSkipException):
@@ -629,7 +644,7 @@ def test_no_gap(crm: RunningSandbox, logged: Logged) -> None:
 
 
 def test_records_without_times_are_warned_of(crm: RunningSandbox, logged: Logged) -> None:
-    """A record that tells neither time is in no window: the log says which."""
+    """A record without any time is in no window. The log names it."""
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     timeless = {"CONTACT_ID": 5, "FIRST_NAME": CANARY}
@@ -657,7 +672,7 @@ def requests(crm: RunningSandbox) -> dict[str, int]:
 
 @pytest.mark.usefixtures("_own_clock_is_right")
 def test_a_cursor_costs_one_request(crm: RunningSandbox) -> None:
-    """The first page's own answer tells the server's time, and so where the window ends."""
+    """The first page's answer also gives the server's time, and thus the end of the window."""
     number = contact(crm, START + HOUR)
     context = with_cursor()
     assert events(sensor().execute(context)) == [(number, "added")]
@@ -669,7 +684,10 @@ def test_a_cursor_costs_one_request(crm: RunningSandbox) -> None:
 
 @pytest.mark.usefixtures("_own_clock_is_right")
 def test_a_window_that_has_settled_costs_one_request(crm: RunningSandbox) -> None:
-    """Where our own clock says that it has; where it doesn't, the server's is asked first."""
+    """If our own clock says that the window has settled, one request is enough.
+
+    Otherwise the server's clock is read first.
+    """
     past = datetime(2024, 5, 1, tzinfo=timezone.utc)
     sensor(window=(past, past + HOUR), on_empty="succeed").execute(run_context())
     assert requests(crm) == {"/v3.1/Contacts/Search": 1}
@@ -679,7 +697,7 @@ def test_a_window_that_has_settled_costs_one_request(crm: RunningSandbox) -> Non
 
 
 def test_a_workers_clock_decides_nothing(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten minutes ahead, it takes the window for settled; the server's clock in the answer decides."""
+    """Ten minutes ahead, it takes the window for settled. The clock in the server's answer decides."""
 
     class Ahead(datetime):
         @classmethod
@@ -699,7 +717,7 @@ def test_a_workers_clock_decides_nothing(insightly: RunningSandbox, monkeypatch:
     [("LAST_NAME", "Weiß & Co", "Weiss"), ("EMAIL_OPTED_OUT", True, False), ("Region__c", "Europe", "Asia")],
 )
 def test_a_field_that_is_searched_for(crm: RunningSandbox, name: str, value: Any, other: Any) -> None:
-    """Only records that have the value come, standard or custom field; others aren't read."""
+    """Only records with the value come, in a standard or custom field. Others aren't read."""
 
     def fields(of: Any) -> dict[str, Any]:
         return {"CUSTOMFIELDS": [{"FIELD_NAME": name, "FIELD_VALUE": of}]} if "__c" in name else {name: of}
@@ -715,7 +733,7 @@ def test_a_field_that_is_searched_for(crm: RunningSandbox, name: str, value: Any
 def test_an_api_that_is_asked_too_much_is_looked_at_again(
     crm: RunningSandbox, status: int, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the hook's patience the sensor waits as it does else, up to its timeout, and holds no slot."""
+    """When the hook's patience ends, the sensor waits as usual, up to its timeout, and holds no slot."""
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
     monkeypatch.setattr(InsightlyHook, "patience", 0.0)
@@ -727,14 +745,15 @@ def test_an_api_that_is_asked_too_much_is_looked_at_again(
         assert deferred(operator, context).trigger.open_since is None
     else:
         assert operator.poke(context) is False
-        assert operator.poke(context) is False or status == 503  # a 429 holds all of the process for so long
+        # A 429 stops all requests of the process for a while.
+        assert operator.poke(context) is False or status == 503
     clear_process_registries()
     again = sensor().execute(context)
     assert events(again) == [(number, "added")]
 
 
 def test_a_spent_day_fails_at_once(crm: RunningSandbox) -> None:
-    """Asking again is useless until the hour that the error names."""
+    """Asking again is useless before the hour that the error names."""
     crm.configure(requests_per_day=0)
     with pytest.raises(InsightlyRateLimitError, match="UTC") as caught:
         sensor().execute(with_cursor())
@@ -742,7 +761,7 @@ def test_a_spent_day_fails_at_once(crm: RunningSandbox) -> None:
 
 
 def test_a_cursor_of_its_own_name_is_gone_on_from_under_any_id(crm: RunningSandbox) -> None:
-    """The task's ids don't count then."""
+    """With a named cursor, the task's ids don't matter."""
     number = contact(crm, START + HOUR)
     context = run_context()
     context["asset_state_store"][ASSET].set("cursor/new contacts", START.isoformat())
@@ -767,7 +786,7 @@ def of_cities(schedule: Any = None, **arguments: Any) -> DAG:
 
 
 CITY = object()
-"""Stands for what the task group is mapped over."""
+"""The argument that the task group is mapped over."""
 
 
 @pytest.mark.parametrize(
@@ -784,7 +803,7 @@ CITY = object()
 )
 @pytest.mark.parametrize("cursor", [None, "contacts"])
 def test_map_indexes_that_would_share_a_cursor_are_refused(schedule: Any, cursor: str | None) -> None:
-    """When the DAG is parsed: each would miss what the others read."""
+    """They are refused when the DAG is parsed: each would miss the changes that another has read."""
     with pytest.raises(ValueError, match="would share"):
         of_cities(schedule, cursor=cursor)
 
@@ -800,7 +819,7 @@ def test_map_indexes_that_would_share_a_cursor_are_refused(schedule: Any, cursor
     ],
 )
 def test_map_indexes_with_cursors_of_their_own_are_fine(arguments: dict[str, Any]) -> None:
-    """And those that need none."""
+    """Map indexes with named cursors are accepted, and so are those that need no cursor."""
     assert len(of_cities(**arguments).tasks) == 1
 
 
@@ -813,7 +832,7 @@ def test_map_indexes_with_cursors_of_their_own_are_fine(arguments: dict[str, Any
 def test_an_empty_window_says_what_came_after_it(
     crm: RunningSandbox, logged: Logged, records: int, said: str | None
 ) -> None:
-    """What hasn't settled yet is the next run's."""
+    """Changes that haven't settled yet belong to the next run."""
     for _ in range(records):
         contact(crm, START + HOUR + timedelta(seconds=58))
     with pytest.raises(AirflowSkipException):
@@ -823,7 +842,7 @@ def test_an_empty_window_says_what_came_after_it(
 
 
 def test_what_came_after_a_window_that_holds_changes_is_not_told(crm: RunningSandbox, logged: Logged) -> None:
-    """There, the next run says it."""
+    """The next run's log says it."""
     contact(crm, START + HOUR + timedelta(seconds=10))
     contact(crm, START + HOUR + timedelta(seconds=58))
     assert len(sensor(settle=10).execute(with_cursor(START + HOUR))) == 1
@@ -832,7 +851,7 @@ def test_what_came_after_a_window_that_holds_changes_is_not_told(crm: RunningSan
 
 @MODES
 def test_a_continuous_run_waits_for_a_change(crm: RunningSandbox, deferrable: bool) -> None:
-    """Its interval is over before it begins: it goes on from the cursor, and up to now."""
+    """Its interval is over before it begins. It continues from the cursor, up to the present."""
     context = with_cursor(START + HOUR, dag=SimpleNamespace(timetable=ContinuousTimetable()))
     context |= {"data_interval_start": START, "data_interval_end": START + HOUR}
     operator = sensor(on_empty="wait", deferrable=deferrable)
@@ -843,7 +862,10 @@ def test_a_continuous_run_waits_for_a_change(crm: RunningSandbox, deferrable: bo
 
 
 def test_retries() -> None:
-    """Two by default, soon; a DAG's defaults, an argument and a mapping decide otherwise."""
+    """There are two by default, after a short delay.
+
+    A DAG's defaults, an argument or a mapping can change that.
+    """
     it = sensor()
     assert (it.retries, it.retry_delay) == (2, timedelta(seconds=10))
     with DAG("dag", schedule=None, default_args={"retries": 5, "retry_delay": timedelta(seconds=7)}):
@@ -856,7 +878,10 @@ def test_retries() -> None:
 
 
 def test_a_run_that_fails_before_it_looks_is_no_run_before() -> None:
-    """Marked as a success by hand, it has not taken a window: that is noted before anything can fail."""
+    """If it was marked as a success by hand, it has read no window.
+
+    This is noted before anything can fail.
+    """
     context = run_context()
     with pytest.raises(AirflowNotFoundException):
         sensor(insightly_conn_id="insightly_later").execute(context)
