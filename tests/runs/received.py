@@ -1,4 +1,4 @@
-"""Webhooks as the endpoint keeps them, and runs of a task that reads them, at times that a test chooses."""
+"""Webhooks in the store, as the endpoint writes them, and runs of a task that reads them at chosen times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EIGHT = datetime(2017, 3, 10, 8, tzinfo=timezone.utc)
 class Clock:
     """The workers' clock.
 
-    :ivar now: the time that it tells.
+    :ivar now: the time that it shows.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Clock:
 
     @contextmanager
     def instead(self) -> Iterator[None]:
-        """Have tasks look at it."""
+        """Make tasks use this clock."""
         clock = self
 
         class Datetime(datetime):
@@ -58,7 +58,8 @@ class StoppedHereError(Exception):
 class StoppingStore(StateStore):
     """A state store of a worker that may be killed before a write.
 
-    :ivar left: after how many further writes; ``None`` for never. Stores of one worker share it.
+    :ivar left: after how many more writes the worker is killed; ``None`` for never. Stores of one worker
+    share it.
     """
 
     def __init__(self, left: list[int | None]) -> None:
@@ -115,7 +116,7 @@ def keep(
     changed_at: datetime | None = None,
     **fields: Any,
 ) -> KeptName:
-    """Keep a webhook that tells of a contact's update."""
+    """Store a webhook of a contact's update."""
     updated = format_ms_date(changed_at or received_at)
     record = {"CONTACT_ID": record_id, "FIRST_NAME": "Zoé", "DATE_UPDATED_UTC": updated, **fields}
     entity = KeptEntity(received_at, "Contacts", record_id, record)
@@ -125,7 +126,7 @@ def keep(
 
 
 def woken(*since: datetime) -> dict[Any, list[SimpleNamespace]]:
-    """Return the events of webhooks that have triggered a run."""
+    """Return the events of the webhooks that have triggered a run."""
     extras = [
         {"from_webhook": True, "payload": {"since": iso_time(at), "until": iso_time(at)}} for at in since
     ]

@@ -1,4 +1,4 @@
-"""What a detect task says of many changes: only where they hurt, and never what they hold."""
+"""What a detect task logs about many changes: only what matters, and never their contents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WARNING = "goes through Airflow's database"
 
 
 class OwnXCom(BaseXCom):
-    """A backend of somebody's own."""
+    """A user's own XCom backend."""
 
 
 def changes(count: int, size: int = 100) -> list[RecordChange]:
@@ -50,7 +50,7 @@ def said(
     run_type: str = "manual",
     window: ChangeWindow = WINDOW,
 ) -> list[str]:
-    """Return what is logged of changes; none of it tells what they hold."""
+    """Return what is logged about changes. No log line shows their contents."""
     caplog.clear()
     context: Any = {"dag_run": SimpleNamespace(run_type=run_type)}
     assert changes_for_xcom(context, LOG, found, window) == found
@@ -62,12 +62,12 @@ def said(
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what sets the class that tasks push XComs by."""
+    """Return a function that sets the class of the XCom backend."""
     return lambda chosen: monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", chosen)
 
 
 def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
-    """The warning counts, and names both ways out: the settings of an object storage, and one task."""
+    """The warning has the size, and names both solutions: an object storage, and a workflow in one task."""
     (text,) = said(caplog, changes(100, 60_000))
     assert text.startswith("An XCom of 100 changes, 6.0 MB, goes through Airflow's database")
     for way in (
@@ -80,11 +80,11 @@ def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_it_is_the_bytes_that_count(caplog: pytest.LogCaptureFixture) -> None:
-    """A window of few huge records is large, one of many small ones is not; the limit is exact."""
+    """A few huge records make a large window, and many small ones don't. The limit is exact."""
     assert said(caplog, changes(3_000)) == []
     assert len(said(caplog, changes(2, 3_000_000))) == 1
     found = changes(10)
-    size = len(json.dumps(found))  # two more or less than what is counted: its brackets and commas
+    size = len(json.dumps(found))  # two more or less than the counted size: the brackets and commas
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(large_xcoms, "LARGEST_IN_DATABASE", size)
         assert said(caplog, found) == []
@@ -103,7 +103,7 @@ def test_object_storage_takes_what_reaches_its_threshold(
     threshold: str | None,
     is_warned_of: bool,
 ) -> None:
-    """By default it takes nothing: then the warning names the threshold."""
+    """By default it stores nothing. Then the warning names the threshold."""
     backend(XComObjectStorageBackend)
     monkeypatch.delenv(THRESHOLD, raising=False)
     if threshold is not None:
@@ -121,7 +121,7 @@ def test_a_backend_of_ones_own_is_not_the_database(caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("chosen", [BaseXCom, XComObjectStorageBackend, OwnXCom])
 def test_a_large_backfill(caplog: pytest.LogCaptureFixture, backend: Any, chosen: Any) -> None:
-    """Wherever XComs go, a run over the past with many changes says that one task would be better."""
+    """Wherever XComs go, the log advises a backfill with many changes to use a workflow in one task."""
     backend(chosen)
     many, few = changes(5_001), changes(5_000)
     (text,) = said(caplog, many, "backfill")
@@ -135,7 +135,7 @@ def test_a_large_backfill(caplog: pytest.LogCaptureFixture, backend: Any, chosen
 
 
 def test_a_run_that_is_due_now_does_not_catch_up(caplog: pytest.LogCaptureFixture) -> None:
-    """Its window has just ended: no later one has."""
+    """Its window has just ended, so no later window is over."""
     now = datetime.now(timezone.utc)
     for behind, is_said in ((timedelta(minutes=59), False), (timedelta(minutes=61), True)):
         window = ChangeWindow(now - behind - timedelta(hours=1), now - behind)
@@ -145,7 +145,7 @@ def test_a_run_that_is_due_now_does_not_catch_up(caplog: pytest.LogCaptureFixtur
 def test_the_detect_task_warns(
     insightly: RunningSandbox, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sensor counts what it returns; that is what goes into XCom."""
+    """The sensor measures what it returns, since that goes into XCom."""
     for number in range(3):
         insightly.create(
             "Contacts",

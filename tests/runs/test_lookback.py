@@ -1,4 +1,4 @@
-"""A run reads again what lies before its window, against the sandbox: by sensor and by operator."""
+"""A run also reads the time before its window, against the sandbox: with the sensor and with the operator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def told(changes: Any) -> Told:
 
 
 def detect(context: dict[str, Any], **arguments: Any) -> Told:
-    """Return what a sensor tells."""
+    """Return the changes that a sensor returns."""
     arguments = {"record_type": "Contacts", "poke_interval": 0.01, "timeout": 60, **arguments}
     try:
         return told(InsightlyRecordChangeSensor(task_id="task", **arguments).execute(context))
@@ -60,13 +60,13 @@ def detect(context: dict[str, Any], **arguments: Any) -> Told:
 
 @pytest.fixture(params=["sensor", "operator"])
 def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, connect: Any) -> Task:
-    """Return what detects changes in a run."""
+    """Return a task that detects changes in a run."""
     if request.param == "sensor":
         return detect
     connect("hook", host="https://hooks.example.com")
 
     def deliver(context: dict[str, Any], **arguments: Any) -> Told:
-        """Return what an operator would deliver."""
+        """Return the changes that an operator would deliver."""
         found: list[Any] = []
         batches = Reading.batches
 
@@ -103,10 +103,10 @@ def next_run(context: dict[str, Any], **entries: Any) -> dict[str, Any]:
 
 
 def test_what_becomes_visible_late_comes_out_once(crm: RunningSandbox, task: Task) -> None:
-    """With its own time, in the next run, and again in that run's retry; in no other run."""
+    """It comes with its own time, in the next run and in that run's retry, and in no other run."""
     old = contact(crm, START - 4 * MINUTE)
     first = run_context()
-    assert task(first) == []  # remembers what there is
+    assert task(first) == []  # remembers the records that exist
     imported = contact(crm, START - 2 * MINUTE)
     updated = contact(crm, START - 999 * MINUTE, START - MINUTE)
     set_clock(crm, START + 2 * MINUTE)
@@ -131,7 +131,10 @@ def test_what_becomes_visible_late_comes_out_once(crm: RunningSandbox, task: Tas
 
 
 def test_scheduled_intervals_bring_what_is_late(crm: RunningSandbox, task: Task) -> None:
-    """With data intervals the next scheduled run brings it; a backfill and a manual run read theirs alone."""
+    """With data intervals, the next scheduled run returns late changes.
+
+    A backfill or manual run reads only its own.
+    """
 
     def of(number: int, before: dict[str, Any] | None = None, run_type: str = "scheduled") -> dict[str, Any]:
         interval = {
@@ -162,13 +165,13 @@ def test_scheduled_intervals_bring_what_is_late(crm: RunningSandbox, task: Task)
 
 
 def test_an_explicit_window_has_no_lookback(crm: RunningSandbox) -> None:
-    """It is read as given, and nothing is remembered."""
+    """It is read as it is, and nothing is remembered."""
     contact(crm, START - 2 * MINUTE)
     context = run_context()
     window = {"start": START - MINUTE, "end": START}
     assert detect(context, window=window) == []
     assert context["asset_state_store"] == {}
-    assert list(context["task_state_store"].values) == ["run_counts"]  # nothing that decides anything
+    assert list(context["task_state_store"].values) == ["run_counts"]  # it decides nothing
 
 
 def test_no_lookback(crm: RunningSandbox, task: Task) -> None:
@@ -182,7 +185,7 @@ def test_no_lookback(crm: RunningSandbox, task: Task) -> None:
 
 
 def test_a_memory_that_is_gone_is_warned_of(crm: RunningSandbox, task: Task, logged: Logged) -> None:
-    """What stands there already is not told then; what comes later is."""
+    """Changes from before then are not reported as late; later ones are."""
     first = run_context()
     task(first)
     assert logged.messages("warning") == []
@@ -202,7 +205,7 @@ def test_a_memory_that_is_gone_is_warned_of(crm: RunningSandbox, task: Task, log
 
 
 def test_another_search_has_seen_nothing(crm: RunningSandbox, logged: Logged) -> None:
-    """Where the searched value changes, what the new one finds before the window is not late."""
+    """If the searched value changes, records that the new search finds before the window are not late."""
     first = run_context()
     detect(first, field_name="TITLE", field_value="a")
     contact(crm, START - MINUTE, TITLE="b")
@@ -221,7 +224,7 @@ def test_another_search_has_seen_nothing(crm: RunningSandbox, logged: Logged) ->
 def test_what_does_not_fit_is_given_up_in_the_log(
     crm: RunningSandbox, task: Task, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is given up is not told again, not even where it could be late; what follows is found."""
+    """Changes that no longer fit are not reported again, even if they could be late. Later ones are found."""
     monkeypatch.setattr("airflow_insightly_hooks.core.detection.seen_changes.MOST_RECORDS", 3)
     for _ in range(8):
         contact(crm, START - 2 * MINUTE)
@@ -240,7 +243,7 @@ def test_what_does_not_fit_is_given_up_in_the_log(
 
 
 def test_a_sensor_that_waits_remembers_from_its_first_look_on(crm: RunningSandbox) -> None:
-    """It finds what becomes visible while it waits, from before it began, too."""
+    """It also finds changes that become visible while it waits, with times before it began."""
     contact(crm, START - 2 * MINUTE)
     context = run_context()
     operator = InsightlyRecordChangeSensor(
@@ -255,7 +258,7 @@ def test_a_sensor_that_waits_remembers_from_its_first_look_on(crm: RunningSandbo
 
 
 def test_one_page_costs_no_request_more(crm: RunningSandbox, task: Task) -> None:
-    """Where one page holds what is read again, a run has as many requests as one without a lookback."""
+    """If one page has all records, a run makes as many requests as one without a lookback."""
     cost = {}
     for lookback in (0, 900):
         set_clock(crm, START + timedelta(seconds=5.5))

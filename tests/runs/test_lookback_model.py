@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 class Kill:
-    """Kills at one of the calls to the stores, before it is done or after."""
+    """Kills the task at one of its calls to the stores, before or after the call takes effect."""
 
     def __init__(self) -> None:
         self.calls_left: int | None = None
@@ -68,18 +68,18 @@ class KillingStore(StateStore):
 
 @dataclass
 class Record:
-    """A record: when it was changed and when each of the changes is visible, in seconds since EPOCH."""
+    """A record: when it was changed, and when each change becomes visible, in seconds since EPOCH."""
 
     changes: list[tuple[int, float]] = field(default_factory=list)
 
     def shown(self, now: float) -> tuple[int, int] | None:
-        """Return the times of creation and update that are shown; ``None`` if it isn't."""
+        """Return the times of creation and update that the API shows; ``None`` if it shows no record."""
         visible = [time for time, visible_at in self.changes if visible_at <= now]
         return (self.changes[0][0], max(visible)) if visible else None
 
 
 class Crm:
-    """The account, and its hook: one answer holds all."""
+    """The account and its hook. One answer has all records."""
 
     base_url = "https://api.na1.insightly.com/v3.1"
     requests_made = 1
@@ -109,10 +109,10 @@ class Crm:
 class Run:
     context: dict[str, Any]
     expected: dict[Key, tuple[int, int]] | None = None
-    """What it tells, once its cursor's write is done, and the times that its record showed."""
+    """The changes that the sensor reports once its cursor is written, and the times that its records had."""
     has_ended: bool = False
     tries: dict[int, tuple[dict[Key, tuple[int, int]], dict[int, int]]] = field(default_factory=dict)
-    """What each try that was killed was about to tell, and what is known then, by its window's end."""
+    """The changes that each killed try was about to report, and what was known then, by the window's end."""
 
 
 def at(seconds: int) -> datetime:
@@ -127,7 +127,7 @@ KILLS = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 6), st.booleans
 
 
 class LateHistory(RuleBasedStateMachine):
-    """A CRM's users, imports, visibility, and runs of one task, which go one at a time."""
+    """A CRM's users, imports and visibility, and the runs of one task, one after another."""
 
     has_failed = True
 
@@ -140,7 +140,7 @@ class LateHistory(RuleBasedStateMachine):
         self.asset_states = AssetStateStores()
         self.asset_states[ASSET] = self.asset_state = KillingStore(self.kill)
         self.runs: list[Run] = []
-        self.known: dict[int, int] = {}  # by record, up to when its changes are told or have passed by
+        self.known: dict[int, int] = {}  # by record: up to when its changes were reported or skipped
         self.told: set[Key] = set()
         self.sensor = InsightlyRecordChangeSensor(
             task_id="task", record_type="Contacts", lookback=lookback, on_empty="succeed"
@@ -172,7 +172,7 @@ class LateHistory(RuleBasedStateMachine):
 
     @rule(records=st.integers(1, 40), part=st.floats(0, 1), spread=st.booleans())
     def an_import(self, records, part, spread):
-        """Many records of one time, visible at once, or one after another."""
+        """Import many records with the same time, which become visible at once or one after another."""
         for number in range(records):
             self.change(None, self.delay(part * (number / records if spread else 1)))
 
@@ -220,17 +220,17 @@ class LateHistory(RuleBasedStateMachine):
         tried = {key: shown[key[0]] for key in expected}, known
         if (end := self.cursor()) != before:
             assert run.expected is None, "a run that has told its changes went on"
-            # A try that was killed right before its cursor's write is completed by the next one.
+            # If a try was killed right before its cursor's write, the next try completes it.
             tried = tried if end == int(self.crm.now) - SETTLE else run.tries[end]
             if before is None and changes is None:
                 self.known = known
-                return  # a first run has its cursor before it has read; it had nothing to tell
+                return  # a first run writes its cursor before it reads; it had nothing to report
             run.expected, self.known = tried
             assert self.told.isdisjoint(run.expected), "a change is told by two runs"
             self.told |= set(run.expected)
         elif changes is None:
             run.tries[int(self.crm.now) - SETTLE] = tried
-            if not remembered and self.remembers():  # what stood before its window was not to be told
+            if not remembered and self.remembers():  # changes from before its window were not to be reported
                 for record_id, times in shown.items():
                     if past := [time for time in times if time < before]:
                         self.known[record_id] = max(past)
@@ -245,7 +245,7 @@ class LateHistory(RuleBasedStateMachine):
         assert not missing, "a change was passed over"
 
     def expected(self, cursor: int | None) -> tuple[set[Key], dict[int, int]]:
-        """Return what a new window, up to now, has to tell, and up to when each record is known then."""
+        """Return what a new window, up to now, must report, and up to when each record is known then."""
         end = int(self.crm.now) - SETTLE
         first = cursor if cursor is not None else end
         remembers = cursor is not None and self.remembers()
@@ -253,7 +253,7 @@ class LateHistory(RuleBasedStateMachine):
         for record_id, (created, updated) in self.crm.shown().items():
             times = [time for time in (created, updated) if time < end]
             seen = known.get(record_id, None if remembers else first - 1)
-            if not remembers:  # a first run was killed before it had kept what it saw: from its cursor on
+            if not remembers:  # a first run was killed before it stored what it saw: from its cursor on
                 seen = max(seen, first - 1)
             if times and seen is None:
                 expected.add((record_id, "added", created))
@@ -272,7 +272,7 @@ class LateHistory(RuleBasedStateMachine):
         return None if text is None else seconds_of(text)
 
     def teardown(self):
-        """In the end, everything has been told."""
+        """At the end, every change has been reported."""
         if self.has_failed:
             return
         for _ in range(2):
@@ -289,7 +289,7 @@ class LateHistory(RuleBasedStateMachine):
 
 
 def test_every_change_is_told_once_whenever_it_shows_and_whatever_is_killed():
-    """Within the lookback; a run that is retried or cleared tells the same again."""
+    """This holds within the lookback. A run that is retried or cleared reports the same again."""
     run_state_machine_as_test(
         LateHistory,
         settings=settings(

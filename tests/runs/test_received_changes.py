@@ -1,4 +1,4 @@
-"""Which webhooks a task reads: each once, however it was woken."""
+"""Which webhooks a task reads: each one once, whatever has started its run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def receive(tmp_path: Path, clock: Clock) -> Receive:
 
 @pytest.fixture
 def running(reader: Reader, clock: Clock) -> Reader:
-    """A task that has run before, a minute ago."""
+    """A task that last ran a minute ago."""
     assert reader.ids() == []
     clock.forward(minutes=1)
     return reader
@@ -73,7 +73,7 @@ def running(reader: Reader, clock: Clock) -> Reader:
 
 
 def test_first_run(reader: Reader, receive: Receive, clock: Clock) -> None:
-    """A first run reads what has come since it began; what was there before is never read."""
+    """A first run reads webhooks that came after its start. Earlier ones are never read."""
     receive(1, -5)
     run = reader.new_run()
     clock.forward(seconds=10)
@@ -84,7 +84,7 @@ def test_first_run(reader: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_woken_first_run(reader: Reader, receive: Receive, clock: Clock) -> None:
-    """A first run that webhooks have woken reads from the changes on that they tell of, by any clock."""
+    """If webhooks have started the first run, it reads from the announced changes on, by any clock."""
     receive(1, -100)
     receive(2, -30)
     receive(3, -1)
@@ -95,14 +95,14 @@ def test_woken_first_run(reader: Reader, receive: Receive, clock: Clock) -> None
 
 
 def test_next_runs(running: Reader, receive: Receive, clock: Clock) -> None:
-    """Each run reads what has come since the last one, whatever woke it, the oldest change first."""
+    """Each run reads what has come since the last one, whatever started it, the oldest change first."""
     receive(1, -20, changed_at=clock.now - seconds(21))
     receive(2, -10, changed_at=clock.now - seconds(22))
     assert running.ids() == [2, 1]
     assert running.ids() == []
     receive(3)
     assert running.ids() == [3]
-    clock.forward(days=3)  # paused
+    clock.forward(days=3)  # the DAG was paused
     receive(4, -86_400)
     receive(5, -1)
     assert running.ids() == [4, 5]
@@ -110,7 +110,7 @@ def test_next_runs(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_runs_of_one_second(running: Reader, receive: Receive) -> None:
-    """Runs within one second read nothing twice, and miss nothing."""
+    """Runs within one second read no webhook twice, and miss none."""
     found = []
     for number in range(1, 6):
         receive(number)
@@ -119,14 +119,14 @@ def test_runs_of_one_second(running: Reader, receive: Receive) -> None:
 
 
 def test_clocks(running: Reader, receive: Receive, clock: Clock) -> None:
-    """What has a name of before the cursor, or of the future, is read once, too."""
+    """A webhook whose name is before the cursor, or in the future, is read once, too."""
     receive(1, 300)
     receive(2, -1)
     assert running.ids() == [2, 1]
     receive(3, -600)
     receive(4, 200)
     assert running.ids() == [3, 4]
-    clock.forward(seconds=-200)  # another worker
+    clock.forward(seconds=-200)  # of another worker
     receive(5)
     assert running.ids() == [5]
     clock.forward(minutes=30)
@@ -134,7 +134,7 @@ def test_clocks(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_midnight(running: Reader, receive: Receive, clock: Clock) -> None:
-    """Days are folders, and nothing falls between two of them."""
+    """Each day has its own folder, and no webhook is lost between two of them."""
     clock.forward(hours=15, minutes=58, seconds=50)
     receive(1)
     receive(2, 20)
@@ -146,7 +146,7 @@ def test_midnight(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_change(running: Reader, receive: Receive) -> None:
-    """A change is as the sensor's: it passes criteria and payloads, and holds exact numbers."""
+    """A change is the same as the sensor's: it fits criteria and payloads, and has exact numbers."""
     receive(7, AMOUNT=1e20, DATE_CREATED_UTC="/Date(1489046400000-0800)/", DATE_OF_BIRTH=None)
     (change,) = changes = running.read(running.new_run())
     assert check_changes(changes) == changes
@@ -163,7 +163,7 @@ def test_change(running: Reader, receive: Receive) -> None:
 
 
 def test_window(running: Reader, receive: Receive) -> None:
-    """The window stands in XCom, for criteria whose dates are relative."""
+    """The window goes to XCom, for criteria with relative dates."""
     receive(1)
     run = running.new_run()
     running.ids(run)
@@ -171,7 +171,7 @@ def test_window(running: Reader, receive: Receive) -> None:
 
 
 def test_record_types(running: Reader, receive: Receive, clock: Clock) -> None:
-    """A task that asks for several record types reads each from a cursor of its own."""
+    """A task with several record types has a cursor for each of them."""
     leads = received_changes_asset("Leads")
     run = running.new_run()
     receive(1)
@@ -187,7 +187,7 @@ def test_record_types(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_again(running: Reader, receive: Receive, clock: Clock) -> None:
-    """A retry and a cleared run read the same again, though more has come since, and late."""
+    """A retry and a cleared run read the same again, even if more webhooks have come since."""
     first, second = running.new_run(), running.new_run()
     receive(1, -10)
     assert running.ids(first) == [1]
@@ -203,7 +203,10 @@ def test_again(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_stopped(running: Reader, receive: Receive, clock: Clock) -> None:
-    """Wherever a try is killed: it reads the same in the next one, or what is unread then; all once."""
+    """Wherever a try is killed, the next one reads the same, or what is unread then.
+
+    Each webhook is read once.
+    """
     record_ids = count(1)
     for writes in range(20):
         run, other = running.new_run(), running.new_run()
@@ -232,7 +235,7 @@ def test_stopped(running: Reader, receive: Receive, clock: Clock) -> None:
 def test_stopped_before_another_run(
     running: Reader, receive: Receive, clock: Clock, writes: int, pause: float
 ) -> None:
-    """A run that was killed before its cursor's write leaves its webhooks to the next run."""
+    """If a run was killed before it wrote its cursor, the next run reads its webhooks."""
     run = running.new_run()
     receive(1)
     running.left[0] = writes
@@ -246,7 +249,7 @@ def test_stopped_before_another_run(
 
 
 def test_test_run(running: Reader, receive: Receive) -> None:
-    """A test reads what the next run reads, and takes nothing."""
+    """A test of the task reads what the next run will read, and changes nothing."""
     receive(1)
     before = dict(running.assets[running.asset].values)
     for run_type in ("manual", "manual"):
@@ -271,7 +274,10 @@ def interval(reader: Reader, start: float, end: float, run_type: str = "schedule
 
 
 def test_intervals(reader: Reader, receive: Receive, clock: Clock) -> None:
-    """A run by a data interval reads what came within it, and what came late; a backfill the former."""
+    """A run with a data interval reads webhooks of the interval and late ones.
+
+    A backfill reads only the former.
+    """
     clock.forward(seconds=60)
     receive(1, -70)
     receive(2, -60)
@@ -290,7 +296,7 @@ def test_intervals(reader: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_gap(reader: Reader, receive: Receive, clock: Clock, logged: Logged) -> None:
-    """What a scheduled interval leaves out is not read, and the log says so."""
+    """Webhooks from before a scheduled interval are not read, and the log says so."""
     clock.forward(seconds=240)
     for number, after in enumerate((-240, -170, -110, -50), 1):
         receive(number, after)
@@ -301,7 +307,7 @@ def test_gap(reader: Reader, receive: Receive, clock: Clock, logged: Logged) -> 
 
 
 def test_intervals_in_another_order(reader: Reader, receive: Receive, clock: Clock) -> None:
-    """A scheduled run whose interval is behind the cursor reads what came within it, and moves nothing."""
+    """A scheduled run whose interval is before the cursor reads its interval, and moves no cursor."""
     clock.forward(seconds=180)
     for number, after in enumerate((-170, -110, -50), 1):
         receive(number, after)
@@ -317,7 +323,7 @@ def test_intervals_in_another_order(reader: Reader, receive: Receive, clock: Clo
 
 
 def test_deleted(running: Reader, receive: Receive, clock: Clock, tmp_path: Path, logged: Logged) -> None:
-    """What was deleted before it was read is told of: the days that were, and what is gone meanwhile."""
+    """Webhooks that were deleted before they were read are reported: whole days, and single files."""
     receive(1)
     run = running.new_run()
     assert running.ids(run) == [1]
@@ -335,7 +341,7 @@ def test_deleted(running: Reader, receive: Receive, clock: Clock, tmp_path: Path
 def test_deleted_while_it_is_read(
     running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """An object that is listed, and gone when it is read, is counted."""
+    """If an object is listed but no longer exists when it is read, it is counted."""
     receive(1)
     receive(2)
     contents = EntityStore.contents
@@ -352,7 +358,7 @@ def test_deleted_while_it_is_read(
 
 
 def test_unreadable(running: Reader, receive: Receive, tmp_path: Path, clock: Clock, logged: Logged) -> None:
-    """An object that can't be read is a change that can't be delivered; a new one may be being written."""
+    """An unreadable object becomes an undeliverable change. If it is new, it may still be being written."""
     receive(1)
     half = receive(2)
     other = receive(3)
@@ -376,7 +382,7 @@ def test_unreadable(running: Reader, receive: Receive, tmp_path: Path, clock: Cl
 
 
 def test_lost_memory(running: Reader, receive: Receive, logged: Logged) -> None:
-    """Where what was read is not known any more, the cursor says from when on to read; the log says so."""
+    """If it isn't known any more what was read, the task reads from the cursor on, and the log says so."""
     receive(1, -5)
     assert running.ids() == [1]
     state = running.assets[running.asset]
@@ -389,7 +395,7 @@ def test_lost_memory(running: Reader, receive: Receive, logged: Logged) -> None:
 
 
 def test_cursor_set_back(running: Reader, receive: Receive) -> None:
-    """A cursor that was set back by hand reads again from there on."""
+    """If a cursor was set back by hand, the task reads again from there."""
     receive(1, -50)
     receive(2, -5)
     assert running.ids() == [1, 2]
@@ -399,7 +405,7 @@ def test_cursor_set_back(running: Reader, receive: Receive) -> None:
 
 
 def test_lost_cursor(running: Reader, receive: Receive, clock: Clock, logged: Logged) -> None:
-    """A task that has run before, and has no cursor, reads all that is kept: none of it is lost."""
+    """If a task has run before and has no cursor, it reads all stored webhooks, so that none is lost."""
     receive(1, -86_400 * 3)
     receive(2, -5)
     running.assets[running.asset].clear()
@@ -414,19 +420,19 @@ def test_lost_cursor(running: Reader, receive: Receive, clock: Clock, logged: Lo
 def test_more_than_is_remembered(
     running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """Where more was read than can be remembered, nothing is read twice, and the log says what that costs."""
+    """If more was read than can be remembered, no webhook is read twice, and the log says what it costs."""
     monkeypatch.setattr(names_memory, "MOST_NAMES", 3)
     for number in range(1, 8):
         receive(number, number - 8)
     assert running.ids() == [1, 2, 3, 4, 5, 6, 7]
     assert "late ones may be missed" in logged.text
-    receive(8, -6.5)  # older than what is remembered
+    receive(8, -6.5)  # older than the remembered ones
     receive(9, -2.5)
     assert running.ids() == [9]
 
 
 def test_many_runs(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the last runs are named beside the cursor; one from before them reads the same again, too."""
+    """Only the last runs are listed with the cursor. An earlier run reads the same again, too."""
     monkeypatch.setattr(names_memory, "RUNS", 3)
     receive(1)
     first = running.new_run()
@@ -440,7 +446,7 @@ def test_many_runs(running: Reader, receive: Receive, monkeypatch: pytest.Monkey
 
 
 def test_many(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read may take several values; a retry and the next run read them again."""
+    """The names of many webhooks take several values. A retry and the next run read all of them."""
     for module in (names_memory, seen_names):
         monkeypatch.setattr(module, "BLOCK_NAMES", 3)
     for number in range(1, 12):
@@ -455,7 +461,7 @@ def test_many(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch
 
 
 def test_missing_inlet(running: Reader) -> None:
-    """A task without the asset among its inlets is told how to have it there."""
+    """If the asset is missing among a task's inlets, the error says how to add it."""
     run = running.new_run(asset_state_store={})
     with pytest.raises(MissingInletError) as caught:
         running.read(run)
@@ -465,7 +471,7 @@ def test_missing_inlet(running: Reader) -> None:
 
 
 def test_connections(running: Reader, connect: Connect) -> None:
-    """A connection that keeps nothing, or is another account's, is refused by its field's name."""
+    """A connection without a store, or of another account, is refused. The error names its field."""
     connect("crm", "insightly_incoming", login="i", password="p")
     with pytest.raises(InvalidConnection) as caught:
         running.read(running.new_run())
@@ -486,7 +492,7 @@ def test_record_type() -> None:
 
 
 def test_returned_records_are_not_logged(running: Reader) -> None:
-    """Airflow's Python operators log what a task returns: not where that may hold records."""
+    """Airflow's Python operators log what a task returns. This is switched off if it may contain records."""
     operator = PythonOperator(task_id="read", python_callable=print)
     assert operator.show_return_value_in_logs
     running.ids(running.new_run(task=operator))
@@ -494,7 +500,7 @@ def test_returned_records_are_not_logged(running: Reader) -> None:
 
 
 def test_wrong_clock(running: Reader, receive: Receive, clock: Clock) -> None:
-    """A worker whose clock is far behind the cursor reads nothing: it would read what was read."""
+    """If a worker's clock is far behind the cursor, it reads nothing: it would read webhooks again."""
     receive(1)
     clock.forward(minutes=-7)
     with pytest.raises(UntrustedClock, match="this worker's clock says that it is 2017-03-10T07:54:00Z"):
@@ -504,7 +510,7 @@ def test_wrong_clock(running: Reader, receive: Receive, clock: Clock) -> None:
 
 
 def test_failing_store(running: Reader, receive: Receive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that can't be read fails the task, whose next try reads the same."""
+    """A store that can't be read fails the task. The next try reads the same."""
     receive(1)
     run = running.new_run()
 
@@ -523,7 +529,7 @@ def test_failing_store(running: Reader, receive: Receive, monkeypatch: pytest.Mo
 def test_nothing_is_logged_of_records(
     running: Reader, receive: Receive, tmp_path: Path, logged: Logged
 ) -> None:
-    """Neither contents nor what is wrong in them stands in a log or in what is kept of a run."""
+    """Neither the records' contents nor their faults appear in a log or in the stored state of a run."""
     receive(1)
     receive(2, CUSTOMFIELDS=[{"Zoé": 1}])
     (path, *_) = tmp_path.rglob("*.json")

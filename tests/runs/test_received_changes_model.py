@@ -1,4 +1,4 @@
-"""Whatever comes late, by whatever clock, and whoever is killed: a task reads each webhook once."""
+"""A task reads each webhook once, whatever is late, whatever clocks show, and whoever is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from airflow_insightly_hooks.runs import received_changes
 from tests.runs.received import Clock, Reader, StoppedHereError, keep
 
 CLOCKS = st.integers(-140, 140)
-"""Seconds by which a clock is ahead of the true one: two differ by less than ``CLOCK_TOLERANCE``."""
+"""By how many seconds a clock may be ahead of the true time.
+
+Two clocks differ by less than ``CLOCK_TOLERANCE``.
+"""
 
 
 class Run:
@@ -33,7 +36,7 @@ class Run:
 
 
 class Readings(RuleBasedStateMachine):
-    """API servers that keep webhooks, and workers that read them, all by clocks that differ."""
+    """API servers that store webhooks and workers that read them. All have different clocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class Readings(RuleBasedStateMachine):
 
     @initialize()
     def first_run(self) -> None:
-        """The task begins before any webhook comes."""
+        """The task's first run, before any webhook comes."""
         self._run(Run(self.reader.new_run()))
 
     @rule(seconds=st.integers(0, 120), ahead=CLOCKS)
@@ -70,7 +73,7 @@ class Readings(RuleBasedStateMachine):
         """Time passes, and the next run is on a machine with another clock."""
         self.true_time += timedelta(seconds=seconds)
         self.clock.now = self.true_time + timedelta(seconds=ahead)
-        # None of those that come late is listed so late that it would be missed.
+        # No late webhook is listed so late that it would be missed.
         self.on_the_way = [entry for entry in self.on_the_way if not self._is_late(entry)]
 
     def _is_late(self, entry: tuple[int, Any]) -> bool:
@@ -93,7 +96,7 @@ class Readings(RuleBasedStateMachine):
     @precondition(lambda self: self.on_the_way)
     @rule()
     def arrive(self) -> None:
-        """One that was on its way is listed."""
+        """A webhook that was on its way is listed."""
         keep(self.store, *self.on_the_way.pop(0))
 
     @rule()
@@ -104,7 +107,7 @@ class Readings(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
     def clear(self, data: st.DataObject) -> None:
-        """A run that has ended is cleared: it tells the same again."""
+        """A run that has ended is cleared. It returns the same webhooks again."""
         run = data.draw(st.sampled_from(self.runs))
         assert sorted(self.reader.ids(run.context)) == sorted(run.told or [])
 
@@ -124,7 +127,7 @@ class Readings(RuleBasedStateMachine):
     @precondition(lambda self: self.killed)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        """A run that was killed is tried again, other runs after it or not."""
+        """A killed run is tried again, whether or not other runs came after it."""
         run = data.draw(st.sampled_from(self.killed))
         self.killed.remove(run)
         self._run(run)
@@ -135,12 +138,12 @@ class Readings(RuleBasedStateMachine):
 
     @invariant()
     def nothing_twice(self) -> None:
-        """No two runs tell of the same webhook."""
+        """No two runs return the same webhook."""
         told = [number for run in self.runs for number in run.told or []]
         assert len(told) == len(set(told))
 
     def _read_all(self) -> None:
-        """In the end all that came is told."""
+        """At the end, every webhook has been returned."""
         for entry in self.on_the_way:
             keep(self.store, *entry)
         for run in self.killed:

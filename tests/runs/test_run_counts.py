@@ -1,4 +1,4 @@
-"""What tasks count stands in their own state, once, and no task fails because of it."""
+"""Tasks store their counts in their own state. Counting never fails a task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CRITERIA = {"field": "FIRST_NAME", "operator": "equals", "value": "Ada"}
 
 
 def kept(context: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a task has kept but the account's requests, which depend on what was asked."""
+    """Return a task's stored counts, without the account's requests, which vary."""
     value = context["task_state_store"].get("run_counts")
     if value is not None and "requests_left" in value:
         assert 0 < value.pop("requests_left") <= value.pop("requests_a_day")
@@ -39,7 +39,7 @@ def kept(context: dict[str, Any]) -> dict[str, Any] | None:
 
 @pytest.fixture
 def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
-    """The sandbox with three contacts of the window, as account and receiver."""
+    """The sandbox with three contacts in the window, as account and receiver."""
     connect("out", host=insightly.bin_url("out"))
     for second, name in enumerate(("Ada", "Bob", "Ada")):
         at = f"2024-01-01 08:00:0{second}"
@@ -79,7 +79,7 @@ def evaluate(given: list[dict[str, Any]], **arguments: Any) -> EvaluateCriteriaO
 @pytest.mark.usefixtures("crm")
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_sensor_counts_what_it_has_detected(*, deferrable: bool) -> None:
-    """And keeps what it knows of the account's day: of a retry or a cleared task, the same."""
+    """It also stores the account's requests of the day. A retry or a cleared task stores the same counts."""
     context = run_context(**DAY)
     for _ in range(2):
         sensor(deferrable=deferrable).execute(context)
@@ -92,7 +92,7 @@ def test_the_sensor_counts_what_it_has_detected(*, deferrable: bool) -> None:
 
 @pytest.mark.usefixtures("insightly")
 def test_nothing_detected_is_counted_too() -> None:
-    """A skipped task has told that there was nothing."""
+    """A skipped task stores that it detected nothing."""
     context = run_context(**DAY)
     with pytest.raises(AirflowSkipException):
         sensor().execute(context)
@@ -103,7 +103,7 @@ def test_nothing_detected_is_counted_too() -> None:
     ("arguments", "met"), [({}, 2), ({"active": False}, 0), ({"until_triggered": True}, 2)]
 )
 def test_the_criteria_count_what_met_them(arguments: dict[str, Any], met: int) -> None:
-    """What can't be delivered is not counted: nobody knows whether it meets them."""
+    """Undeliverable changes don't count, since it is unknown whether they meet the criteria."""
     bad = {**changes("Ada")[0], "record_id": 9, "record": {}, "undeliverable": "too deep"}
     context = run_context()
     evaluate([*changes("Ada", "Bob", "Ada"), bad], record_type="Contacts", **arguments).execute(context)
@@ -111,7 +111,7 @@ def test_the_criteria_count_what_met_them(arguments: dict[str, Any], met: int) -
 
 
 def test_what_has_triggered_before_is_not_counted_again() -> None:
-    """Of ``until_triggered``, those count that trigger; in a retry they do again."""
+    """With ``until_triggered``, only records that trigger count. In a retry they count again."""
     context = run_context()
     for _ in range(2):
         evaluate(changes("Ada"), until_triggered=True, record_type="Contacts").execute(context)
@@ -123,7 +123,7 @@ def test_what_has_triggered_before_is_not_counted_again() -> None:
 
 @pytest.mark.parametrize("evaluated", ["created", "until_triggered"])
 def test_one_task_counts_both(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, evaluated: str) -> None:
-    """Its counts are right at its end, although an earlier try was ended in between."""
+    """Its counts are right at the end, even if an earlier try was stopped in the middle."""
     context = run_context(**DAY)
     deliver = WebhookDeliveries.deliver
 
@@ -142,7 +142,7 @@ def test_one_task_counts_both(crm: RunningSandbox, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_stays_undelivered_is_detected_all_the_same(crm: RunningSandbox) -> None:
-    """The task fails; its window was read."""
+    """The task fails, but its window was read."""
     crm.answer_with("out", status=400)
     context = run_context(**DAY)
     with pytest.raises(UndeliveredError):
@@ -152,7 +152,7 @@ def test_what_stays_undelivered_is_detected_all_the_same(crm: RunningSandbox) ->
 
 @pytest.mark.usefixtures("crm")
 def test_an_inactive_workflow_has_read_nothing() -> None:
-    """Nothing is told of what was not looked at."""
+    """No counts are stored, since no changes were read."""
     context = run_context(**DAY)
     flow(active=False).execute(context)
     assert "detected" not in (kept(context) or {"detected": 0})
@@ -167,7 +167,7 @@ def nothing_kept() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
 @pytest.mark.usefixtures("crm")
 @pytest.mark.parametrize(("entries", "arguments"), [case[1:] for case in nothing_kept()])
 def test_tests_and_dry_runs_keep_nothing(entries: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """None of the three operators."""
+    """None of the three operators stores counts then."""
     for operator in (sensor(**arguments), evaluate(changes("Ada"), **arguments)):
         context = run_context(**DAY, **entries)
         operator.execute(context)
@@ -178,7 +178,7 @@ def test_tests_and_dry_runs_keep_nothing(entries: dict[str, Any], arguments: dic
 
 
 def test_a_workflow_tells_its_sensor_of_a_dry_run() -> None:
-    """The tasks of its DAG agree on it."""
+    """All tasks of its DAG treat the run in the same way."""
     given = Workflow(
         name="dry", record_type="Contacts", dry_run=True, webhooks=[Webhook(name="w", conn_id="c")]
     )
@@ -195,7 +195,7 @@ class Failing(StateStore):
 
 @pytest.mark.usefixtures("crm")
 def test_a_store_that_fails_fails_no_task(logged: Logged) -> None:
-    """It is logged, without the error's text."""
+    """The failure is logged, without the error's text."""
     assert len(sensor().execute(run_context(**DAY, task_state_store=Failing()))) == 3
     (warning,) = logged.messages("warning")
     assert warning.startswith(
@@ -205,13 +205,13 @@ def test_a_store_that_fails_fails_no_task(logged: Logged) -> None:
 
 
 def test_no_store_is_needed() -> None:
-    """As in unit tests of users, which give a task an empty context."""
+    """Users' unit tests give a task an empty context."""
     assert len(evaluate(changes("Ada")).execute({})) == 1
     keep_run_counts({}, logging.getLogger(), met=1)
 
 
 def test_a_connection_that_is_gone_costs_the_requests_only() -> None:
-    """What was counted is kept without them."""
+    """The other counts are stored without it."""
 
     class Gone:
         def requests_left(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs over many past windows, side by side: one scan for all of them, and each has what is its own."""
+"""Runs over many past windows at the same time: one scan serves all, and each gets its own changes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCAN = 1
 
 
 class RunsTaskInstance(TaskInstance):
-    """A task instance whose XComs others can pull."""
+    """A task instance whose XComs other runs can pull."""
 
     def __init__(self, run_id: str, xcoms: dict[tuple[str, str], Any]) -> None:
         super().__init__(run_id=run_id)
@@ -75,12 +75,12 @@ class Runs:
             "task_state_store": StateStore(),
             "asset_state_store": self.stores,
             "dag_run": SimpleNamespace(run_type=run_type, clear_number=clear_number),
-            "data_interval_start": pendulum.instance(START + hour * HOUR),  # as Airflow gives them
+            "data_interval_start": pendulum.instance(START + hour * HOUR),  # as Airflow has them
             "data_interval_end": pendulum.instance(START + (hour + 1) * HOUR),
         }
 
     def claim(self, hour: int, **others: Any) -> None:
-        """Claim for another run's reading of an hour."""
+        """Claim the reading of an hour for another run."""
         chunks = self.state.get(CHUNKS)
         value = {
             "reader": chunks[0]["reader"] if chunks else None,
@@ -92,7 +92,7 @@ class Runs:
         self.state.set(CLAIM, {**value, **others})
 
     def age_chunk(self, read_at: datetime) -> None:
-        """Have what was read, and its index, say that it was then."""
+        """Make what was read, and its index, appear to be from then."""
         (chunk,) = self.state.get(CHUNKS)
         self.state.set(CHUNKS, [{**chunk, "read_at": iso_time(read_at)}])
         for (_, key), kept in self.xcoms.items():
@@ -107,7 +107,7 @@ def runs() -> Runs:
 
 @pytest.fixture(autouse=True)
 def deleted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Return which XComs were deleted."""
+    """Return the XComs that were deleted."""
     from airflow.sdk.execution_time.xcom import XCom
 
     deleted: list[dict[str, Any]] = []
@@ -144,18 +144,18 @@ def sensor(**arguments: Any) -> InsightlyRecordChangeSensor:
 
 
 def directly(hour: int, **arguments: Any) -> list[Any]:
-    """Return what a run finds that shares nothing."""
+    """Return what a run finds if it shares nothing."""
     window = (START + hour * HOUR, START + (hour + 1) * HOUR)
     return sensor(window=window, **arguments).execute(Runs().context(hour))
 
 
 def asked(crm: RunningSandbox) -> int:
-    """Return how often the API was asked."""
+    """Return how many requests the API got."""
     return sum(number for path, number in crm.configure()["requests"].items() if " /v3.1/" in path)
 
 
 def scans(crm: RunningSandbox) -> float:
-    """Return how often all pages were asked for."""
+    """Return how many scans of all pages there were."""
     return crm.configure()["requests"].get(f"GET {SEARCH}", 0) / SCAN
 
 
@@ -171,7 +171,7 @@ def test_every_run_finds_what_it_finds_by_itself(
     events: list[str],
     limits: tuple[int, int],
 ) -> None:
-    """However much is shared, each run's changes are those that it would have read, in the same order."""
+    """However much is shared, each run has the same changes, in the same order, as if it read them itself."""
     monkeypatch.setattr(shared_reading, "FIRST_LIMIT", limits[0])
     monkeypatch.setattr(shared_reading, "LIMIT", limits[1])
     found = [sensor(events=events).execute(runs.context(hour)) for hour in range(14)]
@@ -180,7 +180,7 @@ def test_every_run_finds_what_it_finds_by_itself(
 
 
 def test_one_scan_serves_all(crm: RunningSandbox, runs: Runs, logged: Logged) -> None:
-    """The first run reads; those over the hours that follow ask the API nothing."""
+    """The first run reads. The runs of the following hours make no requests."""
     sensor().execute(runs.context(0))
     before = asked(crm)
     for hour in range(1, 12):
@@ -192,7 +192,7 @@ def test_one_scan_serves_all(crm: RunningSandbox, runs: Runs, logged: Logged) ->
 def test_scans_grow_with_the_changes(
     crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the limit leaves out is read by the first run that needs it, with what follows."""
+    """Changes beyond the limit are read by the first run that needs them, together with later ones."""
     monkeypatch.setattr(shared_reading, "FIRST_LIMIT", 10)
     monkeypatch.setattr(shared_reading, "LIMIT", 20)
     for hour in range(14):
@@ -202,7 +202,10 @@ def test_scans_grow_with_the_changes(
 
 @pytest.mark.parametrize("limit", [20_000, 7])
 def test_backwards(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """A backfill that goes backwards finds the same; from its second scan on it reads further back."""
+    """A backfill in reverse order finds the same changes.
+
+    From its second scan on, it also reads earlier windows.
+    """
     monkeypatch.setattr(shared_reading, "FIRST_LIMIT", limit)
     monkeypatch.setattr(shared_reading, "LIMIT", limit)
     hours = list(range(13, -1, -1))
@@ -213,7 +216,7 @@ def test_backwards(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("hour", [0, 5])
 def test_records_updated_again_are_told(crm: RunningSandbox, runs: Runs, logged: Logged, hour: int) -> None:
-    """The log says of how many records a past window can't show all, whoever has read it."""
+    """The log says how many records a past window can't show, whichever run has read them."""
     end = START + (hour + 1) * HOUR
     times = [
         (START + number * HOUR / 3, START + number * HOUR / 3 + timedelta(hours=number % 5, minutes=1))
@@ -230,13 +233,13 @@ def test_records_updated_again_are_told(crm: RunningSandbox, runs: Runs, logged:
 def test_nothing_is_hidden_from_who_wants_what_was_added(
     crm: RunningSandbox, runs: Runs, logged: Logged
 ) -> None:
-    """What was added, a past window shows as ever: nothing is told of updates."""
+    """A past window shows all added records, so nothing is logged about updates."""
     sensor(events=["added"]).execute(runs.context(0))
     assert "were updated after it" not in logged.text
 
 
 def test_an_empty_window_in_between(crm: RunningSandbox, runs: Runs) -> None:
-    """A window in which nothing changed is empty by what was shared, too."""
+    """A window without changes is also empty when it is read from a shared scan."""
     crm.create("Contacts", FIRST_NAME=CANARY, DATE_CREATED_UTC=api(START + 40 * HOUR))
     sensor().execute(runs.context(0))
     before = asked(crm)
@@ -250,7 +253,7 @@ def test_an_empty_window_in_between(crm: RunningSandbox, runs: Runs) -> None:
 
 
 def reads(crm: RunningSandbox, context: dict[str, Any]) -> bool:
-    """Return whether a run asks the API for records."""
+    """Return whether a run reads records from the API."""
     before = scans(crm)
     found = sensor().execute(context)
     read = scans(crm) - before
@@ -268,14 +271,14 @@ def reads(crm: RunningSandbox, context: dict[str, Any]) -> bool:
     ],
 )
 def test_another_kind_of_run_reads_by_itself(crm: RunningSandbox, runs: Runs, context: Any) -> None:
-    """A cleared run, and one of another type, reads anew."""
+    """A cleared run and a run of another type read the API themselves."""
     sensor().execute(runs.context(0))
     assert not reads(crm, runs.context(1))
     assert reads(crm, runs.context(2, **context))
 
 
 def test_cleared_runs_share_among_themselves(crm: RunningSandbox, runs: Runs) -> None:
-    """A backfill that is processed again reads anew once, not once for each run."""
+    """If a backfill is processed again, it reads anew once, not once for each run."""
     sensor().execute(runs.context(0))
     assert reads(crm, runs.context(1, clear_number=1))
     assert not reads(crm, runs.context(2, clear_number=1))
@@ -283,7 +286,7 @@ def test_cleared_runs_share_among_themselves(crm: RunningSandbox, runs: Runs) ->
 
 
 def test_a_cleared_task_reads_by_itself(crm: RunningSandbox, runs: Runs) -> None:
-    """A task that was cleared without its run has more tries: it reads anew."""
+    """If a task was cleared without its run, it has more tries, and reads the API itself."""
     sensor().execute(runs.context(0))
     context = runs.context(1)
     context["ti"].max_tries += 1
@@ -291,14 +294,14 @@ def test_a_cleared_task_reads_by_itself(crm: RunningSandbox, runs: Runs) -> None
 
 
 def test_a_catch_up_shares(crm: RunningSandbox, runs: Runs) -> None:
-    """Scheduled runs that catch up share as a backfill does, and move their cursor."""
+    """Scheduled runs that catch up share a scan like a backfill, and move their cursor."""
     sensor().execute(runs.context(0, "scheduled"))
     assert not reads(crm, runs.context(1, "scheduled"))
     assert runs.state.get("cursor/dag/task") == iso_time(START + 2 * HOUR)
 
 
 def test_another_account_reads_by_itself(crm: RunningSandbox, runs: Runs, connect: Connect) -> None:
-    """What was read from one account is never taken for another's."""
+    """Records of one account are never used for another."""
     sensor().execute(runs.context(0))
     other = crm.api_url.replace("127.0.0.1", "localhost")
     connect("insightly_default", "insightly", host=other, login="sandbox-key")
@@ -306,7 +309,7 @@ def test_another_account_reads_by_itself(crm: RunningSandbox, runs: Runs, connec
 
 
 def test_what_is_old_is_read_anew(crm: RunningSandbox, runs: Runs) -> None:
-    """After an hour what was read is too old."""
+    """After an hour a scan is too old."""
     sensor().execute(runs.context(0))
     an_hour_ago = datetime.now(timezone.utc) - HOUR
     runs.age_chunk(an_hour_ago + timedelta(minutes=1))
@@ -316,7 +319,7 @@ def test_what_is_old_is_read_anew(crm: RunningSandbox, runs: Runs) -> None:
 
 
 def test_a_run_that_is_not_behind_shares_nothing(insightly: RunningSandbox, runs: Runs) -> None:
-    """The state isn't even looked at where a window has just ended."""
+    """If a window has just ended, the shared state isn't even read."""
     now = datetime.now(timezone.utc).replace(microsecond=0)
     context = runs.context(0, "scheduled")
     context |= {"data_interval_start": now - 2 * HOUR, "data_interval_end": now - HOUR}
@@ -325,7 +328,7 @@ def test_a_run_that_is_not_behind_shares_nothing(insightly: RunningSandbox, runs
 
 
 def test_a_mapped_sensor_reads_by_itself(crm: RunningSandbox, runs: Runs) -> None:
-    """A mapped task has no state of the asset to share by; a backfill's windows need none."""
+    """A mapped task has no access to the asset's state. A backfill's windows don't need it."""
     context = runs.context(0)
     context["asset_state_store"] = {}
     assert sensor().execute(context) == directly(0)
@@ -336,7 +339,7 @@ def test_a_mapped_sensor_reads_by_itself(crm: RunningSandbox, runs: Runs) -> Non
 
 @pytest.fixture
 def shared(crm: RunningSandbox, runs: Runs) -> Runs:
-    """A far hour has been read, so that the claims of the tests are by the same kind of run."""
+    """An hour far away has been read, so that the tests' claims are by the same kind of run."""
     sensor().execute(runs.context(90))
     return runs
 
@@ -344,7 +347,7 @@ def shared(crm: RunningSandbox, runs: Runs) -> Runs:
 def test_a_run_waits_for_another_that_reads(
     crm: RunningSandbox, shared: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While another run reads from before, a poking sensor sleeps, then takes what was found."""
+    """While another run reads from an earlier time, a sensor in poke mode sleeps, and then uses its scan."""
     shared.claim(0)
     before = asked(crm)
     slept: list[float] = []
@@ -363,7 +366,7 @@ def test_a_run_waits_for_another_that_reads(
 
 
 def test_a_deferrable_run_waits_in_the_triggerer(crm: RunningSandbox, shared: Runs) -> None:
-    """While another run reads from before, a deferrable sensor defers for seconds, and asks nothing."""
+    """While another run reads from an earlier time, a deferrable sensor defers briefly, without requests."""
     shared.claim(0)
     before = asked(crm)
     with pytest.raises(TaskDeferred) as caught:
@@ -385,7 +388,7 @@ def test_a_deferrable_run_waits_in_the_triggerer(crm: RunningSandbox, shared: Ru
     ids=["from later on", "up to earlier", "stale", "another kind of run", "its own"],
 )
 def test_a_claim_that_is_of_no_use_holds_nobody_up(crm: RunningSandbox, shared: Runs, claim: Any) -> None:
-    """A run reads by itself where another reads what it doesn't need, or has died."""
+    """A run reads by itself if the other run reads something that it doesn't need, or has died."""
     shared.claim(0, **claim)
     assert reads(crm, shared.context(1))
 
@@ -393,7 +396,7 @@ def test_a_claim_that_is_of_no_use_holds_nobody_up(crm: RunningSandbox, shared: 
 def test_of_two_that_begin_at_once_the_later_gives_way(
     crm: RunningSandbox, shared: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two runs whose claims crossed: a second later, the one over the later window waits."""
+    """Two runs claimed at the same time. A second later, the run with the later window waits."""
     real = InsightlyHook.iter_records
     monkeypatch.setattr(shared_reading, "FIRST_BEAT", 0)
 
@@ -413,7 +416,7 @@ def test_of_two_that_begin_at_once_the_later_gives_way(
 def test_a_claim_is_renewed_and_released(
     crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a run reads, its claim stays young; afterwards there is none, whether reading failed or not."""
+    """While a run reads, it renews its claim. Afterwards the claim is gone, even if reading failed."""
     monkeypatch.setattr(shared_reading, "FIRST_BEAT", 0)
     monkeypatch.setattr(shared_reading, "BEAT", 0)
     sensor().execute(runs.context(0))
@@ -429,7 +432,7 @@ def test_a_claim_is_renewed_and_released(
 
 
 def test_records_that_are_gone_are_read_anew(crm: RunningSandbox, runs: Runs) -> None:
-    """Where the XComs of the run that has read are cleared, the next run reads, and shares again."""
+    """If the XComs of the run that has read are cleared, the next run reads, and shares its scan."""
     sensor().execute(runs.context(0))
     runs.xcoms.clear()
     assert reads(crm, runs.context(1))
@@ -438,7 +441,7 @@ def test_records_that_are_gone_are_read_anew(crm: RunningSandbox, runs: Runs) ->
 
 @pytest.mark.parametrize("value", ["nonsense", [{"start": 5}], {"run_id": "x"}, 7, LATER])
 def test_a_state_that_is_none_is_read_past(crm: RunningSandbox, runs: Runs, value: Any) -> None:
-    """Whatever stands in the state, a run finds its changes, and shares what it finds."""
+    """Whatever the state contains, a run finds its changes, and shares what it has read."""
     for key in (CHUNKS, CLAIM):
         runs.state.set(key, value)
     assert reads(crm, runs.context(0))
@@ -446,7 +449,7 @@ def test_a_state_that_is_none_is_read_past(crm: RunningSandbox, runs: Runs, valu
 
 
 def test_damaged_records_are_read_anew(crm: RunningSandbox, runs: Runs) -> None:
-    """An XCom that is no slice any more is as good as none."""
+    """An XCom that is not a valid slice counts as missing."""
     sensor().execute(runs.context(0))
     runs.xcoms["backfill__0", "nearby_0"]["text"] = "nonsense"
     assert reads(crm, runs.context(1))
@@ -457,7 +460,7 @@ def test_damaged_records_are_read_anew(crm: RunningSandbox, runs: Runs) -> None:
 def test_slices_of_another_try_are_not_taken_for_those_of_the_index(
     crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A try that dies between pushing slices, cut elsewhere, and writing the index hides nothing."""
+    """If a try dies after it pushed different slices and before it wrote the index, no change is hidden."""
     sensor().execute(runs.context(0))
     runs.xcoms.clear()  # as Airflow does when a task is tried again
     with monkeypatch.context() as dying:
@@ -470,7 +473,7 @@ def test_slices_of_another_try_are_not_taken_for_those_of_the_index(
 def test_a_store_that_fails_costs_requests_only(
     crm: RunningSandbox, runs: Runs, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the state or XComs can't be written, each run reads by itself, and says so."""
+    """If the state or XComs can't be written, each run reads itself, and logs it."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no")
@@ -487,7 +490,7 @@ def test_a_store_that_fails_costs_requests_only(
 def test_what_no_run_needs_any_more_is_deleted(
     crm: RunningSandbox, runs: Runs, deleted: list[dict[str, Any]]
 ) -> None:
-    """Records are personal data: those of a chunk that falls out of the index are deleted."""
+    """Records are personal data: a chunk's records are deleted when it leaves the index."""
     for generation in range(5):
         sensor().execute(runs.context(generation, clear_number=generation))
         assert len(runs.state.get(CHUNKS)) == min(generation + 1, 4)

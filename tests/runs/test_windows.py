@@ -33,7 +33,7 @@ WINDOW = ChangeWindow(EIGHT, NINE)
 
 
 def windows_of(context: dict[str, Any], asset: Asset, explicit: object = None) -> RunWindows:
-    return RunWindows(context, context["ti"], asset, explicit)  # which has the ids that a task has
+    return RunWindows(context, context["ti"], asset, explicit)  # it has the ids of a task
 
 
 def interval(start: datetime | None = EIGHT, end: datetime | None = NINE, **entries: Any) -> dict[str, Any]:
@@ -51,12 +51,12 @@ def cursor(context: dict[str, Any]) -> str | None:
 
 
 def next_run(context: dict[str, Any], **entries: Any) -> dict[str, Any]:
-    """Return the context of a further run: the asset's state stays, the task's is new."""
+    """Return the context of a later run: it has the same asset state, and a new task state."""
     return run_context(asset_state_store=context["asset_state_store"], **entries)
 
 
 def test_asset() -> None:
-    """The asset that keeps the cursors depends on account and record type alone."""
+    """The asset of the cursors depends only on account and record type."""
     asset = Asset("insightly/insightly_default/Contacts", "insightly://insightly_default/Contacts")
     assert records_asset("insightly_default", "Contacts") == asset
     assert records_asset("other", "Contacts") != ASSET
@@ -103,7 +103,7 @@ def test_explicit(explicit: Any) -> None:
     ],
 )
 def test_refused_explicit(explicit: Any) -> None:
-    """What is no window is refused."""
+    """Anything but a window is refused."""
     with pytest.raises(InvalidWindow):
         windows_of(run_context(), ASSET, explicit)
     with pytest.raises(InvalidTime, match="window start"):
@@ -114,7 +114,7 @@ def test_refused_explicit(explicit: Any) -> None:
 
 
 def test_interval() -> None:
-    """A data interval that isn't empty is the window; a scheduled run moves the cursor to its end."""
+    """If the data interval isn't empty, it is the window. A scheduled run moves the cursor to its end."""
     context = interval()
     windows = windows_of(context, ASSET)
     assert windows.fixed() == WINDOW
@@ -126,7 +126,7 @@ def test_interval() -> None:
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill", "asset_triggered"])
 def test_interval_of_another_run(run_type: str) -> None:
-    """Only a scheduled run's interval moves the cursor, and only it can find a gap."""
+    """Only a scheduled run's interval moves the cursor, and only a scheduled run can find a gap."""
     context = with_cursor(interval(NINE, TEN, dag_run=SimpleNamespace(run_type=run_type)))
     windows = windows_of(context, ASSET)
     assert windows.fixed() == ChangeWindow(NINE, TEN)
@@ -136,7 +136,7 @@ def test_interval_of_another_run(run_type: str) -> None:
 
 
 def test_cursor_never_goes_back() -> None:
-    """A run of the past, such as a cleared one, leaves the cursor where it is."""
+    """A run over the past, such as a cleared one, leaves the cursor where it is."""
     context = with_cursor(interval(), "2017-03-10T10:00:00Z")
     windows_of(context, ASSET).take(WINDOW)
     assert cursor(context) == "2017-03-10T10:00:00Z"
@@ -152,7 +152,7 @@ def test_cursor_never_goes_back() -> None:
     ],
 )
 def test_gap(read_to: str | None, gap: ChangeWindow | None) -> None:
-    """What lies between cursor and interval was left out, as when a DAG was paused without catching up."""
+    """The time between cursor and interval was skipped, for example while a DAG without catchup paused."""
     context = interval() if read_to is None else with_cursor(interval(), read_to)
     assert windows_of(context, ASSET).unread_before(WINDOW) == gap
 
@@ -164,7 +164,7 @@ def test_gap(read_to: str | None, gap: ChangeWindow | None) -> None:
     "interval_of_run", [(None, None), (EIGHT, EIGHT), (EIGHT, None)], ids=["none", "empty", "half"]
 )
 def test_open_window(interval_of_run: tuple[datetime | None, datetime | None]) -> None:
-    """Without an interval a run reads from the cursor on, and the next one goes on there."""
+    """Without an interval, a run reads from the cursor on, and the next run continues at its end."""
     start, end = interval_of_run
     context = with_cursor(interval(start, end))
     windows = windows_of(context, ASSET)
@@ -178,7 +178,7 @@ def test_open_window(interval_of_run: tuple[datetime | None, datetime | None]) -
 
 
 def test_first_run() -> None:
-    """A task's first run has an empty window, and the next one begins where it was."""
+    """A task's first run has an empty window. The next one begins there."""
     context = run_context()
     assert windows_of(context, ASSET).open(EIGHT) == ChangeWindow(EIGHT, EIGHT)
     assert cursor(context) == "2017-03-10T08:00:00Z"
@@ -186,7 +186,7 @@ def test_first_run() -> None:
 
 
 def test_clock_that_goes_back() -> None:
-    """A server's clock that went back a little gives an empty window, and the cursor stays."""
+    """If the server's clock went back a little, the window is empty, and the cursor stays."""
     context = with_cursor(run_context(), "2017-03-10T09:00:30Z")
     windows = windows_of(context, ASSET)
     assert windows.open(NINE) == ChangeWindow(NINE, NINE)
@@ -195,7 +195,7 @@ def test_clock_that_goes_back() -> None:
 
 
 def test_clock_that_was_ahead() -> None:
-    """A cursor that is far ahead of the server's clock is told of: what changes now would be in no window."""
+    """If a cursor is far ahead of the server's clock, the task fails: new changes would be in no window."""
     context = with_cursor(run_context(), "2017-03-10T10:00:00Z")
     with pytest.raises(UntrustedClock) as caught:
         windows_of(context, ASSET).open(NINE)
@@ -211,7 +211,7 @@ def test_a_second_that_is_not_over_is_in_the_next_window() -> None:
 
 
 def test_taken_window_is_kept() -> None:
-    """A retry and a cleared run cover the window that the run has taken, though the cursor went on."""
+    """A retry and a cleared run cover the window of the run, even if the cursor has moved on."""
     context = with_cursor(run_context())
     windows = windows_of(context, ASSET)
     windows.take(windows.open(NINE))
@@ -232,7 +232,7 @@ def test_cursors_of_two_tasks() -> None:
 
 @pytest.mark.parametrize("state", ["success", "skipped"])
 def test_lost_cursor(state: str) -> None:
-    """A cursor that is gone although the task has run before is told of, and none is made."""
+    """If the task has run before and its cursor is gone, it fails, and makes no new cursor."""
     context = run_context()
     context["ti"].previous = {state: [ended("backfill__1", NINE), ended("scheduled__0", EIGHT)]}
     with pytest.raises(LostCursor) as caught:
@@ -246,7 +246,7 @@ SEVEN = EIGHT - timedelta(hours=1)
 
 
 def test_a_lost_cursor_is_where_the_last_window_ended(logged: Logged) -> None:
-    """The latest run counts by the time in its id, since runs that assets trigger have no logical date."""
+    """The latest run is found by the time in its id, since runs that assets trigger have no logical date."""
     context = run_context()
     ti = context["ti"]
     windows = {
@@ -254,7 +254,7 @@ def test_a_lost_cursor_is_where_the_last_window_ended(logged: Logged) -> None:
         "asset_triggered__2017-03-10T08:00:00+00:00_y": WINDOW,
         "scheduled__2017-03-10T07:00:00+00:00": (SEVEN, EIGHT),
         "backfill__2017-03-10T09:30:00+00:00": (EIGHT, TEN),
-        "manual__2017-03-10T08:30:00+00:00": None,  # marked so by hand
+        "manual__2017-03-10T08:30:00+00:00": None,  # a user has marked it so
         "my own id": (NINE, TEN),
     }
     ids = list(windows)
@@ -280,21 +280,21 @@ def test_a_lost_cursor_is_where_the_last_window_ended(logged: Logged) -> None:
     ],
 )
 def test_no_lost_cursor(previous: dict[str, Any]) -> None:
-    """A run that failed, never looked, or was a backfill, and this run itself, had no cursor to lose."""
+    """A run that failed, never read, or was a backfill had no cursor to lose, and neither had this run."""
     context = run_context()
     context["ti"].previous = previous
     assert windows_of(context, ASSET).open(NINE).is_empty
 
 
 def test_mapped_sensor() -> None:
-    """A mapped sensor, which has no inlets of its own, is told to have windows."""
+    """A mapped sensor has no inlets of its own. The error says to give it windows."""
     context = run_context(asset_state_store={})
     with pytest.raises(InvalidWindow, match="mapped"):
         windows_of(context, ASSET).open(NINE)
 
 
 def test_unreadable_cursor() -> None:
-    """A cursor that is no time is told of with its key, and stays."""
+    """If a cursor is not a time, the error names its key, and the cursor stays."""
     context = with_cursor(run_context(), "yesterday")
     with pytest.raises(InvalidTime, match="cursor/dag/task"):
         windows_of(context, ASSET).open(NINE)
@@ -302,7 +302,7 @@ def test_unreadable_cursor() -> None:
 
 
 def test_adjoining_windows() -> None:
-    """Over any sequence of runs, each moment is in exactly one window."""
+    """In any sequence of runs, each moment is in exactly one window."""
     context = with_cursor(run_context())
     windows = []
     until = EIGHT
@@ -316,25 +316,25 @@ def test_adjoining_windows() -> None:
 
 
 def woken(*since: datetime, payload: Any = None) -> dict[str, Any]:
-    """What a run's context says of the watcher's events that have triggered it."""
+    """Return what a run's context has of the watcher's events that have triggered it."""
     payloads = [payload] if payload is not None else [{"since": s.isoformat(), "until": "…"} for s in since]
     events = [SimpleNamespace(extra={"from_trigger": True, "payload": p}) for p in payloads]
     return {"triggering_asset_events": {Asset(name="changes", uri="x://changes"): events}}
 
 
 def test_a_first_run_that_changes_have_woken_reads_them() -> None:
-    """It starts where the earliest of its events says that changes begin; then the cursor is set."""
+    """It starts where the earliest event says that changes begin. Then the cursor is set."""
     context = run_context(**woken(NINE, EIGHT))
     windows = windows_of(context, ASSET)
     window = windows.open(TEN)
     assert window == ChangeWindow(EIGHT, TEN)
-    assert cursor(context) is None  # nothing is taken yet: a crash here must not lose what was before
+    assert cursor(context) is None  # no window is taken yet: a crash here must not lose earlier changes
     windows.take(window)
     assert cursor(context) == "2017-03-10T10:00:00Z"
 
 
 def test_a_first_run_covers_the_time_since_it_began(logged: Logged) -> None:
-    """A DAG's first run begins when the DAG is unpaused; its task may wait, or be tried again, for long."""
+    """It begins when the DAG is unpaused. Its task may start, or be tried again, much later."""
     began = datetime.now(timezone.utc) - timedelta(minutes=10)
     run = SimpleNamespace(run_type="scheduled", start_date=began)
     context = run_context(dag_run=run)
@@ -347,7 +347,7 @@ def test_a_first_run_covers_the_time_since_it_began(logged: Logged) -> None:
 
 
 def test_a_later_run_takes_no_notice_of_events() -> None:
-    """Its cursor says where it goes on."""
+    """Its cursor says where it continues."""
     context = with_cursor(run_context(**woken(EIGHT - timedelta(days=1))))
     assert windows_of(context, ASSET).open(NINE) == WINDOW
 
@@ -363,7 +363,7 @@ def test_somebody_elses_events_begin_nothing(payload: Any) -> None:
 
 
 def test_an_event_from_the_future_begins_nothing() -> None:
-    """Its window would end before it starts."""
+    """Otherwise its window would end before it starts."""
     assert windows_of(run_context(**woken(TEN)), ASSET).open(NINE) == ChangeWindow(NINE, NINE)
 
 
@@ -378,7 +378,7 @@ def test_an_event_from_the_future_begins_nothing() -> None:
     ids=["not settled", "settled", "past", "nobody's settling"],
 )
 def test_what_events_tell_of_is_waited_for(until: datetime, wait: timedelta | None) -> None:
-    """A run that a watcher's events have triggered reads at least up to where they say."""
+    """If a watcher's events have triggered a run, it reads at least up to the time that they name."""
     payload = {"since": EIGHT.isoformat(), "until": until.isoformat()}
     windows = windows_of(with_cursor(run_context(**woken(payload=payload))), ASSET)
     assert windows.unsettled(NINE, None) == wait
@@ -386,7 +386,7 @@ def test_what_events_tell_of_is_waited_for(until: datetime, wait: timedelta | No
 
 
 def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
-    """Its window ends where what has settled does."""
+    """Its window ends where changes have settled."""
     assert windows_of(with_cursor(run_context()), ASSET).unsettled(NINE, None) is None
 
 
@@ -394,7 +394,7 @@ def test_a_run_that_nothing_has_woken_waits_for_nothing() -> None:
 
 
 def cursors(context: dict[str, Any]) -> dict[str, Any]:
-    """Return all that is listed, from all parts of the list."""
+    """Return all listed cursors, from all parts of the list."""
     state = context["asset_state_store"][ASSET]
     return {key: entry for part in CURSOR_LISTS for key, entry in (state.get(part) or {}).items()}
 
@@ -402,7 +402,7 @@ def cursors(context: dict[str, Any]) -> dict[str, Any]:
 def run_of(
     before: dict[str, Any] | None, dag_id: str, until: datetime, task_id: str = "task", **entries: Any
 ) -> tuple[ChangeWindow, dict[str, Any]]:
-    """Run a task, after what was done ``before``; return its window and the context."""
+    """Run a task after ``before``; return its window and the context."""
     entries = {"ti": TaskInstance(dag_id, task_id), **entries}
     context = run_context(**entries) if before is None else next_run(before, **entries)
     windows = windows_of(context, ASSET)
@@ -412,14 +412,17 @@ def run_of(
 
 
 def test_a_watcher_of_its_own_looks_after_a_cursor_itself() -> None:
-    """Those that it shares with others must not wake them for it."""
+    """Watchers that it shares with others must not wake the other DAGs for its cursor."""
     payload = {"since": EIGHT.isoformat(), "until": EIGHT.isoformat(), "cursor": "dag/task"}
     _, context = run_of(None, "dag", EIGHT, **woken(payload=payload))
     assert cursors(context) == {KEY: {"dag": "dag", "task": "task", "woken": False}}
 
 
 def test_each_task_is_listed() -> None:
-    """With its ids, and whether watchers wake it; written when that changes only."""
+    """It is listed with its ids, and with whether watchers wake it.
+
+    The list is only written when that changes.
+    """
     payload = {"since": EIGHT.isoformat(), "until": EIGHT.isoformat()}
     _, context = run_of(None, "dag", EIGHT, **woken(payload=payload))
     entry = {"dag": "dag", "task": "task", "woken": True}
@@ -436,7 +439,7 @@ def test_each_task_is_listed() -> None:
     ("dag_id", "task_id"), [("renamed", "task"), ("dag", "renamed")], ids=["DAG", "task"]
 )
 def test_another_task_begins(logged: Logged, dag_id: str, task_id: str) -> None:
-    """A task without a cursor takes over no other one, however alike their ids; its log lists them."""
+    """A task without a cursor never takes one of similar ids. Its log lists the others."""
     _, context = run_of(None, "dag", EIGHT)
     window, context = run_of(context, dag_id, NINE, task_id)
     assert window == ChangeWindow(NINE, NINE)
@@ -448,7 +451,10 @@ def test_another_task_begins(logged: Logged, dag_id: str, task_id: str) -> None:
 
 
 def test_the_first_task_of_all_has_no_others_to_list(logged: Logged) -> None:
-    """Its log says from when on it reads, and nothing of other cursors; a later run's says neither."""
+    """Its log says from when on it reads, and doesn't mention other cursors.
+
+    A later run's log says neither.
+    """
     _, context = run_of(None, "dag", EIGHT)
     assert "Cursor 'dag/task' is new: changes are read from 2017-03-10T08:00:00Z on" in logged.text
     run_of(context, "dag", NINE)
@@ -465,7 +471,7 @@ def test_many_cursors_are_counted(logged: Logged) -> None:
 
 
 def test_a_first_run_that_changes_have_woken_says_from_when_on_it_reads(logged: Logged) -> None:
-    """That is where the watcher's events say that changes begin."""
+    """The time is the one at which, according to the watcher's events, changes begin."""
     windows_of(run_context(**woken(EIGHT)), ASSET).open(TEN)
     assert "Cursor 'dag/task' is new: changes are read from 2017-03-10T08:00:00Z on" in logged.text
 
@@ -475,7 +481,10 @@ def named(context: dict[str, Any], name: str = "contacts") -> RunWindows:
 
 
 def test_a_renamed_task_goes_on_with_the_name_of_its_cursor(logged: Logged) -> None:
-    """A sensor that names its cursor goes on from there under any id: a name of its own, or its old ids."""
+    """If a sensor names its cursor, it continues under any task id.
+
+    The name may be its own, or the old ids.
+    """
     context = run_context()
     first = named(context)
     first.take(first.open(EIGHT))
@@ -487,7 +496,7 @@ def test_a_renamed_task_goes_on_with_the_name_of_its_cursor(logged: Logged) -> N
 
 
 def test_a_run_whose_cursor_is_another_now_moves_it_past_nothing(logged: Logged) -> None:
-    """A cleared run reads its own window again; an older cursor that it was given since then stays."""
+    """A cleared run reads its own window again. If it was given an older cursor since, that cursor stays."""
     _, context = run_of(None, "old", EIGHT)
     _, context = run_of(context, "dag", NINE)
     cleared = RunWindows(context, context["ti"], ASSET, cursor="old/task")
@@ -499,7 +508,7 @@ def test_a_run_whose_cursor_is_another_now_moves_it_past_nothing(logged: Logged)
 
 
 def test_a_cleared_run_makes_no_cursor(logged: Logged) -> None:
-    """Where the cursor is missing, the last run's window says where to go on, not a cleared one's."""
+    """If the cursor is missing, only the latest run's window says where to continue."""
     _, first = run_of(None, "dag", EIGHT)
     _, second = run_of(first, "dag", NINE)
     run_of(second, "dag", TEN)
@@ -509,7 +518,7 @@ def test_a_cleared_run_makes_no_cursor(logged: Logged) -> None:
 
 
 def test_two_tasks_that_share_a_cursor_are_warned_of(logged: Logged) -> None:
-    """Each would miss what the other one reads: whoever moves a cursor after another task says so."""
+    """Each would miss changes that the other has read. A task that moves another task's cursor logs it."""
     context = run_context()
     for dag_id in ("one", "one", "two"):
         assert "has moved cursor" not in logged.text
@@ -520,7 +529,7 @@ def test_two_tasks_that_share_a_cursor_are_warned_of(logged: Logged) -> None:
 
 
 def test_an_entry_of_an_earlier_version_is_read() -> None:
-    """Entries held the DAG file, too."""
+    """These entries also had the DAG's file."""
     context = with_cursor(run_context())
     entry = {"file": "dags/flows.py", "dag": "dag", "task": "task", "woken": True}
     context["asset_state_store"][ASSET].set("cursors", {KEY: entry})
@@ -533,7 +542,7 @@ def test_an_entry_of_an_earlier_version_is_read() -> None:
 
 
 def test_two_thousand_cursors_fit() -> None:
-    """No part of the list outgrows the store, whatever the ids, and each cursor is found again."""
+    """Whatever the ids are, each part of the list fits into the store, and each cursor is found again."""
     context = run_context()
     for number in range(2_000):
         ti = TaskInstance(f"a_dag_with_a_rather_long_name_of_about_sixty_characters_{number:04}", "detect")
@@ -548,7 +557,7 @@ def test_two_thousand_cursors_fit() -> None:
 def test_more_cursors_than_fit_are_kept_and_not_listed(
     logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log says what is given up."""
+    """The log says which are not listed."""
     monkeypatch.setattr(cursor_lists, "LARGEST_PART", 50)
     _, context = run_of(None, "dag", EIGHT)
     assert cursor(context) == "2017-03-10T08:00:00Z"
@@ -570,7 +579,7 @@ def test_more_cursors_than_fit_are_kept_and_not_listed(
 def test_cursors_of_dags_that_are_gone_are_deleted(
     monkeypatch: pytest.MonkeyPatch, position: str | None, is_gone: bool, stays: bool
 ) -> None:
-    """With all that was kept for their tasks, once they have not moved for 90 days."""
+    """They are deleted after 90 days without a move, together with all state of their tasks."""
     monkeypatch.setattr(windows_module.CursorLists, "log_others", lambda self, key: None)
     monkeypatch.setattr(cursor_lists, "cursor_list", lambda key: "cursors/0")
     _, context = run_of(None, "old", EIGHT)
@@ -590,7 +599,7 @@ def test_cursors_of_dags_that_are_gone_are_deleted(
 
 
 def test_an_entry_moves_out_of_an_earlier_versions_list() -> None:
-    """Which had one part; it is deleted with its last entry."""
+    """That list had one part. It is deleted with its last entry."""
     context = with_cursor(run_context())
     state = context["asset_state_store"][ASSET]
     entry = {"dag": "dag", "task": "task", "woken": True}
@@ -601,7 +610,7 @@ def test_an_entry_moves_out_of_an_earlier_versions_list() -> None:
 
 
 def test_a_first_run_warns_of_cursors_whose_dags_are_gone(logged: Logged) -> None:
-    """One of them may be its old one."""
+    """One of them may be the task's own old cursor."""
     _, context = run_of(None, "gone", EIGHT)
     _, context = run_of(context, "there", EIGHT)
     ti = TaskInstance("new")
@@ -629,7 +638,7 @@ def in_a_test(context: dict[str, Any], **entries: Any) -> dict[str, Any]:
     ids=["dag.test()", "airflow tasks test"],
 )
 def test_a_test_takes_no_window(logged: Logged, run: SimpleNamespace) -> None:
-    """It covers what the next run does, and leaves everything as it was."""
+    """It covers the window of the next run, and changes nothing."""
     context = with_cursor(run_context())
     before = dict(context["asset_state_store"][ASSET].values)
     test = in_a_test(context, dag_run=run)
@@ -643,7 +652,7 @@ def test_a_test_takes_no_window(logged: Logged, run: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("user", [None, "dag_test"])
 def test_a_run_that_a_scheduler_has_made_is_no_test(user: str | None) -> None:
-    """Whoever has triggered what."""
+    """This holds whatever has triggered the run."""
     context = with_cursor(run_context())
     run = SimpleNamespace(run_type="scheduled", run_id="scheduled__2017", triggering_user_name=user)
     windows = windows_of(next_run(context, dag_run=run), ASSET)
@@ -652,7 +661,7 @@ def test_a_run_that_a_scheduler_has_made_is_no_test(user: str | None) -> None:
 
 
 def test_a_test_before_the_first_run_marks_nothing() -> None:
-    """The first real run begins by itself; a later test goes on from the earlier one."""
+    """The first real run begins on its own. A later test continues from the earlier one."""
     context = run_context()
     first = in_a_test(context)
     windows = windows_of(first, ASSET)
@@ -674,7 +683,7 @@ def test_a_test_before_the_first_run_marks_nothing() -> None:
 
 
 class FromElsewhere(CronTriggerTimetable):
-    """A timetable of somebody's own."""
+    """A user's own timetable."""
 
 
 def backfilled(timetable: Any, moment: datetime = NINE) -> dict[str, Any]:
@@ -698,7 +707,7 @@ def backfilled(timetable: Any, moment: datetime = NINE) -> dict[str, Any]:
     ids=["hourly", "of the scheduler", "work days", "delta", "several", "edited since"],
 )
 def test_a_backfill_without_intervals_reads_what_its_schedule_says(timetable: Any, start: datetime) -> None:
-    """From the schedule's time before its own; it moves no cursor, and begins none."""
+    """It reads from the schedule's previous time to its own. It neither moves nor begins a cursor."""
     context = backfilled(timetable)
     windows = windows_of(context, ASSET)
     assert windows.fixed() == ChangeWindow(start, NINE)
@@ -709,7 +718,7 @@ def test_a_backfill_without_intervals_reads_what_its_schedule_says(timetable: An
 
 @pytest.mark.parametrize("timetable", [None, FromElsewhere("0 * * * *", timezone="UTC"), NullTimetable()])
 def test_a_backfill_whose_past_is_unknown_is_refused(timetable: Any) -> None:
-    """Before anything is read; an explicit window will do."""
+    """It is refused before anything is read. An explicit window works."""
     context = with_cursor(backfilled(timetable))
     with pytest.raises(InvalidWindow, match="data_interval: true"):
         windows_of(context, ASSET)
@@ -717,7 +726,7 @@ def test_a_backfill_whose_past_is_unknown_is_refused(timetable: Any) -> None:
 
 
 def test_a_continuous_run_goes_on_from_the_cursor() -> None:
-    """Its interval is no window: it would be closed, so that there would be nothing to wait for."""
+    """Its interval is not used as a window: it would be closed, and no change could be waited for."""
     context = with_cursor(interval(EIGHT, NINE, dag=SimpleNamespace(timetable=ContinuousTimetable())))
     windows = windows_of(context, ASSET)
     assert windows.fixed() is None
@@ -734,7 +743,7 @@ def mapped(context: dict[str, Any], map_index: int) -> dict[str, Any]:
 
 
 def test_a_map_index_needs_a_cursor_of_its_own() -> None:
-    """Without one there is no open window; intervals need none, and move none."""
+    """Without one it has no open window. Intervals need no cursor, and move none."""
     context = run_context()
     with pytest.raises(InvalidWindow, match="map indexes"):
         windows_of(mapped(context, 0), ASSET).open(NINE)
@@ -746,7 +755,7 @@ def test_a_map_index_needs_a_cursor_of_its_own() -> None:
 
 
 def test_map_indexes_with_names_go_on_by_themselves() -> None:
-    """By their names, whichever index has them."""
+    """The name counts, whichever index has it."""
     context = run_context()
     for index, city in enumerate(("Berlin", "Paris")):
         run = mapped(context, index)
@@ -758,7 +767,7 @@ def test_map_indexes_with_names_go_on_by_themselves() -> None:
 
 
 def test_map_indexes_that_share_a_name_are_refused() -> None:
-    """At least the one that comes second."""
+    """At least the second one is refused."""
     run = mapped(run_context(), 1)
     entries = [{"name": "city", "window": None, "is_test": False}] * 2
     run["ti"].others["scheduled__1", "task", "cursor"] = entries
@@ -767,7 +776,7 @@ def test_map_indexes_that_share_a_name_are_refused() -> None:
 
 
 def test_a_map_indexes_lost_cursor_is_found_by_its_name() -> None:
-    """What another index was called before doesn't count; a name that is new begins."""
+    """Earlier names of another index don't count. A new name begins a new cursor."""
     run = mapped(run_context(), 0)
     ti = run["ti"]
     ti.previous = {"success": [ended("scheduled__0", EIGHT)]}
@@ -783,7 +792,7 @@ def test_a_map_indexes_lost_cursor_is_found_by_its_name() -> None:
 
 
 def test_a_run_that_took_no_window_is_none_before() -> None:
-    """A first run that was skipped, or marked by hand: there is no cursor to have lost."""
+    """A first run that was skipped or marked by hand had no cursor that could be lost."""
     failed = run_context()
     assert windows_of(failed, ASSET).begin() is None
     context = run_context()
