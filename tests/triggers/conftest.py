@@ -1,4 +1,4 @@
-"""The state of an asset, as triggers get it; and what must hold after each test of a trigger."""
+"""The state of an asset as triggers get it, and what must hold after each test of a trigger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AssetState:
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> AssetState:
-    """The state of the records' asset, that of every account and record type."""
+    """The state of the records' asset; it is the same for every account and record type."""
     made = AssetState()
     monkeypatch.setattr(watch, "state_of", lambda *_of: made)
     return made
@@ -39,7 +39,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> AssetState:
 
 @pytest.fixture(autouse=True)
 def _requests_enough(request: pytest.FixtureRequest) -> None:
-    """Let looks be as frequent as tests want them, in a day that would have too few requests for that."""
+    """Allow polls as often as tests want them, even if the day's requests would not last."""
     if "insightly" in request.fixturenames:
         request.getfixturevalue("insightly").configure(requests_per_day=10**9)
 

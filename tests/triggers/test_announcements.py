@@ -1,4 +1,4 @@
-"""What a watch makes of what webhooks have told of."""
+"""What a watch does with the changes that webhooks have announced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def at(seconds: float) -> datetime:
 
 
 class Clock:
-    """The monotonic clock; Insightly's shows EIGHT when it shows 0."""
+    """The monotonic clock. Insightly's clock shows EIGHT when it shows 0."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What the metric has counted."""
+    """Return the metric's count."""
     calls: list[Any] = []
     monkeypatch.setattr(module, "count_unannounced", lambda *arguments: calls.append(arguments))
     return calls  # type: ignore[return-value]
@@ -59,7 +59,7 @@ def announcements(state: AssetState, clock: Clock, counted: list[Any]) -> Announ
 
 
 def announce(state: AssetState, *starts: float) -> None:
-    """Note in the state what the endpoint would."""
+    """Write into the state what the endpoint would write."""
     for start in starts:
         span = ChangeWindow(at(start), at(start + 2))
         known = AnnouncedSpans.of(state.values.get(ANNOUNCED)) or AnnouncedSpans.from_now_on(span)
@@ -68,7 +68,7 @@ def announce(state: AssetState, *starts: float) -> None:
 
 
 def look(announcements: Announcements, place: float = 0) -> bool:
-    """Return whether there is something new."""
+    """Return whether there are new changes."""
     before = announcements.latest
     asyncio.run(announcements.look(at(place), SETTLE))
     return announcements.latest != before
@@ -82,7 +82,7 @@ def test_nothing_is_announced(announcements: Announcements, logged: Logged) -> N
 
 
 def test_more_and_more_is_announced(announcements: Announcements, state: AssetState) -> None:
-    """Each time from what was known on: polls have looked up to the place, webhooks told of what follows."""
+    """Each event begins where the one before ended, or at the place up to which polls have looked."""
     announce(state, 10)
     assert look(announcements)
     assert announcements.latest == Announcement(at(0), at(12))
@@ -96,7 +96,7 @@ def test_more_and_more_is_announced(announcements: Announcements, state: AssetSt
 
 
 def test_what_was_announced_before_a_watch_began(announcements: Announcements, state: AssetState) -> None:
-    """DAGs may still be behind; one that has read nothing yet begins where the watch does."""
+    """DAGs may still be behind. A DAG that has read nothing yet begins where the watch does."""
     announce(state, 10)
     assert look(announcements, place=60)
     assert announcements.latest == Announcement(at(60), at(12))
@@ -106,7 +106,7 @@ def test_what_was_announced_before_a_watch_began(announcements: Announcements, s
 
 
 def test_a_webhook_that_comes_late(announcements: Announcements, state: AssetState, clock: Clock) -> None:
-    """A run may have passed its change by, so one is needed that reads from now on."""
+    """A run may have skipped its change, so another run must read up to now."""
     announce(state, 100)
     assert look(announcements)
     clock.now = 130.5
@@ -127,7 +127,7 @@ def test_a_webhook_that_comes_late(announcements: Announcements, state: AssetSta
 def test_a_value_that_cannot_be_read(
     announcements: Announcements, state: AssetState, logged: Logged, value: Any
 ) -> None:
-    """It counts as if nothing were announced, and is told of once, without the value."""
+    """It counts as empty, and is reported once, without the value."""
     state.values[ANNOUNCED] = value
     for _ in range(3):
         assert not look(announcements)
@@ -146,7 +146,7 @@ def test_a_state_that_fails(
     logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Changes are news then, and nobody is blamed."""
+    """All changes then count as new, and no missed webhook is reported."""
     announce(state, 10)
     look(announcements)
 
@@ -169,7 +169,10 @@ def test_a_state_that_fails(
 def test_missed_webhooks_are_counted(
     announcements: Announcements, state: AssetState, clock: Clock, counted: list[Any], logged: Logged
 ) -> None:
-    """A minute later, once: how many changes, of which times; not those that a webhook has told of."""
+    """After a minute, once: how many changes were missed, and of which times.
+
+    Announced changes don't count.
+    """
     announce(state, 1)
     look(announcements)
     clock.now = 100
@@ -191,7 +194,7 @@ def test_missed_webhooks_are_counted(
 
 
 def test_what_a_poll_has_found_is_to_be_read(announcements: Announcements, state: AssetState) -> None:
-    """A change right behind an announced span may be one that was not announced."""
+    """A change right after an announced span may not have been announced."""
     announce(state, 10)
     look(announcements)
     assert announcements.unannounced([at(11)]) == []
@@ -203,7 +206,7 @@ def test_what_a_poll_has_found_is_to_be_read(announcements: Announcements, state
 def test_the_first_webhook_is_waited_for(
     announcements: Announcements, clock: Clock, counted: list[Any], logged: Logged
 ) -> None:
-    """Without any, the text says what to set up; what happened before the watch began doesn't count."""
+    """Without any webhook, the text says what to set up. Changes from before the watch don't count."""
     look(announcements)
     announcements.unannounced([at(-30), at(20), at(30)])
     clock.now = 900
@@ -216,7 +219,7 @@ def test_the_first_webhook_is_waited_for(
 def test_changes_from_before_the_first_webhook_do_not_count(
     announcements: Announcements, state: AssetState, clock: Clock, counted: list[Any]
 ) -> None:
-    """It may just have been set up."""
+    """The webhook may just have been set up."""
     look(announcements)
     announcements.unannounced([at(20), at(30)])
     announce(state, 25)
@@ -227,7 +230,7 @@ def test_changes_from_before_the_first_webhook_do_not_count(
 
 
 def test_the_metric_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And tags that say which records it is about."""
+    """Its tags say which records it is about."""
     from airflow.observability import stats
 
     from airflow_insightly_hooks.triggers import metrics

@@ -1,4 +1,4 @@
-"""What a watch finds that becomes visible late, and what that costs."""
+"""Which late changes a watch finds, and how many requests it needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SINCE = NOW - timedelta(seconds=5)
 @pytest.fixture
 def crm(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
     """The sandbox, whose clock shows NOW."""
-    monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # it is years ahead, and believed at once
+    monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # it is years ahead, and accepted at once
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
     return insightly
 
@@ -50,7 +50,7 @@ def asked(sandbox: RunningSandbox) -> int:
 
 
 def play(scene: Callable[[Poll], Coroutine[Any, Any, None]]) -> None:
-    """Run a scene in which polls are made, always with what was said up to SINCE."""
+    """Run a scene in which polls are made. Each time, changes up to SINCE were already reported."""
     it = LatePolls(polls.poller("insightly_default"), "Contacts")
     asyncio.run(scene(lambda: it.poll(SINCE, LOOKBACK)))
 
@@ -58,7 +58,7 @@ def play(scene: Callable[[Poll], Coroutine[Any, Any, None]]) -> None:
 def test_a_record_whose_times_cannot_be_read_is_told_of_once(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any window might hold it, so that each poll would tell of a change."""
+    """Any window could contain it, so every poll would report a change."""
     add(crm, 600)
 
     async def scene(poll: Poll) -> None:
@@ -76,11 +76,11 @@ def test_a_record_whose_times_cannot_be_read_is_told_of_once(
 
 
 def test_what_shows_up_late_is_found_once(crm: RunningSandbox) -> None:
-    """Added, or updated again: a change of before what was said that no poll has shown yet."""
+    """Late changes are additions or updates from before SINCE that no poll has shown yet."""
     known = add(crm, 600)
 
     async def scene(poll: Poll) -> None:
-        assert not (await poll()).is_late  # what stands there at first is remembered only
+        assert not (await poll()).is_late  # the first records are only remembered
         add(crm, 300)
         found = await poll()
         assert (found.changes, found.is_late) == ([], True)
@@ -93,7 +93,7 @@ def test_what_shows_up_late_is_found_once(crm: RunningSandbox) -> None:
 
 
 def test_what_is_older_than_the_lookback_is_not_waited_for(crm: RunningSandbox) -> None:
-    """Nor is what comes in time late, or what a poll has shown as new before."""
+    """Changes that aren't late, or that a poll has shown before, are not reported either."""
 
     async def scene(poll: Poll) -> None:
         await poll()
@@ -107,7 +107,7 @@ def test_what_is_older_than_the_lookback_is_not_waited_for(crm: RunningSandbox) 
 
 
 def test_one_page_costs_no_request_more(crm: RunningSandbox) -> None:
-    """With a change in ten seconds, 90 stand in the lookback: each poll is one request."""
+    """With a change every ten seconds, 90 are in the lookback. Each poll is one request."""
     add(crm, *range(6, 900, 10))
 
     async def scene(poll: Poll) -> None:
@@ -122,7 +122,10 @@ def test_one_page_costs_no_request_more(crm: RunningSandbox) -> None:
 
 
 def test_several_pages_are_read_rarely(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read as rarely as they are many; between that, a poll is one request; late ones are found."""
+    """The more pages there are, the rarer they are read. Other polls are one request.
+
+    Late changes are found.
+    """
     monkeypatch.setattr(polls, "PAGE", 20)
     add(crm, *range(6, 900, 10))
 
@@ -147,7 +150,7 @@ def test_several_pages_are_read_rarely(crm: RunningSandbox, monkeypatch: pytest.
 
 
 def test_what_is_new_spares_the_look_back(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It wakes DAGs, which look back themselves: so with many changes a second nothing more is asked."""
+    """New changes wake DAGs, which look back themselves. So frequent changes cost no additional requests."""
     monkeypatch.setattr(polls, "PAGE", 20)
     monkeypatch.setattr(late_polls, "SECONDS_A_PAGE", 0.0)
     add(crm, *range(6, 900, 10))

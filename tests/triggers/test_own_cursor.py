@@ -1,4 +1,4 @@
-"""When a DAG with a watcher of its own is woken again: by its cursor, and by whether it has had runs."""
+"""When a DAG with its own watcher is woken again: this depends on its cursor and its runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
 
 @pytest.fixture
 def state() -> AssetState:
-    """The DAG's cursor stands before what is said."""
+    """The DAG's cursor is before the reported changes."""
     return AssetState(
         **{
             cursor_list(KEY): {KEY: {"dag": "woken", "task": "detect", "woken": False}},
@@ -60,7 +60,7 @@ def play(state: AssetState, scene: Callable[[OwnCursor], Coroutine[Any, Any, Non
 
 
 def test_a_dag_that_has_had_no_run_is_woken_again_at_each_poll(state: AssetState, airflow: Airflow) -> None:
-    """It is paused, or the event was lost: an event makes no run of a paused DAG, and wakes no other."""
+    """It is paused, or the event was lost. An event makes no run of a paused DAG, and wakes no other DAG."""
 
     async def scene(own: OwnCursor) -> None:
         assert await own.due_repeat() is None
@@ -79,7 +79,7 @@ def test_a_dag_that_has_had_no_run_is_woken_again_at_each_poll(state: AssetState
 def test_a_run_that_ends_while_it_is_looked_at(
     state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that has read everything once its DAG's runs are counted is not followed by another one."""
+    """If a run has read everything by the time its DAG's runs are counted, it is not followed by another."""
 
     async def ends(dag_id: str, task_id: str) -> Runs:
         state.values[KEY] = "2031-03-10T09:00:00Z"
@@ -95,7 +95,7 @@ def test_a_run_that_ends_while_it_is_looked_at(
 
 
 def test_a_dag_that_runs_is_woken_again_ever_more_rarely(state: AssetState, airflow: Airflow) -> None:
-    """It is at work, or it fails."""
+    """It is running, or it fails."""
 
     async def scene(own: OwnCursor) -> None:
         await own.reported(*REPORTED)
@@ -112,7 +112,7 @@ def test_a_dag_that_runs_is_woken_again_ever_more_rarely(state: AssetState, airf
 
 
 def test_a_dag_whose_sensor_is_at_work_is_left_alone_for_a_while(state: AssetState, airflow: Airflow) -> None:
-    """It may have begun before the event; an event more would only wait behind it."""
+    """Its run may have begun before the event. Another event would only wait behind it."""
     airflow.runs = Runs(7, 1)
 
     async def scene(own: OwnCursor) -> None:
@@ -129,7 +129,7 @@ def test_a_dag_whose_sensor_is_at_work_is_left_alone_for_a_while(state: AssetSta
 def test_what_cannot_be_known_is_said_once_more_or_rarely(
     state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """A DAG without a cursor has yet to run for the first time, or is given another one's name."""
+    """A DAG without a cursor has not run yet, or uses another DAG's cursor name."""
     if how == "no cursor":
         state.values.clear()
     elif how == "no answer":
@@ -149,7 +149,7 @@ def test_what_cannot_be_known_is_said_once_more_or_rarely(
 
 
 def test_what_was_not_read_yet_is_said_again_with_what_is_new(state: AssetState, airflow: Airflow) -> None:
-    """From the first of it to the last."""
+    """The event covers the time from the first unread change to the last new one."""
 
     async def scene(own: OwnCursor) -> None:
         await own.reported(*REPORTED)
@@ -171,7 +171,7 @@ def pushed(state: AssetState, scene: Callable[[OwnCursor], Coroutine[Any, Any, N
 
 
 async def looks(own: OwnCursor, airflow: Airflow, seconds: int) -> list[float]:
-    """Return when it is said again within so many seconds, at a look every five."""
+    """Return when the event is repeated within so many seconds, if the watch looks every five."""
     repeated = []
     for _ in range(0, seconds, 5):
         airflow.now += 5
@@ -181,7 +181,7 @@ async def looks(own: OwnCursor, airflow: Airflow, seconds: int) -> list[float]:
 
 
 def test_a_webhooks_event_gets_an_interval(state: AssetState, airflow: Airflow) -> None:
-    """The run that it makes reads; nothing is said again, and nothing is asked of Airflow before."""
+    """The run that it makes reads. Before that, nothing is repeated, and Airflow isn't asked."""
 
     async def scene(own: OwnCursor) -> None:
         own.announced(*REPORTED)
@@ -195,7 +195,7 @@ def test_a_webhooks_event_gets_an_interval(state: AssetState, airflow: Airflow) 
 
 
 def test_a_webhooks_event_that_was_lost_is_said_again(state: AssetState, airflow: Airflow) -> None:
-    """After an interval, and then at each, as long as no run comes of it."""
+    """It is repeated after an interval, and then at each interval until there is a run."""
 
     async def scene(own: OwnCursor) -> None:
         own.announced(*REPORTED)
@@ -207,7 +207,7 @@ def test_a_webhooks_event_that_was_lost_is_said_again(state: AssetState, airflow
 def test_a_run_that_reads_what_a_webhook_has_told_of_is_let_alone(
     state: AssetState, airflow: Airflow
 ) -> None:
-    """For five minutes: then it may be another one, such as a backfill's."""
+    """It is left alone for five minutes. After that it may be another run, such as a backfill's."""
 
     async def scene(own: OwnCursor) -> None:
         airflow.runs = Runs(8, 1)
@@ -219,7 +219,7 @@ def test_a_run_that_reads_what_a_webhook_has_told_of_is_let_alone(
 
 
 def test_a_run_that_has_failed_is_followed_by_another_one(state: AssetState, airflow: Airflow) -> None:
-    """After longer and longer."""
+    """The intervals get longer and longer."""
 
     async def scene(own: OwnCursor) -> None:
         own.announced(*REPORTED)
@@ -233,7 +233,7 @@ def test_a_run_that_has_failed_is_followed_by_another_one(state: AssetState, air
 
 
 def test_a_later_webhook_begins_anew(state: AssetState, airflow: Airflow) -> None:
-    """Its event has woken the DAG; from when to when there are changes is kept."""
+    """Its event has woken the DAG. The span of unread changes is kept."""
 
     async def scene(own: OwnCursor) -> None:
         own.announced(EIGHT, EIGHT + timedelta(minutes=1))
@@ -250,7 +250,7 @@ def test_a_later_webhook_begins_anew(state: AssetState, airflow: Airflow) -> Non
 def test_a_state_that_fails_drops_nothing(
     state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A poll would not say it again."""
+    """No poll would report the changes again."""
 
     async def scene(own: OwnCursor) -> None:
         own.announced(*REPORTED)

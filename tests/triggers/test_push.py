@@ -1,4 +1,4 @@
-"""DAGs that Insightly's webhooks wake: what is asked, what makes runs, and that nothing is missed."""
+"""DAGs that Insightly's webhooks wake: which requests and runs there are, and that no change is missed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def whys(world: World) -> list[str]:
 
 @CURSORS
 def test_nothing_is_asked_between_polls(cursor: str | None) -> None:
-    """A poll at the start, and one every 15 minutes, whatever webhooks come."""
+    """There is a poll at the start and every 15 minutes, whatever webhooks come."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -42,7 +42,7 @@ def test_nothing_is_asked_between_polls(cursor: str | None) -> None:
 
 @CURSORS
 def test_a_webhook_makes_one_run(cursor: str | None, logged: Logged) -> None:
-    """Nothing is said again, and the safety net finds nothing."""
+    """No event is repeated, and polls find nothing new."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -60,7 +60,7 @@ def test_a_webhook_makes_one_run(cursor: str | None, logged: Logged) -> None:
 
 @CURSORS
 def test_an_event_that_airflow_has_lost_is_said_again(cursor: str | None) -> None:
-    """Within half a minute, not at the next poll."""
+    """It is repeated within half a minute, not only at the next poll."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -80,7 +80,7 @@ def test_an_event_that_airflow_has_lost_is_said_again(cursor: str | None) -> Non
 
 @CURSORS
 def test_a_run_that_fails_is_followed_by_another_one(cursor: str | None) -> None:
-    """After longer and longer, as without webhooks."""
+    """The intervals get longer and longer, as without webhooks."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -100,7 +100,7 @@ def test_a_run_that_fails_is_followed_by_another_one(cursor: str | None) -> None
 
 @CURSORS
 def test_a_run_that_the_first_event_of_a_watch_has_made_may_fail(cursor: str | None) -> None:
-    """It is followed by another one, though no webhook has told of anything, and no poll finds it again."""
+    """It is followed by another run, though no webhook has announced a change, and no poll finds it again."""
 
     async def scene(world: World) -> None:
         world.is_failing = True
@@ -121,7 +121,7 @@ def test_a_run_that_the_first_event_of_a_watch_has_made_may_fail(cursor: str | N
 
 @CURSORS
 def test_what_no_webhook_has_told_of_is_found_by_a_poll(cursor: str | None, logged: Logged) -> None:
-    """It wakes the DAG, and a warning says how many changes were missed."""
+    """The poll wakes the DAG, and a warning says how many changes were missed."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -142,7 +142,7 @@ def test_what_no_webhook_has_told_of_is_found_by_a_poll(cursor: str | None, logg
 
 
 def test_a_webhook_that_was_never_set_up(logged: Logged) -> None:
-    """The DAG runs all the same, rarely; each poll that has found something says what is missing."""
+    """The DAG still runs, but rarely. Each poll that finds changes says what is missing."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -157,7 +157,7 @@ def test_a_webhook_that_was_never_set_up(logged: Logged) -> None:
 
 
 def test_a_webhook_that_comes_within_a_minute_is_no_missed_one(logged: Logged) -> None:
-    """A poll may be quicker."""
+    """A poll may be faster than the webhook."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -170,7 +170,7 @@ def test_a_webhook_that_comes_within_a_minute_is_no_missed_one(logged: Logged) -
 
 
 def test_a_webhook_that_comes_late_and_whose_event_is_lost() -> None:
-    """A later change's run has passed it by."""
+    """The run of a later change has skipped its change."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -193,7 +193,7 @@ def test_a_webhook_that_comes_late_and_whose_event_is_lost() -> None:
 
 @CURSORS
 def test_insightly_is_down(cursor: str | None) -> None:
-    """Polls are tried again within minutes, and what webhooks have told of is said again meanwhile."""
+    """Polls are repeated within minutes. Announced changes are still reported meanwhile."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -211,7 +211,7 @@ def test_insightly_is_down(cursor: str | None) -> None:
 
 
 def test_a_state_that_fails_ends_nothing(logged: Logged) -> None:
-    """The watch goes on; what it could not see is told of once."""
+    """The watch continues, and reports the failure once."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -228,7 +228,7 @@ def test_a_state_that_fails_ends_nothing(logged: Logged) -> None:
 
 
 def test_the_state_is_read_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing else of Airflow, as long as the DAG has read everything."""
+    """Nothing else is read from Airflow, as long as the DAG has read everything."""
     read: list[str] = []
 
     async def scene(world: World) -> None:
@@ -261,7 +261,7 @@ STEPS = st.lists(st.tuples(st.sampled_from([0.3, 2.0, 7.0, 40.0, 700.0]), ACTION
 def test_each_change_wakes_the_dag_until_its_cursor_has_passed_it(
     cursor: str | None, history: list[tuple[float, tuple[str, Any]]]
 ) -> None:
-    """Whatever webhooks, events, runs, polls and the state do, and whenever the triggerer starts anew."""
+    """Whatever webhooks, events, runs, polls and the state do, and whenever the triggerer is restarted."""
 
     async def scene(world: World) -> None:
         world.start()
@@ -290,7 +290,7 @@ CALLS = st.lists(st.tuples(st.floats(0.1, 900), st.floats(0, 3)), max_size=20)
 @given(calls=CALLS)
 @settings(max_examples=HISTORIES, deadline=None)
 def test_where_nothing_goes_wrong_only_webhooks_make_runs(calls: list[tuple[float, float]]) -> None:
-    """A change that a poll sees within seconds, before its webhook comes, is the exception."""
+    """The only exception is a change that a poll finds within seconds, before its webhook comes."""
 
     async def scene(world: World) -> None:
         world.start()

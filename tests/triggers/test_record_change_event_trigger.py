@@ -1,4 +1,4 @@
-"""What the triggerer runs for an asset's watcher."""
+"""The trigger of an asset's watcher."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trigger(**arguments: Any) -> InsightlyRecordChangeEventTrigger:
 
 
 def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[Any]:
-    """Return the payloads of the events of so many seconds."""
+    """Return the payloads of the events within so many seconds."""
     found: list[Any] = []
 
     async def collect() -> None:
@@ -62,7 +62,7 @@ def events(of: InsightlyRecordChangeEventTrigger, seconds: float = 0.6) -> list[
 
 
 def first_event(of: InsightlyRecordChangeEventTrigger) -> Any:
-    """Return the payload of the first event, however busy the machine is."""
+    """Return the payload of the first event, however slow the machine is."""
 
     async def first() -> Any:
         return (await anext(of.run())).payload
@@ -76,7 +76,7 @@ def crm(insightly: RunningSandbox, state: AssetState, monkeypatch: pytest.Monkey
     monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     monkeypatch.setattr(polls, "PATIENCE", 0.0)
     monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
-    monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # its clock is years ahead, and believed at once
+    monkeypatch.setattr(server_clock, "TOLERANCE", math.inf)  # its clock is years ahead, and accepted at once
     insightly.configure(clock_offset=(NOW - datetime.now(timezone.utc)).total_seconds())
     state.values["watched"] = "2031-03-10T08:00:00Z"
     return insightly
@@ -99,7 +99,10 @@ def requests(sandbox: RunningSandbox) -> dict[str, int]:
 
 
 def test_serialize() -> None:
-    """The wire format between versions, and what stands in the serialized DAG: no credential."""
+    """The format must stay the same between versions.
+
+    It is in the serialized DAG, so it has no credentials.
+    """
     path, stored = InsightlyRecordChangeEventTrigger("Contacts").serialize()
     assert path == "airflow_insightly_hooks.triggers.record_change.InsightlyRecordChangeEventTrigger"
     assert stored == {
@@ -115,7 +118,7 @@ def test_serialize() -> None:
 
 
 def test_serialize_of_one_that_webhooks_wake() -> None:
-    """It says so; how often it polls is written out."""
+    """It says that webhooks wake the DAG. The poll interval is always included."""
     path, stored = InsightlyRecordChangeEventTrigger("Contacts", push=True).serialize()
     assert (stored["push"], stored["poll_interval"]) == (True, 900.0)
     assert import_string(path)(**stored).serialize() == (path, stored)
@@ -123,14 +126,14 @@ def test_serialize_of_one_that_webhooks_wake() -> None:
 
 
 def test_what_another_version_has_written_is_watched() -> None:
-    """Until Airflow has read the DAG file again, its row holds that version's arguments."""
+    """Until Airflow parses the DAG file again, the database has the arguments of the other version."""
     path, stored = InsightlyRecordChangeEventTrigger("Contacts", later="argument").serialize()
     assert stored["later"] == "argument"
     assert import_string(path)(record_type="Contacts").poll_interval == 15.0
 
 
 def test_one_asset_for_all_that_watch_as_often() -> None:
-    """Two DAGs share a watcher; the asset isn't the one that keeps cursors, which has none."""
+    """Two DAGs share a watcher. Its asset is not the one with the cursors, which has no watcher."""
     first, second = changes_asset("Contacts"), changes_asset("Contacts")
     assert (first.name, first.uri) == (second.name, second.uri)
     assert first.watchers[0].trigger.serialize() == second.watchers[0].trigger.serialize()
@@ -142,7 +145,7 @@ def test_one_asset_for_all_that_watch_as_often() -> None:
 
 
 def test_an_asset_that_webhooks_wake() -> None:
-    """Its name says so; its watcher shares the watch of those that only poll."""
+    """Its name says so. Its watcher shares the watch of those that only poll."""
     made = changes_asset("Contacts", push=True)
     assert made.name == "insightly/insightly_default/Contacts/changes/push/900s/5s"
     assert made.name != changes_asset("Contacts", push=True, poll_interval=60).name
@@ -155,7 +158,7 @@ def test_an_asset_that_webhooks_wake() -> None:
 
 @pytest.mark.parametrize("cursor", ["dag/detect", "Zoë's cursor / 2", "ö" * 500])
 def test_an_asset_of_ones_own(cursor: str) -> None:
-    """Its name is one that Airflow takes, whatever the cursor's is; all share one watch."""
+    """Airflow accepts its name, whatever the cursor's name is. All these assets share one watch."""
     first, shared = changes_asset("Contacts", cursor=cursor), changes_asset("Contacts")
     assert first.name.startswith(f"{shared.name}/")
     assert first.name == changes_asset("Contacts", cursor=cursor).name
@@ -166,7 +169,7 @@ def test_an_asset_of_ones_own(cursor: str) -> None:
 
 
 def test_a_schedule_of_ones_own() -> None:
-    """By that asset; and once, so that a new DAG begins when it is unpaused."""
+    """It runs by that asset, and once at the start, so that a new DAG begins when it is unpaused."""
     made = changes_schedule("Contacts", "dag/detect", poll_interval=30, lookback=0)
     (asset,) = made.asset_condition.objects
     assert asset.name == changes_asset("Contacts", poll_interval=30, lookback=0, cursor="dag/detect").name
@@ -177,13 +180,16 @@ def test_a_schedule_of_ones_own() -> None:
 
 
 def test_an_unknown_record_type_is_found_when_the_dag_is_parsed() -> None:
-    """The triggerer could only log it, again and again."""
+    """The triggerer could only log the error, again and again."""
     with pytest.raises(UnknownRecordType):
         changes_asset("Contact")
 
 
 def test_it_says_where_it_begins(crm: RunningSandbox, state: AssetState) -> None:
-    """At the very first start, so that DAGs mark where they begin; it looks from then on."""
+    """The very first watch reports an event at once, so that DAGs mark their beginning.
+
+    It looks from then on.
+    """
     state.values.clear()
     add(crm, 5)
     (event,) = events(trigger())
@@ -192,7 +198,7 @@ def test_it_says_where_it_begins(crm: RunningSandbox, state: AssetState) -> None
 
 
 def test_each_start_says_so_once(crm: RunningSandbox, state: AssetState) -> None:
-    """What was handed over and then got lost is said again, from where the last watch has ended."""
+    """An event that was handed over and then lost is repeated, from the end of the last watch."""
     for _ in range(2):
         (event,) = events(trigger())
         assert event["since"] == "2031-03-10T08:00:00Z"
@@ -202,7 +208,7 @@ def test_each_start_says_so_once(crm: RunningSandbox, state: AssetState) -> None
 def test_a_watch_that_has_stopped_long_ago_begins_a_day_before(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """A new DAG must not begin a month ago, where another one's watch has ended."""
+    """A new DAG must not begin a month ago, where another DAG's watch has ended."""
     state.values["watched"] = "2017-03-10T08:00:00Z"
     events(trigger())
     event = events(trigger())[0]
@@ -210,7 +216,7 @@ def test_a_watch_that_has_stopped_long_ago_begins_a_day_before(
 
 
 def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState) -> None:
-    """A look costs one request: no other for the server's time; no custom fields, no record that is old."""
+    """A poll is one request: none for the server's time, no custom fields and no old records."""
     asked: list[Any] = []
 
     def get(client: Any, path: str, parameters: Any = None, **others: Any) -> Any:
@@ -224,7 +230,7 @@ def test_nothing_new_is_one_small_request(crm: RunningSandbox, state: AssetState
     assert 3 <= len(asked) <= 6
     assert {path for path, _ in asked} == {"/Contacts/Search"}
     assert all(parameters["brief"] == "true" for _, parameters in asked)
-    # It looks from a lookback before the last poll, not from where changes were said last.
+    # It looks from a lookback before the last poll, not from the last reported change.
     assert asked[0][1]["updated_after_utc"].startswith("2031-03-10T07:44:58")
     assert asked[-1][1]["updated_after_utc"].startswith("2031-03-10T07:45:5")
 
@@ -272,7 +278,7 @@ def test_an_edited_connection_is_taken_up(
 
 
 def test_changes_are_said_when_they_have_settled(crm: RunningSandbox) -> None:
-    """The event waits until the DAG that it wakes needn't; nothing more is asked meanwhile."""
+    """The event waits until the woken DAG need not wait. No more requests are made meanwhile."""
 
     async def wait() -> Any:
         running = trigger(settle=1.0, poll_interval=1.5).run()
@@ -289,14 +295,14 @@ def test_changes_are_said_when_they_have_settled(crm: RunningSandbox) -> None:
 
 
 def test_a_time_of_the_future_is_no_change_yet(crm: RunningSandbox, state: AssetState) -> None:
-    """A time that somebody has written, years ahead, must not make the watch blind until then."""
+    """A user may enter a time years ahead. It must not hide all changes until then."""
     add(crm, 86400 * 365)
     assert len(events(trigger())) == 1
     assert state.values["watched"] < "2031-03-10T08:02"
 
 
 def test_it_carries_no_record(crm: RunningSandbox) -> None:
-    """Events stand in Airflow's database, in clear."""
+    """Airflow's database stores events unencrypted."""
     add(crm, 5)
     found = events(trigger())
     assert found
@@ -304,7 +310,7 @@ def test_it_carries_no_record(crm: RunningSandbox) -> None:
 
 
 def test_what_was_not_handed_over_is_said_again(crm: RunningSandbox, state: AssetState) -> None:
-    """A triggerer that is stopped with an event in its hands has not looked as far as that yet."""
+    """If a triggerer is stopped before its event was handed over, the place has not moved."""
     add(crm, 5)
     event = asyncio.run(anext(trigger().run()))
     assert event.payload["since"] == "2031-03-10T08:00:00Z"
@@ -312,14 +318,17 @@ def test_what_was_not_handed_over_is_said_again(crm: RunningSandbox, state: Asse
 
 
 def test_no_state_no_harm(crm: RunningSandbox, state: AssetState, logged: Logged) -> None:
-    """An asset that Airflow doesn't know, since no sensor of ours has it, keeps no place; it goes on."""
+    """If no sensor of ours uses the asset, Airflow doesn't know it.
+
+    Then no place is stored, and the watch continues.
+    """
     state.values.clear()
     state.is_known = False
     assert len(events(trigger())) == 1
     assert "is not kept: RuntimeError" in logged.text
 
 
-# --- whether it was read ---------------------------------------------------------------------------------
+# --- whether changes were read ---------------------------------------------------------------------------
 
 
 def woken(**read_to: str) -> dict[str, Any]:
@@ -334,7 +343,7 @@ def woken(**read_to: str) -> dict[str, Any]:
 
 
 def test_what_nobody_known_reads_is_said_twice(crm: RunningSandbox, state: AssetState) -> None:
-    """Airflow may hold an event back until the next one; a third time would be a run for nothing."""
+    """Airflow may hold an event back until the next one. A third event would make a useless run."""
     add(crm, 5)
     first, second = events(trigger())
     assert first["since"] == second["since"] == "2031-03-10T08:00:00Z"
@@ -342,7 +351,7 @@ def test_what_nobody_known_reads_is_said_twice(crm: RunningSandbox, state: Asset
 
 
 def test_what_all_have_read_is_said_once(crm: RunningSandbox, state: AssetState) -> None:
-    """Their cursors say so; one that no watcher wakes counts as little as one that is a week old."""
+    """Their cursors show it. A cursor that no watcher wakes, or that is a week old, doesn't count."""
     add(crm, 5)
     state.values |= woken(
         a="2031-03-10T08:01:00Z", by_cron="2031-03-10T07:00:00Z", gone="2024-03-03T07:00:00Z"
@@ -353,7 +362,7 @@ def test_what_all_have_read_is_said_once(crm: RunningSandbox, state: AssetState)
 def test_what_somebody_has_not_read_is_said_again_ever_more_rarely(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """A DAG that was paused when it was said, or that gets the event late, is woken; a dead one no longer."""
+    """A DAG that was paused, or gets the event late, is woken again. A dead DAG no longer is."""
     add(crm, 5)
     state.values |= woken(a="2031-03-10T08:01:00Z", paused="2031-03-10T08:00:03Z")
     first = events(trigger(), seconds=2.0)
@@ -365,7 +374,7 @@ def test_what_somebody_has_not_read_is_said_again_ever_more_rarely(
 
 
 def test_an_outage_is_survived(crm: RunningSandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """It waits longer and longer, doesn't end, and then goes on from where it was."""
+    """The watch waits longer and longer, doesn't end, and then continues from where it was."""
     add(crm, 5)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 3, "retry_after": None})
     found = events(trigger(poll_interval=0.1), seconds=3)
@@ -380,7 +389,7 @@ def test_an_outage_is_survived(crm: RunningSandbox, caplog: pytest.LogCaptureFix
 
 
 def test_the_wait_has_an_end(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an outage of a night it looks again within minutes."""
+    """After an outage of a night, it polls again within minutes."""
     monkeypatch.setattr(module, "LONGEST_BACKOFF", 0.1)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503, "times": 6, "retry_after": None})
     assert events(trigger(), seconds=1.5)
@@ -389,7 +398,7 @@ def test_the_wait_has_an_end(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatc
 def test_a_day_that_is_spent_is_waited_for(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It asks nothing until the day ends, by the server's clock, and says so once."""
+    """It makes no requests until the day ends by the server's clock, and logs that once."""
     slept: list[datetime] = []
 
     async def sleep_until(moment: datetime) -> None:
@@ -405,7 +414,7 @@ def test_a_day_that_is_spent_is_waited_for(
 
 
 def test_a_day_that_ends_late_is_not_hammered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where our clock is ahead of the server's, it asks again after its interval, not at once."""
+    """If our clock is ahead of the server's, it polls again after its interval, not at once."""
     crm.configure(requests_per_day=0)
     monkeypatch.setattr(InsightlyRateLimitError, "__getattribute__", _already_reset)
     assert events(trigger(poll_interval=0.2), seconds=1.1) == []
@@ -422,14 +431,14 @@ def _already_reset(error: InsightlyRateLimitError, name: str) -> Any:
 
 @pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
 def test_every_record_type_can_be_watched(crm: RunningSandbox, record_type: str) -> None:
-    """Those without an update time, too."""
+    """This includes record types without an update time."""
     assert first_event(trigger(record_type=record_type))["until"]
 
 
 def test_one_with_a_watcher_of_its_own_is_woken_again_alone(
     crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that share one aren't; and what they have left doesn't wake it."""
+    """DAGs that share a watcher aren't woken, and changes that they have not read don't wake it."""
     add(crm, 5)
     state.values |= woken(a="2031-03-10T08:01:00Z", alone="2031-03-10T08:00:03Z")
     key = "cursor/alone/detect"
@@ -453,7 +462,7 @@ async def no_runs(*_of: str) -> own_cursor.Runs:
 
 
 def test_what_becomes_visible_late_is_said(crm: RunningSandbox, state: AssetState) -> None:
-    """With a watermark that only a run can reach which has looked since; the place doesn't move for it."""
+    """Its event ends at a time that only a later run can have read up to. The place doesn't move."""
     state.values["watched"] = "2031-03-10T08:00:50Z"
     state.values |= woken(a="2031-03-10T08:05:00Z")
 
@@ -482,7 +491,7 @@ def test_what_becomes_visible_late_is_said(crm: RunningSandbox, state: AssetStat
 
 
 def test_a_late_change_that_was_not_handed_over_is_said_again(crm: RunningSandbox, state: AssetState) -> None:
-    """The next poll doesn't show it as late any more."""
+    """The next poll doesn't show it as late again."""
     state.values["watched"] = "2031-03-10T08:00:50Z"
 
     async def lose() -> list[bool]:

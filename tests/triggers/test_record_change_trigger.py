@@ -1,4 +1,4 @@
-"""What the triggerer runs while a sensor waits."""
+"""The trigger of a waiting sensor."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def add(sandbox: RunningSandbox, seconds: float, **fields: Any) -> None:
 
 
 def test_serialize() -> None:
-    """The wire format between versions: path and arguments, no credential among them."""
+    """The format must stay the same between versions: path and arguments, without credentials."""
     arguments = {
         "insightly_conn_id": "crm",
         "record_type": "Contacts",
@@ -109,7 +109,7 @@ def test_serialize() -> None:
 def test_what_another_version_has_deferred(
     crm: RunningSandbox, logged: Logged, arguments: dict[str, Any]
 ) -> None:
-    """Arguments that this version can't read wake the sensor, which waits anew; the log says why."""
+    """Arguments that this version can't read wake the sensor, which defers again. The log says why."""
     assert events(trigger(**arguments)) == [{"reason": "error"}]
     assert requests(crm) == 0
     (warning,) = logged.messages("warning")
@@ -117,7 +117,7 @@ def test_what_another_version_has_deferred(
 
 
 def test_what_an_earlier_version_has_deferred(crm: RunningSandbox) -> None:
-    """The arguments of before there was a version are read."""
+    """Arguments from before there was a version number can be read."""
     arguments = trigger(open_since=None).serialize()[1]
     del arguments["version"]
     assert events(InsightlyRecordChangeTrigger(**arguments)) == [{"reason": "settled"}]
@@ -125,7 +125,7 @@ def test_what_an_earlier_version_has_deferred(crm: RunningSandbox) -> None:
 
 
 def test_a_change_that_settles_meanwhile(crm: RunningSandbox) -> None:
-    """What was seen and hasn't settled is waited for, and not asked for again."""
+    """The trigger waits for a change that hasn't settled, without asking for it again."""
     add(crm, 59)
     started = time.monotonic()
     assert events(trigger(settle=2.0, until=from_now(30))) == [{"reason": "changed"}]
@@ -134,7 +134,7 @@ def test_a_change_that_settles_meanwhile(crm: RunningSandbox) -> None:
 
 
 def test_many_that_wait_share_looks(crm: RunningSandbox) -> None:
-    """A hundred sensors that wait for one record type are about one request an interval."""
+    """A hundred sensors that wait for one record type make about one request an interval."""
 
     async def wait() -> list[Any]:
         since = [(START + timedelta(seconds=i % 40)).isoformat() for i in range(100)]
@@ -152,7 +152,7 @@ def test_many_that_wait_share_looks(crm: RunningSandbox) -> None:
 
 
 def test_what_is_shared_is_judged_by_each(crm: RunningSandbox) -> None:
-    """Of a shared poll, each takes what its own window and events hold."""
+    """Each takes from a shared poll only the changes of its own window and events."""
     add(crm, 10)
 
     async def wait() -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_what_is_shared_is_judged_by_each(crm: RunningSandbox) -> None:
 
 
 def test_an_outage_is_shared(crm: RunningSandbox) -> None:
-    """While Insightly is down, a hundred that wait ask no more often than one."""
+    """While Insightly is down, a hundred sensors ask no more often than one."""
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 503})
 
     async def wait() -> None:
@@ -183,7 +183,7 @@ def test_an_outage_is_shared(crm: RunningSandbox) -> None:
 
 
 def test_settled(crm: RunningSandbox) -> None:
-    """For a closed window it waits for the moment, asks Insightly nothing, and tells once."""
+    """For a closed window it waits until the time, makes no requests, and fires once."""
     started = time.monotonic()
     assert events(trigger(open_since=None, look_at=from_now(0.2))) == [{"reason": "settled"}]
     assert 0.15 < time.monotonic() - started < 1
@@ -191,14 +191,14 @@ def test_settled(crm: RunningSandbox) -> None:
 
 
 def test_changed_already(crm: RunningSandbox) -> None:
-    """A change that is there is told at once, without its contents."""
+    """If there is a change already, it fires at once, without the change's contents."""
     add(crm, 10)
     assert events(trigger()) == [{"reason": "changed"}]
     assert requests(crm) == 1
 
 
 def test_changes_later(crm: RunningSandbox) -> None:
-    """It asks every interval until there is a change."""
+    """It polls every interval until there is a change."""
 
     async def wait() -> Any:
         generator = trigger().run()
@@ -224,13 +224,13 @@ def test_changes_later(crm: RunningSandbox) -> None:
     ids=["another event", "not settled", "before the window", "window of the future", "another type"],
 )
 def test_what_does_not_count(crm: RunningSandbox, arguments: dict[str, Any], fields: dict[str, Any]) -> None:
-    """What the sensor would not return does not wake it; when its time is up, it is told."""
+    """Changes that the sensor would not return don't wake it. At its time-out it wakes."""
     add(crm, 10, **fields)
     assert events(trigger(until=from_now(0.3), **arguments)) == [{"reason": "timeout"}]
 
 
 def test_time_is_up(crm: RunningSandbox) -> None:
-    """It tells when the sensor's time is up, not a poll interval later."""
+    """It fires at the sensor's time-out, not a poll interval later."""
     started = time.monotonic()
     assert events(trigger(until=from_now(0.3), poll_interval=60)) == [{"reason": "timeout"}]
     assert 0.2 < time.monotonic() - started < 1.5
@@ -238,7 +238,7 @@ def test_time_is_up(crm: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_survives_an_outage(crm: RunningSandbox, logged: Logged, status: int) -> None:
-    """While Insightly answers 5xx it goes on asking, at its interval, and says so without contents."""
+    """While Insightly answers 5xx it keeps polling at its interval, and logs it without contents."""
     add(crm, 10)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status, "times": 3})
     assert events(trigger()) == [{"reason": "changed"}]
@@ -250,13 +250,13 @@ def test_survives_an_outage(crm: RunningSandbox, logged: Logged, status: int) ->
 
 
 def test_survives_a_dead_host(connect: Connect) -> None:
-    """While nothing listens it goes on asking, until the time is up."""
+    """While nothing listens, it keeps polling until the time-out."""
     connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", password=API_KEY)
     assert events(trigger(until=from_now(0.3))) == [{"reason": "timeout"}]
 
 
 def test_survives_a_rate_limit(crm: RunningSandbox) -> None:
-    """Too many requests a second pass."""
+    """It survives too many requests a second."""
     add(crm, 10)
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": 429, "times": 2, "retry_after": 1})
     assert events(trigger()) == [{"reason": "changed"}]
@@ -264,7 +264,7 @@ def test_survives_a_rate_limit(crm: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
 def test_refusals(crm: RunningSandbox, logged: Logged, status: int) -> None:
-    """What asking again can't change wakes the sensor at once, which raises it."""
+    """If asking again is useless, the sensor is woken at once, and raises the error."""
     crm.configure(fault={"path": "/v3.1/Contacts/Search", "status": status})
     assert events(trigger()) == [{"reason": "error"}]
     assert requests(crm) == 1
@@ -273,21 +273,21 @@ def test_refusals(crm: RunningSandbox, logged: Logged, status: int) -> None:
 
 
 def test_day_is_spent(crm: RunningSandbox) -> None:
-    """A day's quota that is spent wakes the sensor, which says so."""
+    """If the day's quota is spent, the sensor is woken, and reports it."""
     crm.configure(requests_per_day=0)
     assert events(trigger()) == [{"reason": "error"}]
 
 
 @pytest.mark.parametrize("given", [None, {"host": "no host"}])
 def test_no_connection(connect: Connect, given: dict[str, Any] | None) -> None:
-    """A connection that is missing or wrong wakes the sensor; no exception leaves the trigger."""
+    """A missing or invalid connection wakes the sensor. No exception leaves the trigger."""
     if given is not None:
         connect("crm", "insightly", password=API_KEY, **given)
     assert events(trigger(insightly_conn_id="crm")) == [{"reason": "error"}]
 
 
 def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits by the wall clock, and looks at it every minute at least: it may be set meanwhile."""
+    """It waits by the wall clock, and reads it at least every minute, since it may be set meanwhile."""
     slept: list[float] = []
     now = [datetime(2031, 3, 10, 8, tzinfo=timezone.utc)]
 
@@ -301,7 +301,7 @@ def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += timedelta(minutes=50)
 
     monkeypatch.setattr(module, "datetime", Clock)
-    # The module's name alone: a sandbox that serves other tests sleeps in a thread of this process.
+    # Only the module's own name is patched: a sandbox for other tests sleeps in a thread of this process.
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
     assert events(trigger(open_since=None, look_at="2031-03-10T09:00:30Z")) == [{"reason": "settled"}]
     assert slept == [60, 60]
@@ -310,7 +310,7 @@ def test_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_record_whose_times_cannot_be_read_wakes(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stops no poll, and the run that is woken reports it."""
+    """Polls continue, and the woken run reports the record."""
     odd = [{"TASK_ID": 1, "DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": [None]}, {}]
     monkeypatch.setattr(InsightlyHook, "iter_records", lambda *_, **__: iter(odd))
     since = datetime.now(timezone.utc).replace(microsecond=0)

@@ -1,4 +1,4 @@
-"""When DAGs that share a watcher are woken again for what webhooks have told of."""
+"""When DAGs that share a watcher are woken again for changes that webhooks have announced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
 
 @pytest.fixture
 def state() -> AssetState:
-    """Two DAGs, whose cursors stand before what is said."""
+    """Two DAGs, whose cursors are before the reported changes."""
     made = AssetState()
     for dag in ("a", "b"):
         key = f"cursor/{dag}/detect"
@@ -65,7 +65,7 @@ async def looks(cursors: SharedCursors, airflow: Airflow, seconds: int) -> list[
 
 
 def test_what_all_have_read_is_not_said_again(state: AssetState, airflow: Airflow) -> None:
-    """Their cursors say so, within the interval that they get."""
+    """Their cursors show it within the interval that they get."""
 
     async def scene(cursors: SharedCursors) -> None:
         cursors.reported(*REPORTED, 15, is_announced=True)
@@ -88,7 +88,7 @@ def test_what_one_has_not_read_is_said_again_ever_more_rarely(state: AssetState,
 
 
 def test_a_run_that_reads_is_let_alone(state: AssetState, airflow: Airflow) -> None:
-    """For five minutes, or until it ends without having moved its cursor."""
+    """It is left alone for five minutes, or until it ends without having moved its cursor."""
 
     async def scene(cursors: SharedCursors) -> None:
         airflow.reading = {"a": 1, "b": 1}
@@ -106,7 +106,7 @@ def test_a_run_that_reads_is_let_alone(state: AssetState, airflow: Airflow) -> N
 
 
 def test_what_polls_say_is_repeated_as_without_webhooks(state: AssetState, airflow: Airflow) -> None:
-    """Whether a run is reading isn't asked."""
+    """Whether a run is reading is not checked."""
 
     async def scene(cursors: SharedCursors) -> None:
         airflow.reading = {"a": 1, "b": 1}
@@ -119,7 +119,7 @@ def test_what_polls_say_is_repeated_as_without_webhooks(state: AssetState, airfl
 def test_a_state_that_fails_drops_nothing(
     state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said again blindly, and looked at again."""
+    """The changes are reported again without a look at the state, which is read again later."""
 
     async def no_answer(*_of: Any) -> Any:
         raise RuntimeError("no answer")

@@ -22,7 +22,7 @@ SEARCH = "GET /v3.1/Contacts/Search"
 
 
 class Triggerer:
-    """Runs watchers' triggers as Airflow's own ``TriggerRunner`` does."""
+    """Runs watchers' triggers as Airflow's ``TriggerRunner`` does."""
 
     def __init__(self, confirms: bool = True) -> None:
         self.confirms = confirms
@@ -82,7 +82,7 @@ def requests(sandbox: RunningSandbox) -> int:
 
 
 def test_many_watchers_are_one_poll(crm: RunningSandbox, state: AssetState) -> None:
-    """However many watch a record type of an account: one request an interval; all are told of a change."""
+    """However many watch a record type of an account, there is one request an interval. All get the event."""
 
     async def play() -> Triggerer:
         triggerer = Triggerer()
@@ -104,7 +104,7 @@ def test_many_watchers_are_one_poll(crm: RunningSandbox, state: AssetState) -> N
 
 
 def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: AssetState) -> None:
-    """A triggerer that is killed between an event and its place in Airflow's database says it again."""
+    """If a triggerer is killed between an event and storing its place, the event is repeated."""
     before = state.values["watched"]
 
     async def play(confirms: bool) -> Triggerer:
@@ -123,7 +123,7 @@ def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: Asse
 
 
 def test_one_that_comes_late_is_told_where_it_begins(crm: RunningSandbox) -> None:
-    """A watcher that joins a running watch misses nothing: each has its first event."""
+    """A watcher that joins a running watch misses no change: each gets its first event."""
 
     async def play() -> Triggerer:
         triggerer = Triggerer()
@@ -143,7 +143,7 @@ def test_one_that_comes_late_is_told_where_it_begins(crm: RunningSandbox) -> Non
 def test_the_shortest_interval_counts_and_none_is_told_more_often_than_it_asked(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """Two intervals share one poll; the longer one's events are held back, and the place with them."""
+    """Two intervals share one poll. Events for the longer interval are held back, and so is the place."""
 
     async def play() -> Triggerer:
         triggerer = Triggerer()
@@ -167,7 +167,7 @@ def test_the_shortest_interval_counts_and_none_is_told_more_often_than_it_asked(
 def test_the_shorter_interval_counts_from_when_it_comes_to_when_it_goes(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """A watch asks as often as whoever listens wants."""
+    """The watch polls as often as its present watchers want."""
 
     async def play() -> None:
         triggerer = Triggerer()
@@ -191,7 +191,10 @@ def test_the_shorter_interval_counts_from_when_it_comes_to_when_it_goes(
 def test_what_one_could_not_say_is_found_again(
     crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watcher that fails has said nothing: the place stays, and the next look finds the changes again."""
+    """A watcher that failed has reported nothing.
+
+    The place stays, and the next poll finds the changes again.
+    """
 
     async def play() -> None:
         triggerer = Triggerer()
@@ -214,7 +217,7 @@ def test_what_one_could_not_say_is_found_again(
 def test_what_those_who_share_a_watcher_have_left_wakes_no_other(
     crm: RunningSandbox, state: AssetState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A DAG with a watcher of its own, beside a shared one that says something again and again."""
+    """A DAG has its own watcher, beside a shared one that repeats an event."""
     monkeypatch.setattr(module, "FIRST_REPEAT", 0.1)
     state.values |= {
         "cursors": {"cursor/shared/detect": {"dag": "shared", "task": "detect", "woken": True}},
@@ -236,7 +239,7 @@ def test_what_those_who_share_a_watcher_have_left_wakes_no_other(
 
 
 def test_other_accounts_and_types_have_watches_of_their_own() -> None:
-    """What is shared is one account's records of one type."""
+    """Only watchers of the same account and record type share a watch."""
     keys = {
         watcher(**arguments).shared_stream_key()
         for arguments in ({}, {"poll_interval": 60}, {"settle": 60}, {"record_type": "Tasks"})
@@ -245,17 +248,17 @@ def test_other_accounts_and_types_have_watches_of_their_own() -> None:
     assert watcher(insightly_conn_id="other").shared_stream_key() not in keys
 
 
-# --- some of them are woken by webhooks ------------------------------------------------------------------
+# --- webhooks wake some of them --------------------------------------------------------------------------
 
 
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have watches look at what was announced ten times a second."""
+    """Let watches look at announcements ten times a second."""
     monkeypatch.setattr(module, "LOOK_INTERVAL", 0.1)
 
 
 def announce(state: AssetState, at: datetime) -> None:
-    """Note in the state what the endpoint would."""
+    """Write into the state what the endpoint would write."""
     span = span_of(at, at)
     known = AnnouncedSpans.of(state.values.get(ANNOUNCED)) or AnnouncedSpans.from_now_on(span)
     known.add(span)
@@ -266,7 +269,7 @@ def announce(state: AssetState, at: datetime) -> None:
 def test_one_that_joins_a_watch_between_two_polls_begins_at_once(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """Its DAG may just have been unpaused; it costs no request."""
+    """Its DAG may just have been unpaused. It costs no request."""
 
     async def play() -> None:
         triggerer = Triggerer()
@@ -292,7 +295,7 @@ def test_one_that_joins_a_watch_between_two_polls_begins_at_once(
 def test_what_webhooks_have_told_of_is_news_to_those_alone_that_only_poll(
     crm: RunningSandbox, state: AssetState
 ) -> None:
-    """They share a watch, and its place moves on; what no webhook has told of is news to all."""
+    """They share a watch, and its place moves on. Changes that no webhook has announced are new to all."""
 
     async def play() -> None:
         triggerer = Triggerer()

@@ -33,7 +33,7 @@ SETTLE = timedelta(seconds=5)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Where all wait, the time is that of the first who waits no longer."""
+    """An event loop that doesn't wait: if all tasks wait, its time jumps to the first one's end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class World:
     # --- Insightly, and its webhooks ------------------------------------------------------------------------
 
     def change(self, webhook_after: float | None = 0.5) -> None:
-        """Change a record; its webhook comes so many seconds later, or never."""
+        """Change a record. Its webhook comes so many seconds later, or never."""
         at = self.now()
         self.changes.append(at)
         if webhook_after is not None:
@@ -142,7 +142,7 @@ class World:
     # --- Airflow --------------------------------------------------------------------------------------------
 
     def _store_event(self, payload: dict[str, str], why: str) -> None:
-        """Queue an event; what is queued makes one run, which takes a second."""
+        """Queue an event. All queued events make one run, which takes a second."""
         self._queued.append(payload)
         if self.is_losing_events:
             return
@@ -156,7 +156,7 @@ class World:
         self._begin(self._run(max(api_time(event["until"], "until") for event in events)))
 
     async def _run(self, until: datetime) -> None:
-        """Read up to the watermark, or to what has settled."""
+        """Read up to the watermark, or up to the settled changes."""
         await asyncio.sleep(1)
         self._reading += 1
         try:
@@ -207,7 +207,7 @@ class World:
 
 
 def live(scene: Callable[[World], Any], *, cursor: str | None = "woken/detect") -> World:
-    """Play a scene in a world of its own, and return that."""
+    """Play a scene in a new world, and return the world."""
     loop = VirtualLoop()
     world = World(loop, cursor)
     clock = SimpleNamespace(monotonic=loop.time)
