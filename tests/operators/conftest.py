@@ -1,4 +1,4 @@
-"""What tests of workflows in one task share."""
+"""Fixtures for tests of workflows in one task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASSWORD = "Pa55-of-the-tests"
 
 @pytest.fixture
 def nothing_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds a password or a record's contents."""
+    """No log line contains a password or a record's contents."""
     yield
     assert PASSWORD not in logged.text
     assert CANARY not in logged.text

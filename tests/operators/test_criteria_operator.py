@@ -43,7 +43,7 @@ CHANGES = [change(1, "France"), change(2, "Spain"), change(3, "FRANCE"), change(
 
 
 def test_passes_on_what_matches(logged: Logged) -> None:
-    """The changes that meet the criteria are passed on as they are, in their order."""
+    """Changes that meet the criteria are passed on unchanged and in order."""
     operator = EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES, criteria={"all": [FRANCE]})
     assert operator.execute(run_context()) == [CHANGES[0], CHANGES[2]]
     assert logged.messages("info") == ["2 of 4 changes meet the criteria"]
@@ -51,7 +51,10 @@ def test_passes_on_what_matches(logged: Logged) -> None:
 
 
 def test_a_field_that_no_record_has(logged: Logged) -> None:
-    """A misspelt field counts as blank, and is warned of with a guess; a blank custom field is not."""
+    """A misspelt field counts as blank. The log warns and suggests a name.
+
+    A blank custom field isn't reported.
+    """
     slip = {"field": "ADDRESS_MAIL_CONTRY", "operator": "not_equals", "value": "France"}
     custom = {"field": "Region__c", "operator": "is_blank"}
     criteria = {"all": [slip, {"any": [FRANCE, custom]}]}
@@ -69,7 +72,7 @@ def undeliverable(number: int, reason: str = "its time is none") -> dict[str, An
 
 
 def test_a_bad_record_passes_whatever_the_criteria_are(logged: Logged) -> None:
-    """It can't be told whether it meets them: the deliver task is to report it, beside those that do."""
+    """It is unknown whether it meets them. The deliver task reports it, after sending the others."""
     nan = {**change(2, "France"), "record": {"CONTACT_ID": 2, "A": float("nan")}}
     given = [change(1, "France"), nan, undeliverable(3), change(4, "Spain")]
     found = evaluating(task_id="evaluate", changes=given, criteria=FRANCE).execute(
@@ -85,7 +88,7 @@ def test_a_bad_record_passes_whatever_the_criteria_are(logged: Logged) -> None:
 
 
 def test_a_bad_record_has_not_triggered() -> None:
-    """``until_triggered`` doesn't remember it: when it is mended, it triggers."""
+    """``until_triggered`` doesn't remember it: once it is corrected, it triggers."""
     context = run_context()
     given = [undeliverable(1), change(2, "France")]
     assert once(given).execute(context) == given
@@ -94,7 +97,7 @@ def test_a_bad_record_has_not_triggered() -> None:
 
 @pytest.mark.parametrize("text", ["1234567890123456.78", "1e400", "18446744073709551616", "1E20"])
 def test_criteria_compare_exact_numbers(text: str) -> None:
-    """What came by a store that keeps no such numbers is compared as the API has written it."""
+    """Even if a store changes such numbers, they are compared as the API wrote them."""
     record = loads(f'{{"CONTACT_ID": 1, "A": {text}}}')
     given = storable({**change(1, None), "record": record})
 
@@ -120,7 +123,7 @@ def test_no_criteria() -> None:
 
 @pytest.mark.parametrize("changes", [CHANGES[1:2], []])
 def test_nothing_matches(changes: list[Any]) -> None:
-    """Where nothing meets the criteria, what follows is skipped, and an empty list is passed on."""
+    """If no change meets the criteria, the tasks that follow are skipped, and an empty list is passed on."""
     with DAG("dag", schedule=None):
         operator = EvaluateCriteriaOperator(task_id="evaluate", changes=changes, criteria=FRANCE)
         operator >> [
@@ -135,14 +138,14 @@ def test_nothing_matches(changes: list[Any]) -> None:
 
 
 def test_nothing_matches_and_nothing_follows() -> None:
-    """A task that nothing follows ends as usual, with an empty list."""
+    """Without tasks after it, the task ends as usual, with an empty list."""
     with DAG("dag", schedule=None):
         operator = EvaluateCriteriaOperator(task_id="evaluate", changes=[], criteria=FRANCE)
     assert operator.execute(run_context()) == []
 
 
 def test_nothing_matches_in_a_mapped_task() -> None:
-    """One mapped task without a match doesn't skip what follows: others may have some."""
+    """A mapped task without a match doesn't skip the tasks that follow: other indexes may have matches."""
     with DAG("dag", schedule=None):
         operator = EvaluateCriteriaOperator(task_id="evaluate", changes=[], criteria=FRANCE)
         operator >> BuildPayloadOperator(task_id="build", changes=[])
@@ -162,7 +165,7 @@ def test_nothing_matches_in_a_mapped_task() -> None:
     ],
 )
 def test_wrong_criteria(criteria: Any) -> None:
-    """Wrong criteria are told of when the DAG is parsed, at the latest when the task runs."""
+    """Invalid criteria are refused when the DAG is parsed, or at the latest when the task runs."""
     with pytest.raises(InvalidCriteria) as caught:
         EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES, criteria=criteria).execute(
             run_context()
@@ -181,7 +184,7 @@ def test_criteria_are_checked_when_parsed() -> None:
 @pytest.mark.parametrize("template", ["x", "{{ x }}"])
 @pytest.mark.parametrize("operator", [EvaluateCriteriaOperator, DueWebhooksOperator])
 def test_criteria_that_nest_too_deeply(operator: Any, template: str) -> None:
-    """They are refused when the DAG is parsed, before Airflow looks into them, templates in them or not."""
+    """They are refused when the DAG is parsed, before Airflow reads them, with or without templates."""
     criteria: Any = {"field": "TITLE", "operator": "equals", "value": template}
     for _ in range(5_000):
         criteria = {"all": [criteria]}
@@ -214,7 +217,7 @@ def test_templates_in_criteria() -> None:
     ],
 )
 def test_refused_changes(changes: Any) -> None:
-    """What is no list of changes is refused, without its contents."""
+    """Anything but a list of changes is refused, without its contents."""
     with pytest.raises(InvalidChange) as caught:
         EvaluateCriteriaOperator(task_id="evaluate", changes=changes).execute(run_context())
     assert "Secret" not in str(caught.value)
@@ -226,7 +229,7 @@ def test_template_fields() -> None:
 
 
 def test_criteria_with_python_dates_are_checked() -> None:
-    """A datetime is no template: what is wrong beside it is found when the DAG is parsed."""
+    """A datetime is no template, so mistakes beside it are found when the DAG is parsed."""
     born = {
         "field": "DATE_OF_BIRTH",
         "operator": "before",
@@ -261,7 +264,7 @@ def evaluate_behind_a_sensor(criteria: Any) -> EvaluateCriteriaOperator:
     [("2026-01-10T10:00:00Z", True), ("2026-01-12T10:00:00Z", False), ("2026-01-09T10:00:00Z", False)],
 )
 def test_dates_are_measured_from_the_end_of_the_sensors_window(end: str, met: bool) -> None:
-    """Whichever operators stand between: so that a retry, days later, decides the same."""
+    """This holds whichever operators are in between, so that a retry days later decides the same."""
     context = run_context(data_interval_end=datetime(2020, 1, 1, tzinfo=timezone.utc))
     context["ti"].others["detect", "window"] = {"start": "2026-01-09T08:00:00Z", "end": end}
     evaluate = evaluate_behind_a_sensor(BORN_LATELY)
@@ -275,13 +278,13 @@ def test_dates_are_measured_from_the_end_of_the_sensors_window(end: str, met: bo
     "entries", [{"data_interval_end": TEN}, {"dag_run": SimpleNamespace(run_type="manual", run_after=TEN)}]
 )
 def test_without_a_window_dates_are_measured_from_the_runs_time(entries: dict[str, Any]) -> None:
-    """Changes may come from elsewhere than a sensor of ours."""
+    """The changes may come from another task than our sensor."""
     operator = EvaluateCriteriaOperator(task_id="e", changes=[born("2026-01-10")], criteria=BORN_LATELY)
     assert len(operator.execute(run_context(**entries))) == 1
 
 
 def test_without_any_time_relative_dates_are_refused() -> None:
-    """Not measured from the clock: a retry would decide otherwise."""
+    """The present time isn't used: a retry would decide differently."""
     operator = EvaluateCriteriaOperator(task_id="e", changes=[born("2026-01-10")], criteria=BORN_LATELY)
     with pytest.raises(InvalidCriteria, match="relative dates need a window"):
         operator.execute(run_context())
@@ -306,14 +309,14 @@ def contains(value: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("value", "met"), [("music", True), ("Mus", False), ("Sports", False)])
 def test_contains_asks_for_a_whole_option(insightly: RunningSandbox, value: str, met: bool) -> None:
-    """Insightly says which custom fields are multi-selects, even where one option alone is chosen."""
+    """Insightly says which custom fields are multi-selects, even if only one option is chosen."""
     operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains(value))
     assert bool(operator.execute(run_context())) is met
     assert insightly.configure()["requests"].get("GET /v3.1/CustomFields/Contacts", 0) == 1
 
 
 def test_criteria_are_parsed_once_a_task(insightly: RunningSandbox, parsed_criteria: list[object]) -> None:
-    """Whatever is asked of them: fields, multi-selects, relative dates, and each of several records."""
+    """They are parsed once for fields, multi-selects, relative dates, and all records."""
     recent = {"field": "DATE_UPDATED_UTC", "operator": "before", "value": "now"}
     criteria = {"any": [contains("Music"), recent, {"field": "UNKNOWN", "operator": "is_not_blank"}]}
     changes = [change(2, "France"), interested("Music;Sports"), interested("Sports")]
@@ -326,7 +329,7 @@ def test_criteria_are_parsed_once_a_task(insightly: RunningSandbox, parsed_crite
 
 
 def test_what_need_not_be_known_is_not_asked(insightly: RunningSandbox) -> None:
-    """Requests are a budget: none where no record has the field, or the fields are given."""
+    """Requests are limited. There are none if no record has the field, or if the fields are given."""
     for changes, fields in (
         ([change(1, "France")], None),
         ([interested("Music")], ["Interests__c"]),
@@ -339,14 +342,14 @@ def test_what_need_not_be_known_is_not_asked(insightly: RunningSandbox) -> None:
 
 
 def test_without_a_connection_the_text_tells(logged: Logged) -> None:
-    """Changes may come from elsewhere; that it could not be asked is said."""
+    """The changes may come from elsewhere. The log says that Insightly was not asked."""
     operator = evaluating(task_id="e", changes=[interested("Music;Sports")], criteria=contains("Sport"))
     assert operator.execute(run_context()) == []
     assert any("No connection 'insightly_default'" in m for m in logged.messages("warning"))
 
 
 def test_an_outage_is_no_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which fields are multi-selects is not guessed while Insightly can't be asked: the task fails."""
+    """Multi-selects are not guessed while Insightly is unreachable: the task fails."""
     monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     connect("insightly_default", "insightly", host="http://127.0.0.1:9/v3.1", login="k")
     operator = evaluating(task_id="e", changes=[interested("Music")], criteria=contains("Music"))
@@ -355,7 +358,7 @@ def test_an_outage_is_no_answer(connect: Connect, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_value_of_another_type_is_warned_of_once(logged: Logged) -> None:
-    """It counts as blank; the log names field and type, and not the value."""
+    """It counts as blank. The log names field and type, and not the value."""
     criteria = {"field": "ADDRESS_MAIL_COUNTRY", "operator": "greater_than", "value": 5}
     operator = evaluating(task_id="e", changes=CHANGES, criteria=criteria)
     assert operator.execute(run_context()) == []
@@ -366,7 +369,7 @@ def test_a_value_of_another_type_is_warned_of_once(logged: Logged) -> None:
 
 
 def test_an_inactive_one_passes_nothing_on(logged: Logged) -> None:
-    """And says so."""
+    """The log says so."""
     operator = evaluating(task_id="e", changes=CHANGES, active=False)
     assert operator.execute(run_context()) == []
     assert "4 changes ignored: active is False" in logged.messages("info")
@@ -399,7 +402,7 @@ def ids(changes: list[Any]) -> list[int]:
 
 
 def test_a_record_triggers_once() -> None:
-    """In later runs it is passed over; others aren't."""
+    """Later runs don't pass it on again. Other records are passed on."""
     context = run_context()
     assert ids(once(CHANGES[:2]).execute(context)) == [1]
     assert ids(once([change(2, "France"), *CHANGES]).execute(next_run(context))) == [2, 3]
@@ -407,7 +410,7 @@ def test_a_record_triggers_once() -> None:
 
 
 def test_a_retry_and_a_cleared_task_let_through_the_same() -> None:
-    """Whatever has become of what follows: nothing that triggered is lost."""
+    """This holds whatever happened to the tasks that follow, so that no triggered record is lost."""
     context = run_context()
     assert ids(once(CHANGES).execute(context)) == [1, 3]
     assert ids(once(CHANGES).execute(context)) == [1, 3]
@@ -416,13 +419,13 @@ def test_a_retry_and_a_cleared_task_let_through_the_same() -> None:
 
 
 def test_map_indexes_are_tasks_of_their_own() -> None:
-    """One dies after it has decided, the next carries that out; the first one's retry passes the same on."""
+    """One dies after its decision, which the next carries out. The first one's retry passes on the same."""
     context = run_context()
     memory = context["asset_state_store"][once([]).asset]
     first = TaskInstance()
     first.map_index = 0
     context["ti"] = first
-    fuse = [2]  # the second write of all
+    fuse = [2]  # the second write in all
     crashing = AssetStateStores({once([]).asset: CrashingStore(fuse, memory.values)})
     with pytest.raises(Killed):
         once(CHANGES[:1]).execute({**context, "asset_state_store": crashing})
@@ -433,7 +436,7 @@ def test_map_indexes_are_tasks_of_their_own() -> None:
 
 
 def test_a_test_remembers_nothing() -> None:
-    """It passes on what would trigger; the next run does the same."""
+    """A test passes on what would trigger, and the next run does the same."""
     context = run_context(dag_run=SimpleNamespace(run_type="manual", run_id="__airflow_temporary_run_1__"))
     assert ids(once(CHANGES).execute(context)) == [1, 3]
     assert context["asset_state_store"][once([]).asset].values == {}
@@ -462,13 +465,13 @@ def test_dates_are_measured_from_the_window_of_the_same_map_index() -> None:
 
 
 def test_a_record_that_changed_twice_within_a_run_triggers_once() -> None:
-    """Its first change that meets the criteria counts."""
+    """Only its first change that meets the criteria counts."""
     changes = [change(1, "Spain"), change(1, "France"), {**change(1, "France"), "event": "updated"}]
     assert once(changes).execute(run_context()) == [changes[1]]
 
 
 def test_each_workflow_remembers_for_itself() -> None:
-    """By its name, else by DAG and task."""
+    """The memory belongs to the workflow's name, or else to DAG and task."""
     context = run_context()
     for workflow in (None, "a", "b"):
         assert ids(once(CHANGES, workflow=workflow).execute(next_run(context))) == [1, 3]
@@ -477,7 +480,7 @@ def test_each_workflow_remembers_for_itself() -> None:
 
 
 def test_what_a_run_let_through_outlasts_airflows_thirty_days() -> None:
-    """A run that is cleared after months lets through the same."""
+    """A run that is cleared after months passes on the same records."""
     context = run_context()
     kept: list[Any] = []
     store = context["task_state_store"]
@@ -492,14 +495,14 @@ def test_what_a_run_let_through_outlasts_airflows_thirty_days() -> None:
 
 
 def test_nothing_is_remembered_while_inactive() -> None:
-    """What passes by has not triggered."""
+    """Changes of that time have not triggered."""
     context = run_context()
     once(CHANGES, active=False).execute(context)
     assert ids(once(CHANGES).execute(next_run(context))) == [1, 3]
 
 
 def test_the_asset_that_remembers_is_an_inlet() -> None:
-    """Else Airflow gives no access to its state; one's own inlets stay."""
+    """Otherwise Airflow gives no access to its state. The user's own inlets stay."""
     other = Asset(name="other", uri="x://other")
     assert once([], inlets=[other]).inlets == [other, records_asset("insightly_default", "Contacts")]
 
@@ -508,14 +511,14 @@ def test_the_asset_that_remembers_is_an_inlet() -> None:
     ("arguments", "error"), [({}, ValueError), ({"record_type": "Contact"}, UnknownRecordType)]
 )
 def test_until_triggered_needs_a_record_type(arguments: dict[str, Any], error: type[Exception]) -> None:
-    """When the DAG is parsed."""
+    """It is refused when the DAG is parsed."""
     with pytest.raises(error):
         EvaluateCriteriaOperator(task_id="e", changes=[], until_triggered=True, **arguments)
 
 
 @pytest.mark.parametrize("workflow", [None, "shared", "{{ ti.map_index }}"])
 def test_until_triggered_in_a_mapped_task_group_needs_a_workflow(workflow: str | None) -> None:
-    """When the DAG is parsed: by default, its map indexes would share the remembered ids."""
+    """It is refused when the DAG is parsed: by default its map indexes would share the remembered ids."""
     with DAG("dag", schedule=None):
 
         @task_group
@@ -530,11 +533,11 @@ def test_until_triggered_in_a_mapped_task_group_needs_a_workflow(workflow: str |
 
 
 class Killed(BaseException):
-    """What a crash is to the code that it stops."""
+    """A crash, as the code that it stops sees it."""
 
 
 class CrashingStore(StateStore):
-    """A state store that a shared counter ends with a crash, before or after a write."""
+    """A state store that crashes before or after a write, when a shared counter says so."""
 
     def __init__(self, fuse: list[int], values: dict[str, str]) -> None:
         super().__init__()
@@ -561,7 +564,7 @@ class CrashingStore(StateStore):
     runs=st.lists(
         st.tuples(
             st.lists(st.integers(1, 6), max_size=5, unique=True),
-            # When the tries of this run crash (0: not), and whether it is cleared once more at the end.
+            # When the tries of this run crash (0: never), and whether it is cleared once more at the end.
             st.lists(st.integers(0, 24), max_size=3),
             st.booleans(),
         ),
@@ -572,7 +575,7 @@ class CrashingStore(StateStore):
 def test_over_any_history_a_record_triggers_once_or_again_under_the_same_id(
     runs: list[tuple[list[int], list[int], bool]],
 ) -> None:
-    """Crashes at any moment, retries, runs that are given up, runs that are cleared afterwards."""
+    """It crashes at any moment, is retried or given up, and is cleared afterwards."""
     memory: dict[str, str] = {}
     sent: dict[int, set[str]] = {}
     stored: list[tuple[dict[str, str], list[Any]]] = []
@@ -611,8 +614,8 @@ def test_over_any_history_a_record_triggers_once_or_again_under_the_same_id(
             attempt(changes, task_state, f"run {number}", 0)
             met.update(records)
     assert all(len(times) == 1 for times in sent.values())
-    # Every record that met the criteria in a run that went through has triggered, or a run that was given
-    # up has let it through: that run is seen as failed, and sends it when it is cleared.
+    # Every record that met the criteria in a finished run has triggered, or a run that was given up
+    # has passed it on. That run is marked as failed, and sends it when it is cleared.
     for number, (_, changes) in enumerate(stored):
         if {c["record_id"] for c in changes} & (met - set(sent)):
             attempt(changes, stored[number][0], f"run {number}", 0)

@@ -1,4 +1,4 @@
-"""A dry run: everything but the POST, and nothing of what has triggered is remembered."""
+"""A dry run does everything but POST, and doesn't remember records that have triggered."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def receiver(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
 
 
 def kept(context: dict[str, Any], prefix: str = "") -> list[StoredMessage]:
-    """Return what the delivery record says."""
+    """Return the states in the delivery record."""
 
     def get(key: str) -> Any:
         return context["task_state_store"].get(prefix + key)
@@ -71,7 +71,7 @@ def counts(report: Any) -> tuple[Any, ...]:
     ],
 )
 def test_what_makes_a_dry_run(said: bool, params: Any, expected: bool) -> None:
-    """The task's argument, or the run's param, as a text, too."""
+    """The task's argument makes one, or the run's param, which may be text."""
     assert is_dry_run(run_context(params=params), said) is expected
 
 
@@ -79,7 +79,7 @@ def test_what_makes_a_dry_run(said: bool, params: Any, expected: bool) -> None:
 
 
 def test_a_dry_run_sends_nothing(receiver: RunningSandbox, logged: Logged) -> None:
-    """Log and ledger name records and receiver; cleared, the task sends once it is no dry run."""
+    """Log and ledger name records and receiver. If the task is cleared without the dry run, it sends."""
     context = run_context()
     report = deliver(context, payloads(25), is_dry_run=True)
     assert counts(report) == (True, 25, 25, 0, 0)
@@ -98,7 +98,7 @@ def test_a_dry_run_sends_nothing(receiver: RunningSandbox, logged: Logged) -> No
 
 
 def test_a_dry_run_begins_no_request_to_send_again(receiver: RunningSandbox) -> None:
-    """What was asked for stays asked for until a real run."""
+    """The request stays open until a real run."""
     context = run_context()
     deliver(context, payloads(2))
     ask_again(context, 1)
@@ -109,7 +109,7 @@ def test_a_dry_run_begins_no_request_to_send_again(receiver: RunningSandbox) -> 
 
 
 def test_a_dry_run_of_what_is_partly_delivered(receiver: RunningSandbox) -> None:
-    """What is acknowledged would not be sent again, and stays so."""
+    """Acknowledged messages would not be sent again, and stay acknowledged."""
     context = run_context()
     receiver.answer_with("out", status=503, times=1)
     undelivered(context, payloads(3), concurrency=1)
@@ -120,7 +120,7 @@ def test_a_dry_run_of_what_is_partly_delivered(receiver: RunningSandbox) -> None
 
 
 def test_a_payload_that_has_no_body_is_told_of(receiver: RunningSandbox) -> None:
-    """As what would stay undelivered."""
+    """It is reported as undelivered."""
     bad = {**payloads(1)[0], "body": "", "undeliverable": "no body"}
     report = deliver(run_context(**DRY), [bad, *payloads(1, first=1)])
     assert counts(report) == (True, 1, 2, 0, 0)
@@ -128,7 +128,7 @@ def test_a_payload_that_has_no_body_is_told_of(receiver: RunningSandbox) -> None
 
 
 def test_a_dry_run_checks_the_receiver(connect: Connect) -> None:
-    """A connection that can't be sent to fails a dry run, too."""
+    """An unusable connection fails a dry run, too."""
     connect("webhook_default", host="ftp://receiver.example.com")
     with pytest.raises(InvalidConnection):
         deliver(run_context(**DRY), payloads(1))
@@ -136,7 +136,7 @@ def test_a_dry_run_checks_the_receiver(connect: Connect) -> None:
 
 @pytest.mark.usefixtures("receiver")
 def test_a_dry_run_emits_no_event() -> None:
-    """The asset is off the outlets."""
+    """The asset is removed from the outlets."""
     asset = Asset(name="undelivered")
     operator = WebhookOperator(
         task_id="deliver", payloads=payloads(1), on_undelivered="report", undelivered_asset=asset
@@ -159,7 +159,7 @@ def change(record_id: int = 1) -> dict[str, Any]:
 
 
 def test_a_dry_run_remembers_nothing() -> None:
-    """``until_triggered``: the same record triggers in the run after it."""
+    """With ``until_triggered``, the same record triggers in the next run."""
     operator = EvaluateCriteriaOperator(
         task_id="evaluate", changes=[change()], until_triggered=True, record_type="Contacts"
     )
@@ -171,7 +171,7 @@ def test_a_dry_run_remembers_nothing() -> None:
 
 
 def test_a_dry_run_schedules_nothing() -> None:
-    """What would be sent when is shown."""
+    """The log shows what would be sent and when."""
     operator = ScheduleWebhooksOperator(
         task_id="schedule",
         changes=[change(7)],
@@ -198,7 +198,7 @@ def workflow(**arguments: Any) -> Workflow:
 
 
 def test_a_workflow_that_is_a_dry_run_says_so_to_its_tasks() -> None:
-    """In all three DAGs; else a run's param may."""
+    """All tasks of its three DAGs are dry runs. Without it, a run's param decides."""
     later = Webhook(name="Later", conn_id="out", after="1d")
     made = workflow(dry_run=True).model_copy(update={"webhooks": [*workflow().webhooks, later]})
     dag = made.to_dag(params={"mine": 1})
@@ -214,7 +214,7 @@ def test_a_workflow_that_is_a_dry_run_says_so_to_its_tasks() -> None:
 
 
 def test_a_workflow_in_one_task(receiver: RunningSandbox, logged: Logged) -> None:
-    """Nothing is sent, noted or remembered; the cursor moves; cleared, the task sends."""
+    """It sends, records and remembers nothing, and moves the cursor. If it is cleared, it sends."""
     noon = datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
     times = [f"{noon + timedelta(seconds=n):%Y-%m-%d %H:%M:%S}" for n in range(5)]
     receiver.create_many(
@@ -235,7 +235,7 @@ def test_a_workflow_in_one_task(receiver: RunningSandbox, logged: Logged) -> Non
 
 @pytest.mark.usefixtures("receiver")
 def test_the_cursor_moves() -> None:
-    """So that the run after a dry run goes on where that ended."""
+    """The run after a dry run continues at its end."""
     context = run_context()
     operator = InsightlyWorkflowOperator(task_id="flow", workflow=workflow(dry_run=True))
     report: Any = operator.execute(context)

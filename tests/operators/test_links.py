@@ -27,7 +27,7 @@ def test_receiver_link(connect: Connect) -> None:
 
 
 def test_no_receiver_link(connect: Connect) -> None:
-    """There is no link without a page, for a URI, and where the connection is missing or wrong."""
+    """There is no link for a connection without a page, a URI, or a missing or invalid connection."""
     connect("billing", host="https://receiver.example.com")
     connect("wrong", host="no host")
     for arguments in (
@@ -52,7 +52,7 @@ def test_records_link(connect: Connect) -> None:
 
 @pytest.mark.parametrize("conn_id", ["missing", "wrong"])
 def test_no_records_link(connect: Connect, conn_id: str) -> None:
-    """There is no link where the connection is missing or wrong."""
+    """There is no link if the connection is missing or invalid."""
     connect("wrong", "insightly", host="no host", password="a-made-up-key")
     task = InsightlyRecordChangeSensor(task_id="detect", record_type="Contacts", insightly_conn_id=conn_id)
     assert InsightlyRecordsLink().get_link(task, ti_key=NO_KEY) == ""

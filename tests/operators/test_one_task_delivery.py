@@ -1,4 +1,4 @@
-"""Each webhook of a workflow in one task: its own keys, its order, its events, the way to its receiver."""
+"""The webhooks of a workflow in one task: each has its own keys, order, events and receiver."""
 
 from __future__ import annotations
 
@@ -51,11 +51,14 @@ def webhook(name: str = "Out", **keys: Any) -> Webhook:
     return Webhook(name=name, conn_id=name.lower(), **keys)
 
 
-# --- whose keys count --------------------------------------------------------------------------------------
+# --- which keys count --------------------------------------------------------------------------------------
 
 
 def test_each_webhook_has_its_own_keys() -> None:
-    """A webhook's key, else the workflow's, else the default; the task has the largest, and all assets."""
+    """A webhook's key comes first, then the workflow's, then the default.
+
+    The task has the largest, and all assets.
+    """
     given = workflow(
         webhook(retries=0, retry_delay="5m", undelivered_asset="others", on_undelivered="report"),
         webhook("Other", ordered=True, give_up_after=3),
@@ -77,7 +80,7 @@ def test_each_webhook_has_its_own_keys() -> None:
 
 
 def test_arguments_go_over_the_keys() -> None:
-    """What the operator, or its DAG's default_args, says holds for all webhooks; the default says nothing."""
+    """Arguments of the operator, or of its DAG's default_args, hold for all webhooks."""
     given = workflow(webhook(retries=0, retry_delay=1, ordered=False), webhook("Other", give_up_after=3))
     said = {"retries": 2, "retry_delay": 60, "ordered": True, "give_up_after": 7, "on_undelivered": "report"}
     with DAG("dag", schedule=None, default_args={**said, "undelivered_asset": DEAD}) as dag:
@@ -94,7 +97,7 @@ def test_arguments_go_over_the_keys() -> None:
 
 
 def test_mapped_tasks_have_the_largest_retries_and_the_assets() -> None:
-    """Airflow has to know both before it maps the task."""
+    """Airflow must know both before it maps the task."""
     given = workflow(webhook(retries=5, on_undelivered="report", undelivered_asset="dead_letters"), OTHER_ONE)
     with DAG("dag", schedule=None):
         mapped = InsightlyWorkflowOperator.partial(task_id="flow", workflow=given).expand(window=[WINDOW])
@@ -113,18 +116,21 @@ OTHER_ONE = webhook("Other")
 
 
 def test_a_time_trigger_needs_a_dag_that_sends(crm: RunningSandbox) -> None:
-    """Without it, the task is refused when its DAG is parsed; the error names the ways out."""
+    """Without it, the task is refused when its DAG is parsed. The error names the alternatives."""
     later = webhook("Later", after="1d")
     with pytest.raises(InvalidWorkflow, match=r"to_dag .*pending_dag_id"):
         task(workflow(OTHER_ONE, later))
     assert set(task(workflow(OTHER_ONE, later), pending_dag_id="p").settings) == {"other"}
 
 
-# --- what becomes of each webhook --------------------------------------------------------------------------
+# --- how each webhook ends ---------------------------------------------------------------------------------
 
 
 def test_attempts_of_each_webhook(crm: RunningSandbox) -> None:
-    """Each is tried as often as it says; the task goes on for the other, and fails with the last attempt."""
+    """Each has its own number of attempts.
+
+    The task continues for the other, and fails with the last attempt.
+    """
     add_contacts(crm, 2)
     for name in ("out", "other"):
         crm.answer_with(name, status=500)
@@ -151,7 +157,7 @@ class Events(dict[Any, SimpleNamespace]):
 
 
 def emitted(given: Workflow, context: dict[str, Any]) -> dict[str, Any]:
-    """Run the task to its end; return what the assets on its outlets get."""
+    """Run the task to its end; return the events of the assets on its outlets."""
     events = context["outlet_events"] = Events()
     operator = task(given)
     operator.execute(context)
@@ -160,7 +166,10 @@ def emitted(given: Workflow, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_each_webhook_tells_its_own_asset(crm: RunningSandbox) -> None:
-    """The asset of what stays undelivered gets that webhook's report; the other one no event."""
+    """The asset of a webhook with undelivered payloads gets that webhook's report.
+
+    The other asset gets no event.
+    """
     ids = add_contacts(crm, 2)
     given = workflow(
         webhook(on_undelivered="report", undelivered_asset="dead_letters"),
@@ -179,7 +188,7 @@ def test_each_webhook_tells_its_own_asset(crm: RunningSandbox) -> None:
 
 
 def test_webhooks_with_one_asset_make_one_event(crm: RunningSandbox) -> None:
-    """It holds the sum of the reports of those that have something undelivered."""
+    """Its event has the sum of the reports of webhooks with undelivered payloads."""
     add_contacts(crm, 2)
     names = ("out", "other", "third")
     given = workflow(
@@ -194,7 +203,7 @@ def test_webhooks_with_one_asset_make_one_event(crm: RunningSandbox) -> None:
 
 
 def test_the_task_fails_for_the_webhook_that_says_so(crm: RunningSandbox) -> None:
-    """One with "report" alone has it succeed; beside one with "fail" it fails, whichever comes last."""
+    """With "report" alone, the task succeeds. With both, it fails, in whatever order they come."""
     add_contacts(crm, 1)
     reported, must = webhook(on_undelivered="report"), webhook("Other")
     crm.answer_with("out", status=410)
@@ -218,7 +227,7 @@ def test_a_webhook_with_report_is_tried_to_its_end(crm: RunningSandbox) -> None:
 
 
 def test_each_receiver_is_given_up_by_itself(crm: RunningSandbox, connect: Connect, logged: Logged) -> None:
-    """One that can't be reached so many times in a row isn't tried any more; the other one is."""
+    """A receiver that can't be reached so many times in a row is given up. The other one is not."""
     add_contacts(crm, 12)
     connect("out", host="http://127.0.0.1:9")
     context = run_context()
@@ -253,7 +262,7 @@ def change(record_id: int, minute: int, **more: Any) -> Any:
 
 
 def batches(store: StateStore, *given: list[Any], max_tries: int = 2, ordered: bool = True) -> Any:
-    """Deliver batches in one try; return what it leaves, with its report under ``report``."""
+    """Deliver batches in one try; return what it stores, with its report under ``report``."""
     ti = TaskInstance()
     ti.max_tries = max_tries
     delivery = BatchDelivery(
@@ -277,7 +286,7 @@ def batches(store: StateStore, *given: list[Any], max_tries: int = 2, ordered: b
 
 
 def minutes(crm: RunningSandbox) -> list[tuple[int, int]]:
-    """Return what has come, record and minute, in order."""
+    """Return the received messages, as record and minute, in order."""
     entities = [json.loads(body)["entity"] for _, body in messages(crm)]
     return [(entity["CONTACT_ID"], entity["MINUTE"]) for entity in entities]
 
@@ -288,7 +297,7 @@ def reasons(outcome: Any) -> dict[int, str]:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_order_over_batches(crm: RunningSandbox, size: int) -> None:
-    """A record's later change waits for its earlier one, in its batch or a later one, until that arrives."""
+    """A record's later change waits for its earlier one, from the same batch or an earlier one."""
     crm.answer_with("out", status=500, match='"MINUTE":1', times=1)
     changes = [change(1, 1), change(2, 5), change(1, 2), change(2, 6)]
     parts = [changes[start : start + size] for start in range(0, 4, size)]
@@ -306,7 +315,7 @@ def test_order_over_batches(crm: RunningSandbox, size: int) -> None:
 
 
 def test_what_can_not_be_sent_holds_back_for_good(crm: RunningSandbox) -> None:
-    """Behind a change that the receiver never takes, or that is gone, no later one goes: no retry helps."""
+    """If a change is gone or can never be sent, no later change of its record is sent: no retry helps."""
     crm.answer_with("out", status=410, match='"MINUTE":1')
     store = StateStore()
     outcome = batches(store, [change(1, 1)], [change(1, 2)])
@@ -315,7 +324,7 @@ def test_what_can_not_be_sent_holds_back_for_good(crm: RunningSandbox) -> None:
     crm.answer_with("out", status=500)
     batches(store, [change(3, 1)])
     crm.answer_with("out", status=200)
-    # Its record has another change by the retry, as one that was seen late.
+    # Its record has another change by the retry, like one that became visible late.
     again = batches(store, [change(1, 1)], [change(1, 2)], [change(3, 4)])
     assert minutes(crm) == [(1, 1), (3, 1)]
     assert not again.may_go_on
@@ -327,11 +336,11 @@ def test_what_can_not_be_sent_holds_back_for_good(crm: RunningSandbox) -> None:
     assert unordered.report["delivered"] == 2
 
 
-# --- what is told ------------------------------------------------------------------------------------------
+# --- log and report ----------------------------------------------------------------------------------------
 
 
 def test_progress(crm: RunningSandbox, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line counts what all webhooks have sent."""
+    """One line counts the messages of all webhooks."""
     monkeypatch.setattr(progress_timer, "PROGRESS_INTERVAL", 0.0)
     add_contacts(crm, 6)
     flow(run_context(), workflow(webhook(), OTHER_ONE), batch_size=3)
@@ -341,7 +350,7 @@ def test_progress(crm: RunningSandbox, logged: Logged, monkeypatch: pytest.Monke
 
 
 def test_failures_are_listed(crm: RunningSandbox, logged: Logged) -> None:
-    """The log has what was sent, and a table of what failed, of each webhook."""
+    """The log has, for each webhook, what was sent and a table of failures."""
     ids = add_contacts(crm, 3)
     crm.answer_with("other", status=503)
     failed(run_context(), workflow(webhook(), OTHER_ONE))
@@ -351,7 +360,7 @@ def test_failures_are_listed(crm: RunningSandbox, logged: Logged) -> None:
 
 
 def test_metrics(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each webhook's deliveries count, as those of a deliver task."""
+    """Each webhook's deliveries are counted, as in a deliver task."""
     counts: Counter[str] = Counter()
     timed: list[str] = []
     monkeypatch.setattr(metrics.stats, "incr", lambda name, count=1, *, tags: counts.update({name: count}))
@@ -368,7 +377,10 @@ def test_metrics(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_for_a_record_that_has_left_the_window(crm: RunningSandbox) -> None:
-    """It can't be built again: the task says so and fails, also with "report"; the delivery record, too."""
+    """It can't be built again. The task reports it and fails, even with "report".
+
+    So does the delivery record.
+    """
     left, there = add_contacts(crm, 2, DATE_CREATED_UTC="2024-01-01 00:00:00")
     given = workflow(webhook(on_undelivered="report"), OTHER_ONE)
     context = run_context()
@@ -388,7 +400,7 @@ def test_a_request_for_a_record_that_has_left_the_window(crm: RunningSandbox) ->
 
 
 def test_links(crm: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the records, to the only receiver's page, and to the page of the task's deliveries."""
+    """There are links to the records, to the page of a single receiver, and to the task's deliveries."""
     connect("out", host="https://receiver.example.com", extra={"web_url": "https://receiver.example.com/p"})
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base/")
     connect("insightly_default", "insightly", host="na1", password="a-made-up-key")

@@ -1,4 +1,4 @@
-"""Webhooks with a time trigger in one task: each record is handed over once, whatever stops the task."""
+"""Webhooks with a time trigger in one task: each record is handed over once, wherever the task stops."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Runs:
         return is_new
 
     def entries(self) -> dict[str, list[dict[str, Any]]]:
-        """Return what all runs are told, by webhook."""
+        """Return the entries of all runs, by webhook."""
         found: dict[str, list[dict[str, Any]]] = {}
         for conf in self.confs.values():
             for webhook, entries in conf["pending"].items():
@@ -89,7 +89,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """What the task hands over goes here."""
+    """The runs to which the task hands over."""
     there = Runs()
     monkeypatch.setattr(batch_scheduling, "start_run", there.start)
     return there
@@ -103,11 +103,14 @@ def timed(context: dict[str, Any], given: Workflow, **arguments: Any) -> Any:
 
 
 def test_the_same_times_as_by_the_tasks(crm: RunningSandbox, runs: Runs) -> None:
-    """Each record gets the times that ScheduleWebhooksOperator gives it; those without a date are told of."""
+    """Each record gets the same times as from ScheduleWebhooksOperator.
+
+    Records without a date are reported.
+    """
     dated, dateless = add_contacts(crm, 3, DATE_OF_BIRTH=BORN), add_contacts(crm, 2, DATE_OF_BIRTH=None)
     context = run_context()
     report = timed(context, workflow(NOW, LATER, BIRTHDAY), batch_size=2)
-    assert (report["total"], report["delivered"]) == (5, 5)  # of the one that is sent at once
+    assert (report["total"], report["delivered"]) == (5, 5)  # of the webhook that is sent at once
     assert len(runs.confs) == 3
     assert all(
         conf["pending_from"]
@@ -148,7 +151,7 @@ def sorted_(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_the_pending_dag_takes_it_from_the_conf(crm: RunningSandbox, runs: Runs) -> None:
-    """No XCom is needed, which Airflow would delete with the task's next try."""
+    """It needs no XCom, which Airflow would delete with the task's next try."""
     ids = add_contacts(crm, 2)
     timed(run_context(), workflow(Webhook(name="Later", conn_id="out", after="0s")))
     ((run_id, conf),) = runs.confs.items()
@@ -165,7 +168,7 @@ def test_the_pending_dag_takes_it_from_the_conf(crm: RunningSandbox, runs: Runs)
 
 
 def test_only_webhooks_with_a_time_trigger(crm: RunningSandbox, runs: Runs) -> None:
-    """Then nothing is sent at once, and no report has anything."""
+    """Nothing is sent at once, and the reports are empty."""
     ids = add_contacts(crm, 3)
     assert timed(run_context(), workflow(LATER)) == {}
     assert runs.records() == Counter(ids)
@@ -173,7 +176,7 @@ def test_only_webhooks_with_a_time_trigger(crm: RunningSandbox, runs: Runs) -> N
 
 
 def test_many_at_once(crm: RunningSandbox, runs: Runs) -> None:
-    """A run is told of 1,000 records at most; what is noted of a batch stays below what a store takes."""
+    """A run gets at most 1,000 records. What is stored of a batch fits into the store."""
     ids = add_contacts(crm, 2_300)
     context = run_context()
     timed(context, workflow(LATER, BIRTHDAY), batch_size=10_000)
@@ -188,7 +191,7 @@ def test_many_at_once(crm: RunningSandbox, runs: Runs) -> None:
 def test_what_can_not_be_delivered_is_reported_there(
     crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes to the other DAG as it is, once."""
+    """It is handed to the other DAG unchanged, once."""
     (good, bad) = add_contacts(crm, 2)
     crm.update("Contacts", bad, DETAILS=loads("[" * 200 + "]" * 200), DATE_UPDATED_UTC="2024-05-01 13:00:00")
     context = run_context()
@@ -200,7 +203,7 @@ def test_what_can_not_be_delivered_is_reported_there(
 
 
 def test_a_dry_run_and_a_test_hand_over_nothing(crm: RunningSandbox, runs: Runs, logged: Logged) -> None:
-    """They say how many there would be; a run after that hands them over."""
+    """They log how many there would be. A later run hands them over."""
     ids = add_contacts(crm, 3)
     context = run_context()
     timed(context, workflow(NOW, LATER, BIRTHDAY, dry_run=True))
@@ -214,14 +217,14 @@ def test_a_dry_run_and_a_test_hand_over_nothing(crm: RunningSandbox, runs: Runs,
 
 
 def test_an_inactive_workflow_schedules_nothing(crm: RunningSandbox, runs: Runs) -> None:
-    """Its changes pass by."""
+    """It ignores its changes."""
     add_contacts(crm, 3)
     timed(run_context(), workflow(NOW, LATER, active=False))
     assert runs.confs == {}
 
 
 def test_until_triggered(crm: RunningSandbox, runs: Runs) -> None:
-    """A record is handed over once, over runs."""
+    """A record is handed over once in all runs."""
     ids = add_contacts(crm, 3)
     context = run_context()
     given = workflow(NOW, LATER, evaluate="until_triggered")
@@ -239,7 +242,7 @@ def test_until_triggered(crm: RunningSandbox, runs: Runs) -> None:
 
 
 def test_a_receiver_that_is_down_holds_back_nothing(crm: RunningSandbox, runs: Runs) -> None:
-    """What is to be sent later is handed over in the first try, and once; a cleared task adds what is new."""
+    """Webhooks for later are handed over in the first try, once. A cleared task adds new ones."""
     ids = add_contacts(crm, 3)
     crm.answer_with("out", status=500)
     context = run_context()
@@ -247,7 +250,7 @@ def test_a_receiver_that_is_down_holds_back_nothing(crm: RunningSandbox, runs: R
     for _ in range(3):
         failed(context, given, pending_dag_id=PENDING_DAG, batch_size=2)
         assert runs.records() == Counter(ids)
-        update(crm, ids[0], "2024-05-03")  # the batches are others by the retry
+        update(crm, ids[0], "2024-05-03")  # the retry has different batches
     context["ti"].max_tries += 3
     ids += add_contacts(crm, 1)
     failed(context, given, pending_dag_id=PENDING_DAG, batch_size=2)
@@ -255,7 +258,7 @@ def test_a_receiver_that_is_down_holds_back_nothing(crm: RunningSandbox, runs: R
 
 
 def test_a_task_that_is_told_to_end(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hands over no further batch; its next try does, and none twice."""
+    """It hands over no further batch. Its next try does, each once."""
     ids = add_contacts(crm, 6)
     context = run_context()
     operator = task(workflow(NOW, LATER), pending_dag_id=PENDING_DAG, batch_size=2)
@@ -278,7 +281,7 @@ def test_a_task_that_is_told_to_end(crm: RunningSandbox, runs: Runs, monkeypatch
 def test_a_retry_lists_all_without_a_date(
     crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow deletes what the try before has listed, so the retry reads those records again."""
+    """Airflow deletes the first try's list, so the retry reads those records again."""
     monkeypatch.setattr(batch_reading, "PAGE", 10)
     ids = add_contacts(crm, 30, DATE_OF_BIRTH=None)
     context = run_context()
@@ -299,7 +302,7 @@ def test_a_retry_lists_all_without_a_date(
 
 
 def test_airflow_refuses(crm: RunningSandbox, runs: Runs) -> None:
-    """The task fails; what it had noted, the next try hands over, though the record has left the window."""
+    """The task fails. The next try hands over what was stored, even if the record has left the window."""
     (record_id,) = add_contacts(crm, 1, DATE_CREATED_UTC="2024-01-01 00:00:00")
     context = run_context()
     runs.refuses = True
@@ -319,7 +322,7 @@ def test_airflow_refuses(crm: RunningSandbox, runs: Runs) -> None:
 def test_a_kill_at_any_moment(
     crm: RunningSandbox, runs: Runs, evaluate: str, at_once: tuple[Webhook, ...]
 ) -> None:
-    """Whatever a kill prevents: what has triggered is handed over, once; also what has left the window."""
+    """Triggered records are handed over once, wherever it is killed, even if they have left the window."""
     ids = add_contacts(crm, 5, DATE_CREATED_UTC="2024-01-01 00:00:00")
     given = workflow(*at_once, LATER, evaluate=evaluate)
     for calls in range(1, 400, 4 if at_once else 1):
@@ -339,7 +342,7 @@ def test_a_kill_at_any_moment(
             power.calls_left = None
         gone = ids[calls % len(ids)]
         update(crm, gone, "2024-05-03")
-        with suppress(UndeliverableError):  # what has left the window is reported
+        with suppress(UndeliverableError):  # records that have left the window are reported
             timed(context, given, batch_size=2)
         counts = runs.records()
         assert set(counts.values()) <= {1}, calls
@@ -354,10 +357,10 @@ def test_a_kill_at_any_moment(
 
 
 def test_a_kill_while_it_remembers(crm: RunningSandbox, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered takes several writes where there is much: a part of them makes no second run."""
+    """Remembering many records takes several writes. A part of them makes no second run."""
     monkeypatch.setattr(id_set, "LEAF_IDS", 8)
     ids = add_contacts(crm, 12, DATE_CREATED_UTC="2024-01-01 00:00:00")
-    new = [ids[1], ids[10]]  # in the end, one in each of two leaves
+    new = [ids[1], ids[10]]  # at the end, one in each of two leaves
     for record_id in new:
         update(crm, record_id, "2024-05-03")
     power, given = Power(), workflow(LATER)
@@ -384,7 +387,7 @@ def test_a_kill_while_it_remembers(crm: RunningSandbox, runs: Runs, monkeypatch:
 
 
 class PoweredAssets(AssetStateStores):
-    """A store for each asset, all fed by one power."""
+    """A store for each asset. All stores share one Power."""
 
     def __init__(self, power: Power) -> None:
         super().__init__()
@@ -395,7 +398,7 @@ class PoweredAssets(AssetStateStores):
 
 
 def test_a_note_that_can_not_be_read(crm: RunningSandbox, runs: Runs) -> None:
-    """It is an error that says what to do, and nothing is handed over until that is done."""
+    """The error says what to do. Nothing is handed over until that is done."""
     ids = add_contacts(crm, 2)
     for note in ({"groups": 1}, {"groups": [1]}, []):
         store = StateStore()
@@ -412,7 +415,7 @@ def test_a_note_that_can_not_be_read(crm: RunningSandbox, runs: Runs) -> None:
 
 
 def test_start_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is there already is left as it is; another refusal is an error."""
+    """An existing run is left as it is. Another refusal is an error."""
     sent: list[Any] = []
     answers: list[Any] = [
         OKResponse(ok=True),

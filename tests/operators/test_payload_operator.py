@@ -44,7 +44,7 @@ def build(changes: Any, **arguments: Any) -> Any:
 
 
 def test_payload(logged: Logged) -> None:
-    """A payload says which change it tells of, and holds the exact body."""
+    """A payload says which change it belongs to, and has the exact body."""
     (payload,) = build([change(7)])
     assert payload == {
         "message_id": message_id("my_dag/build", "Contacts", 7, "added", CHANGED_AT),
@@ -60,7 +60,7 @@ def test_payload(logged: Logged) -> None:
 
 
 def test_options() -> None:
-    """Fields, dates, zone and envelope are as the arguments say."""
+    """Fields, dates, time zone and envelope follow the arguments."""
     assert build([change()], date_format="iso8601", envelope="contact")[0]["body"] == (
         '{"contact":{"CONTACT_ID":1,"FIRST_NAME":"Zoë","DATE_CREATED_UTC":"2017-03-10T08:00:00Z"}}'
     )
@@ -69,7 +69,7 @@ def test_options() -> None:
 
 
 def test_order_and_ids() -> None:
-    """Payloads keep the changes' order, and each has an id of its own that never changes."""
+    """Payloads keep the changes' order. Each has its own id, which never changes."""
     changes = [change(3), change(1), change(2)]
     payloads = build(changes)
     assert [payload["record_id"] for payload in payloads] == [3, 1, 2]
@@ -78,7 +78,7 @@ def test_order_and_ids() -> None:
 
 
 def test_workflow() -> None:
-    """The id depends on the workflow, which is DAG and task unless it is named."""
+    """The id depends on the workflow's name; without one, on DAG and task."""
     own = build([change()], workflow="new contacts")[0]["message_id"]
     assert own == message_id("new contacts", "Contacts", 1, "added", CHANGED_AT)
     assert own != build([change()])[0]["message_id"]
@@ -89,7 +89,7 @@ def test_workflow() -> None:
     [(5, 2, [2, 2, 1]), (4, 2, [2, 2]), (2, 5, [2]), (1, 1, [1]), (0, 2, [])],
 )
 def test_chunks(count: int, chunk_size: int, sizes: list[int]) -> None:
-    """Chunks are as long as asked, but for the last, and lose nothing."""
+    """Each chunk but the last has the requested length, and no payload is lost."""
     changes = [change(number) for number in range(count)]
     chunks = build(changes, chunk_size=chunk_size)
     assert [len(chunk) for chunk in chunks] == sizes
@@ -97,7 +97,7 @@ def test_chunks(count: int, chunk_size: int, sizes: list[int]) -> None:
 
 
 def test_separate_chunks() -> None:
-    """Each chunk has an XCom of its own; what is mapped over refers to them, and holds no contents."""
+    """Each chunk has its own XCom. The mapped list only refers to them, and has no contents."""
     changes = [change(number) for number in range(5)]
     ti = TaskInstance(task_id="build")
     operator = BuildPayloadOperator(
@@ -117,7 +117,7 @@ def test_separate_chunks() -> None:
 
 
 def test_custom_dates(insightly: RunningSandbox) -> None:
-    """Insightly is asked, once a record type, which custom fields hold dates."""
+    """Insightly is asked once for each record type which custom fields are dates."""
     insightly.reset()
     contact = {
         "CUSTOMFIELDS": [custom("Customer_since__c", "2017-03-10 08:00:00"), custom("Nickname__c", "Z")]
@@ -130,7 +130,10 @@ def test_custom_dates(insightly: RunningSandbox) -> None:
 
 
 def test_custom_days(insightly: RunningSandbox) -> None:
-    """Where the custom field's type is DATE, midnight is that day in the zone; with DATETIME, an instant."""
+    """If the custom field's type is DATE, midnight is that day in the zone.
+
+    With DATETIME, it is an instant.
+    """
     day, time = (
         custom("Customer_since__c", "2017-03-10 00:00:00"),
         custom("Next_call__c", "2017-03-10 00:00:00"),
@@ -145,12 +148,12 @@ def test_custom_days(insightly: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"CUSTOMFIELDS": []}, {"CUSTOMFIELDS": None}])
 def test_custom_dates_are_not_asked_for(fields: dict[str, Any]) -> None:
-    """Nothing is asked where no record has a custom field: no connection is needed then."""
+    """If no record has a custom field, Insightly isn't asked, and no connection is needed."""
     assert build([change(**fields)], insightly_conn_id="missing")
 
 
 def test_named_custom_dates() -> None:
-    """Custom fields that are named to hold dates are written as such, and nothing is asked."""
+    """Custom fields that are named as dates are written as dates, and Insightly isn't asked."""
     fields = {"CUSTOMFIELDS": [custom("Since__c", "2017-03-10"), custom("Born__c", "2017-03-10")]}
     (payload,) = build([change(**fields)], custom_date_fields=["Since__c"], insightly_conn_id="missing")
     values = [f["FIELD_VALUE"] for f in json.loads(payload["body"])["entity"]["CUSTOMFIELDS"]]
@@ -161,7 +164,7 @@ def test_named_custom_dates() -> None:
 def test_custom_dates_cannot_be_asked_for(
     insightly: RunningSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Insightly does not answer, the task fails rather than send dates in another form."""
+    """If Insightly does not answer, the task fails. It doesn't send dates in another form."""
 
     monkeypatch.setattr(InsightlyHook, "quick_retries", 0)
     insightly.configure(fault={"path": "/v3.1/CustomFields/Contacts", "status": 500})
@@ -186,13 +189,13 @@ def test_custom_dates_cannot_be_asked_for(
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
-    """What can't work is refused when the DAG is parsed."""
+    """Invalid arguments are refused when the DAG is parsed."""
     with pytest.raises(error):
         BuildPayloadOperator(task_id="build", changes=[], **arguments)
 
 
 def test_refused_rendered_fields() -> None:
-    """A template of ``fields`` that renders to text is refused, not taken letter by letter."""
+    """If a template of ``fields`` renders to text, it is refused, not split into letters."""
     operator = BuildPayloadOperator(task_id="build", changes=[change()], fields="{{ params.fields }}")
     operator.fields = "['CONTACT_ID']"
     with pytest.raises(ValueError, match="render_template_as_native_obj"):
@@ -200,7 +203,7 @@ def test_refused_rendered_fields() -> None:
 
 
 def test_refused_changes() -> None:
-    """What is no list of changes is refused."""
+    """Anything but a list of changes is refused."""
     with pytest.raises(InvalidChange):
         build([{"record_type": "Contacts"}])
 
@@ -218,7 +221,7 @@ def test_refused_changes() -> None:
 def test_one_record_that_no_body_can_be_built_of(
     fields: dict[str, Any], reason: str, insightly: RunningSandbox, logged: Logged
 ) -> None:
-    """What stands for it is never sent, and says why, without contents; the others are built."""
+    """Its placeholder is never sent, and gives the reason without contents. The other payloads are built."""
     first, bad, last = build([change(1), change(2, **fields), change(3)])
     assert bad == {**build([change(2)])[0], "body": "", "undeliverable": reason}
     assert [first, last] == build([change(1), change(3)])
@@ -227,7 +230,7 @@ def test_one_record_that_no_body_can_be_built_of(
 
 
 def test_what_was_found_undeliverable_before_is_passed_on() -> None:
-    """An earlier task's reason is the payload's."""
+    """The payload has the earlier task's reason."""
     given = {**change(2), "record": {}, "undeliverable": "its time is none"}
     (payload,) = build([given])
     assert (payload["undeliverable"], payload["body"]) == ("its time is none", "")
@@ -235,7 +238,7 @@ def test_what_was_found_undeliverable_before_is_passed_on() -> None:
 
 
 def test_numbers_are_sent_as_they_were_written() -> None:
-    """Also where a change has come by a store that keeps no such numbers."""
+    """This also holds if a store changes such numbers on the way."""
     record = loads(
         '{"CONTACT_ID": 1, "A": 1234567890123456.78, "B": 1.10, "C": 1e400, "D": 18446744073709551616}'
     )
@@ -264,7 +267,7 @@ def test_template_fields() -> None:
     ("is_of_group", "scope"), [(True, "dag/of_city.build/1"), (False, "dag/of_city.build")]
 )
 def test_map_indexes_of_a_group_name_their_messages_apart(is_of_group: bool, scope: str) -> None:
-    """Each is a workflow of its own; those of a mapped task share out one workflow's changes."""
+    """By default each is a workflow of its own. A named workflow's mapped tasks share its changes."""
     with DAG("dag", schedule=None):
 
         @task_group

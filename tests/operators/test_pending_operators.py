@@ -1,4 +1,4 @@
-"""The tasks of time triggers: what they schedule, keep, take and wake."""
+"""The tasks of time triggers: they schedule, store, take and wake."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def change(record_id: int, **record: Any) -> dict[str, Any]:
 
 
 def scheduling(changes: list[Any], *triggers: TimeTrigger) -> tuple[dict[str, Any], BaseException]:
-    """Run the task; return its context and how it ended."""
+    """Run the task; return its context, and how it ended."""
     with DAG("dag", schedule=None):
         operator = ScheduleWebhooksOperator(
             task_id="schedule", changes=changes, time_triggers=triggers, pending_dag_id="dag__pending"
@@ -71,7 +71,10 @@ def scheduling(changes: list[Any], *triggers: TimeTrigger) -> tuple[dict[str, An
 
 
 def test_each_change_gets_a_time_for_each_webhook() -> None:
-    """Relative to the trigger or to a date of the record; ids and times are handed over, no contents."""
+    """It is relative to the trigger or to a date of the record.
+
+    Ids and times are handed over, no contents.
+    """
     triggers = (
         TimeTrigger("after", after=timedelta(days=3)),
         TimeTrigger("before", before=timedelta(days=1), field="DATE_OF_BIRTH"),
@@ -90,7 +93,7 @@ def test_each_change_gets_a_time_for_each_webhook() -> None:
 
 
 def test_a_test_schedules_nothing() -> None:
-    """It says how many changes a run would schedule."""
+    """It logs how many changes a run would schedule."""
     operator = ScheduleWebhooksOperator(
         task_id="schedule",
         changes=[change(1)],
@@ -103,7 +106,7 @@ def test_a_test_schedules_nothing() -> None:
 
 
 def test_a_retry_triggers_the_same_run() -> None:
-    """So that it is there once, whatever stopped the task."""
+    """The run exists once, wherever the task was stopped."""
     trigger = TimeTrigger("w", after=timedelta(0))
     (_, first), (_, second) = scheduling([change(1)], trigger), scheduling([change(1)], trigger)
     assert isinstance(first, DagRunTriggerException)
@@ -113,7 +116,7 @@ def test_a_retry_triggers_the_same_run() -> None:
 
 
 def test_a_cleared_task_that_schedules_else_triggers_another_run() -> None:
-    """What the first time was left out, with other criteria perhaps, must not be lost."""
+    """Records that were left out the first time, for example by other criteria, must not be lost."""
     trigger = TimeTrigger("w", after=timedelta(0))
     (_, first), (_, second) = scheduling([change(1)], trigger), scheduling([change(1), change(2)], trigger)
     assert isinstance(first, DagRunTriggerException)
@@ -122,7 +125,7 @@ def test_a_cleared_task_that_schedules_else_triggers_another_run() -> None:
 
 
 def test_a_record_without_a_date_is_reported(logged: Logged) -> None:
-    """It has no time: not lost silently."""
+    """It has no time, and is not silently lost."""
     context, ended = scheduling([change(7, DATE_OF_BIRTH=None)], TimeTrigger("w", field="DATE_OF_BIRTH"))
     assert isinstance(ended, AirflowSkipException)
     assert context["ti"].xcom["not_sent"] == [
@@ -132,7 +135,7 @@ def test_a_record_without_a_date_is_reported(logged: Logged) -> None:
 
 
 def test_many_that_are_not_sent_make_a_short_log(logged: Logged) -> None:
-    """The XCom has them all."""
+    """The XCom lists all of them."""
     changes = [change(i) for i in range(1, 151)]
     context, _ = scheduling(changes, TimeTrigger("w", field="DATE_OF_BIRTH"))
     assert len(context["ti"].xcom["not_sent"]) == 150
@@ -140,7 +143,7 @@ def test_many_that_are_not_sent_make_a_short_log(logged: Logged) -> None:
 
 
 def test_what_cannot_be_delivered_goes_to_the_other_dag_at_once() -> None:
-    """It has no time and no criteria to meet: the other DAG's deliver tasks are to report it."""
+    """It has no time, and no criteria to meet. The other DAG's deliver tasks report it."""
     bad = {**change(2), "record": {}, "undeliverable": "its time is none"}
     context, ended = scheduling([change(1), bad], TimeTrigger("w", after=timedelta(days=3)))
     scheduled = context["ti"].xcom["pending"]
@@ -199,7 +202,7 @@ FAR = "2999-01-01T00:00:00Z"
 
 
 def test_what_is_due_is_read_again(insightly: RunningSandbox) -> None:
-    """The record's state now, with the event and the time of the change that triggered."""
+    """The record is as it is now, with the event and time of the change that triggered."""
     now_due, later = seeded(insightly, 2)
     insightly.update("Contacts", now_due, FIRST_NAME="Zoë, later")
     context = due_context([entry(now_due), entry(later, FAR)])
@@ -212,7 +215,7 @@ def test_what_is_due_is_read_again(insightly: RunningSandbox) -> None:
 
 
 def test_what_could_not_be_scheduled_is_handed_on_in_each_try(insightly: RunningSandbox) -> None:
-    """To the deliver task's report, beside what is due."""
+    """They go to the deliver task's report, together with what is due."""
     (record_id,) = seeded(insightly, 1)
     bad = {**change(2), "record": {}, "undeliverable": "its time is none"}
     context = due_context([entry(record_id)])
@@ -224,7 +227,7 @@ def test_what_could_not_be_scheduled_is_handed_on_in_each_try(insightly: Running
 
 
 def test_no_record_is_sent_that_stands_in_a_conf(insightly: RunningSandbox) -> None:
-    """Whoever may trigger a run may have webhooks sent, of records as they are in Insightly."""
+    """A user who may trigger a run can only send records as they are in Insightly."""
     (record_id,) = seeded(insightly, 1)
     forged = {**change(2), "record": {"CONTACT_ID": 2, "FIRST_NAME": "forged"}}
     context = due_context([])
@@ -241,7 +244,7 @@ def test_no_record_is_sent_that_stands_in_a_conf(insightly: RunningSandbox) -> N
 
 @pytest.mark.parametrize("told", [[], "x", 1, {"later": 1}, {"later": [1]}, {"undeliverable records": [1]}])
 def test_a_conf_that_cannot_be_read(insightly: RunningSandbox, told: Any) -> None:
-    """It is an error that says so."""
+    """An error says so."""
     context = due_context([])
     context["dag_run"].conf["pending"] = told
     with pytest.raises(InsightlyHooksError):
@@ -251,7 +254,7 @@ def test_a_conf_that_cannot_be_read(insightly: RunningSandbox, told: Any) -> Non
 def test_a_due_record_that_cannot_be_delivered_stops_only_itself(
     insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """What no body can be built of when it is read again is handed on, to be reported, beside the others."""
+    """If no body can be built when it is read again, it is passed on to be reported. The others are sent."""
     good, bad = seeded(insightly, 2)
     read = InsightlyHook.get_record
     odd = {bad: {"CUSTOMFIELDS": [None]}}
@@ -269,7 +272,7 @@ def test_a_due_record_that_cannot_be_delivered_stops_only_itself(
 
 
 def test_a_second_trigger_neither_moves_nor_doubles(insightly: RunningSandbox) -> None:
-    """As in Insightly."""
+    """This is as in Insightly."""
     (record_id,) = seeded(insightly, 1)
     context = due_context([entry(record_id, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
@@ -281,7 +284,7 @@ def test_a_second_trigger_neither_moves_nor_doubles(insightly: RunningSandbox) -
 
 
 def test_without_anything_due_what_follows_is_skipped_but_the_wake_up(insightly: RunningSandbox) -> None:
-    """The chain of wake-ups goes on."""
+    """Wake-ups continue."""
     context = due_context([entry(1, FAR)])
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         due_task().execute(context)
@@ -304,7 +307,7 @@ def test_a_test_takes_nothing(insightly: RunningSandbox) -> None:
 
 
 def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:
-    """Whatever stopped the first try after it had taken them; a cleared task does, too."""
+    """It does so wherever the first try was stopped. A cleared task does the same."""
     first, second = seeded(insightly, 2)
     context = due_context([entry(first)])
     insightly.configure(no_access=["Contacts"])
@@ -313,7 +316,7 @@ def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:
     assert len(pending_in(context)) == 0  # taken
     insightly.configure(no_access=[])
     assert [c["record_id"] for c in due_task().execute(context)] == [first]
-    # Meanwhile the same record has triggered again, for a later time, and another one is due: both stay.
+    # Meanwhile the same record has triggered again, for later, and another is due: both stay.
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     later = [entry(first, FAR), entry(second, iso_time(soon))]
     pending_in(context).add(map(PendingWebhook.of, later))
@@ -322,7 +325,7 @@ def test_a_retry_takes_the_same_again(insightly: RunningSandbox) -> None:
 
 
 def test_a_deleted_record_is_reported(insightly: RunningSandbox, logged: Logged) -> None:
-    """Not sent, and not silently."""
+    """It is neither sent nor silently lost."""
     here, gone = seeded(insightly, 2)
     requests.delete(f"{insightly.api_url}/Contacts/{gone}", auth=(API_KEY, ""), timeout=5).raise_for_status()
     context = due_context([entry(here), entry(gone)])
@@ -334,7 +337,7 @@ def test_a_deleted_record_is_reported(insightly: RunningSandbox, logged: Logged)
 
 
 def test_a_record_type_that_is_gone_is_an_error(insightly: RunningSandbox) -> None:
-    """Where the whole type answers 404 (a plan that lacks it), no record is taken for deleted."""
+    """If all of the type answers 404 (a plan without it), no record is taken for deleted."""
     context = due_context([entry(1)])
     operator = due_task()
     operator.record_type = "Nothing__c"  # the sandbox's account has no such custom object
@@ -346,7 +349,7 @@ def test_a_record_type_that_is_gone_is_an_error(insightly: RunningSandbox) -> No
 def test_one_record_that_may_not_be_read_keeps_back_no_other(
     insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is reported; only where the whole type may not be read is it an error."""
+    """It is reported. Only if all of the type is forbidden is it an error."""
     first, second = seeded(insightly, 2)
     get_record = InsightlyHook.get_record
 
@@ -364,7 +367,7 @@ def test_one_record_that_may_not_be_read_keeps_back_no_other(
 def test_an_answer_that_is_not_the_record_holds_back_no_other(
     insightly: RunningSandbox, logged: Logged
 ) -> None:
-    """It is neither sent nor lost: it is put back, told of, and asked for again later."""
+    """It is neither sent nor lost: it is put back, reported, and read again later."""
     odd, good = seeded(insightly, 2)
     insightly.configure(fault={"path": f"/v3.1/Contacts/{odd}", "status": 200})  # {"Message": …}
     context = due_context([entry(odd), entry(good)])
@@ -389,7 +392,7 @@ def test_an_answer_that_is_not_the_record_holds_back_no_other(
 def test_an_api_that_answers_oddly_altogether_is_an_error(
     insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is due stays the task's own; nothing is put back."""
+    """The task keeps what is due, and puts nothing back."""
     (record_id,) = seeded(insightly, 1)
     context = due_context([entry(record_id)])
 
@@ -406,17 +409,17 @@ def test_an_api_that_answers_oddly_altogether_is_an_error(
 
 
 def test_recheck_renders_templates() -> None:
-    """As the evaluate task does with the same criteria."""
+    """They are rendered as in the evaluate task with the same criteria."""
     templated = {"field": "FIRST_NAME", "operator": "equals", "value": "{{ var.value.name }}"}
     assert "criteria" in due_task(criteria=templated).template_fields
 
 
 def test_recheck(insightly: RunningSandbox) -> None:
-    """Only what still meets the criteria; relative dates are measured from the run's time."""
+    """Only records that still meet the criteria pass. Relative dates are measured from the run's time."""
     young, old = seeded(insightly, 2)
     insightly.update("Contacts", young, DATE_OF_BIRTH="2026-01-09 12:00:00")
     insightly.update("Contacts", old, DATE_OF_BIRTH="1990-01-09 12:00:00")
-    far = datetime(2999, 1, 1, tzinfo=UTC)  # ahead of the clock, hence the time that counts
+    far = datetime(2999, 1, 1, tzinfo=UTC)  # ahead of the clock, so this time counts
     criteria = {"field": "DATE_OF_BIRTH", "operator": "after", "value": "now-365000d"}
     context = due_context([entry(young), entry(old)], run_after=far)
     assert [c["record_id"] for c in due_task(criteria=criteria).execute(context)] == [young]
@@ -424,7 +427,7 @@ def test_recheck(insightly: RunningSandbox) -> None:
 
 
 def test_recheck_knows_multi_selects(insightly: RunningSandbox) -> None:
-    """It decides as the evaluate task did: by whole options."""
+    """It decides by whole options, as the evaluate task did."""
     (record_id,) = seeded(insightly, 1)
     custom = [{"FIELD_NAME": "Interests__c", "FIELD_VALUE": "Music"}]
     insightly.update("Contacts", record_id, CUSTOMFIELDS=custom)
@@ -435,7 +438,7 @@ def test_recheck_knows_multi_selects(insightly: RunningSandbox) -> None:
 
 
 def test_recheck_parses_criteria_once(insightly: RunningSandbox, parsed_criteria: list[object]) -> None:
-    """However many records are due."""
+    """They are parsed once, however many records are due."""
     criteria = {"field": "DATE_UPDATED_UTC", "operator": "before", "value": "now"}
     due = due_task(criteria=criteria)
     parsed_criteria.clear()
@@ -445,7 +448,7 @@ def test_recheck_parses_criteria_once(insightly: RunningSandbox, parsed_criteria
 
 
 def test_a_retry_decides_as_the_first_try(insightly: RunningSandbox) -> None:
-    """Relative dates are measured from then, whenever it is tried again."""
+    """Relative dates are measured from the first try's time, whenever the retry is."""
     (record_id,) = seeded(insightly, 1)
     insightly.update("Contacts", record_id, DATE_OF_BIRTH="2999-01-01 00:00:00")
     criteria = {"field": "DATE_OF_BIRTH", "operator": "on", "value": "today"}
@@ -456,7 +459,7 @@ def test_a_retry_decides_as_the_first_try(insightly: RunningSandbox) -> None:
 
 
 def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
-    """By the run's parameter; what isn't pending is no error."""
+    """The run's parameter names the record. A record that isn't pending is no error."""
     first, second = seeded(insightly, 2)
     context = due_context([entry(first, FAR), entry(second, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
@@ -469,7 +472,7 @@ def test_cancelling(insightly: RunningSandbox, logged: Logged) -> None:
 
 
 def test_sending_now(insightly: RunningSandbox, logged: Logged) -> None:
-    """As at its time: the record is read again; the change, and so the message id, is the same."""
+    """The record is read again, as at its time. The change, and so the message id, stays the same."""
     first, second, third = seeded(insightly, 3)
     context = due_context([entry(i, FAR) for i in (first, second, third)])
     with pytest.raises(DownstreamTasksSkipped):
@@ -497,7 +500,7 @@ def test_sending_now(insightly: RunningSandbox, logged: Logged) -> None:
 
 
 def test_sending_now_rechecks(insightly: RunningSandbox) -> None:
-    """A record that doesn't meet the criteria any more is reported, and not sent."""
+    """A record that no longer meets the criteria is reported, and not sent."""
     (record_id,) = seeded(insightly, 1)
     criteria = {"field": "FIRST_NAME", "operator": "equals", "value": "another"}
     context = due_context([entry(record_id, FAR)])
@@ -509,7 +512,7 @@ def test_sending_now_rechecks(insightly: RunningSandbox) -> None:
 
 
 def test_a_request_to_cancel_is_carried_out_once(insightly: RunningSandbox) -> None:
-    """A retry, or a cleared task, doesn't cancel what was scheduled since."""
+    """A retry, or a cleared task, doesn't cancel webhooks that were scheduled since."""
     (record_id,) = seeded(insightly, 1)
     context = due_context([entry(record_id, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
@@ -526,7 +529,7 @@ def test_a_request_to_cancel_is_carried_out_once(insightly: RunningSandbox) -> N
 
 
 def test_a_task_that_is_killed_sends_nothing_twice(insightly: RunningSandbox) -> None:
-    """Killed at any call of a state store: its retry doesn't enter what another run has sent since."""
+    """Killed at any call of a state store, its retry doesn't enter what another run has sent since."""
     (record_id,) = seeded(insightly, 1)
     for calls_left in range(200):
         power = Power()
@@ -560,7 +563,7 @@ def test_a_task_that_is_killed_sends_nothing_twice(insightly: RunningSandbox) ->
 
 
 def test_a_lost_head_is_an_error(insightly: RunningSandbox) -> None:
-    """What is pending isn't forgotten without a word."""
+    """Pending webhooks aren't silently forgotten."""
     context = due_context([entry(7, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
         due_task().execute(context)
@@ -574,7 +577,7 @@ def test_a_lost_head_is_an_error(insightly: RunningSandbox) -> None:
 def test_the_rest_of_many_comes_in_the_next_run(
     insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run takes a bounded number, the earliest first."""
+    """A run takes a limited number, the earliest first."""
     monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
     ids = seeded(insightly, 3)
     times = ["2026-01-03T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
@@ -587,7 +590,7 @@ def test_the_rest_of_many_comes_in_the_next_run(
 
 
 def test_lost_entries_are_an_error() -> None:
-    """What was to be scheduled must not vanish because a run's XComs were deleted."""
+    """Webhooks must not vanish because a run's XComs were deleted."""
     context = due_context([])
     context["ti"].others.clear()
     with pytest.raises(InvalidPayload, match="'schedule' of run 'r' of DAG 'flow' has no XCom"):
@@ -618,7 +621,7 @@ SOURCE = {"dag_id": "flow", "run_id": "r", "task_id": "schedule", "map_index": -
     ids=str,
 )
 def test_a_conf_that_is_made_by_hand(source: Any, reason: str) -> None:
-    """What names no task is an error that says so, and nothing is entered."""
+    """If a conf names no task, an error says so, and nothing is entered."""
     context = due_context([])
     context["dag_run"].conf = {"pending_from": source}
     with pytest.raises(InvalidPayload) as caught:
@@ -642,7 +645,7 @@ def test_a_conf_that_is_made_by_hand(source: Any, reason: str) -> None:
     ids=str,
 )
 def test_an_xcom_that_is_made_by_hand(scheduled: Any, reason: str) -> None:
-    """What is no list of pending webhooks is an error that says so."""
+    """If an XCom is no list of pending webhooks, an error says so."""
     context = due_context([])
     for found in context["ti"].others.values():
         found["later"] = scheduled
@@ -660,7 +663,7 @@ def test_a_conf_without_a_map_index() -> None:
 
 
 def test_criteria_are_checked_when_the_dag_is_parsed() -> None:
-    """And not when it is due."""
+    """They aren't first checked when a webhook is due."""
     with pytest.raises(InvalidCriteria):
         due_task(criteria={"field": "A", "operator": "equal", "value": 1})
 
@@ -669,7 +672,7 @@ def test_criteria_are_checked_when_the_dag_is_parsed() -> None:
 
 
 def test_a_cleared_task_schedules_nothing_again(insightly: RunningSandbox) -> None:
-    """What was sent by a later run, or cancelled, stays so when the run that entered it is cleared."""
+    """Webhooks that a later run sent or cancelled stay so when the run that entered them is cleared."""
     (record_id,) = seeded(insightly, 1)
     context = due_context([entry(record_id, FAR)])
     with pytest.raises(DownstreamTasksSkipped):
@@ -681,7 +684,7 @@ def test_a_cleared_task_schedules_nothing_again(insightly: RunningSandbox) -> No
 
 
 def test_it_keeps_inlets_of_ones_own() -> None:
-    """A single one, too."""
+    """This includes a single inlet that is not in a list."""
     other = Asset(name="other", uri="x://other")
     assert due_task(inlets=other).inlets == [other, ASSET]
 
@@ -710,7 +713,7 @@ def waking(
 
 
 def test_a_run_is_queued_for_the_earliest_moment() -> None:
-    """Rounded up to ten seconds; one run for one moment, however many ask for it."""
+    """The time is rounded up to ten seconds. There is one run for each time, however many ask for it."""
     ended = waking("", "2999-01-01T00:00:11.5Z", "2999-01-01T00:00:02Z", None)
     assert isinstance(ended, DagRunTriggerException)
     assert ended.run_after == datetime(2999, 1, 1, 0, 0, 10, tzinfo=UTC)
@@ -722,14 +725,14 @@ def test_a_run_is_queued_for_the_earliest_moment() -> None:
 
 
 def test_what_is_overdue_gets_a_run_of_its_own() -> None:
-    """The run of that moment has been: its name is taken."""
+    """The run of that time is over, and its id is in use."""
     ended = waking("2020-01-01T00:00:00Z")
     assert isinstance(ended, DagRunTriggerException)
     assert ended.dag_run_id.startswith("due__2020-01-01T00:00:00Z__")
 
 
 def test_the_run_of_its_own_moment_is_not_asked_for_again() -> None:
-    """Where this worker's clock is behind the scheduler's, and there is more than one run takes."""
+    """This worker's clock is behind the scheduler's, and there is more than one run takes."""
     ended = waking("2999-01-01T00:00:00Z", run_after=datetime(2999, 1, 1, tzinfo=UTC))
     assert isinstance(ended, DagRunTriggerException)
     assert ended.dag_run_id.startswith("due__2999-01-01T00:00:00Z__")
@@ -737,7 +740,7 @@ def test_the_run_of_its_own_moment_is_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize("state", ["running", "success", "failed"])
 def test_a_run_that_has_begun_before_its_moment_takes_nothing_more(state: str) -> None:
-    """By a scheduler's clock that is ahead, or since it was ended by hand: what is due then needs another."""
+    """A scheduler's clock was ahead, or a user ended the run by hand. What is due then needs another run."""
     moment, name = "2999-01-01T00:00:00Z", "due__2999-01-01T00:00:00Z"
     ended = waking(moment, runs={name: state})
     assert isinstance(ended, DagRunTriggerException)
@@ -749,7 +752,7 @@ def test_a_run_that_has_begun_before_its_moment_takes_nothing_more(state: str) -
 
 
 def test_what_only_talks_to_airflow_is_tried_again() -> None:
-    """A hiccup there must not strand what is pending."""
+    """A short failure of Airflow must not strand pending webhooks."""
     with DAG("flow", schedule=None):
         schedule = ScheduleWebhooksOperator(task_id="s", changes=[], time_triggers=[], pending_dag_id="x")
         assert (schedule.retries, WakeUpOperator(task_id="w").retries) == (5, 5)
@@ -757,17 +760,17 @@ def test_what_only_talks_to_airflow_is_tried_again() -> None:
 
 
 def test_nothing_pending_needs_no_run() -> None:
-    """The chain ends; the next trigger begins it anew."""
+    """Wake-ups end. The next trigger starts them again."""
     assert isinstance(waking("", ""), AirflowSkipException)
 
 
 def test_what_is_not_known_is_an_error() -> None:
-    """A due task that failed before it could say: the chain of wake-ups must not end unseen."""
+    """If a due task failed before it could say what is pending, wake-ups must not silently end."""
     ended = waking("", None)
     assert isinstance(ended, InvalidState)
     assert "it is missing in the XCom of due_1: clear it" in str(ended)
 
 
 def test_the_last_moment_of_all_is_no_crash() -> None:
-    """A date field may hold anything."""
+    """A date field may contain any date."""
     assert isinstance(waking("9999-12-31T23:59:59Z"), DagRunTriggerException)

@@ -31,7 +31,7 @@ REPORT: dict[str, Any] = {"total": 1, "delivered": 0, "undelivered": []}
     ],
 )
 def test_delay(asked: float, retry_delay: float, delay: float) -> None:
-    """The receiver's wish counts, from the task's own delay up to an hour."""
+    """The receiver's wish counts up to an hour, but never less than the task's own delay."""
     context: Any = {"task": SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))}
     decision = RetryAfterPolicy().evaluate(UndeliveredError(REPORT, asked), 1, 2, context)
     assert decision.action.value == "retry"
@@ -41,18 +41,18 @@ def test_delay(asked: float, retry_delay: float, delay: float) -> None:
 
 @pytest.mark.parametrize("error", [UndeliveredError(REPORT), ValueError("x"), KeyboardInterrupt()])
 def test_leaves_it_to_the_task(error: BaseException) -> None:
-    """Without a wish of the receiver, the task's own delay counts."""
+    """If the receiver asks for nothing, the task's own delay counts."""
     assert RetryAfterPolicy().evaluate(error, 1, 2, None) == RetryDecision.default()
 
 
 def test_without_a_context() -> None:
-    """Without a context the wish alone counts."""
+    """Without a context only the receiver's wish counts."""
     decision = RetryAfterPolicy().evaluate(UndeliveredError(REPORT, 5), 1, 2)
     assert decision.retry_delay == timedelta(seconds=5)
 
 
 def test_serialization() -> None:
-    """The policy survives Airflow's own round trip, and a DAG that has it can be stored."""
+    """The policy survives Airflow's serialization, and a DAG with it can be stored."""
     policy = RetryAfterPolicy()
     assert isinstance(RetryAfterPolicy.deserialize(policy.serialize()), RetryAfterPolicy)
     with DAG("dag", schedule=None) as dag:
@@ -80,7 +80,7 @@ def delay_of(context: Any, asked: float | None = None, try_number: int = 1) -> f
 
 @pytest.mark.parametrize("asked", [None, 90])
 def test_jitter(asked: float | None) -> None:
-    """Up to a fifth is added, another for each run and try, the same each time that it is asked."""
+    """Up to a fifth is added: different for each run and try, and the same each time it is computed."""
     delays = [delay_of(context_of(f"run {number}"), asked) for number in range(100)]
     base = asked or 60
     assert base <= min(delays) < base * 1.05
@@ -91,13 +91,13 @@ def test_jitter(asked: float | None) -> None:
 
 
 def test_jitter_stays_within_the_clamp() -> None:
-    """An hour is the longest, with jitter, too; a ``retry_delay`` beyond it stays as it is."""
+    """Even with jitter, an hour is the longest. A ``retry_delay`` beyond it stays as it is."""
     assert delay_of(context_of(), 3600) == 3600
     assert delay_of(context_of(), 3500) <= 3600
 
 
 def test_exponential_backoff_is_left_to_airflow() -> None:
-    """A task with a backoff of its own keeps it, unless the receiver asks for a time."""
+    """A task with its own backoff keeps it, unless the receiver asks for a time."""
     context = context_of(retry_exponential_backoff=2.0)
     assert RetryAfterPolicy().evaluate(UndeliveredError(REPORT), 1, 2, context) == RetryDecision.default()
     assert delay_of(context, 90) >= 90

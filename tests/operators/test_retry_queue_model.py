@@ -79,7 +79,7 @@ class Airflow:
 
     def __init__(self, rng: random.Random, retries: int) -> None:
         self.rng = rng
-        self.retries = retries  # of the tasks that deliver
+        self.retries = retries  # of the deliver tasks
         self.assets = CrashingStore()
         self.xcom: dict[tuple[str, str, str, str], Any] = {}
         self.waiting: list[Task] = []
@@ -181,7 +181,7 @@ class Airflow:
             with self.kill(task):
                 operator.execute(task.context())
         except Crash:
-            task.due = Clock.time  # tried again, once it is noticed
+            task.due = Clock.time  # retried once it is noticed
             return
         except UndeliveredError as error:
             if task.tries <= task.max_tries and type(error).__name__ != "UndeliverableError":
@@ -190,7 +190,7 @@ class Airflow:
             self.reported |= {item["message_id"] for item in error.report["undelivered"]}
             skipped: set[str] = set()
         except LostPayloadsError as error:
-            # A try that was killed after a clear has lost its XComs; nothing else loses any.
+            # A try that was killed after a clear has lost its XComs. No other try loses any.
             assert self.kills
             for _, run_id, _ in error.sources:
                 built = self.xcom["flow", run_id, "build", "return_value"]
@@ -215,7 +215,7 @@ class Airflow:
 
     @contextmanager
     def kill(self, task: Task) -> Any:
-        """Kill the task at a call of a state store, now and then, the first time that it runs."""
+        """Sometimes kill the task at a call of a state store, in its first run."""
         stores = (self.assets, task.store)
         for store in stores:
             store.calls.clear()
@@ -231,7 +231,7 @@ class Airflow:
                 store.crash_at = None
 
     def clear(self, *, reads_more: bool) -> None:
-        """Clear a deliver task, which may get more payloads then."""
+        """Clear a deliver task, which may then get more payloads."""
         ended = [task for task in self.ended if task.key[2] == "deliver"]
         if not ended:
             return
@@ -299,7 +299,7 @@ steps = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps, st.randoms(use_true_random=False), st.sampled_from([0, 1, 2, 2, 5]))
 def test_overlapping_runs(steps: list[str], rng: random.Random, retries: int) -> None:
-    """Each message is acknowledged, or has had ``1 + retries`` attempts and is in a failed task's report."""
+    """Each message is acknowledged, or had ``1 + retries`` attempts and is in a failed task's report."""
     Clock.time = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
     airflow = Airflow(rng, retries)
     with pytest.MonkeyPatch.context() as patch:
@@ -317,7 +317,7 @@ def test_overlapping_runs(steps: list[str], rng: random.Random, retries: int) ->
                 airflow.answers = {"down": 503, "well": 200, "refuses": 422}[step]
             airflow.look()
         airflow.drain()
-        if airflow.clears:  # what was left is sent by now
+        if airflow.clears:  # by now, all left messages are sent
             airflow.clear(reads_more=True)
             airflow.drain()
     sent = {

@@ -40,7 +40,7 @@ PASSWORD = "Pa55-of-the-tests"
 
 @pytest.fixture(autouse=True)
 def _no_secrets_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds the password or a record's contents."""
+    """No log line contains the password or a record's contents."""
     yield
     assert PASSWORD not in logged.text
     assert CANARY not in logged.text
@@ -75,7 +75,7 @@ def received_ids(sandbox: RunningSandbox, name: str = "out") -> list[str]:
 
 
 def test_arguments_when_the_dag_is_parsed() -> None:
-    """What can't work is refused when the DAG is parsed; a URI's text is never shown."""
+    """Invalid arguments are refused when the DAG is parsed. A URI's text is never shown."""
     with pytest.raises(ValueError, match="concurrency"):
         WebhookOperator(task_id="deliver", payloads=[], concurrency=0)
     uri = f"ftp://user:{PASSWORD}@receiver.example.com"
@@ -91,7 +91,7 @@ def test_arguments_when_the_dag_is_parsed() -> None:
 
 
 def test_retries() -> None:
-    """Three attempts and the receiver's Retry-After are the default; DAG and task can say otherwise."""
+    """Three attempts and the receiver's Retry-After are the default. DAG and task can change that."""
     operator = WebhookOperator(task_id="deliver", payloads=[])
     assert (operator.retries, operator.retry_delay) == (2, timedelta(seconds=60))
     assert isinstance(operator.retry_policy, RetryAfterPolicy)
@@ -117,7 +117,7 @@ def test_retries_of_a_mapped_task() -> None:
 
 
 def test_can_be_copied() -> None:
-    """Airflow copies operators deeply, as for a part of a DAG."""
+    """Airflow makes deep copies of operators, for example for a part of a DAG."""
     with DAG("dag", schedule=None) as dag:
         WebhookOperator(task_id="deliver", payloads=payloads(1), uri="https://receiver.example.com")
     part = dag.partial_subset("deliver")
@@ -156,7 +156,7 @@ def test_delivers_all(receiver: RunningSandbox, logged: Logged) -> None:
 
 
 def test_nothing_to_deliver(receiver: RunningSandbox) -> None:
-    """An empty list is delivered at once, and nothing is stored."""
+    """An empty list succeeds at once, and nothing is stored."""
     context = run_context()
     report = deliver(context, [])
     assert (report["total"], report["delivered"], report["attempts"]) == (0, 0, 0)
@@ -185,7 +185,7 @@ def test_uri_and_headers(receiver: RunningSandbox) -> None:
     ],
 )
 def test_refused_payloads(receiver: RunningSandbox, given: Any) -> None:
-    """What is no list of payloads is refused, without its contents, before anything is sent."""
+    """Anything but a list of payloads is refused, without its contents, before anything is sent."""
     with pytest.raises(InvalidPayload) as caught:
         deliver(run_context(), given)
     assert CANARY not in str(caught.value)
@@ -193,7 +193,7 @@ def test_refused_payloads(receiver: RunningSandbox, given: Any) -> None:
 
 
 def test_unusable_connection(connect: Connect) -> None:
-    """A receiver that can't be sent to fails the task before anything is sent; the ledger says why."""
+    """An unusable receiver fails the task before anything is sent. The ledger says why."""
     connect("webhook_default", host="receiver.example.com", schema="http", login="user", password=PASSWORD)
     context = run_context()
     with pytest.raises(InvalidConnection) as caught:
@@ -207,7 +207,7 @@ def test_unusable_connection(connect: Connect) -> None:
 
 
 def test_some_fail(receiver: RunningSandbox, logged: Logged) -> None:
-    """What fails is listed with its status and reason, and logged a line each; the others arrive."""
+    """Each failure is listed with status and reason, and has a log line. The others arrive."""
     receiver.answer_with("out", status=503, match='"CONTACT_ID": 3,', headers={"Retry-After": "77"})
     error = undelivered(run_context(), payloads(5))
     assert type(error) is UndeliveredError
@@ -243,7 +243,7 @@ def test_report_is_bounded(receiver: RunningSandbox) -> None:
 
 
 def test_unexpected_error(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One payload's fault keeps back no other, and its text is shown nowhere, but where it came from is."""
+    """It stops no other payload. Its text is shown nowhere, but its place in the code is."""
     send = WebhookHook.send
 
     def fail_for_one(self: WebhookHook, body: str, *, message_id: str, **arguments: Any) -> Any:
@@ -261,7 +261,7 @@ def test_unexpected_error(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPa
 def test_an_unexpected_error_tells_nothing_of_the_receivers_speed(
     receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers that take longer than such errors don't count as slow: as many go on at once."""
+    """Answers that take longer than these errors don't count as slow. Concurrency stays the same."""
     side_by_side, most = [], []
 
     def send(_hook: WebhookHook, _body: str, *, message_id: str, **_: Any) -> PostResult:
@@ -279,7 +279,10 @@ def test_an_unexpected_error_tells_nothing_of_the_receivers_speed(
 
 
 def test_bad_headers(receiver: RunningSandbox, connect: Connect) -> None:
-    """Headers that can't be sent are refused once, before anything is sent; the value is not told."""
+    """Headers that can't be sent are refused once, before anything is sent.
+
+    The error doesn't show the value.
+    """
     connect("webhook_default", host=receiver.bin_url("out"))
     operator = WebhookOperator(task_id="deliver", payloads=payloads(2), headers={"x-key": "se\ncret"})
     with pytest.raises(InvalidPayload, match="x-key") as caught:
@@ -289,7 +292,7 @@ def test_bad_headers(receiver: RunningSandbox, connect: Connect) -> None:
 
 
 def test_one_body_too_large(receiver: RunningSandbox, connect: Connect) -> None:
-    """A payload that is refused before it is sent is told of as it is, and was no attempt."""
+    """A payload that is refused before sending is reported as such, and has made no attempt."""
     connect("webhook_default", host=receiver.bin_url("out"), extra={"max_body_bytes": 1000})
     given = payloads(3)
     given[1]["body"] = "x" * 1001
@@ -303,7 +306,7 @@ def test_one_body_too_large(receiver: RunningSandbox, connect: Connect) -> None:
 def test_what_cannot_be_delivered_is_reported_after_the_others_are_sent(
     receiver: RunningSandbox, logged: Logged
 ) -> None:
-    """It is never sent, whatever is asked for; the task fails with its id and reason, and isn't retried."""
+    """It is never sent, even on request. The task fails with its id and reason, and isn't retried."""
     given = payloads(4)
     given[1] |= {"body": "", "undeliverable": "CUSTOMFIELDS[0]: it must be an object, not null"}
     context = run_context()
@@ -331,7 +334,7 @@ def test_what_cannot_be_delivered_is_reported_after_the_others_are_sent(
 
 
 def test_what_cannot_be_delivered_holds_back_later_changes_of_its_record(receiver: RunningSandbox) -> None:
-    """Where the order counts, what comes after it waits, as after any that isn't delivered."""
+    """If the order counts, later changes wait for it, as for any undelivered change."""
     given = payloads(3)
     given[2] |= {"record_id": given[0]["record_id"], "changed_at": "2017-03-10T09:00:00Z"}
     given[0] |= {"body": "", "undeliverable": "its time is none"}
@@ -344,7 +347,7 @@ def test_what_cannot_be_delivered_holds_back_later_changes_of_its_record(receive
 
 
 def test_retry_sends_what_is_missing(receiver: RunningSandbox) -> None:
-    """A retry POSTs only what is not acknowledged, under the same id; a third try nothing at all."""
+    """A retry POSTs only what is not acknowledged, under the same id. A third try POSTs nothing."""
     context = run_context()
     receiver.answer_with("out", status=503, match='"CONTACT_ID": 3,', times=1)
     undelivered(context, payloads(5))
@@ -367,7 +370,7 @@ def test_attempts_are_counted_over_tries(receiver: RunningSandbox) -> None:
 
 
 def test_what_was_not_sent_is_no_attempt(connect: Connect) -> None:
-    """A refused connection is no attempt, and is told of as what it is."""
+    """A refused connection is no attempt, and the report names it."""
     with serving([]) as server:
         pass
     connect("webhook_default", host=server.url)
@@ -380,7 +383,7 @@ def test_what_was_not_sent_is_no_attempt(connect: Connect) -> None:
 
 
 def test_gone(receiver: RunningSandbox) -> None:
-    """410 ends a message: no retry of the task, and no POST of it before the task is cleared."""
+    """410 ends a message: the task isn't retried, and the message isn't POSTed before a clear."""
     receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
     context = run_context()
     error = undelivered(context, payloads(3))
@@ -395,7 +398,7 @@ def test_gone(receiver: RunningSandbox) -> None:
 
 
 def test_gone_and_failed(receiver: RunningSandbox) -> None:
-    """While something may still be delivered, the task is tried again; what is gone stays out."""
+    """While some messages may still be delivered, the task is retried. Gone messages are not sent."""
     receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
     with serving([RESET]) as server:
         context = run_context()
@@ -407,7 +410,7 @@ def test_gone_and_failed(receiver: RunningSandbox) -> None:
 
 
 def test_longest_retry_after_counts(connect: Connect) -> None:
-    """Of several answers the longest wait counts."""
+    """Of several answers, the longest wait counts."""
     waits = ["Retry-After: 5", "Retry-After: 30", "X: 1"]
     with serving(lambda n: [answer("503 X", waits[n])]) as server:
         connect("webhook_default", host=server.url)
@@ -416,7 +419,7 @@ def test_longest_retry_after_counts(connect: Connect) -> None:
 
 
 def test_cleared_task(receiver: RunningSandbox) -> None:
-    """A cleared task sends what is missing, what was gone included, with new attempts."""
+    """A cleared task sends missing messages, even gone ones, with new attempts."""
     context = run_context()
     receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
     undelivered(context, payloads(3))
@@ -431,7 +434,7 @@ def test_cleared_task(receiver: RunningSandbox) -> None:
 
 
 def test_interrupted_posts_are_sent_again(receiver: RunningSandbox) -> None:
-    """What a killed try left in doubt is POSTed again under the same id, as a further attempt."""
+    """Messages that a killed try left in doubt are POSTed again under the same id, as another attempt."""
     context = run_context()
     store = context["task_state_store"]
     store.set("delivery/0", {"msg_0": "A1", "msg_1": "D1", "msg_2": "F2"})
@@ -452,7 +455,7 @@ def test_interrupted_posts_are_sent_again(receiver: RunningSandbox) -> None:
     ],
 )
 def test_unreadable_ledger(receiver: RunningSandbox, state: dict[str, Any]) -> None:
-    """A ledger that can't be read stops the task before anything is sent twice."""
+    """An unreadable ledger stops the task, so that nothing is sent twice."""
     context = run_context()
     for key, value in state.items():
         context["task_state_store"].set(key, value)
@@ -465,7 +468,7 @@ def test_unreadable_ledger(receiver: RunningSandbox, state: dict[str, Any]) -> N
 
 
 def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
-    """The ledger is written before the first POST goes out, and says that it is in doubt."""
+    """The ledger is written before the first POST, and says that the message is in doubt."""
     context = run_context()
     seen: list[Any] = []
     store = context["task_state_store"]
@@ -487,7 +490,7 @@ def test_ledger_comes_before_the_first_post(connect: Connect) -> None:
 
 
 def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each payload is in the ledger before its POST, however long the interval between two writes is."""
+    """Each payload is in the ledger before its POST, however long the interval between two writes."""
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 60)
     context = run_context()
     known: list[bool] = []
@@ -503,7 +506,7 @@ def test_no_post_that_the_ledger_does_not_know(connect: Connect, monkeypatch: py
 
 
 def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While POSTs go on, and while one hangs, the ledger is written once an interval."""
+    """During POSTs, even while one hangs, the ledger is written once an interval."""
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     context = run_context()
     store = context["task_state_store"]
@@ -517,7 +520,7 @@ def test_ledger_is_written_in_time(connect: Connect, monkeypatch: pytest.MonkeyP
 
 
 def test_ledger_is_not_written_for_each_post(receiver: RunningSandbox) -> None:
-    """Writes are bounded by time, not by payloads: batches double, and end with the interval."""
+    """The number of writes depends on time, not on payloads: batches double, and end with the interval."""
     context = run_context()
     started = time.monotonic()
     deliver(context, payloads(600), concurrency=16)
@@ -527,7 +530,7 @@ def test_ledger_is_not_written_for_each_post(receiver: RunningSandbox) -> None:
 
 
 class FailingStore(StateStore):
-    """A store that works so often, then fails."""
+    """A store that works so many times, and then fails."""
 
     def __init__(self, works: int) -> None:
         super().__init__()
@@ -548,7 +551,7 @@ def test_store_that_fails_at_once(receiver: RunningSandbox) -> None:
 
 
 def test_store_that_fails_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that fails stops the sending within the interval; the next try goes on from what it holds."""
+    """If the store fails, sending stops within the interval. The next try continues from what is stored."""
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     monkeypatch.setattr(ledger_writer, "WRITE_AGAIN_AFTER", (0.01, 0.02))
     store = FailingStore(4)
@@ -563,7 +566,7 @@ def test_store_that_fails_later(connect: Connect, monkeypatch: pytest.MonkeyPatc
 
 
 def test_concurrency(connect: Connect) -> None:
-    """No more POSTs are under way at once than ``concurrency``, and that many are."""
+    """At most ``concurrency`` POSTs run at once, and that many do."""
     lock = threading.Lock()
     under_way, most = 0, 0
 
@@ -587,10 +590,10 @@ def test_concurrency(connect: Connect) -> None:
 
 
 def test_kill(connect: Connect) -> None:
-    """After a kill no new POST starts; those under way end, and are recorded and reported."""
+    """After a kill no new POST starts. Running POSTs end, and are recorded and reported."""
     context = run_context()
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
-    threads = set(threading.enumerate())  # an earlier test's look-up may still be waiting in one
+    threads = set(threading.enumerate())  # an earlier test's name look-up may still use one
     killed = threading.Event()
 
     def kill_at_the_second(_: object) -> None:
@@ -616,7 +619,7 @@ def test_kill(connect: Connect) -> None:
 
 
 def test_kill_leaves_nothing_waiting(connect: Connect) -> None:
-    """No POST waits for its turn behind those under way: a kill in the middle stops all others."""
+    """No POST waits behind the running ones, so a kill in the middle stops all others."""
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=2)
 
     def kill_at_the_fourth(_: object) -> None:
@@ -632,7 +635,7 @@ def test_kill_leaves_nothing_waiting(connect: Connect) -> None:
 
 
 def test_kill_while_waiting_for_a_turn(connect: Connect) -> None:
-    """Nor does a POST start that waited for its turn by ``requests_per_second``; the task ends at once."""
+    """A POST that waits for ``requests_per_second`` doesn't start either. The task ends at once."""
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=8)
     with serving([lambda _: operator.on_kill(), answer()]) as server:
         connect("webhook_default", host=server.url, extra={"requests_per_second": 0.5})
@@ -645,17 +648,17 @@ def test_kill_while_waiting_for_a_turn(connect: Connect) -> None:
 
 
 def test_pace(connect: Connect) -> None:
-    """All POSTs of a task together keep to the receiver's requests a second, however many are under way."""
+    """All POSTs of a task together keep the receiver's requests a second, however many run at once."""
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url, extra={"requests_per_second": 20})
         started = time.monotonic()
         assert deliver(run_context(), payloads(13), concurrency=8)["delivered"] == 13
-        assert time.monotonic() - started >= 0.55  # the last turn but one comes after 0.55 s
+        assert time.monotonic() - started >= 0.55  # the second-last turn comes after 0.55 s
     assert len(server.requests) == 13
 
 
 def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time-out of the task ends it, but what was under way is recorded, so it isn't POSTed again."""
+    """A time-out of the task ends it. Running POSTs are recorded, so they aren't POSTed again."""
     context = run_context()
 
     def interrupted(_: object) -> None:
@@ -674,7 +677,7 @@ def test_task_time_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_task_time_out_while_payloads_are_taken(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time-out that comes between two steps of taking a payload ends the task as any other does."""
+    """A time-out between two steps of taking a payload ends the task like any other time-out."""
     context = run_context()
     posting = Ledger.posting
 
@@ -696,7 +699,7 @@ def test_task_time_out_while_payloads_are_taken(connect: Connect, monkeypatch: p
 
 
 def test_task_time_out_in_the_last_write(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time-out that comes while the last answers are being recorded doesn't keep them from that."""
+    """A time-out while the last answers are being recorded doesn't stop that."""
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 60.0)
     context = run_context(ti=TaskInstance())
     store = context["task_state_store"]
@@ -717,7 +720,7 @@ def test_task_time_out_in_the_last_write(connect: Connect, monkeypatch: pytest.M
 
 
 def test_a_clear_after_fewer_retries_were_set(receiver: RunningSandbox, connect: Connect) -> None:
-    """A clear begins a new round even where the task's retries were lowered meanwhile."""
+    """A clear begins a new round, even if the task's retries were lowered meanwhile."""
     connect("webhook_default", host=receiver.bin_url("out"))
     receiver.answer_with("out", status=410)
     context = run_context()
@@ -738,7 +741,7 @@ def test_a_clear_after_fewer_retries_were_set(receiver: RunningSandbox, connect:
     ],
 )
 def test_what_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
-    """A URI as a connection's id, a password in a template, two receivers, headers that map nothing."""
+    """Refused: a URI as a connection's id, a password in a template, two receivers, invalid headers."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 — several kinds of it
         WebhookOperator(task_id="deliver", payloads=[], **arguments)
     assert PASSWORD not in str(caught.value)
@@ -749,7 +752,7 @@ def test_what_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("kind", [UndeliveredError, UndeliverableError])
 def test_errors_survive_pickling(kind: type[UndeliveredError]) -> None:
-    """The error crosses processes with its report."""
+    """The error keeps its report from process to process."""
     report = {"total": 1, "delivered": 0, "undelivered": [], "attempts": 1}
     error = pickle.loads(pickle.dumps(kind(report, 5.0)))  # noqa: S301 — made in the line itself
     assert (type(error), error.report, error.retry_after) == (kind, report, 5.0)
@@ -770,7 +773,7 @@ def reference(count: int, chunk: str = "chunk_1") -> dict[str, Any]:
 
 
 def test_a_chunk_that_is_referred_to(receiver: RunningSandbox) -> None:
-    """The task reads its own chunk, and delivers it; what Airflow shows of it is the reference."""
+    """The task reads its own chunk and delivers it. Airflow shows only the reference."""
     ti = TaskInstance(task_id="deliver")
     ti.others = {("build", "chunk_0"): payloads(2), ("build", "chunk_1"): payloads(3, 2)}
     with DAG("dag", schedule=None):
@@ -784,7 +787,7 @@ def test_a_chunk_that_is_referred_to(receiver: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("found", [None, [], payloads(2)])
 def test_a_chunk_that_is_gone(receiver: RunningSandbox, found: Any) -> None:
-    """Nothing is sent, and the task fails without a retry; the error says what to clear."""
+    """Nothing is sent, and the task fails without a retry. The error says what to clear."""
     ti = TaskInstance(task_id="deliver")
     ti.others = {("build", "chunk_1"): found}
     task: Any = WebhookOperator(task_id="deliver", payloads=reference(3))

@@ -1,4 +1,4 @@
-"""Deliver tasks of several runs, one receiver: one waits, the others leave their messages to another DAG."""
+"""Deliver tasks of several runs with one receiver: one waits, the others leave their messages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def receiver(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
 
 @pytest.fixture
 def assets() -> AssetStateStores:
-    """The asset's state, which all runs share."""
+    """The asset's state, shared by all runs."""
     return AssetStateStores()
 
 
@@ -106,7 +106,7 @@ def sent(sandbox: RunningSandbox) -> list[str]:
 def test_one_run_waits_and_the_next_one_leaves_its_messages(
     receiver: RunningSandbox, assets: AssetStateStores, logged: Logged
 ) -> None:
-    """Without a POST: the receiver is down, and has asked to wait."""
+    """It makes no POST: the receiver is down, and has asked to wait."""
     receiver.answer_with("out", status=503, headers={"Retry-After": "600"})
     before = datetime.now(timezone.utc)
     fails(in_run(1, assets), payloads(1))
@@ -136,7 +136,7 @@ def test_one_run_waits_and_the_next_one_leaves_its_messages(
 
 
 def test_the_run_that_waits_goes_on(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """Its retry POSTs; once the receiver is well, later runs POST at once."""
+    """Its retry POSTs. Once the receiver is up, later runs POST at once."""
     receiver.answer_with("out", status=503, times=1)
     first = in_run(1, assets)
     fails(first, payloads(1))
@@ -148,7 +148,7 @@ def test_the_run_that_waits_goes_on(receiver: RunningSandbox, assets: AssetState
 def test_a_message_that_is_refused_holds_up_no_other(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """The receiver isn't down: other runs POST. What they can't deliver waits in the retry DAG."""
+    """The receiver isn't down, so other runs POST. Their undelivered messages wait in the retry DAG."""
     receiver.answer_with("out", status=422, times=2)
     fails(in_run(1, assets), payloads(1))
     second = in_run(2, assets)
@@ -163,14 +163,14 @@ def test_a_message_that_is_refused_holds_up_no_other(
 def test_a_status_that_is_out_of_date_keeps_nobody(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """Whoever waited is long gone."""
+    """The task that waited ended long ago."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1), retry_delay=timedelta(0))
     assert deliver(in_run(2, assets), payloads(1, first=1))["delivered"] == 1
 
 
 def test_what_may_not_be_sent_again_fails_at_once(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """Another DAG could do no better."""
+    """Another DAG could not send it either."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     assets[ASSET].set(STATUS, {**status(assets), "is_down": False})
@@ -181,7 +181,7 @@ def test_what_may_not_be_sent_again_fails_at_once(receiver: RunningSandbox, asse
 def test_a_connection_that_cannot_be_used(
     receiver: RunningSandbox, assets: AssetStateStores, connect: Connect
 ) -> None:
-    """One run's task waits for it, too; what the others leave has made no attempt."""
+    """Only one run's task waits for it. The messages that others leave have made no attempt."""
     connect("webhook_default", host="ftp://receiver.example.com")
     with pytest.raises(InvalidConnection):
         deliver(in_run(1, assets), payloads(1))
@@ -192,7 +192,7 @@ def test_a_connection_that_cannot_be_used(
 
 
 def test_a_dry_run_leaves_nothing_and_tells_no_other_run(assets: AssetStateStores, connect: Connect) -> None:
-    """A connection that can't be used is told, and the retry DAG, a real run, gets nothing to send."""
+    """An unusable connection fails it, and the retry DAG, which is a real run, gets nothing to send."""
     connect("webhook_default", host="ftp://receiver.example.com")
     with pytest.raises(InvalidConnection):
         deliver(in_run(1, assets), payloads(1))
@@ -210,7 +210,7 @@ def test_a_dry_run_leaves_nothing_and_tells_no_other_run(assets: AssetStateStore
 def test_what_is_left_is_not_told_of_as_undelivered(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """Airflow emits an event for each outlet of a task that succeeds, and the retry DAG may still deliver."""
+    """Airflow emits an event for each outlet of a successful task, but the retry DAG may still deliver."""
     receiver.answer_with("out", status=503)
     fails(in_run(1, assets), payloads(1))
     undelivered = Asset(name="undelivered")
@@ -233,7 +233,7 @@ def test_what_is_left_is_not_told_of_as_undelivered(
 def test_a_task_that_is_told_to_end_leaves_nothing(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """It fails: whoever has stopped it doesn't want another task to send."""
+    """It fails: a user who stops it doesn't want another task to send."""
     receiver.answer_with("out", status=503)
     fails(in_run(1, assets), payloads(1))
     operator = WorkflowWebhookOperator(
@@ -252,7 +252,7 @@ def test_a_task_that_is_told_to_end_leaves_nothing(
 def test_a_left_message_that_is_sent_again_before_the_retry_dag_has_sent(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """The record says that messages are left; the retry DAG still finds all of them, one acknowledged."""
+    """The delivery record says that messages are left. The retry DAG finds all of them, one acknowledged."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     second = in_run(2, assets)
@@ -267,13 +267,13 @@ def test_a_left_message_that_is_sent_again_before_the_retry_dag_has_sent(
 
 
 def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """By the same run, which is there once: nothing is sent twice. If it is asked for, it is sent."""
+    """It triggers the same run, which exists once, so nothing is sent twice. On request, it sends."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     second = in_run(2, assets)
     first = left(second, payloads(1, first=1))
     second["ti"].max_tries = 5
-    assets[ASSET].delete(STATUS)  # meanwhile the receiver is well
+    assets[ASSET].delete(STATUS)  # meanwhile the receiver is up
     again = left(second, payloads(1, first=1))
     assert (again.dag_run_id, again.conf) == (first.dag_run_id, first.conf)
     assert again.skip_when_already_exists
@@ -283,7 +283,7 @@ def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetS
 
 
 def test_a_cleared_task_sends_what_is_new(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """A run that was cleared from its start may read more: that was left to nobody."""
+    """A run that was cleared from its start may read more. Nobody has these messages yet."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     second = in_run(2, assets)
@@ -293,7 +293,7 @@ def test_a_cleared_task_sends_what_is_new(receiver: RunningSandbox, assets: Asse
     receiver.answer_with("out", status=503, times=1)
     second["ti"].xcom.clear()
     fails(second, payloads(801, first=1))
-    assert len(second["ti"].xcom["unacknowledged"]) == 800  # the retry DAG may not have read it yet
+    assert len(second["ti"].xcom["unacknowledged"]) == 800  # the retry DAG may not have read them yet
     again = left(second, payloads(801, first=1))
     assert again.dag_run_id == first.dag_run_id
     assert second["ti"].xcom["unacknowledged"].keys() == {f"msg_{n}" for n in range(1, 801)}
@@ -303,7 +303,7 @@ def test_a_cleared_task_sends_what_is_new(receiver: RunningSandbox, assets: Asse
 def test_a_cleared_task_with_new_payloads_fails_where_the_connection_cannot_be_used(
     receiver: RunningSandbox, assets: AssetStateStores, connect: Connect
 ) -> None:
-    """To leave them once more would leave only what was left before."""
+    """Leaving them again would only leave the earlier messages."""
     receiver.answer_with("out", status=503)
     fails(in_run(1, assets), payloads(1))
     second = in_run(2, assets)
@@ -316,7 +316,7 @@ def test_a_cleared_task_with_new_payloads_fails_where_the_connection_cannot_be_u
 def test_what_is_known_of_the_receiver_decides_nothing_else(
     receiver: RunningSandbox, assets: AssetStateStores, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it can't be read or kept, messages are sent, tried again and reported all the same."""
+    """If it can't be read or stored, messages are still sent, tried again and reported."""
 
     def broken(*_given: Any) -> Any:
         raise ConnectionError("the API server is gone: secret")
@@ -334,7 +334,7 @@ def test_what_is_known_of_the_receiver_decides_nothing_else(
 def test_a_record_that_cannot_be_sent_says_nothing_of_the_receiver(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """Others' tasks neither wait for it nor leave their messages."""
+    """Other runs' tasks neither wait for it nor leave their messages."""
     bad = {**payloads(1)[0], "body": "", "undeliverable": "its CUSTOMFIELDS are no list"}
     assert isinstance(fails(in_run(1, assets), [bad, *payloads(1, first=1)]), UndeliverableError)
     assert status(assets) is None
@@ -342,7 +342,7 @@ def test_a_record_that_cannot_be_sent_says_nothing_of_the_receiver(
 
 
 def test_a_test_run_leaves_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """It is as if there were no other runs, for it and for them."""
+    """It acts as if there were no other runs, for itself and for them."""
     receiver.answer_with("out", status=503)
     fails(in_run(1, assets), payloads(1))
     before = dict(assets[ASSET].values)
@@ -353,7 +353,7 @@ def test_a_test_run_leaves_nothing(receiver: RunningSandbox, assets: AssetStateS
 
 
 def test_metrics(receiver: RunningSandbox, assets: AssetStateStores, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For how long a receiver has been down, as one thing."""
+    """The gauge shows for how long a receiver has been down."""
     gauges: list[tuple[str, float, str]] = []
     monkeypatch.setattr(
         metrics.stats, "gauge", lambda name, value, tags: gauges.append((name, value, tags["webhook"]))
@@ -412,7 +412,7 @@ def brings(number: int, assets: AssetStateStores, trigger: DagRunTriggerExceptio
 
 
 def hand_over(context: dict[str, Any], of: dict[str, Any], given: Any) -> None:
-    """Let a task of the retry DAG find what a run of the workflow has in XCom."""
+    """Give a task of the retry DAG access to what a run of the workflow has in XCom."""
     run_id = of["ti"].run_id
     others = context["ti"].others
     if "unacknowledged" in of["ti"].xcom:
@@ -422,7 +422,7 @@ def hand_over(context: dict[str, Any], of: dict[str, Any], given: Any) -> None:
 
 
 def test_messages_wait_and_are_sent_at_their_time(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """A run for each that brings some, which ends; one run for all of them, at their time."""
+    """Each run that brings messages ends. One run sends all of them at their time."""
     receiver.answer_with("out", status=503, times=1, headers={"Retry-After": "600"})
     fails(in_run(1, assets), payloads(1))
     runs = [(in_run(n, assets), payloads(2, first=10 * n)) for n in (2, 3)]
@@ -431,7 +431,7 @@ def test_messages_wait_and_are_sent_at_their_time(receiver: RunningSandbox, asse
         entering = brings(10 + context["ti"].xcom["return_value"]["left"], assets, trigger)
         entering["ti"].run_id = trigger.dag_run_id
         assert collected(entering) == {"deliver", "deliver_other"}
-        assert collected(entering) == {"deliver", "deliver_other"}  # cleared, it enters nothing again
+        assert collected(entering) == {"deliver", "deliver_other"}  # cleared, it adds nothing again
     assert entering["ti"].xcom["waiting"] == {
         WEBHOOK: {"messages": 4, "until": trigger.conf["left_by"]["not_before"]}
     }
@@ -445,7 +445,7 @@ def test_messages_wait_and_are_sent_at_their_time(receiver: RunningSandbox, asse
     assert collected(due) == {"deliver_other", "wake_up"}
     found = due["ti"].xcom["payloads_deliver"]
     assert [payload["message_id"] for payload in found] == ["msg_20", "msg_21", "msg_30", "msg_31"]
-    assert collected(due) == {"deliver_other", "wake_up"}  # cleared, it hands on the same
+    assert collected(due) == {"deliver_other", "wake_up"}  # cleared, it passes on the same
     assert due["ti"].xcom["payloads_deliver"] == found
     assert retry_send(due, found)["delivered"] == 4
     assert status(assets)["is_down"] is False
@@ -461,14 +461,17 @@ def retry_send(context: dict[str, Any], found: Any, **arguments: Any) -> Any:
 
 
 def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """It is reported at its time, once, and holds up no other; under its old name it can be sent."""
+    """They are reported at their time, once, and don't stop other messages.
+
+    Under the old name they can be sent.
+    """
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     runs = [in_run(number, assets) for number in (2, 3)]
     for number, context in enumerate(runs, 2):
         trigger = left(context, payloads(1, first=number))
         assert trigger.conf
-        if number == 2:  # for a webhook that is gone by now
+        if number == 2:  # for a webhook that no longer exists
             old = RetryQueue(assets[ASSET], "retry/flow/old")
             source = {name: trigger.conf["left_by"][name] for name in MessageSource._fields}
             old.enter(MessageSource.of(source), "run_12", api_time(trigger.conf["left_by"]["not_before"]))
@@ -481,7 +484,7 @@ def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, asse
         context["dag_run"].run_after += timedelta(hours=1)
         for of in runs:
             hand_over(context, of, payloads(1, first=int(of["ti"].run_id[-1])))
-    assert collected(first) == {"deliver_other"}  # what is due for others goes first
+    assert collected(first) == {"deliver_other"}  # messages for other webhooks go first
     for _ in range(2):  # cleared, it finds the same
         with pytest.raises(
             OrphanedMessagesError, match=r"1 message waits for 'flow/old', of 1 run \(run_2\)"
@@ -495,7 +498,7 @@ def test_what_waits_for_a_webhook_that_is_renamed(receiver: RunningSandbox, asse
 
 
 def test_a_test_takes_nothing(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """``airflow tasks test`` deletes its run: what that had taken would be sent by nobody."""
+    """``airflow tasks test`` deletes its run, so no run would send the messages that it took."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     good = in_run(2, assets)
@@ -514,7 +517,7 @@ def test_a_test_takes_nothing(receiver: RunningSandbox, assets: AssetStateStores
 def test_a_wait_that_was_asked_for_is_not_shortened(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """Of several servers behind one address, one asks to wait for an hour, and another for nothing."""
+    """One of several servers behind an address asks to wait for an hour, and another doesn't ask."""
     receiver.answer_with("out", status=503, times=1, headers={"Retry-After": "3600"})
     fails(in_run(1, assets), payloads(1))
     before = status(assets)
@@ -534,7 +537,7 @@ def test_a_wait_that_was_asked_for_is_not_shortened(
 def test_attempts_are_counted_on(
     receiver: RunningSandbox, assets: AssetStateStores, retries: int, posts: list[int]
 ) -> None:
-    """``1 + retries`` in all, whichever task has made them; a clear of the task begins another round."""
+    """There are ``1 + retries`` attempts in all, whichever task makes them. A clear begins another round."""
     receiver.answer_with("out", status=503)
     context = in_run(1, assets, "flow__retry")
     found = [
@@ -556,7 +559,7 @@ def test_attempts_are_counted_on(
 
 
 def test_one_attempt_in_all(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """Without retries nobody sends a message twice: what was sent fails, what was not is left, and sent."""
+    """Without retries no message is sent twice: sent ones fail, and unsent ones are left and sent."""
     receiver.answer_with("out", status=503)
     assert isinstance(fails(in_run(1, assets), payloads(1), retries=0), UndeliverableError)
     second = in_run(2, assets)
@@ -572,7 +575,7 @@ def test_one_attempt_in_all(receiver: RunningSandbox, assets: AssetStateStores) 
 
 
 def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: AssetStateStores) -> None:
-    """Who deletes a run deletes its payloads: all others are sent, and then the task fails."""
+    """Deleting a run deletes its payloads. All others are sent, and then the task fails."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     for number, given in ((2, payloads(1, first=2)), (3, None)):
@@ -596,7 +599,7 @@ def test_payloads_that_are_gone_are_reported(receiver: RunningSandbox, assets: A
 def test_a_conf_made_by_hand_takes_nothing_from_others(
     receiver: RunningSandbox, assets: AssetStateStores
 ) -> None:
-    """What stands where it says are no payloads: they count as lost, and all others are sent."""
+    """If the conf points at something other than payloads, they count as lost, and all others are sent."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     good = in_run(2, assets)
@@ -627,7 +630,7 @@ def test_a_conf_made_by_hand_takes_nothing_from_others(
 def test_what_waits_for_one_receiver_cannot_be_read(
     receiver: RunningSandbox, assets: AssetStateStores, broken: str
 ) -> None:
-    """Its task fails, and says what to do; what waits for others is sent."""
+    """Its task fails, and says what to do. Messages for other receivers are sent."""
     receiver.answer_with("out", status=503, times=1)
     fails(in_run(1, assets), payloads(1))
     good = in_run(2, assets)
@@ -653,7 +656,7 @@ def test_what_waits_for_one_receiver_cannot_be_read(
     "conf", [3, {}, {"webhook": WEBHOOK}, {"webhook": "no/such"}, {"not_before": "soon", "messages": "x"}]
 )
 def test_a_conf_made_by_hand(assets: AssetStateStores, conf: Any) -> None:
-    """An error of ours, and nothing is entered."""
+    """One of our errors is raised, and nothing is added."""
     context = in_run(1, assets, "flow__retry", left_by=conf)
     with pytest.raises(InvalidPayload):
         collected(context)

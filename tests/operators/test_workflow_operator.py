@@ -1,4 +1,4 @@
-"""A workflow in one task: the same messages as its DAG's, each acknowledged once, or reported."""
+"""A workflow in one task: the same messages as from its DAG, each acknowledged once, or reported."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def flow(context: dict[str, Any], given: Workflow, **arguments: Any) -> Any:
 
 
 def failed(context: dict[str, Any], given: Workflow, **arguments: Any) -> UndeliveredError:
-    """Run a task that leaves something undelivered; return how."""
+    """Run a task that leaves something undelivered; return its error."""
     with pytest.raises(UndeliveredError) as caught:
         flow(context, given, **arguments)
     assert CANARY not in str(caught.value) + json.dumps(context["ti"].xcom)
@@ -100,7 +100,7 @@ def failed(context: dict[str, Any], given: Workflow, **arguments: Any) -> Undeli
 
 
 def messages(crm: RunningSandbox, name: str = "out") -> list[tuple[str, str]]:
-    """Return what has come to a bin: ids and bodies."""
+    """Return the messages in a bin: ids and bodies."""
     return [(kept["headers"]["webhook-id"], kept["body"]) for kept in crm.received(name)]
 
 
@@ -134,7 +134,7 @@ def run_the_dag(given: Workflow) -> None:
 
 
 def test_arguments() -> None:
-    """What can't work is refused when the DAG is parsed, with its place; a URI's text is never shown."""
+    """Invalid arguments are refused when the DAG is parsed, with their place. A URI's text is never shown."""
     for wrong in ({"batch_size": 0}, {"batch_size": 10_001}, {"on_undelivered": "ignore"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             task(workflow(), **wrong)
@@ -149,7 +149,7 @@ def test_arguments() -> None:
 
 
 def test_defaults() -> None:
-    """Three attempts, as WebhookOperator's; what the DAG says counts; two fields are rendered."""
+    """There are three attempts, as in WebhookOperator; the DAG's setting counts. Two fields are rendered."""
     operator = task(workflow())
     assert (operator.retries, operator.retry_delay) == (2, timedelta(seconds=60))
     assert isinstance(operator.retry_policy, RetryAfterPolicy)
@@ -165,7 +165,7 @@ def test_defaults() -> None:
 
 
 def test_same_messages_as_the_dag(crm: RunningSandbox) -> None:
-    """Receivers get the same ids and bodies as from the workflow's own DAG, from each webhook."""
+    """For each webhook, receivers get the same ids and bodies as from the workflow's own DAG."""
     add_contacts(crm, 4, ADDRESS_MAIL_COUNTRY="France")
     add_contacts(crm, 2, ADDRESS_MAIL_COUNTRY="Spain")
     old = crm.create("Contacts", DATE_CREATED_UTC="2024-01-01 00:00:00", ADDRESS_MAIL_COUNTRY="france")
@@ -186,7 +186,7 @@ def test_same_messages_as_the_dag(crm: RunningSandbox) -> None:
 
 
 def test_custom_fields_as_in_the_dag(crm: RunningSandbox) -> None:
-    """Multi-selects count by whole options, custom dates are dates: as in the DAG, and asked for once."""
+    """Multi-selects and custom dates work as in the DAG. Insightly is asked for them once."""
     fields = {field["FIELD_TYPE"]: field for field in InsightlyHook().custom_fields("Contacts")}
     several, date = fields["MULTISELECT"], fields["DATE"]["FIELD_NAME"]
     name = several["FIELD_NAME"]
@@ -211,7 +211,7 @@ def test_custom_fields_as_in_the_dag(crm: RunningSandbox) -> None:
 def test_criteria_are_parsed_once(
     crm: RunningSandbox, parsed_criteria: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For all pages and batches, though a page's multi-selects may have them compiled anew."""
+    """They are parsed once for all pages, though a page's multi-selects may need another compilation."""
     monkeypatch.setattr(reading, "PAGE", 2)
     add_contacts(crm, 2)
     add_contacts(crm, 1, CUSTOMFIELDS=[{"FIELD_NAME": "Interests__c", "FIELD_VALUE": "Music"}])
@@ -224,7 +224,7 @@ def test_criteria_are_parsed_once(
 
 
 def test_templates_are_rendered(crm: RunningSandbox) -> None:
-    """Templates in criteria and receivers are rendered as the DAG's tasks do; no operator shows them."""
+    """Templates in criteria and receivers are rendered as in the DAG's tasks. No operator shows them."""
     wanted, _ = add_contacts(crm, 1, LAST_NAME="Wanted"), add_contacts(crm, 1, LAST_NAME="Unwanted")
     given = workflow(
         Webhook(name="Out", uri="http://{{ params.host }}/bin/out"),
@@ -236,7 +236,7 @@ def test_templates_are_rendered(crm: RunningSandbox) -> None:
 
 
 def test_report(crm: RunningSandbox, logged: Logged) -> None:
-    """A report has WebhookOperator's shape; the window goes to XCom, and counts and ids to the log."""
+    """The report has WebhookOperator's form. The window goes to XCom; counts and ids go to the log."""
     add_contacts(crm, 3)
     context = run_context()
     report = flow(context, workflow())
@@ -248,7 +248,7 @@ def test_report(crm: RunningSandbox, logged: Logged) -> None:
 
 
 def test_the_delivery_record(crm: RunningSandbox) -> None:
-    """It has each message of all batches and tries, once, although acknowledged ones leave the ledger."""
+    """It has each message of all batches and tries once, although acknowledged ones leave the ledger."""
     contacts = add_contacts(crm, 7)
     context = run_context()
     crm.answer_with("out", status=500, match=f'"CONTACT_ID":{contacts[3]},')
@@ -271,7 +271,7 @@ def test_the_delivery_record(crm: RunningSandbox) -> None:
 
 
 def test_a_request_when_the_webhooks_have_changed(crm: RunningSandbox) -> None:
-    """A webhook that came since sends nothing unasked; what was asked of one that is gone fails the task."""
+    """A new webhook sends nothing unasked. A request for a removed webhook fails the task."""
     contacts = add_contacts(crm, 3)
     context = run_context()
     flow(context, workflow())
@@ -312,7 +312,7 @@ def ask_again(context: dict[str, Any], messages: dict[str, dict[str, str]], requ
 
 
 def test_nothing_changed(crm: RunningSandbox) -> None:
-    """Where nothing changed, the task succeeds with an empty report; so it does when it isn't active."""
+    """Without changes, or if it isn't active, the task succeeds with an empty report."""
     assert flow(run_context(), workflow())["total"] == 0
     add_contacts(crm, 3)
     report = flow(run_context(), workflow(active=False))
@@ -320,10 +320,10 @@ def test_nothing_changed(crm: RunningSandbox) -> None:
 
 
 def test_unknown_fields(crm: RunningSandbox, logged: Logged) -> None:
-    """A field that no record has is warned of, once, with a guess."""
+    """A field that no record has is logged once, with a suggestion."""
     add_contacts(crm, 3)
     criteria = {"field": "FRIST_NAME", "operator": "is_blank"}
-    unchecked = workflow().model_copy(update={"criteria": criteria})  # as a template may come out
+    unchecked = workflow().model_copy(update={"criteria": criteria})  # as a template may render
     flow(run_context(), unchecked, batch_size=1)
     assert logged.messages("warning") == [
         "No record of Contacts has a field FRIST_NAME: it counts as blank; did you mean 'FIRST_NAME'?"
@@ -331,7 +331,7 @@ def test_unknown_fields(crm: RunningSandbox, logged: Logged) -> None:
 
 
 def test_receivers_are_checked_first(crm: RunningSandbox) -> None:
-    """Where one receiver can't be sent to, nothing is sent to any."""
+    """If one receiver is unusable, nothing is sent to any."""
     add_contacts(crm, 1)
     with pytest.raises(InvalidConnection):
         flow(
@@ -345,7 +345,7 @@ def test_receivers_are_checked_first(crm: RunningSandbox) -> None:
 
 
 def test_retry_sends_what_is_missing(crm: RunningSandbox) -> None:
-    """A retry POSTs only what is not acknowledged, under the same id; a third one nothing at all."""
+    """A retry POSTs only what is not acknowledged, under the same id. A third try POSTs nothing."""
     ids = add_contacts(crm, 7)
     crm.answer_with(
         "out", status=503, match=f'"CONTACT_ID":{ids[3]},', times=1, headers={"Retry-After": "77"}
@@ -366,7 +366,7 @@ def test_retry_sends_what_is_missing(crm: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 5])
 def test_attempts(crm: RunningSandbox, retries: int) -> None:
-    """A message has ``1 + retries`` attempts; then nothing is retried, until the task is cleared."""
+    """A message has ``1 + retries`` attempts. Then nothing is retried until the task is cleared."""
     add_contacts(crm, 2)
     crm.answer_with("out", status=500)
     context = run_context()
@@ -383,7 +383,7 @@ def test_attempts(crm: RunningSandbox, retries: int) -> None:
 
 
 def test_one_of_two_webhooks_fails(crm: RunningSandbox) -> None:
-    """Each webhook is told of, and retried, by itself."""
+    """Each webhook is reported and retried separately."""
     add_contacts(crm, 3)
     crm.answer_with("other", status=410, times=1)
     context = run_context()
@@ -398,7 +398,7 @@ def test_one_of_two_webhooks_fails(crm: RunningSandbox) -> None:
 
 
 def test_receiver_that_cannot_be_reached(crm: RunningSandbox, connect: Connect) -> None:
-    """After 20 in a row it is tried no more; the rest is counted, and sent by the retry."""
+    """After 20 failures in a row it is given up. The rest is counted, and the retry sends it."""
     add_contacts(crm, 60)
     connect("out", host="http://127.0.0.1:9")
     context = run_context()
@@ -411,7 +411,7 @@ def test_receiver_that_cannot_be_reached(crm: RunningSandbox, connect: Connect) 
 
 
 def test_record_that_left_the_window(crm: RunningSandbox) -> None:
-    """What failed and is gone from the window by the retry is reported; what arrived is delivered."""
+    """A failed message whose record has left the window by the retry is reported. Others are delivered."""
     failing, arrived = add_contacts(crm, 2, DATE_CREATED_UTC="2024-01-01 00:00:00")
     crm.answer_with("out", status=503, match=f'"CONTACT_ID":{failing},')
     context = run_context()
@@ -445,7 +445,10 @@ ODD = {
 def test_bad_records_stop_only_themselves(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged, evaluate: str
 ) -> None:
-    """The others are delivered, in each try; those are reported with their ids and reasons, no contents."""
+    """The others are delivered in each try.
+
+    Bad records are reported with ids and reasons, without contents.
+    """
     added = add_contacts(crm, len(ODD) + 2, ADDRESS_MAIL_COUNTRY="France")
     odd = dict(zip(added[1:], ODD.values(), strict=False))
     get = Client.get
@@ -474,7 +477,7 @@ def test_bad_records_stop_only_themselves(
 
 
 def test_numbers_are_sent_as_the_api_writes_them(crm: RunningSandbox) -> None:
-    """By the one task as by the DAG."""
+    """This holds for the task in the same way as for the DAG."""
     (added,) = add_contacts(crm, 1)
     numbers = '{"A":1234567890123456.78,"B":1.10,"C":1E2,"D":1e400,"E":18446744073709551616,"F":-0.0}'
     crm.update("Contacts", added, NUMBERS=loads(numbers), DATE_UPDATED_UTC="2024-05-01 12:00:00")
@@ -486,7 +489,7 @@ def test_numbers_are_sent_as_the_api_writes_them(crm: RunningSandbox) -> None:
 
 
 def test_until_triggered(crm: RunningSandbox) -> None:
-    """A record triggers once, over runs; a retry lets the same ones through."""
+    """A record triggers once in all runs. A retry passes on the same records."""
     first = add_contacts(crm, 5)
     given = workflow(evaluate="until_triggered")
     context = run_context()
@@ -509,7 +512,7 @@ def test_until_triggered(crm: RunningSandbox) -> None:
 
 
 def test_until_triggered_and_gone(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was let through, but not sent before a crash, and has left the window since, is reported."""
+    """A record that was passed on but not sent before a crash, and has left the window since, is reported."""
     (record_id,) = add_contacts(crm, 1, DATE_CREATED_UTC="2024-01-01 00:00:00")
     given = workflow(evaluate="until_triggered")
     context = run_context()
@@ -533,12 +536,12 @@ def raising(error: type[BaseException] | BaseException) -> Callable[..., Any]:
 
 
 def peak_memory(count: int, connections: dict[str, str], results: Any) -> None:
-    """In a process of its own, deliver so many changes, and tell the peak of what it holds, in bytes."""
+    """Deliver so many changes in a separate process; return its peak memory in bytes."""
     from airflow_insightly_hooks.hooks.webhook import PostResult
 
     os.environ.update(connections)
     ExecutorSafeguard.test_mode = True
-    # What is measured is this task, not how fast a receiver is.
+    # The task is measured, not a receiver's speed.
     WebhookHook.send = lambda *_, **__: PostResult(acknowledged=True, status=200, elapsed=0.0)  # type: ignore[method-assign]
     given = workflow(criteria={"field": "LAST_NAME", "operator": "equals", "value": f"{count}"})
     store = StateStore()
@@ -555,7 +558,7 @@ def peak_memory(count: int, connections: dict[str, str], results: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_memory_is_constant(crm: RunningSandbox) -> None:
-    """Three times as many changes take little more memory: ids alone; a retry of them POSTs nothing."""
+    """Three times as many changes take little more memory, since only ids are kept. A retry POSTs nothing."""
     spawn = multiprocessing.get_context("spawn")
     connections = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
     peaks = {}
@@ -581,8 +584,8 @@ def test_memory_is_constant(crm: RunningSandbox) -> None:
         assert (again["delivered"], again["attempts"]) == (count, count)
         assert xcom < 1_000
         assert values < 20 + count / 200
-    # In bytes, the store in this process included; a change itself takes some 3,000. Chance decides whether a
-    # whole batch of 1,000 was read ahead at the peak, or none.
+    # In bytes, with the store in this process; a change takes some 3,000. By chance, a whole batch of
+    # 1,000 was read ahead at the peak, or none.
     assert peaks[6_000] - peaks[2_000] < 750 * 4_000 + 3_000 * 1_000, peaks
 
 
@@ -590,7 +593,7 @@ def test_memory_is_constant(crm: RunningSandbox) -> None:
 
 
 class Crashing(StateStore):
-    """A store that fails for good from the n-th write on, as when the task is killed."""
+    """A store that fails from its n-th write on, as when the task is killed."""
 
     def __init__(self, values: dict[str, str], writes_left: int) -> None:
         super().__init__()
@@ -611,7 +614,7 @@ class Crashing(StateStore):
 
 @pytest.mark.parametrize("evaluate", ["created", "until_triggered"])
 def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
-    """Whatever write a crash prevents, the retry delivers all, and acknowledged ones aren't sent anew."""
+    """Whichever write fails, the retry delivers all, and acknowledged messages aren't sent again."""
     count, batch = 9, 3
     add_contacts(crm, count)
     given = workflow(Webhook(name="Out", conn_id="out", concurrency=1), evaluate=evaluate)
@@ -630,7 +633,7 @@ def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
         assert (report["total"], report["delivered"]) == (count, count), crash
         all_sent = [message for message, _ in messages(crm)[before:]]
         assert len(set(all_sent)) == count
-        # In doubt is at most what the last batch had under way since the last write.
+        # At most the last batch's running POSTs since the last write are in doubt.
         assert len(all_sent) <= count + batch, (crash, len(sent))
     else:
         pytest.fail("it never came to the end")
@@ -638,7 +641,7 @@ def test_crash_at_any_write(crm: RunningSandbox, evaluate: str) -> None:
 
 
 def test_reading_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read before Insightly failed is delivered once, the rest by the retry; the cursor waits."""
+    """Changes read before the failure are delivered once. The retry delivers the rest; the cursor waits."""
     monkeypatch.setattr(reading, "PAGE", 2)
     ids = add_contacts(crm, 6)
     read_pages = InsightlyHook.read_pages
@@ -665,7 +668,7 @@ def test_reading_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyP
 
 
 def test_stop(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that is told to end sends nothing more, fails, and goes on in its next try."""
+    """A stopped task sends nothing more, fails, and continues in its next try."""
     add_contacts(crm, 6)
     context = run_context()
     operator = task(workflow(), batch_size=2)
@@ -685,7 +688,7 @@ def test_stop(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_later_try_takes_over(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A try that is still alive when the next one begins sends nothing more, and reports nothing."""
+    """A try that is still running when the next one begins sends and reports nothing more."""
     add_contacts(crm, 4)
     context = run_context()
     run = ConcurrentPosts.run
@@ -706,7 +709,7 @@ def test_a_later_try_takes_over(crm: RunningSandbox, monkeypatch: pytest.MonkeyP
 
 
 def test_cursor(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first run begins now; the next goes on from there, and its retry reads the same window again."""
+    """A first run begins now. The next one continues there, and its retry reads the same window."""
     store = run_context()
     flow(store, workflow(), window=None)
     crm.configure(clock_offset=60)
@@ -721,7 +724,7 @@ def test_cursor(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(InsightlyHook, "server_time", raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             flow(context, workflow(), window=None)
-    assert context["ti"].xcom["window"] == window  # the cursor is behind it
+    assert context["ti"].xcom["window"] == window  # the cursor is after it
     crm.configure(clock_offset=180)
     report = flow(context, workflow(), window=None)
     assert (report["delivered"], record_ids(crm)) == (1, [record_id, record_id])
@@ -738,7 +741,7 @@ def test_cursor(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_name_of_the_cursor(
     crm: RunningSandbox, of_workflow: str | None, of_task: str | None, cursor: str
 ) -> None:
-    """It is the argument's, else the workflow's, else that of the task's ids."""
+    """The argument's name comes first, then the workflow's, then the task's ids."""
     context = run_context()
     flow(context, workflow(cursor=of_workflow), window=None, cursor=of_task)
     (store,) = context["asset_state_store"].values()
@@ -747,7 +750,7 @@ def test_name_of_the_cursor(
 
 
 def test_failed_try_fixes_the_window(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that fails while it reads keeps its window for its retry, and the cursor stays."""
+    """If a run fails while it reads, its retry has the same window, and the cursor stays."""
     first = run_context()
     flow(first, workflow(), window=None)
     crm.configure(clock_offset=60)
@@ -767,7 +770,7 @@ def test_failed_try_fixes_the_window(crm: RunningSandbox, monkeypatch: pytest.Mo
 
 
 def test_lost_cursor(crm: RunningSandbox) -> None:
-    """A cursor that is gone is told of."""
+    """A lost cursor is an error."""
     context = run_context()
     context["ti"].previous["success"] = [ended("scheduled__0", START)]
     with pytest.raises(LostCursor):
@@ -775,7 +778,7 @@ def test_lost_cursor(crm: RunningSandbox) -> None:
 
 
 def test_settling(crm: RunningSandbox) -> None:
-    """A window that settles in seconds is waited for; otherwise the task is deferred until then."""
+    """The task waits for a window that settles within seconds. Otherwise it is deferred until then."""
     given = workflow(settle=3, criteria={"field": "FIRST_NAME", "operator": "equals", "value": CANARY})
     crm.create("Contacts", FIRST_NAME=CANARY)
     now = datetime.now(timezone.utc)
@@ -795,7 +798,7 @@ def test_settling(crm: RunningSandbox) -> None:
 
 
 def test_what_woke_it_settles_first(crm: RunningSandbox, logged: Logged) -> None:
-    """A run that a watcher has woken reads at least up to where its events say that there are changes."""
+    """A run that a watcher has woken reads at least up to the changes that its events announce."""
     now = datetime.now(timezone.utc).replace(microsecond=0)
     until = now + timedelta(seconds=4)
     event = SimpleNamespace(extra={"payload": {"since": now.isoformat(), "until": until.isoformat()}})
@@ -809,7 +812,7 @@ def test_what_woke_it_settles_first(crm: RunningSandbox, logged: Logged) -> None
 
 
 def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
-    """What no run has read before a scheduled interval is warned of."""
+    """If no run has read the time before a scheduled interval, the log warns of it."""
     context = run_context(
         data_interval_start=START + timedelta(hours=1), data_interval_end=START + timedelta(hours=2)
     )
@@ -827,7 +830,7 @@ def test_gap_is_told(crm: RunningSandbox, logged: Logged) -> None:
 
 
 def test_map_indexes_that_would_share_a_cursor_are_refused() -> None:
-    """When the DAG is parsed; a cursor for each of them will do."""
+    """They are refused when the DAG is parsed. A cursor for each of them works."""
     for cursor, is_fine in ((None, False), ("shared", False), ("{{ ti.map_index }}", True)):
         with DAG("dag", schedule=None):
 
@@ -843,7 +846,7 @@ def test_map_indexes_that_would_share_a_cursor_are_refused() -> None:
 
 
 def test_a_backfill_of_a_plain_schedule_reads_up_to_its_own_time(crm: RunningSandbox) -> None:
-    """From the schedule's time before; where nothing tells that, nothing is read."""
+    """It reads from the schedule's previous time on. If that is unknown, nothing is read."""
     add_contacts(crm, 1)
     noon = START + timedelta(hours=12)
     run = SimpleNamespace(run_type="backfill", logical_date=noon + timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""A run that was begun in a workflow's other mode."""
+"""A run that began in a workflow's other mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MADE = Workflow(name="w", record_type="Notes", webhooks=[Webhook(name="w", conn_
 
 
 def context(task_id: str, read_by: str | None, try_number: int = 1, clears: int = 0, index: int = -1) -> Any:
-    """That of a task in whose run another one of the same map index has read a window."""
+    """The context of a task in whose run another task of the same map index has read a window."""
 
     def xcom_pull(task_ids: str, key: str, map_indexes: int) -> Any:
         has_read = (task_ids, key, map_indexes) == (read_by, "window", index)
@@ -35,7 +35,7 @@ def context(task_id: str, read_by: str | None, try_number: int = 1, clears: int 
     ],
 )
 def test_what_the_other_mode_has_read_is_not_forgotten(task_id: str, other: str, mode: str) -> None:
-    """The run fails and says how to go on; once the task is cleared, it goes on."""
+    """The run fails, and says how to continue. Once the task is cleared, it continues."""
     with pytest.raises(OtherModeError, match=f"had the mode '{mode}': its task '{other}' has read") as caught:
         check_mode(context(task_id, other))
     assert isinstance(caught.value, AirflowFailException)  # a retry would change nothing
@@ -45,26 +45,26 @@ def test_what_the_other_mode_has_read_is_not_forgotten(task_id: str, other: str,
 
 
 def test_a_retry_asks_as_well() -> None:
-    """The first try may have ended before it could ask."""
+    """The first try may have ended before it could check."""
     with pytest.raises(OtherModeError):
         check_mode(context("detect", "detect_and_deliver", try_number=2))
 
 
 def test_each_map_index_asks_for_its_own() -> None:
-    """Airflow gives a list of all of them where none is named."""
+    """If no map index is named, Airflow returns a list of all of them."""
     with pytest.raises(OtherModeError):
         check_mode(context("group.detect", "group.detect_and_deliver", index=3))
 
 
 @pytest.mark.parametrize("read_by", [None, "detect", "x.detect_and_deliver", "build"])
 def test_a_run_of_this_mode_goes_on(read_by: str | None) -> None:
-    """Nothing was read by the other mode's task, or by that of another group."""
+    """The run continues if no task of the other mode, or only one of another group, has read."""
     check_mode(context("detect", read_by))
 
 
 @pytest.mark.parametrize("mode", ["tasks", "one_task"])
 def test_the_task_that_reads_asks(mode: str) -> None:
-    """In both modes."""
+    """This holds in both modes."""
     dag = MADE.to_dag(mode=mode)
     (asks,) = [task.task_id for task in dag.tasks if task._pre_execute_hook is check_mode]
     assert asks == {"tasks": "detect", "one_task": "detect_and_deliver"}[mode]

@@ -67,7 +67,7 @@ by_operator = pytest.mark.parametrize(("operator", "field", "value"), OPERATORS)
 
 
 class Upstream(BaseOperator):
-    """Its output is what a test puts into the context."""
+    """A task whose output a test puts into the context."""
 
     def execute(self, context: Any) -> None:
         raise NotImplementedError
@@ -91,7 +91,7 @@ def assert_redacted(shown: object) -> None:
 
 @by_operator
 def test_literal_values(operator: type[BaseOperator], field: str, value: list[dict[str, Any]]) -> None:
-    """What a task was given literally is shown as a count and the first ids."""
+    """Literal values are shown as a count and the first ids."""
     task = operator(task_id="task", **{field: value})
     task.render_template_fields(run_context())
     shown = _serialize_rendered_fields(task)
@@ -106,7 +106,7 @@ def test_literal_values(operator: type[BaseOperator], field: str, value: list[di
 def test_output_of_another_task(
     operator: type[BaseOperator], field: str, value: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another task's output makes a dependency, is passed on exactly, and is shown as count and ids."""
+    """Another task's output makes a dependency, is passed on exactly, and is shown as a count and ids."""
     with DAG("dag", schedule=None):
         upstream = Upstream(task_id="upstream")
         task = operator(task_id="task", **{field: upstream.output})
@@ -123,7 +123,7 @@ def test_output_of_another_task(
 def test_dependency_on_a_later_assignment(
     operator: type[BaseOperator], field: str, value: list[dict[str, Any]]
 ) -> None:
-    """Assigning another task's output to the field makes the dependency, too."""
+    """Assigning another task's output to the field also makes the dependency."""
     with DAG("dag", schedule=None):
         task = operator(task_id="task", **{field: value})
         setattr(task, field, Upstream(task_id="upstream").output)
@@ -134,14 +134,14 @@ def test_dependency_on_a_later_assignment(
 def test_mapped_task(
     operator: type[BaseOperator], field: str, value: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mapped task passes its chunk on exactly, renders nothing in it, and shows count and ids."""
+    """A mapped task passes its chunk on exactly, renders no templates in it, and shows a count and ids."""
     from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput
 
     with DAG("dag", schedule=None) as dag:
         upstream = Upstream(task_id="upstream")
         mapped = operator.partial(task_id="task").expand(**{field: upstream.output})
     assert mapped.upstream_task_ids == {"upstream"}
-    # Airflow itself renders nothing in an upstream's output; here it is told that this is none.
+    # Airflow itself renders nothing in an upstream's output; here the task is told that it isn't one.
     monkeypatch.setattr(DictOfListsExpandInput, "resolve", lambda *_: ({field: value}, set()))
     context = run_context(dag=dag, dag_run=SimpleNamespace(conf={}))
     mapped.render_template_fields(context)
@@ -168,7 +168,7 @@ def test_template_is_rendered() -> None:
 
 
 def test_uri() -> None:
-    """A URI is shown without user information and query, and used with them."""
+    """A URI is used with user information and query, and shown without them."""
     task = WebhookOperator(task_id="task", payloads=[], uri=URI)
     task.render_template_fields(run_context())
     assert _serialize_rendered_fields(task)["uri"] == "https://receiver.example.com/hook"
@@ -178,7 +178,7 @@ def test_uri() -> None:
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_templated_uri(mapped: bool) -> None:
-    """A URI's template is rendered for each task of its own, and what it becomes is withheld."""
+    """A URI's template is rendered for each task separately. The result is withheld."""
     with DAG("dag", schedule=None):
         if mapped:
             partial = WebhookOperator.partial(task_id="task", uri="{{ receiver }}").expand(payloads=[[], []])
@@ -221,14 +221,17 @@ def test_templated_uri(mapped: bool) -> None:
     ],
 )
 def test_shown_uri(uri: str, shown: str) -> None:
-    """Scheme, host and path are shown of what can be sent to, templates of what has no '@', else nothing."""
+    """A usable URI is shown with scheme, host and path. A template is shown if it has no '@'.
+
+    Others are hidden.
+    """
     assert RedactedUri(uri).serialize() == shown
 
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("wrong", ["{{ nothing.at.all }}", "{{ 'x", "{{ x y }}"])
 def test_a_template_that_cannot_be_rendered(wrong: str, mapped: bool, logged: Logged) -> None:
-    """Airflow logs the template: without the token that stands in it, nor is that in the error."""
+    """Airflow logs the template. Neither the log nor the error has the token in it."""
     uri = f"https://receiver.example.com/{{# {TOKEN} #}}{wrong}?token={TOKEN}"
     with DAG("dag", schedule=None) as dag:
         if mapped:
@@ -245,7 +248,7 @@ def test_a_template_that_cannot_be_rendered(wrong: str, mapped: bool, logged: Lo
 
 
 def test_the_dags_macros_are_there() -> None:
-    """A URI's template is rendered as the task's other ones are."""
+    """A URI's template can use the same macros as the task's other templates."""
     with DAG("dag", schedule=None, user_defined_macros={"receiver": lambda: URI}):
         task = WebhookOperator(task_id="task", payloads=[], uri="{{ receiver() }}")
     task.render_template_fields(run_context(task=task))
@@ -256,7 +259,7 @@ def test_the_dags_macros_are_there() -> None:
 
 
 def test_serialized_dag() -> None:
-    """The DAG that Airflow stores holds no contents, no credentials and no header's value."""
+    """The DAG that Airflow stores has no contents, no credentials and no header's value."""
     headers = {"X-Api-Key": SECRET}
     with DAG("dag", schedule=None) as dag:
         evaluate = EvaluateCriteriaOperator(task_id="evaluate", changes=CHANGES)
@@ -297,7 +300,7 @@ TIME_TRIGGERS = {"time_triggers": [("w", timedelta(days=1))]}
 def test_literal_arguments_of_partial(
     operator: Any, shared: dict[str, Any], mapped: dict[str, list[Any]]
 ) -> None:
-    """The DAG that Airflow stores shows none of their contents; the mapped tasks get them."""
+    """The DAG that Airflow stores doesn't show their contents. The mapped tasks get them."""
     with DAG("dag", schedule=None) as dag:
         task = operator.partial(task_id="task", **shared).expand(**mapped)
     stored = DagSerialization.to_dict(dag)
@@ -312,7 +315,7 @@ def test_literal_arguments_of_partial(
 
 
 def test_templates_and_outputs_of_partial() -> None:
-    """What is still to be rendered is handed on as it is."""
+    """Values that are still to be rendered are passed on unchanged."""
     with DAG("dag", schedule=None) as dag:
         upstream = Upstream(task_id="upstream")
         task = EvaluateCriteriaOperator.partial(task_id="a", changes=upstream.output).expand(criteria=[None])
@@ -323,7 +326,7 @@ def test_templates_and_outputs_of_partial() -> None:
 
 @pytest.mark.parametrize("uri", [WORKFLOW_URI, f"https://{{{{ host }}}}/{{{{ path }}}}?token={TOKEN}"])
 def test_a_workflows_webhooks(uri: str) -> None:
-    """Neither a URI's query or user information nor headers stand in the DAGs of a workflow."""
+    """The DAGs of a workflow contain neither a URI's query or user information nor headers."""
     webhook = {"uri": uri, "headers": {"X-Api-Key": SECRET}}
     webhooks = [{"name": "now", **webhook}, {"name": "later", "after": "1d", **webhook}]
     made = Workflow(name="w", record_type="Contacts", schedule=None, webhooks=webhooks)  # type: ignore[arg-type]
@@ -337,7 +340,7 @@ def test_a_workflows_webhooks(uri: str) -> None:
 
 
 def test_shared_arguments_of_mapped_tasks() -> None:
-    """What is withheld from the stored DAG reaches the mapped tasks all the same."""
+    """Values that are withheld from the stored DAG still reach the mapped tasks."""
     with DAG("dag", schedule=None):
         partial = WebhookOperator.partial(
             task_id="shared", payloads=PAYLOADS, uri=URI, headers={"X-Api-Key": SECRET}
@@ -355,7 +358,7 @@ def test_shared_arguments_of_mapped_tasks() -> None:
     [([], 0), ((), 0), ([1, "x", None], 3), ("text", 0), (5, 0), ({"a": 1}, 0), ([{"record_id": 1}], 1)],
 )
 def test_anything_can_be_withheld(value: Any, count: int) -> None:
-    """Whatever is assigned by mistake is withheld, too."""
+    """Any value that is assigned by mistake is withheld, too."""
     wrapper = Redacted(value)
     assert wrapper.serialize()["count"] == count
     assert repr(wrapper).startswith("<{'count': ")
@@ -364,7 +367,7 @@ def test_anything_can_be_withheld(value: Any, count: int) -> None:
 
 
 def test_none_stays_none() -> None:
-    """``None`` and what is still to be rendered are not wrapped."""
+    """``None`` and values that are still to be rendered are not wrapped."""
     task = WebhookOperator(task_id="task", payloads=None)
     assert task.payloads is None
     assert task.uri is None
@@ -373,7 +376,7 @@ def test_none_stays_none() -> None:
 
 
 def test_missing_attribute() -> None:
-    """A field that was never assigned is missing as attributes are."""
+    """A field that was never assigned raises AttributeError, as other attributes do."""
     with pytest.raises(AttributeError):
         object.__new__(WebhookOperator).payloads  # noqa: B018 — the access is the test
     assert type(WebhookOperator.payloads).__name__ == "RedactedField"

@@ -1,4 +1,4 @@
-"""How often the deliver task POSTs a message: ``1 + retries`` times, whatever becomes of its tries."""
+"""How often the deliver task POSTs a message: ``1 + retries`` times, however its tries end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def received_ids(sandbox: RunningSandbox) -> list[str]:
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 5])
 def test_used_up(receiver: RunningSandbox, retries: int) -> None:
-    """When ``1 + retries`` POSTs of each are made, no further try is, even if Airflow had some left."""
+    """After ``1 + retries`` POSTs of each, a further try makes none, even if Airflow has tries left."""
     receiver.answer_with("out", status=500)
     context = run_context()
     context["ti"].max_tries = 9
@@ -45,7 +45,7 @@ def test_used_up(receiver: RunningSandbox, retries: int) -> None:
 
 
 def test_retries_are_changed_between_two_tries(receiver: RunningSandbox) -> None:
-    """Each try has the number that its task has then: more may be sent again, or nothing any more."""
+    """Each try uses the task's present number, so a try may send more again, or nothing."""
     receiver.answer_with("out", status=500)
     context = run_context()
     context["ti"].max_tries = 9
@@ -64,7 +64,7 @@ def test_retries_are_changed_between_two_tries(receiver: RunningSandbox) -> None
 
 
 def test_retries_of_default_args_and_without_a_task_instance(receiver: RunningSandbox) -> None:
-    """What counts is the operator's ``retries``, wherever these come from, and whoever runs it."""
+    """The operator's ``retries`` count, wherever they come from, and whoever runs the operator."""
     receiver.answer_with("out", status=500)
     context = run_context()
     del context["ti"]
@@ -84,7 +84,10 @@ def test_retries_of_default_args_and_without_a_task_instance(receiver: RunningSa
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
 def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, retries: int) -> None:
-    """They are counted anew, by the present ``retries``; so are those of what is asked for."""
+    """Attempts are counted anew, with the present ``retries``.
+
+    This also holds for messages that are asked for.
+    """
     receiver.answer_with("out", status=500)
     context = run_context()
     context["ti"].max_tries = retries
@@ -92,7 +95,7 @@ def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, ret
         for _ in range(2 + retries):
             undelivered(context, payloads(1), retries=retries)
         assert len(received_ids(receiver)) == rounds * (1 + retries)
-        context["ti"].max_tries += 1 + retries  # as Airflow does where the task is cleared after its last try
+        context["ti"].max_tries += 1 + retries  # as Airflow does if the task is cleared after its last try
     ask_again(context, 0)
     for _ in range(2 + retries):
         undelivered(context, payloads(1), retries=retries)
@@ -102,7 +105,10 @@ def test_a_cleared_task_has_as_many_attempts_again(receiver: RunningSandbox, ret
 def test_attempts_that_are_left_when_the_tries_are_used_up(
     receiver: RunningSandbox, connect: Connect
 ) -> None:
-    """A refused connection uses up a try, no attempt; what is left then is told, and sent after a clear."""
+    """A refused connection uses up a try and no attempt.
+
+    The report says what is left, and a clear sends it.
+    """
     with serving([]) as server:
         pass
     context = run_context()

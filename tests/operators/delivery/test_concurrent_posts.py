@@ -1,4 +1,4 @@
-"""The deliver task's choices: order, sending again, what undelivered means, giving up; log and metrics."""
+"""The deliver task's options: order, sending again, undelivered payloads, giving up; log and metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEAD_LETTERS = Asset("dead_letters")
 
 @pytest.fixture(autouse=True)
 def _no_contents_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds a record's contents."""
+    """No log line contains a record's contents."""
     yield
     assert CANARY not in logged.text
 
@@ -65,13 +65,13 @@ def changes_of(record_ids: str, first: int = 0) -> list[dict[str, Any]]:
     ],
 )
 def test_arguments_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
-    """What can't work is refused when the DAG is parsed."""
+    """Invalid arguments are refused when the DAG is parsed."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         WebhookOperator(task_id="deliver", payloads=[], **arguments)
 
 
 def test_a_context_may_be_small(receiver: RunningSandbox) -> None:
-    """A state store is all that a context needs to hold."""
+    """A context needs nothing but a state store."""
     store = run_context()["task_state_store"]
     receiver.answer_with("out", status=500, times=2)
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_a_context_may_be_small(receiver: RunningSandbox) -> None:
 
 
 def test_ordered(connect: Connect) -> None:
-    """A record's changes arrive in the order of their times, though slow; others go side by side."""
+    """A record's changes arrive in the order of their times, even if they are slow. Others go in parallel."""
     given = changes_of("aabbab")
     with serving([0.05, answer()]) as server:
         connect("webhook_default", host=server.url)
@@ -102,7 +102,7 @@ def test_ordered(connect: Connect) -> None:
 
 
 def test_ordered_and_failing(connect: Connect) -> None:
-    """A change that isn't delivered holds back the later ones of its record: they stay unsent."""
+    """If a change isn't delivered, later changes of its record stay unsent."""
     given = changes_of("aabba")
     context = run_context()
     with serving(lambda n: [answer("500 X" if n == 0 else "200 OK")]) as server:
@@ -119,11 +119,11 @@ def test_ordered_and_failing(connect: Connect) -> None:
 
 
 def test_ordered_and_an_answer_after_giving_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer to what is under way sets the try going again, and what comes next in its record is sent."""
+    """A late answer resumes sending, and the next change of its record is sent."""
     account, send = PostThreads._account, WebhookHook.send
 
     def slowly(*arguments: Any) -> None:
-        time.sleep(0.2)  # for whoever looks before all is accounted for
+        time.sleep(0.2)  # in case the sender looks before all outcomes are recorded
         account(*arguments)
 
     def refused(self: WebhookHook, body: str, *, message_id: str, **arguments: Any) -> Any:
@@ -141,7 +141,7 @@ def test_ordered_and_an_answer_after_giving_up(connect: Connect, monkeypatch: py
 
 
 def test_ordered_behind_what_is_gone(receiver: RunningSandbox) -> None:
-    """Where the first change is refused for good, nothing is left to be sent: no retry."""
+    """If the first change is refused for good, nothing is left to send, so there is no retry."""
     receiver.answer_with("out", status=410)
     assert isinstance(undelivered(run_context(), changes_of("aa"), ordered=True), UndeliverableError)
     assert received_ids(receiver) == ["msg_0"]
@@ -151,7 +151,10 @@ def test_ordered_behind_what_is_gone(receiver: RunningSandbox) -> None:
 
 
 def test_what_was_asked_for_is_sent_again_once(receiver: RunningSandbox) -> None:
-    """It is sent again under the same id, once: a retry sends only what of it is missing; the rest stays."""
+    """It is sent once more under the same id. A retry sends only what is missing of it.
+
+    Other messages stay.
+    """
     context = run_context()
     deliver(context, payloads(3))
     receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
@@ -166,7 +169,10 @@ def test_what_was_asked_for_is_sent_again_once(receiver: RunningSandbox) -> None
 
 
 def test_others_that_are_undelivered_stay_so(receiver: RunningSandbox, logged: Logged) -> None:
-    """A task that was cleared for a message sends that alone, and reports the others; a clear sends them."""
+    """A task that was cleared for one message sends only that one, and reports the others.
+
+    A clear sends them.
+    """
     context = run_context()
     receiver.answer_with("out", status=500)
     for _ in range(3):
@@ -183,7 +189,7 @@ def test_others_that_are_undelivered_stay_so(receiver: RunningSandbox, logged: L
 
 
 def test_a_request_that_a_retry_takes_along(receiver: RunningSandbox) -> None:
-    """A task that waits for its retry sends what it has to, and what was asked for."""
+    """A task that waits for its retry sends its own messages and the requested ones."""
     context = run_context()
     receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,', times=1)
     undelivered(context, payloads(3))
@@ -193,7 +199,7 @@ def test_a_request_that_a_retry_takes_along(receiver: RunningSandbox) -> None:
 
 
 def test_two_requests_at_once(receiver: RunningSandbox) -> None:
-    """The one that clears the task, and one that comes before its next try, are both carried out."""
+    """Both are carried out: the one that clears the task, and the one that comes before its next try."""
     context = run_context()
     deliver(context, payloads(4))
     ask_again(context, 0)
@@ -203,7 +209,7 @@ def test_two_requests_at_once(receiver: RunningSandbox) -> None:
 
 
 def test_what_is_gone_gets_new_attempts(receiver: RunningSandbox) -> None:
-    """A receiver that has said 410 gets it once more if somebody asks for it."""
+    """If the receiver has answered 410, a user's request sends the message once more."""
     context = run_context()
     receiver.answer_with("out", status=410, match='"CONTACT_ID": 1,')
     undelivered(context, payloads(2))
@@ -215,7 +221,7 @@ def test_what_is_gone_gets_new_attempts(receiver: RunningSandbox) -> None:
 
 
 def test_a_message_whose_payload_is_gone(receiver: RunningSandbox) -> None:
-    """What can't be sent again fails the task, with the way out; the others are sent."""
+    """A message that can't be sent again fails the task, with advice. The others are sent."""
     context = run_context()
     deliver(context, payloads(3))
     ask_again(context, 0, 2)
@@ -227,7 +233,7 @@ def test_a_message_whose_payload_is_gone(receiver: RunningSandbox) -> None:
 
 
 def test_no_payloads_where_messages_were_asked_for(receiver: RunningSandbox) -> None:
-    """An empty list is no success then; it is told once."""
+    """An empty list is then no success. The error is reported once."""
     context = run_context()
     deliver(context, payloads(2))
     ask_again(context, 1)
@@ -238,13 +244,13 @@ def test_no_payloads_where_messages_were_asked_for(receiver: RunningSandbox) -> 
 
 
 def test_a_payload_whose_time_is_none(receiver: RunningSandbox) -> None:
-    """It is delivered, and the record has no time."""
+    """The payload is delivered, and its stored record has no time."""
     (given,) = payloads(1)
     assert deliver(run_context(), [given | {"changed_at": None}])["delivered"] == 1
 
 
 def test_a_request_that_cannot_be_read(receiver: RunningSandbox) -> None:
-    """Nothing is sent by mistake where it can't be told what was asked for."""
+    """If the request can't be read, nothing is sent by mistake."""
     context = run_context()
     deliver(context, payloads(1))
     ask_again(context, 0)
@@ -255,7 +261,7 @@ def test_a_request_that_cannot_be_read(receiver: RunningSandbox) -> None:
     assert len(received_ids(receiver)) == 1
 
 
-# --- what happens to what stays undelivered -----------------------------------------------------------
+# --- what happens to undelivered payloads --------------------------------------------------------------
 
 
 class Events(dict[Any, SimpleNamespace]):
@@ -266,7 +272,10 @@ class Events(dict[Any, SimpleNamespace]):
 
 
 def test_report_after_the_last_try(receiver: RunningSandbox) -> None:
-    """Before the last try the task fails; then it succeeds, and the asset's event holds the report."""
+    """Before the last try the task fails.
+
+    In the last try it succeeds, and the asset's event has the report.
+    """
     receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,')
     context = run_context(outlet_events=Events())
     arguments = {"on_undelivered": "report", "undelivered_asset": DEAD_LETTERS}
@@ -285,7 +294,7 @@ def test_report_after_the_last_try(receiver: RunningSandbox) -> None:
 
 
 def test_report_of_what_was_never_sent(connect: Connect) -> None:
-    """In the last try, what couldn't be sent at all is reported as well."""
+    """In the last try, payloads that could not be sent at all are also reported."""
     with serving([]) as server:
         pass
     connect("webhook_default", host=server.url)
@@ -295,7 +304,7 @@ def test_report_of_what_was_never_sent(connect: Connect) -> None:
 
 
 def test_no_event_when_all_is_delivered(receiver: RunningSandbox) -> None:
-    """Airflow emits an event for each outlet that is there at the end: the asset isn't, then."""
+    """Airflow emits an event for each outlet that exists at the end, so the asset is removed."""
     operator = WebhookOperator(
         task_id="deliver",
         payloads=payloads(1),
@@ -309,7 +318,7 @@ def test_no_event_when_all_is_delivered(receiver: RunningSandbox) -> None:
 
 
 def test_a_killed_task_is_not_reported_as_done(connect: Connect) -> None:
-    """What a kill has left unsent fails the task, in its last try, too."""
+    """Payloads that a kill has left unsent fail the task, even in its last try."""
     context = run_context()
     context["ti"].try_number = 3
     operator = WebhookOperator(
@@ -322,7 +331,7 @@ def test_a_killed_task_is_not_reported_as_done(connect: Connect) -> None:
 
 
 def test_mapped_tasks_have_the_asset_as_outlet(receiver: RunningSandbox) -> None:
-    """A DAG with a mapped task knows the asset, once; so does each of its tasks."""
+    """The asset is an outlet once, in a DAG with a mapped task and in each of the mapped tasks."""
     with DAG("dag", schedule=None) as dag:
         mapped = WebhookOperator.partial(
             task_id="deliver",
@@ -342,7 +351,7 @@ def test_mapped_tasks_have_the_asset_as_outlet(receiver: RunningSandbox) -> None
 
 
 def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """429, and 503 with Retry-After, halve what is under way; a 503 alone doesn't."""
+    """429, and 503 with Retry-After, halve the number of POSTs at once. A 503 alone doesn't."""
     limits: list[int] = []
     note = concurrent_posts.ConcurrentPosts._note
 
@@ -365,7 +374,7 @@ def test_an_overrun_receiver_gets_less_at_once(connect: Connect, monkeypatch: py
 def test_as_many_threads_as_the_processor_has_use_for(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, share: int, at_once: int
 ) -> None:
-    """Where the threads use up a processor, fewer of them POST; else as many as may."""
+    """If threads use up a processor, fewer of them POST. Otherwise as many POST as are allowed."""
     connect("webhook_default", host="http://127.0.0.1:1")
     under_way: list[int] = []
     seen: list[int] = []
@@ -386,7 +395,7 @@ def test_as_many_threads_as_the_processor_has_use_for(
 def test_threads_come_back_when_the_receiver_slows_down(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where answers begin to take long, as many POST as may, before the first of them has come."""
+    """If answers become slow, as many threads as allowed POST before the first slow answer has come."""
     connect("webhook_default", host="http://127.0.0.1:1")
     operator = WebhookOperator(task_id="deliver", payloads=payloads(2_000), concurrency=8)
     under_way: list[int] = []
@@ -416,7 +425,7 @@ def test_threads_come_back_when_the_receiver_slows_down(
 def test_little_is_in_doubt_when_the_receiver_slows_down(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, ordered: bool
 ) -> None:
-    """What isn't come to within some seconds isn't in doubt, should the task be killed; all is sent."""
+    """Messages that won't be sent within seconds are not in doubt if the task is killed. All are sent."""
     connect("webhook_default", host="http://127.0.0.1:1")
     context = run_context()
     given = payloads(1_500)
@@ -428,7 +437,7 @@ def test_little_is_in_doubt_when_the_receiver_slows_down(
         sent.append(message_id)
         if len(sent) > 340 and not unsent:
             time.sleep(0.5)
-        if len(sent) == 384 and not unsent:  # 2.5 s behind the last fast one
+        if len(sent) == 384 and not unsent:  # 2.5 s after the last fast one
             stored = recorded(context["task_state_store"])
             unsent.append({m for m, state in stored.items() if state[0] != "A"} - set(sent))
         return PostResult(acknowledged=True, status=200, elapsed=0.01)
@@ -436,11 +445,11 @@ def test_little_is_in_doubt_when_the_receiver_slows_down(
     monkeypatch.setattr(WebhookHook, "send", send)
     assert operator.execute(context)["delivered"] == 1_500
     assert sorted(sent) == sorted(payload["message_id"] for payload in given)
-    assert len(unsent[0]) <= 100  # where the receiver takes 16 a second; of a thousand, without that
+    assert len(unsent[0]) <= 100  # a receiver of 16 a second; without the limit, a thousand
 
 
 def test_a_machine_that_starts_few_threads(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that it starts do all; where there are none, it is this worker that is told of."""
+    """If few threads start, they do all the work. If none starts, the error names this worker."""
     start = threading.Thread.start
     left = [2]
 
@@ -464,7 +473,7 @@ def test_a_machine_that_starts_few_threads(connect: Connect, monkeypatch: pytest
 
 
 def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged: Logged) -> None:
-    """Twenty are told one by one, then they are counted, and a table says how many of which kind."""
+    """Twenty failures are logged one by one. Then they are counted, and a table shows their kinds."""
     receiver.answer_with("out", status=500)
     undelivered(run_context(), payloads(300), concurrency=16)
     warnings = logged.messages("warning")
@@ -474,7 +483,7 @@ def test_ten_thousand_failures_make_a_short_log(receiver: RunningSandbox, logged
 
 
 def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it works, a line each few seconds says how far it is."""
+    """During the work, a line every few seconds shows the progress."""
     monkeypatch.setattr(progress_timer, "PROGRESS_INTERVAL", 0.1)
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     with serving([0.1, answer()]) as server:
@@ -487,7 +496,7 @@ def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytes
 
 
 def test_metrics(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counters and a timing, tagged as Airflow tags a task's own."""
+    """There are counters and a timing, with the same tags as Airflow's own metrics of the task."""
     told: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
         metrics.stats, "incr", lambda name, count=1, *, tags: told.append((name, count, tags))
@@ -512,7 +521,7 @@ def test_metrics(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_report_that_cannot_be_stored(receiver: RunningSandbox, logged: Logged) -> None:
-    """What ended the task is told, not that XCom can't take the report."""
+    """The task's own error is raised, not the failure to store the report in XCom."""
     receiver.answer_with("out", status=500)
     context = run_context()
 
@@ -526,7 +535,7 @@ def test_a_report_that_cannot_be_stored(receiver: RunningSandbox, logged: Logged
 
 
 def test_what_is_not_come_to_burns_no_attempt(connect: Connect) -> None:
-    """What was written as about to be sent, and wasn't when the task was stopped, is unsent again."""
+    """Messages that were noted as about to be sent when the task was stopped are unsent again."""
     context = run_context()
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=4)
     with serving([lambda _: operator.on_kill(), answer()]) as server:

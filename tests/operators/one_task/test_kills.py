@@ -1,4 +1,4 @@
-"""The process of the task is killed with SIGKILL; ``benchmarks/one_task.py`` plays more of it."""
+"""The task's process is killed with SIGKILL. ``benchmarks/one_task.py`` covers more cases."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 CHANGES, NEW = 2_500, 495
-"""In all, and on a page: five records overlap."""
+"""How many changes there are, and how many records of a page are new: five overlap."""
 SETTLED = 1_900
-"""Changes of the first two batches, at least: four pages, which also show the sandbox's own contacts."""
+"""At least as many changes as the first two batches have: four pages, with the sandbox's own contacts."""
 SEED = 17
-"""Has the kill come in the third batch."""
+"""Makes the kill come in the third batch."""
 
 
 @pytest.mark.slow
 def test_a_kill_costs_what_was_under_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All arrive; no page and no message of the batches that were settled before the kill comes again."""
+    """All messages arrive.
+
+    No page and no message of batches that were settled before the kill comes again.
+    """
     for folder in ("benchmarks", "tools"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
     import one_task
     import recording_receiver
 
     monkeypatch.setattr(one_task, "KILLS", 1)
-    # What the benchmark sets is put back after the test.
+    # The benchmark's settings are restored after the test.
     for name in ("FAILING", "DELAY"):
         monkeypatch.setattr(recording_receiver, name, getattr(recording_receiver, name))
     for name in ("INSIGHTLY", "WEBHOOK"):

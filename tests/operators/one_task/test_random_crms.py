@@ -1,4 +1,4 @@
-"""Tries of one task that are killed, in a CRM that goes on changing: what arrives, and how often."""
+"""Killed tries of one task, in a CRM that keeps changing: what arrives, and how often."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DAY = {"start": "2024-05-01T00:00:00Z", "end": "2024-05-02T00:00:00Z"}
 
 
 class PoweredAssets(AssetStateStores):
-    """A store for each asset, all fed by one power."""
+    """A store for each asset. All stores share one Power."""
 
     def __init__(self, power: Power) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def posts(crm: RunningSandbox, name: str) -> Counter[tuple[int, str]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Records are edited, deleted and added between and in tries, and the API's order changes."""
+    """Records are edited, deleted and added between and during tries, and the API's order changes."""
     chance = random.Random(seed)
     started: dict[str, Any] = {}
     power = Power()
@@ -127,7 +127,7 @@ def test_nothing_is_lost(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, s
         finally:
             power.calls_left = None
         edit()
-        crm.advance(seconds=5)  # what was just edited keeps a scan from its end
+        crm.advance(seconds=5)  # just edited records keep a scan from ending
     else:
         finish(context, given, window)
     crm.advance(seconds=5)
@@ -152,11 +152,11 @@ def test_nothing_is_lost(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, s
 
 
 def finish(context: dict[str, Any], given: Any, window: dict[str, str] | None) -> None:
-    """Run the task until it succeeds, or Airflow would try it no more."""
+    """Run the task until it succeeds, or until Airflow would not try it again."""
     while True:
         try:
             run(context, given, window)
-        except UndeliverableError:  # of a record that has left the window meanwhile
+        except UndeliverableError:  # of a record that has left the window since
             return
         except UndeliveredError:
             continue

@@ -30,7 +30,7 @@ def test_all_come_in_order() -> None:
 
 
 def test_it_reads_so_far_ahead_and_no_further() -> None:
-    """While one is handled, the next ones are read, as many as may wait, and the one that doesn't fit."""
+    """While one item is handled, the next ones are read: as many as may wait, and one that doesn't fit."""
     read: list[int] = []
     reading = ahead(iter(lambda: read.append(len(read)) or len(read), 20))  # type: ignore[func-returns-value]
     taken = reading.take(never)
@@ -44,13 +44,13 @@ def test_it_reads_so_far_ahead_and_no_further() -> None:
 
 
 def test_a_larger_item_comes_alone() -> None:
-    """What counts more than may wait is read all the same."""
+    """An item that is larger than the limit is still read."""
     reading = ReadAhead(iter([1, 9, 9, 1]), lambda item: item, 3, lambda: None)
     assert list(reading.take(never)) == [1, 9, 9, 1]
 
 
 def test_an_error_comes_behind_what_was_read_before_it() -> None:
-    """It is raised where the items are taken."""
+    """It is raised when the items before it have been taken."""
 
     def items() -> Iterator[int]:
         yield 1
@@ -65,7 +65,7 @@ def test_an_error_comes_behind_what_was_read_before_it() -> None:
 
 
 def test_close_ends_what_the_thread_waits_for() -> None:
-    """A thread that waits for an answer, or for room, ends at once."""
+    """A thread that waits for an answer or for room ends at once."""
     answered = threading.Event()
 
     def items() -> Iterator[int]:
@@ -85,7 +85,7 @@ def test_close_ends_what_the_thread_waits_for() -> None:
 
 
 def test_a_task_that_is_to_end_waits_for_nothing() -> None:
-    """Who waits for an item looks now and then whether the task is to end."""
+    """A task that waits for an item checks regularly whether it must stop."""
     stopped, answered = threading.Event(), threading.Event()
     reading = ReadAhead(iter(lambda: answered.wait(30) and 1, 1), lambda _: 1, 2, answered.set)
     threading.Timer(0.1, stopped.set).start()

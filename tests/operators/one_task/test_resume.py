@@ -32,7 +32,7 @@ END = START + timedelta(days=1)
 INTERVAL = {"data_interval_start": START, "data_interval_end": END}
 OUT = Webhook(name="Out", conn_id="out", concurrency=2)
 PAGE = 10
-"""Records of a page; with those that overlap, 5 are new in each."""
+"""Records of a page. Some overlap, so each page has 5 new ones."""
 NEW = 5
 
 
@@ -42,7 +42,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def threads() -> list[threading.Thread]:
-    """Return those that read."""
+    """Return the threads that read."""
     names = ("insightly-read-ahead", "insightly-page")
     return [thread for thread in threading.enumerate() if thread.name in names]
 
@@ -57,7 +57,7 @@ def _no_thread_is_left() -> Iterator[None]:
 def crm(insightly: RunningSandbox, connect: Connect) -> RunningSandbox:
     for name in ("out", "other"):
         connect(name, host=insightly.bin_url(name), extra={"timeout": 5})
-    for record in InsightlyHook().iter_records("Contacts"):  # so that pages are those of the test
+    for record in InsightlyHook().iter_records("Contacts"):  # so that pages have the size of this test
         insightly.delete("Contacts", record["CONTACT_ID"])
     return insightly
 
@@ -92,7 +92,7 @@ def pages_asked_for(crm: RunningSandbox) -> int:
 
 
 def asked(crm: RunningSandbox, act: Callable[[], Any]) -> int:
-    """Return how many pages are asked for meanwhile."""
+    """Return how many pages are asked for during ``act``."""
     before = pages_asked_for(crm)
     act()
     return pages_asked_for(crm) - before
@@ -106,7 +106,7 @@ def sent(crm: RunningSandbox, name: str = "out") -> Counter[int]:
 def crashed(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, ids: list[int], **how: Any
 ) -> dict[str, Any]:
-    """Return the context of a run whose first try ended after half of its records were sent."""
+    """Return the context of a run whose first try ended after half of its records had been sent."""
     context = context_of(**how)
     broken_off(context, monkeypatch, after=len(ids) // 2)
     return context
@@ -115,7 +115,7 @@ def crashed(
 def broken_off(
     context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, after: int, given: Workflow | None = None
 ) -> None:
-    """Run a try that ends, as by a kill, once so many changes were delivered."""
+    """Run a try that ends, like a kill, after so many changes were delivered."""
     note = batch_reading.Reading.note
 
     def crashing(self: batch_reading.Reading, met: int, **named: Any) -> None:
@@ -132,7 +132,7 @@ def broken_off(
 def test_a_retry_reads_and_sends_what_is_missing(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """What was read and acknowledged is neither read nor sent again; the report counts all."""
+    """Records that were read and acknowledged are neither read nor sent again. The report counts all."""
     ids = add_contacts(crm, 100)
     context = context_of()
     broken_off(context, monkeypatch, after=60)
@@ -149,7 +149,7 @@ def test_a_retry_reads_and_sends_what_is_missing(
 
 
 def test_a_second_and_third_kill(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each try goes on behind the one before, whatever records there are when it does."""
+    """Each try continues where the one before ended, whatever records there are by then."""
     ids = add_contacts(crm, 100)
     context = context_of()
     for after in (20, 40, 80):
@@ -162,7 +162,7 @@ def test_a_second_and_third_kill(crm: RunningSandbox, monkeypatch: pytest.Monkey
 
 
 def test_a_failure_at_the_end_leaves_the_end_to_be_read(crm: RunningSandbox) -> None:
-    """A retry for one message reads from its batch on; once all is read and told, too."""
+    """A retry for one message reads from its batch on, even if everything was read and reported."""
     ids = add_contacts(crm, 60)
     crm.answer_with("out", status=503, match=f'"CONTACT_ID":{ids[52]},', times=1)
     context = context_of()
@@ -173,7 +173,7 @@ def test_a_failure_at_the_end_leaves_the_end_to_be_read(crm: RunningSandbox) -> 
 
 
 def test_nothing_is_kept_in_the_end(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After success, nothing of what was read stays in the task's state."""
+    """After success, the task's state has nothing of what was read."""
     context = crashed(crm, monkeypatch, add_contacts(crm, 40))
     state = context["task_state_store"]
     assert [key for key in state.values if key.startswith("checkpoint")]
@@ -186,7 +186,7 @@ def test_nothing_is_kept_in_the_end(crm: RunningSandbox, monkeypatch: pytest.Mon
     ["cleared", "asked again", "criteria", "webhook", "timed", "retries", "damaged", "bound", "foreign"],
 )
 def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Where what was settled need not be settled any more, or can't be read; nothing is sent again for it."""
+    """The settled part no longer counts, or can't be read. Nothing is sent twice because of it."""
     ids = add_contacts(crm, 60)
     context = crashed(crm, monkeypatch, ids)
     state = context["task_state_store"]
@@ -229,7 +229,7 @@ def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.Mo
 def test_what_cannot_be_delivered_is_reported_by_each_try(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A retry reports what settled pages left undelivered, too: unbuildable or refused, with the reasons."""
+    """A retry also reports undelivered payloads of settled pages, unbuildable or refused, with reasons."""
     ids = add_contacts(crm, 60)
     crm.update("Contacts", ids[3], DEEP=loads("[" * 200 + "]" * 200))
     crm.answer_with("out", status=410, match=f'"CONTACT_ID":{ids[7]},')
@@ -248,7 +248,7 @@ def test_what_cannot_be_delivered_is_reported_by_each_try(
 def test_what_was_asked_for_and_given_up_fails_no_later_try(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was sent again in vain is reported by each try, also by one that doesn't read it again."""
+    """A message that was sent again without success is reported by each try, even if it isn't read again."""
     ids = add_contacts(crm, 60)
     tolerant = Webhook(name="Other", conn_id="other", on_undelivered="report", retries=0)
     given = workflow(OUT, tolerant)
@@ -270,7 +270,7 @@ def test_what_was_asked_for_and_given_up_fails_no_later_try(
 
 
 def test_what_is_kept_at_a_time_is_bounded(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of one batch are kept in several pieces, where a store wouldn't take them in one."""
+    """Pages of one batch are stored in several pieces if one piece would be too large for the store."""
     monkeypatch.setattr("airflow_insightly_hooks.operators.one_task.checkpoint.PIECE_BYTES", 400)
     ids = add_contacts(crm, 60)
     context = crashed(crm, monkeypatch, ids)
@@ -296,7 +296,7 @@ def test_until_triggered(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_was_seen_is_the_same(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that was killed remembers and tells the same for its lookback as one that was not."""
+    """A killed run remembers and reports the same for its lookback as an undisturbed one."""
     clock = [END]
     monkeypatch.setattr(InsightlyHook, "server_time", lambda _: clock[0])
     times = [f"{END - timedelta(seconds=i * 10 + 1):%Y-%m-%d %H:%M:%S}" for i in range(60)]
@@ -307,7 +307,7 @@ def test_what_was_seen_is_the_same(crm: RunningSandbox, monkeypatch: pytest.Monk
         context = context_of()
         for after in kills:
             broken_off(context, monkeypatch, after)
-            clock[0] += timedelta(seconds=20)  # what has settled meanwhile decides nothing
+            clock[0] += timedelta(seconds=20)  # records that have settled since decide nothing
         flow(context)
         (store,) = context["asset_state_store"].values()
         (kept,) = [store.get(key) for key in store.values if key.endswith("~a")]
@@ -320,7 +320,7 @@ def test_what_was_seen_is_the_same(crm: RunningSandbox, monkeypatch: pytest.Monk
 def test_what_other_runs_have_seen_meanwhile_counts(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """A retry for which it has changed reads from the beginning: it decides which changes are late."""
+    """If they differ, the retry reads from the beginning: they decide which changes are late."""
     monkeypatch.setattr(InsightlyHook, "server_time", lambda _: END + timedelta(seconds=30))
     ids = add_contacts(crm, 60)
     context = crashed(crm, monkeypatch, ids)
@@ -337,7 +337,7 @@ def test_what_other_runs_have_seen_meanwhile_counts(
 
 
 def test_an_incomplete_scan_is_begun_anew(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan that has asked too often would fail at once if it went on."""
+    """A scan that has made too many requests would fail at once if it continued."""
     ids = add_contacts(crm, 60)
     read_pages = InsightlyHook.read_pages
 
@@ -360,7 +360,10 @@ def test_an_incomplete_scan_is_begun_anew(crm: RunningSandbox, monkeypatch: pyte
 def test_whatever_ends_a_try_ends_its_thread(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None
 ) -> None:
-    """Also while Insightly is waited for; what was read ahead and not sent is read by the next try."""
+    """This holds while it waits for Insightly, too.
+
+    Records that were read ahead and not sent are read again.
+    """
     ids = add_contacts(crm, 60)
     context = context_of()
     operator = InsightlyWorkflowOperator(task_id="flow", workflow=workflow(), batch_size=10)
@@ -386,7 +389,7 @@ def test_whatever_ends_a_try_ends_its_thread(
 
 
 class Crashing(StateStore):
-    """A store that fails for good from the n-th write on, as when the task is killed."""
+    """A store that fails from its n-th write on, as when the task is killed."""
 
     def __init__(self, values: dict[str, str], writes_left: int) -> None:
         super().__init__()
@@ -407,7 +410,7 @@ class Crashing(StateStore):
 
 
 def test_a_crash_at_any_write(crm: RunningSandbox, connect: Connect) -> None:
-    """Whatever write it prevents, nothing is lost, and what was recorded as acknowledged isn't sent again."""
+    """Whichever write fails, no message is lost, and none that was recorded as acknowledged is sent again."""
     ids = add_contacts(crm, 40)
     for crash in range(1, 200):
         values: dict[str, str] = {}
@@ -423,7 +426,7 @@ def test_a_crash_at_any_write(crm: RunningSandbox, connect: Connect) -> None:
         assert (report["total"], report["delivered"]) == (40, 40), crash
         of_this = sent(crm, f"out_{crash}")
         assert set(of_this) == set(ids), crash
-        assert of_this.total() <= 40 + 10, crash  # a batch is in doubt at most
+        assert of_this.total() <= 40 + 10, crash  # at most one batch is in doubt
     else:
         pytest.fail("it never came to the end")
     assert crash > 15
@@ -432,7 +435,7 @@ def test_a_crash_at_any_write(crm: RunningSandbox, connect: Connect) -> None:
 def test_what_was_read_cannot_be_kept(
     crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """That fails no task: what was sent is sent; a retry reads more."""
+    """It doesn't fail the task: messages that were sent stay sent, and a retry reads more."""
 
     class Broken(StateStore):
         def set(self, key: str, value: Any, **how: Any) -> None:
@@ -449,7 +452,7 @@ def test_what_was_read_cannot_be_kept(
 
 
 def test_insightly_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next try asks for the page that failed, and for what follows it."""
+    """The next try asks for the page that failed, and for the pages after it."""
     ids = add_contacts(crm, 60)
     note = batch_reading.Reading.note
 
@@ -471,7 +474,7 @@ def test_insightly_fails_half_way(crm: RunningSandbox, monkeypatch: pytest.Monke
 
 
 def test_pieces_that_another_try_has_left(crm: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece that was kept before the task was cleared is not taken for the next one."""
+    """A piece from before the task was cleared is not used for the next one."""
     ids = add_contacts(crm, 60)
     crm.answer_with("out", status=503, match=f'"CONTACT_ID":{ids[59]},', times=1)
     context = context_of()
