@@ -1,4 +1,4 @@
-"""What tests of the hooks share: a clock that moves as it sleeps, an eye on the key, Airflow's masking."""
+"""Fixtures for tests of the hooks: a clock that moves when it sleeps, a check of logs, and masking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.insightly import ENCODED_KEY, KEY
 
 @pytest.fixture
 def no_key_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds the key."""
+    """No log line contains the key."""
     yield
     assert KEY not in logged.text
     assert ENCODED_KEY not in logged.text
@@ -22,9 +22,9 @@ def no_key_logged(logged: Logged) -> Iterator[None]:
 
 @pytest.fixture
 def redact() -> Callable[[str], str]:
-    """Return Airflow's masking, which knows no secret yet.
+    """Return Airflow's masking, without secrets.
 
-    It replaces secrets in no certain order: one of another test may be a part of one of this test.
+    It replaces secrets in no fixed order, and a secret of another test may be part of one of this test.
     """
     from airflow.sdk._shared import secrets_masker
 
@@ -34,7 +34,10 @@ def redact() -> Callable[[str], str]:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the seconds slept between requests to Insightly; none is, and jitter is all that it can be."""
+    """Return the seconds slept between requests to Insightly.
+
+    Nothing really sleeps, and jitter is at its maximum.
+    """
     slept: list[float] = []
     clock = SimpleNamespace(
         sleep=lambda seconds: slept.append(round(seconds, 6)), monotonic=lambda: 1000 + sum(slept)

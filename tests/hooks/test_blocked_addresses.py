@@ -1,4 +1,4 @@
-"""Which addresses are not sent to, as tables."""
+"""Which addresses are blocked: tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METADATA = [
     "2600::200:5efe:169.254.169.254",
     "2600::5efe:168.63.129.16",
     "2600::5efe:169.254.3.4",
-    "64:ff9b:1:a9fe:a9:fe00::",  # NAT64 of one's own: the lengths of RFC 6052, 2.2
+    "64:ff9b:1:a9fe:a9:fe00::",  # a private NAT64 prefix: the lengths of RFC 6052, 2.2
     "64:ff9b:1:a9:fe:a9fe::",
     "64:ff9b:1:1:a9:fea9:fe00::",
     "64:ff9b:1:64:64:64c8::",
@@ -104,20 +104,20 @@ PUBLIC = [
 @pytest.mark.parametrize("address", METADATA)
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_metadata(address: str, allow_private: bool) -> None:
-    """Link-local and metadata addresses are never sent to, nor is an IPv6 address that leads to one."""
+    """Nothing is sent to link-local and metadata addresses, or to an IPv6 address that leads to one."""
     assert "metadata" in (why_not_sent_to(address, allow_private=allow_private) or "")
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private(address: str) -> None:
-    """What isn't the public internet's is sent to unless the connection says otherwise."""
+    """Addresses outside of the public internet are allowed unless the connection forbids them."""
     assert why_not_sent_to(address) is None
     assert "private network" in (why_not_sent_to(address, allow_private=False) or "")
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address: str) -> None:
-    """The public internet is always sent to."""
+    """Addresses of the public internet are always allowed."""
     assert why_not_sent_to(address, allow_private=False) is None
 
 
@@ -140,5 +140,5 @@ def test_public(address: str) -> None:
     ],
 )
 def test_literal_address(host: str, address: str | None) -> None:
-    """An address is known in every spelling that the system's look-up takes, and nothing is looked up."""
+    """An address is recognized in each spelling that the system's look-up takes. No name is looked up."""
     assert literal_address(host) == address

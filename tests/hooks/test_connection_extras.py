@@ -1,4 +1,4 @@
-"""Connections that hold anything at all: either they can be used, or the field at fault is named."""
+"""Connections with any contents: each one can be used, or the error names the invalid field."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ HOSTS = ["na1", "https://receiver.example.com/x", "http://127.0.0.1:8765/v3.1", 
 def hook_for(conn_type: str, fields: dict[str, Any]) -> InsightlyHook | WebhookHook:
     """Return a hook with this connection, as if it came from Airflow's API server.
 
-    One from the environment would pass through a URI first, which holds none of the odd texts.
+    A connection from the environment would be written as a URI first, which can't contain all of the odd
+    texts.
     """
     hook = InsightlyHook("odd") if conn_type == "insightly" else WebhookHook("odd")
     extra = fields.pop("extra", None)
@@ -44,7 +45,7 @@ def hook_for(conn_type: str, fields: dict[str, Any]) -> InsightlyHook | WebhookH
 
 @st.composite
 def connections(draw: st.DrawFn, conn_type: str) -> dict[str, Any]:
-    """Draw a connection that is sound but for one or two of its fields."""
+    """Draw a connection in which one or two fields may be invalid."""
     connection: dict[str, Any] = {"host": draw(st.sampled_from(HOSTS)), "password": SECRET}
     names = st.sampled_from([field.name for field in CONNECTION_FIELDS[conn_type]])
     connection["extra"] = draw(st.dictionaries(names, values, max_size=2))
@@ -60,7 +61,7 @@ def connections(draw: st.DrawFn, conn_type: str) -> dict[str, Any]:
 @settings(deadline=None)
 @given(data=st.data())
 def test_anything(conn_type: str, data: st.DataObject) -> None:
-    """Whatever a connection holds, it is used or refused with the name of a field, without its value."""
+    """Whatever a connection contains, it is used, or refused with the name of a field, without its value."""
     hook = hook_for(conn_type, data.draw(connections(conn_type)))
     refused: list[InvalidConnection] = []
     try:
@@ -70,7 +71,7 @@ def test_anything(conn_type: str, data: st.DataObject) -> None:
     for one in refused:
         assert one.conn_id == "odd"
         assert SECRET not in str(one)
-        str(one).encode()  # it goes into logs
+        str(one).encode()  # the host is shown in logs
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_anything(conn_type: str, data: st.DataObject) -> None:
     ],
 )
 def test_odd_text(conn_type: str, given: dict[str, Any], field: str) -> None:
-    """What can't be written in UTF-8, a NUL, or no text at all is refused by its field's name."""
+    """Texts that UTF-8 can't encode, NULs and values that are no text are refused with the field's name."""
     host = "na1" if conn_type == "insightly" else "https://receiver.example.com/"
     password = SECRET if conn_type == "insightly" else None
     hook = hook_for(conn_type, {"host": host, "password": password, **given})
@@ -116,6 +117,6 @@ def test_odd_text(conn_type: str, given: dict[str, Any], field: str) -> None:
 
 
 def test_uri_with_odd_text() -> None:
-    """A URI that an operator is given is refused likewise."""
+    """A URI from an operator's argument is refused in the same way."""
     with pytest.raises(InvalidConnection, match="lone surrogate"):
         WebhookHook(uri=f"https://user:{SECRET}{HALF}@receiver.example.com/").get_conn()

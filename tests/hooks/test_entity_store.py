@@ -1,4 +1,4 @@
-"""The store of what webhooks hold: on a disk, and in an object store."""
+"""The store of webhooks' contents: on a disk, and in an object store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EIGHT = datetime(2017, 3, 10, 8, tzinfo=timezone.utc)
 
 
 class ObjectsOnly(MemoryFileSystem):
-    """A store that keeps its listings, as those of some clouds do."""
+    """A store that caches its listings, as some clouds' clients do."""
 
     protocol = "objects"
     cachable = False
@@ -46,7 +46,7 @@ class ObjectsOnly(MemoryFileSystem):
 
 @pytest.fixture(params=["file", "objects"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The place for a store: on a disk, or in a stand-in for a cloud's."""
+    """The place of a store: on a disk, or in a stand-in for a cloud's."""
     if request.param == "file":
         yield f"file://{tmp_path}/a [b]"
         return
@@ -67,7 +67,7 @@ def name_of(entity: KeptEntity, message: str = "m") -> KeptName:
 
 
 def test_keep_and_read(url: str) -> None:
-    """What is kept is listed from one day to another, in the order of time, and read again."""
+    """Stored webhooks are listed from one day to another, in order of time, and can be read."""
     store = EntityStore(url, "insightly_default")
     assert store.names("Contacts", EIGHT, EIGHT) == []
     entities = [kept(number, EIGHT + timedelta(hours=12 * number)) for number in (3, 1, 2, 9)]
@@ -80,14 +80,14 @@ def test_keep_and_read(url: str) -> None:
     contents = list(store.contents("Contacts", [*names, name_of(kept(5))]))
     assert [KeptEntity.of(content).record_id for content in contents if content] == [1, 2, 3]
     assert contents[-1] is None
-    for entity in (entities[1], kept(4)):  # the one again, and one more
+    for entity in (entities[1], kept(4)):  # one of them again, and another one
         store.keep(name_of(entity), entity)
     names = store.names("Contacts", EIGHT, EIGHT + timedelta(days=2))
     assert [name.record_id for name in names] == [4, 1, 2, 3]
 
 
 def test_discard(url: str) -> None:
-    """What is discarded is gone; to discard it again does nothing."""
+    """A discarded webhook is deleted. Discarding it again does nothing."""
     store = EntityStore(url, "insightly_default")
     store.keep(name_of(kept()), kept())
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_discard(url: str) -> None:
 
 
 def test_delete_before(url: str) -> None:
-    """Whole days are deleted, of all record types of the account."""
+    """Whole days are deleted, for all record types of the account."""
     store, other = EntityStore(url, "insightly_default"), EntityStore(url, "other")
     for days in range(4):
         for record_type in ("Contacts", "Leads"):
@@ -114,7 +114,7 @@ def test_delete_before(url: str) -> None:
 @pytest.mark.parametrize("conn_id", ["..", ".", "a/b", "a%2Fb", "Ä" * 300])
 @pytest.mark.parametrize("record_type", ["Invoice__c", f"A{'a' * 3000}__c"])
 def test_folders(tmp_path: Path, conn_id: str, record_type: str) -> None:
-    """Whatever a connection and a record type are called, they are one folder each, below the path."""
+    """Whatever the names of connection and record type are, each becomes one folder below the path."""
     root = tmp_path / "kept"
     store = EntityStore(f"file://{root}", conn_id)
     store.keep(name_of(kept()), kept(record_type=record_type))
@@ -125,7 +125,7 @@ def test_folders(tmp_path: Path, conn_id: str, record_type: str) -> None:
 
 
 def test_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that isn't written to the end has no name yet: nobody reads half a record."""
+    """A file gets its name when it is complete, so nobody reads half a record."""
     store = EntityStore(f"file://{tmp_path}", "insightly_default")
 
     def fail(_: int) -> None:
@@ -159,14 +159,14 @@ def settings(**extra: object) -> IncomingSettings:
     ],
 )
 def test_path(path: str) -> None:
-    """What webhooks hold is kept where the connection says, for as long."""
+    """Webhooks' contents are stored at the connection's path, for the connection's time."""
     found = settings(accept="entity", entity_path=path)
     assert (found.entity_path, found.entity_days) == (path, 7)
     assert settings(accept=" Entity ", entity_path=path, entity_days="30").entity_days == 30
 
 
 def test_notice() -> None:
-    """By default nothing is kept, even if a path is given."""
+    """By default nothing is stored, even if there is a path."""
     for extra in ({}, {"accept": ""}, {"accept": "notice"}):
         assert settings(**extra, entity_path="s3://bucket").entity_path is None
 
@@ -191,7 +191,7 @@ def test_notice() -> None:
     ],
 )
 def test_refused_settings(extra: dict[str, object], field: str) -> None:
-    """A place that is none, or holds a password, is refused by the field's name; no value is shown."""
+    """An invalid path, or one with a password, is refused. The error names the field and shows no value."""
     with pytest.raises(InvalidConnection) as caught:
         settings(**extra)
     assert caught.value.field == f"extra.{field}"
@@ -199,7 +199,7 @@ def test_refused_settings(extra: dict[str, object], field: str) -> None:
 
 
 def test_the_form_tells(connect: Connect) -> None:
-    """The form's test says that a path is missing."""
+    """The form's test says that the path is missing."""
     connect("crm", "insightly_incoming", login="i", password="p", extra={"accept": "entity"})
     is_good, text = InsightlyIncomingHook("crm").test_connection()
     assert not is_good

@@ -1,4 +1,4 @@
-"""Headers that tell numbers and times, or nonsense."""
+"""Headers with numbers and times, or with nonsense."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = datetime(2026, 7, 11, 12, tzinfo=timezone.utc)
     ],
 )
 def test_http_date(text: str | None, date: datetime | None) -> None:
-    """A date is read into UTC; what can't be read is none."""
+    """A date is converted to UTC. An unreadable one gives ``None``."""
     read = http_date(text)
     assert read == date
     assert read is None or read.utcoffset() == timedelta(0)
@@ -51,7 +51,10 @@ def test_http_date(text: str | None, date: datetime | None) -> None:
     ],
 )
 def test_shown_value(name: str, value: str, shown: str) -> None:
-    """Of what may authenticate, no more than the scheme is shown; what differs each time isn't, either."""
+    """Of a header that may authenticate, only the scheme is shown.
+
+    Values that always differ aren't shown either.
+    """
     assert shown_value(name, value) == shown
     assert shown_value("X-Source", "crm", is_hidden=True) == "***"
 
@@ -69,7 +72,7 @@ def test_shown_value(name: str, value: str, shown: str) -> None:
     ],
 )
 def test_whole_number(text: str, number: int | None) -> None:
-    """A count is a whole number that can be one."""
+    """A count is a whole number in the possible range."""
     assert whole_number(text) == number
 
 
@@ -89,5 +92,5 @@ def test_whole_number(text: str, number: int | None) -> None:
     ],
 )
 def test_retry_after(text: str | None, seconds: float | None) -> None:
-    """Seconds, or a date by the server's clock; what can't be read asks nothing."""
+    """It is seconds, or a date by the server's clock. An unreadable value is ignored."""
     assert retry_after(text, NOON) == seconds

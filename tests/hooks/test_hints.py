@@ -1,4 +1,4 @@
-"""What to do about a failure, wherever it is told of: in results and reports, errors, logs, and tests."""
+"""Advice for failures, wherever they are shown: results, reports, errors, logs, and connection tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.servers import answer, serving
     ],
 )
 def test_receiver(why: str | int, words: str | None) -> None:
-    """A receiver's failure has its advice, and none where there is nothing to say."""
+    """A receiver's failure has its advice, or none if nothing can be advised."""
     hint = receiver_hint(why)
     assert hint is None if words is None else words in (hint or "")
 
@@ -60,13 +60,13 @@ def test_receiver(why: str | int, words: str | None) -> None:
     ],
 )
 def test_api(why: str | int, words: str | None) -> None:
-    """So has the API's."""
+    """The API's failures have advice, too."""
     hint = api_hint(why)
     assert hint is None if words is None else words in (hint or "")
 
 
 def test_in_the_report(connect: Connect, logged: Logged) -> None:
-    """The delivery report and the log of the deliver task hold the advice."""
+    """The delivery report and the deliver task's log contain the advice."""
     with serving([answer("404 Not Found")]) as server:
         connect("webhook_default", host=server.url)
         error = undelivered(run_context(), payloads(1))
@@ -76,7 +76,7 @@ def test_in_the_report(connect: Connect, logged: Logged) -> None:
 
 
 def test_self_signed_receiver(connect: Connect, tmp_path: Path) -> None:
-    """A receiver whose certificate nobody has signed is told of with the field that mends it."""
+    """For a self-signed certificate of a receiver, the advice names the field to set."""
     authority = Authority(tmp_path)
     with serving([answer()], tls=authority.server()) as server:
         connect("webhook_default", host=server.url)
@@ -88,7 +88,7 @@ def test_self_signed_receiver(connect: Connect, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 400, 410, 418])
 def test_refused_answer_names_the_host(connect: Connect, status: int) -> None:
-    """An error of the API names the address that was asked."""
+    """An error of the API names the address of the request."""
     with serving([as_json({}, f"{status} Refused", "Location: https://elsewhere.example.com/")]) as server:
         with pytest.raises(InsightlyAPIError) as caught:
             hook_for(connect, server).custom_fields("Contacts")
@@ -99,7 +99,7 @@ def test_refused_answer_names_the_host(connect: Connect, status: int) -> None:
 
 @pytest.mark.parametrize("headers", [[], ["X-RateLimit-Remaining: 0", "Retry-After: 9999"]])
 def test_429_names_the_host(connect: Connect, headers: list[str]) -> None:
-    """So does one of 429s, of the second as of the day."""
+    """So does the error of a 429, whether for a second or for the day."""
     with serving([as_json({}, "429 Too Many Requests", *headers)]) as server:
         hook = hook_for(connect, server)
         hook.patience = 0
@@ -108,7 +108,7 @@ def test_429_names_the_host(connect: Connect, headers: list[str]) -> None:
 
 
 def test_self_signed_api(connect: Connect, tmp_path: Path) -> None:
-    """An API whose certificate nobody has signed is told of with the variable that mends it."""
+    """For a self-signed certificate of the API, the advice names the variable to set."""
     with serving([as_json([])], tls=Authority(tmp_path).server()) as server:
         connect("crm", "insightly", host=f"{server.url}/v3.1", password=KEY)
         with pytest.raises(InsightlyUnreachable, match="REQUESTS_CA_BUNDLE"):
@@ -116,7 +116,7 @@ def test_self_signed_api(connect: Connect, tmp_path: Path) -> None:
 
 
 def test_the_wrong_one_of_two_types(connect: Connect) -> None:
-    """An API key must not go to a receiver, nor a receiver's password to the API."""
+    """An API key must not be sent to a receiver, nor a receiver's password to the API."""
     connect("crm", "insightly", host="na1", password=KEY)
     connect("receiver", "insightly_webhook", host="https://receiver.example.com")
     with pytest.raises(InvalidConnection, match="'crm', type: it is 'insightly', and 'insightly_webhook' is"):
@@ -126,7 +126,7 @@ def test_the_wrong_one_of_two_types(connect: Connect) -> None:
 
 
 def test_another_type(connect: Connect, logged: Logged) -> None:
-    """A connection of another type is warned of, once, and used."""
+    """A connection of another type is logged once as a warning, and used."""
     connect("crm", "http", host="na1", password=KEY)
     hook = InsightlyHook("crm")
     assert hook.base_url == "https://api.na1.insightly.com/v3.1"
@@ -137,7 +137,10 @@ def test_another_type(connect: Connect, logged: Logged) -> None:
 
 
 def test_another_type_of_receiver(connect: Connect, logged: Logged) -> None:
-    """So is a receiver's; one without a type, and one of the right type, is not."""
+    """A receiver's connection of another type is logged, too.
+
+    One without a type, or of the right type, is not.
+    """
     connect("a", "http", host="https://receiver.example.com")
     connect("b", "insightly_webhook", host="https://receiver.example.com")
     connect("c", "", host="https://receiver.example.com")
@@ -152,7 +155,7 @@ def test_another_type_of_receiver(connect: Connect, logged: Logged) -> None:
     [("crm_test", "connection 'crm_test', host"), ("aB3dE5gH", "this connection, host")],
 )
 def test_id_in_a_test(connect: Connect, conn_id: str, told: str) -> None:
-    """The test of a connection names it by its id, unless that is one which Airflow's form has made up."""
+    """The test of a connection shows its id, unless Airflow's form has made the id up."""
     connect(conn_id, "insightly", password=KEY)
     ok, text = InsightlyHook(conn_id).test_connection()
     assert not ok

@@ -1,4 +1,4 @@
-"""What a connection of type ``insightly_incoming`` may say."""
+"""What a connection of type ``insightly_incoming`` may contain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_defaults(connect: Connect) -> None:
 
 
 def test_extra(connect: Connect) -> None:
-    """Fields come typed, or as text from a form."""
+    """Fields may have JSON types, or be text from a form."""
     extra = {
         "insightly_conn_id": "crm_api",
         "record_types": " Contacts,Tasks  Invoice__c, ",
@@ -68,7 +68,7 @@ def test_extra(connect: Connect) -> None:
     ],
 )
 def test_invalid(connect: Connect, fields: dict[str, Any], field: str, reason: str, logged: Logged) -> None:
-    """What can't be used is named, and no error holds a secret."""
+    """The error names the invalid field, and shows no secret."""
     with pytest.raises(InvalidConnection) as refused:
         settings(connect, **fields)
     assert refused.value.field == field
@@ -84,7 +84,7 @@ def test_another_type(connect: Connect) -> None:
 
 
 def test_representation(connect: Connect) -> None:
-    """Neither credentials nor secrets are in what is shown of the settings."""
+    """The settings' repr has neither credentials nor secrets."""
     shown = repr(settings(connect, extra={"signing_secret": SECRET}))
     for secret in ("correct horse", "'insightly'", SECRET, SECRET[6:]):
         assert secret not in shown

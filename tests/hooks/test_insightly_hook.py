@@ -101,7 +101,7 @@ pytestmark = pytest.mark.usefixtures("no_key_logged")
     ],
 )
 def test_base_url(connect: Connect, given: dict[str, Any], base_url: str) -> None:
-    """A pod or a URL, in any case, with or without a scheme; anything else is a host name."""
+    """A pod or a URL is recognized in any case, with or without a scheme. Anything else is a host name."""
     connect("crm", "insightly", password=KEY, **given)
     assert InsightlyHook("crm").base_url == base_url
 
@@ -158,7 +158,7 @@ def test_base_url(connect: Connect, given: dict[str, Any], base_url: str) -> Non
     ],
 )
 def test_refused_connection(connect: Connect, given: dict[str, Any], field: str) -> None:
-    """A connection that can't be used is refused before anything is asked; the field is named."""
+    """An invalid connection is refused before any request. The error names the field."""
     connect("crm", "insightly", password=KEY, **given)
     with pytest.raises(InvalidConnection) as caught:
         InsightlyHook("crm").server_time()
@@ -177,7 +177,7 @@ def test_refused_connection(connect: Connect, given: dict[str, Any], field: str)
     ],
 )
 def test_address_of_the_browser(connect: Connect, host: str) -> None:
-    """The address of Insightly's pages is no address of its API: the error names the pod to give."""
+    """The address of Insightly's web pages is not the API's. The error names the pod to give."""
     connect("crm", "insightly", password=KEY, host=host)
     with pytest.raises(InvalidConnection, match="give the pod alone, 'eu1'") as caught:
         InsightlyHook("crm").get_conn()
@@ -196,7 +196,7 @@ def test_address_of_the_browser(connect: Connect, host: str) -> None:
     ],
 )
 def test_refused_key(connect: Connect, given: dict[str, Any], field: str) -> None:
-    """There is one API key, printable and without ':'; no message holds it."""
+    """An API key is printable, without ':', and only one. No message shows it."""
     connect("crm", "insightly", host="na1", **given)
     with pytest.raises(InvalidConnection) as caught:
         InsightlyHook("crm").get_conn()
@@ -219,7 +219,7 @@ def test_authorization(connect: Connect, field: str) -> None:
 
 @pytest.mark.parametrize("field", ["login", "password"])
 def test_key_is_masked(connect: Connect, redact: Callable[[str], str], field: str) -> None:
-    """Airflow masks the key in whatever others log, as it is and as it is sent."""
+    """Airflow masks the key in all logs, as it is and as it is sent."""
     key = f"key-in-the-{field}"
     encoded = base64.b64encode(f"{key}:".encode()).decode()
     connect("crm", "insightly", host="na1", **{field: key})
@@ -230,7 +230,7 @@ def test_key_is_masked(connect: Connect, redact: Callable[[str], str], field: st
 def test_proxy_password_is_masked(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, redact: Callable[[str], str]
 ) -> None:
-    """Airflow masks the password of the environment's proxy, too: as written, decoded, and as it is sent."""
+    """Airflow also masks the password of the environment's proxy: as written, decoded, and as sent."""
     monkeypatch.setenv("https_proxy", "http://user:pr0xy%2Fword@proxy.example.com:3128")
     connect("crm", "insightly", host="na1", password=KEY)
     InsightlyHook("crm").get_conn()
@@ -264,7 +264,7 @@ def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("form", ["json", "uri", "uri_with_extra"])
 def test_forms_of_a_connection(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """The JSON and URI forms of an environment variable mean the same; numbers may be text."""
+    """The JSON and URI forms of an environment variable are equivalent. Numbers may be text."""
     host = insightly.api_url.replace(":", "%3A").replace("/", "%2F")
     extra = {"timeout": "5", "requests_per_second": "1000", "api_version": ""}
     forms = {
@@ -287,7 +287,7 @@ def test_forms_of_a_connection(insightly: RunningSandbox, monkeypatch: pytest.Mo
 
 
 def test_count(insightly: RunningSandbox) -> None:
-    """One small request tells how many records a search finds."""
+    """One small request returns how many records a search finds."""
     hook = InsightlyHook()
     assert hook.count_records("Contacts") == len(list(InsightlyHook().iter_records("Contacts")))
     assert hook.count_records("Contacts", datetime.now(timezone.utc) + timedelta(days=1)) == 0
@@ -295,7 +295,7 @@ def test_count(insightly: RunningSandbox) -> None:
 
 
 def test_pages(insightly: RunningSandbox) -> None:
-    """Records come page by page, all of them once; an empty page is the end."""
+    """Records come page by page, each once. An empty page is the end."""
     everything = list(InsightlyHook().iter_records("Contacts"))
     hook = InsightlyHook()
     size = len(everything) // 3
@@ -306,7 +306,7 @@ def test_pages(insightly: RunningSandbox) -> None:
 
 
 def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
-    """A page is asked for after the one before was taken, from that one's last record on, to the very end."""
+    """A page is read when the one before was taken. It starts at that page's last record."""
     pages = [[{"CONTACT_ID": n} for n in ids] for ids in ([1, 2], [2, 3], [3], [])]
     with serving(lambda n: [as_json(pages[n])]) as server:
         records = hook_for(connect, server).iter_records("Contacts", page_size=2)
@@ -320,7 +320,7 @@ def test_pages_are_asked_for_as_needed(connect: Connect) -> None:
 
 
 def test_the_same_page_again_is_an_error(connect: Connect) -> None:
-    """A server that takes no ``skip`` ends in an error, not in an endless reading."""
+    """A server that ignores ``skip`` causes an error, not an endless loop."""
     page = as_json([{"CONTACT_ID": 1}, {"CONTACT_ID": 2}])
     with serving(lambda _: [page]) as server:
         hook = hook_for(connect, server, requests_per_second=1000)
@@ -329,7 +329,7 @@ def test_the_same_page_again_is_an_error(connect: Connect) -> None:
 
 
 def test_the_next_page_is_asked_for_while_one_is_handled(insightly: RunningSandbox) -> None:
-    """Only where more than a page is left; an error of it comes when it is that page's turn."""
+    """This is done if more than a page is left. An error is raised when its page is taken."""
     insightly.create_many("Tasks", [{"TITLE": str(n)} for n in range(20)])
     total = sum(1 for _ in InsightlyHook().iter_records("Tasks"))
     hook = InsightlyHook()
@@ -351,7 +351,7 @@ def test_the_next_page_is_asked_for_while_one_is_handled(insightly: RunningSandb
 
 
 def test_records_deleted_while_they_are_read_hide_no_others(insightly: RunningSandbox) -> None:
-    """Between any two pages three of those that were read already are deleted."""
+    """Between any two pages, three records that were already read are deleted."""
     insightly.create_many("Contacts", [{"FIRST_NAME": str(n)} for n in range(200)])
     before = {record["CONTACT_ID"] for record in InsightlyHook().iter_records("Contacts")}
     insightly.configure(between_pages={"record_type": "Contacts", "delete": 3, "where": "first"})
@@ -389,7 +389,7 @@ def test_records_deleted_while_they_are_read_hide_no_others(insightly: RunningSa
     ],
 )
 def test_search_parameters(connect: Connect, arguments: dict[str, Any], query: str) -> None:
-    """Each argument goes out as the API's parameter of its meaning."""
+    """Each argument is sent as the API's parameter of the same meaning."""
     with serving([as_json([])]) as server:
         assert list(hook_for(connect, server).iter_records("Contacts", **arguments)) == []
     assert server.requests[0].request_line == f"GET /v3.1/Contacts/Search?{query} HTTP/1.1"
@@ -407,7 +407,7 @@ def test_search_parameters(connect: Connect, arguments: dict[str, Any], query: s
     ],
 )
 def test_refused_search(insightly: RunningSandbox, arguments: dict[str, Any]) -> None:
-    """A parameter that the API lacks is refused when it is given, before anything is asked."""
+    """A parameter that the API doesn't have is refused before any request."""
     hook = InsightlyHook()
     with pytest.raises(ValueError, match=r"page_size|field_name|no parameter"):
         hook.iter_records("Contacts", **arguments)
@@ -415,7 +415,7 @@ def test_refused_search(insightly: RunningSandbox, arguments: dict[str, Any]) ->
 
 
 def test_unknown_record_type(insightly: RunningSandbox) -> None:
-    """A record type that the API lacks is refused before anything is asked."""
+    """An unknown record type is refused before any request."""
     hook = InsightlyHook()
     for ask in (
         lambda: hook.iter_records("Contact"),
@@ -428,7 +428,7 @@ def test_unknown_record_type(insightly: RunningSandbox) -> None:
 
 
 def test_updated_after(insightly: RunningSandbox) -> None:
-    """Only records updated later than the given time come."""
+    """Only records that were updated after the given time come."""
     old = insightly.create("Tasks", TITLE="old", DATE_UPDATED_UTC="2031-01-01 00:00:00")
     new = insightly.create("Tasks", TITLE="new", DATE_UPDATED_UTC="2031-01-01 00:00:02")
     after = datetime(2031, 1, 1, 0, 0, 1, tzinfo=timezone.utc)
@@ -438,7 +438,7 @@ def test_updated_after(insightly: RunningSandbox) -> None:
 
 
 def test_one_record_and_custom_fields(insightly: RunningSandbox) -> None:
-    """A record comes by its id, and a record type's custom fields with their types."""
+    """A record can be read by its id. A record type's custom fields come with their types."""
     created = insightly.create("Contacts", FIRST_NAME="Ann")
     assert InsightlyHook().get_record("Contacts", created["CONTACT_ID"])["FIRST_NAME"] == "Ann"
     fields = {f["FIELD_NAME"]: f["FIELD_TYPE"] for f in InsightlyHook().custom_fields("Contacts")}
@@ -447,7 +447,7 @@ def test_one_record_and_custom_fields(insightly: RunningSandbox) -> None:
 
 
 def test_custom_objects(insightly: RunningSandbox) -> None:
-    """Custom objects are read under their own names."""
+    """Custom objects are read by their own names."""
     created = insightly.create("Invoice__c", RECORD_NAME="Invoice 1")
     records = list(InsightlyHook().iter_records("Invoice__c"))
     assert created["RECORD_ID"] in [record["RECORD_ID"] for record in records]
@@ -458,7 +458,7 @@ def test_custom_objects(insightly: RunningSandbox) -> None:
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.0, 86_400.0])
 def test_server_time(insightly: RunningSandbox, offset: float) -> None:
-    """The time is the server's, never ahead of it and less than two seconds behind; it is in UTC."""
+    """The time is the server's, in UTC, never ahead of it and less than two seconds behind."""
     insightly.configure(clock_offset=offset)
     before = datetime.now(timezone.utc)
     read = InsightlyHook().server_time()
@@ -470,7 +470,7 @@ def test_server_time(insightly: RunningSandbox, offset: float) -> None:
 
 
 def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is read with any answer, carried on for five minutes, then asked for again."""
+    """Any answer gives the time. It is carried on for five minutes, and then asked for again."""
     now = [1000.0]
     monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now[0]))
     dates = ["Fri, 10 Mar 2017 08:00:00 GMT", "Fri, 10 Mar 2017 09:00:00 GMT"]
@@ -500,7 +500,7 @@ def test_server_time_is_carried_on(connect: Connect, monkeypatch: pytest.MonkeyP
 def test_one_answer_ahead_of_our_own_clock_is_not_believed(
     connect: Connect, ahead: list[float | None], asked: int, expected: float
 ) -> None:
-    """More are asked for, once, and by other connections; then the slowest clock counts."""
+    """More answers are asked for, once, on other connections. Then the slowest clock counts."""
     started = datetime.now(timezone.utc)
 
     def told(seconds: float | None) -> bytes:
@@ -519,7 +519,7 @@ def test_one_answer_ahead_of_our_own_clock_is_not_believed(
     [[], ["Date: yesterday"], ["Date: Fri, 10 Mar 2017 08:00:00 +99999999999999999999"]],
 )
 def test_server_without_a_clock(connect: Connect, headers: list[str]) -> None:
-    """A server that sends no date, or none that can be read, is told of; no other clock stands in."""
+    """If a server sends no readable date, an error says so. No other clock is used instead."""
     with serving([as_json({}, "200 OK", *headers)]) as server, pytest.raises(InsightlyAPIError) as caught:
         hook_for(connect, server).server_time()
     assert (caught.value.conn_id, caught.value.path) == ("crm", "/Instance")
@@ -536,7 +536,7 @@ def test_server_without_a_clock(connect: Connect, headers: list[str]) -> None:
 def test_access_errors(
     insightly: RunningSandbox, connect: Connect, naps: list[float], status: int, words: str
 ) -> None:
-    """401, 403, 404 and 405 are one typed error each, with advice, and are not asked again."""
+    """401, 403, 404 and 405 raise one typed error each, with advice, and are not retried."""
     insightly.configure(fault={"path": "/v3.1/Contacts/Search", "status": status})
     hook = InsightlyHook()
     with pytest.raises(InsightlyAccessError, match=words) as caught:
@@ -548,7 +548,7 @@ def test_access_errors(
 
 
 def test_wrong_key(insightly: RunningSandbox, connect: Connect) -> None:
-    """A wrong key is a 401 that Airflow does not retry; its text does not hold the key."""
+    """A wrong key is a 401 that Airflow does not retry. The error doesn't show it."""
     from airflow.sdk.exceptions import AirflowFailException
 
     connect("crm", "insightly", host=insightly.api_url, password=KEY)
@@ -561,7 +561,7 @@ def test_wrong_key(insightly: RunningSandbox, connect: Connect) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
-    """A redirect is an answer that isn't expected; the key goes to no other server."""
+    """A redirect is an unexpected answer. The key is not sent to another server."""
     with serving([as_json({})]) as other:
         moved = as_json({}, f"{status} Moved", f"Location: {other.url}/v3.1/Contacts/1")
         with serving([moved]) as server, pytest.raises(InsightlyAPIError) as caught:
@@ -598,7 +598,7 @@ def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
     ],
 )
 def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None, naps: list[float]) -> None:
-    """A 200 that isn't what the API documents is a typed error that shows nothing of it."""
+    """A 200 that isn't as the API documents raises a typed error that shows nothing of it."""
     with serving([answer("200 OK", body=body)]) as server:
         hook = hook_for(connect, server)
         asked = {
@@ -612,12 +612,15 @@ def test_odd_answers(connect: Connect, ask: str, body: bytes, status: int | None
     assert caught.value.status == status
     assert "Welcome" not in str(caught.value)
     assert "Secret" not in str(caught.value)
-    assert len(server.requests) == (1 if status is None else 4)  # what is no JSON may have been cut
+    assert len(server.requests) == (1 if status is None else 4)  # a text that isn't JSON may have been cut
 
 
 @pytest.mark.parametrize("odd", ["null", '"x"', "[]", '{"A":1}', '{"CONTACT_ID":"7"}', '{"CONTACT_ID":[1]}'])
 def test_a_record_without_a_usable_id_stops_only_itself(connect: Connect, odd: str) -> None:
-    """The others are read, each once, over pages that overlap; it comes out as it is, no object as empty."""
+    """Other records are read once each, over overlapping pages.
+
+    This one comes unchanged; a non-object comes empty.
+    """
     records = [odd, '{"CONTACT_ID": 1}', odd, '{"CONTACT_ID": 2}', '{"CONTACT_ID": 3}']
 
     def page(connection: Any) -> None:
@@ -638,20 +641,20 @@ def test_a_record_without_a_usable_id_stops_only_itself(connect: Connect, odd: s
     "value", ["[" * 950 + "]" * 950, "[" * 9_000 + "]" * 9_000, "9" * 5_000, "NaN", "1e400"]
 )
 def test_a_value_that_python_cannot_read_stops_only_its_record(connect: Connect, value: str) -> None:
-    """However deep it nests, or long it is, the records beside it are read."""
+    """However deeply it nests, or long it is, the other records are read."""
     page = f'[{{"CONTACT_ID": 1}}, {{"CONTACT_ID": 2, "A": {value}}}, {{"CONTACT_ID": 3}}]'
     with serving([answer("200 OK", "X-Total-Count: 3", body=page.encode())]) as server:
         plain = list(hook_for(connect, server).iter_records("Contacts"))
         found = list(InsightlyHook("crm", exact_numbers=True).iter_records("Contacts"))
     assert [record["CONTACT_ID"] for record in plain] == [1, 2, 3]
     assert [record["CONTACT_ID"] for record in found] == [1, 2, 3]
-    # Where Python 3.13 can read a deep list, pytest would compare long texts for minutes.
+    # Python 3.13 can read a deep list; pytest would then compare long texts for minutes.
     if value[0].isdigit():
         assert dumps(found[1]["A"]) == value
 
 
 def test_numbers_keep_their_text(connect: Connect) -> None:
-    """Decimals come exactly as the API writes them, if asked for; they are floats to calculate with."""
+    """On request, decimals keep the API's exact text. In calculations they are floats."""
     body = b'{"CONTACT_ID": 1, "A": 1234567890123456.78, "B": 1.10, "C": 1E2, "D": 5, "E": 0.5}'
     with serving([answer("200 OK", body=body)]) as server:
         plain = hook_for(connect, server).get_record("Contacts", 1)
@@ -664,7 +667,7 @@ def test_numbers_keep_their_text(connect: Connect) -> None:
 
 
 def test_bad_request(connect: Connect, naps: list[float]) -> None:
-    """A 400 is told of with its status, without its text."""
+    """The error of a 400 has its status, without its text."""
     refusal = as_json({"Message": f"no field {KEY}"}, "400 Bad Request")
     with serving([refusal]) as server, pytest.raises(InsightlyAPIError) as caught:
         hook_for(connect, server).get_record("Contacts", 1)
@@ -673,7 +676,7 @@ def test_bad_request(connect: Connect, naps: list[float]) -> None:
 
 
 def test_undecodable_answer(connect: Connect, naps: list[float]) -> None:
-    """What the client itself can't read is told of by the kind of its error."""
+    """If the client can't read an answer, the error names the kind of failure."""
     bad = answer("200 OK", "Content-Encoding: gzip", body=b"no gzip")
     with serving([bad]) as server, pytest.raises(InsightlyAPIError, match="ContentDecodingError") as caught:
         hook_for(connect, server).get_record("Contacts", 1)
@@ -685,7 +688,7 @@ def test_undecodable_answer(connect: Connect, naps: list[float]) -> None:
 
 
 def test_connection_test(insightly: RunningSandbox, connect: Connect) -> None:
-    """The test of a connection names the account, or says what is wrong; it never raises."""
+    """The test of a connection names the account, or says what is wrong. It never raises."""
     assert InsightlyHook().test_connection() == (True, "Connected to Insightly account 'Sandbox Trading'")
     connect("wrong", "insightly", host=insightly.api_url, password=KEY)
     ok, text = InsightlyHook("wrong").test_connection()
@@ -724,7 +727,7 @@ def test_connection_test_without_a_name(connect: Connect, body: bytes) -> None:
     ],
 )
 def test_records_page(connect: Connect, host: str, all_records: str, one: str) -> None:
-    """People see records in Insightly's own screens, or in the API's answers where there are none."""
+    """Users see records on Insightly's own pages, or as the API's answers if there is no page."""
     connect("crm", "insightly", host=host, password=KEY)
     assert (records_page("crm", "Contacts"), record_page("crm", "Contacts", 7)) == (all_records, one)
 
@@ -743,7 +746,7 @@ def test_records_page(connect: Connect, host: str, all_records: str, one: str) -
     ],
 )
 def test_errors_survive_pickling(error: InsightlyAPIError) -> None:
-    """Errors cross processes with their attributes."""
+    """Errors keep their attributes from process to process."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 — made in the line itself
     assert type(copy) is type(error)
     assert str(copy) == str(error)
@@ -753,7 +756,7 @@ def test_errors_survive_pickling(error: InsightlyAPIError) -> None:
 
 @pytest.mark.parametrize("script", [[3], [as_json([], "503 Unavailable", "Retry-After: 60")]])
 def test_close_ends_what_is_under_way(connect: Connect, script: list[object]) -> None:
-    """A request that waits in another thread, for its answer or its next turn, ends at once; none follows."""
+    """A request that waits in another thread, for an answer or its turn, ends at once. No other follows."""
     with serving(lambda _: script) as server, ThreadPoolExecutor(1) as pool:
         hook = hook_for(connect, server, timeout=30)
         asked = pool.submit(hook.custom_fields, "Contacts")
@@ -770,7 +773,7 @@ def test_close_ends_what_is_under_way(connect: Connect, script: list[object]) ->
 
 
 def test_a_connection_that_is_opened_after_the_end_asks_nothing() -> None:
-    """A thread that was just connecting when all was ended sends no request."""
+    """A thread that was connecting when the hook was closed sends no request."""
     with serving([as_json([])]) as server, requests.Session() as session:
         adapter = answer_limits.LimitedAdapter(5)
         session.mount("http://", adapter)

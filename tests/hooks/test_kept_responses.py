@@ -1,4 +1,4 @@
-"""``keep_response``: what a failing receiver has answered is shown, without the connection's credentials."""
+"""``keep_response``: a failing receiver's answer is shown, without the connection's credentials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connected(connect: Connect, server: Server, **extra: Any) -> WebhookHook:
 
 
 def test_response_of_a_failure(connect: Connect) -> None:
-    """What is answered stands in a field of its own; the error is the same for each such answer."""
+    """The answer has its own field. The error text is the same for all such answers."""
     with serving(REFUSES) as server:
         result = connected(connect, server).send("{}", message_id="msg_1")
     assert (result.status, result.error, result.response) == (422, "answered 422", ERROR)
@@ -48,13 +48,13 @@ def test_response_of_a_failure(connect: Connect) -> None:
     ids=["success", "off", "empty", "no body"],
 )
 def test_nothing_is_kept(connect: Connect, script: Script, extra: dict[str, Any]) -> None:
-    """Nothing is kept of a success, without ``keep_response``, or of an answer without a body."""
+    """Nothing is stored for a success, without ``keep_response``, or for an answer without a body."""
     with serving(script) as server:
         assert connected(connect, server, **extra).send("{}", message_id="msg_1").response is None
 
 
 def test_2xx_without_the_expected_text(connect: Connect) -> None:
-    """A 2xx that is no acknowledgement is a failure, and its answer is kept."""
+    """A 2xx without the expected text is a failure, and its answer is stored."""
     with serving([answer(body=b'{"ok": false}')]) as server:
         result = connected(connect, server, expect_body='"ok": true').send("{}", message_id="msg_1")
     assert not result.acknowledged
@@ -62,14 +62,14 @@ def test_2xx_without_the_expected_text(connect: Connect) -> None:
 
 
 def test_the_form(connect: Connect) -> None:
-    """It is true or false; anything else is refused before something is sent."""
+    """It is true or false. Anything else is refused before anything is sent."""
     with serving(REFUSES) as server, pytest.raises(InvalidConnection) as caught:
         connected(connect, server, keep_response="perhaps").send("{}", message_id="msg_1")
     assert (caught.value.field, server.connections) == ("extra.keep_response", 0)
 
 
 def test_connection_test_shows_it(connect: Connect) -> None:
-    """Whoever tests a connection reads what its receiver says."""
+    """A user who tests a connection sees the receiver's answer."""
     with serving(REFUSES) as server:
         assert connected(connect, server).test_connection() == (
             False,
@@ -78,7 +78,7 @@ def test_connection_test_shows_it(connect: Connect) -> None:
 
 
 def echo(connection: Any) -> None:
-    """Answer with the request, as some servers do with one that they refuse."""
+    """Answer with the request, as some servers do when they refuse one."""
     request = read_request(connection)
     assert request is not None
     connection.sendall(answer("400 Bad Request", "Content-Type: application/json", body=_echoed(request)))
@@ -103,7 +103,7 @@ def echoing() -> Iterator[Server]:
 
 @pytest.mark.parametrize("by", ["login", "URI"])
 def test_receiver_that_echoes_credentials(connect: Connect, echoing: Server, by: str) -> None:
-    """No credential of connection, URI or operator is in what is kept; the rest of the echo is."""
+    """The stored text has no credential of connection, URI or operator. The rest of the echo is there."""
     address = f"{echoing.host}:{echoing.port}/hook?key={QUERY}"
     extra = {
         "allow_insecure_http": True,
@@ -127,7 +127,7 @@ def test_receiver_that_echoes_credentials(connect: Connect, echoing: Server, by:
 
 
 def test_proxy_that_echoes_credentials(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is told to a proxy is no more shown than what is told to the receiver."""
+    """A proxy's credentials are hidden like the receiver's."""
 
     def echo_proxy(connection: Any) -> None:
         request = read_request(connection)
@@ -145,7 +145,7 @@ def test_proxy_that_echoes_credentials(connect: Connect, monkeypatch: pytest.Mon
 
 
 def test_log_and_report(connect: Connect, logged: Logged) -> None:
-    """Log and report show what each record's answer was; the table of kinds has one line for all."""
+    """Log and report show the answer for each record. The table of failures has one line for all."""
 
     def refuse(number: int) -> Script:
         return [answer("422 X", body=f'{{"error": "field F{number} missing"}}'.encode())]
@@ -169,7 +169,7 @@ def test_log_and_report(connect: Connect, logged: Logged) -> None:
 
 
 def test_success_keeps_nothing(connect: Connect, logged: Logged) -> None:
-    """What a receiver answers to what it takes stands nowhere."""
+    """A receiver's answer to an accepted message is stored nowhere."""
     context = run_context(task_state_store=StateStore())
     with serving([answer(body=b"canary")]) as server:
         connected(connect, server)

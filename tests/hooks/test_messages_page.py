@@ -1,4 +1,4 @@
-"""What docs/reference/messages.md shows of a message is what goes over the wire."""
+"""The example in docs/reference/messages.md is the message that is really sent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHANGE: RecordChange = {
 
 @pytest.fixture
 def received(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Request:
-    """Return the page's request as it came over the wire."""
+    """Return the page's request as a receiver gets it."""
     payload = build_payload(CHANGE, "new_french_contacts/Billing", RECORD)
     monkeypatch.setattr(webhook.time, "time", lambda: SENT_AT + 0.5)
     with serving([answer()]) as server:
@@ -53,21 +53,21 @@ def received(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Request:
 
 
 def test_the_example_is_a_real_request(received: Request) -> None:
-    """Its lines, their order and its body are those of a POST; only host and version are the page's own."""
+    """Its lines, their order and its body are those of a POST. Only host and version are the page's own."""
     head = re.sub(r"Host: \S+", "Host: billing.example.com", received.head.decode())
     head = re.sub(r"(airflow-insightly-hooks/)\S+", r"\1VERSION", head)
     assert f"{head}\n\n{received.body.decode()}\n" == BLOCKS["http"].replace("\n", "\r\n", head.count("\n"))
 
 
 def test_every_header_has_a_row(received: Request) -> None:
-    """The table names each header of the request, and the text each header that can't be set."""
+    """The table has each header of the request. The text names each header that users can't set."""
     rows = " ".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))
     assert [name for name, _ in received.header_lines if f"`{name}`" not in rows.lower()] == []
     assert [name for name in PROTECTED_HEADERS if f"`{name}`" not in PAGE.lower()] == []
 
 
 def test_the_code_verifies_the_example(received: Request) -> None:
-    """With the secret, and with no other one; a changed body is not verified."""
+    """It verifies with the secret, not with another one, and not with a changed body."""
     names: dict[str, Any] = {}
     exec(BLOCKS["python"], names)  # noqa: S102 — the page's own
     is_signed = names["is_signed"]
@@ -77,7 +77,7 @@ def test_the_code_verifies_the_example(received: Request) -> None:
 
 
 def test_the_dates_are_what_the_body_holds() -> None:
-    """The page's dates, in both formats, with a time and without."""
+    """The page's dates are right, in both formats, with and without a time."""
     (_, day), iso = (
         re.findall(rf"^\| {kind} \| .*", PAGE, re.MULTILINE)[0].split("With `iso8601`: ")
         for kind in ("a date without a time", "a date with a time")

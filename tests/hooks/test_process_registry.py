@@ -1,4 +1,4 @@
-"""What all of a process shares: one object for each key."""
+"""Objects that a process shares: one for each key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_insightly_hooks.hooks.process_registry import ProcessRegistry, clea
 
 
 def test_made_when_first_asked_for() -> None:
-    """Each key has one object, which is made from it when it is first asked for."""
+    """The object of a key is made when it is first asked for."""
     made: list[str] = []
     registry = ProcessRegistry[str, object](lambda key: made.append(key) or object())
     assert made == []
@@ -21,7 +21,7 @@ def test_made_when_first_asked_for() -> None:
 
 
 def test_one_for_all_threads() -> None:
-    """However many threads ask at once for a key, its object is made once."""
+    """If several threads ask for a key at the same time, its object is made once."""
     made: list[str] = []
 
     def make(key: str) -> object:
@@ -42,7 +42,7 @@ def test_one_for_all_threads() -> None:
 
 
 def test_the_longest_unused_goes_first() -> None:
-    """A registry with a bound forgets the object that was asked for longest ago; one without keeps all."""
+    """A registry with a limit forgets the object that was unused longest. One without a limit keeps all."""
     bounded, unbounded = ProcessRegistry(str, most=2), ProcessRegistry(str)
     for registry in (bounded, unbounded):
         for key in (1, 2, 1, 3):
@@ -52,7 +52,7 @@ def test_the_longest_unused_goes_first() -> None:
 
 
 def test_all_are_cleared_at_once() -> None:
-    """One call forgets what all registries hold; then each object is made anew."""
+    """One call empties all registries. Then each object is made anew."""
     registries = [ProcessRegistry[str, list[str]](lambda _key: []) for _ in range(2)]
     before = [registry.get("a") for registry in registries]
     clear_process_registries()

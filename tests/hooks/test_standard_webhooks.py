@@ -1,4 +1,4 @@
-"""What is sent, as receivers see it who use the library of the specification, ``standardwebhooks``."""
+"""Messages, as receivers verify them with the specification's library ``standardwebhooks``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = '{"entity":{"FIRST_NAME":"Zoë","N":1.0}}'
 
 @pytest.fixture
 def received(connect: Connect) -> Request:
-    """Return a request that was signed with two secrets, as it came over the wire."""
+    """Return a request that was signed with two secrets, as a receiver gets it."""
     with serving([answer()]) as server:
         connect("receiver", host=server.url, extra={"signing_secret": " ".join(SECRETS)})
         assert WebhookHook("receiver").send(BODY, message_id="msg_1").acknowledged
@@ -27,13 +27,13 @@ def received(connect: Connect) -> Request:
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_verified(received: Request, secret: str) -> None:
-    """A receiver verifies a message with either of the secrets, while one is replaced by the other."""
+    """A receiver verifies a message with either secret, so that secrets can be replaced."""
     library = pytest.importorskip("standardwebhooks")
     assert library.Webhook(secret).verify(received.body, received.headers) == json.loads(BODY)
 
 
 def test_not_verified(received: Request) -> None:
-    """With another secret, or another body, id or time, it verifies nothing."""
+    """With another secret, body, id or time, it verifies nothing."""
     library = pytest.importorskip("standardwebhooks")
     headers = received.headers
     earlier = str(int(headers["webhook-timestamp"]) - 1)

@@ -1,4 +1,4 @@
-"""POSTing to a receiver: what goes over the wire, and what counts as acknowledged."""
+"""POSTs to a receiver: what is sent, and what counts as acknowledged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TIMEOUT = 0.4
 
 @pytest.fixture(autouse=True)
 def _no_secrets_logged(logged: Logged) -> Iterator[None]:
-    """Whatever happens, no log line holds credentials or a record's contents."""
+    """No log line contains credentials or a record's contents."""
     yield
     for secret in (PASSWORD, AUTHORIZATION.removeprefix("Basic "), CONTENTS, *SECRETS):
         assert secret not in logged.text
@@ -56,16 +56,16 @@ def send(hook: WebhookHook, body: str = BODY, **arguments: Any) -> PostResult:
 
 
 def sent_to(connect: Connect, *script: Any, **extra: Any) -> PostResult:
-    """Return what became of a POST to a server that plays this script."""
+    """Return the result of a POST to a server that plays this script."""
     with serving(script) as server:
         return send(hook_for(connect, server, **extra))
 
 
-# --- what goes over the wire -----------------------------------------------------------------------------
+# --- what is sent ----------------------------------------------------------------------------------------
 
 
 def test_request(connect: Connect) -> None:
-    """The request holds the exact body, its length, our headers and nothing more."""
+    """The request has the exact body, its length and our headers, and nothing else."""
     with serving([answer()]) as server:
         before = int(time.time())
         result = send(hook_for(connect, server, "/hook/a%2Fb?token=1&x=%20"))
@@ -101,7 +101,7 @@ def test_request(connect: Connect) -> None:
     ],
 )
 def test_basic_authentication(connect: Connect, given: dict[str, str], header: str | None) -> None:
-    """Credentials go out as RFC 7617 says, in UTF-8; a user name alone as ``user:``."""
+    """Credentials are sent as in RFC 7617, in UTF-8; a user name alone as ``user:``."""
     with serving([answer()]) as server:
         connect("receiver", host=server.url, **given)
         WebhookHook("receiver").send(BODY, message_id="msg_1")
@@ -148,7 +148,7 @@ def test_signature(connect: Connect) -> None:
 
 
 def test_headers(connect: Connect) -> None:
-    """The operator's headers go over the connection's, and both over those of ours that aren't protected."""
+    """The operator's headers replace the connection's, and both replace our headers that aren't protected."""
     with serving([answer()]) as server:
         hook = hook_for(connect, server, headers={"X-One": "1", "x-two": "2", "Accept": "text/plain"})
         send(hook, headers={"X-TWO": " two ", "X-Three": "3", "accept-encoding": "gzip"})
@@ -160,7 +160,7 @@ def test_headers(connect: Connect) -> None:
 
 
 def test_names_of_headers(connect: Connect) -> None:
-    """They go out as they are customary, and those of one's own as they are written."""
+    """Names are sent in their usual form. A user's own names are sent as written."""
     with serving([answer()]) as server:
         hook = hook_for(connect, server, headers={"ACCEPT": "text/plain", "X-Api-KEY": "1"})
         send(hook, headers={"x-api-key": "2", "user-agent": "mine"})
@@ -172,7 +172,7 @@ def test_names_of_headers(connect: Connect) -> None:
 
 
 def test_secrets_are_masked(connect: Connect, redact: Callable[[str], str]) -> None:
-    """Airflow masks credentials, headers' values and signing secrets in whatever others log."""
+    """Airflow masks credentials, headers' values and signing secrets in all logs."""
     encoded = base64.b64encode(b"user:masked-word").decode()
     secrets = [f"whsec_{base64.b64encode(word * 4).decode()}" for word in (b"masked-one", b"masked-two")]
     extra = {"headers": {"X-Api-Key": "masked-header"}, "signing_secret": " ".join(secrets)}
@@ -215,7 +215,7 @@ def test_secrets_are_masked(connect: Connect, redact: Callable[[str], str]) -> N
     ],
 )
 def test_refused_headers(connect: Connect, headers: dict[str, Any]) -> None:
-    """A header that is ours, or can be none, is refused before anything is sent, never with its value."""
+    """Protected and invalid headers are refused before anything is sent. The error doesn't show the value."""
     with serving([answer()]) as server:
         with pytest.raises(InvalidPayload) as caught:
             send(hook_for(connect, server), headers=headers)
@@ -229,7 +229,7 @@ def test_refused_headers(connect: Connect, headers: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("message_id", ["", "msg 1", "msg\r\nx: 1", "mßg"])
 def test_refused_message_id(connect: Connect, message_id: str) -> None:
-    """An id that no header can hold is refused before anything is sent."""
+    """An id that can't be a header is refused before anything is sent."""
     with serving([answer()]) as server, pytest.raises(InvalidPayload):
         hook_for(connect, server).send(BODY, message_id=message_id)
     assert server.connections == 0
@@ -264,7 +264,7 @@ def test_refused_message_id(connect: Connect, message_id: str) -> None:
     ],
 )
 def test_refused_extra(connect: Connect, extra: dict[str, Any], field: str) -> None:
-    """An extra field that is unknown or can't be used is refused before anything is sent, and named."""
+    """An unknown or invalid extra field is refused before anything is sent. The error names it."""
     with serving([answer()]) as server, pytest.raises(InvalidConnection) as caught:
         send(hook_for(connect, server, **extra))
     assert (caught.value.conn_id, caught.value.field) == ("receiver", field)
@@ -275,7 +275,7 @@ def test_refused_extra(connect: Connect, extra: dict[str, Any], field: str) -> N
 
 @pytest.mark.parametrize("extra", ["no JSON", "[]", "3"])
 def test_extra_that_is_no_object(monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
-    """An extra that is no JSON object is refused without its text."""
+    """An extra that is no JSON object is refused. The error doesn't show its text."""
     from airflow.sdk import Connection
 
     connection = Connection(conn_id="receiver", conn_type="insightly_webhook", host="127.0.0.1")
@@ -287,7 +287,10 @@ def test_extra_that_is_no_object(monkeypatch: pytest.MonkeyPatch, extra: str) ->
 
 
 def test_body_limit(connect: Connect) -> None:
-    """A body over the limit is refused before it is sent, with the bytes counted; one at it goes out."""
+    """A body over the limit is refused before it is sent. Bytes count.
+
+    A body of exactly the limit is sent.
+    """
     with serving([answer()]) as server:
         hook = hook_for(connect, server, max_body_bytes=10)
         assert send(hook, "é" * 5).acknowledged
@@ -298,7 +301,7 @@ def test_body_limit(connect: Connect) -> None:
 
 
 def test_lone_surrogate(connect: Connect) -> None:
-    """A body that has no UTF-8 is refused, without its text."""
+    """A body that can't be encoded in UTF-8 is refused. The error doesn't show its text."""
     with serving([answer()]) as server, pytest.raises(InvalidPayload, match="lone surrogate"):
         send(hook_for(connect, server), "x\ud800")
     assert server.connections == 0
@@ -333,7 +336,7 @@ def test_acknowledged(connect: Connect, status: int) -> None:
     ],
 )
 def test_not_acknowledged(connect: Connect, status: int, words: str) -> None:
-    """Every other status is none, and says which it was, without the server's words."""
+    """Any other status is no acknowledgement. The error names it, without the server's text."""
     result = sent_to(connect, answer(f"{status} {CONTENTS.encode().decode('latin-1')}"))
     assert (result.acknowledged, result.status, result.sent, result.gone) == (False, status, True, False)
     assert words in (result.error or "")
@@ -341,7 +344,7 @@ def test_not_acknowledged(connect: Connect, status: int, words: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
-    """A redirect is a failure, and nobody else gets the body."""
+    """A redirect is a failure. No other server gets the body."""
     with serving([answer()]) as other:
         result = sent_to(connect, answer(f"{status} Moved", f"Location: {other.url}/"))
     assert (result.acknowledged, result.status) == (False, status)
@@ -360,7 +363,7 @@ def test_redirects_are_not_followed(connect: Connect, status: int) -> None:
     ],
 )
 def test_gone(connect: Connect, status: str, header: str, gone: bool) -> None:
-    """410 and ``webhook-delivery: abort-message`` end a message; a 2xx delivers it all the same."""
+    """410 and ``webhook-delivery: abort-message`` end a message. A 2xx delivers it in any case."""
     result = sent_to(connect, answer(status, header))
     assert result.gone is gone
     assert result.acknowledged is status.startswith("2")
@@ -399,7 +402,7 @@ def test_interim_answers(connect: Connect, interim: bytes, status: int) -> None:
     ids=lambda reply: reply[:24].decode("latin-1"),
 )
 def test_no_http(connect: Connect, reply: bytes) -> None:
-    """What is no HTTP/1.1 answer is a failure of the protocol, after which the receiver may have it."""
+    """An answer that isn't HTTP/1.1 is a protocol failure. The receiver may have the message."""
     result = sent_to(connect, reply)
     assert (result.acknowledged, result.status, result.sent) == (False, None, True)
     assert result.error == "protocol: the answer is not HTTP/1.1"
@@ -419,7 +422,7 @@ def test_no_http(connect: Connect, reply: bytes) -> None:
     ids=["cut", "reset", "cut chunk", "no chunk", "dripping", "endless", "silent"],
 )
 def test_odd_body_of_a_2xx(connect: Connect, script: list[Any], note: str) -> None:
-    """The status decides: a 2xx whose body breaks, drips or never ends is delivered, with a note."""
+    """The status decides: a 2xx with a broken, slow or endless body is delivered, with a note."""
     result = sent_to(connect, *script)
     assert (result.acknowledged, result.status) == (True, 200)
     assert note in (result.error or "")
@@ -440,12 +443,12 @@ def test_odd_body_of_a_2xx(connect: Connect, script: list[Any], note: str) -> No
     ids=["gzip", "charset", "surplus", "204 with body", "HTTP/1.0", "no reason", "odd reason"],
 )
 def test_bodies_are_not_decoded(connect: Connect, reply: bytes) -> None:
-    """No body can turn a 2xx into a failure: none is decoded."""
+    """Bodies are not decoded, so none can turn a 2xx into a failure."""
     assert sent_to(connect, reply).acknowledged
 
 
 def test_cookies_are_not_kept(connect: Connect) -> None:
-    """What a receiver sets is not sent back."""
+    """A receiver's cookies are not sent back."""
     with serving([answer("200 OK", "Set-Cookie: a=1")]) as server:
         hook = hook_for(connect, server)
         send(hook)
@@ -478,14 +481,14 @@ def test_cookies_are_not_kept(connect: Connect) -> None:
 )
 @pytest.mark.parametrize("status", ["503 X", "200 OK"])
 def test_retry_after(connect: Connect, headers: list[str], seconds: float | None, status: str) -> None:
-    """Whole seconds or a date, the first that can be read; what can't be is ignored, and harms nothing."""
+    """Whole seconds or a date; the first readable value counts. Unreadable ones are ignored."""
     result = sent_to(connect, answer(status, *headers))
     assert result.retry_after == seconds
     assert result.acknowledged is (status == "200 OK")
 
 
 def test_retry_after_a_date(connect: Connect) -> None:
-    """A date is so many seconds from now."""
+    """A date is converted to seconds from now."""
     date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
     assert 85 < (sent_to(connect, answer("503 X", f"Retry-After: {date}")).retry_after or 0) <= 90
 
@@ -503,7 +506,7 @@ def test_retry_after_a_date(connect: Connect) -> None:
     ids=["silent", "headers drip", "endless 100-continue"],
 )
 def test_one_deadline(connect: Connect, script: list[Any]) -> None:
-    """However the time passes, the exchange ends at the time limit, and the receiver may have it."""
+    """Whatever takes the time, the exchange ends at the time limit. The receiver may have the message."""
     started = time.monotonic()
     result = sent_to(connect, *script)
     assert TIMEOUT <= result.elapsed < TIMEOUT + 1
@@ -513,7 +516,7 @@ def test_one_deadline(connect: Connect, script: list[Any]) -> None:
 
 
 def test_peer_that_never_reads(connect: Connect) -> None:
-    """A peer that takes nothing holds a big body no longer than the time limit."""
+    """A receiver that reads nothing blocks a big body no longer than the time limit."""
     with serving([5], reads=False) as server:
         result = send(hook_for(connect, server), "x" * 20_000_000)
     assert TIMEOUT <= result.elapsed < TIMEOUT + 1
@@ -522,7 +525,7 @@ def test_peer_that_never_reads(connect: Connect) -> None:
 
 
 def test_early_answer(connect: Connect) -> None:
-    """An answer that comes while the body is still going out counts."""
+    """An answer that comes while the body is still being sent counts."""
     with serving([answer("413 Content Too Large"), 0.2], reads=False) as server:
         result = send(hook_for(connect, server, timeout=2), "x" * 3_000_000)
     assert (result.acknowledged, result.status, result.sent) in {(False, 413, True), (False, None, True)}
@@ -530,17 +533,17 @@ def test_early_answer(connect: Connect) -> None:
 
 @pytest.mark.parametrize("script", [[], [RESET]], ids=["closed", "reset"])
 def test_connection_breaks(connect: Connect, script: list[Any]) -> None:
-    """A connection that breaks before an answer leaves it open whether the receiver has it."""
+    """If a connection breaks before an answer, it is unknown whether the receiver has the message."""
     result = sent_to(connect, *script)
     assert (result.acknowledged, result.status, result.sent) == (False, None, True)
     assert result.error == "the connection broke before an answer came"
 
 
-# --- where nothing is sent -------------------------------------------------------------------------------
+# --- when nothing is sent --------------------------------------------------------------------------------
 
 
 def test_connection_refused(connect: Connect) -> None:
-    """A port that nobody listens on was certainly sent nothing."""
+    """If nothing listens on a port, certainly nothing was sent."""
     with serving([]) as server:
         pass
     result = send(hook_for(connect, server))
@@ -549,7 +552,7 @@ def test_connection_refused(connect: Connect) -> None:
 
 
 def test_unknown_host(connect: Connect) -> None:
-    """A host that does not exist was certainly sent nothing; the message doesn't name it."""
+    """If a host does not exist, certainly nothing was sent. The message doesn't name it."""
     connect("receiver", host="https://no-such-host.invalid/", login=USER, password=PASSWORD)
     result = send(WebhookHook("receiver"))
     assert (result.status, result.sent) == (None, False)
@@ -557,7 +560,7 @@ def test_unknown_host(connect: Connect) -> None:
 
 
 def test_slow_name_service(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up a name counts in the deadline."""
+    """Looking up a name counts for the deadline."""
     look_up = transport.socket.getaddrinfo
     done = threading.Event()
 
@@ -576,7 +579,7 @@ def test_slow_name_service(connect: Connect, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """Return a port of 127.0.0.1 that takes no connection and says nothing: its queue is full."""
+    """Return a port of 127.0.0.1 that doesn't accept connections: its queue is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -600,7 +603,7 @@ def test_black_hole(
     timeout: float,
     told: str,
 ) -> None:
-    """Connecting has a time limit of its own, within the deadline; the one that was reached is told."""
+    """Connecting has its own time limit, within the deadline. The error says which limit was reached."""
     monkeypatch.setattr(transport, "CONNECT_TIMEOUT", connect_timeout)
     connect("receiver", host=f"http://127.0.0.1:{black_hole}", extra={"timeout": timeout})
     result = send(WebhookHook("receiver"))
@@ -610,7 +613,7 @@ def test_black_hole(
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
-    """Have receiver.example.com lead to these addresses."""
+    """Resolve receiver.example.com to these addresses."""
     look_up = transport.socket.getaddrinfo
 
     def answer_with(host: str, *arguments: Any, **more: Any) -> Any:
@@ -621,7 +624,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
 
 
 def test_second_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the first of several addresses is dead, the next one gets the POST, once."""
+    """If the first of several addresses is dead, the next one gets the POST, once."""
     with serving([answer()]) as server:
         connect("receiver", host=f"http://receiver.example.com:{server.port}/")
         addresses(monkeypatch, "127.0.0.2", "127.0.0.1")
@@ -630,7 +633,7 @@ def test_second_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name without an address was sent nothing."""
+    """If a name has no address, nothing was sent."""
     connect("receiver", host="http://receiver.example.com/")
     addresses(monkeypatch)
     result = send(WebhookHook("receiver"))
@@ -652,7 +655,7 @@ def test_no_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("by", ["name", "address"])
 def test_refused_addresses(connect: Connect, monkeypatch: pytest.MonkeyPatch, address: str, by: str) -> None:
-    """Link-local and metadata addresses are not connected to, however they are written or resolved."""
+    """Link-local and metadata addresses are blocked, however they are written or resolved."""
     written = f"[{address.partition('%')[0]}]" if ":" in address else address
     connect("receiver", host=f"http://{written if by == 'address' else 'receiver.example.com'}/")
     if by == "name":
@@ -667,14 +670,14 @@ def test_refused_addresses(connect: Connect, monkeypatch: pytest.MonkeyPatch, ad
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "localhost"])
 def test_other_spellings_connect(connect: Connect, host: str) -> None:
-    """Other spellings of an address are judged by what they resolve to."""
+    """Other spellings of an address are checked after they were resolved."""
     with serving([answer()]) as server:
         connect("receiver", host=f"http://{host}:{server.port}/")
         assert send(WebhookHook("receiver")).acknowledged
 
 
 def test_authorization_header_over_http(connect: Connect) -> None:
-    """Credentials given as a header, the connection's or a POST's, are refused over http like others."""
+    """Credentials in a header, of the connection or of a POST, are refused over http like others."""
     secret = {"Authorization": "Bearer word-of-a-header"}
     connect("receiver", host="http://receiver.example.com/", extra={"headers": secret})
     with pytest.raises(InvalidConnection, match="allow_insecure_http"):
@@ -691,7 +694,7 @@ def test_authorization_header_over_http(connect: Connect) -> None:
 
 @pytest.mark.parametrize("host", ["receiver.example.com", "10.0.0.1", "127.1", "[::ffff:a00:1]"])
 def test_basic_over_http(connect: Connect, host: str) -> None:
-    """Credentials over http to another machine are refused unless the connection allows it."""
+    """Over http, credentials to another machine are refused unless the connection allows it."""
     given = {"host": f"http://{host}/", "login": USER, "password": PASSWORD}
     connect("receiver", **given)
     with pytest.raises(InvalidConnection, match="allow_insecure_http") as caught:
@@ -706,7 +709,7 @@ def test_basic_over_http(connect: Connect, host: str) -> None:
 
 
 def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A .netrc that names the host adds no credentials and changes none."""
+    """A .netrc that names the host neither adds nor changes credentials."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     netrc.chmod(0o600)
@@ -725,7 +728,7 @@ def test_netrc_is_never_read(connect: Connect, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def proxied(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that sends through a proxy, and yields what the proxy saw."""
+    """Return a function that sends through a proxy, and yields what the proxy got."""
 
     def send_through(server: Server, url: str, **extra: Any) -> PostResult:
         for name in ("http_proxy", "https_proxy"):
@@ -737,7 +740,7 @@ def proxied(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_http_proxy(proxied: Any) -> None:
-    """A receiver on http is reached through the environment's proxy, which gets its own credentials."""
+    """An http receiver is reached through the environment's proxy, which gets its own credentials."""
     with serving([answer()]) as proxy:
         assert proxied(proxy, "http://receiver.example.com/hook").acknowledged
     (request,) = proxy.requests
@@ -757,7 +760,7 @@ def test_http_proxy(proxied: Any) -> None:
     ids=["407", "502", "silent", "reset"],
 )
 def test_proxy_that_does_not_connect(proxied: Any, script: list[Any], error: str) -> None:
-    """A proxy that opens no tunnel has given the receiver nothing: it was no attempt."""
+    """If a proxy opens no tunnel, the receiver got nothing, so it was no attempt."""
     with serving(script) as proxy:
         result = proxied(proxy, "https://receiver.example.com/hook")
     assert proxy.requests[0].request_line == "CONNECT receiver.example.com:443 HTTP/1.1"
@@ -767,7 +770,7 @@ def test_proxy_that_does_not_connect(proxied: Any, script: list[Any], error: str
 
 
 def test_no_proxy(proxied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``no_proxy``, the connection's extra and loopback addresses go past the proxy."""
+    """``no_proxy``, the connection's extra and loopback addresses bypass the proxy."""
     with serving([answer()]) as proxy, serving([answer()]) as server:
         assert proxied(proxy, server.url).acknowledged
         addresses(monkeypatch, "127.0.0.1")
@@ -780,7 +783,7 @@ def test_no_proxy(proxied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unusable_proxy(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that can't be used is refused, without its credentials."""
+    """An unusable proxy is refused. The error doesn't show its credentials."""
     monkeypatch.setenv("https_proxy", "socks5://user:pr0xy-pass@127.0.0.1:1080")
     connect("receiver", host="https://receiver.example.com/")
     with pytest.raises(InvalidConnection) as caught:
@@ -793,7 +796,7 @@ def test_unusable_proxy(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> No
 def test_proxy_credentials_are_masked(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, redact: Callable[[str], str], scheme: str
 ) -> None:
-    """Airflow masks the proxy's password and its Authorization, too, if the proxy is used."""
+    """If a proxy is used, Airflow also masks its password and its Authorization."""
     encoded = base64.b64encode(b"proxy:masked/word").decode()
     monkeypatch.setenv(f"{scheme}_proxy", "http://proxy:masked%2Fword@proxy.example.com:3128")
     connect("direct", host=f"{scheme}://receiver.example.com", extra={"trust_env": False})
@@ -810,7 +813,7 @@ def test_proxy_credentials_are_masked(
 
 
 def test_each_post_has_its_own_connection(connect: Connect) -> None:
-    """What is left over on a connection is never taken for the next answer."""
+    """Bytes left on a connection are never taken for the next answer."""
     late = answer("200 OK") + answer("200 OK")
     with serving(lambda n: [late, 0.05] if n == 0 else [answer("500 X")]) as server:
         hook = hook_for(connect, server)
@@ -820,7 +823,7 @@ def test_each_post_has_its_own_connection(connect: Connect) -> None:
 
 
 def test_threads(insightly: RunningSandbox, connect: Connect) -> None:
-    """Several threads share a hook: each message arrives once, with its own id."""
+    """Several threads share a hook. Each message arrives once, with its own id."""
     connect("receiver", host=insightly.bin_url("threads"))
     hook = WebhookHook("receiver")
     with ThreadPoolExecutor(8) as pool:
@@ -833,7 +836,7 @@ def test_threads(insightly: RunningSandbox, connect: Connect) -> None:
 
 
 def test_pace(connect: Connect) -> None:
-    """All threads together keep to the receiver's requests a second."""
+    """All threads together keep the receiver's requests a second."""
     with serving([answer()]) as server:
         hook = hook_for(connect, server, requests_per_second=20, timeout=5)
         started = time.monotonic()
@@ -847,7 +850,7 @@ def test_pace(connect: Connect) -> None:
 
 
 def test_connection_test(insightly: RunningSandbox, connect: Connect) -> None:
-    """The test of a connection POSTs an empty object, says what came of it, and never raises."""
+    """The test of a connection POSTs an empty object, shows the result, and never raises."""
     url = insightly.bin_url("test")
     insightly.answer_with("test", username=USER, password=PASSWORD)
     connect("receiver", host=url, login=USER, password=PASSWORD)
@@ -876,7 +879,7 @@ def test_connection_test(insightly: RunningSandbox, connect: Connect) -> None:
 
 
 def test_endpoint_and_page(connect: Connect) -> None:
-    """The hook tells its receiver's address without credentials, and the page that shows what arrived."""
+    """The hook shows its receiver's address without credentials, and the page of received messages."""
     page = "https://receiver.example.com/bin"
     extra = {"web_url": page, "path": "/hook?key=T0KEN"}
     connect("receiver", host="receiver.example.com", login=USER, password=PASSWORD, extra=extra)
@@ -887,7 +890,7 @@ def test_endpoint_and_page(connect: Connect) -> None:
 
 
 def test_shown_headers(connect: Connect) -> None:
-    """They are those that go out, in their order, and none shows a secret or a value of the connection."""
+    """They are the headers that are sent, in order. None shows a secret or a value of the connection."""
     extra = {"headers": {"X-Tenant": "a secret place"}, "signing_secret": SECRETS[0]}
     with serving([answer()]) as server:
         hook = hook_for(connect, server, **extra)

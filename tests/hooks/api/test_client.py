@@ -1,4 +1,4 @@
-"""Asking Insightly's API again, and not too often: retries, waits, the day's requests."""
+"""Requests to Insightly's API: retries, waits, and the day's limit."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ NOON = datetime(2026, 7, 11, 12, tzinfo=timezone.utc)
 
 
 def then_fine(*first: bytes) -> Callable[[int], list[bytes]]:
-    """Return the script of a server that answers so first, and then as it should."""
+    """Return the script of a server that gives these answers first, and then a valid one."""
     return lambda n: [first[n] if n < len(first) else as_json({"CONTACT_ID": 1})]
 
 
 @pytest.fixture
 def noon(insightly: RunningSandbox) -> RunningSandbox:
-    """Return the sandbox, whose clock shows noon of a day."""
+    """Return the sandbox, with its clock at noon of a day."""
     insightly.configure(clock_offset=(NOON - datetime.now(timezone.utc)).total_seconds())
     return insightly
 
@@ -53,7 +53,7 @@ def requests_of(sandbox: RunningSandbox) -> int:
     return sum(sandbox.configure()["requests"].values())
 
 
-# --- what an answer holds --------------------------------------------------------------------------------
+# --- what an answer contains -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def requests_of(sandbox: RunningSandbox) -> int:
     ],
 )
 def test_answer(connect: Connect, headers: list[str], total: int | None, date: datetime | None) -> None:
-    """An answer holds the JSON, how many records there are in all, and the server's time, where it tells."""
+    """An answer has the JSON, the total number of records and the server's time, if it gives them."""
     with serving([as_json([7], "200 OK", *headers)]) as server:
         assert hook_for(connect, server)._get("/Contacts") == Answer([7], total, date)
 
@@ -76,14 +76,17 @@ def test_answer(connect: Connect, headers: list[str], total: int | None, date: d
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520])
 def test_server_errors_are_asked_again(insightly: RunningSandbox, naps: list[float], status: int) -> None:
-    """A server error is asked again three times, quickly, and then reads as if nothing had been."""
+    """After a server error the request is repeated up to three times, quickly.
+
+    Then the answer is read as usual.
+    """
     insightly.configure(fault={"path": "/v3.1/Instance", "status": status, "times": 3})
     assert InsightlyHook().test_connection()[0]
     assert naps == [0.5, 1.0, 2.0]
 
 
 def test_unreachable(insightly: RunningSandbox, naps: list[float]) -> None:
-    """After three quick retries the error names host, connection and the last status."""
+    """After three quick retries, the error names the host, the connection and the last status."""
     insightly.configure(fault={"path": "/v3.1/Instance", "status": 500})
     hook = InsightlyHook()
     with pytest.raises(InsightlyUnreachable, match="after three retries: it answered 500") as caught:
@@ -94,7 +97,7 @@ def test_unreachable(insightly: RunningSandbox, naps: list[float]) -> None:
 
 
 def test_quick_retries_are_jittered(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many processes that fail at once don't ask again at once; a retry is never immediate."""
+    """Processes that fail together don't retry at the same time. A retry is never immediate."""
     delays: list[float] = []
     monkeypatch.setattr(
         "airflow_insightly_hooks.hooks.api.client.Client._wait",
@@ -122,7 +125,7 @@ def test_quick_retries_are_jittered(insightly: RunningSandbox, monkeypatch: pyte
 def test_broken_connections_are_asked_again(
     connect: Connect, naps: list[float], script: list[object]
 ) -> None:
-    """A connection that breaks or stays silent is asked again three times, then told of."""
+    """After a broken or silent connection, the request is repeated three times. Then the error is raised."""
     with (
         serving(script) as server,
         pytest.raises(InsightlyUnreachable, match="after three retries") as caught,
@@ -139,14 +142,14 @@ def test_broken_connections_are_asked_again(
     ids=["reset", "cut, although of the length told", "undecodable"],
 )
 def test_recovers(connect: Connect, naps: list[float], first: list[object]) -> None:
-    """One failure in between costs nothing but its retry."""
+    """One failure costs only its retry."""
     with serving(lambda n: first if n == 0 else [as_json({"CONTACT_ID": 1})]) as server:
         assert hook_for(connect, server).get_record("Contacts", 1) == {"CONTACT_ID": 1}
     assert naps == [0.5]
 
 
 def test_refused_port(connect: Connect, naps: list[float]) -> None:
-    """A port that nobody listens on is told of after three retries."""
+    """If nothing listens on a port, an error is raised after three retries."""
     with serving([]) as server:
         pass
     with pytest.raises(InsightlyUnreachable, match="connection refused") as caught:
@@ -156,7 +159,7 @@ def test_refused_port(connect: Connect, naps: list[float]) -> None:
 
 
 def test_https_asked_of_an_http_server(connect: Connect, naps: list[float]) -> None:
-    """What is wrong with TLS is told of as such."""
+    """The error says what is wrong with TLS."""
     with serving([answer()], reads=False) as server:
         connect("crm", "insightly", host=f"https://127.0.0.1:{server.port}/v3.1", password=KEY)
         with pytest.raises(InsightlyUnreachable, match="TLS: "):
@@ -164,7 +167,7 @@ def test_https_asked_of_an_http_server(connect: Connect, naps: list[float]) -> N
 
 
 def test_unknown_host(connect: Connect, naps: list[float]) -> None:
-    """A host that does not exist is told of, with a word about the pod; a look-up may fail in passing."""
+    """If a host does not exist, the error mentions the pod. A name look-up may also fail temporarily."""
     connect("crm", "insightly", host="no-such-pod.invalid", password=KEY)
     with pytest.raises(InsightlyUnreachable, match="no such host; is the pod right") as caught:
         InsightlyHook("crm").get_record("Contacts", 1)
@@ -175,7 +178,7 @@ def test_unknown_host(connect: Connect, naps: list[float]) -> None:
 def test_lack_of_file_descriptors_is_no_unknown_host(
     connect: Connect, naps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no file descriptor is left, a failed look-up says so, and nothing of the pod."""
+    """If no file descriptor is left, the error of the look-up says so, and doesn't mention the pod."""
 
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -195,7 +198,7 @@ def test_lack_of_file_descriptors_is_no_unknown_host(
 
 
 def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:
-    """The time limit is one for each read: a server that drips is waited for, one that stops is not."""
+    """Each read has its own time limit. A slow server is waited for, a silent one is not."""
     script = [b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n", *repeat(b"", 0.1, 1), b'{"CONTACT_ID":1}']
     with serving(script) as server:
         assert hook_for(connect, server, timeout=0.3).get_record("Contacts", 1) == {"CONTACT_ID": 1}
@@ -223,7 +226,7 @@ def test_dripping_answer_ends(connect: Connect, naps: list[float]) -> None:
 def test_waits_as_told(
     connect: Connect, naps: list[float], status: str, headers: list[str], seconds: float
 ) -> None:
-    """429 and 503 are waited out: as long as they ask, by the server's clock, else a second."""
+    """429 and 503 are waited out: as long as the answer asks, by the server's clock, or else a second."""
     with serving(then_fine(as_json({}, status, *headers))) as server:
         assert hook_for(connect, server).get_record("Contacts", 1) == {"CONTACT_ID": 1}
     assert naps == [seconds]
@@ -231,7 +234,7 @@ def test_waits_as_told(
 
 @pytest.mark.parametrize("status", [TOO_MANY, OUT_OF_SERVICE])
 def test_backs_off(connect: Connect, naps: list[float], status: str) -> None:
-    """Where nothing tells how long, each wait may be twice as long as the one before, up to a minute."""
+    """If the answer doesn't say how long, each wait may be twice as long as the last, up to a minute."""
     with serving(then_fine(*[as_json({}, status)] * 8)) as server:
         hook = hook_for(connect, server)
         hook.patience = 300
@@ -241,7 +244,7 @@ def test_backs_off(connect: Connect, naps: list[float], status: str) -> None:
 
 @pytest.mark.parametrize("status", [TOO_MANY, OUT_OF_SERVICE])
 def test_what_is_told_is_the_least(connect: Connect, naps: list[float], status: str) -> None:
-    """A server that always asks to wait for no time isn't asked ever so often."""
+    """A server that always asks to wait 0 seconds isn't asked without end."""
     with serving(then_fine(*[as_json({}, status, "Retry-After: 0")] * 5)) as server:
         hook_for(connect, server).get_record("Contacts", 1)
     assert naps == [0.1, 2, 4, 8, 16]
@@ -263,7 +266,7 @@ def test_patience(
     requests: int,
     slept: float,
 ) -> None:
-    """A request waits for so long in all; what would take longer is told of at once, not slept for."""
+    """A request has a limit for all its waits. If a wait would exceed it, the error is raised at once."""
     with serving([as_json({}, status, f"Retry-After: {retry_after}")]) as server:
         with pytest.raises(error) as caught:
             hook_for(connect, server).get_record("Contacts", 1)
@@ -275,7 +278,7 @@ def test_patience(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_no_patience(insightly: RunningSandbox, naps: list[float], status: int) -> None:
-    """A hook whose patience is 0 waits for no 429 and no 503."""
+    """A hook with patience 0 doesn't wait after a 429 or 503."""
     insightly.configure(fault={"path": "/v3.1/Instance", "status": status, "retry_after": 1})
     hook = InsightlyHook()
     hook.patience = 0
@@ -286,7 +289,7 @@ def test_no_patience(insightly: RunningSandbox, naps: list[float], status: int) 
 
 
 def test_longest_wait(connect: Connect, naps: list[float]) -> None:
-    """No wait is longer than an hour, whatever is told."""
+    """No wait is longer than an hour, whatever the answer asks."""
     with serving(then_fine(as_json({}, OUT_OF_SERVICE, "Retry-After: 1000000000"))) as server:
         hook = hook_for(connect, server)
         hook.patience = 100_000
@@ -295,7 +298,7 @@ def test_longest_wait(connect: Connect, naps: list[float]) -> None:
 
 
 def test_a_429_holds_all_hooks(connect: Connect, naps: list[float]) -> None:
-    """While one hook waits as a 429 asks, another of the same account doesn't ask; others' accounts do."""
+    """During the wait, other hooks of the same account don't ask either. Hooks of other accounts do."""
     with serving(
         lambda n: [as_json({}, TOO_MANY, "Retry-After: 30")] if n == 0 else [as_json({"CONTACT_ID": 1})]
     ) as server:
@@ -313,11 +316,11 @@ def test_a_429_holds_all_hooks(connect: Connect, naps: list[float]) -> None:
     assert naps == [30]
 
 
-# --- the pace --------------------------------------------------------------------------------------------
+# --- requests per second ---------------------------------------------------------------------------------
 
 
 def test_keeps_to_its_own_limit(connect: Connect) -> None:
-    """No more requests a second go out than the connection allows, whatever hook and thread they are from."""
+    """All hooks and threads together make no more requests a second than the connection allows."""
     with serving([as_json({"CONTACT_ID": 1})]) as server:
         hooks = [hook_for(connect, server, requests_per_second=20) for _ in range(2)]
         asking = [threading.Thread(target=hook.get_record, args=("Contacts", 1)) for hook in hooks * 3]
@@ -332,7 +335,7 @@ def test_keeps_to_its_own_limit(connect: Connect) -> None:
 
 
 def test_the_latest_settings_hold(connect: Connect) -> None:
-    """Where two connections of one account set different limits, the one that was opened last counts."""
+    """If two connections of one account have different limits, the one that was opened last counts."""
     with serving([as_json({"CONTACT_ID": 1})]) as server:
         slow = hook_for(connect, server, requests_per_second=0.01)
         slow.get_conn()
@@ -348,7 +351,7 @@ def test_the_latest_settings_hold(connect: Connect) -> None:
 
 
 def test_day_is_spent(noon: RunningSandbox, naps: list[float]) -> None:
-    """Once the day is spent, one call fails, and no hook of the process asks again before the hour named."""
+    """After the refusal one call fails, and no hook of the process asks again before the named hour."""
     noon.configure(requests_per_day=1)
     InsightlyHook().server_time()
     for asked in (2, 2, 2):
@@ -362,7 +365,7 @@ def test_day_is_spent(noon: RunningSandbox, naps: list[float]) -> None:
 
 
 def test_asks_again_when_the_day_ends(insightly: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At midnight UTC, by the server's clock, asking goes on."""
+    """From midnight UTC by the server's clock on, requests are made again."""
     before_midnight = datetime(2026, 7, 11, 23, 59, 59, tzinfo=timezone.utc)
     insightly.configure(
         requests_per_day=0, clock_offset=(before_midnight - datetime.now(timezone.utc)).total_seconds()
@@ -388,7 +391,7 @@ def test_asks_again_when_the_day_ends(insightly: RunningSandbox, monkeypatch: py
     "headers", [[], ["Retry-After: 43200"], ["Retry-After: Sun, 12 Jul 2026 00:00:00 GMT"]]
 )
 def test_nothing_remains(connect: Connect, naps: list[float], headers: list[str]) -> None:
-    """A 429 with nothing remaining is the end of the day, unless it asks to wait for a minute at most."""
+    """A 429 with nothing remaining means the end of the day, unless it asks to wait for at most a minute."""
     refused = as_json(
         {}, TOO_MANY, "X-RateLimit-Remaining: 0", "Date: Sat, 11 Jul 2026 12:00:00 GMT", *headers
     )
@@ -399,7 +402,7 @@ def test_nothing_remains(connect: Connect, naps: list[float], headers: list[str]
 
 
 def test_nothing_remaining_is_no_refusal(connect: Connect) -> None:
-    """It is the API's refusal that ends the day, not a count of 0 in an answer."""
+    """Only a refusal by the API ends the day. A count of 0 in an answer doesn't."""
     with serving(
         [as_json({"CONTACT_ID": 1}, "200 OK", "X-RateLimit-Limit: 10", "X-RateLimit-Remaining: 0")]
     ) as server:
@@ -416,12 +419,12 @@ def share_of(sandbox: RunningSandbox, connect: Connect, requests_per_day: int) -
 
 
 def test_share(noon: RunningSandbox, connect: Connect) -> None:
-    """When the account has made ``requests_per_day`` requests, whoever made them, this connection stops."""
+    """When the account has made ``requests_per_day`` requests in any process, this connection stops."""
     noon.configure(requests_per_day=1000)
     others = InsightlyHook()
     for _ in range(3):
         others.custom_fields("Contacts")
-    clear_process_registries()  # the others are another process
+    clear_process_registries()  # the others come from another process
     hook = share_of(noon, connect, 5)
     for _ in range(2):
         hook.custom_fields("Contacts")
@@ -433,7 +436,7 @@ def test_share(noon: RunningSandbox, connect: Connect) -> None:
 
 
 def test_share_without_headers(connect: Connect) -> None:
-    """While the API tells no counts, the process's own requests are counted against the share."""
+    """Without counts from the API, the process's own requests are counted against the share."""
     with serving([as_json({"CONTACT_ID": 1})]) as server:
         for _ in range(3):
             hook_for(connect, server, requests_per_day=3).get_record("Contacts", 1)
@@ -443,7 +446,7 @@ def test_share_without_headers(connect: Connect) -> None:
 
 
 def test_few_left_is_warned_of_once(noon: RunningSandbox, logged: Logged) -> None:
-    """When a fifth of the day is left a warning says so, with counts, once in a process and a day."""
+    """When a fifth of the day is left, a warning gives the counts, once in a process and a day."""
     noon.configure(requests_per_day=10)
     for _ in range(10):
         InsightlyHook().custom_fields("Contacts")
@@ -453,7 +456,7 @@ def test_few_left_is_warned_of_once(noon: RunningSandbox, logged: Logged) -> Non
 
 
 def test_few_left_of_a_share(noon: RunningSandbox, connect: Connect, logged: Logged) -> None:
-    """A share's last fifth is warned of, however many the account has left."""
+    """The last fifth of a share is warned of, however much the account has left."""
     for _ in range(5):
         share_of(noon, connect, 5).custom_fields("Contacts")
     (warning,) = logged.messages("warning")
@@ -461,7 +464,7 @@ def test_few_left_of_a_share(noon: RunningSandbox, connect: Connect, logged: Log
 
 
 def test_each_day_is_warned_of(connect: Connect, logged: Logged) -> None:
-    """A day later it is said again; nonsense in the headers is no reason to."""
+    """The next day it warns again. Nonsense in the headers causes no warning."""
     counts = ["X-RateLimit-Limit: 10", "X-RateLimit-Remaining: 1"]
     answers = [
         ["Date: Sat, 11 Jul 2026 12:00:00 GMT", "X-RateLimit-Limit: ten", "X-RateLimit-Remaining: -1"],
@@ -483,7 +486,7 @@ def test_each_day_is_warned_of(connect: Connect, logged: Logged) -> None:
     [(100_001, 15.0, 15.0), (1001, 86.4, 172.8), (101, 864.0, 1728.0), (2, 43_200.0, 43_200.0)],
 )
 def test_polls_are_spaced(noon: RunningSandbox, requests_per_day: int, one: float, two: float) -> None:
-    """A poll interval is stretched so that half of what is left lasts until midnight UTC."""
+    """A poll interval is extended so that half of what is left lasts until midnight UTC."""
     noon.configure(requests_per_day=requests_per_day)
     hook = InsightlyHook()
     assert hook.spaced(15.0) == 15.0  # nothing is known yet
@@ -493,7 +496,7 @@ def test_polls_are_spaced(noon: RunningSandbox, requests_per_day: int, one: floa
 
 
 def test_polls_of_a_spent_day(noon: RunningSandbox) -> None:
-    """When the day is spent, the next poll is when it ends."""
+    """After the day is spent, the next poll is when it ends."""
     noon.configure(requests_per_day=0)
     hook = InsightlyHook()
     with pytest.raises(InsightlyRateLimitError):
@@ -515,7 +518,7 @@ def gzipped(size: int, *, layers: int = 1) -> bytes:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_answer_that_explodes(connect: Connect, naps: list[float], layers: int, chunked: bool) -> None:
-    """A small body that unpacks to a large one is read up to max_answer_bytes, once, in little memory."""
+    """Of a small body that unpacks to a large one, max_answer_bytes are read, once, with little memory."""
     body = gzipped(200_000_000, layers=layers)
     assert len(body) < 250_000
     encoding = f"Content-Encoding: {', '.join(['gzip'] * layers)}"
@@ -539,7 +542,7 @@ def test_answer_that_explodes(connect: Connect, naps: list[float], layers: int, 
 
 
 def test_answer_without_an_end(connect: Connect, naps: list[float]) -> None:
-    """A body that tells no length, and doesn't end, is read up to max_answer_bytes."""
+    """Of an endless body without a length, max_answer_bytes are read."""
     with serving([b"HTTP/1.1 200 OK\r\n\r\n[", *repeat(b" " * 100_000, 0, 1_000)]) as server:
         with pytest.raises(InsightlyAPIError, match="max_answer_bytes"):
             hook_for(connect, server, max_answer_bytes=1_000_000).custom_fields("Contacts")
@@ -547,7 +550,7 @@ def test_answer_without_an_end(connect: Connect, naps: list[float]) -> None:
 
 
 def test_largest_answer(connect: Connect) -> None:
-    """A body of just so many bytes as are allowed is read, packed or not, and the connection is kept."""
+    """A body of exactly the limit is read, packed or not, and the connection is kept."""
     body = b"[" + b" " * 99_998 + b"]"
     with serving([answer(body=body)]) as server:
         assert hook_for(connect, server, max_answer_bytes=100_000).custom_fields("Contacts") == []
@@ -568,7 +571,7 @@ def test_largest_answer(connect: Connect) -> None:
     ids=["status line", "header", "body", "chunk", "body without a length"],
 )
 def test_answer_by_single_bytes(connect: Connect, naps: list[float], start: bytes) -> None:
-    """An answer that comes byte by byte ends after answer_timeout, although no read takes long."""
+    """An answer that comes byte by byte ends after answer_timeout, although each read is fast."""
     with serving([start, *repeat(b"H", 0.05, 100)]) as server:
         hook = hook_for(connect, server, answer_timeout=0.4, timeout=2)
         started = time.monotonic()
@@ -580,7 +583,7 @@ def test_answer_by_single_bytes(connect: Connect, naps: list[float], start: byte
 
 
 def test_connections_are_kept(connect: Connect) -> None:
-    """Answers that are whole leave their connection for the next request, with its time limit as it was."""
+    """A complete answer leaves its connection for the next request, with the original time limit."""
     again = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
     with serving([again, READ, again, READ, 0.4, again]) as server:
         hook = hook_for(connect, server, answer_timeout=0.6, timeout=5)
@@ -593,7 +596,7 @@ def test_connections_are_kept(connect: Connect) -> None:
 def test_name_of_a_metadata_address(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, naps: list[float]
 ) -> None:
-    """A name that leads to a cloud's metadata service is told of as such, and is sent nothing."""
+    """A name that leads to a cloud's metadata service is an error that says so. Nothing is sent to it."""
     with serving([as_json([])]) as server:
         NameService(monkeypatch, {"metadata.example.com": ["127.0.0.1"]})
         monkeypatch.setattr(answer_limits, "why_not_sent_to", lambda address: f"{address} is metadata's")
@@ -606,7 +609,7 @@ def test_name_of_a_metadata_address(
 
 
 def test_date_of_the_last_year(connect: Connect) -> None:
-    """A Date that no clock shows is none: there is nothing to measure by."""
+    """A Date that no clock can show counts as missing."""
     never = "Date: Fri, 31 Dec 9999 23:59:59 GMT"
     with serving([as_json({}, "200 OK", never)]) as server:
         hook = hook_for(connect, server)

@@ -1,4 +1,4 @@
-"""One limiter for each account, in a process."""
+"""A process has one limiter for each account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "https://api.na1.insightly.com/v3.1"
 
 
 def test_one_for_each_account() -> None:
-    """Address and key name an account; whoever asks for it, from whatever thread, gets its one limiter."""
+    """An account is its address and key. All hooks and threads get the same limiter."""
     found: list[Limiter] = []
     threads = [threading.Thread(target=lambda: found.append(limiter_for(URL, "key"))) for _ in range(20)]
     for thread in threads:
@@ -27,7 +27,7 @@ def test_one_for_each_account() -> None:
 
 
 def test_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that asks ever new accounts forgets the one that was unused for longest."""
+    """If a process uses many accounts, it forgets the one that was unused longest."""
     monkeypatch.setattr(module._limiters, "most", 2)
     first, second = limiter_for(URL, "1"), limiter_for(URL, "2")
     assert limiter_for(URL, "1") is first
@@ -37,13 +37,13 @@ def test_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_key_is_kept() -> None:
-    """What lives as long as the process holds a digest of the key, not the key."""
+    """The limiter lives as long as the process, so it keeps a digest of the key, not the key."""
     limiter_for(URL, "the-key")
     assert "the-key" not in repr(module._limiters.items())
 
 
 def test_a_share_is_exact_among_threads() -> None:
-    """Threads that ask at once don't take more than the share, while our own requests count."""
+    """Threads that ask at the same time don't exceed the share, while our own requests count."""
     limiter = Limiter()
     limiter.configure(per_second=0, per_day=50)
     taken: list[object] = []

@@ -1,4 +1,4 @@
-"""The API server's clock, by answers of which some are wrong, or of several servers."""
+"""The API server's clock, if some answers are wrong or come from several servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECOND = timedelta(seconds=1)
 
 
 def clock(*ahead: float, took: float = 0.0) -> ServerClock:
-    """Return a clock that was told these times, one answer a second, from 0 on."""
+    """Return a clock that got these times, one answer a second, from 0 on."""
     server = ServerClock()
     for at, seconds in enumerate(ahead):
         date = (START + timedelta(seconds=at + seconds)).replace(microsecond=0)
@@ -41,13 +41,13 @@ def clock(*ahead: float, took: float = 0.0) -> ServerClock:
     ],
 )
 def test_the_slowest_clock_counts(ahead: list[float], expected: float) -> None:
-    """Unless it is far behind most, and behind our own."""
+    """The slowest clock counts, unless it is far behind most of them and behind our own."""
     time = clock(*ahead).time(len(ahead) - 1, START)
     assert time == START + timedelta(seconds=expected + len(ahead) - 1)
 
 
 def test_a_slow_answer_puts_the_clock_back_no_more_than_others_allow() -> None:
-    """What was on its way for long says little; a quick one says more."""
+    """A slow answer says little about the time, and a quick one says more."""
     server = ServerClock()
     server.answered(START, 0, 20)
     assert server.time(20, START) == START
@@ -56,7 +56,7 @@ def test_a_slow_answer_puts_the_clock_back_no_more_than_others_allow() -> None:
 
 
 def test_it_is_carried_on_for_five_minutes() -> None:
-    """By the monotonic clock; nobody's time is known beyond that, nor before an answer."""
+    """It is carried on by the monotonic clock. Before an answer, and after five minutes, no time is known."""
     assert ServerClock().time(0, START) is None
     assert clock(0).time(299.5, START) == START + timedelta(seconds=299.5)
     assert clock(0).time(301, START) is None
@@ -64,7 +64,7 @@ def test_it_is_carried_on_for_five_minutes() -> None:
 
 @pytest.mark.parametrize(("ahead", "wanted"), [([0], 0), ([1], 0), ([50], 2), ([50, 50], 1), ([50] * 3, 0)])
 def test_one_answer_ahead_of_our_own_clock_is_not_believed(ahead: list[float], wanted: int) -> None:
-    """Three are. More are asked for once."""
+    """Three such answers are believed, so more are asked for, once."""
     server, at = clock(*ahead), len(ahead) - 1
     own = START + at * SECOND
     assert server.answers_wanted(at, own) == wanted

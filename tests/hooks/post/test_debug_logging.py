@@ -1,4 +1,4 @@
-"""What libraries log of a POST when everything logs at DEBUG."""
+"""What libraries log about a POST at level DEBUG."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_libraries_log_no_details(
     scheme: str,
     way: str,
 ) -> None:
-    """At DEBUG, too, no library logs an address, path, header, credential or body."""
+    """Even at DEBUG, no library logs an address, path, header, credential or body."""
     caplog.set_level(logging.DEBUG, logger="httpcore")
     NameService(monkeypatch, {RECEIVER: ["127.0.0.1"]})
     for name in ("receiver", "proxy"):

@@ -1,4 +1,4 @@
-"""Where a webhook goes and with which credentials: connection and URI as tables."""
+"""Where a webhook is sent and with which credentials: tables of connections and URIs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def credentials(endpoint: Endpoint) -> str | None:
     ],
 )
 def test_uri_means_url(uri: str, url: str) -> None:
-    """A URI keeps its path as written, host and scheme in lower case, and no port that is the scheme's."""
+    """A URI keeps its path as written.
+
+    Host and scheme are in lower case; the scheme's usual port is dropped.
+    """
     assert Endpoint.from_uri(uri).url == url
 
 
@@ -135,7 +138,7 @@ def test_user_information(information: str, sent: str) -> None:
     ],
 )
 def test_refused_uri(uri: str) -> None:
-    """What is no http(s) URI that can be sent to is refused when it is read, never with its text."""
+    """Anything but a usable http(s) URI is refused when it is read. The error doesn't show its text."""
     with pytest.raises(InvalidConnection) as caught:
         Endpoint.from_uri(uri, "receiver")
     assert caught.value.conn_id == "receiver"
@@ -146,7 +149,7 @@ def test_refused_uri(uri: str) -> None:
 
 
 def test_long_host_is_refused_at_once() -> None:
-    """Checking a host takes no time that grows with the ways to divide it."""
+    """The time for checking a host doesn't depend on the number of ways to split it."""
     started = time.monotonic()
     with pytest.raises(InvalidConnection):
         Endpoint.from_uri(f"https://{'a' * 60}!/")
@@ -183,7 +186,10 @@ def test_long_host_is_refused_at_once() -> None:
     ],
 )
 def test_connection_means_url(given: dict[str, Any], path: str, url: str) -> None:
-    """A host with '://' is the whole URI; else https unless the schema says http, host and port."""
+    """A host with '://' is the whole URI.
+
+    Otherwise schema, host and port count, with https as the default.
+    """
     assert Endpoint.from_connection(connection(**given), path).url == url
 
 
@@ -198,7 +204,7 @@ def test_connection_means_url(given: dict[str, Any], path: str, url: str) -> Non
     ],
 )
 def test_connection_credentials(given: dict[str, Any], sent: str | None) -> None:
-    """Login and password are taken as they are, and nothing is sent where both are empty."""
+    """Login and password are used as they are. If both are empty, no credentials are sent."""
     assert credentials(Endpoint.from_connection(connection("receiver.example.com", **given))) == sent
 
 
@@ -229,7 +235,7 @@ def test_connection_credentials(given: dict[str, Any], sent: str | None) -> None
     ],
 )
 def test_refused_connection(given: dict[str, Any], path: str, field: str) -> None:
-    """A connection whose address means nothing, or two things, is refused and the field is named."""
+    """A connection with a missing or ambiguous address is refused. The error names the field."""
     with pytest.raises(InvalidConnection) as caught:
         Endpoint.from_connection(connection(**given), path)
     assert (caught.value.conn_id, caught.value.field) == ("receiver", field)
@@ -265,7 +271,7 @@ def test_refused_connection(given: dict[str, Any], path: str, field: str) -> Non
     ],
 )
 def test_redirected(location: str, url: str | None) -> None:
-    """A redirect leads to another path of the same origin, with its credentials, or nowhere."""
+    """A redirect to another path of the same origin keeps the credentials. Any other leads nowhere."""
     endpoint = Endpoint.from_uri(f"https://user:{PASSWORD}@receiver.example.com/a/hook?token=1")
     to = endpoint.redirected(location)
     assert (to and to.url) == url
@@ -276,7 +282,7 @@ def test_redirected(location: str, url: str | None) -> None:
 
 
 def test_text_holds_no_secrets() -> None:
-    """Neither text nor repr of an endpoint holds credentials or the query, where tokens stand."""
+    """Neither the text nor the repr of an endpoint has credentials or the query, which may contain tokens."""
     endpoint = Endpoint.from_uri(f"https://the-user:{PASSWORD}@receiver.example.com:8443/hook?token=T0KEN")
     assert str(endpoint) == "https://receiver.example.com:8443/hook"
     assert endpoint.origin == "https://receiver.example.com:8443"
@@ -296,7 +302,7 @@ def test_text_holds_no_secrets() -> None:
     ],
 )
 def test_host_header(uri: str, header: str) -> None:
-    """``Host`` has an IPv6 address in brackets, without its zone, and no port that is the scheme's."""
+    """``Host`` has an IPv6 address in brackets, without its zone. The scheme's usual port is left out."""
     assert Endpoint.from_uri(uri).host_header == header
 
 
@@ -315,5 +321,5 @@ def test_host_header(uri: str, header: str) -> None:
     ],
 )
 def test_loopback(host: str, is_loopback: bool) -> None:
-    """Loopback is what says so by itself, in its usual spelling; nothing is looked up."""
+    """Only addresses that are loopback in their usual spelling count. No name is looked up."""
     assert Endpoint.from_uri(f"http://{host}/").is_loopback is is_loopback

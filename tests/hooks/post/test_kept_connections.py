@@ -1,4 +1,4 @@
-"""Connections that serve several POSTs: when they are used again, and which of their answers count."""
+"""Connections that serve several POSTs: when they are reused, and which of their answers count."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.servers import answer, serving
 
 TIMEOUT = 2.0
 LARGE = b"x" * 8_000_000
-"""More than the buffers between two sockets of one machine hold."""
+"""More bytes than the buffers between two sockets of one machine hold."""
 
 
 class Client:
-    """POSTs messages to a receiver; at the end of its block, its connections are ended."""
+    """POSTs messages to a receiver. At the end of its block, its connections are ended."""
 
     def __init__(self, receiver: Receiver) -> None:
         settings = ReceiverSettings.from_uri(f"{receiver.url}/")
@@ -35,7 +35,7 @@ class Client:
         self.answers: list[ProvisionalAnswer | None] = []
 
     def post(self, *, is_last: bool = False, body: bytes = b"{}", timeout: float = TIMEOUT) -> Response:
-        """POST the next message; ``answers`` then has what tells whether its answer counts."""
+        """POST the next message. ``answers`` then shows whether its answer counts."""
         number = len(self.answers)
         headers = [("Host", "receiver"), ("webhook-id", f"msg_{number}")]
         self.answers.append(None)
@@ -58,13 +58,13 @@ class Client:
 
     @property
     def counts(self) -> list[bool | None]:
-        """Return of each message whether its answer counts; ``None`` where that isn't known yet."""
+        """Return for each message whether its answer counts; ``None`` if that isn't known yet."""
         return [True if answer is None else answer.counts for answer in self.answers]
 
 
 @pytest.fixture(autouse=True)
 def _long_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have connections live for long, which on this machine are opened at once."""
+    """Let connections live long, although they open at once on this machine."""
     monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 9.0)
 
 
@@ -83,7 +83,7 @@ def answering(count: int, then: Callable[[Link], None]) -> Script:
 
 
 def test_one_post() -> None:
-    """The answer on a connection of its own counts at once; the receiver is asked to close it."""
+    """An answer on a connection for one POST counts at once. The receiver is asked to close it."""
     with receiving() as receiver, Client(receiver) as client:
         client.post(is_last=True)
     assert client.answers == [None]
@@ -91,7 +91,7 @@ def test_one_post() -> None:
 
 
 def test_answers_count_after_a_clean_end() -> None:
-    """No answer on a connection that is used again counts before it has ended; then all do."""
+    """On a reused connection, no answer counts before the connection has ended. Then all do."""
     with receiving() as receiver, Client(receiver) as client:
         for _ in range(3):
             client.post()
@@ -103,7 +103,7 @@ def test_answers_count_after_a_clean_end() -> None:
 
 
 def test_last_post_ends_a_connection() -> None:
-    """The last POST on a connection asks the receiver to close it; when it has, all its answers count."""
+    """The last POST asks the receiver to close the connection. When it has, all answers count."""
     with receiving() as receiver, Client(receiver) as client:
         client.post()
         client.post(is_last=True)
@@ -114,7 +114,7 @@ def test_last_post_ends_a_connection() -> None:
 
 
 def test_post_does_not_wait_for_the_end() -> None:
-    """A POST has ended with its answer, however long its connection takes to end."""
+    """A POST is finished when its answer is, however long its connection takes to end."""
 
     def slowly(link: Link) -> None:
         link.answer(link.read(), heeds_close=False)
@@ -131,7 +131,7 @@ def test_post_does_not_wait_for_the_end() -> None:
 
 @pytest.mark.parametrize("clean", [1, 2])
 def test_surplus_behind_an_answer(clean: int) -> None:
-    """Bytes behind an answer take back every answer of that connection, the first one, too."""
+    """Bytes after an answer invalidate all answers of that connection, even the first one."""
 
     def too_long(link: Link) -> None:
         link.answer(link.read(), then=b"\n")
@@ -146,7 +146,7 @@ def test_surplus_behind_an_answer(clean: int) -> None:
 
 
 def test_surplus_while_idle() -> None:
-    """A byte that is there before the next POST takes back what was answered; that POST goes elsewhere."""
+    """A byte before the next POST invalidates the earlier answers. The POST uses another connection."""
 
     def late(link: Link) -> None:
         link.send(b"\n")
@@ -163,7 +163,7 @@ def test_surplus_while_idle() -> None:
 
 
 def test_surplus_at_the_end() -> None:
-    """A byte that comes after the last answer, before the receiver's end, takes all back."""
+    """A byte between the last answer and the receiver's end invalidates all answers."""
 
     def late(link: Link) -> None:
         time.sleep(0.02)
@@ -178,7 +178,7 @@ def test_surplus_at_the_end() -> None:
 
 
 def test_end_is_waited_for() -> None:
-    """A receiver has twice the time of an answer to end a connection, before it is half-closed."""
+    """A receiver has twice an answer's time to end a connection, before our side is half-closed."""
 
     def answered_late(link: Link) -> None:
         time.sleep(0.2)
@@ -193,7 +193,7 @@ def test_end_is_waited_for() -> None:
 
 
 def test_surplus_stops_others() -> None:
-    """Once one connection had a byte too many, idle ones are ended, and each new one carries one POST."""
+    """After a surplus byte on one connection, idle ones are ended, and each new one carries one POST."""
     has_come, may_go_on = threading.Event(), threading.Event()
 
     def busy(link: Link) -> None:
@@ -224,7 +224,7 @@ def test_surplus_stops_others() -> None:
 
 
 def test_receiver_that_never_ends() -> None:
-    """What it has acknowledged counts after a while; its connections are not used again."""
+    """After a while its acknowledgements count. Its connections are not reused."""
     with receiving(answering(2, Link.hold)) as receiver, Client(receiver) as client:
         client.post()
         client.post()
@@ -241,11 +241,11 @@ def test_receiver_that_never_ends() -> None:
 
 
 def test_answer_before_the_request_has_arrived() -> None:
-    """A 2xx that comes while the receiver's TCP hasn't the whole request is one too many."""
+    """A 2xx that comes before the receiver's TCP has the whole request is surplus."""
     big = b'"' + b"x" * 60_000 + b'"'
 
     def early(link: Link) -> None:
-        link.wait_for_bytes()  # there is no room for all of them
+        link.wait_for_bytes()  # the buffers are too small for all answers
         time.sleep(0.1)
         link.send(OK)
         link.wait_for_end()  # and no further answer shows that
@@ -259,7 +259,7 @@ def test_answer_before_the_request_has_arrived() -> None:
 
 @pytest.mark.parametrize("status", [200, 413])
 def test_answer_before_the_request_is_sent(status: int) -> None:
-    """A 2xx that comes before the request was sent is one too many; a refusal may come at any time."""
+    """A 2xx that comes before the request was sent is surplus. A refusal may come at any time."""
 
     def early(link: Link) -> None:
         link.answer(link.read_head(), status)
@@ -275,7 +275,7 @@ def test_answer_before_the_request_is_sent(status: int) -> None:
 
 
 def test_first_answer_before_the_request_is_sent() -> None:
-    """The first answer on a connection is no other message's, however early: its caller judges it."""
+    """The first answer on a connection can't belong to another message. Its caller judges it."""
 
     def early(link: Link) -> None:
         link.answer(link.read_head())
@@ -294,7 +294,7 @@ def test_first_answer_before_the_request_is_sent() -> None:
 
 @pytest.mark.parametrize("ends", ["finish", "close", "reset"])
 def test_ended_while_idle(ends: str) -> None:
-    """An end behind the last answer is a clean one; the next POST goes out on a new connection."""
+    """An end after the last answer is clean. The next POST uses a new connection."""
     with receiving(answering(2, lambda link: getattr(link, ends)())) as receiver, Client(receiver) as client:
         client.post()
         client.post()
@@ -307,7 +307,7 @@ def test_ended_while_idle(ends: str) -> None:
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
 def test_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    """A POST of which the receiver can have read nothing goes out again; what was answered before counts."""
+    """If the receiver can't have read anything of a POST, it is sent again. Earlier answers count."""
     moment = Moment(monkeypatch, "msg_2")
 
     def closing(link: Link) -> None:
@@ -323,7 +323,7 @@ def test_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch, ends: str)
 
 
 def test_half_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A receiver that only sends no more may have read the POST: it isn't sent again."""
+    """A receiver that only stops sending may have read the POST, so it isn't sent again."""
     moment = Moment(monkeypatch, "msg_1")
 
     def ending(link: Link) -> None:
@@ -340,7 +340,10 @@ def test_half_closed_before_the_post_came(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_new_connection_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A POST that goes out again has one new connection: if that ends before an answer, it has failed."""
+    """A POST that is sent again gets one new connection.
+
+    If that ends before an answer, the POST has failed.
+    """
     moment = Moment(monkeypatch, "msg_1")
 
     def closing(link: Link) -> None:
@@ -357,7 +360,7 @@ def test_new_connection_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ends", ["finish", "close", "reset", "hold"])
 @pytest.mark.parametrize("clean", [1, 4])
 def test_broken_before_an_answer(clean: int, ends: str) -> None:
-    """If a connection breaks before a message is answered, its last answer doesn't count, but the first."""
+    """If a connection breaks before an answer, the answer before it doesn't count, unless it is the first."""
 
     def breaking(link: Link) -> None:
         link.read()
@@ -375,7 +378,7 @@ def test_broken_before_an_answer(clean: int, ends: str) -> None:
 
 
 def test_broken_within_an_answer() -> None:
-    """If the body of an answer breaks off, that answer doesn't count, unless it is the first one."""
+    """If an answer's body breaks off, the answer doesn't count, unless it is the first."""
 
     def breaking(link: Link) -> None:
         link.read()
@@ -388,11 +391,11 @@ def test_broken_within_an_answer() -> None:
     assert receiver.by_connection == [["msg_0", "msg_1", "msg_2"], ["msg_3"]]
 
 
-# --- how long connections are used -----------------------------------------------------------------------
+# --- how long connections are used ------------------------------------------------------------------------
 
 
 def test_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The POST after a connection's time is its last one."""
+    """When a connection's time is over, one more POST uses it."""
     monkeypatch.setattr(kept_connections, "SHORTEST_LIFE", 0.4)
     with receiving() as receiver, Client(receiver) as client:
         client.post()
@@ -407,7 +410,7 @@ def test_life(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("longest", "is_last"), [(10.0, False), (0.05, True)])
 def test_life_depends_on_connecting(monkeypatch: pytest.MonkeyPatch, longest: float, is_last: bool) -> None:
-    """A connection that took long to be opened lives long, but not for ever."""
+    """A connection that took long to open lives longer, but not for ever."""
     connect = socket.socket.connect
 
     def slowly(connection: socket.socket, address: Any) -> None:
@@ -434,7 +437,7 @@ def test_each_post_has_its_own_deadline() -> None:
 
 
 def test_idle_past_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle connection whose time is over is ended, so that its answers count soon."""
+    """When an idle connection's time is over, it is ended, so that its answers count soon."""
     for bound in ("SHORTEST_LIFE", "LONGEST_LIFE"):  # connecting may take long
         monkeypatch.setattr(kept_connections, bound, 0.2)
     with receiving() as receiver, Client(receiver) as client:
@@ -449,7 +452,7 @@ def test_idle_past_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("header", "limit"), [("timeout=1", 0.8), ("timeout=60", 5.0), ("max=9", 5.0)])
 def test_idle_limit(header: str, limit: float) -> None:
-    """An idle connection is ended after five seconds, or earlier than its receiver says that it would."""
+    """An idle connection is ended after five seconds, or earlier if its receiver will end it."""
     with (
         receiving(lambda link: link.answer(link.read(), 200, f"Keep-Alive: {header}")) as receiver,
         Client(receiver) as client,
@@ -470,7 +473,10 @@ def test_idle_limit(header: str, limit: float) -> None:
     "told", [["max=3"] * 3, ["timeout=5, max=3", "max=2", "max=1"], ["max=3", "timeout=5", ""]]
 )
 def test_keep_alive_max(told: list[str]) -> None:
-    """A connection carries no more POSTs than its receiver says, and its last one says so."""
+    """A connection carries no more POSTs than its receiver announces.
+
+    The last one says that it is the last.
+    """
 
     def counting(link: Link) -> None:
         for value in told:
@@ -486,7 +492,7 @@ def test_keep_alive_max(told: list[str]) -> None:
 
 
 def test_keep_alive_of_one() -> None:
-    """A connection whose receiver takes no further request carries no second POST."""
+    """If a connection's receiver takes no further request, it carries no second POST."""
 
     def one(link: Link) -> None:
         link.answer(link.read(), 200, "Keep-Alive: max=1")
@@ -499,7 +505,7 @@ def test_keep_alive_of_one() -> None:
 
 
 def test_slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection whose receiver is slow is used no more; its one answer counts at once."""
+    """A slow receiver's connection isn't reused, and its one answer counts at once."""
     monkeypatch.setattr(kept_connections, "ANSWERS_WITHIN", 0.05)
 
     def slowly(link: Link) -> None:
@@ -517,7 +523,7 @@ def test_slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("answer", [("Connection: close", "1.1"), ("X-Any: 1", "1.0")])
 def test_receiver_that_allows_no_other(answer: tuple[str, str]) -> None:
-    """A receiver that closes the connection, or speaks HTTP/1.0, gets each POST on a new one."""
+    """A receiver that closes connections, or uses HTTP/1.0, gets each POST on a new one."""
     header, version = answer
 
     def one(link: Link) -> None:
@@ -532,7 +538,7 @@ def test_receiver_that_allows_no_other(answer: tuple[str, str]) -> None:
 
 
 def test_system_that_tells_nothing_of_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system doesn't tell what was acknowledged, no connection is used again."""
+    """If the system doesn't show what TCP has acknowledged, no connection is reused."""
     monkeypatch.delattr(socket, "TCP_INFO")
     with receiving() as receiver, Client(receiver) as client:
         client.post()
@@ -542,7 +548,7 @@ def test_system_that_tells_nothing_of_tcp(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_refused_header() -> None:
-    """A header that can't be sent is refused; nothing was sent, and the connection is closed."""
+    """An invalid header is refused. Nothing was sent, and the connection is closed."""
     with receiving() as receiver, Client(receiver) as client:
         client.post()
         with suppress(ValueError):
@@ -552,7 +558,7 @@ def test_refused_header() -> None:
 
 
 def test_address_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy isn't asked for an address that isn't sent to."""
+    """A proxy isn't asked for a blocked address."""
     with serving([answer()]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         settings = ReceiverSettings.from_uri("http://169.254.169.254/")

@@ -1,4 +1,4 @@
-"""Which responses are taken, however they come in pieces; and which are refused."""
+"""Which responses are valid, in whatever pieces they come, and which are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_insightly_hooks.hooks.post.response import (
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = b"Content-Length: 0\r\n\r\n"
 END = b""
-"""The connection's end."""
+"""The end of the connection."""
 
 
 def asked() -> h11.Connection:
@@ -99,7 +99,7 @@ def is_none(*pieces: bytes) -> bool:
     ],
 )
 def test_answers(pieces: list[bytes], expected: tuple[int, bytes, str]) -> None:
-    """The final answer counts, with as much of its body as came, and nothing behind it."""
+    """The final response counts, with as much of its body as came, and nothing after it."""
     assert read(*pieces) == expected
 
 
@@ -139,12 +139,12 @@ def test_answers(pieces: list[bytes], expected: tuple[int, bytes, str]) -> None:
     ],
 )
 def test_what_is_no_answer(pieces: list[bytes]) -> None:
-    """Another protocol, a head that isn't whole, or one that tells in no clear way where the body ends."""
+    """Refused: another protocol, an incomplete head, and a head that leaves the body's end unclear."""
     assert is_none(*pieces)
 
 
 def test_headers() -> None:
-    """Names are in lower case, values without the white space around them, empty ones included."""
+    """Names are in lower case. Values have no white space around them, and may be empty."""
     head, *_ = read_all(
         b"HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\n",
         OK + b"X-Empty:\r\nRetry-After:  5 \r\nX-Latin: \xe9\r\nContent-Length: 0\r\n\r\n",
@@ -158,12 +158,12 @@ def test_headers() -> None:
 
 
 def test_endless_interim_answers_are_no_long_head() -> None:
-    """What came before an interim response's end counts no more for the limit of a head."""
+    """Bytes before the end of an interim response don't count for the limit of a head."""
     assert read(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 10_000, OK + EMPTY) == (200, b"", "complete")
 
 
 def test_a_long_body_is_cut() -> None:
-    """No more is kept than the limit, and one that is exactly as long is whole."""
+    """No more than the limit is kept. A body of exactly the limit is complete."""
     _, body, note, length = read_all(
         OK + b"Content-Length: %d\r\n\r\n" % (10 * BODY_LIMIT), *[b"x" * 1_024] * 160
     )
@@ -175,7 +175,7 @@ def test_a_long_body_is_cut() -> None:
 
 @pytest.mark.parametrize("tail", [b"2;" + b"x" * 1_000, b"0\r\nX: " + b"x" * 1_000])
 def test_what_stands_around_a_body_has_an_end(tail: bytes) -> None:
-    """A chunk's extension or a trailer that never ends is given up."""
+    """An endless chunk extension or trailer is given up."""
     pieces = [OK + b"Transfer-Encoding: chunked\r\n\r\n" + tail, *[b"x" * 1_024] * 1_000]
     head, _, note, length = read_all(*pieces)
     assert (head.status, note) == (200, "its answer broke off after the headers")
@@ -193,7 +193,7 @@ ANSWERS = (
 @given(st.sampled_from(ANSWERS), st.lists(st.integers(1, 200), max_size=8))
 @example(ANSWERS[1], list(range(1, 150)))
 def test_pieces_make_no_difference(answer: bytes, cuts: list[int]) -> None:
-    """However a response is cut into pieces, the same is read."""
+    """However a response is cut into pieces, the result is the same."""
     bounds = [0, *sorted({cut for cut in cuts if cut < len(answer)}), len(answer)]
     pieces = [answer[start:end] for start, end in pairwise(bounds)]
     assert read_all(*pieces, END)[:3] == read_all(answer, END)[:3]
@@ -201,7 +201,7 @@ def test_pieces_make_no_difference(answer: bytes, cuts: list[int]) -> None:
 
 @given(st.sampled_from((b"", OK, b"HTTP/1.1 ", *ANSWERS)), st.lists(st.binary(max_size=60), max_size=6))
 def test_nonsense_is_no_answer(start: bytes, pieces: list[bytes]) -> None:
-    """Whatever comes, what is read is a response, or none is told of: nothing else is raised."""
+    """Any bytes give a response, or the error that there is none. No other error is raised."""
     outcome: Any = None
     try:
         outcome = read_all(start, *pieces)

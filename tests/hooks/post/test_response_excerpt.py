@@ -1,4 +1,4 @@
-"""What is shown of a failing receiver's answer: its beginning, without credentials, in one harmless line."""
+"""The excerpt of a failing receiver's answer: its beginning, without credentials, in one harmless line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def excerpt(body: bytes | str, *secrets: str, **headers: str) -> str | None:
     ],
 )
 def test_one_harmless_line(body: bytes | str, shown: str | None) -> None:
-    """White space is folded; control characters and escape sequences are gone; no text is ``None``."""
+    """White space is folded, and control characters and escape sequences are removed.
+
+    No text gives ``None``.
+    """
     assert excerpt(body) == shown
 
 
@@ -54,25 +57,25 @@ def test_one_harmless_line(body: bytes | str, shown: str | None) -> None:
     ],
 )
 def test_charset(charset: str, shown: str) -> None:
-    """Bytes are read in the charset that is told, if it is one of text, else in UTF-8."""
+    """Bytes are decoded with the given charset, if it is one for text, and otherwise as UTF-8."""
     assert excerpt(b"caf\xe9", content_type=f"text/plain; charset={charset}") == shown
 
 
 def test_length() -> None:
-    """500 characters are kept, and a longer text says that it goes on."""
+    """500 characters are kept. A longer text is marked as cut."""
     assert excerpt("a" * EXCERPT_LENGTH) == "a" * EXCERPT_LENGTH
     assert excerpt("a" * 501) == "a" * 499 + "…"
 
 
 def test_packed_answer() -> None:
-    """Nothing is shown of an answer that is compressed, though that was not asked for."""
+    """Nothing is shown of a compressed answer, which was not asked for."""
     assert excerpt(b"\x1f\x8b\x08\x00", content_encoding="gzip") is None
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("told", [True, False])
 def test_secret_in_any_charset(charset: str, told: bool) -> None:
-    """A credential is hidden, whatever its charset, told or not."""
+    """A credential is hidden in any charset, even one that isn't named."""
     headers = {"content_type": f"text/plain; charset={charset}"} if told else {}
     shown = excerpt(f"you sent {SECRET}!".encode(charset), SECRET, **headers) or ""
     assert "ss/w" not in shown.replace(" ", "")
@@ -93,7 +96,7 @@ def test_secret_in_any_charset(charset: str, told: bool) -> None:
     ],
 )
 def test_secret_in_another_form(echoed: str) -> None:
-    """A credential is hidden as JSON, HTML and URIs write it, and in base64."""
+    """A credential is hidden in the forms of JSON, HTML and URIs, and in base64."""
     assert excerpt(f"you sent {echoed}.", SECRET) in ("you sent ***.", 'you sent "***".')
 
 
@@ -108,19 +111,19 @@ def test_secret_in_another_form(echoed: str) -> None:
     ],
 )
 def test_part_of_a_secret(body: str, shown: str) -> None:
-    """The beginning of a credential is hidden, too, if it has at least eight characters."""
+    """The beginning of a credential is hidden, too, from eight characters on."""
     assert excerpt(body, PLAIN) == shown
 
 
 @pytest.mark.parametrize("kept", range(1, len(PLAIN)))
 def test_secret_that_the_limit_cuts(kept: int) -> None:
-    """Where no more of an answer is read, what may be a credential's beginning isn't shown."""
+    """If an answer is cut there, a possible beginning of a credential isn't shown."""
     assert excerpt("a" + " " * (CONSIDERED - kept - 1) + PLAIN, PLAIN) in ("a", "a ***")
 
 
 @given(st.binary(max_size=600) | st.text(max_size=600), st.text(min_size=1, max_size=20))
 def test_any_answer(body: bytes | str, secret: str) -> None:
-    """Whatever is answered: one printable line, of at most 500 characters, without the credential."""
+    """Any answer gives one printable line of at most 500 characters, without the credential."""
     try:
         secret.encode()
         content = body.encode() if isinstance(body, str) else body

@@ -1,4 +1,4 @@
-"""POSTing over TLS: whom it trusts, and what it says where it doesn't."""
+"""POSTs over TLS: which certificates are trusted, and the errors for others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def certainly_not_sent(result: PostResult) -> str:
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_trusted_file(authority: Authority, send: Any, newest: ssl.TLSVersion) -> None:
-    """A certificate of the authority that the connection names is trusted, with TLS 1.2 and 1.3."""
+    """A certificate of the connection's authority is trusted, with TLS 1.2 and 1.3."""
     with serving([answer()], tls=authority.server(newest=newest)) as server:
         assert send(server, verify=str(authority.file)).acknowledged
     assert server.requests[0].headers["authorization"] == "Basic dXNlcjpzZWNyZXQtd29yZA=="
@@ -57,7 +57,7 @@ def test_trusted_file(authority: Authority, send: Any, newest: ssl.TLSVersion) -
 def test_trusted_by_the_environment(
     authority: Authority, send: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The environment's file of authorities counts where the connection names none."""
+    """If the connection names no authorities, the environment's file counts."""
     monkeypatch.setenv(name, str(authority.file))
     with serving([answer()], tls=authority.server()) as server:
         assert send(server).acknowledged
@@ -66,7 +66,7 @@ def test_trusted_by_the_environment(
 def test_environment_that_does_not_count(
     authority: Authority, send: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that doesn't trust the environment trusts none of its authorities."""
+    """If a connection doesn't trust the environment, none of the environment's authorities count."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     with serving([answer()], tls=authority.server()) as server:
         assert certainly_not_sent(send(server, trust_env=False)).startswith("TLS: ")
@@ -74,7 +74,7 @@ def test_environment_that_does_not_count(
 
 @pytest.mark.parametrize("verify", [False, "false", "False"])
 def test_unverified(authority: Authority, send: Any, verify: Any) -> None:
-    """Only a connection that says so takes any certificate."""
+    """Only a connection that says so accepts any certificate."""
     wrong = authority.server("192.0.2.1", until=timedelta(hours=-1))
     with serving([answer()], tls=wrong) as server:
         assert send(server, verify=verify).acknowledged
@@ -93,7 +93,7 @@ def test_unverified(authority: Authority, send: Any, verify: Any) -> None:
 def test_refused_certificates(
     authority: Authority, send: Any, given: dict[str, Any], trusted: bool, words: str
 ) -> None:
-    """A certificate that can't be trusted ends it before anything is sent, and the reason says so."""
+    """An untrusted certificate ends the connection before anything is sent, and the reason says so."""
     with serving([answer()], tls=authority.server(**given)) as server:
         result = send(server, **({"verify": str(authority.file)} if trusted else {}))
     error = certainly_not_sent(result)
@@ -103,7 +103,7 @@ def test_refused_certificates(
 
 
 def test_old_tls(authority: Authority, send: Any) -> None:
-    """A server that has only TLS below 1.2 is refused."""
+    """A server without TLS 1.2 or later is refused."""
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context = authority.server(newest=ssl.TLSVersion.TLSv1_1)
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -112,7 +112,7 @@ def test_old_tls(authority: Authority, send: Any) -> None:
 
 
 def test_plain_http_on_a_tls_port(authority: Authority, send: Any) -> None:
-    """A server that speaks plain HTTP where TLS is expected was sent nothing of the message."""
+    """If a server answers with plain HTTP instead of TLS, nothing of the message was sent."""
     with serving([answer("400 Bad Request")], reads=False) as server:
         server.scheme = "https"
         error = certainly_not_sent(send(server, verify=str(authority.file)))
@@ -120,7 +120,7 @@ def test_plain_http_on_a_tls_port(authority: Authority, send: Any) -> None:
 
 
 def test_tls_on_a_plain_port(authority: Authority, send: Any) -> None:
-    """A server that expects TLS and gets plain HTTP gives no answer of HTTP."""
+    """If a server expects TLS and gets plain HTTP, its answer isn't HTTP."""
     with serving([answer()], tls=authority.server()) as server:
         server.scheme = "http"
         result = send(server)
@@ -128,7 +128,7 @@ def test_tls_on_a_plain_port(authority: Authority, send: Any) -> None:
 
 
 def test_handshake_hangs(send: Any) -> None:
-    """A handshake that never ends is over at the time limit, with nothing sent."""
+    """A handshake that hangs ends at the time limit, and nothing was sent."""
     with serving([5], reads=False) as server:
         server.scheme = "https"
         result = send(server, verify=False)
@@ -137,7 +137,7 @@ def test_handshake_hangs(send: Any) -> None:
 
 
 def test_client_certificate(authority: Authority, send: Any) -> None:
-    """A server that asks for a client's certificate acknowledges nothing."""
+    """A server that requires a client certificate acknowledges nothing without one."""
     tls = authority.server(asks_for_certificate=True, newest=ssl.TLSVersion.TLSv1_2)
     with serving([answer()], tls=tls) as server:
         result = send(server, verify=str(authority.file))
@@ -148,7 +148,7 @@ def test_client_certificate(authority: Authority, send: Any) -> None:
 @pytest.mark.parametrize("files", ["{0}", "{0},{0}", " {0} , {0} "])
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_own_certificate(authority: Authority, send: Any, files: str, newest: ssl.TLSVersion) -> None:
-    """A connection's client certificate is shown to a receiver that asks; its key may be a second file."""
+    """A connection's client certificate is used if the receiver asks. Its key may be in a second file."""
     tls = authority.server(asks_for_certificate=True, newest=newest)
     with serving([answer()], tls=tls) as server:
         result = send(server, verify=str(authority.file), cert=files.format(authority.client()))
@@ -159,7 +159,7 @@ def test_own_certificate(authority: Authority, send: Any, files: str, newest: ss
     ("files", "password"), [("{ca}", None), ("{client}", b"word"), ("{client},{ca}", None)]
 )
 def test_unusable_certificate(authority: Authority, send: Any, files: str, password: bytes | None) -> None:
-    """A file without a key, or whose key needs a password, is refused at once, and nobody is asked for it."""
+    """A file without a key, or with a key that needs a password, is refused at once, without a prompt."""
     cert = files.format(ca=authority.file, client=authority.client(password))
     with serving([answer()], tls=authority.server()) as server:
         with pytest.raises(InvalidConnection) as caught:
@@ -169,7 +169,7 @@ def test_unusable_certificate(authority: Authority, send: Any, files: str, passw
 
 
 def test_file_without_certificates(tmp_path: Path, send: Any) -> None:
-    """A file that holds no certificates is refused before anything is sent."""
+    """A file without certificates is refused before anything is sent."""
     file = tmp_path / "empty.pem"
     file.write_text("nothing\n")
     with serving([answer()]) as server, pytest.raises(InvalidConnection) as caught:
@@ -179,7 +179,7 @@ def test_file_without_certificates(tmp_path: Path, send: Any) -> None:
 
 
 def test_tunnel(authority: Authority, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a proxy's tunnel only the receiver sees the message and its credentials."""
+    """Through a proxy's tunnel, only the receiver gets the message and its credentials."""
     tls = authority.server("192.0.2.7")
     seen: list[Any] = []
 
@@ -199,7 +199,7 @@ def test_tunnel(authority: Authority, connect: Connect, monkeypatch: pytest.Monk
 
 
 def test_tunnel_without_a_handshake(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tunnel that leads nowhere gave the receiver nothing."""
+    """If a tunnel leads nowhere, the receiver got nothing."""
     with serving([b"HTTP/1.1 200 Connected\r\n\r\n", 5]) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         connect("receiver", host="https://192.0.2.7/hook", extra={"timeout": TIMEOUT})
