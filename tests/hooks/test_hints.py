@@ -151,16 +151,16 @@ def test_another_type_of_receiver(connect: Connect, logged: Logged) -> None:
 
 
 @pytest.mark.parametrize(
-    ("conn_id", "told"),
+    ("conn_id", "shown"),
     [("crm_test", "connection 'crm_test', host"), ("aB3dE5gH", "this connection, host")],
 )
-def test_id_in_a_test(connect: Connect, conn_id: str, told: str) -> None:
+def test_id_in_a_test(connect: Connect, conn_id: str, shown: str) -> None:
     """The test of a connection shows its id, unless Airflow's form has made the id up."""
     connect(conn_id, "insightly", password=KEY)
     ok, text = InsightlyHook(conn_id).test_connection()
     assert not ok
-    assert text.startswith(told)
+    assert text.startswith(shown)
     connect(conn_id, host="no host")
     ok, text = WebhookHook(conn_id).test_connection()
     assert not ok
-    assert text.startswith(told)
+    assert text.startswith(shown)

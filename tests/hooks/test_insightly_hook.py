@@ -503,11 +503,11 @@ def test_one_answer_ahead_of_our_own_clock_is_not_believed(
     """More answers are asked for, once, on other connections. Then the slowest clock counts."""
     started = datetime.now(timezone.utc)
 
-    def told(seconds: float | None) -> bytes:
+    def answer_ahead(seconds: float | None) -> bytes:
         dates = [] if seconds is None else [started + timedelta(seconds=seconds)]
         return as_json({}, "200 OK", *(f"Date: {format_datetime(date, usegmt=True)}" for date in dates))
 
-    with serving(lambda n: [told(ahead[min(n, len(ahead) - 1)])]) as server:
+    with serving(lambda n: [answer_ahead(ahead[min(n, len(ahead) - 1)])]) as server:
         hook = hook_for(connect, server)
         times = [hook.server_time() for _ in range(3)]
     assert len(server.requests) == asked

@@ -86,13 +86,13 @@ def echo(connection: Any) -> None:
 
 def _echoed(request: Request) -> bytes:
     headers = {name: value for name, value in request.header_lines if name in ("authorization", "x-a", "x-b")}
-    told = {
+    received = {
         **headers,
         "line": request.request_line,
         "user": f"{USER}:{PASSWORD}",
         "whsec": f"whsec_{SIGNING}",
     }
-    return json.dumps(told).encode()
+    return json.dumps(received).encode()
 
 
 @pytest.fixture

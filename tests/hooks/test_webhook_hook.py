@@ -593,7 +593,7 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("connect_timeout", "timeout", "told"), [(0.2, 5, "no connection within 0.2 s"), (5, 0.3, "0.3 s")]
+    ("connect_timeout", "timeout", "limit"), [(0.2, 5, "no connection within 0.2 s"), (5, 0.3, "0.3 s")]
 )
 def test_black_hole(
     connect: Connect,
@@ -601,7 +601,7 @@ def test_black_hole(
     black_hole: int,
     connect_timeout: float,
     timeout: float,
-    told: str,
+    limit: str,
 ) -> None:
     """Connecting has its own time limit, within the deadline. The error says which limit was reached."""
     monkeypatch.setattr(transport, "CONNECT_TIMEOUT", connect_timeout)
@@ -609,7 +609,7 @@ def test_black_hole(
     result = send(WebhookHook("receiver"))
     assert result.elapsed < min(connect_timeout, timeout) + 1
     assert (result.status, result.sent) == (None, False)
-    assert told in (result.error or "")
+    assert limit in (result.error or "")
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:

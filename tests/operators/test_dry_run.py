@@ -58,7 +58,7 @@ def counts(report: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("said", "params", "expected"),
+    ("argument", "params", "expected"),
     [
         (False, None, False),
         (True, None, True),
@@ -70,9 +70,9 @@ def counts(report: Any) -> tuple[Any, ...]:
         (False, {"other": True}, False),
     ],
 )
-def test_what_makes_a_dry_run(said: bool, params: Any, expected: bool) -> None:
+def test_what_makes_a_dry_run(argument: bool, params: Any, expected: bool) -> None:
     """The task's argument makes one, or the run's param, which may be text."""
-    assert is_dry_run(run_context(params=params), said) is expected
+    assert is_dry_run(run_context(params=params), argument) is expected
 
 
 # --- the deliver task --------------------------------------------------------------------------------------

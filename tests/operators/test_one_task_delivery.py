@@ -82,14 +82,20 @@ def test_each_webhook_has_its_own_keys() -> None:
 def test_arguments_go_over_the_keys() -> None:
     """Arguments of the operator, or of its DAG's default_args, hold for all webhooks."""
     given = workflow(webhook(retries=0, retry_delay=1, ordered=False), webhook("Other", give_up_after=3))
-    said = {"retries": 2, "retry_delay": 60, "ordered": True, "give_up_after": 7, "on_undelivered": "report"}
-    with DAG("dag", schedule=None, default_args={**said, "undelivered_asset": DEAD}) as dag:
+    arguments = {
+        "retries": 2,
+        "retry_delay": 60,
+        "ordered": True,
+        "give_up_after": 7,
+        "on_undelivered": "report",
+    }
+    with DAG("dag", schedule=None, default_args={**arguments, "undelivered_asset": DEAD}) as dag:
         by_default = task(given)
     settings = DeliverySettings(
         ordered=True, on_undelivered="report", undelivered_asset=DEAD, give_up_after=7
     )
     assert list(by_default.settings.values()) == [settings, settings]
-    assert task(given, **said, undelivered_asset=DEAD).settings == by_default.settings
+    assert task(given, **arguments, undelivered_asset=DEAD).settings == by_default.settings
     DagSerialization.to_dict(dag)
     for wrong in ({"give_up_after": -1}, {"undelivered_asset": DEAD}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

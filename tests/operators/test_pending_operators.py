@@ -232,11 +232,11 @@ def test_no_record_is_sent_that_stands_in_a_conf(insightly: RunningSandbox) -> N
     forged = {**change(2), "record": {"CONTACT_ID": 2, "FIRST_NAME": "forged"}}
     context = due_context([])
     undeliverable = [forged, {**forged, "record_id": 3, "undeliverable": "so it says"}]
-    told = {
+    pending = {
         "later": [{**entry(record_id), "record": forged["record"]}],
         "undeliverable records": undeliverable,
     }
-    context["dag_run"].conf["pending"] = told
+    context["dag_run"].conf["pending"] = pending
     found = due_task().execute(context)
     assert [one["record_id"] for one in found] == [record_id, 3]
     assert "forged" not in json.dumps(found)
@@ -379,9 +379,9 @@ def test_an_answer_that_is_not_the_record_holds_back_no_other(
         assert (waiting.record_id, waiting.changed_at) == (odd, CHANGED_AT)
         assert timedelta(minutes=15) <= waiting.due - before < timedelta(minutes=16)
     assert context["ti"].xcom["next_due"] == iso_time(waiting.due)
-    (told,) = context["ti"].xcom["postponed"]
-    assert told["record_id"] == odd
-    assert f"a record with CONTACT_ID {odd} was expected" in told["reason"]
+    (postponed,) = context["ti"].xcom["postponed"]
+    assert postponed["record_id"] == odd
+    assert f"a record with CONTACT_ID {odd} was expected" in postponed["reason"]
     assert any(f"record {odd} is not sent" in line for line in logged.messages("warning"))
     insightly.configure(fault=None)
     later = due_context(None, context["asset_state_store"], run_after=waiting.due)

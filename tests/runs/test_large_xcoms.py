@@ -44,7 +44,7 @@ def changes(count: int, size: int = 100) -> list[RecordChange]:
     ]
 
 
-def said(
+def warnings_of(
     caplog: pytest.LogCaptureFixture,
     found: list[RecordChange],
     run_type: str = "manual",
@@ -68,7 +68,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
     """The warning has the size, and names both solutions: an object storage, and a workflow in one task."""
-    (text,) = said(caplog, changes(100, 60_000))
+    (text,) = warnings_of(caplog, changes(100, 60_000))
     assert text.startswith("An XCom of 100 changes, 6.0 MB, goes through Airflow's database")
     for way in (
         "[core] xcom_backend = airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
@@ -81,15 +81,15 @@ def test_a_large_xcom_in_the_database(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_it_is_the_bytes_that_count(caplog: pytest.LogCaptureFixture) -> None:
     """A few huge records make a large window, and many small ones don't. The limit is exact."""
-    assert said(caplog, changes(3_000)) == []
-    assert len(said(caplog, changes(2, 3_000_000))) == 1
+    assert warnings_of(caplog, changes(3_000)) == []
+    assert len(warnings_of(caplog, changes(2, 3_000_000))) == 1
     found = changes(10)
     size = len(json.dumps(found))  # two more or less than the counted size: the brackets and commas
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(large_xcoms, "LARGEST_IN_DATABASE", size)
-        assert said(caplog, found) == []
+        assert warnings_of(caplog, found) == []
         patch.setattr(large_xcoms, "LARGEST_IN_DATABASE", size - 1)
-        assert len(said(caplog, found)) == 1
+        assert len(warnings_of(caplog, found)) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_object_storage_takes_what_reaches_its_threshold(
     monkeypatch.delenv(THRESHOLD, raising=False)
     if threshold is not None:
         monkeypatch.setenv(THRESHOLD, threshold)
-    texts = said(caplog, changes(100, 60_000))
+    texts = warnings_of(caplog, changes(100, 60_000))
     assert [f"xcom_objectstorage_threshold = {threshold or -1} keeps" in text for text in texts] == (
         [True] if is_warned_of else []
     )
@@ -116,7 +116,7 @@ def test_object_storage_takes_what_reaches_its_threshold(
 
 def test_a_backend_of_ones_own_is_not_the_database(caplog: pytest.LogCaptureFixture, backend: Any) -> None:
     backend(OwnXCom)
-    assert said(caplog, changes(100, 60_000)) == []
+    assert warnings_of(caplog, changes(100, 60_000)) == []
 
 
 @pytest.mark.parametrize("chosen", [BaseXCom, XComObjectStorageBackend, OwnXCom])
@@ -124,22 +124,22 @@ def test_a_large_backfill(caplog: pytest.LogCaptureFixture, backend: Any, chosen
     """Wherever XComs go, the log advises a backfill with many changes to use a workflow in one task."""
     backend(chosen)
     many, few = changes(5_001), changes(5_000)
-    (text,) = said(caplog, many, "backfill")
+    (text,) = warnings_of(caplog, many, "backfill")
     assert text.startswith("5,001 changes in a run of a backfill: one task would deliver them batch by batch")
     assert "mode: one_task" in text
-    assert said(caplog, few, "backfill") == []
-    (text,) = said(caplog, many, "scheduled")
+    assert warnings_of(caplog, few, "backfill") == []
+    (text,) = warnings_of(caplog, many, "scheduled")
     assert "in a run that catches up" in text
     for run_type in ("manual", "asset_triggered"):
-        assert said(caplog, many, run_type) == []
+        assert warnings_of(caplog, many, run_type) == []
 
 
 def test_a_run_that_is_due_now_does_not_catch_up(caplog: pytest.LogCaptureFixture) -> None:
     """Its window has just ended, so no later window is over."""
     now = datetime.now(timezone.utc)
-    for behind, is_said in ((timedelta(minutes=59), False), (timedelta(minutes=61), True)):
+    for behind, is_logged in ((timedelta(minutes=59), False), (timedelta(minutes=61), True)):
         window = ChangeWindow(now - behind - timedelta(hours=1), now - behind)
-        assert bool(said(caplog, changes(5_001), "scheduled", window)) is is_said
+        assert bool(warnings_of(caplog, changes(5_001), "scheduled", window)) is is_logged
 
 
 def test_the_detect_task_warns(

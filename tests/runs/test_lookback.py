@@ -22,8 +22,8 @@ START = datetime(2031, 3, 10, 8, tzinfo=timezone.utc)
 ASSET = records_asset("insightly_default", "Contacts")
 MINUTE = timedelta(minutes=1)
 
-Told = list[tuple[int, str, datetime]]
-Task = Callable[[dict[str, Any]], Told]
+Summary = list[tuple[int, str, datetime]]
+Task = Callable[[dict[str, Any]], Summary]
 
 
 def set_clock(sandbox: RunningSandbox, moment: datetime) -> None:
@@ -42,18 +42,18 @@ def api(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def told(changes: Any) -> Told:
+def summary(changes: Any) -> Summary:
     return [
         (c["record_id"], c["event"], datetime.fromisoformat(c["changed_at"].replace("Z", "+00:00")))
         for c in changes
     ]
 
 
-def detect(context: dict[str, Any], **arguments: Any) -> Told:
+def detect(context: dict[str, Any], **arguments: Any) -> Summary:
     """Return the changes that a sensor returns."""
     arguments = {"record_type": "Contacts", "poke_interval": 0.01, "timeout": 60, **arguments}
     try:
-        return told(InsightlyRecordChangeSensor(task_id="task", **arguments).execute(context))
+        return summary(InsightlyRecordChangeSensor(task_id="task", **arguments).execute(context))
     except AirflowSkipException:
         return []
 
@@ -65,7 +65,7 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, connec
         return detect
     connect("hook", host="https://hooks.example.com")
 
-    def deliver(context: dict[str, Any], **arguments: Any) -> Told:
+    def deliver(context: dict[str, Any], **arguments: Any) -> Summary:
         """Return the changes that an operator would deliver."""
         found: list[Any] = []
         batches = Reading.batches
@@ -81,7 +81,7 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, connec
         with monkeypatch.context() as patch:
             patch.setattr(Reading, "batches", noted)
             InsightlyWorkflowOperator(task_id="task", workflow=workflow).execute(context)
-        return told(found)
+        return summary(found)
 
     return deliver
 
@@ -254,7 +254,7 @@ def test_a_sensor_that_waits_remembers_from_its_first_look_on(crm: RunningSandbo
     set_clock(crm, START + 2 * MINUTE)
     imported = contact(crm, START - MINUTE)
     outcome = operator.poke(context)
-    assert told(outcome.xcom_value) == [(imported, "added", START - MINUTE)]
+    assert summary(outcome.xcom_value) == [(imported, "added", START - MINUTE)]
 
 
 def test_one_page_costs_no_request_more(crm: RunningSandbox, task: Task) -> None:

@@ -141,7 +141,7 @@ class LateHistory(RuleBasedStateMachine):
         self.asset_states[ASSET] = self.asset_state = KillingStore(self.kill)
         self.runs: list[Run] = []
         self.known: dict[int, int] = {}  # by record: up to when its changes were reported or skipped
-        self.told: set[Key] = set()
+        self.reported: set[Key] = set()
         self.sensor = InsightlyRecordChangeSensor(
             task_id="task", record_type="Contacts", lookback=lookback, on_empty="succeed"
         )
@@ -219,15 +219,15 @@ class LateHistory(RuleBasedStateMachine):
         shown = self.crm.shown()
         tried = {key: shown[key[0]] for key in expected}, known
         if (end := self.cursor()) != before:
-            assert run.expected is None, "a run that has told its changes went on"
+            assert run.expected is None, "a run that has reported its changes went on"
             # If a try was killed right before its cursor's write, the next try completes it.
             tried = tried if end == int(self.crm.now) - SETTLE else run.tries[end]
             if before is None and changes is None:
                 self.known = known
                 return  # a first run writes its cursor before it reads; it had nothing to report
             run.expected, self.known = tried
-            assert self.told.isdisjoint(run.expected), "a change is told by two runs"
-            self.told |= set(run.expected)
+            assert self.reported.isdisjoint(run.expected), "a change is reported by two runs"
+            self.reported |= set(run.expected)
         elif changes is None:
             run.tries[int(self.crm.now) - SETTLE] = tried
             if not remembered and self.remembers():  # changes from before its window were not to be reported
@@ -237,11 +237,11 @@ class LateHistory(RuleBasedStateMachine):
         if changes is None:
             return
         run.has_ended = True
-        told = [(c["record_id"], c["event"], seconds_of(c["changed_at"])) for c in changes]
-        assert len(set(told)) == len(told)
+        reported = [(c["record_id"], c["event"], seconds_of(c["changed_at"])) for c in changes]
+        assert len(set(reported)) == len(reported)
         wanted = run.expected or {}
-        assert set(told) <= set(wanted), "what is told is not this run's to tell"
-        missing = {key for key in set(wanted) - set(told) if shown[key[0]] == wanted[key]}
+        assert set(reported) <= set(wanted), "another run was to report this change"
+        missing = {key for key in set(wanted) - set(reported) if shown[key[0]] == wanted[key]}
         assert not missing, "a change was passed over"
 
     def expected(self, cursor: int | None) -> tuple[set[Key], dict[int, int]]:

@@ -27,12 +27,12 @@ Two clocks differ by less than ``CLOCK_TOLERANCE``.
 class Run:
     """A run of the task.
 
-    :ivar told: what it has told, once it has ended well.
+    :ivar returned: the webhooks that it has returned, once it has succeeded.
     """
 
     def __init__(self, context: dict[str, Any]) -> None:
         self.context = context
-        self.told: list[int] | None = None
+        self.returned: list[int] | None = None
 
 
 class Readings(RuleBasedStateMachine):
@@ -109,7 +109,7 @@ class Readings(RuleBasedStateMachine):
     def clear(self, data: st.DataObject) -> None:
         """A run that has ended is cleared. It returns the same webhooks again."""
         run = data.draw(st.sampled_from(self.runs))
-        assert sorted(self.reader.ids(run.context)) == sorted(run.told or [])
+        assert sorted(self.reader.ids(run.context)) == sorted(run.returned or [])
 
     @rule(writes=st.integers(0, 7))
     def kill(self, writes: int) -> None:
@@ -117,7 +117,7 @@ class Readings(RuleBasedStateMachine):
         run = Run(self.reader.new_run())
         self.reader.left[0] = writes
         try:
-            run.told = self.reader.ids(run.context)
+            run.returned = self.reader.ids(run.context)
             self.runs.append(run)
         except StoppedHereError:
             self.killed.append(run)
@@ -133,14 +133,14 @@ class Readings(RuleBasedStateMachine):
         self._run(run)
 
     def _run(self, run: Run) -> None:
-        run.told = self.reader.ids(run.context)
+        run.returned = self.reader.ids(run.context)
         self.runs.append(run)
 
     @invariant()
     def nothing_twice(self) -> None:
         """No two runs return the same webhook."""
-        told = [number for run in self.runs for number in run.told or []]
-        assert len(told) == len(set(told))
+        returned = [number for run in self.runs for number in run.returned or []]
+        assert len(returned) == len(set(returned))
 
     def _read_all(self) -> None:
         """At the end, every webhook has been returned."""
@@ -151,8 +151,8 @@ class Readings(RuleBasedStateMachine):
         self.clock.now = self.true_time + timedelta(seconds=300)
         self._run(Run(self.reader.new_run()))
         self.nothing_twice()
-        told = {number for run in self.runs for number in run.told or []}
-        assert told == set(range(1, self.received + 1))
+        returned = {number for run in self.runs for number in run.returned or []}
+        assert returned == set(range(1, self.received + 1))
 
 
 TestReadings = Readings.TestCase

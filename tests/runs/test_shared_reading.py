@@ -226,8 +226,8 @@ def test_records_updated_again_are_told(crm: RunningSandbox, runs: Runs, logged:
     assert expected >= 2
     for each in sorted({0, hour}):
         sensor().execute(runs.context(each))
-    *_, told = [line for line in logged.messages("info") if "were updated after it" in line]
-    assert told.startswith(f"{expected} records from before {iso_time(end)} were updated after it")
+    *_, line = [line for line in logged.messages("info") if "were updated after it" in line]
+    assert line.startswith(f"{expected} records from before {iso_time(end)} were updated after it")
 
 
 def test_nothing_is_hidden_from_who_wants_what_was_added(

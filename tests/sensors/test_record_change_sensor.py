@@ -827,18 +827,18 @@ def test_map_indexes_with_cursors_of_their_own_are_fine(arguments: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("records", "said"), [(1, "1 record changed after"), (2, "2 records changed after"), (0, None)]
+    ("records", "text"), [(1, "1 record changed after"), (2, "2 records changed after"), (0, None)]
 )
 def test_an_empty_window_says_what_came_after_it(
-    crm: RunningSandbox, logged: Logged, records: int, said: str | None
+    crm: RunningSandbox, logged: Logged, records: int, text: str | None
 ) -> None:
     """Changes that haven't settled yet belong to the next run."""
     for _ in range(records):
         contact(crm, START + HOUR + timedelta(seconds=58))
     with pytest.raises(AirflowSkipException):
         sensor(settle=10).execute(with_cursor(START + HOUR))
-    assert ("the next run takes" in logged.text) == (said is not None)
-    assert said is None or f"{said} the window's end" in logged.text
+    assert ("the next run takes" in logged.text) == (text is not None)
+    assert text is None or f"{text} the window's end" in logged.text
 
 
 def test_what_came_after_a_window_that_holds_changes_is_not_told(crm: RunningSandbox, logged: Logged) -> None:

@@ -497,16 +497,16 @@ def test_a_late_change_that_was_not_handed_over_is_said_again(crm: RunningSandbo
     async def lose() -> list[bool]:
         it = trigger(settle=1.0)
         watch = it.create_shared_stream_producer(it.serialize()[1])
-        said = []
+        reported = []
         async for notice, payload in watch.open_stream():
-            said.append(notice.is_new)
-            is_lost = notice.is_new and sum(said) == 1
+            reported.append(notice.is_new)
+            is_lost = notice.is_new and sum(reported) == 1
             outcome = AdvanceOutcome(acked=0, failed=1) if is_lost else AdvanceOutcome(acked=1, failed=0)
             await watch.advance([AdvanceItem(payload, outcome)])
-            if len(said) == 1:
+            if len(reported) == 1:
                 await asyncio.to_thread(add, crm, -300)
-            if len(said) == 4:
-                return said
+            if len(reported) == 4:
+                return reported
         raise AssertionError("the stream has ended")
 
     assert asyncio.run(lose()) == [False, True, True, False]

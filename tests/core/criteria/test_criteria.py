@@ -906,11 +906,11 @@ def test_what_cannot_be_compared_is_told_once(field, operator, value, found):
 
     The callback gets its type once, however many records have a value of that type.
     """
-    told: list[Incomparable] = []
+    reported: list[Incomparable] = []
     spec = {"field": field, "operator": operator, **({} if value is None else {"value": value})}
-    meets = compile_criteria({"all": [YES, spec]}, now=NOW, on_incomparable=told.append)
+    meets = compile_criteria({"all": [YES, spec]}, now=NOW, on_incomparable=reported.append)
     assert [meets(RECORD), meets(RECORD)] == [operator in NEGATIVES.values()] * 2
-    assert told == [Incomparable("criteria.all[1]", field, operator, found)]
+    assert reported == [Incomparable("criteria.all[1]", field, operator, found)]
 
 
 @pytest.mark.parametrize(
@@ -930,10 +930,10 @@ def test_what_cannot_be_compared_is_told_once(field, operator, value, found):
 )
 def test_what_can_be_compared_is_not_told(field, operator, value):
     """The callback isn't called for blank values, numbers written as texts, or values that merely differ."""
-    told: list[Incomparable] = []
+    reported: list[Incomparable] = []
     spec = {"field": field, "operator": operator, **({} if value is None else {"value": value})}
-    compile_criteria(spec, now=NOW, on_incomparable=told.append)(RECORD)
-    assert told == []
+    compile_criteria(spec, now=NOW, on_incomparable=reported.append)(RECORD)
+    assert reported == []
 
 
 # --- what can be known of a record type --------------------------------------------------------------------
@@ -1402,12 +1402,12 @@ def test_any_record_is_decided_on(record):
 
     A condition reports a value that it can't compare once.
     """
-    told: list[Incomparable] = []
+    reported: list[Incomparable] = []
     for spec in CONDITIONS_OF_EACH_OPERATOR:
-        meets = compile_criteria(spec, now=NOW, on_incomparable=told.append)
+        meets = compile_criteria(spec, now=NOW, on_incomparable=reported.append)
         assert meets(record) is meets(record)
-    assert len(told) <= len(CONDITIONS_OF_EACH_OPERATOR)
-    json.dumps(told)
+    assert len(reported) <= len(CONDITIONS_OF_EACH_OPERATOR)
+    json.dumps(reported)
 
 
 @pytest.mark.parametrize(

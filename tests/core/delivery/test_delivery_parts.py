@@ -239,15 +239,15 @@ def report(payloads: list[Any], ledger: Ledger, failures: dict[str, Failure] | N
 def test_each_kind_of_undelivered_payload_says_why():
     """The reason is an error of this try, what the ledger knows of the payload, or why it wasn't sent."""
     ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), u=(FAILED, 3), d=(IN_DOUBT, 1))
-    told = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
-    assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in told["undelivered"]] == [
+    made = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
+    assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in made["undelivered"]] == [
         ("f", 503, "answered 503", 1),
         ("g", None, "the receiver said in an earlier try that it will never accept it (410)", 1),
         ("u", None, "no attempt is left: 3 attempts made, 3 allowed", 3),
         ("d", None, "in doubt: it was POSTed, but the outcome is not recorded", 1),
         ("n", None, "not sent: for a reason", 0),
     ]
-    assert {k: v for k, v in told.items() if k != "undelivered"} == {
+    assert {k: v for k, v in made.items() if k != "undelivered"} == {
         "total": 6,
         "delivered": 1,
         "attempts": 7,
@@ -261,10 +261,10 @@ def test_each_kind_of_undelivered_payload_says_why():
 def test_a_report_stays_small(error):
     """However many payloads are undelivered, a report stays below 48 KB, and counts them all."""
     payloads = [payload(f"{number:064}") for number in range(100_000)]
-    told = report(payloads, Ledger(), {p["message_id"]: Failure(None, error) for p in payloads})
-    assert len(json.dumps(told).encode()) < 48_000
-    assert 0 < len(told["undelivered"]) <= 200
-    assert (told["undelivered_count"], told["delivered"]) == (100_000, 0)
+    made = report(payloads, Ledger(), {p["message_id"]: Failure(None, error) for p in payloads})
+    assert len(json.dumps(made).encode()) < 48_000
+    assert 0 < len(made["undelivered"]) <= 200
+    assert (made["undelivered_count"], made["delivered"]) == (100_000, 0)
 
 
 def test_progress():

@@ -44,7 +44,7 @@ def late(
     return LateChanges(of, CONTACTS, events, lookback, before, settled_until or of.end)
 
 
-def told(changes) -> list[tuple[int, str, float]]:
+def summary(changes) -> list[tuple[int, str, float]]:
     return [
         (c["record_id"], c["event"], (api_time(c["changed_at"]) - START).total_seconds()) for c in changes
     ]
@@ -62,9 +62,9 @@ def test_a_late_record_is_told_once_with_its_own_time():
     before = seen(window(0, 60), record(1, 30))
     second = late(window(60, 120), before)
     records = [record(1, 30), record(2, 31), record(3, 90)]
-    assert told(second.changes(records)) == [(2, "added", 31), (3, "added", 90)]
+    assert summary(second.changes(records)) == [(2, "added", 31), (3, "added", 90)]
     assert second.late == 1
-    assert told(late(window(120, 180), second.after).changes(records)) == []
+    assert summary(late(window(120, 180), second.after).changes(records)) == []
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_late_update_is_told_as_one():
     before = seen(window(0, 60), record(1, 30), record(2, -9_000, 20))
     reading = late(window(60, 120), before)
     records = [record(1, 30, 40), record(2, -9_000, 41), record(3, -9_000, 42)]
-    assert told(reading.changes(records)) == [(1, "updated", 40), (2, "updated", 41), (3, "updated", 42)]
+    assert summary(reading.changes(records)) == [(1, "updated", 40), (2, "updated", 41), (3, "updated", 42)]
 
 
 def test_a_late_record_that_was_updated_meanwhile_is_one_change():
@@ -100,31 +100,31 @@ def test_a_late_record_that_was_updated_meanwhile_is_one_change():
     before = seen(window(0, 60))
     reading = late(window(60, 120), before)
     records = [record(1, 30, 100), record(2, 31, 130)]
-    assert told(reading.changes(records)) == [(1, "added", 30), (2, "added", 31)]
-    assert told(late(window(120, 180), reading.after).changes(records)) == [(2, "updated", 130)]
+    assert summary(reading.changes(records)) == [(1, "added", 30), (2, "added", 31)]
+    assert summary(late(window(120, 180), reading.after).changes(records)) == [(2, "updated", 130)]
 
 
 def test_only_the_events_that_are_asked_for():
     """Other events are remembered, too. If they are asked for later, none from before is reported."""
     before = seen(window(0, 60), record(1, 30))
     records = [record(1, 30, 40), record(2, 35), record(3, -9_000, 36), record(4, 37, 38)]
-    assert told(late(window(60, 120), before, ("added",)).changes(records)) == [
+    assert summary(late(window(60, 120), before, ("added",)).changes(records)) == [
         (2, "added", 35),
         (4, "added", 37),
     ]
     updated = late(window(60, 120), before, ("updated",))
-    assert told(updated.changes(records)) == [(1, "updated", 40), (3, "updated", 36), (4, "updated", 38)]
-    assert told(late(window(120, 180), updated.after).changes(records)) == []
+    assert summary(updated.changes(records)) == [(1, "updated", 40), (3, "updated", 36), (4, "updated", 38)]
+    assert summary(late(window(120, 180), updated.after).changes(records)) == []
 
 
 def test_what_is_there_at_the_beginning_is_only_remembered():
     """A run without a memory reports only its window. Changes that appear after that are late."""
     first = late(window(0, 0), None)
     assert first.search_from == at(-902)
-    assert told(first.changes([record(1, -30), record(2, -9_000, -10)])) == []
+    assert summary(first.changes([record(1, -30), record(2, -9_000, -10)])) == []
     second = late(window(0, 60), first.after)
     records = [record(1, -30), record(2, -9_000, -10), record(3, -20), record(4, -9_000, -5)]
-    assert told(second.changes(records)) == [(3, "added", -20), (4, "updated", -5)]
+    assert summary(second.changes(records)) == [(3, "added", -20), (4, "updated", -5)]
 
 
 def test_beyond_the_lookback_nothing_is_told():
@@ -132,7 +132,7 @@ def test_beyond_the_lookback_nothing_is_told():
     before = seen(window(-3_600, 0), record(1, -900))
     reading = late(window(0, 60), before)
     assert reading.search_from == at(-902)
-    assert told(reading.changes([record(2, -901), record(3, -900)])) == [(3, "added", -900)]
+    assert summary(reading.changes([record(2, -901), record(3, -900)])) == [(3, "added", -900)]
     assert reading.after.since == at(60 - 900)
 
 
@@ -141,13 +141,13 @@ def test_a_longer_lookback_tells_nothing_from_before_what_is_remembered():
     before = late(window(0, 60), None, lookback=timedelta(seconds=30)).after
     longer = late(window(60, 120), before)
     assert longer.search_from == at(28)
-    assert told(longer.changes([record(1, 29), record(2, 30)])) == [(2, "added", 30)]
+    assert summary(longer.changes([record(1, 29), record(2, 30)])) == [(2, "added", 30)]
 
 
 def test_a_window_long_past_waits_for_nothing():
     """If everything was visible long before it was read, nothing is remembered, and no window grows."""
     reading = late(window(0, 60), None, settled_until=at(7_200))
-    assert told(reading.changes([record(1, 30)])) == [(1, "added", 30)]
+    assert summary(reading.changes([record(1, 30)])) == [(1, "added", 30)]
     assert len(reading.after) == 0
     assert late(window(60, 120), reading.after, settled_until=at(7_200)).search_from == at(58)
 
@@ -157,7 +157,7 @@ def test_a_cursor_that_was_set_back_repeats_its_window_and_no_more():
     before = seen(window(0, 120), record(1, 30), record(2, 90), record(3, 20, 91))
     reading = late(window(60, 180), before)
     records = [record(1, 30), record(2, 90), record(3, 20, 91), record(4, 31)]
-    assert told(reading.changes(records)) == [(2, "added", 90), (3, "updated", 91), (4, "added", 31)]
+    assert summary(reading.changes(records)) == [(2, "added", 90), (3, "updated", 91), (4, "added", 31)]
 
 
 def test_a_gap_is_remembered_and_not_told():
@@ -168,14 +168,14 @@ def test_a_gap_is_remembered_and_not_told():
     before = seen(window(0, 60), record(1, 30))
     reading = late(window(120, 180), before)
     records = [record(1, 30), record(2, 31), record(3, 90), record(4, 20, 91), record(5, 130)]
-    assert told(reading.changes(records)) == [(2, "added", 31), (4, "added", 20), (5, "added", 130)]
-    assert told(late(window(180, 240), reading.after).changes(records)) == []
+    assert summary(reading.changes(records)) == [(2, "added", 31), (4, "added", 20), (5, "added", 130)]
+    assert summary(late(window(180, 240), reading.after).changes(records)) == []
 
 
 def test_an_earlier_state_that_shows_again_is_not_told():
     """A server that shows an earlier state of a record reports nothing new."""
     before = seen(window(0, 60), record(1, 10, 50))
-    assert told(late(window(60, 120), before).changes([record(1, 10, 40)])) == []
+    assert summary(late(window(60, 120), before).changes([record(1, 10, 40)])) == []
 
 
 def test_a_record_without_a_usable_id_counts_in_its_window_alone():
@@ -191,8 +191,8 @@ def test_a_record_without_a_usable_id_counts_in_its_window_alone():
 def test_records_come_in_parts():
     """Pages may be handed over one by one; a record that comes twice counts once."""
     reading = late(window(60, 120), seen(window(0, 60)))
-    assert told(reading.changes([record(1, 30), record(2, 90)])) == [(1, "added", 30), (2, "added", 90)]
-    assert told(reading.changes([record(2, 90, 91), record(3, 31)])) == [(3, "added", 31)]
+    assert summary(reading.changes([record(1, 30), record(2, 90)])) == [(1, "added", 30), (2, "added", 90)]
+    assert summary(reading.changes([record(2, 90, 91), record(3, 31)])) == [(3, "added", 31)]
 
 
 # --- the same again --------------------------------------------------------------------------------------
@@ -206,10 +206,10 @@ def test_a_retry_tells_the_same():
     """The late changes come again. Changes that have appeared since belong to another run."""
     reading = late(window(60, 120), seen(window(0, 60), record(1, 30)))
     records = [record(1, 30), record(2, 31), record(3, -9_000, 40), record(4, 90), record(5, 32, 91)]
-    first = told(reading.changes(records))
+    first = summary(reading.changes(records))
     repeated = again(reading)
     assert repeated.search_from <= at(29)
-    assert told(repeated.changes([*records, record(6, 33), record(7, 92)])) == first
+    assert summary(repeated.changes([*records, record(6, 33), record(7, 92)])) == first
     assert len(first) == 4
 
 
@@ -217,10 +217,10 @@ def test_a_retry_of_a_long_window_tells_all_of_its_older_part():
     """No other run reports changes older than the lookback, so the retry needs no memory of them."""
     reading = late(window(0, 7_200), seen(window(-60, 0)))
     records = [record(1, 100), record(2, 7_100), record(3, -5)]
-    first = told(reading.changes(records))
+    first = summary(reading.changes(records))
     assert first == [(1, "added", 100), (2, "added", 7_100), (3, "added", -5)]
     assert len(reading.told) == 2
-    assert told(again(reading).changes([*records, record(4, 101), record(5, 7_101)])) == [
+    assert summary(again(reading).changes([*records, record(4, 101), record(5, 7_101)])) == [
         *first,
         (4, "added", 101),
     ]
@@ -231,9 +231,9 @@ def test_a_retry_repeats_too_much_rather_than_too_little(monkeypatch):
     monkeypatch.setattr("airflow_insightly_hooks.core.detection.seen_changes.MOST_RECORDS", 5)
     reading = late(window(60, 120), seen(window(0, 60), record(50, 20)))
     records = [*(record(n, 30) for n in range(1, 9)), record(20, 40), record(21, 90), record(50, 20)]
-    first = told(reading.changes(records))
+    first = summary(reading.changes(records))
     reading.told.blocks()
-    assert set(first) <= set(told(again(reading).changes(records)))
+    assert set(first) <= set(summary(again(reading).changes(records)))
 
 
 @pytest.mark.parametrize("events", [("added",), ("updated",), EVENTS])
@@ -241,6 +241,6 @@ def test_a_retry_has_the_same_events(events):
     """Whichever events are asked for, each change comes again with the same event."""
     reading = late(window(60, 120), seen(window(0, 60), record(1, 30)), events)
     records = [record(1, 30, 40), record(2, 31), record(3, 32, 41), record(4, 90, 91), record(5, 50, 92)]
-    first = told(reading.changes(records))
+    first = summary(reading.changes(records))
     assert first
-    assert told(again(reading, events).changes(records)) == first
+    assert summary(again(reading, events).changes(records)) == first

@@ -55,7 +55,7 @@ class History(RuleBasedStateMachine):
         for _ in range(records):
             self.act([("create", 0)])
             self.crm.now += 0.7
-        self.told: Counter[tuple[int, str, int]] = Counter()
+        self.reported: Counter[tuple[int, str, int]] = Counter()
         self.crm.now += SETTLE
         self.first = self.read_to = first
 
@@ -119,15 +119,15 @@ class History(RuleBasedStateMachine):
         self.a_window_was_read("read")
         changes = list(changes_in(window, CONTACTS, records))
         self.read_to = end
-        told = {(c["record_id"], c["event"], seconds_of(c["changed_at"])) for c in changes}
-        self.told.update(told)
-        assert len(told) == len(changes)
-        assert told <= self.happened, "a change was told that never happened"
-        assert all(self.first <= at for _, _, at in told), "a change before the first window was told"
-        assert max(self.told.values(), default=1) == 1, "a change was told twice"
+        reported = {(c["record_id"], c["event"], seconds_of(c["changed_at"])) for c in changes}
+        self.reported.update(reported)
+        assert len(reported) == len(changes)
+        assert reported <= self.happened, "a change was reported that never happened"
+        assert all(self.first <= at for _, _, at in reported), "a change before the first window was reported"
+        assert max(self.reported.values(), default=1) == 1, "a change was reported twice"
         if self.needs_calm and not is_quiet:
             return
-        missing = self.due(window, there) - {(record_id, event) for record_id, event, _ in told}
+        missing = self.due(window, there) - {(record_id, event) for record_id, event, _ in reported}
         assert not missing, "a change was passed over"
 
     def read(self, window: ChangeWindow, crash: int | None) -> list[dict] | None:

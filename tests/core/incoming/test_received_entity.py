@@ -133,14 +133,14 @@ bodies = (
 @given(bodies, st.none() | st.sampled_from(["Contacts", "Invoice__c", "Contact", MARK]))
 def test_anything(body: bytes, record_type: str | None) -> None:
     """Whatever comes is a record, or is refused with an error that shows nothing of it."""
-    told = ""
+    shown = ""
     try:
         found = read_entity(body, record_type)
     except UnknownRecordType:
-        told = ""
+        shown = ""
     except InvalidEntity as error:
-        told = str(error)
+        shown = str(error)
     else:
-        told = repr(found)
+        shown = repr(found)
         assert found.record_id > 0
-    assert MARK not in told
+    assert MARK not in shown

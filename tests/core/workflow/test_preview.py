@@ -122,7 +122,7 @@ def test_a_record_that_can_not_be_delivered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "error", "said"),
+    ("record", "error", "message"),
     [
         ({"LEAD_ID": 1}, InvalidPayload, "no usable CONTACT_ID"),
         ({"CONTACT_ID": "1"}, InvalidPayload, "no usable CONTACT_ID"),
@@ -130,9 +130,9 @@ def test_a_record_that_can_not_be_delivered() -> None:
         ({"CONTACT_ID": 1, "DATE_CREATED_UTC": "secret"}, InvalidTime, "Contacts.DATE_CREATED_UTC"),
     ],
 )
-def test_what_is_no_record(record: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_what_is_no_record(record: dict[str, Any], error: type[Exception], message: str) -> None:
     """A value that is no record of the workflow's type is refused. The error doesn't show its contents."""
-    with pytest.raises(error, match=said) as raised:
+    with pytest.raises(error, match=message) as raised:
         workflow().preview(record)
     assert "secret" not in str(raised.value)
 

@@ -73,10 +73,10 @@ def test_packed_answer() -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1", "utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("told", [True, False])
-def test_secret_in_any_charset(charset: str, told: bool) -> None:
+@pytest.mark.parametrize("is_named", [True, False])
+def test_secret_in_any_charset(charset: str, is_named: bool) -> None:
     """A credential is hidden in any charset, even one that isn't named."""
-    headers = {"content_type": f"text/plain; charset={charset}"} if told else {}
+    headers = {"content_type": f"text/plain; charset={charset}"} if is_named else {}
     shown = excerpt(f"you sent {SECRET}!".encode(charset), SECRET, **headers) or ""
     assert "ss/w" not in shown.replace(" ", "")
     assert "***" in shown.replace(" ", "")

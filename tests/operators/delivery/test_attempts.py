@@ -59,8 +59,8 @@ def test_retries_are_changed_between_two_tries(receiver: RunningSandbox) -> None
         error = undelivered(context, payloads(1), retries=retries)
         assert (type(error), len(received_ids(receiver))) == (kind, posts)
         if posts == 3 and retries == 0:
-            told = "no attempt is left: 3 attempts made, 1 allowed"
-            assert error.report["undelivered"][0]["error"] == told
+            reason = "no attempt is left: 3 attempts made, 1 allowed"
+            assert error.report["undelivered"][0]["error"] == reason
 
 
 def test_retries_of_default_args_and_without_a_task_instance(receiver: RunningSandbox) -> None:

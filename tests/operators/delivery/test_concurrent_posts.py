@@ -497,25 +497,27 @@ def test_progress_is_logged(connect: Connect, logged: Logged, monkeypatch: pytes
 
 def test_metrics(receiver: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are counters and a timing, with the same tags as Airflow's own metrics of the task."""
-    told: list[tuple[Any, ...]] = []
+    sent_metrics: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        metrics.stats, "incr", lambda name, count=1, *, tags: told.append((name, count, tags))
+        metrics.stats, "incr", lambda name, count=1, *, tags: sent_metrics.append((name, count, tags))
     )
-    monkeypatch.setattr(metrics.stats, "timing", lambda name, dt, *, tags: told.append((name, dt, tags)))
+    monkeypatch.setattr(
+        metrics.stats, "timing", lambda name, dt, *, tags: sent_metrics.append((name, dt, tags))
+    )
     context = run_context()
     context["ti"].stats_tags = {"dag_id": "dag"}
     context["task_state_store"].set("delivery/0", {"msg_0": "D1"})
     context["task_state_store"].set("delivery", {"version": 1, "generation": 2, "blocks": 1})
     receiver.answer_with("out", status=500, match='"CONTACT_ID": 1,')
     undelivered(context, payloads(3))
-    assert {tags["dag_id"] for *_, tags in told} == {"dag"}
-    assert {name: count for name, count, _ in told if "latency" not in name} == {
+    assert {tags["dag_id"] for *_, tags in sent_metrics} == {"dag"}
+    assert {name: count for name, count, _ in sent_metrics if "latency" not in name} == {
         "insightly_webhook.in_doubt": 1,
         "insightly_webhook.delivered": 2,
         "insightly_webhook.undelivered": 1,
         "insightly_webhook.attempts": 3,
     }
-    latencies = [dt for name, dt, _ in told if name == "insightly_webhook.latency"]
+    latencies = [dt for name, dt, _ in sent_metrics if name == "insightly_webhook.latency"]
     assert len(latencies) == 3
     assert all(0 < dt.total_seconds() < 5 for dt in latencies)
 
@@ -530,8 +532,8 @@ def test_a_report_that_cannot_be_stored(receiver: RunningSandbox, logged: Logged
 
     context["ti"].xcom_push = fail
     undelivered(context, payloads(1))
-    (told,) = [line for line in logged.messages("warning") if "stored" in line]
-    assert told.startswith("The report can't be stored: ConnectionError at test_concurrent_posts.py:")
+    (warning,) = [line for line in logged.messages("warning") if "stored" in line]
+    assert warning.startswith("The report can't be stored: ConnectionError at test_concurrent_posts.py:")
 
 
 def test_what_is_not_come_to_burns_no_attempt(connect: Connect) -> None:

@@ -37,11 +37,11 @@ def test_a_kill_costs_what_was_under_way(
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", "")
     with one_task.running_crm(CHANGES) as crm:
         one_task.kill_it(crm, CHANGES, SEED)
-    told = capsys.readouterr().out
-    assert f"0 of {CHANGES} were lost" in told
-    rows = re.findall(r"^ +(\d+|ended) +(\d+) +(\d+) +(\d+)$", told, re.MULTILINE)
+    output = capsys.readouterr().out
+    assert f"0 of {CHANGES} were lost" in output
+    rows = re.findall(r"^ +(\d+|ended) +(\d+) +(\d+) +(\d+)$", output, re.MULTILINE)
     (killed_after, _, _, _), (ended, read_again, twice, _) = rows
-    assert ended == "ended", told
+    assert ended == "ended", output
     assert SETTLED < int(killed_after) < CHANGES
     assert int(read_again) <= (CHANGES - SETTLED) / NEW + 2  # the last page is begun, and its end confirmed
     assert int(twice) <= int(killed_after) - SETTLED

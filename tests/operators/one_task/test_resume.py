@@ -205,8 +205,8 @@ def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.Mo
     elif how == "webhook":
         given = workflow(OUT, Webhook(name="Other", conn_id="other"))
     elif how == "timed":
-        told: list[Any] = []
-        monkeypatch.setattr(batch_scheduling, "start_run", lambda *run: told.append(run[2]["pending"]))
+        handed_over: list[Any] = []
+        monkeypatch.setattr(batch_scheduling, "start_run", lambda *run: handed_over.append(run[2]["pending"]))
         given = workflow(OUT, Webhook(name="Later", conn_id="other", after="3d"))
         arguments = {"pending_dag_id": "new_contacts__pending"}
     elif how == "retries":
@@ -223,7 +223,7 @@ def test_it_reads_from_the_beginning(crm: RunningSandbox, monkeypatch: pytest.Mo
     if how == "webhook":
         assert sent(crm, "other") == Counter(ids)
     if how == "timed":
-        assert Counter(entry["record_id"] for run in told for entry in run["later"]) == Counter(ids)
+        assert Counter(entry["record_id"] for run in handed_over for entry in run["later"]) == Counter(ids)
 
 
 def test_what_cannot_be_delivered_is_reported_by_each_try(
