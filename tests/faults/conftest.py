@@ -1,9 +1,9 @@
-"""The suite of faults: each case has its fault's number, and says whether a plain ``requests.post`` passes.
+"""The suite of faults. Each case has its fault's number, and says whether a plain ``requests.post`` passes.
 
-``@fault(21, "headers come at a byte per 0.4 s", requests="fails")`` marks a test. Its docstring is what
-this project does, one sentence: the table of docs/explanation/delivery.md is made of these. A test that asks
-for the fixture ``send`` runs twice: with ``WebhookHook``, and with a plain ``requests.post``, which must pass
-or fail it as the mark says. A test that does not ask for it is about something that ``requests`` does not do.
+``@fault(21, "headers come a byte at a time", requests="fails")`` marks a test. The test's docstring says what
+this project does. The table in docs/reference/faults.md is made from marks and docstrings. A test with the
+fixture ``send`` runs twice: with ``WebhookHook``, and with a plain ``requests.post``, which must pass or fail
+as the mark says. A test without this fixture is about something that ``requests`` does not do.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MESSAGE_ID = "msg_0123456789abcdef01234567"
 
 @dataclass
 class Outcome:
-    """What a sender says became of one POST.
+    """A sender's result of one POST.
 
-    :ivar error: why it isn't acknowledged; with a plain ``requests.post`` the text of its error.
+    :ivar error: why the POST isn't acknowledged; with a plain ``requests.post`` the text of its error.
     :ivar sent: whether the receiver may have read anything; ``None`` if the sender can't tell.
     """
 
@@ -46,11 +46,11 @@ class Outcome:
     gone: bool | None = None
 
     def is_certainly_undelivered(self) -> bool:
-        """Return whether it is told that nothing was sent, as far as the sender can tell."""
+        """Return whether the sender reports that nothing was sent, as far as it can know."""
         return (self.acknowledged, self.status) == (False, None) and self.sent is not True
 
     def is_in_doubt(self) -> bool:
-        """Return whether there was no answer to what was sent, as far as the sender can tell."""
+        """Return whether the sender reports no answer to a message, as far as it can know."""
         return (self.acknowledged, self.status) == (False, None) and self.sent is not False
 
     def tells(self, words: str, plainly: str | None = None) -> bool:
@@ -66,11 +66,11 @@ Send = Callable[..., Outcome]
 
 
 def fault(number: int, title: str, *, requests: Literal["passes", "fails"] | None = None) -> Any:
-    """Mark a test with the fault that it is of.
+    """Mark a test with the fault that it plays.
 
-    :param number: its line in the list of faults; several tests may have one number.
+    :param number: the fault's number in the list of faults; several tests may share it.
     :param title: the fault, in a few words.
-    :param requests: whether a plain ``requests.post`` passes the test; ``None`` where it can't be asked.
+    :param requests: whether a plain ``requests.post`` passes the test; ``None`` if it can't be asked.
     """
     return pytest.mark.fault(number, title, requests)
 
@@ -93,15 +93,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def way(
     request: pytest.FixtureRequest, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> Way:
-    """Return how a receiver is reached that keeps its connections open; a test runs with each way."""
+    """Return a way to a receiver that keeps its connections open. A test runs once with each way."""
     return Way(request.param, tmp_path, connect, monkeypatch)
 
 
 @pytest.fixture
 def send(request: pytest.FixtureRequest, connect: Connect) -> Iterator[Send]:
-    """Return what makes one POST: ``send(url, timeout=1, body=…, login=…, password=…, extra={…})``.
+    """Return a function for one POST: ``send(url, timeout=1, body=…, login=…, password=…, extra={…})``.
 
-    With ``session=True`` the plain POSTs of a test share a ``requests.Session``: one sends many so.
+    With ``session=True`` the plain POSTs of a test share a ``requests.Session``.
     """
     if request.param == "hook":
         yield _by_hook(connect)
@@ -152,7 +152,7 @@ def _by_requests(
     extra: Mapping[str, Any] | None = None,
     **connection: Any,
 ) -> Outcome:
-    """POST as one would without this project: an error of requests' own is no acknowledgement."""
+    """POST as a program without this project does. An error of ``requests`` is no acknowledgement."""
     auth = (connection["login"], connection.get("password", "")) if "login" in connection else None
     given = {name: value for name, value in (extra or {}).items() if name in ("headers", "verify")}
     started = time.monotonic()

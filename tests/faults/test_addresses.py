@@ -1,4 +1,4 @@
-"""Which addresses are sent to: judged by what a host resolves to, at the moment when it is dialled."""
+"""Which addresses messages may go to. A host is judged by its addresses, when it is dialled."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_metadata(send: Send, monkeypatch: pytest.MonkeyPatch, address: str) -> 
     assert "metadata" in (outcome.error or "")
 
 
-@fault(74, "a name that leads to a metadata service", requests="fails")
+@fault(74, "a name that resolves to a metadata service", requests="fails")
 def test_name_of_metadata(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is judged by every address that it leads to."""
+    """Each address that a name resolves to is checked."""
     NameService(monkeypatch, {RECEIVER: ["169.254.169.254"]})
     dialled = dialled_addresses(monkeypatch)
     outcome = send(f"http://{RECEIVER}/")
@@ -81,7 +81,7 @@ def test_spellings(send: Send, monkeypatch: pytest.MonkeyPatch, host: str) -> No
 @fault(75, "a private network where it is allowed", requests="passes")
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0", "[::ffff:127.0.0.1]"])
 def test_private_by_default(send: Send, host: str) -> None:
-    """By default private networks, and this machine, are sent to, however they are written."""
+    """By default messages may go to private networks and this machine, in any spelling."""
     with serving([answer()]) as server:
         assert send(f"http://{host}:{server.port}/").acknowledged
     assert [request.body.decode() for request in server.requests] == [BODY]
@@ -92,7 +92,7 @@ def test_private_by_default(send: Send, host: str) -> None:
     "address", ["::ffff:168.63.129.16", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1", "64:ff9b::a9fe:a9fe"]
 )
 def test_embedded(send: Send, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """An IPv6 address that leads to an IPv4 one is judged by that."""
+    """An IPv6 address that contains an IPv4 address is judged by the IPv4 address."""
     dialled = dialled_addresses(monkeypatch)
     outcome = send(f"http://[{address}]/")
     assert "metadata" in (outcome.error or "")
@@ -103,7 +103,7 @@ def test_embedded(send: Send, monkeypatch: pytest.MonkeyPatch, address: str) -> 
 @fault(75, "names of private networks", requests="fails")
 @pytest.mark.parametrize("address", ["10.1.2.3", "100.64.0.1", "fd12:3456::1", "64:ff9b::10.1.2.3"])
 def test_private_name(send: Send, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """With ``allow_private_networks`` off, what isn't the public internet's is not dialled."""
+    """With ``allow_private_networks`` off, only addresses of the public internet are dialled."""
     NameService(monkeypatch, {RECEIVER: [address]})
     dialled = dialled_addresses(monkeypatch)
     outcome = send(f"http://{RECEIVER}/", extra={"allow_private_networks": False})
@@ -112,9 +112,9 @@ def test_private_name(send: Send, monkeypatch: pytest.MonkeyPatch, address: str)
     assert dialled == []
 
 
-@fault(76, "a name that leads elsewhere when it is asked again", requests="passes")
+@fault(76, "a name that resolves to another address at its second look-up", requests="passes")
 def test_rebinding(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked up once; the address that was judged is the one that is dialled."""
+    """A name is looked up once, and the address that was checked is the one that is dialled."""
     names = NameService(monkeypatch, {RECEIVER: [["127.0.0.1"], ["169.254.169.254"]]})
     dialled = dialled_addresses(monkeypatch)
     with serving([answer()]) as server:
@@ -123,9 +123,9 @@ def test_rebinding(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.requests[0].headers["host"] == f"{RECEIVER}:{server.port}"
 
 
-@fault(76, "a name that leads to several addresses, one of them refused", requests="fails")
+@fault(76, "a name that resolves to several addresses, one of them refused", requests="fails")
 def test_mixed_addresses(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a name's addresses none that is refused is ever dialled, where the others are dead."""
+    """A refused address of a name is never dialled, even if the other addresses are dead."""
     NameService(monkeypatch, {RECEIVER: ["127.0.0.2", "169.254.169.254"]})
     dialled = dialled_addresses(monkeypatch)
     outcome = send(f"http://{RECEIVER}:1/")
@@ -135,7 +135,7 @@ def test_mixed_addresses(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @fault(76, "SNI, Host and certificate of a name that was resolved", requests="passes")
 def test_sni(send: Send, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """SNI, ``Host`` and the certificate's check keep the name, whatever address is dialled."""
+    """SNI, ``Host`` and the certificate's check use the name, whatever address is dialled."""
     authority = Authority(tmp_path)
     tls = authority.server(RECEIVER)
     asked_for: list[str | None] = []
@@ -153,7 +153,7 @@ def test_sni(send: Send, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @fault(76, "a name that changes between two messages", requests=None)
 def test_judged_each_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each message's address is judged anew: a name that leads to metadata later is refused then."""
+    """Addresses are checked for each message. A name that later resolves to metadata is refused then."""
     NameService(monkeypatch, {RECEIVER: [["127.0.0.1"], ["169.254.169.254"]]})
     dialled = dialled_addresses(monkeypatch)
     with serving([answer()]) as server:
@@ -166,7 +166,7 @@ def test_judged_each_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> 
 
 @fault(77, "a name behind a proxy", requests="passes")
 def test_name_behind_a_proxy(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a proxy, a name goes out unresolved: its address can't be judged, and the reference says so."""
+    """A proxy gets the name unresolved, so its address can't be checked. The reference says so."""
     names = NameService(monkeypatch, {RECEIVER: ["169.254.169.254"]})
     with serving([answer()]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -188,7 +188,7 @@ def test_name_behind_a_proxy(send: Send, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_address_behind_a_proxy(
     send: Send, monkeypatch: pytest.MonkeyPatch, scheme: str, host: str, strict: bool
 ) -> None:
-    """What is seen to be a refused address is refused through a proxy, too; the proxy isn't asked."""
+    """A literal address that is not allowed is refused through a proxy, too. The proxy isn't asked."""
     with serving([answer()]) as proxy:
         monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
         outcome = send(f"{scheme}://{host}/", extra={"allow_private_networks": not strict})

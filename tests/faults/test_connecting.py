@@ -1,4 +1,4 @@
-"""Faults 1 to 12: between the name of a receiver and the first byte of the message."""
+"""Faults 1 to 12: from the look-up of a receiver's name to the first byte of the message."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TIMEOUT = 0.6
 MORE = 0.5
 """Seconds that a busy machine may add."""
 UNREACHABLE = ["224.0.0.1", "[ff0e::1]"]
-"""Multicast addresses: TCP has no way to any, and Linux says so at once."""
+"""Multicast addresses: TCP can't reach any of them, and Linux says so at once."""
 
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have the receiver's name lead to these addresses, or its look-up do something else."""
+    """Have the receiver's name resolve to these addresses, or its look-up do something else."""
     look_up = socket.getaddrinfo
 
     def make(*addresses: str, instead: Callable[[], Any] = lambda: None) -> None:
@@ -87,7 +87,7 @@ def black_holes() -> Iterator[Server]:
 
 
 def tried(connect: Connect, url: str, **extra: Any) -> UndeliveredError:
-    """Return how a task fails, on its first try, that sends one payload to this address."""
+    """Return the error of a task's first try to send one payload to this address."""
     connect("webhook_default", host=url, extra={"timeout": TIMEOUT, **extra})
     return deliveries.undelivered(run_context(), [deliveries.payload_of("msg_1", 1, "{}")])
 
@@ -107,7 +107,7 @@ def is_retried_unattempted(error: UndeliveredError, reason: str) -> bool:
 
 @fault(1, "DNS: no such name", requests="passes")
 def test_no_such_name(send: Send) -> None:
-    """A name that doesn't exist is told of as such, and nothing is sent."""
+    """Nothing is sent, and the error says that the name can't be resolved."""
     outcome = send("http://no-such-host.invalid/")
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("name")
@@ -115,7 +115,7 @@ def test_no_such_name(send: Send) -> None:
 
 @fault(1, "DNS: the server fails", requests="passes")
 def test_name_server_fails(send: Send, resolve: Any) -> None:
-    """Where the name service fails, nothing is sent, and the name service is what is told of."""
+    """Nothing is sent, and the error says that the name service failed."""
 
     def fail() -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -128,7 +128,7 @@ def test_name_server_fails(send: Send, resolve: Any) -> None:
 
 @fault(1, "DNS: no answer", requests="fails")
 def test_name_server_hangs(send: Send, resolve: Any) -> None:
-    """The time that a name's look-up takes counts in the deadline, though the system's own knows none."""
+    """The time of a name's look-up counts towards the deadline. The system's look-up has no limit."""
     ended = threading.Event()
     resolve("127.0.0.1", instead=lambda: ended.wait(1.5))
     outcome = send(f"http://{NAME}:9/", timeout=TIMEOUT)
@@ -137,7 +137,7 @@ def test_name_server_hangs(send: Send, resolve: Any) -> None:
     assert TIMEOUT <= outcome.elapsed < TIMEOUT + MORE
 
 
-@fault(1, "DNS: then what")
+@fault(1, "DNS: retry")
 def test_unknown_name_is_retried(connect: Connect) -> None:
     """A name that can't be looked up costs no attempt, and the task is retried."""
     error = tried(connect, "http://no-such-host.invalid/")
@@ -146,7 +146,7 @@ def test_unknown_name_is_retried(connect: Connect) -> None:
 
 @fault(2, "the first of several addresses refuses", requests="passes")
 def test_first_address_refuses(send: Send, resolve: Any) -> None:
-    """Where the first of several addresses is dead, the next one gets the POST, once."""
+    """If the first address refuses, the next one gets the POST, once."""
     resolve("127.0.0.2", "127.0.0.1")
     with serving([answer()]) as server:
         outcome = send(f"http://{NAME}:{server.port}/")
@@ -156,7 +156,7 @@ def test_first_address_refuses(send: Send, resolve: Any) -> None:
 
 @fault(2, "the first of several addresses says nothing", requests="fails")
 def test_first_address_is_a_black_hole(send: Send, resolve: Any, black_holes: Server) -> None:
-    """An address that says nothing leaves time, within the deadline, for the next one."""
+    """If an address does not answer, the next one is tried before the deadline."""
     resolve("127.0.0.11", "127.0.0.1")
     with serving([answer()], port=black_holes.port) as server:
         outcome = send(f"http://{NAME}:{server.port}/", timeout=TIMEOUT)
@@ -166,7 +166,7 @@ def test_first_address_is_a_black_hole(send: Send, resolve: Any, black_holes: Se
 
 @fault(2, "all addresses say nothing", requests="fails")
 def test_all_addresses_are_black_holes(send: Send, resolve: Any, black_holes: Server) -> None:
-    """However many addresses there are, they share one deadline."""
+    """All addresses share one deadline."""
     resolve("127.0.0.11", "127.0.0.12", "127.0.0.13")
     outcome = send(f"http://{NAME}:{black_holes.port}/", timeout=TIMEOUT)
     assert outcome.is_certainly_undelivered()
@@ -175,14 +175,14 @@ def test_all_addresses_are_black_holes(send: Send, resolve: Any, black_holes: Se
 
 @fault(3, "connection refused", requests="passes")
 def test_connection_refused(send: Send, closed_port: int) -> None:
-    """A refused connection is told of as certainly not delivered, at once."""
+    """The message is reported at once as certainly not delivered."""
     outcome = send(f"http://127.0.0.1:{closed_port}/")
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("connection refused")
     assert outcome.elapsed < MORE
 
 
-@fault(3, "connection refused: then what")
+@fault(3, "connection refused: retry")
 def test_refused_connection_is_retried(connect: Connect, closed_port: int) -> None:
     """A refused connection costs no attempt, the task is retried, and its report says why."""
     error = tried(connect, f"http://127.0.0.1:{closed_port}/")
@@ -191,7 +191,7 @@ def test_refused_connection_is_retried(connect: Connect, closed_port: int) -> No
 
 @fault(4, "SYN black hole", requests="fails")
 def test_black_hole(send: Send, monkeypatch: pytest.MonkeyPatch, black_holes: Server) -> None:
-    """An address that says nothing is given up after 5 s (here 0.3 s), whatever the deadline."""
+    """The attempt to connect ends after 5 s (0.3 s in the test), even if the deadline is later."""
     monkeypatch.setattr(transport, "CONNECT_TIMEOUT", 0.3)
     outcome = send(black_holes.url, timeout=1.2)
     assert outcome.is_certainly_undelivered()
@@ -202,23 +202,23 @@ def test_black_hole(send: Send, monkeypatch: pytest.MonkeyPatch, black_holes: Se
 @fault(5, "network unreachable", requests="passes")
 @pytest.mark.parametrize("host", UNREACHABLE)
 def test_unreachable(send: Send, host: str) -> None:
-    """A network that there is no way to is told of as such, at once, and nothing is sent."""
+    """Nothing is sent, and the error says at once that the network is unreachable."""
     outcome = send(f"http://{host}/")
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("unreachable")
     assert outcome.elapsed < MORE
 
 
-@fault(5, "network unreachable: then what")
+@fault(5, "network unreachable: retry")
 @pytest.mark.parametrize("host", UNREACHABLE)
 def test_unreachable_is_retried(connect: Connect, host: str) -> None:
-    """A network that there is no way to costs no attempt, and the task is retried."""
+    """An unreachable network costs no attempt, and the task is retried."""
     assert is_retried_unattempted(tried(connect, f"http://{host}/"), "network is unreachable")
 
 
 @fault(5, "no IPv6 route", requests="passes")
 def test_no_ipv6_route(send: Send, resolve: Any) -> None:
-    """A receiver with an IPv6 address that there is no way to is reached by its IPv4 address."""
+    """If a receiver's IPv6 address can't be reached, its IPv4 address is used."""
     resolve("ff0e::1", "127.0.0.1")
     with serving([answer()]) as server:
         assert send(f"http://{NAME}:{server.port}/").acknowledged
@@ -227,7 +227,7 @@ def test_no_ipv6_route(send: Send, resolve: Any) -> None:
 
 @fault(5, "one address is unreachable, the other one refuses", requests="fails")
 def test_reasons_of_all_addresses(send: Send, resolve: Any, closed_port: int) -> None:
-    """Where all of several addresses fail, the reason of each is told."""
+    """If all addresses fail, the error gives the reason for each."""
     resolve("127.0.0.1", "ff0e::1")
     outcome = send(f"http://{NAME}:{closed_port}/")
     assert outcome.is_certainly_undelivered()
@@ -240,7 +240,7 @@ def test_reasons_of_all_addresses(send: Send, resolve: Any, closed_port: int) ->
 def test_ipv6_is_off(
     connect: Connect, resolve: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch, addresses: Any
 ) -> None:
-    """Where this machine has no IPv6 address, a receiver that refuses at IPv4 is told of, and no lack."""
+    """The error says that the IPv4 address refuses. It does not blame this worker for a lack of IPv6."""
     dial = socket.socket.connect
 
     def without_ipv6(self: socket.socket, address: Any) -> None:
@@ -256,12 +256,12 @@ def test_ipv6_is_off(
     assert (result.sent, result.is_own_fault) == (False, False)
 
 
-# --- our own faults --------------------------------------------------------------------------------------
+# --- faults of this machine ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def without_file_descriptors() -> Callable[[Callable[[], Any]], Any]:
-    """Call a function in a process that has no file descriptor left for it."""
+    """Return what calls a function while the process has no file descriptor left."""
 
     def call(function: Callable[[], Any]) -> Any:
         lowest = os.open(os.devnull, os.O_RDONLY)
@@ -278,9 +278,9 @@ def without_file_descriptors() -> Callable[[Callable[[], Any]], Any]:
 
 @fault(6, "file descriptors used up", requests="passes")
 def test_file_descriptors_used_up(send: Send, without_file_descriptors: Any) -> None:
-    """Where this machine has no file descriptor left, it is this worker that is told of, and no receiver."""
+    """The error says that this worker has no file descriptor left. It does not blame the receiver."""
     with serving([answer()]) as server:
-        assert send(server.url).acknowledged  # what is read only once, is now
+        assert send(server.url).acknowledged  # reads the files that are read only once
         outcome = without_file_descriptors(lambda: send(server.url))
     assert outcome.is_certainly_undelivered()
     assert outcome.tells("this worker has no more file descriptors", "too many open files")
@@ -292,7 +292,7 @@ LOOK_UP_FAILURES = [
     socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
     socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
 ]
-"""What ``getaddrinfo`` has been seen to raise where no file descriptor is left: it depends on the machine."""
+"""Errors that ``getaddrinfo`` raises without a file descriptor, as seen on different machines."""
 
 
 @fault(6, "file descriptors used up, and a name to look up")
@@ -300,7 +300,7 @@ LOOK_UP_FAILURES = [
 def test_no_file_descriptor_to_look_up(
     send: Send, without_file_descriptors: Any, resolve: Any, failure: OSError
 ) -> None:
-    """Where no file descriptor is left, that is told of, whatever error the name's look-up reports."""
+    """The error says that no file descriptor is left, whatever error the look-up of the name raises."""
 
     def fail() -> None:
         raise failure
@@ -320,7 +320,7 @@ def test_no_file_descriptor_to_look_up(
 
 @fault(6, "memory used up while a name is looked up")
 def test_no_memory_to_look_up(connect: Connect, resolve: Any) -> None:
-    """Where a look-up lacks memory, it is this worker that is told of, and no receiver."""
+    """If a look-up runs out of memory, the error blames this worker, not the receiver."""
 
     def fail() -> None:
         raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")
@@ -333,7 +333,7 @@ def test_no_memory_to_look_up(connect: Connect, resolve: Any) -> None:
 
 @fault(6, "ports used up", requests="passes")
 def test_ports_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where this machine has no port left, it is this worker that is told of, and no receiver."""
+    """If this machine has no free port, the error blames this worker, not the receiver."""
 
     def no_port(*_: Any) -> None:
         raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
@@ -348,7 +348,7 @@ def test_ports_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @fault(6, "threads used up")
 def test_threads_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where this machine starts no more threads, it is this worker that is told of, and no receiver."""
+    """If this machine can't start a thread, the error blames this worker, not the receiver."""
     with serving([answer()]) as server:
         start = threading.Thread.start
 
@@ -364,9 +364,9 @@ def test_threads_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.connections == 0
 
 
-@fault(6, "ports or file descriptors used up: then what")
+@fault(6, "ports or file descriptors used up: retry")
 def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine lacks costs no attempt, and the task is retried."""
+    """A shortage on this machine costs no attempt, and the task is retried."""
 
     def no_descriptor(*_: Any) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -378,7 +378,7 @@ def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.Monkey
 
 @fault(6, "no file descriptor is left for the trusted certificates")
 def test_no_file_descriptor_for_certificates(connect: Connect, without_file_descriptors: Any) -> None:
-    """Where no file of certificates can be opened, it is this worker that is told of, and no setting."""
+    """If no file of certificates can be opened, the error blames this worker, not the connection."""
     with serving([answer()]) as server:
         connect("receiver", host=server.url, extra={"verify": certifi.where()})
         assert (
@@ -390,13 +390,13 @@ def test_no_file_descriptor_for_certificates(connect: Connect, without_file_desc
         assert result.error == "this worker has no more file descriptors"
         with pytest.raises(WorkerExhausted, match="this worker has no more file descriptors"):
             without_file_descriptors(hook.get_conn)
-        assert hook.send("{}", message_id="msg_2").acknowledged, "it is read again once there are some"
+        assert hook.send("{}", message_id="msg_2").acknowledged, "the file is read again when it can be"
     assert len(server.requests) == 2
 
 
 @fault(6, "file descriptors used up, and 1,000 payloads")
 def test_own_faults_end_the_try(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty such failures in a row end the try; they aren't held against the receiver, nor are attempts."""
+    """After 20 failures in a row the try ends. No attempt is counted, and the receiver is not blamed."""
 
     def no_descriptor(*_: Any) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -404,10 +404,10 @@ def test_own_faults_end_the_try(connect: Connect, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket.socket, "connect", no_descriptor)
     connect("webhook_default", host="http://127.0.0.1:9/")
     error = deliveries.undelivered(run_context(), deliveries.payloads(1000), give_up_after=5)
-    told = [item["error"] for item in error.report["undelivered"]]
+    errors = [item["error"] for item in error.report["undelivered"]]
     lack = "this worker has no more file descriptors"
-    assert set(told) == {lack, f"not sent: {lack}"}
-    assert 20 <= told.count(lack) < 28
+    assert set(errors) == {lack, f"not sent: {lack}"}
+    assert 20 <= errors.count(lack) < 28
     assert error.report["attempts"] == 0
 
 
@@ -420,7 +420,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return the TLS settings of a server whose certificate is signed by itself."""
+    """Return the TLS settings of a server whose certificate is self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(timezone.utc)
@@ -441,7 +441,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
 
 
 def is_refused(send: Send, tls: ssl.SSLContext, words: str, **extra: Any) -> None:
-    """Assert that the server's TLS is refused, once, for the reason given."""
+    """Assert that the server's TLS is refused once, for this reason."""
     with serving([answer()], tls=tls) as server:
         outcome = send(server.url, timeout=TIMEOUT, login="user", password="secret-word", extra=extra)
         time.sleep(0.05)  # for a second try without verification
@@ -457,7 +457,7 @@ def is_refused(send: Send, tls: ssl.SSLContext, words: str, **extra: Any) -> Non
     ids=["expired", "not yet valid"],
 )
 def test_certificate_out_of_date(send: Send, authority: Authority, given: dict[str, Any], words: str) -> None:
-    """A certificate that is expired or not yet valid is refused with that reason, and nothing is sent."""
+    """An expired or not yet valid certificate is refused with that reason, and nothing is sent."""
     is_refused(send, authority.server(**given), words, verify=str(authority.file))
 
 
@@ -470,19 +470,19 @@ def test_certificate_of_another_host(send: Send, authority: Authority, address: 
 
 @fault(8, "TLS certificate of an unknown authority", requests="passes")
 def test_unknown_authority(send: Send, authority: Authority) -> None:
-    """A certificate of an authority that isn't known is refused with that reason, and nothing is sent."""
+    """A certificate of an unknown authority is refused with that reason, and nothing is sent."""
     is_refused(send, authority.server(), "unable to get local issuer certificate")
 
 
-@fault(8, "TLS certificate signed by itself", requests="passes")
+@fault(8, "self-signed TLS certificate", requests="passes")
 def test_self_signed(send: Send, tmp_path: Path) -> None:
-    """A certificate that is signed by itself is refused with that reason, and nothing is sent."""
+    """A self-signed certificate is refused with that reason, and nothing is sent."""
     is_refused(send, self_signed(tmp_path), "self-signed certificate")
 
 
-@fault(8, "TLS certificate of one's own authority", requests="passes")
+@fault(8, "TLS certificate of a private authority", requests="passes")
 def test_authority_of_ones_own(send: Send, authority: Authority, resolve: Any) -> None:
-    """The file of an authority of one's own can be given, and its certificates are trusted."""
+    """If the connection's ``verify`` names the authority's file, its certificates are trusted."""
     resolve("127.0.0.1")
     with serving([answer()], tls=authority.server(NAME)) as server:
         outcome = send(f"https://{NAME}:{server.port}/", extra={"verify": str(authority.file)})
@@ -496,16 +496,16 @@ def test_authority_of_ones_own(send: Send, authority: Authority, resolve: Any) -
     ids=["silent", "dripping"],
 )
 def test_handshake_hangs(send: Send, script: list[Any]) -> None:
-    """A handshake that doesn't end is given up at the deadline, and nothing is sent."""
+    """The handshake is aborted at the deadline, and nothing is sent."""
     with serving(script, reads=False) as server:
         outcome = send(server.url.replace("http:", "https:"), timeout=TIMEOUT)
     assert outcome.is_certainly_undelivered()
     assert TIMEOUT * 0.9 <= outcome.elapsed < TIMEOUT + MORE
 
 
-@fault(10, "plain HTTP on a TLS port", requests="passes")
+@fault(10, "an https URL, and a receiver that speaks plain HTTP", requests="passes")
 def test_plain_http_on_a_tls_port(send: Send) -> None:
-    """A port that answers in plain HTTP where TLS is expected is told of as such, and is sent nothing."""
+    """The TLS handshake fails, and nothing is sent."""
     received: list[bytes] = []
     script = [lambda connection: received.append(connection.recv(65536)), answer("400 Bad Request")]
     with serving(script, reads=False) as server:
@@ -515,18 +515,18 @@ def test_plain_http_on_a_tls_port(send: Send) -> None:
     assert b"POST" not in received[0]
 
 
-@fault(10, "TLS on a port of plain HTTP", requests="passes")
+@fault(10, "an http URL, and a receiver that expects TLS", requests="passes")
 def test_tls_on_a_plain_port(send: Send, authority: Authority) -> None:
-    """A port that expects TLS and gets plain HTTP acknowledges nothing."""
+    """The message is not acknowledged."""
     with serving([answer()], tls=authority.server()) as server:
         outcome = send(server.url.replace("https:", "http:"), timeout=TIMEOUT)
     assert outcome.is_in_doubt()
     assert server.requests == []
 
 
-@fault(10, "an alert of TLS on a port of plain HTTP", requests="passes")
+@fault(10, "an http URL, and a receiver that answers with a TLS alert", requests="passes")
 def test_tls_alert_on_a_plain_port(send: Send) -> None:
-    """An answer that is one of TLS is told of as a failure of the protocol."""
+    """The TLS alert is reported as a protocol error."""
     with serving([b"\x15\x03\x01\x00\x02\x02\x46"]) as server:
         outcome = send(server.url)
     assert outcome.is_in_doubt()
@@ -535,22 +535,22 @@ def test_tls_alert_on_a_plain_port(send: Send) -> None:
 
 @fault(11, "only TLS before 1.2", requests="passes")
 def test_old_tls(send: Send, authority: Authority) -> None:
-    """A receiver that has no TLS 1.2 or later is refused, and nothing is sent."""
+    """A receiver without TLS 1.2 or later is refused, and nothing is sent."""
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context = authority.server(newest=ssl.TLSVersion.TLSv1_1)
     context.set_ciphers("ALL:@SECLEVEL=0")
     is_refused(send, context, "alert protocol version", verify=str(authority.file))
 
 
-@fault(12, "TLS 1.2 asks for a client's certificate", requests="passes")
+@fault(12, "a receiver with TLS 1.2 asks for a client certificate", requests="passes")
 def test_client_certificate(send: Send, authority: Authority) -> None:
-    """A receiver that asks for a client's certificate, where there is none, is sent nothing."""
+    """If the connection has no client certificate, nothing is sent."""
     tls = authority.server(asks_for_certificate=True, newest=ssl.TLSVersion.TLSv1_2)
     is_refused(send, tls, "handshake failure", verify=str(authority.file))
 
 
-@fault(12, "TLS 1.3 asks for a client's certificate")
+@fault(12, "a receiver with TLS 1.3 asks for a client certificate")
 def test_client_certificate_after_the_handshake(send: Send, authority: Authority) -> None:
-    """A receiver that refuses the handshake only after it, as TLS 1.3 does, has read nothing either."""
+    """With TLS 1.3 the refusal comes after the handshake. The receiver has not read the message, either."""
     tls = authority.server(asks_for_certificate=True)
     is_refused(send, tls, "certificate required", verify=str(authority.file))

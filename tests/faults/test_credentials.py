@@ -140,17 +140,17 @@ def test_raw_delimiter(send: Send, password: str) -> None:
     ],
 )
 def test_header_value(send: Send, value: str) -> None:
-    """A value that no header can hold is refused before anything is sent; its header is named, it is not."""
+    """A value that no header can hold is refused before sending. The error names the header only."""
     with serving([answer()]) as server:
         outcome = send(server.url, extra={"headers": {"X-Api-Key": value}})
     assert refused(outcome, server)
     assert "X-Api-Key" in (outcome.error or "")
 
 
-@fault(66, "a header's name that is none", requests="fails")
+@fault(66, "a header name that is not valid", requests="fails")
 @pytest.mark.parametrize("name", ["X A", "X-\x00", "X-É", "X\t"])
 def test_header_name(send: Send, name: str) -> None:
-    """A name that is no token is refused before anything is sent."""
+    """A header name that is not a token is refused before anything is sent."""
     with serving([answer()]) as server:
         outcome = send(server.url, extra={"headers": {name: SECRET}})
     assert refused(outcome, server)
@@ -159,7 +159,7 @@ def test_header_name(send: Send, name: str) -> None:
 @fault(66, "a header's name with a ':', with CR and LF, or without a character", requests="passes")
 @pytest.mark.parametrize("name", ["", "X:A", "X-A\r\nX-B"])
 def test_header_name_that_splits(send: Send, name: str) -> None:
-    """A name that could become two headers is refused before anything is sent."""
+    """A header name that could become two headers is refused before anything is sent."""
     with serving([answer()]) as server:
         outcome = send(server.url, extra={"headers": {name: SECRET}})
     assert refused(outcome, server)
@@ -176,19 +176,19 @@ OWN = [
 ]
 
 
-@fault(66, "a header that is the sender's own", requests="fails")
+@fault(66, "a connection's header that the sender sets itself", requests="fails")
 @pytest.mark.parametrize("name", OWN)
 def test_protected_headers(send: Send, name: str) -> None:
-    """A connection's headers that frame the request, say what it holds or name the message are refused."""
+    """A connection may not set headers that frame the request, describe its content or name the message."""
     with serving([answer()]) as server:
         outcome = send(server.url, extra={"headers": {name: "7"}})
     assert refused(outcome, server)
     assert name in (outcome.error or "")
 
 
-@fault(66, "an operator's header that is the sender's own", requests=None)
+@fault(66, "an operator's header that the sender sets itself", requests=None)
 def test_operators_protected_headers(connect: Connect) -> None:
-    """An operator's headers of these names are refused, too, before anything is sent."""
+    """An operator may not set these headers, either. They are refused before anything is sent."""
     with serving([answer()]) as server:
         connect("receiver", host=server.url)
         for name in OWN:
@@ -200,7 +200,7 @@ def test_operators_protected_headers(connect: Connect) -> None:
 
 @fault(66, "two Authorizations", requests=None)
 def test_two_authorizations(connect: Connect) -> None:
-    """Nothing replaces a connection's credentials: a second Authorization is refused, whoever gives it."""
+    """A second Authorization is refused. Nothing replaces a connection's credentials."""
     headers = {"Authorization": f"Bearer {SECRET}"}
     with serving([answer()]) as server:
         connect("receiver", host=server.url, login="user", password="word", extra={"headers": headers})
@@ -219,7 +219,7 @@ def test_two_authorizations(connect: Connect) -> None:
 @fault(67, "CR, LF, NUL or spaces in path or host", requests="fails")
 @pytest.mark.parametrize("piece", ["\r\nX-B: 1", "\n", "\x00", "a b", "\t", "\x7f", "\\..\\x"])
 def test_control_characters_in_a_path(send: Send, piece: str) -> None:
-    """A path with control characters, spaces or backslashes is refused, and never cleaned up."""
+    """A path with control characters, spaces or backslashes is refused. It is never corrected."""
     with serving([answer()]) as server:
         outcome = send(f"{server.url}/hook{piece}end")
     assert refused(outcome, server)
@@ -228,7 +228,7 @@ def test_control_characters_in_a_path(send: Send, piece: str) -> None:
 @fault(67, "CR, LF or NUL in a host", requests="passes")
 @pytest.mark.parametrize("piece", ["\r\n", "\n", "\x00", "\t"])
 def test_control_characters_in_a_host(send: Send, piece: str) -> None:
-    """A host with control characters is refused, never another host in its place."""
+    """A host with control characters is refused. It is never turned into another host."""
     with serving([answer()]) as server:
         outcome = send(f"http://user:{SECRET}@127.0{piece}.0.1:{server.port}/")
     assert refused(outcome, server)
@@ -251,7 +251,7 @@ def shows(logged: Logged) -> Callable[[Outcome], bool]:
 
 @fault(68, "secrets in the error of a connection that fails", requests="fails")
 def test_secrets_in_errors(send: Send, shows: Any) -> None:
-    """The error of a POST that fails holds neither credentials nor the query, where tokens stand."""
+    """The error of a POST that fails holds neither credentials nor the query, which may hold tokens."""
     with serving([]) as server:
         pass
     outcome = send(with_user(server, f"user:{SECRET}", "/hook?token=T0KEN"))
@@ -275,7 +275,7 @@ def test_secrets_in_a_status(send: Send, shows: Any) -> None:
     [f"http://user:{SECRET}%@h/", f"http://us%3Aer:{SECRET}@h/", f"http://u:{SECRET}@[::/", f"x://{SECRET}"],
 )
 def test_secrets_in_tracebacks(connect: Connect, uri: str) -> None:
-    """An error is our own, raised from nothing that holds the URI, and stays so when it is pickled."""
+    """The error has no cause, and neither its traceback nor its pickle holds the URI's secret."""
     connect("receiver", host=uri)
     for hook in (WebhookHook("receiver"), WebhookHook(uri=uri)):
         with pytest.raises(InvalidConnection) as caught:
@@ -288,14 +288,14 @@ def test_secrets_in_tracebacks(connect: Connect, uri: str) -> None:
 
 @fault(68, "a receiver that answers with the credentials that it got", requests=None)
 def test_echoed_credentials(connect: Connect, logged: Logged) -> None:
-    """With ``keep_response``, credentials that a receiver echoes are taken out of what is shown."""
+    """With ``keep_response``, credentials that a receiver echoes are removed from the shown response."""
 
     def echo(connection: socket.socket) -> None:
         request = read_request(connection)
         assert request is not None
         sent = request.headers["authorization"]
-        told = f"{sent} is user:{SECRET}, {quote(SECRET)}, {sent[:-6]}..., {SHORT}"
-        connection.sendall(answer("403 Forbidden", body=told.encode()))
+        echoed = f"{sent} is user:{SECRET}, {quote(SECRET)}, {sent[:-6]}..., {SHORT}"
+        connection.sendall(answer("403 Forbidden", body=echoed.encode()))
 
     with serving([echo], reads=False) as server:
         extra = {"keep_response": True, "headers": {"X-Key": SHORT}}
@@ -310,16 +310,16 @@ def test_echoed_credentials(connect: Connect, logged: Logged) -> None:
 @fault(69, "a short password, which Airflow doesn't mask", requests="passes")
 @pytest.mark.parametrize("script", [[answer()], [answer("401 X")], [b"nonsense"], []])
 def test_secrets_in_logs(send: Send, shows: Any, script: list[object]) -> None:
-    """No log line holds a password, however short, whatever becomes of the POST."""
+    """No log line holds a password, however short, whether or not the POST succeeds."""
     with serving(script) as server:
         outcome = send(server.url, login="user", password=SHORT)
     assert len(server.requests) == 1
     assert not shows(outcome)
 
 
-@fault(69, "secrets in what hook and endpoint show of themselves", requests=None)
+@fault(69, "secrets in the texts of a hook, an endpoint and the test of a connection", requests=None)
 def test_secrets_in_texts(connect: Connect, shows: Any) -> None:
-    """Hook, endpoint and the test of a connection show no secret; they reach rendered fields and XCom."""
+    """No such text holds a secret, since it can get into rendered fields and XCom."""
     with serving([answer("403 X", f"X-Echo: {SECRET}")]) as server:
         connect("receiver", host=with_user(server, f"user:{SECRET}", "/hook?token=T0KEN"))
         hook = WebhookHook("receiver")
@@ -335,7 +335,7 @@ def test_secrets_in_texts(connect: Connect, shows: Any) -> None:
 @fault(70, "an IPv6 address", requests="passes")
 @pytest.mark.parametrize("host", ["[::1]", "[0:0::1]"])
 def test_ipv6(send: Send, host: str) -> None:
-    """An IPv6 address is connected to, and stands in brackets in ``Host``."""
+    """An IPv6 address works, and is written in brackets in ``Host``."""
     with serving([answer()], address="::1") as server:
         assert send(f"http://{host}:{server.port}/hook").acknowledged
     assert server.requests[0].headers["host"].removeprefix(host) in (
@@ -346,7 +346,7 @@ def test_ipv6(send: Send, host: str) -> None:
 
 @fault(70, "an IPv6 address with a zone", requests=None)
 def test_ipv6_zone(send: Send) -> None:
-    """A zone is understood; the addresses that have one are link-local, and are not sent to."""
+    """An address with a zone is read correctly, and refused because it is link-local."""
     outcome = send("http://[fe80::1%25lo]:8080/hook")
     assert outcome.is_certainly_undelivered()
     assert "link-local" in (outcome.error or "")
@@ -355,7 +355,7 @@ def test_ipv6_zone(send: Send) -> None:
 @fault(71, "a host name that is not ASCII", requests="passes")
 @pytest.mark.parametrize("host", ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"])
 def test_idn(send: Send, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """A name is put into IDNA once, for the look-up and for ``Host``."""
+    """A name is converted to IDNA once, for the look-up and for ``Host``."""
     names = NameService(monkeypatch, {"xn--bcher-kva.example": ["127.0.0.1"]})
     with serving([answer()]) as server:
         assert send(f"http://{host}:{server.port}/").acknowledged
@@ -366,16 +366,16 @@ def test_idn(send: Send, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
 @fault(71, "a host name with an empty label, or one over 63 characters", requests="fails")
 @pytest.mark.parametrize("host", [f"{'a' * 64}.example", "a..example"])
 def test_bad_label(send: Send, host: str) -> None:
-    """A label that is empty or too long is refused when the connection is read, with an error of our own."""
+    """The name is refused when the connection is read, with an error of this package."""
     outcome = send(f"http://user:{SECRET}@{host}/")
     assert outcome.is_certainly_undelivered()
     assert SECRET not in (outcome.error or "")
 
 
-@fault(71, "a host name that is none", requests="passes")
+@fault(71, "a host name that is not valid", requests="passes")
 @pytest.mark.parametrize("host", [".example", f"{'é' * 64}.example", "a_b!c"])
 def test_no_host_name(send: Send, host: str, request: pytest.FixtureRequest) -> None:
-    """What is no host name is refused when the connection is read, and nothing is looked up."""
+    """The name is refused when the connection is read, and nothing is looked up."""
     outcome = send(f"http://user:{SECRET}@{host}/")
     assert outcome.is_certainly_undelivered()
     is_plain = request.node.callspec.params["send"] == "requests"
@@ -383,7 +383,7 @@ def test_no_host_name(send: Send, host: str, request: pytest.FixtureRequest) -> 
         assert SECRET not in (outcome.error or "")
 
 
-@fault(72, "what is no http(s) URI", requests="passes")
+@fault(72, "a text that is not an http(s) URI", requests="passes")
 @pytest.mark.parametrize(
     "uri",
     [
@@ -399,7 +399,7 @@ def test_no_host_name(send: Send, host: str, request: pytest.FixtureRequest) -> 
     ],
 )
 def test_no_uri(send: Send, uri: str) -> None:
-    """What is no http(s) URI is refused when the connection is read."""
+    """The text is refused when the connection is read."""
     outcome = send(uri)
     assert outcome.is_certainly_undelivered()
     assert outcome.error
@@ -407,7 +407,7 @@ def test_no_uri(send: Send, uri: str) -> None:
 
 @fault(72, "a backslash in a URI", requests="fails")
 def test_backslash(send: Send) -> None:
-    """A backslash is refused: where the host ends would be anybody's guess."""
+    """A backslash is refused, because it is unclear where the host ends."""
     with serving([answer()]) as server:
         outcome = send(f"{server.url}\\@other.example.com/")
     assert refused(outcome, server)
@@ -415,7 +415,7 @@ def test_backslash(send: Send) -> None:
 
 @fault(72, "port 0, which a client may take for 80", requests="fails")
 def test_port_0(send: Send) -> None:
-    """Port 0 is no port."""
+    """Port 0 is refused."""
     outcome = send("http://127.0.0.1:0/")
     assert outcome.is_certainly_undelivered()
     assert "port 0" in (outcome.error or "")
@@ -433,7 +433,7 @@ def test_port_0(send: Send) -> None:
     ],
 )
 def test_scheme(connect: Connect, fields: dict[str, Any], speaks: str) -> None:
-    """A name alone means https, unless ``schema`` or a whole URI says otherwise; https never becomes http."""
+    """https is used unless ``schema`` or the URI says http. https never becomes http."""
     first: list[bytes] = []
     with serving([lambda connection: first.append(connection.recv(5)), answer()], reads=False) as server:
         given = {**fields, "host": fields["host"].format(port=server.port)}
@@ -444,7 +444,7 @@ def test_scheme(connect: Connect, fields: dict[str, Any], speaks: str) -> None:
     assert first == [b"POST "] if speaks == "http" else first[0].startswith(b"\x16\x03")
 
 
-@fault(73, "a connection that says two things", requests=None)
+@fault(73, "a connection that contradicts itself", requests=None)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -456,7 +456,7 @@ def test_scheme(connect: Connect, fields: dict[str, Any], speaks: str) -> None:
     ],
 )
 def test_two_meanings(connect: Connect, fields: dict[str, Any]) -> None:
-    """A connection that could mean two addresses, or two users, is refused; nothing is guessed."""
+    """A connection that could mean two addresses, or two users, is refused."""
     connect("receiver", **fields)
     with pytest.raises(InvalidConnection) as caught:
         WebhookHook("receiver").send(BODY, message_id="msg_1")

@@ -1,7 +1,7 @@
-"""Faults 101 to 103, 29 and 30: a response too many on a connection that is used again.
+"""Faults 101 to 103, 29 and 30: one response too many on a connection that is used again.
 
-Such a receiver answers one POST twice. Whoever takes the second answer for the next POST's is one behind
-from then on: a 500 that comes next is taken for the answer to the one after it, or for nothing.
+A faulty receiver answers one POST twice. A sender that takes the second answer for the answer to the next
+POST is one answer behind from then on. It takes a later 500 for the answer to another POST, or ignores it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def ids(count: int) -> list[str]:
 
 
 def twice_where_doubted(receiver: Receiver, count: int) -> dict[str, int]:
-    """Return how often each message is POSTed if those of connection 0 go out again, and no other one."""
+    """Return how often each message is POSTed if only the messages of connection 0 are sent again."""
     return {message: 2 if message in receiver.on(0) else 1 for message in ids(count)}
 
 
@@ -38,7 +38,7 @@ def is_alone_later(receiver: Receiver) -> bool:
 
 
 def one_behind(link: Link, *, pause: float = 0.0, interim: bytes = b"") -> None:
-    """Answer the first POST twice, the second time when the next one was read, and refuse that one."""
+    """Answer the first POST twice, the second time after the next POST was read. Refuse the next POST."""
     link.send(interim)
     link.answer(link.read())
     post = link.read()
@@ -55,7 +55,7 @@ def one_behind(link: Link, *, pause: float = 0.0, interim: bytes = b"") -> None:
 @pytest.mark.parametrize("clean", [0, 2])
 @pytest.mark.parametrize("parts", [1, 2], ids=["one write", "two writes"])
 def test_duplicate_at_once(way: Way, clean: int, parts: int) -> None:
-    """What that connection has acknowledged is POSTed again, each on a new one, and none is reused then."""
+    """All messages of this connection are POSTed again. From then on each connection carries one message."""
 
     def twice(link: Link) -> None:
         for _ in range(clean):
@@ -77,7 +77,7 @@ def test_duplicate_at_once(way: Way, clean: int, parts: int) -> None:
 @fault(101, "a duplicate response before the next POST")
 @pytest.mark.parametrize("clean", [0, 1])
 def test_duplicate_before_the_next_post(way: Way, clean: int) -> None:
-    """It is seen when the connection would be used again: the next POST goes out on another one."""
+    """It is noticed before the connection is used again. The next POST goes out on another connection."""
 
     def late(link: Link) -> None:
         for _ in range(clean + 1):
@@ -99,7 +99,7 @@ def test_duplicate_before_the_next_post(way: Way, clean: int) -> None:
 @pytest.mark.parametrize("pause", [0, 0.03], ids=["at once", "later"])
 @http_only
 def test_surplus_bytes_on_a_kept_connection(way: Way, surplus: bytes, pause: float) -> None:
-    """One byte too many is enough: what was acknowledged on that connection is POSTed again elsewhere."""
+    """One byte too many is enough: the connection's messages are POSTed again on other connections."""
 
     def too_long(link: Link) -> None:
         link.answer(link.read(), then=b"" if pause else surplus)
@@ -117,7 +117,7 @@ def test_surplus_bytes_on_a_kept_connection(way: Way, surplus: bytes, pause: flo
 @pytest.mark.parametrize("pause", [0, 0.02], ids=["at once", "later"])
 @http_only
 def test_everything_answered_twice(way: Way, pause: float) -> None:
-    """All is delivered in one try: of a connection that carries one POST, the first answer is its own."""
+    """All is delivered in one try: if a connection carries one POST, its first answer is the right one."""
 
     def always_twice(link: Link) -> None:
         while post := link.read():
@@ -138,7 +138,7 @@ def test_everything_answered_twice(way: Way, pause: float) -> None:
 
 @fault(102, "a duplicate response that crosses the next POST")
 def test_duplicate_crosses_the_next_post(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the surplus shows, what that connection has acknowledged is taken back and POSTed again."""
+    """As soon as the surplus answer shows, the connection's messages are POSTed again."""
     moment = Moment(monkeypatch, "msg_1")  # no byte too many has come by then
 
     def crossing(link: Link) -> None:
@@ -172,7 +172,7 @@ def answer_before_the_second_has_arrived(link: Link) -> None:
 
 @fault(102, "a duplicate response while the next POST is still on its way")
 def test_duplicate_before_the_post_has_arrived(way: Way) -> None:
-    """What such a response seems to acknowledge is POSTed again, as is what was acknowledged before."""
+    """The message that seems acknowledged is POSTed again, and so are the earlier messages."""
 
     def full(link: Link) -> None:
         answer_before_the_second_has_arrived(link)
@@ -186,10 +186,10 @@ def test_duplicate_before_the_post_has_arrived(way: Way) -> None:
     assert is_alone_later(receiver)
 
 
-@fault(102, "a duplicate response while the next POST is still on its way, which nobody ever reads")
+@fault(102, "a duplicate response while the next POST is still on its way, and the receiver never reads it")
 @directly
 def test_duplicate_and_the_post_is_never_read(way: Way) -> None:
-    """An answer that comes before the receiver's TCP has all of the POST is no answer to it."""
+    """An answer that comes before the receiver's TCP has the whole POST is not the answer to it."""
 
     def full(link: Link) -> None:
         answer_before_the_second_has_arrived(link)
@@ -204,7 +204,7 @@ def test_duplicate_and_the_post_is_never_read(way: Way) -> None:
 @fault(102, "a duplicate response in place of a 500")
 @pytest.mark.parametrize("pause", [0, 0.05, 0.3])
 def test_duplicate_in_place_of_a_failure(way: Way, pause: float) -> None:
-    """The message that was refused never counts as acknowledged: it is POSTed again in the same try."""
+    """The refused message never counts as acknowledged. It is POSTed again in the same try."""
     with way(lambda link: one_behind(link, pause=pause)) as receiver:
         done = tried(receiver, run_context(), payloads(2), concurrency=1)
     assert receiver.on(0) == ["msg_0", "msg_1"]
@@ -217,7 +217,7 @@ def test_duplicate_in_place_of_a_failure(way: Way, pause: float) -> None:
 @fault(102, "a duplicate response in place of a 500, and further messages behind it")
 @pytest.mark.parametrize("pause", [0, 0.05])
 def test_answers_shifted_by_one(way: Way, pause: float) -> None:
-    """However far the answers have shifted, each message ends with an acknowledgement of its own."""
+    """In the end each message has its own acknowledgement, however far the answers have shifted."""
     with way(lambda link: one_behind(link, pause=pause)) as receiver:
         tries(receiver, run_context(), payloads(6), concurrency=1)
     assert receiver.on(0)[:2] == ["msg_0", "msg_1"]
@@ -227,7 +227,7 @@ def test_answers_shifted_by_one(way: Way, pause: float) -> None:
 @fault(102, "a duplicate response, and then the connection breaks")
 @pytest.mark.parametrize("ends", ["finish", "close", "reset"])
 def test_broken_before_it_shows(way: Way, ends: str) -> None:
-    """Where a message is left without an answer, the one before it is in doubt as well, and sent again."""
+    """If a message gets no answer, the message before it is in doubt as well. Both are sent again."""
 
     def broken(link: Link) -> None:
         link.answer(link.read())
@@ -266,7 +266,7 @@ def test_duplicate_hides_a_lasting_failure(way: Way) -> None:
 @fault(102, "a duplicate response at the last attempt")
 @http_only
 def test_no_attempt_left(way: Way) -> None:
-    """What is in doubt and has no attempt left is reported as undelivered, as in doubt."""
+    """A message in doubt that has no attempt left is reported as undelivered and in doubt."""
 
     def refuse(link: Link) -> None:
         link.answer(link.read(), 500, "Connection: close")
@@ -289,7 +289,7 @@ def test_no_attempt_left(way: Way) -> None:
 @fault(30, "a second final answer after a 103, on a connection that is used again")
 @http_only
 def test_late_answer_on_a_kept_connection(way: Way) -> None:
-    """A final answer too many, after an interim one, acknowledges nothing either."""
+    """A second final answer after an interim one acknowledges nothing, either."""
     with way(lambda link: one_behind(link, interim=EARLY_HINTS, pause=0.02)) as receiver:
         done = tried(receiver, run_context(), payloads(2), concurrency=1)
     assert done.ledger == {"msg_0": "A2", "msg_1": "A2"}
@@ -297,7 +297,7 @@ def test_late_answer_on_a_kept_connection(way: Way) -> None:
 
 @fault(30, "interim answers to each message of a connection")
 def test_interim_answers_on_a_kept_connection(way: Way) -> None:
-    """Interim answers are skipped, and each message gets the final answer that is its own."""
+    """Interim answers are skipped, and each message gets its own final answer."""
 
     def hinting(link: Link) -> None:
         while post := link.read():
@@ -326,16 +326,16 @@ def test_duplicate_before_a_later_change(way: Way) -> None:
 
 @fault(102, "killed before a duplicate response has shown")
 def test_killed_before_it_shows(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of an open connection is recorded as acknowledged: the next try POSTs it again."""
+    """Messages are not recorded as acknowledged while their connection is open. The next try POSTs them."""
     context, left = run_context(), StateStore()
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.0)
 
     def shifted(link: Link) -> None:
         link.answer(link.read())
         refused = link.read()
-        link.send(OK)  # is taken for the answer to what will be refused
+        link.send(OK)  # is taken for the answer to the message that will be refused
         further = link.read()
-        time.sleep(0.1)  # what is to be recorded is recorded
+        time.sleep(0.1)  # the ledger is written meanwhile
         left.values = dict(context["task_state_store"].values)
         link.answer(refused, 500)
         link.answer(further)
@@ -353,7 +353,7 @@ def test_killed_before_it_shows(way: Way, monkeypatch: pytest.MonkeyPatch) -> No
 @fault(102, "a duplicate response hides a 500, and the connection breaks later on")
 @pytest.mark.parametrize("ends", ["reset", "close", "finish", "silence", "reset while idle"])
 def test_shifted_answers_and_a_break(way: Way, ends: str) -> None:
-    """Where a surplus can't show any more, no acknowledgement before a failure counts but the first one."""
+    """If a surplus answer can't show any more, only the first acknowledgement before a failure counts."""
     if way.kind == "tunnel" and ends == "reset while idle":
         pytest.skip("a proxy hands on a reset as an end")
 
@@ -387,7 +387,7 @@ def test_shifted_answers_and_a_break(way: Way, ends: str) -> None:
 @fault(102, "a duplicate response hides an answer without the expected text, and the connection breaks")
 @http_only
 def test_shifted_answers_and_expect_body(way: Way) -> None:
-    """An answer without the text that is expected is a failure here, too."""
+    """An answer without the expected text is treated as a failure here, too."""
     good, bad = (f"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{text}".encode() for text in ("good", "sad!"))
 
     def shifted(link: Link) -> None:
@@ -416,7 +416,7 @@ def test_shifted_answers_and_expect_body(way: Way) -> None:
 @fault(103, "a duplicate response after the last POST")
 @pytest.mark.parametrize("after", [0, 0.3])
 def test_duplicate_after_the_last_post(way: Way, after: float) -> None:
-    """Before a try ends, its connections are ended and read to their ends; then acknowledgements stand."""
+    """Acknowledgements count once the try has closed its connections and read them to the end."""
 
     def late(link: Link) -> None:
         for _ in range(3):
@@ -435,7 +435,7 @@ def test_duplicate_after_the_last_post(way: Way, after: float) -> None:
 
 @fault(103, "a duplicate response after the connection was half-closed")
 def test_duplicate_after_the_end(way: Way) -> None:
-    """What a receiver says after it was told that nothing more comes is a byte too many as well."""
+    """An answer that comes after the sender has closed its side is one too many as well."""
 
     def at_the_end(link: Link) -> None:
         last = False
@@ -457,7 +457,7 @@ def test_duplicate_after_the_end(way: Way) -> None:
 
 @fault(101, "a duplicate response on one of several connections")
 def test_duplicate_beside_clean_connections(way: Way) -> None:
-    """Only what that connection carried is POSTed again, and no connection to its receiver is used again."""
+    """Only this connection's messages are POSTed again. No connection to the receiver is used again."""
     shown: list[float] = []
 
     def slowly(link: Link) -> None:
@@ -480,5 +480,5 @@ def test_duplicate_beside_clean_connections(way: Way) -> None:
     assert len(receiver.on(0)) == 4
     assert receiver.counts == twice_where_doubted(receiver, 60)
     later = [post for post in receiver.posts if post.at > shown[0] + 0.2]
-    assert later, "there was nothing left to be sent when it had shown"
+    assert later, "no message was left to send when the duplicate showed"
     assert all(receiver.on(post.connection)[0] == post.message for post in later)

@@ -36,7 +36,7 @@ def use_proxy(monkeypatch: pytest.MonkeyPatch) -> UseProxy:
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """Return an authority that the environment has all trust."""
+    """Return an authority that the environment variable ``REQUESTS_CA_BUNDLE`` names as trusted."""
     authority = Authority(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
     return authority
@@ -47,7 +47,7 @@ def request_lines(server: Server) -> list[str]:
 
 
 def asks_for_a_tunnel(proxy: Server) -> bytes:
-    """Check that a proxy was asked once, for a tunnel, and return all that it could read."""
+    """Check that a proxy was asked for a tunnel, once, and return all bytes that it could read."""
     (request,) = proxy.requests
     assert request.request_line.startswith(f"CONNECT {RECEIVER}:443 HTTP/1.")
     return request.head + request.body
@@ -58,7 +58,7 @@ def asks_for_a_tunnel(proxy: Server) -> bytes:
 
 @fault(54, "the peer closed an idle connection", requests="passes")
 def test_closed_while_idle(send: Send) -> None:
-    """After the peer has closed an idle connection, the next message goes out on a new one, once."""
+    """The next message goes out once, on a new connection."""
     with serving([KEPT_OPEN]) as server:
         assert send(server.url, session=True).acknowledged
         time.sleep(0.1)  # until the end of the connection has arrived
@@ -69,7 +69,7 @@ def test_closed_while_idle(send: Send) -> None:
 
 @fault(54, "the peer closes a kept connection when the next message comes", requests=None)
 def test_closed_while_sending(connect: Connect) -> None:
-    """If the next message may have been read, it is in doubt, and goes out again under the same id."""
+    """If the next message may have been read, it is in doubt and is sent again under the same id."""
     with serving(lambda n: [KEPT_OPEN, READ] if n == 0 else [answer()]) as server:
         connect("receiver", host=server.url, extra={"timeout": 1})
         hook = WebhookHook("receiver")
@@ -84,7 +84,7 @@ def test_closed_while_sending(connect: Connect) -> None:
 @fault(55, "a silent retry by the library", requests="passes")
 @pytest.mark.parametrize("script", [[], [RESET], [answer("503 X", "Retry-After: 0")]])
 def test_no_silent_retry(send: Send, script: list[object]) -> None:
-    """One attempt is one POST: nothing below sends it again, whatever breaks."""
+    """One attempt is one POST. No library sends it again."""
     with serving(script) as server:
         outcome = send(server.url)
     assert not outcome.acknowledged
@@ -94,7 +94,7 @@ def test_no_silent_retry(send: Send, script: list[object]) -> None:
 
 @fault(56, "a receiver that sets cookies", requests="fails")
 def test_cookies(send: Send) -> None:
-    """No cookie is ever sent back: not with the next message."""
+    """No cookie is sent back with the next message."""
     with serving([answer("200 OK", "Set-Cookie: session=1; Path=/")]) as server:
         assert send(server.url, session=True).acknowledged
         assert send(server.url, session=True).acknowledged
@@ -104,7 +104,7 @@ def test_cookies(send: Send) -> None:
 
 @fault(56, "a redirect that sets cookies", requests="fails")
 def test_cookies_of_a_redirect(send: Send) -> None:
-    """No cookie is ever sent back: not within a redirect."""
+    """No cookie is sent back when a redirect is followed."""
     reply = answer("307 Moved", "Location: /new", "Set-Cookie: session=1; Path=/")
     with serving(lambda n: [answer()] if n else [reply]) as server:
         assert send(server.url, extra={"allow_redirects": True}).acknowledged
@@ -117,7 +117,7 @@ def test_cookies_of_a_redirect(send: Send) -> None:
 
 @fault(57, "a proxy in the environment, a receiver on http", requests="passes")
 def test_http_by_proxy(send: Send, use_proxy: UseProxy) -> None:
-    """The environment's proxy is used; a receiver on http gets its message through it, whole."""
+    """The environment's proxy is used, and gets the whole message for the receiver."""
     with serving([answer("201 Created")]) as proxy:
         use_proxy(proxy)
         outcome = send(f"http://{RECEIVER}/hook?a=1")
@@ -142,7 +142,7 @@ def test_https_by_proxy(send: Send, use_proxy: UseProxy, authority: Authority) -
 
 @fault(57, "a proxy in the environment, a receiver that is an IPv6 address")
 def test_ipv6_address_by_proxy(connect: Connect, use_proxy: UseProxy, authority: Authority) -> None:
-    """A proxy is told an IPv6 address in brackets; the certificate is checked for it without."""
+    """The proxy gets the address in brackets. The certificate is checked for it without brackets."""
     with serving([answer()], tls=authority.server("2001:db8::1")) as server:
         with serving(lambda n: [answer()] if n else tunnel(server.port)) as proxy:
             use_proxy(proxy)
@@ -184,7 +184,7 @@ def test_environment_turned_off(send: Send, use_proxy: UseProxy) -> None:
 
 @fault(57, "a receiver that no_proxy names", requests="passes")
 def test_no_proxy(send: Send, use_proxy: UseProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ``no_proxy`` names is reached directly."""
+    """Receivers that ``no_proxy`` names are reached directly."""
     monkeypatch.setenv("no_proxy", "127.0.0.1,other.example.com")
     with serving([answer("500 X")]) as proxy, serving([answer()]) as server:
         use_proxy(proxy)
@@ -196,7 +196,7 @@ def test_no_proxy(send: Send, use_proxy: UseProxy, monkeypatch: pytest.MonkeyPat
 @fault(58, "the proxy opens no tunnel", requests="passes")
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
 def test_no_tunnel(send: Send, use_proxy: UseProxy, status: str) -> None:
-    """A proxy that opens no tunnel is told as such, and burns no attempt: the receiver got nothing."""
+    """The error names the proxy, and no attempt is counted, since the receiver got nothing."""
     with serving([answer(status)]) as proxy:
         use_proxy(proxy)
         outcome = send(f"https://{RECEIVER}/hook")
@@ -209,7 +209,7 @@ def test_no_tunnel(send: Send, use_proxy: UseProxy, status: str) -> None:
 @fault(58, "the proxy takes no connection", requests="passes")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_no_proxy_there(send: Send, use_proxy: UseProxy, scheme: str) -> None:
-    """A proxy that takes no connection is told as such, and burns no attempt."""
+    """The error names the proxy, and no attempt is counted."""
     with serving([]) as proxy:
         pass
     use_proxy(proxy)
@@ -220,7 +220,7 @@ def test_no_proxy_there(send: Send, use_proxy: UseProxy, scheme: str) -> None:
 
 @fault(58, "the proxy's own 407 for a receiver on http", requests="fails")
 def test_407_on_http(send: Send, use_proxy: UseProxy) -> None:
-    """A 407 on the way to a receiver on http is the proxy's, not the receiver's, and burns no attempt."""
+    """The error names the proxy, not the receiver, and no attempt is counted."""
     with serving([answer("407 Proxy Authentication Required")]) as proxy:
         use_proxy(proxy)
         outcome = send(f"http://{RECEIVER}/hook")
@@ -237,9 +237,9 @@ def test_407_of_a_receiver(send: Send) -> None:
     assert outcome.sent is not False
 
 
-@fault(58, "the tunnel leads to somebody else", requests="passes")
+@fault(58, "the tunnel leads to another host", requests="passes")
 def test_tls_in_a_tunnel(send: Send, use_proxy: UseProxy, authority: Authority) -> None:
-    """Behind a tunnel it is the receiver's certificate that counts, and its failure isn't the proxy's."""
+    """The certificate at the end of the tunnel is checked. The error does not blame the proxy."""
     with serving([answer()], tls=authority.server("other.example.com")) as server:
         with serving(tunnel(server.port)) as proxy:
             use_proxy(proxy)
@@ -250,9 +250,9 @@ def test_tls_in_a_tunnel(send: Send, use_proxy: UseProxy, authority: Authority) 
     assert server.requests == []
 
 
-@fault(58, "a proxy that is spoken to over TLS", requests="passes")
+@fault(58, "a proxy over TLS opens no tunnel", requests="passes")
 def test_proxy_over_tls(send: Send, use_proxy: UseProxy, authority: Authority) -> None:
-    """What only a proxy over TLS has read, and refused, burns no attempt either."""
+    """The error names the proxy, and no attempt is counted, either."""
     with serving([answer("502 Bad Gateway")], tls=authority.server()) as proxy:
         use_proxy(proxy)
         outcome = send(f"https://{RECEIVER}/hook")
@@ -262,12 +262,12 @@ def test_proxy_over_tls(send: Send, use_proxy: UseProxy, authority: Authority) -
     asks_for_a_tunnel(proxy)
 
 
-# --- files of the machine's ------------------------------------------------------------------------------
+# --- files of the machine --------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a .netrc with credentials for whatever host there is."""
+    """Make a .netrc with credentials for every host."""
     file = tmp_path / ".netrc"
     file.write_text("default login somebody password else\n")
     file.chmod(0o600)
@@ -278,7 +278,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @fault(59, "a .netrc that knows the receiver", requests="fails")
 @pytest.mark.usefixtures("netrc")
 def test_netrc_adds_nothing(send: Send) -> None:
-    """``.netrc`` is never read: no credentials are added unasked."""
+    """``.netrc`` is never read, so no credentials are added."""
     with serving([answer()]) as server:
         assert send(server.url).acknowledged
     assert "authorization" not in server.requests[0].headers
@@ -287,7 +287,7 @@ def test_netrc_adds_nothing(send: Send) -> None:
 @fault(59, "a .netrc, and an Authorization header", requests="fails")
 @pytest.mark.usefixtures("netrc")
 def test_netrc_replaces_nothing(send: Send) -> None:
-    """``.netrc`` is never read: an Authorization of the connection's stays as it is."""
+    """``.netrc`` is never read, so the connection's Authorization stays as it is."""
     with serving([answer()]) as server:
         assert send(
             server.url, extra={"headers": {"Authorization": "Bearer token-of-the-tests"}}
@@ -298,7 +298,7 @@ def test_netrc_replaces_nothing(send: Send) -> None:
 @fault(59, "a .netrc, and user information in the URI", requests="fails")
 @pytest.mark.usefixtures("netrc")
 def test_netrc_and_user_information(send: Send) -> None:
-    """``.netrc`` is never read: the URI's user information is what is sent."""
+    """``.netrc`` is never read, so the user information of the URI is sent."""
     with serving([answer()]) as server:
         assert send(server.url.replace("//", "//user:word-of-the-tests@")).acknowledged
     assert server.requests[0].headers["authorization"] == f"Basic {BASIC}"
@@ -306,7 +306,7 @@ def test_netrc_and_user_information(send: Send) -> None:
 
 @fault(60, "REQUESTS_CA_BUNDLE", requests="passes")
 def test_requests_ca_bundle(send: Send, authority: Authority) -> None:
-    """``REQUESTS_CA_BUNDLE`` says whom to trust, where the connection doesn't."""
+    """``REQUESTS_CA_BUNDLE`` names the trusted authorities if the connection names none."""
     with serving([answer()], tls=authority.server()) as server:
         assert send(server.url).acknowledged
     assert [request.body.decode() for request in server.requests] == [BODY]
@@ -314,7 +314,7 @@ def test_requests_ca_bundle(send: Send, authority: Authority) -> None:
 
 @fault(60, "SSL_CERT_FILE", requests="fails")
 def test_ssl_cert_file(send: Send, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``SSL_CERT_FILE``, Python's own, counts as well."""
+    """``SSL_CERT_FILE``, Python's own variable, counts as well."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     with serving([answer()], tls=authority.server()) as server:
@@ -324,7 +324,7 @@ def test_ssl_cert_file(send: Send, authority: Authority, monkeypatch: pytest.Mon
 
 @fault(60, "a CA bundle in the environment that is not to be used", requests="fails")
 def test_ca_bundle_turned_off(send: Send, authority: Authority) -> None:
-    """With ``trust_env`` off, the environment's bundle counts for nothing."""
+    """With ``trust_env`` off, the environment's bundle is not used."""
     with serving([answer()], tls=authority.server()) as server:
         outcome = send(server.url, extra={"trust_env": False})
     assert outcome.is_certainly_undelivered()

@@ -1,4 +1,4 @@
-"""Faults 20 to 40: while the answer is waited for, and read."""
+"""Faults 20 to 40: while the sender waits for the answer and reads it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def deliver(context: dict[str, Any]) -> dict[str, Any]:
 
 @fault(20, "no answer", requests="passes")
 def test_no_answer(send: Send) -> None:
-    """A receiver that says nothing is given up at the deadline; whether it has the message is in doubt."""
+    """The POST ends at the deadline, and whether the message has arrived is in doubt."""
     with serving([3]) as server:
         outcome = send(server.url, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
@@ -47,9 +47,9 @@ def test_no_answer(send: Send) -> None:
     assert len(server.requests) == 1
 
 
-@fault(20, "no answer: then what")
+@fault(20, "no answer: retry")
 def test_no_answer_is_retried(connect: Connect) -> None:
-    """What got no answer was an attempt, and the task's next try sends the same bytes under the same id."""
+    """A POST without an answer counts as an attempt. The task's next try sends the same bytes and id."""
     context = run_context()
     with serving(lambda n: [3] if n == 0 else [answer()]) as server:
         connect("webhook_default", host=server.url, extra={"timeout": TIMEOUT})
@@ -73,7 +73,7 @@ def test_no_answer_is_retried(connect: Connect) -> None:
     ids=["status line", "header", "headers"],
 )
 def test_dripping_headers(send: Send, script: list[Any]) -> None:
-    """An answer's headers have until the one deadline, however they drip, and are no answer after it."""
+    """Headers that are not complete at the deadline are no answer, however slowly they come."""
     with serving(script) as server:
         outcome = send(server.url, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
@@ -91,7 +91,7 @@ def test_dripping_headers(send: Send, script: list[Any]) -> None:
     ids=["length", "chunked", "until close"],
 )
 def test_dripping_body(send: Send, status: int, header: bytes, piece: bytes) -> None:
-    """A body that drips is left at the same deadline; the status, which was there, decides."""
+    """Reading the body ends at the deadline. The status, which was already read, decides."""
     head = f"HTTP/1.1 {status} X\r\n".encode() + header + b"\r\n\r\n"
     with serving([head, *repeat(piece, 0.1, 11)]) as server:
         outcome = send(server.url, timeout=TIMEOUT)
@@ -101,7 +101,7 @@ def test_dripping_body(send: Send, status: int, header: bytes, piece: bytes) -> 
 
 @fault(23, "an endless body", requests="fails")
 def test_endless_body(send: Send) -> None:
-    """Of a body no more than 16 KiB are read, and then the connection is closed."""
+    """At most 16 KiB of a body are read, and then the connection is closed."""
     ended: list[float] = []
 
     def pour(connection: socket.socket) -> None:
@@ -123,7 +123,7 @@ def test_endless_body(send: Send) -> None:
 @fault(24, "100 Continue without end", requests="fails")
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"])
 def test_endless_interim_answers(send: Send, interim: bytes) -> None:
-    """Interim answers without end are given up at the deadline; they acknowledge nothing."""
+    """The POST ends at the deadline. Interim answers acknowledge nothing."""
     with serving(repeat(interim, 0.05, 22)) as server:
         outcome = send(server.url, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
@@ -151,7 +151,7 @@ def test_interim_answers(send: Send, interim: str, status: int, pause: float) ->
 @fault(25, "100, then the final answer", requests="passes")
 @pytest.mark.parametrize("status", [200, 500])
 def test_continue(send: Send, status: int) -> None:
-    """A 100 that wasn't asked for is skipped."""
+    """A 100 is skipped, though the sender didn't ask for it."""
     with serving([b"HTTP/1.1 100 Continue\r\n\r\n" + answer(f"{status} X")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (status == 200, status)
@@ -159,7 +159,7 @@ def test_continue(send: Send, status: int) -> None:
 
 @fault(26, "101 Switching Protocols", requests="fails")
 def test_switching_protocols(send: Send) -> None:
-    """A switch to another protocol, which nobody asked for, is a failure, and the connection is closed."""
+    """A switch to another protocol is a failure, and the connection is closed."""
     closed: list[bytes] = []
     upgrade = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
     with serving([upgrade, lambda connection: closed.append(connection.recv(1))]) as server:
@@ -183,7 +183,7 @@ BROKEN = [
 @fault(27, "200 with a body that breaks off", requests="fails")
 @pytest.mark.parametrize("script", BROKEN, ids=["cut", "reset", "cut chunk", "reset chunk", "no chunk"])
 def test_broken_body(send: Send, script: list[Any]) -> None:
-    """A 2xx whose body breaks off is delivered, with a note, and its connection is closed."""
+    """The message counts as delivered, with a note. The connection is closed."""
     with serving(script) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (True, 200)
@@ -194,7 +194,7 @@ def test_broken_body(send: Send, script: list[Any]) -> None:
 @fault(28, "204 or 304 with a body", requests="passes")
 @pytest.mark.parametrize("status", [204, 304])
 def test_body_where_none_can_be(send: Send, status: int) -> None:
-    """A body where none can be is ignored, and isn't taken for the answer to the next message."""
+    """The body is ignored, and is not taken for the answer to the next message."""
     odd = f"HTTP/1.1 {status} X\r\nContent-Length: {len(KEPT_ALIVE)}\r\n\r\n".encode() + KEPT_ALIVE
     with serving(lambda n: [odd, READ, FAILED] if n == 0 else [FAILED]) as server:
         first = send(server.url, session=True)
@@ -212,7 +212,7 @@ def test_not_modified(send: Send) -> None:
 
 
 def is_not_lost(send: Send, first_answer: bytes, late: bytes) -> None:
-    """Assert that what a server says of a second message, a 500, is told of that one.
+    """Assert that the server's 500 for the second message is reported for the second message.
 
     :param late: what the server still sends on the first message's connection, just before that 500.
     """
@@ -221,25 +221,25 @@ def is_not_lost(send: Send, first_answer: bytes, late: bytes) -> None:
         second = send(server.url, session=True)
     assert first.status is not None
     assert len(server.requests) == 2
-    assert (second.acknowledged, second.status) == (False, 500), "a message was lost and nobody was told"
+    assert (second.acknowledged, second.status) == (False, 500), "a lost message was not reported"
 
 
 @fault(29, "surplus bytes after the body", requests="fails")
 @pytest.mark.parametrize("status", [200, 202])
 def test_surplus_bytes(send: Send, status: int) -> None:
-    """What comes after an answer's body is never taken for the answer to the next message."""
+    """Bytes after an answer's body are never taken for the answer to the next message."""
     is_not_lost(send, KEPT_ALIVE.replace(b"200", str(status).encode()), late=KEPT_ALIVE)
 
 
 @fault(29, "surplus bytes right behind the body", requests="passes")
 def test_surplus_bytes_at_once(send: Send) -> None:
-    """What comes together with an answer, behind its body, is never taken for the next one's answer."""
+    """Bytes that arrive together with an answer are never taken for the answer to the next message."""
     is_not_lost(send, KEPT_ALIVE + KEPT_ALIVE, late=b"")
 
 
 @fault(30, "the late final answer after a 103", requests="fails")
 def test_late_answer(send: Send) -> None:
-    """The final answer after an interim one belongs to its message, however late, and never to the next."""
+    """The final answer after an interim one belongs to its own message, however late it comes."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     with serving(lambda n: [early, 0.2, KEPT_ALIVE, READ, FAILED] if n == 0 else [FAILED]) as server:
         first = send(server.url, session=True)
@@ -259,11 +259,11 @@ def test_answer_after_the_deadline(send: Send) -> None:
     assert (second.acknowledged, second.status) == (False, 500)
 
 
-# --- answers that are none -------------------------------------------------------------------------------
+# --- answers that are not valid --------------------------------------------------------------------------
 
 
 def is_no_answer(send: Send, reply: bytes) -> None:
-    """Assert that a reply acknowledges nothing, and leaves it in doubt whether the message was read."""
+    """Assert that a reply acknowledges nothing, and that the message's delivery is in doubt."""
     with serving([reply]) as server:
         outcome = send(server.url)
     assert outcome.is_in_doubt()
@@ -274,7 +274,7 @@ def is_no_answer(send: Send, reply: bytes) -> None:
 @fault(31, "two lengths that differ", requests="passes")
 @pytest.mark.parametrize("lengths", ["Content-Length: 5\r\nContent-Length: 7", "Content-Length: 5, 7"])
 def test_two_lengths(send: Send, lengths: str) -> None:
-    """An answer with two lengths is no answer, and its connection is closed."""
+    """An answer with two different lengths acknowledges nothing, and its connection is closed."""
     is_no_answer(send, OK + lengths.encode() + b"\r\n\r\nabcdefg")
 
 
@@ -284,7 +284,7 @@ def test_two_lengths(send: Send, lengths: str) -> None:
     ["Content-Length: -5", "Content-Length: 5\r\nTransfer-Encoding: chunked", "Content-Length: five"],
 )
 def test_no_length(send: Send, headers: str) -> None:
-    """An answer whose end can't be told is no answer, and its connection is closed."""
+    """An answer without a clear end acknowledges nothing, and its connection is closed."""
     is_no_answer(send, OK + headers.encode() + b"\r\n\r\n0\r\n\r\n")
 
 
@@ -304,7 +304,7 @@ def test_no_length(send: Send, headers: str) -> None:
     ],
 )
 def test_malformed_status_line(send: Send, line: bytes) -> None:
-    """What doesn't begin as an answer of HTTP/1.1 is none."""
+    """An answer that doesn't begin with a valid status line of HTTP/1.1 acknowledges nothing."""
     is_no_answer(send, line + b"\r\nContent-Length: 0\r\n\r\n")
 
 
@@ -313,21 +313,21 @@ def test_malformed_status_line(send: Send, line: bytes) -> None:
     "reply", [b"HTTP/1.1 200", OK, OK + b"Content-Le", OK + b"Content-Length: 0\r\n"], ids=range(4)
 )
 def test_partial_headers(send: Send, reply: bytes) -> None:
-    """An answer that ends before its headers do is none, even if a status can be read."""
+    """An answer that ends before its headers do acknowledges nothing, even if it has a status."""
     is_no_answer(send, reply)
 
 
 @fault(33, "status 000, 099", requests="passes")
 @pytest.mark.parametrize("status", ["000", "099"])
 def test_status_too_small(send: Send, status: str) -> None:
-    """A status below 100 is none."""
+    """An answer with a status below 100 acknowledges nothing."""
     is_no_answer(send, f"HTTP/1.1 {status} OK\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 @fault(33, "status 600, 999", requests="fails")
 @pytest.mark.parametrize("status", [600, 999])
 def test_status_too_big(send: Send, status: int) -> None:
-    """A status that HTTP doesn't know acknowledges nothing."""
+    """An answer with a status above 599 acknowledges nothing."""
     with serving([answer(f"{status} OK")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (False, status)
@@ -340,14 +340,14 @@ def test_status_too_big(send: Send, status: int) -> None:
     ids=["101 headers", "66 kB", "200 kB"],
 )
 def test_too_many_headers(send: Send, headers: bytes) -> None:
-    """An answer of more than 100 headers, or of one over 64 KiB, is none."""
+    """An answer with more than 100 headers, or a header over 64 KiB, acknowledges nothing."""
     is_no_answer(send, OK + headers + b"Content-Length: 0\r\n\r\n")
 
 
 @fault(35, "a bad header line before Retry-After", requests="passes")
 @pytest.mark.parametrize("line", [b"no colon", b"Bad Name: 1", b": no name", b"X: \x00"])
 def test_bad_header_line(send: Send, line: bytes) -> None:
-    """With a bad header line no header counts, so the task's own delay does."""
+    """If one header line is bad, no header counts. The task waits for its own retry delay."""
     headers = line + b"\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
     with serving([b"HTTP/1.1 503 Service Unavailable\r\n" + headers]) as server:
         outcome = send(server.url)
@@ -360,10 +360,10 @@ def test_bad_header_line(send: Send, line: bytes) -> None:
 
 @fault(36, "a gzip bomb", requests="fails")
 def test_gzip_bomb(send: Send) -> None:
-    """A body is never decoded, and so can't grow; its status is what counts."""
+    """A body is never decompressed, so it can't grow. The status alone counts."""
     bomb = gzip.compress(bytes(20_000_000), 9)
     with serving([answer("200 OK", "Content-Encoding: gzip", body=bomb)]) as server:
-        send(server.url)  # what is loaded only once, is now
+        send(server.url)  # loads what is loaded only once
         tracemalloc.start()
         try:
             outcome = send(server.url)
@@ -374,9 +374,9 @@ def test_gzip_bomb(send: Send) -> None:
     assert peak < 5_000_000
 
 
-@fault(36, "a compressed answer isn't asked for")
+@fault(36, "a receiver that compresses answers on request")
 def test_identity(send: Send) -> None:
-    """The receiver is asked for an answer that isn't compressed."""
+    """The request asks for an answer without compression."""
     with serving([answer()]) as server:
         assert send(server.url).acknowledged
     assert server.requests[0].headers["accept-encoding"] == "identity"
@@ -385,7 +385,7 @@ def test_identity(send: Send) -> None:
 @fault(37, "bad gzip, bad deflate", requests="fails")
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_bad_compression(send: Send, coding: str) -> None:
-    """A body that can't be decoded takes nothing from a 2xx."""
+    """A 2xx counts even if its body can't be decompressed."""
     with serving([answer("200 OK", f"Content-Encoding: {coding}", body=b"\x1f\x8b\xff\xff\xff")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status, outcome.error) == (True, 200, None)
@@ -394,7 +394,7 @@ def test_bad_compression(send: Send, coding: str) -> None:
 @fault(37, "an unknown charset, a binary body", requests="passes")
 @pytest.mark.parametrize("content_type", ["text/html; charset=no-such", "application/json", "x"])
 def test_binary_body(send: Send, content_type: str) -> None:
-    """A body that is no text takes nothing from a 2xx."""
+    """A 2xx counts even if its body is not text."""
     with serving([answer("200 OK", f"Content-Type: {content_type}", body=bytes(range(256)))]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status, outcome.error) == (True, 200, None)
@@ -404,7 +404,7 @@ ODD = "\x1b[31mred\x1b[0m \x07 \x9b"
 
 
 def odd_answer(status: int, words: str) -> bytes:
-    """Return an answer that has these words wherever a receiver can put some."""
+    """Return an answer that has these words wherever a receiver can put text."""
     text = words.encode("latin-1")
     head = b"HTTP/1.1 %d %s\r\nX-Words: %s\r\nContent-Length: %d\r\n\r\n" % (
         status,
@@ -427,7 +427,7 @@ def test_control_characters(send: Send, logged: Logged, status: int) -> None:
     assert "red" not in logged.text.replace("redirect", "")
 
 
-@fault(38, "control characters and escapes in an answer: then what")
+@fault(38, "control characters and escapes in an answer to a task")
 def test_control_characters_in_a_task(connect: Connect, logged: Logged) -> None:
     """No control character of an answer gets into a task's log or its report."""
     context = run_context()
@@ -448,7 +448,7 @@ SECRET = "dXNlcjpzZWNyZXQtd29yZC1vZi10aGUtdGVzdHM="
 @fault(39, "the answer echoes Authorization or the message", requests="fails")
 @pytest.mark.parametrize("status", [400, 500])
 def test_echo(send: Send, logged: Logged, status: int) -> None:
-    """An answer that repeats the credentials or the message brings neither into a log or a record."""
+    """If an answer repeats the credentials or the message, neither gets into a log or a record."""
     with serving([odd_answer(status, f"Basic {SECRET} {BODY}")]) as server:
         outcome = send(server.url, login="user", password="secret-word-of-the-tests")
     assert server.requests[0].headers["authorization"] == f"Basic {SECRET}"
@@ -458,10 +458,10 @@ def test_echo(send: Send, logged: Logged, status: int) -> None:
         assert text not in logged.text
 
 
-@fault(39, "the answer echoes Authorization or the message: then what")
+@fault(39, "the answer to a task echoes Authorization or the message")
 @pytest.mark.parametrize("status", [200, 500])
 def test_echo_in_a_task(connect: Connect, logged: Logged, status: int) -> None:
-    """An answer that repeats the credentials or the message brings neither into a task's log or XCom."""
+    """If an answer repeats the credentials or the message, neither gets into a task's log or XCom."""
     context = run_context()
     with serving([odd_answer(status, f"Basic {SECRET} {BODY}")]) as server:
         connect("webhook_default", host=server.url, login="user", password="secret-word-of-the-tests")
@@ -478,7 +478,7 @@ def test_echo_in_a_task(connect: Connect, logged: Logged, status: int) -> None:
 
 @fault(40, "a huge reason phrase", requests="fails")
 def test_huge_reason(send: Send) -> None:
-    """A reason phrase, however long, isn't told, and the status counts."""
+    """A long reason phrase is left out of the error, and the status counts."""
     with serving([answer("500 " + "x" * 60_000)]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (False, 500)
@@ -489,7 +489,7 @@ def test_huge_reason(send: Send) -> None:
 @pytest.mark.parametrize("reason", [b" \xff\xfe\x80", b" Erreur r\xc3\xa9seau", b" ", b""])
 @pytest.mark.parametrize("status", [200, 500])
 def test_odd_reason(send: Send, status: int, reason: bytes) -> None:
-    """A reason phrase, whatever it holds, takes nothing from the status."""
+    """The status counts, whatever the reason phrase holds."""
     with serving([b"HTTP/1.1 %d%s\r\nContent-Length: 0\r\n\r\n" % (status, reason)]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (status == 200, status)

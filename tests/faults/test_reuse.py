@@ -1,4 +1,4 @@
-"""Faults 104 to 106, 54 and 55: connections that are used again, and end when somebody else wants them to."""
+"""Faults 104 to 106, 54 and 55: connections that are used again, and that the other side may end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.network import NameService
 from tests.receiver import OK, Link, Moment, Script, receiving
 
 directly = pytest.mark.parametrize("way", ["http", "https"], indirect=True)
-"""Where the connection's other end is the receiver's own, and no proxy's."""
+"""The connection's other end is the receiver, not a proxy."""
 encrypted = pytest.mark.parametrize("way", ["https", "tunnel"], indirect=True)
 BIG = json.dumps({"entity": {"BACKGROUND": "x" * 8_000_000}})
 """More than the buffers between two sockets of one machine hold."""
 
 
 def once(count: int) -> dict[str, str]:
-    """Return the ledger after one POST of each message, which was acknowledged."""
+    """Return the ledger after one acknowledged POST of each message."""
     return {f"msg_{number}": "A1" for number in range(count)}
 
 
@@ -34,7 +34,7 @@ def once(count: int) -> dict[str, str]:
 
 @fault(104, "many messages for a receiver that keeps connections open")
 def test_connections_are_reused(way: Way) -> None:
-    """Connections are used again, never more open than ``concurrency``, and all closed when the try ends."""
+    """Connections are used again, at most ``concurrency`` are open, and the try closes all at its end."""
 
     def slowly(link: Link) -> None:
         while post := link.read():
@@ -56,7 +56,7 @@ def test_connections_are_reused(way: Way) -> None:
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @encrypted
 def test_tls_session_is_resumed(way: Way, newest: ssl.TLSVersion) -> None:
-    """A further connection goes on with the TLS session of an earlier one."""
+    """A new connection resumes the TLS session of an earlier one."""
 
     def two(link: Link) -> None:
         link.answer(link.read())
@@ -69,10 +69,10 @@ def test_tls_session_is_resumed(way: Way, newest: ssl.TLSVersion) -> None:
     assert [link.is_resumed for link in receiver.links] == [False, True, True]
 
 
-@fault(104, "a receiver that refuses to go on with a TLS session")
+@fault(104, "a receiver that refuses to resume a TLS session")
 @directly
 def test_tls_session_is_refused(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is made once more, without one, and so are all further ones of the try."""
+    """The connection is made again without a session, and so are all later ones of the try."""
     wrap, asked = ssl.SSLContext.wrap_socket, []
 
     def refusing(context: ssl.SSLContext, *arguments: Any, **named: Any) -> ssl.SSLSocket:
@@ -95,9 +95,9 @@ def test_tls_session_is_refused(way: Way, monkeypatch: pytest.MonkeyPatch) -> No
     assert asked == ([False, True, False, False] if way.kind == "https" else [])
 
 
-@fault(104, "a receiver's name leads elsewhere from now on")
+@fault(104, "a receiver's name resolves to another address from now on")
 def test_name_is_looked_up_again(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name is looked up for each new connection, and not for one that is used again."""
+    """The name is looked up for each new connection, but not when a connection is used again."""
     names = NameService(monkeypatch, {"receiver.test": [["127.0.0.1"], ["127.0.0.2"]]})
 
     def two(link: Link) -> None:
@@ -118,7 +118,7 @@ def test_name_is_looked_up_again(connect: Connect, monkeypatch: pytest.MonkeyPat
 @fault(54, "the peer ends an idle connection before it is used again")
 @pytest.mark.parametrize("ends", ["finish", "close"])
 def test_ended_before_the_next_post(way: Way, ends: str) -> None:
-    """The next message goes out on a new connection, once, and its first attempt is its only one."""
+    """The next message goes out once, on a new connection, as one attempt."""
 
     def one(link: Link) -> None:
         post = link.read()
@@ -126,7 +126,7 @@ def test_ended_before_the_next_post(way: Way, ends: str) -> None:
             link.answer(post)
             getattr(link, ends)()
 
-    # A proxy hands on an answer and the end behind it one after the other: some time goes by.
+    # A proxy passes on the answer first and the end of the connection some time later.
     with way(default=one, requests_per_second=8 if way.kind == "tunnel" else 0) as receiver:
         done = tried(receiver, run_context(), payloads(4), concurrency=1)
     assert done.ledger == once(4)
@@ -137,7 +137,7 @@ def test_ended_before_the_next_post(way: Way, ends: str) -> None:
 @pytest.mark.parametrize("ends", ["close", "reset"])
 @directly
 def test_ended_while_the_next_post_goes_out(way: Way, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    """Where nothing can have been read, the POST goes out on one new connection at once, as one attempt."""
+    """If nothing can have been read, the POST goes out on a new connection at once, as one attempt."""
     moment = Moment(monkeypatch, "msg_1")
 
     def ending(link: Link) -> None:
@@ -155,7 +155,7 @@ def test_ended_while_the_next_post_goes_out(way: Way, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("reads", [True, False], ids=["after reading", "unread"])
 @directly
 def test_no_second_new_connection(way: Way, monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
-    """There is one such new connection for a POST: if that one breaks, it is a failed attempt."""
+    """A POST gets one new connection. If that breaks as well, the attempt has failed."""
     moment = Moment(monkeypatch, "msg_1")
 
     def closing(link: Link) -> None:
@@ -182,7 +182,7 @@ def test_no_second_new_connection(way: Way, monkeypatch: pytest.MonkeyPatch, rea
 
 @fault(104, "the peer ends its side just as the next POST goes out, and still reads")
 def test_half_closed_while_the_next_post_goes_out(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the receiver's TCP has taken may have been read: it is a failed attempt, and has the same id."""
+    """The POST may have been read, so it is a failed attempt. The next try sends it under the same id."""
     moment = Moment(monkeypatch, "msg_1")
 
     def ending(link: Link) -> None:
@@ -220,7 +220,7 @@ def is_tried_again(way: Way, silent: Script, *, is_exact: bool = True) -> list[s
 @fault(104, "the peer reads the next POST and ends the connection without an answer")
 @pytest.mark.parametrize("ends", ["finish", "close", "reset"])
 def test_ended_without_an_answer(way: Way, ends: str) -> None:
-    """The message is in doubt: it is a failed attempt, and the next try sends the same bytes and id."""
+    """The message is in doubt. It is a failed attempt, and the next try sends the same bytes and id."""
 
     def silent(link: Link) -> None:
         link.answer(link.read())
@@ -233,7 +233,7 @@ def test_ended_without_an_answer(way: Way, ends: str) -> None:
 @fault(104, "the peer ends the connection when it has the next POST, unread")
 @pytest.mark.parametrize("ends", ["close", "reset"])
 def test_ended_with_the_post_unread(way: Way, ends: str) -> None:
-    """What the receiver's TCP has acknowledged may have been read: the same."""
+    """The POST may have been read, since the receiver's TCP has it. The next try sends it again."""
 
     def silent(link: Link) -> None:
         link.answer(link.read())
@@ -247,7 +247,7 @@ def test_ended_with_the_post_unread(way: Way, ends: str) -> None:
 @fault(104, "a load balancer ends each connection after three requests")
 @pytest.mark.parametrize("ends", ["finish", "close", "reset"])
 def test_ended_after_some_requests(way: Way, ends: str) -> None:
-    """All is delivered, and nothing twice, as nothing was under way when a connection ended."""
+    """Each message is delivered once, since no POST was under way when a connection ended."""
 
     def three(link: Link) -> None:
         for _ in range(3):
@@ -264,7 +264,7 @@ def test_ended_after_some_requests(way: Way, ends: str) -> None:
 @pytest.mark.parametrize("ends", ["finish", "close"])
 @directly
 def test_ended_after_some_requests_of_many(way: Way, ends: str) -> None:
-    """Where the end comes with the last answer, all is delivered, and nothing twice, however fast it goes."""
+    """If a connection ends together with its last answer, each message is delivered once, at any speed."""
 
     def five(link: Link) -> None:
         for _ in range(4):
@@ -283,7 +283,7 @@ def test_ended_after_some_requests_of_many(way: Way, ends: str) -> None:
 @fault(104, "a receiver that ends each connection soon after its first answer, without saying so")
 @pytest.mark.parametrize("reads", [False, True], ids=["unread", "after reading"])
 def test_ends_without_a_word(way: Way, reads: bool) -> None:
-    """Once a further message has found no answer, connections carry one each for the rest of the try."""
+    """Once a reused connection gave no answer, connections carry one message each until the try ends."""
 
     def one(link: Link) -> None:
         link.answer(link.read(), heeds_close=False)
@@ -303,7 +303,7 @@ def test_ends_without_a_word(way: Way, reads: bool) -> None:
 
 @fault(104, "answers that are too long to be read to the end, now and then")
 def test_long_answers_now_and_then(way: Way) -> None:
-    """What had such an answer behind another one is POSTed again; then connections carry one message each."""
+    """A message on a reused connection is POSTed again. Then connections carry one message each."""
 
     def now_and_then(link: Link) -> None:
         while post := link.read():
@@ -322,7 +322,7 @@ def test_long_answers_now_and_then(way: Way) -> None:
 
 @fault(105, "fewer messages than connections")
 def test_few_messages_each_close_their_connection(way: Way) -> None:
-    """Each message says ``Connection: close``, and its answer counts at once."""
+    """Each POST has the header ``Connection: close``, and its answer counts at once."""
     for _ in range(10):
         with way() as receiver:
             done = tried(receiver, run_context(), payloads(2), concurrency=8)
@@ -330,10 +330,10 @@ def test_few_messages_each_close_their_connection(way: Way) -> None:
         assert [post.closes for post in receiver.posts] == [True, True]
 
 
-@fault(105, "the first of several changes of a record fails, in order")
+@fault(105, "the first of several changes of a record fails, with ``ordered``")
 def test_held_back_changes_keep_no_connection(way: Way) -> None:
-    """A try whose further messages are held back ends its connections at once, and itself."""
-    way.take_to_connect(0.1)  # then it would be kept for seconds
+    """If all remaining messages have to wait, the try closes its connections and ends at once."""
+    way.take_to_connect(0.1)  # after this time the connection would be kept for seconds
 
     def refusing_one(link: Link) -> None:
         while post := link.read():
@@ -348,7 +348,7 @@ def test_held_back_changes_keep_no_connection(way: Way) -> None:
     assert done.elapsed < PROMPT / 2
 
 
-# --- what a receiver asks for ----------------------------------------------------------------------------
+# --- a receiver's wishes ---------------------------------------------------------------------------------
 
 
 @fault(105, "`Connection: close`")
@@ -381,10 +381,10 @@ def test_http_1_0(way: Way, headers: list[str]) -> None:
     assert done.elapsed < PROMPT
 
 
-@fault(105, "`Keep-Alive: timeout=1, max=3`: so many requests")
+@fault(105, "`Keep-Alive: timeout=1, max=3`: the number of requests")
 @pytest.mark.parametrize("counts_down", [False, True])
 def test_keep_alive_max(way: Way, counts_down: bool) -> None:
-    """A connection carries no more POSTs than its receiver says."""
+    """A connection carries no more POSTs than its receiver allows."""
 
     def three(link: Link) -> None:
         for number in range(3):
@@ -398,12 +398,12 @@ def test_keep_alive_max(way: Way, counts_down: bool) -> None:
     assert 1 < max(map(len, receiver.by_connection)) <= 3
 
 
-@fault(105, "`Keep-Alive: timeout=1, max=3`: so many seconds")
+@fault(105, "`Keep-Alive: timeout=1, max=3`: the idle time")
 @pytest.mark.parametrize(("seconds", "connections"), [(1, 3), (4, 1)])
 @directly
 def test_keep_alive_timeout(way: Way, seconds: int, connections: int) -> None:
-    """A connection that was idle for the time that its receiver says carries no further POST."""
-    way.take_to_connect(0.15)  # then it would be kept for longer
+    """A connection that was idle for the time that its receiver names carries no further POST."""
+    way.take_to_connect(0.15)  # after this time the connection would be kept for longer
 
     def keeping(link: Link) -> None:
         while post := link.read():
@@ -417,10 +417,10 @@ def test_keep_alive_timeout(way: Way, seconds: int, connections: int) -> None:
     assert len(receiver.links) == connections
 
 
-@fault(105, "a receiver that heeds neither `Connection: close` nor the end of the connection")
+@fault(105, "a receiver that ignores `Connection: close` and the end of the connection")
 @directly
 def test_receiver_that_never_closes(way: Way) -> None:
-    """The try ends within a few seconds all the same, and what was acknowledged stands."""
+    """The try ends within a few seconds all the same, and its acknowledgements count."""
 
     def stubborn(link: Link) -> None:
         while post := link.read():
@@ -438,7 +438,7 @@ def test_receiver_that_never_closes(way: Way) -> None:
 
 
 def early(link: Link, reply: bytes, *, goes_on: bool) -> None:
-    """Answer one POST, and the next one before it has come; then close, or read the rest."""
+    """Answer one POST, and answer the next one before it is complete. Then close, or read the rest."""
     link.answer(link.read())
     link.read_head()
     link.send(reply)
@@ -453,7 +453,7 @@ def early(link: Link, reply: bytes, *, goes_on: bool) -> None:
 @pytest.mark.parametrize("goes_on", [False, True], ids=["close", "reads on"])
 @directly
 def test_early_refusal_on_a_kept_connection(way: Way, goes_on: bool) -> None:
-    """It is that message's failure, and its connection is used no more."""
+    """The message has failed, and its connection is not used again."""
     context, given = run_context(), [payloads(1)[0], payload_of("msg_1", 1, BIG)]
     with way(lambda link: early(link, OK.replace(b"200", b"413"), goes_on=goes_on)) as receiver:
         first = tried(receiver, context, given, concurrency=1)
@@ -467,7 +467,7 @@ def test_early_refusal_on_a_kept_connection(way: Way, goes_on: bool) -> None:
 @pytest.mark.parametrize("goes_on", [False, True], ids=["close", "reads on"])
 @directly
 def test_early_acknowledgement_on_a_kept_connection(way: Way, goes_on: bool) -> None:
-    """It is no acknowledgement: it may be a duplicate of the answer before; the message is sent again."""
+    """It may be a duplicate of the previous answer, so it acknowledges nothing. The message is sent again."""
     given = [payloads(1)[0], payload_of("msg_1", 1, BIG)]
     with way(lambda link: early(link, OK, goes_on=goes_on)) as receiver:
         done = tries(receiver, run_context(), given, concurrency=1)

@@ -43,16 +43,16 @@ def deliver(context: dict[str, Any], body: str) -> dict[str, Any]:
 
 @fault(13, "reset while the body is sent", requests="passes")
 def test_reset(send: Send) -> None:
-    """A connection that breaks while the body goes out leaves it in doubt; the client doesn't try again."""
+    """Whether the message has arrived is in doubt. The client doesn't send it again by itself."""
     with serving([read_head, RESET], reads=False) as server:
         outcome = send(server.url, body=BIG)
     assert outcome.is_in_doubt()
     assert server.connections == 1
 
 
-@fault(13, "reset while the body is sent: then what")
+@fault(13, "reset while the body is sent: retry")
 def test_reset_is_retried(connect: Connect) -> None:
-    """What is in doubt was an attempt, and the task's next try sends the same bytes under the same id."""
+    """The message in doubt counts as an attempt. The task's next try sends the same bytes and id."""
     context = run_context()
     with serving(lambda n: [read_head, RESET] if n == 0 else [READ, answer()], reads=False) as server:
         connect("webhook_default", host=server.url, extra={"timeout": 2})
@@ -67,7 +67,7 @@ def test_reset_is_retried(connect: Connect) -> None:
 
 @fault(14, "the peer never reads", requests="passes")
 def test_peer_never_reads(send: Send) -> None:
-    """A receiver that reads nothing is given up at the deadline, and it is in doubt what it has."""
+    """The POST ends at the deadline, and whether the message has arrived is in doubt."""
     with serving([3], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
@@ -77,7 +77,7 @@ def test_peer_never_reads(send: Send) -> None:
 
 @fault(14, "the peer reads very slowly", requests="passes")
 def test_peer_reads_slowly(send: Send) -> None:
-    """A receiver that reads a little at a time is given up at the same deadline."""
+    """The POST ends at the deadline, however slowly the receiver reads."""
     sip = [lambda connection: connection.recv(20_000), 0.05]
     with serving(sip * 60, reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=TIMEOUT)
@@ -88,7 +88,7 @@ def test_peer_reads_slowly(send: Send) -> None:
 @fault(15, "an early refusal, and close, while the body is sent", requests="passes")
 @pytest.mark.parametrize("status", ["401 Unauthorized", "413 Content Too Large"])
 def test_early_refusal(send: Send, status: str) -> None:
-    """A receiver that refuses the message before it has read it all is heard, and nothing more is sent."""
+    """The refusal counts, and the rest of the message is not sent."""
     with serving([read_head, answer(status), 0.1], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=3)
     assert (outcome.acknowledged, outcome.status) == (False, int(status[:3]))
@@ -99,7 +99,7 @@ def test_early_refusal(send: Send, status: str) -> None:
 @fault(15, "an early refusal while the body is sent, and no close", requests="fails")
 @pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["at once", "after a 102"])
 def test_early_refusal_without_a_close(send: Send, interim: bytes) -> None:
-    """A receiver that refuses the message and neither reads on nor closes is heard at once, all the same."""
+    """The refusal counts at once, even if the receiver neither reads on nor closes the connection."""
     with serving([read_head, interim + answer("413 Content Too Large"), 2], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=TIMEOUT)
     assert (outcome.acknowledged, outcome.status) == (False, 413)
@@ -110,7 +110,7 @@ def test_early_refusal_without_a_close(send: Send, interim: bytes) -> None:
 @pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["at once", "after a 102"])
 @pytest.mark.parametrize("then", [[], [0.3, drain]], ids=["close", "reads on"])
 def test_early_acknowledgement(send: Send, interim: bytes, then: list[Any]) -> None:
-    """A 2xx that comes before the whole message was sent is no acknowledgement; it counts as an attempt."""
+    """A 2xx before the whole message was sent is no acknowledgement. It counts as an attempt."""
     with serving([read_head, interim + answer(), *then], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=3)
     assert (outcome.acknowledged, outcome.sent) == (False, True)
@@ -119,9 +119,9 @@ def test_early_acknowledgement(send: Send, interim: bytes, then: list[Any]) -> N
     assert server.connections == 1
 
 
-@fault(106, "a 200 before the message was completely sent: then what")
+@fault(106, "a 200 before the message was completely sent: retry")
 def test_early_acknowledgement_is_retried(connect: Connect) -> None:
-    """After a 2xx that came too early, the task's next try sends the same bytes under the same id."""
+    """After a 2xx that came too early, the task's next try sends the same bytes and id."""
     context = run_context()
     scripts = [[read_head, answer()], [READ, answer()]]
     with serving(lambda n: scripts[n], reads=False) as server:
@@ -136,7 +136,7 @@ def test_early_acknowledgement_is_retried(connect: Connect) -> None:
 
 @fault(15, "a close without an answer while the body is sent", requests="passes")
 def test_early_close(send: Send) -> None:
-    """A receiver that closes in mid-message without an answer leaves it in doubt."""
+    """Whether the message has arrived is in doubt."""
     with serving([read_head], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=3)
     assert outcome.is_in_doubt()
@@ -146,7 +146,7 @@ def test_early_close(send: Send) -> None:
 
 @fault(15, "an interim answer while the body is sent", requests="fails")
 def test_early_interim_answer(send: Send) -> None:
-    """A receiver that says 102 or 103 and reads on later is sent the whole message."""
+    """After a 102 or 103 the rest of the message is sent, even if the receiver reads it later."""
     interim = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     with serving([interim, 0.2, READ, answer()], reads=False) as server:
         outcome = send(server.url, body=BIG, timeout=3)
@@ -156,7 +156,7 @@ def test_early_interim_answer(send: Send) -> None:
 
 @fault(16, "Expect: 100-continue", requests="passes")
 def test_no_expectation(send: Send) -> None:
-    """The body follows the headers at once: the receiver isn't asked whether it may."""
+    """The body follows the headers at once, without asking the receiver first."""
     with serving([answer()]) as server:  # it never says 100
         outcome = send(server.url, body=BIG, timeout=3)
     assert outcome.acknowledged
@@ -177,7 +177,7 @@ def test_message_too_large(send: Send) -> None:
 
 @fault(17, "a message over the default limit")
 def test_message_over_the_default(send: Send) -> None:
-    """The limit is 25 MB, where the connection names none."""
+    """The limit is 25 MB if the connection sets none."""
     with serving([answer()]) as server:
         outcome = send(server.url, body="x" * 25_000_001)
     assert outcome.is_certainly_undelivered()
@@ -187,7 +187,7 @@ def test_message_over_the_default(send: Send) -> None:
 
 @fault(17, "a message at the limit", requests="passes")
 def test_message_at_the_limit(send: Send) -> None:
-    """A body of exactly as many bytes as are allowed goes out whole."""
+    """A body of exactly ``max_body_bytes`` goes out whole."""
     with serving([answer()]) as server:
         assert send(server.url, body="é" * 50, extra={"max_body_bytes": 100}).acknowledged
     assert server.requests[0].body == ("é" * 50).encode()
@@ -197,7 +197,7 @@ def test_message_at_the_limit(send: Send) -> None:
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("custom", [False, True], ids=["field", "custom field"])
 def test_no_number(number: float, custom: bool) -> None:
-    """A number that JSON can't hold is refused, with the name of its field, before anything is sent."""
+    """A number that JSON can't hold is refused before anything is sent. The error names its field."""
     field = {"FIELD_NAME": "SIZE__c", "FIELD_VALUE": number}
     record = {"CUSTOMFIELDS": [field]} if custom else {"SIZE__c": number}
     with pytest.raises(InvalidPayload, match="not finite") as caught:
@@ -219,7 +219,7 @@ def test_no_number(number: float, custom: bool) -> None:
     ],
 )
 def test_exact_values(connect: Connect, value: Any, text: str) -> None:
-    """Integers arrive digit by digit, a lone surrogate as JSON's own escape, and fields in their order."""
+    """Integers keep all digits, lone surrogates arrive as JSON escapes, and fields keep their order."""
     record = {"CONTACT_ID": 1, "VALUE__c": value}
     body = build_body(copy.deepcopy(record))
     assert body == build_body(record)
@@ -230,9 +230,9 @@ def test_exact_values(connect: Connect, value: Any, text: str) -> None:
     assert json.loads(server.requests[0].body)["entity"]["VALUE__c"] == value
 
 
-@fault(19, "a body made anew for each attempt")
+@fault(19, "a body that is built again for each attempt")
 def test_same_bytes(connect: Connect) -> None:
-    """All attempts of a message send the bytes that were made once, under the same id."""
+    """The body is built once: all attempts of a message send the same bytes and id."""
     context = run_context()
     record = {"CONTACT_ID": 1, "FIRST_NAME": "Zoë", "DATE_UPDATED_UTC": "2017-03-10 08:00:00", "N": 1.0}
     body = build_body(record)
@@ -241,7 +241,7 @@ def test_same_bytes(connect: Connect) -> None:
         for _ in range(2):
             with pytest.raises(UndeliveredError):
                 deliver(context, body)
-        record.clear()  # what was made stays, whatever becomes of the record
+        record.clear()  # the body stays as it was built
         assert deliver(context, body)["delivered"] == 1
     assert [request.body for request in server.requests] == [body.encode()] * 3
     assert {request.headers["webhook-id"] for request in server.requests} == {MESSAGE_ID}

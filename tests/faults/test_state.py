@@ -1,4 +1,4 @@
-"""Faults of retries and state: what is sent again, what is not, and under which id."""
+"""Faults of retries and state: which messages are sent again, and under which id."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ids(server: Server) -> list[str]:
 
 
 def signatures_of(request: Request, secrets: list[bytes]) -> str:
-    """Return what Standard Webhooks has a sender sign a request with."""
+    """Return the signature header that Standard Webhooks asks for."""
     headers = request.headers
     content = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), request.body])
     digests = [hmac.new(secret, content, hashlib.sha256).digest() for secret in secrets]
@@ -79,14 +79,14 @@ class TroubledStore(StateStore):
 
 @pytest.fixture
 def quick_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the ledger written, and writes that failed tried again, ten times as often."""
+    """Write the ledger, and repeat failed writes, ten times as often."""
     monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.1)
     monkeypatch.setattr(ledger_writer, "WRITE_AGAIN_AFTER", (0.02, 0.05, 0.1))
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what sets the wall clock so many seconds off."""
+    """Return a function that shifts the wall clock by some seconds."""
     real, offset = time.time, 0.0
     monkeypatch.setattr(time, "time", lambda: real() + offset)
 
@@ -102,7 +102,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @fault(78, "killed between a POST and its record")
 def test_killed_between_post_and_record(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is POSTed again under the same id, as a further attempt; what was recorded before is not."""
+    """It is POSTed again under the same id, as another attempt. Recorded messages are not POSTed again."""
     context, left = run_context(), StateStore()
     store = context["task_state_store"]
 
@@ -112,7 +112,7 @@ def test_killed_between_post_and_record(connect: Connect, monkeypatch: pytest.Mo
 
     with serving([snapshot, 0.05, answer()]) as server:
         connect("webhook_default", host=server.url)
-        monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.0)  # what was answered is recorded at once
+        monkeypatch.setattr(ledger_writer, "LEDGER_INTERVAL", 0.0)  # answers are recorded at once
         deliver(context, payloads(3), concurrency=1)
         report = deliver(run_context(task_state_store=left), payloads(3))
     assert ids(server) == ["msg_0", "msg_1", "msg_2", "msg_2"]
@@ -122,7 +122,7 @@ def test_killed_between_post_and_record(connect: Connect, monkeypatch: pytest.Mo
 @fault(79, "the record can't be written after a 2xx")
 @pytest.mark.usefixtures("quick_writes")
 def test_record_cannot_be_written_after_a_2xx(connect: Connect) -> None:
-    """The write is tried again, not the POST."""
+    """The write is repeated, not the POST."""
     failures = 0
 
     def fails(_: str) -> bool:
@@ -141,7 +141,7 @@ def test_record_cannot_be_written_after_a_2xx(connect: Connect) -> None:
 
 @fault(79, "a record outgrows its store")
 def test_records_stay_small(connect: Connect) -> None:
-    """The ledger is kept in parts, none of which comes near to what a state store takes."""
+    """The ledger is stored in parts, each well below the limit of a state store."""
     context = run_context()
     store = context["task_state_store"]
     given = payloads(1600)
@@ -157,7 +157,7 @@ def test_records_stay_small(connect: Connect) -> None:
 @fault(80, "two tries of one task alive at once")
 @pytest.mark.usefixtures("quick_writes")
 def test_two_tries_at_once(connect: Connect) -> None:
-    """The later one wins; the earlier one stops POSTing with its next write, and says so."""
+    """The later try wins. The earlier try stops POSTing at its next write, and its error says why."""
     store = StateStore()
     contexts = [run_context(task_state_store=store, ti=TaskInstance()) for _ in range(2)]
     with serving([0.03, answer()]) as server, ThreadPoolExecutor(1) as pool:
@@ -169,14 +169,14 @@ def test_two_tries_at_once(connect: Connect) -> None:
         with pytest.raises(SupersededError, match="later try"):
             early.result(10)
     assert report["delivered"] == 400
-    # What both sent: what was under way or not yet recorded when the later one began, and until the
-    # earlier one noticed. 0.1 s between writes are some fifteen POSTs of four at once.
+    # Both tries sent the messages that were under way or not yet recorded when the later one began, and
+    # until the earlier one noticed. In the 0.1 s between writes, four threads make about 15 POSTs.
     assert 400 <= len(server.requests) < 460
     assert "return_value" not in contexts[0]["ti"].xcom, "the later try's report isn't overwritten"
 
 
 class GivenUpStore:
-    """What Airflow shows a try that it has given up: no values, and no write is taken."""
+    """The store of a try that Airflow has abandoned: it shows no values and refuses writes."""
 
     def __init__(self, store: StateStore) -> None:
         self.store, self.is_given_up = store, False
@@ -193,10 +193,10 @@ class GivenUpStore:
         self.store.delete(key)
 
 
-@fault(80, "a try that Airflow has given up, its store closed")
+@fault(80, "a try that Airflow has abandoned: its store is closed")
 @pytest.mark.usefixtures("quick_writes")
 def test_try_that_was_given_up(connect: Connect) -> None:
-    """It stops POSTing with its next write, says why, and doesn't overwrite the later try's report."""
+    """It stops POSTing at its next write, says why, and doesn't overwrite the later try's report."""
     context = run_context(task_state_store=GivenUpStore(StateStore()), ti=TaskInstance())
     store = context["task_state_store"]
 
@@ -207,7 +207,7 @@ def test_try_that_was_given_up(connect: Connect) -> None:
         connect("webhook_default", host=server.url)
         with pytest.raises(SupersededError, match="later try"):
             deliver(context, payloads(400), concurrency=4)
-    assert 20 <= len(server.requests) < 80  # 0.1 s between writes are some fifteen POSTs of four at once
+    assert 20 <= len(server.requests) < 80  # in 0.1 s between writes, four threads make about 15 POSTs
     assert "return_value" not in context["ti"].xcom
 
 
@@ -215,14 +215,14 @@ def test_try_that_was_given_up(connect: Connect) -> None:
 
 
 def built(run_id: str) -> list[dict[str, Any]]:
-    """Return what the build task makes of a change in a run."""
+    """Return the payloads that the build task makes for a change in a run."""
     operator = BuildPayloadOperator(task_id="build", changes=[CHANGE], custom_date_fields=[], workflow="w")
     return operator.execute(run_context(ti=TaskInstance(run_id=run_id)))  # type: ignore[no-any-return]
 
 
 @fault(81, "two runs cover one window")
 def test_two_runs_of_one_window(connect: Connect) -> None:
-    """Both send, under the same ids, so that receivers can drop what they have."""
+    """Both runs send, under the same ids, so that receivers can drop duplicates."""
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url)
         for run_id in ("scheduled__1", "backfill__1"):
@@ -234,7 +234,7 @@ def test_two_runs_of_one_window(connect: Connect) -> None:
 
 @fault(82, "a request to send again while the task retries")
 def test_request_while_the_task_retries(connect: Connect) -> None:
-    """All goes out under the same ids, and what was sent on request is not sent again by a retry."""
+    """All messages keep their ids, and a retry does not repeat a message that was sent on request."""
     context = run_context()
     with serving(lambda n: [answer("500 X" if n == 1 else "200 OK")]) as server:
         connect("webhook_default", host=server.url)
@@ -247,7 +247,7 @@ def test_request_while_the_task_retries(connect: Connect) -> None:
 
 @fault(83, "a message is sent again on request")
 def test_sent_again_on_request(connect: Connect, clock: Callable[[float], None]) -> None:
-    """It has the same id and body, and a timestamp and a signature of its own."""
+    """It has the same id and body, and a new timestamp and signature."""
     context = run_context()
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url, extra={"signing_secret": SIGNING_SECRETS[0]})
@@ -266,7 +266,7 @@ def test_sent_again_on_request(connect: Connect, clock: Callable[[float], None])
 @fault(84, "the wall clock jumps")
 @pytest.mark.parametrize("seconds", [-86_400, 86_400])
 def test_wall_clock_jumps(connect: Connect, clock: Callable[[float], None], seconds: float) -> None:
-    """Deadlines are measured on a monotonic clock: a jump neither ends a POST nor lets it hang."""
+    """Deadlines are measured with a monotonic clock. A jump neither ends a POST nor lets it hang."""
     with serving(lambda n: [lambda _: clock(seconds), 0.2, answer()] if n == 0 else [5]) as server:
         connect("webhook_default", host=server.url, extra={"timeout": 0.5})
         started = time.monotonic()
@@ -278,7 +278,7 @@ def test_wall_clock_jumps(connect: Connect, clock: Callable[[float], None], seco
 @fault(84, "the receiver's clock is off")
 @pytest.mark.parametrize(("date", "warnings"), [("Tue, 15 Nov 1994 08:12:31 GMT", 1), ("nonsense", 0)])
 def test_clocks_apart(connect: Connect, logged: Logged, date: str, warnings: int) -> None:
-    """Where its Date is more than five minutes off, that is warned of, once."""
+    """If its ``Date`` is more than five minutes off, one warning says so."""
     with serving([answer("200 OK", f"Date: {date}")]) as server:
         connect("webhook_default", host=server.url)
         deliver(run_context(), payloads(3))
@@ -287,7 +287,7 @@ def test_clocks_apart(connect: Connect, logged: Logged, date: str, warnings: int
 
 @fault(85, "timestamp and signature of a second attempt")
 def test_signed_per_attempt(connect: Connect, clock: Callable[[float], None]) -> None:
-    """Each attempt has its own."""
+    """Each attempt has its own timestamp and signature."""
     context = run_context()
     with serving(lambda n: [answer("500 X" if n == 0 else "200 OK")]) as server:
         connect("webhook_default", host=server.url, extra={"signing_secret": SIGNING_SECRETS[0]})
@@ -302,7 +302,7 @@ def test_signed_per_attempt(connect: Connect, clock: Callable[[float], None]) ->
 
 @fault(85, "a POST that waits for its turn")
 def test_timestamp_after_a_wait(connect: Connect) -> None:
-    """Where a POST waits for its turn by ``requests_per_second``, its timestamp is made after that."""
+    """A POST that waits because of ``requests_per_second`` gets its timestamp after the wait."""
     arrived = []
     with serving([lambda _: arrived.append(time.time()), answer()]) as server:
         connect("webhook_default", host=server.url, extra={"requests_per_second": 1})
@@ -317,7 +317,7 @@ def test_timestamp_after_a_wait(connect: Connect) -> None:
 
 @fault(86, "an id with a dot, or from outside")
 def test_ids_are_ours(connect: Connect) -> None:
-    """Ids are hashes; what holds more than letters, digits, '-' and '_' is refused, and nothing sent."""
+    """Ids are hashes. Other characters than letters, digits, '-' and '_' are refused before sending."""
     made = message_id("work.flow", "Contacts", 1, "added", "2026-01-01T00:00:00.5Z")
     assert made.removeprefix("msg_").isalnum()
     with serving([answer()]) as server:
@@ -330,7 +330,7 @@ def test_ids_are_ours(connect: Connect) -> None:
 
 @fault(87, "key rotation")
 def test_key_rotation(connect: Connect) -> None:
-    """A message is signed with every key that the connection has, in their order."""
+    """A message is signed with every key of the connection, in their order."""
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url, extra={"signing_secret": " ".join(SIGNING_SECRETS)})
         deliver(run_context(), payloads(1))
@@ -341,7 +341,7 @@ def test_key_rotation(connect: Connect) -> None:
 @fault(88, "an unusable signing secret")
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_c2hvcnQ=", "whsec_!!!", "  "])
 def test_unusable_signing_secret(connect: Connect, secret: str) -> None:
-    """It is refused before anything is sent, without its text: never is a POST unsigned."""
+    """It is refused before anything is sent, in an error that doesn't show it. No POST goes unsigned."""
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url, extra={"signing_secret": secret})
         with pytest.raises(InvalidConnection, match="signing_secret") as caught:
@@ -355,7 +355,7 @@ def test_unusable_signing_secret(connect: Connect, secret: str) -> None:
 
 @fault(89, "the connection is edited or deleted between tries")
 def test_connection_edited_between_tries(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current one is used; without one the task fails, says which is missing, and nothing is lost."""
+    """The current connection is used. Without one the task fails and names it, and nothing is lost."""
     context = run_context()
     with serving([answer("500 X")]) as old, serving([answer()]) as new:
         connect("webhook_default", host=old.url)
@@ -370,7 +370,7 @@ def test_connection_edited_between_tries(connect: Connect, monkeypatch: pytest.M
 
 @fault(90, "one payload that can't be sent")
 def test_one_payload_that_cannot_be_sent(connect: Connect) -> None:
-    """It is undelivered, unsent and says why; the others go on."""
+    """It is not sent, and is listed as undelivered with the reason. The other payloads are sent."""
     given = payloads(3)
     given[1]["body"] = '{"entity":"\ud800"}'
     with serving([answer()]) as server:
@@ -384,7 +384,7 @@ def test_one_payload_that_cannot_be_sent(connect: Connect) -> None:
 
 @fault(91, "a dead endpoint and 10,000 payloads")
 def test_dead_endpoint(connect: Connect) -> None:
-    """After twenty failures in a row in which nothing could be sent the try ends; no attempts are burnt."""
+    """After 20 failures in a row without anything sent, the try ends. No attempt is counted."""
     context = run_context()
     with serving([]) as server:
         pass
@@ -405,7 +405,7 @@ def test_dead_endpoint(connect: Connect) -> None:
 
 @fault(91, "an endpoint that fails now and then")
 def test_an_endpoint_that_fails_now_and_then(connect: Connect) -> None:
-    """An answer begins the row anew; ``give_up_after=None`` never ends a try."""
+    """An answer resets the count of failures. ``give_up_after=None`` never ends a try."""
     with serving([]) as server:
         pass
     connect("webhook_default", host=server.url)
@@ -418,7 +418,7 @@ def test_an_endpoint_that_fails_now_and_then(connect: Connect) -> None:
 
 @fault(92, "attempts multiplied: a client's retries by the task's")
 def test_one_attempt_and_one_for_each_retry(connect: Connect) -> None:
-    """``1 + retries`` POSTs of a message in all, as the task says, whatever ends its tries: then no more."""
+    """A message is POSTed ``1 + retries`` times at most (the task's ``retries``), however its tries end."""
     for retries in (0, 1, 2, 5):
         context = run_context()
         context["ti"].max_tries = 9
@@ -434,7 +434,7 @@ def test_one_attempt_and_one_for_each_retry(connect: Connect) -> None:
 
 @fault(92, "attempts multiplied: by a try that is killed, or by another task")
 def test_attempts_made_before(connect: Connect) -> None:
-    """What a killed try has POSTed counts, and so does what the task has that left a message to this one."""
+    """POSTs of a killed try count, and so do POSTs of a task that handed its message over to this one."""
     for retries in (0, 1, 2, 5):
         context = run_context()
         store = context["task_state_store"]
@@ -451,19 +451,19 @@ def test_attempts_made_before(connect: Connect) -> None:
 
 @fault(93, "SIGTERM in mid-POST")
 def test_sigterm(connect: Connect) -> None:
-    """No POST begins after it; those under way end and are recorded, and no thread outlives the task."""
+    """No POST begins after it. POSTs under way end and are recorded, and no thread outlives the task."""
     context = run_context()
     operator = WebhookOperator(task_id="deliver", payloads=payloads(50), concurrency=3)
-    told = threading.Event()
+    is_stopped = threading.Event()
 
     def terminated(*_: object) -> None:
         operator.on_kill()
-        told.set()
+        is_stopped.set()
 
     def terminate_at_the_third(_: object) -> None:
         if len(server.requests) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        assert told.wait(30)
+        assert is_stopped.wait(30)
 
     before = signal.signal(signal.SIGTERM, terminated)
     try:
@@ -481,7 +481,7 @@ def test_sigterm(connect: Connect) -> None:
 @fault(94, "Airflow's API server is down for a while")
 @pytest.mark.usefixtures("quick_writes")
 def test_api_server_down(connect: Connect) -> None:
-    """Nothing is POSTed that can't be recorded within the interval; the try fails, and the next resumes."""
+    """POSTs stop if they can't be recorded within the interval. The try fails, and the next one resumes."""
     context = run_context(task_state_store=TroubledStore(lambda _: len(server.requests) >= 10))
     store = context["task_state_store"]
     with serving([0.03, answer()]) as server:
@@ -498,9 +498,9 @@ def test_api_server_down(connect: Connect) -> None:
     assert set(ids(server)) == {f"msg_{n}" for n in range(100)}
 
 
-@fault(95, "tables grow")
+@fault(95, "Airflow's tables grow")
 def test_what_is_kept(connect: Connect) -> None:
-    """A report has failures in full, and of successes the number; a try deletes the ledger that it read."""
+    """A report lists failures and counts successes. A try deletes the earlier ledger that it has read."""
     context = run_context()
     with serving(lambda n: [answer("500 X" if n == 0 else "200 OK")]) as server:
         connect("webhook_default", host=server.url)
@@ -520,7 +520,7 @@ def test_what_is_kept(connect: Connect) -> None:
 
 @fault(96, "the triggerer restarts")
 def test_triggers_send_nothing() -> None:
-    """Nothing is POSTed in a trigger, so nothing is lost or sent twice with one: they know no webhooks."""
+    """Triggers never POST, so a restart loses nothing and sends nothing twice."""
     sources = list(Path(triggers.__file__).parent.glob("*.py"))
     assert sources
     assert not [path.name for path in sources if "hooks.webhook" in path.read_text(encoding="utf-8")]
@@ -528,14 +528,14 @@ def test_triggers_send_nothing() -> None:
 
 @fault(97, "retry, clear and backfill")
 def test_one_id_for_one_change() -> None:
-    """An id depends on workflow, record, event and time of change, and not on the run that tells of it."""
+    """An id depends on workflow, record, event and time of change, and not on the run."""
     made = [built(run_id)[0] for run_id in ("scheduled__1", "scheduled__1", "manual__2", "backfill__3")]
     assert len({(payload["message_id"], payload["body"]) for payload in made}) == 1
 
 
-@fault(98, "what makes a message fires twice")
+@fault(98, "a message is made twice")
 def test_made_twice(connect: Connect) -> None:
-    """It is one message, with one id, and one task sends it once."""
+    """Both have the same id, so the task sends the message once."""
     context = run_context()
     with serving([answer()]) as server:
         connect("webhook_default", host=server.url)
@@ -546,7 +546,7 @@ def test_made_twice(connect: Connect) -> None:
 
 @fault(99, "an upgrade between two tries")
 def test_upgrade_between_tries(connect: Connect) -> None:
-    """A ledger of the version before is gone on from; one of a later version is refused, and nothing sent."""
+    """A ledger of the previous version is continued. A later version's is refused, and nothing is sent."""
     context = run_context()
     store = context["task_state_store"]
     store.set("delivery/0", {"msg_0": "A1", "msg_1": "F2", "msg_2": "D3"})
@@ -564,7 +564,7 @@ def test_upgrade_between_tries(connect: Connect) -> None:
 
 @fault(100, "the caller's values are changed")
 def test_callers_values_stay(connect: Connect) -> None:
-    """Payloads and headers are as they were given, also while several threads send them."""
+    """Payloads and headers stay unchanged, even while several threads send them."""
     given, headers = payloads(30), {"X-Team": " billing "}
     before = copy.deepcopy((given, headers))
     with serving(lambda n: [answer("500 X" if n % 3 == 0 else "200 OK")]) as server:

@@ -1,4 +1,4 @@
-"""What a status means, and what a receiver asks for beside it."""
+"""What each status means, and what a receiver can ask for with its headers."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def bodies(server: Server) -> list[str]:
 @fault(41, "a 3xx that leads nowhere", requests="fails")
 @pytest.mark.parametrize("status", [300, 304, 305, 306, 399])
 def test_3xx(send: Send, status: int) -> None:
-    """A 3xx is a failure, one POST is made, and nothing is followed."""
+    """A 3xx is a failure. One POST is made, and no redirect is followed."""
     with serving([answer(f"{status} X")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (False, status)
     assert bodies(server) == [BODY]
 
 
-@fault(41, "a 3xx whose Location is none", requests="passes")
+@fault(41, "a 3xx whose Location is not a valid address", requests="passes")
 @pytest.mark.parametrize("location", ["http://127.0.0.1:99999/", "ftp://127.0.0.1/"])
 def test_useless_location(send: Send, location: str) -> None:
-    """A Location that can't be sent to is a failure like any other 3xx, redirects allowed or not."""
+    """It is a failure like any other 3xx, whether or not redirects are allowed."""
     with serving(redirect(location)) as server:
         assert not send(server.url).acknowledged
         assert not send(server.url, extra=FOLLOW).acknowledged
@@ -58,7 +58,7 @@ def test_useless_location(send: Send, location: str) -> None:
 @fault(41, "a 3xx whose Location can't be read, or that has two", requests="fails")
 @pytest.mark.parametrize("headers", [("Location: http://[",), ("Location: /a", "Location: /b")])
 def test_unreadable_location(send: Send, headers: tuple[str, ...]) -> None:
-    """A Location that is no address, or is given twice, is a failure, and no error of another kind."""
+    """It is a failure like any other 3xx, and raises no other error."""
     with serving(lambda n: [answer()] if n else [answer("307 X", *headers)]) as server:
         outcome = send(server.url, extra=FOLLOW)
     assert (outcome.acknowledged, outcome.status) == (False, 307)
@@ -69,21 +69,21 @@ def test_unreadable_location(send: Send, headers: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303])
 @pytest.mark.parametrize("extra", [{}, FOLLOW], ids=["", "allow_redirects"])
 def test_get_instead_of_post(send: Send, status: int, extra: dict[str, Any]) -> None:
-    """301, 302 and 303 are never followed: an empty GET's 200 would be a false acknowledgement."""
+    """301, 302 and 303 are never followed. The 200 of an empty GET would be a false acknowledgement."""
     with serving(lambda n: [answer()] if n else redirect("/page", status)) as server:
         outcome = send(server.url, extra=extra)
     assert (outcome.acknowledged, outcome.status) == (False, status)
     assert [request.request_line for request in server.requests] == ["POST / HTTP/1.1"]
 
 
-@fault(43, "307 or 308 to somebody else", requests="fails")
+@fault(43, "307 or 308 to another host", requests="fails")
 @pytest.mark.parametrize("status", [307, 308])
 @pytest.mark.parametrize(
     ("extra", "host"),
     [({}, "127.0.0.1"), (FOLLOW, "127.0.0.1"), (FOLLOW, "localhost"), (FOLLOW, "user:pw@127.0.0.1")],
 )
 def test_stranger(send: Send, status: int, extra: dict[str, Any], host: str) -> None:
-    """A redirect to another host or port is never followed: the receiver alone gets body and keys."""
+    """A redirect to another host or port is never followed. Only the receiver gets body and keys."""
     extra = {**extra, "headers": {"X-Api-Key": "key-of-the-tests"}}
     with serving([answer()]) as stranger:
         with serving(redirect(f"http://{host}:{stranger.port}/", status)) as server:
@@ -114,7 +114,7 @@ def test_same_origin(send: Send, status: int, whole: bool) -> None:
 
 @fault(43, "redirects without end", requests="fails")
 def test_redirects_without_end(send: Send) -> None:
-    """Five redirects are followed at most; the sixth is the answer, and it is no acknowledgement."""
+    """At most five redirects are followed. The sixth counts as the answer, and acknowledges nothing."""
     with serving(lambda n: redirect(f"/{n}") if n < 6 else [answer()]) as server:
         outcome = send(server.url, extra=FOLLOW)
     assert (outcome.acknowledged, outcome.status) == (False, 307)
@@ -123,7 +123,7 @@ def test_redirects_without_end(send: Send) -> None:
 
 @fault(43, "redirects that take their time", requests="fails")
 def test_redirects_share_the_deadline(send: Send) -> None:
-    """All that a redirect leads to is one attempt, under one deadline."""
+    """All redirects of a POST are one attempt with one deadline."""
     with serving(lambda n: [0.3, *(redirect(f"/{n}") if n < 3 else [answer()])]) as server:
         outcome = send(server.url, timeout=0.7, extra=FOLLOW)
     assert outcome.is_in_doubt()
@@ -133,7 +133,7 @@ def test_redirects_share_the_deadline(send: Send) -> None:
 
 @fault(43, "the connection breaks behind a redirect", requests="passes")
 def test_broken_behind_a_redirect(send: Send) -> None:
-    """What breaks behind a redirect leaves the message in doubt: it was read once."""
+    """The message is in doubt, since it was read once."""
     with serving(lambda n: [RESET] if n else redirect("/new")) as server:
         assert send(server.url, extra=FOLLOW).is_in_doubt()
     assert bodies(server) == [BODY, BODY]
@@ -142,7 +142,7 @@ def test_broken_behind_a_redirect(send: Send) -> None:
 @fault(44, "a redirect to a metadata address", requests="fails")
 @pytest.mark.parametrize("extra", [{}, FOLLOW], ids=["", "allow_redirects"])
 def test_redirect_to_metadata(send: Send, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]) -> None:
-    """A redirect to a cloud's metadata service leads nowhere, whether redirects are allowed or not."""
+    """A redirect to a metadata service is never followed, even if redirects are allowed."""
     NameService(monkeypatch, {"169.254.169.254": ["127.0.0.1"]})
     with serving([answer(body=b"credentials")]) as metadata:
         with serving(redirect(f"http://169.254.169.254:{metadata.port}/latest/")) as server:
@@ -169,7 +169,7 @@ def test_redirect_to_clear_text(send: Send, tmp_path: Path, extra: dict[str, Any
 @fault(45, "a 4xx", requests="passes")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422])
 def test_4xx(send: Send, status: int) -> None:
-    """A 4xx is no acknowledgement, and gets its two more tries as Insightly's documentation says."""
+    """A 4xx is no acknowledgement, and gets two more tries as Insightly's documentation says."""
     with serving([answer(f"{status} X")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (False, status)
@@ -184,7 +184,7 @@ def test_4xx(send: Send, status: int) -> None:
     ("status", "headers"), [("410 Gone", ()), ("422 X", ("webhook-delivery: abort-message",))]
 )
 def test_gone(send: Send, status: str, headers: tuple[str, ...]) -> None:
-    """410, and ``webhook-delivery: abort-message`` of Standard Webhooks, end a message at once."""
+    """410 and Standard Webhooks' ``webhook-delivery: abort-message`` end the message's tries at once."""
     with serving([answer(status, *headers)]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.gone, outcome.sent) == (False, True, True)
@@ -194,7 +194,7 @@ def test_gone(send: Send, status: str, headers: tuple[str, ...]) -> None:
 @fault(47, "408, 425, 429 or a 5xx", requests="passes")
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
 def test_retried_statuses(send: Send, status: int) -> None:
-    """408, 425, 429 and 5xx are no acknowledgement and are sent again by the next try, never within one."""
+    """They are no acknowledgement. The next try sends the message again, never the same try."""
     with serving([answer(f"{status} X", "Retry-After: 0")]) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (False, status)
@@ -207,7 +207,7 @@ def test_retried_statuses(send: Send, status: int) -> None:
 
 
 def delay(seconds: float | None) -> timedelta | None:
-    """Return how long a task with a retry delay of 60 s waits where the receiver asks for so many seconds."""
+    """Return how long a task with a retry delay of 60 s waits if the receiver asks for these seconds."""
     task = SimpleNamespace(retry_delay=timedelta(seconds=60))
     report: Any = {"total": 1, "delivered": 0, "undelivered": []}
     context: Any = {"task": task}
@@ -219,7 +219,7 @@ def delay(seconds: float | None) -> timedelta | None:
     ("asked", "waits"), [(0, 60), (7, 60), (90, 90), (3600, 3600), (86400, 3600), (99999999999, 3600)]
 )
 def test_seconds(send: Send, asked: int, waits: int) -> None:
-    """Seconds are honoured, from the task's retry delay up to an hour."""
+    """The task waits for these seconds, at least its retry delay and at most an hour."""
     with serving([answer("429 Too Many Requests", f"Retry-After: {asked}")]) as server:
         outcome = send(server.url)
     assert outcome.retry_after == asked
@@ -237,7 +237,7 @@ def test_seconds(send: Send, asked: int, waits: int) -> None:
     ids=["IMF-fixdate", "RFC 850", "past"],
 )
 def test_date(send: Send, ahead: int, form: str) -> None:
-    """A date counts from the sender's clock, whatever the receiver's says; a past one is the retry delay."""
+    """A date is compared with the sender's clock, not the receiver's. A past date means the retry delay."""
     date = (datetime.now(timezone.utc) + timedelta(seconds=ahead)).strftime(form)
     skewed = format_datetime(datetime.now(timezone.utc) + timedelta(days=1), usegmt=True)
     with serving([answer("503 X", f"Date: {skewed}", f"Retry-After: {date}")]) as server:
@@ -253,7 +253,7 @@ def test_date(send: Send, ahead: int, form: str) -> None:
     ["-5", "1e9", "1.5", "", "abc", "\xb2", "0x10", "1 2", "Fri, 99 Mar 2017 08:00:00 GMT", "9" * 5000],
 )
 def test_odd_retry_after(send: Send, value: str) -> None:
-    """What is neither whole seconds nor a date is ignored; an enormous number means an hour."""
+    """A value that is neither whole seconds nor a date is ignored. A huge number means an hour."""
     reply = b"HTTP/1.1 503 X\r\nRetry-After: " + value.encode("latin-1") + b"\r\nContent-Length: 0\r\n\r\n"
     with serving([reply]) as server:
         outcome = send(server.url)
@@ -270,13 +270,13 @@ def test_odd_retry_after(send: Send, value: str) -> None:
     ("values", "counts"), [(("9", "3"), 9), (("soon", "3"), 3), (("-1", "", "5", "7"), 5), (("a", "b"), None)]
 )
 def test_two_retry_after(send: Send, values: tuple[str, ...], counts: float | None) -> None:
-    """Of several the first that can be read counts."""
+    """The first value that can be read counts."""
     with serving([answer("503 X", *(f"Retry-After: {value}" for value in values))]) as server:
         assert send(server.url).retry_after == counts
     assert bodies(server) == [BODY]
 
 
-# --- what a 2xx holds ------------------------------------------------------------------------------------
+# --- the body of a 2xx -----------------------------------------------------------------------------------
 
 
 LOGIN_PAGE = b"<html><title>Log in</title>" + b" " * 20_000 + b'{"received": true}</html>'
@@ -304,7 +304,7 @@ def test_expected_body(send: Send, page: bytes) -> None:
     ids=["whole", "in chunks"],
 )
 def test_expected_body_is_there(send: Send, reply: bytes) -> None:
-    """The text may stand anywhere in what is read, across chunks, too."""
+    """The text may stand anywhere in the part that is read, even across chunks."""
     with serving([reply]) as server:
         assert send(server.url, extra={"expect_body": '"received": true'}).acknowledged
     assert bodies(server) == [BODY]
@@ -312,7 +312,7 @@ def test_expected_body_is_there(send: Send, reply: bytes) -> None:
 
 @fault(52, "200 with an error inside", requests="passes")
 def test_any_2xx(send: Send) -> None:
-    """By default a 2xx is an acknowledgement, whatever its body says."""
+    """By default every 2xx is an acknowledgement, whatever its body says."""
     with serving([answer(body=LOGIN_PAGE[:100])]) as server:
         assert send(server.url).acknowledged
     assert bodies(server) == [BODY]
@@ -323,7 +323,7 @@ def test_any_2xx(send: Send) -> None:
 
 @fault(53, "one receiver answers 429", requests=None)
 def test_others_are_not_slowed(connect: Connect) -> None:
-    """Each receiver has a pace of its own: one that is slow, or asks to wait, holds back no other."""
+    """Each receiver has its own rate limit. A slow or busy receiver does not delay the others."""
     with serving([answer("429 X", "Retry-After: 60")]) as busy, serving([answer()]) as other:
         connect("busy", host=busy.url, extra={"requests_per_second": 2})
         connect("other", host=other.url)

@@ -25,9 +25,9 @@ __all__ = ["PROMPT", "Try", "Way", "tried", "tries"]
 
 HOST = "receiver.example.com"
 CONNECTING = 0.02
-"""Seconds that it takes to connect, as it does between two cities."""
+"""Seconds that a connection takes to be made, as between two cities."""
 PROMPT = 5.0
-"""Seconds within which a try ends that the receiver doesn't keep waiting."""
+"""Seconds within which a try ends if the receiver doesn't make it wait."""
 
 
 class Way:
@@ -45,7 +45,7 @@ class Way:
         self.take_to_connect(CONNECTING)
 
     def take_to_connect(self, seconds: float) -> None:
-        """Have each connection take so long to be made; how long it is kept depends on that."""
+        """Have each connection take this time to be made. The time for which it is kept depends on it."""
         dial = socket.socket.connect
 
         def slowly(connection: socket.socket, address: Any) -> None:
@@ -65,8 +65,8 @@ class Way:
     ) -> Iterator[Receiver]:
         """Run a receiver until the end of the block; see ``receiving``.
 
-        :param newest: the newest version of TLS that it speaks.
-        :param extra: of the connection to it.
+        :param newest: the newest version of TLS that the receiver speaks.
+        :param extra: the extra fields of the connection to the receiver.
         """
         extra = {"timeout": 3, "verify": str(self._authority.file), **extra}
         host = HOST if self.kind == "tunnel" else "127.0.0.1"
@@ -84,9 +84,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Try:
-    """What a try of a deliver task has said.
+    """The results of one try of a deliver task.
 
-    :ivar ledger: message ids, and a state's letter with a number of POSTs.
+    :ivar ledger: for each message id, the letter of its state and the number of its POSTs, such as ``A1``.
     """
 
     report: dict[str, Any]
@@ -102,9 +102,9 @@ class Try:
 def tried(
     receiver: Receiver, context: dict[str, Any], given: Any, *, is_exact: bool = True, **arguments: Any
 ) -> Try:
-    """Run one try, and check that its ledger and report agree with each other and with the receiver.
+    """Run one try. Check that its ledger and report agree with each other and with the receiver.
 
-    Nothing counts as acknowledged that the receiver hasn't truly acknowledged, and every POST is counted.
+    Only messages that the receiver has truly acknowledged count as acknowledged, and every POST is counted.
 
     :param is_exact: whether the receiver has read every POST.
     """
@@ -117,7 +117,7 @@ def tried(
     done = Try(report, deliveries.recorded(context["task_state_store"]), elapsed)
     acknowledged = {message for message, entry in done.ledger.items() if entry.startswith("A")}
     attempts = {message: int(entry[1:]) for message, entry in done.ledger.items()}
-    assert acknowledged <= receiver.taken, "a message was lost and nobody was told"
+    assert acknowledged <= receiver.taken, "a lost message was not reported"
     assert report["delivered"] == len(acknowledged)
     assert set(done.undelivered) == {payload["message_id"] for payload in given} - acknowledged
     assert report["attempts"] == sum(attempts.values())
@@ -128,7 +128,7 @@ def tried(
 
 
 def tries(receiver: Receiver, context: dict[str, Any], given: Any, **arguments: Any) -> list[Try]:
-    """Run a task's tries until all is delivered; there are three at most."""
+    """Run a task's tries until all messages are delivered. There are three tries at most."""
     done: list[Try] = []
     while not done or done[-1].report["delivered"] < len(given):
         assert len(done) < 3, done[-1].report
