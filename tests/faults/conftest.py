@@ -53,12 +53,12 @@ class Outcome:
         """Return whether the sender reports no answer to a message, as far as it can know."""
         return (self.acknowledged, self.status) == (False, None) and self.sent is not False
 
-    def tells(self, words: str, plainly: str | None = None) -> bool:
+    def error_has(self, words: str, words_of_requests: str | None = None) -> bool:
         """Return whether the error holds these words.
 
-        :param plainly: what a plain ``requests.post`` tells instead.
+        :param words_of_requests: the words of a plain ``requests.post``, if they differ.
         """
-        expected = words if self.sent is not None or plainly is None else plainly
+        expected = words if self.sent is not None or words_of_requests is None else words_of_requests
         return expected.lower() in (self.error or "").lower()
 
 

@@ -86,7 +86,7 @@ def black_holes() -> Iterator[Server]:
         each.close()
 
 
-def tried(connect: Connect, url: str, **extra: Any) -> UndeliveredError:
+def failed_try(connect: Connect, url: str, **extra: Any) -> UndeliveredError:
     """Return the error of a task's first try to send one payload to this address."""
     connect("webhook_default", host=url, extra={"timeout": TIMEOUT, **extra})
     return deliveries.undelivered(run_context(), [deliveries.payload_of("msg_1", 1, "{}")])
@@ -110,7 +110,7 @@ def test_no_such_name(send: Send) -> None:
     """Nothing is sent, and the error says that the name can't be resolved."""
     outcome = send("http://no-such-host.invalid/")
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("name")
+    assert outcome.error_has("name")
 
 
 @fault(1, "DNS: the server fails", requests="passes")
@@ -123,7 +123,7 @@ def test_name_server_fails(send: Send, resolve: Any) -> None:
     resolve(instead=fail)
     outcome = send(f"http://{NAME}/")
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("temporary failure in name resolution")
+    assert outcome.error_has("temporary failure in name resolution")
 
 
 @fault(1, "DNS: no answer", requests="fails")
@@ -140,7 +140,7 @@ def test_name_server_hangs(send: Send, resolve: Any) -> None:
 @fault(1, "DNS: retry")
 def test_unknown_name_is_retried(connect: Connect) -> None:
     """A name that can't be looked up costs no attempt, and the task is retried."""
-    error = tried(connect, "http://no-such-host.invalid/")
+    error = failed_try(connect, "http://no-such-host.invalid/")
     assert is_retried_unattempted(error, "the host can't be looked up: ")
 
 
@@ -178,14 +178,14 @@ def test_connection_refused(send: Send, closed_port: int) -> None:
     """The message is reported at once as certainly not delivered."""
     outcome = send(f"http://127.0.0.1:{closed_port}/")
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("connection refused")
+    assert outcome.error_has("connection refused")
     assert outcome.elapsed < MORE
 
 
 @fault(3, "connection refused: retry")
 def test_refused_connection_is_retried(connect: Connect, closed_port: int) -> None:
     """A refused connection costs no attempt, the task is retried, and its report says why."""
-    error = tried(connect, f"http://127.0.0.1:{closed_port}/")
+    error = failed_try(connect, f"http://127.0.0.1:{closed_port}/")
     assert is_retried_unattempted(error, "connection refused")
 
 
@@ -196,7 +196,7 @@ def test_black_hole(send: Send, monkeypatch: pytest.MonkeyPatch, black_holes: Se
     outcome = send(black_holes.url, timeout=1.2)
     assert outcome.is_certainly_undelivered()
     assert 0.3 <= outcome.elapsed < 0.3 + MORE
-    assert outcome.tells("no connection within 0.3 s")
+    assert outcome.error_has("no connection within 0.3 s")
 
 
 @fault(5, "network unreachable", requests="passes")
@@ -205,7 +205,7 @@ def test_unreachable(send: Send, host: str) -> None:
     """Nothing is sent, and the error says at once that the network is unreachable."""
     outcome = send(f"http://{host}/")
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("unreachable")
+    assert outcome.error_has("unreachable")
     assert outcome.elapsed < MORE
 
 
@@ -213,7 +213,7 @@ def test_unreachable(send: Send, host: str) -> None:
 @pytest.mark.parametrize("host", UNREACHABLE)
 def test_unreachable_is_retried(connect: Connect, host: str) -> None:
     """An unreachable network costs no attempt, and the task is retried."""
-    assert is_retried_unattempted(tried(connect, f"http://{host}/"), "network is unreachable")
+    assert is_retried_unattempted(failed_try(connect, f"http://{host}/"), "network is unreachable")
 
 
 @fault(5, "no IPv6 route", requests="passes")
@@ -231,8 +231,8 @@ def test_reasons_of_all_addresses(send: Send, resolve: Any, closed_port: int) ->
     resolve("127.0.0.1", "ff0e::1")
     outcome = send(f"http://{NAME}:{closed_port}/")
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("connection refused")
-    assert outcome.tells("network is unreachable")
+    assert outcome.error_has("connection refused")
+    assert outcome.error_has("network is unreachable")
 
 
 @fault(5, "IPv6 is off, and the IPv4 address refuses")
@@ -283,7 +283,7 @@ def test_file_descriptors_used_up(send: Send, without_file_descriptors: Any) -> 
         assert send(server.url).acknowledged  # reads the files that are read only once
         outcome = without_file_descriptors(lambda: send(server.url))
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("this worker has no more file descriptors", "too many open files")
+    assert outcome.error_has("this worker has no more file descriptors", "too many open files")
     assert server.connections == 1
 
 
@@ -312,9 +312,9 @@ def test_no_file_descriptor_to_look_up(
         resolve(instead=fail)
         outcome = without_file_descriptors(lambda: send(url))
         assert outcome.is_certainly_undelivered()
-        assert outcome.tells("this worker has no more file descriptors")
+        assert outcome.error_has("this worker has no more file descriptors")
         with_descriptors = send(url)
-    assert with_descriptors.tells("no more file descriptors") == (failure.errno == errno.EMFILE)
+    assert with_descriptors.error_has("no more file descriptors") == (failure.errno == errno.EMFILE)
     assert server.connections == 1
 
 
@@ -342,7 +342,7 @@ def test_ports_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving([answer()]) as server:
         outcome = send(server.url)
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("this worker has no free port or address", "cannot assign requested address")
+    assert outcome.error_has("this worker has no free port or address", "cannot assign requested address")
     assert server.connections == 0
 
 
@@ -360,7 +360,7 @@ def test_threads_used_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         outcome = send(server.url.replace("127.0.0.1", "localhost"))
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("this worker has no more threads")
+    assert outcome.error_has("this worker has no more threads")
     assert server.connections == 0
 
 
@@ -372,7 +372,7 @@ def test_own_fault_burns_no_attempt(connect: Connect, monkeypatch: pytest.Monkey
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(socket.socket, "connect", no_descriptor)
-    error = tried(connect, "http://127.0.0.1:9/")
+    error = failed_try(connect, "http://127.0.0.1:9/")
     assert is_retried_unattempted(error, "this worker has no more file descriptors")
 
 
@@ -511,7 +511,7 @@ def test_plain_http_on_a_tls_port(send: Send) -> None:
     with serving(script, reads=False) as server:
         outcome = send(server.url.replace("http:", "https:"), timeout=TIMEOUT)
     assert outcome.is_certainly_undelivered()
-    assert outcome.tells("http")
+    assert outcome.error_has("http")
     assert b"POST" not in received[0]
 
 
@@ -530,7 +530,7 @@ def test_tls_alert_on_a_plain_port(send: Send) -> None:
     with serving([b"\x15\x03\x01\x00\x02\x02\x46"]) as server:
         outcome = send(server.url)
     assert outcome.is_in_doubt()
-    assert outcome.tells("protocol: ", "BadStatusLine")
+    assert outcome.error_has("protocol: ", "BadStatusLine")
 
 
 @fault(11, "only TLS before 1.2", requests="passes")

@@ -43,7 +43,7 @@ def test_no_answer(send: Send) -> None:
         outcome = send(server.url, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
     assert in_time(outcome.elapsed)
-    assert outcome.tells(f"no answer within {TIMEOUT:g} s", "timed out")
+    assert outcome.error_has(f"no answer within {TIMEOUT:g} s", "timed out")
     assert len(server.requests) == 1
 
 
@@ -115,7 +115,7 @@ def test_endless_body(send: Send) -> None:
     with serving([OK + b"\r\n", pour]) as server:
         outcome = send(server.url, timeout=TIMEOUT)
     assert (outcome.acknowledged, outcome.status) == (True, 200)
-    assert outcome.tells("its answer was longer than 16384 bytes", "")
+    assert outcome.error_has("its answer was longer than 16384 bytes", "")
     assert outcome.elapsed < TIMEOUT
     assert ended, "the connection was not closed"
 
@@ -187,7 +187,7 @@ def test_broken_body(send: Send, script: list[Any]) -> None:
     with serving(script) as server:
         outcome = send(server.url)
     assert (outcome.acknowledged, outcome.status) == (True, 200)
-    assert outcome.tells("its answer broke off after the headers", "")
+    assert outcome.error_has("its answer broke off after the headers", "")
     assert len(server.requests) == 1
 
 
@@ -267,7 +267,7 @@ def is_no_answer(send: Send, reply: bytes) -> None:
     with serving([reply]) as server:
         outcome = send(server.url)
     assert outcome.is_in_doubt()
-    assert outcome.tells("protocol: the answer is not HTTP/1.1", "")
+    assert outcome.error_has("protocol: the answer is not HTTP/1.1", "")
     assert (server.connections, len(server.requests)) == (1, 1)
 
 

@@ -72,7 +72,7 @@ def test_peer_never_reads(send: Send) -> None:
         outcome = send(server.url, body=BIG, timeout=TIMEOUT)
     assert outcome.is_in_doubt()
     assert TIMEOUT * 0.9 <= outcome.elapsed < TIMEOUT + MORE
-    assert outcome.tells(f"no answer within {TIMEOUT:g} s", "timed out")
+    assert outcome.error_has(f"no answer within {TIMEOUT:g} s", "timed out")
 
 
 @fault(14, "the peer reads very slowly", requests="passes")
@@ -115,7 +115,7 @@ def test_early_acknowledgement(send: Send, interim: bytes, then: list[Any]) -> N
         outcome = send(server.url, body=BIG, timeout=3)
     assert (outcome.acknowledged, outcome.sent) == (False, True)
     assert outcome.status == 200
-    assert outcome.tells("answered 200 before the message was completely sent")
+    assert outcome.error_has("answered 200 before the message was completely sent")
     assert server.connections == 1
 
 
@@ -172,7 +172,7 @@ def test_message_too_large(send: Send) -> None:
         outcome = send(server.url, body="é" * 50 + "x", extra={"max_body_bytes": 100})
     assert outcome.is_certainly_undelivered()
     assert server.connections == 0
-    assert outcome.tells("has 101 bytes, 100 are allowed (max_body_bytes)")
+    assert outcome.error_has("has 101 bytes, 100 are allowed (max_body_bytes)")
 
 
 @fault(17, "a message over the default limit")
@@ -182,7 +182,7 @@ def test_message_over_the_default(send: Send) -> None:
         outcome = send(server.url, body="x" * 25_000_001)
     assert outcome.is_certainly_undelivered()
     assert server.connections == 0
-    assert outcome.tells("has 25000001 bytes, 25000000 are allowed (max_body_bytes)")
+    assert outcome.error_has("has 25000001 bytes, 25000000 are allowed (max_body_bytes)")
 
 
 @fault(17, "a message at the limit", requests="passes")

@@ -175,17 +175,17 @@ def test_two_tries_at_once(connect: Connect) -> None:
     assert "return_value" not in contexts[0]["ti"].xcom, "the later try's report isn't overwritten"
 
 
-class GivenUpStore:
+class AbandonedStore:
     """The store of a try that Airflow has abandoned: it shows no values and refuses writes."""
 
     def __init__(self, store: StateStore) -> None:
-        self.store, self.is_given_up = store, False
+        self.store, self.is_abandoned = store, False
 
     def get(self, key: str, default: Any = None) -> Any:
-        return default if self.is_given_up else self.store.get(key, default)
+        return default if self.is_abandoned else self.store.get(key, default)
 
     def set(self, key: str, value: Any, **how: Any) -> None:
-        if self.is_given_up:
+        if self.is_abandoned:
             raise ConnectionError("the API server answers 404: no such task instance")
         self.store.set(key, value, **how)
 
@@ -197,13 +197,13 @@ class GivenUpStore:
 @pytest.mark.usefixtures("quick_writes")
 def test_try_that_was_given_up(connect: Connect) -> None:
     """It stops POSTing at its next write, says why, and doesn't overwrite the later try's report."""
-    context = run_context(task_state_store=GivenUpStore(StateStore()), ti=TaskInstance())
+    context = run_context(task_state_store=AbandonedStore(StateStore()), ti=TaskInstance())
     store = context["task_state_store"]
 
-    def give_up(_: object) -> None:
-        store.is_given_up = len(server.requests) >= 20
+    def abandon(_: object) -> None:
+        store.is_abandoned = len(server.requests) >= 20
 
-    with serving([give_up, 0.03, answer()]) as server:
+    with serving([abandon, 0.03, answer()]) as server:
         connect("webhook_default", host=server.url)
         with pytest.raises(SupersededError, match="later try"):
             deliver(context, payloads(400), concurrency=4)
