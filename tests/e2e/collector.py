@@ -1,4 +1,4 @@
-"""A collector of metrics: it takes what Airflow's processes export by OpenTelemetry's protocol."""
+"""A collector for the metrics that Airflow's processes export by OpenTelemetry's protocol."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PREFIX = "airflow."
 
 
 class Metric(NamedTuple):
-    """What one name's counters, or timings, in all processes come to.
+    """The sum of one name's counters, or timings, over all processes.
 
-    :param total: the sum of the counters; of timings, their milliseconds.
-    :param count: how many timings there were; of counters, how many processes had one.
+    :param total: the sum of the counters, or of the timings in milliseconds.
+    :param count: the number of timings, or of processes that had the counter.
     """
 
     total: float
@@ -28,7 +28,7 @@ class Metric(NamedTuple):
 
 
 class Collector:
-    """Keeps the last value that each process has exported: exported are running totals."""
+    """Keeps the last value that each process has exported, since processes export running totals."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -46,7 +46,7 @@ class Collector:
             }
 
     def take(self, body: bytes) -> None:
-        """Keep what an export holds."""
+        """Keep the values of an export."""
         export = ExportMetricsServiceRequest.FromString(body)
         with self._lock:
             for resource in export.resource_metrics:

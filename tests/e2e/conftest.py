@@ -1,7 +1,8 @@
 """A real Airflow and the sandbox, started once for all end-to-end tests, on PostgreSQL.
 
-Tests that are marked ``on_sqlite`` run a second time, on an Airflow with SQLite: of each kind of state one.
-All others depend on no database.
+Tests that are marked ``on_sqlite`` run a second time, on an Airflow with SQLite. There is one test for each
+kind of state.
+The results of all other tests don't depend on the database.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ EXAMPLES_RECEIVERS = ("sales", "projects", "chat", "support")
 
 @dataclass
 class Stack:
-    """What the tests ask of Airflow, the CRM and the receivers."""
+    """The tests' access to Airflow, the CRM and the receivers."""
 
     airflow: AirflowStack
     sandbox: str
@@ -88,7 +89,7 @@ class Stack:
         return self.crm("POST", "/Tasks", task)
 
     def put_record(self, record_type: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Put a record into the CRM with times of one's own."""
+        """Put a record into the CRM with the given times."""
         # requests would write numbers in Python's way.
         url, body = f"{self.sandbox}/_sandbox/records/{record_type}", exact_json.dumps(record)
         answer = requests.post(url, data=body, timeout=10)
@@ -98,7 +99,7 @@ class Stack:
     # --- the receivers -----------------------------------------------------------------------------------
 
     def bin_answers(self, name: str, **answer: Any) -> None:
-        """Say how a bin answers; it asks for our credentials in any case."""
+        """Set how a bin answers. It always asks for the connection's credentials."""
         behaviour = {"username": USERNAME, "password": PASSWORD, **answer}
         requests.put(f"{self.sandbox}/bin/{name}", json=behaviour, timeout=10).raise_for_status()
 
@@ -111,7 +112,7 @@ class Stack:
     # --- the command line ---------------------------------------------------------------------------------
 
     def command(self, *arguments: str, code: int = 0) -> str:
-        """Return what a command of ours prints to standard output; no secret may be in it."""
+        """Return the standard output of one of this package's commands. It must not hold a secret."""
         done = subprocess.run(
             [sys.executable, "-m", "airflow_insightly_hooks", *arguments],
             # Airflow says on standard output where its metrics go, in any command.
@@ -127,7 +128,7 @@ class Stack:
     # --- Airflow -------------------------------------------------------------------------------------------
 
     def start_run(self, dag_id: str, **conf: Any) -> str:
-        """Start a run of a DAG, which is paused until then: so nothing runs that no test waits for."""
+        """Start a run of a DAG. The DAG is paused before, so that nothing else of it runs."""
         self.unpause(dag_id)
         body = {"logical_date": None, "conf": conf}
         return self.airflow.api(f"/dags/{dag_id}/dagRuns", "POST", body)["dag_run_id"]
@@ -135,7 +136,7 @@ class Stack:
     def start_run_since(
         self, started: datetime, title: str, dag_id: str = "change_to_webhook", **conf: Any
     ) -> str:
-        """Start a run over what happened since ``started``."""
+        """Start a run over the time since ``started``."""
         end = datetime.now(timezone.utc) + timedelta(seconds=1)
         window = {"start": started.isoformat(), "end": end.isoformat()}
         return self.start_run(dag_id, title=title, **window, **conf)
@@ -147,7 +148,7 @@ class Stack:
             self.unpaused.add(dag_id)
 
     def pause(self, *dag_ids: str) -> None:
-        """Have DAGs start nothing more."""
+        """Have DAGs start no more runs."""
         for dag_id in dag_ids:
             self.airflow.api(f"/dags/{dag_id}", "PATCH", {"is_paused": True})
             self.unpaused.discard(dag_id)
@@ -166,7 +167,7 @@ class Stack:
             raise StackError(f"{error}; unfinished:\n{self.airflow.unfinished()}") from None
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-        """Return a run's task instances by task id; of a mapped task, one."""
+        """Return a run's task instances by task id, and one instance of a mapped task."""
         found = self.airflow.api(f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit=200")
         return {task["task_id"]: task for task in found["task_instances"]}
 
@@ -200,7 +201,7 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Airflow and the sandbox; ended with all that was started, and nothing else."""
+    """Airflow and the sandbox. At the end, everything that was started is stopped, and nothing else."""
     with contextlib.ExitStack() as cleanup:
         home = tmp_path_factory.mktemp(f"airflow-{request.param}")
         database = _postgresql(cleanup) if request.param == "postgresql" else None
@@ -349,7 +350,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a test that failed what its Airflow was about."""
+    """Show the state of Airflow with a test that failed."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.failed and isinstance(stack, Stack):
@@ -360,8 +361,8 @@ def pytest_runtest_makereport(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run database by database, behind all fast tests; in each, look for secrets at the end.
 
-    ``make test-e2e`` shares them out to processes: what these tests do most is wait for Airflow. What has an
-    Airflow of its own comes first, so that no second one runs beside it in its process.
+    ``make test-e2e`` distributes the tests over processes, since they mostly wait for Airflow. Tests with an
+    Airflow of their own come first, so that a process never runs two of them side by side.
     """
 
     def order(item: pytest.Item) -> tuple[bool, bool, bool, bool]:
@@ -375,6 +376,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def started() -> datetime:
-    """Return a whole second that is past, with nothing of this test before it."""
+    """Return a whole second that has passed. Everything that this test does comes after it."""
     time.sleep(1.1)  # the CRM's times have whole seconds: what other tests did must be in an earlier one
     return datetime.now(timezone.utc).replace(microsecond=0)

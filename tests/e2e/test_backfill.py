@@ -23,7 +23,7 @@ SEARCH = "GET /v3.1/Events/Search"
 
 
 def test_a_backfill_reads_once_for_all_its_windows(stack: Stack) -> None:
-    """A day of hourly windows, four at a time: each change in exactly its window, for a few scans."""
+    """A day of hourly windows, four at a time: each window has exactly its changes, for a few scans."""
     expected = _put_events(stack)
     before = _searches(stack)
     dates = ("--from-date", START.isoformat(), "--to-date", (START + (WINDOWS - 1) * HOUR).isoformat())
@@ -63,7 +63,7 @@ def test_a_backfill_reads_once_for_all_its_windows(stack: Stack) -> None:
 
 
 def _put_events(stack: Stack) -> dict[int, list[tuple[int, str]]]:
-    """Put events into the CRM, and return which should be found in which hour."""
+    """Put events into the CRM, and return the ids to be found in each hour."""
     random = Random(1)
     times = []
     for _ in range(RECORDS):
@@ -94,6 +94,6 @@ def _searches(stack: Stack) -> int:
 
 
 def _pages_since(expected: dict[int, list[tuple[int, str]]], hour: int) -> int:
-    """Return how many searches it takes to read all events that changed in an hour or later."""
+    """Return the number of searches that read all events which changed in an hour or later."""
     ids = {record_id for later in range(hour, WINDOWS) for record_id, _ in expected[later]}
     return -(-len(ids) // 500) + 1

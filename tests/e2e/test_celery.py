@@ -1,8 +1,8 @@
-"""Airflow with the Celery executor: three workers that share no files, of which one dies and one joins late.
+"""Airflow with the Celery executor: three workers without shared files. One dies, and one joins late.
 
-All tests look at one storm. While mapped chunks, a workflow in one task, and a workflow that record changes
-wake are at work, the worker that does most dies, the broker goes away and comes back empty, and a new worker
-joins.
+All tests look at one storm. Three kinds of DAGs are running: mapped chunks, a workflow in one task, and a
+workflow that record changes wake. Then the busiest worker dies, the broker goes away and comes back empty,
+and a new worker joins.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class Post:
 
 @dataclass
 class Storm:
-    """What came of it.
+    """The results of the storm.
 
-    :ivar contacts: their ids.
-    :ivar leads: the ids of those that were added while the storm went on.
+    :ivar contacts: the ids of the contacts.
+    :ivar leads: the ids of the leads that were added during the storm.
     :ivar victim: the worker that died.
-    :ivar killed_at: when that was.
-    :ivar lost_messages: how many tasks' messages the broker has lost.
+    :ivar killed_at: when the worker died.
+    :ivar lost_messages: the number of tasks' messages that the broker has lost.
     :ivar states: the states in which the runs ended, by DAG.
-    :ivar tries: of each task instance, by DAG, task id and map index, the tries in order.
+    :ivar tries: the tries of each task instance in order, by DAG, task id and map index.
     """
 
     stack: Stack
@@ -90,7 +90,7 @@ class Storm:
         ]
 
     def repeated(self, receiver: str) -> list[Post]:
-        """Return the POSTs whose message came again after them."""
+        """Return the POSTs whose message was POSTed again later."""
         earlier: dict[str, Post] = {}
         found = []
         for post in self.posts(receiver):
@@ -100,7 +100,7 @@ class Storm:
         return found
 
     def figures(self) -> str:
-        """Return what happened, in numbers."""
+        """Return the numbers that describe the storm."""
         tries = [one for found in self.tries.values() for one in found]
         hosts = Counter(one["hostname"] for one in tries)
         again = [one["start_date"] for one in tries if one["try_number"] > 1 and one["start_date"]]
@@ -160,7 +160,7 @@ class _Leads:
         self._next = time.monotonic()
 
     def add(self, seconds: float = 0.0) -> bool:
-        """Add a lead if one is due, and further ones for so long."""
+        """Add a lead if one is due, and more until the time is over."""
         end = time.monotonic() + seconds
         while True:
             if time.monotonic() >= self._next:
@@ -203,7 +203,7 @@ def _started(home: Path) -> Iterator[tuple[Stack, CeleryStack]]:
 
 
 def _add_contacts(stack: Stack) -> tuple[list[int], dict[str, str]]:
-    """Add contacts to the CRM; return their ids, and the window that they changed in."""
+    """Add contacts to the CRM. Return their ids, and the window in which they changed."""
     start = datetime.now(timezone.utc).replace(microsecond=0)
     people = [
         {"FIRST_NAME": "odd" if n % 2 else "even", "LAST_NAME": f"Person {n}", "BACKGROUND": CANARY}
@@ -217,7 +217,7 @@ def _add_contacts(stack: Stack) -> tuple[list[int], dict[str, str]]:
 
 
 def _worker_with_most_to_do(stack: Stack, airflow: CeleryStack, leads: _Leads) -> str:
-    """Wait until a worker is amid both the workflow in one task and a chunk; return its name."""
+    """Wait until a worker runs both the workflow in one task and a chunk. Return its name."""
 
     def look() -> str | None:
         leads.add()
@@ -251,7 +251,7 @@ def _task_instances(airflow: CeleryStack, run: dict[str, Any]) -> list[dict[str,
 
 
 def _tries(airflow: CeleryStack, dag_id: str) -> Iterator[tuple[tuple[str, str, int], list[dict[str, Any]]]]:
-    """Yield the tries of each task instance; those of several runs under one key."""
+    """Yield the tries of each task instance. Several runs share one key."""
     by_key: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for run in _runs(airflow, dag_id):
         for task in _task_instances(airflow, run):
@@ -272,7 +272,7 @@ def _is_done(stack: Stack, airflow: CeleryStack, leads: list[int]) -> bool:
 
 
 def test_nothing_is_lost(storm: Storm) -> None:
-    """Each change reaches its receiver, whatever became of the worker and of the broker."""
+    """Each change reaches its receiver, although a worker died and the broker lost messages."""
     wanted = {
         "chunks": set(storm.contacts),
         "one_task": set(storm.contacts[::2]),
@@ -291,7 +291,7 @@ def test_each_change_has_one_message_id(storm: Storm) -> None:
 
 
 def test_all_runs_end_well(storm: Storm) -> None:
-    """The runs succeed: a kill costs one try of what ran on that worker, and a lost message costs none."""
+    """The runs succeed. A kill costs the tasks of that worker one try, and a lost message costs no try."""
     assert {dag_id: set(states) for dag_id, states in storm.states.items()} == {
         dag_id: {"success"} for dag_id in DAG_IDS
     }
@@ -304,7 +304,7 @@ def test_all_runs_end_well(storm: Storm) -> None:
 
 
 def test_a_kill_repeats_what_its_last_second_sent(storm: Storm) -> None:
-    """Sent twice is only what the worker that died has sent in its last second, and what was under way."""
+    """Only messages that were under way, or sent in the dead worker's last second, are sent twice."""
     for receiver in ID_FIELDS:
         repeated = storm.repeated(receiver)
         begin = storm.killed_at - WINDOW - timedelta(seconds=ANSWERS_AFTER[receiver])
@@ -319,7 +319,7 @@ def test_a_kill_repeats_what_its_last_second_sent(storm: Storm) -> None:
 
 
 def test_the_storm_was_one(storm: Storm) -> None:
-    """The broker lost tasks' messages, and each of three workers has run tasks of the chunks or others."""
+    """The broker has lost tasks' messages, and each of the three workers has run tasks."""
     assert storm.lost_messages > 0
     hosts = Counter(one["hostname"] for tries in storm.tries.values() for one in tries)
     assert {"first", "second", "late"} <= set(hosts)
@@ -338,7 +338,7 @@ def test_no_secret_and_no_record_is_in_any_log(storm: Storm) -> None:
 
 
 def test_no_secret_and_no_record_is_in_celerys_results(storm: Storm) -> None:
-    """Celery keeps a row for each task that a worker ran, in a database that workers can read."""
+    """Celery's table of results, which workers can read, holds neither secrets nor record contents."""
     found = list(rows(storm.airflow.env["AIRFLOW__CELERY__RESULT_BACKEND"].removeprefix("db+")))
     assert sum(table == "celery_taskmeta" for table, _ in found) > CHUNKS
     for table, text in found:
@@ -356,7 +356,7 @@ def test_workers_have_no_way_to_the_database(storm: Storm) -> None:
 
 
 def test_message_ids_are_those_of_one_machine(storm: Storm) -> None:
-    """The ids of leads are computed from workflow, record and change alone."""
+    """The leads' message ids are the same as on one machine: computed from workflow, record and change."""
     for lead, sent in {post.record_id: post.message_id for post in storm.posts("now")}.items():
         record = storm.stack.crm("GET", f"/Leads/{lead}")
         created = record["DATE_CREATED_UTC"].replace(" ", "T") + "Z"

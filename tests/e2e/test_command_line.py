@@ -31,7 +31,7 @@ class Shell(NamedTuple):
     crm: RunningSandbox
 
     def run(self, *command: object, code: int = 0) -> str:
-        """Return what a command prints to standard output; no secret may be in it, nor on standard error."""
+        """Return a command's standard output. Neither it nor standard error may hold a secret."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW", "COV_"))}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         env = {**outside, "PATH": path, "AIRFLOW_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
@@ -51,7 +51,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 def test_without_a_database(shell: Shell) -> None:
-    """Both entries show their commands, check files, and say that there is no connection."""
+    """Both programs show their commands, check files, and say that there is no connection."""
     assert not (shell.home / "airflow.db").exists()
     for entry in (AIRFLOWS, OURS):
         help_text = shell.run(*entry, "--help")
@@ -61,7 +61,7 @@ def test_without_a_database(shell: Shell) -> None:
 
 
 def test_with_connections_in_the_database(shell: Shell) -> None:
-    """The commands find them; standard output holds nothing but what was asked for."""
+    """The commands find the connections, and standard output holds the result alone."""
     shell.run("airflow", "db", "migrate")
     add = ("airflow", "connections", "add")
     shell.run(

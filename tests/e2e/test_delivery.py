@@ -21,7 +21,7 @@ BASIC = "Basic " + base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 
 
 def body_of(record: dict[str, Any]) -> str:
-    """Return the body that a task's record must come out as: written down here a second time, plainly."""
+    """Return the body expected for a task's record. It is written here again, without the package's code."""
 
     def date(text: str) -> str:
         instant = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
@@ -63,9 +63,9 @@ def test_an_added_record_becomes_one_webhook_with_exact_body_and_credentials(
 
 
 def test_the_help_pages_task_comes_out_as_the_help_page_shows_it(stack: Stack) -> None:
-    """The task of Insightly's help page, seeded in the sandbox: the body is the page's, byte for byte.
+    """The help page's task, seeded in the sandbox, makes the help page's body, byte for byte.
 
-    But for the milliseconds of its creation and update: the API's times, and the sandbox's, have none.
+    The milliseconds of its creation and update are the exception: times of the API and the sandbox have none.
     """
     stack.bin_answers("help_page")
     window = {"start": "2017-03-10 03:34:10", "end": "2017-03-10 03:34:11"}
@@ -78,7 +78,7 @@ def test_the_help_pages_task_comes_out_as_the_help_page_shows_it(stack: Stack) -
 
 
 def test_an_updated_record_becomes_a_webhook_of_event_updated(stack: Stack) -> None:
-    """Record updated -> likewise, with event ``updated`` and the record's new state."""
+    """Record updated -> one webhook with event ``updated`` and the record's new state."""
     task = stack.add_task("updated one")
     time.sleep(1.1)
     started = datetime.now(timezone.utc).replace(microsecond=0)
@@ -158,7 +158,7 @@ def test_a_retry_posts_only_what_is_not_acknowledged(stack: Stack, started: date
 
 
 def test_a_cleared_deliver_task_sends_nothing_twice(stack: Stack, started: datetime) -> None:
-    """A deliver task that is cleared after its success sends nothing again."""
+    """A deliver task that is cleared after its success sends no message again."""
     stack.add_task("cleared one")
     run = stack.start_run_since(started, "cleared one", receiver="receiver_cleared")
     assert stack.wait_for_run(PIPELINE, run) == "success"
@@ -173,7 +173,7 @@ def test_a_cleared_deliver_task_sends_nothing_twice(stack: Stack, started: datet
 
 
 def test_a_cleared_failed_task_delivers_what_is_missing(stack: Stack, started: datetime) -> None:
-    """Clearing a deliver task that failed sends what is missing, in three new attempts, and no more."""
+    """A failed deliver task that is cleared sends the missing messages, in three new attempts at most."""
     stack.bin_answers("never", status=503, match="stubborn")
     stack.add_task("refused one")
     stack.add_task("refused two, stubborn")
@@ -202,7 +202,7 @@ def test_a_uri_from_a_variable_is_sent_to_and_shown_nowhere(stack: Stack, starte
 
 
 def test_what_is_given_literally_is_used_and_shown_nowhere(stack: Stack) -> None:
-    """A query's token, headers, changes, payloads: ``test_secrets`` finds them in no table and no log."""
+    """Literal tokens, headers, changes and payloads: ``test_secrets`` finds them in no table and no log."""
     run = stack.start_run("literals", host=stack.sandbox.removeprefix("http://"))
     assert stack.wait_for_run("literals", run) == "failed"
     states = {task_id: task["state"] for task_id, task in stack.tasks("literals", run).items()}
@@ -215,7 +215,7 @@ def test_what_is_given_literally_is_used_and_shown_nowhere(stack: Stack) -> None
 
 
 def test_mapped_tasks_deliver_chunks_and_show_no_contents(stack: Stack, started: datetime) -> None:
-    """``.expand(payloads=…)`` over chunks delivers everything once; rendered fields hold counts and ids."""
+    """``.expand(payloads=…)`` delivers all chunks once. Rendered fields hold counts and ids only."""
     tasks = [stack.add_task(f"mapped {i}") for i in range(5)]
     run = stack.start_run_since(started, "mapped", dag_id="mapped_over_chunks")
     assert stack.wait_for_run("mapped_over_chunks", run) == "success"

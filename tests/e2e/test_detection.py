@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_a_refused_key_fails_at_once_and_names_the_connection(stack: Stack, started: datetime) -> None:
-    """401 from the API -> fails without a retry, says which connection, and shows no key.
+    """401 from the API -> the task fails without a retry, names the connection, and shows no key.
 
-    In every mode, and with ``soft_fail``, too.
+    This holds in every mode, and with ``soft_fail``.
     """
     run = stack.start_run_since(started, "any", dag_id="wrong_key")
     assert stack.wait_for_run("wrong_key", run) == "failed"
@@ -67,7 +67,7 @@ def test_a_waiting_sensor_holds_no_slot_and_returns_the_first_change(stack: Stac
 
 
 def test_a_backfill_reads_every_change_in_exactly_its_interval(stack: Stack) -> None:
-    """A backfill of four past intervals: every change comes out of exactly its interval."""
+    """A backfill of four past intervals finds each change in its own interval only."""
     base = datetime(2024, 3, 5, 10, tzinfo=timezone.utc)
     # One at each edge, one in the middle, one before and one after all of them.
     minutes = (-1, 0, 30, 60, 119, 120, 210, 239, 240)
@@ -145,7 +145,7 @@ def test_runs_without_interval_go_on_from_where_the_last_one_ended(stack: Stack)
 def test_a_connection_means_the_same_as_uri_as_json_and_through_the_form(
     stack: Stack, started: datetime
 ) -> None:
-    """Connections given as URI, as JSON and through the form: the same requests, the same credentials."""
+    """A connection as URI, as JSON or from the form makes the same requests with the same credentials."""
     host, port = stack.sandbox.removeprefix("http://").split(":")
     form = {"host": host, "port": int(port), "schema": "http"}
     for connection in (
@@ -182,7 +182,7 @@ def test_a_connection_means_the_same_as_uri_as_json_and_through_the_form(
 
 
 def test_the_test_button_says_what_is_wrong(stack: Stack) -> None:
-    """The button of the connection form: success, unknown host, refused key and wrong path, in words."""
+    """The connection form's button tells success, unknown host, refused key and wrong path apart."""
 
     def press(**connection: object) -> tuple[bool, str]:
         body = {"connection_id": "pressed", **connection}
@@ -210,7 +210,7 @@ def test_the_test_button_says_what_is_wrong(stack: Stack) -> None:
 
 
 def test_the_list_of_connections_tests_one_with_port_0(stack: Stack) -> None:
-    """Airflow's list tests a connection only if its port is stored: 0 will do, or the command."""
+    """Airflow's list tests a connection only if it has a port. Port 0 is enough; the command needs none."""
     host = f"{stack.sandbox}/v3.1"
     stored = {"connection_id": "insightly_listed", "conn_type": "insightly", "host": host}
     stack.airflow.api("/connections", "POST", {**stored, "password": API_KEY})
@@ -242,7 +242,7 @@ def test_the_example_dags_run_unchanged(stack: Stack) -> None:
     stack.unpause("new_task_webhook")
 
     def watches() -> bool:
-        """Return whether a run has read, found nothing, and waits."""
+        """Return whether a run has read, has found no change, and waits."""
         path = "/dags/new_task_webhook/dagRuns/~/taskInstances?state=deferred"
         return bool(stack.airflow.api(path)["total_entries"])
 

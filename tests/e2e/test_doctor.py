@@ -26,7 +26,7 @@ HEARTBEATS = {
 
 @pytest.fixture
 def airflow(tmp_path: Path, sandbox: RunningSandbox) -> Iterator[AirflowStack]:
-    """An Airflow of its own, since its triggerer is killed; nothing else of it runs."""
+    """A separate Airflow, since its triggerer is killed. No other component runs."""
     connections = {
         "insightly_default": {"conn_type": "insightly", "host": sandbox.api_url, "password": "sandbox-key"},
     }
@@ -40,7 +40,7 @@ def airflow(tmp_path: Path, sandbox: RunningSandbox) -> Iterator[AirflowStack]:
 
 
 def findings(airflow: AirflowStack, code: int, *arguments: str) -> dict[str, list[str]]:
-    """Return what the command finds: levels by subject."""
+    """Return the command's findings: levels by subject."""
     command = [sys.executable, "-m", "airflow", "insightly", "doctor", "--output", "json", *arguments]
     done = subprocess.run(command, env=airflow.env, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
@@ -52,7 +52,7 @@ def findings(airflow: AirflowStack, code: int, *arguments: str) -> dict[str, lis
 
 
 def test_a_triggerer_that_dies(airflow: AirflowStack, sandbox: RunningSandbox) -> None:
-    """A live triggerer is told from a dead one; connections of the database are checked, too."""
+    """The command tells a live triggerer from a dead one, and checks the database's connections, too."""
     sandbox_host = ("--conn-host", f"{sandbox.url}/bin/doctor")
     credentials = ("--conn-login", "user", "--conn-password", PASSWORD)
     airflow.cli(

@@ -1,4 +1,4 @@
-"""DAGs that record changes wake, on a real Airflow: whatever happens, each change comes once to each DAG."""
+"""DAGs that record changes wake, on a real Airflow. Each change comes once to each DAG in every case."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RETURNED: dict[tuple[str, str, str], list[int]] = {}
 
 
 class Added:
-    """Records that are added, and how often each DAG has found them."""
+    """The records that a test adds, and how often each DAG has found them."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -45,7 +45,7 @@ class Added:
         return found(self.stack, dag_id)
 
     def wait_until_found(self, *dag_ids: str) -> None:
-        """Wait until each DAG has found all, and nothing runs any more; none may have found one twice."""
+        """Wait until each DAG has found all records and no run is active. No DAG may have found one twice."""
         for dag_id in dag_ids:
             wait_for(
                 f"all changes in {dag_id}", lambda d=dag_id: set(self.added) <= set(self.found(d)), SOON, 1
@@ -62,7 +62,7 @@ class Tickets(Added):
 
 class Milestones(Added):
     def add(self, seconds_ago: float = 0) -> int:
-        """Add one that says it was created so long ago; return its id."""
+        """Add a record with a time of creation in the past. Return its id."""
         created = datetime.now(timezone.utc) - timedelta(seconds=seconds_ago)
         times = {"DATE_CREATED_UTC": created.strftime("%Y-%m-%d %H:%M:%S")} if seconds_ago else {}
         made: int = self.stack.put_record("Milestones", {"TITLE": CANARY, **times})["MILESTONE_ID"]
@@ -106,7 +106,7 @@ def searches(stack: Stack, record_type: str = "Ticket") -> int:
 
 
 def count_searches(stack: Stack, seconds: float, record_type: str = "Ticket") -> tuple[int, float]:
-    """Return how many searches came in so many seconds, or until there were two; and how long it was."""
+    """Count searches for some seconds, or until there are two. Return their number and the time it took."""
     before, began = searches(stack, record_type), time.monotonic()
     time.sleep(seconds)
     wait_for("two polls", lambda: searches(stack, record_type) >= before + 2, SOON)
@@ -116,7 +116,7 @@ def count_searches(stack: Stack, seconds: float, record_type: str = "Ticket") ->
 
 
 def begin(stack: Stack, *dag_ids: str) -> None:
-    """Unpause DAGs, whereupon their watchers start, and wait for the runs that mark where they begin."""
+    """Unpause DAGs, which starts their watchers. Wait for their first runs, which store where they begin."""
     for dag_id in dag_ids:
         stack.airflow.wait_for_dag(dag_id)
         stack.unpause(dag_id)
@@ -131,7 +131,7 @@ def begin(stack: Stack, *dag_ids: str) -> None:
 
 @pytest.fixture(scope="module")
 def tickets(stack: Stack) -> Iterator[Tickets]:
-    """Three DAGs that wait for tickets; two of them with the same watcher."""
+    """Three DAGs that wait for tickets. Two of them share a watcher."""
     enough = {"requests_per_day": 10**9}  # else the polls would be spaced out, to make the day's last
     requests.put(f"{stack.sandbox}/_sandbox", json=enough, timeout=10).raise_for_status()
     begin(stack, *WOKEN)
@@ -140,7 +140,7 @@ def tickets(stack: Stack) -> Iterator[Tickets]:
 
 
 def test_bursts_and_quiet(stack: Stack, tickets: Tickets) -> None:
-    """Bursts come once to each of three DAGs; in quiet times they are one poll an interval, all together."""
+    """A burst's changes come once to each of three DAGs. In quiet times they share one poll an interval."""
     for _ in range(3):
         tickets.add(4)
         time.sleep(1.3)
@@ -153,7 +153,7 @@ def test_bursts_and_quiet(stack: Stack, tickets: Tickets) -> None:
 
 
 def test_an_api_that_is_down_is_not_hammered_and_ends_no_watcher(stack: Stack, tickets: Tickets) -> None:
-    """503 for some seconds: a request every few seconds; then what came meanwhile is found, once."""
+    """During a few seconds of 503, requests are seconds apart. Then the changes are found, once."""
     watchers = _watchers(stack)
     fault = {"path": SEARCH.format("Ticket"), "status": 503, "times": None, "retry_after": None}
     requests.put(f"{stack.sandbox}/_sandbox", json={"fault": fault}, timeout=10).raise_for_status()
@@ -168,7 +168,7 @@ def test_an_api_that_is_down_is_not_hammered_and_ends_no_watcher(stack: Stack, t
 
 
 def test_an_event_that_airflow_loses_is_said_again(stack: Stack, tickets: Tickets) -> None:
-    """The queue of one DAG's events is emptied behind Airflow's back: it is woken again, and no other."""
+    """A DAG whose queued event is deleted from the database is woken again, and no other DAG is."""
     address = stack.database.replace("+psycopg2", "")
     end = time.monotonic() + SOON
     with contextlib.closing(psycopg2.connect(address)) as database, database.cursor() as cursor:
@@ -186,7 +186,7 @@ def test_an_event_that_airflow_loses_is_said_again(stack: Stack, tickets: Ticket
 
 
 def test_a_dag_that_was_paused_is_woken_for_what_came_meanwhile(stack: Stack, tickets: Tickets) -> None:
-    """Airflow keeps no event for a paused DAG; nothing new need happen for it to read what it missed."""
+    """Airflow keeps no event for a paused DAG. The DAG reads the missed changes without a new one."""
     stack.pause("woken_second")
     tickets.add(2)
     tickets.wait_until_found("woken_first", "woken_rarely")
@@ -195,7 +195,7 @@ def test_a_dag_that_was_paused_is_woken_for_what_came_meanwhile(stack: Stack, ti
 
 
 def test_a_lost_cursor_is_where_the_last_run_ended(stack: Stack, tickets: Tickets) -> None:
-    """The cursor is gone, as when Airflow has deleted an asset's state: the last run's window says where."""
+    """If Airflow has deleted the cursor, the DAG goes on from the end of the last run's window."""
     tickets.wait_until_found(*WOKEN)
     wait_for("the last runs' end", lambda: not _unfinished(stack), SOON)
     key = "cursor/woken_first/detect"
@@ -210,7 +210,7 @@ def test_a_lost_cursor_is_where_the_last_run_ended(stack: Stack, tickets: Ticket
 
 
 def test_a_killed_triggerer_loses_nothing(stack: Stack, tickets: Tickets) -> None:
-    """Killed with a change in its hands, and dead for a while: all comes, once, when there is one again."""
+    """After a kill in the middle of a change, all changes come once when a triggerer runs again."""
     processes = stack.airflow.processes
     tickets.add()
     os.killpg(processes.pid("triggerer"), signal.SIGKILL)
@@ -224,7 +224,7 @@ def test_a_killed_triggerer_loses_nothing(stack: Stack, tickets: Tickets) -> Non
 
 
 def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack, tickets: Tickets) -> None:
-    """Its interval is edited, then its name, with the old cursor: what came in between is found once."""
+    """First its interval is edited, then its name, with the old cursor. Changes meanwhile are found once."""
     begin(stack, "woken_to_be_renamed")
     file = Path(stack.airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], "events.py")
     text = file.read_text()
@@ -258,7 +258,7 @@ def test_a_dag_that_is_edited_and_renamed_between_two_polls_goes_on(stack: Stack
 
 @pytest.fixture(scope="module")
 def milestones(stack: Stack, tickets: Tickets) -> Iterator[Milestones]:
-    """Two DAGs that wait for milestones, each with a watcher of its own."""
+    """Two DAGs that wait for milestones, each with its own watcher."""
     begin(stack, *ALONE)
     yield Milestones(stack)
     stack.pause(*ALONE)
@@ -268,9 +268,9 @@ def milestones(stack: Stack, tickets: Tickets) -> Iterator[Milestones]:
 def test_a_paused_dag_wakes_no_other_and_reads_soon_what_it_missed(
     stack: Stack, milestones: Milestones, length: str
 ) -> None:
-    """While it is paused, the other one runs for the change alone; unpaused, it has a run by itself.
+    """While one DAG is paused, only the other DAG runs. When it is unpaused, it has a run by itself.
 
-    In a long pause Airflow ends its watcher, and starts it again; in a short one the watcher goes on.
+    In a long pause Airflow ends its watcher and later starts it again. In a short pause the watcher goes on.
     """
     milestones.wait_until_found(*ALONE)
     wait_for("the last runs' end", lambda: not _unfinished(stack, *ALONE), SOON)
@@ -295,7 +295,7 @@ def test_a_paused_dag_wakes_no_other_and_reads_soon_what_it_missed(
 
 
 def test_what_becomes_visible_late_wakes_dags(stack: Stack, milestones: Milestones) -> None:
-    """A record whose time was read past is found as soon as it shows up, though nothing else happens."""
+    """A record that shows up after its time was read is found at once, without another change."""
     milestones.wait_until_found(*ALONE)
     time.sleep(5)
     milestones.add(seconds_ago=60)
@@ -303,7 +303,7 @@ def test_what_becomes_visible_late_wakes_dags(stack: Stack, milestones: Mileston
 
 
 def test_a_new_dag_begins_when_it_is_unpaused(stack: Stack, milestones: Milestones) -> None:
-    """Long before Airflow starts its watcher: what is made from then on is found, and nothing older."""
+    """Its first window begins then, not when Airflow starts its watcher. Older records are not found."""
     milestones.add()
     time.sleep(8)
     stack.unpause("woken_at_last")
@@ -319,7 +319,7 @@ def test_a_new_dag_begins_when_it_is_unpaused(stack: Stack, milestones: Mileston
 
 
 def test_the_triggerer_was_never_blocked(stack: Stack, tickets: Tickets) -> None:
-    """No trigger has held its loop up or failed, and no event says what a record holds."""
+    """No trigger has blocked its loop or failed, and no event holds contents of a record."""
     before = searches(stack)
     sandbox = stack.airflow.processes.pid("sandbox")
     os.kill(sandbox, signal.SIGSTOP)  # whoever asks now waits
@@ -346,7 +346,7 @@ def _unfinished(stack: Stack, *dag_ids: str) -> int:
 
 
 def _watchers(stack: Stack) -> list[Any]:
-    """Return Airflow's rows of the watchers of tickets: one that ends is made anew."""
+    """Return Airflow's rows of the watchers of tickets. A watcher that ends gets a new row."""
     address = stack.database.replace("+psycopg2", "")
     with contextlib.closing(psycopg2.connect(address)) as database, database.cursor() as cursor:
         cursor.execute(

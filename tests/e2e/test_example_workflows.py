@@ -1,4 +1,4 @@
-"""Every example in ``dags/workflows`` does on a real Airflow what its comment says."""
+"""On a real Airflow, every example in ``dags/workflows`` does what its comment says."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ RECORDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def test_every_example_has_its_records() -> None:
-    """None is left out below."""
+    """The tests below leave no example out."""
     assert set(RECORDS) == set(WORKFLOWS)
     assert len(WORKFLOWS) == 10
 
 
 def test_the_examples(stack: Stack) -> None:
-    """Of two new records each, the one that meets the criteria arrives, and the other one doesn't."""
+    """Each example gets two new records. Only the record that meets the criteria arrives."""
     stack.unpause(*WORKFLOWS)
     for dag_id in WORKFLOWS:
         # Each has a run at once, which marks where it begins.
@@ -128,7 +128,7 @@ def _put(stack: Stack, record_type: str, record: dict[str, Any]) -> int:
 
 
 def _receivers(dag_id: str) -> list[int]:
-    """Return the ids that arrive: of the record that triggers, once for each webhook that is sent now."""
+    """Return the ids that arrive: the triggering record's id, once for each webhook that is sent now."""
     workflow = WORKFLOWS[dag_id]
     at_once = [w for w in workflow.webhooks if w.after is None]
     return [_IDS[dag_id][0]] * len(at_once)

@@ -1,4 +1,4 @@
-"""Insightly's own webhooks on a real Airflow: they wake DAGs, and what they miss is found all the same."""
+"""Insightly's own webhooks on a real Airflow. They wake DAGs, and a poll finds changes that they miss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDPOINT = "incoming"
 CALM = 6.0
 """Seconds without a run and without a request to Insightly, after which nothing more comes by itself.
 
-What a webhook has told of is looked at every 5 seconds, as long as no run has read it.
+A change that a webhook has announced is looked for every 5 seconds until a run has read it.
 """
 APART = 4.0
 """Seconds between two changes, so that a webhook of the first one doesn't announce the second, too."""
@@ -44,8 +44,8 @@ THREADS, CHANGES = 16, 320
 class Pushed:
     """DAGs that wait for webhooks.
 
-    :param pricebooks: one that a webhook has told of, and one whose webhook was refused three times.
-    :param calm_since: the time by the monotonic clock, and how often Insightly had been searched by then.
+    :param pricebooks: one that a webhook has announced, and one whose webhook was refused three times.
+    :param calm_since: a time of the monotonic clock, and the number of searches of Insightly until then.
     """
 
     pricebooks: list[int]
@@ -73,7 +73,7 @@ def woken(stack: Stack, dag_id: str) -> list[dict[str, Any]]:
 
 
 def wait_for_delivery(stack: Stack, name: str, expected: Counter[int], id_field: str) -> None:
-    """Wait until a bin has all records, and see that it has none more often than expected."""
+    """Wait until a bin has all records. Check that it has no record more often than expected."""
     wait_for(f"{len(expected)} records in {name}", lambda: expected <= delivered(stack, name, id_field), SOON)
     assert delivered(stack, name, id_field) == expected
 
@@ -83,7 +83,7 @@ def delivered(stack: Stack, name: str, id_field: str) -> Counter[int]:
 
 
 def insightly_posts(stack: Stack, **webhook: Any) -> None:
-    """Have the sandbox tell Airflow of pricebooks, as Insightly's own webhooks do."""
+    """Have the sandbox send webhooks about pricebooks to Airflow, as Insightly does."""
     setting = {
         "uri": f"{stack.airflow.url}/insightly/hooks/{ENDPOINT}",
         "record_type": "Pricebook",
@@ -96,14 +96,14 @@ def insightly_posts(stack: Stack, **webhook: Any) -> None:
 
 
 def told(stack: Stack) -> dict[str, int]:
-    """Return what became of the sandbox's webhooks."""
+    """Return how many of the sandbox's webhooks were acknowledged and how many were given up."""
     (counts,) = requests.get(f"{stack.sandbox}/_sandbox", timeout=10).json()["webhooks"]
     return {name: counts[name] for name in ("acknowledged", "given_up")}
 
 
 @pytest.fixture(scope="module")
 def pushed(stack: Stack) -> Iterator[Pushed]:
-    """DAGs that webhooks wake, begun; on SQLite the first one."""
+    """DAGs that webhooks wake, after their first runs. On SQLite it is the first DAG only."""
     on_postgresql = stack.database.startswith("postgresql")
     dag_ids = BY_WEBHOOKS if on_postgresql else BY_WEBHOOKS[:1]
     for dag_id in dag_ids:
@@ -129,7 +129,7 @@ def _tell_of_one_and_lose_one(stack: Stack) -> list[int]:
 
 
 def wait_until_begun(stack: Stack, *dag_ids: str) -> None:
-    """Wait until DAGs have had their first runs, and their watchers say nothing more by themselves."""
+    """Wait until DAGs have had their first runs, and their watchers send no more events by themselves."""
     seen, since = None, time.monotonic()
 
     def has_begun() -> bool:
@@ -154,7 +154,7 @@ def is_watched(stack: Stack, dag_id: str) -> bool:
 
 @pytest.mark.on_sqlite
 def test_the_help_pages_webhook_wakes_a_dag_once(stack: Stack, pushed: Pushed) -> None:
-    """The body that Insightly's help page shows, years old, makes one run, which reads what has changed."""
+    """The help page's body, though years old, makes one run, which reads the changes."""
     before = len(runs(stack, "pushed_task"))
     task = stack.add_task("pushed")
     answer = post(stack, HELP_PAGE_BODY)
@@ -181,14 +181,14 @@ def test_a_chain_of_two(stack: Stack, pushed: Pushed, started: datetime) -> None
 
 
 def test_insightly_is_not_asked_between_webhooks(stack: Stack, pushed: Pushed) -> None:
-    """While no webhook comes, and no poll of the safety net is due, nobody asks Insightly anything."""
+    """While no webhook comes and no poll is due, Insightly gets no request."""
     since, before = pushed.calm_since
     time.sleep(max(0.0, since + UNASKED - time.monotonic()))
     assert searches(stack, "KnowledgeArticle") == before
 
 
 def test_many_at_once(stack: Stack, pushed: Pushed) -> None:
-    """Hundreds of changes are told of by sixteen senders: each is delivered, none twice, in few runs."""
+    """Sixteen senders announce hundreds of changes. Each change is delivered once, in few runs."""
     before = len(runs(stack, "pushed_often"))
 
     def change_and_tell(_: int) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def test_many_at_once(stack: Stack, pushed: Pushed) -> None:
 
 
 def test_the_pages_commands(stack: Stack, pushed: Pushed) -> None:
-    """The how-to page's command makes a connection that its curl is taken by, as the page says."""
+    """The how-to page's command makes a connection, which accepts the page's curl command."""
     page = (ROOT / "docs" / "how-to" / "incoming.md").read_text()
     add_connection, curl = (
         re.search(rf"^```bash\n({start} .*?)^```$", page, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
@@ -224,7 +224,7 @@ def test_the_pages_commands(stack: Stack, pushed: Pushed) -> None:
 
 
 def test_a_paused_dag_reads_later_what_it_was_told(stack: Stack, pushed: Pushed) -> None:
-    """Airflow keeps no event for a paused DAG: unpaused, it reads what a webhook told of meanwhile."""
+    """Airflow keeps no event for a paused DAG. When unpaused, it reads the changes announced meanwhile."""
     before = delivered(stack, "pushed_often", "ARTICLE_ID")
     stack.pause("pushed_often")
     try:
@@ -239,12 +239,12 @@ def test_a_paused_dag_reads_later_what_it_was_told(stack: Stack, pushed: Pushed)
 
 
 def test_the_safety_net_finds_a_change_whose_webhook_is_lost(stack: Stack, pushed: Pushed) -> None:
-    """Airflow has refused a webhook three times: the next poll finds its change, which is delivered once."""
+    """If Airflow refuses a webhook three times, the next poll finds its change, which is delivered once."""
     wait_for_delivery(stack, "pushed_or_polled", Counter(pushed.pricebooks), "PRICEBOOK_ID")
 
 
 def test_insightly_tells_of_creations_and_updates(stack: Stack, pushed: Pushed) -> None:
-    """Insightly POSTs each creation and each update itself: all are acknowledged, and each is delivered."""
+    """Insightly POSTs each creation and update. All are acknowledged, and each change is delivered."""
     insightly_posts(stack)
     before = delivered(stack, "pushed_or_polled", "PRICEBOOK_ID")
     ids = [add(stack, "Pricebook", DESCRIPTION=CANARY)["PRICEBOOK_ID"] for _ in range(4)]
@@ -256,7 +256,7 @@ def test_insightly_tells_of_creations_and_updates(stack: Stack, pushed: Pushed) 
 
 
 def test_a_lost_webhook_is_logged(stack: Stack, pushed: Pushed) -> None:
-    """How many changes only a poll has seen is logged a minute later: until then a webhook may come."""
+    """The number of changes without a webhook is logged a minute later. Until then a webhook may come."""
     log = stack.airflow.home / "triggerer.log"
 
     def logged() -> list[str]:

@@ -1,4 +1,4 @@
-"""What Airflow's processes leave of a delivery when they are killed; ``benchmarks/kills.py`` plays more."""
+"""Deliveries while Airflow's processes are killed. ``benchmarks/kills.py`` plays more cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEDS = (1, 12)
 
 @pytest.fixture(scope="module", params=["postgresql"])
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillRounds]:
-    """An Airflow of its own: no other test could work while its processes are killed."""
+    """A separate Airflow, since no other test can run while its processes are killed."""
     try:
         with kill_rounds(tmp_path_factory.mktemp("kills") / "airflow") as started:
             yield started
@@ -30,14 +30,14 @@ def test_the_seeds_kill_each_of_the_processes() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kills_lose_nothing(rounds: KillRounds, seed: int) -> None:
-    """2,000 payloads all arrive, whatever is killed; a kill repeats one second's worth at most, same ids."""
+    """All 2,000 payloads arrive. A kill repeats one second's messages at most, under the same ids."""
     outcome = rounds.play(seed)
     assert outcome.kills == len(plan(seed))
     assert outcome.faults() == []
 
 
 def test_the_earlier_of_two_tries_alive_stops(rounds: KillRounds) -> None:
-    """A try that Airflow has given up, and which wakes beside the next, stops with its next write."""
+    """A try that Airflow has abandoned, and that wakes up beside the next try, stops at its next write."""
     outcome, woken_at, log = rounds.play_overtaken(seed=100, after=700)
     late = [post.at - woken_at for post in outcome.posts if post.sender == "1" and post.at > woken_at]
     beside = [post for post in outcome.posts if post.sender == "2" and post.at > woken_at]

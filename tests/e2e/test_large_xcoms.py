@@ -1,6 +1,6 @@
-"""XComs in Airflow's object storage backend: 50 MB pass the four tasks, and all that reads XCom works.
+"""XComs in Airflow's object storage backend: 50 MB pass the four tasks, and all readers of XCom work.
 
-An Airflow of its own, on PostgreSQL, with a threshold of 0: each XCom is a file, however small it is.
+These tests have their own Airflow on PostgreSQL, with a threshold of 0: each XCom is a file.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ END = START + timedelta(hours=1)
 
 
 class Large(NamedTuple):
-    """An Airflow that has delivered large lists, and what its database and its files held at the end.
+    """An Airflow that has delivered large lists, with the sizes of its tables and files at the end.
 
-    :ivar grown: bytes by which the rows of a table grew, by the table's name.
+    :ivar grown: by how many bytes the rows of each table grew.
     :ivar tasks: how many task instances there were.
     """
 
@@ -67,7 +67,7 @@ class Large(NamedTuple):
         return [one for one in self.sandbox.received(name) if one["acknowledged_with"] == 200]
 
     def page_of(self, message_id: str) -> str:
-        """Return the page of one delivery, by the link that the list of deliveries has to it."""
+        """Return the page of one delivery, by its link in the list of deliveries."""
         listed = self.stack.airflow.page(f"/insightly/deliveries?period=all&message={message_id}")
         address = next(found for found in re.findall(r'href="([^"]*/delivery\?[^"]*)"', listed))
         assert message_id in address
@@ -162,7 +162,7 @@ def record_ids(kept: list[dict[str, Any]]) -> list[int]:
 
 
 def test_fifty_megabytes_are_delivered_once(large: Large) -> None:
-    """As one list, with a retry of what was not acknowledged, and as mapped chunks."""
+    """Once as one list, with a retry of the unacknowledged messages, and once as mapped chunks."""
     for name in ("whole", "chunks"):
         acknowledged = large.received(name)
         assert len(acknowledged) == len(set(ids(acknowledged))) == RECORDS
@@ -177,9 +177,9 @@ def test_fifty_megabytes_are_delivered_once(large: Large) -> None:
 def test_the_database_grows_by_little_but_the_ledger(
     large: Large, record_property: Callable[[str, object], None]
 ) -> None:
-    """Counted are the rows of all tables, whoever has written them: for each task less than 2 kB.
+    """The rows of all tables together grow by less than 2 kB for each task.
 
-    The ledger is told apart: what is known of each message stays in the task's state.
+    The ledger is counted apart, since the state of each message stays in the task's state.
     """
     others = {name: size for name, size in large.grown.items() if name != LEDGER}
     record_property("bytes", large.grown)
@@ -189,7 +189,7 @@ def test_the_database_grows_by_little_but_the_ledger(
 
 
 def test_the_files_hold_the_records_and_no_log_does(large: Large) -> None:
-    """Who may read a file is decided by the umask, and by the rights of the folder above."""
+    """The umask and the rights of the folder above decide who may read a file."""
     os.umask(umask := os.umask(0))
     for task in ("detect", "evaluate", "build", "build_chunks"):
         files = large.files_of("large", large.run_id, task)
@@ -201,7 +201,7 @@ def test_the_files_hold_the_records_and_no_log_does(large: Large) -> None:
 
 
 class Left(NamedTuple):
-    """Two runs of a workflow, and the lead that each has found: the second one has left its message."""
+    """Two runs of a workflow, and the lead that each has found. The second run has left its message."""
 
     runs: list[str]
     leads: list[int]
@@ -209,7 +209,7 @@ class Left(NamedTuple):
 
 @pytest.fixture(scope="module")
 def left(large: Large) -> Left:
-    """Start them while a receiver is down: it has asked the first one to wait."""
+    """Start two runs while a receiver is down. It has asked the first run to wait."""
     stack, started = large.stack, Left([], [])
     begin(stack, "left")
     stack.bin_answers("down", status=503, headers={"Retry-After": "20"}, times=1)
@@ -230,7 +230,7 @@ def left(large: Large) -> Left:
 @pytest.mark.usefixtures("left")  # it waits for its receiver meanwhile
 @pytest.mark.parametrize("name", ["whole", "chunks"])
 def test_a_payload_is_shown_and_sent_again(large: Large, name: str) -> None:
-    """The page reads it from its file; the file of the task's first report goes when it runs again."""
+    """The page reads it from its file. When the task runs again, the file of its first report is deleted."""
     kept = large.received(name)[1_234]
     (message,) = ids([kept])
     assert f"NOTE_ID&#34;: {json.loads(kept['body'])['entity']['NOTE_ID']}" in large.page_of(message)
@@ -247,7 +247,7 @@ def test_a_payload_is_shown_and_sent_again(large: Large, name: str) -> None:
 
 
 def test_what_was_left_to_the_retry_dag(large: Large, left: Left) -> None:
-    """Its payloads stand in the files of the run that has left them; the page shows them by its own."""
+    """Its payloads are in files of the run that has left them. Its page shows them from its own files."""
     stack, (runs, leads) = large.stack, left
     assert [stack.wait_for_run("left", run) for run in reversed(runs)] == ["success"] * 2
     assert large.files_of("left", runs[1], "deliver")
@@ -274,7 +274,7 @@ def test_what_is_sent_later(large: Large) -> None:
 
 
 def test_a_file_that_is_gone(large: Large) -> None:
-    """The page and the deliver task say so; nothing counts as sent."""
+    """The page and the deliver task say so, and no message counts as sent."""
     (message, *_) = ids(large.received("whole"))
     (payloads, *_) = large.files_of("large", large.run_id, "build")
     payloads.rename(large.files / "elsewhere.json")
@@ -293,7 +293,7 @@ def test_a_file_that_is_gone(large: Large) -> None:
 
 
 def test_files_stay_when_airflow_deletes_their_run(large: Large) -> None:
-    """So somebody else has to delete them, as docs/how-to/scale-out.md says."""
+    """Files must be deleted by other means, as docs/how-to/scale-out.md says."""
     files = large.files_of("large", large.run_id, "build")
     large.stack.airflow.api(f"/dags/large/dagRuns/{quote(large.run_id)}", "DELETE")
     assert files
@@ -301,6 +301,6 @@ def test_files_stay_when_airflow_deletes_their_run(large: Large) -> None:
 
 
 def begin(stack: Stack, dag_id: str) -> None:
-    """Run a workflow for the first time: it marks from when on it reads."""
+    """Run a workflow for the first time, which stores from when on it reads."""
     stack.unpause(*(dag["dag_id"] for dag in stack.airflow.dags() if dag["dag_id"].startswith(dag_id)))
     assert stack.wait_for_run(dag_id, stack.start_run(dag_id)) == "success"

@@ -1,4 +1,4 @@
-"""What becomes visible late, on a real Airflow."""
+"""Changes that become visible late, on a real Airflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAGS = ("late", "late_in_one_task")
 
 
 def test_a_late_import_is_delivered_once(stack: Stack, started: datetime) -> None:
-    """Its records, of a time that was read before, come in the next run, each once; if cleared, again."""
+    """Its records have times that were read before. The next run delivers each once, and again if cleared."""
 
     def run_both() -> dict[str, str]:
         runs = {dag_id: stack.start_run(dag_id) for dag_id in DAGS}

@@ -24,7 +24,7 @@ def add(stack: Stack, name: str) -> int:
 
 
 def run(stack: Stack, dag_id: str) -> str:
-    """Start a run a second after what was done before: the workflows' ``settle`` is a second."""
+    """Start a run one second after the last action, since the workflows' ``settle`` is one second."""
     time.sleep(2.1)
     return stack.start_run(dag_id)
 
@@ -46,7 +46,7 @@ def states(stack: Stack, dag_id: str, run_id: str) -> dict[str, Any]:
 
 
 def page(stack: Stack, path: str) -> str:
-    """Return a page of this package's, as an operator sees it."""
+    """Return one of this package's pages, as an operator sees it."""
     stack.airflow.dags()  # logs in
     token = str(stack.airflow._session.headers["Authorization"]).removeprefix("Bearer ")
     answer = requests.get(f"{stack.airflow.url}/insightly{path}", cookies={"_token": token}, timeout=60)
@@ -56,7 +56,7 @@ def page(stack: Stack, path: str) -> str:
 
 
 def test_in_one_task(stack: Stack) -> None:
-    """A retry after a 503, a request to send again, a time trigger; pages and commands know the task."""
+    """A retry after a 503, a resend and a time trigger work, and pages and commands know the task."""
     dag_id = "switched"
     finish(stack, dag_id)
     first, second = (add(stack, f"e2e switched {n}") for n in (1, 2))

@@ -1,4 +1,4 @@
-"""What is read and sent again where the process of a workflow's one task is killed, on a real Airflow."""
+"""Kills of the process of a workflow's one task, on a real Airflow: what is read and sent again."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Machines(NamedTuple):
 
 @pytest.fixture(scope="module", params=["postgresql"])
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Start an Airflow of its own, as the processes of its tasks are killed."""
+    """Start a separate Airflow, since the processes of its tasks are killed."""
     home: Path = tmp_path_factory.mktemp("one_task_kills")
     with ExitStack() as cleanup:
         try:
@@ -104,7 +104,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 
 def test_kills_cost_what_was_under_way(machines: Machines) -> None:
-    """Nothing is lost; what was settled is not read again, and what was acknowledged is not sent again."""
+    """Nothing is lost. Finished batches are not read again, and acknowledged messages are not sent again."""
     rounds, crm = machines
     posts = rounds.receiver.posts
     run_id = rounds.airflow.api(f"/dags/{DAG_ID}/dagRuns", "POST", {"logical_date": None})["dag_run_id"]

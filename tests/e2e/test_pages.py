@@ -1,4 +1,4 @@
-"""The pages at work, in a browser: from a failure to its arrival, on an Airflow that runs."""
+"""The pages in a browser, on a running Airflow: from a failed message to its arrival."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(stack: Stack, browser: Browser) -> Iterator[Visit]:
-    """An operator's visit, in which nothing may fail that isn't expected."""
+    """An operator's visit. Every unexpected error fails the test."""
     stack.airflow.dags()  # logs in
     token = str(stack.airflow._session.headers["Authorization"]).removeprefix("Bearer ")
     visit = Visit(browser, stack.airflow.url, token)
@@ -42,7 +42,7 @@ def visit(stack: Stack, browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture(scope="module")
 def failed(stack: Stack) -> int:
-    """Return the id of a record whose webhook its receiver has refused; another one is pending."""
+    """Return the id of a record whose webhook the receiver has refused. Another webhook is pending."""
     stack.wait_for_run(DAG, stack.start_run(DAG))
     stack.bin_answers("desk", status=503)
     task_id = int(stack.add_task(TITLE, PRIORITY=3)["TASK_ID"])
@@ -53,7 +53,7 @@ def failed(stack: Stack) -> int:
 
 
 def _found(stack: Stack) -> str | None:
-    """Return a run that has found something; the record becomes visible a second after the change."""
+    """Return a run that has found a change. The record becomes visible a second after the change."""
     run_id = stack.start_run(DAG)
     stack.wait_for_run(DAG, run_id)
     return run_id if stack.tasks(DAG, run_id)["deliver_desk"]["state"] == "failed" else None
@@ -72,7 +72,7 @@ def go_to(frame: FrameLocator, name: str) -> None:
 
 
 def show_pending(page: Page, frame: FrameLocator, record_id: int) -> None:
-    """Filter the pending webhooks by a record, and wait for the list that answers."""
+    """Filter the pending webhooks by a record, and wait for the list."""
     frame.get_by_label("Record id").fill(str(record_id))
     frame.get_by_role("button", name="Show").click()
     page.wait_for_url(re.compile(f"record={record_id}"))  # the list before has the record, too
@@ -108,7 +108,7 @@ def test_a_failure_is_found_sent_again_and_arrives(stack: Stack, visit: Visit, f
 
 
 def test_a_preview_says_why_and_sends_a_test(stack: Stack, visit: Visit, failed: int) -> None:
-    """Condition by condition, with the culprit; the body; and a POST to the receiver, which is a test."""
+    """The preview shows each condition, the deciding one, and the body. It POSTs a test to the receiver."""
     other = int(stack.add_task("urgent, but not very", PRIORITY=1)["TASK_ID"])
     page, frame = open_within_airflow(visit)
     go_to(frame, "Preview")
@@ -135,7 +135,7 @@ def test_a_preview_says_why_and_sends_a_test(stack: Stack, visit: Visit, failed:
 
 
 def test_what_is_pending_is_cancelled(stack: Stack, visit: Visit, failed: int) -> None:
-    """Choose it, read what will happen, confirm, and see it carried out."""
+    """Choose a webhook, read the confirmation, confirm it, and see it cancelled."""
     page, frame = open_within_airflow(visit)
     go_to(frame, "Pending")
     show_pending(page, frame, failed)
@@ -153,14 +153,14 @@ def test_what_is_pending_is_cancelled(stack: Stack, visit: Visit, failed: int) -
 
 
 def test_links_leave_airflows_frame(visit: Visit, failed: int) -> None:
-    """A link to a DAG loads it in the whole window, which a frame's link can't do by itself."""
+    """A link to a DAG opens it in the whole window, not in the frame."""
     page, frame = open_within_airflow(visit)
     frame.get_by_role("link", name="Urgent tasks to the desk").click()
     page.wait_for_url(re.compile(rf"/dags/{DAG}"))
 
 
 def test_a_dags_tab_shows_its_own(visit: Visit, failed: int) -> None:
-    """The tab of a workflow's DAG has its deliveries, without a navigation of its own."""
+    """The tab of a workflow's DAG has its deliveries, and no navigation."""
     page = visit.open(f"/dags/{DAG}/plugin/insightly-webhooks-dag")
     frame = page.frame_locator("iframe")
     expect(frame.get_by_role("row").filter(has_text=str(failed)).first).to_be_visible()

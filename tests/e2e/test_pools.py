@@ -31,9 +31,9 @@ def pools_with_problems(stack: Stack, code: int) -> set[str]:
 
 
 def test_a_pool_of_one_slot(stack: Stack) -> None:
-    """Runs at the same time send one after another, so the receiver's limit holds over all of them.
+    """Runs at the same time send one after another, so the receiver's limit holds for all of them.
 
-    Until the pool is there, nothing of them runs, and doctor says why.
+    Until the pool exists, none of their tasks runs, and doctor says why.
     """
     chunks = [[[n, "2026-03-01T08:00:00Z"] for n in range(first, first + CHUNK)] for first in (0, CHUNK)]
     later = [[[n + 2 * CHUNK, at] for n, at in chunk] for chunk in chunks]

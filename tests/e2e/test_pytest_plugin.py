@@ -1,6 +1,6 @@
-"""The pytest plugin, in pytest sessions of its own: with a real Airflow, without a server.
+"""The pytest plugin in separate pytest sessions, with a real Airflow, without a server.
 
-Each session takes some seconds to begin with, so what needs no settings of its own is in one.
+Each session takes seconds to start, so all tests that need no special settings share one session.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def run_pytest(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder, as a user who has no Airflow does."""
+    """Run pytest in a folder, as a user without an Airflow does."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     home = folder / "home"
     home.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def test_the_pages_recipes(tmp_path):
     ],
 )
 def test_every_kind_of_dag(tmp_path, files):
-    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes, what is deleted."""
+    """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes and deletions."""
     shutil.copytree(SUITE, tmp_path, dirs_exist_ok=True)
     done = run_pytest(tmp_path, *files, "-W", "error")
     assert done.returncode == 0, done.stdout
@@ -96,7 +96,7 @@ def test_after():
 
 
 def test_the_users_airflow_is_left_alone(tmp_path):
-    """A database, a secrets backend and an XCom backend that the user has are neither read nor written."""
+    """The user's database, secrets backend and XCom backend are neither read nor written."""
     home = tmp_path / "airflow"
     xcoms = tmp_path / "xcoms"
     xcoms.mkdir()

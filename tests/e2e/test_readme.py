@@ -33,7 +33,7 @@ def run(command: list[str], home: Path) -> str:
 
 
 def test_no_block_is_without_a_test() -> None:
-    """The README holds the blocks that the tests below execute, and no other."""
+    """The tests below execute every block of the README."""
     assert sorted(kind for kind, _ in BLOCKS) == ["bash", "bash", "python", "python", "yaml"]
 
 
@@ -67,7 +67,7 @@ def test_the_dag_is_loaded_by_airflow(tmp_path: Path) -> None:
 
 
 def test_the_commands_make_connections_that_the_hooks_can_use(tmp_path: Path) -> None:
-    """``airflow connections add`` as the README has it gives what both hooks read."""
+    """The README's ``airflow connections add`` commands make connections that both hooks can read."""
     commands = block("bash", "airflow connections add")
     run(["airflow", "db", "migrate"], tmp_path)
     run(["bash", "-euc", commands], tmp_path)
@@ -92,7 +92,7 @@ def test_the_commands_make_connections_that_the_hooks_can_use(tmp_path: Path) ->
 def test_make_demo_delivers(tmp_path: Path) -> None:
     """``make demo`` (with ONCE=1, which ends it) shows the body that arrived and ends with 0.
 
-    Before that, it has looked the delivery up on the page in Airflow's UI.
+    Before it ends, it looks the delivery up on the page in Airflow's UI.
     """
     command = block("bash", "make demo").strip()
     shown = run([*command.split(), "ONCE=1"], tmp_path)

@@ -1,4 +1,4 @@
-"""What a deliver task promises beyond a delivery: dead letters, resending, order, metrics, a short log."""
+"""More promises of a deliver task: dead letters, resending, order, metrics, a short log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DELAY = 2.0
 
 
 class Runs(NamedTuple):
-    """The runs that all go on beside the tests, each waited for by its own."""
+    """The runs that go on during the tests. Each test waits for its own run."""
 
     unharmed: str
     harmed: str
@@ -80,7 +80,7 @@ def record_ids(kept: list[dict[str, Any]]) -> list[int]:
 
 
 def told(kept: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the messages that came, id and body, sorted."""
+    """Return id and body of the messages that came, sorted."""
     return sorted((one["headers"]["webhook-id"], one["body"]) for one in kept)
 
 
@@ -92,7 +92,7 @@ def received_at(kept: dict[str, Any]) -> float:
 
 
 def events_of(stack: Stack, run_id: str) -> list[tuple[str, int, dict[str, Any]]]:
-    """Return a run's asset events: which task emitted it, its map index, the event's extra."""
+    """Return a run's asset events: the task that emitted it, its map index, the event's extra."""
 
     def listed() -> dict[str, Any] | None:
         # Airflow 3.3 answers 500 while a run that an event has created is still queued: it has no start date.
@@ -109,7 +109,7 @@ def events_of(stack: Stack, run_id: str) -> list[tuple[str, int, dict[str, Any]]
 
 
 def test_what_stays_undelivered_starts_a_dag_of_ones_own(stack: Stack, runs: Runs) -> None:
-    """With an asset for it, undelivered payloads make one event with the report, which starts that DAG."""
+    """With ``undelivered_asset``, undelivered payloads make one event with the report, which starts a DAG."""
     example = DAG_FILE[
         DAG_FILE.index('with DAG("dead_letter_queue"') : DAG_FILE.index("    @task\n    def take_")
     ]
@@ -132,7 +132,7 @@ def test_what_stays_undelivered_starts_a_dag_of_ones_own(stack: Stack, runs: Run
     assert (item["record_id"], item["status"], item["attempts"]) == (2, 500, 3)
 
     def taken() -> tuple[list[Any], list[Any]] | None:
-        """Return what that DAG's runs have seen, and what triggered them, once one has seen both reports."""
+        """Return the reports and triggers that the DAG's runs have seen, once a run has seen both reports."""
         ended = stack.airflow.api("/dags/dead_letter_queue/dagRuns")["dag_runs"]
         if not ended or any(run["state"] != "success" for run in ended):
             return None
@@ -157,14 +157,14 @@ def deliveries(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
 
 
 def resend(stack: Stack, *arguments: str) -> dict[str, Any]:
-    """Send messages of one task again, and wait for the end of its run; return what the command says."""
+    """Send messages of one task again, and wait for the end of its run. Return the command's output."""
     (result,) = json.loads(stack.command("resend", "--yes", "-o", "json", *arguments))
     assert stack.wait_for_run("redelivery", result["run_id"]) == "success"
     return result
 
 
 def test_messages_are_sent_again_in_one_step(stack: Stack, runs: Runs) -> None:
-    """What is undelivered, all of a run, or one message; a clear alone sends nothing that has arrived."""
+    """One command resends undelivered messages, a whole run or one message. A clear repeats no message."""
     whole, part = runs.whole, runs.part
     assert stack.wait_for_run("redelivery", whole, BUSY) == "success"
     assert stack.wait_for_run("redelivery", part, BUSY) == "failed"
@@ -208,7 +208,7 @@ def test_messages_are_sent_again_in_one_step(stack: Stack, runs: Runs) -> None:
 
 
 def test_a_new_run_over_the_same_window_redelivers(stack: Stack, started: datetime) -> None:
-    """A run over a window that was delivered sends it again, under the same ids; criteria say what of it."""
+    """A new run sends all changes of the window that meet the criteria again, under the same ids."""
     for title in ("window one", "window two"):
         stack.add_task(title)
     runs = [
@@ -226,7 +226,7 @@ def test_a_new_run_over_the_same_window_redelivers(stack: Stack, started: dateti
 
 
 def test_ordered_deliveries_keep_each_records_order(stack: Stack, runs: Runs) -> None:
-    """A record's changes go one at a time in their order, side by side with others'; a failure holds back."""
+    """A record's changes go in order, one at a time, beside other records'. After a failure they wait."""
     assert stack.wait_for_run("in_order", runs.slow, BUSY) == "success"
     assert stack.wait_for_run("in_order", runs.failing, BUSY) == "success"
 
@@ -251,7 +251,7 @@ def test_ordered_deliveries_keep_each_records_order(stack: Stack, runs: Runs) ->
 
 
 def test_a_killed_task_counts_what_is_in_doubt(stack: Stack) -> None:
-    """After a kill -9 in mid-POST the retry sends what is in doubt, and counts it, in Airflow's metrics."""
+    """After a kill -9 in mid-POST the retry sends the messages in doubt, and counts them in a metric."""
     stack.bin_answers("hangs", delay=15, match='"CONTACT_ID":2,')
     run = stack.start_run("interrupted", payloads=[[1, at(0)], [2, at(0)]])
     wait_for("two POSTs", lambda: len(stack.received("hangs")) == 2, 240)
@@ -276,7 +276,7 @@ def test_a_killed_task_counts_what_is_in_doubt(stack: Stack) -> None:
 
 
 def test_metrics_count_what_each_try_has_done(stack: Stack, runs: Runs) -> None:
-    """Airflow's metrics hold each try's deliveries, POSTs, what it left undelivered, and latencies."""
+    """Airflow's metrics hold each try's deliveries, POSTs, undelivered messages and latencies."""
     for run in (runs.unharmed, runs.harmed):
         assert stack.wait_for_run("reports", run) == "success"
 
@@ -300,7 +300,7 @@ def test_metrics_count_what_each_try_has_done(stack: Stack, runs: Runs) -> None:
 
 
 def test_ten_thousand_failures_make_a_short_log(stack: Stack, runs: Runs) -> None:
-    """Ten thousand failures: some twenty warnings, progress, a table by kind, and a report below 48 KB."""
+    """10,000 failures make about 20 warnings, progress, a table by kind, and a report below 48 KB."""
     assert stack.wait_for_run("ten_thousand", runs.ten_thousand, BUSY) == "failed"
 
     log = stack.log("ten_thousand", runs.ten_thousand, "deliver")

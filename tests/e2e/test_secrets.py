@@ -1,4 +1,4 @@
-"""What must be nowhere: looked for after all the others have run (see ``pytest_collection_modifyitems``)."""
+"""Secrets must be nowhere. These tests run after all others (see ``pytest_collection_modifyitems``)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _plain(value: object) -> object:
 
 
 def test_no_secret_is_in_the_metadata_database(stack: Stack) -> None:
-    """Password, key and Authorization header stand in no table: XCom, rendered fields, DAGs, logs."""
+    """Password, key and Authorization header are in no table: XCom, rendered fields, DAGs, logs."""
     seen: dict[str, int] = {}
     for table, text in rows(stack.database):
         seen[table] = seen.get(table, 0) + 1
@@ -55,13 +55,13 @@ def test_no_secret_is_in_the_metadata_database(stack: Stack) -> None:
 
 
 def test_record_contents_are_in_xcom_and_in_no_other_table(stack: Stack) -> None:
-    """A record's contents stand in XCom, where tasks need them, and in no other table."""
+    """A record's contents are in XCom, where tasks need them, and in no other table."""
     tables = {table for table, text in rows(stack.database) if CANARY in text}
     assert tables == {"xcom"}
 
 
 def test_no_secret_and_no_record_is_in_any_log(stack: Stack) -> None:
-    """Neither secrets nor record contents stand in a task's log, or in a component's."""
+    """The logs of tasks and components hold neither secrets nor record contents."""
     logs = [path for path in stack.airflow.home.rglob("*.log") if path.name != "sandbox.log"]
     task_logs = [path for path in logs if "dag_id=" in str(path)]
     assert len(task_logs) > 20
@@ -72,7 +72,7 @@ def test_no_secret_and_no_record_is_in_any_log(stack: Stack) -> None:
 
 
 def test_one_records_contents_can_be_erased(stack: Stack) -> None:
-    """docs/how-to/personal-data.md: its XComs are found by the record's id, and deleted by Airflow's API."""
+    """docs/how-to/personal-data.md: XComs are found by the record's id, and deleted with Airflow's API."""
     record = next(
         change["record_id"]
         for *_, value in xcoms(stack, CANARY)

@@ -1,7 +1,7 @@
-"""The tutorial does what it says: its blocks are run in order, on a real Airflow, and print what it shows.
+"""The tutorial works: its blocks run in order on a real Airflow, and print the shown output.
 
-What differs from a reader's machine is in ``Reader.substitutes``: free ports, and an environment in which the
-package is installed already. Where the page has the reader look at Airflow's UI, ``LOOKS`` looks there.
+``Reader.substitutes`` has the differences from a reader's machine: free ports, and an environment in which
+the package is already installed. ``LOOKS`` checks the pages of Airflow's UI that the tutorial opens.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def blocks() -> Iterator[Block]:
 
 
 def plain(output: str) -> list[str]:
-    """Return the lines of an output without what differs from run to run."""
+    """Return the lines of an output without the parts that differ from run to run."""
     for pattern, replacement in VARIABLE:
         output = re.sub(pattern, replacement, output, flags=re.MULTILINE)
     return output.strip().splitlines()
@@ -81,7 +81,7 @@ def is_repeated(output: Block) -> bool:
 
 
 class Terminal:
-    """A shell, which is given one block after the other."""
+    """A shell that runs one block after the other."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self._script = folder / "block.sh"
@@ -98,7 +98,7 @@ class Terminal:
     def run(self, commands: str, may_fail: bool) -> str:
         """Return what the commands print, standard error included.
 
-        :param may_fail: whatever their exit codes, since what they print is looked at.
+        :param may_fail: whether the commands may fail, since only their output is checked.
         """
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
@@ -122,9 +122,9 @@ class Terminal:
 
 
 class Reader:
-    """Somebody who follows the page.
+    """A reader who follows the page.
 
-    :param folder: where they begin.
+    :param folder: the folder in which the reader begins.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -156,7 +156,7 @@ class Reader:
         self._last: Block | None = None
 
     def follow(self) -> None:
-        """Do what the page says."""
+        """Follow all steps of the page."""
         found = list(blocks())
         for block, following in zip(found, [*found[1:], found[-1]], strict=True):
             text = self.substituted(block.text)
@@ -182,7 +182,7 @@ class Reader:
         self.shown, self._log = "", self.folder.parent / f"{name}.log"
 
     def expect(self, block: Block, text: str) -> None:
-        """Compare an output with the page's; where the page says to repeat the command, do so."""
+        """Compare an output with the page's. Repeat the command if the page says so."""
         command = self._last
         assert command is not None
         assert command.language == "bash", f"nothing prints this: {text}"
@@ -221,9 +221,9 @@ class Reader:
 
 
 def first_run_succeeds(reader: Reader) -> None:
-    """Airflow's UI is up by now, and shows a run that ends well.
+    """Airflow's UI is running, and shows a successful run.
 
-    There may be a second one: the sandbox has a record that has changed shortly before it began.
+    There may be a second run, since the sandbox has a record that changed shortly before it started.
     """
     reader.airflow.wait_until_healthy(TIMEOUT)
 
@@ -235,7 +235,7 @@ def first_run_succeeds(reader: Reader) -> None:
 
 
 def deliveries_are_listed(reader: Reader) -> None:
-    """The list has both messages, the later one first; its page has the three attempts and the body."""
+    """The list has both messages, the later one first. A message's page has three attempts and the body."""
     assert "Opportunity won" in reader.airflow.page("/insightly/")
     listed = reader.airflow.page("/insightly/deliveries")
     assert re.findall(r">Opportunities (\d+)<", listed) == ["40000016", "40000004"]
@@ -254,7 +254,7 @@ LOOKS: dict[str, Callable[[Reader], None]] = {
 
 
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    """Every block is run, every output is as shown, and every address shows what the page says."""
+    """Every block runs, every output is as shown, and every address shows what the tutorial says."""
     reader = Reader(tmp_path)
     try:
         reader.follow()
@@ -263,7 +263,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 
 
 def test_no_output_is_unchecked() -> None:
-    """All blocks have a language that the test above knows; all addresses have a look of their own."""
+    """The test above knows the languages of all blocks, and has a check for every address."""
     page = PAGE.read_text()
     assert page.count("\n```") == 2 * len(list(blocks()))
     assert {block.language for block in blocks()} == {"bash", *OUTPUTS, *FILES}

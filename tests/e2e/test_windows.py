@@ -1,4 +1,4 @@
-"""Which window a run covers, whoever has started it, on a real Airflow."""
+"""The window of a run, depending on how it was started, on a real Airflow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of_map_index(stack: Stack, run_id: str, map_index: int) -> list[int]:
 
 
 def test_a_backfill_of_a_plain_cron_line_reads_the_past(stack: Stack) -> None:
-    """Each run reads from the time before its own, although Airflow gives it no interval."""
+    """Each run reads from the schedule's previous time, although Airflow gives it no interval."""
     base = datetime(2024, 3, 5, 10, tzinfo=timezone.utc)
     minutes = (-61, -60, -1, 0, 59, 60)
     made = {organisation(stack, base + timedelta(minutes=minute)): minute for minute in minutes}
@@ -60,7 +60,7 @@ def test_a_backfill_of_a_plain_cron_line_reads_the_past(stack: Stack) -> None:
 
 
 def test_airflow_tasks_test_takes_nothing(stack: Stack) -> None:
-    """It shows what the next run then finds; before a DAG's first run, it is none."""
+    """It shows the changes that the next run still finds. Before a DAG's first run it stores no window."""
     stack.pause("tested")  # else the scheduler may start the task first
     stack.airflow.cli("tasks", "test", "tested", "detect")
     first = stack.xcom("tested", run(stack, "tested"), "detect", "window")
@@ -78,7 +78,7 @@ def test_airflow_tasks_test_takes_nothing(stack: Stack) -> None:
 
 @pytest.mark.on_sqlite
 def test_each_map_index_of_a_task_group_has_a_cursor(stack: Stack) -> None:
-    """By the name that it is given: each city's records are found, and by its own task."""
+    """Each index has a cursor by its own name, so each city's records are found by its own task."""
     run(stack, "cities")
     time.sleep(2)
     made = [organisation(stack, city=city) for city in ("Berlin", "Paris")]

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_a_retry_sends_what_is_missing(stack: Stack, started: datetime) -> None:
-    """Of five records one fails and arrives with the retry; XCom, rendered fields and logs hold none."""
+    """One of five records fails and arrives with the retry. XCom, rendered fields and logs hold no record."""
     stack.bin_answers("one_task", status=503, times=1, match="one task 3")
     tasks = [stack.add_task(f"one task {number}") for number in range(5)]
     run = stack.start_run_since(started, "one task", dag_id="one_task")
@@ -57,7 +57,7 @@ NUMBERS = (
     ("dag_id", "last"), [("change_to_webhook", "deliver"), ("one_task_odd_records", "flow")]
 )
 def test_odd_records(stack: Stack, started: datetime, dag_id: str, last: str) -> None:
-    """Numbers that JSONB changes arrive as written; a record that nests too deep stops only itself."""
+    """Numbers that JSONB would change arrive as written. A record that nests too deep stops only itself."""
     title = f"odd {dag_id}"
     task = {"DETAILS": CANARY, "NUMBERS": loads(NUMBERS)}
     effort = [{"FIELD_NAME": "Effort_hours__c", "FIELD_VALUE": loads("1234567890123456.78")}]
@@ -89,7 +89,7 @@ def test_odd_records(stack: Stack, started: datetime, dag_id: str, last: str) ->
 
 
 def test_the_report_of_a_skipped_deliver_task(stack: Stack) -> None:
-    """A task behind it with the rule ``none_failed`` runs, and gets ``None`` for the report."""
+    """A later task with the rule ``none_failed`` runs, and gets ``None`` as the report."""
     run = stack.start_run("after_a_skip")
     assert stack.wait_for_run("after_a_skip", run) == "success"
     assert stack.tasks("after_a_skip", run)["deliver"]["state"] == "skipped"
@@ -100,7 +100,7 @@ KEYS, FLOW = "one_task_keys", "detect_and_deliver"
 
 
 def test_each_webhook_has_its_own_keys(stack: Stack) -> None:
-    """One is retried, one told to its asset, one sent later: each once, also after a clear and a resend."""
+    """One is retried, one makes an asset event, one is sent later. Each happens once, also after a resend."""
     first = stack.start_run(KEYS)  # it begins when it starts
     assert stack.wait_for_run(KEYS, first) == "success"
     stack.unpause(f"{KEYS}__pending")
@@ -160,7 +160,7 @@ def about(record_id: int) -> tuple[str, ...]:
 
 
 def resend(stack: Stack, record_id: int) -> str:
-    """Send a record's message again; return how its run ends."""
+    """Send a record's message again. Return the final state of its run."""
     (result,) = json.loads(
         stack.command("resend", "--yes", "-o", "json", *about(record_id), "--state", "any")
     )

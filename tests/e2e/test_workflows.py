@@ -32,7 +32,7 @@ MODES = ("created", "created_and_edited", "until_triggered")
 
 
 def run_all(stack: Stack, *dag_ids: str, expected: str = "success") -> dict[str, str]:
-    """Run DAGs side by side, a second after what was done before."""
+    """Run DAGs side by side, one second after the last action."""
     time.sleep(2.1)  # so that it has settled: the workflows' settle is a second
     runs = {dag_id: stack.start_run(dag_id) for dag_id in dag_ids}
     assert {dag_id: stack.wait_for_run(dag_id, run) for dag_id, run in runs.items()} == dict.fromkeys(
@@ -54,7 +54,7 @@ class Overlapping(NamedTuple):
 
 @pytest.fixture(scope="module")
 def overlapping(stack: Stack) -> Overlapping:
-    """Start them while a receiver is down: it has asked the first one to wait for longer than this takes."""
+    """Start three runs while a receiver is down. It asks the first run to wait longer than the test does."""
     run_all(stack, "overlapping")
     stack.bin_answers("down", status=503, headers={"Retry-After": str(LATER)}, times=1)
     started = Overlapping([], [])
@@ -96,7 +96,7 @@ def timed(stack: Stack) -> Timed:
 def test_runs_do_not_wait_for_a_receiver_that_another_run_waits_for(
     stack: Stack, overlapping: Overlapping
 ) -> None:
-    """One waits; what later ones find goes to the well one at once, and is left for the other one."""
+    """One run waits. Later runs deliver to the working receiver at once, and leave the other's messages."""
     runs, leads = overlapping
     assert [stack.wait_for_run("overlapping", run) for run in runs[1:]] == ["success"] * 2
     assert set(stack.received_ids("up", "LEAD_ID")) == set(leads)
@@ -107,7 +107,7 @@ def test_runs_do_not_wait_for_a_receiver_that_another_run_waits_for(
 
 
 def test_a_time_trigger(stack: Stack, timed: Timed) -> None:
-    """Not moved, not doubled, and not sent before its time; cancelled."""
+    """A webhook is not moved, doubled or sent before its time, and can be cancelled."""
     ids, scheduled = timed
     cancelling = stack.start_run(PENDING, cancel=[ids["cancelled"]])
     assert stack.wait_for_run(PENDING, cancelling) == "success"
@@ -147,7 +147,7 @@ def insightly_command(stack: Stack, *arguments: object) -> list[dict[str, Any]]:
 
 
 def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack) -> None:
-    """Of three leads with two webhooks each, one is cancelled, one is sent now, and the others stay."""
+    """Three leads have two webhooks each. One webhook is cancelled, one is sent now, and the others stay."""
     pending_dag = "steered__pending"
     run_all(stack, "steered")
     ids = {}
@@ -198,7 +198,7 @@ def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack)
 
 
 def test_the_three_modes_of_evaluation(stack: Stack) -> None:
-    """A record that is created and edited twice: once, three times, once until it has triggered."""
+    """For a record that is created and edited twice, the modes send one, three and one webhook."""
     dag_ids = [f"mode_{mode}" for mode in MODES]
     run_all(stack, *dag_ids)  # each marks where it begins
     project = {"PROJECT_NAME": "e2e", "STATUS": "NOT STARTED", "PROJECT_DETAILS": CANARY}
@@ -216,7 +216,7 @@ def test_the_three_modes_of_evaluation(stack: Stack) -> None:
 
 
 def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
-    """Two webhooks, one dead: the other one's arrives, with its own fields; the dead one's is reported."""
+    """One of two receivers is dead. The other one gets its webhook, and the dead one's is reported."""
     run_all(stack, "two_webhooks")
     stack.bin_answers("dead", status=503)
     lead = {"LAST_NAME": "e2e", "LEAD_DESCRIPTION": CANARY, "LEAD_SOURCE_ID": 1, "LEAD_STATUS_ID": 1}
@@ -238,7 +238,7 @@ def test_a_dead_receiver_holds_up_no_other(stack: Stack) -> None:
 
 
 def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
-    """A DAG that is scheduled by changes runs by itself when there are some, and misses none."""
+    """A DAG that is scheduled by changes runs when records change, and misses no change."""
 
     def first_run() -> bool:
         found = stack.airflow.api("/dags/watched/dagRuns?limit=50")["dag_runs"]
@@ -258,7 +258,7 @@ def test_a_watcher_wakes_its_dag(stack: Stack) -> None:
 
 @pytest.mark.on_sqlite
 def test_a_task_group_in_ones_own_dag(stack: Stack) -> None:
-    """The tasks stay visible in the group, and one's own task runs after them."""
+    """The tasks are visible in the group, and the DAG's own task runs after them."""
     run_all(stack, "grouped")
     event = stack.crm(
         "POST",
@@ -282,7 +282,7 @@ def test_a_task_group_in_ones_own_dag(stack: Stack) -> None:
 
 
 def test_a_broken_file_breaks_its_own_dag_only(stack: Stack) -> None:
-    """The others load and run; Airflow's import errors show the file, line and path."""
+    """The other DAGs load and run. Airflow's import errors show the file, line and path."""
     dags = {dag["dag_id"]: dag for dag in stack.airflow.dags()}
     assert "broken" not in dags
     assert not dags["from_a_file"]["has_import_errors"]
@@ -319,7 +319,7 @@ webhooks: [{name: any, conn_id: receiver_second}]
 
 
 def test_a_second_workflow_begins_now_beside_an_idle_one(stack: Stack) -> None:
-    """A workflow that is added to a folder takes over no other one's position, which is six days old."""
+    """A workflow that is added to a folder does not take over another workflow's six-day-old position."""
     run_all(stack, "from_a_file")  # its first run, or a later one
     assets = stack.airflow.api("/assets?limit=200")["assets"]
     (asset,) = [one["id"] for one in assets if one["name"] == "insightly/insightly_default/Notes"]
@@ -346,7 +346,7 @@ def test_a_second_workflow_begins_now_beside_an_idle_one(stack: Stack) -> None:
 
 
 def test_a_receiver_that_was_down_gets_the_rest(stack: Stack, overlapping: Overlapping) -> None:
-    """When it is well, what later runs have left for it comes, too, by the retry DAG."""
+    """When it works again, the retry DAG sends the messages that later runs have left."""
     runs, leads = overlapping
     assert stack.wait_for_run("overlapping", runs[0], LATER + 240) == "success"  # its retry
     wait_for("the rest", lambda: set(leads) <= set(stack.received_ids("down", "LEAD_ID")), timeout=240)
@@ -366,7 +366,7 @@ def test_a_receiver_that_was_down_gets_the_rest(stack: Stack, overlapping: Overl
 
 
 def test_what_is_pending_is_sent_at_its_time(stack: Stack, timed: Timed) -> None:
-    """As the record is then, after a restart of Airflow, too; rechecked."""
+    """The record is read and checked again at that time, even after a restart of Airflow."""
     wait_for("what is pending", lambda: len(stack.received("timed")) > 1, LATER + 240)
     names_sent = sorted(body["entity"]["OPPORTUNITY_NAME"] for body in bodies(stack, "timed"))
     assert names_sent == ["e2e cancelled, later", "e2e sent, later"]
