@@ -231,8 +231,8 @@ def test_the_list_of_connections_tests_one_with_port_0(stack: Stack) -> None:
         "port": 0,
     }
     stack.airflow.api("/connections", "POST", receiver)
-    told = stack.airflow.api("/connections/test", "POST", receiver)
-    assert told["message"].startswith("http://127.0.0.1: ")  # 0 is no port: the scheme's own was asked
+    answer = stack.airflow.api("/connections/test", "POST", receiver)
+    assert answer["message"].startswith("http://127.0.0.1: ")  # 0 is no port: the scheme's own was asked
 
 
 def test_the_example_dags_run_unchanged(stack: Stack) -> None:

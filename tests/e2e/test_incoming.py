@@ -95,7 +95,7 @@ def insightly_posts(stack: Stack, **webhook: Any) -> None:
     requests.put(f"{stack.sandbox}/_sandbox", json={"webhook": setting}, timeout=10).raise_for_status()
 
 
-def told(stack: Stack) -> dict[str, int]:
+def webhook_counts(stack: Stack) -> dict[str, int]:
     """Return how many of the sandbox's webhooks were acknowledged and how many were given up."""
     (counts,) = requests.get(f"{stack.sandbox}/_sandbox", timeout=10).json()["webhooks"]
     return {name: counts[name] for name in ("acknowledged", "given_up")}
@@ -120,11 +120,11 @@ def pushed(stack: Stack) -> Iterator[Pushed]:
 def _tell_of_one_and_lose_one(stack: Stack) -> list[int]:
     insightly_posts(stack)
     first = add(stack, "Pricebook", DESCRIPTION=CANARY)["PRICEBOOK_ID"]
-    wait_for("its webhook", lambda: told(stack)["acknowledged"] == 1, 60)
+    wait_for("its webhook", lambda: webhook_counts(stack)["acknowledged"] == 1, 60)
     time.sleep(APART)
     insightly_posts(stack, password="another password")
     lost = add(stack, "Pricebook", DESCRIPTION=CANARY)["PRICEBOOK_ID"]
-    wait_for("three refusals", lambda: told(stack)["given_up"] == 1, 60)
+    wait_for("three refusals", lambda: webhook_counts(stack)["given_up"] == 1, 60)
     return [first, lost]
 
 
@@ -252,7 +252,7 @@ def test_insightly_tells_of_creations_and_updates(stack: Stack, pushed: Pushed) 
     for pricebook in ids[:2]:
         stack.crm("PUT", "/Pricebook", {"PRICEBOOK_ID": pricebook, "DESCRIPTION": f"{CANARY} again"})
     wait_for_delivery(stack, "pushed_or_polled", before + Counter(ids + ids[:2]), "PRICEBOOK_ID")
-    wait_for("the acknowledgements", lambda: told(stack) == {"acknowledged": 6, "given_up": 0}, 60)
+    wait_for("the acknowledgements", lambda: webhook_counts(stack) == {"acknowledged": 6, "given_up": 0}, 60)
 
 
 def test_a_lost_webhook_is_logged(stack: Stack, pushed: Pushed) -> None:

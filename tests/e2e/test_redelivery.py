@@ -79,7 +79,7 @@ def record_ids(kept: list[dict[str, Any]]) -> list[int]:
     return [json.loads(one["body"])["entity"]["CONTACT_ID"] for one in kept]
 
 
-def told(kept: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def sorted_messages(kept: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return id and body of the messages that came, sorted."""
     return sorted((one["headers"]["webhook-id"], one["body"]) for one in kept)
 
@@ -190,11 +190,11 @@ def test_messages_are_sent_again_in_one_step(stack: Stack, runs: Runs) -> None:
 
     assert resend(stack, "--dag-id", "redelivery", "--run-id", whole, "--state", "any")["messages"] == 3
     second = stack.received("redelivered")[3:]
-    assert told(second) == told(first)
+    assert sorted_messages(second) == sorted_messages(first)
     of_third = next(one["headers"]["webhook-id"] for one in first if record_ids([one]) == [3])
     assert resend(stack, "--message", of_third, "--receiver", "receiver_redelivered")["messages"] == 1
     (third,) = stack.received("redelivered")[6:]
-    assert told([third]) == told([one for one in first if record_ids([one]) == [3]])
+    assert sorted_messages([third]) == sorted_messages([one for one in first if record_ids([one]) == [3]])
 
     sent = [one for one in [*first, *second, third] if record_ids([one]) == [3]]
     stamps = [int(one["headers"]["webhook-timestamp"]) for one in sent]
@@ -216,7 +216,7 @@ def test_a_new_run_over_the_same_window_redelivers(stack: Stack, started: dateti
         for title in ("window", "window", "window two")
     ]
     assert [stack.wait_for_run("change_to_webhook", run) for run in runs] == ["success"] * 3
-    received = told(stack.received("same_window"))
+    received = sorted_messages(stack.received("same_window"))
     assert len(received) == 5
     assert len(set(received)) == 2
     assert sum("window two" in body for _, body in received) == 3

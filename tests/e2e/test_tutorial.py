@@ -68,7 +68,7 @@ def blocks() -> Iterator[Block]:
         yield Block(parts[at], parts[at + 1], parts[at - 1], parts[at + 2])
 
 
-def plain(output: str) -> list[str]:
+def stable_lines(output: str) -> list[str]:
     """Return the lines of an output without the parts that differ from run to run."""
     for pattern, replacement in VARIABLE:
         output = re.sub(pattern, replacement, output, flags=re.MULTILINE)
@@ -191,7 +191,7 @@ class Reader:
             return
 
         def is_as_shown() -> bool:
-            if plain(self.shown) == plain(text):
+            if stable_lines(self.shown) == stable_lines(text):
                 return True
             if may_repeat:
                 self.shown = self._terminal.run(self.substituted(command.text), may_fail=True)
@@ -201,7 +201,9 @@ class Reader:
         try:
             wait_for(command.text, is_as_shown, TIMEOUT if may_repeat else 0)
         except StackError:
-            pytest.fail("\n".join(difflib.unified_diff(plain(text), plain(self.shown), "page", "shown")))
+            pytest.fail(
+                "\n".join(difflib.unified_diff(stable_lines(text), stable_lines(self.shown), "page", "shown"))
+            )
 
     def has_printed(self, text: str) -> bool:
         self._servers.check()
