@@ -17,7 +17,6 @@ from airflow_insightly_hooks.core.errors import IncompleteScan
 from tests.core.detection.crm import CONTACTS, EPOCH, ORDERS, Crm
 
 SETTLE = 5
-HISTORIES = 100
 
 ACTIONS = st.tuples(
     st.sampled_from(["create", "update", "update the newest", "delete", "delete the first"]),
@@ -165,5 +164,6 @@ def seconds_of(text: str) -> int:
 def test_every_change_that_the_api_still_shows_falls_in_exactly_one_window():
     """Whatever users do between pages, in any order, no change is missed, doubled or misclassified."""
     run_state_machine_as_test(
-        History, settings=settings(max_examples=HISTORIES, stateful_step_count=12, deadline=None)
+        History,
+        settings=settings(max_examples=2 * settings().max_examples, stateful_step_count=12, deadline=None),
     )
