@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_insightly_hooks.core.delivery.cpu_limit import MEASURE_INTERVAL, CpuLimit
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.receiver_limit import ReceiverLimit
-from airflow_insightly_hooks.core.delivery.report import Failure, Tally, make_report
+from airflow_insightly_hooks.core.delivery.report import Failure, Tally, combined, joint_progress, make_report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.errors import InvalidTime
 
@@ -107,6 +107,22 @@ def test_in_order_means_the_instant():
         sent += ids(batch)
         queue.delivered(batch[0])
     assert sent == ["a", "b", "c"]
+
+
+def test_what_was_not_sent_goes_back_to_the_front():
+    """In the order in which it was taken."""
+    queue = SendQueue([payload(m) for m in "abc"], Ledger(), ordered=False)
+    queue.put_back(queue.take(2))
+    assert ids(queue.take(9)) == ["a", "b", "c"]
+
+
+def test_whether_a_change_is_awaited():
+    """Only in order, and only while a later change of the same record waits."""
+    given_ = [payload("a", 1, 1), payload("b", 1, 2), payload("z", 2, 1)]
+    queue = SendQueue(given_, Ledger(), ordered=True)
+    assert [queue.is_awaited(p) for p in queue.take(9)] == [True, False]
+    queue = SendQueue(given_, Ledger(), ordered=False)
+    assert [queue.is_awaited(p) for p in queue.take(9)] == [False, False, False]
 
 
 # --- concurrency -----------------------------------------------------------------------------------------
@@ -233,22 +249,30 @@ def test_threads_stay_within_their_bounds(most, looks):
 
 
 def report(payloads: list[Any], ledger: Ledger, failures: dict[str, Failure] | None = None) -> Any:
-    return make_report(payloads, ledger, failures or {}, lambda _: "not sent: for a reason", NOW, NOW)
+    return make_report(payloads, ledger, failures or {}, lambda m: f"not sent: for a reason of {m}", NOW, NOW)
 
 
 def test_each_kind_of_undelivered_payload_says_why():
     """The reason is an error of this try, what the ledger knows of the payload, or why it wasn't sent."""
     ledger = ledger_of(a=(ACKNOWLEDGED, 1), f=(FAILED, 1), g=(GONE, 1), u=(FAILED, 3), d=(IN_DOUBT, 1))
-    made = report([payload(m) for m in "afgudn"], ledger, {"f": Failure(503, "answered 503")})
+    failures = {"f": Failure(503, "answered 503"), "r": Failure(400, "answered 400", "no")}
+    made = report(
+        [*[payload(m) for m in "afgudnr"], payload("b", undeliverable="no email")], ledger, failures
+    )
     assert [(i["message_id"], i["status"], i["error"], i["attempts"]) for i in made["undelivered"]] == [
         ("f", 503, "answered 503", 1),
         ("g", None, "the receiver said in an earlier try that it will never accept it (410)", 1),
         ("u", None, "no attempt is left: 3 attempts made, 3 allowed", 3),
         ("d", None, "in doubt: it was POSTed, but the outcome is not recorded", 1),
-        ("n", None, "not sent: for a reason", 0),
+        ("n", None, "not sent: for a reason of n", 0),
+        ("r", 400, "answered 400; the response: no", 0),
+        ("b", None, "no body can be built: no email", 0),
     ]
+    assert {(i["record_type"], i["record_id"], i["event"]) for i in made["undelivered"]} == {
+        ("Contacts", 1, "updated")
+    }
     assert {k: v for k, v in made.items() if k != "undelivered"} == {
-        "total": 6,
+        "total": 8,
         "delivered": 1,
         "attempts": 7,
         "started_at": "2026-01-01T00:00:00Z",
@@ -265,6 +289,75 @@ def test_a_report_stays_small(error):
     assert len(json.dumps(made).encode()) < 48_000
     assert 0 < len(made["undelivered"]) <= 200
     assert (made["undelivered_count"], made["delivered"]) == (100_000, 0)
+
+
+def test_what_a_request_holds_back_says_so():
+    """A try that sends only what was asked for again leaves the rest."""
+    ledger = ledger_of(a=(FAILED, 1), b=(FAILED, 1))
+    ledger.is_restricted, ledger.requested = True, {"a"}
+    made = report([payload("a"), payload("b")], ledger)
+    assert [item["error"] for item in made["undelivered"]] == [
+        "not sent: for a reason of a",
+        "not sent: this try sends only the messages that were requested again",
+    ]
+
+
+def test_a_report_lists_two_hundred():
+    """Two reports that share one's size list half as many each."""
+    payloads = [payload(f"{number}") for number in range(300)]
+    for count, listed in ((1, 200), (2, 100)):
+        made = make_report(payloads, Ledger(), {}, lambda _: "e", NOW, NOW, report_count=count)
+        assert (len(made["undelivered"]), made["undelivered_count"]) == (listed, 300)
+    assert len(report(payloads, Ledger())["undelivered"]) == 200
+    assert "undelivered_count" not in report(payloads[:200], Ledger())
+
+
+def test_reports_add_up():
+    """Several webhooks' reports make one, from the first beginning to the last end."""
+    one = report([payload("a"), payload("b")], ledger_of(a=(ACKNOWLEDGED, 1), b=(FAILED, 2)))
+    more = {**one, "started_at": "2025-12-31T00:00:00Z", "ended_at": "2026-01-02T00:00:00Z"}
+    together = {
+        "total": 4,
+        "delivered": 2,
+        "undelivered": one["undelivered"] * 2,
+        "attempts": 6,
+        "started_at": "2025-12-31T00:00:00Z",
+        "ended_at": "2026-01-02T00:00:00Z",
+    }
+    assert combined([one, more]) == combined([more, one]) == together
+    unlisted = {**one, "undelivered": [], "undelivered_count": 1}
+    assert combined([more, unlisted]) == {
+        **together,
+        "undelivered": one["undelivered"],
+        "undelivered_count": 2,
+    }
+
+
+def test_progress_of_several_receivers():
+    """What all of them have done since the first began."""
+    tallies = [Tally(5, now=50.0), Tally(5, now=55.0)]
+    for tally in tallies:
+        tally.delivered(payload("a"))
+        tally.delivered(payload("a"))
+    tallies[0].failed("answered 503")
+    assert joint_progress(tallies, 60.0) == (
+        "5 payloads sent to 2 receivers so far, 4 acknowledged, 1 failing, 0.5/s"
+    )
+    assert joint_progress(tallies[1:], 55.0) == "2 payloads sent so far, 2 acknowledged, 0 failing, 2000.0/s"
+
+
+def test_the_first_acknowledged_payloads_are_named():
+    """Twenty of them, by record and message; the others are counted."""
+    tally = Tally(100, now=0.0)
+    assert tally.list_delivered() == ""
+    for number in range(20):
+        tally.delivered(payload(f"m{number}", record_id=number))
+    names = ", ".join(f"Contacts {number} (m{number})" for number in range(20))
+    assert tally.list_delivered() == names
+    tally.delivered(payload("x"))
+    tally.delivered(payload("y"))
+    assert tally.list_delivered() == f"{names} and 2 more"
+    assert tally.acknowledged == 22
 
 
 def test_progress():

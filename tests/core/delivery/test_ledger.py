@@ -22,13 +22,14 @@ from airflow_insightly_hooks.core.delivery.ledger import (
     Ledger,
     LedgerEntry,
 )
-from airflow_insightly_hooks.core.delivery.message_id import message_id
+from airflow_insightly_hooks.core.delivery.message_id import message_id, message_id_of
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState
 from tests.deliveries import outstanding_of
 from tests.strategies import changes
 
 IDS = json.loads((Path(__file__).parent.parent.parent / "vectors" / "message_ids.json").read_text())["cases"]
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 STATE_LIMIT = 60_000
 """How many bytes of JSON an entry of Airflow's state stores can always hold."""
 
@@ -68,6 +69,7 @@ def test_a_message_id_depends_on_the_change_alone(change, workflow):
         message_id(workflow, *about[:3], "2001-01-01T00:00:00Z"),
     ]
     assert len({first, *others}) == 5
+    assert message_id_of(change, workflow) == first
 
 
 # --- the ledger --------------------------------------------------------------------------------------------
@@ -206,6 +208,48 @@ def test_what_was_not_posted_is_no_attempt():
     again.posting("m")
     again.not_posted("m")
     assert again["m"] == (IN_DOUBT, 2)
+
+
+def test_an_outcome_without_a_post_is_kept():
+    """Why nothing was sent stands in the message's record, which is stored again, and no state changes."""
+    ledger = Ledger()
+    ledger.expect("m", "Contacts 7 added x")
+    stored(ledger)
+    ledger.not_posted("m", PostOutcome(NOW, 0, None, "stopped", is_sent=False))
+    assert ledger.details_of("m") == "Contacts 7 added x ~@1767225600+0!0"
+    assert stored(ledger)["0"] == {"m": "F0 Contacts 7 added x ~@1767225600+0!0"}
+    ledger.posting("m")
+    ledger.answered("m", ACKNOWLEDGED, PostOutcome(NOW, 1, 200, None))
+    ledger.not_posted("m")
+    assert ledger["m"] == (ACKNOWLEDGED, 1)
+    ledger.keep_outcome("n", PostOutcome(NOW, 1, 200, None))
+    assert ledger.details_of("n") == ""
+
+
+def test_an_entry_for_another_tasks_ledger():
+    """It is the entry's text; a message that was not POSTed in this round has none, and begins anew there."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED)):
+        ledger.posting(message)
+        ledger.answered(message, state)
+    ledger.expect("n", "")
+    assert [ledger.text_of(message) for message in "afnu"] == ["A1", "F1", "", ""]
+    with pytest.raises(InvalidState) as caught:
+        ledger.go_on_from("u", "?")
+    assert caught.value.key == "u"
+
+
+def test_what_is_not_acknowledged():
+    """Each message that has an entry is told with its record; those that are acknowledged are left out."""
+    ledger = Ledger()
+    for message, state in (("a", ACKNOWLEDGED), ("f", FAILED)):
+        ledger.expect(message, f"about {message}")
+        ledger.posting(message)
+        ledger.answered(message, state)
+    ledger.posting("d")
+    entries = [("a", (ACKNOWLEDGED, 1), "about a"), ("f", (FAILED, 1), "about f"), ("d", (IN_DOUBT, 1), "")]
+    assert list(ledger.entries()) == entries
+    assert list(ledger.unacknowledged()) == [("f", "about f"), ("d", "")]
 
 
 def test_outstanding_keeps_the_order():

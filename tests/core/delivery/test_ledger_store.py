@@ -9,7 +9,8 @@ import pytest
 
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome
 from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, Ledger
-from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore
+from airflow_insightly_hooks.core.delivery.ledger_store import HEAD, LedgerStore, done_keys
+from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
 from airflow_insightly_hooks.core.errors import InvalidState, NewerState, SupersededError
 from tests.conftest import StateStore
@@ -136,6 +137,7 @@ def test_version_1_is_read():
         delivery__1={"g": "G1", "d": "D3"},
     )
     opened(store, "crashed", generation=2)
+    assert store.get(HEAD) == {"version": 2, "epoch": 1, "token": "crashed", "of": [""]}
     writer, ledger = opened(store, "two", generation=2)
     assert [ledger[m] for m in "afgd"] == [(ACKNOWLEDGED, 1), (FAILED, 2), ("gone", 1), ("in doubt", 3)]
     assert outstanding_of(ledger, "afgd") == ["f"]
@@ -156,9 +158,67 @@ def test_what_cannot_be_deleted_stays():
     assert opened(store, "three")[1]["a"] == (ACKNOWLEDGED, 1)
 
 
+def test_records_that_were_moved_out_stay_where_they_are():
+    """Each later ledger names those of all tries before it, the oldest first; what one read is not copied."""
+    store = StateStore()
+    for token, message in (("one", MESSAGES[0]), ("two", MESSAGES[1]), ("three", MESSAGES[2])):
+        writer, ledger = opened(store, token)
+        if token != "two":
+            post(ledger, ACKNOWLEDGED, message)
+        moved = ledger.move_acknowledged()
+        writer.write(ledger)
+        ledger.forget(moved)
+        writer.write(ledger)
+    head = store.get("delivery/three/head")
+    assert head == {
+        "generation": 0,
+        "blocks": 0,
+        "counts": {},
+        "done": 1,
+        "earlier": [["one", 1]],
+        "archive": 2,
+        "archived_attempts": 2,
+        "archived": 2,
+    }
+    assert done_keys("three", head) == ["delivery/one/done/0", "delivery/three/done/0"]
+    assert store.get("delivery/one/done/0") == {MESSAGES[0]: "A1"}
+    assert "delivery/one/head" not in store.values
+    assert "delivery/one/archive/0" not in store.values
+    ledger = opened(store, "four")[1]
+    assert [ledger[message].state for message in MESSAGES] == [ACKNOWLEDGED, "unsent", ACKNOWLEDGED]
+
+
+def test_after_a_failed_write_the_claim_is_checked_first():
+    """Airflow refuses a try's writes once it has given the try up: that is told apart from a broken store."""
+    store = StateStore()
+    writer, ledger = opened(store, "one")
+    post(ledger, FAILED, "a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StateStore, "set", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            writer.write(ledger)
+        store.values.clear()
+        with pytest.raises(SupersededError):
+            writer.write(ledger)
+
+
+def test_a_request_of_a_task_that_has_no_ledger():
+    """It is begun with the first try, which sends nothing else."""
+    request = LedgerRequest("r", clears=True, messages={"a": ""})
+    ledger = LedgerStore(StateStore(), "one").open(4, 7, [request])
+    assert (ledger.generation, ledger.max_attempts, ledger.resends) == (4, 7, {"r": 4})
+    assert outstanding_of(ledger, "ab") == ["a"]
+
+
+MESSAGES = [f"msg_{number:024x}" for number in range(3)]
 V1 = {"version": 1, "generation": 0, "blocks": 1}
 V2 = {"version": 2, "epoch": 1, "token": "t", "of": []}
 HEAD_OF_ONE = {"generation": 0, "blocks": 1}
+HEAD_OF_NONE = {"generation": 0, "blocks": 0}
+
+
+def with_head(**more: Any) -> dict[str, Any]:
+    return {"delivery": V2, "delivery__t__head": HEAD_OF_NONE | more}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +247,30 @@ HEAD_OF_ONE = {"generation": 0, "blocks": 1}
             {"delivery": V2, "delivery__t__head": HEAD_OF_ONE, "delivery__t__0": {"m": "?"}},
             "delivery/t/0",
             "an entry of the ledger can't be read",
+        ),
+        (with_head(blocks=None), "delivery/t/head", "its blocks is missing"),
+        (with_head(done="1"), "delivery/t/head", "its done is missing"),
+        *(
+            (with_head(done=0, earlier=earlier), "delivery/t/head", "its earlier pieces are missing")
+            for earlier in (None, ["one"], [["one"]], [["one", 1, 1]], [[1, 1]])
+        ),
+        (with_head(done=0, earlier=[["one", None]]), "delivery/t/head", "its earlier is missing"),
+        (with_head(archive=1), "delivery/t/head", "its archived_attempts is missing"),
+        (with_head(archive=None, archived_attempts=1), "delivery/t/head", "its archive is missing"),
+        (
+            with_head(archive=1, archived_attempts=1),
+            "delivery/t/archive/0",
+            "a part of the acknowledged ids is missing, so it is not known what was delivered",
+        ),
+        (
+            with_head(archive=1, archived_attempts=1) | {"delivery__t__archive__0": "?"},
+            "delivery/t/archive/0",
+            "its ids can't be read",
+        ),
+        (
+            with_head() | {"delivery__t__texts__0": "x"},
+            "delivery/t/texts/0",
+            "a part of the errors' texts is missing",
         ),
     ],
 )

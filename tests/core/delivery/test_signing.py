@@ -51,10 +51,26 @@ def test_secrets_are_separated_by_any_white_space():
     )
 
 
+OTHER = "whsec_" + base64.b64encode(b"another secret, 24 bytes").decode()
+
+
+@pytest.mark.parametrize("of", [SECRET, OTHER, f"{OTHER} {SECRET}"])
+def test_what_was_signed(of):
+    """One right signature among several is enough, by any of the secrets; another message's is not."""
+    signer = Signer(f"{SECRET} {OTHER}")
+    right = Signer(of).sign("msg_1", 5, b"{}")
+    for given_ in (right, f"v1,x {right}", f"{right} v2,gehéim\ud800"):
+        assert signer.has_signed("msg_1", 5, b"{}", given_)
+    for about in (("msg_2", 5, b"{}"), ("msg_1", 6, b"{}"), ("msg_1", 5, b"[]")):
+        assert not signer.has_signed(*about, right)
+    for wrong in ("", "v1,x", right.replace("v1", "v2"), right.replace("v1", "\tv1")):
+        assert not signer.has_signed("msg_1", 5, b"{}", wrong)
+
+
 @pytest.mark.parametrize("secrets", ["", "  \n"])
 def test_no_secret_is_refused(secrets):
     """An empty setting must not mean unsigned POSTs."""
-    with pytest.raises(ValueError, match="a signing secret is needed"):
+    with pytest.raises(ValueError, match=r"^a signing secret is needed$"):
         Signer(secrets)
 
 

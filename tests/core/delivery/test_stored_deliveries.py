@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
-from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, Ledger
+from airflow_insightly_hooks.core.delivery.delivery_record import About, PostOutcome, about_of
+from airflow_insightly_hooks.core.delivery.ledger import ACKNOWLEDGED, FAILED, GONE, IN_DOUBT, Ledger
 from airflow_insightly_hooks.core.delivery.ledger_store import LedgerStore
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
-from airflow_insightly_hooks.core.delivery.stored_deliveries import DELIVERED, StoredLedger, time_or_none
+from airflow_insightly_hooks.core.delivery.stored_deliveries import (
+    DELIVERED,
+    DRY_RUN,
+    LEFT,
+    UNSENT,
+    StoredLedger,
+    time_or_none,
+)
+from airflow_insightly_hooks.core.errors import InvalidState
 from tests.conftest import StateStore
 
 START = datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
@@ -127,6 +135,63 @@ def test_what_heads_of_all_versions_count(
     ledger = StoredLedger("1-a", head)
     assert (ledger.delivered, ledger.undelivered) == (delivered, undelivered)
     assert ledger.acknowledged_at is None
+
+
+STORED: dict[str, Any] = {
+    "delivery": {"version": 2, "epoch": 1, "token": "t", "of": ["earlier"]},
+    "delivery/earlier/head": {"blocks": 2, "done": 1, "earlier": [["first", 1]]},
+    "delivery/first/done/0": {"a": "A1 Contacts 7 added 2026-01-31T08:00:00Z"},
+    "delivery/earlier/done/0": {"b": "A2"},
+    "delivery/earlier/0": {"f": "F1", "n": "F0", "b": "A3"},
+    "delivery/earlier/1": {"d": "D0", "g": "G1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("about", "waits"),
+    [({}, None), ({"left_to": "flow__retry", "dry_run": True}, LEFT), ({"dry_run": True}, DRY_RUN)],
+)
+def test_messages_of_a_stored_ledger(about: dict[str, Any], waits: str | None) -> None:
+    """Each once, as it was stored last; one that wasn't POSTed, or waits elsewhere, is told as such."""
+    values = {**STORED, "delivery/earlier/head": {**STORED["delivery/earlier/head"], "about": about}}
+    ledger = StoredLedger.find(values.get)
+    assert ledger is not None
+    found = {one.message_id: one for one in ledger.messages(values.get)}
+    assert {name: (one.state, one.attempts) for name, one in found.items()} == {
+        "a": (DELIVERED, 1),
+        "b": (DELIVERED, 3),
+        "f": (waits or FAILED, 1),
+        "n": (waits or UNSENT, 0),
+        "d": (waits or IN_DOUBT, 0),
+        "g": (waits or GONE, 1),
+    }
+    assert found["a"].about == About("Contacts", 7, "added", "2026-01-31T08:00:00Z")
+
+
+def test_the_newest_ledger_that_has_a_head_is_found() -> None:
+    """The ledger of the try that has the claim, once it has written one; before that, an earlier one's."""
+    ledger = StoredLedger.find(STORED.get)
+    assert ledger is not None
+    assert ledger.token == "earlier"
+    newer = {**STORED, "delivery/t/head": {"blocks": 0}}
+    ledger = StoredLedger.find(newer.get)
+    assert ledger is not None
+    assert ledger.token == "t"
+    assert StoredLedger.find({**newer, "delivery/t/head": "x"}.get) is None
+    assert StoredLedger.find({}.get) is None
+
+
+def test_an_entry_that_cannot_be_read() -> None:
+    """It is told which message it is of; a claim that is none is told, too."""
+    values = {**STORED, "delivery/earlier/1": {"m": "?"}}
+    ledger = StoredLedger.find(values.get)
+    assert ledger is not None
+    with pytest.raises(InvalidState) as caught:
+        list(ledger.messages(values.get))
+    assert (caught.value.key, caught.value.reason) == ("m", "an entry of the ledger can't be read")
+    with pytest.raises(InvalidState) as caught:
+        StoredLedger.find({"delivery": "x"}.get)
+    assert (caught.value.key, caught.value.reason) == ("delivery", "it is not an object")
 
 
 @pytest.mark.parametrize("at", [None, 5, "", "soon"])
