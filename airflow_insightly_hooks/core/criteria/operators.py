@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from operator import eq, ge, gt, le, lt
 from typing import Any, NamedTuple
 
@@ -238,17 +239,14 @@ def _date(operand: Operand) -> datetime:
     return instant
 
 
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Operand], Test]:
-    def build(operand: Operand) -> Test:
-        number = operand.number()
-        if number is not None:
-            return _number_test(compare, number)
-        instant = operand.instant()
-        if instant is None:
-            raise InvalidCriteria(operand.path, "a number or a date is needed")
-        return _date_test(compare, instant)
-
-    return build
+def _ordered(compare: Callable[[Any, Any], bool], operand: Operand) -> Test:
+    number = operand.number()
+    if number is not None:
+        return _number_test(compare, number)
+    instant = operand.instant()
+    if instant is None:
+        raise InvalidCriteria(operand.path, "a number or a date is needed")
+    return _date_test(compare, instant)
 
 
 def _between(operand: Operand) -> Test:
@@ -294,17 +292,14 @@ def _on(operand: Operand) -> Test:
     return test
 
 
-def _within(direction: int) -> Callable[[Operand], Test]:
-    def build(operand: Operand) -> Test:
-        duration = operand.duration()
-        start = operand.reference.measure(operand.path)
-        try:
-            bounds = sorted((utc(start), utc(start + direction * duration)))
-        except OverflowError:
-            raise InvalidCriteria(operand.path, "a date of the years 1 to 9999 is needed") from None
-        return _date_between(*bounds)
-
-    return build
+def _within(direction: int, operand: Operand) -> Test:
+    duration = operand.duration()
+    start = operand.reference.measure(operand.path)
+    try:
+        bounds = sorted((utc(start), utc(start + direction * duration)))
+    except OverflowError:
+        raise InvalidCriteria(operand.path, "a date of the years 1 to 9999 is needed") from None
+    return _date_between(*bounds)
 
 
 # --- the rest --------------------------------------------------------------------------------------------
@@ -344,16 +339,16 @@ OPERATORS: Mapping[str, Operator] = {
     "is_not_blank": Operator(_is_not_blank, "presence", takes_value=False),
     "is_checked": Operator(_is_checked, "checkbox", takes_value=False),
     "is_not_checked": Operator(_is_checked, "checkbox", negative=True, takes_value=False),
-    "greater_than": Operator(_ordered(gt), "number or date"),
-    "greater_or_equal": Operator(_ordered(ge), "number or date"),
-    "less_than": Operator(_ordered(lt), "number or date"),
-    "less_or_equal": Operator(_ordered(le), "number or date"),
+    "greater_than": Operator(partial(_ordered, gt), "number or date"),
+    "greater_or_equal": Operator(partial(_ordered, ge), "number or date"),
+    "less_than": Operator(partial(_ordered, lt), "number or date"),
+    "less_or_equal": Operator(partial(_ordered, le), "number or date"),
     "between": Operator(_between, "number or date"),
     "before": Operator(_before, "date"),
     "after": Operator(_after, "date"),
     "on": Operator(_on, "date"),
-    "within_last": Operator(_within(-1), "date"),
-    "within_next": Operator(_within(1), "date"),
+    "within_last": Operator(partial(_within, -1), "date"),
+    "within_next": Operator(partial(_within, 1), "date"),
 }
 
 
