@@ -67,6 +67,16 @@ RECORD = {
     "DAY": "2024-06-01",
     "YESTERDAY": "2024-05-31 23:59:59",
     "NOT_A_DAY": "2024-02-30 00:00:00",
+    "SOON": "soon",
+    "MIDNIGHT": "2024-06-01 24:00:00",
+    "FOLDED": "2024-06-01_12:00:00",
+    "ZERO": 0,
+    "MINUS": -(2**53),
+    "MINUS_FLOAT": -float(2**53),
+    "INFINITE": float("inf"),
+    "MINUS_INFINITE": float("-inf"),
+    "LONG": 10**400,
+    "MIXED": [None, "", ["", [None, "deep"]], 5],
     "CUSTOMFIELDS": [
         {"FIELD_NAME": "Region__c", "FIELD_VALUE": "North"},
         {"FIELD_NAME": "Hobbies__c", "FIELD_VALUE": "Music;Sports;Travel"},
@@ -74,6 +84,7 @@ RECORD = {
         {"FIELD_NAME": "Empty__c", "FIELD_VALUE": None},
         {"FIELD_NAME": "Languages__c", "FIELD_VALUE": "German ; French;;"},
         {"FIELD_NAME": "Signed__c", "FIELD_VALUE": "2024-05-30 08:00:00"},
+        {"FIELD_NAME": "Nested__c", "FIELD_VALUE": [{"ID": 7}]},
     ],
     "TAGS": [{"TAG_NAME": "Lead"}, {"TAG_NAME": "hot"}],
     "LINKS": [
@@ -121,6 +132,21 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("HUGE_FLOAT", "equals", 10**23), True),
         (("HUGE_FLOAT", "equals", 10**23 + 1), False),
         (("PRIORITY", "equals", "1_0"), False),
+        (("FLOAT", "equals", 0), False),
+        (("ZERO", "equals", 0.0), True),
+        (("ONE", "equals", 1.0), True),
+        (("MINUS", "less_than", -(2**53) + 1), True),
+        (("MINUS_FLOAT", "equals", -(2**53)), True),
+        (("PRIORITY", "equals", "abc"), False),
+        (("INFINITE", "greater_than", 1), False),
+        (("INFINITE", "less_than", 1), False),
+        (("MINUS_INFINITE", "less_than", 1), False),
+        (("INFINITE", "equals", "inf"), False),
+        (("HUGE_FLOAT", "equals", float("1e23")), True),
+        (("LONG", "equals", 10**400), True),
+        (("LONG", "equals", f"{10**399}"), False),
+        (("FLOAT", "less_than", "0.1000000000000000000001"), True),
+        (("FLOAT", "greater_than", "0.1000000000000000000001"), False),
         (("PRIORITY", "not_equals", "0e999999999"), True),
         # equals: a wanted date means an instant
         (("DAY", "equals", "2024-06-01 00:00:00"), True),
@@ -132,6 +158,16 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("DUE", "not_equals", "2024-06-01T12:00Z"), False),
         (("DUE", "in", ["x", "2024-06-01T12:00Z"]), True),
         (("DAY", "equals", "today"), False),  # a text like any other
+        (("TITLE", "equals", "2024-06-01"), False),
+        (("SOON", "equals", "2024-06-01"), False),
+        (("SOON", "in", ["2024-06-01", date(2024, 6, 1)]), False),
+        (("DAY", "in", [date(2024, 6, 1)]), True),
+        (("DUE", "in", [date(2024, 6, 1)]), False),
+        (("PRIORITY", "in", [date(2024, 6, 1)]), False),
+        (("AMOUNT", "in", ["25000.5"]), False),  # both are text
+        (("AMOUNT", "in", [25000.5]), True),
+        (("MIDNIGHT", "equals", "2024-06-02"), False),
+        (("FOLDED", "equals", "2024-06-01 12:00:00"), False),
         (("NOT_A_DAY", "equals", "2024-02-30 00:00:00"), True),
         (("PRIORITY", "equals", "2024-06-01"), False),
         # in
@@ -259,7 +295,10 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("DUE", "less_or_equal", NOW), True),
         (("DUE", "between", ["2024-06-01", "now"]), True),
         (("DUE", "between", ["now+1s", "2024-06-02"]), False),
-        (("DUE", "between", ["now", "2024-05-01"]), False),  # it can't be known which of the two comes first
+        (("DUE", "between", ["now", "2024-05-01"]), False),  # which comes first can't be known
+        (("DUE", "between", ["now", "today"]), False),
+        (("DUE", "between", ["2024-06-01 12:00:00", "2024-06-01T12:00Z"]), True),
+        (("DAY", "between", ["today", "today"]), True),
         (("PRIORITY", "greater_than", "2024-06-01"), False),
         # custom fields, tags, paths
         (("Region__c", "equals", "north"), True),
@@ -271,6 +310,10 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("LINKS.ROLE", "is_blank"), False),
         (("LINKS.OBJECT.ID", "greater_than", 5), True),
         (("LINKS.OBJECT.NAMES", "equals", "bob"), True),
+        (("MIXED", "equals", "deep"), True),
+        (("MIXED.DEEPER", "is_blank"), True),
+        (("Nested__c.ID", "equals", 7), True),
+        (("Nested__c.ID", "is_not_blank"), True),
         (("LINKS.NONE.ID", "is_blank"), True),
         (("LINKS.ROLE.DEEPER", "is_blank"), True),
         (("TITLE.DEEPER", "is_blank"), True),
@@ -668,6 +711,11 @@ def condition(**keys: Any) -> dict[str, Any]:
             "criteria.value",
             "two numbers or two dates are needed, the lower one first",
         ),
+        (
+            condition(operator="between", value=["today", "today-1d"]),
+            "criteria.value",
+            "two numbers or two dates are needed, the lower one first",
+        ),
         (condition(operator="contains", value=NOW), "criteria.value", "a text is needed, not datetime"),
         (condition(operator="before", value=5), "criteria.value", A_DATE),
         (condition(operator="after", value="soon"), "criteria.value", A_DATE),
@@ -777,7 +825,7 @@ def test_other_criteria_are_not_relative(spec):
 
 def test_the_time_to_measure_from_is_aware():
     """A time without a zone is refused: it would mean another instant on another machine."""
-    with pytest.raises(ValueError, match="an aware time is needed"):
+    with pytest.raises(ValueError, match=r"^an aware time is needed to measure relative dates from$"):
         compile_criteria(None, now=datetime(2024, 6, 1))  # noqa: DTZ001 — what is tested
 
 
@@ -1013,6 +1061,7 @@ def test_a_condition_that_records_can_meet(record_type, field, operator, value):
         ("CONTACT_ID", "is_checked", None, "int64, which 'is_checked' can't compare"),
         ("FIRST_NAME", "is_not_checked", None, "text, which 'is_not_checked' can't compare"),
         ("DATE_OF_BIRTH", "is_checked", None, "datetime, which 'is_checked' can't compare"),
+        ("DATE_CREATED_UTC", "is_checked", None, "datetime, which 'is_checked' can't compare"),
         ("DATE_OF_BIRTH", "greater_than", 5, "datetime, which 'greater_than' can't compare with a number"),
         ("LINKS.IS_FORWARD", "contains", "x", "boolean, which 'contains' can't compare"),
         ("DATES.OCCASION_DATE", "between", [1, 2], "datetime, which 'between' can't compare with a number"),
