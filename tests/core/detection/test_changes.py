@@ -161,9 +161,13 @@ def test_how_a_window_can_be_written(value):
     ],
 )
 def test_what_is_no_window_is_refused(value):
-    """Anything else raises InvalidWindow."""
-    with pytest.raises(InvalidWindow):
+    """Anything else raises InvalidWindow, which says what is needed."""
+    with pytest.raises(InvalidWindow) as caught:
         ChangeWindow.of(value)
+    needed = "it must be a pair of times, or a mapping with 'start' and 'end'"
+    if value == b"ab":  # a pair, of numbers
+        needed = "its start must be a time with a time zone"
+    assert caught.value.reason == needed
 
 
 def test_an_end_of_a_window_that_is_no_time_is_refused():
@@ -171,6 +175,9 @@ def test_an_end_of_a_window_that_is_no_time_is_refused():
     with pytest.raises(InvalidTime) as caught:
         ChangeWindow.of({"start": "2020-05-01", "end": "tomorrow"})
     assert caught.value.where == "window end"
+    with pytest.raises(InvalidTime) as caught:
+        ChangeWindow.of(("yesterday", "2020-05-01"))
+    assert caught.value.where == "window start"
 
 
 # --- changes -----------------------------------------------------------------------------------------------
@@ -466,6 +473,7 @@ def test_the_address_of_an_xcom_is_no_list_of_changes():
         ({**CHANGE, "record_id": "Zoë"}, "its record_id must be a number, and its changed_at a text"),
         ({**CHANGE, "changed_at": 5}, "its record_id must be a number, and its changed_at a text"),
         ({**CHANGE, "record": [{"FIRST_NAME": "Zoë"}]}, "its record must be an object"),
+        ({**CHANGE, "undeliverable": ["Zoë"]}, "its undeliverable must be a text"),
     ],
 )
 def test_what_is_no_change_is_refused(change, reason):

@@ -155,6 +155,18 @@ def test_spaced(limit: int, remaining: int, seconds: float) -> None:
     assert budget_of(NOON, None, limit, remaining).spaced(15.0, NOON) == pytest.approx(seconds)
 
 
+def test_polls_of_several_requests() -> None:
+    """Polls that make twice as many requests are twice as far apart."""
+    assert budget_of(NOON, None, 1000, 100).spaced(15.0, NOON, requests=2) == pytest.approx(2 * 864)
+
+
+def test_an_answer_without_counts_changes_none() -> None:
+    """Those of the day's earlier answers hold on."""
+    budget = budget_of(NOON, None, 1000, 400)
+    budget.answered(NOON, None, None)
+    assert (budget.total(NOON), budget.left(NOON)) == (1000, 400)
+
+
 @given(instants, st.floats(1, 100_000), maybe, counts, counts, st.integers(1, 10), st.booleans())
 def test_spacing_has_bounds(
     now: datetime, interval: float, share: int | None, limit: int, remaining: int, requests: int, spent: bool

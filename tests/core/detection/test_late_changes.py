@@ -8,7 +8,7 @@ import pytest
 
 from airflow_insightly_hooks.core.dates import api_time, format_api_time
 from airflow_insightly_hooks.core.detection.changes import EVENTS, ChangeWindow
-from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges
+from airflow_insightly_hooks.core.detection.late_changes import LateChanges, SameChanges, check_lookback
 from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 
@@ -57,13 +57,22 @@ def seen(of: ChangeWindow, *records: dict, events=EVENTS) -> SeenChanges:
     return reading.after
 
 
+@pytest.mark.parametrize("seconds", [-1, 86_401, float("nan")])
+def test_a_lookback_has_bounds(seconds: float):
+    """It is nothing at all, or up to a day; the error names the argument."""
+    with pytest.raises(ValueError, match=r"^lookback must"):
+        check_lookback(seconds)
+    assert [check_lookback(fine) for fine in (0, 86_400)] == [0, 86_400]
+
+
 def test_a_late_record_is_told_once_with_its_own_time():
     """A record that appears after its time was read comes in the next window, and in no other."""
     before = seen(window(0, 60), record(1, 30))
     second = late(window(60, 120), before)
-    records = [record(1, 30), record(2, 31), record(3, 90)]
-    assert summary(second.changes(records)) == [(2, "added", 31), (3, "added", 90)]
+    records = [record(1, 30), record(2, 31), record(3, 90), record(4, 60)]
+    assert summary(second.changes(records)) == [(2, "added", 31), (3, "added", 90), (4, "added", 60)]
     assert second.late == 1
+    assert not second.has_given_up
     assert summary(late(window(120, 180), second.after).changes(records)) == []
 
 
@@ -154,10 +163,14 @@ def test_a_window_long_past_waits_for_nothing():
 
 def test_a_cursor_that_was_set_back_repeats_its_window_and_no_more():
     """Changes in the window are reported again. Known changes from before it are not."""
-    before = seen(window(0, 120), record(1, 30), record(2, 90), record(3, 20, 91))
-    reading = late(window(60, 180), before)
-    records = [record(1, 30), record(2, 90), record(3, 20, 91), record(4, 31)]
-    assert summary(reading.changes(records)) == [(2, "added", 90), (3, "updated", 91), (4, "added", 31)]
+    known = [record(1, 30), record(2, 90), record(3, 20, 91), record(5, 60)]
+    reading = late(window(60, 180), seen(window(0, 120), *known))
+    assert summary(reading.changes([*known, record(4, 31)])) == [
+        (2, "added", 90),
+        (3, "updated", 91),
+        (5, "added", 60),
+        (4, "added", 31),
+    ]
 
 
 def test_a_gap_is_remembered_and_not_told():
@@ -186,6 +199,17 @@ def test_a_record_without_a_usable_id_counts_in_its_window_alone():
     assert [(change["record_id"], change["undeliverable"]) for change in changes] == [
         (0, "1 record has no usable CONTACT_ID")
     ]
+    updated = {**record(1, -9_000, 90), "CONTACT_ID": -1}
+    assert summary(late(window(60, 120), before, ("added",)).changes([updated])) == []
+
+
+def test_a_record_that_cannot_be_sent_is_told_of_each_change():
+    """Its times can be read: one that shows up late is told, too."""
+    first = late(window(60, 120), seen(window(0, 60)))
+    (change,) = first.changes([{**record(1, 70), "A": float("nan")}])
+    assert "undeliverable" in change
+    second = late(window(120, 180), first.after)
+    assert summary(second.changes([record(1, 70, 110)])) == [(1, "updated", 110)]
 
 
 def test_records_come_in_parts():
@@ -209,17 +233,31 @@ def test_a_retry_tells_the_same():
     first = summary(reading.changes(records))
     repeated = again(reading)
     assert repeated.search_from <= at(29)
-    assert summary(repeated.changes([*records, record(6, 33), record(7, 92)])) == first
+    assert summary(repeated.changes([*records, record(6, 33), record(7, 92), *records])) == first
     assert len(first) == 4
+
+
+def test_what_a_result_depends_on():
+    """Nothing but an earlier try's result, if one is repeated; else window and events, in any order."""
+    reading = late(window(60, 120), seen(window(0, 60)))
+    assert again(reading).basis is None
+    of = [
+        SameChanges(CONTACTS, events, span).basis
+        for events in (EVENTS, tuple(reversed(EVENTS)), ("added",))
+        for span in (window(0, 60), window(0, 61))
+    ]
+    assert None not in of
+    assert of[:2] == of[2:4]
+    assert len(set(of)) == 4
 
 
 def test_a_retry_of_a_long_window_tells_all_of_its_older_part():
     """No other run reports changes older than the lookback, so the retry needs no memory of them."""
     reading = late(window(0, 7_200), seen(window(-60, 0)))
-    records = [record(1, 100), record(2, 7_100), record(3, -5)]
+    records = [record(1, 100), record(2, 7_100), record(3, -5), record(6, 6_300)]
     first = summary(reading.changes(records))
-    assert first == [(1, "added", 100), (2, "added", 7_100), (3, "added", -5)]
-    assert len(reading.told) == 2
+    assert first == [(1, "added", 100), (2, "added", 7_100), (3, "added", -5), (6, "added", 6_300)]
+    assert len(reading.told) == 3
     assert summary(again(reading).changes([*records, record(4, 101), record(5, 7_101)])) == [
         *first,
         (4, "added", 101),
@@ -233,6 +271,7 @@ def test_a_retry_repeats_too_much_rather_than_too_little(monkeypatch):
     records = [*(record(n, 30) for n in range(1, 9)), record(20, 40), record(21, 90), record(50, 20)]
     first = summary(reading.changes(records))
     reading.told.blocks()
+    assert reading.has_given_up
     assert set(first) <= set(summary(again(reading).changes(records)))
 
 

@@ -212,6 +212,16 @@ def test_records_updated_again_are_counted():
     assert counts == [2, 3, 3, 2, 1, 0]
 
 
+def test_at_the_bounds_of_what_is_kept():
+    """The span is half-open: its start is in it, its end is not."""
+    chunk, texts = scan(after(5), [contact(1, None, at(0)), contact(2, None, at(5)), contact(3, None, at(6))])
+    assert (api_time(chunk.start), api_time(chunk.end)) == (START, at(5))
+    (change,) = from_chunk(chunk, texts, ChangeWindow(START, at(5))).changes
+    assert change["record_id"] == 1
+    full, _ = scan(after(5, 1), [contact(1, None, at(0)), contact(2, None, at(5))])
+    assert api_time(full.end) == at(5)
+
+
 def test_nothing_is_kept_without_an_end():
     """A run that shares nothing counts these records as well."""
     nearby = NearbyChanges(WINDOW)
