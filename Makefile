@@ -62,8 +62,8 @@ test-contract: .venv/.installed ## Compare the sandbox with the API description 
 test-e2e: .venv/.installed .venv/.browser ## Run only the tests on a real Airflow
 	@tools/end_to_end.sh
 
-test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, kills of a task, changes of mode, deleted runs
-	$(BIN)/pytest -m scale tests/e2e tests/how_to --durations 5
+test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, 10,000 guesses, kills of a task, changes of mode, deleted runs
+	$(BIN)/pytest -m scale tests/e2e tests/how_to tests/incoming/e2e --durations 5
 
 test-all: .venv/.installed $(if $(filter 0,$(E2E)),,.venv/.browser) ## Run check, the fast tests and the tests of faults on each Python, and the tests on a real Airflow on the oldest and newest Python (E2E=0: without)
 	@tools/test_all.sh
