@@ -21,6 +21,7 @@ from airflow_insightly_hooks.core.detection.seen_store import seen_keys
 from airflow_insightly_hooks.core.errors import InvalidTime
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS, cursor_key, cursor_list
+from airflow_insightly_hooks.runs.shared_reading import shared_keys
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstance
@@ -146,8 +147,7 @@ class CursorLists:
                 continue
             log.info("Cursor %r is deleted: its DAG is gone, and it was at %s", _name(key), text)
             # The other keys that belong to the cursor.
-            task = f"{entry['dag']}/{entry['task']}"
-            for old in (f"chunks/{task}", f"claim/{task}", *seen_keys(key), key):
+            for old in (*shared_keys(entry["dag"], entry["task"]), *seen_keys(key), key):
                 self._state.delete(old)
             del part[key]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_insightly_hooks.core.state.state_store import StateStore
     from airflow_insightly_hooks.hooks.insightly import InsightlyHook
 
-__all__ = ["ReadByAnotherRun", "SharedReading"]
+__all__ = ["ReadByAnotherRun", "SharedReading", "shared_keys"]
 
 RUN_TYPES = ("backfill", "scheduled")
 BEHIND = 3
@@ -66,6 +66,11 @@ STALE = timedelta(seconds=150)
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+
+def shared_keys(dag_id: str, task_id: str) -> tuple[str, str]:
+    """Return the keys of a task in the asset's state: of its chunks, and of the claim of the run that reads."""
+    return f"chunks/{dag_id}/{task_id}", f"claim/{dag_id}/{task_id}"
 
 
 class ReadByAnotherRun(Exception):
@@ -95,8 +100,7 @@ class SharedReading:
         self._store = store
         self._reader = reader
         self._log = log
-        self._chunks_key = f"chunks/{ti.dag_id}/{ti.task_id}"
-        self._claim_key = f"claim/{ti.dag_id}/{ti.task_id}"
+        self._chunks_key, self._claim_key = shared_keys(ti.dag_id, ti.task_id)
 
     @classmethod
     def of_run(

@@ -18,6 +18,7 @@ from airflow_insightly_hooks.hooks.assets import ANNOUNCED, CURSOR_LISTS, WATCHE
 from airflow_insightly_hooks.operators import pending, retry_queue, workflow, workflow_delivery
 from airflow_insightly_hooks.operators.one_task import batch_scheduling, checkpoint
 from airflow_insightly_hooks.runs import lookback, windows
+from airflow_insightly_hooks.runs.shared_reading import shared_keys
 from blocks.markdown import table
 
 ASSET_LIFE = "as long as a DAG names the asset"
@@ -34,6 +35,7 @@ class Key(NamedTuple):
     life: str = TASK_LIFE
 
 
+CHUNKS, CLAIM = shared_keys("{dag_id}", "{task_id}")
 _SECOND = state_store.VERSION
 ASSET_KEYS = (
     Key(
@@ -116,14 +118,14 @@ ASSET_KEYS = (
         ASSET_LIFE,
     ),
     Key(
-        "chunks/{dag_id}/{task_id}",
+        CHUNKS,
         1,
         "which runs of a backfill have read which changes for other runs: times, no records",
         "the sensor, in backfills and long catch-ups",
         "used for an hour",
     ),
     Key(
-        "claim/{dag_id}/{task_id}",
+        CLAIM,
         1,
         "which run of a backfill is reading for the others",
         "the sensor, in backfills and long catch-ups",
