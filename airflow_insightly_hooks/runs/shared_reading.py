@@ -69,7 +69,7 @@ D = TypeVar("D")
 
 
 def shared_keys(dag_id: str, task_id: str) -> tuple[str, str]:
-    """Return the keys of a task in the asset's state: of its chunks, and of the claim of the run that reads."""
+    """Return a task's keys in the asset's state: of its chunks, and of the claim of the run that reads."""
     return f"chunks/{dag_id}/{task_id}", f"claim/{dag_id}/{task_id}"
 
 
