@@ -328,9 +328,21 @@ def _taken(
             state.set(f"{key}/{number}", [source._asdict() for source in block])
         state.set(key, len(blocks))
     else:
-        sources = [MessageSource.of(item) for n in range(count) for item in state.get(f"{key}/{n}") or ()]
+        if not isinstance(count, int):
+            raise InvalidState(key, "it is not a number")
+        sources = [source for number in range(count) for source in _taken_block(state, f"{key}/{number}")]
     queue.forget(run_id)
     return sources
+
+
+def _taken_block(state: StateStore, key: str) -> list[MessageSource]:
+    block = state.get(key)
+    if not isinstance(block, list):
+        raise InvalidState(key, "it is missing, so it is not known what this run has taken")
+    try:
+        return [MessageSource.of(item) for item in block]
+    except InvalidPayload as error:
+        raise InvalidState(key, str(error)) from None
 
 
 def _is_queued(ti: Any, due: datetime, now: datetime) -> bool:

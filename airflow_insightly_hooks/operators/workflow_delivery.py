@@ -14,7 +14,7 @@ The state of the records' asset keeps the status of each receiver, and the queue
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,10 +29,11 @@ from airflow_insightly_hooks.core.delivery.report import make_report
 from airflow_insightly_hooks.core.delivery.report_types import Report
 from airflow_insightly_hooks.core.delivery.send_queue import SendQueue
 from airflow_insightly_hooks.core.digest import digest_of
-from airflow_insightly_hooks.core.errors import InvalidConnection, type_and_place
+from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidState, type_and_place
 from airflow_insightly_hooks.core.payload import Payload, check_payloads
 from airflow_insightly_hooks.core.plurals import counted
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource
+from airflow_insightly_hooks.core.state.state_store import count_in
 from airflow_insightly_hooks.core.state.versions import read_value
 from airflow_insightly_hooks.hooks.assets import add_inlet
 from airflow_insightly_hooks.operators.common.redacted_arguments import unredacted
@@ -247,9 +248,15 @@ class WorkflowWebhookOperator(WorkflowDelivery):
         left = read_value(state, LEFT)
         if left is None:
             return None
-        return {
-            message for number in range(left["blocks"]) for message in state.get(f"{LEFT}/{number}") or ()
-        }
+        if not isinstance(left, Mapping):
+            raise InvalidState(LEFT, "it is not an object")
+        ids: set[str] = set()
+        for number in range(count_in(LEFT, left, "blocks")):
+            block = state.get(f"{LEFT}/{number}")
+            if not isinstance(block, list):  # its messages would be sent here, and by the retry DAG
+                raise InvalidState(f"{LEFT}/{number}", "it is missing, so it is not known what was left")
+            ids.update(block)
+        return ids
 
     def _own(self, ids: set[str], ledger: Ledger) -> list[Payload]:
         """Return the payloads that the task sends itself, although it has left messages before.

@@ -13,7 +13,12 @@ from airflow.sdk.exceptions import DagRunTriggerException, DownstreamTasksSkippe
 
 from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.delivery.stored_deliveries import StoredLedger
-from airflow_insightly_hooks.core.errors import InvalidConnection, InvalidPayload, UndeliveredError
+from airflow_insightly_hooks.core.errors import (
+    InvalidConnection,
+    InvalidPayload,
+    InvalidState,
+    UndeliveredError,
+)
 from airflow_insightly_hooks.core.state.retry_queue import MessageSource, RetryQueue
 from airflow_insightly_hooks.hooks.assets import records_asset
 from airflow_insightly_hooks.operators.delivery import metrics
@@ -280,6 +285,25 @@ def test_a_cleared_task_leaves_the_same(receiver: RunningSandbox, assets: AssetS
     ask_again(second, 1)
     assert deliver(second, payloads(1, first=1))["delivered"] == 1
     assert sent(receiver) == ["msg_0", "msg_1"]
+
+
+@pytest.mark.parametrize("damage", [None, "text", {"msg_1": ""}])
+def test_a_part_of_what_was_left_is_missing(
+    receiver: RunningSandbox, assets: AssetStateStores, damage: Any
+) -> None:
+    """Otherwise the task would send what the retry DAG sends, too."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    second = in_run(2, assets)
+    left(second, payloads(1, first=1))
+    assets[ASSET].delete(STATUS)
+    if damage is None:
+        second["task_state_store"].delete("left/0")
+    else:
+        second["task_state_store"].set("left/0", damage)
+    with pytest.raises(InvalidState, match="'left/0': it is missing, so it is not known what was left"):
+        deliver(second, payloads(1, first=1))
+    assert sent(receiver) == ["msg_0"]
 
 
 def test_a_cleared_task_sends_what_is_new(receiver: RunningSandbox, assets: AssetStateStores) -> None:
@@ -650,6 +674,31 @@ def test_what_waits_for_one_receiver_cannot_be_read(
         send.execute(due)
     if broken != WEBHOOK:
         assert retry_send(due, due["ti"].xcom["payloads_deliver"])["delivered"] == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("/0", None), ("/0", "text"), ("/0", [{"run_id": "run_2"}]), ("", "text")]
+)
+def test_a_part_of_what_a_run_has_taken_is_missing(
+    receiver: RunningSandbox, assets: AssetStateStores, part: str, value: Any
+) -> None:
+    """The task of that receiver fails: otherwise its messages would be lost, and nobody would be told."""
+    receiver.answer_with("out", status=503, times=1)
+    fails(in_run(1, assets), payloads(1))
+    good = in_run(2, assets)
+    collected(brings(12, assets, left(good, payloads(1, first=1))))
+    due = in_run(20, assets, "flow__retry")
+    due["dag_run"].run_after += timedelta(hours=1)
+    hand_over(due, good, payloads(1, first=1))
+    collected(due)
+    key = f"taken/{WEBHOOK}{part}"
+    if value is None:
+        due["task_state_store"].delete(key)
+    else:
+        due["task_state_store"].set(key, value)
+    collected(due)  # once it was cleared
+    assert due["ti"].xcom["payloads_deliver"] == []
+    assert f"state {key!r}" in due["ti"].xcom["unreadable_deliver"]
 
 
 @pytest.mark.parametrize(
