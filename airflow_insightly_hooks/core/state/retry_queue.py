@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time, iso_time
-from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, missing_keys
+from airflow_insightly_hooks.core.errors import InvalidPayload, InvalidState, InvalidTime, missing_keys
 from airflow_insightly_hooks.core.state.state_store import Head, StateStore, count_in
 
 __all__ = ["BLOCK_SIZE", "RETRY", "MessageSource", "RetryQueue"]
@@ -87,9 +87,12 @@ class RetryQueue:
         self._head = Head(store, key, {"first": 0, "next": 0, "taken": 0})
         head = self._head.read() or self._head.empty
         self._first, self._next, self._taken = (count_in(key, head, n) for n in ("first", "next", "taken"))
-        self.due = api_time(head["due"], key) if head.get("due") else None
-        self.waiting = head.get("waiting", 0)
-        self._being_taken: dict[str, list[int]] = dict(head.get("being_taken", {}))
+        try:
+            self.due = api_time(head["due"], key) if head.get("due") else None
+        except InvalidTime as error:
+            raise InvalidState(key, str(error)) from None
+        self.waiting = count_in(key, {"waiting": 0, **head}, "waiting")
+        self._being_taken = _being_taken(key, head.get("being_taken", {}))
         if not self._first * BLOCK_SIZE <= self._taken <= self._next:
             raise InvalidState(key, "its numbers contradict each other")
 
@@ -107,7 +110,7 @@ class RetryQueue:
             for seq, entry in enumerate(block, n * BLOCK_SIZE)
             if seq < self._next
         )
-        if any(entry["entered_by"] == run_id for entry in known):
+        if any(isinstance(entry, Mapping) and entry.get("entered_by") == run_id for entry in known):
             return False
         self._head.prepare()
         counted = blocks[last][: self._next - last * BLOCK_SIZE]
@@ -180,3 +183,14 @@ class RetryQueue:
                 "being_taken": self._being_taken,
             },
         )
+
+
+def _being_taken(key: str, value: object) -> dict[str, list[int]]:
+    """Return the numbers at which begins and ends what each run has taken and not yet noted itself."""
+    if not isinstance(value, Mapping) or not all(map(_is_span, value.values())):
+        raise InvalidState(key, "what runs have taken can't be read")
+    return dict(value)
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)

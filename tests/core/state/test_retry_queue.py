@@ -164,3 +164,23 @@ def test_nothing_is_lost_or_taken_twice(steps, random):
         if not step.endswith("enter"):
             taken += noted[0]
     assert taken + queue(store).take("last", NOON) == entered
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"due": "soon"},
+        {"due": 7},
+        {"waiting": "many"},
+        {"being_taken": ["run"]},
+        {"being_taken": {"run": 3}},
+        {"being_taken": {"run": [0, "1"]}},
+        {"first": None},
+    ],
+)
+def test_a_damaged_head(damage):
+    """It is refused as state that can't be read: then the task goes on with the queues of other receivers."""
+    store = filled(1)
+    store.set(KEY, {**store.get(KEY), **damage})
+    with pytest.raises(InvalidState, match=KEY):
+        queue(store)
