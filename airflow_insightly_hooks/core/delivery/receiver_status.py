@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from airflow_insightly_hooks.core.dates import api_time, iso_time
 from airflow_insightly_hooks.core.delivery.report import ERROR_LENGTH, Failure
 from airflow_insightly_hooks.core.errors import InvalidTime
+from airflow_insightly_hooks.core.state.versions import is_newer
 
 __all__ = ["LONGEST_WAIT", "RECEIVER", "ReceiverStatus", "is_down"]
 
@@ -69,7 +70,7 @@ class ReceiverStatus(NamedTuple):
     @classmethod
     def of(cls, value: object) -> ReceiverStatus | None:
         """Return the status that ``as_dict`` wrote; ``None`` if there is no status, or it can't be read."""
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or is_newer(value):
             return None
         try:
             return cls(

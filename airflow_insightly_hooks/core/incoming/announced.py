@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow_insightly_hooks.core.dates import EPOCH, utc_time
 from airflow_insightly_hooks.core.detection.changes import ChangeWindow
+from airflow_insightly_hooks.core.state.versions import is_newer
 
 __all__ = ["AnnouncedSpans", "span_of"]
 
@@ -53,6 +54,8 @@ class AnnouncedSpans:
     @classmethod
     def of(cls, value: object) -> AnnouncedSpans | None:
         """Return the spans that ``as_value`` wrote; ``None`` if the value can't be read."""
+        if is_newer(value):
+            return None
         try:
             since, spans = value["since"], value["spans"]  # type: ignore[index]
             read = [(int(start), int(start) + int(length)) for start, length in spans]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from airflow_insightly_hooks.core.errors import NewerState
 
-__all__ = ["check_version", "read_value"]
+__all__ = ["check_version", "is_newer", "read_value"]
 
 
 class _Readable(Protocol):
@@ -28,6 +28,12 @@ def read_value(store: _Readable, key: str, default: Any = None, *, latest: int =
     return value
 
 
+def is_newer(value: object, latest: int = 1) -> bool:
+    """Return whether a newer release has written a value, for readers that can do without it."""
+    version = _version_in(value)
+    return version is not None and version > latest
+
+
 def check_version(key: str, value: object, latest: int = 1) -> None:
     """Refuse a value that a newer release has written.
 
@@ -38,6 +44,11 @@ def check_version(key: str, value: object, latest: int = 1) -> None:
     :param latest: the latest version that the caller can read.
     :raises NewerState: if it is of a later version.
     """
-    version = value.get("version") if isinstance(value, Mapping) else None
-    if isinstance(version, int) and not isinstance(version, bool) and version > latest:
+    version = _version_in(value)
+    if version is not None and version > latest:
         raise NewerState(key, version, latest)
+
+
+def _version_in(value: object) -> int | None:
+    version = value.get("version") if isinstance(value, Mapping) else None
+    return version if isinstance(version, int) and not isinstance(version, bool) else None

@@ -23,6 +23,13 @@ def test_a_status_comes_back_from_json(status):
     assert ReceiverStatus.of(json.loads(json.dumps(status.as_dict()))) == status
 
 
+def test_a_status_of_a_newer_release():
+    """It may mean something else, so it is not used, on pages neither."""
+    status = ReceiverStatus(NOON, NOON + HOUR, "dag/run", True, "503").as_dict()
+    assert ReceiverStatus.of({**status, "version": 1}) is not None
+    assert ReceiverStatus.of({**status, "version": 2}) is None
+
+
 @pytest.mark.parametrize("value", [None, 3, [], {}, {"failing_since": "noon"}, "down"])
 def test_what_is_no_status_is_none(value):
     """A value that is not a status is ignored, so a task continues without it."""

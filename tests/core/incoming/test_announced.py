@@ -90,6 +90,7 @@ def test_bounded() -> None:
         *({"since": float("inf"), "spans": []}, {"since": float("nan"), "spans": []}),
         *({"since": 10**20, "spans": []}, {"since": -(10**12), "spans": []}),
         *({"since": 1, "spans": [[10**20, 2]]}, {"since": 1, "spans": [[1, 10**12]]}),
+        {"version": 2, "since": 1, "spans": [[1, 2]]},  # of a newer release
     ],
 )  # fmt: skip
 def test_foreign_value(value: object) -> None:
