@@ -30,7 +30,7 @@ from airflow_insightly_hooks.core.detection.nearby_changes import (
 from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidWindow, type_and_place
 from airflow_insightly_hooks.core.records import RecordType
-from airflow_insightly_hooks.core.state.versions import read_value
+from airflow_insightly_hooks.core.state.versions import is_newer
 from airflow_insightly_hooks.runs.airflow_runs import interval_of, type_of
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class SharedReading:
 
     def _who_reads(self) -> str | None:
         """Return the id of another run that is reading this run's window; ``None`` if there is none."""
-        match read_value(self._store, self._claim_key):
+        claim = self._store.get(self._claim_key)
+        match None if is_newer(claim) else claim:
             case {"run_id": str(run_id), "reader": self._reader, "beats_at": at, "start": start, "end": end}:
                 pass
             case _:
@@ -243,7 +244,7 @@ class SharedReading:
         return [chunk for chunk in self._all_chunks() if chunk.reader == self._reader and _is_valid(chunk)]
 
     def _all_chunks(self) -> list[Chunk]:
-        found = read_value(self._store, self._chunks_key, [])
+        found = self._store.get(self._chunks_key, [])
         try:
             return [Chunk.of(value) for value in found]
         except (TypeError, ValueError):

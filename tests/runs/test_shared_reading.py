@@ -439,7 +439,9 @@ def test_records_that_are_gone_are_read_anew(crm: RunningSandbox, runs: Runs) ->
     assert not reads(crm, runs.context(2))
 
 
-@pytest.mark.parametrize("value", ["nonsense", [{"start": 5}], {"run_id": "x"}, 7, LATER])
+@pytest.mark.parametrize(
+    "value", ["nonsense", [{"start": 5}], {"run_id": "x"}, 7, LATER, {"version": 9, "run_id": "x"}]
+)
 def test_a_state_that_is_none_is_read_past(crm: RunningSandbox, runs: Runs, value: Any) -> None:
     """Whatever the state contains, a run finds its changes, and shares what it has read."""
     for key in (CHUNKS, CLAIM):
