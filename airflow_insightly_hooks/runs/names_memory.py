@@ -24,6 +24,7 @@ from airflow_insightly_hooks.core.errors import InvalidState, NewerState
 from airflow_insightly_hooks.core.incoming.kept_entity import KeptName
 from airflow_insightly_hooks.core.incoming.seen_names import BLOCK_NAMES, SeenNames
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in, read_head
+from airflow_insightly_hooks.core.state.versions import read_value
 
 __all__ = ["MOST_NAMES", "NamesMemory", "Remembered", "ToldNames"]
 
@@ -72,7 +73,7 @@ class NamesMemory:
     def has_moved(self, until: datetime, run: str) -> bool | None:
         """Return whether a run has moved the cursor to ``until``; ``None`` if it is not known any more."""
         heads = [head for keys in self._slots if (head := self._head(keys)) is not None]
-        text = self._store.get(self._cursor_key)
+        text = read_value(self._store, self._cursor_key)
         if text is None:
             return False if heads else None
         # A memory that is ahead of the cursor was written by a run that then didn't move the cursor.

@@ -18,6 +18,7 @@ from airflow_insightly_hooks.core.detection.storable_changes import exact_record
 from airflow_insightly_hooks.core.errors import (
     InsightlyHooksError,
     InvalidConnection,
+    NewerState,
     UnknownRecordType,
     UntrustedClock,
 )
@@ -392,6 +393,24 @@ def test_lost_memory(running: Reader, receive: Receive, logged: Logged) -> None:
     assert running.ids() == [2]
     assert "its parts don't belong together" in logged.text
     assert running.ids() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "is_of_asset"),
+    [("cursor/dag/read", True), ("cursor/dag/read~a", True), ("window", False), ("told", False)],
+)
+def test_state_of_a_newer_release(running: Reader, receive: Receive, key: str, is_of_asset: bool) -> None:
+    """The task, cleared, says which key an older release can't read, and reads nothing."""
+    run = running.new_run()
+    receive(1)
+    assert running.ids(run) == [1]
+    state = running.assets[running.asset] if is_of_asset else run["task_state_store"]
+    (key,) = [kept for kept in state.values if kept.removeprefix("received/Contacts/") == key]
+    state.set(key, {"version": 99})
+    with pytest.raises(NewerState) as caught:
+        running.ids(run)
+    assert key.endswith(caught.value.key)
+    assert state.get(key) == {"version": 99}
 
 
 def test_cursor_set_back(running: Reader, receive: Receive) -> None:
