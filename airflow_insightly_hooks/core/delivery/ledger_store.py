@@ -29,7 +29,7 @@ from airflow_insightly_hooks.core.delivery.ledger import Ledger
 from airflow_insightly_hooks.core.delivery.resend_requests import LedgerRequest
 from airflow_insightly_hooks.core.errors import InvalidState, SupersededError
 from airflow_insightly_hooks.core.state.state_store import StateStore, count_in
-from airflow_insightly_hooks.core.state.versions import check_version
+from airflow_insightly_hooks.core.state.versions import check_version, is_newer
 
 __all__ = ["HEAD", "VERSION", "LedgerStore", "block_keys", "done_keys", "key_of", "text_keys", "tokens_of"]
 
@@ -150,7 +150,7 @@ class LedgerStore:
         if found == self._claim:
             return
         epoch = found.get("epoch", 0) if isinstance(found, Mapping) else None
-        if not isinstance(epoch, int) or epoch >= self._claim["epoch"]:
+        if is_newer(found, VERSION) or not isinstance(epoch, int) or epoch >= self._claim["epoch"]:
             raise SupersededError
         # An earlier try claimed at the same time as this one, and wrote its claim later.
         self._store.set(HEAD, self._claim)
