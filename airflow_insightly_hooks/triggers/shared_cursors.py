@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_insightly_hooks.core.dates import api_time
+from airflow_insightly_hooks.core.state.versions import check_version
 from airflow_insightly_hooks.hooks.assets import CURSOR_LISTS
 from airflow_insightly_hooks.triggers.own_cursor import LONGEST_READ, LONGEST_REPEAT, count_runs
 
@@ -104,6 +105,7 @@ class SharedCursors:
         known: dict[str, Any] = {}
         for part in CURSOR_LISTS:
             of_part: Any = await self._state.aget(part)
+            check_version(part, of_part)
             known |= of_part or {}
         woken = [key for key, entry in known.items() if entry.get("woken")]
         read_to = {key: await self._state.aget(key) for key in woken}

@@ -116,6 +116,22 @@ def test_what_polls_say_is_repeated_as_without_webhooks(state: AssetState, airfl
     play(state, scene)
 
 
+def test_cursors_of_a_newer_release(
+    state: AssetState, airflow: Airflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are not read; the log says why, and the changes are said again."""
+    caplog.set_level("INFO")
+    of_newer = {"version": 2, "tasks": {"cursor/a/detect": {"woken": True}}}
+    state.values[cursor_list("cursor/a/detect")] = of_newer
+
+    async def scene(cursors: SharedCursors) -> None:
+        cursors.reported(*REPORTED, 15, is_announced=True)
+        assert await looks(cursors, airflow, 30) == [15, 30]
+
+    play(state, scene)
+    assert "The cursors of DAGs can't be read: NewerState" in caplog.text
+
+
 def test_a_state_that_fails_drops_nothing(
     state: AssetState, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
