@@ -122,6 +122,27 @@ def test_the_place_moves_when_all_was_persisted(crm: RunningSandbox, state: Asse
     assert state.values["watched"] > before
 
 
+def test_a_time_of_a_newer_release(
+    crm: RunningSandbox, state: AssetState, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not overwritten; the log says what to do, and once it can be read, changes are reported."""
+    kept, state.values["watched"] = state.values["watched"], {"version": 2, "until": "2031"}
+
+    async def play() -> Triggerer:
+        triggerer = Triggerer()
+        triggerer.start(1, watcher())
+        await until(lambda: "state 'watched': a newer release" in caplog.text)
+        assert "Looking for Contacts failed" in caplog.text
+        assert triggerer.events[1] == []
+        assert state.values["watched"] == {"version": 2, "until": "2031"}
+        state.values["watched"] = kept
+        await until(lambda: triggerer.events[1])
+        await triggerer.stop()
+        return triggerer
+
+    assert asyncio.run(play()).failures == {}
+
+
 def test_one_that_comes_late_is_told_where_it_begins(crm: RunningSandbox) -> None:
     """A watcher that joins a running watch misses no change: each gets its first event."""
 
