@@ -10,7 +10,7 @@ import pytest
 from airflow_insightly_hooks.core.errors import NewerState
 from airflow_insightly_hooks.core.state.state_store import read_head
 from airflow_insightly_hooks.core.state.versions import read_value
-from tests.compatibility.stored import clear
+from tests.compatibility.stored import asset_state, clear
 from tests.conftest import StateStore
 
 NEWER = {"version": 99, "what": "a later release writes"}
@@ -107,6 +107,22 @@ def test_the_state_of_a_task(upgraded, flow, dag_id, task_id, key):
 
 
 @pytest.mark.slow
+def test_the_window_that_is_being_read(upgraded):
+    """A task that was stopped before it had taken its window can't tell which one it was reading."""
+
+    def edit(found: dict[str, Any]) -> None:
+        of_task("detect_and_deliver", "reading")(found)
+        (task,) = found["runs"][0]["tasks"]
+        del task["state_store"]["window"]
+
+    state = upgraded("one_task", edit)
+    outcome = state.finish("one_task", clear("one_task", "detect_and_deliver"))
+    assert outcome.errors["detect_and_deliver"].key == "reading"
+    assert isinstance(outcome.errors["detect_and_deliver"], NewerState)
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flow", "key", "task_id"),
     [("pending", "pending/later/out", "due"), ("retry_queue", "retry/down__retry", "collect")],
@@ -117,6 +133,30 @@ def test_what_waits(upgraded, flow, key, task_id):
     outcome = state.finish_queued()
     assert outcome.errors[task_id].key == key
     assert isinstance(outcome.errors[task_id], NewerState)
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["taken", "entered", "decided", "looked_at", "postponed"])
+def test_a_run_that_has_begun_to_send_what_waits(upgraded, key):
+    """What the run has noted of itself is refused, and the entry stays where it is."""
+    state = upgraded("pending", of_task("due", key))
+    before = state.found["assets"][CONTACTS]["pending/later/out/0"]
+    state.sandbox.advance(days=3)
+    outcome = state.finish_queued()
+    assert isinstance(outcome.errors["due"], NewerState)
+    assert outcome.errors["due"].key == key
+    assert asset_state(CONTACTS)["pending/later/out/0"] == before
+    assert state.out.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["entered", "taken/down/out"])
+def test_a_run_that_has_begun_to_send_what_was_left(upgraded, key):
+    """The task of that receiver fails, and its error names the key."""
+    state = upgraded("retry_queue", of_task("collect", key))
+    outcome = state.finish_queued()
+    assert f"state {key!r}: a newer release" in str(outcome.errors["deliver"])
     assert state.out.requests == []
 
 

@@ -411,6 +411,19 @@ def test_a_note_that_can_not_be_read(crm: RunningSandbox, runs: Runs) -> None:
     assert runs.records() == Counter(ids)
 
 
+@pytest.mark.parametrize("key", ["to_schedule", "scheduled_records", "scheduled_records/kept"])
+def test_state_of_a_newer_release(crm: RunningSandbox, runs: Runs, key: str) -> None:
+    """Nothing is handed over, and nothing is sent."""
+    add_contacts(crm, 2)
+    store = StateStore()
+    store.set(key, {"version": 99})
+    with pytest.raises(InvalidState, match=key.partition("/")[0]) as caught:
+        timed(run_context(task_state_store=store), workflow(LATER))
+    assert isinstance(caught.value, NewerState) == ("/" not in key)
+    assert runs.confs == {}
+    assert store.get(key) == {"version": 99}
+
+
 # --- Airflow's answers -------------------------------------------------------------------------------------
 
 
