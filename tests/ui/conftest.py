@@ -35,7 +35,7 @@ def session() -> Iterator[Session]:
 
 @pytest.fixture
 def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
-    """Return what makes the browser of a person: of a role, or ``None`` who isn't logged in."""
+    """Return a function that makes the browser of a person with a role, or of nobody logged in (``None``)."""
     manager = SimpleAuthManager()
     monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "False")
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "0123456789abcdef" * 4)
@@ -57,13 +57,13 @@ def login(session: Session, monkeypatch: pytest.MonkeyPatch) -> Login:
 
 @cache
 def _pages() -> FastAPI:
-    """Return the one application: it keeps nothing, and takes a while to make."""
+    """Return the one application. All tests share it, since it has no state and is slow to make."""
     return make_app()
 
 
 @pytest.fixture
 def strict(monkeypatch: pytest.MonkeyPatch) -> Refuse:
-    """Return what has the auth manager refuse something from now on, as ``Strict`` does."""
+    """Return a function after which the auth manager refuses something, as ``Strict`` does."""
 
     def refuse(**what: Any) -> None:
         monkeypatch.setattr(airflow_app._AuthManagerState, "instance", Strict(**what))

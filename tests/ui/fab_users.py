@@ -1,6 +1,6 @@
 """Users and roles of the FAB auth manager: ``python -m tests.ui.fab_users``, after ``tests.ui.seed``.
 
-Beside one user of each of FAB's own roles there is ``sales``, who may see all DAGs but the hidden ones.
+There is one user for each of FAB's own roles, and ``sales``, who may see all DAGs except hidden ones.
 """
 
 from __future__ import annotations

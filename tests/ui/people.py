@@ -1,4 +1,4 @@
-"""An auth manager that refuses single DAGs: Airflow's simple one knows roles only."""
+"""An auth manager that can refuse single DAGs. Airflow's simple auth manager knows roles only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Refuses = Callable[[str, DagAccessEntity | None, str], bool]
 
 
 class Strict(SimpleAuthManager):
-    """Refuses what its role would allow.
+    """Refuses some of the rights that a role has.
 
     :param hidden: DAGs that nobody may see.
     :param untouchable: DAGs whose tasks nobody may clear.
     :param secret: DAGs whose XCom nobody may read.
-    :param refuses: what else is refused.
+    :param refuses: other rights that are refused.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What the pages of the tests show: a month of runs, written by the code that writes them in use.
+"""The data of the tests' pages: a month of runs, written by the same code as in real use.
 
-``python -m tests.ui.seed`` fills the metadata database that the environment names, and prints what it has
-made. Fast tests call ``seed`` with a session of ``tests.metadata_database``.
+``python -m tests.ui.seed`` fills the metadata database that the environment names, and prints the data.
+Fast tests call ``seed`` with a session of ``tests.metadata_database``.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ _RECORDS = {
 
 @dataclass
 class Seed:
-    """What was made, for tests to look for.
+    """The data that was made, for tests to look for.
 
-    :ivar now: ISO 8601: what all times were measured from.
-    :ivar deliveries: how many there are, by the workflow's DAG id; those of the DAGs beside it count for it.
-    :ivar undelivered: how many are failed, gone, in doubt or unsent, likewise.
-    :ivar pending: how many webhooks are pending, likewise.
-    :ivar request: the name of a request to cancel what is pending; its run is queued.
-    :ivar messages: what a message shows -> its id: ``script``, ``response``, ``resent``, ``in_doubt``, …
-    :ivar tasks: likewise -> the task that it is of: DAG id, run id, task id.
-    :ivar records: likewise -> the record that it tells of: type, id.
+    :ivar now: the time that all others are measured from, in ISO 8601.
+    :ivar deliveries: the number of deliveries by the workflow's DAG id, including its retry and pending DAGs.
+    :ivar undelivered: the number of failed, gone, doubtful and unsent deliveries, in the same way.
+    :ivar pending: the number of pending webhooks, in the same way.
+    :ivar request: the name of a request to cancel pending webhooks. Its run is queued.
+    :ivar messages: message ids by what they show: ``script``, ``response``, ``resent``, ``in_doubt``, …
+    :ivar tasks: the tasks of these messages, by the same keys: DAG id, run id, task id.
+    :ivar records: the records of these messages, by the same keys: type, id.
     """
 
     now: str
@@ -94,16 +94,16 @@ class Seed:
 
 
 def seed(session: Session, now: datetime | None = None) -> Seed:
-    """Fill a metadata database that has tables and nothing else.
+    """Fill a metadata database that has empty tables.
 
-    :param now: an aware time that the newest delivery is a minute older than; ``None``: the present one.
+    :param now: an aware time, one minute after the newest delivery; ``None`` means the present time.
     """
     return _Seeding(session, now or datetime.now(timezone.utc)).run()
 
 
 @dataclass
 class _Message:
-    """A message of a run: what became of each of its POSTs, the last one last."""
+    """A message of a run, with the outcome of each of its POSTs in order."""
 
     record: dict[str, Any]
     event: str = "updated"
@@ -280,7 +280,7 @@ class _Seeding:
         is_dry_run: bool = False,
         is_same_run: bool = False,
     ) -> TaskKey:
-        """Have a run deliver messages: make the run, its XCom and its ledger, as its tasks would have."""
+        """Have a run deliver messages: make the run, its XCom and its ledger, as its tasks do."""
         workflow = self._workflows[dag_id.partition("__")[0]]
         sent = next(w for w in workflow.webhooks if webhook in (None, w.name))
         suffix = f"_{sent.slug}" if len(workflow.webhooks) > 1 else ""
@@ -323,7 +323,7 @@ class _Seeding:
         return key
 
     def _count(self, key: TaskKey, met: int) -> None:
-        """Have the tasks before note how many changes there were, and what the account's day has left."""
+        """Have the earlier tasks store the number of changes, and the requests left of the account's day."""
         left = 38_000 - 7 * key.dag_run_id
         account = {"requests_left": left, "requests_a_day": 40_000, "insightly_conn_id": "insightly_default"}
         for task_id, counts in {
@@ -393,15 +393,15 @@ class _Seeding:
         at: datetime,
         about: dict[str, Any],
     ) -> datetime:
-        """Write a run's ledger; return when its last POST ended."""
+        """Write a run's ledger. Return when its last POST ended."""
         self._tokens += 1
         store = LedgerStore(DatabaseStateStore(self._session, key), f"1-{self._tokens:08x}")
         ledger = store.open(2, 3)
         ledger.about = about
         ended = at + timedelta(seconds=15)
         for message, payload in messages:
-            told = payload["record_type"], payload["record_id"], payload["event"], payload["changed_at"]
-            ledger.expect(payload["message_id"], about_of(*told))
+            change = payload["record_type"], payload["record_id"], payload["event"], payload["changed_at"]
+            ledger.expect(payload["message_id"], about_of(*change))
             if message.state == IN_DOUBT:
                 ledger.posting(payload["message_id"])
             for number, status in enumerate(message.statuses):
@@ -479,9 +479,9 @@ class _Seeding:
         return self._now - timedelta(**parts)
 
     def _times(self, count: int) -> Iterator[datetime]:
-        """Yield times of the last 29 days, the last four hours left out, from old to new.
+        """Yield times of the last 29 days without the last four hours, from old to new.
 
-        The overview counts the last 30 days by date, so it has all of them at any hour of the day.
+        The overview counts the last 30 days by date, so it includes all these times at any hour of the day.
         """
         first, step = self._ago(days=29), timedelta(days=29, hours=-4) / count
         for number in range(count):

@@ -1,4 +1,4 @@
-"""What all pages have in common: who gets them, what they say to browsers, how errors look."""
+"""Behaviour that all pages share: access rights, headers for browsers, and errors."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_database_that_is_away_is_said(login: Login, monkeypatch: pytest.Monke
 
 
 def test_only_dags_of_ours_are_asked_about(login: Login, session: Session) -> None:
-    """An auth manager may take 20 ms for each, and an Airflow have hundreds of other DAGs."""
+    """Other DAGs are not asked about: an auth manager may take 20 ms for each of hundreds of DAGs."""
     add_flow(session, "flow")
     write(session, add_run(session, "one"), {"msg_a": (7, "A", 1)})
     for number in range(20):
@@ -176,14 +176,14 @@ def test_only_dags_of_ours_are_asked_about(login: Login, session: Session) -> No
     assert asked == ["flow"]
 
 
-# --- what is told to browsers, and taken from them ---------------------------------------------------------
+# --- headers for browsers, and requests from them ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "directive", ["frame-ancestors 'self'", "form-action 'self'", "base-uri 'none'", "style-src 'self'"]
 )
 def test_the_policy_keeps_other_sites_away(login: Login, directive: str) -> None:
-    """They may neither frame a page, nor be sent its forms, nor style it."""
+    """Other sites can't frame a page, receive its forms, or style it."""
     headers = login().get("/insightly/nowhere").headers
     assert directive in headers["content-security-policy"].split("; ")
     assert headers["referrer-policy"] == "same-origin"
@@ -208,7 +208,7 @@ def test_forms_that_cannot_be_read(login: Login, content: bytes, kind: str | Non
 
 
 def test_an_error_of_ours_is_shown(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its text holds no contents, and says what to do."""
+    """The error's text holds no contents of records, and says what to do."""
 
     def fail(*_: object, **__: object) -> None:
         raise InvalidState("delivery", "it was written by another version")

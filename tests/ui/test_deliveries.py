@@ -44,7 +44,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 def fill(session: Session) -> TaskKey:
-    """Add what two DAGs have sent."""
+    """Add messages that two DAGs have sent."""
     key = add_run(session, "run+one")
     write(session, key, {"msg_a": (7, "A", 1), "msg_b": (8, "F", 2), "msg_c": (9, "U", 2)})
     theirs = {"conn_id": "secret_receiver", "receiver": "https://theirs.example.com/"}
@@ -73,7 +73,7 @@ def records(page: str) -> list[str]:
 
 
 def test_the_list_shows_the_newest_first(login: Login, session: Session) -> None:
-    """Time, state, record, workflow, receiver, attempts, and what the receiver said."""
+    """A row has time, state, record, workflow, receiver, attempts, and the receiver's answer."""
     fill(session)
     page = get(login()).text
     assert records(page) == ["77", "8", "9", "7"]
@@ -85,7 +85,7 @@ def test_the_list_shows_the_newest_first(login: Login, session: Session) -> None
 
 
 def test_the_usual_period_is_a_week(login: Login, session: Session) -> None:
-    """An address says nothing of it; what is older is a click away."""
+    """The address has no period then. Older deliveries are one click away."""
     fill(session)
     page = get(login(), "").text
     assert records(page) == []
@@ -128,7 +128,7 @@ def test_filters(login: Login, session: Session, query: str, expected: list[str]
 
 
 def test_a_filter_is_shown_and_can_be_cleared(login: Login, session: Session) -> None:
-    """One by one, and all at once."""
+    """Filters can be cleared one by one, and all at once."""
     fill(session)
     page = get(login(), f"{ANY}&state=failed&receiver=bill").text
     assert records(page) == ["8"]
@@ -178,7 +178,7 @@ def test_wrong_pages_and_scopes(login: Login, session: Session) -> None:
 
 
 def test_pages(login: Login, session: Session) -> None:
-    """50 each; there is no older one after the last."""
+    """A page has 50 rows. The last page has no link to an older one."""
     key = add_run(session, "one")
     write(session, key, {f"m{number}": (number, "A", number / 10) for number in range(120)})
     client = login()
@@ -193,7 +193,7 @@ def test_pages(login: Login, session: Session) -> None:
 
 
 def test_a_form_makes_an_address_to_be_shared(login: Login, session: Session) -> None:
-    """Without empty fields, and with its times in UTC: whoever gets it may be in another zone."""
+    """The address has no empty fields. Its times are in UTC, since another user may be in another zone."""
     fill(session)
     form = (
         "workflow=&receiver=&record=&state=failed&period=range&from=2026-01-31T09:00&to=&zone=Europe%2FBerlin"
@@ -208,7 +208,7 @@ def test_a_form_makes_an_address_to_be_shared(login: Login, session: Session) ->
 
 
 def test_what_is_not_there_yet(login: Login, session: Session) -> None:
-    """Said plainly, with what to do."""
+    """The page says so, and what to do."""
     assert "No deliveries yet" in get(login()).text
     fill(session)
     assert "This DAG has delivered no webhooks" in get(login(), "tab=dag&dag_id=nothing_of_ours").text
@@ -224,7 +224,7 @@ def test_ledgers_that_cannot_be_read_are_counted(login: Login, session: Session)
 
 
 def test_everything_is_escaped(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids, receivers and errors are others' texts."""
+    """Ids, receivers and errors are texts from outside."""
     monkeypatch.setenv("AIRFLOW__SCHEDULER__ALLOWED_RUN_ID_PATTERN", ".*")
     key = add_run(session, SCRIPT)
     store = LedgerStore(DatabaseStateStore(session, key), "1-0000000a")
@@ -268,7 +268,7 @@ def test_everything_is_escaped(login: Login, session: Session, monkeypatch: pyte
     ],
 )
 def test_tabs(login: Login, session: Session, query: str, expected: list[str]) -> None:
-    """Only what belongs there, without a navigation of its own; links within stay in the tab."""
+    """A tab shows its own deliveries only, and no navigation. Its links stay in the tab."""
     fill(session)
     page = get(login(), f"{query}&{ANY}").text
     assert records(page) == expected
@@ -280,7 +280,7 @@ def test_tabs(login: Login, session: Session, query: str, expected: list[str]) -
 
 
 def test_a_workflow_has_its_retry_dag_with_it(login: Login, session: Session) -> None:
-    """Both in its tab and in the filter."""
+    """This holds in its tab and in the filter."""
     add_flow(session, "flow__retry")
     fill(session)
     write(session, add_run(session, "r", "flow__retry"), {"msg_b": (8, "A", 9)})
@@ -305,7 +305,7 @@ def test_a_viewer_sees_but_can_send_nothing(login: Login, session: Session) -> N
 
 
 def test_a_dag_that_a_person_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
-    """Neither its rows, nor its name, nor its receivers; and its address is refused."""
+    """Its rows, name and receivers are not shown, and its address is refused."""
     fill(session)
     client = login()
     strict(hidden={"other"})
@@ -363,7 +363,7 @@ def add_workflow(session: Session) -> None:
 
 @pytest.mark.parametrize("chunks", [False, True])
 def test_one_delivery(login: Login, session: Session, chunks: bool) -> None:
-    """Facts, attempts and payload, pretty and exact; and links into Airflow."""
+    """The page has facts, attempts, the payload (formatted and exact), and links into Airflow."""
     key = fill(session)
     payloads = [payload("msg_a", "{}"), payload("msg_b")]
     with_payload(session, key.run_id, [payloads[:1], payloads[1:]] if chunks else payloads)
@@ -380,7 +380,7 @@ def test_one_delivery(login: Login, session: Session, chunks: bool) -> None:
 
 
 def test_a_payload_takes_a_right_of_its_own(login: Login, session: Session, strict: Refuse) -> None:
-    """Without it, what is needed is said; neither payload nor answer is shown."""
+    """Without this right, the page names it, and shows neither payload nor answer."""
     key = fill(session)
     with_payload(session, key.run_id, [payload("msg_b")])
     client = login()
@@ -401,7 +401,7 @@ def test_a_payload_that_is_gone(login: Login, session: Session) -> None:
 
 
 def test_a_payload_outlasts_a_change_of_mode(login: Login, session: Session) -> None:
-    """It is shown although the DAG has no such task any more; what one task has sent is kept nowhere."""
+    """It is shown even if the DAG no longer has the task. The mode ``one_task`` stores no payloads."""
     add_workflow(session)
     key = add_run(session, "one", "w")
     write(session, key, {"msg_b": (8, "A", 1)})
@@ -421,7 +421,7 @@ def test_a_payload_outlasts_a_change_of_mode(login: Login, session: Session) -> 
 
 
 def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> None:
-    """Of several tasks that hold the same message, as in a mapped task group."""
+    """Several tasks can hold the same message, as in a mapped task group."""
     key = add_run(session, "one")
     for map_index in (0, 1):
         session.execute(
@@ -436,7 +436,7 @@ def test_a_mapped_task_has_the_payload_of_its_own_index(session: Session) -> Non
 
 
 def test_a_payload_of_a_chunk_with_an_xcom_of_its_own(session: Session) -> None:
-    """It is found there; the references hold no payloads."""
+    """The payload is found there. The references hold no payloads."""
     key = fill(session)
     with_payload(session, key.run_id, [{"chunk": "chunk_0", "task_id": "build", "map_index": -1, "count": 1}])
     with_payload(session, key.run_id, [payload("msg_b", "{}")], key="chunk_1")
@@ -446,7 +446,7 @@ def test_a_payload_of_a_chunk_with_an_xcom_of_its_own(session: Session) -> None:
 def test_a_mapped_tasks_own_chunk_is_read_first(
     session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of chunks in files, each is read to see what it holds: that of the task's own number is enough."""
+    """Chunks in files must be read to be searched, so the chunk of the task's own index comes first."""
     key = fill(session)
     for number in range(3):
         path = object_storage / f"{number}.json"
@@ -464,7 +464,7 @@ def test_a_mapped_tasks_own_chunk_is_read_first(
 
 
 def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, session: Session) -> None:
-    """And links to the delivery that left the message, and from there."""
+    """The two deliveries of the message link to each other."""
     add_workflow(session)
     left = add_run(session, "first", "w")
     write(session, left, {"msg_b": (8, "F", 1)}, left_to="w__retry")
@@ -484,7 +484,7 @@ def test_a_retry_dag_has_its_payloads_from_the_collect_task(login: Login, sessio
 def test_links_to_insightly_and_to_the_receiver(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record's page, and the page that the receiver's connection names; other schemes than http never."""
+    """It links to the record's page and the connection's page of the receiver, by http and https only."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_INSIGHTLY_DEFAULT", '{"conn_type": "insightly", "host": "na1", "password": "k"}'
     )
@@ -542,7 +542,7 @@ def test_addresses_of_nothing(login: Login, session: Session, query: str, status
 
 
 def test_fifty_rows_are_quick(login: Login, session: Session) -> None:
-    """Far from what a person waits for, even on a slow machine."""
+    """The page comes quickly, even on a slow machine."""
     key = add_run(session, "one")
     write(session, key, {f"m{number}": (number, "F", 1) for number in range(60)})
     client = login()
@@ -553,7 +553,7 @@ def test_fifty_rows_are_quick(login: Login, session: Session) -> None:
 
 
 def test_an_xcom_makes_no_objects(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task decides what stands in its XCom, and nothing of it may run in the API server."""
+    """A task decides what its XCom holds, so nothing of it may run in the API server."""
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("an object was made")
@@ -569,7 +569,7 @@ def test_an_xcom_makes_no_objects(login: Login, session: Session, monkeypatch: p
 
 
 def test_half_a_surrogate_pair_is_shown_as_a_question_mark(login: Login, session: Session) -> None:
-    """JSON can name one, which has no UTF-8: the page is shown all the same."""
+    """JSON can hold half a pair, which has no UTF-8. The page is shown all the same."""
     key = fill(session)
     payloads = [{"message_id": "msg_a", "body": '{"NAME": "\ud800 Smith"}'}]
     session.execute(update(XComModel).where(XComModel.run_id == key.run_id).values(value=payloads))
@@ -583,14 +583,14 @@ def test_half_a_surrogate_pair_is_shown_as_a_question_mark(login: Login, session
 
 
 def without(page: str, label: str) -> dict[str, list[str]]:
-    """Return what the address asks for that takes a filter away."""
+    """Return the query of the address that takes a filter away."""
     found = re.search(rf'href="([^"]*)" aria-label="Remove this filter: {label}"', page)
     assert found is not None, label
     return parse_qs(urlsplit(unescape(found[1])).query)
 
 
 def test_a_run_goes_with_its_task_and_a_dag_with_both(login: Login, session: Session) -> None:
-    """Else the address that is left would name a task of no run, or a run of no DAG."""
+    """Otherwise the address would name a task without a run, or a run without a DAG."""
     fill(session)
     page = get(login(), "dag_id=flow&run_id=run%2Bone&task_id=deliver&map_index=3&state=failed").text
     dag, state = {"dag_id": ["flow"]}, {"state": ["failed"]}
@@ -626,7 +626,7 @@ def test_all_that_match_are_sent_again_only_if_undelivered(
 
 
 def test_a_record_links_to_its_other_deliveries(login: Login, session: Session) -> None:
-    """Of any time; the list that shows these already has no such link."""
+    """The link covers all times. A list of one record's deliveries has no such link."""
     fill(session)
     assert 'href="/insightly/deliveries?record=Contacts%3A8&amp;period=all"' in get(login()).text
     page = get(login(), f"{ANY}&record=Contacts:8").text
@@ -641,7 +641,7 @@ def test_a_record_links_to_its_other_deliveries(login: Login, session: Session) 
 def test_the_receivers_answer_takes_the_right_to_see_contents(
     login: Login, session: Session, strict: Refuse, is_secret: bool
 ) -> None:
-    """A receiver may repeat what it was sent."""
+    """The receiver's answer may repeat the message."""
     key = add_run(session, "one")
     store = LedgerStore(DatabaseStateStore(session, key), "1-0000000a")
     ledger = store.open(2, 3)
@@ -660,7 +660,7 @@ def test_the_receivers_answer_takes_the_right_to_see_contents(
 def test_a_receivers_page_of_another_scheme_is_no_link(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link to javascript: would run in the page."""
+    """A link to ``javascript:`` would run in the page."""
     hook = "airflow_insightly_hooks.hooks.webhook.WebhookHook.web_url"
     monkeypatch.setattr(hook, property(lambda _: "javascript:alert(1)"))
     monkeypatch.setenv(
@@ -680,7 +680,7 @@ def test_a_large_payload_is_cut(login: Login, session: Session) -> None:
 
 
 class ElsewhereXCom(BaseXCom):
-    """A backend whose values can't be read from here."""
+    """An XCom backend whose values can't be read in the API server."""
 
     @staticmethod
     def deserialize_value(result: Any) -> Any:
@@ -692,7 +692,7 @@ class ElsewhereXCom(BaseXCom):
 def test_a_payload_in_a_file_of_object_storage(
     login: Login, session: Session, object_storage: Path, name: str
 ) -> None:
-    """It is shown, and no object that the file names is made; a chunk of payloads is searched, too."""
+    """It is shown, also from a chunk of payloads. No object that the file names is made."""
     key = fill(session)
     named = {"__classname__": "airflow.sdk.definitions.asset.Asset", "__version__": 1, "__data__": {}}
     text = json.dumps([[payload("msg_a")], [{**payload("msg_b", '{"in": "a file"}'), "more": named}]])
@@ -705,7 +705,7 @@ def test_a_payload_in_a_file_of_object_storage(
 def test_a_payload_in_a_file_that_cannot_be_shown(
     login: Login, session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is gone; or too large, packed as well; or it isn't one of the backend's."""
+    """The file is gone, is too large (even if only unpacked), or is not one of the backend's files."""
     key = fill(session)
     path = object_storage / "payloads.json.gz"
     with_payload(session, key.run_id, path.as_uri())
@@ -735,7 +735,7 @@ def test_a_payload_in_a_file_that_cannot_be_shown(
 def test_an_address_that_leads_out_of_the_object_storage(
     login: Login, session: Session, object_storage: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """It is taken for a text, whatever is there: a task can push any."""
+    """It is treated as text, since a task can push any address."""
     key = fill(session)
     payloads = json.dumps([payload("msg_b", '{"is": "elsewhere"}')])
     for folder in ("storage", "aside", "storage-aside"):
@@ -751,8 +751,8 @@ def test_an_address_that_leads_out_of_the_object_storage(
 def test_payloads_that_cannot_be_shown(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a task that reads its records itself; of XComs that are too large or take too long; of a backend
-    elsewhere.
+    """The task reads its records itself, its XComs are too large or too slow, or the backend
+    can't be read from here.
     """
     key = fill(session)
     with_payload(session, key.run_id, [payload("msg_b")])
@@ -791,7 +791,7 @@ def test_the_same_message_in_a_dag_that_a_person_may_not_see(
 
 
 def test_a_dags_tab_is_the_workflows(login: Login, session: Session) -> None:
-    """Also around a delivery that its retry DAG has made."""
+    """This also holds for a delivery that the retry DAG has made."""
     add_workflow(session)
     key = add_run(session, "again", "w__retry")
     write(session, key, {"msg_b": (8, "F", 2)})

@@ -1,4 +1,4 @@
-"""Whatever stands in an address, a page answers, and leads to no page but an own one that answers, too."""
+"""A page answers whatever its address holds, and links only to own pages that answer, too."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ EARLIER, LATER = NOW.replace(hour=11), NOW.replace(hour=13)
 
 @pytest.fixture(scope="module")
 def a_month() -> Iterator[tuple[Session, Seed]]:
-    """A month that no test changes."""
+    """A month of deliveries that no test changes."""
     from tests.metadata_database import metadata_database
 
     with metadata_database() as sessions, sessions() as session:
@@ -185,7 +185,7 @@ def dag(**values: bool) -> WorkflowDag:
     ],
 )
 def test_a_workflows_state(state: str, values: dict[str, bool], definitions: list[dict[str, Any]]) -> None:
-    """Of a DAG with several workflows, what holds for all of them."""
+    """A DAG with several workflows has one state for all of them."""
     webhook = Webhook(name="b", conn_id="b")
     stored = [
         StoredWorkflow("w", "t", Workflow(name="W", record_type="Contacts", webhooks=[webhook], **one), None)
@@ -195,7 +195,7 @@ def test_a_workflows_state(state: str, values: dict[str, bool], definitions: lis
 
 
 def test_it_is_said_since_when_changes_are_counted() -> None:
-    """If that is later than the period's beginning, as after an upgrade."""
+    """This is shown if counting began after the period did, as after an upgrade."""
     none = ActivityCounts(None, None, 0, 0, 0)
     new, old = (Activity("w", none, none, [], at, 0) for at in (NOW, NOW - timedelta(days=29)))
     assert _counted_since([new], NOW) == NOW
@@ -204,7 +204,7 @@ def test_it_is_said_since_when_changes_are_counted() -> None:
 
 
 def test_the_sums_stand_first(login: Login) -> None:
-    """Of all workflows: what was delivered and what was not, what waits and what is pending."""
+    """The sums of all workflows: delivered, undelivered, waiting and pending messages."""
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", login().get("/insightly/").text))
     assert re.search(
         r"Delivered in 24 hours [5-9] Undelivered in 24 hours [3-5] Left to retry DAGs 6 Pending 34", page

@@ -1,4 +1,4 @@
-"""What is pending, as the pages show it; to cancel it, and to send it now."""
+"""Pending webhooks on the pages: to list them, cancel them, and send them now."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_other_bad_values(login: Login) -> None:
 
 @pytest.mark.usefixtures("won")
 def test_parts_of_the_list(login: Login, session: Session) -> None:
-    """2,500 entries are fifty pages, each shown at once; a page past the end is the last one."""
+    """2,500 entries make 50 pages, each shown quickly. A page past the end shows the last one."""
     book(session, "won", "survey").add([entry(record_id, 10) for record_id in range(100, 2_597)])
     client = login()
     client.get("/insightly/pending")
@@ -161,7 +161,7 @@ def test_parts_of_the_list(login: Login, session: Session) -> None:
 
 @pytest.mark.usefixtures("won")
 def test_what_hinders_it_is_said(login: Login, session: Session) -> None:
-    """A paused DAG, one that is gone, entries that are not in yet, and state that can't be read."""
+    """The page names paused DAGs, missing DAGs, entries not yet entered, and unreadable state."""
     for name in ("gone", "lost"):
         book(session, name).add([entry(1)])
     AssetState(session, asset_of(session, records_asset("insightly_default", "Contacts"))).delete(
@@ -229,7 +229,7 @@ def test_who_is_not_logged_in(login: Login, session: Session) -> None:
 
 @pytest.mark.usefixtures("won")
 def test_a_workflow_that_one_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
-    """It is neither listed, nor named, nor changed; who may see none sees nothing."""
+    """It is not listed, named or changed. A user who may see no workflow sees nothing."""
     add_workflow(session, "Secret", "Hush")
     book(session, "secret", "hush").add([entry(7)])
     client = login()
@@ -257,7 +257,7 @@ def test_a_workflow_that_one_may_not_see(login: Login, session: Session, strict:
 
 @pytest.mark.usefixtures("won")
 def test_of_a_hidden_dag_that_sends_nothing_is_told(login: Login, session: Session, strict: Refuse) -> None:
-    """Neither its name, nor whether it is paused, or has runs: only that it is another DAG."""
+    """The page says only that another DAG sends nothing, without its name, its state or its runs."""
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
     session.commit()
     client = login()
@@ -314,7 +314,7 @@ def test_a_form_of_another_site_changes_nothing(login: Login, session: Session, 
 def test_a_confirmation_says_what_will_happen(
     login: Login, session: Session, action: str, title: str, warning: str
 ) -> None:
-    """And changes nothing."""
+    """The confirmation page itself changes nothing."""
     rows = {"action": action, "row": [key(1), key(3)], "workflow": "won"}
     page = login().post("/insightly/pending", data=rows).text
     assert title in page
@@ -329,7 +329,7 @@ def test_a_confirmation_says_what_will_happen(
 @pytest.mark.parametrize("action", ["cancel", "send_now"])
 @pytest.mark.usefixtures("won")
 def test_what_was_confirmed_is_asked_for(login: Login, session: Session, action: str) -> None:
-    """A run, with its user, names the entries that were seen; a reload of what follows asks for nothing."""
+    """The new run names the user and the shown entries. A reload of the next page asks for nothing."""
     client = login("USER")
     answer = ask(client, {"action": action, "row": [key(1), key(3)]})
     assert answer.status_code == 303
@@ -361,7 +361,7 @@ def test_all_that_match_the_filter(login: Login, session: Session) -> None:
 def test_what_has_changed_meanwhile_is_confirmed_anew(
     login: Login, session: Session, chosen: dict[str, Any]
 ) -> None:
-    """One was sent since the page was shown: nothing is done, and the page says it."""
+    """If an entry was sent since the page was shown, nothing is done, and the page says so."""
     client = login()
     page = client.post("/insightly/pending", data={"action": "cancel", **chosen}).text
     book(session).remove([2])
@@ -375,7 +375,7 @@ def test_what_has_changed_meanwhile_is_confirmed_anew(
 
 @pytest.mark.usefixtures("won")
 def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) -> None:
-    """The record is pending again, by another change."""
+    """A new entry of the same record, by another change, is not cancelled."""
     book(session).remove([1])
     book(session).add([entry(1, changed_at="2026-01-10T00:00:00Z")])
     page = login().post("/insightly/pending", data={"action": "cancel", "row": [key(1)]}).text
@@ -385,7 +385,7 @@ def test_what_was_scheduled_anew_is_not_meant(login: Login, session: Session) ->
 
 @pytest.mark.usefixtures("won")
 def test_a_form_that_is_sent_twice_does_no_harm(login: Login, session: Session) -> None:
-    """Each time a run is queued; the second one finds nothing, and not what was scheduled meanwhile."""
+    """Each form queues a run. The second run finds nothing, not even entries scheduled meanwhile."""
     client = login()
     page = client.post("/insightly/pending", data={"action": "send_now", "row": [key(1)]}).text
     for _ in range(2):
@@ -442,7 +442,7 @@ def test_a_dag_that_goes_meanwhile(login: Login, session: Session) -> None:
 
 @pytest.mark.usefixtures("won")
 def test_the_progress_of_a_request(login: Login, session: Session) -> None:
-    """It is loaded again until all is carried out; a paused DAG is named."""
+    """The page reloads until all is done. It names a paused DAG."""
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
     session.commit()
     client = login()
@@ -492,7 +492,7 @@ def test_a_request_that_is_not_there(login: Login, request_: str) -> None:
 
 
 def test_the_address_of_a_form_that_was_sent_can_be_loaded(login: Login) -> None:
-    """Airflow keeps the address of the page that a form has led to, and loads it by GET."""
+    """Airflow remembers the address of the page after a form, and loads it with GET."""
     client = login()
     assert client.get("/insightly/pending").status_code == 200
     answer = client.get("/insightly/pending/runs")
@@ -510,7 +510,7 @@ def test_a_confirmation_names_the_first_records(login: Login, session: Session) 
 
 
 def test_what_a_dag_has_left_that_is_gone(login: Login, session: Session, strict: Refuse) -> None:
-    """Who may read any DAG sees it; who may not read that one doesn't, although Airflow has no such DAG."""
+    """Users who may read all DAGs see them. Users who may not read this DAG don't, although it is gone."""
     book(session, "gone").add([entry(1)])
     client = login()
     assert records_in(client.get("/insightly/pending").text) == ["1"]
@@ -522,7 +522,7 @@ def test_what_a_dag_has_left_that_is_gone(login: Login, session: Session, strict
 
 @pytest.mark.usefixtures("won")
 def test_a_run_that_has_ended_before_all_was_carried_out(login: Login, session: Session) -> None:
-    """As one that took as many as a run takes; the page waits for nothing more."""
+    """A run may end at its limit of entries. Then the page does not wait for more."""
     client = login()
     address = ask(client, {"action": "send_now", "row": [key(1), key(2)]}).headers["location"]
     (run,) = runs_of(session)
@@ -545,7 +545,7 @@ def test_an_entry_that_was_scheduled_anew_counts_as_carried_out(login: Login, se
 
 @pytest.mark.usefixtures("won")
 def test_the_runs_of_a_dag_that_one_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
-    """Of a request to two DAGs, the other's run is shown alone."""
+    """If a request went to two DAGs, only the run of the visible DAG is shown."""
     add_workflow(session, "Lost", "Check")
     book(session, "lost").add([entry(8)])
     client = login()

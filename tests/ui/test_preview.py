@@ -1,4 +1,4 @@
-"""The page that previews a workflow with one record, and sends that to a receiver as a test."""
+"""The page that previews a workflow with one record, and sends the message to a receiver as a test."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def pasted(**changed: Any) -> str:
 
 
 def test_the_form_offers_the_workflows(login: Login, stored: Callable[..., None]) -> None:
-    """By name, with the one chosen that an address names."""
+    """They are listed by name. The workflow that the address names is selected."""
     stored()
     stored(name="Other")
     page = login().get("/insightly/preview?workflow=other/evaluate&record_id=7").text
@@ -130,7 +130,7 @@ def test_workflows_that_cannot_be_read_are_listed_with_the_reason(login: Login, 
 def test_a_record_of_insightly(
     login: Login, stored: Callable[..., None], receiver: str, insightly: RunningSandbox, session: Session
 ) -> None:
-    """It is read with Airflow's credentials; verdict, headers and the exact body are shown, and no secret."""
+    """It is read with Airflow's credentials. The page shows verdict, headers and exact body, no secret."""
     stored(criteria={"field": "Region__c", "operator": "in", "value": ["Europe", "Asia", "Americas"]})
     records = InsightlyHook(exact_numbers=True).iter_records("Contacts")
     record = next(record for record in records if "Region__c" in json.dumps(record))
@@ -156,7 +156,7 @@ def test_a_record_of_insightly(
 
 
 def test_a_workflow_in_one_task(login: Login, stored: Callable[..., None], receiver: str) -> None:
-    """It is previewed like any other; its task has another name."""
+    """It is previewed like any other workflow, although its task has another name."""
     stored(mode="one_task")
     key = "new_contact/detect_and_deliver"
     assert f'<option value="{key}" selected>' in login().get("/insightly/preview?dag_id=new_contact").text
@@ -166,7 +166,7 @@ def test_a_workflow_in_one_task(login: Login, stored: Callable[..., None], recei
 
 
 def test_a_record_that_does_not_trigger(login: Login, stored: Callable[..., None], receiver: str) -> None:
-    """Each group has its verdict, and the conditions that decide are marked, in words, too."""
+    """Each group has its verdict, and the deciding conditions are marked, also in words."""
     stored(criteria=CRITERIA)
     answer = asked(login(), record=pasted(TITLE="CEO"))
     page = text_of(answer.text)
@@ -197,7 +197,7 @@ def test_both_events_or_one(login: Login, stored: Callable[..., None], receiver:
 def test_relative_dates_are_measured_from_the_time_that_is_given(
     login: Login, stored: Callable[..., None], receiver: str
 ) -> None:
-    """In the person's time zone."""
+    """The time is in the user's time zone."""
     stored(criteria={"field": "DATE_CREATED_UTC", "operator": "within_last", "value": "1h"})
     page = text_of(asked(login(), record=pasted()).text)
     assert "Relative dates are measured from each change's own time." in page
@@ -217,7 +217,7 @@ def test_a_time_trigger_says_when(login: Login, stored: Callable[..., None], rec
 
 
 def test_what_a_record_holds_is_text(login: Login, stored: Callable[..., None], receiver: str) -> None:
-    """No markup in it acts, wherever it stands."""
+    """Markup in a record is shown as text, wherever it is."""
     stored(name=f"New {SCRIPT}", dag_id="new_contact", criteria={**CRITERIA})
     answer = asked(login(), record=pasted(TITLE=SCRIPT, LAST_NAME='"><b>x</b>'))
     assert answer.status_code == 200
@@ -230,7 +230,7 @@ def test_what_a_record_holds_is_text(login: Login, stored: Callable[..., None], 
 
 
 def test_several_webhooks(login: Login, stored: Callable[..., None], receiver: str) -> None:
-    """Each with its receiver; of one whose address is masked, body and known headers, but no test."""
+    """Each is shown with its receiver. A webhook with a masked address has no test."""
     stored(
         webhooks=[
             {"name": "Billing", "conn_id": "billing"},
@@ -296,7 +296,7 @@ def test_notes_of_the_workflow(login: Login, stored: Callable[..., None], receiv
 def test_what_is_wrong_is_said(
     login: Login, stored: Callable[..., None], receiver: str, fields: dict[str, str], status: int, said: str
 ) -> None:
-    """Beside its field or above the form, which keeps what was typed."""
+    """The mistake is shown beside its field or above the form, which keeps the input."""
     stored()
     answer = asked(login(), **fields)
     assert (answer.status_code, said in text_of(answer.text)) == (status, True), text_of(answer.text)
@@ -317,7 +317,7 @@ def test_insightly_refuses_the_key(
 
 
 def test_insightly_does_not_answer(login: Login, stored: Callable[..., None], connect: Connect) -> None:
-    """For a pasted record, that is a note: its body may differ."""
+    """For a pasted record a note says so, since its body may differ."""
     stored(webhooks=[{"name": "Billing", "uri": "https://receiver.example.com/in"}])
     connect("insightly_default", "insightly", host="http://127.0.0.1:9", login=API_KEY)
     answer = asked(login(), record_id="1")
@@ -341,7 +341,7 @@ def test_a_connection_is_missing(login: Login, stored: Callable[..., None]) -> N
 def test_too_many_at_once_are_put_off(
     login: Login, stored: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow's other pages need threads, too."""
+    """Too many previews at once are refused, since Airflow's other pages need threads, too."""
     stored()
     taken = threading.BoundedSemaphore(1)
     taken.acquire()
@@ -353,7 +353,7 @@ def test_too_many_at_once_are_put_off(
 
 
 def test_insightly_is_asked_once(login: Login, stored: Callable[..., None], connect: Connect) -> None:
-    """A person waits for one time-out, not for four of them; and so does a thread of the API server."""
+    """User and thread wait for one time-out of Insightly, not for four."""
     stored()
     with serving([10.0]) as server:
         host = f"http://127.0.0.1:{server.port}"
@@ -367,7 +367,7 @@ def test_insightly_is_asked_once(login: Login, stored: Callable[..., None], conn
 def test_few_wait_for_their_turn(
     login: Login, stored: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits takes a thread: of a hundred previews at once, most are put off without waiting."""
+    """Waiting takes a thread, so most of a hundred previews at once are refused without waiting."""
     stored()
     monkeypatch.setattr(preview_result, "_run_slots", threading.BoundedSemaphore(1))
     monkeypatch.setattr(preview_result, "_queue_slots", threading.BoundedSemaphore(2))
@@ -434,7 +434,7 @@ def test_a_test_is_sent_once_it_is_confirmed(
 def test_a_receiver_that_fails(
     login: Login, stored: Callable[..., None], insightly: RunningSandbox, connect: Connect
 ) -> None:
-    """Status, error and what it answered are shown, as text."""
+    """Status, error and answer are shown as text."""
     stored()
     down = answer("503 Service Unavailable", "Content-Type: text/plain", body=f"down {SCRIPT}".encode())
     with serving([down]) as server:
@@ -451,7 +451,7 @@ def test_a_receiver_that_fails(
 def test_another_receiver_than_was_shown_gets_nothing(
     login: Login, stored: Callable[..., None], receiver: str, insightly: RunningSandbox
 ) -> None:
-    """If the connection has changed meanwhile, it is asked again; neither is anything sent unconfirmed."""
+    """If the connection has changed meanwhile, the page asks again. It sends nothing without confirmation."""
     stored()
     answer = asked(login(), record=pasted(), webhook="billing", confirmed="yes", receiver="https://other/")
     assert "The receiver has changed since the last page" in text_of(answer.text)
@@ -478,7 +478,7 @@ XCOM = ("GET", DagAccessEntity.XCOM)
 def test_a_viewer_previews_pasted_records_only(
     login: Login, stored: Callable[..., None], receiver: str, insightly: RunningSandbox
 ) -> None:
-    """Insightly isn't asked for anything, no test is offered, and neither is done if asked for."""
+    """No request goes to Insightly, and no test is offered. Both are refused if a form asks for them."""
     stored()
     viewer = login("VIEWER")
     form = viewer.get("/insightly/preview").text
@@ -504,7 +504,7 @@ def test_a_viewer_previews_pasted_records_only(
 def test_without_the_rights_to_see_payloads_there_is_no_preview(
     login: Login, stored: Callable[..., None], receiver: str, strict: Refuse, rights: Any
 ) -> None:
-    """The workflow isn't offered, and a preview is refused; a DAG that isn't there is refused alike."""
+    """The workflow isn't offered, and its preview is refused in the same way as that of a missing DAG."""
     stored()
     client = login()
     strict(refuses=lambda method, part, _: (method, part) not in rights)

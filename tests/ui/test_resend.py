@@ -1,4 +1,4 @@
-"""Sending again from the pages: what is shown before, who may, once only, and how far it is."""
+"""Sending again from the pages: the confirmation, the rights, one request only, and the progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Fields = dict[str, Any]
 
 
 def fill(session: Session) -> tuple[TaskKey, TaskKey]:
-    """Add what two DAGs have sent: one message delivered, two failed; one failed."""
+    """Add messages that two DAGs have sent: one delivered and two failed, and one failed."""
     one = add_run(session, "one")
     write(session, one, {"msg_a": (7, "A", 1), "msg_b": (8, "F", 2), "msg_c": (9, "F", 2)})
     two = add_run(session, "two", "other")
@@ -67,7 +67,7 @@ def asked_of(session: Session, key: TaskKey) -> list[set[str]]:
 
 
 def run_task(session: Session, key: TaskKey, state: str, *, acknowledges: bool = True) -> None:
-    """Have a task make its next try, as a worker does: it sends what it was asked for."""
+    """Have a task make its next try, as a worker does. It sends the requested messages."""
     base = DatabaseStateStore(session, key)
     store = LedgerStore(base, "4-0000000c")
     ledger = store.open(5, 3, [request.of_ledger("") for request in read_requests(base)])
@@ -94,7 +94,7 @@ def set_state(session: Session, key: TaskKey, state: str | None) -> None:
 
 
 def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) -> None:
-    """How many, to whom, of what; then the request, and the way to its progress."""
+    """The page shows number, receivers and records. Then it makes the request, and links to its progress."""
     one, two = fill(session)
     client = login()
     answer = post(client, what="selected", delivery=[named(one, "msg_b"), named(two, "msg_x")])
@@ -119,7 +119,7 @@ def test_nothing_happens_before_it_is_confirmed(login: Login, session: Session) 
 
 
 def test_all_undelivered_that_match(login: Login, session: Session) -> None:
-    """What is delivered stays; the filter counts, and its time ends when it was shown."""
+    """Delivered messages are not sent. The filter counts, and its period ends when the list was shown."""
     one, two = fill(session)
     client = login()
     page = post(client, what="undelivered", workflow="flow", period="all").text
@@ -158,7 +158,7 @@ def test_what_cannot_be_sent_is_said_before(login: Login, session: Session, way:
 
 
 def test_what_has_changed_meanwhile_is_shown_again(login: Login, session: Session) -> None:
-    """Nobody confirms something else than what was shown."""
+    """A user confirms only what the page has shown."""
     one, _ = fill(session)
     client = login()
     page = post(client, what="undelivered", workflow="flow", period="all").text
@@ -172,7 +172,7 @@ def test_what_has_changed_meanwhile_is_shown_again(login: Login, session: Sessio
 
 
 def test_what_comes_later_is_not_sent(login: Login, session: Session) -> None:
-    """What fails after the list was shown was not confirmed."""
+    """Messages that fail after the list was shown are not part of the confirmation."""
     fill(session)
     client = login()
     page = post(client, what="undelivered", workflow="flow", period="all").text
@@ -233,7 +233,7 @@ def test_a_selection_that_no_database_takes(login: Login, session: Session, plac
 
 
 def test_a_form_that_is_sent_twice_sends_once(login: Login, session: Session) -> None:
-    """A double click and a page that is loaded again lead to the progress of the first one."""
+    """A double click or a reload leads to the progress of the first request."""
     one, _ = fill(session)
     client = login()
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
@@ -246,7 +246,7 @@ def test_a_form_that_is_sent_twice_sends_once(login: Login, session: Session) ->
 
 
 def test_two_at_the_same_moment(login: Login, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each task takes a request once, even if the first one was not in the audit log when the second came."""
+    """Each task takes a request once, even if the audit log doesn't have the first when the second comes."""
     one, _ = fill(session)
     client = login()
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
@@ -272,7 +272,7 @@ def test_what_takes_long_goes_on_after_the_answer(
 def test_the_database_goes_away_in_the_middle(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch, asked: int
 ) -> None:
-    """Nobody is told that nothing or all was asked for; what was not is named, also if it is sent again."""
+    """The page names the tasks that were not asked, also if the form is sent again."""
 
     def until_it_is_away(*arguments: Any, **more: Any) -> Iterator[Any]:
         yield from islice(resend(*arguments, **more), asked)
@@ -297,7 +297,7 @@ def test_the_database_goes_away_in_the_middle(
 
 
 def test_a_viewer_may_not(login: Login, session: Session) -> None:
-    """What was left out is said; a form made by hand changes nothing."""
+    """The page says what was left out. A forged form changes nothing."""
     one, _ = fill(session)
     client = login("VIEWER")
     page = post(client, what="selected", delivery=[named(one, "msg_b")]).text
@@ -350,7 +350,7 @@ def test_a_right_that_is_lost_before_it_is_confirmed(login: Login, session: Sess
 
 
 def test_dags_that_a_person_may_not_see(login: Login, session: Session, strict: Refuse) -> None:
-    """They are not named, and what is asked about them is refused."""
+    """They are not named, and requests about them are refused."""
     _, two = fill(session)
     client = login()
     strict(hidden={"other"})
@@ -370,7 +370,7 @@ def start(client: Any, session: Session, *named_messages: str) -> str:
 
 
 def test_progress(login: Login, session: Session) -> None:
-    """It waits, is under way, and is done; until then, the page loads itself again."""
+    """The request waits, is under way, and is done. Until then the page reloads itself."""
     one, two = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_a"), named(one, "msg_b"), named(two, "msg_x"))
@@ -393,7 +393,7 @@ def test_progress(login: Login, session: Session) -> None:
 
 
 def test_a_task_that_ended_without_beginning(login: Login, session: Session) -> None:
-    """One that somebody has set to success has delivered nothing again."""
+    """A task that a user has set to success has sent nothing again."""
     one, _ = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_a"))
@@ -410,7 +410,7 @@ def test_all_arrived(login: Login, session: Session) -> None:
 
 
 def test_a_request_that_was_interrupted(login: Login, session: Session) -> None:
-    """The address says how many tasks were to be asked."""
+    """The address has the number of tasks that were to be asked."""
     one, _ = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_b")).replace("tasks=1", "tasks=3")
@@ -462,7 +462,7 @@ def test_in_a_tab_everything_stays_there(login: Login, session: Session) -> None
 
 
 def test_a_request_of_many_tasks_is_cheap_to_follow(session: Session) -> None:
-    """While tasks are still to end, their ledgers stay closed."""
+    """Ledgers of tasks that have not ended are not read."""
     fill(session)
     extra = json.dumps({"request": "0123456789ab", "what": "all", "messages": 1, "outcome": "cleared"})
     rows = [
@@ -483,7 +483,7 @@ def test_a_request_of_many_tasks_is_cheap_to_follow(session: Session) -> None:
 
 @pytest.mark.parametrize("way", ["removed", "deleted"])
 def test_a_task_that_is_gone_has_ended(login: Login, session: Session, way: str) -> None:
-    """Nobody waits for it for ever."""
+    """The page does not wait for it."""
     one, _ = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_a"))
@@ -498,7 +498,7 @@ def test_a_task_that_is_gone_has_ended(login: Login, session: Session, way: str)
 def test_what_has_gone_wrong_is_listed_first(
     login: Login, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And as many tasks as a page holds; the page says of how many."""
+    """The page lists a limited number of tasks, and says how many there are."""
     one, two = fill(session)
     client = login()
     address = start(client, session, named(one, "msg_b"), named(two, "msg_x"))
@@ -515,7 +515,7 @@ def test_what_has_gone_wrong_is_listed_first(
 
 
 def test_a_message_of_several_tasks_is_sent_by_the_last(login: Login, session: Session) -> None:
-    """As one that a task has left, and the retry DAG could not deliver."""
+    """An example is a message that a task has left, and that the retry DAG could not deliver."""
     first, last = add_run(session, "first"), add_run(session, "last")
     write(session, first, {"msg_b": (8, "F", 1)})
     write(session, last, {"msg_b": (8, "F", 5)})

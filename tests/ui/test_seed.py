@@ -1,4 +1,4 @@
-"""What the tests of the pages look at is what the package itself reads of it."""
+"""The package reads the seeded data as the tests of the pages expect it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def seeded() -> Iterator[tuple[Session, Seed]]:
 
 
 def test_deliveries(seeded: tuple[Session, Seed]) -> None:
-    """All that were written are found, and as many are undelivered."""
+    """All deliveries are found, with the right number of undelivered ones."""
     session, made = seeded
     found = search_deliveries(session, DeliveryFilter(), limit=1_000)
     workflows = Counter(row.key.dag_id.partition("__")[0] for row in found.rows)
@@ -39,7 +39,7 @@ def test_deliveries(seeded: tuple[Session, Seed]) -> None:
 
 
 def test_named_messages(seeded: tuple[Session, Seed]) -> None:
-    """A test that looks for a message finds it, in its task and of its record."""
+    """Each named message is found, with its task and its record."""
     session, made = seeded
     assert len(made.messages) == 9
     for name, message in made.messages.items():
@@ -58,7 +58,7 @@ def test_request_to_send_again(seeded: tuple[Session, Seed]) -> None:
 
 
 def test_pending(seeded: tuple[Session, Seed]) -> None:
-    """All that is pending is found, with the DAGs that send it."""
+    """All pending webhooks are found, with the DAGs that send them."""
     session, made = seeded
     page = pending_webhooks(session)
     assert Counter(row.dag_id for row in page.rows) == made.pending
@@ -67,7 +67,7 @@ def test_pending(seeded: tuple[Session, Seed]) -> None:
 
 
 def test_receiver_that_is_down(seeded: tuple[Session, Seed]) -> None:
-    """It is known as down, and what was left for it waits."""
+    """It is reported as down, and the messages left for it wait."""
     session, _ = seeded
     asset_id = asset_of(session, records_asset("insightly_default", "Organisations"))
     state = AssetState(session, asset_id)

@@ -1,4 +1,4 @@
-"""The workflows that the pages of the tests show, the connections that they name, and who looks at them."""
+"""The workflows, connections and users of the tests' pages."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ HIDDEN = "payroll_contacts"
 
 
 def dags() -> list[DAG]:
-    """Return the DAGs of all workflows, those beside them included, not registered with Airflow."""
+    """Return all DAGs of the workflows, without registering them with Airflow."""
     return [dag for workflow in WORKFLOWS for dag in workflow_dags(workflow)]
