@@ -1,4 +1,4 @@
-"""What the database holds after it was said that there are changes."""
+"""The database after changes were announced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noted(session: Session, insightly_conn_id: str = "crm") -> AssetStateStoreMo
 
 
 def test_noted(session: Session) -> None:
-    """The seconds that were announced are in the state of the records' asset, with who has written them."""
+    """The state of the records' asset has the announced seconds and their writer."""
     add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm", cursor="flow/detect")
     for second in (0, 1, 10):
         assert announce(session, "crm", "Contacts", span(second)) == 1
@@ -51,7 +51,7 @@ def test_noted(session: Session) -> None:
 
 
 def test_foreign_value(session: Session) -> None:
-    """A value that something else has written is replaced."""
+    """A value from another writer is replaced."""
     add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm")
     announce(session, "crm", "Contacts", span(0))
     row = noted(session)
@@ -66,7 +66,7 @@ def test_foreign_value(session: Session) -> None:
 
 
 def test_nobody_waits(session: Session) -> None:
-    """Without a DAG that is scheduled by changes, nothing is stored, and nothing noted."""
+    """Without a DAG that is scheduled by changes, no event and no note is stored."""
     add_waiting_dag(
         session, "flow", "Contacts", names=["insightly/crm/Leads/changes/15s/5s"], insightly_conn_id="crm"
     )
@@ -77,7 +77,7 @@ def test_nobody_waits(session: Session) -> None:
 
 
 def test_an_asset_that_no_dag_is_scheduled_by(session: Session) -> None:
-    """Airflow keeps the asset of a DAG whose schedule was changed: it wakes nobody."""
+    """Airflow keeps the asset of a DAG whose schedule was changed. It wakes no DAG."""
     add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm")
     session.execute(delete(DagScheduleAssetReference))
     assert announce(session, "crm", "Contacts", span(0)) == 0
@@ -85,7 +85,7 @@ def test_an_asset_that_no_dag_is_scheduled_by(session: Session) -> None:
 
 
 def test_no_cursor_is_kept(session: Session) -> None:
-    """A DAG without a task that keeps a cursor is told, and there is nowhere to note it."""
+    """A DAG without a cursor gets the event, but no note, since there is no cursor to note it at."""
     add_waiting_dag(session, "flow", names=["insightly/crm/Contacts/changes/15s/5s"])
     assert announce(session, "crm", "Contacts", span(0)) == 1
     session.commit()
@@ -93,7 +93,7 @@ def test_no_cursor_is_kept(session: Session) -> None:
 
 
 def test_rolled_back(session: Session) -> None:
-    """Events and notes are one transaction."""
+    """Events and notes are written in one transaction."""
     add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm")
     announce(session, "crm", "Contacts", span(0))
     session.rollback()
@@ -102,7 +102,7 @@ def test_rolled_back(session: Session) -> None:
 
 
 def test_an_event_that_waits_for_its_run_takes_later_ones_along(session: Session) -> None:
-    """A run gets the events up to the time of the queue's row: that is not before the last event's."""
+    """A run gets the events up to the time of the queue's row, so that time is moved to the last event."""
     add_waiting_dag(session, "flow", "Contacts", insightly_conn_id="crm", cursor="flow/detect")
     add_waiting_dag(session, "other", "Contacts", cursor="other/detect")
     announce(session, "insightly_default", "Contacts", span(0))

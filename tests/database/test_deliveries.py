@@ -62,7 +62,7 @@ def found(session: Session, *, limit: int = 100, offset: int = 0, **wanted: Any)
 
 
 def test_a_delivery_says_what_became_of_a_message(session: Session) -> None:
-    """Record, event, receiver, state, attempts, outcome, and where it was: no contents."""
+    """It has record, event, receiver, state, attempts, outcome and task, but no contents."""
     key = add_run(session, "one")
     write(session, key, {"a": (7, "F", 1)})
     (row,) = search_deliveries(session, DeliveryFilter()).rows
@@ -73,7 +73,7 @@ def test_a_delivery_says_what_became_of_a_message(session: Session) -> None:
 
 
 def test_newest_first_across_tasks_that_overlap(session: Session) -> None:
-    """What counts is when a message's POST ended, not which ledger was written last."""
+    """The order is by the end of each message's POST, not by the time its ledger was written."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1), "d": (4, "A", 9)})
     write(session, add_run(session, "two"), {"b": (2, "A", 2), "c": (3, "A", 8)})
     assert found(session) == ["d", "c", "b", "a"]
@@ -95,7 +95,7 @@ SHOWN = {"A": "delivered", "F": "failed", "G": "gone", "D": "in doubt", "U": "un
 
 
 def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever there is, in however many steps: exactly what matches, newest first."""
+    """A search returns exactly the matching messages, newest first, in any number of steps."""
     monkeypatch.setattr(module, "CHUNKS", (1, 2))
     keys = [add_run(session, f"run_{number}") for number in range(6)]
 
@@ -135,7 +135,7 @@ def test_a_search_finds_what_matches(session: Session, monkeypatch: pytest.Monke
 
 
 def test_filters(session: Session) -> None:
-    """By DAG, run, task, receiver, message, record type and period."""
+    """There are filters for DAG, run, task, receiver, message, record type and period."""
     one, two = add_run(session, "one"), add_run(session, "two", "paused")
     write(session, one, {"msg_a": (1, "A", 1)})
     write(session, two, {"msg_b": (1, "F", 2)}, conn_id="erp", receiver="https://erp.example.com/")
@@ -159,7 +159,7 @@ def test_filters(session: Session) -> None:
 
 
 def test_runs_of_after_a_period_are_not_opened(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only runs that were due by its end can have sent in it, whenever their ledgers were written last."""
+    """Only runs that were due by the period's end are read, even if later ledgers were written since."""
     month = 30 * 24 * 60
     before, after = add_run(session, "before"), add_run(session, "after")
     session.execute(update(DagRun).where(DagRun.run_id == "after").values(run_after=at(month)))
@@ -177,7 +177,7 @@ def test_runs_of_after_a_period_are_not_opened(session: Session, monkeypatch: py
 
 
 def test_a_task_with_several_receivers(session: Session) -> None:
-    """Each webhook of a task that delivers all has a ledger of its own, whatever it is called."""
+    """If a task delivers several webhooks, each has its own ledger, whatever its name."""
     key = add_run(session, "one")
     for prefix in ("", "erp/", "delivery/", "delivery_2/"):
         write(session, key._replace(prefix=prefix), {f"to {prefix}": (1, "A", 1)})
@@ -185,7 +185,7 @@ def test_a_task_with_several_receivers(session: Session) -> None:
 
 
 def test_what_a_later_try_has_taken_over(session: Session) -> None:
-    """The ledger that counts is shown, once; one that a killed try has left beside it is not."""
+    """The current ledger is shown once. A ledger that a killed try has left is not shown."""
     key = add_run(session, "one")
     write(session, key, {"a": (1, "F", 1)})
     rows = {
@@ -204,7 +204,7 @@ def test_what_a_later_try_has_taken_over(session: Session) -> None:
 
 @pytest.mark.parametrize("value", [{"version": 3}, "x", {"__airflow_ref__": "s3://x"}])
 def test_a_ledger_that_cannot_be_read_is_counted(session: Session, value: Any) -> None:
-    """It is no reason to show nothing of the others."""
+    """The other ledgers are shown all the same."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     key = add_run(session, "two")
     write(session, key, {"b": (2, "A", 2)})
@@ -216,7 +216,7 @@ def test_a_ledger_that_cannot_be_read_is_counted(session: Session, value: Any) -
 
 
 def test_what_is_left_to_a_retry_dag_is_not_undelivered(session: Session) -> None:
-    """Its entry there tells of it; of both, that one is sent again."""
+    """The retry DAG's entry counts for the message, and is the one to send again."""
     write(session, add_run(session, "one"), {"a": (1, "F", 3)}, left_to="flow__retry")
     write(session, add_run(session, "two", "paused"), {"a": (1, "F", 2)})
     assert found(session, state="left") == ["a"]
@@ -240,7 +240,7 @@ def asked_of(session: Session, key: TaskKey) -> list[LedgerRequest]:
 
 
 def next_try(session: Session, key: TaskKey, generation: int) -> Ledger:
-    """Return the ledger as the task's next try reads it."""
+    """Return the ledger as the task's next try will read it."""
     store = LedgerStore(DatabaseStateStore(session, key), "4-0000000c")
     return store.open(generation, 3, asked_of(session, key))
 
@@ -254,7 +254,7 @@ def task(session: Session, run_id: str) -> TaskInstance:
 
 @pytest.mark.parametrize("state", ["success", "failed", "skipped", "upstream_failed"])
 def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
-    """Its run is queued again, the request names the messages and who asked, and so does the audit log."""
+    """Its run is queued again. The request and the audit log name the messages and the user."""
     key = add_run(session, "one", state=state)
     write(session, key, {"a": (1, "A", 1), "b": (2, "F", 1)})
     (result,) = ask(session, message_ids=["a"])
@@ -277,7 +277,7 @@ def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
     "state", [None, "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred"]
 )
 def test_a_task_that_is_to_begin_takes_the_request_along(session: Session, state: str | None) -> None:
-    """It is not cleared a second time, and holds back nothing that it was to send."""
+    """It is not cleared a second time, and sends all its other messages, too."""
     key = add_run(session, "one")
     session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state=state))
     session.execute(update(DagRun).values(state="running"))
@@ -290,7 +290,7 @@ def test_a_task_that_is_to_begin_takes_the_request_along(session: Session, state
 
 
 def test_a_task_that_a_run_has_left_behind_is_cleared(session: Session) -> None:
-    """A task without a state in a run that has ended is never looked at again, unless the run is queued."""
+    """Airflow looks at a task without a state in an ended run only if the run is queued again."""
     key = add_run(session, "one")
     session.execute(update(TaskInstance).where(TaskInstance.task_id == "deliver").values(state=None))
     write(session, key, {"a": (1, "A", 1)})
@@ -300,7 +300,7 @@ def test_a_task_that_a_run_has_left_behind_is_cleared(session: Session) -> None:
 
 
 def test_the_same_request_twice(session: Session) -> None:
-    """A task does nothing when it is asked again, however often; what it has refused it may take then."""
+    """A repeated request does nothing, but messages that the task has refused may be accepted then."""
     key = add_run(session, "one")
     write(session, key, {"a": (1, "A", 1)})
     rows = search_deliveries(session, DeliveryFilter()).rows
@@ -324,7 +324,7 @@ def test_the_same_request_twice(session: Session) -> None:
 
 
 def test_a_message_to_two_receivers(session: Session) -> None:
-    """Each of them gets it again, although it has one id."""
+    """Both receivers get it again, although it has one id."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     write(session, add_run(session, "two", "paused"), {"a": (1, "A", 2)}, conn_id="erp")
     latest = latest_of_each(search_deliveries(session, DeliveryFilter()).rows)
@@ -332,7 +332,7 @@ def test_a_message_to_two_receivers(session: Session) -> None:
 
 
 def test_a_dry_run_is_not_sent_again(session: Session) -> None:
-    """Cleared, it would be a dry run again; a real delivery of the same message goes before it."""
+    """A cleared dry run would be a dry run again. A real delivery of the same message is used instead."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     write(session, add_run(session, "two"), {"a": (1, "U", 2), "b": (2, "U", 2)}, dry_run="yes")
     rows = latest_of_each(search_deliveries(session, DeliveryFilter()).rows)
@@ -345,7 +345,7 @@ def test_a_dry_run_is_not_sent_again(session: Session) -> None:
 
 
 def test_a_dag_that_is_gone_is_told_of(session: Session) -> None:
-    """The task is cleared, and sends when the DAG is back."""
+    """The answer says so. The task is cleared, and sends when the DAG is back."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     session.execute(update(DagModel).values(is_stale=True))
     (result,) = ask(session)
@@ -353,7 +353,7 @@ def test_a_dag_that_is_gone_is_told_of(session: Session) -> None:
 
 
 def test_two_requests_at_once(session: Session) -> None:
-    """The first one clears the task, the second one joins it; both are carried out."""
+    """The first request clears the task, and the second joins it. Both are carried out."""
     key = add_run(session, "one")
     write(session, key, {"a": (1, "A", 1), "b": (2, "A", 1), "c": (3, "F", 1)})
     assert [ask(session, message_ids=[message])[0].outcome for message in "ab"] == ["cleared", "joined"]
@@ -371,7 +371,7 @@ def test_two_requests_at_once(session: Session) -> None:
     ],
 )
 def test_what_cannot_be_sent_again(session: Session, change: Any, reason: str) -> None:
-    """It is said, with the way out; nothing is written or cleared, and other tasks' messages are sent."""
+    """The answer says so, and what to do. Nothing is written or cleared; other tasks' messages are sent."""
     key = add_run(session, "one")
     write(session, key, {"a": (1, "A", 1)})
     session.execute(change.where(TaskInstance.task_id == "deliver"))
@@ -386,7 +386,7 @@ def test_what_cannot_be_sent_again(session: Session, change: Any, reason: str) -
 
 
 def test_payloads_that_are_gone(session: Session) -> None:
-    """Where the XCom of the task before is deleted, clearing would send nothing: it is said."""
+    """If the earlier task's XCom is deleted, a cleared task would send nothing. The answer says so."""
     write(session, add_run(session, "one"), {"a": (1, "A", 1)})
     session.query(XComModel).delete()
     session.commit()
@@ -397,7 +397,7 @@ def test_payloads_that_are_gone(session: Session) -> None:
 
 
 def test_a_task_that_reads_its_records_itself_needs_no_xcom(session: Session) -> None:
-    """A whole workflow in one task, whatever tasks come before it."""
+    """An example is a workflow in one task, even with tasks before it."""
     with DAG("whole", schedule=None) as dag:
         before = BuildPayloadOperator(task_id="build", changes=[])
         whole = Workflow(name="w", record_type="Contacts", webhooks=[Webhook(name="billing", conn_id="b")])
@@ -411,14 +411,14 @@ def test_a_task_that_reads_its_records_itself_needs_no_xcom(session: Session) ->
 
 
 def test_a_paused_dag_is_told_of(session: Session) -> None:
-    """The task is cleared, and sends when the DAG is unpaused."""
+    """The answer says so. The task is cleared, and sends when the DAG is unpaused."""
     write(session, add_run(session, "one", "paused"), {"a": (1, "A", 1)})
     (result,) = ask(session)
     assert (result.outcome, result.reason) == ("cleared", "the DAG is paused: unpause it")
 
 
 def test_a_dag_that_may_have_no_run_more_is_told_of(session: Session) -> None:
-    """Where each run waits for a change, and one may be active, the cleared one waits for its end."""
+    """If one run may be active and it waits for a change, the cleared run waits for its end."""
     write(session, add_run(session, "one"), {"a": (1, "F", 1)})
     add_run(session, "waits")
     session.execute(update(DagRun).where(DagRun.run_id == "waits").values(state=DagRunState.RUNNING))
@@ -434,7 +434,7 @@ def test_a_dag_that_may_have_no_run_more_is_told_of(session: Session) -> None:
 
 
 def test_a_task_that_was_cleared_for_one_receiver_leaves_the_others(session: Session) -> None:
-    """What another webhook of the same task has not delivered stays so until it is asked for."""
+    """Undelivered messages of the task's other webhooks stay undelivered until they are asked for."""
     key = add_run(session, "one")
     erp = key._replace(prefix="erp/")
     write(session, key, {"a": (1, "A", 1)})
@@ -449,7 +449,7 @@ def test_a_task_that_was_cleared_for_one_receiver_leaves_the_others(session: Ses
 
 
 def test_too_many_requests(session: Session) -> None:
-    """A task that never begins keeps 50; those that it has begun make room for new ones."""
+    """A task that never begins keeps 50 requests. Requests that it has begun make room for new ones."""
     key = add_run(session, "one")
     write(session, key, {"a": (1, "A", 1)})
     outcomes = [ask(session)[0].outcome for _ in range(51)]
@@ -462,7 +462,7 @@ def test_too_many_requests(session: Session) -> None:
 
 
 def test_many_messages_of_one_request(session: Session) -> None:
-    """However many there are, each value stays below what a state store takes."""
+    """Each stored value stays below a state store's limit, for any number of messages."""
     key = add_run(session, "one")
     write(session, key, {f"msg_{number:024}": (number, "A", 1) for number in range(2_000)})
     rows: list[Delivery] = search_deliveries(session, DeliveryFilter(), limit=5_000).rows

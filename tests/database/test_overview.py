@@ -43,7 +43,7 @@ ASSET = records_asset("insightly_default", "Contacts")
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    """A workflow with its three DAGs, a DAG of one's own that delivers, and one that isn't ours."""
+    """A workflow with its three DAGs, a user's DAG that delivers, and a DAG without this package."""
     with metadata_database() as sessions, sessions() as session:
         fill(session, _add_dags)
         yield session
@@ -63,7 +63,7 @@ def run_of(session: Session, run_id: str, dag_id: str = "flow") -> TaskKey:
 
 
 def put(session: Session, key: TaskKey, name: str, value: Any, moment: datetime) -> None:
-    """Have a task keep a value at a time."""
+    """Have a task store a value at a time."""
     DatabaseStateStore(session, key).set(name, value)
     session.execute(
         update(TaskStateStoreModel)
@@ -89,7 +89,7 @@ def asset_state(session: Session) -> AssetState:
 
 
 def test_workflows_are_found_by_their_assets_and_ledgers(session: Session) -> None:
-    """What sends for a workflow is part of it; a DAG of one's own is there once it has delivered."""
+    """The DAGs that send for a workflow are part of it. A user's DAG is listed once it has delivered."""
     assert [w.dag_id for w in read_overview(session, ALL, NOW).workflows] == ["flow"]
     write(session, run_of(session, "one", "own"), {"a": (1, "A", 1)})
     run_of(session, "first")
@@ -106,7 +106,7 @@ def test_workflows_are_found_by_their_assets_and_ledgers(session: Session) -> No
 
 
 def test_a_schedule_makes_a_dag_ours(session: Session) -> None:
-    """One that an asset of ours triggers."""
+    """A DAG that one of this package's assets triggers is listed."""
     asset_id = asset_of(session, ASSET)
     session.add(DagScheduleAssetReference(asset_id=asset_id, dag_id="alien"))
     session.commit()
@@ -117,7 +117,7 @@ def test_a_schedule_makes_a_dag_ours(session: Session) -> None:
 def test_nobody_hears_of_dags_that_are_not_theirs(
     session: Session, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """However many DAGs a query names; a sending DAG stands for itself where the workflow isn't readable."""
+    """This holds for any number of DAGs. If the user may not see a workflow, its sending DAG stands alone."""
     monkeypatch.setattr(ledgers_module, "MOST_IDS", most)
     monkeypatch.setattr(pending_module, "MOST_PREFIXES", most)
     key = run_of(session, "one")
@@ -139,7 +139,7 @@ def test_nobody_hears_of_dags_that_are_not_theirs(
 
 
 def test_counts_of_a_day_and_of_thirty(session: Session) -> None:
-    """By the time that is written; what is older than 30 days is in none."""
+    """Counts go by the time of writing. Those older than 30 days are left out."""
     for days, letter in ((0, "A"), (2, "F"), (29, "A"), (31, "A")):
         key = run_of(session, f"run_{days}")
         write(session, key, {f"a{days}": (1, letter, -days * 1440.0), f"b{days}": (2, "A", -days * 1440.0)})
@@ -160,7 +160,7 @@ def test_counts_of_a_day_and_of_thirty(session: Session) -> None:
 
 
 def test_a_left_message_counts_once(session: Session) -> None:
-    """Where its retry DAG has tried it; the states of a search's ``undelivered`` are those that count."""
+    """It counts at its retry DAG. Undelivered are the same states as in a search for ``undelivered``."""
     write(session, run_of(session, "one"), {"a": (1, "A", 1), "b": (2, "F", 1)}, left_to="flow__retry")
     assert of(session).last_day == (None, None, 1, 0, 0)
     write(session, run_of(session, "again", "flow__retry"), {"b": (2, "F", 2)})
@@ -170,7 +170,7 @@ def test_a_left_message_counts_once(session: Session) -> None:
 
 
 def test_mapped_tasks_are_summed(session: Session) -> None:
-    """Each map index has a row."""
+    """Each map index has a row of its own in the state."""
     key = run_of(session, "one")._replace(task_id="detect")
     for index in range(3):
         count(session, key._replace(map_index=index), at(1), detected=index)
@@ -178,7 +178,7 @@ def test_mapped_tasks_are_summed(session: Session) -> None:
 
 
 def test_the_ledger_of_a_killed_try_does_not_count(session: Session) -> None:
-    """A later try went on from it; before that one has written, it does."""
+    """The later try's ledger counts. Before it is written, the killed try's ledger counts."""
     key = run_of(session, "one")
     write(session, key, {"a": (1, "F", 1)}, token="1-0000000a")
     head = DatabaseStateStore(session, key).get("delivery/1-0000000a/head")
@@ -197,7 +197,7 @@ def test_the_ledger_of_a_killed_try_does_not_count(session: Session) -> None:
 
 
 def test_what_cannot_be_read_is_counted(session: Session) -> None:
-    """Claims, heads and counts: of another version, or elsewhere; never an error, and never hidden."""
+    """Claims, heads and counts of another version or another backend are counted, without an error."""
     for number, claim in enumerate(({"version": 9}, 5, {"version": 1, "generation": 0, "blocks": 1})):
         put(session, run_of(session, f"claim_{number}"), "delivery", claim, at(1))
     key = run_of(session, "head")
@@ -221,7 +221,7 @@ def health(session: Session, **given: Any) -> ReceiverHealth:
 
 
 def test_a_receiver_that_fails(session: Session) -> None:
-    """Since when, until when it is waited for, why, and how much waits; until it takes a message."""
+    """The overview has since when, until when, why, and how many messages wait, until it takes a message."""
     write(session, run_of(session, "ok"), {"a": (1, "A", 1)}, webhook="flow/w")
     write(session, run_of(session, "bad"), {"b": (2, "F", 20)}, webhook="flow/w")
     write(session, run_of(session, "also", "own"), {"c": (3, "F", 21)})
@@ -242,7 +242,7 @@ def test_a_receiver_that_fails(session: Session) -> None:
 
 
 def test_a_receiver_that_has_taken_nothing_of_the_last_task(session: Session) -> None:
-    """A DAG of one's own notes nothing else; until the receiver takes a message, of whomever."""
+    """A user's DAG stores no other sign of it. It holds until the receiver takes a message of any task."""
     write(session, run_of(session, "ok", "own"), {"a": (1, "A", 1)})
     write(session, run_of(session, "under_way", "own"), {"b": (2, "D", 10)})
     assert health(session).failed_at is None, "its outcome is not known yet"
@@ -254,7 +254,7 @@ def test_a_receiver_that_has_taken_nothing_of_the_last_task(session: Session) ->
 
 
 def test_a_status_is_found_without_its_ledger_telling(session: Session) -> None:
-    """An earlier version's ledger is matched by its task's name; without one, the webhook stands alone."""
+    """An earlier version's ledger is matched by its task's name. Without one, the webhook is listed alone."""
     status = ReceiverStatus(at(20), at(300), "flow/bad", True, "no such connection")
     asset_state(session).set(f"{RECEIVER}/flow/w", status.as_dict())
     now = datetime.now(timezone.utc)
@@ -278,7 +278,7 @@ def test_a_receivers_state_that_cannot_be_read(session: Session) -> None:
 
 
 def test_an_accounts_requests_are_those_of_today(session: Session) -> None:
-    """Of the newest count; an earlier day's says nothing."""
+    """The newest count of today is used. Counts of earlier days are ignored."""
     assert read_overview(session, ALL, NOW).accounts == [Account("insightly_default", None, None, None)]
     for number, left in enumerate((50, 40, 45)):
         moment = at((0, 20, 10)[number])
@@ -290,7 +290,7 @@ def test_an_accounts_requests_are_those_of_today(session: Session) -> None:
 
 
 def test_pending_webhooks_are_counted(session: Session) -> None:
-    """Without those that are being sent; what can't be read is told."""
+    """Webhooks that are being sent don't count. Unreadable state is reported."""
     store = asset_state(session)
     pending = PendingWebhooks(store, pending_key("flow", "later"))
     pending.add(PendingWebhook(record, NOW, "added", "2026-01-31") for record in range(1, 1_202))
@@ -302,7 +302,7 @@ def test_pending_webhooks_are_counted(session: Session) -> None:
 
 
 def test_no_xcom_is_read(session: Session) -> None:
-    """And all of it in a handful of statements, however much there is."""
+    """The overview takes a handful of statements for any amount of data, and reads no XCom."""
     write(session, run_of(session, "one"), {"a": (1, "A", 1)})
     statements: list[str] = []
     bind = session.get_bind()

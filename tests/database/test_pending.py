@@ -1,4 +1,4 @@
-"""What is pending, as the metadata database shows it, and requests to cancel it or to send it now."""
+"""Pending webhooks in the metadata database, and requests to cancel them or to send them now."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def add_run(session: Session, dag_id: str, run_id: str, state: str) -> None:
 
 
 def test_the_webhooks_of_all_workflows_by_their_time(session: Session) -> None:
-    """Each with its workflow, webhook, record and change; a part of them on request."""
+    """Each has its workflow, webhook, record and change. A part of them can be asked for."""
     add_workflow(session, "Won", "Check", "Survey")
     add_workflow(session, "Lost", "Ask why", record_type="Opportunities")
     book(session, "won", "check").add([entry(1, 5), entry(2, 1)])
@@ -128,7 +128,7 @@ def test_a_name_is_no_pattern(session: Session) -> None:
 
 
 def test_many_workflows(session: Session) -> None:
-    """More than a query can name: only they are told of, all the same."""
+    """More workflows than a query can name: still, only those that were asked for are listed."""
     for name in ("won", "lost"):
         book(session, name, "check").add([entry(1)])
     names = ["won", *(f"other{number}" for number in range(2_000))]
@@ -137,7 +137,7 @@ def test_many_workflows(session: Session) -> None:
 
 @pytest.mark.parametrize("webhook", ["0", "kept"])
 def test_webhooks_whose_names_look_like_blocks(session: Session, webhook: str) -> None:
-    """Their heads are told from blocks by what they hold."""
+    """Heads are distinguished from blocks by their contents."""
     book(session, "won", webhook).add([entry(1)])
     page = pending_webhooks(session)
     assert [(found.dag_id, found.webhook) for found in page.rows] == [("won", webhook)]
@@ -145,7 +145,7 @@ def test_webhooks_whose_names_look_like_blocks(session: Session, webhook: str) -
 
 
 def test_what_a_run_has_taken_is_not_pending(session: Session) -> None:
-    """It is about to be sent."""
+    """A taken webhook is about to be sent."""
     book(session, "won", "check").add([entry(1), entry(2)])
     book(session, "won", "check").decide("run", take=lambda waiting: waiting[:1])
     assert [found.record_id for found in pending_webhooks(session).rows] == [2]
@@ -166,7 +166,7 @@ def test_state_that_cannot_be_read_hides_no_other(session: Session) -> None:
 
 
 def test_the_dag_that_sends_is_told(session: Session) -> None:
-    """One of one's own, too; and none where it is gone, or reads another record type by now."""
+    """It may be a user's DAG. No DAG is named if it is gone, or now reads another record type."""
     with DAG("mine", schedule=None) as own:
         DueWebhooksOperator(task_id="due", webhook="check", workflow="flow", record_type="Contacts")
     add_dag(session, own)
@@ -181,7 +181,7 @@ def test_the_dag_that_sends_is_told(session: Session) -> None:
 
 
 def test_paused_dags_and_what_they_have_not_entered(session: Session) -> None:
-    """What a paused DAG is yet to enter is in no state, so its queued runs are counted."""
+    """A paused DAG has not entered its webhooks in the state yet, so its queued runs are counted."""
     add_workflow(session, "Won", "Check")
     add_workflow(session, "Idle", "Check")
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
@@ -199,7 +199,7 @@ def test_paused_dags_and_what_they_have_not_entered(session: Session) -> None:
 
 @pytest.mark.parametrize(("ask", "action"), [(cancel, "cancel"), (send_now, "send_now")])
 def test_a_request_is_a_run_that_names_the_entries(session: Session, ask: Any, action: str) -> None:
-    """Of each DAG one, with the user; it names the entries that were seen, and no others of the records."""
+    """Each DAG gets one run with the user's name. It names the seen entries, and no others of the records."""
     add_workflow(session, "Won", "Check", "Survey")
     add_workflow(session, "Lost", "Check")
     session.execute(update(DagModel).where(DagModel.dag_id == "lost__pending").values(is_paused=True))
@@ -230,7 +230,7 @@ def test_a_request_is_a_run_that_names_the_entries(session: Session, ask: Any, a
 
 
 def test_a_large_request_is_several_runs(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has a part of the entries, so that no conf grows without bound."""
+    """Each run has a part of the entries, so that its conf stays small."""
     monkeypatch.setattr(module, "ENTRIES_IN_RUN", 2)
     add_workflow(session, "Won", "Check")
     book(session, "won", "check").add([entry(record_id) for record_id in range(1, 6)])
@@ -241,7 +241,7 @@ def test_a_large_request_is_several_runs(session: Session, monkeypatch: pytest.M
 
 
 def test_two_users_who_ask_at_once_both_get_their_runs(session: Session) -> None:
-    """The second one finds nothing to do, which its log says."""
+    """The second run finds nothing to do, and its log says so."""
     add_workflow(session, "Won", "Check")
     book(session, "won", "check").add([entry(1)])
     rows = pending_webhooks(session).rows
@@ -251,7 +251,7 @@ def test_two_users_who_ask_at_once_both_get_their_runs(session: Session) -> None
 
 
 def test_what_no_dag_sends_is_refused_before_anything_is_asked(session: Session) -> None:
-    """Also where the DAG has gone since the rows were read."""
+    """This also holds if the DAG has gone since the rows were read."""
     add_workflow(session, "Won", "Check")
     add_workflow(session, "Lost", "Check")
     for name in ("won", "lost"):
@@ -267,7 +267,7 @@ def test_what_no_dag_sends_is_refused_before_anything_is_asked(session: Session)
 
 
 def test_ten_thousand_entries(session: Session) -> None:
-    """All of them are read, and shown in parts."""
+    """All entries are read, and shown in parts."""
     add_workflow(session, "Won", "Check")
     book(session, "won", "check").add([entry(record_id, record_id % 50) for record_id in range(1, 10_001)])
     page = pending_webhooks(session, limit=100, offset=5_000)

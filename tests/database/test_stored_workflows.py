@@ -46,12 +46,12 @@ def workflow(**arguments: Any) -> Workflow:
 
 
 def on_failure(context: Any, x: Any = None) -> None:
-    """What a workflow calls when a run has failed."""
+    """The callback of a workflow for a failed run."""
 
 
 @pytest.fixture
 def statements(session: Session) -> Iterator[list[str]]:
-    """The statements that the database is sent."""
+    """The statements that go to the database."""
     sent: list[str] = []
 
     def keep(*arguments: Any) -> None:
@@ -71,7 +71,7 @@ EXAMPLES = [
 
 
 def test_the_examples_are_stored(session: Session) -> None:
-    """Each is what it was but for a header's value, by its DAG and its task."""
+    """Each stored workflow is the same except for a header's value, by its DAG and its task."""
     for example in EXAMPLES:
         add_dag(session, example.to_dag(auto_register=False))
     found = stored_workflows(session, None)
@@ -93,7 +93,7 @@ def test_the_examples_are_stored(session: Session) -> None:
 @settings(max_examples=50)
 @given(workflow_files())
 def test_any_workflow_is_stored(keys: dict[str, Any]) -> None:
-    """All of it but what is masked, and it is known which webhooks lack something."""
+    """All is stored except masked values, and the webhooks that lack something are marked."""
     if "on_failure" in keys:  # a function that is there
         given = keys["on_failure"] if isinstance(keys["on_failure"], dict) else {}
         keys = {**keys, "on_failure": {**given, "callback": f"{__name__}.on_failure"}}
@@ -122,7 +122,7 @@ def test_any_workflow_is_stored(keys: dict[str, Any]) -> None:
     ],
 )
 def test_secrets_are_not_stored(session: Session, uri: str) -> None:
-    """And their webhook is marked: it can't be sent from here."""
+    """Their webhook is marked, since it can't be sent from the stored workflow."""
     masked = {"name": "A", "uri": uri}
     also = {"name": "B", "conn_id": "b", "headers": {"X-Key": SECRET}}
     whole = {"name": "C", "uri": "https://h/{{ var.value.path }}"}
@@ -135,7 +135,7 @@ def test_secrets_are_not_stored(session: Session, uri: str) -> None:
 
 
 def test_what_was_read_is_kept_until_the_dag_changes(session: Session, statements: list[str]) -> None:
-    """The second time, one query finds that nothing has changed; of several versions, the last one counts."""
+    """The second time, one query finds that nothing has changed. The latest of several versions counts."""
     for number in range(50):
         add_dag(session, workflow(name=f"Workflow {number}").to_dag(auto_register=False))
     first = stored_workflows(session, None)
@@ -151,7 +151,7 @@ def test_what_was_read_is_kept_until_the_dag_changes(session: Session, statement
 
 
 def test_only_dags_that_may_be_read(session: Session, statements: list[str]) -> None:
-    """Of others, nothing is read; neither of DAGs whose file is gone."""
+    """Other DAGs are not read, and neither are DAGs whose file is gone."""
     for name in ("a", "b", "c"):
         add_dag(session, workflow(name=name).to_dag(auto_register=False))
     session.execute(update(DagModel).where(DagModel.dag_id == "c").values(is_stale=True))
@@ -164,7 +164,7 @@ def test_only_dags_that_may_be_read(session: Session, statements: list[str]) -> 
 
 
 def test_dags_of_others_are_not_loaded(session: Session, statements: list[str]) -> None:
-    """The database looks for our operators itself, and a DAG without any is looked at once."""
+    """The database searches for this package's operators. A DAG without them is looked at once."""
     from airflow.providers.standard.operators.empty import EmptyOperator
 
     with DAG("other", schedule=None) as dag:
@@ -177,7 +177,7 @@ def test_dags_of_others_are_not_loaded(session: Session, statements: list[str]) 
 
 
 def test_compressed_dags_are_read(session: Session) -> None:
-    """Where Airflow compresses what it stores."""
+    """Serialized DAGs that Airflow has compressed can be read."""
     with patch("airflow.models.serialized_dag._COMPRESS_SERIALIZED_DAGS", True):
         add_dag(session, workflow().to_dag(auto_register=False))
     compressed = session.scalar(select(SerializedDagModel._data_compressed))
@@ -192,7 +192,7 @@ def tasks_of(session: Session, dag: DAG) -> list[StoredWorkflow]:
 
 
 def test_workflows_in_a_dag_of_ones_own(session: Session) -> None:
-    """Task groups and single tasks, each by its task."""
+    """Workflows in task groups and single tasks are found by their tasks."""
     with DAG("mine", schedule=None) as dag:
         workflow(name="In a group").task_group()
         InsightlyWorkflowOperator(task_id="whole", workflow=workflow(name="In one task"))
@@ -211,7 +211,7 @@ def test_workflows_in_a_dag_of_ones_own(session: Session) -> None:
 
 
 def test_a_workflow_in_one_task(session: Session) -> None:
-    """By its task, with its mode; and by those tasks that it has, once its mode has changed."""
+    """It is found by its task, with its mode. After a change of mode it is found by its new tasks."""
     add_dag(session, workflow(mode="one_task").to_dag(auto_register=False))
     stored = stored_workflow(session, "new_contact", "detect_and_deliver")
     assert stored is not None
@@ -224,7 +224,7 @@ def test_a_workflow_in_one_task(session: Session) -> None:
 
 
 def test_a_dag_of_an_earlier_version(session: Session) -> None:
-    """It has no definition, and it is said when it will; a DAG made task by task is no workflow."""
+    """It has no definition, and the reason says when it will. A DAG made task by task is not a workflow."""
     dag = workflow().to_dag(auto_register=False)
     dag.task_dict["evaluate"].doc_yaml = None
     (stored,) = tasks_of(session, dag)
@@ -235,7 +235,7 @@ def test_a_dag_of_an_earlier_version(session: Session) -> None:
 
 
 def test_a_large_workflow(session: Session) -> None:
-    """Up to a limit it is stored, although its page doesn't show it; beyond that, it is said."""
+    """Up to a limit it is stored, although its page doesn't show it. Beyond the limit, a reason says so."""
     for number, expected in ((2_000, None), (LONGEST_STORED // 10, TOO_LARGE), (LONGEST_STORED, TOO_LARGE)):
         values = [f"value {n:08}" for n in range(number)]
         criteria = {"field": "FIRST_NAME", "operator": "in", "value": values}
@@ -250,7 +250,7 @@ def test_a_large_workflow(session: Session) -> None:
 
 
 def test_a_text_that_this_version_cannot_read(session: Session) -> None:
-    """Such as one with keys of a later version: a reason instead of an error."""
+    """A text with keys of a later version gives a reason instead of an error."""
     dag = workflow().to_dag(auto_register=False)
     dag.task_dict["evaluate"].doc_yaml = f"name: w\nlater: {SECRET}\n"
     (stored,) = tasks_of(session, dag)
