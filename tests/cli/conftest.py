@@ -1,4 +1,4 @@
-"""Running commands in this process, as a shell would see them."""
+"""Runs commands in this process, with the results that a shell sees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_insightly_hooks.__main__ import main
 
 
 class Ran(NamedTuple):
-    """What became of a command."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -23,7 +23,7 @@ Command = Callable[..., Ran]
 
 @pytest.fixture(autouse=True)
 def _no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have connections come from the environment alone: Airflow's database doesn't exist here."""
+    """Take connections from the environment alone, since Airflow's database doesn't exist here."""
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
 
 

@@ -43,7 +43,7 @@ def since(insightly: RunningSandbox) -> str:
 
 
 def test_a_table(command: Command, workflow: Path, since: str) -> None:
-    """What triggers is listed by id, up to the limit; reasons, and on request culprits, are counted."""
+    """Triggering records are listed by id, up to the limit. Reasons, and culprits on request, are counted."""
     ran = command("backtest", workflow, "--since", since, "--until", "2100-01-01", "--limit", 2, "--explain")
     assert ran.code == 0
     lines = [line.rstrip() for line in ran.out.splitlines() if line.strip()]
@@ -84,7 +84,7 @@ def test_nothing_changed(command: Command, workflow: Path, insightly: RunningSan
 def test_progress_is_for_terminals(
     command: Command, workflow: Path, since: str, monkeypatch: pytest.MonkeyPatch, insightly: RunningSandbox
 ) -> None:
-    """On a terminal standard error shows how far it is; standard output is the same."""
+    """On a terminal, standard error shows the progress. Standard output stays the same."""
     arguments = ("backtest", workflow, "--since", since, "--until", "2100-01-01", "-o", "json")
     without = command(*arguments)
     assert without.err == ""
@@ -106,7 +106,7 @@ def test_progress_is_for_terminals(
     ],
 )
 def test_wrong_input(command: Command, workflow: Path, arguments: list[str], code: int, said: str) -> None:
-    """Times that are none, an empty period, no account."""
+    """Invalid times, an empty period and a missing account are refused."""
     ran = command("backtest", workflow, *arguments)
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("error: ")

@@ -35,7 +35,7 @@ def test_the_examples_have_no_mistakes(command: Command) -> None:
 
 
 def test_each_mistake_is_a_line(command: Command, folder: Path) -> None:
-    """Mistakes are named by file as it was given, line, path and message; a good file changes nothing."""
+    """A mistake has the given file name, line, path and message. A good file adds no line."""
     (folder / "good.yaml").write_text(GOOD.format(name="Good"))
     (folder / "deeper" / "bad.yml").write_text(
         GOOD.format(name="Bad") + "criteria: {field: TITLE, operator: equal, value: x}\nactiv: true\n"
@@ -50,7 +50,7 @@ def test_each_mistake_is_a_line(command: Command, folder: Path) -> None:
 
 
 def test_airflow_has_its_say(command: Command, folder: Path) -> None:
-    """What Airflow alone refuses, when a DAG is made, is a mistake with a line, too."""
+    """A value that only Airflow refuses, when it makes a DAG, is a mistake with a line, too."""
     (folder / "cron.yaml").write_text(GOOD.format(name="Cron") + 'schedule: "61 * * * *"\n')
     ran = command("check", folder / "cron.yaml")
     assert ran.code == 1
@@ -73,7 +73,7 @@ def test_files_are_checked_together(command: Command, folder: Path) -> None:
 
 
 def test_a_binary_file(command: Command, folder: Path) -> None:
-    """A file that is no text is one mistake."""
+    """A file that is not text is one mistake."""
     (folder / "x.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff\x00")
     ran = command("check", folder)
     assert ran.code == 1
@@ -81,7 +81,7 @@ def test_a_binary_file(command: Command, folder: Path) -> None:
 
 
 def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:
-    """It is checked once, however it is named."""
+    """It is checked once, even under two names."""
     (folder / "a.yaml").write_text(GOOD.format(name="Same"))
     ran = command("check", folder, folder.absolute() / "a.yaml")
     assert (ran.code, ran.out, ran.err) == (0, "", "1 file checked: 0 mistakes\n")
@@ -96,7 +96,7 @@ def test_a_file_that_is_given_twice(command: Command, folder: Path) -> None:
     ],
 )
 def test_nothing_to_check(command: Command, folder: Path, given: str, reason: str) -> None:
-    """A path that leads nowhere, or to no workflow file, is wrong usage, not "no mistakes"."""
+    """A missing path, or one without workflow files, is wrong usage, not "no mistakes"."""
     Path("crm.py").write_text("load_workflows('workflows')\n")
     ran = command("check", given)
     assert (ran.code, ran.out, ran.err) == (2, "", reason)
@@ -106,7 +106,7 @@ def test_nothing_to_check(command: Command, folder: Path, given: str, reason: st
 def test_a_callback_in_the_dag_folder(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, configured: bool
 ) -> None:
-    """It is found above the given path, or in Airflow's DAG folder; ``sys.path`` is as before afterwards."""
+    """It is found above the given path, or in Airflow's DAG folder. ``sys.path`` is restored afterwards."""
     name = f"alerts_configured_{configured}".lower()
     dags = folder.absolute().parent
     if configured:

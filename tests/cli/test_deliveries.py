@@ -1,4 +1,4 @@
-"""``deliveries`` and ``resend``: what is listed, what is asked, and what the exit code says."""
+"""``deliveries`` and ``resend``: lists, questions and exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_states_are_those_of_the_record() -> None:
 
 @pytest.mark.usefixtures("keys")
 def test_a_list(command: Command) -> None:
-    """The newest first, with all that is kept in JSON, and as much as a terminal has room for in a table."""
+    """The newest comes first. JSON has all fields, and a table has those that fit into the terminal."""
     ran = command("deliveries", "--output", "json")
     rows = json.loads(ran.out)
     assert [row["message_id"] for row in rows] == ["msg_c", "msg_b", "msg_a"]
@@ -91,13 +91,13 @@ def test_a_list(command: Command) -> None:
     ],
 )
 def test_filters(command: Command, arguments: list[str], found: list[str]) -> None:
-    """Each argument leaves out what it says."""
+    """Each argument filters by its own criterion."""
     rows = json.loads(command("deliveries", "-o", "json", *arguments).out)
     assert [row["message_id"] for row in rows] == found
 
 
 def test_a_workflows_other_dags(command: Command, session: Session, keys: dict[str, TaskKey]) -> None:
-    """What its retry DAG and its pending DAG have sent is the workflow's, too."""
+    """Messages of the retry DAG and the pending DAG belong to the workflow."""
     session.execute(
         update(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == "paused").values(dag_id="flow__retry")
     )
@@ -108,7 +108,7 @@ def test_a_workflows_other_dags(command: Command, session: Session, keys: dict[s
 
 @pytest.mark.usefixtures("keys")
 def test_more_than_are_listed(command: Command) -> None:
-    """It is said that there are more, and nothing else."""
+    """The output says that there are more, without their number."""
     ran = command("deliveries", "--limit", 2, "-o", "json")
     assert ran.err == "2 messages listed, and there are more: use --limit and --offset\n"
 
@@ -128,7 +128,7 @@ def test_more_than_are_listed(command: Command) -> None:
     ],
 )
 def test_wrong_usage(command: Command, arguments: list[str], error: str) -> None:
-    """It is told in one line, which says what is needed."""
+    """One line says what is needed."""
     ran = command(*arguments)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {error}")
@@ -138,7 +138,7 @@ def test_wrong_usage(command: Command, arguments: list[str], error: str) -> None
 def test_what_is_undelivered_is_sent_again(
     command: Command, session: Session, keys: dict[str, TaskKey]
 ) -> None:
-    """By default, what a filter names is sent again where it is undelivered."""
+    """By default, the undelivered messages that match the filter are sent again."""
     ran = command("resend", "--receiver", "billing", "--yes", "-o", "json")
     assert ran.code == 0
     (row,) = json.loads(ran.out)
@@ -157,7 +157,7 @@ def test_what_is_undelivered_is_sent_again(
 def test_a_record_is_sent_again_although_it_was_delivered(
     command: Command, session: Session, keys: dict[str, TaskKey]
 ) -> None:
-    """What is named is sent, to each of its receivers; a paused DAG is told of."""
+    """Named messages are sent to each of their receivers. A paused DAG is reported."""
     ran = command("resend", "--record", "1", "--yes", "-o", "json")
     assert [(row["run_id"], row["reason"]) for row in json.loads(ran.out)] == [
         ("one", ""),
@@ -167,7 +167,7 @@ def test_a_record_is_sent_again_although_it_was_delivered(
 
 
 def test_what_cannot_be_sent_again(command: Command, session: Session, keys: dict[str, TaskKey]) -> None:
-    """The exit code is 1, with the reason and the way out; what can be is sent."""
+    """The exit code is 1, and a line has the reason and the remedy. Other messages are sent."""
     from airflow.models.xcom import XComModel
 
     session.query(XComModel).where(XComModel.run_id == "one").delete()
@@ -182,7 +182,7 @@ def test_what_cannot_be_sent_again(command: Command, session: Session, keys: dic
 
 
 class Terminal(StringIO):
-    """A terminal at which somebody types."""
+    """A terminal with a user who types."""
 
     def isatty(self) -> bool:
         return True
@@ -191,7 +191,7 @@ class Terminal(StringIO):
 def test_the_question_says_how_many_and_to_whom(
     command: Command, session: Session, keys: dict[str, TaskKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a yes nothing is asked for."""
+    """Without a yes no request is made."""
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     ran = command("resend", "--record", "1")
     assert "Send 2 messages again (erp: 1, billing: 1)?" in ran.out + ran.err
@@ -200,6 +200,6 @@ def test_the_question_says_how_many_and_to_whom(
 
 @pytest.mark.usefixtures("keys")
 def test_nothing_matches(command: Command) -> None:
-    """It is said, and the exit code is 1."""
+    """The output says so, and the exit code is 1."""
     ran = command("resend", "--record", "99", "--yes")
     assert (ran.code, ran.out, ran.err) == (1, "", "no message matches\n")

@@ -1,4 +1,4 @@
-"""``doctor``: what it prints and ends with."""
+"""``doctor``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def findings_of(ran: Ran) -> dict[str, list[str]]:
 def test_what_the_environment_holds(
     command: Command, insightly: RunningSandbox, billing: str, connect: Connect
 ) -> None:
-    """Without ids, the connections of all types are checked, and no others; without a problem it is 0."""
+    """Without ids, all connections of this package's types are checked. Without a problem it ends with 0."""
     connect("hooks", "insightly_incoming", login="insightly", password=PASSWORD)
     connect("other", "http", host="https://other.example.com")
     ran = command("doctor", "--output", "json", "--record-types", "Contacts")
@@ -71,7 +71,7 @@ def test_what_the_environment_holds(
 
 
 def test_named_connections(command: Command, insightly: RunningSandbox, billing: str) -> None:
-    """With ids, these are checked and no others; a problem makes it 1."""
+    """With ids, only these connections are checked. A problem makes the exit code 1."""
     ran = command("doctor", "--receiver", billing, "nope", "--receiver", "nor_this", "--output", "json")
     found = findings_of(ran)
     assert ran.code == 1
@@ -85,7 +85,7 @@ def test_named_connections(command: Command, insightly: RunningSandbox, billing:
 
 
 def test_named_incoming_webhooks(command: Command, billing: str, connect: Connect) -> None:
-    """Insightly's own webhooks are checked alone, if only they are named."""
+    """If only connections for Insightly's own webhooks are named, nothing else is checked."""
     connect("hooks", "insightly_incoming", login="insightly", password="")
     ran = command("doctor", "--incoming", "hooks", "--output", "json")
     found = findings_of(ran)
@@ -101,13 +101,13 @@ def test_nothing_is_posted_unless_asked(command: Command, sandbox: RunningSandbo
 
 
 def test_no_connections(command: Command) -> None:
-    """Where there is no connection of a type, that is a warning: it may be in a secrets backend."""
+    """If a type has no connection, a warning says so: the connection may be in a secrets backend."""
     ran = command("doctor", "--output", "json")
     assert (ran.code, findings_of(ran)["connections"]) == (0, ["warning", "warning"])
 
 
 def test_a_variable_that_holds_no_connection(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is warned of, without what it holds."""
+    """A warning names the variable, without its value."""
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", f'{{"password": "{PASSWORD}"')
     ran = command("doctor", "--output", "json")
     assert findings_of(ran)["connection broken"] == ["warning"]
@@ -124,7 +124,7 @@ def test_an_unknown_record_type(command: Command, insightly: RunningSandbox) -> 
 def test_a_check_that_fails(
     command: Command, insightly: RunningSandbox, billing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug in one check is one finding, without the error's text, and stops no other check."""
+    """A bug in one check makes one finding without the error's text. The other checks go on."""
 
     def check(*_: Any) -> Any:
         yield from ()
@@ -178,7 +178,7 @@ main(["doctor", "--output", "json"])
 
 
 def test_with_a_database(billing: str, tmp_path: Path) -> None:
-    """Connections come from the database as well, after the environment's; components by their heartbeats."""
+    """Connections of the database follow the environment's. Components are judged by their heartbeats."""
     database = f"sqlite:///{tmp_path / 'airflow.db'}"
     settings = {
         "AIRFLOW_HOME": str(tmp_path),

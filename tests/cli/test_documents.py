@@ -1,4 +1,4 @@
-"""docs/reference/command-line.md and .pre-commit-hooks.yaml say what there is."""
+"""docs/reference/command-line.md and .pre-commit-hooks.yaml match the commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def actions(commands: Sequence[Any]) -> Iterator[Any]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_is_described(command: Any) -> None:
-    """It stands in the table, and in a section with an example, its own options and its exit codes."""
+    """It is in the table, and has a section with an example, its own options and its exit codes."""
     assert f"| [`{command.name}`](#{command.name}) |" in PAGE
     section = re.search(rf"^## {command.name}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None

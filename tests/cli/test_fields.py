@@ -34,7 +34,7 @@ def test_standard_and_custom_fields(command: Command, insightly: RunningSandbox)
 
 
 def test_standard_fields_need_no_connection(command: Command) -> None:
-    """They stand in the API's description."""
+    """The package has them from the API's description."""
     ran = command("fields", "Contacts", "--standard", "-o", "plain")
     assert ran.code == 0
     assert "FIRST_NAME" in ran.out
@@ -49,7 +49,7 @@ def test_standard_fields_need_no_connection(command: Command) -> None:
     ],
 )
 def test_wrong_input(command: Command, arguments: list[str], code: int, said: str) -> None:
-    """No such record type; no such connection."""
+    """An unknown record type and a missing connection are refused."""
     ran = command("fields", *arguments)
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith(said)

@@ -1,4 +1,4 @@
-"""``pending``: what waits for its time is listed, cancelled and sent, with a question first."""
+"""``pending``: webhooks that wait for their time are listed, cancelled and sent, after a question."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def session() -> Iterator[Session]:
 
 
 class Terminal(StringIO):
-    """A terminal at which somebody types."""
+    """A terminal with a user who types."""
 
     def isatty(self) -> bool:
         return True
@@ -60,7 +60,7 @@ def entries(session: Session, dag_id: str) -> list[Any]:
 
 
 def test_a_list(command: Command, session: Session) -> None:
-    """The next one first, with times in UTC, however the API has written them; a part on request."""
+    """The next one comes first. Times are in UTC, in whatever form the API has written them."""
     ran = command("pending", "list", "--output", "json")
     second = {**CHECK, "due": "2026-01-10T14:00:00Z", "record_id": 2}
     third = {
@@ -83,7 +83,7 @@ def test_a_list(command: Command, session: Session) -> None:
 
 
 def test_what_is_odd_is_said(command: Command, session: Session) -> None:
-    """A paused DAG, runs that have entered nothing yet, webhooks that no DAG sends, state that is lost."""
+    """The list names paused DAGs, runs without entries yet, webhooks that no DAG sends, and lost state."""
     session.execute(update(DagModel).where(DagModel.dag_id == "won__pending").values(is_paused=True))
     add_run(session, "won__pending", "from__1", "queued")
     session.execute(update(DagModel).where(DagModel.dag_id == "lost__pending").values(is_stale=True))
@@ -126,7 +126,7 @@ def test_what_is_odd_is_said(command: Command, session: Session) -> None:
 def test_the_question_has_the_number(
     command: Command, session: Session, monkeypatch: pytest.MonkeyPatch, name: str, question: str, said: str
 ) -> None:
-    """Nothing is asked for unless it is answered with yes; the run has the user at the terminal."""
+    """Without the answer yes, no request is made. The run has the name of the user at the terminal."""
     monkeypatch.setattr(confirmation, "getuser", lambda: "anna")
     answers(monkeypatch, "what?", "n")
     ran = command("pending", name, "--record", 1)
@@ -152,7 +152,7 @@ def test_the_question_has_the_number(
 def test_without_a_terminal_yes_must_be_given(
     command: Command, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script doesn't wait for an answer that nobody gives."""
+    """A script would wait for an answer that never comes."""
     monkeypatch.setattr(sys, "stdin", StringIO())
     ran = command("pending", "cancel", "--all")
     assert (ran.code, ran.out) == (2, "")
@@ -163,7 +163,7 @@ def test_without_a_terminal_yes_must_be_given(
 
 
 def test_a_selection_must_be_given(command: Command) -> None:
-    """A command without arguments doesn't mean everything; that holds before any database is looked for."""
+    """A command without arguments doesn't mean everything. This is checked before the database is opened."""
     ran = command("pending", "cancel", "--yes")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "error: name webhooks with --dag-id, --webhook or --record, or give --all\n"
@@ -171,13 +171,13 @@ def test_a_selection_must_be_given(command: Command) -> None:
 
 @pytest.mark.parametrize("name", ["cancel", "send-now"])
 def test_nothing_that_was_asked_for(command: Command, session: Session, name: str) -> None:
-    """It is said, and the exit code tells a script."""
+    """The output says so, and the exit code tells a script."""
     ran = command("pending", name, "--record", 99, "--yes")
     assert (ran.code, ran.out, ran.err) == (1, "", "no pending webhook matches\n")
 
 
 def test_without_a_database(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """An error says where to run the command; no empty database is made, and no address is shown."""
+    """An error says where to run the command. No empty database is made, and no address is shown."""
     file = tmp_path / "airflow.db"
     monkeypatch.setattr(settings, "engine", create_engine(f"sqlite:///{file}"))
     ran = command("pending", "list")

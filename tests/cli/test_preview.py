@@ -1,4 +1,4 @@
-"""``preview``: what a workflow would do with one record."""
+"""``preview``: the effect of a workflow on one record."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def contact_with_region(insightly: RunningSandbox) -> dict[str, Any]:
 def test_the_body_is_what_the_tasks_would_send(
     command: Command, receiver: str, insightly: RunningSandbox, workflows: Path
 ) -> None:
-    """Id and body are those that the DAG's build task makes of the sensor's change, custom dates included."""
+    """Id and body are the same as the DAG's build task makes from the sensor's change, with custom dates."""
     record = contact_with_region(insightly)
     ran = command(
         "preview", f"{workflows}#contact_in_a_region", "--record", record["CONTACT_ID"], "-o", "json"
@@ -94,7 +94,7 @@ def test_the_body_is_what_the_tasks_would_send(
 def test_headers_are_those_that_go_out_without_secrets(
     command: Command, receiver: str, insightly: RunningSandbox, workflows: Path
 ) -> None:
-    """Each header that arrives is shown, and nothing that authenticates."""
+    """Each header that arrives is shown, except those that authenticate."""
     record_id = contact_with_region(insightly)["CONTACT_ID"]
     arguments = ("preview", f"{workflows}#contact_in_a_region", "--record", record_id, "--send", "--yes")
     ran = command(*arguments)
@@ -117,7 +117,7 @@ def test_headers_are_those_that_go_out_without_secrets(
 def test_a_record_that_does_not_trigger(
     command: Command, receiver: str, workflows: Path, insightly: Any
 ) -> None:
-    """The conditions that decided are marked; nothing is shown or sent, unless that is asked for."""
+    """The deciding conditions are marked. No message is shown or sent, unless the user asks for it."""
     record = contact_with_region(insightly)
     record_id, name = record["CONTACT_ID"], record["FIRST_NAME"]
     arguments = ("preview", f"{workflows}#nobody", "--record", record_id, "--event", "updated")
@@ -146,7 +146,7 @@ def test_a_record_that_does_not_trigger(
 def test_a_record_from_standard_input_needs_no_connection(
     command: Command, workflows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What can't be known then is said: headers, and which custom fields hold dates."""
+    """The output says what is unknown then: headers, and which custom fields hold dates."""
     record = {"CONTACT_ID": 7, "CUSTOMFIELDS": [{"FIELD_NAME": "Region__c", "FIELD_VALUE": "Asia"}]}
     stdin = io.TextIOWrapper(io.BytesIO(json.dumps(record).encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -158,7 +158,7 @@ def test_a_record_from_standard_input_needs_no_connection(
 
 
 def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) -> None:
-    """Notes say what is not looked up here; a receiver that is a template is not asked for."""
+    """Notes say what is not looked up here. A receiver that is a template is not looked up, either."""
     (tmp_path / "w.yaml").write_text(
         "name: W\nrecord_type: Contacts\nevaluate: until_triggered\nactive: false\ndry_run: true\n"
         "criteria: {field: DATE_UPDATED_UTC, operator: within_last, value: 1d}\n"
@@ -183,7 +183,7 @@ def test_what_a_run_may_do_otherwise_is_noted(command: Command, tmp_path: Path) 
 
 
 def test_mistakes_of_other_files(command: Command, workflows: Path, tmp_path: Path) -> None:
-    """They are said, but where one workflow is asked for by its id: then it is shown."""
+    """They are reported. But if a workflow is chosen by its id, it is shown all the same."""
     (workflows.parent / "broken.yaml").write_text("name: [")
     (tmp_path / "r.json").write_text('{"CONTACT_ID": 7}')
     ran = command("preview", f"{workflows.parent}#nobody", "--json", tmp_path / "r.json")
@@ -199,7 +199,7 @@ def test_mistakes_of_other_files(command: Command, workflows: Path, tmp_path: Pa
 def test_a_workflow_in_python(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """A module or a file of Python, whatever it prints."""
+    """It can be in a module or a file of Python, even one that prints."""
     (tmp_path / "my_workflows.py").write_text(
         "from airflow_insightly_hooks import Webhook, Workflow\n"
         "print('loaded')\n"
@@ -228,7 +228,7 @@ def test_a_workflow_in_python(
     ],
 )
 def test_a_dag_id_alone(command: Command, given: str, hint: str) -> None:
-    """The error says where a ``dag_id`` goes, unless what was given is a path."""
+    """The error says where a ``dag_id`` belongs, unless the argument is a path."""
     ran = command("preview", given, "--record", "1")
     assert ran.code == 2
     assert ran.err == f"error: {given}: no such file or folder (or module:attribute){hint}\n"
@@ -279,7 +279,7 @@ def test_wrong_input(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What can't be used is said in one line, and ends with 2; what can't be done, with 3."""
+    """One line says what is wrong. The exit code is 2 for wrong input, and 3 if the command can't be done."""
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     connect("wrong", "insightly", host=insightly.api_url, password=PASSWORD)
     names = {"file": workflows, "binary": workflows.parent / "b", "list": workflows.parent / "l"}
@@ -301,7 +301,7 @@ def test_confirmation(
     workflows: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``--send`` names the webhooks and asks; anything but yes sends nothing."""
+    """``--send`` names the webhooks and asks. Without the answer yes nothing is sent."""
     record_id = contact_with_region(insightly)["CONTACT_ID"]
     for answer, code, sent in (("what?\nn\n", 1, 0), ("y\n", 0, 1)):
         stdin = io.StringIO(answer)

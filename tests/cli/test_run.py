@@ -1,4 +1,4 @@
-"""What commands end with, and what they print of errors."""
+"""Exit codes of commands, and the errors that they print."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def ended_with(command: Callable[[Namespace], int]) -> Any:
 def test_known_errors_are_one_line(
     error: BaseException, code: int, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Errors that are known are said in a line, without a traceback, and each kind has its exit code."""
+    """A known error is one line without a traceback, and each kind has its exit code."""
     assert ended_with(raises(error)) == code
     assert capfd.readouterr() == ("", said)
 
 
 def test_an_unknown_error_shows_no_values(capfd: pytest.CaptureFixture[str]) -> None:
-    """Of an error that nobody has thought of, the place and the class are shown, never its text."""
+    """An unexpected error is shown with its place and class, never with its text."""
     assert ended_with(raises(KeyError(SECRET))) == 3
     err = capfd.readouterr().err
     assert "error: KeyError at test_run.py:" in err
@@ -70,7 +70,7 @@ def test_an_unknown_error_shows_no_values(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_logs_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    """What Airflow logs meanwhile doesn't come between the lines that were asked for."""
+    """Airflow's log lines don't mix with the command's output."""
 
     def command(args: Namespace) -> int:
         structlog.get_logger("one that is new").warning("something odd")
@@ -85,7 +85,7 @@ def test_logs_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_airflows_warning_of_the_connection_type(capfd: pytest.CaptureFixture[str]) -> None:
-    """It is left out; what else is logged of connections isn't."""
+    """It is left out. Other log lines about connections are not."""
     from airflow.models import Connection
 
     def command(args: Namespace) -> int:
@@ -117,7 +117,7 @@ def test_a_closed_pipe() -> None:
 
 
 def test_rows_in_each_format(capfd: pytest.CaptureFixture[str]) -> None:
-    """JSON and YAML keep types; a table shows texts as they are, whatever they look like."""
+    """JSON and YAML keep types. A table shows texts unchanged, whatever they look like."""
     rows = [{"name": "[red]1e5", "count": 2, "options": ["a", "b\x1b[2J"], "none": None}]
     for output, read in (("json", json.loads), ("yaml", yaml.safe_load)):
         print_rows(rows, output)
@@ -157,7 +157,7 @@ ROW_WIDTH = sum(map(len, ROW.values())) + 4 * len(" | ")
 def test_a_table_at_a_terminals_width(
     columns: int | None, lines: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids and times are whole at any width; sentences fold where that makes the table fit."""
+    """Ids and times are never cut. Sentences are folded if that makes the table fit."""
     if columns is not None:
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

@@ -26,7 +26,7 @@ def receiver(insightly: RunningSandbox, connect: Connect) -> str:
 
 
 def test_a_made_up_record(command: Command, receiver: str, insightly: RunningSandbox) -> None:
-    """The receiver gets the body of a webhook whose every text says that it is a test, under a test's id."""
+    """The receiver gets a webhook's body under a test's id. Each text in it says that it is a test."""
     ran = command("send-test", receiver)
     assert ran.code == 0
     assert ran.out.startswith("acknowledged, status 200, ")
@@ -43,7 +43,7 @@ def test_a_made_up_record(command: Command, receiver: str, insightly: RunningSan
 
 
 def test_a_failure_is_explained(command: Command, receiver: str, insightly: RunningSandbox) -> None:
-    """Status, what to do, and no credentials; the exit code says that it was not acknowledged."""
+    """Status and remedy are shown, but no credentials. The exit code says that it was not acknowledged."""
     insightly.answer_with("billing", username="me", password="another")
     ran = command("send-test", receiver, "-o", "json")
     assert ran.code == 1
@@ -54,7 +54,7 @@ def test_a_failure_is_explained(command: Command, receiver: str, insightly: Runn
 
 
 def test_the_answer_of_a_failing_receiver_is_shown(command: Command, connect: Connect) -> None:
-    """Its beginning, whatever ``keep_response`` says, without credentials."""
+    """The beginning of the answer is shown without credentials, whatever ``keep_response`` is."""
     body = f'{{"error": "field EMAIL missing, {PASSWORD}"}}'.encode()
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect("echo", host=f"http://127.0.0.1:{server.getsockname()[1]}", login="me", password=PASSWORD)
