@@ -267,8 +267,8 @@ def test_a_task_that_has_ended_is_cleared(session: Session, state: str) -> None:
     assert request.messages == {"": {"a": "Contacts 1 updated 2026-01-31T08:00:00Z"}}
     (log,) = session.scalars(select(Log).where(Log.event == "insightly_resend"))
     assert (log.owner, log.dag_id, log.run_id, log.task_id) == ("ada", "flow", "one", "deliver")
-    told = {"request": request.id, "what": "a test", "messages": 1, "outcome": "cleared"}
-    assert json.loads(log.extra or "") == told
+    expected = {"request": request.id, "what": "a test", "messages": 1, "outcome": "cleared"}
+    assert json.loads(log.extra or "") == expected
     ledger = next_try(session, key, 5)
     assert [message for message in "ab" if not ledger.is_settled(message)] == ["a"]
 

@@ -242,7 +242,7 @@ def test_a_receiver_that_fails(session: Session) -> None:
 
 
 def test_a_receiver_that_has_taken_nothing_of_the_last_task(session: Session) -> None:
-    """A user's DAG stores no other sign of it. It holds until the receiver takes a message of any task."""
+    """If a user's DAG delivered nothing at last, the receiver counts as failing until it takes a message."""
     write(session, run_of(session, "ok", "own"), {"a": (1, "A", 1)})
     write(session, run_of(session, "under_way", "own"), {"b": (2, "D", 10)})
     assert health(session).failed_at is None, "its outcome is not known yet"
