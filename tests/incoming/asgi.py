@@ -1,4 +1,4 @@
-"""Requests to an ASGI application as a server hands them over, without a socket."""
+"""Requests to an ASGI application, as a server passes them on, without a socket."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOGIN, PASSWORD = "insightly", "correct horse"
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered.
+    """An answer.
 
-    :ivar read: how many parts of the body the application has taken.
+    :ivar read: how many parts of the body the application has read.
     """
 
     status: int

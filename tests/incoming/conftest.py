@@ -32,13 +32,13 @@ def session() -> Iterator[Session]:
 
 @pytest.fixture
 def app(session: Session) -> ASGIApp:
-    """Return the endpoint, new as in a server that has just started."""
+    """Return a new endpoint, as in a server that has just started."""
     return make_app()
 
 
 @pytest.fixture
 def incoming(connect: Connect) -> str:
-    """The connection that Insightly sends by."""
+    """The connection that Insightly's webhooks use."""
     return connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD)
 
 
@@ -76,7 +76,7 @@ def events(session: Session) -> Events:
 
 
 def contact(changed_at: datetime | None = None, record_id: int = 7, **fields: Any) -> bytes:
-    """Return the body of a webhook that tells of a contact which has changed, now by default."""
+    """Return the body of a webhook about a contact that has changed, now by default."""
     updated = (changed_at or datetime.now(timezone.utc)).strftime("%Y-%m-%d %H:%M:%S")
     record = {"CONTACT_ID": record_id, "FIRST_NAME": "Zoë", "DATE_UPDATED_UTC": updated, **fields}
     return build_body(record, record_type="Contacts").encode()

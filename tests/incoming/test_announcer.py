@@ -1,4 +1,4 @@
-"""Many webhooks make few events, and no webhook is told of an event that isn't stored."""
+"""Many webhooks make few events, and a webhook is only acknowledged if its event is stored."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def span(second: int) -> ChangeWindow:
 
 
 class Store:
-    """Where events are stored; it may fail, be slow, or hang.
+    """A store of events. It can fail, be slow, or hang.
 
-    :ivar spans: what was stored.
+    :ivar spans: the spans of the stored events.
     """
 
     def __init__(self, assets: int = 1) -> None:
@@ -70,7 +70,7 @@ def with_announcer(store: Store, check: Callable[[Announcer], Awaitable[None]], 
 
 
 def test_at_once(store: Store) -> None:
-    """Those that come while an event is being stored share the next one, whatever seconds they tell of."""
+    """Webhooks that come while an event is being stored share the next one, for any times of change."""
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
@@ -88,7 +88,7 @@ def test_at_once(store: Store) -> None:
 
 
 def test_meanwhile(store: Store) -> None:
-    """An event tells of all changes in its span whose webhooks come while it is being stored."""
+    """An event covers all changes in its span whose webhooks come while it is being stored."""
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
@@ -107,7 +107,7 @@ def test_meanwhile(store: Store) -> None:
 
 
 def test_within_a_second(store: Store) -> None:
-    """What an event tells of that is younger than a second needs no other; a second later it does."""
+    """A change that an event of the last second covers needs no other event. A second later it does."""
 
     async def check(announcer: Announcer) -> None:
         assert await announcer.announce(span(0))
@@ -126,7 +126,7 @@ def test_within_a_second(store: Store) -> None:
 
 
 def test_anew(store: Store) -> None:
-    """Who needs an event that is stored from now on gets one; those that come meanwhile share it."""
+    """A webhook that needs a new event gets one. Webhooks that come meanwhile share it."""
 
     async def check(announcer: Announcer) -> None:
         assert await announcer.announce(span(0))
@@ -159,7 +159,7 @@ def test_by_turns(store: Store) -> None:
 
 
 def test_without_a_pause(store: Store) -> None:
-    """However long webhooks come without a pause, an event tells of the last quarter of an hour."""
+    """If webhooks come without a pause, an event covers at most the last 15 minutes."""
 
     async def check(announcer: Announcer) -> None:
         for minute in range(60):
@@ -172,7 +172,7 @@ def test_without_a_pause(store: Store) -> None:
 
 
 def test_no_asset(store: Store) -> None:
-    """Where no DAG waits, each is told so, and a DAG that comes counts at once."""
+    """If no DAG waits, each answer says so. A new DAG counts at once."""
 
     async def check(announcer: Announcer) -> None:
         store.assets = 0
@@ -185,7 +185,7 @@ def test_no_asset(store: Store) -> None:
 
 
 def test_failure(store: Store, logged: Logged) -> None:
-    """A failure is that of all who waited for the event, and of nobody else; the log has its type alone."""
+    """A failure concerns all webhooks that waited for the event, and no others. The log has its type only."""
 
     async def check(announcer: Announcer) -> None:
         store.failures = 1
@@ -210,15 +210,15 @@ def test_failure(store: Store, logged: Logged) -> None:
 
 
 def test_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that hangs is waited for no longer than the limit, and doesn't stop what comes later."""
+    """Webhooks wait for a hanging store up to the limit only, and later webhooks are not stopped."""
     monkeypatch.setattr(announcer_module, "TIMEOUT", 0.2)
     monkeypatch.setattr(threads_module, "TIMEOUT", 0.2)
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
         started = time.monotonic()
-        told = await asyncio.gather(*(announcer.announce(span(0)) for _ in range(5)), return_exceptions=True)
-        assert [getattr(answer, "status", answer) for answer in told] == [503] * 5
+        ended = await asyncio.gather(*(announcer.announce(span(0)) for _ in range(5)), return_exceptions=True)
+        assert [getattr(result, "status", result) for result in ended] == [503] * 5
         assert time.monotonic() - started < 1
         hanging, store.may_go_on = store.may_go_on, threading.Event()
         store.may_go_on.set()
@@ -229,7 +229,7 @@ def test_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more threads hang than there may be, and afterwards all is well again."""
+    """The number of hanging threads is limited, and afterwards everything works again."""
     monkeypatch.setattr(announcer_module, "TIMEOUT", 0.1)
     monkeypatch.setattr(threads_module, "TIMEOUT", 0.1)
 
@@ -247,7 +247,7 @@ def test_all_hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_client_that_goes_away(store: Store) -> None:
-    """Whoever goes away takes nothing from the others."""
+    """A client that goes away does not affect the others."""
 
     async def check(announcer: Announcer) -> None:
         store.may_go_on.clear()
@@ -266,7 +266,7 @@ def test_client_that_goes_away(store: Store) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=40), st.integers(0, 4))
 def test_every_answer_is_true(calls: list[tuple[int, bool]], failures: int) -> None:
-    """Whatever comes in whatever order: once it is said that an event tells of a change, one does."""
+    """In every order of webhooks, an answer that an event covers a change is true."""
     store = Store()
     store.failures = failures
 
@@ -290,7 +290,7 @@ def test_every_answer_is_true(calls: list[tuple[int, bool]], failures: int) -> N
 
 
 def test_many_record_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender may name as many custom objects as it likes; what waits for nothing is forgotten."""
+    """A sender may name any number of custom objects. Types without waiting webhooks are forgotten."""
     monkeypatch.setattr(
         announcer_module, "_announce", lambda _conn_id, record_type, _span: record_type == "Kept__c"
     )

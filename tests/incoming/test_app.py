@@ -1,4 +1,4 @@
-"""What the endpoint answers, and in which order it checks."""
+"""The endpoint's answers, and the order of its checks."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ pytestmark = pytest.mark.usefixtures("incoming", "contacts")
 
 
 def senders_of(app: Any) -> Any:
-    """Return what the endpoint keeps of those who have sent."""
+    """Return the endpoint's memory of its senders."""
     (route,) = (route for route in app.routes if isinstance(route, APIRoute))
     return route.endpoint.__self__._senders  # type: ignore[attr-defined]
 
 
 class Clock:
-    """The monotonic clock, as a test moves it."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class AwayError(OperationalError):
-    """The database's driver says that it is away, and what it was to do."""
+    """The error of a database driver without a database, with the statement in its text."""
 
     def __init__(self) -> None:
         super().__init__("SELECT secret-statement", {}, Exception("connection refused"))
@@ -68,7 +68,7 @@ class AwayError(OperationalError):
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database is away."""
+    """Have the database be away."""
 
     def fail(*_arguments: Any, **_options: Any) -> None:
         raise AwayError
@@ -81,7 +81,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_taken(post: Post, events: Events) -> None:
-    """A webhook makes an event on the asset that DAGs are scheduled by: since when, and up to when."""
+    """A webhook makes an event on the DAGs' asset, with the beginning and end of the change's window."""
     now = datetime.now(timezone.utc).replace(microsecond=0)
     answer = post(contact(now), ("Content-Type", "application/json; charset=utf-8"))
     assert (answer.status, answer.detail) == (200, "Airflow knows that Contacts have changed.")
@@ -90,14 +90,14 @@ def test_taken(post: Post, events: Events) -> None:
 
 
 def test_queued_runs(post: Post, session: Session) -> None:
-    """The event queues a run of each DAG that isn't paused; the cursor of a paused one waits for it."""
+    """The event queues a run of each active DAG. The cursor of a paused DAG has a note of it."""
     add_waiting_dag(session, "paused", "Contacts", is_paused=True)
     assert post(contact()).status == 200
     assert list(session.scalars(select(AssetDagRunQueue.target_dag_id))) == ["contacts"]
 
 
 def test_only_a_paused_dag(post: Post, session: Session, events: Events) -> None:
-    """Nothing is lost of what comes while the only DAG is paused: the event is there."""
+    """If the only DAG is paused, the event is stored all the same, so no change is lost."""
     add_waiting_dag(session, "leads", "Leads", is_paused=True)
     assert post(entity(LEAD_ID=7)).status == 200
     assert len(events()) == 1
@@ -111,7 +111,7 @@ def test_many_make_one_event(post: Post, events: Events) -> None:
 
 
 def test_several_assets(post: Post, session: Session, events: Events) -> None:
-    """All assets of the account's record type are told, each DAG's own with its cursor, and no others."""
+    """All assets of the account's record type get an event, also those with a cursor, and no others do."""
     own = add_waiting_dag(session, "own", "Contacts", cursor="own/detect")
     pushed = add_waiting_dag(session, "push", "Contacts", poll_interval=900.0, push=True)
     both = add_waiting_dag(session, "both", names=[CHANGES, *own])
@@ -125,7 +125,7 @@ def test_several_assets(post: Post, session: Session, events: Events) -> None:
 
 
 def test_no_content_type(post: Post) -> None:
-    """A body whose type isn't said is taken for JSON."""
+    """A body without a content type is treated as JSON."""
     assert post(contact()).status == 200
 
 
@@ -166,7 +166,7 @@ def test_body_in_parts(post: Post) -> None:
 )
 @pytest.mark.parametrize("path", ["/crm", "/unknown", "/insightly_default", "/%00", "/crm%0a", "/.."])
 def test_unauthorized(app: ASGIApp, headers: Any, path: str, events: Events) -> None:
-    """All wrong credentials have the same answer, for whatever connection: of no type, or of another one."""
+    """All wrong credentials get the same answer, for missing connections and connections of other types."""
     answer = asked(app, path, contact(), headers)
     assert (answer.status, answer.detail) == (401, "The credentials are missing or wrong.")
     assert answer.headers["www-authenticate"] == 'Basic realm="Insightly webhooks", charset="UTF-8"'
@@ -176,7 +176,7 @@ def test_unauthorized(app: ASGIApp, headers: Any, path: str, events: Events) -> 
 
 
 def test_right_credentials_of_no_connection(app: ASGIApp, connect: Connect) -> None:
-    """The endpoint is off but for connections of its own type."""
+    """Only connections of the endpoint's own type can be used."""
     for conn_type in ("insightly", "insightly_webhook", "http"):
         connect("other", conn_type, host="127.0.0.1", login=LOGIN, password=PASSWORD)
         assert asked(app, "/other", contact(), [basic()]).status == 401
@@ -185,7 +185,7 @@ def test_right_credentials_of_no_connection(app: ASGIApp, connect: Connect) -> N
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
 def test_charsets(app: ASGIApp, connect: Connect, charset: str) -> None:
-    """Credentials beyond ASCII come in UTF-8, or from some senders in Latin-1."""
+    """Credentials beyond ASCII may be in UTF-8 or, from some senders, in Latin-1."""
     connect("umlaut", "insightly_incoming", login="Zoë", password="Motörhead: ½")
     assert asked(app, "/umlaut", contact(), [basic("Zoë", "Motörhead: ½", charset)]).status == 200
     assert asked(app, "/umlaut", contact(), [basic("Zoë", "Motorhead: ½", charset)]).status == 401
@@ -208,7 +208,7 @@ def test_beyond_latin_1(app: ASGIApp, connect: Connect) -> None:
     "fields", [{"password": PASSWORD}, {"login": LOGIN}, {"login": "a:b", "password": "c"}]
 )
 def test_incomplete_connection(app: ASGIApp, connect: Connect, fields: Any, logged: Logged) -> None:
-    """A connection without credentials lets nobody in; the log says what it lacks, and no secret."""
+    """A connection without credentials accepts no request. The log names the missing field, and no secret."""
     connect("half", "insightly_incoming", **fields)
     for given in (("", ""), (LOGIN, PASSWORD), (LOGIN, ""), ("", PASSWORD), ("a:b", "c"), ("a", "b:c")):
         assert asked(app, "/half", contact(), [basic(*given)]).status == 401
@@ -217,7 +217,7 @@ def test_incomplete_connection(app: ASGIApp, connect: Connect, fields: Any, logg
 
 
 def test_in_the_database(app: ASGIApp, session: Session, clock: Clock) -> None:
-    """A connection that is added, changed or deleted counts so within 10 s."""
+    """An added, changed or deleted connection takes effect within 10 s."""
     assert asked(app, "/stored", contact(), [basic()]).status == 401
     session.add(Connection("stored", "insightly_incoming", login=LOGIN, password=PASSWORD))
     session.commit()
@@ -237,7 +237,7 @@ def test_in_the_database(app: ASGIApp, session: Session, clock: Clock) -> None:
 
 
 def test_undecryptable_connection(app: ASGIApp, session: Session, logged: Logged) -> None:
-    """A connection that was encrypted with another key is as good as none."""
+    """A connection that was encrypted with another key is treated as missing."""
     session.add(Connection("stored", "insightly_incoming", login=LOGIN, password=PASSWORD))
     session.commit()
     row = session.scalars(select(Connection)).one()
@@ -251,7 +251,7 @@ def test_undecryptable_connection(app: ASGIApp, session: Session, logged: Logged
 def test_refused_while_a_connection_is_read_again(
     app: ASGIApp, post: Post, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong password takes the time of one lookup, too, when a connection that is in use is read again."""
+    """A wrong password takes the time of one lookup, even when a used connection is being read again."""
     assert post(contact()).status == 200
     clock.now += senders.CONNECTION_LASTS
     looks = senders._look_up
@@ -266,7 +266,7 @@ def test_refused_while_a_connection_is_read_again(
 
 
 def test_lookups_of_a_refusal(app: ASGIApp, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal asks the database once, whether or not there is a connection: so it takes as long."""
+    """A refusal asks the database once, with or without a connection, so both take the same time."""
     asked_for: list[str] = []
     monkeypatch.setattr(MetastoreBackend, "get_connection", lambda self, conn_id: asked_for.append(conn_id))
     assert asked(app, "/unknown", contact(), [basic()]).status == 401
@@ -283,7 +283,7 @@ def test_lookups_of_a_refusal(app: ASGIApp, post: Post, monkeypatch: pytest.Monk
 def test_known_senders_do_not_wait_behind_guessers(
     app: ASGIApp, post: Post, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lookups of ids that somebody guesses may take all threads that there are for them."""
+    """Lookups of guessed ids may take all their threads. Known senders have their own."""
     assert post(contact()).status == 200
     clock.now += senders.CONNECTION_LASTS
     ended = threading.Event()
@@ -311,7 +311,7 @@ def test_known_senders_do_not_wait_behind_guessers(
 
 
 def test_refusals_come_at_steps_of_time(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the time of an answer doesn't show what was looked up for it."""
+    """The time of a refusal doesn't show what was looked up for it."""
     monkeypatch.setattr(senders, "STEP", 0.3)
     began = time.monotonic()
     assert asked(app, "/crm", contact()).status == 401
@@ -319,7 +319,7 @@ def test_refusals_come_at_steps_of_time(app: ASGIApp, monkeypatch: pytest.Monkey
 
 
 def test_impossible_id(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can be no connection's id is asked of nobody: a database, or a vault, may take it amiss."""
+    """An impossible connection id is not looked up, since a database or a vault may fail on it."""
     asked_for: list[str] = []
     monkeypatch.setattr(MetastoreBackend, "get_connection", lambda self, conn_id: asked_for.append(conn_id))
     for conn_id in ("a%00b", "a%20b", "crm%0a", "%F0%9F%98%80", "x" * 251):
@@ -329,7 +329,7 @@ def test_impossible_id(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_known_by_wrong_credentials(app: ASGIApp, connect: Connect) -> None:
-    """Without credentials nothing is kept in memory, though ids in the environment have no case."""
+    """Requests with wrong credentials leave nothing in memory, for any spelling of an id."""
     known = senders_of(app)._known
     for conn_id in ("crm", "Crm", "CRM", "cRM"):
         assert asked(app, f"/{conn_id}", contact(), [basic(password="wrong")]).status == 401
@@ -407,7 +407,7 @@ def test_too_large(app: ASGIApp, connect: Connect, declared: bool) -> None:
 
 
 def test_length_that_is_none(post: Post) -> None:
-    """Servers refuse such a request themselves; what is no number counts as not said."""
+    """Servers refuse such a request themselves. A length that is not a number is ignored."""
     for length in ("-1", "1e3", "x", "", "²", "0" * 5_000 + "99"):
         assert post(contact(), ("Content-Length", length)).status == 200
     for length in ("1000001", "9" * 13, "9" * 5_000):
@@ -416,7 +416,7 @@ def test_length_that_is_none(post: Post) -> None:
 
 
 def test_too_slow(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body has 30 s to come; the test's has less."""
+    """A body must arrive within 30 s (less in the test)."""
     monkeypatch.setattr(request_body, "TIMEOUT", 0.2)
     answer = post([b"x"] * 100, pause=0.05)
     assert (answer.status, answer.detail) == (408, "The body did not arrive within 0.2 s: send it again.")
@@ -433,7 +433,7 @@ def test_broken_off(post: Post, events: Events) -> None:
 
 
 def test_accepted_types(app: ASGIApp, connect: Connect, session: Session) -> None:
-    """Only what the connection accepts is taken; the reason says which setting it is."""
+    """Only contents that the connection accepts are taken. The reason names the setting."""
     add_waiting_dag(session, "leads", "Leads")
     connect(
         "some", "insightly_incoming", login=LOGIN, password=PASSWORD, extra={"record_types": "Leads, Tasks"}
@@ -483,7 +483,7 @@ def test_unknown_type(post: Post, name: str) -> None:
 
 
 def test_names_of_other_connections(post: Post, session: Session, connect: Connect, events: Events) -> None:
-    """A connection's id may hold what SQL's LIKE takes for a placeholder, and has a case."""
+    """A connection's id may contain placeholders of SQL's LIKE, and its case matters."""
     names = {
         conn_id: add_waiting_dag(session, f"of_{number}", "Contacts", insightly_conn_id=conn_id)[0]
         for number, conn_id in enumerate(["a_b", "axb", "A_B", "a%b", "a\\b"])
@@ -566,7 +566,7 @@ def signed(body: bytes, *, secret: str = SECRET, age: float = 0, **changed: str)
 
 @pytest.fixture
 def signing(connect: Connect) -> None:
-    """A connection that takes signed webhooks alone; its secret is about to be replaced by another."""
+    """A connection that accepts signed webhooks only, with an old and a new secret."""
     newer = "whsec_" + base64.b64encode(b"t" * 24).decode()
     extra = {"signing_secret": f"{SECRET} {newer}"}
     connect("signed", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
@@ -574,7 +574,7 @@ def signing(connect: Connect) -> None:
 
 @pytest.mark.usefixtures("signing")
 def test_signed(app: ASGIApp) -> None:
-    """One of the secrets, and one of the signatures, will do; the time may differ by 300 s."""
+    """One valid signature by one of the secrets is enough. The time may differ by 300 s."""
     body = contact()
     newer = base64.b64encode(b"t" * 24).decode()
     for headers in (
@@ -616,7 +616,7 @@ def test_wrongly_signed(app: ASGIApp, events: Events, change: dict[str, Any]) ->
 
 @pytest.mark.usefixtures("signing")
 def test_signed_body(app: ASGIApp) -> None:
-    """The signature is of the body; without one, and without an id, nothing is taken."""
+    """The signature must match the body. A webhook without a signature or an id is refused."""
     body = contact()
     assert asked(app, "/signed", body + b" ", [basic(), *signed(body)]).status == 401
     assert asked(app, "/signed", body, [basic()]).status == 401
@@ -645,7 +645,7 @@ def test_requests_per_minute(app: ASGIApp, connect: Connect, clock: Clock) -> No
 @pytest.mark.parametrize("path", ["/crm", "/unknown", "/%00"])
 @pytest.mark.parametrize("password", [PASSWORD, "wrong"])
 def test_database_away(app: ASGIApp, path: str, password: str, logged: Logged) -> None:
-    """While the database is away, all are asked to try again, and no answer tells who has a connection."""
+    """Without the database, all senders are asked to try again. No answer shows which connections exist."""
     answer = asked(app, path, contact(), [basic(password=password)])
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert answer.detail == "Airflow can't store the webhook at the moment: send it again."
@@ -656,7 +656,7 @@ def test_database_away(app: ASGIApp, path: str, password: str, logged: Logged) -
 def test_database_goes_away(
     post: Post, app: ASGIApp, events: Events, request: pytest.FixtureRequest, clock: Clock
 ) -> None:
-    """It is the same for a sender that is known, at once and when its connection is to be read again."""
+    """A known sender gets the same answer, at once and when its connection must be read again."""
     assert post(contact()).status == 200
     request.getfixturevalue("away")
     for _ in range(2):
@@ -666,7 +666,7 @@ def test_database_goes_away(
 
 
 def test_database_hangs(app: ASGIApp, request: pytest.FixtureRequest, clock: Clock) -> None:
-    """While the database doesn't answer, nobody waits longer than the time limit; it is 10 s in use."""
+    """While the database hangs, no sender waits longer than the time limit (10 s outside of tests)."""
     ended = threading.Event()
     request.addfinalizer(ended.set)
 
@@ -696,7 +696,7 @@ def test_database_hangs(app: ASGIApp, request: pytest.FixtureRequest, clock: Clo
 
 
 def test_failing_secrets_backend(app: ASGIApp, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a secrets backend doesn't answer, a connection may be there: unless another has it, 503."""
+    """If a secrets backend doesn't answer, the connection may exist. Without another source it is a 503."""
 
     class Vault:
         def get_connection(self, conn_id: str) -> None:
@@ -710,7 +710,7 @@ def test_failing_secrets_backend(app: ASGIApp, connect: Connect, monkeypatch: py
 
 
 def test_bug(post: Post, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
-    """What goes wrong here is answered like a database that is away, and its text stays out of the log."""
+    """A bug is answered like a missing database, and its text stays out of the log."""
 
     def fail(*_: object) -> None:
         raise KeyError("contents")
@@ -721,11 +721,11 @@ def test_bug(post: Post, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> Non
     assert "contents" not in logged.text.replace("test_app", "")
 
 
-# --- order, and what is told -------------------------------------------------------------------------------
+# --- the order of checks, and secrets ----------------------------------------------------------------------
 
 
 def test_order_of_checks(app: ASGIApp, connect: Connect, session: Session) -> None:
-    """Who sends is checked first, then how often, then what the head says, then the body, then its record."""
+    """The order is: the sender, the rate of its requests, the headers, the body, the record."""
     extra = {
         "requests_per_minute": 5,
         "max_body_bytes": 500,
@@ -748,7 +748,7 @@ def test_order_of_checks(app: ASGIApp, connect: Connect, session: Session) -> No
 
 
 def test_nothing_is_told(post: Post, app: ASGIApp, logged: Logged) -> None:
-    """Neither credentials nor contents are in answers or logs, at any level."""
+    """Answers and logs of all levels hold neither credentials nor contents."""
     secret = "Wichtelmann"
     bodies = [
         contact(LAST_NAME=secret),
@@ -769,7 +769,7 @@ def test_nothing_is_told(post: Post, app: ASGIApp, logged: Logged) -> None:
 
 
 def test_representations(post: Post, app: ASGIApp) -> None:
-    """What a debugger, or a traceback with values, would show of a sender holds no secret."""
+    """A sender's representation, as in a debugger or a traceback with values, holds no secret."""
     post(contact(), ("webhook-id", "msg_1"))
     shown = repr(senders_of(app)._known)
     assert "crm" in shown
@@ -778,7 +778,7 @@ def test_representations(post: Post, app: ASGIApp) -> None:
 
 
 def test_counted(post: Post, app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answer counts in the metric, by its status."""
+    """The metric counts each answer by its status."""
     counted: list[int] = []
     monkeypatch.setattr(app_module, "count_webhook", counted.append)
     post(contact())
@@ -789,7 +789,7 @@ def test_counted(post: Post, app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_row_in_the_queue(post: Post, session: Session) -> None:
-    """A DAG that waits for two assets is queued by each, and once by each."""
+    """A DAG that waits for two assets is queued once by each of them."""
     add_waiting_dag(session, "leads", "Leads", "Contacts")
     for _ in range(3):
         assert post(contact()).status == 200

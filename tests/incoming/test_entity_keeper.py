@@ -1,4 +1,4 @@
-"""What webhooks hold, kept in a real store: before the event, once, for some days, and shown nowhere."""
+"""Records of webhooks in a real store: kept before the event, once, for some days, and shown nowhere."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SECRET = "Zoë"
 
 @pytest.fixture
 def incoming(connect: Connect, tmp_path: Path) -> str:
-    """A connection that keeps what webhooks hold."""
+    """A connection that keeps the records of webhooks."""
     extra = {"accept": "entity", "entity_path": f"file://{tmp_path}/kept"}
     return connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Files:
-    """Return the files that are kept, in the order of their names."""
+    """Return the kept files, in the order of their names."""
     return lambda: sorted(path for path in (tmp_path / "kept").rglob("*") if path.is_file())
 
 
@@ -50,7 +50,7 @@ def read(path: Path) -> KeptEntity:
 
 @pytest.mark.usefixtures("incoming", "contacts")
 def test_kept(post: Post, kept: Files, events: Events, tmp_path: Path) -> None:
-    """A webhook's record is kept under its account, type and day, and the event holds nothing of it."""
+    """A webhook's record is kept under its account, type and day. The event holds no part of it."""
     before = datetime.now(timezone.utc)
     assert post(contact(NOW, AMOUNT=1)).status == 200
     (path,) = kept()
@@ -79,7 +79,7 @@ def test_exact(post: Post, kept: Files) -> None:
 
 @pytest.mark.usefixtures("contacts")
 def test_dropped(connect: Connect, post: Post, kept: Files, tmp_path: Path) -> None:
-    """By default nothing is kept, whatever path is named."""
+    """By default nothing is kept, even if a path is set."""
     for extra in ({}, {"accept": "notice", "entity_path": f"file://{tmp_path}/kept"}):
         connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
         assert post(contact(NOW)).status == 200
@@ -88,7 +88,7 @@ def test_dropped(connect: Connect, post: Post, kept: Files, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("incoming", "contacts")
 def test_each_is_kept(post: Post, kept: Files, events: Events) -> None:
-    """Webhooks of one second have an object each, and an event that is later: a run may list at once."""
+    """Webhooks of one second have an object each. Their event comes later, so a run can list them at once."""
     for number in range(1, 6):
         assert post(contact(NOW, number)).status == 200
         assert [read(path).record_id for path in kept()] == list(range(1, number + 1))
@@ -97,7 +97,7 @@ def test_each_is_kept(post: Post, kept: Files, events: Events) -> None:
 
 @pytest.mark.usefixtures("incoming", "contacts")
 def test_kept_once(post: Post, kept: Files) -> None:
-    """The record's last message is kept once if it comes again; one that came before another one is news."""
+    """A record's last message is kept once, even if it is repeated. An older one that is repeated is new."""
     first, second = contact(NOW, FIRST_NAME="A"), contact(NOW, FIRST_NAME="B")
     for body in (first, first, second, first, contact(NOW, 8), first):
         assert post(body).status == 200
@@ -126,7 +126,7 @@ def test_kept_once_by_several_tries(
 
 @pytest.mark.usefixtures("incoming")
 def test_refused(post: Post, kept: Files, session: Session) -> None:
-    """What is refused is not kept: no record, or a record that no DAG waits for."""
+    """Refused webhooks are not kept: those without a record, or with a record that no DAG waits for."""
     add_waiting_dag(session, "tasks", "Tasks")
     assert post(contact(NOW)).status == 404
     assert post(entity(LEAD_ID=1), path="/crm?record_type=Nothing").status == 404
@@ -137,7 +137,7 @@ def test_refused(post: Post, kept: Files, session: Session) -> None:
 
 @pytest.mark.usefixtures("incoming")
 def test_taken_after_a_refusal(post: Post, kept: Files, session: Session) -> None:
-    """A message that was refused is kept when it comes again, and a DAG waits by then."""
+    """A refused message is kept if it is repeated and a DAG waits by then."""
     assert post(contact(NOW)).status == 404
     assert kept() == []
     add_waiting_dag(session, "contacts", "Contacts")
@@ -149,7 +149,7 @@ def test_taken_after_a_refusal(post: Post, kept: Files, session: Session) -> Non
 def test_last_messages_are_known_for_a_while(
     post: Post, kept: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are those of so many records, and of the last minutes: a reader doesn't look back for longer."""
+    """The last messages of some records are known for minutes: for as long as a reader looks back."""
     monkeypatch.setattr(entity_keeper, "MOST_RECORDS", 2)
     for number in (7, 8, 9, 9, 7):
         assert post(contact(NOW, number)).status == 200
@@ -162,7 +162,7 @@ def test_last_messages_are_known_for_a_while(
 
 @pytest.mark.usefixtures("incoming", "contacts")
 def test_refused_later(post: Post, kept: Files, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that was kept and taken stays, though it comes again when no DAG waits any more."""
+    """A kept message stays, even if it is repeated when no DAG waits any more."""
     assert post(contact(NOW)).status == 200
     monkeypatch.setattr(announcer, "announce", lambda *_: 0)
     monkeypatch.setattr(announcer, "EVENT_LASTS", 0.0)
@@ -175,7 +175,7 @@ def test_refused_later(post: Post, kept: Files, session: Session, monkeypatch: p
 def test_failing_store(
     connect: Connect, post: Post, events: Events, kept: Files, logged: Logged, path: str
 ) -> None:
-    """Where nothing can be kept, there is no event either, and the sender tries again; the log shows why."""
+    """If the record can't be kept, there is no event, and the sender tries again. The log shows why."""
     extra = {"accept": "entity", "entity_path": path}
     connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
     answer = post(contact(NOW))
@@ -187,7 +187,7 @@ def test_failing_store(
 
 @pytest.mark.usefixtures("contacts")
 def test_store_is_back(connect: Connect, post: Post, kept: Files, tmp_path: Path) -> None:
-    """A store that could not be written, and can be again, is written without a restart."""
+    """A store that works again is used without a restart."""
     extra = {"accept": "entity", "entity_path": f"file://{tmp_path}/kept"}
     connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
     (tmp_path / "kept").write_text("a file where a folder should be")
@@ -201,7 +201,7 @@ def test_store_is_back(connect: Connect, post: Post, kept: Files, tmp_path: Path
 def test_hanging_store(
     app: ASGIApp, post: Post, events: Events, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """A store that hangs takes a few threads, and each sender is told in time to try again."""
+    """A hanging store takes a few threads only, and each sender is asked in time to try again."""
     assert post(contact(NOW)).status == 200  # from now on the connection is known
     monkeypatch.setattr(threads, "TIMEOUT", 0.3)
     gone, called = threading.Event(), []
@@ -226,7 +226,7 @@ def test_hanging_store(
 
 @pytest.mark.usefixtures("contacts")
 def test_deletion(app: ASGIApp, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Days that are older than the connection says are deleted, of all record types, and nothing else."""
+    """Days older than the connection's limit are deleted for all record types, and nothing else is."""
     extra = {"accept": "entity", "entity_path": f"file://{tmp_path}/kept", "entity_days": 2}
     connect("crm", "insightly_incoming", login=LOGIN, password=PASSWORD, extra=extra)
     today = datetime.now(timezone.utc).date()
@@ -248,7 +248,7 @@ def test_deletion(app: ASGIApp, connect: Connect, tmp_path: Path, caplog: pytest
 def test_deletion_is_tried_again(
     app: ASGIApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where old days can't be deleted, the webhook is taken all the same, and the deletion tried again."""
+    """If old days can't be deleted, the webhook is accepted all the same, and the deletion is repeated."""
     monkeypatch.setattr(entity_keeper, "RETRY_AFTER", 0.01)
     delete, failed = EntityStore.delete_before, []
 
@@ -267,7 +267,7 @@ def test_deletion_is_tried_again(
 
 @pytest.mark.usefixtures("contacts", "incoming")
 def test_deleted_once_a_day(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many webhooks make one deletion, and the process makes another one tomorrow."""
+    """Many webhooks make one deletion, and the process makes the next one on the next day."""
     calls: list[date] = []
     waited: list[float] = []
     monkeypatch.setattr(EntityStore, "delete_before", lambda _, day: calls.append(day) or 0)

@@ -1,4 +1,4 @@
-"""Whatever comes is answered, never with 500; neither answer nor log holds what body and sender say."""
+"""Every request is answered, never with 500. Answer and log hold no part of body or sender."""
 
 from __future__ import annotations
 

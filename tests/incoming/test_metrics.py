@@ -12,7 +12,7 @@ from airflow_insightly_hooks.incoming.metrics import count_webhook
 
 
 class SentMetrics:
-    """What a server of metrics gets."""
+    """The metrics that a server receives."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -22,7 +22,7 @@ class SentMetrics:
 
 
 def test_received(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes where the API server's own metrics go: Airflow's SDK has a client of its own, for tasks."""
+    """It goes to the same place as the API server's metrics. Airflow's SDK has another client, for tasks."""
     sent = SentMetrics()
     with monkeypatch.context() as patch:
         patch.setattr(stats_utils, "get_stats_factory", lambda: lambda: sent)

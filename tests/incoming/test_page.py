@@ -1,4 +1,4 @@
-"""The blocks of the how-to page are what it says that they are; its commands run in ``tests/e2e``."""
+"""The blocks of the how-to page do what the page says. Its commands run in ``tests/e2e``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def block(language: str, words: str = "") -> str:
 
 
 def test_the_dag() -> None:
-    """Webhooks wake it, and no other one: the asset is that of its own cursor."""
+    """Webhooks wake this DAG only, since the asset belongs to its own cursor."""
     names: dict[str, object] = {}
     exec(block("python"), names)  # noqa: S102 — the document's own
     detect = names["changes"]
@@ -44,7 +44,7 @@ def test_the_workflow() -> None:
 
 
 def test_the_receiver_in_another_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's connection is one that the hook takes, with its signature."""
+    """The hook accepts the command's connection, with its signature."""
     arguments = shlex.split(block("bash", "other_airflow").replace("\\\n", " "))[3:]
     pairs = zip(arguments[1::2], arguments[2::2], strict=True)
     given = {name.removeprefix("--conn-"): value for name, value in pairs}

@@ -1,4 +1,4 @@
-"""The threads of the endpoint for Insightly's webhooks, and whoever waits for them."""
+"""The threads of the endpoint for Insightly's webhooks, and their callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_insightly_hooks.incoming.threads import Threads
 
 @pytest.mark.parametrize("steps", range(5))
 def test_who_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """A cancelled caller ends, also if its call ends at that moment: else a server that stops waits on."""
+    """A cancelled caller ends, even if its call ends at that moment. Otherwise a stopping server waits."""
 
     async def called(*_of: object) -> int:
         return 1
@@ -52,6 +52,6 @@ def test_a_call_that_takes_too_long() -> None:
 
 
 def test_what_a_call_raises() -> None:
-    """It is raised where the call is waited for."""
+    """The call's error is raised in its caller."""
     with pytest.raises(ZeroDivisionError):
         asyncio.run(Threads(1).run(lambda: 1 / 0))
