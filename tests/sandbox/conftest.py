@@ -1,4 +1,4 @@
-"""A sandbox without a port, and a clock that only moves when it is told to."""
+"""A sandbox without a port, and a clock that only tests move."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TestClock:
 
 
 class Sandbox:
-    """Asks the application itself, with the API's key unless told otherwise."""
+    """Sends requests to the application itself, by default with the API's key."""
 
     def __init__(self, clock: TestClock) -> None:
         self.clock = clock

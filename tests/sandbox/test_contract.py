@@ -51,14 +51,14 @@ GENERATED = settings(
 def as_the_api_answers(schema, *, required=False):
     """Return a schema of the description, without the known differences between it and the API.
 
-    1. It says RFC 3339 of times; the API answers ``YYYY-MM-DD HH:MM:SS``.
+    1. It describes times by RFC 3339; the API answers ``YYYY-MM-DD HH:MM:SS``.
     2. It does not say that fields may be null; the API answers null for what is blank. Only for fields
        that hold one value and are not required: lists are empty, and what is required is there.
     3. It says ``maxLength: 0`` where there is no limit.
     4. It says that the value of a custom field is an object; the API answers texts, numbers and booleans.
-    5. It does not say what one pipeline is answered with; like the list's pipelines, that is.
+    5. It does not describe the answer for one pipeline. The answer is like the list's pipelines.
 
-    And one thing more strictly: the range of int32 and int64, which JSON Schema does not look at.
+    The schema is stricter in one point: the range of int32 and int64, which JSON Schema does not check.
     """
     if isinstance(schema, list):
         return [as_the_api_answers(one) for one in schema]
@@ -154,7 +154,7 @@ def _tell_how_much_was_checked(request):
 
 
 def check(sandbox, method, path, url, **options):
-    """Ask the sandbox, and hold the answer to the description: its status, and its body's shape."""
+    """Ask the sandbox, and compare the answer's status and the shape of its body with the description."""
     response = sandbox.api(method, url, **options)
     operation = SCHEMA[path][method]
     described = {int(status) for status in operation.definition.raw["responses"]}
@@ -204,7 +204,7 @@ def _sandbox(request, method):
 
 
 def _parent_id(parent, child):
-    """Return the id of the parent that a child belongs to, ``None`` where it is of another type."""
+    """Return the id of a child's parent, or ``None`` if the parent is of another type."""
     links = {link["LINK_OBJECT_NAME"]: link["LINK_OBJECT_ID"] for link in child.get("LINKS", ())}
     return child.get(parent.id_field, links.get(parent.title))
 
@@ -254,7 +254,7 @@ def test_the_fields_of_a_record_type(name, source):
 
 @pytest.mark.parametrize("name", [*RECORD_TYPES, "{objectName}"])
 def test_the_methods_and_parents_of_a_record_type(name):
-    """What can be created, changed and deleted, and under which parents, is what the description has."""
+    """Records can be created, changed and deleted, under the same parents, as in the description."""
     record_type = RECORD_TYPES[name.replace("{objectName}", CUSTOM_OBJECT)]
     paths = DESCRIPTION["paths"]
     methods = {*paths[f"/{name}"], *paths[f"/{name}/{{id}}"]}
@@ -291,7 +291,7 @@ def test_the_items_of_lists(kind, definition):
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_an_answer_is_as_described(request, method, path):
-    """Each operation, asked for as one would, succeeds with the status and shape of the description."""
+    """Each operation with a usual request succeeds with the status and shape of the description."""
     sandbox = _sandbox(request, method)
     url, body = _example(sandbox, path)
     options = {}
@@ -313,7 +313,7 @@ def test_an_answer_is_as_described(request, method, path):
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_generated_requests_are_answered_as_described(request, method, path):
-    """Whatever the description allows to ask, with ids of seeded records and others, is no 5xx."""
+    """No request that the description allows gets a 5xx, with ids of seeded records and others."""
     sandbox = _sandbox(request, method)
     url, _ = _example(sandbox, path)
 
@@ -329,7 +329,7 @@ def test_generated_requests_are_answered_as_described(request, method, path):
 
 @pytest.mark.parametrize(("method", "path"), OTHERS)
 def test_what_the_sandbox_has_not_is_404(still, method, path):
-    """The rest of the description is not in the sandbox, and it says so; 405 where it can be read only."""
+    """The sandbox answers 404 to the rest of the description, and 405 if a path can be read only."""
     url = path.replace("{objectName}", CUSTOM_OBJECT).replace("{", "").replace("}", "")
     url = "/".join("5" if part.lower().endswith("id") else part for part in url.split("/"))
     response = still.api(method, url)
@@ -339,7 +339,7 @@ def test_what_the_sandbox_has_not_is_404(still, method, path):
 
 @pytest.mark.parametrize("name", [*RECORD_TYPES, "{objectName}"])
 def test_every_seeded_record_is_as_described(still, name):
-    """Each seeded record alone answers to the description, and has no fields besides; one is Insightly's own.
+    """Each seeded record fits the description, and has no other fields. One record is Insightly's own.
 
     The task of the help page has two fields that the description does not list.
     """
@@ -356,7 +356,7 @@ def test_every_seeded_record_is_as_described(still, name):
 
 @pytest.mark.parametrize("name", LISTS)
 def test_every_item_of_a_list_has_the_described_fields(still, name):
-    """No field is missing, none is one too many, and they come in the description's order."""
+    """No field is missing or added, and they have the description's order."""
     path = f"/{name}"
     schema = _described(DESCRIPTION["paths"][path]["get"]["responses"]["200"]["schema"])
     params = {"Tags": {"record_type": "Contacts"}, "LeadStatuses": {"include_converted": "true"}}.get(name)
@@ -370,7 +370,7 @@ def test_every_item_of_a_list_has_the_described_fields(still, name):
     "name", ["Contacts", "Leads", "Opportunities", "Tasks", "Ticket", CUSTOM_OBJECT, "Site__c"]
 )
 def test_every_custom_field_is_as_described(still, name):
-    """The metadata of each custom field answers to the description, asked for alone as well."""
+    """The metadata of each custom field fits the description, also when one field is asked for."""
     path = "/CustomFields/{objectName}"
     for field in check(still, "GET", path, f"/CustomFields/{name}").json():
         url = f"/CustomFields/{name}/Search"
@@ -378,7 +378,7 @@ def test_every_custom_field_is_as_described(still, name):
 
 
 def test_a_wrong_answer_is_noticed(still):
-    """The checks here have teeth: records that break the description's kinds, lengths and times fail."""
+    """The checks fail for records that break the description's kinds, lengths and times."""
     operation = SCHEMA["/Contacts/{id}"]["GET"]
     response = still.api("GET", "/Contacts/300000001")
     record = response.json()
