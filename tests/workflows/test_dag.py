@@ -1,4 +1,4 @@
-"""Workflows as DAGs: their tasks, their schedules, and what a DAG may change of them."""
+"""Workflows as DAGs: their tasks, their schedules, and the settings that a DAG may override."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def edges(dag: DAG) -> dict[str, set[str]]:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, DAG]:
-    """What Airflow finds in a DAG file, by DAG id."""
+    """The DAGs that Airflow finds in a DAG file, by DAG id."""
     module = ModuleType("a_dag_file")
     monkeypatch.setitem(__import__("sys").modules, "a_dag_file", module)
     monkeypatch.setattr(DagContext, "current_autoregister_module_name", "a_dag_file")
@@ -63,7 +63,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, DAG]:
 
 
 def test_the_four_tasks_are_visible() -> None:
-    """With one webhook they need no name."""
+    """With one webhook, the tasks' ids don't contain its name."""
     dag = workflow().to_dag()
     assert edges(dag) == {
         "detect": {"evaluate"},
@@ -81,7 +81,7 @@ def test_the_four_tasks_are_visible() -> None:
 
 
 def test_each_webhook_has_its_own_tasks() -> None:
-    """A dead receiver holds up no other; each one's messages have ids of their own."""
+    """A dead receiver delays no other. Each receiver's messages have their own ids."""
     other = Webhook(
         name="News letter",
         uri="https://x.example",
@@ -104,7 +104,7 @@ def test_each_webhook_has_its_own_tasks() -> None:
 
 
 def test_what_a_workflow_says_reaches_its_tasks() -> None:
-    """Events, criteria, memory, switch, account, settling."""
+    """The tasks get events, criteria, memory, switch, account and settling."""
     dag = workflow(
         evaluate="until_triggered", active=False, insightly_conn_id="crm", settle=7, lookback=60
     ).to_dag()
@@ -134,14 +134,14 @@ def test_what_a_workflow_says_reaches_its_tasks() -> None:
 
 
 def test_the_name_of_a_cursor_reaches_the_sensor() -> None:
-    """Without one, the sensor's cursor is that of its ids."""
+    """Without a name, the sensor's cursor is named after its DAG and task."""
     assert workflow(cursor="old/detect").to_dag().get_task("detect").cursor == "old/detect"
     assert workflow().to_dag().get_task("detect").cursor is None
 
 
 @pytest.mark.parametrize("argument", ["depends_on_past", "wait_for_downstream"])
 def test_a_run_that_failed_keeps_back_nothing(registered: Any, argument: str) -> None:
-    """What is due, or waits, goes with the next one, whatever the workflow's own runs wait for."""
+    """Due and waiting messages go with the next run, whatever the workflow's own runs wait for."""
     dag = workflow(BILLING, LATER).to_dag(default_args={argument: True})
     assert dag.get_task("deliver_billing").depends_on_past
     for suffix in ("pending", "retry"):
@@ -150,7 +150,7 @@ def test_a_run_that_failed_keeps_back_nothing(registered: Any, argument: str) ->
 
 @pytest.mark.parametrize("rule", [None, "downstream"])
 def test_what_has_begun_goes_first(registered: Any, rule: str | None) -> None:
-    """Where slots are scarce, deliveries come before other runs' detection, unless the DAG says otherwise."""
+    """If slots are scarce, deliveries run before other runs' detection, unless the DAG changes that."""
     dag = workflow(BILLING, LATER).to_dag(**({} if rule is None else {"default_args": {"weight_rule": rule}}))
     beside = [registered[f"new_contacts__{suffix}"] for suffix in ("pending", "retry")]
     tasks = [task for made in (dag, *beside) for task in made.tasks]
@@ -161,7 +161,7 @@ def test_what_has_begun_goes_first(registered: Any, rule: str | None) -> None:
 
 
 def test_the_order_in_which_the_scheduler_takes_tasks() -> None:
-    """It takes those of the largest weight first: those that end a run."""
+    """It takes tasks of the largest weight first: the tasks at the end of a run."""
     with metadata_database() as sessions, sessions() as session:
         add_dag(session, workflow(dag_id="w").to_dag())
         add_run(session, "manual__1", "w")
@@ -171,7 +171,7 @@ def test_the_order_in_which_the_scheduler_takes_tasks() -> None:
 
 
 def test_a_task_groups_retry_dag_tells_of_failures(registered: Any) -> None:
-    """What a group's messages end with is told of as with a DAG of the workflow's own."""
+    """A group's undelivered messages are reported as in a workflow's own DAG."""
     made = Workflow(
         name="Calls",
         record_type="Contacts",
@@ -184,7 +184,7 @@ def test_a_task_groups_retry_dag_tells_of_failures(registered: Any) -> None:
 
 
 def test_time_triggers_get_a_second_dag(registered: Any) -> None:
-    """Unpaused from the start, by hand only, one run at a time; it can cancel."""
+    """The second DAG is unpaused, has manual runs only, one at a time, and can cancel."""
     dag = workflow(BILLING, LATER).to_dag(
         default_args={"retry_delay": timedelta(seconds=3), "depends_on_past": True}
     )
@@ -211,7 +211,7 @@ def test_time_triggers_get_a_second_dag(registered: Any) -> None:
 
 
 def test_without_recheck_nothing_is_asked_at_its_time(registered: Any) -> None:
-    """As Insightly documents nothing else."""
+    """Insightly documents no second check."""
     workflow(Webhook(name="w", conn_id="x", after="1h")).to_dag()
     assert registered["new_contacts__pending"].get_task("due").criteria is None
 
@@ -225,7 +225,7 @@ def test_without_recheck_nothing_is_asked_at_its_time(registered: Any) -> None:
     ],
 )
 def test_a_schedule_without_intervals(schedule: Schedule, kind: type, zone: str) -> None:
-    """Each run goes on from where the last one ended."""
+    """Each run continues where the last one ended."""
     made = workflow(schedule=schedule).to_dag()
     assert isinstance(made.timetable, kind)
     assert zone in str(DagSerialization.to_dict(made)["dag"]["timetable"])
@@ -233,7 +233,7 @@ def test_a_schedule_without_intervals(schedule: Schedule, kind: type, zone: str)
 
 
 def test_a_cron_line_is_airflows_to_read() -> None:
-    """Presets such as ``@daily``, too; runs have no intervals, whatever Airflow's settings say."""
+    """Airflow reads presets such as ``@daily``, too. Runs have no intervals, whatever Airflow's settings."""
     for line in ("@daily", "*/5 * * * *"):
         assert isinstance(workflow(schedule=line).to_dag().timetable, CronTriggerTimetable)
     assert workflow(schedule="@once").to_dag().schedule == "@once"
@@ -247,7 +247,7 @@ def test_a_cron_line_is_airflows_to_read() -> None:
     ],
 )
 def test_a_schedule_with_intervals(schedule: Any, kind: type) -> None:
-    """Past ones are read too, since an interval that isn't run isn't read."""
+    """Past intervals are run, too, since an interval without a run is not read."""
     made = workflow(schedule=schedule, start_date="2026-01-01").to_dag()
     assert isinstance(made.timetable, kind)
     assert made.catchup
@@ -255,7 +255,7 @@ def test_a_schedule_with_intervals(schedule: Any, kind: type) -> None:
 
 
 def test_a_schedule_by_changes() -> None:
-    """By an asset of its own, whose watcher knows the cursor; and once, when it is first unpaused."""
+    """Its own asset, whose watcher knows the cursor, triggers it. It also runs once when first unpaused."""
     arguments = {"insightly_conn_id": "crm", "settle": "2m", "lookback": "1h"}
     made = workflow(schedule=Schedule(watch="30s"), **arguments).to_dag()
     (asset,) = made.timetable.asset_condition.objects
@@ -274,7 +274,7 @@ def test_a_schedule_by_changes() -> None:
 
 
 def test_a_schedule_by_changes_knows_the_cursors_name() -> None:
-    """One that was given, or that of the DAG as it is made."""
+    """It is the given name, or the name by the DAG as it is made."""
     for made, cursor in (
         (workflow(schedule="on_change", cursor="old/detect").to_dag(), "old/detect"),
         (workflow(schedule="on_change").to_dag(dag_id="other"), "other/detect"),
@@ -284,7 +284,7 @@ def test_a_schedule_by_changes_knows_the_cursors_name() -> None:
 
 
 def test_on_change() -> None:
-    """The same as to watch every 15 s; given to the workflow, or when its DAG is made."""
+    """``on_change`` means a watch every 15 s. It can be set in the workflow, or when its DAG is made."""
     for made in (workflow(schedule="on_change").to_dag(), workflow().to_dag(schedule="on_change")):
         expected = changes_asset("Contacts", poll_interval=15, settle=5, cursor=f"{made.dag_id}/detect")
         (asset,) = made.timetable.asset_condition.objects
@@ -293,7 +293,7 @@ def test_on_change() -> None:
 
 @pytest.mark.parametrize(("watch", "seconds"), [(None, 900), ("30m", 1800)])
 def test_a_schedule_by_webhooks(watch: Any, seconds: float) -> None:
-    """By an asset whose watcher only looks for what webhooks have not told of; and once, at first."""
+    """Its asset's watcher only looks for changes without a webhook. It also runs once at first."""
     made = workflow(schedule=Schedule(on_change="push", watch=watch)).to_dag()
     (asset,) = made.timetable.asset_condition.objects
     expected = changes_asset("Contacts", push=True, poll_interval=seconds, cursor=f"{made.dag_id}/detect")
@@ -303,12 +303,12 @@ def test_a_schedule_by_webhooks(watch: Any, seconds: float) -> None:
 
 
 def test_no_schedule() -> None:
-    """By hand only."""
+    """Runs are manual only."""
     assert workflow(schedule=None).to_dag().schedule is None
 
 
 def test_arguments_go_over_what_the_workflow_says() -> None:
-    """Whatever Airflow's DAG takes."""
+    """All arguments of Airflow's ``DAG`` can be given."""
     dag = workflow().to_dag(
         dag_id="other", schedule=[Asset(name="x", uri="x://y")], tags=["mine"], default_args={"owner": "me"}
     )
@@ -318,13 +318,13 @@ def test_arguments_go_over_what_the_workflow_says() -> None:
 
 @pytest.mark.parametrize("schedule", ["every day", "99 * * * *", Schedule(cron="* * * * * * * *")])
 def test_a_cron_line_that_is_none_is_found(schedule: Any) -> None:
-    """When the DAG is made, as any other mistake."""
+    """The mistake is found when the DAG is made, like any other."""
     with pytest.raises(InvalidWorkflow, match="schedule: Airflow refuses it"):
         workflow(schedule=schedule).to_dag()
 
 
 def test_runs_may_overlap_and_what_remembers_does_not() -> None:
-    """Backfills run beside the schedule; what is remembered has one writer at a time."""
+    """Backfills run beside the schedule. The memory has one writer at a time."""
     dag = workflow(evaluate="until_triggered").to_dag(max_active_runs=3)
     assert dag.max_active_runs == 3
     assert dag.get_task("evaluate").max_active_tis_per_dag == 1
@@ -333,7 +333,7 @@ def test_runs_may_overlap_and_what_remembers_does_not() -> None:
 
 
 def test_what_waits_for_a_receiver_has_a_dag_of_its_own(registered: Any) -> None:
-    """One for all webhooks, timed ones included: it keeps what deliver tasks have left, and sends it."""
+    """One DAG for all webhooks, with and without a time, keeps and sends the messages that tasks left."""
     dag = workflow(BILLING, LATER).to_dag(default_args={"retry_delay": timedelta(seconds=3)})
     retry = registered["new_contacts__retry"]
     assert edges(retry) == {
@@ -354,7 +354,7 @@ def test_what_waits_for_a_receiver_has_a_dag_of_its_own(registered: Any) -> None
 
 
 def test_a_task_group(registered: Any) -> None:
-    """In one's own DAG, in a group of one's own; the second DAG is none of that DAG's."""
+    """The tasks are in the user's DAG and group. The second DAG is a separate DAG."""
     with DAG("own", schedule=None) as dag, TaskGroup("outer"):
         group = workflow(BILLING, LATER).task_group(tooltip="t")
 
@@ -380,7 +380,7 @@ def test_a_task_group(registered: Any) -> None:
 
 
 def test_a_task_group_of_another_name() -> None:
-    """One's own; else the workflow's name, or its DAG's id where that has no letters."""
+    """It is the given name, or the workflow's name, or its DAG's id if the name has no letters."""
     with DAG("own", schedule=None) as dag:
         workflow().task_group("second")
         workflow(name="???", dag_id="third").task_group()
@@ -388,7 +388,7 @@ def test_a_task_group_of_another_name() -> None:
 
 
 def test_every_dag_can_be_serialized(registered: Any) -> None:
-    """As Airflow stores it; and nothing of a URI's query is in it."""
+    """Airflow can store it, and it holds no part of a URI's query."""
     secrets = [
         Webhook(name=name, uri="https://x.example/h?token=s3cret", after=after)
         for name, after in (("now", None), ("later", "1d"))
@@ -402,38 +402,38 @@ def test_every_dag_can_be_serialized(registered: Any) -> None:
 
 @pytest.mark.parametrize("record_type", [*RECORD_TYPES, "Invoice__c"])
 def test_every_record_type_has_workflows(record_type: str) -> None:
-    """All of the API's, and custom objects; those without an update time for what is created only."""
+    """This includes custom objects. Types without an update time have workflows for new records only."""
     evaluate = "created_and_edited" if RECORD_TYPES[record_type].has_updates else "created"
     dag = workflow(record_type=record_type, evaluate=evaluate, criteria=None).to_dag()
     assert dag.get_task("detect").record_type == record_type
 
 
 def test_the_second_dag_is_told_of_failures_as_the_first(registered: Any) -> None:
-    """Its failures are those of undelivered webhooks."""
+    """Its callback reports undelivered webhooks."""
 
-    def told(_context: Any) -> None: ...
+    def callback(_context: Any) -> None: ...
 
-    workflow(LATER).to_dag(tags=["mine"], on_failure_callback=told, default_args={"retries": 9})
+    workflow(LATER).to_dag(tags=["mine"], on_failure_callback=callback, default_args={"retries": 9})
     pending = registered["new_contacts__pending"]
-    assert (pending.tags, pending.on_failure_callback) == ({"mine"}, told)
+    assert (pending.tags, pending.on_failure_callback) == ({"mine"}, callback)
     assert pending.get_task("due").retries == 9
 
 
 def test_what_is_pending_is_sent_while_inactive(registered: Any) -> None:
-    """The switch is the evaluate task's: the second DAG has none."""
+    """The switch belongs to the evaluate task. The second DAG has no switch."""
     workflow(LATER, active=False).to_dag()
     pending = registered["new_contacts__pending"]
     assert not any(hasattr(task, "active") for task in pending.tasks)
 
 
 def test_a_start_is_needed_for_intervals() -> None:
-    """When the schedule comes in with ``to_dag``, too."""
+    """This also holds if ``to_dag`` sets the schedule."""
     with pytest.raises(InvalidWorkflow, match="start_date: a schedule with data intervals needs it"):
         workflow().to_dag(schedule=Schedule(every="1h", data_interval=True))
 
 
 def test_a_receiver_that_is_none_is_found() -> None:
-    """With the webhook's place."""
+    """The error names the webhook's place."""
     wrong = Webhook(name="w", uri="nonsense")
     with pytest.raises(InvalidWorkflow) as caught:
         workflow(BILLING, wrong).to_dag()
@@ -441,7 +441,7 @@ def test_a_receiver_that_is_none_is_found() -> None:
 
 
 def test_the_dags_page_describes_the_workflow() -> None:
-    """In words and as YAML, as it runs; a text of one's own takes its place."""
+    """The description is in words and as YAML, as the workflow runs. A given text replaces it."""
     text = workflow(name="<b>New</b>").to_dag(dag_id="other", schedule="@daily").doc_md
     assert text is not None
     assert "- Watches `Contacts`: a record that is created or edited, each time.\n" in text

@@ -1,4 +1,4 @@
-"""What the documents say of workflows is so."""
+"""The documents about workflows are right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(language: str, text: str = GUIDE) -> list[str]:
 
 
 def test_the_yaml_is_a_workflow() -> None:
-    """And the error that is shown is the one that its mistake makes."""
+    """The shown error is the error of the shown mistake."""
     text, pools, on_failure, criteria, in_one_task = blocks("yaml")
     start, end = text.partition("criteria:")[0], "webhooks: [{name: w, conn_id: c}]"
     assert read_workflows(f"{start}{criteria}{end}", "w.yaml", Workflow)
@@ -40,7 +40,7 @@ def test_the_yaml_is_a_workflow() -> None:
 
 
 def test_the_python_makes_a_dag() -> None:
-    """As it stands there."""
+    """The code makes a DAG without a change."""
     code = next(block for block in blocks("python") if "Workflow(" in block)
     names: dict[str, object] = {}
     exec(code, names)  # noqa: S102 — the document's own
@@ -48,7 +48,7 @@ def test_the_python_makes_a_dag() -> None:
 
 
 def test_the_backtest_prints_what_is_shown() -> None:
-    """With changes that make it so."""
+    """The test makes the changes that the output needs."""
     workflow = Workflow(
         name="w",
         record_type="Opportunities",
@@ -70,7 +70,7 @@ def test_the_backtest_prints_what_is_shown() -> None:
 
 
 def test_every_test_that_the_parity_page_names_is_there() -> None:
-    """A claim without a test is none."""
+    """Every claim of the page has a test."""
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)", PARITY)
     assert len(named) > 20
     missing = [

@@ -48,7 +48,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 @contextlib.contextmanager
 def in_folder(folder: Path) -> Iterator[None]:
-    """A socket's path is short."""
+    """Work in the folder, since a socket's path must be short."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -60,7 +60,7 @@ def in_folder(folder: Path) -> Iterator[None]:
 def parsed(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the DAGs that Airflow finds, and the import errors that it shows, by file.
 
-    Each workflow has a retry DAG besides, which is left out.
+    The retry DAGs of the workflows are left out.
     """
     bag = DagBag(str(folder), bundle_path=folder, bundle_name="b")
     dags, errors = {}, dict(bag.import_errors)
@@ -73,7 +73,7 @@ def parsed(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def test_each_file_is_a_dag(folder: Path) -> None:
-    """Those in folders below, too; what is no YAML isn't looked at."""
+    """This includes files in subfolders. Other files than YAML are ignored."""
     write(folder, "one.yaml", GOOD.format(name="One"))
     write(folder, "deeper/two.yml", GOOD.format(name="Two"))
     write(folder, "notes.txt", "not: a workflow")
@@ -83,7 +83,7 @@ def test_each_file_is_a_dag(folder: Path) -> None:
 
 
 def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
-    """The import error stands under the file's own name, with line and path."""
+    """The import error has the file's own name, with line and path."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     write(folder, "deeper/wrong.yaml", GOOD.format(name="Wrong").replace("conn_id", "con_id"))
     write(folder, "broken.yaml", "name: [")
@@ -99,7 +99,7 @@ def test_a_wrong_file_breaks_its_own_dag_only(folder: Path) -> None:
 
 
 def test_a_wrong_file_leaves_nothing_to_serialize(folder: Path) -> None:
-    """``airflow dags reserialize`` stops at what can't be serialized."""
+    """``airflow dags reserialize`` stops at a DAG that can't be serialized."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     write(folder, "broken.yaml", "name: [")
     bag = DagBag(str(folder), bundle_path=folder, bundle_name="b")
@@ -108,7 +108,7 @@ def test_a_wrong_file_leaves_nothing_to_serialize(folder: Path) -> None:
 
 
 def test_a_wrong_file_is_shown_where_nobody_takes_its_error(folder: Path) -> None:
-    """The DAG processor shows what it can't serialize."""
+    """The DAG processor shows an error for each DAG that it can't serialize."""
     write(folder, "broken.yaml", "name: [")
     error = InvalidWorkflowFile("broken.yaml", (("", "not YAML"),), (1,))
     broken = BrokenFile(folder / "crm" / "workflows" / "broken.yaml", error)
@@ -125,7 +125,7 @@ def test_a_wrong_file_is_shown_where_nobody_takes_its_error(folder: Path) -> Non
 
 
 def test_what_is_no_regular_file(folder: Path) -> None:
-    """Pipes, sockets, devices, folders, links that lead nowhere: none is waited for, each is shown."""
+    """Pipes, sockets, devices, folders and broken links are shown as errors, without waiting for them."""
     workflows = folder / "crm" / "workflows"
     write(folder, "good.yaml", GOOD.format(name="Good"))
     (folder / "crm" / "elsewhere").write_text(GOOD.format(name="Linked"))
@@ -158,7 +158,7 @@ def test_what_is_no_regular_file(folder: Path) -> None:
 def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at it and the opening."""
+    """The pipe comes between the check and the opening of the file."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     os.mkfifo(folder / "crm" / "workflows" / "pipe.yaml")
     monkeypatch.setattr(reading.stat, "S_ISREG", lambda mode: True)
@@ -204,7 +204,7 @@ def test_contents_that_are_no_text(folder: Path) -> None:
 
 
 def test_a_name_that_is_no_text(folder: Path) -> None:
-    """Airflow could not store it, and would lose what it knows of the whole DAG file."""
+    """Airflow could not store it, and would lose all DAGs of the DAG file."""
     name = os.fsdecode(b"caf\xe9.yaml")
     write(folder, "good.yaml", GOOD.format(name="Good"))
     write(folder, name, "[")
@@ -218,7 +218,7 @@ def test_a_name_that_is_no_text(folder: Path) -> None:
 
 
 def test_what_airflow_hands_on(folder: Path) -> None:
-    """The DAG processor packs all DAGs of the folder into one message: what one holds may not stop them."""
+    """The DAG processor packs all DAGs of the folder into one message. No file's contents may stop them."""
     from airflow.sdk.execution_time.comms import _RequestFrame
 
     write(
@@ -232,7 +232,7 @@ def test_what_airflow_hands_on(folder: Path) -> None:
 
 
 def test_an_error_that_nobody_has_thought_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stops its own file, and shows nothing of it."""
+    """It stops its own file, and shows none of its contents."""
     read = files.read_workflows
 
     def fail(text: str, name: str, *rest: Any, **more: Any) -> Any:
@@ -251,7 +251,7 @@ def test_an_error_that_nobody_has_thought_of(folder: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_thousands_of_files(folder: Path) -> None:
-    """Those that want one cursor, or are broken, too: the time grows with their number, not its square."""
+    """The time grows with the number of files, not its square, also for broken files and shared cursors."""
     for number in range(2_000):
         write(folder, f"{number}.yaml", GOOD.format(name="Same") + "cursor: one\n")
     started = time.process_time()
@@ -264,7 +264,7 @@ def test_thousands_of_files(folder: Path) -> None:
     ["uri: nonsense", "conn_id: c, headers: {host: x}, after: 1d, before: 1d", "uri: 'https://a b/'"],
 )
 def test_whatever_is_wrong_with_a_file(folder: Path, wrong: str) -> None:
-    """It never keeps back the others."""
+    """A wrong file never stops the others."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     write(folder, "wrong.yaml", GOOD.format(name="Wrong").replace("conn_id: c", wrong))
     dags, errors = parsed(folder)
@@ -273,7 +273,7 @@ def test_whatever_is_wrong_with_a_file(folder: Path, wrong: str) -> None:
 
 
 def test_what_airflow_refuses_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even what nobody has thought of."""
+    """Unexpected errors of Airflow stop their own file only."""
 
     def refuse(workflow: Any, **_arguments: Any) -> None:
         raise ValueError("no such luck")
@@ -284,7 +284,7 @@ def test_what_airflow_refuses_of_a_file(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_each_broken_file_is_shown(folder: Path) -> None:
-    """However alike their names are."""
+    """This holds even for similar names."""
     for name in ("a-b.yaml", "a_b.yaml", "A B.yaml"):
         write(folder, name, "[")
     assert len(parsed(folder)[1]) == 3
@@ -297,7 +297,7 @@ def test_one_dag_id_cannot_be_for_all(folder: Path) -> None:
 
 
 def test_hidden_files_are_not_looked_at(folder: Path, logged: Logged) -> None:
-    """A Kubernetes volume's files are links to files in a hidden folder, each of which is there once."""
+    """A Kubernetes volume's files are links into a hidden folder. Each file must count once."""
     hidden = folder / "crm" / "workflows" / "..2026_01"
     hidden.mkdir()
     (hidden / "one.yaml").write_text(GOOD.format(name="One"))
@@ -310,7 +310,7 @@ def test_hidden_files_are_not_looked_at(folder: Path, logged: Logged) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in it may be missed by somebody."""
+    """An error shows it, since its workflows are missing."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     scandir = os.scandir
 
@@ -329,7 +329,7 @@ def test_a_folder_that_cannot_be_listed_is_shown(folder: Path, monkeypatch: pyte
 
 
 def test_two_workflows_of_one_id(folder: Path) -> None:
-    """The second is refused; it would take the first one's place."""
+    """The second workflow is refused, since it would replace the first."""
     write(folder, "a.yaml", GOOD.format(name="Same"))
     write(folder, "b.yaml", GOOD.format(name="same!"))
     dags, errors = parsed(folder)
@@ -338,7 +338,7 @@ def test_two_workflows_of_one_id(folder: Path) -> None:
 
 
 def test_a_schedule_that_airflow_refuses(folder: Path) -> None:
-    """It breaks its own file, too, with its line."""
+    """It breaks its own file only, and the error has its line."""
     write(folder, "good.yaml", GOOD.format(name="Good"))
     write(folder, "bad.yaml", GOOD.format(name="Bad") + "schedule: every day\n")
     listed = textwrap.indent(GOOD.format(name="Worse") + "schedule: 99 * * * *\n", "  ")
@@ -350,7 +350,7 @@ def test_a_schedule_that_airflow_refuses(folder: Path) -> None:
 
 
 def test_arguments_are_for_all(folder: Path) -> None:
-    """Such as default arguments and tags."""
+    """All files get arguments such as default arguments and tags."""
     write(folder, "one.yaml", GOOD.format(name="One"))
     dags = load_folder(folder / "crm" / "workflows", schedule=None, tags=["mine"])
     assert dags["one"].tags == {"mine"}
@@ -358,7 +358,7 @@ def test_arguments_are_for_all(folder: Path) -> None:
 
 
 def test_a_task_loads_its_own_dag_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other files are not even checked: a task starts as fast with 200 of them."""
+    """Other files are not even checked, so a task starts fast even with 200 files."""
     write(folder, "one.yaml", GOOD.format(name="One").replace("conn_id: c", "conn_id: c, after: 1d"))
     write(folder, "two.yaml", GOOD.format(name="Two"))
     write(folder, "wrong.yaml", GOOD.format(name="Wrong").replace("Notes", "Nothing"))
@@ -370,27 +370,27 @@ def test_a_task_loads_its_own_dag_only(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_that_is_none_says_so(folder: Path) -> None:
-    """With where it was looked for."""
+    """The error says where the folder was looked for."""
     with pytest.raises(NotADirectoryError, match=r"crm/nowhere is not a folder"):
         load_folder(folder / "crm" / "nowhere")
 
 
 def test_an_error_is_logged_as_well(folder: Path, logged: Logged) -> None:
-    """Who loads a folder outside of Airflow sees what is wrong."""
+    """Users who load a folder outside of Airflow see the error in the log."""
     write(folder, "wrong.yaml", "- 3")
     assert load_folder(folder / "crm" / "workflows") == {}
     assert "wrong.yaml:1: [0]: a workflow is needed" in logged.text
 
 
 def test_the_examples_load() -> None:
-    """As they lie in this repository."""
+    """The examples of this repository load without errors."""
     bag = DagBag(str(ROOT / "dags" / "insightly_workflows.py"))
     assert bag.import_errors == {}
     assert len([dag_id for dag_id in bag.dags if not dag_id.endswith(("__pending", "__retry"))]) == 10
 
 
 def test_two_workflows_of_a_folder_share_no_cursor(folder: Path) -> None:
-    """Each would miss what the other one reads: who names another one's cursor is refused, with its line."""
+    """Each would miss the other's changes. A file with another file's cursor is refused, with its line."""
     write(folder, "a.yaml", GOOD.format(name="A copy") + "cursor: one/detect\n")
     write(folder, "one.yaml", GOOD.format(name="One"))
     write(folder, "old_1.yaml", GOOD.format(name="Old 1") + "cursor: old\n")

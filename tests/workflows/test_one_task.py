@@ -34,7 +34,7 @@ def only_task(dag: DAG) -> InsightlyWorkflowOperator:
 
 
 def test_the_dag_has_one_task() -> None:
-    """It does all of the workflow; the DAG is as in the mode ``tasks`` but for how many runs are active."""
+    """It does the whole workflow. Only the number of active runs differs from the mode ``tasks``."""
     made = workflow(BILLING, NEWS, tags=["crm"], owner="sales", dry_run=False)
     dag, tasks = made.to_dag(), made.to_dag(mode="tasks")
     task = only_task(dag)
@@ -53,7 +53,7 @@ def test_the_dag_has_one_task() -> None:
 
 
 def test_an_argument_goes_over_the_key() -> None:
-    """In both directions; what pages are shown is the mode of the DAG that was made."""
+    """This works in both directions. Pages show the mode of the DAG that was made."""
     assert only_task(workflow(mode="tasks").to_dag(mode="one_task")).workflow.mode == "one_task"
     assert len(workflow().to_dag(mode="tasks").tasks) == 4
     with pytest.raises(InvalidWorkflow, match="mode: 'tasks' or 'one_task' is needed"):
@@ -63,7 +63,7 @@ def test_an_argument_goes_over_the_key() -> None:
 
 
 def test_the_cursor_is_that_of_the_mode_tasks() -> None:
-    """So the mode can be changed; the watcher looks at the same cursor."""
+    """The mode can be changed, and the watcher looks at the same cursor."""
     for made, cursor in (
         (workflow(schedule="on_change").to_dag(), "new_contacts/detect"),
         (workflow(schedule="on_change").to_dag(dag_id="other"), "other/detect"),
@@ -75,7 +75,7 @@ def test_the_cursor_is_that_of_the_mode_tasks() -> None:
 
 
 def test_a_group_of_one_task() -> None:
-    """Its cursor is that of the group's ``detect``; what the workflow remembers belongs to its ``dag_id``."""
+    """Its cursor is that of the group's ``detect`` task. The workflow's memory belongs to its ``dag_id``."""
     with DAG("own", schedule=None, max_active_runs=1) as dag, TaskGroup("outer"):
         workflow().task_group()
     task = only_task(dag)
@@ -88,7 +88,7 @@ def test_a_group_of_one_task() -> None:
 
 
 def test_runs_that_would_read_the_same_are_refused(tmp_path: Path) -> None:
-    """A file's mistake has its line; with data intervals, runs read each their own."""
+    """A file's mistake has its line. With data intervals, each run reads its own and is accepted."""
     for make in (
         lambda: workflow(max_active_runs=2).to_dag(),
         lambda: workflow().to_dag(max_active_runs=2),
@@ -114,7 +114,7 @@ def test_runs_that_would_read_the_same_are_refused(tmp_path: Path) -> None:
 
 
 def test_default_args_reach_the_task() -> None:
-    """Airflow's own arguments, and what they say of deliveries over the webhooks' keys."""
+    """The task gets Airflow's own arguments, and those for deliveries override the webhooks' keys."""
     made = workflow(BILLING, NEWS).to_dag(
         default_args={"retries": 1, "retry_delay": timedelta(seconds=3), "pool": "crm", "ordered": True}
     )
@@ -125,7 +125,7 @@ def test_default_args_reach_the_task() -> None:
 
 
 def test_time_triggers_have_their_dag() -> None:
-    """The task hands them to the pending DAG; the retry DAG is there in both modes."""
+    """The task passes them to the pending DAG. Both modes have the retry DAG."""
     made = workflow(BILLING, Webhook(name="A week later", conn_id="c", after="7d", pool="slow"))
     dag, *beside = workflow_dags(made)
     task = only_task(dag)
@@ -137,13 +137,13 @@ def test_time_triggers_have_their_dag() -> None:
 
 
 def test_a_receiver_that_is_none_is_found() -> None:
-    """With the webhook's path, as in the mode ``tasks``."""
+    """The error has the webhook's path, as in the mode ``tasks``."""
     with pytest.raises(InvalidWorkflow, match=r"webhooks\[1\]: "):
         workflow(BILLING, Webhook(name="w", uri="ftp://x.example")).to_dag()
 
 
 def test_the_pool_of_its_webhooks_is_the_tasks() -> None:
-    """A task is in one pool, so several of them are refused; the pool goes over that of ``default_args``."""
+    """A task has one pool, so different ones are refused. The pool overrides the pool of ``default_args``."""
     one_slot = Webhook(name="Slow", conn_id="c", pool="one_slot")
     assert only_task(workflow(one_slot).to_dag()).pool == "one_slot"
     assert only_task(workflow(one_slot, pool="crm").to_dag(default_args={"pool": "x"})).pool == "one_slot"

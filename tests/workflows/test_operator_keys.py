@@ -1,4 +1,4 @@
-"""What operators can do, as keys of a workflow and its webhooks: it reaches the tasks of all three DAGs."""
+"""Operators' arguments as keys of a workflow and its webhooks, which reach the tasks of all three DAGs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def delivery(dag: Any, task_id: str) -> tuple[Any, ...]:
 
 
 def test_keys_reach_all_tasks_that_send(tmp_path: Path) -> None:
-    """In the workflow's DAG, the retry DAG and the pending DAG: a webhook's own, or the workflow's."""
+    """The webhook's or the workflow's keys reach the workflow's DAG, the retry DAG and the pending DAG."""
     dags, errors = dags_of(tmp_path)
     assert errors == {}
     main, retry, pending = (dags[f"new_contacts{suffix}"] for suffix in ("", "__retry", "__pending"))
@@ -98,7 +98,7 @@ def test_keys_reach_all_tasks_that_send(tmp_path: Path) -> None:
 
 
 def test_arguments_go_over_keys(tmp_path: Path) -> None:
-    """In ``default_args``, too, and over those of a webhook."""
+    """This holds for ``default_args``, too, and for the keys of a webhook."""
     given = ", max_active_runs=4, default_args={'owner': 'me', 'retries': 1, 'on_undelivered': 'report'}"
     dags, _ = dags_of(tmp_path, arguments=given)
     main, retry = dags["new_contacts"], dags["new_contacts__retry"]
@@ -109,7 +109,7 @@ def test_arguments_go_over_keys(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_stays_the_operators() -> None:
-    """As without the keys."""
+    """Keys that are left out keep the operator's defaults."""
     workflow = Workflow(name="w", record_type="Notes", webhooks=[{"name": "w", "conn_id": "c"}])
     dag = workflow.to_dag()
     assert delivery(dag, "deliver") == (False, 2, 60.0, 20, "fail", None)
@@ -119,7 +119,7 @@ def test_what_is_left_out_stays_the_operators() -> None:
 
 
 def test_a_task_group_has_them_too() -> None:
-    """But for what is its DAG's to say."""
+    """A task group has all keys except those of the DAG."""
     from airflow.sdk import DAG
 
     (workflow,) = read_workflows(WORKFLOW, "x.yaml", Workflow)
@@ -145,7 +145,7 @@ webhooks:
 
 
 def test_pools(tmp_path: Path) -> None:
-    """That of a webhook is for the tasks that send it, that of the workflow for all others; in three DAGs."""
+    """In all three DAGs, a webhook's pool is for the tasks that send it, the workflow's for all others."""
     dags, errors = dags_of(tmp_path, POOLS)
     assert errors == {}
     sending = {"deliver_own": "billing", "deliver_plain": "crm", "deliver_later": "billing"}
@@ -161,7 +161,7 @@ def test_pools(tmp_path: Path) -> None:
 
 
 def test_a_pool_in_default_args(tmp_path: Path) -> None:
-    """It goes over that of the workflow, and not over that of a webhook."""
+    """It overrides the workflow's pool, but not a webhook's."""
     dags, _ = dags_of(tmp_path, POOLS, ", default_args={'pool': 'other'}")
     assert pools(dags["w"])["detect"] == "other"
     assert pools(dags["w"])["deliver_plain"] == "other"
@@ -197,7 +197,7 @@ def test_a_pool_in_default_args(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_value_is_found(keys: dict[str, Any], path: str, part: str) -> None:
-    """In a webhook as in a workflow."""
+    """This holds in a webhook as in a workflow."""
     webhook = {"name": "w", "conn_id": "c"}
     for arguments, prefix in (
         ({"webhooks": [webhook], **keys}, ""),
@@ -219,7 +219,7 @@ def test_a_wrong_value_is_found(keys: dict[str, Any], path: str, part: str) -> N
     ],
 )
 def test_a_wrong_value_of_a_workflow_is_found(keys: dict[str, Any], path: str, part: str) -> None:
-    """As any other mistake."""
+    """It is found like any other mistake."""
     with pytest.raises(InvalidWorkflow) as caught:
         Workflow(name="w", record_type="Notes", webhooks=[{"name": "w", "conn_id": "c"}], **keys)
     assert part in dict(caught.value.problems)[path]
@@ -235,7 +235,7 @@ def with_callback(callback: str, arguments: str = "") -> str:
 
 
 def test_a_function_beside_the_dag_file_is_called(tmp_path: Path) -> None:
-    """With the context of the run, and the arguments; by each of the workflow's DAGs."""
+    """Each of the workflow's DAGs calls it, with the context of the run and the arguments."""
     (tmp_path / "alerts_of_a_test.py").write_text(ALERTS)
     import sys
 
@@ -252,7 +252,7 @@ def test_a_function_beside_the_dag_file_is_called(tmp_path: Path) -> None:
 
 
 def test_a_notifier_is_made_with_its_arguments() -> None:
-    """Its templates are its own to render."""
+    """The notifier renders its templates by itself."""
     workflow = Workflow(
         name="w",
         record_type="Notes",
@@ -298,7 +298,7 @@ def test_a_notifier_is_made_with_its_arguments() -> None:
 def test_a_wrong_callback_has_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callback: str, arguments: str, line: int, reason: str
 ) -> None:
-    """When the DAG is parsed; no argument's value is shown."""
+    """It is found when the DAG is parsed, and no argument's value is shown."""
     (tmp_path / "alerts_with_a_fault.py").write_text(f"'{SECRET}'\n1 / 0\n")
     (tmp_path / "alerts_that_need.py").write_text("import what_is_not_installed\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -313,7 +313,7 @@ def test_a_wrong_callback_has_its_line(
 
 
 def test_durations_may_be_seconds_or_text() -> None:
-    """As ``retry_delay`` in Python may be."""
+    """They may have the same forms as ``retry_delay`` in Python."""
     webhooks = [
         Webhook(name=name, conn_id="c", retry_delay=delay)  # type: ignore[arg-type]
         for name, delay in (("a", 2.5), ("b", "3h"), ("c", timedelta(days=1)))

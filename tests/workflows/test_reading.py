@@ -19,7 +19,7 @@ TWO = (
 
 
 def test_a_file_of_one_workflow(tmp_path: Path) -> None:
-    """What is made is what ``Workflow`` makes, methods included."""
+    """The result is a ``Workflow`` with all its methods."""
     (tmp_path / "one.yaml").write_text(ONE)
     workflow = load_workflow(tmp_path / "one.yaml")
     assert workflow == Workflow(name="One", record_type="Notes", webhooks=[{"name": "w", "conn_id": "c"}])
@@ -28,12 +28,12 @@ def test_a_file_of_one_workflow(tmp_path: Path) -> None:
 
 
 def test_a_path_is_taken_from_the_folder_of_the_file_that_calls() -> None:
-    """As with ``load_workflows``."""
+    """This is the same as with ``load_workflows``."""
     assert load_workflow("../../dags/workflows/opportunity_won.yaml").dag_id == "opportunity_won"
 
 
 def test_one_of_several_workflows(tmp_path: Path) -> None:
-    """The others are not looked at; a wrong id is told with those that there are."""
+    """The other workflows are not checked. The error for a wrong id lists the existing ids."""
     (tmp_path / "two.yaml").write_text(TWO)
     assert load_workflow(tmp_path / "two.yaml", dag_id="one").name == "One"
     with pytest.raises(InvalidWorkflowFile, match=r"two.yaml:2: \[1\].record_type: 'Note' is not a record"):
@@ -46,7 +46,7 @@ def test_one_of_several_workflows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_wrong(tmp_path: Path) -> None:
-    """Each mistake has its line; a file that is not there is one, too."""
+    """Each mistake has its line. A missing file is a mistake, too."""
     (tmp_path / "one.yaml").write_text(ONE.replace("Notes", "Note"))
     with pytest.raises(InvalidWorkflowFile, match=r"one\.yaml:2: record_type: "):
         load_workflow(tmp_path / "one.yaml")
@@ -55,7 +55,7 @@ def test_a_file_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_no_airflow_is_loaded() -> None:
-    """So that tests, and a command that checks files, start at once."""
+    """Tests, and a command that checks files, start at once for this reason."""
     code = (
         "import sys; from airflow_insightly_hooks import load_workflow; "
         f"load_workflow({str(ROOT / 'dags' / 'workflows' / 'opportunity_won.yaml')!r}); "
