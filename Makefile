@@ -18,6 +18,8 @@ PARALLEL := --numprocesses 4 --dist worksteal
 # These tests mostly wait, so they can run side by side.
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)"
 SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
+# Of mutmut, tools/mutation.py needs only what makes the mutants, and that needs no package outside of .venv.
+MUTMUT := mutmut==3.8.1
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
 
 # Build all pages each time: an unchanged page may link to a heading that has changed.
@@ -25,7 +27,7 @@ SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --qu
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
 
-.PHONY: help demo test test-unit test-integration test-faults test-faults-and-contract coverage test-contract test-e2e test-scale test-all check docs dist constraints record-types schema reference bench bench-delivery clean
+.PHONY: help demo test test-unit test-integration test-faults test-faults-and-contract coverage test-contract test-e2e test-scale mutation test-all check docs dist constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -64,6 +66,10 @@ test-e2e: .venv/.installed .venv/.browser ## Run only the tests on a real Airflo
 
 test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, 10,000 guesses, kills of a task, changes of mode, deleted runs
 	$(BIN)/pytest -m scale tests/e2e tests/how_to tests/incoming/e2e --durations 5
+
+mutation: .venv/.installed ## Change the core's code in small ways, and see whether its tests notice (PARTS="delivery detection/scan", JOBS=1)
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --target build/mutmut $(MUTMUT)
+	@TZ=NPT-5:45 PYTHONPATH=build/mutmut nice $(BIN)/python tools/mutation.py $(if $(JOBS),--jobs $(JOBS)) $(PARTS)
 
 test-all: .venv/.installed $(if $(filter 0,$(E2E)),,.venv/.browser) ## Run check, the fast tests and the tests of faults on each Python, and the tests on a real Airflow on the oldest and newest Python (E2E=0: without)
 	@tools/test_all.sh
