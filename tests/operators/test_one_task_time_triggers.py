@@ -15,7 +15,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, OKResponse
 
 from airflow_insightly_hooks import Webhook, Workflow
-from airflow_insightly_hooks.core.errors import InvalidState, StoppedError
+from airflow_insightly_hooks.core.errors import InvalidState, NewerState, StoppedError
 from airflow_insightly_hooks.core.exact_json import loads
 from airflow_insightly_hooks.core.state import id_set
 from airflow_insightly_hooks.core.state.id_set import IdSet
