@@ -143,8 +143,9 @@ class Mutation:
         """Have Hypothesis try few examples, and not look for simpler ones."""
         from hypothesis import HealthCheck, Phase, settings  # not earlier: pytest wants to load it
 
-        own = {"phases": (Phase.explicit, Phase.generate), "database": None, "derandomize": True}
-        own |= {"max_examples": EXAMPLES, "suppress_health_check": list(HealthCheck)}  # a machine may be busy
+        own: dict[str, Any] = {"phases": (Phase.explicit, Phase.generate), "database": None}
+        own |= {"derandomize": True, "max_examples": EXAMPLES}
+        own |= {"suppress_health_check": list(HealthCheck)}  # a machine may be busy
         settings.register_profile("mutation", settings(), **own)
         settings.load_profile("mutation")
 
