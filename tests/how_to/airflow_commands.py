@@ -19,7 +19,7 @@ CODE = re.compile(r"`(airflow [^`]+)`")
 
 
 def command_lines(page: Page) -> list[str]:
-    """Return the ``airflow`` commands of a page's shell blocks, a line each."""
+    """Return the ``airflow`` commands of a page's shell blocks, one line for each."""
     found = [text.replace("\\\n", " ") for kind, text in page.blocks if kind == "bash"]
     lines = [line.strip() for text in found for line in text.splitlines()]
     return [line for line in lines if line.startswith("airflow ")]
@@ -36,7 +36,7 @@ def parsed_commands(page: Page) -> Iterator[argparse.Namespace]:
 
 
 def parse(command: str) -> argparse.Namespace:
-    """Return a command as Airflow reads it, with a date where the shell would put in one."""
+    """Return a command as Airflow reads it, with a date in place of shell substitutions."""
     arguments = shlex.split(SUBSTITUTION.sub("2026-01-31", command), comments=True)[1:]
     try:
         return _parser().parse_args(arguments)

@@ -1,4 +1,4 @@
-"""A mail server that keeps what it is sent."""
+"""A mail server that keeps the mails that it gets."""
 
 from __future__ import annotations
 

@@ -34,5 +34,5 @@ class Page:
 
 
 def commands(code: str) -> list[list[str]]:
-    """Return a shell block's commands, each as its words; lines that end in a backslash go on."""
+    """Return a shell block's commands, split into words. A line with a backslash at its end continues."""
     return [shlex.split(line) for line in code.replace("\\\n", "").splitlines() if line.strip()]

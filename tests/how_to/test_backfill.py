@@ -11,7 +11,7 @@ PAGE = Page("backfill.md")
 
 
 def test_the_commands_are_airflows() -> None:
-    """Each has the options that it uses; its dates are read, and its conf is JSON."""
+    """Airflow knows each command's options, can read its dates, and its conf is JSON."""
     read = list(parsed_commands(PAGE))
     backfills = [command for command in read if command.subcommand == "create"]
     assert len(read) - len(backfills) >= 6

@@ -1,6 +1,6 @@
-"""docs/how-to/dead-letters.md: its alerts come, and its DAGs take what is undelivered.
+"""docs/how-to/dead-letters.md: its alerts are sent, and its DAGs get the undelivered payloads.
 
-The DAG of dead letters runs in tests/e2e/test_redelivery.py, by real events.
+The DAG of dead letters runs in tests/e2e/test_redelivery.py, with real events.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAGE = Page("dead-letters.md")
 
 
 def test_no_block_is_without_a_test() -> None:
-    """The page holds the blocks that are executed here and in tests/e2e/test_redelivery.py, and no other."""
+    """Each block of the page is executed here or in tests/e2e/test_redelivery.py."""
     assert sorted(PAGE.kinds()) == sorted(["", "", *["bash"] * 4, *["yaml"] * 3, *["python"] * 5])
 
 
@@ -48,15 +48,15 @@ def write_files(folder: Path) -> None:
     for name, workflow in (("mail", mail), ("slack", slack), ("dead_letters", dead_letters)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(workflow), "utf-8")
     (folder / "workflows").mkdir()
-    plain = {key: value for key, value in mail.items() if key != "on_failure"}
-    (folder / "workflows" / "new_contacts.yaml").write_text(yaml.safe_dump(plain), "utf-8")
+    without_mail = {key: value for key, value in mail.items() if key != "on_failure"}
+    (folder / "workflows" / "new_contacts.yaml").write_text(yaml.safe_dump(without_mail), "utf-8")
 
 
 @pytest.mark.e2e
 @pytest.mark.scale
 @pytest.mark.timeout(600)
 def test_alerts(tmp_path: Path) -> None:
-    """Runs of the page's DAGs send the alerts that it promises, and no others."""
+    """Runs of the page's DAGs send the promised alerts, and no others."""
     write_files(tmp_path)
     shutil.copy(HERE / "suites" / "dead_letters.py", tmp_path)
     own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
@@ -73,7 +73,7 @@ def test_alerts(tmp_path: Path) -> None:
 
 
 def test_the_workflow_files_are_right(tmp_path: Path) -> None:
-    """Those of them that need no other package can be loaded."""
+    """The files that need no other package can be loaded."""
     write_files(tmp_path)
     for name in ("mail.yaml", "dead_letters.yaml", "workflows/new_contacts.yaml"):
         assert load_workflow(str(tmp_path / name)).name == "New contacts"
@@ -101,12 +101,12 @@ def dags_of(folder: Path, workflow_file: str) -> list[Any]:
 
 
 def failed_run_context(dag: Any) -> dict[str, Any]:
-    """Return what Airflow's DAG processor gives a DAG's callback, of a run whose tasks are gone."""
+    """Return the context that Airflow's DAG processor gives to a DAG's callback, for a run without tasks."""
     return {"dag": dag, "run_id": "scheduled__1", "reason": "task_failure"}
 
 
 def test_a_mail_for_a_failed_run(tmp_path: Path, mails: MailServer) -> None:
-    """What the workflow names sends a mail for its DAG, and for its retry DAG."""
+    """The workflow's notifier sends a mail for its DAG, and for its retry DAG."""
     write_files(tmp_path)
     for number in range(2):  # each failed run has a DAG processor's process, and hence a notifier, of its own
         dag = dags_of(tmp_path, "mail.yaml")[number]
@@ -148,7 +148,7 @@ def test_a_deadline(tmp_path: Path, mails: MailServer) -> None:
 
 
 def test_the_commands() -> None:
-    """They name options that the command line has."""
+    """The command line has the options that they use."""
     for words in ("deliveries", "resend"):
         (command,) = commands(PAGE.block("bash", f"insightly {words}"))
         assert command[:3] == ["airflow", "insightly", words]

@@ -47,7 +47,7 @@ def in_whole_seconds(body: str) -> str:
 
 
 def test_no_block_is_without_a_test() -> None:
-    """The page holds the blocks that the tests below execute, and no other."""
+    """The tests below execute every block of the page."""
     assert PAGE.kinds() == ["bash", "bash", "yaml", "python", "bash", "", "bash", "json", "bash"]
 
 
@@ -57,7 +57,7 @@ def test_the_page_shows_insightlys_body() -> None:
 
 
 def test_the_workflow_sends_insightlys_body(file: Path) -> None:
-    """Of the help page's task, both webhooks send the page's body, byte for byte but for white space."""
+    """For the help page's task, both webhooks send the page's body, byte for byte except for white space."""
     (change,) = load_workflow(file).preview(HELP_PAGE_RECORD, event="added").changes
     assert change.verdict.triggers
     bodies = {message.payload["body"] for message in change.messages}
@@ -65,7 +65,7 @@ def test_the_workflow_sends_insightlys_body(file: Path) -> None:
 
 
 def test_a_record_of_the_api(file: Path, insightly: RunningSandbox) -> None:
-    """As the API gives the task, its times have whole seconds; the second webhook waits until 13 March."""
+    """The API gives the task's times in whole seconds. The second webhook waits until 13 March."""
     record = InsightlyHook().get_record("Tasks", TASK_ID)
     (change,) = load_workflow(file).preview(record, event="added").changes
     at_once, later = change.messages
@@ -106,7 +106,7 @@ def test_its_commands(
     connect: Connect,
     command: Command,  # noqa: F811 — the fixture
 ) -> None:
-    """``check`` prints the page's line, ``preview`` the body; ``fields`` and ``backtest`` work."""
+    """``check`` prints the page's line, and ``preview`` prints the body. ``fields`` and ``backtest`` work."""
     connect("billing_webhook", host=insightly.bin_url("billing"))
     ran = {}
     for words in ("fields", "check", "preview", "backtest"):

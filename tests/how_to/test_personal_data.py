@@ -26,7 +26,7 @@ def test_the_commands_are_airflows() -> None:
 
 
 def test_the_search_names_columns_of_airflows_table() -> None:
-    """Its columns are those that tell which XCom to delete."""
+    """Airflow's table has these columns, which identify the XCom to delete."""
     (query,) = [code for kind, code in PAGE.blocks if kind == "sql"]
     assert str(text(query))
     named = re.match(r"select ([\w, ]+)\nfrom xcom\n", query)

@@ -22,7 +22,7 @@ PAGE = Page("real-account.md")
 
 
 def test_no_block_is_without_a_test() -> None:
-    """The page holds the blocks that the tests below and test_commands.py execute, and no other."""
+    """The tests below and test_commands.py execute every block of the page."""
     bash_and_outputs = ["bash", "bash", "bash", "", "bash", "bash", "bash", "yaml", "", "bash"]
     assert PAGE.kinds() == bash_and_outputs
 
@@ -51,7 +51,7 @@ def made_in_the_environment() -> dict[str, dict[str, object]]:
 
 
 def test_the_ways_to_make_connections(connect: Connect) -> None:
-    """Command and environment make the same connections, and the hooks take them."""
+    """Commands and environment make the same connections, and the hooks accept them."""
     made = made_by_command()
     assert made == made_in_the_environment()
     for conn_id, fields in made.items():
@@ -79,7 +79,7 @@ def test_what_doctor_prints(
     command: Command,  # noqa: F811 — the fixture
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The page's rows are among those that the page's command prints."""
+    """The page's command prints the page's rows, among others."""
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
     connect("billing_webhook", host=insightly.bin_url("billing"))
     (line,) = commands(PAGE.block("bash", "insightly doctor"))
@@ -95,7 +95,7 @@ def test_what_doctor_prints(
 
 
 def kind_of(finding: str, sandbox: RunningSandbox) -> str:
-    """Return a finding without what differs between accounts."""
+    """Return a finding without the parts that differ between accounts."""
     for url in (sandbox.api_url, "https://api.na1.insightly.com/v3.1"):
         finding = finding.replace(url, "API")
     for url in (sandbox.url, "https://billing.example.com"):
@@ -104,7 +104,7 @@ def kind_of(finding: str, sandbox: RunningSandbox) -> str:
 
 
 def test_the_workflow_is_a_dry_run(tmp_path: Path) -> None:
-    """The file is right, and does no POST."""
+    """The file is valid, and its workflow makes no POST."""
     (tmp_path / "new_contacts.yaml").write_text(PAGE.block("yaml", "dry_run"), "utf-8")
     workflow = load_workflow(tmp_path / "new_contacts.yaml")
     assert (workflow.dag_id, workflow.dry_run) == ("new_contacts", True)

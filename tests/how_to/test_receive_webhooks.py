@@ -1,4 +1,4 @@
-"""docs/how-to/receive-webhooks.md: its receivers take what WebhookHook sends, once, and refuse the rest."""
+"""docs/how-to/receive-webhooks.md: its receivers take WebhookHook's messages once, and refuse all others."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def write_modules(folder: Path) -> None:
 
 
 class Receiver(NamedTuple):
-    """A receiver that runs.
+    """A running receiver.
 
-    :ivar stored: returns the messages that it has, by their ids.
+    :ivar stored: returns the stored messages by their ids.
     """
 
     url: str
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @contextmanager
 def run_command(name: str, folder: Path) -> Iterator[Receiver]:
-    """Start a receiver by the page's command, in a folder that has the page's modules."""
+    """Start a receiver with the page's command, in a folder with the page's modules."""
     port = str(free_port())
     (command,) = commands(PAGE.block("bash", f"{name}_receiver").replace("8000", port))
     (folder / "inbox.db").unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def in_inbox(file: Path) -> dict[str, bytes]:
 
 
 class ClientError(Exception):
-    """What botocore raises."""
+    """The error that botocore raises."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -115,7 +115,7 @@ class ClientError(Exception):
 
 
 class Table:
-    """What the page's function needs of a DynamoDB table with the partition key ``message_id``."""
+    """The part of a DynamoDB table (partition key ``message_id``) that the page's function needs."""
 
     def __init__(self) -> None:
         self.items: dict[str, bytes] = {}
@@ -131,19 +131,19 @@ class Table:
 
 
 def function_url_event(headers: dict[str, str], body: bytes) -> dict[str, Any]:
-    """Return the event of payload format 2.0: names in lower case, JSON as text."""
+    """Return an event in payload format 2.0: names in lower case, JSON as text."""
     lowered = {name.lower(): value for name, value in headers.items()}
     return {"version": "2.0", "headers": lowered, "body": body.decode(), "isBase64Encoded": False}
 
 
 def rest_api_event(headers: dict[str, str], body: bytes) -> dict[str, Any]:
-    """Return the event of payload format 1.0: names as they came; here with a body in base64."""
+    """Return an event in payload format 1.0: names as they came, here with a body in base64."""
     encoded = base64.b64encode(body).decode()
     return {"version": "1.0", "headers": headers, "body": encoded, "isBase64Encoded": True}
 
 
 class Gateway(ThreadingHTTPServer):
-    """Hands requests to a function as events, as AWS does."""
+    """Passes requests to a function as events, as AWS does."""
 
     daemon_threads = True
 
@@ -178,7 +178,7 @@ def table() -> Table:
 
 @pytest.fixture
 def function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: Table) -> Any:
-    """Return the page's Lambda function; its table is ours."""
+    """Return the page's Lambda function, with a table of the tests."""
     write_modules(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, value in SETTINGS.items():
@@ -263,7 +263,7 @@ def test_no_block_is_without_a_test() -> None:
 
 
 def test_a_message_is_kept_once(receiver: Receiver, send: Callable[..., PostResult]) -> None:
-    """A good request is acknowledged, and so is its repeat, and the exact body is there once."""
+    """A good request and its repeat are acknowledged, and the exact body is stored once."""
     first, again, other = send("msg_once"), send("msg_once"), send("msg_other")
     assert [result.status for result in (first, again, other)] == [204, 204, 204]
     assert (first.acknowledged, again.acknowledged) == (True, True)
@@ -272,7 +272,7 @@ def test_a_message_is_kept_once(receiver: Receiver, send: Callable[..., PostResu
 
 
 def test_the_secret_that_goes(receiver: Receiver, send: Callable[..., PostResult]) -> None:
-    """While a secret is changed, messages signed with the old one are taken, too."""
+    """While a secret is being replaced, messages signed with the old one are accepted, too."""
     assert send("msg_rotated", signing_secret=OLD_SECRET).acknowledged
     assert "msg_rotated" in receiver.stored()
 
@@ -285,7 +285,7 @@ def test_the_secret_that_goes(receiver: Receiver, send: Callable[..., PostResult
 def test_what_is_wrong_is_refused(
     receiver: Receiver, send: Callable[..., PostResult], wrong: dict[str, Any]
 ) -> None:
-    """A wrong password, a wrong signature and a missing one get 401, and nothing is kept."""
+    """A wrong password and a wrong or missing signature get 401, and nothing is stored."""
     result = send("msg_wrong", **wrong)
     assert (result.acknowledged, result.status) == (False, 401)
     assert "msg_wrong" not in receiver.stored()
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_refused(
 def test_an_old_request_is_refused(
     receiver: Receiver, send: Callable[..., PostResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that was signed ten minutes ago gets 401; one of four minutes ago is taken."""
+    """A request that was signed ten minutes ago gets 401. A request of four minutes ago is accepted."""
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() - 600)
     monkeypatch.setattr(webhook, "time", clock)
     assert send("msg_old").status == 401
@@ -340,12 +340,12 @@ def test_the_command_that_tries_it(
 
 
 def shape(text: str) -> str:
-    """Return what commands print, without what is different each time."""
+    """Return the output of commands without the parts that differ each time."""
     return re.sub(r"\d\.\d+ s", "N s", re.sub(r"msg_test_\w+", "ID", text))
 
 
 def test_the_connection_of_the_page_can_be_used(connect: Connect) -> None:
-    """The page's command gives what the hook reads, and its secret signs."""
+    """The hook can read the connection of the page's command, and its secret signs."""
     (command,) = commands(PAGE.block("bash", "airflow connections add"))
     options = dict(zip(command[4::2], command[5::2], strict=True))
     connect(
@@ -374,7 +374,7 @@ def signed(connect: Connect) -> dict[str, str]:
 
 
 def javascript(product: str, headers: dict[str, str], body: str, secret: str = SECRET) -> Any:
-    """Run a product's block as it says that it does, behind ``verify``; return what it returns."""
+    """Run a product's block after ``verify``, as the product does. Return its result."""
     if NODE is None:
         pytest.skip("Node.js is not installed: the JavaScript of the page is not run")
     code = PAGE.block("javascript", "// verify") + re.sub(
@@ -428,7 +428,7 @@ def test_the_request_of_the_page() -> None:
 
 @pytest.mark.slow
 def test_the_library_agrees(signed: dict[str, str]) -> None:
-    """``standardwebhooks`` takes the same requests."""
+    """``standardwebhooks`` accepts the same requests."""
     assert Webhook(SECRET).verify(BODY, signed) == json.loads(BODY)
     with pytest.raises(WebhookVerificationError):
         Webhook(OTHER_SECRET).verify(BODY, signed)

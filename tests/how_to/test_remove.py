@@ -11,7 +11,7 @@ PAGE = Page("remove.md")
 
 
 def test_the_commands_are_airflows() -> None:
-    """Each has the options that it uses; all three DAGs of a workflow are deleted."""
+    """Airflow knows each command's options. All three DAGs of a workflow are deleted."""
     read = list(parsed_commands(PAGE))
     assert Counter(command.subcommand for command in read if command.subcommand == "delete") == {"delete": 8}
     deleted = [command.dag_id for command in read if getattr(command, "dag_id", None)]

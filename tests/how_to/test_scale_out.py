@@ -1,4 +1,4 @@
-"""docs/how-to/scale-out.md: its commands and settings are Airflow's, and its blocks are what they say."""
+"""docs/how-to/scale-out.md: its commands and settings are Airflow's, and its blocks are right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_IN_AIRFLOWS_REFERENCE = ("scheduler", "num_stuck_in_queued_retries")
 
 
 def test_the_commands_are_airflows() -> None:
-    """A pool is made, and old runs are deleted as the package's tests of retention do it."""
+    """A pool is made, and old runs are deleted as in the package's tests of retention."""
     pool, clean = parsed_commands(PAGE)
     assert (pool.pool, pool.slots) == ("billing", 1)
     assert clean.tables == ["dag_run", "asset_event", "log", "job"]
@@ -30,7 +30,7 @@ def test_the_commands_are_airflows() -> None:
 
 
 def test_the_settings_are_airflows() -> None:
-    """Each is one that Airflow knows, with the default that the page names."""
+    """Airflow knows each setting, with the default that the page names."""
     known = {**conf.configuration_description}
     for provider in (of_celery(), of_common_io()):
         known.update(provider["config"])
@@ -49,7 +49,7 @@ def test_the_settings_are_airflows() -> None:
 
 
 def test_the_xcom_settings_are_those_of_the_backend() -> None:
-    """The block sets what the backend reads, and no more."""
+    """The block sets the settings that the backend reads, and no others."""
     (text,) = [text for kind, text in PAGE.blocks if kind == "ini"]
     parser = configparser.ConfigParser()
     parser.read_string(text)

@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/send-again.md are Airflow's; tests/e2e/test_redelivery.py runs such ones."""
+"""The commands of docs/how-to/send-again.md are Airflow's. tests/e2e/test_redelivery.py runs similar ones."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_the_commands_are_airflows() -> None:
 
 
 def test_a_part_of_the_tasks_id_is_named() -> None:
-    """Airflow 3.3 looks for it in the ids as it stands, so that a pattern finds no task."""
+    """Airflow 3.3 searches the ids for this literal text, so a pattern finds no task."""
     assert "--task-regex deliver " in PAGE.text

@@ -1,4 +1,4 @@
-"""docs/how-to/troubleshooting.md: each text that it names is what commands, errors and logs say."""
+"""docs/how-to/troubleshooting.md: commands, errors and logs have each text that it quotes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ KEY = "key-of-the-account"
 
 
 def named(text: str) -> bool:
-    """Return whether a row of the page is about a text."""
+    """Return whether a row of the page quotes a text."""
     return f"`{text}`" in ROWS
 
 
 def test_no_block_is_without_a_test() -> None:
-    """Commands are run by test_commands.py, other blocks below; one was tried by hand, with curl."""
+    """test_commands.py runs the commands, tests below run other blocks. One was tried by hand, with curl."""
     assert PAGE.kinds().count("") == 5
     assert [code.split()[0] for kind, code in PAGE.blocks if kind == "bash"].count("curl") == 2
 
@@ -116,7 +116,7 @@ def test_what_insightly_refuses(
 
 
 def test_the_days_requests_are_spent(insightly: RunningSandbox) -> None:
-    """The text is the page's, but for host and day."""
+    """The text is the page's, except for host and day."""
     insightly.configure(requests_per_day=1)
     InsightlyHook().account_name()
     with pytest.raises(InsightlyRateLimitError) as raised:
@@ -128,7 +128,7 @@ def test_the_days_requests_are_spent(insightly: RunningSandbox) -> None:
 
 
 def test_the_same_page_again_and_again(connect: Connect) -> None:
-    """That is an incomplete scan; its text is the page's, but for the numbers."""
+    """This is an incomplete scan. Its text is the page's, except for the numbers."""
     records = json.dumps([{"CONTACT_ID": 1}, {"CONTACT_ID": 2}]).encode()
     with serving(lambda _: [answer("200 OK", "X-Total-Count: 9", body=records)]) as server:
         fields = {"host": server.url, "password": KEY, "extra": {"requests_per_second": 10_000}}
@@ -156,7 +156,7 @@ def test_a_lost_cursor(insightly: RunningSandbox) -> None:
 
 
 def test_a_time_that_is_put_there(insightly: RunningSandbox) -> None:
-    """With the page's value under that key, the task goes on from there."""
+    """With the page's value under that key, the task continues from that time."""
     ti = TaskInstance("new_contacts", "detect")
     ti.previous = {"success": [ended("scheduled__0", datetime(2026, 11, 27, tzinfo=timezone.utc))]}
     context = run_context(ti=ti)
@@ -182,7 +182,7 @@ def test_a_skipped_detect(insightly: RunningSandbox) -> None:
 
 
 def test_a_skipped_evaluate(logged: Logged) -> None:
-    """Its log says how many changes meet the criteria, pass by, or trigger for the first time."""
+    """Its log counts the changes that meet the criteria, that don't, and that trigger for the first time."""
     change = {
         "record_type": "Contacts",
         "record_id": 1,
@@ -243,7 +243,7 @@ def test_what_check_prints(
 
 
 def test_a_dag_file_without_the_word(tmp_path: Path) -> None:
-    """Airflow passes over a file that says ``dag`` nowhere, and reads the page's line."""
+    """Airflow skips a file without the word ``dag``, and reads the page's line."""
     file = tmp_path / "crm.py"
     (line,) = re.findall(r"`(dags = load_workflows\(.*?\))`", PAGE.text)
     found = []
@@ -262,7 +262,7 @@ def test_what_airflow_says_of_a_killed_task() -> None:
 
 
 def test_what_the_pages_answer() -> None:
-    """The texts are theirs."""
+    """The page quotes their texts."""
     source = inspect.getsource(app)
     details = re.findall(r"^\| (?:401|403|404), `(.*?)`", PAGE.text, re.MULTILINE)
     assert len(details) == 3
