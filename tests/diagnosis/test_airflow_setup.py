@@ -1,4 +1,4 @@
-"""What is found about Airflow: its version, its state stores, its components."""
+"""Findings about Airflow: its version, its state stores, its components."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULTS = {
     [("3.3.2", OK), ("3.4.0rc1", OK), ("4.0", OK), ("3.2.9", PROBLEM), ("2.11", PROBLEM)],
 )
 def test_version(version: str, level: str) -> None:
-    """Airflow 3.3 is the oldest version that will do."""
+    """Versions before Airflow 3.3 are a problem."""
     assert check_version(version).level == level
 
 
@@ -58,7 +58,7 @@ def test_the_settings_are_those_of_airflow() -> None:
     ],
 )
 def test_state_store(name: str, value: str, level: str) -> None:
-    """Settings with which tasks forget too early, or at once, are told, with the value that helps."""
+    """Settings that delete tasks' state too early, or at once, are reported with a value that helps."""
     findings = check_state_store({**DEFAULTS, name: value}.get)
     (finding,) = [finding for finding in findings if finding.finding.startswith(name)]
     assert finding.level == level
@@ -81,7 +81,7 @@ OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBack
     ],
 )
 def test_object_storage_of_xcoms(threshold: str, path: str, level: str, found: str) -> None:
-    """A threshold that keeps all in the database, and a path that isn't there, are told."""
+    """A threshold that keeps everything in the database, and a missing path, are reported."""
     settings = {
         ("core", "xcom_backend"): OBJECT_STORAGE,
         ("common.io", "xcom_objectstorage_threshold"): threshold,
@@ -98,7 +98,7 @@ def test_object_storage_of_xcoms(threshold: str, path: str, level: str, found: s
 
 @pytest.mark.parametrize(("key", "level"), [("a-key", OK), ("", WARNING), (" ", WARNING), (None, WARNING)])
 def test_encryption(key: str | None, level: str) -> None:
-    """Without a key, Airflow stores passwords as they are; the key itself isn't shown."""
+    """Without a key, Airflow stores passwords unencrypted. The key itself isn't shown."""
     finding = check_encryption(key)
     assert finding.level == level
     assert "a-key" not in repr(finding)
@@ -115,7 +115,7 @@ def test_encryption(key: str | None, level: str) -> None:
     ],
 )
 def test_components(age: timedelta | None, is_alive: bool, level: str, found: str) -> None:
-    """A component whose heartbeat is old, or that never had one, is a problem: what is it needed for?"""
+    """A component with an old or missing heartbeat is a problem. The finding says why it is needed."""
     state = ComponentState("triggerer", None if age is None else NOW - age, is_alive)
     (finding,) = check_components([state], NOW)
     assert (finding.subject, finding.level) == ("Airflow's triggerer", level)

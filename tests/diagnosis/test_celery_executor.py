@@ -1,4 +1,4 @@
-"""What is found about the Celery executor: whether tasks outlast a broker that is away."""
+"""Findings about the Celery executor: whether tasks survive while the broker is away."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def level(extra: str | None, retries: str | None, executors: str = "CeleryExecut
     ],
 )
 def test_a_broker_that_is_away(extra: str | None, retries: str | None, expected: str) -> None:
-    """Both settings are needed: that Celery goes on trying, and that Airflow forgives the time-outs."""
+    """Two settings are needed: Celery must go on trying, and Airflow must tolerate the time-outs."""
     assert level(extra, retries) == expected
 
 
 @pytest.mark.parametrize("executors", ["LocalExecutor", "KubernetesExecutor", ""])
 def test_other_executors(executors: str) -> None:
-    """Without a Celery executor there is nothing to find."""
+    """Without a Celery executor there is no finding."""
     assert level("{}", "3", executors) is None
 
 
 def test_one_of_several_executors() -> None:
-    """The Celery executor is judged wherever it is among several."""
+    """The Celery executor is checked at any place among several executors."""
     assert level("{}", "3", "LocalExecutor,my.module.MyCeleryExecutor") == WARNING
 
 
 def test_what_is_advised_is_what_the_end_to_end_tests_run_with() -> None:
-    """The advice holds the retry policy that outlasts the broker there."""
+    """The advice has the retry policy with which the end-to-end tests survive the broker's absence."""
     policy = json.loads(SETTINGS["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"])["task_publish_retry_policy"]
     assert json.dumps(policy) in ADVICE

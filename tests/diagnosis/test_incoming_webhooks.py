@@ -1,4 +1,4 @@
-"""What is found about Insightly's own webhooks: the connection, and the DAGs that they wake."""
+"""Findings about Insightly's own webhooks: the connection, and the DAGs that they wake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checked(connect: Connect, **extra: Any) -> list[tuple[str, str]]:
 
 
 def test_dags_that_it_wakes(connect: Connect, session: Session) -> None:
-    """It says where webhooks are sent to, and by changes of which record types DAGs of the account run."""
+    """It names the address for webhooks, and the record types whose changes wake DAGs of the account."""
     add_waiting_dag(session, "tasks", "Tasks", cursor="tasks/detect", push=True)
     add_waiting_dag(session, "both", "Contacts", "Tasks")
     add_waiting_dag(session, "others", "Leads", insightly_conn_id="insightly_default_2")
@@ -41,7 +41,7 @@ def test_dags_that_it_wakes(connect: Connect, session: Session) -> None:
 
 
 def test_no_dag(connect: Connect, session: Session) -> None:
-    """A connection whose webhooks are all answered with 404 is warned of: no DAG waits for the account."""
+    """If no DAG waits for the account, a warning says that all its webhooks are answered with 404."""
     add_waiting_dag(session, "tasks", "Tasks", insightly_conn_id="crm")
     add_waiting_dag(session, "by_records", names=["insightly/insightly_default/Tasks"])
     session.commit()
@@ -57,7 +57,7 @@ def test_no_dag(connect: Connect, session: Session) -> None:
 
 
 def test_other_record_types(connect: Connect, session: Session) -> None:
-    """So is one that accepts other record types than DAGs wait for."""
+    """A connection that accepts other record types than DAGs wait for causes a warning, too."""
     add_waiting_dag(session, "tasks", "Tasks")
     session.commit()
     assert checked(connect, record_types="Leads Contacts") == [
@@ -73,7 +73,7 @@ def test_other_record_types(connect: Connect, session: Session) -> None:
 
 
 def test_signed(connect: Connect, session: Session) -> None:
-    """With a signing secret, Insightly's own webhooks are refused: it says so."""
+    """With a signing secret, Insightly's own webhooks are refused, and a finding says so."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     level, text = checked(connect, signing_secret=secret)[0]
     assert level == OK
@@ -90,7 +90,7 @@ def test_signed(connect: Connect, session: Session) -> None:
 def test_a_connection_that_cannot_be_used(
     connect: Connect, conn_type: str, extra: dict[str, Any], finding: str
 ) -> None:
-    """What is wrong in it is one problem, since each request is answered with 401."""
+    """Its mistake is one problem, since each request is answered with 401."""
     connect("crm", conn_type, login="insightly", password=PASSWORD, extra=extra)
     (found,) = check_incoming("crm")
     assert found.level == PROBLEM

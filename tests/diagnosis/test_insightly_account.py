@@ -1,4 +1,4 @@
-"""What is found about an account of Insightly, asked of the sandbox."""
+"""Findings about an Insightly account, played by the sandbox."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def levels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 
 @pytest.fixture(autouse=True)
 def _no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have requests that fail be asked again at once."""
+    """Repeat failed requests at once."""
     monkeypatch.setattr(client.Client, "_wait", lambda _client, _seconds: None)
 
 
@@ -54,7 +54,7 @@ def good(sandbox: RunningSandbox, connect: Connect) -> RunningSandbox:
 
 
 def test_an_account_in_order(good: RunningSandbox) -> None:
-    """Key, clock, record types and requests left, each in a finding; it takes two requests."""
+    """Key, clock, record types and requests left have a finding each. The check takes two requests."""
     findings = checked()
     assert [finding.level for finding in findings] == [OK] * 4
     assert findings[1].finding.startswith("its clock and this machine's are at most ")
@@ -65,7 +65,7 @@ def test_an_account_in_order(good: RunningSandbox) -> None:
 
 
 def test_a_wrong_key(good: RunningSandbox, connect: Connect, logged: Logged) -> None:
-    """A key that is refused is one finding, says where to look, and isn't shown."""
+    """A refused key is one finding, which says where to look and doesn't show the key."""
     account(connect, good.api_url, password=WRONG_KEY)
     (finding,) = checked()
     assert (finding.level, finding.finding) == (PROBLEM, f"{good.api_url} refuses the API key (401)")
@@ -87,7 +87,7 @@ def test_no_such_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unusable_connection(
     good: RunningSandbox, connect: Connect, fields: dict[str, Any], named: str
 ) -> None:
-    """What is wrong in a connection is named with its field; nothing is asked then."""
+    """A mistake in a connection is named with its field, and no request is made."""
     account(connect, good.api_url, **fields)
     (finding,) = checked()
     assert finding.level == PROBLEM
@@ -97,7 +97,7 @@ def test_an_unusable_connection(
 
 
 def test_a_wrong_pod(connect: Connect) -> None:
-    """A pod that doesn't exist has no address: the finding asks whether it is the right one."""
+    """A pod that doesn't exist has no address. The finding asks whether it is the right pod."""
     account(connect, "nosuchpod7")
     (finding,) = checked()
     assert (finding.level, finding.finding) == (
@@ -116,14 +116,14 @@ def test_nothing_listens(connect: Connect) -> None:
 
 
 def test_a_key_in_the_login(good: RunningSandbox, connect: Connect) -> None:
-    """A key in the login works, and is warned of."""
+    """A key in the login works, with a warning."""
     account(connect, good.api_url, login=API_KEY, password="")
     first = checked()[0]
     assert (first.level, first.finding[:29]) == (WARNING, "the API key is in the login, ")
 
 
 def test_a_record_type_that_must_be_readable(good: RunningSandbox) -> None:
-    """Of record types that are asked for, one that can't be read is a problem: by permission, or by plan."""
+    """A requested record type that can't be read is a problem, by permission or by plan."""
     good.configure(no_access=["Ticket"], not_in_plan=["Product"])
     findings = checked(["Contacts", "Ticket", "Product"])
     assert [(f.level, f.finding) for f in findings[2:5]] == [
@@ -136,7 +136,7 @@ def test_a_record_type_that_must_be_readable(good: RunningSandbox) -> None:
 
 
 def test_all_record_types(good: RunningSandbox) -> None:
-    """Without a choice all are tried, one request each, and those that can't be read are warned of."""
+    """By default all types are tried with one request each. A warning names the unreadable ones."""
     good.configure(no_access=["Ticket"])
     findings = checked(None)
     assert (findings[3].level, findings[3].finding) == (WARNING, "can't be read (403): Ticket")
@@ -163,7 +163,7 @@ def test_no_requests_left(good: RunningSandbox) -> None:
 
 
 def test_the_day_ends_while_it_is_asked(good: RunningSandbox) -> None:
-    """If the last requests are used up by the checks, what was found until then is told, too."""
+    """If the checks use up the last requests, the findings until then are reported, too."""
     good.configure(requests_per_day=3)
     found = levels(checked(["Contacts", "Tasks", "Leads"]))
     assert found[0][0] == OK
@@ -180,7 +180,7 @@ def test_the_day_ends_while_it_is_asked(good: RunningSandbox) -> None:
     ],
 )
 def test_requests_left(counts: RequestsLeft | None, level: str) -> None:
-    """A fifth of the day's requests is few; none is a problem; an API that doesn't count is neither."""
+    """A fifth of the day's requests is a warning, 0 is a problem. Without a count there is neither."""
     finding = judge_requests_left("x", counts)
     assert finding.level == level
     if counts is not None:
@@ -192,7 +192,7 @@ def test_requests_left(counts: RequestsLeft | None, level: str) -> None:
     [(0.0, OK), (-29.0, OK), (30.0, WARNING), (-299.0, WARNING), (300.0, PROBLEM), (-1e6, PROBLEM)],
 )
 def test_clock_limits(ahead: float, level: str) -> None:
-    """From 30 s on it is a warning, from 300 s on a problem."""
+    """A difference of 30 s is a warning, and of 300 s a problem."""
     assert judge_clock("x", ahead).level == level
 
 

@@ -1,4 +1,4 @@
-"""What is found about pools: those that run nothing, and limits that tasks share."""
+"""Findings about pools: pools that run nothing, and limits that tasks share."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_a_pool_that_is_missing() -> None:
 
 
 def test_the_command_holds_for_any_name() -> None:
-    """A name with blanks, or with what a shell takes for more, is quoted in it."""
+    """A name with blanks or a shell's special characters is quoted."""
     (found,) = check_pools([task("to billing; now")], SLOTS)
     assert found.what_to_do.startswith("Create it: airflow pools set 'to billing; now' 1 ")
 
 
 def test_a_pool_without_slots() -> None:
-    """It runs nothing either."""
+    """A pool without slots runs nothing, either."""
     (found,) = check_pools([task("closed"), task("endless"), task("default_pool")], SLOTS)
     assert (found.subject, found.level) == ("pool closed", PROBLEM)
     assert "it has no slots" in found.finding
@@ -79,7 +79,7 @@ def shared_limit(connect: Connect, tasks: Sequence[PooledTask], per_second: floa
     ],
 )
 def test_a_limit_that_tasks_share(connect: Connect, pools: list[str], level: str, part: str) -> None:
-    """It holds over all of them only if they are in one pool."""
+    """The limit holds for all tasks only if they are in one pool."""
     (found,) = shared_limit(connect, [task(pool, pool) for pool in pools])
     assert (found.subject, found.level) == ("connection billing", level)
     assert part in found.finding
@@ -87,12 +87,12 @@ def test_a_limit_that_tasks_share(connect: Connect, pools: list[str], level: str
 
 @pytest.mark.parametrize("tasks", [[], [task("default_pool", conn_id="other")], [task("closed")]])
 def test_nothing_is_said_where_nobody_sends(connect: Connect, tasks: list[PooledTask]) -> None:
-    """Neither of a receiver without tasks, nor of a pool that has a finding of its own."""
+    """A receiver without tasks, or a pool with its own finding, has no finding here."""
     assert shared_limit(connect, tasks) == []
 
 
 def test_nothing_is_said_without_a_limit(connect: Connect) -> None:
-    """Nor of a connection that can't be used: that is told elsewhere."""
+    """A connection that can't be used has no finding here, either, since another check reports it."""
     assert shared_limit(connect, [task("default_pool")], 0) == []
     assert list(check_shared_limit("missing", [task("default_pool", conn_id="missing")], SLOTS)) == []
 
@@ -101,7 +101,7 @@ def test_nothing_is_said_without_a_limit(connect: Connect) -> None:
 
 
 def test_tasks_of_the_database(session: Session) -> None:
-    """Ordinary and mapped ones, and those of whole workflows, with their pools and their receivers."""
+    """Ordinary tasks, mapped tasks and whole workflows are found with their pools and receivers."""
     workflow = Workflow(
         name="w",
         record_type="Contacts",
@@ -139,7 +139,7 @@ def test_pools_of_the_database(session: Session) -> None:
 
 
 def test_doctor_looks_at_pools(session: Session, connect: Connect) -> None:
-    """At all that tasks name, and at the limits of the receivers that are checked."""
+    """It looks at all pools that tasks name, and at the limits of the checked receivers."""
     connect("billing", host="http://127.0.0.1:9", extra={"requests_per_second": 5, "timeout": 1})
     webhooks = [{"name": "A", "conn_id": "billing", "pool": "biling"}, {"name": "B", "conn_id": "billing"}]
     workflow = Workflow(name="w", record_type="Notes", webhooks=webhooks)

@@ -1,4 +1,4 @@
-"""What is found about receivers, on real sockets, without sending them anything."""
+"""Findings about receivers, on real sockets, without sending them anything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shown(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 def test_nothing_is_sent(connect: Connect) -> None:
-    """A receiver is connected to, once, and gets no byte."""
+    """A receiver gets one connection, and no byte."""
     received: list[bytes] = []
     with serving([lambda connection: received.append(connection.recv(9))], reads=False) as server:
         findings = checked(connect, server.url)
@@ -61,7 +61,7 @@ def test_nothing_is_sent(connect: Connect) -> None:
 
 
 def test_the_answer_where_that_is_asked_for(connect: Connect) -> None:
-    """With ``posts``, an empty JSON object is POSTed, and the answer is told."""
+    """With ``posts``, an empty JSON object is POSTed, and the answer is reported."""
     with serving([answer("401 Unauthorized")]) as server:
         findings = checked(connect, server.url, posts=True)
     assert [request.body for request in server.requests if request.body] == [b"{}"]
@@ -85,14 +85,14 @@ def test_an_acknowledgement(connect: Connect) -> None:
     ],
 )
 def test_no_connection(connect: Connect, host: str, reason: str, advice: str) -> None:
-    """Whatever keeps a connection from being made is told, with what to do about it."""
+    """Every failure to connect is reported, with what to do about it."""
     (finding,) = checked(connect, host)
     assert (finding.level, reason in finding.finding) == (PROBLEM, True)
     assert finding.what_to_do.startswith(advice)
 
 
 def test_an_address_of_a_private_network(connect: Connect) -> None:
-    """Without ``allow_private_networks`` one's own network is refused, and the field is named."""
+    """Without ``allow_private_networks`` a private network is refused, and the field is named."""
     with serving([]) as server:
         (finding,) = checked(connect, server.url, allow_private_networks=False)
     assert (finding.level, server.connections) == (PROBLEM, 0)
@@ -117,7 +117,7 @@ def test_a_missing_or_unusable_connection(connect: Connect, monkeypatch: pytest.
 def test_for_how_long_a_certificate_is_valid(
     connect: Connect, authority: Authority, days: int, level: str
 ) -> None:
-    """A certificate that expires within two weeks is warned of; TLS version and last day are told."""
+    """TLS version and last valid day are shown. A certificate that expires within two weeks is a warning."""
     tls = authority.server(until=timedelta(days=days, hours=1))
     with receiving(tls=tls) as receiver:
         findings = checked(connect, receiver.url, verify=str(authority.file))
@@ -129,7 +129,7 @@ def test_for_how_long_a_certificate_is_valid(
 
 
 def test_an_old_version_of_tls(connect: Connect, authority: Authority) -> None:
-    """The version that was agreed on is told."""
+    """The finding names the TLS version in use."""
     tls = authority.server(until=timedelta(days=99), newest=ssl.TLSVersion.TLSv1_2)
     with receiving(tls=tls) as receiver:
         findings = checked(connect, receiver.url, verify=str(authority.file))
@@ -146,7 +146,7 @@ def test_an_expired_certificate(connect: Connect, authority: Authority) -> None:
 
 
 def test_a_certificate_that_is_not_verified(connect: Connect, authority: Authority) -> None:
-    """With ``verify`` off that is warned of, and so is an expired certificate."""
+    """A warning says that ``verify`` is off, and another names an expired certificate."""
     tls = authority.server(since=timedelta(days=-9), until=timedelta(days=-1))
     with receiving(tls=tls) as receiver:
         findings = checked(connect, receiver.url, verify=False)
@@ -165,7 +165,7 @@ def test_a_certificate_that_is_not_verified(connect: Connect, authority: Authori
 def test_a_certificate_that_is_refused(
     connect: Connect, authority: Authority, tmp_path: Path, certified: str, says: str, advice: str
 ) -> None:
-    """Another host's certificate, or one of an authority that isn't trusted."""
+    """Another host's certificate, or one of an untrusted authority, is a problem."""
     (tmp_path / "other").mkdir()
     trusted = authority if certified else Authority(tmp_path / "other")
     with receiving(tls=authority.server(certified or "127.0.0.1")) as receiver:
@@ -175,7 +175,7 @@ def test_a_certificate_that_is_refused(
 
 
 def test_through_a_proxy(connect: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A receiver behind a proxy is reached through its tunnel; the proxy's password isn't shown."""
+    """A receiver behind a proxy is reached through its tunnel. The proxy's password isn't shown."""
     tls = authority.server("receiver.example.com", until=timedelta(days=99))
     with receiving(tls=tls) as receiver, serving(tunnel(receiver.port)) as proxy:
         address = proxy.url.replace("http://", f"http://user:{PASSWORD}@")
@@ -203,7 +203,7 @@ def test_plain_http(
     extra: dict[str, Any],
     begins: str,
 ) -> None:
-    """Records, and credentials, that go over the network in clear are warned of."""
+    """A warning says that records and credentials go over the network unencrypted."""
     NameService(monkeypatch, {"receiver.example.com": ["127.0.0.1"]})
     findings = checked(
         connect, "http://receiver.example.com:9", fields=fields, allow_insecure_http=True, **extra
@@ -225,7 +225,7 @@ def test_plain_http(
 def test_missing_credentials(
     connect: Connect, fields: dict[str, Any], extra: dict[str, Any], says: str | None
 ) -> None:
-    """A receiver that can't tell who sends is warned of: no password, no header and no signature."""
+    """Without password, header and signature, a warning says that the receiver can't know the sender."""
     with serving([]) as server:
         findings = checked(connect, server.url, fields=fields, **extra)
     warnings = [finding.finding for finding in findings if finding.level == WARNING]
