@@ -1,4 +1,4 @@
-"""An Airflow that holds what an earlier release has stored."""
+"""An Airflow with the stored state of an earlier release."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 class Upgraded:
     """An Airflow with what an earlier release has left of a flow.
 
-    :ivar found: the file of state.
-    :ivar out: the receiver, which takes all.
+    :ivar found: the contents of the file of state.
+    :ivar out: the receiver, which acknowledges every message.
     """
 
     def __init__(self, name: str, edit: Any, sandbox: Any, connections: Any, run_dag: Any) -> None:
@@ -40,7 +40,7 @@ class Upgraded:
         load(self.found, {dag.dag_id: self._loop._serialized(dag.dag_id) for dag in dags})
 
     def add_records(self) -> None:
-        """Have the CRM hold the contacts that were there before the upgrade, under their ids."""
+        """Add the contacts from before the upgrade to the CRM, under their ids."""
         for fields, kept in zip(self.flow.records, self.found["records"], strict=True):
             times = {name: value for name, value in kept.items() if name != "CONTACT_ID"}
             assert self.sandbox.create("Contacts", **fields, **times).items() >= kept.items()
@@ -61,7 +61,7 @@ class Upgraded:
 
 @pytest.fixture
 def upgraded(insightly_sandbox, insightly_connections, run_dag) -> Callable[..., Upgraded]:
-    """Return what loads a flow's state, after ``edit`` has changed it."""
+    """Return a function that loads a flow's state, after ``edit`` has changed it."""
     return lambda name, edit=lambda found: None: Upgraded(
         name, edit, insightly_sandbox, insightly_connections, run_dag
     )

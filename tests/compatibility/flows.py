@@ -1,6 +1,6 @@
-"""What happens before an upgrade, on real flows: the tests go on from what these have stored.
+"""Real flows before an upgrade. The tests continue from the state that these have stored.
 
-They use public names alone, so that they run with any release.
+The flows use public names only, so that they run with any release.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["FLOWS", "Flow"]
 
 @dataclass(frozen=True)
 class Flow:
-    """A workflow, and what happens before the upgrade.
+    """A workflow, and its runs before the upgrade.
 
-    :param workflow: whose runs leave state behind.
-    :param before: makes records, sets how the receiver ``out`` answers, and runs the workflow. It is given
-        what creates a record, the receiver, and what runs the workflow.
+    :param workflow: the workflow whose runs leave state behind.
+    :param before: makes records, sets how the receiver ``out`` answers, and runs the workflow. Its arguments
+        are a function that creates a record, the receiver, and a function that runs the workflow.
     :param records: the fields of the contacts that ``before`` creates, in that order.
-    :param asks_again: whether somebody then asks for the messages to be sent again.
+    :param asks_again: whether a user then asks for the messages to be sent again.
     """
 
     workflow: Any

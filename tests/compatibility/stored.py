@@ -1,4 +1,4 @@
-"""What Airflow's database holds of runs, and of the state of tasks and assets, as JSON: written and read."""
+"""Writes and reads runs, and the state of tasks and assets, of Airflow's database as JSON."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def stored() -> dict[str, Any]:
 
 
 def load(found: Mapping[str, Any], dags: Mapping[str, Any]) -> None:
-    """Put what ``stored`` has returned into the database.
+    """Put the result of ``stored`` into the database.
 
-    :param dags: as the scheduler has them, by their ids; they are in the database already.
+    :param dags: the scheduler's DAGs by their ids, which are already in the database.
     """
     with create_session() as session:
         for item in found["runs"]:
@@ -106,7 +106,7 @@ def asset_state(name: str) -> dict[str, Any]:
 
 
 def clear(dag_id: str, task_id: str) -> str:
-    """Clear a task of a DAG's first run, as a person does; return the run's id."""
+    """Clear a task of a DAG's first run, as a user does. Return the run's id."""
     with create_session() as session:
         task = session.scalars(
             select(TaskInstance)

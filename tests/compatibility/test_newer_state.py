@@ -1,4 +1,4 @@
-"""What a newer release has stored is refused before anything is sent, and the error says what to do."""
+"""State of a newer release is refused before anything is sent, and the error says what to do."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONTACTS = "insightly/insightly_default/Contacts"
 
 
 def test_the_error():
-    """It passes from process to process with its key and both versions."""
+    """The error can be pickled, with its key and both versions."""
     error = pickle.loads(pickle.dumps(NewerState("delivery", 3, 2)))  # noqa: S301 — our own
     assert (error.key, error.version, error.latest) == ("delivery", 3, 2)
 
 
 @pytest.mark.parametrize("value", ["text", 1, True, ["a"], {"a": 1}, {"version": "x"}, {"version": 1}])
 def test_a_value_without_a_newer_version_is_returned(value):
-    """What carries no version is of version 1: texts, numbers, lists and objects."""
+    """A value without a version is of version 1: texts, numbers, lists and objects."""
     store = StateStore()
     store.set("key", value)
     assert read_value(store, "key") == value
@@ -33,7 +33,7 @@ def test_a_value_without_a_newer_version_is_returned(value):
 
 
 def test_a_newer_version_is_refused():
-    """Values and heads alike."""
+    """This holds for values and heads."""
     store = StateStore()
     store.set("key", {"version": 3})
     with pytest.raises(NewerState) as caught:
@@ -128,7 +128,7 @@ def test_the_window_that_is_being_read(upgraded):
     [("pending", "pending/later/out", "due"), ("retry_queue", "retry/down__retry", "collect")],
 )
 def test_what_waits(upgraded, flow, key, task_id):
-    """What waits for its time, or for a receiver, stays where it is, and the task fails with the key."""
+    """Messages that wait for their time or a receiver stay stored, and the task fails with the key."""
     state = upgraded(flow, of_asset(key))
     outcome = state.finish_queued()
     assert outcome.errors[task_id].key == key
@@ -162,7 +162,7 @@ def test_a_run_that_has_begun_to_send_what_was_left(upgraded, key):
 
 @pytest.mark.slow
 def test_one_receivers_queue(upgraded):
-    """The task of that receiver alone fails, and its error says why."""
+    """Only the task of that receiver fails, and its error says why."""
     state = upgraded("retry_queue", of_asset("retry/down/out"))
     outcome = state.finish_queued()
     assert outcome.tasks["collect"] == "success"
@@ -179,7 +179,7 @@ def test_one_receivers_queue(upgraded):
     ],
 )
 def test_what_only_saves_work_is_passed_over(upgraded, edit):
-    """Without a checkpoint, counts or a receiver's status, a task sends what is missing all the same."""
+    """Without a checkpoint, counts or a receiver's status, a task still sends all missing messages."""
     state = upgraded("one_task", edit)
     state.add_records()
     assert state.finish("one_task", clear("one_task", "detect_and_deliver")).state == "success"

@@ -1,4 +1,4 @@
-"""What release 0.1.0 has stored, this release reads, and goes on from there (README.md)."""
+"""This release reads the state of release 0.1.0, and continues from it (README.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_task(found: dict[str, Any], task_id: str, what: str) -> Any:
 
 
 def test_cursor(upgraded):
-    """A task reads on from its stored cursor, and moves it."""
+    """A task continues from its stored cursor, and moves it."""
     state = upgraded("tasks")
     cursor = state.found["assets"][CONTACTS]["cursor/tasks/detect"]
     state.sandbox.create("Contacts", FIRST_NAME="Dora")
@@ -38,7 +38,7 @@ def test_cursor(upgraded):
 
 
 def test_ledger(upgraded):
-    """A cleared task POSTs what no receiver has acknowledged, and nothing else, under the same id."""
+    """A cleared task POSTs only unacknowledged messages, under the same ids."""
     state = upgraded("tasks")
     (undelivered,) = of_task(state.found, "deliver", "xcoms")["return_value"]["undelivered"]
     assert state.finish("tasks", clear("tasks", "deliver")).state == "success"
@@ -46,7 +46,7 @@ def test_ledger(upgraded):
 
 
 def test_ledger_of_one_task(upgraded):
-    """A cleared workflow in one task goes on from its checkpoint, and POSTs what is missing."""
+    """A cleared workflow in one task continues from its checkpoint, and POSTs the missing messages."""
     state = upgraded("one_task")
     state.add_records()
     (undelivered,) = of_task(state.found, "detect_and_deliver", "xcoms")["return_value"]["undelivered"]
@@ -55,7 +55,7 @@ def test_ledger_of_one_task(upgraded):
 
 
 def test_resend(upgraded):
-    """What somebody has asked to be sent again is sent, under its id, although it is acknowledged."""
+    """Messages that a user asked to send again are sent under their ids, although acknowledged."""
     state = upgraded("resend")
     (payload,) = of_task(state.found, "build", "xcoms")["return_value"]
     assert state.finish("again", state.found["runs"][0]["run_id"]).state == "success"
@@ -85,7 +85,7 @@ def test_pending_webhooks(upgraded):
 
 
 def test_retry_queue(upgraded):
-    """What was left to the retry DAG is sent by it; the task that waited sends what it has, once cleared."""
+    """The retry DAG sends the messages that were left to it. The waiting task sends its own when cleared."""
     state = upgraded("retry_queue")
     assert state.finish_queued().state == "success"
     assert state.sent() == ["Bob"]

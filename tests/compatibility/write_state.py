@@ -1,4 +1,4 @@
-"""Writes files of state, with the release that is checked out (README.md)."""
+"""Writes files of state with the checked-out release (README.md)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_write(name, insightly_sandbox, insightly_connections, run_dag):
 
 
 def test_write_received():
-    """What the endpoint keeps of a webhook, and which ones a task has read."""
+    """Write the webhooks that the endpoint keeps, and the names of those that a task has read."""
     entity = KeptEntity(RECEIVED_AT, "Contacts", 7, {"CONTACT_ID": 7, "FIRST_NAME": "Ada"})
     name = KeptName.of_message(RECEIVED_AT, 7, "message")
     store = StateStore()
