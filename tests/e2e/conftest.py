@@ -162,7 +162,7 @@ class Stack:
             return state if state in ("success", "failed") else None
 
         try:
-            return wait_for(f"the end of {dag_id} {run_id}", ended, timeout, 1)
+            return wait_for(f"the end of {dag_id} {run_id}", ended, timeout, 2)
         except StackError as error:
             raise StackError(f"{error}; unfinished:\n{self.airflow.unfinished()}") from None
 
@@ -322,8 +322,6 @@ def _settings(sandbox: str, collector: Collector) -> dict[str, str]:
         # A file is read again where a test says so (``Stack.parse``), or where a watcher has to be started.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "86400",
-        # What tests wait for most is a run's next task.
-        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         # A scheduler that a busy machine holds up must not take itself for dead, and start its tasks again.
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),

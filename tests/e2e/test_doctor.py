@@ -15,7 +15,7 @@ import pytest
 from airflow_insightly_hooks.demo.airflow_stack import AirflowStack, wait_for
 from airflow_insightly_hooks.sandbox.server import RunningSandbox
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(600)]
 
 PASSWORD = "password-of-the-doctor-7c3e"
 HEARTBEATS = {
